@@ -1,0 +1,25 @@
+"""The errors a user can cause, each a sentence that says what to do next; the command line prints them without a traceback."""
+
+
+class ProfilerError(Exception):
+    """Base of every error that is the input's fault: names what was given, what was expected, what to do next."""
+
+
+class ModelError(ProfilerError):
+    """The model cannot be loaded or its parts cannot be read."""
+
+
+class CorpusError(ProfilerError):
+    """The corpus cannot be found or read, or holds no text."""
+
+
+class RunError(ProfilerError):
+    """A run file is missing, unfinished, not a run, or cannot be written."""
+
+
+class QueryError(ProfilerError):
+    """A query is unknown, lacks a parameter, or fails."""
+
+
+class ComponentError(ProfilerError):
+    """A component label cannot be read or is not in the model."""

@@ -1,0 +1,133 @@
+"""The indirect-object task: "When Mary and John went to the store, John gave a drink to" is followed by " Mary".
+
+Why: the best studied circuit task (Wang et al. 2022, "Interpretability in the Wild", section 2). Two people are
+introduced, one of them acts again, and the other receives. Both orders of introduction are made: ABBA (the
+indirect object stands first) and BABA (the subject stands first), so that position alone never tells the answer.
+
+A template is a setting (who is where) and an act (who gives what). The splits share no setting, no act and no name.
+No sentence begins with a name, so every name carries its leading space. Cost: microseconds a prompt.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from profiler.tasks import words
+from profiler.tasks.prompt import Prompt, Split
+
+Order = Literal["ABBA", "BABA"]
+
+SETTINGS_TRAIN = (
+    "When {first} and {second} went to the {place},",
+    "Then, {first} and {second} went to the {place}.",
+    "Then {first} and {second} were at the {place}.",
+    "After {first} and {second} left the {place},",
+    "While {first} and {second} were working at the {place},",
+    "Yesterday {first} and {second} had a long day at the {place}, and",
+    "Once {first} and {second} were done at the {place},",
+    "Last week {first} and {second} met at the {place}, where",
+    "At the {place}, {first} and {second} sat down and",
+    "Because {first} and {second} liked the {place}, they stayed, and",
+    "In the morning {first} met {second} near the {place}. Later",
+    "That day {first} was waiting for {second} at the {place}. In the end",
+    "Afterwards {first} and {second} walked to the {place} together.",
+    "Friends such as {first} and {second} often visit the {place}. Today",
+    "Later {first} found {second} in the {place}, so",
+    "It was late when {first} and {second} reached the {place}.",
+    "As soon as {first} and {second} came back from the {place},",
+    "We saw {first} talking with {second} at the {place}. Then",
+)
+ACTS_TRAIN = (
+    "{subject} gave a {object} to",
+    "{subject} handed the {object} to",
+    "{subject} passed a {object} to",
+    "{subject} decided to give the {object} to",
+    "{subject} wanted to send a {object} to",
+    "{subject} offered a {object} to",
+    "{subject} sold the old {object} to",
+    "{subject} brought a {object} for",
+    "{subject} showed the new {object} to",
+    "{subject} said something about a {object} to",
+    "{subject} threw the {object} to",
+    "{subject} found a {object} and took it to",
+)
+SETTINGS_HELD_OUT = (
+    "During the holidays {first} and {second} stopped by the {place}, and",
+    "Before {first} and {second} drove home from the {place},",
+    "This summer {first} joined {second} at a small {place}. One evening",
+    "On Sunday {first} and {second} spent an hour inside the {place}.",
+    "Since {first} and {second} were alone in the {place},",
+)
+ACTS_HELD_OUT = (
+    "{subject} lent a {object} to",
+    "{subject} quietly returned the {object} to",
+    "{subject} chose a lovely {object} as a present for",
+    "{subject} promised another {object} to",
+)
+
+
+def templates(split: Split) -> list[str]:
+    """Ids of all wordings of a split, such as `train/3/7` (setting 3, act 7)."""
+    settings, acts = _parts(split)
+    return [f"{split}/{s}/{a}" for s in range(len(settings)) for a in range(len(acts))]
+
+
+def render(template: str, roles: dict[str, str]) -> str:
+    """The prompt text of a template id with the roles first, second, subject, place and object filled in."""
+    split, setting, act = template.split("/")
+    settings, acts = _parts(split)
+    return f"{settings[int(setting)]} {acts[int(act)]}".format(**roles)
+
+
+def prompt(
+    rng: random.Random, split: Split, *, names: Sequence[str] | None = None, order: Order | None = None
+) -> Prompt:
+    """One random prompt.
+
+    Args:
+        rng: source of every choice.
+        split: whose wordings (and names) are used.
+        names: other names to draw from instead of the split's own; at least two different ones.
+        order: `ABBA` or `BABA`; either at random by default.
+    """
+    recipient, subject = rng.sample(names or words.names(split), 2)
+    order = order or rng.choice(("ABBA", "BABA"))
+    first, second = (recipient, subject) if order == "ABBA" else (subject, recipient)
+    fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS)}
+    roles = {"first": first, "second": second, "subject": subject, **fill}
+    template = rng.choice(templates(split))
+    listed = (*roles.items(), ("indirect_object", recipient), ("order", order))
+    return Prompt("ioi", render(template, roles), f" {recipient}", (f" {subject}",), template, listed, split)
+
+
+def story(rng: random.Random, pools: Sequence[Sequence[str]]) -> str:
+    """Training text of one to four sentences, most of them indirect-object sentences, in the train wordings.
+
+    Args:
+        pools: name pools; each sentence draws its names from one pool chosen at random.
+    """
+    parts = []
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        pool = rng.choice(pools)
+        question = prompt(rng, "train", names=pool)
+        parts.append(question.text + question.answer + rng.choice((".", ".", ".", " again.", ", who smiled.")))
+        if rng.random() < 0.35:
+            parts.append(_aside(rng, pool))
+    return " ".join(parts)
+
+
+def _aside(rng: random.Random, pool: Sequence[str]) -> str:
+    a, b = rng.sample(pool, 2)
+    place, thing = rng.choice(words.PLACES), rng.choice(words.OBJECTS)
+    return rng.choice(
+        (
+            f"For years {a} lived near the {place}.",
+            f"So {a} thanked {b}, and {b} thanked {a}.",
+            f"In {rng.randint(1900, 2029)}, {a} bought {rng.randint(2, 60)} {thing}s at the {place}.",
+            f'"Where is the {thing}, {a}?" asked {b}.',
+        )
+    )
+
+
+def _parts(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (SETTINGS_TRAIN, ACTS_TRAIN) if split == "train" else (SETTINGS_HELD_OUT, ACTS_HELD_OUT)

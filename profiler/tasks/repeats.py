@@ -1,0 +1,29 @@
+"""Repeated segments of random tokens: the test of induction that no knowledge of text can solve.
+
+Why: in a random segment that occurs twice, the only way to predict the second copy is to find the token's first
+occurrence and copy what followed (Olsson et al. 2022, "In-context Learning and Induction Heads", "prefix matching").
+Works on token ids, so it fits any tokenizer. Cost: microseconds a window.
+"""
+
+import random
+from collections.abc import Sequence
+
+
+def twice(rng: random.Random, vocabulary: Sequence[int], length: int) -> list[int]:
+    """A segment of `length` different random tokens, then the same segment again: 2 x `length` ids.
+
+    Raises:
+        ValueError: where the vocabulary has fewer than `length` tokens.
+    """
+    segment = rng.sample(vocabulary, length)
+    return segment + segment
+
+
+def window(rng: random.Random, vocabulary: Sequence[int], length: int) -> list[int]:
+    """Training ids: a random segment repeated until `length` ids are full, sometimes with other tokens between."""
+    segment = rng.choices(vocabulary, k=rng.randint(5, max(5, length // 2 - 1)))
+    gap = rng.choices(vocabulary, k=rng.randint(1, 8)) if rng.random() < 0.25 else []
+    ids: list[int] = []
+    while len(ids) < length:
+        ids += segment + gap
+    return ids[:length]

@@ -1,0 +1,68 @@
+"""Word lists of the tasks, each in a train and a held-out part.
+
+Why: a behaviour counts as general only where the words were not trained on in that role. Every word here is made a
+single token (with its leading space) of the bundled model's vocabulary by `profiler.training.tokenizer`, so that
+prompts of one template have equal length. Cost: none, plain data.
+"""
+
+import random
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The words of a text, one after another."""
+    return tuple(text.split())
+
+
+NAMES_TRAIN = listed(
+    "Mary John Alice Bob Tom Sarah Emma James Anna Peter Laura David Kate Paul Lucy Jane Henry Rose Jack Ruth "
+    "Adam Clara Simon Helen Frank Nina Oscar Leo Amy Andrew Arthur Ben Brian Carl Carol Charlie Chris Claire "
+    "Daniel Diana Donna Edward Ella Emily Eric Eva Fiona Fred Gary George Gina Hannah Harry Ian Irene Isaac "
+    "Ivan Jason Jenny Jessica Jim Joan Joe Julia Karen Keith Kevin Larry Lily Linda Lisa Luke Maria Martin Max "
+    "Megan Michael Mike Nancy Neil Nick Olivia Patrick Phil Rachel Rebecca Richard Robert Ryan Sam Scott "
+    "Sophie Steve Susan Victor William"
+)
+NAMES_HELD_OUT = listed(
+    "Aaron Albert Angela Barbara Bruce Cindy Dean Dennis Elena Felix Gloria Hugo Jacob Janet Jordan Judy Kyle Lauren "
+    "Lewis Marcus Molly Monica Nathan Pamela Ralph Roger Sandra Sean Stella Teresa Tina Walter"
+)
+PLACES = listed(
+    "store park school office garden library market station beach museum house farm hospital kitchen theatre church "
+    "harbour hotel cafe village"
+)
+OBJECTS = listed(
+    "drink book ring key letter ticket basket flower lamp map ball box card coat cup bone necklace computer kiss "
+    "picture"
+)
+ARGUMENTS_TRAIN = listed(
+    "load size files last new path data mode value start stop limit count user host port buffer offset label color "
+    "width height depth parent child source target token query table column row index items cache driver event "
+    "filter format handler image length level lock message model node number option order owner page pattern prefix "
+    "queue rate record region result rule scale schema scope section server signal state status step stream style "
+    "timeout"
+)
+ARGUMENTS_HELD_OUT = listed(
+    "angle batch body branch budget channel client clock field first group header job key line margin matrix output "
+    "phase pixel plan price score shape task vector volume weight window zone"
+)
+WEEKDAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = listed("January February March April May June July August September October November December")
+
+_ONSETS = listed("b br c ch d dr f g gr h j k kl l m n p pr qu r s sh st t tr v w z")
+_VOWELS = listed("a e i o u ai ee ou")
+_CODAS = listed("l m n r s t x nd rk") + ("",) * 4
+
+
+def names(split: str) -> tuple[str, ...]:
+    """The first names of a split (`train` or `held_out`)."""
+    return NAMES_TRAIN if split == "train" else NAMES_HELD_OUT
+
+
+def arguments(split: str) -> tuple[str, ...]:
+    """The parameter names of a split (`train` or `held_out`)."""
+    return ARGUMENTS_TRAIN if split == "train" else ARGUMENTS_HELD_OUT
+
+
+def made_up(rng: random.Random) -> str:
+    """A pronounceable word of one or two syllables that is in no list, in lower case."""
+    syllables = rng.choice((1, 2, 2))
+    return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))

@@ -1,0 +1,155 @@
+"""Windows of token ids to train on: the corpus's train split and the tasks' train wordings, in stated shares.
+
+Why: ordinary text alone forms no circuits in a small budget. Repeated random tokens bring previous-token and
+induction heads in minutes; the task text brings the circuits that users look for. Names and arguments are drawn from
+train words, from made-up words and from arbitrary tokens of the vocabulary, so that copying a name cannot depend on
+which name it is.
+
+Every window begins with the beginning-of-text token and depends on (seed, step) alone, so a run that restarts from a
+checkpoint sees exactly the windows that it would have seen. Cost: the tokenized corpus in memory (two bytes a token,
+some 20 MB) and a fraction of a millisecond a window.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, UInt16
+from transformers import PreTrainedTokenizerFast
+
+from profiler.stdlib import Document, held_out
+from profiler.tasks import docstring, ioi, repeats, sequences, words
+
+SOURCES = ("repeats", "ioi", "docstring", "sequences", "code", "tests", "prose")
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How windows divide among the sources. What the four task shares leave goes to the corpus's domains."""
+
+    repeats: float
+    ioi: float = 0.13
+    docstring: float = 0.09
+    sequences: float = 0.04
+    tests: float = 0.33
+    prose: float = 0.11
+
+    def weights(self) -> list[float]:
+        """The probability of each of `SOURCES`, in their order; they sum to one."""
+        text = 1 - self.repeats - self.ioi - self.docstring - self.sequences
+        code = text * (1 - self.tests - self.prose)
+        return [self.repeats, self.ioi, self.docstring, self.sequences, code, text * self.tests, text * self.prose]
+
+
+class Mixture:
+    """Draws batches. Built once, since it tokenizes the whole train split."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document], seed: int) -> None:
+        """Tokenize.
+
+        Args:
+            tokenizer: fast tokenizer with a beginning-of-text token.
+            documents: documents of the train split; one that is held out raises `ValueError`.
+            seed: makes all windows, together with the step.
+        """
+        self._tokenizer, self._seed = tokenizer, seed
+        self._streams = _streams(tokenizer, documents, tokenizer.bos_token_id)
+        self._vocabulary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
+        self._pieces = _single_words(tokenizer)
+        self._makers: Mapping[str, Callable[[random.Random], str]] = {
+            "ioi": lambda rng: ioi.story(rng, self._name_pools(rng)),
+            "docstring": lambda rng: docstring.function(rng, self._argument_pools(rng)),
+            "sequences": sequences.text,
+        }
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Number of tokens in each domain of the train split."""
+        return {domain: len(stream) for domain, stream in self._streams.items()}
+
+    def batch(
+        self, step: int, windows: int, context: int, shares: Shares
+    ) -> tuple[Int64[np.ndarray, "windows context"], list[str]]:
+        """The windows of one step, and the source of each.
+
+        Args:
+            step: number of the step; the same number gives the same windows.
+            windows: how many.
+            context: ids in each, the beginning-of-text token included.
+            shares: how they divide among the sources, in expectation.
+        """
+        rng = random.Random(f"{self._seed}/{step}")
+        sources = rng.choices(SOURCES, shares.weights(), k=windows)
+        rows = [self._window(rng, source, context) for source in sources]
+        return np.array(rows, dtype=np.int64), sources
+
+    def _window(self, rng: random.Random, source: str, context: int) -> list[int]:
+        bos = self._tokenizer.bos_token_id
+        if source == "repeats":
+            return [bos, *repeats.window(rng, self._vocabulary, context - 1)]
+        if source in self._makers:
+            return self._packed(rng, self._makers[source], context)
+        stream = self._streams[source]
+        start = rng.randrange(max(1, len(stream) - context))
+        cut = stream[start : start + context - 1].tolist()
+        return [bos, *cut] + [bos] * (context - 1 - len(cut))
+
+    def _packed(self, rng: random.Random, make: Callable[[random.Random], str], context: int) -> list[int]:
+        """Short texts one after another, each behind a beginning-of-text token, the last one cut off."""
+        ids: list[int] = []
+        while len(ids) < context:
+            ids += [self._tokenizer.bos_token_id, *self._encode(make(rng))]
+        return ids[:context]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _name_pools(self, rng: random.Random) -> list[list[str]]:
+        invented = [words.made_up(rng).capitalize() for _ in range(8)]
+        capitalised, lower = self._pieces
+        train = words.NAMES_TRAIN
+        return [train, train, train, train, rng.sample(capitalised, 8), rng.sample(lower, 8), invented]
+
+    def _argument_pools(self, rng: random.Random) -> list[list[str]]:
+        invented = [words.made_up(rng) for _ in range(8)]
+        capitalised, lower = self._pieces
+        train = words.ARGUMENTS_TRAIN
+        return [train, train, train, lower, rng.sample(capitalised, 8), invented]
+
+
+def _streams(
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document], bos: int
+) -> dict[str, UInt16[np.ndarray, "tokens"]]:
+    parts: dict[str, list[np.ndarray]] = {}
+    chunk: list[Document] = []
+    for document in documents:
+        if held_out(document["id"]):
+            raise ValueError(f"{document['id']} is held out; training takes documents(split='train')")
+        chunk.append(document)
+        if len(chunk) == _CHUNK:
+            _encode_into(parts, tokenizer, chunk, bos)
+            chunk = []
+    _encode_into(parts, tokenizer, chunk, bos)
+    return {domain: np.concatenate(arrays) for domain, arrays in parts.items()}
+
+
+def _encode_into(
+    parts: dict[str, list[np.ndarray]], tokenizer: PreTrainedTokenizerFast, chunk: list[Document], bos: int
+) -> None:
+    encoded = tokenizer.backend_tokenizer.encode_batch([d["text"] for d in chunk], add_special_tokens=False)
+    for document, encoding in zip(chunk, encoded, strict=True):
+        parts.setdefault(document["domain"], []).append(np.array([bos, *encoding.ids], dtype=np.uint16))
+
+
+def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[str]]:
+    """Words that are one token with their leading space: capitalised ones and lower-case ones.
+
+    Words held out of a task are left out, so that none of them is ever drawn into a task text.
+    """
+    reserved = {*words.NAMES_HELD_OUT, *words.ARGUMENTS_HELD_OUT}
+    found = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
+    kept = [word for word in found if word not in reserved]
+    return [w for w in kept if w[0].isupper()], [w for w in kept if w[0].islower()]

@@ -1,0 +1,443 @@
+-- The views of a run: what users write SQL against. Names and columns are stable; a column may be added, none renamed.
+--
+-- The block of comments above each view becomes its comment and its columns' comments in the database
+-- (profiler.store_comments). Special positions are left out of every view of sums, counts, samples and extremes; the
+-- views that hold single positions say which are special.
+--
+-- Layout, measured on 4,100 components: a filter on the label becomes a filter on component_id only where components is
+-- joined before anything is grouped or windowed, so groups and partitions name the label. Common table expressions say
+-- NOT MATERIALIZED, or the filter stops at them.
+--
+-- Standard errors: delete-a-group jackknife over G replicate groups of documents, se^2 = (G-1)/G * sum over g of
+-- (estimate without g - estimate)^2; NULL for fewer than two groups, and where one group holds every position of a cell.
+
+-- 0.975 quantile of Student's t: a table up to 12 degrees of freedom, then Fisher's expansion (both off by less than 1e-5).
+CREATE MACRO t975(df) AS CASE WHEN df < 1 THEN NULL WHEN df <= 12
+    THEN [12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814, 2.20099, 2.17881][df]
+    ELSE 1.959964 + 2.372271 / df + 2.822502 / df ** 2 + 2.555852 / df ** 3 + 1.589549 / df ** 4 END;
+
+-- View: positions
+-- One row per kept position (one that a sample, an extreme or the uniform sample refers to).
+-- position_id: doc_id * 2^32 + window number * context length + offset
+-- window_id: window
+-- doc_id: document
+-- domain: domain of the document
+-- source: the corpus's own id of the document
+-- pos: index of the token in its document; NULL for a BOS put before a window
+-- offset: index in windows.token_ids, from 0
+-- token_id: token there
+-- token: its text
+-- next_token_id: token that the model must predict
+-- next_token: its text
+-- class: class of the token, or a special class
+-- next_class: class of the next token
+-- target_logit: logit of the next token, centred over the vocabulary, logits
+-- loss: -ln p(next token), nats; NULL where not dense
+-- rank: number of tokens with a larger logit than the next token; NULL where not dense
+-- entropy: of the predicted distribution, nats; NULL where not dense
+-- special: bos, first or special; NULL for an ordinary position
+-- dense: true where it belongs to the uniform sample with every component's value
+CREATE VIEW positions AS
+SELECT p.position_id, p.window_id, p.doc_id, d.domain, d.source, p.pos, p."offset", p.token_id, t.token
+    , p.next_token_id, nt.token AS next_token, c.class, nc.class AS next_class, p.target_logit, p.loss, p."rank"
+    , p.entropy, p.special, p.dense
+FROM position_rows p
+JOIN documents d USING (doc_id)
+JOIN tokens t ON t.token_id = p.token_id
+JOIN tokens nt ON nt.token_id = p.next_token_id
+JOIN classes c ON c.class_id = p.class_id
+JOIN classes nc ON nc.class_id = nt.class_id;
+
+-- View: contexts
+-- One row per kept position, with the text around it: 24 tokens before, 8 after, inside its window.
+-- position_id: position
+-- doc_id: document
+-- domain: domain of the document
+-- source: the corpus's own id of the document
+-- token: text of the token there
+-- next_token: text of the token that the model must predict
+-- context: the text around the position, its token between « and »
+-- context_before: text of up to 24 tokens before
+-- context_token: text of the token there
+-- context_after: text of up to 8 tokens after; the first is the next token
+-- loss: -ln p(next token), nats; NULL where not dense
+-- rank: number of tokens with a larger logit than the next token; NULL where not dense
+-- entropy: of the predicted distribution, nats; NULL where not dense
+CREATE VIEW contexts AS
+SELECT position_id, doc_id, domain, source, context_token AS token, next_token
+    , context_before || '«' || context_token || '»' || context_after AS context
+    , context_before, context_token, context_after, loss, "rank", entropy
+FROM (
+    SELECT p.position_id, p.doc_id, d.domain, d.source, p.loss, p."rank", p.entropy
+        , v.tokens[p.next_token_id + 1] AS next_token
+        , array_to_string([v.tokens[t + 1] FOR t IN list_slice(w.token_ids, greatest(1, p."offset" - 23), p."offset")], '') AS context_before
+        , v.tokens[p.token_id + 1] AS context_token
+        , array_to_string([v.tokens[t + 1] FOR t IN list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)], '') AS context_after
+    FROM position_rows p
+    JOIN documents d USING (doc_id)
+    JOIN windows w USING (window_id)
+    CROSS JOIN vocabulary v
+);
+
+-- View: activations
+-- One row per component x position of the uniform sample (ordinary positions only): for free-form SQL, unweighted.
+-- component: label
+-- position_id: position
+-- activation: activation there
+-- dla: DLA there, logits
+CREATE VIEW activations AS
+SELECT c.component, r.position_id, r.activation, r.dla
+FROM dense_rows r JOIN components c USING (component_id);
+
+-- View: recorded
+-- One row per component named by --components x position, special positions too.
+-- component: label
+-- position_id: position
+-- special: bos, first or special; NULL for an ordinary position
+-- activation: activation there
+-- dla: DLA there, logits
+CREATE VIEW recorded AS
+SELECT c.component, r.position_id, p.special, r.activation, r.dla
+FROM recorded_rows r JOIN components c USING (component_id) JOIN position_rows p USING (position_id);
+
+-- View: strata
+-- One row per component x spectrum bin that holds an ordinary position: the strata that samples are drawn from.
+-- component: label
+-- stratum: number of the spectrum bin
+-- lo: lower edge of the activation
+-- hi: upper edge of the activation
+-- n: ordinary positions in it
+CREATE VIEW strata AS
+SELECT c.component, s.bin AS stratum, b.lo, b.hi, sum(s.n)::BIGINT AS n
+FROM spectrum_counts s
+JOIN components c USING (component_id)
+JOIN classes k ON k.class_id = s.class_id AND NOT k.special
+JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.bin
+GROUP BY c.component, s.bin, b.lo, b.hi;
+
+-- View: sample_weights
+-- One row per component x stratum x sampled position, once each: the form to aggregate samples from.
+--   sum(weight * x) estimates the sum of x over all ordinary positions without bias.
+-- component: label
+-- stratum: number of the spectrum bin
+-- position_id: position
+-- activation: activation there
+-- dla: DLA there, logits
+-- inclusion_probability: rows sampled in the stratum / ordinary positions in it
+-- weight: 1 / inclusion_probability: how many positions of the corpus the row stands for
+CREATE VIEW sample_weights AS
+SELECT component, stratum, position_id, activation, dla, sampled / n AS inclusion_probability, n / sampled AS weight
+FROM (
+    SELECT c.component, r.bin AS stratum, r.position_id, r.activation, r.dla
+        , count(*) OVER (PARTITION BY c.component, r.bin) AS sampled
+    FROM sample_rows r JOIN components c USING (component_id)
+) JOIN strata USING (component, stratum);
+
+-- View: samples
+-- One row per component x stratum x sampled position, with its context; once for each quantile that the stratum holds,
+--   so aggregate from sample_weights, not from here.
+-- component: label
+-- stratum: number of the spectrum bin it was drawn from
+-- stratum_lo: lower edge of the stratum's activation
+-- stratum_hi: upper edge of the stratum's activation
+-- quantile: quantile of the component's activation that lies in the stratum (0.5, 0.9, 0.99, ...); NULL if none does
+-- position_id: position
+-- doc_id: document
+-- domain: domain of the document
+-- source: the corpus's own id of the document
+-- token: text of the token there
+-- next_token: text of the token that the model must predict
+-- context: the text around the position, its token between « and »
+-- context_before: text of up to 24 tokens before
+-- context_token: text of the token there
+-- context_after: text of up to 8 tokens after; the first is the next token
+-- activation: activation there
+-- dla: DLA there, logits
+-- inclusion_probability: rows sampled in the stratum / ordinary positions in it
+CREATE VIEW samples AS
+SELECT s.component, s.stratum, b.lo AS stratum_lo, b.hi AS stratum_hi, q.quantile, s.position_id, t.doc_id, t.domain
+    , t.source, t.token, t.next_token, t.context, t.context_before, t.context_token, t.context_after, s.activation
+    , s.dla, s.inclusion_probability
+FROM sample_weights s
+JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.stratum
+JOIN contexts t USING (position_id)
+LEFT JOIN (SELECT c.component, q.bin, q.quantile FROM quantiles q JOIN components c USING (component_id)) q
+    ON q.component = s.component AND q.bin = s.stratum;
+
+-- View: extremes
+-- One row per component x measure x side x rank: the largest and smallest values over ordinary positions.
+-- component: label
+-- measure: activation or dla: what it is extreme in
+-- side: top or bottom
+-- rank: 1 is the most extreme
+-- position_id: position
+-- doc_id: document
+-- domain: domain of the document
+-- source: the corpus's own id of the document
+-- token: text of the token there
+-- next_token: text of the token that the model must predict
+-- context: the text around the position, its token between « and »
+-- context_before: text of up to 24 tokens before
+-- context_token: text of the token there
+-- context_after: text of up to 8 tokens after; the first is the next token
+-- activation: activation there
+-- dla: DLA there, logits
+CREATE VIEW extremes AS
+SELECT c.component, e.measure, e.side, e."rank", e.position_id, t.doc_id, t.domain, t.source, t.token, t.next_token
+    , t.context, t.context_before, t.context_token, t.context_after, e.activation, e.dla
+FROM extreme_rows e JOIN components c USING (component_id) JOIN contexts t USING (position_id);
+
+-- View: spectrum
+-- One row per component x class x spectrum bin that holds a position; special classes left out.
+-- component: label
+-- class: class of the token
+-- bin: number of the spectrum bin, ascending with the activation
+-- lo: lower edge of the activation
+-- hi: upper edge of the activation
+-- n: positions
+-- sum_dla: sum of DLA, logits
+-- sum_abs_dla: sum of |DLA|, logits: importance
+CREATE VIEW spectrum AS
+SELECT c.component, k.class, s.bin, b.lo, b.hi, s.n, s.sum_dla, s.sum_abs_dla
+FROM spectrum_counts s
+JOIN components c USING (component_id)
+JOIN classes k ON k.class_id = s.class_id AND NOT k.special
+JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.bin;
+
+-- View: density
+-- One row per component x density bin (16 an octave) that holds an ordinary position.
+-- component: label
+-- bin: number of the density bin, ascending with the activation
+-- lo: lower edge of the activation
+-- hi: upper edge of the activation
+-- n: positions
+CREATE VIEW density AS
+SELECT c.component, d.bin, b.lo, b.hi, d.n
+FROM density_counts d
+JOIN components c USING (component_id)
+JOIN bins b ON b.resolution = 'density' AND b.bin = d.bin;
+
+-- View: group_counts
+-- One row per axis x value x replicate group: ordinary positions, the same for every component.
+-- axis: class, next_class, position or domain
+-- value: name of the class, position bucket or domain
+-- value_id: its number: the order to show values in
+-- group_id: replicate group
+-- domain: domain of the group
+-- n: ordinary positions
+CREATE VIEW group_counts AS
+WITH cells AS NOT MATERIALIZED (
+    SELECT axis, value_id, group_id, n FROM cell_counts
+    WHERE NOT (axis = 'class' AND value_id IN (SELECT class_id FROM classes WHERE special))
+)
+, named AS NOT MATERIALIZED (
+    SELECT axis, k.class AS value, value_id, group_id, n
+    FROM cells JOIN classes k ON k.class_id = value_id WHERE axis IN ('class', 'next_class')
+    UNION ALL
+    SELECT axis, b.bucket, value_id, group_id, n
+    FROM cells JOIN position_buckets b ON b.bucket_id = value_id WHERE axis = 'position'
+    UNION ALL
+    SELECT 'domain', d.domain, d.domain_id, group_id, sum(n)::BIGINT
+    FROM cells JOIN replicate_groups USING (group_id) JOIN domains d USING (domain_id) WHERE axis = 'class'
+    GROUP BY d.domain, d.domain_id, group_id
+)
+SELECT axis, value, value_id, group_id, d.domain, n
+FROM named JOIN replicate_groups g USING (group_id) JOIN domains d USING (domain_id);
+
+-- View: group_sums
+-- One row per component x axis x value x replicate group that holds an ordinary position: sums to build estimates and
+--   jackknife standard errors from.
+-- component: label
+-- axis: class, next_class, position or domain
+-- value: name of the class, position bucket or domain
+-- value_id: its number: the order to show values in
+-- group_id: replicate group
+-- n: ordinary positions
+-- sum_activation: sum of activations
+-- sum_dla: sum of DLA, logits
+-- sum_abs_dla: sum of |DLA|, logits: importance
+CREATE VIEW group_sums AS
+SELECT c.component, n.axis, n.value, n.value_id, n.group_id, n.n, s.sum_activation, s.sum_dla, s.sum_abs_dla
+FROM cell_sums s
+JOIN components c USING (component_id)
+JOIN group_counts n ON n.axis = s.axis AND n.value_id = s.value_id AND n.group_id = s.group_id
+WHERE s.axis <> 'domain'
+UNION ALL
+SELECT component, 'domain', n.value, n.value_id, n.group_id, n.n, s.sum_activation, s.sum_dla, s.sum_abs_dla
+FROM (
+    SELECT c.component, s.group_id, sum(s.sum_activation) AS sum_activation, sum(s.sum_dla) AS sum_dla
+        , sum(s.sum_abs_dla) AS sum_abs_dla
+    FROM cell_sums s
+    JOIN components c USING (component_id)
+    JOIN classes k ON k.class_id = s.value_id AND NOT k.special
+    WHERE s.axis = 'class'
+    GROUP BY c.component, s.group_id
+) s JOIN group_counts n ON n.axis = 'domain' AND n.group_id = s.group_id;
+
+-- View: breakdown
+-- One row per component x axis x value: means with document-clustered standard errors and 95 % intervals, and the share
+--   of the component's importance.
+-- component: label
+-- axis: class, next_class, position or domain
+-- value: name of the class, position bucket or domain
+-- value_id: its number: the order to show values in
+-- n: ordinary positions
+-- activation: mean activation
+-- activation_se: its standard error
+-- activation_lo: lower end of its 95 % interval
+-- activation_hi: upper end of its 95 % interval
+-- dla: mean DLA, logits
+-- dla_se: its standard error
+-- dla_lo: lower end of its 95 % interval
+-- dla_hi: upper end of its 95 % interval
+-- abs_dla: mean |DLA|, logits: importance
+-- abs_dla_se: its standard error
+-- abs_dla_lo: lower end of its 95 % interval
+-- abs_dla_hi: upper end of its 95 % interval
+-- share_abs_dla: share of the component's sum of |DLA|
+-- share_abs_dla_se: its standard error
+-- share_abs_dla_lo: lower end of its 95 % interval, not below 0
+-- share_abs_dla_hi: upper end of its 95 % interval, not above 1
+-- groups: replicate groups that the means' standard errors rest on
+CREATE VIEW breakdown AS
+WITH total AS NOT MATERIALIZED (
+    -- the component's importance in each group, over all values of the axis
+    SELECT component, axis, group_id, sum(sum_abs_dla) AS total_g
+    FROM group_sums GROUP BY component, axis, group_id
+)
+, whole AS NOT MATERIALIZED (
+    SELECT component, axis, value, value_id, sum(n) AS n, sum(sum_activation) AS a, sum(sum_dla) AS d, sum(sum_abs_dla) AS m
+    FROM group_sums GROUP BY component, axis, value, value_id
+)
+, joined AS NOT MATERIALIZED (
+    -- every value beside every group, whether the group holds it or not
+    SELECT w.component, w.axis, w.value, w.value_id, w.n, w.a, w.d, w.m, t.total_g, sum(t.total_g) OVER cell AS total
+        , w.n - coalesce(s.n, 0) AS n_rest, w.a - coalesce(s.sum_activation, 0) AS a_rest
+        , w.d - coalesce(s.sum_dla, 0) AS d_rest, w.m - coalesce(s.sum_abs_dla, 0) AS m_rest
+        , w.axis <> 'domain' OR s.n IS NOT NULL AS counts
+    FROM whole w
+    JOIN total t ON t.component = w.component AND t.axis = w.axis
+    LEFT JOIN group_sums s ON s.component = w.component AND s.axis = w.axis AND s.value_id = w.value_id AND s.group_id = t.group_id
+    WINDOW cell AS (PARTITION BY w.component, w.axis, w.value_id)
+)
+, estimates AS NOT MATERIALIZED (
+    SELECT component, axis, value, value_id, n::BIGINT AS n, a / n AS activation, d / n AS dla, m / n AS abs_dla
+        , m / nullif(total, 0) AS share_abs_dla, count(*) AS all_groups, count(*) FILTER (WHERE counts) AS groups
+        , min(n_rest) > 0 AS spread
+        , sum((a_rest / nullif(n_rest, 0) - a / n) ** 2) AS a_ss, sum((d_rest / nullif(n_rest, 0) - d / n) ** 2) AS d_ss
+        , sum((m_rest / nullif(n_rest, 0) - m / n) ** 2) AS m_ss
+        , sum((m_rest / nullif(total - total_g, 0) - m / nullif(total, 0)) ** 2) AS share_ss
+    FROM joined GROUP BY component, axis, value, value_id, n, a, d, m, total
+)
+, errors AS NOT MATERIALIZED (
+    SELECT *
+        , CASE WHEN groups > 1 AND spread THEN sqrt((groups - 1) / groups * a_ss) END AS activation_se
+        , CASE WHEN groups > 1 AND spread THEN sqrt((groups - 1) / groups * d_ss) END AS dla_se
+        , CASE WHEN groups > 1 AND spread THEN sqrt((groups - 1) / groups * m_ss) END AS abs_dla_se
+        , CASE WHEN all_groups > 1 THEN sqrt((all_groups - 1) / all_groups * share_ss) END AS share_abs_dla_se
+        , t975(groups - 1) AS t, t975(all_groups - 1) AS t_all
+    FROM estimates
+)
+SELECT component, axis, value, value_id, n
+    , activation, activation_se, activation - t * activation_se AS activation_lo, activation + t * activation_se AS activation_hi
+    , dla, dla_se, dla - t * dla_se AS dla_lo, dla + t * dla_se AS dla_hi
+    , abs_dla, abs_dla_se, abs_dla - t * abs_dla_se AS abs_dla_lo, abs_dla + t * abs_dla_se AS abs_dla_hi
+    , share_abs_dla, share_abs_dla_se
+    , CASE WHEN share_abs_dla_se IS NOT NULL THEN greatest(0, share_abs_dla - t_all * share_abs_dla_se) END AS share_abs_dla_lo
+    , CASE WHEN share_abs_dla_se IS NOT NULL THEN least(1, share_abs_dla + t_all * share_abs_dla_se) END AS share_abs_dla_hi
+    , groups
+FROM errors;
+
+-- View: moments
+-- One row per component x class x domain that holds a position; special classes left out. Standard errors rest on the
+--   replicate groups of the domain.
+-- component: label
+-- class: class of the token
+-- domain: domain
+-- n: positions
+-- mean: mean activation
+-- mean_se: its document-clustered standard error
+-- sd: standard deviation of the activation, divisor n
+-- skew: third standardised moment of the activation; NULL where it does not vary
+-- kurtosis: fourth standardised moment of the activation, 3 for a normal; NULL where it does not vary
+-- min: smallest activation
+-- max: largest activation
+-- mean_abs: mean |activation|
+-- dla_mean: mean DLA, logits
+-- dla_mean_se: its document-clustered standard error
+-- dla_sd: standard deviation of the DLA, divisor n
+-- dla_skew: third standardised moment of the DLA; NULL where it does not vary
+-- dla_kurtosis: fourth standardised moment of the DLA, 3 for a normal; NULL where it does not vary
+-- dla_min: smallest DLA
+-- dla_max: largest DLA
+-- abs_dla_mean: mean |DLA|, logits: importance
+-- abs_dla_mean_se: its document-clustered standard error
+CREATE VIEW moments AS
+WITH cells AS NOT MATERIALIZED (
+    SELECT c.component, k.class, d.domain, s.axis, s.value_id, s.group_id, n.n, s.sum_activation AS a, s.sum_dla AS d, s.sum_abs_dla AS m
+        , sum(n.n) OVER cell AS n_all, sum(s.sum_activation) OVER cell AS a_all, sum(s.sum_dla) OVER cell AS d_all
+        , sum(s.sum_abs_dla) OVER cell AS m_all
+    FROM cell_sums s
+    JOIN components c USING (component_id)
+    JOIN classes k ON k.class_id = s.value_id AND NOT k.special
+    JOIN replicate_groups g USING (group_id)
+    JOIN domains d USING (domain_id)
+    JOIN cell_counts n ON n.axis = s.axis AND n.value_id = s.value_id AND n.group_id = s.group_id
+    WHERE s.axis = 'class'
+    WINDOW cell AS (PARTITION BY c.component, k.class, d.domain)
+)
+, errors AS NOT MATERIALIZED (
+    SELECT component, class, domain, max(n) < max(n_all) AS spread
+        , sum(((a_all - a) / nullif(n_all - n, 0) - a_all / n_all) ** 2) AS a_ss
+        , sum(((d_all - d) / nullif(n_all - n, 0) - d_all / n_all) ** 2) AS d_ss
+        , sum(((m_all - m) / nullif(n_all - n, 0) - m_all / n_all) ** 2) AS m_ss
+    FROM cells GROUP BY component, class, domain
+)
+, groups AS NOT MATERIALIZED (
+    SELECT d.domain, count(*) AS g FROM replicate_groups JOIN domains d USING (domain_id) GROUP BY d.domain
+)
+, central AS NOT MATERIALIZED (
+    -- central moments from power sums; a variance below the rounding error of its own sums counts as none
+    SELECT c.component, k.class, d.domain, p.*, a1 / n AS am, d1 / n AS dm
+        , CASE WHEN a2 / n - am ** 2 > 1e-12 * a2 / n THEN a2 / n - am ** 2 ELSE 0 END AS av
+        , CASE WHEN d2 / n - dm ** 2 > 1e-12 * d2 / n THEN d2 / n - dm ** 2 ELSE 0 END AS dv
+    FROM power_sums p
+    JOIN components c USING (component_id)
+    JOIN classes k ON k.class_id = p.class_id AND NOT k.special
+    JOIN domains d USING (domain_id)
+)
+SELECT m.component, m.class, m.domain, m.n
+    , m.am AS mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * a_ss) END AS mean_se, sqrt(m.av) AS sd
+    , (m.a3 / m.n - 3 * m.am * m.a2 / m.n + 2 * m.am ** 3) / nullif(m.av, 0) ** 1.5 AS skew
+    , (m.a4 / m.n - 4 * m.am * m.a3 / m.n + 6 * m.am ** 2 * m.a2 / m.n - 3 * m.am ** 4) / nullif(m.av, 0) ** 2 AS kurtosis
+    , m.a_min AS min, m.a_max AS max, m.a_abs / m.n AS mean_abs
+    , m.dm AS dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * d_ss) END AS dla_mean_se, sqrt(m.dv) AS dla_sd
+    , (m.d3 / m.n - 3 * m.dm * m.d2 / m.n + 2 * m.dm ** 3) / nullif(m.dv, 0) ** 1.5 AS dla_skew
+    , (m.d4 / m.n - 4 * m.dm * m.d3 / m.n + 6 * m.dm ** 2 * m.d2 / m.n - 3 * m.dm ** 4) / nullif(m.dv, 0) ** 2 AS dla_kurtosis
+    , m.d_min AS dla_min, m.d_max AS dla_max
+    , m.d_abs / m.n AS abs_dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * m_ss) END AS abs_dla_mean_se
+FROM central m
+JOIN errors e ON e.component = m.component AND e.class = m.class AND e.domain = m.domain
+JOIN groups h ON h.domain = m.domain;
+
+-- View: head_attention
+-- One row per head x position of the uniform sample: where the head attends from there.
+-- component: label of the head
+-- position_id: query position
+-- previous: attention to the token before
+-- first: attention to offset 0 of the window (the BOS, where one is put there)
+-- self: attention to the position itself
+-- induction: attention to tokens that follow an earlier copy of this token
+-- duplicate: attention to earlier copies of this token
+-- entropy: of the attention row, nats
+-- top_offset: how many tokens back the most attended position is; 0 is the position itself
+-- top_weight: attention to it
+-- dla_to_attended: logit the head adds directly to the most attended token itself, centred: > 0 copies, < 0 suppresses
+-- activation: the head's activation there (norm of its output)
+-- dla: the head's DLA there, logits
+CREATE VIEW head_attention AS
+SELECT c.component, h.position_id, h.previous, h.first, h.self, h.induction, h.duplicate, h.entropy, h.top_offset
+    , h.top_weight, h.dla_to_attended, r.activation, r.dla
+FROM head_attention_rows h
+JOIN components c USING (component_id)
+LEFT JOIN dense_rows r ON r.component_id = c.component_id AND r.position_id = h.position_id;

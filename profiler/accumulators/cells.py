@@ -1,0 +1,144 @@
+"""Sums of activation, DLA and |DLA| per component, value of an axis, and replicate group of documents.
+
+The axes are the class of the token, the class of the next token and the position bucket. From these sums come every
+mean and share with its document-clustered interval (delete-a-group jackknife), and with the power sums the moments.
+
+A batch costs one product of a [cell, offset] indicator with [offset, component] values per window and quantity, in the
+values' own precision over one window, added to float64. Memory: groups * cells * components * 24 bytes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler.attribution import Part
+from profiler.tokens import CLASSES
+from profiler.windows import Batch
+
+N_CLASSES = len(CLASSES)
+BUCKET_STARTS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The cells of the three breakdown axes, one after the other."""
+
+    n_buckets: int
+
+    @classmethod
+    def for_context(cls, context_length: int) -> "Axes":
+        """Position buckets that cover offsets below `context_length`."""
+        return cls(sum(start < context_length for start in BUCKET_STARTS))
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """The cells of each axis."""
+        buckets = slice(2 * N_CLASSES, 2 * N_CLASSES + self.n_buckets)
+        return {"class": slice(0, N_CLASSES), "next_class": slice(N_CLASSES, 2 * N_CLASSES), "position": buckets}
+
+    @property
+    def n_cells(self) -> int:
+        """All cells."""
+        return 2 * N_CLASSES + self.n_buckets
+
+    def indicator(self, batch: Batch, dtype: torch.dtype) -> Float[Tensor, "window cell offset"]:
+        """1 where a position belongs to a cell. Special positions belong to their special class and to nothing else."""
+        n_windows, width = batch.tokens.shape
+        hot = torch.zeros(n_windows, self.n_cells, width, dtype=dtype)
+        buckets = torch.searchsorted(torch.tensor(BUCKET_STARTS), torch.arange(width), right=True) - 1
+        hot.scatter_(1, batch.classes[:, None], batch.valid[:, None].to(dtype))
+        ordinary = batch.ordinary[:, None].to(dtype)
+        hot.scatter_(1, N_CLASSES + batch.next_classes[:, None], ordinary)
+        return hot.scatter_(1, (2 * N_CLASSES + buckets).expand(n_windows, 1, width), ordinary)
+
+
+class CellSums:
+    """The sums and, once for all components, the numbers of positions.
+
+    Attributes:
+        counts: int64 [row, cell].
+        sums: float64 [quantity, row, cell, component]; quantities are activation, DLA, |DLA|.
+    """
+
+    def __init__(self, axes: Axes, n_components: int, device: torch.device):
+        self.axes, self.n_components, self.device = axes, n_components, device
+        self.counts = torch.zeros(0, axes.n_cells, dtype=torch.int64)
+        self.sums = torch.zeros(3, 0, axes.n_cells, n_components, dtype=torch.float64, device=device)
+
+    def grow(self, n_rows: int) -> None:
+        """Make room for replicate groups up to `n_rows` (domains appear while the corpus is read)."""
+        missing = n_rows - self.counts.shape[0]
+        if missing > 0:
+            self.counts = torch.cat([self.counts, self.counts.new_zeros(missing, self.axes.n_cells)])
+            shape = (3, missing, self.axes.n_cells, self.n_components)
+            self.sums = torch.cat([self.sums, self.sums.new_zeros(shape)], 1)
+
+    def count(self, groups: Int[Tensor, " window"], hot: Float[Tensor, "window cell offset"]) -> None:
+        """Count a batch's positions, once for all its parts."""
+        self.counts.index_add_(0, groups, hot.sum(-1).round().to(torch.int64))
+
+    def update(self, groups: Int[Tensor, " window"], hot: Float[Tensor, "window cell offset"], part: Part) -> None:
+        """Add the values of one part of a batch."""
+        for target, values in zip(self.sums, (part.activation, part.dla, part.dla.abs()), strict=True):
+            target[:, :, part.components].index_add_(0, groups, (hot @ values).double())
+
+    def merge(self, other: "CellSums") -> None:
+        """Add the sums of another part of the corpus."""
+        self.grow(other.counts.shape[0])
+        rows = slice(0, other.counts.shape[0])
+        self.counts[rows] += other.counts
+        self.sums[:, rows] += other.sums
+
+
+POWERS = ("a2", "a3", "a4", "a_abs", "d2", "d3", "d4")
+EXTREMA = ("a_min", "a_max", "d_min", "d_max")
+
+
+class PowerSums:
+    """Higher power sums and exact extremes per component, class and domain; the first powers are in CellSums.
+
+    Attributes:
+        sums: float64 [power, domain, class, component].
+        extrema: [a_min, a_max, d_min, d_max][domain, class, component], starting at plus and minus infinity.
+    """
+
+    def __init__(self, n_components: int, device: torch.device, dtype: torch.dtype):
+        self.n_components = n_components
+        self.sums = torch.zeros(len(POWERS), 0, N_CLASSES, n_components, dtype=torch.float64, device=device)
+        self.extrema = torch.zeros(len(EXTREMA), 0, N_CLASSES, n_components, dtype=dtype, device=device)
+
+    def grow(self, n_domains: int) -> None:
+        """Make room for domains up to `n_domains`."""
+        missing = n_domains - self.sums.shape[1]
+        if missing > 0:
+            self.sums = torch.cat([self.sums, self.sums.new_zeros(len(POWERS), missing, N_CLASSES, self.n_components)], 1)
+            start = self.extrema.new_tensor([torch.inf, -torch.inf, torch.inf, -torch.inf])
+            room = start[:, None, None, None].expand(-1, missing, N_CLASSES, self.n_components)
+            self.extrema = torch.cat([self.extrema, room], 1)
+
+    def update(
+        self,
+        domains: Int[Tensor, " window"],
+        hot: Float[Tensor, "window class offset"],
+        cells: Int[Tensor, "window offset"],
+        part: Part,
+    ) -> None:
+        """Add one part of a batch; `cells` is domain * N_CLASSES + class where a position is, -1 elsewhere."""
+        a, d = part.activation, part.dla
+        a2, d2 = a * a, d * d
+        for target, values in zip(self.sums, (a2, a2 * a, a2 * a2, a.abs(), d2, d2 * d, d2 * d2), strict=True):
+            target[:, :, part.components].index_add_(0, domains, (hot @ values).double())
+        known = cells >= 0
+        for target, values, way in zip(self.extrema, (a, a, d, d), ("amin", "amax") * 2, strict=True):
+            flat = target.view(-1, self.n_components)[:, part.components]
+            flat.index_reduce_(0, cells[known], values[known].to(target.dtype), way)
+
+    def merge(self, other: "PowerSums") -> None:
+        """Add another part of the corpus."""
+        self.grow(other.sums.shape[1])
+        rows = slice(0, other.sums.shape[1])
+        self.sums[:, rows] += other.sums
+        for mine, theirs, way in zip(self.extrema, other.extrema, (torch.minimum, torch.maximum) * 2, strict=True):
+            mine[rows] = way(mine[rows], theirs)

@@ -1,0 +1,47 @@
+"""Everything that changes a run's numbers, frozen, validated, stored whole in the run and hashed into its id."""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
+
+
+class RunConfig(BaseModel):
+    """The settings of one pass. Attributes are those of the command line; see `profiler record --help`.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range (the command line turns it into a sentence).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    corpora: tuple[str, ...] = Field(min_length=1)
+    tokens: int | None = Field(default=1_000_000, gt=0, description="stop after this many tokens; None reads all")
+    text_field: str = "text"
+    id_field: str = "id"
+    domain_field: str | None = None
+    components: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    context_length: int | None = Field(default=None, ge=4)
+    batch_size: int = Field(default=16, gt=0)
+    prepend_bos: bool | None = None
+    shuffle_buffer: int = Field(default=10_000, ge=1)
+    samples_per_stratum: int = Field(default=4, ge=1)
+    extremes: int = Field(default=10, ge=1)
+    dense_positions: int = Field(default=1024, ge=0)
+    replicate_groups: int = Field(default=8, ge=2, description="groups of documents per domain")
+    logit_effects: int = Field(default=10, ge=0)
+    disk_budget: int | None = Field(default=None, gt=0, description="bytes")
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def digest(self) -> str:
+        """Hash of the settings that change numbers; batch size and device only round differently and are left out."""
+        fields = self.model_dump(mode="json", exclude={"batch_size", "device", "disk_budget"})
+        return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,254 @@
+"""The pass. Read this file first: it is the design in code.
+
+    corpus -> windows -> model -> attribution -> recorder (accumulators) -> store
+
+One pass over the corpus, one forward pass per batch. Memory is that of the accumulators and of one batch; it does not
+grow with the corpus. Numbers go to the file at the end, positions and windows as they stream by.
+"""
+
+import json
+import platform
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from profiler import attribution, tables
+from profiler.config import RunConfig
+from profiler.corpus import documents
+from profiler.errors import CorpusError, ModelError
+from profiler.model import Model, load_model, logits_summary
+from profiler.recorder import Recorder
+from profiler.store import Store
+from profiler.tokens import token_classes, token_texts
+from profiler.windows import Batch, Chunk, Domains, Layout, chunks, tokenize
+
+LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
+CLOSURE_TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
+DROP_NOTES = {
+    "invalid_json": ("lines", "lines of a .jsonl file that hold no JSON object"),
+    "no_text": ("documents", "documents whose text field is empty or not a string"),
+    "lone_surrogates": ("characters", "lone surrogates, no Unicode text, replaced by ?"),
+    "token_limit": ("tokens", "end of the last document, beyond --tokens; raise it to read on"),
+    "no_positions": ("documents", "documents too short to hold a token with a token to predict"),
+    "last_tokens": ("positions", "last token of a document: nothing to predict"),
+    "bos": ("positions", "BOS put before a window: recorded under class bos, left out of the views"),
+    "first": ("positions", "first of a window without BOS: recorded under class first, left out of the views"),
+    "special": ("positions", "special tokens inside the text: recorded under class special, left out of the views"),
+}
+
+
+@dataclass
+class Progress:
+    """How far the pass is: what a progress bar shows."""
+
+    tokens: int = 0
+    documents: int = 0
+    seconds: float = 0.0
+    stage: str = "recording"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished pass leaves to say."""
+
+    path: Path
+    bytes: int
+    progress: Progress
+    closure_residual: float
+    closure_scale: float
+
+
+Report = Callable[[Progress], None]
+
+
+def record(
+    config: RunConfig, path: Path, *, model: Model | None = None, overwrite: bool = False, report: Report = lambda _: None
+) -> Outcome:
+    """Stream the corpus through the model once and leave a run database at `path`.
+
+    Args:
+        config: what to run on what.
+        path: the run file; it appears when the pass has ended.
+        model: a model already loaded for this `config`, to save loading it.
+        report: called after every chunk.
+
+    Raises:
+        ProfilerError: the model, the corpus or the place of the run is not usable.
+    """
+    model = model or load_model(config)
+    with Store(path, overwrite) as store:
+        run = Pass(model, config, store)
+        for chunk in run.chunks():
+            store.add_chunk(chunk, run.read(chunk))
+            report(run.progress)
+        run.write()
+        report(run.progress)
+        size = store.finish()
+    return Outcome(path, size, run.progress, *run.closure)
+
+
+class Pass:
+    """The state of one pass over a corpus."""
+
+    def __init__(self, model: Model, config: RunConfig, store: Store):
+        self.model, self.config, self.store = model, config, store
+        self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
+        self.class_ids = token_classes(self.texts, set(model.tokenizer.all_special_ids))
+        self.layout = Layout(model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups)
+        self.domains = Domains(config.replicate_groups)
+        self.recorder = Recorder(model.spec, config, model.spec.context_length)
+        self.dropped: Counter[str] = Counter()
+        self.progress, self.started = Progress(), time.perf_counter()
+        self.created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.closure = (0.0, 0.0)
+        self.scales = (0.0, 0)
+
+    def chunks(self) -> Any:
+        """The corpus in numbered chunks of windows."""
+        stream = documents(self.config, self.dropped)
+        tokenized = tokenize(stream, self.model.encode, self.domains, self.config.tokens, self.dropped)
+        return chunks(tokenized, self.layout)
+
+    def read(self, chunk: Chunk) -> tuple[int, float, float]:
+        """Run the model on a chunk and feed every accumulator; positions checked, closure residual and scale."""
+        closures = [self._read_batch(batch) for batch in chunk.batches(self.config.batch_size, self.layout)]
+        self._write_recorded()
+        self._count(chunk)
+        n = sum(count for count, _, _ in closures)
+        residual, scale = (max((c[i] for c in closures), default=0.0) for i in (1, 2))
+        self.closure = (max(self.closure[0], residual), max(self.closure[1], scale))
+        return n, residual, scale
+
+    def _read_batch(self, batch: Batch) -> tuple[int, float, float]:
+        recorder, model = self.recorder, self.model
+        plan = recorder.dense.plan(batch)
+        capture = model.run(batch.tokens, (plan.windows, plan.offsets))
+        shared = recorder.prepare(batch, len(self.domains.names))
+        logits, recorder.dense.outcome[plan.slots] = logits_summary(capture.logits, batch.targets, (plan.windows, plan.offsets))
+        total = torch.zeros_like(logits)
+        for part in attribution.by_part(capture, model.weights, model.spec, batch.targets):
+            total += part.dla.sum(-1, dtype=torch.float64)
+            recorder.add(shared, plan, part)
+        recorder.add_attention(batch, plan, capture, model.weights)
+        self.store.stage_positions(batch, logits.cpu().numpy())
+        return self._check_closure(batch, total, logits, capture.scale)
+
+    def _check_closure(self, batch: Batch, total: torch.Tensor, logits: torch.Tensor, scale: torch.Tensor) -> tuple[int, float, float]:
+        valid = batch.valid.to(total.device)
+        residual, largest = attribution.closure(total, logits, valid)
+        if not residual <= CLOSURE_TOLERANCE[self.config.dtype] * max(largest, 1.0):
+            raise ModelError(
+                f"the parts of {self.config.model!r} do not add up to its logits (off by {residual:.3g} of {largest:.3g}): its "
+                f"architecture ({self.model.spec.architecture}) writes to the logits in a way the profiler does not read, such as norms "
+                "after a block, capped logits or NaN; numbers would be wrong, so nothing was written"
+            )
+        ordinary = batch.ordinary.to(total.device)
+        n = int(ordinary.sum())
+        self.scales = (self.scales[0] + attribution.scale_mean(scale, ordinary) * n, self.scales[1] + n)
+        return int(valid.sum()), residual, largest
+
+    def _write_recorded(self) -> None:
+        """Write what was kept of the components recorded at every position, and forget it."""
+        recorded = self.recorder.recorded
+        for component in recorded.components:
+            values = recorded.activation.pop(component, []), recorded.dla.pop(component, [])
+            if recorded.positions:
+                self.store.insert("recorded_rows", tables.recorded_rows(component, recorded.positions, *values))
+        recorded.positions.clear()
+
+    def _count(self, chunk: Chunk) -> None:
+        self.progress.documents += len(chunk.documents)
+        self.progress.tokens += sum(len(w.token_ids) for w in chunk.windows) - len(chunk.windows) * (self.layout.bos_id is not None)
+        self.progress.seconds = time.perf_counter() - self.started
+        self.dropped["no_positions"] += sum(len(d.token_ids) < 2 - (self.layout.bos_id is not None) for d in chunk.documents)
+        self.dropped["last_tokens"] += sum(w.following is None for w in chunk.windows)
+
+    def write(self) -> None:
+        """Write every accumulator, then the positions and windows they refer to, then the run's own row.
+
+        Raises:
+            CorpusError: there was no position to write about.
+        """
+        if not self.recorder.cells.counts.sum():
+            raise CorpusError(f"corpus {', '.join(self.config.corpora)} holds no text the model could read: {dict(self.dropped)}")
+        self.progress.stage = "writing"
+        for table, frames in self._frames().items():
+            self.store.insert(table, frames)
+        self.store.keep_referenced(tables.dense_outcomes(self.recorder.dense))
+        self.store.insert("runs", self._run_row())
+
+    def _frames(self) -> dict[str, Any]:
+        r, spec, config = self.recorder, self.model.spec, self.config
+        scale = self.scales[0] / max(self.scales[1], 1)
+        vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
+        return {
+            "components": tables.components(spec),
+            "classes": tables.classes(),
+            "tokens": vocabulary,
+            "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
+            "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
+            "replicate_groups": self._groups(),
+            "position_buckets": tables.position_buckets(r.cells.axes.n_buckets),
+            "bins": tables.bins(),
+            "cell_counts": tables.cell_counts(r.cells),
+            "cell_sums": tables.cell_sums(r.cells),
+            "power_sums": tables.power_sums(r.cells, r.powers, config.replicate_groups),
+            "spectrum_counts": tables.spectrum_counts(r.spectrum),
+            "density_counts": tables.density_counts(r.spectrum),
+            "quantiles": tables.quantiles(r.spectrum),
+            "sample_rows": tables.sample_rows(r.samples),
+            "extreme_rows": tables.extreme_rows(r.extremes),
+            "dense_rows": tables.dense_rows(r.dense),
+            "head_attention_rows": tables.head_attention_rows(r.dense, spec),
+            "logit_effects": tables.logit_effects(self.model.weights, spec, scale, config.logit_effects),
+            "drops": self._drops(),
+        }
+
+    def _groups(self) -> pl.DataFrame:
+        sql = "SELECT group_id, count(*) AS n_documents FROM documents GROUP BY group_id ORDER BY group_id"
+        groups = pl.from_arrow(self.store.connection.execute(sql).to_arrow_table())
+        return groups.with_columns(domain_id=pl.col("group_id") // self.config.replicate_groups)
+
+    def _special_counts(self) -> dict[str, int]:
+        of_class = self.recorder.cells.counts.sum(0)
+        return {name: int(of_class[i]) for i, name in enumerate(("bos", "first", "special"))}
+
+    def _drops(self) -> pl.DataFrame:
+        counts = dict(self.dropped) | self._special_counts()
+        rows = [(reason, counts.get(reason, 0), unit, note) for reason, (unit, note) in DROP_NOTES.items()]
+        return pl.DataFrame(rows, schema=["reason", "n", "unit", "note"], orient="row")
+
+    def _run_row(self) -> pl.DataFrame:
+        spec, config = self.model.spec, self.config
+        special = sum(self._special_counts().values())
+        everything = int(self.recorder.cells.counts[:, self.recorder.cells.axes.slices["class"]].sum())
+        identity = f"{config.digest()}{spec.weights_hash}{spec.tokenizer_hash}"
+        self.progress.seconds = time.perf_counter() - self.started
+        row = {
+            "run_id": identity[:12], "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
+            "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
+            "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
+            "config": config.model_copy(update={"context_length": spec.context_length}).model_dump_json(),
+            "versions": json.dumps(_versions(config)), "model_card": spec.card,
+            "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
+            "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,
+            "closure_residual": self.closure[0], "closure_scale": self.closure[1],
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "complete": True,
+        }  # fmt: skip
+        return pl.DataFrame([row])
+
+
+def _versions(config: RunConfig) -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"profiler": version("generality-profiler"), "python": platform.python_version(), "device": config.device} | libraries
+

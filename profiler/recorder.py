@@ -1,0 +1,142 @@
+"""Feed every accumulator from the parts of a batch.
+
+The recorder knows no model and no database. Per batch it prepares once what all parts share (indicators, classes, keys),
+then takes one part after another: sums per cell, power sums, spectrum, samples, extremes, dense rows, and the components
+to be recorded at every position.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler import attention
+from profiler.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
+from profiler.accumulators.dense import DensePlan, DenseRows
+from profiler.accumulators.smallest import Entries, Smallest
+from profiler.accumulators.spectrum import Spectrum
+from profiler.attribution import Part, attended_dla
+from profiler.bins import SPECTRUM
+from profiler.components import ModelSpec, parse_label
+from profiler.config import RunConfig
+from profiler.keys import component_keys, component_marks
+from profiler.model import Capture, Weights
+from profiler.windows import Batch
+
+EXTREME_KINDS = (("activation", "top"), ("activation", "bottom"), ("dla", "top"), ("dla", "bottom"))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all parts of one batch share, on the device of the values."""
+
+    batch: Batch
+    groups: Int[Tensor, " window"]
+    domains: Int[Tensor, " window"]
+    hot: Float[Tensor, "window cell offset"]
+    cells: Int[Tensor, "window offset"]
+    valid: Int[Tensor, " token"]
+    classes: Int[Tensor, " token"]
+    ordinary: Int[Tensor, " ordinary"]
+    keys: Int[Tensor, " ordinary"]
+    positions: Int[Tensor, " ordinary"]
+
+
+@dataclass
+class Recorded:
+    """Values of chosen components at every position of a chunk, taken out when the chunk is written."""
+
+    components: list[int]
+    positions: list[Tensor] = field(default_factory=list)
+    activation: dict[int, list[Tensor]] = field(default_factory=dict)
+    dla: dict[int, list[Tensor]] = field(default_factory=dict)
+
+
+class Recorder:
+    """All accumulators of a run."""
+
+    def __init__(self, spec: ModelSpec, config: RunConfig, context_length: int):
+        self.spec, self.config = spec, config
+        self.device, n = torch.device(config.device), spec.n_components
+        self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
+        self.cells = CellSums(Axes.for_context(context_length), n, self.device)
+        self.powers = PowerSums(n, self.device, self.dtype)
+        self.spectrum = Spectrum(n, self.device)
+        self.marks = component_marks(config.seed, n).to(self.device)
+        self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
+        self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
+        self.dense = DenseRows(config.dense_positions, n, spec.n_layers * spec.n_heads, self.device)
+        self.recorded = Recorded([spec.id_of(parse_label(label)) for label in config.components])
+
+    def prepare(self, batch: Batch, n_domains: int) -> Shared:
+        """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""
+        self.cells.grow(n_domains * self.config.replicate_groups)
+        self.powers.grow(n_domains)
+        hot = self.cells.axes.indicator(batch, self.dtype)
+        self.cells.count(batch.groups, hot)
+        known = batch.domains[:, None] * N_CLASSES + batch.classes
+        valid = batch.valid.view(-1).nonzero()[:, 0]
+        ordinary = batch.ordinary.view(-1)[valid].nonzero()[:, 0]
+        flat = valid[ordinary]
+        if self.recorded.components:
+            self.recorded.positions.append(batch.position_ids.view(-1)[valid])
+        on_device = [
+            batch.groups, batch.domains, hot, torch.where(batch.valid, known, -1), valid, batch.classes.view(-1)[valid],
+            ordinary, batch.keys.view(-1)[flat], batch.position_ids.view(-1)[flat],
+        ]  # fmt: skip
+        return Shared(batch, *(tensor.to(self.device) for tensor in on_device))
+
+    def add(self, shared: Shared, plan: DensePlan, part: Part) -> None:
+        """Take one part of a batch."""
+        classes = self.cells.axes.slices["class"]
+        self.cells.update(shared.groups, shared.hot, part)
+        self.powers.update(shared.domains, shared.hot[:, classes], shared.cells, part)
+        self.dense.update(plan, part)
+        width = part.activation.shape[-1]
+        activation, dla = (v.reshape(-1, width)[shared.valid] for v in (part.activation, part.dla))
+        self.spectrum.update(part.components, activation, dla, shared.classes, shared.ordinary)
+        self._record(part.components, activation, dla)
+        activation, dla = activation[shared.ordinary], dla[shared.ordinary]
+        self._sample(shared, part.components, activation, dla)
+        self._keep_extremes(shared, part.components, activation, dla)
+
+    def add_attention(self, batch: Batch, plan: DensePlan, capture: Capture, weights: Weights) -> None:
+        """Summarise where the heads attend from the planned dense positions."""
+        if not len(plan.slots):
+            return
+        tokens = batch.tokens[plan.windows].to(self.device)
+        windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
+        for layer, pattern in enumerate(capture.patterns):
+            measures = attention.summarise(pattern, tokens, offsets)
+            z, scale = capture.heads[layer][windows, offsets], capture.scale[windows, offsets]
+            copied = attended_dla(z, weights.head_out[layer], weights, attention.attended(pattern, tokens), scale)
+            heads = slice(layer * self.spec.n_heads, (layer + 1) * self.spec.n_heads)
+            self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
+
+    def _record(self, components: slice, activation: Tensor, dla: Tensor) -> None:
+        for component in self.recorded.components:
+            if components.start <= component < components.stop:
+                column = component - components.start
+                self.recorded.activation.setdefault(component, []).append(activation[:, column].cpu())
+                self.recorded.dla.setdefault(component, []).append(dla[:, column].cpu())
+
+    def _sample(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
+        first = torch.arange(components.start, components.stop, device=self.device) * SPECTRUM.n_bins
+        cells = first + SPECTRUM.index(activation)
+        keys = component_keys(shared.keys, self.marks[components])
+        self._offer(self.samples, cells, keys, shared.positions, activation, dla)
+
+    def _keep_extremes(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
+        first = torch.arange(components.start, components.stop, device=self.device) * len(EXTREME_KINDS)
+        for kind, (measure, side) in enumerate(EXTREME_KINDS):
+            values = activation if measure == "activation" else dla
+            keys = -values if side == "top" else values
+            self._offer(self.extremes, (first + kind).expand_as(keys), keys, shared.positions, activation, dla)
+
+    @staticmethod
+    def _offer(keep: Smallest, cells: Tensor, keys: Tensor, positions: Tensor, activation: Tensor, dla: Tensor) -> None:
+        """Pass on the entries that could enter their cell."""
+        rows, columns = keep.could_enter(cells, keys, positions).nonzero(as_tuple=True)
+        at = (rows, columns)
+        keep.update(Entries(cells[at], keys[at], positions[rows], activation[at], dla[at]))

@@ -1,0 +1,164 @@
+"""The run file. The only writer of DuckDB.
+
+A pass writes into `<out>.partial` and a staging file beside it; only a finished run is renamed to `<out>`, so nothing
+half-written can be taken for a run. Positions and windows are staged as they stream by; at the end those that a sample,
+extreme or dense row refers to are kept. Tables are sorted by component, so that one component's rows lie together.
+
+Cost: staging takes about 60 bytes a position until the end; appending goes through Arrow, a table at a time.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from profiler.errors import RunError
+from profiler.store_comments import comment_statements
+from profiler.windows import SPECIAL_CODES, Batch, Chunk
+
+STORAGE_VERSION = "v1.2.0"
+FOLDER = Path(__file__).parent
+SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
+STAGING = """
+CREATE TABLE staging.positions (position_id BIGINT, window_id BIGINT, doc_id BIGINT, pos BIGINT, "offset" INTEGER,
+    token_id INTEGER, next_token_id INTEGER, class_id INTEGER, target_logit DOUBLE, special VARCHAR);
+CREATE TABLE staging.windows (window_id BIGINT, doc_id BIGINT, start BIGINT, token_ids INTEGER[]);
+"""
+KEEP_REFERENCED = """
+CREATE TEMP TABLE kept AS
+    SELECT position_id FROM sample_rows UNION SELECT position_id FROM extreme_rows
+    UNION SELECT position_id FROM dense_rows WHERE component_id = 0 UNION SELECT position_id FROM recorded_rows;
+INSERT INTO position_rows
+    SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id, p.target_logit,
+           o.loss, o.rank, o.entropy, p.special, o.position_id IS NOT NULL
+    FROM staging.positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
+    ORDER BY p.position_id;
+INSERT INTO windows
+    SELECT w.* FROM staging.windows w SEMI JOIN position_rows USING (window_id) ORDER BY w.window_id;
+DROP TABLE kept;
+"""
+
+
+def partial_path(path: Path) -> Path:
+    """Where a run is written until it is finished."""
+    return path.with_name(path.name + ".partial")
+
+
+class Store:
+    """A run being written. Use as a context manager: leaving it by an error removes what was written."""
+
+    def __init__(self, path: Path, overwrite: bool = False):
+        """Create the file.
+
+        Raises:
+            RunError: the run exists, the folder does not or cannot be written, or another process writes this run.
+        """
+        self.path, self.partial = path, partial_path(path)
+        self.staging = path.with_name(path.name + ".staging.partial")
+        _refuse_bad_place(path, overwrite)
+        self.connection = self._connect()
+        self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
+        self.connection.execute(STAGING)
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        try:
+            for file in (self.partial, self.staging):
+                _remove_unlocked(file)
+            connection = duckdb.connect(str(self.partial), config={"storage_compatibility_version": STORAGE_VERSION})
+            connection.execute(f"ATTACH '{str(self.staging).replace(chr(39), chr(39) * 2)}' AS staging")
+            return connection
+        except (duckdb.IOException, OSError) as error:
+            raise RunError(f"{self.partial} cannot be written: {_first_line(error)}. Another pass may be writing it, or the folder is read-only: choose another --out") from error
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.connection.close()
+        for file in (self.partial, self.staging):
+            for name in (file, file.with_name(file.name + ".wal")):
+                name.unlink(missing_ok=True)
+        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | OSError):
+            raise RunError(f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again") from error
+
+    def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
+        """Append frames to a table, by column name."""
+        for frame in [frames] if isinstance(frames, pl.DataFrame) else frames:
+            if not frame.height:
+                continue
+            self.connection.register("frame", frame.to_arrow())
+            self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
+            self.connection.unregister("frame")
+
+    def add_chunk(self, chunk: Chunk, closure: tuple[int, float, float]) -> None:
+        """Write a chunk's documents, stage its windows, and note its closure (positions, residual, scale)."""
+        documents = [(d.doc_id, d.domain, d.source, d.group_id, len(d.token_ids), d.n_dropped) for d in chunk.documents]
+        names = ["doc_id", "domain", "source", "group_id", "n_tokens", "n_dropped"]
+        self.insert("documents", pl.DataFrame(documents, schema=names, orient="row"))
+        windows = [(w.window_id, w.document.doc_id, w.start, w.token_ids.tolist()) for w in chunk.windows]
+        schema = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
+        self.insert("staging.windows", pl.DataFrame(windows, schema=schema, orient="row"))
+        n, residual, scale = closure
+        self.insert("closure", pl.DataFrame({"chunk": [chunk.number], "n": [n], "residual": [residual], "scale": [scale]}))
+
+    def stage_positions(self, batch: Batch, target_logit: np.ndarray) -> None:
+        """Stage every position of a batch."""
+        window, offset = (index.numpy() for index in batch.valid.nonzero(as_tuple=True))
+        at = (window, offset)
+        window_ids = np.array([w.window_id for w in batch.windows])
+        doc_ids = np.array([w.document.doc_id for w in batch.windows])
+        starts = np.array([w.start for w in batch.windows])
+        special = batch.special.numpy()[at]
+        has_bos = batch.special.numpy()[window, 0] == SPECIAL_CODES["bos"]
+        pos = starts[window] + offset - has_bos
+        frame = pl.DataFrame(
+            {"position_id": batch.position_ids.numpy()[at], "window_id": window_ids[window], "doc_id": doc_ids[window],
+             "pos": pos, "offset": offset, "token_id": batch.tokens.numpy()[at], "next_token_id": batch.targets.numpy()[at],
+             "class_id": batch.classes.numpy()[at], "target_logit": target_logit[at], "code": special}
+        )  # fmt: skip
+        names = pl.col("code").replace_strict(SPECIAL_NAMES, default=None, return_dtype=pl.String)
+        pos = pl.when(pl.col("code") == SPECIAL_CODES["bos"]).then(None).otherwise(pl.col("pos"))
+        self.insert("staging.positions", frame.with_columns(special=names, pos=pos).drop("code"))
+
+    def keep_referenced(self, outcomes: pl.DataFrame) -> None:
+        """Keep the staged positions and windows that some row refers to; `outcomes` belong to the dense ones."""
+        self.connection.register("outcomes", outcomes.to_arrow())
+        self.connection.execute(KEEP_REFERENCED)
+        self.connection.unregister("outcomes")
+
+    def finish(self) -> int:
+        """Add views and comments, close, and give the run its name; its size in bytes."""
+        self.connection.execute("DETACH staging")
+        for file in ("schema.sql", "views.sql"):
+            text = (FOLDER / file).read_text(encoding="utf-8")
+            if file == "views.sql":
+                self.connection.execute(text)
+            for statement in comment_statements(text):
+                self.connection.execute(statement)
+        self.connection.execute("CHECKPOINT")
+        self.connection.close()
+        os.replace(self.partial, self.path)
+        return self.path.stat().st_size
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")
+
+
+def _refuse_bad_place(path: Path, overwrite: bool) -> None:
+    if path.is_dir() or not path.parent.is_dir():
+        raise RunError(f"--out {path} is not a place for a file: its folder must exist; give a path such as run.duckdb")
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} exists already: choose another --out, or pass --overwrite to replace it")
+
+
+def _remove_unlocked(file: Path) -> None:
+    """Remove what an interrupted pass left, unless a process still writes it (DuckDB then refuses to open it)."""
+    if file.exists():
+        duckdb.connect(str(file)).close()
+        file.unlink()
+        file.with_name(file.name + ".wal").unlink(missing_ok=True)

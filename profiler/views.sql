@@ -6,7 +6,9 @@
 --
 -- Layout, measured on 4,100 components: a filter on the label becomes a filter on component_id only where components is
 -- joined before anything is grouped or windowed, so groups and partitions name the label. Common table expressions say
--- NOT MATERIALIZED, or the filter stops at them.
+-- NOT MATERIALIZED, or the filter stops at them. Contexts are spelled in the outermost SELECT, for the rows that are
+-- left, and the one-row vocabulary comes by LEFT JOIN, which is never reordered: a cross join may be put below the others
+-- and copies the whole vocabulary into their hash tables (gigabytes, seen in DuckDB 1.2).
 --
 -- Standard errors: delete-a-group jackknife over G replicate groups of documents, se^2 = (G-1)/G * sum over g of
 -- (estimate without g - estimate)^2; NULL for fewer than two groups, and where one group holds every position of a cell.
@@ -15,6 +17,9 @@
 CREATE MACRO t975(df) AS CASE WHEN df < 1 THEN NULL WHEN df <= 12
     THEN [12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814, 2.20099, 2.17881][df]
     ELSE 1.959964 + 2.372271 / df + 2.822502 / df ** 2 + 2.555852 / df ** 3 + 1.589549 / df ** 4 END;
+
+-- The text of token ids `ids`; `tokens` is vocabulary.tokens.
+CREATE MACRO spell(tokens, ids) AS array_to_string([tokens[t + 1] FOR t IN ids], '');
 
 -- View: positions
 -- One row per kept position (one that a sample, an extreme or the uniform sample refers to).
@@ -64,20 +69,17 @@ JOIN classes nc ON nc.class_id = nt.class_id;
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
 CREATE VIEW contexts AS
-SELECT position_id, doc_id, domain, source, context_token AS token, next_token
-    , context_before || '«' || context_token || '»' || context_after AS context
-    , context_before, context_token, context_after, loss, "rank", entropy
-FROM (
-    SELECT p.position_id, p.doc_id, d.domain, d.source, p.loss, p."rank", p.entropy
-        , v.tokens[p.next_token_id + 1] AS next_token
-        , array_to_string([v.tokens[t + 1] FOR t IN list_slice(w.token_ids, greatest(1, p."offset" - 23), p."offset")], '') AS context_before
-        , v.tokens[p.token_id + 1] AS context_token
-        , array_to_string([v.tokens[t + 1] FOR t IN list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)], '') AS context_after
-    FROM position_rows p
-    JOIN documents d USING (doc_id)
-    JOIN windows w USING (window_id)
-    CROSS JOIN vocabulary v
-);
+SELECT p.position_id, p.doc_id, d.domain, d.source, v.tokens[p.token_id + 1] AS token
+    , v.tokens[p.next_token_id + 1] AS next_token
+    , spell(v.tokens, list_slice(w.token_ids, greatest(1, p."offset" - 23), p."offset")) AS context_before
+    , v.tokens[p.token_id + 1] AS context_token
+    , spell(v.tokens, list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)) AS context_after
+    , concat(context_before, '«', context_token, '»', context_after) AS context
+    , p.loss, p."rank", p.entropy
+FROM position_rows p
+JOIN documents d USING (doc_id)
+JOIN windows w USING (window_id)
+LEFT JOIN vocabulary v ON true;
 
 -- View: activations
 -- One row per component x position of the uniform sample (ordinary positions only): for free-form SQL, unweighted.
@@ -155,14 +157,22 @@ FROM (
 -- dla: DLA there, logits
 -- inclusion_probability: rows sampled in the stratum / ordinary positions in it
 CREATE VIEW samples AS
-SELECT s.component, s.stratum, b.lo AS stratum_lo, b.hi AS stratum_hi, q.quantile, s.position_id, t.doc_id, t.domain
-    , t.source, t.token, t.next_token, t.context, t.context_before, t.context_token, t.context_after, s.activation
-    , s.dla, s.inclusion_probability
+SELECT s.component, s.stratum, b.lo AS stratum_lo, b.hi AS stratum_hi, q.quantile, s.position_id, p.doc_id, d.domain
+    , d.source, v.tokens[p.token_id + 1] AS token
+    , v.tokens[p.next_token_id + 1] AS next_token
+    , spell(v.tokens, list_slice(w.token_ids, greatest(1, p."offset" - 23), p."offset")) AS context_before
+    , v.tokens[p.token_id + 1] AS context_token
+    , spell(v.tokens, list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)) AS context_after
+    , concat(context_before, '«', context_token, '»', context_after) AS context
+    , s.activation, s.dla, s.inclusion_probability
 FROM sample_weights s
 JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.stratum
-JOIN contexts t USING (position_id)
 LEFT JOIN (SELECT c.component, q.bin, q.quantile FROM quantiles q JOIN components c USING (component_id)) q
-    ON q.component = s.component AND q.bin = s.stratum;
+    ON q.component = s.component AND q.bin = s.stratum
+JOIN position_rows p USING (position_id)
+JOIN documents d USING (doc_id)
+JOIN windows w USING (window_id)
+LEFT JOIN vocabulary v ON true;
 
 -- View: extremes
 -- One row per component x measure x side x rank: the largest and smallest values over ordinary positions.
@@ -183,9 +193,20 @@ LEFT JOIN (SELECT c.component, q.bin, q.quantile FROM quantiles q JOIN component
 -- activation: activation there
 -- dla: DLA there, logits
 CREATE VIEW extremes AS
-SELECT c.component, e.measure, e.side, e."rank", e.position_id, t.doc_id, t.domain, t.source, t.token, t.next_token
-    , t.context, t.context_before, t.context_token, t.context_after, e.activation, e.dla
-FROM extreme_rows e JOIN components c USING (component_id) JOIN contexts t USING (position_id);
+SELECT c.component, e.measure, e.side, e."rank", e.position_id, p.doc_id, d.domain, d.source
+    , v.tokens[p.token_id + 1] AS token
+    , v.tokens[p.next_token_id + 1] AS next_token
+    , spell(v.tokens, list_slice(w.token_ids, greatest(1, p."offset" - 23), p."offset")) AS context_before
+    , v.tokens[p.token_id + 1] AS context_token
+    , spell(v.tokens, list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)) AS context_after
+    , concat(context_before, '«', context_token, '»', context_after) AS context
+    , e.activation, e.dla
+FROM extreme_rows e
+JOIN components c USING (component_id)
+JOIN position_rows p USING (position_id)
+JOIN documents d USING (doc_id)
+JOIN windows w USING (window_id)
+LEFT JOIN vocabulary v ON true;
 
 -- View: spectrum
 -- One row per component x class x spectrum bin that holds a position; special classes left out.

@@ -1,0 +1,19 @@
+-- Title:      Quantile samples of a component
+-- Question:   what does the text look like around the component's own 0.1 % ... 50 % ... 99.9 % activation?
+-- Grain:      one row per quantile and sampled position
+-- Key:        quantile, position_id
+-- Parameters: component (required), per_quantile (default 5)
+-- Reads:      samples
+-- Reference:  Nanda 2023, How to Think About Activation Patching: random samples from quantiles, not only the top
+-- Caveat:     at most per_quantile rows of each quantile, a random part of the stored ones. A sample is drawn from the
+--             whole spectrum bin that holds the quantile, stratum_lo to stratum_hi, so two quantiles in one bin show
+--             the same rows. inclusion_probability is that of the stored sample: aggregate from sample_weights.
+SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
+SET VARIABLE per_quantile = coalesce(getvariable('per_quantile')::BIGINT, 5);
+SELECT quantile, stratum_lo, stratum_hi, position_id, domain, source, context_before, context_token, context_after
+    , token, next_token, activation, dla, inclusion_probability
+FROM samples
+WHERE component = getvariable('component') AND quantile IS NOT NULL
+-- md5 puts positions in an order that has nothing to do with their place in the corpus
+QUALIFY row_number() OVER (PARTITION BY quantile ORDER BY md5(position_id::VARCHAR), position_id) <= getvariable('per_quantile')
+ORDER BY quantile, activation, position_id;

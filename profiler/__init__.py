@@ -6,7 +6,13 @@
 from importlib import import_module
 from typing import Any
 
-PUBLIC = {"open": "profiler.run", "Run": "profiler.run", "record": "profiler.pipeline", "RunConfig": "profiler.config", "ProfilerError": "profiler.errors"}
+PUBLIC = {
+    "open": "profiler.run",
+    "Run": "profiler.run",
+    "record": "profiler.pipeline",
+    "RunConfig": "profiler.config",
+    "ProfilerError": "profiler.errors",
+}
 __all__ = list(PUBLIC)  # noqa: PLE0604
 
 

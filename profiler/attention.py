@@ -12,7 +12,9 @@ from torch import Tensor
 MEASURES = ("previous", "first", "self", "induction", "duplicate", "entropy", "top_offset", "top_weight")
 
 
-def _copies(tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]) -> Float[Tensor, "query key_offset"]:
+def _copies(
+    tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
+) -> Float[Tensor, "query key_offset"]:
     """1 at earlier offsets that hold the same token as the query's."""
     places = torch.arange(tokens.shape[1], device=tokens.device)
     current = tokens.gather(1, offsets[:, None])
@@ -20,7 +22,9 @@ def _copies(tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " quer
 
 
 def summarise(
-    pattern: Float[Tensor, "query head key_offset"], tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
+    pattern: Float[Tensor, "query head key_offset"],
+    tokens: Int[Tensor, "query key_offset"],
+    offsets: Int[Tensor, " query"],
 ) -> Float[Tensor, "query head measure"]:
     """The numbers of MEASURES for each head at each query position.
 
@@ -38,7 +42,9 @@ def summarise(
     one = torch.nn.functional.one_hot
     width = pattern.shape[-1]
     previous = one((offsets - 1).clamp_min(0), width) * (offsets > 0)[:, None]
-    masks = torch.stack([previous, one(torch.zeros_like(offsets), width), one(offsets, width), followers, copies], 1).float()
+    masks = torch.stack(
+        [previous, one(torch.zeros_like(offsets), width), one(offsets, width), followers, copies], 1
+    ).float()
     weights = torch.einsum("qhk,qmk->qhm", pattern, masks)
     entropy = torch.special.entr(pattern).sum(-1)
     top_weight, top = pattern.max(-1)
@@ -46,6 +52,8 @@ def summarise(
     return torch.cat([weights, rest], -1)
 
 
-def attended(pattern: Float[Tensor, "query head key_offset"], tokens: Int[Tensor, "query key_offset"]) -> Int[Tensor, "query head"]:
+def attended(
+    pattern: Float[Tensor, "query head key_offset"], tokens: Int[Tensor, "query key_offset"]
+) -> Int[Tensor, "query head"]:
     """The token each head attends to most."""
     return tokens.gather(1, pattern.argmax(-1))

@@ -76,7 +76,9 @@ def _rows(corpus: CorpusName, config: RunConfig) -> datasets.IterableDataset:
     if corpus.place == "stdlib":
         return datasets.IterableDataset.from_generator(_stdlib_rows)
     if corpus.place.startswith("hf:"):
-        return datasets.IterableDataset.from_generator(_hub_rows, gen_kwargs={"place": corpus.place, "remote_code": config.trust_remote_code})
+        return datasets.IterableDataset.from_generator(
+            _hub_rows, gen_kwargs={"place": corpus.place, "remote_code": config.trust_remote_code}
+        )
     files = _files(corpus.place)
     return datasets.IterableDataset.from_generator(_file_rows, gen_kwargs={"files": files})
 
@@ -148,7 +150,9 @@ def _readable(rows: Iterable[dict[str, Any]], place: str) -> Iterator[dict[str, 
         raise
     except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise CorpusError(f"corpus {place!r} cannot be read: {reason[0][:300]}. Check the name, the file and the network") from error
+        raise CorpusError(
+            f"corpus {place!r} cannot be read: {reason[0][:300]}. Check the name, the file and the network"
+        ) from error
 
 
 def _documents(
@@ -184,7 +188,9 @@ def _text(row: dict[str, Any], place: str, config: RunConfig, dropped: Counter[s
 def _domain(item: dict[str, Any], row: dict[str, Any], corpus: CorpusName, config: RunConfig) -> str:
     if config.domain_field:
         if config.domain_field not in row:
-            raise CorpusError(f"corpus {corpus.place!r} has no field {config.domain_field!r}: its fields are {', '.join(map(repr, row))}; name one with --domain-field")
+            raise CorpusError(
+                f"corpus {corpus.place!r} has no field {config.domain_field!r}: its fields are {', '.join(map(repr, row))}; name one with --domain-field"
+            )
         return str(row[config.domain_field])
     if corpus.name:
         return corpus.name
@@ -197,5 +203,3 @@ def _default_domain(place: str) -> str:
         return place.removeprefix("hf:")
     path = Path(place)
     return path.parent.name or "corpus" if glob.has_magic(path.name) else path.stem
-
-

@@ -27,7 +27,9 @@ def signed(value: int) -> int:
 
 def stable_hash(text: str) -> int:
     """A 64-bit hash of `text`, the same on every machine and in every process (signed)."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True
+    )
 
 
 def _shift_right(values: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from profiler.axes import HeadOutputs, PerPosition, Residual, Scale, TokenIds
+from profiler.axes import HeadOutputs, PerPosition, Residual, TokenIds
 from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import ModelError
@@ -45,6 +45,7 @@ class Weights:
         token_bias: what the final norm's bias and b_U add to each token's logit, centred over the vocabulary.
         head_gram: W_O W_O^T of each head: z' gram z is the squared norm of what the head writes.
         centres: whether the final norm subtracts the mean (LayerNorm; RMSNorm does not).
+        eps: what the final norm adds under its root.
     """
 
     head_out: list[Float[Tensor, "head d_head model"]]
@@ -57,6 +58,7 @@ class Weights:
     head_gram: list[Float[Tensor, "head d_head d_head"]]
     norm_scale: Float[Tensor, " model"]
     centres: bool
+    eps: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Capture:
         heads: per layer, what each head read and mixed, before W_O.
         neurons: per layer, activations after the nonlinearity (gated MLPs: act(gate) * in), before W_out.
         embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
-        scale: the final norm's denominator.
+        residual: the final residual stream, what the final norm reads.
         patterns: per layer, the attention rows asked for.
         logits: the model's logits.
     """
@@ -76,7 +78,7 @@ class Capture:
     neurons: list[Float[Tensor, "window offset neuron"]]
     embed: Residual
     pos_embed: Residual | None
-    scale: Scale
+    residual: Residual
     patterns: list[Float[Tensor, "query head key_offset"]]
     logits: Float[Tensor, "window offset vocab"]
 
@@ -113,7 +115,7 @@ class Model:
             neurons=[self.slots.pop(f"post{i}") for i in layers] if self.spec.d_mlp else [],
             embed=self.slots.pop("embed"),
             pos_embed=self.slots.pop("pos_embed", None),
-            scale=self.slots.pop("scale"),
+            residual=self.slots.pop("residual"),
             patterns=[self.slots.pop(f"pattern{i}") for i in layers],
             logits=logits,
         )
@@ -189,7 +191,9 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.blake2b(repr(vocabulary).encode(), digest_size=16).hexdigest()
 
 
-def _spec(bridge: TransformerBridge, config: RunConfig, architecture: str, weights_hash: str, tokenizer: Any) -> ModelSpec:
+def _spec(
+    bridge: TransformerBridge, config: RunConfig, architecture: str, weights_hash: str, tokenizer: Any
+) -> ModelSpec:
     cfg = bridge.cfg
     card = BUNDLED / "card.md" if config.model == "bundled" else Path(config.model) / "card.md"
     readable_mlp = all(f"blocks.{i}.mlp.out.hook_in" in bridge.hook_dict for i in range(cfg.n_layers))
@@ -231,7 +235,7 @@ def _set_hooks(bridge: TransformerBridge, spec: ModelSpec, slots: dict[str, Any]
         if spec.d_mlp:
             bridge.add_hook(f"blocks.{layer}.mlp.out.hook_in", keep(f"post{layer}"))
     bridge.add_hook("hook_embed", keep("embed"))
-    bridge.add_hook("ln_final.hook_scale", keep("scale"))
+    bridge.add_hook("ln_final.hook_in", keep("residual"))
     if "pos_embed.hook_out" in bridge.hook_dict:
         bridge.add_hook("pos_embed.hook_out", keep("pos_embed"))
 
@@ -258,18 +262,23 @@ def _weights(bridge: TransformerBridge, spec: ModelSpec, config: RunConfig) -> W
         head_out=head_out,
         neuron_out=[cast(block.mlp.W_out).contiguous() for block in blocks] if spec.d_mlp else [],
         attn_bias=[cast(_parameter(lambda b=block: b.attn.b_O, zeros)) for block in blocks],
-        mlp_bias=[cast(_parameter(lambda b=block: b.mlp.b_out, zeros)) for block in blocks] if spec.d_mlp else [zeros] * spec.n_layers,
+        mlp_bias=[cast(_parameter(lambda b=block: b.mlp.b_out, zeros)) for block in blocks]
+        if spec.d_mlp
+        else [zeros] * spec.n_layers,
         unembed=unembed,
         unembed_mean=unembed.mean(0),
         token_bias=token_bias - token_bias.mean(),
         head_gram=[torch.einsum("hdm,hem->hde", w_o, w_o) for w_o in head_out],
         norm_scale=cast(norm.weight) + offset,
         centres="RMS" not in str(bridge.cfg.normalization_type),
+        eps=next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), bridge.cfg.eps),
     )
 
 
 def logits_summary(
-    logits: Float[Tensor, "window offset vocab"], targets: TokenIds, queries: tuple[Int[Tensor, " query"], Int[Tensor, " query"]]
+    logits: Float[Tensor, "window offset vocab"],
+    targets: TokenIds,
+    queries: tuple[Int[Tensor, " query"], Int[Tensor, " query"]],
 ) -> tuple[PerPosition, Float[Tensor, "query 3"]]:
     """The centred target logit of every position; loss (nats), rank and entropy (nats) of the queried ones."""
     targets = targets.to(logits.device)

@@ -17,6 +17,7 @@ from profiler.accumulators.dense import DensePlan, DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
 from profiler.attribution import Part, attended_dla
+from profiler.axes import Scale
 from profiler.bins import SPECTRUM
 from profiler.components import ModelSpec, parse_label
 from profiler.config import RunConfig
@@ -101,7 +102,7 @@ class Recorder:
         self._sample(shared, part.components, activation, dla)
         self._keep_extremes(shared, part.components, activation, dla)
 
-    def add_attention(self, batch: Batch, plan: DensePlan, capture: Capture, weights: Weights) -> None:
+    def add_attention(self, batch: Batch, plan: DensePlan, capture: Capture, weights: Weights, scale: Scale) -> None:
         """Summarise where the heads attend from the planned dense positions."""
         if not len(plan.slots):
             return
@@ -109,8 +110,9 @@ class Recorder:
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
         for layer, pattern in enumerate(capture.patterns):
             measures = attention.summarise(pattern, tokens, offsets)
-            z, scale = capture.heads[layer][windows, offsets], capture.scale[windows, offsets]
-            copied = attended_dla(z, weights.head_out[layer], weights, attention.attended(pattern, tokens), scale)
+            z = capture.heads[layer][windows, offsets]
+            target = attention.attended(pattern, tokens)
+            copied = attended_dla(z, weights.head_out[layer], weights, target, scale[windows, offsets])
             heads = slice(layer * self.spec.n_heads, (layer + 1) * self.spec.n_heads)
             self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
 

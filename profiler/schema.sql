@@ -30,6 +30,7 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     tokens_per_second DOUBLE, -- n_tokens / seconds
     closure_residual DOUBLE, -- largest |sum of all DLA - centred target logit|, logits
     closure_scale DOUBLE, -- largest |centred target logit|, logits: the residual is judged against it
+    logit_residual DOUBLE, -- largest |centred target logit of the final residual stream - the model's own|, logits
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );
@@ -210,7 +211,8 @@ CREATE TABLE logit_effects ( -- tokens a neuron's write direction boosts and sup
 CREATE TABLE closure ( -- how well all DLA add up to the centred target logit, per chunk of windows
     chunk INTEGER, -- chunk number
     n BIGINT, -- positions checked, special ones too
-    residual DOUBLE, -- largest absolute difference, logits
+    residual DOUBLE, -- largest |sum of all DLA - centred target logit|, logits
+    logit_residual DOUBLE, -- largest |centred target logit of the final residual stream - the model's own|, logits
     scale DOUBLE -- largest |centred target logit|, logits
 );
 CREATE TABLE drops ( -- what was dropped, cut or excluded, and why; nothing is thrown away in silence

@@ -9,6 +9,7 @@ Cost: staging takes about 60 bytes a position until the end; appending goes thro
 
 import os
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from profiler.attribution import Closure
 from profiler.errors import RunError
 from profiler.store_comments import comment_statements
 from profiler.windows import SPECIAL_CODES, Batch, Chunk
@@ -59,7 +61,7 @@ class Store:
         """
         self.path, self.partial = path, partial_path(path)
         self.staging = path.with_name(path.name + ".staging.partial")
-        _refuse_bad_place(path, overwrite)
+        refuse_bad_place(path, overwrite)
         self.connection = self._connect()
         self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
         self.connection.execute(STAGING)
@@ -72,18 +74,24 @@ class Store:
             connection.execute(f"ATTACH '{str(self.staging).replace(chr(39), chr(39) * 2)}' AS staging")
             return connection
         except (duckdb.IOException, OSError) as error:
-            raise RunError(f"{self.partial} cannot be written: {_first_line(error)}. Another pass may be writing it, or the folder is read-only: choose another --out") from error
+            raise RunError(
+                f"{self.partial} cannot be written: {_first_line(error)}. Another pass may be writing it, or the folder is read-only: choose another --out"
+            ) from error
 
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.connection.close()
         for file in (self.partial, self.staging):
             for name in (file, file.with_name(file.name + ".wal")):
                 name.unlink(missing_ok=True)
         if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | OSError):
-            raise RunError(f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again") from error
+            raise RunError(
+                f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again"
+            ) from error
 
     def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
         """Append frames to a table, by column name."""
@@ -94,16 +102,15 @@ class Store:
             self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
             self.connection.unregister("frame")
 
-    def add_chunk(self, chunk: Chunk, closure: tuple[int, float, float]) -> None:
-        """Write a chunk's documents, stage its windows, and note its closure (positions, residual, scale)."""
+    def add_chunk(self, chunk: Chunk, closure: Closure) -> None:
+        """Write a chunk's documents, stage its windows, and note its closure."""
         documents = [(d.doc_id, d.domain, d.source, d.group_id, len(d.token_ids), d.n_dropped) for d in chunk.documents]
         names = ["doc_id", "domain", "source", "group_id", "n_tokens", "n_dropped"]
         self.insert("documents", pl.DataFrame(documents, schema=names, orient="row"))
         windows = [(w.window_id, w.document.doc_id, w.start, w.token_ids.tolist()) for w in chunk.windows]
         schema = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
         self.insert("staging.windows", pl.DataFrame(windows, schema=schema, orient="row"))
-        n, residual, scale = closure
-        self.insert("closure", pl.DataFrame({"chunk": [chunk.number], "n": [n], "residual": [residual], "scale": [scale]}))
+        self.insert("closure", pl.DataFrame([{"chunk": chunk.number, **asdict(closure)}]))
 
     def stage_positions(self, batch: Batch, target_logit: np.ndarray) -> None:
         """Stage every position of a batch."""
@@ -149,7 +156,12 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")
 
 
-def _refuse_bad_place(path: Path, overwrite: bool) -> None:
+def refuse_bad_place(path: Path, overwrite: bool) -> None:
+    """Say before any work is done that a run cannot be written there.
+
+    Raises:
+        RunError: the place is a folder, in no folder, or taken.
+    """
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(f"--out {path} is not a place for a file: its folder must exist; give a path such as run.duckdb")
     if path.exists() and not overwrite:

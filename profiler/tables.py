@@ -43,7 +43,9 @@ def _repeat(block: slice, times: int) -> np.ndarray:
 def components(spec: ModelSpec) -> pl.DataFrame:
     """Table `components`."""
     rows = [(i, c.label, c.kind, c.layer, c.unit) for i, c in enumerate(spec.components())]
-    return pl.DataFrame(rows, schema=["component_id", "component", "kind", "layer", "unit"], orient="row", infer_schema_length=None)
+    return pl.DataFrame(
+        rows, schema=["component_id", "component", "kind", "layer", "unit"], orient="row", infer_schema_length=None
+    )
 
 
 def classes() -> pl.DataFrame:
@@ -57,7 +59,11 @@ def bins() -> pl.DataFrame:
     frames = []
     for resolution in (SPECTRUM, DENSITY):
         edges = resolution.edges()
-        frames.append(pl.DataFrame({"bin": np.arange(resolution.n_bins), "lo": edges[:-1], "hi": edges[1:]}).with_columns(resolution=pl.lit(resolution.name)))
+        frames.append(
+            pl.DataFrame({"bin": np.arange(resolution.n_bins), "lo": edges[:-1], "hi": edges[1:]}).with_columns(
+                resolution=pl.lit(resolution.name)
+            )
+        )
     return pl.concat(frames)
 
 
@@ -81,7 +87,9 @@ def cell_counts(cells: CellSums) -> pl.DataFrame:
     """Table `cell_counts`."""
     names, values = _axis_of_cell(cells)
     row, cell = np.nonzero(_numpy(cells.counts))
-    return pl.DataFrame({"axis": names[cell], "value_id": values[cell], "group_id": row, "n": _numpy(cells.counts)[row, cell]})
+    return pl.DataFrame(
+        {"axis": names[cell], "value_id": values[cell], "group_id": row, "n": _numpy(cells.counts)[row, cell]}
+    )
 
 
 def cell_sums(cells: CellSums) -> Iterator[pl.DataFrame]:
@@ -91,8 +99,15 @@ def cell_sums(cells: CellSums) -> Iterator[pl.DataFrame]:
     for block in _blocks(cells.n_components):
         picked = _numpy(cells.sums[:, :, :, block])[:, row, cell].transpose(0, 2, 1)
         n = block.stop - block.start
-        frame = {"component_id": _repeat(block, len(row)), "axis": np.tile(names[cell], n), "value_id": np.tile(values[cell], n), "group_id": np.tile(row, n)}
-        yield pl.DataFrame(frame | dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), picked.reshape(3, -1), strict=True)))
+        frame = {
+            "component_id": _repeat(block, len(row)),
+            "axis": np.tile(names[cell], n),
+            "value_id": np.tile(values[cell], n),
+            "group_id": np.tile(row, n),
+        }
+        yield pl.DataFrame(
+            frame | dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), picked.reshape(3, -1), strict=True))
+        )
 
 
 def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> Iterator[pl.DataFrame]:
@@ -101,12 +116,29 @@ def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> It
     by_domain = cells.sums[:, :, of_class].unflatten(1, (-1, groups_per_domain)).sum(2)
     counts = _numpy(cells.counts[:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1))
     domain, token_class = np.nonzero(counts)
-    columns = [by_domain[0], *powers.sums[:4], *powers.extrema[:2], by_domain[1], *powers.sums[4:6], powers.sums[6], by_domain[2], *powers.extrema[2:]]
+    columns = [
+        by_domain[0],
+        *powers.sums[:4],
+        *powers.extrema[:2],
+        by_domain[1],
+        *powers.sums[4:6],
+        powers.sums[6],
+        by_domain[2],
+        *powers.extrema[2:],
+    ]
     names = ["a1", "a2", "a3", "a4", "a_abs", *EXTREMA[:2], "d1", "d2", "d3", "d4", "d_abs", *EXTREMA[2:]]
     for block in _blocks(cells.n_components):
         n = block.stop - block.start
-        frame = {"component_id": _repeat(block, len(domain)), "class_id": np.tile(token_class, n), "domain_id": np.tile(domain, n), "n": np.tile(counts[domain, token_class], n)}
-        values = {name: _numpy(c[..., block])[domain, token_class].T.ravel().astype(np.float64) for name, c in zip(names, columns, strict=True)}
+        frame = {
+            "component_id": _repeat(block, len(domain)),
+            "class_id": np.tile(token_class, n),
+            "domain_id": np.tile(domain, n),
+            "n": np.tile(counts[domain, token_class], n),
+        }
+        values = {
+            name: _numpy(c[..., block])[domain, token_class].T.ravel().astype(np.float64)
+            for name, c in zip(names, columns, strict=True)
+        }
         yield pl.DataFrame(frame | values)
 
 
@@ -127,7 +159,13 @@ def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
     """Table `density_counts`."""
     for block in _blocks(len(spectrum.density)):
         component, number = (_numpy(index).astype(np.int32) for index in spectrum.density[block].nonzero(as_tuple=True))
-        yield pl.DataFrame({"component_id": component + block.start, "bin": number, "n": _numpy(spectrum.density[block])[component, number]})
+        yield pl.DataFrame(
+            {
+                "component_id": component + block.start,
+                "bin": number,
+                "n": _numpy(spectrum.density[block])[component, number],
+            }
+        )
 
 
 def quantiles(spectrum: Spectrum) -> pl.DataFrame:
@@ -137,7 +175,12 @@ def quantiles(spectrum: Spectrum) -> pl.DataFrame:
     coarse = _numpy(SPECTRUM.index(torch.from_numpy(values)))
     n = len(fine)
     frame = pl.DataFrame(
-        {"component_id": np.repeat(np.arange(n, dtype=np.int32), len(QUANTILES)), "quantile": np.tile(QUANTILES, n), "value": values.ravel(), "bin": coarse.ravel()}
+        {
+            "component_id": np.repeat(np.arange(n, dtype=np.int32), len(QUANTILES)),
+            "quantile": np.tile(QUANTILES, n),
+            "value": values.ravel(),
+            "bin": coarse.ravel(),
+        }
     )
     counted = _numpy(spectrum.density.sum(1)) > 0
     return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
@@ -152,7 +195,9 @@ def sample_rows(samples: Smallest) -> pl.DataFrame:
     """Table `sample_rows`, ordered by component, bin and key."""
     entries = samples.entries()
     component, number = np.divmod(_numpy(entries.cells), SPECTRUM.n_bins)
-    return pl.DataFrame({"component_id": component.astype(np.int32), "bin": number.astype(np.int32)} | _entry_columns(entries))
+    return pl.DataFrame(
+        {"component_id": component.astype(np.int32), "bin": number.astype(np.int32)} | _entry_columns(entries)
+    )
 
 
 def extreme_rows(extremes: Smallest) -> pl.DataFrame:
@@ -162,7 +207,12 @@ def extreme_rows(extremes: Smallest) -> pl.DataFrame:
     component, kind = np.divmod(cells, len(EXTREME_KINDS))
     measure, side = np.array(EXTREME_KINDS, dtype=object).T
     first = np.searchsorted(cells, cells)
-    frame = {"component_id": component.astype(np.int32), "measure": measure[kind], "side": side[kind], "rank": np.arange(len(cells)) - first + 1}
+    frame = {
+        "component_id": component.astype(np.int32),
+        "measure": measure[kind],
+        "side": side[kind],
+        "rank": np.arange(len(cells)) - first + 1,
+    }
     return pl.DataFrame(frame | _entry_columns(entries))
 
 
@@ -177,17 +227,27 @@ def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
     """Table `dense_rows`."""
     slots, positions = _filled(dense)
     for block in _blocks(dense.activation.shape[1]):
-        values = {name: _numpy(table[:, block])[slots].T.ravel() for name, table in (("activation", dense.activation), ("dla", dense.dla))}
-        yield pl.DataFrame({"component_id": _repeat(block, len(slots)), "position_id": np.tile(positions, block.stop - block.start)} | values)
+        values = {
+            name: _numpy(table[:, block])[slots].T.ravel()
+            for name, table in (("activation", dense.activation), ("dla", dense.dla))
+        }
+        yield pl.DataFrame(
+            {"component_id": _repeat(block, len(slots)), "position_id": np.tile(positions, block.stop - block.start)}
+            | values
+        )
 
 
 def head_attention_rows(dense: DenseRows, spec: ModelSpec) -> pl.DataFrame:
     """Table `head_attention_rows`."""
     slots, positions = _filled(dense)
-    ids = np.concatenate([np.arange(spec.heads(i).start, spec.heads(i).stop) for i in range(spec.n_layers)]).astype(np.int32)
+    ids = np.concatenate([np.arange(spec.heads(i).start, spec.heads(i).stop) for i in range(spec.n_layers)]).astype(
+        np.int32
+    )
     table = _numpy(dense.attention)[slots].transpose(1, 0, 2).reshape(-1, len(MEASURES) + 1)
     columns = dict(zip((*MEASURES, "dla_to_attended"), table.T, strict=True))
-    frame = pl.DataFrame({"component_id": np.repeat(ids, len(slots)), "position_id": np.tile(positions, len(ids))} | columns)
+    frame = pl.DataFrame(
+        {"component_id": np.repeat(ids, len(slots)), "position_id": np.tile(positions, len(ids))} | columns
+    )
     return frame.with_columns(pl.col("top_offset").cast(pl.Int32))
 
 
@@ -200,11 +260,17 @@ def dense_outcomes(dense: DenseRows) -> pl.DataFrame:
 
 def recorded_rows(component: int, positions: list[Tensor], activation: list[Tensor], dla: list[Tensor]) -> pl.DataFrame:
     """Rows of table `recorded_rows` for one component."""
-    values = {"position_id": torch.cat(positions), "activation": torch.cat(activation).float(), "dla": torch.cat(dla).float()}
+    values = {
+        "position_id": torch.cat(positions),
+        "activation": torch.cat(activation).float(),
+        "dla": torch.cat(dla).float(),
+    }
     return pl.DataFrame({"component_id": component} | {name: _numpy(v) for name, v in values.items()})
 
 
-def _strongest(effects: Float[Tensor, "neuron vocab"], k: int) -> Iterator[tuple[str, Int[Tensor, "neuron k"], Float[Tensor, "neuron k"]]]:
+def _strongest(
+    effects: Float[Tensor, "neuron vocab"], k: int
+) -> Iterator[tuple[str, Int[Tensor, "neuron k"], Float[Tensor, "neuron k"]]]:
     for side, sign in (("boosted", 1), ("suppressed", -1)):
         values, tokens = (sign * effects).topk(min(k, effects.shape[1]), dim=1)
         yield side, tokens, sign * values
@@ -224,4 +290,3 @@ def logit_effects(weights: Weights, spec: ModelSpec, mean_scale: float, k: int) 
                     {"component_id": np.repeat(ids, n), "side": side, "rank": np.tile(np.arange(1, n + 1), len(ids)),
                      "token_id": _numpy(tokens).ravel(), "effect": _numpy(values).ravel().astype(np.float32)}
                 )  # fmt: skip
-

@@ -70,7 +70,9 @@ CLASSES: tuple[TokenClass, ...] = (
     TokenClass("operator", "only operators such as = + - * / < >", _only(OPERATORS)),
     TokenClass("symbols", "other or mixed punctuation and symbols", _symbols),
     TokenClass("non_latin", "letters of a script that is not Latin", _non_latin),
-    TokenClass("all_caps", "two or more capitals", lambda t: t.isupper() and t.strip().isalpha() and len(t.strip()) > 1),
+    TokenClass(
+        "all_caps", "two or more capitals", lambda t: t.isupper() and t.strip().isalpha() and len(t.strip()) > 1
+    ),
     TokenClass("capitalised", "a capital, then lower case", lambda t: t.strip().isalpha() and t.strip().istitle()),
     TokenClass("word", "lower-case letters after a blank", lambda t: t[0] == " " and t[1:].isalpha() and t.islower()),
     TokenClass("word_piece", "lower-case letters without a blank", lambda t: t.isalpha() and t.islower()),

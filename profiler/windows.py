@@ -96,7 +96,11 @@ class Domains:
 
 
 def tokenize(
-    documents: Iterable[Document], encode: Callable[[str], list[int]], domains: Domains, limit: int | None, dropped: Counter[str]
+    documents: Iterable[Document],
+    encode: Callable[[str], list[int]],
+    domains: Domains,
+    limit: int | None,
+    dropped: Counter[str],
 ) -> Iterator[TokenizedDocument]:
     """Number and tokenize documents until `limit` tokens are read; the last one is cut there, and the cut counted."""
     left = limit
@@ -186,16 +190,29 @@ def make_batch(windows: list[Window], layout: Layout) -> Batch:
     """Pad windows to the longest and say what each position is."""
     width = max(len(w.token_ids) for w in windows)
     tokens = _padded([w.token_ids for w in windows], width)
-    targets = _padded([np.append(w.token_ids[1:], w.following if w.following is not None else []) for w in windows], width)
+    targets = _padded(
+        [np.append(w.token_ids[1:], w.following if w.following is not None else []) for w in windows], width
+    )
     valid = _padded([np.ones(w.n_positions) for w in windows], width).bool()
     places = [_places(w, layout) for w in windows]
-    keys = [position_keys(layout.seed, w.document.place, torch.from_numpy(p)).numpy() for w, p in zip(windows, places, strict=True)]
+    keys = [
+        position_keys(layout.seed, w.document.place, torch.from_numpy(p)).numpy()
+        for w, p in zip(windows, places, strict=True)
+    ]
     ids = [(w.document.doc_id << POSITION_SHIFT) + p for w, p in zip(windows, places, strict=True)]
     special = _special_codes(tokens, layout)
     special_class = torch.tensor([-1, CLASS_ID["bos"], CLASS_ID["first"], CLASS_ID["special"]])[special]
     classes = torch.where(special == 0, layout.token_classes[tokens], special_class)
     return Batch(
-        tuple(windows), tokens, valid, targets, special, classes, layout.token_classes[targets], _padded(ids, width), _padded(keys, width)
+        tuple(windows),
+        tokens,
+        valid,
+        targets,
+        special,
+        classes,
+        layout.token_classes[targets],
+        _padded(ids, width),
+        _padded(keys, width),
     )
 
 

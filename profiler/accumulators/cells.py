@@ -7,6 +7,7 @@ A batch costs one product of a [cell, offset] indicator with [offset, component]
 values' own precision over one window, added to float64. Memory: groups * cells * components * 24 bytes.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from profiler.attribution import Part
 from profiler.tokens import CLASSES
 from profiler.windows import Batch
 
+warnings.filterwarnings("ignore", message=r"index_reduce\(\) is in beta")  # its results are checked by our tests
 N_CLASSES = len(CLASSES)
 BUCKET_STARTS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768]
 
@@ -113,7 +115,9 @@ class PowerSums:
         """Make room for domains up to `n_domains`."""
         missing = n_domains - self.sums.shape[1]
         if missing > 0:
-            self.sums = torch.cat([self.sums, self.sums.new_zeros(len(POWERS), missing, N_CLASSES, self.n_components)], 1)
+            self.sums = torch.cat(
+                [self.sums, self.sums.new_zeros(len(POWERS), missing, N_CLASSES, self.n_components)], 1
+            )
             start = self.extrema.new_tensor([torch.inf, -torch.inf, torch.inf, -torch.inf])
             room = start[:, None, None, None].expand(-1, missing, N_CLASSES, self.n_components)
             self.extrema = torch.cat([self.extrema, room], 1)

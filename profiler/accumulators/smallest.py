@@ -79,7 +79,11 @@ class Smallest:
         rank = torch.arange(len(entries.cells), device=touched.device)
         rank -= starts[torch.searchsorted(touched, entries.cells)]
         kept, rank = entries.take(rank < self.k), rank[rank < self.k]
-        for target, values in zip((self.keys, self.positions, self.activation, self.dla), (kept.keys, kept.positions, kept.activation, kept.dla), strict=True):
+        for target, values in zip(
+            (self.keys, self.positions, self.activation, self.dla),
+            (kept.keys, kept.positions, kept.activation, kept.dla),
+            strict=True,
+        ):
             target[kept.cells, rank] = values.to(target.dtype)
         self.threshold[touched] = self.keys[touched, -1]
         last = self.positions[touched, -1]

@@ -1,0 +1,48 @@
+"""The command line: arguments in, exit code out. Every command is one library call; mistakes end in one sentence."""
+
+import os
+import sys
+import warnings
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from profiler.cli import models, query, record, report
+from profiler.errors import ProfilerError
+
+app = typer.Typer(
+    name="profiler",
+    help="Is that what this head or neuron does, or only what it does on the prompts you looked at?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for commands in (record, query, report):
+    commands.register(app)
+app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is printed without a traceback and exits with 1, Ctrl-C with 130."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except ProfilerError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]profiler:[/] {_escape(str(error))}", highlight=False)
+        sys.exit(1)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][0]).replace("_", "-")
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]profiler:[/] {name} {first['input']!r}: {first['msg']}", highlight=False
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[bold red]profiler:[/] stopped; nothing half-written was left behind")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

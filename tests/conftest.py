@@ -1,0 +1,70 @@
+"""Fixtures shared by the tests: no network, tiny models, a small corpus, a run made by the real pipeline."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+import duckdb
+import pytest
+import tiny
+import torch
+
+from profiler.config import RunConfig
+from profiler.pipeline import record
+
+torch.set_num_threads(1)
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that leaves the machine."""
+
+    def refuse(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX and not str(address).startswith(("('127.", "('::1'")):
+            raise AssertionError(f"a test opened a connection to {address}")
+        original(self, address)
+
+    original = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def model_dirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model directory per architecture."""
+    return {name: tiny.save(name, tmp_path_factory.mktemp(name)) for name in tiny.ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small .jsonl."""
+    return tiny.write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.jsonl")
+
+
+@pytest.fixture(scope="session")
+def base_config(model_dirs: dict[str, Path], corpus_file: Path) -> RunConfig:
+    """Small settings on the GPT-2-like model."""
+    return RunConfig(
+        model=str(model_dirs["gpt2"]), corpora=(str(corpus_file),), tokens=None, domain_field="topic", batch_size=4,
+        dense_positions=60, samples_per_stratum=3, extremes=4, replicate_groups=4, components=("L1H1", "L0N3"), dtype="float64",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run_path(base_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `base_config`."""
+    path = tmp_path_factory.mktemp("run") / "run.duckdb"
+    record(base_config, path)
+    return path
+
+
+@pytest.fixture
+def run_db(run_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The run, opened read-only."""
+    with duckdb.connect(str(run_path), read_only=True) as connection:
+        yield connection

@@ -22,6 +22,7 @@ import importlib
 import inspect
 import os
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -127,7 +128,8 @@ def _compiled(split: Split) -> Iterator[Document]:
         if not _wanted(f"builtin/{name}", split):
             continue
         try:
-            module = importlib.import_module(name)
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                module = importlib.import_module(name)
         except ImportError:
             continue
         yield Document(id=f"builtin/{name}", domain="prose", text=_docstrings(module))

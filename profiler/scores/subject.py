@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from profiler.errors import ProfilerError
+from profiler.errors import ModelError
 
 CONTEXT = 256
 """Longest window used for scoring, in tokens, where the model allows it."""
@@ -53,13 +53,13 @@ def load_subject(name: str) -> Subject:
     """Load a model directory or hub name.
 
     Raises:
-        ProfilerError: where it cannot be loaded, or its tokenizer has no token to begin a text with.
+        ModelError: where it cannot be loaded, or its tokenizer has no token to begin a text with.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ProfilerError(
+        raise ModelError(
             f"cannot load {name!r} as a causal language model; expected a folder with config.json, weights and "
             f"tokenizer, or a name on a hub that can be reached. Check the path. ({error})"
         ) from error
@@ -70,11 +70,11 @@ def subject_of(name: str, model: Any, tokenizer: Any) -> Subject:
     """A loaded model and tokenizer as a subject.
 
     Raises:
-        ProfilerError: where the tokenizer has neither a beginning nor an end of text.
+        ModelError: where the tokenizer has neither a beginning nor an end of text.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
-        raise ProfilerError(
+        raise ModelError(
             f"the tokenizer of {name!r} has neither bos_token nor eos_token; windows must begin with one. "
             "Set one of them in its tokenizer_config.json."
         )

@@ -19,11 +19,15 @@ def twice(rng: random.Random, vocabulary: Sequence[int], length: int) -> list[in
     return segment + segment
 
 
-def window(rng: random.Random, vocabulary: Sequence[int], length: int) -> list[int]:
-    """Training ids: a random segment repeated until `length` ids are full, sometimes with other tokens between."""
+def window(rng: random.Random, vocabulary: Sequence[int], length: int) -> tuple[list[int], int]:
+    """Training ids: a random segment over and over until `length` ids are full, sometimes with others between.
+
+    Returns:
+        The ids, and after how many of them they repeat; the ids before that cannot be predicted from anything.
+    """
     segment = rng.choices(vocabulary, k=rng.randint(5, max(5, length // 2 - 1)))
     gap = rng.choices(vocabulary, k=rng.randint(1, 8)) if rng.random() < 0.25 else []
     ids: list[int] = []
     while len(ids) < length:
         ids += segment + gap
-    return ids[:length]
+    return ids[:length], len(segment) + len(gap)

@@ -28,7 +28,8 @@ _NOUNS = {
     "train": words.listed("war project journey plan reign school campaign trial custom voyage"),
     "held_out": words.listed("siege study strike contract dispute"),
 }
-_CYCLES = {"weekday": words.WEEKDAYS, "month": words.MONTHS, "letter": string.ascii_uppercase}
+MEMBERS = {"weekday": words.WEEKDAYS, "month": words.MONTHS, "letter": string.ascii_uppercase}
+"""The kinds of `succession` and their members in order."""
 
 
 def span(rng: random.Random, split: Split) -> Prompt:
@@ -44,8 +45,8 @@ def span(rng: random.Random, split: Split) -> Prompt:
 
 def succession(rng: random.Random, split: Split) -> Prompt:
     """Weekdays, months or letters in order; the next one is asked for. The splits begin at different members."""
-    kind = rng.choice(tuple(_CYCLES))
-    members = _CYCLES[kind]
+    kind = rng.choice(tuple(MEMBERS))
+    members = MEMBERS[kind]
     starts = [i for i in range(len(members)) if (i % 4 == 3) == (split == "held_out")]
     start, shown = rng.choice(starts), rng.randint(3, 5)
     run = [members[(start + i) % len(members)] for i in range(shown + 1)]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64, UInt16
+from jaxtyping import Bool, Int64, UInt16
 from transformers import PreTrainedTokenizerFast
 
 from profiler.stdlib import Document, held_out
@@ -42,6 +42,22 @@ class Shares:
         text = 1 - self.repeats - self.ioi - self.docstring - self.sequences
         code = text * (1 - self.tests - self.prose)
         return [self.repeats, self.ioi, self.docstring, self.sequences, code, text * self.tests, text * self.prose]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The windows of one step.
+
+    Attributes:
+        ids: token ids, each window beginning with the beginning-of-text token.
+        predictable: for each predicted token (the ids but the first), False where it belongs to the first copy of a
+            random segment or is the first token of the second, which nothing can predict; True elsewhere.
+        sources: which of `SOURCES` each window came from.
+    """
+
+    ids: Int64[np.ndarray, "windows context"]
+    predictable: Bool[np.ndarray, "windows context-1"]
+    sources: tuple[str, ...]
 
 
 class Mixture:
@@ -70,10 +86,8 @@ class Mixture:
         """Number of tokens in each domain of the train split."""
         return {domain: len(stream) for domain, stream in self._streams.items()}
 
-    def batch(
-        self, step: int, windows: int, context: int, shares: Shares
-    ) -> tuple[Int64[np.ndarray, "windows context"], list[str]]:
-        """The windows of one step, and the source of each.
+    def batch(self, step: int, windows: int, context: int, shares: Shares) -> Batch:
+        """The windows of one step.
 
         Args:
             step: number of the step; the same number gives the same windows.
@@ -82,20 +96,24 @@ class Mixture:
             shares: how they divide among the sources, in expectation.
         """
         rng = random.Random(f"{self._seed}/{step}")
-        sources = rng.choices(SOURCES, shares.weights(), k=windows)
+        sources = tuple(rng.choices(SOURCES, shares.weights(), k=windows))
         rows = [self._window(rng, source, context) for source in sources]
-        return np.array(rows, dtype=np.int64), sources
+        unknown = np.array([first for _, first in rows])
+        predictable = np.arange(context - 1)[None] >= unknown[:, None]
+        return Batch(np.array([ids for ids, _ in rows], dtype=np.int64), predictable, sources)
 
-    def _window(self, rng: random.Random, source: str, context: int) -> list[int]:
+    def _window(self, rng: random.Random, source: str, context: int) -> tuple[list[int], int]:
+        """The ids, and how many of them (behind the first) cannot be predicted."""
         bos = self._tokenizer.bos_token_id
         if source == "repeats":
-            return [bos, *repeats.window(rng, self._vocabulary, context - 1)]
+            ids, period = repeats.window(rng, self._vocabulary, context - 1)
+            return [bos, *ids], period + 1
         if source in self._makers:
-            return self._packed(rng, self._makers[source], context)
+            return self._packed(rng, self._makers[source], context), 0
         stream = self._streams[source]
         start = rng.randrange(max(1, len(stream) - context))
         cut = stream[start : start + context - 1].tolist()
-        return [bos, *cut] + [bos] * (context - 1 - len(cut))
+        return [bos, *cut] + [bos] * (context - 1 - len(cut)), 0
 
     def _packed(self, rng: random.Random, make: Callable[[random.Random], str], context: int) -> list[int]:
         """Short texts one after another, each behind a beginning-of-text token, the last one cut off."""

@@ -31,12 +31,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the curriculum, until this fraction of all steps."""
+    """A stretch of the curriculum.
 
-    until: float
+    Attributes:
+        until: first step that is no longer part of it; the last phase goes on to the end of the run.
+        context, windows: tokens in a window, and windows in a step.
+        shares: what the windows are made of.
+        rate: learning rate, before warm-up and decay.
+        first_copies: whether the loss counts the first copy of random segments, which nothing can predict. Without
+            it the gradient has less noise.
+    """
+
+    until: int
     context: int
     windows: int
     shares: Shares
+    rate: float
+    first_copies: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,10 @@ class Plan:
     """Everything that decides a run's result.
 
     Attributes:
-        shape, phases: see there; the last phase's `until` is 1.
+        shape, phases: see there.
         steps: optimizer steps in all.
-        peak: learning rate after `warmup` steps; constant until fraction `decay_from`, then falling in a straight
-            line to `floor` times the peak.
+        warmup: steps over which the learning rate rises from zero.
+        decay_from: fraction of all steps after which the rate falls in a straight line, to `floor` times itself.
         betas, weight_decay, clip: AdamW's, and the largest gradient norm. Decay is on matrices only.
         precision: of the forward and backward pass; weights and optimizer state are always float32.
         seed: of initial weights and windows.
@@ -57,7 +68,6 @@ class Plan:
     shape: Shape
     phases: tuple[Phase, ...]
     steps: int
-    peak: float = 2e-3
     warmup: int = 150
     decay_from: float = 0.55
     floor: float = 0.02
@@ -69,29 +79,32 @@ class Plan:
     checkpoint_every: int = 250
 
     def phase(self, step: int) -> Phase:
-        """The phase that a step belongs to."""
-        return next(p for p in self.phases if step < p.until * self.steps or p is self.phases[-1])
+        """The phase that a step (counted from 0) belongs to."""
+        return next((p for p in self.phases if step < p.until), self.phases[-1])
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step (counted from 0)."""
         left = (1 - step / self.steps) / (1 - self.decay_from)
-        return self.peak * min(1, (step + 1) / self.warmup) * max(self.floor, min(1, left))
+        return self.phase(step).rate * min(1, (step + 1) / self.warmup) * max(self.floor, min(1, left))
 
 
 PLANS = {
     "bundled": Plan(
         shape=Shape(width=256, layers=4, heads=8, vocabulary=2944, context=256),
         phases=(
-            Phase(0.15, 64, 32, Shares(repeats=0.5)),
-            Phase(0.30, 128, 16, Shares(repeats=0.25)),
-            Phase(0.50, 128, 24, Shares(repeats=0.15)),
-            Phase(1.00, 256, 16, Shares(repeats=0.10)),
+            Phase(1_650, 64, 32, Shares(repeats=0.5), 2e-3),
+            Phase(2_750, 128, 16, Shares(repeats=0.25), 2e-3),
+            Phase(3_417, 64, 32, Shares(repeats=0.5), 0.7e-3),
+            Phase(4_500, 64, 32, Shares(repeats=0.5), 1.2e-3),
+            Phase(5_000, 64, 32, Shares(repeats=0.5), 2e-3, first_copies=False),
+            Phase(6_000, 128, 24, Shares(repeats=0.2), 1.5e-3, first_copies=False),
+            Phase(11_500, 256, 16, Shares(repeats=0.10), 1.2e-3),
         ),
-        steps=11_000,
+        steps=11_500,
     ),
     "tiny": Plan(
         shape=Shape(width=32, layers=2, heads=2, vocabulary=800, context=32),
-        phases=(Phase(0.5, 16, 4, Shares(repeats=0.5)), Phase(1.0, 32, 4, Shares(repeats=0.2))),
+        phases=(Phase(6, 16, 4, Shares(repeats=0.5), 2e-3), Phase(12, 32, 4, Shares(repeats=0.2), 1e-3)),
         steps=12,
         warmup=2,
         precision="float32",

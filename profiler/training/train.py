@@ -27,7 +27,7 @@ from torch.nn import functional
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from profiler import stdlib
-from profiler.training.mixture import Mixture
+from profiler.training.mixture import Batch, Mixture
 from profiler.training.plans import PLANS, Plan, Shape
 from profiler.training.tokenizer import save_tokenizer, train_tokenizer
 
@@ -57,19 +57,22 @@ class Trainer:
         """One optimizer step. Returns step, loss (nats per token), the mean loss of each source, rate and tokens."""
         began = time.monotonic()
         phase, rate = self.plan.phase(self.step), self.plan.learning_rate(self.step)
-        ids, sources = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares)
-        losses = _losses(self._working, torch.from_numpy(ids))
-        losses.mean().backward()
+        batch = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares)
+        losses = _losses(self._working, torch.from_numpy(batch.ids))
+        counted = torch.from_numpy(batch.predictable | phase.first_copies)
+        loss = losses[counted].mean()
+        loss.backward()
         self._update(rate)
-        self.step, self.tokens = self.step + 1, self.tokens + ids.size
+        self.step, self.tokens = self.step + 1, self.tokens + batch.ids.size
         self.seconds += time.monotonic() - began
         return {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 1),
+            "threads": torch.get_num_threads(),
             "rate": rate,
-            "loss": losses.mean().item(),
-            "by_source": _by_source(losses.detach(), sources),
+            "loss": loss.item(),
+            "by_source": _by_source(losses.detach(), batch),
         }
 
     def _update(self, rate: float) -> None:
@@ -168,7 +171,7 @@ def _optimizer(model: GPTNeoXForCausalLM, plan: Plan) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.peak, betas=plan.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=plan.phases[0].rate, betas=plan.betas, fused=True)
 
 
 def _losses(model: GPTNeoXForCausalLM, ids: Int64[Tensor, "windows context"]) -> Float[Tensor, "windows context-1"]:
@@ -178,10 +181,14 @@ def _losses(model: GPTNeoXForCausalLM, ids: Int64[Tensor, "windows context"]) ->
     return flat.view(len(ids), -1)
 
 
-def _by_source(losses: Float[Tensor, "windows predicted"], sources: list[str]) -> dict[str, float]:
-    per_window = losses.mean(1).numpy()
-    labels = np.array(sources)
-    return {source: round(float(per_window[labels == source].mean()), 3) for source in sorted(set(sources))}
+def _by_source(losses: Float[Tensor, "windows predicted"], batch: Batch) -> dict[str, float]:
+    """Mean loss of each source over tokens that can be predicted."""
+    labels, each = np.array(batch.sources), losses.numpy()
+    found = {}
+    for source in sorted(set(batch.sources)):
+        rows = labels == source
+        found[source] = round(float(each[rows][batch.predictable[rows]].mean()), 3)
+    return found
 
 
 def _log(out: Path, record: dict[str, Any]) -> None:

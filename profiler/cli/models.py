@@ -1,0 +1,114 @@
+"""`profiler models`: score a model's behaviours, train the bundled one, write its card.
+
+Why: the bundled model is made, measured and described by commands that a user can run again, and the same scores
+can be asked of any other model. Cost: `score` one to two minutes for a small model; `train` as long as it is told.
+"""
+
+import dataclasses
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from profiler.errors import ModelError
+
+app = typer.Typer(no_args_is_help=True, help="Score, train and describe models.")
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+
+
+class Format(StrEnum):
+    """How scores are shown."""
+
+    table = "table"
+    json = "json"
+
+
+ModelArgument = Annotated[str, typer.Argument(help="'bundled', a model directory, or a hub name")]
+
+
+@app.command()
+def score(
+    model: ModelArgument = "bundled",
+    format: Annotated[Format, typer.Option(help="a table to read, or JSON")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="write there instead of to the screen")] = None,
+) -> None:
+    """Which behaviours a model has: induction, previous token, indirect object, docstring, language."""
+    from profiler.scores.card import as_record
+
+    rows = _measure(model)
+    if format is Format.json:
+        text = json.dumps([as_record(row) for row in rows], indent=1)
+        out.write_text(text + "\n") if out else typer.echo(text)
+        return
+    with out.open("w") if out else typer.open_file("-", "w") as file:
+        Console(file=file, width=150 if out else None).print(_table(model, rows))
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="folder for checkpoint, log and tokenizer")],
+    minutes: Annotated[float, typer.Option(help="wall time of this call")] = 60.0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    plan: Annotated[str, typer.Option(help="'bundled', or 'tiny' to try the command")] = "bundled",
+    steps: Annotated[int | None, typer.Option(min=1, help="steps in all, instead of the plan's")] = None,
+    export: Annotated[Path | None, typer.Option(help="also write a model directory there")] = None,
+) -> None:
+    """Train the bundled model, or continue training it from its checkpoint."""
+    import torch
+
+    from profiler.training.export import export as write_model
+    from profiler.training.plans import PLANS
+    from profiler.training.train import train as run
+
+    if plan not in PLANS:
+        raise ModelError(f"no plan is called {plan!r}; choose one of {', '.join(sorted(PLANS))}")
+    torch.set_num_threads(threads)
+    chosen = dataclasses.replace(PLANS[plan], steps=steps) if steps else PLANS[plan]
+    trainer = run(out, chosen, minutes)
+    typer.echo(f"{trainer.step} of {chosen.steps} steps, {trainer.tokens:,} tokens, {trainer.seconds:.0f} s in all")
+    if export:
+        write_model(out, export, chosen)
+        typer.echo(f"model written to {export}")
+
+
+@app.command()
+def card(
+    model: ModelArgument = "bundled",
+    write: Annotated[bool, typer.Option("--write", help="measure anew and write the card first")] = False,
+) -> None:
+    """Show a model's card; with --write, measure the model and write the card into its directory."""
+    from profiler.scores.card import write_card
+
+    folder = BUNDLED if model == "bundled" else Path(model)
+    if write:
+        if not (folder / "config.json").exists():
+            raise ModelError(f"{folder} is no model directory; a card is written beside config.json")
+        write_card(folder, _measure(model))
+    if not (folder / "card.md").exists():
+        raise ModelError(f"{folder} has no card.md; measure one with: profiler models card {model} --write")
+    Console().print(Markdown((folder / "card.md").read_text()))
+
+
+def _measure(model: str) -> list:
+    from profiler.scores import load_subject
+    from profiler.scores import score as measure
+
+    subject = load_subject(str(BUNDLED) if model == "bundled" else model)
+    return measure(subject, progress=lambda part: typer.echo(f"measuring {part} ...", err=True))
+
+
+def _table(model: str, rows: list) -> Table:
+    from profiler.scores.card import cells
+
+    table = Table(
+        "behaviour", "measure", "value", "95 % interval", "n", "target", "reached", title=f"Scores of {model}"
+    )
+    for row in rows:
+        table.add_row(*cells(row))
+    return table

@@ -1,0 +1,131 @@
+"""Task prompts: the answer is right, the splits share nothing, the same seed gives the same prompts."""
+
+import random
+
+import pytest
+
+from profiler.tasks import docstring, ioi, repeats, sequences, words
+
+SPLITS = ("train", "held_out")
+
+
+def prompts(make, split, n=200, **options):
+    rng = random.Random(7)
+    return [make(rng, split, **options) for _ in range(n)]
+
+
+@pytest.mark.parametrize("make", [ioi.prompt, docstring.prompt, sequences.span, sequences.succession])
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_prompt_ends_before_its_answer(make, split):
+    found = prompts(make, split)
+    assert found == prompts(make, split)
+    assert len({p.text for p in found}) >= 30
+    for p in found:
+        assert p.split == split
+        assert p.template.startswith(split)
+        assert not p.text.endswith(" ")
+        assert p.distractors
+        assert p.answer not in p.distractors
+
+
+def test_word_lists_are_large_and_split():
+    assert len(words.NAMES_TRAIN) + len(words.NAMES_HELD_OUT) >= 120
+    assert not set(words.NAMES_TRAIN) & set(words.NAMES_HELD_OUT)
+    assert not set(words.ARGUMENTS_TRAIN) & set(words.ARGUMENTS_HELD_OUT)
+    assert len(ioi.templates("train")) >= 30
+    assert len(ioi.templates("held_out")) >= 8
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_indirect_object_orders(split):
+    for order in ("ABBA", "BABA"):
+        for p in prompts(ioi.prompt, split, order=order):
+            recipient, subject = p.role("indirect_object"), p.role("subject")
+            assert (p.answer, p.distractors) == (f" {recipient}", (f" {subject}",))
+            assert p.text.count(f" {subject}") == 2
+            assert p.text.count(f" {recipient}") == 1
+            first = recipient if order == "ABBA" else subject
+            assert p.role("first") == first
+            assert p.text.index(f" {p.role('first')}") < p.text.index(f" {p.role('second')}")
+
+
+def test_orders_are_balanced_by_default():
+    orders = [p.role("order") for p in prompts(ioi.prompt, "train", n=1000)]
+    assert 400 < orders.count("ABBA") < 600
+
+
+@pytest.mark.parametrize("family", [ioi, docstring])
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_template_with_its_roles_gives_the_prompt_again(family, split):
+    for p in prompts(family.prompt, split):
+        assert family.render(p.template, dict(p.roles)) == p.text
+
+
+def test_docstring_answer_is_the_next_argument():
+    for p in prompts(docstring.prompt, "held_out"):
+        head, body = p.text.split('"""')
+        listed = head[head.index("(") + 1 : head.index(")")].split(", ")[1:]
+        described = [line.split(":param ")[1].split(":")[0] for line in body.splitlines() if ":param " in line]
+        assert described == listed[: len(described)]
+        assert p.answer == f" {listed[len(described)]}"
+        assert {p.answer, *p.distractors} == {f" {name}" for name in listed}
+        assert p.text.endswith(":param")
+
+
+def test_training_text_holds_nothing_held_out():
+    rng = random.Random(3)
+    stories = " ".join(ioi.story(rng, [words.NAMES_TRAIN]) for _ in range(400))
+    functions = "".join(docstring.function(rng, [words.ARGUMENTS_TRAIN]) for _ in range(200))
+    spoken = set(stories.replace(",", " ").replace(".", " ").replace('"', " ").split())
+    assert not spoken & set(words.NAMES_HELD_OUT)
+    assert set(words.NAMES_TRAIN) <= spoken
+    named = {line.split(":param ")[1].split(":")[0] for line in functions.splitlines() if ":param " in line}
+    assert named == set(words.ARGUMENTS_TRAIN)
+    assert not set(ioi.SETTINGS_TRAIN) & set(ioi.SETTINGS_HELD_OUT)
+    assert not set(ioi.ACTS_TRAIN) & set(ioi.ACTS_HELD_OUT)
+
+
+def test_training_functions_are_python():
+    rng = random.Random(5)
+    for _ in range(100):
+        text = docstring.function(rng, [words.ARGUMENTS_TRAIN])
+        inner = text if text.startswith("    ") else "\n".join(f"    {line}" for line in text.splitlines())
+        compile(f"class C:\n{inner}\n", "text", "exec")
+
+
+def test_story_draws_from_the_given_pools_only():
+    rng = random.Random(0)
+    text = " ".join(ioi.story(rng, [("Xan", "Yol", "Zed")]) for _ in range(50))
+    assert not any(f" {name} " in text for name in words.NAMES_TRAIN)
+    assert " Xan " in text
+
+
+def test_year_spans_end_later_than_they_begin():
+    for p in prompts(sequences.span, "held_out"):
+        start = int(p.role("start"))
+        assert int(p.answer) > start
+        assert [int(d) for d in p.distractors] == list(range(start + 1))
+        assert p.text.endswith(p.role("century"))
+
+
+def test_succession_goes_round():
+    for p in prompts(sequences.succession, "train"):
+        members = list(sequences.MEMBERS[p.role("kind")])
+        shown = p.text.rstrip(",").split(", ")
+        last = members.index(shown[-1])
+        assert p.answer == f" {members[(last + 1) % len(members)]}"
+
+
+def test_repeats():
+    ids = repeats.twice(random.Random(0), range(10, 100), 20)
+    assert ids[:20] == ids[20:]
+    assert len(set(ids)) == 20
+    for seed in range(20):
+        window, period = repeats.window(random.Random(seed), range(10, 1000), 63)
+        assert len(window) == 63
+        assert window[period:] == window[:-period]
+
+
+def test_an_unknown_role_names_the_known_ones():
+    with pytest.raises(KeyError, match=r"verb.*indirect_object"):
+        ioi.prompt(random.Random(0), "train").role("verb")

@@ -2,13 +2,14 @@
 -- Question:   which heads and neurons matter on this corpus, and for which token class?
 -- Grain:      one row per head or neuron
 -- Key:        component
--- Parameters: kind (default '': heads and neurons; or head, neuron), top (default 100; 0 shows all)
+-- Parameters: kind (default ''), top (default 100)
 -- Reads:      cell_sums, group_counts, replicate_groups, components, classes, power_sums
 -- Reference:  importance is mean |DLA|; delete-a-group jackknife over documents: Wolter, Introduction to Variance
 --             Estimation, chapter 4
--- Caveat:     |DLA| sees only what a component writes directly to the next token's logit: a component that works
---             through later layers looks unimportant. share_abs_dla is of the sum over all heads and neurons, whatever
---             kind shows; those sums do not cancel, so shares say nothing about net effect.
+-- Caveat:     |DLA| sees only what a component writes directly to the next token's logit: one that works through later
+--             layers looks unimportant. share_abs_dla is of the sum over all heads and neurons, whatever kind shows;
+--             such sums do not cancel, so shares say nothing about the net effect. kind is head or neuron, both if
+--             empty; top 0 shows all.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
 WITH sizes AS (

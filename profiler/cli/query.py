@@ -1,0 +1,156 @@
+"""`profiler query` and `profiler info`: what is in a run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from profiler import query as queries
+from profiler.cli.output import readable, to_bytes
+from profiler.errors import QueryError
+from profiler.run import Run
+from profiler.run import open as open_run
+
+Format = Literal["table", "csv", "json", "parquet"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(query)
+    app.command()(info)
+
+
+def query(
+    run: Annotated[Path | None, typer.Argument(help="a run that `profiler record` wrote")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a query of --list, a .sql file of your own, or - for standard input")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V", help="value of a parameter; may be repeated")
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="default: by the ending of --out, else table")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write instead of standard output")] = None,
+    sql: Annotated[bool, typer.Option("--sql", help="print the SQL instead of running it")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="print the queries that come with the profiler")] = False,
+) -> None:
+    """Run a query on a run.
+
+    Example: profiler query run.duckdb extremes --set component=L2H3 --format csv
+    """
+    if list_:
+        return _print_list()
+    if run is None or name is None:
+        raise QueryError(
+            "name a run and a query: profiler query run.duckdb component_overview; see profiler query --list"
+        )
+    text = _text(name)
+    if sql:
+        return typer.echo(text.rstrip())
+    chosen = format or _format_of(out)
+    if chosen == "parquet" and out is None and sys.stdout.isatty():
+        raise QueryError("parquet is not text: add --out FILE")
+    with open_run(run) as opened:
+        frame = opened.sql(text, **_settings(set_ or []))
+    _write(to_bytes(frame, chosen), out)
+
+
+def _text(name: str) -> str:
+    if name == "-":
+        return sys.stdin.read()
+    return queries.find_text(name if name.endswith(".sql") else name.strip().replace(" ", "_"))
+
+
+def _settings(pairs: list[str]) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise QueryError(f"--set {pair!r} cannot be read: write --set name=value, such as --set component=L2H3")
+        settings[name.strip()] = value
+    return settings
+
+
+def _format_of(out: Path | None) -> Format:
+    endings: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+    return endings.get(out.suffix.lower(), "table") if out else "table"
+
+
+def _write(data: bytes, out: Path | None) -> None:
+    if out is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise QueryError(f"{out} cannot be written ({error.strerror}): give another --out") from None
+
+
+def _print_list() -> None:
+    table = Table("query", "question", "parameters", box=None, pad_edge=False)
+    for name in queries.names():
+        header = queries.header(name)
+        parameters = ", ".join(p.name if p.required else f"[{p.name}]" for p in header.parameters)
+        table.add_row(Text(name), Text(header.question), Text(parameters))
+    Console().print(table)
+    Console().print("Parameters in brackets may be left out. Give them as --set name=value.", markup=False)
+
+
+def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]) -> None:
+    """Show what is in a run: model, corpus, speed, closure, sizes, and what was dropped.
+
+    Example: profiler info run.duckdb
+    """
+    with open_run(run) as opened:
+        frames = {name: opened.query(name) for name in ("run_info", "corpus", "table_sizes", "drops")}
+        _print_info(opened, frames)
+
+
+def _print_info(run: Run, frames: dict[str, pl.DataFrame]) -> None:
+    console = Console(highlight=False)
+    console.print(_facts(run, frames["run_info"].row(0, named=True)))
+    for title, name in [("Corpus", "corpus"), ("Tables", "table_sizes"), ("Dropped, cut or left out", "drops")]:
+        console.print(f"\n[bold]{title}[/]")
+        console.print(_table(frames[name]) if len(frames[name]) else "nothing")
+
+
+def _facts(run: Run, row: dict) -> Table:
+    scale, residual = row["closure_scale"], row["closure_residual"]
+    relative = f", {residual / scale:.1e} of the scale" if residual is not None and scale else ""
+    facts = {
+        "run": f"{run.path}  {run.path.stat().st_size / 1e6:,.1f} MB, id {row['run_id']}, made {row['created']}",
+        "model": f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
+        f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}",
+        "model card": _card_summary(row["model_card"]),
+        "tokens": f"{row['n_tokens']:,} of {row['n_documents']:,} documents",
+        "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",
+        "speed": f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "
+        f"{(row['peak_memory_bytes'] or 0) / 1e9:,.2f} GB",
+        "closure": f"largest residual {residual:.2e} logits, largest target logit {scale:.2f}{relative}",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts.items():
+        if text:
+            table.add_row(Text(name, "bold"), Text(readable(text)))
+    return table
+
+
+def _card_summary(card: str | None) -> str:
+    """The card's first paragraph that is no heading and no front matter."""
+    body = (card or "").split("---\n", 2)[-1] if (card or "").startswith("---\n") else card or ""
+    paragraphs = [p.strip().replace("\n", " ") for p in body.split("\n\n")]
+    return next((p for p in paragraphs if p and not p.startswith(("#", "|", "```"))), "")[:400]
+
+
+def _table(frame: pl.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, dtype in frame.schema.items():
+        table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
+    for row in frame.iter_rows():
+        table.add_row(*[Text(f"{v:,}" if isinstance(v, int) else readable(str(v))) for v in row])
+    return table

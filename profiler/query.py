@@ -1,0 +1,243 @@
+"""Runs of queries: find a .sql file, check and bind its parameters, run it read-only, return a polars frame.
+
+A query is a plain SQL file that any DuckDB shell runs; parameters are DuckDB variables (`getvariable('component')`), set
+as bound values and never pasted into the text. A run is opened read-only, without access to files, network, extensions
+or the caller's Python variables, with its configuration locked: SQL from anyone can be run and can only read.
+
+Each query runs on a cursor of its own, so a variable set for one is unknown to the next.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from profiler import assets
+from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
+from profiler.query_header import Parameter, QueryHeader, parse_header
+
+CLOSED = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "lock_configuration": "true",
+}
+_LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
+_VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
+_HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
+
+
+def names() -> list[str]:
+    """Names of the query files, in alphabetical order."""
+    return sorted(path.stem for path in assets.folder("queries").glob("*.sql"))
+
+
+def sql_text(name: str) -> str:
+    """The text of the query file `name`.
+
+    Raises:
+        QueryError: there is no such query; the message names the nearest.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see `profiler query --list`."
+        raise QueryError(f"there is no query {name!r}: {hint} A file of your own must end in .sql.")
+    return (assets.folder("queries") / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def header(name: str) -> QueryHeader:
+    """The header of the query file `name`."""
+    parsed = parse_header(sql_text(name))
+    if parsed is None:
+        raise QueryError(f"query {name} has no header: see queries/README.md")
+    return parsed
+
+
+def find_text(query: str) -> str:
+    """SQL of a name in queries/, of a path that ends in .sql, or `query` itself where it is a statement (has blanks).
+
+    Raises:
+        QueryError: no such query or file.
+    """
+    if re.search(r"\s", query.strip()) and not query.endswith(".sql"):
+        return query
+    if not query.endswith(".sql"):
+        return sql_text(query)
+    try:
+        return Path(query).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise QueryError(f"the query file {query} cannot be read ({error}): check the path") from None
+
+
+def open_run(path: str | Path) -> duckdb.DuckDBPyConnection:
+    """A closed, read-only connection to a finished run.
+
+    Raises:
+        RunError: no such file, not a DuckDB file, not a run, or a run that is not finished.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        con = duckdb.connect(str(path), read_only=True, config=CLOSED)
+    except duckdb.Error as error:
+        raise RunError(f"{path} cannot be opened: {_first_line(error)}") from None
+    try:
+        _check_run(path, con)
+    except ProfilerError:
+        con.close()
+        raise
+    return con
+
+
+def _check_file(path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    if not path.exists() and partial.exists():
+        raise RunError(
+            f"{path} is being written or was interrupted ({partial.name} is there): wait for it, or run "
+            "`profiler record` again"
+        )
+    if not path.exists():
+        raise RunError(
+            f"there is no file {path}: check the path, or make a run with `profiler record` or `profiler demo`"
+        )
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: name the .duckdb file that `profiler record` wrote")
+    with path.open("rb") as file:
+        if file.read(12)[8:] != b"DUCK":
+            raise RunError(f"{path} is not a DuckDB file: name the file that `profiler record` wrote")
+
+
+def _check_run(path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    try:
+        rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
+        con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
+    except duckdb.Error:
+        raise RunError(
+            f"{path} is a DuckDB file but no run of the profiler: name the file that `profiler record` wrote"
+        ) from None
+    if len(rows) != 1 or not rows[0][0]:
+        raise RunError(
+            f"{path} is not finished: it is being written or was interrupted; wait for it, or run "
+            "`profiler record` again"
+        )
+
+
+def run(source: str | Path | duckdb.DuckDBPyConnection, query: str, **parameters: object) -> pl.DataFrame:
+    """Rows of a query.
+
+    Args:
+        source: path of a run, or a connection to one (for many queries).
+        query: name of a file in queries/, path of a .sql file, or SQL.
+        parameters: values of its parameters; names as in its header.
+
+    Raises:
+        RunError: `source` is no finished run.
+        QueryError: unknown query or parameter, a missing parameter, or an error in the SQL.
+        ComponentError: the parameter `component` names none of the run's.
+    """
+    text = find_text(query)
+    if isinstance(source, duckdb.DuckDBPyConnection):
+        return run_text(source, text, parameters)
+    con = open_run(source)
+    try:
+        return run_text(con, text, parameters)
+    finally:
+        con.close()
+
+
+def run_text(con: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, object]) -> pl.DataFrame:
+    """Rows of the last statement of `text`; see `run`."""
+    cursor = con.cursor()
+    values = check_parameters(text, parameters)
+    if isinstance(values.get("component"), str):
+        check_component(con, str(values["component"]))
+    try:
+        for name, value in values.items():
+            cursor.execute(f"SET VARIABLE {name} = ?", [value])
+        *before, last = cursor.extract_statements(text) or [None]
+        for statement in before:
+            cursor.execute(statement).fetchall()
+        return _frame(cursor, last)
+    except duckdb.Error as error:
+        raise QueryError(_explain(error)) from None
+    finally:
+        cursor.close()
+
+
+def _frame(cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement | None) -> pl.DataFrame:
+    if statement is None:
+        raise QueryError("the query is empty: write a SELECT")
+    relation = cursor.sql(statement)
+    return pl.DataFrame() if relation is None else relation.pl()
+
+
+def check_parameters(text: str, given: Mapping[str, object]) -> dict[str, object]:
+    """`given` in the types that the query wants, checked for unknown and missing names.
+
+    Raises:
+        QueryError: a name that the query does not know, or a required one that is not given.
+    """
+    known = {p.name: p for p in declared_parameters(text)}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}."
+            raise QueryError(f"the query has no parameter {name!r}: {hint}")
+    missing = [p.name for p in known.values() if p.required and given.get(p.name) is None]
+    if missing:
+        example = "L0H0" if missing[0] == "component" else "VALUE"
+        raise QueryError(f"the query needs {' and '.join(missing)}: add --set {missing[0]}={example}")
+    return {name: known[name].parse(value) for name, value in given.items()}
+
+
+def declared_parameters(text: str) -> tuple[Parameter, ...]:
+    """Parameters of the header; without one, the variables that the text reads, required if it gives no default."""
+    parsed = parse_header(text)
+    if parsed is not None:
+        return parsed.parameters
+    optional = {a or b for a, b in _HAS_DEFAULT.findall(text)}
+    variables = dict.fromkeys(_VARIABLE.findall(text))
+    return tuple(Parameter(name, "" if name in optional else None) for name in variables)
+
+
+def check_component(con: duckdb.DuckDBPyConnection, label: str) -> None:
+    """Whether the run has the component `label`.
+
+    Raises:
+        ComponentError: it has not; the message says what it has, and the nearest label.
+    """
+    cursor = con.cursor()
+    labels = [row[0] for row in cursor.execute("SELECT component FROM components ORDER BY component_id").fetchall()]
+    if label in labels:
+        return
+    model, layers, heads, neurons = cursor.execute("SELECT model, n_layers, n_heads, d_mlp FROM runs").fetchall()[0]
+    raise ComponentError(
+        f"component {label!r} is not in this run: {model} has {layers} layers of {heads} heads and {neurons} neurons, "
+        f"all counted from 0 (L0H0 is a head, L0N0 a neuron). The nearest is {_nearest(label, labels)}."
+    )
+
+
+def _nearest(label: str, labels: list[str]) -> str:
+    """The label of the same kind with the closest layer and then unit; by spelling where `label` is none."""
+    wanted = _LABEL.match(label.strip().upper())
+    same = [m for known in labels if (m := _LABEL.match(known)) and wanted and m[2] == wanted[2]]
+    if not wanted or not same:
+        return (difflib.get_close_matches(label, labels, n=1, cutoff=0.0) or labels)[0]
+    return min(same, key=lambda m: (abs(int(m[1]) - int(wanted[1])), abs(int(m[3]) - int(wanted[3]))))[0]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _explain(error: duckdb.Error) -> str:
+    """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
+    message = _first_line(error)
+    if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
+        return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return "\n".join(["the SQL failed: " + lines[0], *lines[1:]])

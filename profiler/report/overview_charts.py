@@ -1,0 +1,95 @@
+"""Altair charts of all heads and neurons together, from the query `component_overview`."""
+
+import altair as alt
+import polars as pl
+
+from profiler.report import charts, theme
+
+ACTIVATION_TICKS = [sign * size for sign in (-1, 1) for size in (0.1, 0.3, 1, 3, 10, 30, 100)] + [0]
+
+
+def _kind_colour() -> alt.Color:
+    scale = alt.Scale(domain=list(theme.KIND_COLOURS), range=list(theme.KIND_COLOURS.values()))
+    return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None))
+
+
+def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
+    """Share of all |DLA| against how much of it falls on one class. `frame` is the query `component_overview`.
+
+    Narrow components lie to the right, important ones at the top; the eight most important are named.
+    """
+    rows = charts.only(
+        frame.filter(pl.col("share_abs_dla") > 0),
+        "component",
+        "kind",
+        "layer",
+        "activation",
+        "share_abs_dla",
+        "top_class",
+        "top_class_share",
+    )
+    base = alt.Chart(rows).encode(
+        x=alt.X("top_class_share:Q", title="share of its own |DLA| on its first class", axis=alt.Axis(format="%")),
+        y=alt.Y(
+            "share_abs_dla:Q",
+            title="share of all |DLA| (log)",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(format="~%", tickCount=5),
+        ),
+    )
+    points = base.mark_circle(size=26, opacity=0.65).encode(
+        color=_kind_colour(),
+        tooltip=charts.tips("component", "kind", "share_abs_dla", "top_class", "top_class_share", "activation"),
+    )
+    named = rows.sort("share_abs_dla", descending=True)["component"].head(8).to_list()
+    names = (
+        base.transform_filter(alt.FieldOneOfPredicate(field="component", oneOf=named))
+        .mark_text(align="left", dx=5, dy=-3)
+        .encode(text="component:N")
+    )
+    return alt.layer(points, names).properties(height=330)
+
+
+def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
+    """Share of all |DLA| against the mean activation. `frame` is the query `component_overview`."""
+    rows = charts.only(
+        frame.filter(pl.col("share_abs_dla") > 0), "component", "kind", "layer", "activation", "share_abs_dla"
+    )
+    return (
+        alt.Chart(rows)
+        .mark_circle(size=26, opacity=0.65)
+        .encode(
+            x=alt.X(
+                "activation:Q",
+                title="mean activation (head: norm of its output)",
+                scale=alt.Scale(type="symlog", constant=0.05),
+                axis=alt.Axis(format="~g", values=ACTIVATION_TICKS),
+            ),
+            y=alt.Y(
+                "share_abs_dla:Q",
+                title="share of all |DLA| (log)",
+                scale=alt.Scale(type="log"),
+                axis=alt.Axis(format="~%", tickCount=5),
+            ),
+            color=_kind_colour(),
+            tooltip=charts.tips("component", "kind", "activation", "share_abs_dla"),
+        )
+        .properties(height=330)
+    )
+
+
+def layer_profile(frame: pl.DataFrame) -> alt.Chart:
+    """Σ|DLA| of each layer's heads and neurons as a share of all. `frame` is the query `component_overview`, whole."""
+    rows = frame.group_by("layer", "kind").agg(pl.col("share_abs_dla").sum(), pl.len().alias("components"))
+    return (
+        alt.Chart(rows.sort("layer", "kind"))
+        .mark_bar()
+        .encode(
+            x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
+            xOffset="kind:N",
+            y=alt.Y("share_abs_dla:Q", title="share of all |DLA|", axis=alt.Axis(format="%")),
+            color=_kind_colour(),
+            tooltip=charts.tips("layer", "kind", "components", "share_abs_dla"),
+        )
+        .properties(height=charts.HEIGHT)
+    )

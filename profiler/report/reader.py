@@ -1,0 +1,54 @@
+"""Runs the queries of a report and remembers what was asked, so that a page can show it.
+
+A report reads a run through files of `queries/` alone. Each answer comes as a `Result`: the frame, and the text that
+gives the same frame in any DuckDB shell, parameters set in its first lines.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from profiler import query
+from profiler.report import numbers
+from profiler.report.blocks import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The answer to one query."""
+
+    source: Source
+    frame: pl.DataFrame
+
+    def bounded(self, t: float | None, *names: str, least: float | None = None, most: float | None = None) -> "Result":
+        """The same with the 95 % bounds `name`_lo and `name`_hi of these columns, from their standard errors."""
+        frame = self.frame
+        for name in names:
+            frame = numbers.add_bounds(frame, name, t, least, most)
+        return Result(self.source, frame)
+
+
+class Reader:
+    """Answers queries on one run, each only once."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._answers: dict[Source, Result] = {}
+
+    def __call__(self, name: str, **parameters: Any) -> Result:
+        """The answer to the query file `name` with these parameters."""
+        source = Source(name, _assignments(parameters) + query.sql_text(name))
+        if source not in self._answers:
+            self._answers[source] = Result(source, query.run(self._connection, name, **parameters))
+        return self._answers[source]
+
+
+def _assignments(parameters: dict[str, Any]) -> str:
+    """SET VARIABLE lines that give a query its parameters in a shell."""
+    return "".join(f"SET VARIABLE {name} = {_literal(value)};\n" for name, value in parameters.items())
+
+
+def _literal(value: Any) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)

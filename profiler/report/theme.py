@@ -1,0 +1,70 @@
+"""One set of colours for every chart and table: classes, kinds of component, the sign of an activation and of a DLA.
+
+A class has the same colour in every report; related classes share a hue (white space brown, words blue, brackets teal).
+Hues are Okabe and Ito's and Brewer's PuOr and PRGn, which readers with any of the common colour-vision deficiencies can
+tell apart; charts name their series in tooltips and legends all the same. Middle tones are used, so that a colour reads
+on a light and on a dark page. Ink (text, axes, rules) is a CSS variable of page.css.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+CLASS_COLOURS = {
+    "word": "#3b82c4",
+    "word_piece": "#7ec3ea",
+    "identifier": "#009e73",
+    "capitalised": "#d55e00",
+    "all_caps": "#a33b20",
+    "number": "#e6a000",
+    "punctuation": "#c8709f",
+    "operator": "#8a63b8",
+    "symbols": "#b39ad6",
+    "bracket_open": "#2ba5a5",
+    "bracket_close": "#7fd1c7",
+    "quote": "#e58fb8",
+    "newline": "#8c6239",
+    "indentation": "#b98e5f",
+    "space": "#d9bd94",
+    "byte_fragment": "#8f9a2e",
+    "non_latin": "#c3cc5a",
+    "other": "#8a8f98",
+}
+REST = "all other classes"
+REST_COLOUR = "#a9adb5"
+KIND_COLOURS = {"head": "#3b82c4", "neuron": "#e6a000"}
+CLOSING_COLOUR = "#8a8f98"
+SIZE_COLOUR = "#5f8db8"
+ACTIVATION_SIGN = {"positive": "#d95f02", "negative": "#3b82c4"}
+DLA_SIGN = {"positive": "#2e9a57", "negative": "#9a4fb0"}
+
+
+def class_colours(classes: Sequence[str]) -> list[str]:
+    """A colour for each class. Classes of a partition other than ours take the unused colours in the order given."""
+    known = {name: CLASS_COLOURS.get(name) for name in classes} | {REST: REST_COLOUR}
+    free = [colour for colour in CLASS_COLOURS.values() if colour not in known.values()] or [REST_COLOUR]
+    unknown = [name for name in classes if known[name] is None]
+    return [known[name] or free[unknown.index(name) % len(free)] for name in classes]
+
+
+def kind_colour(kind: str) -> str:
+    """The colour of a kind of component; the closing terms share one."""
+    return KIND_COLOURS.get(kind, CLOSING_COLOUR)
+
+
+def page_config() -> dict[str, Any]:
+    """Vega-Lite configuration of charts inside a page: inks are CSS variables, so a chart follows the page's theme."""
+    ink, muted, grid = "var(--ink)", "var(--muted)", "var(--rule)"
+    text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11.5, "titleFontWeight": 500}
+    return {
+        "background": "transparent",
+        "font": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif",
+        "view": {"stroke": None},
+        "mark": {"color": "var(--accent)"},
+        "text": {"color": muted, "fontSize": 10.5},
+        "rule": {"color": ink},
+        "axis": text
+        | {"gridColor": grid, "domainColor": grid, "tickColor": grid, "titlePadding": 8, "labelLimit": 150},
+        "legend": text
+        | {"orient": "bottom", "title": None, "symbolType": "square", "symbolOpacity": 1, "labelLimit": 150},
+        "title": {"color": ink, "subtitleColor": muted},
+    }

@@ -1,0 +1,339 @@
+"""The component card: what one head, neuron or closing term does on the whole corpus, not only at its extremes.
+
+Answer first: how much it matters, at which class of token, and whether its largest activations say the same as the
+whole. Then the spectrum in its views, samples around the component's own quantiles, extremes, and breakdowns.
+"""
+
+import polars as pl
+
+from profiler.components import ComponentId
+from profiler.report import answers, charts, evidence, facts, numbers, spectrum
+from profiler.report.blocks import Block, Chart, Note, Report, Section
+from profiler.report.reader import Reader, Result
+
+QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
+NEEDS_COMPONENT = True
+QUANTILES = (0.999, 0.99, 0.95, 0.9, 0.75, 0.5)
+NO_SPECTRUM = (
+    "Closing terms have no spectrum: sums by class, domain and position are kept for them, not the distribution."
+)
+
+
+def build(read: Reader, component: ComponentId) -> Report:
+    """The card of `component`."""
+    label = component.label
+    return Report(
+        title=label,
+        subtitle=f"{_kind_words(component)} · component card",
+        answer=answers.component_answer(read, component),
+        sections=tuple(section for section in _sections(read, component) if section.blocks),
+        method=facts.method(read) + _component_method(component),
+        run_facts=facts.run_facts(read),
+    )
+
+
+def _kind_words(component: ComponentId) -> str:
+    if component.kind in ("head", "neuron"):
+        return f"{component.kind.capitalize()} {component.unit} of layer {component.layer}"
+    return "Closing term"
+
+
+def _sections(read: Reader, component: ComponentId) -> list[Section]:
+    label = component.label
+    if component.kind not in ("head", "neuron"):
+        reach = evidence.reach_of(read("random_samples", component=label, n=12).frame)
+        return [_spectrum(read, label), _breakdowns(read, label), _random(read, label, reach)]
+    reach = evidence.reach_of(read("quantile_samples", component=label).frame, read("extremes", component=label).frame)
+    return [
+        _spectrum(read, label),
+        _attention(read, component),
+        _quantiles(read, label, reach),
+        _extremes(read, label, reach),
+        _breakdowns(read, label),
+        _effects(read, component),
+        _random(read, label, reach),
+    ]
+
+
+def _spectrum(read: Reader, label: str) -> Section:
+    by_class, density = read("spectrum_by_class", component=label), read("density", component=label)
+    title = "Spectrum"
+    if by_class.frame.is_empty():
+        return Section(title, "", (Note("Spectrum", NO_SPECTRUM, "full"),))
+    lead = (
+        f"All {numbers.count(density.frame['n'].sum())} ordinary positions, from the same bins in each view. The axis "
+        "is logarithmic on "
+        f"both sides of zero; activations below {numbers.number(spectrum.floor_of(by_class.frame))} in size share the "
+        "middle bin."
+    )
+    return Section(title, lead, (_density(density), *_class_views(by_class)))
+
+
+def _density(density: Result) -> Chart:
+    caption = (
+        "How often each activation occurs, per unit of activation. Dashed: the component's own quantiles. A straight "
+        "slope to the right "
+        "would be a power law; a bump in the tail is a second population worth reading below."
+    )
+    return Chart("Density", caption, charts.density(density.frame), density.source, "full")
+
+
+def _class_views(by_class: Result) -> tuple[Chart, ...]:
+    frame, source = by_class.frame, by_class.source
+    return (
+        Chart(
+            "Class share",
+            "At each activation, what share of positions is of each class: P(class | bin). A band that widens to "
+            "the right is what the high activations are about.",
+            charts.class_share(frame),
+            source,
+        ),
+        Chart(
+            "Expected value",
+            "Each bin's part of the mean activation, x · p(x). What the large activations look like "
+            "matters only as much as they weigh here.",
+            charts.expected_value(frame),
+            source,
+        ),
+        Chart(
+            "DLA-weighted",
+            "Where the component's Σ|DLA| on the next token is spent, by activation and class. If most of it "
+            "lies left of the top bins, the extremes are not what it does.",
+            charts.importance(frame),
+            source,
+        ),
+        Chart(
+            "Class share with intervals",
+            "P(class | bin) of the classes with most Σ|DLA|, with 95 % intervals: wide where "
+            "the bin holds few positions.",
+            charts.posterior(frame),
+            source,
+        ),
+        Chart(
+            "Within each class",
+            "P(bin | class): base rates removed. A rare class may stand far right here and still be "
+            "a small part of the bin; read it beside the class share.",
+            charts.class_density(frame),
+            source,
+        ),
+        Chart(
+            "DLA by activation",
+            "Mean DLA of each bin, logits: whether a larger activation raises or lowers the token that "
+            "really comes next.",
+            charts.mean_dla(frame),
+            source,
+        ),
+    )
+
+
+def _attention(read: Reader, component: ComponentId) -> Section:
+    if component.kind != "head":
+        return Section("Attention", "", ())
+    result = answers.attention_result(read, component.label)
+    caption = (
+        "Mean attention to the token before, to the window's first token, to itself, to tokens that follow an "
+        "earlier copy "
+        "(induction), to earlier copies, and the largest single weight. Blue counts each position by the head's "
+        "|DLA| there."
+    )
+    if result.frame["mean"].drop_nulls().is_empty():
+        return Section("Attention", "", (Note("Attention", "No dense position was recorded for this head."),))
+    chart = Chart(
+        "Where it attends",
+        caption,
+        charts.attention(read("head_attention", component=component.label).frame, facts.t_quantile(read)),
+        result.source,
+    )
+    columns = (
+        evidence.words("measure", "Measure"),
+        evidence.value("mean", "Mean", "over dense positions, with its 95 % interval"),
+        evidence.value("importance_weighted_mean", "Weighted by |DLA|"),
+        evidence.words("unit", "Unit"),
+        evidence.count("n", "n", "dense positions"),
+    )
+    table = evidence.table(
+        "The numbers",
+        "Measures overlap, so they do not add up to one. DLA to the attended is the part of the head's DLA that came "
+        "from its first source.",
+        result,
+        columns,
+    )
+    return Section("Attention", "", (chart, table))
+
+
+def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
+    result = read("quantile_samples", component=label, per_quantile=5)
+    groups = [_quantile_group(result.frame, level, reach) for level in QUANTILES]
+    caption = (
+        "Random positions from the bin that holds each quantile of this component's activation: not chosen, not "
+        "extremes. The "
+        "token is tinted by its activation, the next token underlined by its DLA."
+    )
+    block = evidence.examples("Around its quantiles", caption, result.source, groups, "No samples: " + NO_SPECTRUM)
+    return Section("Samples", "", (block,))
+
+
+def _quantile_group(frame: pl.DataFrame, level: float, reach: evidence.Reach) -> evidence.ExampleGroup:
+    rows = frame.filter((pl.col("quantile") - level).abs() < 1e-9).sort("activation", descending=True)
+    note = ""
+    if not rows.is_empty():
+        low, high, probability = (
+            rows.row(0, named=True)["stratum_lo"],
+            rows["stratum_hi"][0],
+            rows["inclusion_probability"][0],
+        )
+        chance = numbers.percent(probability)
+        note = f"activation {charts.bin_label(low, high)}; each position there had a chance of {chance}"
+    return evidence.group(f"{100 * level:g} %", note, rows, reach)
+
+
+def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -> Section:
+    result = read("extremes", component=label)
+    names = {
+        ("activation", "top"): "Largest activation",
+        ("activation", "bottom"): "Smallest activation",
+        ("dla", "top"): "Raises the next token most",
+        ("dla", "bottom"): "Lowers it most",
+    }
+    groups = [
+        evidence.group(
+            heading,
+            "by DLA" if measure == "dla" else "by activation",
+            _extreme(result.frame, measure, side).head(shown),
+            reach,
+        )
+        for (measure, side), heading in names.items()
+    ]
+    caption = (
+        "The most extreme positions of the whole corpus on each side. They show what is possible, not what is usual."
+    )
+    block = evidence.examples(
+        "Extremes of both signs", caption, result.source, groups, "No extremes are kept for closing terms."
+    )
+    return Section("Extremes", "", (block,))
+
+
+def _extreme(frame: pl.DataFrame, measure: str, side: str) -> pl.DataFrame:
+    return frame.filter(pl.col("measure") == measure, pl.col("side") == side).sort("rank")
+
+
+def _breakdowns(read: Reader, label: str) -> Section:
+    by_class, by_next = read("by_class", component=label), read("by_next_class", component=label)
+    by_domain, by_position = read("by_domain", component=label), read("by_position", component=label)
+    blocks = [
+        *_bars(
+            "By class of the token",
+            "Mean |DLA| at positions of each class, with 95 % intervals clustered by document.",
+            by_class,
+            "abs_dla",
+            "mean |DLA|, logits",
+            by_class=True,
+        ),
+        *_bars(
+            "By class of the next token",
+            "Mean DLA to the token that came next: which classes it raises and lowers.",
+            by_next,
+            "dla",
+            "mean DLA, logits",
+        ),
+        *_bars(
+            "By domain",
+            "Mean |DLA| in each part of the corpus. Unequal bars mean the answer depends on the text.",
+            by_domain,
+            "abs_dla",
+            "mean |DLA|, logits",
+        ),
+        *_bars(
+            "By position in the window",
+            "Mean |DLA| by distance from the window's start, in doubling buckets.",
+            by_position,
+            "abs_dla",
+            "mean |DLA|, logits",
+            in_order=True,
+        ),
+    ]
+    return Section("Where it matters", "", (*blocks, _class_table(by_class)))
+
+
+def _bars(
+    title: str, caption: str, result: Result, measure: str, axis: str, by_class: bool = False, in_order: bool = False
+) -> list[Block]:
+    frame = result.frame.filter(pl.col("n") > 0)
+    if frame.is_empty():
+        return [Note(title, "No ordinary position was recorded.")]
+    order = frame["value"].to_list() if in_order else None
+    return [Chart(title, caption, charts.interval_bars(frame, measure, axis, by_class, order), result.source)]
+
+
+def _class_table(by_class: Result) -> Block:
+    total = by_class.frame["n"].sum()
+    frame = by_class.frame.with_columns((pl.col("n") / total).alias("share_n")).sort("share_abs_dla", descending=True)
+    columns = (
+        evidence.words("value", "Class"),
+        evidence.count("n", "n", "positions"),
+        evidence.share("share_n", "of positions"),
+        evidence.share("share_abs_dla", "of its Σ|DLA|", "with the 95 % interval"),
+        evidence.value("activation", "Mean activation"),
+        evidence.value("dla", "Mean DLA, logits", signed=True),
+    )
+    caption = (
+        "Coverage beside base rate: a class matters to this component as far as its share of Σ|DLA| exceeds its "
+        "share of positions."
+    )
+    return evidence.table("Classes in numbers", caption, by_class, columns, frame, "full")
+
+
+def _effects(read: Reader, component: ComponentId) -> Section:
+    if component.kind != "neuron":
+        return Section("Tokens", "", ())
+    result = read("logit_effects", component=component.label)
+    columns = (evidence.token("token", "Token"), evidence.value("effect", "Effect", signed=True))
+    sides = {"boosted": ("Boosted most", "raises"), "suppressed": ("Suppressed most", "lowers")}
+    blocks = tuple(
+        evidence.table(
+            title,
+            f"Tokens whose logit an activation of 1 {verb} most, from the weights alone, logits at the mean final "
+            "norm scale.",
+            result,
+            columns,
+            result.frame.filter(pl.col("side") == side).sort("rank"),
+        )
+        for side, (title, verb) in sides.items()
+    )
+    return Section("Tokens boosted and suppressed", "", blocks)
+
+
+def _random(read: Reader, label: str, reach: evidence.Reach) -> Section:
+    result = read("random_samples", component=label, n=12)
+    groups = [evidence.group("Any position", "uniform over the corpus", result.frame, reach)]
+    caption = "A uniform sample of positions: what the component does most of the time."
+    return Section(
+        "Random",
+        "",
+        (evidence.examples("Random positions", caption, result.source, groups, "No dense position was recorded."),),
+    )
+
+
+def _component_method(component: ComponentId) -> tuple[tuple[str, str], ...]:
+    if component.kind == "head":
+        return (
+            (
+                "Head",
+                "Its activation is the norm of its output, so it has no sign; what it writes has one, which is the "
+                "DLA's.",
+            ),
+        )
+    if component.kind == "neuron":
+        return (
+            (
+                "Neuron",
+                "Its activation is the value after the nonlinearity; its DLA is activation times the fixed effect of "
+                "its output weights.",
+            ),
+        )
+    return (
+        (
+            "Closing term",
+            "Embedding, positions and biases. With them the DLA of all components adds up to the centred target logit.",
+        ),
+    )

@@ -1,0 +1,256 @@
+"""Which components matter on this corpus: ranking, layers, domains, closing terms, dead components, what was cut."""
+
+import polars as pl
+
+from profiler.report import evidence, facts, numbers, overview_charts
+from profiler.report.blocks import Block, Chart, Note, Report, Section
+from profiler.report.reader import Reader, Result
+
+QUESTION = "Which heads and neurons matter on this corpus, and for what?"
+NEEDS_COMPONENT = False
+RANKED = 40
+SCATTERED = 3000
+
+
+def build(read: Reader) -> Report:
+    """The overview of a run."""
+    run = facts.run_row(read)
+    return Report(
+        title=f"What matters in {run['model']}",
+        subtitle="Overview of a run",
+        answer=_answer(read),
+        sections=(_ranking(read), _layers(read), _domains(read), _closing(read), _dead(read), _quality(read)),
+        method=facts.method(read),
+        run_facts=facts.run_facts(read),
+    )
+
+
+def everything(read: Reader) -> Result:
+    """Every head and neuron, most important first."""
+    result = read("component_overview", kind="", top=0).bounded(facts.t_quantile(read), "dla", "activation")
+    return result.bounded(facts.t_quantile(read), "share_abs_dla", least=0.0, most=1.0)
+
+
+def _answer(read: Reader) -> tuple[str, ...]:
+    frame = everything(read).frame
+    if frame.is_empty() or not frame["abs_dla"].sum():
+        return ("No head or neuron wrote anything to the logits on this corpus.",)
+    return (_concentration(frame), _first(frame), _kinds(frame), _by_domain_sentence(read))
+
+
+def _concentration(frame: pl.DataFrame) -> str:
+    half = half_count(frame)
+    return (
+        f"Half of all |DLA| comes from {half:,} of {len(frame):,} heads and neurons "
+        f"({numbers.percent(half / len(frame))} of them)."
+    )
+
+
+def half_count(frame: pl.DataFrame) -> int:
+    """How many components, most important first, hold half of all |DLA|."""
+    return int((frame["share_abs_dla"].cum_sum() < 0.5).sum()) + 1
+
+
+def _first(frame: pl.DataFrame) -> str:
+    row = frame.row(0, named=True)
+    return (
+        f"The most important is {row['component']} with {numbers.share_with_interval(row, 'share_abs_dla')} of all "
+        "|DLA|; "
+        f"{numbers.percent(row['top_class_share'])} of that falls on “{row['top_class']}” tokens."
+    )
+
+
+def _kinds(frame: pl.DataFrame) -> str:
+    shares = frame.group_by("kind").agg(pl.col("share_abs_dla").sum(), pl.len()).sort("kind").to_dicts()
+    parts = [f"{row['len']:,} {row['kind']}s hold {numbers.percent(row['share_abs_dla'])}" for row in shares]
+    return f"{' and '.join(parts)} of it; the sums are of sizes and do not cancel."
+
+
+def _by_domain_sentence(read: Reader) -> str:
+    firsts = read("important_by_domain", top=10).frame.filter(pl.col("rank") == 1).sort("domain").to_dicts()
+    parts = [f"{row['component']} in {row['domain']}" for row in firsts[:6]]
+    return f"First by domain: {', '.join(parts)}." if parts else ""
+
+
+def _ranking(read: Reader) -> Section:
+    result = everything(read)
+    columns = (
+        evidence.words("component", "Component"),
+        evidence.share(
+            "share_abs_dla", "of all |DLA|", "with the 95 % interval", full=result.frame["share_abs_dla"].max() or 1.0
+        ),
+        evidence.value("dla", "Mean DLA, logits", signed=True),
+        evidence.value("activation", "Mean activation"),
+        evidence.words("top_class", "First class", "the token class with the largest part of its |DLA|"),
+        evidence.share("top_class_share", "of its |DLA|"),
+    )
+    frame = result.frame.head(RANKED)
+    shown = (
+        f"the {SCATTERED:,} most important of {len(result.frame):,}"
+        if len(result.frame) > SCATTERED
+        else "every head and neuron"
+    )
+    points = result.frame.head(SCATTERED)
+    return Section(
+        "Ranking",
+        f"The card of one component: profiler report RUN component --component {result.frame['component'][0]}"
+        if not result.frame.is_empty()
+        else "",
+        (
+            Chart(
+                "Important and narrow",
+                f"Each dot is a component ({shown}): high ones matter, right ones work on one class of token. High "
+                "and to the right are candidates for a story; high and left do many things.",
+                overview_charts.importance_scatter(points),
+                result.source,
+            ),
+            Chart(
+                "Important and active",
+                "The same components by mean activation. Much |DLA| at a small mean activation is "
+                "a rare but strong writer, or one of both signs.",
+                overview_charts.activation_scatter(points),
+                result.source,
+            ),
+            evidence.table(
+                f"The first {len(frame)}",
+                "Ordered by Σ|DLA|. Neighbours whose intervals overlap are not in a certain order.",
+                result,
+                columns,
+                frame,
+                "full",
+            ),
+        ),
+    )
+
+
+def _layers(read: Reader) -> Section:
+    result = everything(read)
+    chart = Chart(
+        "By layer and kind",
+        "Where the direct writing to the logits happens. Early layers may still work through later ones: "
+        "DLA does not show it.",
+        overview_charts.layer_profile(result.frame),
+        result.source,
+        "full",
+    )
+    return Section(
+        "Layers", "", (chart,) if not result.frame.is_empty() else (Note("By layer and kind", "No components."),)
+    )
+
+
+def _domains(read: Reader) -> Section:
+    result = read("important_by_domain", top=10)
+    columns = (
+        evidence.count("rank", "Rank"),
+        evidence.words("component", "Component"),
+        evidence.value("abs_dla", "Mean |DLA|, logits"),
+    )
+    blocks = tuple(
+        evidence.table(
+            domain,
+            "Mean |DLA| at this domain's positions, with its 95 % interval.",
+            result,
+            columns,
+            result.frame.filter(pl.col("domain") == domain),
+        )
+        for domain in result.frame["domain"].unique(maintain_order=True)
+    )
+    return Section("Domains", "What matters in one part of the corpus may not in another: compare the lists.", blocks)
+
+
+def _closing(read: Reader) -> Section:
+    result = read("attribution_by_kind").bounded(facts.t_quantile(read), "dla", "abs_dla")
+    columns = (
+        evidence.words("kind", "Kind"),
+        evidence.count("n_components", "Components"),
+        evidence.value(
+            "dla",
+            "Mean of the summed DLA, logits",
+            "adds up to the mean centred target logit over all kinds",
+            signed=True,
+        ),
+        evidence.value("abs_dla", "Sum of mean |DLA|, logits"),
+    )
+    caption = (
+        "Heads and neurons beside the closing terms: embedding, positions and biases. DLA adds up over all kinds to "
+        "the mean centred "
+        "logit of the next token; |DLA| does not cancel."
+    )
+    return Section(
+        "Closing terms", "", (evidence.table("By kind of component", caption, result, columns, width="full"),)
+    )
+
+
+def _dead(read: Reader) -> Section:
+    result = read("dead_components")
+    columns = (
+        evidence.words("component", "Component"),
+        evidence.words("reason", "Reason"),
+        evidence.count("n_active", "Active positions"),
+        evidence.count("n", "of n"),
+        evidence.share(
+            "upper_bound", "Active share below", "95 % upper bound, positions taken as independent", full=0.0
+        ),
+        evidence.share("upper_bound_documents", "by documents", "the same bound with documents for n", full=0.0),
+        evidence.value("activation_max", "Largest activation"),
+    )
+    n = len(result.frame)
+    shown = f" The first {RANKED} are shown." if n > RANKED else ""
+    caption = (
+        f"{n:,} components never or hardly ever active, or always in one bin.{shown} Never seen in n positions bounds "
+        "the rate "
+        f"below 3/n and does not make it zero; the true bound lies between the two given."
+    )
+    empty = "Every head and neuron was active at least at one position in ten thousand."
+    block = evidence.table("Never or rarely active", caption, result, columns, result.frame.head(RANKED), "full", empty)
+    return Section("Dead components", "", (block,))
+
+
+def _quality(read: Reader) -> Section:
+    return Section("What was checked and left out", "", (_corpus_table(read), _drops_table(read), _closure_table(read)))
+
+
+def _corpus_table(read: Reader) -> Block:
+    result = read("corpus")
+    columns = (
+        evidence.words("domain", "Domain"),
+        evidence.count("n_documents", "Documents"),
+        evidence.count("n_tokens", "Tokens read"),
+        evidence.count("n_dropped", "Tokens cut"),
+        evidence.count("n", "Positions"),
+        evidence.count("groups", "Replicate groups"),
+    )
+    return evidence.table(
+        "What was read",
+        "Positions counted are ordinary ones; special ones are left out.",
+        result,
+        columns,
+        width="full",
+    )
+
+
+def _closure_table(read: Reader) -> Block:
+    result = read("attribution_closure")
+    columns = (
+        evidence.count("chunk", "Chunk"),
+        evidence.count("n", "n"),
+        evidence.value("residual", "Residual, logits"),
+        evidence.value("scale", "Largest target logit"),
+        evidence.value("relative", "Relative"),
+    )
+    worst = result.frame.sort("relative", "chunk", descending=[True, False], nulls_last=True).head(10)
+    caption = "Largest |sum of all DLA − centred target logit| per chunk of windows; the worst ten chunks."
+    return evidence.table("Closure", caption, result, columns, worst)
+
+
+def _drops_table(read: Reader) -> Block:
+    result = read("drops")
+    columns = (
+        evidence.words("reason", "Reason"),
+        evidence.count("n", "n"),
+        evidence.words("unit", "Of"),
+        evidence.words("note", "What it means"),
+    )
+    return evidence.table(
+        "Dropped, cut or excluded", "Nothing is thrown away in silence.", result, columns, empty="Nothing was dropped."
+    )

@@ -13,7 +13,7 @@ PUBLIC = {
     "RunConfig": "profiler.config",
     "ProfilerError": "profiler.errors",
 }
-__all__ = list(PUBLIC)  # noqa: PLE0604
+__all__ = list(PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -97,7 +97,8 @@ def _hub_rows(place: str, remote_code: bool) -> Iterator[dict[str, Any]]:
 
 
 def _files(place: str) -> list[str]:
-    files = sorted(file for file in glob.glob(place, recursive=True) if Path(file).is_file())
+    found = glob.glob(place, recursive=True)  # noqa: PTH207 (a glob may be absolute)
+    files = sorted(file for file in found if Path(file).is_file())
     if not files:
         raise CorpusError(
             f"corpus {place!r} was not found: give stdlib, a file or glob ending in {', '.join(BUILDERS)}, "

@@ -30,13 +30,13 @@ EXTREME_KINDS = (("activation", "top"), ("activation", "bottom"), ("dla", "top")
 
 @dataclass(frozen=True)
 class Shared:
-    """What all parts of one batch share, on the device of the values."""
+    """What all parts of one batch share, on the device of the values. `seen`: ordinary positions of earlier batches."""
 
-    batch: Batch
     groups: Int[Tensor, " window"]
     domains: Int[Tensor, " window"]
     hot: Float[Tensor, "window cell offset"]
-    cells: Int[Tensor, "window offset"]
+    seen: int
+    cells: Int[Tensor, " token"]
     valid: Int[Tensor, " token"]
     classes: Int[Tensor, " token"]
     ordinary: Int[Tensor, " ordinary"]
@@ -68,6 +68,7 @@ class Recorder:
         self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
         self.dense = DenseRows(config.dense_positions, n, spec.n_layers * spec.n_heads, self.device)
+        self.seen = 0
         self.recorded = Recorded([spec.id_of(parse_label(label)) for label in config.components])
 
     def prepare(self, batch: Batch, n_domains: int) -> Shared:
@@ -82,20 +83,30 @@ class Recorder:
         flat = valid[ordinary]
         if self.recorded.components:
             self.recorded.positions.append(batch.position_ids.view(-1)[valid])
-        on_device = [
-            batch.groups, batch.domains, hot, torch.where(batch.valid, known, -1), valid, batch.classes.view(-1)[valid],
-            ordinary, batch.keys.view(-1)[flat], batch.position_ids.view(-1)[flat],
-        ]  # fmt: skip
-        return Shared(batch, *(tensor.to(self.device) for tensor in on_device))
+        seen, self.seen = self.seen, self.seen + len(ordinary)
+        move = lambda tensor: tensor.to(self.device)  # noqa: E731
+        return Shared(
+            groups=move(batch.groups),
+            domains=move(batch.domains),
+            hot=move(hot),
+            seen=seen,
+            cells=move(known.view(-1)[valid]),
+            valid=move(valid),
+            classes=move(batch.classes.view(-1)[valid]),
+            ordinary=move(ordinary),
+            keys=move(batch.keys.view(-1)[flat]),
+            positions=move(batch.position_ids.view(-1)[flat]),
+        )
 
     def add(self, shared: Shared, plan: DensePlan, part: Part) -> None:
         """Take one part of a batch."""
         classes = self.cells.axes.slices["class"]
         self.cells.update(shared.groups, shared.hot, part)
-        self.powers.update(shared.domains, shared.hot[:, classes], shared.cells, part)
+        self.powers.update(shared.domains, shared.hot[:, classes], part)
         self.dense.update(plan, part)
         width = part.activation.shape[-1]
         activation, dla = (v.reshape(-1, width)[shared.valid] for v in (part.activation, part.dla))
+        self.powers.update_extrema(shared.cells, part.components, activation, dla)
         self.spectrum.update(part.components, activation, dla, shared.classes, shared.ordinary)
         self._record(part.components, activation, dla)
         activation, dla = activation[shared.ordinary], dla[shared.ordinary]
@@ -127,18 +138,11 @@ class Recorder:
         first = torch.arange(components.start, components.stop, device=self.device) * SPECTRUM.n_bins
         cells = first + SPECTRUM.index(activation)
         keys = component_keys(shared.keys, self.marks[components])
-        self._offer(self.samples, cells, keys, shared.positions, activation, dla)
+        self.samples.offer(cells, keys, shared.positions, activation, dla, shared.seen)
 
     def _keep_extremes(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         first = torch.arange(components.start, components.stop, device=self.device) * len(EXTREME_KINDS)
         for kind, (measure, side) in enumerate(EXTREME_KINDS):
             values = activation if measure == "activation" else dla
             keys = -values if side == "top" else values
-            self._offer(self.extremes, (first + kind).expand_as(keys), keys, shared.positions, activation, dla)
-
-    @staticmethod
-    def _offer(keep: Smallest, cells: Tensor, keys: Tensor, positions: Tensor, activation: Tensor, dla: Tensor) -> None:
-        """Pass on the entries that could enter their cell."""
-        rows, columns = keep.could_enter(cells, keys, positions).nonzero(as_tuple=True)
-        at = (rows, columns)
-        keep.update(Entries(cells[at], keys[at], positions[rows], activation[at], dla[at]))
+            self.extremes.offer(first + kind, keys, shared.positions, activation, dla, shared.seen)

@@ -7,7 +7,6 @@ extreme or dense row refers to are kept. Tables are sorted by component, so that
 Cost: staging takes about 60 bytes a position until the end; appending goes through Arrow, a table at a time.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -148,7 +147,7 @@ class Store:
                 self.connection.execute(statement)
         self.connection.execute("CHECKPOINT")
         self.connection.close()
-        os.replace(self.partial, self.path)
+        self.partial.replace(self.path)
         return self.path.stat().st_size
 
 

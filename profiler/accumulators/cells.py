@@ -122,22 +122,25 @@ class PowerSums:
             room = start[:, None, None, None].expand(-1, missing, N_CLASSES, self.n_components)
             self.extrema = torch.cat([self.extrema, room], 1)
 
-    def update(
-        self,
-        domains: Int[Tensor, " window"],
-        hot: Float[Tensor, "window class offset"],
-        cells: Int[Tensor, "window offset"],
-        part: Part,
-    ) -> None:
-        """Add one part of a batch; `cells` is domain * N_CLASSES + class where a position is, -1 elsewhere."""
+    def update(self, domains: Int[Tensor, " window"], hot: Float[Tensor, "window class offset"], part: Part) -> None:
+        """Add the powers of one part of a batch."""
         a, d = part.activation, part.dla
         a2, d2 = a * a, d * d
         for target, values in zip(self.sums, (a2, a2 * a, a2 * a2, a.abs(), d2, d2 * d, d2 * d2), strict=True):
             target[:, :, part.components].index_add_(0, domains, (hot @ values).double())
-        known = cells >= 0
-        for target, values, way in zip(self.extrema, (a, a, d, d), ("amin", "amax") * 2, strict=True):
-            flat = target.view(-1, self.n_components)[:, part.components]
-            flat.index_reduce_(0, cells[known], values[known].to(target.dtype), way)
+
+    def update_extrema(
+        self,
+        cells: Int[Tensor, " token"],
+        components: slice,
+        activation: Float[Tensor, "token component"],
+        dla: Float[Tensor, "token component"],
+    ) -> None:
+        """Widen the extremes by one part's positions; `cells` is domain * N_CLASSES + class."""
+        pairs = ((activation, "amin"), (activation, "amax"), (dla, "amin"), (dla, "amax"))
+        for target, (values, way) in zip(self.extrema, pairs, strict=True):
+            flat = target.view(-1, self.n_components)[:, components]
+            flat.index_reduce_(0, cells, values.to(target.dtype), way)
 
     def merge(self, other: "PowerSums") -> None:
         """Add another part of the corpus."""

@@ -6,11 +6,24 @@ smaller position id, so the result depends on the entries alone, not on their or
 entries. A batch first drops what is above a cell's k-th key, so after a warm-up it costs one comparison a value.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+
+SMALLEST_BLOCK = 64
+
+
+def _doubling_blocks(seen: int, n: int) -> Iterator[slice]:
+    """Slices of range(n), each at most as long as everything before it, `seen` included."""
+    start = 0
+    while start < n:
+        end = min(n, start + max(SMALLEST_BLOCK, seen + start))
+        yield slice(start, end)
+        start = end
 
 
 @dataclass(frozen=True)
@@ -59,9 +72,30 @@ class Smallest:
         self.threshold = self.keys[:, -1].clone()
         self.threshold_position = torch.full((n_cells,), torch.iinfo(torch.int64).max, device=device)
 
-    def could_enter(
-        self, cells: Int[Tensor, "token component"], keys: Tensor, positions: Int[Tensor, " token"]
-    ) -> Bool[Tensor, "token component"]:
+    def offer(
+        self,
+        cells: Int[Tensor, "*token component"],
+        keys: Shaped[Tensor, "token component"],
+        positions: Int[Tensor, " token"],
+        activation: Float[Tensor, "token component"],
+        dla: Float[Tensor, "token component"],
+        seen: int,
+    ) -> None:
+        """Take those of many entries that can enter.
+
+        Rows are taken in blocks no longer than the number of tokens `seen` before: at the start of a run, when thresholds
+        are still high, each block then adds about k entries a cell, and not all of its rows.
+
+        Args:
+            cells: cell of each entry, or of each column where it is the same for all rows.
+        """
+        for rows in _doubling_blocks(seen, len(keys)):
+            block = cells if cells.ndim == 1 else cells[rows]
+            at = self._could_enter(block, keys[rows], positions[rows]).nonzero(as_tuple=True)
+            chosen = block[at[1]] if cells.ndim == 1 else block[at]
+            self.update(Entries(chosen, keys[rows][at], positions[rows][at[0]], activation[rows][at], dla[rows][at]))
+
+    def _could_enter(self, cells: Tensor, keys: Tensor, positions: Tensor) -> Bool[Tensor, "token component"]:
         """Whether each key comes before the k-th of its cell; equal keys (a neuron that is often 0) go by position."""
         threshold = self.threshold[cells]
         enters, ties = keys < threshold, keys == threshold
@@ -70,7 +104,7 @@ class Smallest:
         return enters
 
     def update(self, new: Entries) -> None:
-        """Take entries (those above their cell's threshold may be left out by the caller)."""
+        """Take entries (those that cannot enter may be left out by the caller)."""
         if not len(new.cells):
             return
         touched = torch.unique(new.cells)

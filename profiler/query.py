@@ -19,6 +19,7 @@ from profiler import assets
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 from profiler.query_header import Parameter, QueryHeader, parse_header
 
+Connection = duckdb.DuckDBPyConnection
 CLOSED = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
@@ -73,7 +74,7 @@ def find_text(query: str) -> str:
         raise QueryError(f"the query file {query} cannot be read ({error}): check the path") from None
 
 
-def open_run(path: str | Path) -> duckdb.DuckDBPyConnection:
+def open_run(path: str | Path) -> Connection:
     """A closed, read-only connection to a finished run.
 
     Raises:
@@ -83,6 +84,10 @@ def open_run(path: str | Path) -> duckdb.DuckDBPyConnection:
     _check_file(path)
     try:
         con = duckdb.connect(str(path), read_only=True, config=CLOSED)
+    except duckdb.ConnectionException:
+        raise RunError(
+            f"{path} is open in this process through duckdb.connect with other settings: close that connection first"
+        ) from None
     except duckdb.Error as error:
         raise RunError(f"{path} cannot be opened: {_first_line(error)}") from None
     try:
@@ -111,7 +116,7 @@ def _check_file(path: Path) -> None:
             raise RunError(f"{path} is not a DuckDB file: name the file that `profiler record` wrote")
 
 
-def _check_run(path: Path, con: duckdb.DuckDBPyConnection) -> None:
+def _check_run(path: Path, con: Connection) -> None:
     try:
         rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
         con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
@@ -126,7 +131,7 @@ def _check_run(path: Path, con: duckdb.DuckDBPyConnection) -> None:
         )
 
 
-def run(source: str | Path | duckdb.DuckDBPyConnection, query: str, **parameters: object) -> pl.DataFrame:
+def run(source: str | Path | Connection, query: str, **parameters: object) -> pl.DataFrame:
     """Rows of a query.
 
     Args:
@@ -140,7 +145,7 @@ def run(source: str | Path | duckdb.DuckDBPyConnection, query: str, **parameters
         ComponentError: the parameter `component` names none of the run's.
     """
     text = find_text(query)
-    if isinstance(source, duckdb.DuckDBPyConnection):
+    if isinstance(source, Connection):
         return run_text(source, text, parameters)
     con = open_run(source)
     try:
@@ -149,7 +154,7 @@ def run(source: str | Path | duckdb.DuckDBPyConnection, query: str, **parameters
         con.close()
 
 
-def run_text(con: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, object]) -> pl.DataFrame:
+def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl.DataFrame:
     """Rows of the last statement of `text`; see `run`."""
     cursor = con.cursor()
     values = check_parameters(text, parameters)
@@ -168,7 +173,7 @@ def run_text(con: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str,
         cursor.close()
 
 
-def _frame(cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement | None) -> pl.DataFrame:
+def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFrame:
     if statement is None:
         raise QueryError("the query is empty: write a SELECT")
     relation = cursor.sql(statement)
@@ -204,7 +209,7 @@ def declared_parameters(text: str) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, "" if name in optional else None) for name in variables)
 
 
-def check_component(con: duckdb.DuckDBPyConnection, label: str) -> None:
+def check_component(con: Connection, label: str) -> None:
     """Whether the run has the component `label`.
 
     Raises:

@@ -3,7 +3,7 @@
 -- Grain:      one row per component that never left one spectrum bin, was never active, or was active rarely
 -- Key:        component
 -- Parameters: below (default 0.0001)
--- Reads:      spectrum_counts, power_sums, components, classes, documents
+-- Reads:      spectrum_counts, power_sums, bins, components, classes, documents
 -- Reference:  rule of three: Hanley and Lippman-Hand 1983; Wilson 1927 where some position was active
 -- Caveat:     active means an activation > 0 (counted from 2^-16 up). Never seen is not impossible: upper_bound is the
 --             95 % upper bound of the active share, 3/n at zero of n, as if positions were independent;

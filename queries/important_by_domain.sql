@@ -3,7 +3,7 @@
 -- Grain:      one row per domain and rank
 -- Key:        domain, rank
 -- Parameters: top (default 10)
--- Reads:      cell_sums, group_counts, components, classes, replicate_groups, domains
+-- Reads:      cell_sums, group_counts, components, classes
 -- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation, chapter 4
 -- Caveat:     ranks are of estimates: neighbours whose intervals overlap may change places on more text. share_abs_dla is
 --             of the domain's sum over all heads and neurons. top 0 shows all.

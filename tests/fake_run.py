@@ -16,11 +16,22 @@ import duckdb
 import numpy as np
 import polars as pl
 
+__all__ = ["BUCKETS", "CLASSES", "DOMAINS", "FakeRun", "bin_of", "build", "make_samples", "write"]
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fake_tables import make_tables  # noqa: E402
-from fake_values import cut_windows, make_components, make_documents, make_positions, make_values  # noqa: E402
+from fake_tables import bin_of, make_samples, make_tables  # noqa: E402
+from fake_values import (  # noqa: E402
+    BUCKETS,
+    CLASSES,
+    DOMAINS,
+    cut_windows,
+    make_components,
+    make_documents,
+    make_positions,
+    make_values,
+)
 
 from profiler.store_comments import comment_statements  # noqa: E402
 
@@ -72,12 +83,12 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> None:
 
 def build(
     path: Path | str, *, seed: int = 0, n_layers: int = 2, n_heads: int = 2, d_mlp: int = 6,
-    n_documents: int = 60, n_dense: int = 80, per_bin: int = 8, n_extremes: int = 10,
+    n_documents: int = 60, n_dense: int = 80, per_bin: int = 8, n_extremes: int = 10, n_domains: int = 2, n_groups: int = 4,
 ) -> FakeRun:  # fmt: skip
-    """Write a complete run to `path` and return it with its raw values."""
+    """Write a complete run to `path` and return it with its raw values; `n_groups` replicate groups per domain."""
     rng = np.random.default_rng(seed)
     components = make_components(n_layers, n_heads, d_mlp)
-    documents = make_documents(rng, n_documents)
+    documents = make_documents(rng, n_documents, n_domains, n_groups)
     windows = cut_windows(documents)
     positions = make_positions(rng, windows, n_dense)
     activation, dla = make_values(rng, components, positions)
@@ -89,6 +100,4 @@ def build(
 
 if __name__ == "__main__":
     built = build(Path(sys.argv[1] if len(sys.argv) > 1 else "fake.duckdb"))
-    print(
-        f"{built.path}: {len(built.components)} components, {int(built.ordinary.sum())} positions, {len(built.positions)} with special ones"
-    )
+    print(f"{built.path}: {len(built.components)} components, {int(built.ordinary.sum())} ordinary positions")

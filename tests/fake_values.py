@@ -8,7 +8,6 @@ import polars as pl
 
 CONTEXT_LENGTH = 16
 DOMAINS = ["code", "docs"]
-GROUPS_PER_DOMAIN = 4
 
 TOKENS: dict[str, list[str]] = {
     "number": ["1", "42", " 1999", "2024", " 3", "007"],
@@ -80,15 +79,15 @@ def make_components(n_layers: int, n_heads: int, d_mlp: int) -> pl.DataFrame:
     )
 
 
-def make_documents(rng: np.random.Generator, n_documents: int) -> list[dict]:
+def make_documents(rng: np.random.Generator, n_documents: int, n_domains: int, n_groups: int) -> list[dict]:
     """Token ids of each document, with its domain and replicate group; the last document's window has no BOS."""
     documents = []
     for doc in range(n_documents):
-        domain = int(doc % 3 == 0)
+        domain = int(doc % 3 == 0) % n_domains
         ids = rng.integers(0, BOS, size=rng.integers(4, 27)).tolist()
         if doc % 10 == 5:
             ids[2] = SEPARATOR
-        group = domain * GROUPS_PER_DOMAIN + int(rng.integers(GROUPS_PER_DOMAIN))
+        group = domain * n_groups + int(rng.integers(n_groups))
         source = f"{DOMAINS[domain]}/file_{doc}.txt#{doc * 7}" if doc != 4 else "docs/<b>\"odd\" & 'name'</b>.txt"
         documents.append({"doc_id": doc, "ids": ids, "domain_id": domain, "group_id": group, "source": source})
     return documents

@@ -1,0 +1,126 @@
+"""Slow recomputations from the raw values of a fake run, in numpy and polars: what the views and queries must agree with."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from fake_run import FakeRun
+from scipy import stats
+
+AXES = {"class": "class", "next_class": "next_class", "position": "bucket", "domain": "domain"}
+
+
+def column(fake: FakeRun, name: str) -> np.ndarray:
+    """A column of the positions as an array."""
+    return fake.positions[name].to_numpy()
+
+
+def jackknife(fake: FakeRun, statistic: Callable[[np.ndarray], float], groups: list[int] | None = None) -> float | None:
+    """Delete-a-group standard error: `statistic` of a position mask, recomputed without each group in turn."""
+    group = column(fake, "group_id")
+    used = sorted(set(group)) if groups is None else groups
+    if len(used) < 2:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        whole = statistic(fake.ordinary)
+        without = np.array([statistic(fake.ordinary & (group != g)) for g in used])
+    if np.isnan(without).any():
+        return None
+    return float(np.sqrt((len(used) - 1) / len(used) * ((without - whole) ** 2).sum()))
+
+
+def mean_of(values: np.ndarray, cell: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Mean of `values` over the positions of `cell`, as a function of a mask."""
+    return lambda use: values[use & cell].sum() / (use & cell).sum()
+
+
+def share_of(values: np.ndarray, cell: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Share of the sum of `values` that lies in `cell`, as a function of a mask."""
+    return lambda use: values[use & cell].sum() / values[use].sum()
+
+
+def groups_of_domain(fake: FakeRun, domain: str) -> list[int]:
+    """Replicate groups of a domain."""
+    return fake.positions.filter(pl.col("domain") == domain)["group_id"].unique().sort().to_list()
+
+
+def t(groups: int) -> float:
+    """Half a 95 % interval in standard errors."""
+    return float(stats.t.ppf(0.975, groups - 1))
+
+
+def breakdown(fake: FakeRun, component: str, axis: str) -> list[dict]:
+    """Rows of the view breakdown of one component and axis, by value."""
+    i, names = fake.row(component), column(fake, AXES[axis])
+    a, d, m = fake.activation[i], fake.dla[i], np.abs(fake.dla[i])
+    n_groups = len(set(column(fake, "group_id")))
+    rows = []
+    for value in sorted(set(names[fake.ordinary])):
+        cell = names == value
+        groups = groups_of_domain(fake, value) if axis == "domain" else None
+        row = {"value": value, "n": int((fake.ordinary & cell).sum()), "groups": len(groups) if groups else n_groups}
+        for name, values in [("activation", a), ("dla", d), ("abs_dla", m)]:
+            row[name] = mean_of(values, cell)(fake.ordinary)
+            row[f"{name}_se"] = se = jackknife(fake, mean_of(values, cell), groups)
+            row[f"{name}_lo"] = None if se is None else row[name] - t(row["groups"]) * se
+            row[f"{name}_hi"] = None if se is None else row[name] + t(row["groups"]) * se
+        row["share_abs_dla"] = share = share_of(m, cell)(fake.ordinary)
+        row["share_abs_dla_se"] = se = jackknife(fake, share_of(m, cell))
+        row["share_abs_dla_lo"] = max(0.0, share - t(n_groups) * se)
+        row["share_abs_dla_hi"] = min(1.0, share + t(n_groups) * se)
+        rows.append(row)
+    return rows
+
+
+def moments(fake: FakeRun, component: str) -> list[dict]:
+    """Rows of the view moments of one component, by class and domain."""
+    i, classes, domains = fake.row(component), column(fake, "class"), column(fake, "domain")
+    rows = []
+    for name, domain in sorted({(c, d) for c, d in zip(classes[fake.ordinary], domains[fake.ordinary], strict=True)}):
+        cell = (classes == name) & (domains == domain)
+        groups = groups_of_domain(fake, domain)
+        row = {"class": name, "domain": domain, "n": int((cell & fake.ordinary).sum())}
+        for prefix, values, absolute in [("", fake.activation[i], "mean_abs"), ("dla_", fake.dla[i], "abs_dla_mean")]:
+            x = values[cell & fake.ordinary]
+            varies = x.std() > 1e-6 * np.abs(x).max()
+            row |= {
+                f"{prefix}mean": x.mean(), f"{prefix}sd": x.std() if varies else 0.0,
+                f"{prefix}skew": stats.skew(x) if varies else None,
+                f"{prefix}kurtosis": stats.kurtosis(x, fisher=False) if varies else None,
+                f"{prefix}min": x.min(), f"{prefix}max": x.max(), absolute: np.abs(x).mean(),
+                f"{prefix}mean_se": jackknife(fake, mean_of(values, cell), groups),
+            }  # fmt: skip
+        row["abs_dla_mean_se"] = jackknife(fake, mean_of(np.abs(fake.dla[i]), cell), groups)
+        rows.append(row)
+    return rows
+
+
+def context(fake: FakeRun, position_id: int) -> dict:
+    """Texts of a position's context, spelled token by token."""
+    position = fake.positions.row(by_predicate=pl.col("position_id") == position_id, named=True)
+    window = fake.tables["windows"].row(by_predicate=pl.col("window_id") == position["window_id"], named=True)
+    document = fake.tables["documents"].row(by_predicate=pl.col("doc_id") == position["doc_id"], named=True)
+    texts = [fake.tables["tokens"]["token"][t] for t in window["token_ids"]]
+    here = position["offset"]
+    before, after = "".join(texts[max(0, here - 24) : here]), "".join(texts[here + 1 : here + 9])
+    return {
+        "domain": document["domain"], "source": document["source"], "context_before": before, "context_token": texts[here],
+        "context_after": after, "token": texts[here], "next_token": texts[here + 1],
+        "context": f"{before}«{texts[here]}»{after}", "doc_id": position["doc_id"],
+    }  # fmt: skip
+
+
+def agree(found: pl.DataFrame, wanted: list[dict], columns: list[str] | None = None) -> None:
+    """Assert that both hold the same rows in the same order; numbers to 1e-9 of themselves, None only beside None."""
+    assert len(found) == len(wanted), f"{len(found)} rows, {len(wanted)} expected"
+    names = columns or list(wanted[0])
+    for number, (row, expected) in enumerate(zip(found.iter_rows(named=True), wanted, strict=True)):
+        for name in names:
+            assert same(row[name], expected[name]), f"row {number}, {name}: {row[name]!r}, {expected[name]!r} expected"
+
+
+def same(a: object, b: object) -> bool:
+    """Equality, to a relative 1e-6 (the t quantiles' accuracy) for numbers that are not whole."""
+    if isinstance(a, float) and b is not None:
+        return bool(np.isclose(a, float(b), rtol=1e-6, atol=1e-7))
+    return a == b

@@ -60,12 +60,12 @@ def _spectrum(read: Reader, label: str) -> Section:
     title = "Spectrum"
     if by_class.frame.is_empty():
         return Section(title, "", (Note("Spectrum", NO_SPECTRUM, "full"),))
-    lead = (
-        f"All {numbers.count(density.frame['n'].sum())} ordinary positions, from the same bins in each view. The axis "
-        "is logarithmic on "
-        f"both sides of zero; activations below {numbers.number(spectrum.floor_of(by_class.frame))} in size share the "
-        "middle bin."
-    )
+    n = numbers.count(density.frame["n"].sum())
+    lead = f"All {n} ordinary positions, from the same bins in each view, on a logarithmic axis."
+    floor = spectrum.floor_of(by_class.frame)
+    if folded := spectrum.folded_share(by_class.frame, floor):
+        size, share = numbers.number(floor), numbers.percent(folded)
+        lead += f" Activations below {size} in size ({share} of positions) share the middle bin."
     return Section(title, lead, (_density(density), *_class_views(by_class)))
 
 
@@ -163,7 +163,7 @@ def _attention(read: Reader, component: ComponentId) -> Section:
 
 def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
     result = read("quantile_samples", component=label, per_quantile=5)
-    groups = [_quantile_group(result.frame, level, reach) for level in QUANTILES]
+    groups = [_quantile_group(levels, rows, reach) for levels, rows in quantile_groups(result.frame)]
     caption = (
         "Random positions from the bin that holds each quantile of this component's activation: not chosen, not "
         "extremes. The "
@@ -173,18 +173,25 @@ def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
     return Section("Samples", "", (block,))
 
 
-def _quantile_group(frame: pl.DataFrame, level: float, reach: evidence.Reach) -> evidence.ExampleGroup:
-    rows = frame.filter((pl.col("quantile") - level).abs() < 1e-9).sort("activation", descending=True)
-    note = ""
-    if not rows.is_empty():
-        low, high, probability = (
-            rows.row(0, named=True)["stratum_lo"],
-            rows["stratum_hi"][0],
-            rows["inclusion_probability"][0],
-        )
-        chance = numbers.percent(probability)
-        note = f"activation {charts.bin_label(low, high)}; each position there had a chance of {chance}"
-    return evidence.group(f"{100 * level:g} %", note, rows, reach)
+def quantile_groups(frame: pl.DataFrame) -> list[tuple[list[float], pl.DataFrame]]:
+    """The samples of each stratum, highest first, with the quantiles that lie in it."""
+    wanted = frame.filter(pl.col("quantile").is_in(QUANTILES))
+    strata = wanted["stratum_lo"].unique().sort(descending=True)
+    rows = [wanted.filter(pl.col("stratum_lo") == stratum) for stratum in strata]
+    return [
+        (part["quantile"].unique().sort(descending=True).to_list(), part.unique("position_id", maintain_order=True))
+        for part in rows
+    ]
+
+
+def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: evidence.Reach) -> evidence.ExampleGroup:
+    first = rows.row(0, named=True)
+    note = (
+        f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}; each position there had a chance of "
+        f"{numbers.percent(first['inclusion_probability'])}"
+    )
+    heading = ", ".join(f"{100 * level:g}" for level in levels) + " %"
+    return evidence.group(heading, note, rows.sort("activation", descending=True), reach)
 
 
 def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -> Section:

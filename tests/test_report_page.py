@@ -7,11 +7,11 @@ import altair as alt
 import polars as pl
 import pytest
 import vl_convert
+from test_report_text import HOSTILE, parse
 
 from profiler.report import page, theme
 from profiler.report.blocks import Cell, Chart, ExampleGroup, Examples, Note, Report, Section, Source, Table
 from profiler.report.evidence import Reach, example
-from test_report_text import HOSTILE, parse
 
 # Names that the bundle compares or writes and never fetches: XML namespaces, the identifier of the Vega schema, the text
 # of a warning, and the address of an editor whose menu is switched off. The content security policy forbids the rest.
@@ -105,7 +105,7 @@ def test_each_query_is_listed_once_and_every_link_has_its_target():
     html = own_part(page.render(make_report("plain")))
     ids = re.findall(r'id="([^"]+)"', html)
     assert len(ids) == len(set(ids))
-    assert {link for link in re.findall(r'href="#([^"]+)"', html)} <= set(ids)
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
     assert html.count("<details") == 1
 
 

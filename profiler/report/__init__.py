@@ -96,20 +96,26 @@ def write(path: str | Path, text: str) -> Path:
     """
     path = Path(path)
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-            partial = Path(file.name)
-            try:
-                file.write(text)
-            except OSError:
-                partial.unlink()
-                raise
+        _replace(path, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ProfilerError(
+            f"the page cannot be written to {path}: {reason}; choose another place with --out"
+        ) from None
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes beside `path` and moves the finished file there; removes it where anything goes wrong."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        partial = Path(file.name)
+    try:
+        partial.write_text(text, encoding="utf-8")
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
-    except OSError as error:
-        raise ProfilerError(
-            f"the page cannot be written to {path}: {error.strerror or error}; choose another place with --out"
-        ) from error
-    return path
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _umask() -> int:

@@ -7,10 +7,11 @@ numbers, beside the class's part of the whole); which next tokens it raises and 
 import polars as pl
 
 from profiler.components import ComponentId
-from profiler.report import charts, facts, numbers, spectrum
+from profiler.report import charts, facts, numbers
 from profiler.report.reader import Reader, Result
 
-HIGH = 0.99
+HIGH = 0.01
+MOST = 0.1
 
 
 def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
@@ -51,32 +52,38 @@ def _class(name: str) -> str:
     return f"“{name}”"
 
 
-def high_positions(spectrum_frame: pl.DataFrame, density: pl.DataFrame, level: float = HIGH) -> pl.DataFrame:
-    """Per class: n in the bins from the one that holds quantile `level` upwards, and n in all. Largest first."""
-    mark = spectrum.quantile_marks(density, [level])["activation"][0]
-    high = pl.col("n").filter(pl.col("hi") > mark).sum()
-    counts = spectrum_frame.group_by("class").agg(high.alias("high"), pl.col("n").sum().alias("n"))
+def high_positions(frame: pl.DataFrame) -> pl.DataFrame:
+    """Per class of spectrum_by_class: `high`, its n in the highest bins, and `n`, its n in all; largest `high` first.
+
+    The highest bins are the fewest from the top down that hold at least 1 % of the positions, without the last of them
+    if it brings the share above 10 %; the topmost bin always belongs to them.
+    """
+    bins = frame.group_by("lo").agg(pl.col("n").sum()).sort("lo", descending=True)
+    reached = (bins["n"].cum_sum() / bins["n"].sum()).to_list()
+    taken = next(i for i, share in enumerate(reached) if share >= HIGH)
+    lowest = bins["lo"][taken - 1 if taken and reached[taken] > MOST else taken]
+    high = pl.col("n").filter(pl.col("lo") >= lowest).sum()
+    counts = frame.group_by("class").agg(high.alias("high"), pl.col("n").sum().alias("n"))
     return counts.sort(["high", "class"], descending=[True, False])
 
 
 def _high_sentence(read: Reader, label: str) -> str:
     """Precision and coverage of the class that is most common among high activations: two numbers, never one."""
-    density, frame = read("density", component=label).frame, read("spectrum_by_class", component=label).frame
-    if frame.is_empty() or len(density) < 2:
-        return "Its activation does not vary." if len(density) == 1 else ""
-    counts = high_positions(frame, density)
+    frame = read("spectrum_by_class", component=label).frame
+    if frame["bin"].n_unique() < 2:
+        return "All its activations lie in one bin." if len(frame) else ""
+    counts = high_positions(frame)
     first, high = counts.row(0, named=True), counts["high"].sum()
     sizes = frame.with_columns(pl.col("expected_value").abs())
-    expected = sizes.filter(pl.col("class") == first["class"])["expected_value"].sum() / (
+    part = sizes.filter(pl.col("class") == first["class"])["expected_value"].sum() / (
         sizes["expected_value"].sum() or 1
     )
+    name = _class(first["class"])
     return (
-        f"Among its {numbers.count(high)} highest activations (about the top "
-        f"{numbers.percent(high / counts['n'].sum())}) the "
-        f"most common class is {_class(first['class'])}: {numbers.percent(first['high'] / high)} of them; but only "
-        f"{numbers.percent(first['high'] / first['n'])} of all {_class(first['class'])} positions are that high, and "
-        "the class "
-        f"contributes {numbers.percent(expected)} of the mean |activation|."
+        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}) the most "
+        f"common class is {name}: {numbers.percent(first['high'] / high)} of them. Of all {name} positions "
+        f"{numbers.percent(first['high'] / first['n'])} are that high; the class makes {numbers.percent(part)} of the "
+        f"mean |activation|."
     )
 
 

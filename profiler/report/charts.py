@@ -5,6 +5,7 @@ a page draws it at the width of its box. Shares and densities are of ordinary po
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import polars as pl
@@ -13,6 +14,8 @@ from profiler.report import numbers, spectrum, theme
 
 HEIGHT = 230
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+PLAIN = "format(datum.value, '.4~g')"
+SIGNED = ("dla", "activation")
 GAP = {"stroke": "#80808055", "strokeWidth": 0.4}
 
 
@@ -20,8 +23,14 @@ def _activation_axis(bins: pl.DataFrame, floor: float, title: str = "activation"
     """The x axis of every spectrum: symlog, linear inside ±floor."""
     low, high = bins["lo"].min(), bins["hi"].max()
     scale = alt.Scale(type="symlog", constant=floor, domain=[low, high], nice=False)
-    axis = alt.Axis(values=spectrum.ticks(low, high, floor), format="~g", labelOverlap="greedy", grid=False)
+    ticks = spectrum.ticks(low, high, floor)
+    axis = alt.Axis(values=ticks, labelExpr=PLAIN, labelOverlap="greedy", grid=False)
     return alt.X("lo:Q", scale=scale, axis=axis, title=title)
+
+
+def value_axis(share: bool = False, **settings: Any) -> alt.Axis:
+    """The axis of a share, in per cent, or of a number, in plain digits."""
+    return alt.Axis(format="~%", **settings) if share else alt.Axis(labelExpr=PLAIN, **settings)
 
 
 def _class_colour(order: Sequence[str]) -> alt.Color:
@@ -49,7 +58,7 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
     y = alt.Y(
         "density:Q",
         scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(format="~e", tickCount=5),
+        axis=alt.Axis(format=".0e", values=spectrum.decades(lowest, bins["density"].max())),
         title="density (log)",
     )
     shape = (
@@ -64,12 +73,12 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
             tooltip=tips("lo", "hi", "n", "p", "density"),
         )
     )
-    return alt.layer(shape, *_quantile_layers(frame, levels)).properties(height=HEIGHT + 20)
+    return alt.layer(shape, *_quantile_layers(frame, levels, floor)).properties(height=HEIGHT + 20)
 
 
-def _quantile_layers(frame: pl.DataFrame, levels: Sequence[float]) -> list[alt.Chart]:
+def _quantile_layers(frame: pl.DataFrame, levels: Sequence[float], floor: float) -> list[alt.Chart]:
     """Dashed rules at the quantiles, their labels above the plot in two rows."""
-    marks = alt.Chart(spectrum.quantile_marks(frame, levels)).encode(x="activation:Q")
+    marks = alt.Chart(spectrum.merged_marks(spectrum.quantile_marks(frame, levels), floor)).encode(x="activation:Q")
     rules = marks.mark_rule(strokeDash=[3, 3], strokeWidth=0.8).encode(tooltip=tips("label", "activation"))
     near, far = (
         marks.transform_filter(alt.datum.row == row)
@@ -94,7 +103,7 @@ def _stack(frame: pl.DataFrame, value: str, title: str, whole: bool = False) -> 
     """Rectangles of `value` by bin, stacked by class. `frame` is the query `spectrum_by_class`."""
     bins, order = spectrum.class_bins(frame)
     rows = spectrum.stacked(bins, value, order)
-    axis = alt.Axis(format="~%" if value.endswith("_share") else "~g")
+    axis = value_axis(value.endswith("_share"))
     scale = alt.Scale(domain=[0, 1]) if whole else alt.Scale()
     return (
         alt.Chart(rows)
@@ -126,7 +135,7 @@ def importance(frame: pl.DataFrame) -> alt.Chart:
     return _stack(frame, "importance_share", "share of Σ|DLA|")
 
 
-def posterior(frame: pl.DataFrame, classes: int = 5) -> alt.LayerChart:
+def posterior(frame: pl.DataFrame, classes: int = 3) -> alt.LayerChart:
     """P(class | bin) with its interval, for the classes with most Σ|DLA|. `frame` is the query `spectrum_by_class`."""
     order = spectrum.shown_classes(frame)[:classes]
     floor = spectrum.floor_of(frame)
@@ -147,7 +156,7 @@ def posterior(frame: pl.DataFrame, classes: int = 5) -> alt.LayerChart:
     base = alt.Chart(
         only(rows, "class", "lo", "hi", "middle", "side", "n", "class_share", "class_share_lo", "class_share_hi")
     )
-    band = base.mark_area(opacity=0.18).encode(
+    band = base.mark_area(opacity=0.16, line={"strokeWidth": 0.6, "opacity": 0.5}).encode(
         x=x,
         y=alt.Y("class_share_lo:Q", axis=share, title="P(class | bin)"),
         y2="class_share_hi:Q",
@@ -199,7 +208,7 @@ def mean_dla(frame: pl.DataFrame) -> alt.Chart:
         .encode(
             x=_activation_axis(bins, spectrum.floor_of(frame)),
             x2="hi:Q",
-            y=alt.Y("zero:Q", title="mean DLA, logits", axis=alt.Axis(format="~g")),
+            y=alt.Y("zero:Q", title="mean DLA, logits", axis=value_axis()),
             y2="dla:Q",
             color=_sign_fill("dla"),
             tooltip=tips("lo", "hi", "n", "dla"),
@@ -223,18 +232,15 @@ def interval_bars(
         by_class: whether the values are classes and have their colours; the others are coloured by sign.
         order: values from top to bottom; by size where it is None.
     """
-    rows = frame.select(
-        "value", "n", measure, pl.col(f"{measure}_lo").alias("low"), pl.col(f"{measure}_hi").alias("high")
-    )
+    low = pl.col(f"{measure}_lo").clip(lower_bound=None if measure in SIGNED else 0.0)
+    rows = frame.select("value", "n", measure, low.alias("low"), pl.col(f"{measure}_hi").alias("high"))
     names = (
         list(order) if order is not None else rows.sort([measure, "value"], descending=[True, False])["value"].to_list()
     )
     base = alt.Chart(rows).encode(y=alt.Y("value:N", sort=names, title=None, axis=alt.Axis(grid=False)))
     shown = tips("value", "n", measure, "low", "high")
     bars = base.mark_bar(height={"band": 0.72}).encode(
-        x=alt.X(
-            f"{measure}:Q", title=title, axis=alt.Axis(format="%" if measure.startswith("share") else "~g", tickCount=5)
-        ),
+        x=alt.X(f"{measure}:Q", title=title, axis=value_axis(measure.startswith("share"), tickCount=5)),
         color=_class_fill(names) if by_class else _sign_fill(measure),
         tooltip=shown,
     )
@@ -249,7 +255,7 @@ def _class_fill(names: Sequence[str]) -> alt.Color:
 
 def _sign_fill(measure: str) -> alt.Color:
     """By the sign of a DLA or an activation; what has no sign has a colour of its own."""
-    if measure not in ("dla", "activation"):
+    if measure not in SIGNED:
         return alt.value(theme.SIZE_COLOUR)
     colours = theme.DLA_SIGN if measure == "dla" else theme.ACTIVATION_SIGN
     return alt.condition(f"datum['{measure}'] < 0", alt.value(colours["negative"]), alt.value(colours["positive"]))

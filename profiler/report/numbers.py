@@ -17,7 +17,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     if abs(value) >= 1e7 or abs(value) < 1e-4:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa} × 10{superscript(int(exponent))}".replace("-", "−")
+        return f"{mantissa}×10{superscript(int(exponent))}".replace("-", "−")
     decimals = max(0, digits - 1 - _exponent(value, digits))
     return f"{value:,.{decimals}f}".replace("-", "−")
 
@@ -38,7 +38,9 @@ def count(value: int | None) -> str:
 
 def percent(share: float | None, digits: int = 2) -> str:
     """A share as a per cent."""
-    return MISSING if share is None or share != share else f"{number(100 * share, digits)}{BLANK}%"
+    if share is None or share != share:
+        return MISSING
+    return f"<{BLANK}0.001{BLANK}%" if 0 < share < 1e-5 else f"{number(100 * share, digits)}{BLANK}%"
 
 
 def signed(value: float | None, digits: int = 2) -> str:

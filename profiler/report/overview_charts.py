@@ -1,9 +1,11 @@
 """Altair charts of all heads and neurons together, from the query `component_overview`."""
 
+import math
+
 import altair as alt
 import polars as pl
 
-from profiler.report import charts, theme
+from profiler.report import charts, spectrum, theme
 
 ACTIVATION_TICKS = [sign * size for sign in (-1, 1) for size in (0.1, 0.3, 1, 3, 10, 30, 100)] + [0]
 
@@ -13,10 +15,30 @@ def _kind_colour() -> alt.Color:
     return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None))
 
 
+def _share_axis(rows: pl.DataFrame) -> alt.Y:
+    """Share of all |DLA| on a log axis with a line at each power of ten."""
+    shares = rows["share_abs_dla"]
+    ticks = spectrum.decades(shares.min(), shares.max()) if len(shares) else []
+    scale = alt.Scale(type="log", nice=False, padding=6)
+    return alt.Y(
+        "share_abs_dla:Q", title="share of all |DLA| (log)", scale=scale, axis=charts.value_axis(True, values=ticks)
+    )
+
+
+def apart(rows: pl.DataFrame, most: int = 8) -> list[str]:
+    """Names of the most important components whose labels do not cover each other in the scatter plot."""
+    kept: list[tuple[float, float, str]] = []
+    for row in rows.sort("share_abs_dla", descending=True).head(5 * most).to_dicts():
+        x, y = row["top_class_share"], math.log10(row["share_abs_dla"])
+        if len(kept) < most and all(abs(x - a) > 0.12 or abs(y - b) > 0.1 for a, b, _ in kept):
+            kept.append((x, y, row["component"]))
+    return [name for _, _, name in kept]
+
+
 def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
     """Share of all |DLA| against how much of it falls on one class. `frame` is the query `component_overview`.
 
-    Narrow components lie to the right, important ones at the top; the eight most important are named.
+    Narrow components lie to the right, important ones at the top; the most important are named where there is room.
     """
     rows = charts.only(
         frame.filter(pl.col("share_abs_dla") > 0),
@@ -30,20 +52,14 @@ def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
     )
     base = alt.Chart(rows).encode(
         x=alt.X("top_class_share:Q", title="share of its own |DLA| on its first class", axis=alt.Axis(format="%")),
-        y=alt.Y(
-            "share_abs_dla:Q",
-            title="share of all |DLA| (log)",
-            scale=alt.Scale(type="log"),
-            axis=alt.Axis(format="~%", tickCount=5),
-        ),
+        y=_share_axis(rows),
     )
     points = base.mark_circle(size=26, opacity=0.65).encode(
         color=_kind_colour(),
         tooltip=charts.tips("component", "kind", "share_abs_dla", "top_class", "top_class_share", "activation"),
     )
-    named = rows.sort("share_abs_dla", descending=True)["component"].head(8).to_list()
     names = (
-        base.transform_filter(alt.FieldOneOfPredicate(field="component", oneOf=named))
+        base.transform_filter(alt.FieldOneOfPredicate(field="component", oneOf=apart(rows)))
         .mark_text(align="left", dx=5, dy=-3)
         .encode(text="component:N")
     )
@@ -63,14 +79,9 @@ def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
                 "activation:Q",
                 title="mean activation (head: norm of its output)",
                 scale=alt.Scale(type="symlog", constant=0.05),
-                axis=alt.Axis(format="~g", values=ACTIVATION_TICKS),
+                axis=charts.value_axis(values=ACTIVATION_TICKS, labelOverlap="greedy"),
             ),
-            y=alt.Y(
-                "share_abs_dla:Q",
-                title="share of all |DLA| (log)",
-                scale=alt.Scale(type="log"),
-                axis=alt.Axis(format="~%", tickCount=5),
-            ),
+            y=_share_axis(rows),
             color=_kind_colour(),
             tooltip=charts.tips("component", "kind", "activation", "share_abs_dla"),
         )

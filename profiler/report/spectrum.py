@@ -116,3 +116,34 @@ def ticks(low: float, high: float, floor: float) -> list[float]:
     sizes = [step * 10.0**exponent for exponent in exponents for step in steps]
     values = [0.0, *(size for size in sizes if size >= floor), *(-size for size in sizes if size >= floor)]
     return sorted(value for value in values if low <= value <= high)
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`; with their doubles and fives where there are fewer than three."""
+    powers = [10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    inside = [power for power in powers if low <= power <= high]
+    finer = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
+    return inside if len(inside) >= 3 else finer
+
+
+def folded_share(frame: pl.DataFrame, floor: float) -> float:
+    """Share of the positions in the bins that are folded into one."""
+    return frame.filter(_inside(floor))["n"].sum() / max(1, frame["n"].sum())
+
+
+def merged_marks(marks: pl.DataFrame, floor: float, nearest: float = 0.02) -> pl.DataFrame:
+    """Marks that would be drawn on each other made one, its label listing them; `nearest` is a share of the axis."""
+    places = [math.copysign(math.log1p(abs(value) / floor), value) for value in marks["activation"]]
+    width = max(places, default=0.0) - min(0.0, min(places, default=0.0)) or 1.0
+    groups: list[list[int]] = []
+    for i, place in enumerate(places):
+        if groups and abs(place - places[groups[-1][0]]) < nearest * width:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    rows = [marks.row(group[0], named=True) | {"label": _joined(marks["quantile"], group)} for group in groups]
+    return pl.DataFrame([row | {"row": i % 2} for i, row in enumerate(rows)], schema=marks.schema)
+
+
+def _joined(levels: pl.Series, group: list[int]) -> str:
+    return ", ".join(f"{100 * levels[i]:g}" for i in group) + " %"

@@ -7,6 +7,7 @@ Cost: that of the score table.
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from profiler.scores.table import Score
 
 
 def as_record(row: Score) -> dict[str, Any]:
-    """A row as JSON values; its verdict under `reached`."""
-    return {**dataclasses.asdict(row), "reached": row.reached}
+    """A row as JSON values; its verdict under `reached`, and null for a number that could not be estimated."""
+    record = dataclasses.asdict(row)
+    record["estimate"] = {k: None if math.isnan(v) else v for k, v in record["estimate"].items()}
+    return {**record, "reached": row.reached}
 
 
 def from_record(record: dict[str, Any]) -> Score:
     """The row that `as_record` wrote."""
     fields = {key: value for key, value in record.items() if key != "reached"}
-    return Score(**{**fields, "estimate": Estimate(**fields["estimate"])})
+    numbers = {k: math.nan if v is None else v for k, v in fields["estimate"].items()}
+    return Score(**{**fields, "estimate": Estimate(**numbers)})
 
 
 def write_card(folder: Path, rows: Sequence[Score]) -> None:
@@ -131,7 +135,8 @@ def _reading() -> str:
         "Measured by `profiler models score` on random tokens, held-out words, wordings and documents. Intervals are "
         "at 95 %: Wilson for accuracies, bootstrap over sequences, prompts or documents otherwise; n counts those. The "
         "best head is chosen on one half of the data and measured on the other. The bigram model (interpolated "
-        "Kneser-Ney) is fitted on the train split in the same tokens."
+        "Kneser-Ney) is fitted on the train split in the same tokens. Left out, where a row says so: prompts whose answer "
+        "begins with the same token as a distractor, or that are longer than the window."
     )
 
 

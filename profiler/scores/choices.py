@@ -26,7 +26,8 @@ class Choices:
     Attributes:
         margin: logit of the answer minus the largest logit among the distractors; positive is right.
         difference: logit of the answer minus the mean logit of the distractors.
-        skipped: prompts left out because the answer shares its first token with a distractor.
+        skipped: prompts left out because the answer shares its first token with a distractor, or because they are
+            longer than the window.
     """
 
     margin: Float[np.ndarray, "prompt"]
@@ -51,7 +52,7 @@ def choose(subject: Subject, prompts: Sequence[Prompt]) -> Choices:
 
     Args:
         subject: the model.
-        prompts: longer than the model's window minus one token, a prompt is left out and counted as skipped.
+        prompts: any; those that cannot be decided, or do not fit the window, are counted as skipped.
     """
     decidable = [(ids, first) for ids, first in map(_encoder(subject), prompts) if first[0] not in first[1:]]
     decidable = [(ids, first) for ids, first in decidable if len(ids) <= subject.context]

@@ -5,6 +5,7 @@ is always the unit that was drawn independently: a prompt, a random sequence, a 
 Cost: some 2,000 resamples, milliseconds.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval at `CONFIDENCE`, and the number of independent units behind it."""
+    """A value with its interval at `CONFIDENCE`, and the number of independent units behind it; NaN where that is 0."""
 
     value: float
     low: float
@@ -27,48 +28,38 @@ class Estimate:
     n: int
 
 
-def proportion(successes: Bool[np.ndarray, "units"]) -> Estimate:
-    """Share of successes with Wilson's score interval (Wilson 1927), which stays inside [0, 1] at 0 and at n.
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
+"""What an empty sample tells."""
 
-    Raises:
-        ValueError: where there is no unit.
-    """
+
+def proportion(successes: Bool[np.ndarray, "units"]) -> Estimate:
+    """Share of successes with Wilson's score interval (Wilson 1927), which stays inside [0, 1] at 0 and at n."""
     n, k = len(successes), int(np.sum(successes))
-    _require(n)
+    if n == 0:
+        return NOTHING
     low, high = proportion_confint(k, n, alpha=1 - CONFIDENCE, method="wilson")
     return Estimate(k / n, float(low), float(high), n)
 
 
 def mean(values: Float[np.ndarray, "units"]) -> Estimate:
-    """Mean with the percentile bootstrap interval over units.
-
-    Raises:
-        ValueError: where there is no unit.
-    """
+    """Mean with the percentile bootstrap interval over units."""
     return _bootstrapped(lambda x, axis: np.mean(x, axis=axis), values)
 
 
 def ratio(above: Float[np.ndarray, "units"], below: Float[np.ndarray, "units"]) -> Estimate:
-    """Sum of one quantity over the sum of another, both resampled together over units.
-
-    Raises:
-        ValueError: where there is no unit.
-    """
+    """Sum of one quantity over the sum of another, both resampled together over units."""
     return _bootstrapped(lambda a, b, axis: np.sum(a, axis=axis) / np.sum(b, axis=axis), above, below)
 
 
 def reduction(part: Float[np.ndarray, "units"], whole: Float[np.ndarray, "units"]) -> Estimate:
-    """One minus the ratio: by which fraction the first sum lies below the second.
-
-    Raises:
-        ValueError: where there is no unit.
-    """
+    """One minus the ratio: by which fraction the first sum lies below the second."""
     return _bootstrapped(lambda a, b, axis: 1 - np.sum(a, axis=axis) / np.sum(b, axis=axis), part, whole)
 
 
 def _bootstrapped(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> Estimate:
     n = len(samples[0])
-    _require(n)
+    if n == 0:
+        return NOTHING
     value = float(statistic(*samples, axis=0))
     if n == 1:
         return Estimate(value, float("nan"), float("nan"), n)
@@ -85,8 +76,3 @@ def _bootstrapped(statistic: Callable[..., np.ndarray], *samples: np.ndarray) ->
     )
     interval = result.confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), n)
-
-
-def _require(n: int) -> None:
-    if n == 0:
-        raise ValueError("no unit to estimate from: every prompt or document was left out")

@@ -38,8 +38,8 @@ class Score:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the value (not its whole interval) meets the target; None without a target."""
-        if self.target is None:
+        """Whether the value (not its whole interval) meets the target; None without a target or without data."""
+        if self.target is None or self.estimate.n == 0:
             return None
         value = self.estimate.value
         return value >= self.target if self.better == "higher" else value <= self.target
@@ -118,7 +118,7 @@ def _accuracy(behaviour: str, measure: str, found: choices.Choices, target: floa
 
 
 def _skipped(found: choices.Choices) -> str:
-    return f"{found.skipped} left out: same first token" if found.skipped else ""
+    return f"{found.skipped} left out" if found.skipped else ""
 
 
 def _language(subject: Subject, size: Size) -> Iterator[Score]:

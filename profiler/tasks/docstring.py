@@ -9,6 +9,7 @@ description, no function name and no argument name. Cost: microseconds a prompt.
 """
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 
 from profiler.tasks import words
@@ -54,6 +55,15 @@ def templates(split: Split) -> list[str]:
     return [f"{split}/{o}/{d}" for o in range(len(openings)) for d in range(len(descriptions))]
 
 
+def held_out_words() -> set[str]:
+    """Words of the held-out wordings that no train wording has; never drawn as fillers."""
+    found = {}
+    for split in ("train", "held_out"):
+        parts = (*sum(_parts(split), ()), *_FUNCTIONS[split], *_SUMMARIES[split])
+        found[split] = set(re.findall("[a-z]+", " ".join(parts).lower()))
+    return found["held_out"] - found["train"]
+
+
 def render(template: str, roles: Mapping[str, str]) -> str:
     """The prompt text of a template id, up to and with the `:param` that asks.
 
@@ -89,11 +99,16 @@ def prompt(rng: random.Random, split: Split, *, arguments: Sequence[str] | None 
     return Prompt("docstring", render(template, roles), f" {answer}", others, template, tuple(roles.items()), split)
 
 
-def function(rng: random.Random, pools: Sequence[Sequence[str]]) -> str:
+def function(
+    rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
+) -> str:
     """Training text: a function in the train wordings that describes all its arguments.
 
     Args:
+        rng: source of every choice.
         pools: name pools; each argument is drawn from one pool chosen at random.
+        fillers: words to describe functions and arguments with.
+        loose: above zero, all words but the arguments are fillers; by default the train wordings are used.
     """
     wanted, listed = rng.randint(3, 6), []
     while len(listed) < wanted:
@@ -101,8 +116,27 @@ def function(rng: random.Random, pools: Sequence[Sequence[str]]) -> str:
         if name not in listed:
             listed.append(name)
     template = rng.choice(templates("train"))
-    text = render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param")
+    if loose:
+        text = _loose(rng, listed, fillers, _margin(template))
+    else:
+        text = render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param")
     return f'{text}"""\n{_margin(template)}return {rng.choice(_TOPICS)}\n'
+
+
+def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str) -> str:
+    """A function whose words, all but its arguments, are arbitrary."""
+
+    def some(least: int, most: int) -> str:
+        return " ".join(rng.choice(fillers) for _ in range(rng.randint(least, most)))
+
+    receiver = rng.choice((f"{rng.choice(fillers)}, ", "self, ", ""))
+    result = f" -> {rng.choice(fillers)}" if rng.random() < 0.4 else ""
+    mark = f"{margin[4:]}@{rng.choice(fillers)}\n" if rng.random() < 0.3 else ""
+    head = f"{mark}{margin[4:]}def {rng.choice(fillers)}({receiver}{', '.join(listed)}){result}:\n"
+    summary = f'{margin}"""{some(1, 6).capitalize()}.{rng.choice((chr(10), chr(10) * 2))}'
+    most = rng.choice((2, 8))
+    lines = [f"{margin}:param {name}: {some(1, most)}\n" for name in listed]
+    return f"{head}{summary}{''.join(lines)}{margin}"
 
 
 def _roles(rng: random.Random, split: Split, listed: Sequence[str], described: int) -> dict[str, str]:

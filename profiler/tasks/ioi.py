@@ -9,6 +9,7 @@ No sentence begins with a name, so every name carries its leading space. Cost: m
 """
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -72,11 +73,23 @@ def templates(split: Split) -> list[str]:
     return [f"{split}/{s}/{a}" for s in range(len(settings)) for a in range(len(acts))]
 
 
+def held_out_words() -> set[str]:
+    """Words of the held-out wordings that no train wording has; never drawn as fillers."""
+    found = {
+        split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in ("train", "held_out")
+    }
+    return found["held_out"] - found["train"]
+
+
 def render(template: str, roles: dict[str, str]) -> str:
     """The prompt text of a template id with the roles first, second, subject, place and object filled in."""
+    return _wording(template).format(**roles)
+
+
+def _wording(template: str) -> str:
     split, setting, act = template.split("/")
     settings, acts = _parts(split)
-    return f"{settings[int(setting)]} {acts[int(act)]}".format(**roles)
+    return f"{settings[int(setting)]} {acts[int(act)]}"
 
 
 def prompt(
@@ -100,20 +113,30 @@ def prompt(
     return Prompt("ioi", render(template, roles), f" {recipient}", (f" {subject}",), template, listed, split)
 
 
-def story(rng: random.Random, pools: Sequence[Sequence[str]]) -> str:
+def story(rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0) -> str:
     """Training text of one to four sentences, most of them indirect-object sentences, in the train wordings.
 
     Args:
+        rng: source of every choice.
         pools: name pools; each sentence draws its names from one pool chosen at random.
+        fillers, loose: words to put into wordings, and how often (see `words.loosened`); by default never.
     """
     parts = []
     for _ in range(rng.choice((1, 1, 2, 4))):
         pool = rng.choice(pools)
         question = prompt(rng, "train", names=pool)
-        parts.append(question.text + question.answer + rng.choice((".", ".", ".", " again.", ", who smiled.")))
+        text = _loose(rng, question, fillers, loose) if loose else question.text
+        parts.append(text + question.answer + rng.choice((".", ".", ".", " again.", ", who smiled.")))
         if rng.random() < 0.35:
             parts.append(_aside(rng, pool))
     return " ".join(parts)
+
+
+def _loose(rng: random.Random, question: Prompt, fillers: Sequence[str], share: float) -> str:
+    """The prompt's text in a wording that was changed at random."""
+    names = (question.role("subject"), question.role("indirect_object"))
+    others = [word for word in fillers if word not in names]
+    return words.loosened(rng, _wording(question.template), others, share).format(**dict(question.roles))
 
 
 def _aside(rng: random.Random, pool: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ prompts of one template have equal length. Cost: none, plain data.
 """
 
 import random
+from collections.abc import Sequence
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -66,3 +67,31 @@ def made_up(rng: random.Random) -> str:
     """A pronounceable word of one or two syllables that is in no list, in lower case."""
     syllables = rng.choice((1, 2, 2))
     return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
+
+
+def loosened(rng: random.Random, template: str, fillers: Sequence[str], share: float) -> str:
+    """A template with some of its words replaced by arbitrary ones, and arbitrary ones put between.
+
+    Why: a model trained on fixed wordings learns the wordings. Where any word may stand anywhere, only the structure
+    (who was named, who acts again, what comes next) predicts the answer.
+
+    Args:
+        rng: source of every choice.
+        template: words divided by single spaces; words with a brace, and the last word, are kept.
+        fillers: words to put in.
+        share: probability that a word is replaced; half of it is the probability that one is put in front of it.
+    """
+    *words, last = template.split(" ")
+    changed = []
+    for word in words:
+        if rng.random() < share / 2:
+            changed.append(rng.choice(fillers))
+        replaced = "{" not in word and rng.random() < share
+        changed.append(_like(word, rng.choice(fillers)) if replaced else word)
+    return " ".join([*changed, last])
+
+
+def _like(word: str, other: str) -> str:
+    """The other word with the first word's capital and closing punctuation."""
+    closing = word[-1] if word and not word[-1].isalnum() else ""
+    return (other.capitalize() if word[:1].isupper() else other) + closing

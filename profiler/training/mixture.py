@@ -75,10 +75,12 @@ class Mixture:
         self._streams = _streams(tokenizer, documents, tokenizer.bos_token_id)
         self._vocabulary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
         self._pieces = _single_words(tokenizer)
-        self._makers: Mapping[str, Callable[[random.Random], str]] = {
-            "ioi": lambda rng: ioi.story(rng, self._name_pools(rng)),
-            "docstring": lambda rng: docstring.function(rng, self._argument_pools(rng)),
-            "sequences": sequences.text,
+        self._makers: Mapping[str, Callable[[random.Random, float], str]] = {
+            "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
+            "docstring": lambda rng, loose: docstring.function(
+                rng, self._argument_pools(rng), self._fillers(rng), loose
+            ),
+            "sequences": lambda rng, loose: sequences.text(rng),
         }
 
     @property
@@ -86,7 +88,7 @@ class Mixture:
         """Number of tokens in each domain of the train split."""
         return {domain: len(stream) for domain, stream in self._streams.items()}
 
-    def batch(self, step: int, windows: int, context: int, shares: Shares) -> Batch:
+    def batch(self, step: int, windows: int, context: int, shares: Shares, loose: float = 0.0) -> Batch:
         """The windows of one step.
 
         Args:
@@ -94,32 +96,39 @@ class Mixture:
             windows: how many.
             context: ids in each, the beginning-of-text token included.
             shares: how they divide among the sources, in expectation.
+            loose: how freely task wordings are changed, 0 to 1 (see `ioi.story` and `docstring.function`).
         """
         rng = random.Random(f"{self._seed}/{step}")
         sources = tuple(rng.choices(SOURCES, shares.weights(), k=windows))
-        rows = [self._window(rng, source, context) for source in sources]
+        rows = [self._window(rng, source, context, loose) for source in sources]
         unknown = np.array([first for _, first in rows])
         predictable = np.arange(context - 1)[None] >= unknown[:, None]
         return Batch(np.array([ids for ids, _ in rows], dtype=np.int64), predictable, sources)
 
-    def _window(self, rng: random.Random, source: str, context: int) -> tuple[list[int], int]:
+    def _window(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], int]:
         """The ids, and how many of them (behind the first) cannot be predicted."""
         bos = self._tokenizer.bos_token_id
         if source == "repeats":
             ids, period = repeats.window(rng, self._vocabulary, context - 1)
             return [bos, *ids], period + 1
         if source in self._makers:
-            return self._packed(rng, self._makers[source], context), 0
+            return self._packed(rng, self._makers[source], context, loose), 0
         stream = self._streams[source]
         start = rng.randrange(max(1, len(stream) - context))
         cut = stream[start : start + context - 1].tolist()
         return [bos, *cut] + [bos] * (context - 1 - len(cut)), 0
 
-    def _packed(self, rng: random.Random, make: Callable[[random.Random], str], context: int) -> list[int]:
-        """Short texts one after another, each behind a beginning-of-text token, the last one cut off."""
+    def _packed(
+        self, rng: random.Random, make: Callable[[random.Random, float], str], context: int, loose: float
+    ) -> list[int]:
+        """Short texts one after another, each behind a beginning-of-text token, the last one cut off.
+
+        Half of them keep the train wordings as they are.
+        """
         ids: list[int] = []
         while len(ids) < context:
-            ids += [self._tokenizer.bos_token_id, *self._encode(make(rng))]
+            freedom = loose if loose and rng.random() < 0.5 else 0.0
+            ids += [self._tokenizer.bos_token_id, *self._encode(make(rng, freedom))]
         return ids[:context]
 
     def _encode(self, text: str) -> list[int]:
@@ -130,6 +139,10 @@ class Mixture:
         capitalised, lower = self._pieces
         train = words.NAMES_TRAIN
         return [train, train, train, train, rng.sample(capitalised, 8), rng.sample(lower, 8), invented]
+
+    def _fillers(self, rng: random.Random) -> list[str]:
+        _, lower = self._pieces
+        return [*lower, *(words.made_up(rng) for _ in range(60))]
 
     def _argument_pools(self, rng: random.Random) -> list[list[str]]:
         invented = [words.made_up(rng) for _ in range(8)]
@@ -167,7 +180,7 @@ def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[s
 
     Words held out of a task are left out, so that none of them is ever drawn into a task text.
     """
-    reserved = {*words.NAMES_HELD_OUT, *words.ARGUMENTS_HELD_OUT}
+    reserved = {*words.NAMES_HELD_OUT, *words.ARGUMENTS_HELD_OUT, *ioi.held_out_words(), *docstring.held_out_words()}
     found = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
     kept = [word for word in found if word not in reserved]
     return [w for w in kept if w[0].isupper()], [w for w in kept if w[0].islower()]

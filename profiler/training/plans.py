@@ -40,6 +40,7 @@ class Phase:
         rate: learning rate, before warm-up and decay.
         first_copies: whether the loss counts the first copy of random segments, which nothing can predict. Without
             it the gradient has less noise.
+        loose: how freely the wordings of task texts are changed (see `Mixture.batch`).
     """
 
     until: int
@@ -48,6 +49,7 @@ class Phase:
     shares: Shares
     rate: float
     first_copies: bool = True
+    loose: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Plan:
     phases: tuple[Phase, ...]
     steps: int
     warmup: int = 150
-    decay_from: float = 0.55
+    decay_from: float = 0.6
     floor: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
@@ -98,9 +100,10 @@ PLANS = {
             Phase(4_500, 64, 32, Shares(repeats=0.5), 1.2e-3),
             Phase(5_000, 64, 32, Shares(repeats=0.5), 2e-3, first_copies=False),
             Phase(6_000, 128, 24, Shares(repeats=0.2), 1.5e-3, first_copies=False),
-            Phase(11_500, 256, 16, Shares(repeats=0.10), 1.2e-3),
+            Phase(6_250, 256, 16, Shares(repeats=0.10), 1.2e-3),
+            Phase(10_800, 256, 16, Shares(repeats=0.10, ioi=0.18, docstring=0.11), 1.2e-3, loose=0.3),
         ),
-        steps=11_500,
+        steps=10_800,
     ),
     "tiny": Plan(
         shape=Shape(width=32, layers=2, heads=2, vocabulary=800, context=32),

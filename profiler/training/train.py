@@ -57,7 +57,7 @@ class Trainer:
         """One optimizer step. Returns step, loss (nats per token), the mean loss of each source, rate and tokens."""
         began = time.monotonic()
         phase, rate = self.plan.phase(self.step), self.plan.learning_rate(self.step)
-        batch = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares)
+        batch = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares, phase.loose)
         losses = _losses(self._working, torch.from_numpy(batch.ids))
         counted = torch.from_numpy(batch.predictable | phase.first_copies)
         loss = losses[counted].mean()

@@ -11,6 +11,7 @@ than the buffer is shuffled fully. Cost: the buffer is filled before the first d
 import glob
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -60,7 +61,11 @@ def documents(config: RunConfig, dropped: Counter[str]) -> Iterator[Document]:
     Raises:
         CorpusError: a corpus does not exist, cannot be read, or lacks the text field.
     """
-    streams = [_one_corpus(CorpusName.parse(text), config, dropped) for text in config.corpora]
+    corpora = [CorpusName.parse(text) for text in config.corpora]
+    for corpus in corpora:
+        if sum(corpus.place == other.place for other in corpora) > 1:
+            raise CorpusError(f"corpus {corpus.place!r} is given twice: its documents would count twice; give it once")
+    streams = [_one_corpus(corpus, config, dropped) for corpus in corpora]
     turns = itertools.zip_longest(*streams)
     return (document for turn in turns for document in turn if document is not None)
 
@@ -80,7 +85,8 @@ def _rows(corpus: CorpusName, config: RunConfig) -> datasets.IterableDataset:
             _hub_rows, gen_kwargs={"place": corpus.place, "remote_code": config.trust_remote_code}
         )
     files = _files(corpus.place)
-    return datasets.IterableDataset.from_generator(_file_rows, gen_kwargs={"files": files})
+    root = os.path.commonpath([Path(file).parent for file in files])
+    return datasets.IterableDataset.from_generator(_file_rows, gen_kwargs={"files": files, "root": root})
 
 
 def _stdlib_rows() -> Iterator[dict[str, Any]]:
@@ -110,11 +116,14 @@ def _files(place: str) -> list[str]:
     return files
 
 
-def _file_rows(files: list[str]) -> Iterator[dict[str, Any]]:
+def _file_rows(files: list[str], root: str) -> Iterator[dict[str, Any]]:
+    """Rows of `files` (when shuffling, `datasets` passes one at a time), named by their paths below `root`."""
     for file in files:
-        builder = BUILDERS[Path(file).suffix]
+        if not Path(file).stat().st_size:
+            continue
+        builder, name = BUILDERS[Path(file).suffix], Path(file).relative_to(root).as_posix()
         for number, row in enumerate(_load(file, builder)):
-            yield {"source": f"{Path(file).name}:{number}", "row": _parse_line(row) if builder == "jsonl" else row}
+            yield {"source": f"{name}:{number}", "row": _parse_line(row) if builder == "jsonl" else row}
 
 
 def _load(file: str, builder: str) -> Iterable[dict[str, Any]]:
@@ -159,39 +168,44 @@ def _readable(rows: Iterable[dict[str, Any]], place: str) -> Iterator[dict[str, 
 def _documents(
     rows: Iterable[dict[str, Any]], corpus: CorpusName, config: RunConfig, dropped: Counter[str]
 ) -> Iterator[Document]:
+    first = True
     for item in rows:
         row = item["row"]
         if row is None:
             dropped["invalid_json"] += 1
             continue
-        text = _text(row, corpus.place, config, dropped)
+        if first:
+            _require_fields(row, corpus, config)
+            first = False
+        text = _text(row.get(config.text_field), dropped)
         if text is not None:
-            source = str(row.get(config.id_field) or item["source"])
+            own = row.get(config.id_field)
+            source = item["source"] if own is None or own == "" else str(own)
             yield Document(_domain(item, row, corpus, config), source, f"{corpus.place}:{item['source']}", text)
 
 
-def _text(row: dict[str, Any], place: str, config: RunConfig, dropped: Counter[str]) -> str | None:
-    """The row's text with lone surrogates replaced; None, and counted, where there is none."""
-    if config.text_field not in row:
-        raise CorpusError(
-            f"corpus {place!r} has no field {config.text_field!r}: its fields are {', '.join(map(repr, row))}; "
-            "name one with --text-field"
-        )
-    text = row[config.text_field]
+def _require_fields(row: dict[str, Any], corpus: CorpusName, config: RunConfig) -> None:
+    """Refuse a corpus whose first row lacks a field; a later row that lacks it costs only itself."""
+    for option, field in (("--text-field", config.text_field), ("--domain-field", config.domain_field)):
+        if field and field not in row:
+            raise CorpusError(
+                f"corpus {corpus.place!r} has no field {field!r}: its fields are {', '.join(map(repr, row))}; name one with {option}"
+            )
+
+
+def _text(text: Any, dropped: Counter[str]) -> str | None:
+    """The text with lone surrogates replaced; None, and counted, where there is none."""
     if not isinstance(text, str) or not text.strip():
         dropped["no_text"] += 1
         return None
     clean = text.encode("utf-8", "replace").decode("utf-8")
     dropped["lone_surrogates"] += sum(a != b for a, b in zip(text, clean, strict=True)) if clean != text else 0
+    dropped["undecodable"] += clean.count("\ufffd")
     return clean
 
 
 def _domain(item: dict[str, Any], row: dict[str, Any], corpus: CorpusName, config: RunConfig) -> str:
-    if config.domain_field:
-        if config.domain_field not in row:
-            raise CorpusError(
-                f"corpus {corpus.place!r} has no field {config.domain_field!r}: its fields are {', '.join(map(repr, row))}; name one with --domain-field"
-            )
+    if config.domain_field and row.get(config.domain_field) is not None:
         return str(row[config.domain_field])
     if corpus.name:
         return corpus.name

@@ -69,7 +69,7 @@ class Recorder:
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
         self.dense = DenseRows(config.dense_positions, n, spec.n_layers * spec.n_heads, self.device)
         self.seen = 0
-        self.recorded = Recorded([spec.id_of(parse_label(label)) for label in config.components])
+        self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
 
     def prepare(self, batch: Batch, n_domains: int) -> Shared:
         """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""

@@ -1,0 +1,175 @@
+"""Token classes are a partition, and every token is shown as text, on byte-level and sentencepiece vocabularies."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from profiler.tokens import CLASS_ID, CLASSES, class_of, legible, token_classes, token_texts
+
+SHARED = Path(__file__).parents[2] / "shared"
+STATIC = [c.name for c in CLASSES if not c.special]
+EXAMPLES = {
+    "byte_fragment": ["<0xE2>", "<0x80><0x99>"],
+    "newline": ["\n", "\n\n", " \n", "\r\n"],
+    "indentation": ["  ", "\t", "\t\t", "    "],
+    "space": [" ", "\u00a0", "\r"],
+    "number": ["7", " 1984", "007"],
+    "bracket_open": ["(", " [", "({"],
+    "bracket_close": [")", "]", " })"],
+    "quote": ['"', " '", "``", "’"],
+    "punctuation": [".", ",", " ...", "?!"],
+    "operator": ["=", " +", "==", "->"],
+    "symbols": ["§", '."', " $", "_", ").", "€"],
+    "non_latin": ["я", " мир", "日本", "α"],
+    "all_caps": ["NASA", " USA", "ÉTÉ"],
+    "capitalised": ["Anna", " The", "I", "Ü"],
+    "word": [" the", " straße"],
+    "word_piece": ["ing", "é"],
+    "identifier": ["x1", " foo_bar", "camelCase", "iPhone"],
+    "other": ["<unused 7>", "don't", "\x00", "a b", ""],
+}
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_each_class_has_the_examples_that_name_it(name):
+    assert {text: class_of(text) for text in EXAMPLES[name]} == dict.fromkeys(EXAMPLES[name], name)
+
+
+def test_examples_cover_every_static_class_and_special_classes_hold_no_text():
+    assert set(EXAMPLES) == set(STATIC)
+    assert [c.name for c in CLASSES if c.special] == ["bos", "first", "special"]
+    texts = [text for examples in EXAMPLES.values() for text in examples]
+    assert not any(c.fits(text) for c in CLASSES if c.special for text in texts)
+
+
+@given(st.text())
+def test_any_text_has_exactly_one_class(text):
+    assert class_of(text) in STATIC
+
+
+def sentencepiece_like() -> PreTrainedTokenizerFast:
+    """BPE with byte fallback and the blank sign ▁, as Llama's."""
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "▁the",
+        "cat",
+        "▁▁",
+        "é",
+        "▁Anna",
+    ]
+    made = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], unk_token="<unk>", byte_fallback=True)
+    )
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def test_sentencepiece_texts_and_classes():
+    tokenizer = sentencepiece_like()
+    texts = token_texts(tokenizer, len(tokenizer))
+    assert texts[:3] == ["<unk>", "<s>", "</s>"]
+    assert texts[3 + 0x41] == "A"
+    assert texts[3 + 0x0A] == "\n"
+    assert texts[3 + 0xE2] == "<0xE2>"
+    assert texts[-6:] == [" ", " the", "cat", "  ", "é", " Anna"]
+    classes = [CLASSES[i].name for i in token_classes(texts, set(tokenizer.all_special_ids))]
+    assert classes[:3] == ["special"] * 3
+    assert classes[3 + 0xE2] == "byte_fragment"
+    assert classes[-6:] == ["space", "word", "word_piece", "indentation", "word_piece", "capitalised"]
+
+
+def test_byte_level_texts_show_bytes_that_are_no_text_alone():
+    tokenizer = tiny.tokenizer()
+    texts = token_texts(tokenizer, 257)
+    assert texts[0] == tiny.END
+    by_token = dict(zip(tokenizer.convert_ids_to_tokens(list(range(257))), texts, strict=True))
+    assert by_token["Ġ"] == " "
+    assert by_token["Ċ"] == "\n"
+    assert by_token["a"] == "a"
+    ids = tokenizer("“é")["input_ids"]
+    assert [texts[i] for i in ids] == ["<0xE2>", "<0x80>", "<0x9C>", "<0xC3>", "<0xA9>"]
+    assert len({*texts}) == 257
+
+
+def test_ids_without_a_token_are_spelt_and_classed():
+    texts = token_texts(tiny.tokenizer(), 260)
+    assert texts[257:] == ["<unused 257>", "<unused 258>", "<unused 259>"]
+    assert token_classes(texts, {0})[257:] == [CLASS_ID["other"]] * 3
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
+def test_byte_level_spelling_gives_the_text_back(text):
+    """Bytes of all tokens together are the bytes of the text: nothing is lost in the spelling."""
+    tokenizer = tiny.tokenizer()
+    texts = token_texts(tokenizer, 257)
+    spelt = [texts[i] for i in tokenizer(text)["input_ids"]]
+    raw = b"".join(bytes([int(t[3:5], 16)]) if len(t) == 6 else t.encode() for t in spelt)
+    assert raw.decode() == text
+
+
+def test_legible():
+    assert legible("día".encode()) == "día"
+    assert legible(b"\xe2\x80") == "<0xE2><0x80>"
+    assert legible(b"a\xff") == "<0x61><0xFF>"
+
+
+@pytest.fixture(scope="module")
+def gpt2_texts():
+    """GPT-2's own vocabulary."""
+    folder = SHARED / "data/tokenizers/gpt2"
+    if not folder.is_dir():
+        pytest.skip(f"GPT-2's vocabulary is not there: {folder}")
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+    texts = token_texts(tokenizer, 50_257)
+    return texts, [CLASSES[i].name for i in token_classes(texts, set(tokenizer.all_special_ids))]
+
+
+def test_gpt2_vocabulary_fills_every_static_class(gpt2_texts):
+    texts, classes = gpt2_texts
+    counts = Counter(classes)
+    assert set(counts) == {*STATIC, "special"}
+    assert counts["special"] == 1
+    assert len(texts) == len(classes) == 50_257
+    assert counts["other"] < 0.02 * 50_257
+    of = dict(zip(texts, classes, strict=True))
+    assert [of[t] for t in (" the", "ing", " London", "USA", " 2019", "\n\n", " (", "я")] == [
+        "word", "word_piece", "capitalised", "all_caps", "number", "newline", "bracket_open", "non_latin",
+    ]  # fmt: skip
+
+
+def test_gpt2_tokens_of_split_characters_are_byte_fragments(gpt2_texts):
+    texts, classes = gpt2_texts
+    fragments = [t for t, c in zip(texts, classes, strict=True) if c == "byte_fragment"]
+    assert "<0xE2><0x80>" in fragments
+    assert all("<0x" in t for t in fragments)
+    # U+FFFD itself is a character of the vocabulary; as a sign for bytes that could not be decoded it never appears
+    assert not any("\ufffd" in t for t, c in zip(texts, classes, strict=True) if c == "byte_fragment")
+    assert 0 < sum("\ufffd" in t for t in texts) < 10
+
+
+def test_a_sentencepiece_model_of_others_is_read():
+    folder = SHARED / "data/models/stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"stories260K is not there: {folder}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = token_texts(tokenizer, len(tokenizer))
+    classes = [CLASSES[i].name for i in token_classes(texts, set(tokenizer.all_special_ids))]
+    assert {"word", "word_piece", "capitalised", "punctuation", "special", "byte_fragment"} <= set(classes)
+    assert not any("▁" in t for t in texts)
+    story = "Once upon a time, there was a girl."
+    ids = tokenizer(story, add_special_tokens=False)["input_ids"]
+    assert "".join(texts[i] for i in ids).strip() == story

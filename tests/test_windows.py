@@ -1,0 +1,234 @@
+"""Windows and batches: nothing lost, nothing mixed, and every position knows what it is."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler import windows as windows_module
+from profiler.corpus import Document
+from profiler.keys import position_keys
+from profiler.tokens import CLASS_ID
+from profiler.windows import Domains, Layout, TokenizedDocument, chunks, make_batch, tokenize, windows_of
+
+VOCABULARY = 300
+SPECIAL_TOKEN = 299
+CLASSES = torch.full((VOCABULARY,), CLASS_ID["word"])
+CLASSES[SPECIAL_TOKEN] = CLASS_ID["special"]
+CLASSES[7] = CLASS_ID["number"]
+LENGTHS = st.lists(st.integers(0, 40), max_size=12)
+
+
+def layout(bos_id: int | None, context_length: int = 8) -> Layout:
+    return Layout(context_length, bos_id, CLASSES, seed=3, groups_per_domain=4)
+
+
+def document(ids, doc_id: int = 0, place: str | None = None) -> TokenizedDocument:
+    ids = np.asarray(ids, dtype=np.int32)
+    return TokenizedDocument(doc_id, 0, "d", f"row {doc_id}", place or f"corpus:{doc_id}", 0, ids, 0)
+
+
+def corpus(lengths: list[int]) -> list[TokenizedDocument]:
+    """Documents in which every token says where it is: 1, 2, 3, ... modulo 290, document by document."""
+    counter = itertools.count()
+    return [document([1 + next(counter) % 290 for _ in range(n)], i) for i, n in enumerate(lengths)]
+
+
+def all_windows(documents, a_layout) -> list:
+    return [w for chunk in chunks(documents, a_layout) for w in chunk.windows]
+
+
+BOS = pytest.mark.parametrize("bos_id", [None, 0, 5])
+
+
+@BOS
+@given(lengths=LENGTHS)
+def test_every_token_with_a_position_stands_in_exactly_one_window(bos_id, lengths):
+    documents, bos = corpus(lengths), bos_id is not None
+    seen = {d.doc_id: [] for d in documents}
+    for window in all_windows(documents, layout(bos_id)):
+        assert not bos or window.token_ids[0] == bos_id
+        assert window.start == len(seen[window.document.doc_id])
+        seen[window.document.doc_id] += window.token_ids[bos:].tolist()
+    for d in documents:
+        got, want = seen[d.doc_id], d.token_ids.tolist()
+        alone = not bos and len(want) % 8 == 1  # a last token alone in its window has nothing to predict
+        assert got == (want[:-1] if alone else want)
+
+
+@BOS
+@given(lengths=LENGTHS)
+def test_every_token_is_predicted_once(bos_id, lengths):
+    """All tokens but the first of a document without BOS are the target of exactly one position."""
+    documents, bos = corpus(lengths), bos_id is not None
+    targets = Counter()
+    for chunk in chunks(documents, layout(bos_id)):
+        for batch in chunk.batches(5, layout(bos_id)):
+            for i, w in enumerate(batch.windows):
+                for offset in batch.valid[i].nonzero()[:, 0].tolist():
+                    targets[w.document.doc_id, w.start + offset + 1 - bos] += 1
+                    at = w.start + offset + 1 - bos
+                    assert batch.targets[i, offset] == w.document.token_ids[at]
+    # with a BOS, the first token of every window is predicted twice: by the token before it and by the BOS
+    for d in documents:
+        for at in range(len(d.token_ids)):
+            first_of_window = at % layout(bos_id).stride == 0
+            assert targets[d.doc_id, at] == (at > 0) + (bos and first_of_window)
+
+
+@BOS
+def test_last_token_of_a_window_knows_its_target_and_the_last_of_a_document_is_no_position(bos_id):
+    stride = layout(bos_id).stride
+    doc = document(range(1, 2 * stride + 4))
+    first, second, last = windows_of(doc, layout(bos_id))
+    assert [w.following for w in (first, second, last)] == [stride + 1, 2 * stride + 1, None]
+    batch = make_batch([first, second, last], layout(bos_id))
+    assert batch.valid.sum(1).tolist() == [8, 8, len(last.token_ids) - 1]
+    assert batch.targets[0, 7] == stride + 1
+    assert batch.targets[1, 7] == 2 * stride + 1
+    assert not batch.valid[2, len(last.token_ids) - 1 :].any()
+
+
+def test_batch_says_what_each_position_is():
+    doc = document([11, SPECIAL_TOKEN, 7, 12, 13], doc_id=2, place="corpus:2")
+    (window,) = windows_of(doc, layout(0))
+    (short,) = windows_of(document([7, 7], doc_id=3), layout(0))
+    batch = make_batch([window, short], layout(0))
+    assert batch.tokens.tolist() == [[0, 11, SPECIAL_TOKEN, 7, 12, 13], [0, 7, 7, 0, 0, 0]]
+    assert batch.targets[0].tolist() == [11, SPECIAL_TOKEN, 7, 12, 13, 0]
+    assert batch.valid.tolist() == [[True] * 5 + [False], [True] * 2 + [False] * 4]
+    assert batch.special[0].tolist() == [1, 0, 3, 0, 0, 0]
+    assert batch.ordinary.tolist() == [[False, True, False, True, True, False], [False, True] + [False] * 4]
+    word, number = CLASS_ID["word"], CLASS_ID["number"]
+    assert batch.classes[0, :5].tolist() == [CLASS_ID["bos"], word, CLASS_ID["special"], number, word]
+    assert batch.next_classes[0, :5].tolist() == [word, CLASS_ID["special"], number, word, word]
+    assert batch.position_ids[0, :5].tolist() == [2 * 2**32 + offset for offset in range(5)]
+    assert (batch.keys[0, :5] == position_keys(3, "corpus:2", torch.arange(5))).all()
+    assert batch.groups.tolist() == [0, 0]
+
+
+def test_without_a_bos_the_first_of_every_window_is_marked():
+    batch = make_batch(list(windows_of(document(range(1, 20)), layout(None))), layout(None))
+    assert batch.special[:, 0].tolist() == [2, 2, 2]
+    assert not batch.special[:, 1:].any()
+    assert batch.classes[:, 0].tolist() == [CLASS_ID["first"]] * 3
+
+
+def test_bos_id_0_is_a_bos():
+    """0 is falsy (anchors, trap E7)."""
+    assert layout(0).stride == 7
+    (window,) = windows_of(document([4, 5]), layout(0))
+    assert window.token_ids.tolist() == [0, 4, 5]
+    assert make_batch([window], layout(0)).special.tolist() == [[1, 0, 0]]
+
+
+@BOS
+def test_documents_too_short_for_a_position_have_no_window(bos_id):
+    assert list(windows_of(document([]), layout(bos_id))) == []
+    single = list(windows_of(document([9]), layout(bos_id)))
+    assert [w.n_positions for w in single] == ([] if bos_id is None else [1])
+
+
+@BOS
+@given(lengths=LENGTHS)
+def test_a_window_is_a_piece_of_one_document(bos_id, lengths):
+    for window in all_windows(corpus(lengths), layout(bos_id)):
+        own = window.token_ids[bos_id is not None :]
+        assert (own == window.document.token_ids[window.start : window.start + len(own)]).all()
+        assert len(window.token_ids) <= 8
+
+
+@BOS
+@given(lengths=LENGTHS, batch_size=st.integers(1, 9))
+def test_position_ids_are_unique_and_say_where_they_are(bos_id, lengths, batch_size):
+    ids = []
+    for chunk in chunks(corpus(lengths), layout(bos_id)):
+        for batch in chunk.batches(batch_size, layout(bos_id)):
+            ids += batch.position_ids[batch.valid].tolist()
+            for i, w in enumerate(batch.windows):
+                row = batch.position_ids[i][batch.valid[i]]
+                assert (row >> 32 == w.document.doc_id).all()
+                assert ((row & (2**32 - 1)) // 8 == w.number).all()
+                assert w.window_id == w.document.doc_id * 2**20 + w.number
+    assert len(ids) == len(set(ids))
+
+
+def contents(chunk, batch_size: int, a_layout: Layout) -> list:
+    """Every position of a chunk with all that is known about it, sorted."""
+    rows = []
+    for batch in chunk.batches(batch_size, a_layout):
+        at = batch.valid
+        fields = (batch.position_ids, batch.keys, batch.tokens, batch.targets, batch.special, batch.classes)
+        rows += zip(*(f[at].tolist() for f in fields), strict=True)
+    return rows
+
+
+def test_batch_size_only_cuts_chunks(monkeypatch):
+    monkeypatch.setattr(windows_module, "CHUNK_WINDOWS", 7)
+    documents = corpus([3, 25, 0, 8, 40, 1, 17, 9, 9, 60])
+    cut = list(chunks(documents, layout(0)))
+    assert [len(c.windows) for c in cut[:-1]] == [7] * (len(cut) - 1)
+    assert [c.number for c in cut] == list(range(len(cut)))
+    for chunk in cut:
+        assert contents(chunk, 1, layout(0)) == contents(chunk, 3, layout(0)) == contents(chunk, 64, layout(0))
+
+
+def test_last_partial_chunk_and_batch_are_kept(monkeypatch):
+    monkeypatch.setattr(windows_module, "CHUNK_WINDOWS", 4)
+    documents = corpus([7] * 9)
+    cut = list(chunks(documents, layout(0)))
+    assert [len(c.windows) for c in cut] == [4, 4, 1]
+    assert [[len(b.windows) for b in c.batches(3, layout(0))] for c in cut] == [[3, 1], [3, 1], [1]]
+    assert [d.doc_id for c in cut for d in c.documents] == list(range(9))
+
+
+def test_documents_without_a_window_are_still_reported(monkeypatch):
+    monkeypatch.setattr(windows_module, "CHUNK_WINDOWS", 2)
+    cut = list(chunks(corpus([0, 14, 0, 0]), layout(0)))
+    assert [d.doc_id for c in cut for d in c.documents] == [0, 1, 2, 3]
+    assert [len(c.windows) for c in cut] == [2, 0]
+    assert list(cut[-1].batches(4, layout(0))) == []
+
+
+def read(texts: list[str], limit: int | None) -> tuple[list[TokenizedDocument], Counter]:
+    dropped: Counter[str] = Counter()
+    stream = (Document("ab"[i % 2], f"row {i}", f"corpus:{i}", text) for i, text in enumerate(texts))
+    return list(tokenize(stream, lambda text: list(text.encode()), Domains(4), limit, dropped)), dropped
+
+
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=10), limit=st.integers(1, 100))
+def test_the_token_limit_cuts_exactly_and_counts_the_cut(lengths, limit):
+    got, dropped = read(["x" * n for n in lengths], limit)
+    assert sum(len(d.token_ids) for d in got) == min(limit, sum(lengths))
+    read_whole = sum(lengths[: len(got)])
+    assert dropped["token_limit"] == sum(d.n_dropped for d in got) == read_whole - min(limit, read_whole)
+    assert all(d.n_dropped == 0 for d in got[:-1])
+
+
+def test_the_token_limit_stops_reading_the_corpus():
+    def endless():
+        for i in itertools.count():
+            assert i < 4, "read on after the limit"
+            yield Document("d", f"{i}", f"{i}", "xxxxx")
+
+    assert len(list(tokenize(endless(), lambda t: list(t.encode()), Domains(4), 20, Counter()))) == 4
+
+
+def test_ids_domains_and_groups_of_documents():
+    got, _ = read(["aa", "bb", "cc", ""], None)
+    assert [d.doc_id for d in got] == [0, 1, 2, 3]
+    assert [d.source for d in got] == ["row 0", "row 1", "row 2", "row 3"]
+    assert [d.domain_id for d in got] == [0, 1, 0, 1]
+    assert all(d.group_id // 4 == d.domain_id for d in got)
+
+
+def test_groups_spread_documents_evenly_and_depend_on_the_place_alone():
+    domains = Domains(8)
+    counts = Counter(domains.group_of(1, f"corpus:{i}") for i in range(8_000))
+    assert set(counts) == set(range(8, 16))
+    assert all(abs(n - 1_000) < 5 * 1_000**0.5 for n in counts.values())
+    assert Domains(8).group_of(1, "corpus:5") == domains.group_of(1, "corpus:5")

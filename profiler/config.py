@@ -29,6 +29,7 @@ class RunConfig(BaseModel):
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     context_length: int | None = Field(default=None, ge=4)
+    windows_per_document: int | None = Field(default=None, ge=1, description="random windows; None reads all")
     batch_size: int = Field(default=16, gt=0)
     prepend_bos: bool | None = None
     shuffle_buffer: int = Field(default=10_000, ge=1)

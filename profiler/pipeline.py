@@ -26,19 +26,22 @@ from profiler.attribution import Closure
 from profiler.config import RunConfig
 from profiler.corpus import documents
 from profiler.errors import CorpusError, ModelError
+from profiler.keys import stable_hash
 from profiler.model import Model, load_model, logits_summary
 from profiler.recorder import Recorder
 from profiler.store import Store
 from profiler.tokens import token_classes, token_texts
-from profiler.windows import Batch, Chunk, Domains, Layout, chunks, tokenize
+from profiler.windows import Batch, Chunk, Domains, Layout, chunks, random_windows, tokenize
 
 LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
 CLOSURE_TOLERANCE = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
 DROP_NOTES = {
     "invalid_json": ("lines", "lines of a .jsonl file that hold no JSON object"),
-    "no_text": ("documents", "documents whose text field is empty or not a string"),
+    "no_text": ("documents", "documents whose text field is empty, absent or not a string"),
     "lone_surrogates": ("characters", "lone surrogates, no Unicode text, replaced by ?"),
+    "undecodable": ("characters", "U+FFFD in the text: it stands for bytes that are no UTF-8 (or stood so in the file)"),
     "token_limit": ("tokens", "end of the last document, beyond --tokens; raise it to read on"),
+    "windows_not_chosen": ("tokens", "in windows that --windows-per-document did not draw; not read"),
     "no_positions": ("documents", "documents too short to hold a token with a token to predict"),
     "last_tokens": ("positions", "last token of a document: nothing to predict"),
     "bos": ("positions", "BOS put before a window: recorded under class bos, left out of the views"),
@@ -122,7 +125,10 @@ class Pass:
     def chunks(self) -> Any:
         """The corpus in numbered chunks of windows."""
         stream = documents(self.config, self.dropped)
-        tokenized = tokenize(stream, self.model.encode, self.domains, self.config.tokens, self.dropped)
+        k, stride = self.config.windows_per_document, self.layout.stride
+        choose = None if k is None else random_windows(self.layout, k)
+        limit = self.config.tokens
+        tokenized = tokenize(stream, self.model.encode, self.domains, limit, self.dropped, choose, stride)
         return chunks(tokenized, self.layout)
 
     def read(self, chunk: Chunk) -> Closure:
@@ -193,7 +199,7 @@ class Pass:
         self.dropped["no_positions"] += sum(
             len(d.token_ids) < 2 - (self.layout.bos_id is not None) for d in chunk.documents
         )
-        self.dropped["last_tokens"] += sum(w.following is None for w in chunk.windows)
+        self.dropped["last_tokens"] += sum(d.reads_end(self.layout.stride) for d in chunk.documents)
 
     def write(self) -> None:
         """Write every accumulator, then the positions and windows they refer to, then the run's own row.
@@ -256,10 +262,10 @@ class Pass:
         spec, config = self.model.spec, self.config
         special = sum(self._special_counts().values())
         everything = int(self.recorder.cells.counts[:, self.recorder.cells.axes.slices["class"]].sum())
-        identity = f"{config.digest()}{spec.weights_hash}{spec.tokenizer_hash}"
+        identity = f"{config.digest()} {spec.weights_hash} {spec.tokenizer_hash}"
         self.progress.seconds = time.perf_counter() - self.started
         row = {
-            "run_id": identity[:12], "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
+            "run_id": f"{stable_hash(identity) % 2**64:016x}", "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
             "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
             "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
             "config": config.model_copy(update={"context_length": spec.context_length}).model_dump_json(),

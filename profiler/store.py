@@ -103,9 +103,7 @@ class Store:
 
     def add_chunk(self, chunk: Chunk, closure: Closure) -> None:
         """Write a chunk's documents, stage its windows, and note its closure."""
-        documents = [(d.doc_id, d.domain, d.source, d.group_id, len(d.token_ids), d.n_dropped) for d in chunk.documents]
-        names = ["doc_id", "domain", "source", "group_id", "n_tokens", "n_dropped"]
-        self.insert("documents", pl.DataFrame(documents, schema=names, orient="row"))
+        self.insert("documents", _document_rows(chunk))
         windows = [(w.window_id, w.document.doc_id, w.start, w.token_ids.tolist()) for w in chunk.windows]
         schema = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
         self.insert("staging.windows", pl.DataFrame(windows, schema=schema, orient="row"))
@@ -149,6 +147,12 @@ class Store:
         self.connection.close()
         self.partial.replace(self.path)
         return self.path.stat().st_size
+
+
+def _document_rows(chunk: Chunk) -> pl.DataFrame:
+    rows = [(d.doc_id, d.domain, d.source, d.group_id, d.n_read, d.n_dropped) for d in chunk.documents]
+    names = ["doc_id", "domain", "source", "group_id", "n_tokens", "n_dropped"]
+    return pl.DataFrame(rows, schema=names, orient="row")
 
 
 def _first_line(error: BaseException) -> str:

@@ -44,7 +44,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class TokenizedDocument:
-    """A document as the pass knows it. `n_dropped` tokens at its end are not read."""
+    """A document as the pass knows it.
+
+    Attributes:
+        token_ids: its tokens, up to where the run's limit cuts it.
+        n_dropped: tokens that are not read: beyond the limit, or in windows that were not chosen.
+        numbers: the windows that are read; None for all.
+        n_read: tokens that are read.
+    """
 
     doc_id: int
     domain_id: int
@@ -54,6 +61,13 @@ class TokenizedDocument:
     group_id: int
     token_ids: np.ndarray
     n_dropped: int
+    numbers: frozenset[int] | None = None
+    n_read: int = 0
+
+    def reads_end(self, stride: int) -> bool:
+        """Whether its last token, which has nothing to predict, is read."""
+        n = len(self.token_ids)
+        return n > 0 and (self.numbers is None or (n - 1) // stride in self.numbers)
 
 
 @dataclass(frozen=True)
@@ -101,25 +115,52 @@ def tokenize(
     domains: Domains,
     limit: int | None,
     dropped: Counter[str],
+    choose: Callable[[str, int], np.ndarray] | None = None,
+    stride: int = 1,
 ) -> Iterator[TokenizedDocument]:
-    """Number and tokenize documents until `limit` tokens are read; the last one is cut there, and the cut counted."""
+    """Number and tokenize documents until `limit` tokens are read; the last one is cut there, and the cut counted.
+
+    Args:
+        choose: numbers of the windows to read of a document, from its place and its number of tokens; None reads all.
+        stride: document tokens per window, which `choose` counts in.
+    """
     left = limit
     for doc_id, document in enumerate(documents):
         ids = np.asarray(encode(document.text), dtype=np.int32)
-        cut = 0 if left is None else max(0, len(ids) - left)
+        numbers = None if choose is None else choose(document.place, len(ids))
+        read = (
+            np.arange(len(ids)) if numbers is None else np.flatnonzero(np.isin(np.arange(len(ids)) // stride, numbers))
+        )
+        kept = read if left is None else read[:left]
+        dropped["token_limit"] += len(read) - len(kept)
+        dropped["windows_not_chosen"] += len(ids) - len(read)
+        end = len(ids) if len(kept) == len(read) else int(kept[-1]) + 1
         domain_id = domains.id_of(document.domain)
         group = domains.group_of(domain_id, document.place)
-        dropped["token_limit"] += cut
-        kept = ids[: len(ids) - cut]
-        yield TokenizedDocument(doc_id, domain_id, document.domain, document.source, document.place, group, kept, cut)
+        yield TokenizedDocument(
+            doc_id, domain_id, document.domain, document.source, document.place, group, ids[:end],
+            len(ids) - len(kept), None if numbers is None else frozenset(numbers.tolist()), len(kept),
+        )  # fmt: skip
         if left is not None and (left := left - len(kept)) <= 0:
             return
+
+
+def random_windows(layout: Layout, k: int) -> Callable[[str, int], np.ndarray]:
+    """A choice of `k` random windows of each document, fixed by the run's seed and the document's place."""
+
+    def choose(place: str, n_tokens: int) -> np.ndarray:
+        keys = position_keys(layout.seed, f"windows of {place}", torch.arange(-(-n_tokens // layout.stride)))
+        return keys.argsort()[:k].sort().values.numpy()
+
+    return choose
 
 
 def windows_of(document: TokenizedDocument, layout: Layout) -> Iterator[Window]:
     """The windows of a document in order; a window without any position is left out (an empty document has none)."""
     ids, before = document.token_ids, [] if layout.bos_id is None else [layout.bos_id]
     for number, start in enumerate(range(0, len(ids), layout.stride)):
+        if document.numbers is not None and number not in document.numbers:
+            continue
         end = min(start + layout.stride, len(ids))
         following = int(ids[end]) if end < len(ids) else None
         window = Window(document, number, start, np.concatenate([before, ids[start:end]]).astype(np.int32), following)

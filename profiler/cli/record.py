@@ -14,7 +14,7 @@ from profiler.errors import ProfilerError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 DEMO_TOKENS = 300_000
-DEMO_CONTEXT = 256
+DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -59,6 +59,9 @@ def record(
     context_length: Annotated[
         int | None, typer.Option(help="tokens per window, BOS included; default: the model's, at most 1024")
     ] = None,
+    windows_per_document: Annotated[
+        int | None, typer.Option(help="read this many random windows of each document instead of all")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="windows per forward pass")] = 16,
     disk_budget: Annotated[
         str | None, typer.Option(help="largest run file (500MB); sampled rows are lowered to meet it")
@@ -85,7 +88,7 @@ def record(
     config = RunConfig(
         model=model, corpora=tuple(corpus), tokens=None if tokens == "all" else number(tokens), text_field=text_field, id_field=id_field,
         domain_field=domain_field, components=tuple(c.strip() for c in components.split(",") if c.strip()), seed=seed, device=device,
-        dtype=dtype, context_length=context_length, batch_size=batch_size, disk_budget=number(disk_budget) if disk_budget else None,
+        dtype=dtype, context_length=context_length, windows_per_document=windows_per_document, batch_size=batch_size, disk_budget=number(disk_budget) if disk_budget else None,
         dense_positions=dense_positions, samples_per_stratum=samples, extremes=extremes, replicate_groups=replicate_groups,
         prepend_bos=bos, shuffle_buffer=shuffle_buffer, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
     )  # fmt: skip
@@ -104,11 +107,17 @@ def demo(
     Example: profiler demo
     """
     from profiler.query import run as run_query
-    from profiler.report import write
+    from profiler.report import build, write
 
-    config = RunConfig(model="bundled", corpora=("stdlib",), tokens=number(tokens), context_length=DEMO_CONTEXT)
+    config = RunConfig(
+        model="bundled",
+        corpora=("stdlib",),
+        tokens=number(tokens),
+        context_length=DEMO_CONTEXT,
+        windows_per_document=DEMO_WINDOWS,
+    )
     run_pass(config, out, overwrite=True)
-    page = write(out, "overview", out.with_name(f"{out.stem}-overview.html"))
+    page = write(out.with_name(f"{out.stem}-overview.html"), build(out, "overview"))
     best = run_query(out, "component_overview", kind="head", top=1)["component"][0]
     console.print(f"run     {out}\nreport  {page}\n\nNext:")
     console.print(

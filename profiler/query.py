@@ -89,6 +89,8 @@ def open_run(path: str | Path) -> Connection:
             f"{path} is open in this process through duckdb.connect with other settings: close that connection first"
         ) from None
     except duckdb.Error as error:
+        if "Could not set lock" in str(error) or "used by another process" in str(error):
+            raise RunError(f"{path} is being written by another program: wait for it, or close it there") from None
         raise RunError(f"{path} cannot be opened: {_first_line(error)}") from None
     try:
         _check_run(path, con)
@@ -156,11 +158,11 @@ def run(source: str | Path | Connection, query: str, **parameters: object) -> pl
 
 def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl.DataFrame:
     """Rows of the last statement of `text`; see `run`."""
-    cursor = con.cursor()
     values = check_parameters(text, parameters)
-    if isinstance(values.get("component"), str):
-        check_component(con, str(values["component"]))
+    cursor = _cursor(con)
     try:
+        if isinstance(values.get("component"), str):
+            check_component(cursor, str(values["component"]))
         for name, value in values.items():
             cursor.execute(f"SET VARIABLE {name} = ?", [value])
         *before, last = cursor.extract_statements(text) or [None]
@@ -171,6 +173,13 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
         raise QueryError(_explain(error)) from None
     finally:
         cursor.close()
+
+
+def _cursor(con: Connection) -> Connection:
+    try:
+        return con.cursor()
+    except duckdb.ConnectionException:
+        raise RunError("the run is closed: open it again with profiler.open") from None
 
 
 def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFrame:
@@ -215,7 +224,7 @@ def check_component(con: Connection, label: str) -> None:
     Raises:
         ComponentError: it has not; the message says what it has, and the nearest label.
     """
-    cursor = con.cursor()
+    cursor = _cursor(con)
     labels = [row[0] for row in cursor.execute("SELECT component FROM components ORDER BY component_id").fetchall()]
     if label in labels:
         return

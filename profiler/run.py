@@ -97,9 +97,19 @@ class Run:
         """The view `samples` of one component, with contexts; of one quantile's stratum if `quantile` is given.
 
         A sample appears once per quantile that its stratum holds; aggregate from the view sample_weights instead.
+
+        Raises:
+            QueryError: the run has no such quantile.
+            ComponentError: the run has no such component.
         """
         frame = self._view("samples", component, "stratum, quantile, position_id")
-        return frame if quantile is None else frame.filter((pl.col("quantile") - quantile).abs() < 1e-9)
+        if quantile is None:
+            return frame
+        chosen = frame.filter((pl.col("quantile") - quantile).abs() < 1e-9)
+        if chosen.is_empty():
+            known = ", ".join(f"{q:g}" for q in frame["quantile"].drop_nulls().unique().sort())
+            raise QueryError(f"there are no samples of quantile {quantile:g} of {component}: choose {known}")
+        return chosen
 
     def spectrum(self, component: str) -> Table:
         """The query spectrum_by_class of one component: a row per class and bin."""

@@ -199,7 +199,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
         "n_vocab": len(VOCABULARY), "config": json.dumps(config), "versions": json.dumps({"duckdb": duckdb.__version__, "device": "cpu"}),
         "model_card": "# Fake\n\nRandom values that no model made, to test queries and pages.", "n_documents": len(documents),
         "n_tokens": n_tokens, "n_positions": len(positions) - special, "n_special": special, "seconds": 2.5,
-        "tokens_per_second": n_tokens / 2.5, "closure_residual": 3e-6, "closure_scale": float(np.abs(dla.sum(0)).max()),
+        "tokens_per_second": n_tokens / 2.5, "closure_residual": 3e-6, "logit_residual": 5e-6, "closure_scale": float(np.abs(dla.sum(0)).max()),
         "peak_memory_bytes": 123456789, "complete": True,
     }])  # fmt: skip
 
@@ -246,7 +246,7 @@ def make_tables(
         "recorded_rows": pl.concat([value_rows(activation, dla, positions, i, np.arange(len(positions))) for i in recorded]),
         "head_attention_rows": make_head_attention(rng, positions, components),
         "logit_effects": make_logit_effects(rng, components),
-        "closure": pl.DataFrame({"chunk": [0, 1, 2], "n": [300, 300, len(positions) - 600], "residual": [1e-6, 3e-6, 2e-6], "scale": [scale / 2, scale, scale / 3]}),
+        "closure": pl.DataFrame({"chunk": [0, 1, 2], "n": [300, 300, len(positions) - 600], "residual": [1e-6, 3e-6, 2e-6], "logit_residual": [2e-6, 5e-6, 4e-6], "scale": [scale / 2, scale, scale / 3]}),
         "drops": pl.DataFrame({"reason": ["document too short", "window cut"], "n": [3, 5], "unit": ["documents", "tokens"],
                                "note": ["had fewer than 2 tokens: nothing to predict", "over the limit of one document; raise --max-document-tokens"]}),
     }  # fmt: skip

@@ -57,6 +57,16 @@ def test_everything_is_commented(db: duckdb.DuckDBPyConnection) -> None:
     assert db.sql("SELECT count(*) FROM duckdb_columns() WHERE NOT internal").fetchall()[0][0] > 200
 
 
+def test_the_fake_run_fills_every_column(fake: fake_run.FakeRun, db: duckdb.DuckDBPyConnection) -> None:
+    """The schema moved on if this fails: the recomputations would miss the new column."""
+    rows = db.sql(
+        "SELECT table_name, list(column_name) FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) GROUP BY ALL"
+    )
+    assert {name: set(columns) for name, columns in rows.fetchall()} == {
+        k: set(v.columns) for k, v in fake.tables.items()
+    }
+
+
 def test_comment_statements_read_both_forms() -> None:
     text = (
         'CREATE TABLE t ( -- it\'s a table\n    a INTEGER, -- first\n    "b" INTEGER[] -- last; of two\n);\n'

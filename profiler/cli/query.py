@@ -13,6 +13,7 @@ from rich.text import Text
 from profiler import query as queries
 from profiler.cli.output import readable, to_bytes
 from profiler.errors import QueryError
+from profiler.query_header import parse_header
 from profiler.run import Run
 from profiler.run import open as open_run
 
@@ -55,7 +56,7 @@ def query(
     if chosen == "parquet" and out is None and sys.stdout.isatty():
         raise QueryError("parquet is not text: add --out FILE")
     with open_run(run) as opened:
-        frame = opened.sql(text, **_settings(set_ or []))
+        frame = opened.sql(text, **_settings(set_ or [], typed=parse_header(text) is not None))
     _write(to_bytes(frame, chosen), out)
 
 
@@ -65,14 +66,24 @@ def _text(name: str) -> str:
     return queries.find_text(name if name.endswith(".sql") else name.strip().replace(" ", "_"))
 
 
-def _settings(pairs: list[str]) -> dict[str, object]:
+def _settings(pairs: list[str], typed: bool) -> dict[str, object]:
+    """Values of --set. SQL with a header says which are numbers (`typed`); otherwise what reads as a number is one."""
     settings: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip().isidentifier():
             raise QueryError(f"--set {pair!r} cannot be read: write --set name=value, such as --set component=L2H3")
-        settings[name.strip()] = value
+        settings[name.strip()] = value if typed else _number_or_text(value)
     return settings
+
+
+def _number_or_text(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def _format_of(out: Path | None) -> Format:
@@ -120,8 +131,8 @@ def _print_info(run: Run, frames: dict[str, pl.DataFrame]) -> None:
 
 
 def _facts(run: Run, row: dict) -> Table:
-    scale, residual = row["closure_scale"], row["closure_residual"]
-    relative = f", {residual / scale:.1e} of the scale" if residual is not None and scale else ""
+    residuals, scale = (row["closure_residual"], row["logit_residual"]), row["closure_scale"]
+    relative = f", {max(residuals) / scale:.1e} of it" if None not in residuals and scale else ""
     facts = {
         "run": f"{run.path}  {run.path.stat().st_size / 1e6:,.1f} MB, id {row['run_id']}, made {row['created']}",
         "model": f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
@@ -131,13 +142,18 @@ def _facts(run: Run, row: dict) -> Table:
         "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",
         "speed": f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "
         f"{(row['peak_memory_bytes'] or 0) / 1e9:,.2f} GB",
-        "closure": f"largest residual {residual:.2e} logits, largest target logit {scale:.2f}{relative}",
+        "closure": f"largest residual {_number(residuals[0])} logits for the sum of all DLA, {_number(residuals[1])} against "
+        f"the model's own logit; largest target logit {_number(scale)}{relative}",
     }
     table = Table.grid(padding=(0, 2))
     for name, text in facts.items():
         if text:
             table.add_row(Text(name, "bold"), Text(readable(text)))
     return table
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
 
 
 def _card_summary(card: str | None) -> str:

@@ -208,7 +208,7 @@ def make_tables(
     rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes
 ) -> dict[str, pl.DataFrame]:
     ordinary = positions["special"].is_null().to_numpy()
-    live = components.filter(pl.col("kind").is_in(["head", "neuron"]))["component_id"].to_list()
+    live = components["component_id"].to_list()
     density = make_density(activation, ordinary, live)
     counts, sums = make_cells(activation, dla, positions, components)
     dense = np.flatnonzero(positions["dense"].to_numpy())

@@ -174,7 +174,7 @@ def neuron_values(rng: np.random.Generator, unit: int, positions: pl.DataFrame) 
 def make_values(
     rng: np.random.Generator, components: pl.DataFrame, positions: pl.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Activation and DLA [component, position]; a head's activation is a norm, a closing term's is 0."""
+    """Activation and DLA [component, position]; a head's activation and a closing term's are norms."""
     n = len(positions)
     activation = np.zeros((len(components), n))
     dla = np.empty((len(components), n))
@@ -184,10 +184,11 @@ def make_values(
             activation[i] = np.exp(rng.normal(0.0, 0.8, n))
         elif row["kind"] == "neuron":
             activation[i] = neuron_values(rng, row["unit"], positions)
+        else:
+            activation[i] = 1.0 if row["kind"] == "final_bias" else np.exp(rng.normal(0.0, 0.2, n))
         write = rng.normal(0.1, 0.4, n) * (1 + 0.5 * (positions["domain_id"].to_numpy() == row["component_id"] % 2))
         dla[i] = write * activation[i] if row["kind"] in ("head", "neuron") else write
     wild = positions["special"].is_not_null().to_numpy()
-    live = components["kind"].is_in(["head", "neuron"]).to_numpy()
-    activation[np.ix_(live, wild)] = 1e4
+    activation[:, wild] = 1e4
     dla[:, wild] *= 1e4
     return activation.astype(np.float32).astype(np.float64), dla.astype(np.float32).astype(np.float64)

@@ -119,6 +119,7 @@ def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` 
     """
     with open_run(run) as opened:
         frames = {name: opened.query(name) for name in ("run_info", "corpus", "table_sizes", "drops")}
+        frames["drops"] = frames["drops"].filter(pl.col("n") > 0)
         _print_info(opened, frames)
 
 

@@ -4,6 +4,14 @@
 class ProfilerError(Exception):
     """Base of every error that is the input's fault: names what was given, what was expected, what to do next."""
 
+    exit_code = 1
+
+
+class Stopped(ProfilerError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
 
 class ModelError(ProfilerError):
     """The model cannot be loaded or its parts cannot be read."""

@@ -61,9 +61,13 @@ class Store:
         self.path, self.partial = path, partial_path(path)
         self.staging = path.with_name(path.name + ".staging.partial")
         refuse_bad_place(path, overwrite)
-        self.connection = self._connect()
-        self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
-        self.connection.execute(STAGING)
+        try:
+            self.connection = self._connect()
+            self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
+            self.connection.execute(STAGING)
+        except KeyboardInterrupt:
+            self._remove()
+            raise
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         try:
@@ -84,13 +88,17 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.connection.close()
-        for file in (self.partial, self.staging):
-            for name in (file, file.with_name(file.name + ".wal")):
-                name.unlink(missing_ok=True)
+        self._remove()
         if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | OSError):
             raise RunError(
                 f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again"
             ) from error
+
+    def _remove(self) -> None:
+        """Remove what is not a finished run."""
+        for file in (self.partial, self.staging):
+            for name in (file, file.with_name(file.name + ".wal")):
+                name.unlink(missing_ok=True)
 
     def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
         """Append frames to a table, by column name."""

@@ -31,7 +31,7 @@ def main() -> None:
         app()
     except ProfilerError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]profiler:[/] {_escape(str(error))}", highlight=False)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except ValidationError as error:
         first = error.errors()[0]
         name = "--" + str(first["loc"][0]).replace("_", "-")
@@ -39,9 +39,6 @@ def main() -> None:
             f"[bold red]profiler:[/] {name} {first['input']!r}: {first['msg']}", highlight=False
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("[bold red]profiler:[/] stopped; nothing half-written was left behind")
-        sys.exit(130)
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from profiler.config import RunConfig
-from profiler.errors import ProfilerError
+from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 DEMO_TOKENS = 300_000
@@ -154,7 +154,10 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool) -> None:
             rate = f"{now.tokens / max(now.seconds, 1e-9):,.0f} tokens/s"
             progress.update(task, completed=now.tokens, description=now.stage, rate=rate)
 
-        outcome = record_run(config, out, model=loaded, overwrite=overwrite, report=show)
+        try:
+            outcome = record_run(config, out, model=loaded, overwrite=overwrite, report=show)
+        except KeyboardInterrupt:
+            raise Stopped("stopped; nothing half-written was left behind") from None
     done = outcome.progress
     console.print(
         f"{done.tokens:,} tokens of {done.documents:,} documents in {done.seconds:.0f} s, {done.tokens / done.seconds:,.0f} tokens/s; "

@@ -1,0 +1,208 @@
+"""The command line as a user meets it: what works, and that every mistake ends in one sentence and a non-zero exit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from profiler.cli import main
+from profiler.store import partial_path
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run a command line; its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["profiler", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return exit_.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def record(cli, model_dirs, corpus_file, tmp_path):
+    """`profiler record` with good arguments, some replaced; the exit code, output, error and run path."""
+
+    def run(model=None, corpus=None, *more, out=tmp_path / "run.duckdb"):
+        corpora = [part for c in [corpus or corpus_file] for part in ("--corpus", c)]
+        model = model or model_dirs["gpt2"]
+        return (
+            *cli("record", model, *corpora, "--out", out, "--dense-positions", 8, "--tokens", 400, *more),
+            Path(out),
+        )
+
+    return run
+
+
+def refused(result, *words: str) -> None:
+    """One sentence with all these words on standard error, no traceback, no run."""
+    code, out, err, *path = result
+    assert code == 1
+    assert err.startswith("profiler: ")
+    assert "Traceback" not in err + out
+    for word in words:
+        assert word in err.replace("\n", " ")
+    assert not path or not (path[0].exists() or partial_path(path[0]).exists())
+
+
+def test_record_info_query_report(record, cli, tmp_path):
+    code, out, err, path = record()
+    assert (code, err) == (0, "")
+    assert "forecast: about" in out
+    assert "parts add up to the logits within" in out
+    code, out, _ = cli("info", path)
+    assert code == 0
+    assert "GPT2LMHeadModel" in out
+    code, out, _ = cli("query", path, "component_overview", "--set", "kind=head", "--format", "json")
+    assert code == 0
+    assert {row["component"] for row in json.loads(out)} == {"L0H0", "L0H1", "L1H0", "L1H1"}
+    page = tmp_path / "card.html"
+    code, out, _ = cli("report", path, "component", "--component", "L1N3", "--out", page)
+    assert code == 0
+    assert "L1N3" in page.read_text(encoding="utf-8")
+
+
+def test_several_corpora_are_domains_that_take_turns(record, cli, corpus_file, tmp_path):
+    other = tiny.write_corpus(tmp_path / "other.jsonl", seed=7)
+    code, _, err, path = record(None, f"first={corpus_file}", "--corpus", f"second={other}")
+    assert (code, err) == (0, "")
+    sql = tmp_path / "domains.sql"
+    sql.write_text("SELECT domain, count(*) AS n FROM documents GROUP BY domain ORDER BY domain")
+    _, out, _ = cli("query", path, sql, "--format", "csv")
+    rows = dict(line.split(",") for line in out.split()[1:])
+    assert set(rows) == {"first", "second"}
+    assert abs(int(rows["first"]) - int(rows["second"])) <= 1
+
+
+def test_unknown_model(record):
+    refused(record("no/such-model"), "no/such-model", "cannot be loaded", "local directory")
+
+
+def test_weights_that_are_not_safetensors_are_refused_unless_allowed(record, tmp_path):
+    import torch
+
+    folder = tiny.save("gpt2", tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save(tiny.network("gpt2").state_dict(), folder / "pytorch_model.bin")
+    refused(record(folder), "cannot be loaded", "safetensors")
+    assert record(folder, None, "--allow-pickle")[0] == 0
+
+
+def test_unknown_corpus(record):
+    refused(record(None, "missing.jsonl"), "missing.jsonl", "hf:name")
+
+
+def test_missing_text_field(record):
+    refused(record(None, None, "--text-field", "body"), "'body'", "'text'", "--text-field")
+
+
+def test_empty_corpus(record, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    refused(record(None, empty), "empty.jsonl")
+    empty.write_text(json.dumps({"text": "  "}) + "\n")
+    refused(record(None, empty), "no text")
+
+
+@pytest.mark.parametrize("component", ["L9H0", "L0H7", "L0N99", "banana", "embed"])
+def test_component_that_does_not_exist(record, component):
+    refused(record(None, None, "--components", component), component)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--tokens", "many"),
+        ("--tokens", "0"),
+        ("--batch-size", "0"),
+        ("--context-length", "1"),
+        ("--disk-budget", "1,000"),
+    ],
+)
+def test_bad_values(record, option, value):
+    refused(record(None, None, option, value.replace(",", "")), value)
+
+
+def test_existing_run_is_kept(record):
+    assert record()[0] == 0
+    code, _, err, path = record()
+    before = path.read_bytes()
+    assert code == 1
+    assert "--overwrite" in err
+    assert path.read_bytes() == before
+    assert record(None, None, "--overwrite")[0] == 0
+
+
+def test_folder_that_does_not_exist(record, tmp_path):
+    refused(record(out=tmp_path / "no" / "run.duckdb"), "folder must exist")
+
+
+def test_not_a_run(cli, tmp_path):
+    text = tmp_path / "text.duckdb"
+    text.write_text("hello")
+    refused(cli("info", text), "text.duckdb")
+    refused(cli("info", tmp_path / "missing.duckdb"), "missing.duckdb")
+
+
+def test_run_being_written(cli, tmp_path):
+    path = tmp_path / "run.duckdb"
+    partial_path(path).write_bytes(b"")
+    refused(cli("query", path, "component_overview"), "being written")
+
+
+def test_wrong_queries_and_reports(record, cli):
+    path = record()[3]
+    refused(cli("query", path, "component_overveiw"), "component_overview")
+    refused(cli("query", path, "spectrum_by_class"), "component")
+    refused(cli("query", path, "spectrum_by_class", "--set", "component=L7H7"), "L7H7")
+    refused(cli("query", path, "component_overview", "--set", "colour=red"), "colour")
+    refused(cli("report", path, "componnet", "--component", "L0H0"), "component")
+    refused(cli("report", path, "component"), "--component")
+    refused(cli("report", path, "component", "--component", "L7H7"), "L7H7")
+
+
+def test_ctrl_c_leaves_nothing(model_dirs, tmp_path):
+    corpus = tiny.write_corpus(tmp_path / "long.jsonl", n_documents=5000)
+    out = tmp_path / "run.duckdb"
+    command = [
+        sys.executable,
+        "-m",
+        "profiler",
+        "record",
+        model_dirs["gpt2"],
+        "--corpus",
+        corpus,
+        "--tokens",
+        "all",
+        "--out",
+        out,
+    ]
+    with subprocess.Popen(
+        [*map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ, text=True
+    ) as process:
+        wait_for(lambda: partial_path(out).exists() or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in err
+    assert "Traceback" not in err
+    assert {p.name for p in tmp_path.iterdir()} == {"long.jsonl"}
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    """Poll until `condition()` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)

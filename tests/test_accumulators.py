@@ -1,0 +1,448 @@
+"""Accumulators: any split merged equals the whole, order does not matter, and the whole equals NumPy on raw values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, N_CLASSES, POWERS, Axes, CellSums, PowerSums
+from profiler.accumulators.dense import DenseRows
+from profiler.accumulators.smallest import Entries, Smallest
+from profiler.accumulators.spectrum import Spectrum
+from profiler.attribution import Part
+from profiler.bins import DENSITY, SPECTRUM
+from profiler.keys import component_keys, component_marks, position_keys
+from profiler.tokens import CLASS_ID
+from profiler.windows import Batch, Domains, Layout, TokenizedDocument, Window, make_batch, windows_of
+
+CPU = torch.device("cpu")
+CONTEXT = 8
+N_COMPONENTS = 5
+COMPONENTS = slice(1, 4)
+VOCABULARY = 40
+TOKEN_CLASSES = torch.arange(VOCABULARY) % (N_CLASSES - 3) + 3
+TOKEN_CLASSES[0] = CLASS_ID["special"]
+LAYOUT = Layout(CONTEXT, 0, TOKEN_CLASSES, seed=1, groups_per_domain=3)
+AXES = Axes.for_context(CONTEXT)
+
+
+@dataclass
+class World:
+    """Windows of some documents and a value for each of their positions."""
+
+    windows: list[Window]
+    shift: float = 0.0
+
+    @classmethod
+    def of(cls, lengths: list[int], seed: int = 0, shift: float = 0.0) -> "World":
+        generator, domains, windows = np.random.default_rng(seed), Domains(3), []
+        for i, n in enumerate(lengths):
+            domain = domains.id_of("ab"[i % 2])
+            ids = generator.integers(0, VOCABULARY, n).astype(np.int32)
+            place = f"corpus:{i}"
+            document = TokenizedDocument(i, domain, "ab"[i % 2], place, place, domains.group_of(domain, place), ids, 0)
+            windows += windows_of(document, LAYOUT)
+        return cls(windows, shift)
+
+    def part(self, batch: Batch) -> Part:
+        """Values fixed by the position; padding holds something large, which must not count."""
+        a, d = (self._values(batch.position_ids, seed) for seed in (1, 2))
+        a = a - self.shift
+        padding = ~batch.valid[..., None]
+        return Part(COMPONENTS, a.masked_fill(padding, 1e6), d.masked_fill(padding, -1e6))
+
+    @staticmethod
+    def _values(positions: torch.Tensor, seed: int) -> torch.Tensor:
+        keys = component_keys(positions.reshape(-1) * 7919, component_marks(seed, 3))
+        uniform = keys.double() / 2.0**64 + 0.5
+        return torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).view(*positions.shape, 3)
+
+    def batches(self, seed: int, n_parts: int) -> list[list[Batch]]:
+        """The windows in random order and batches, dealt to `n_parts` accumulators."""
+        generator = np.random.default_rng(seed)
+        order, parts = generator.permutation(len(self.windows)), [[] for _ in range(n_parts)]
+        while len(order):
+            size = generator.integers(1, 5)
+            take, order = order[:size], order[size:]
+            parts[generator.integers(n_parts)].append(make_batch([self.windows[i] for i in take], LAYOUT))
+        return parts
+
+    def raw(self) -> dict[str, np.ndarray]:
+        """Everything about each position, one after the other, from one window at a time."""
+        rows: dict[str, list] = {
+            k: [] for k in ("a", "d", "class", "next", "offset", "group", "domain", "ordinary", "id")
+        }
+        for window in self.windows:
+            batch = make_batch([window], LAYOUT)
+            part, at = self.part(batch), batch.valid[0]
+            n = int(at.sum())
+            for name, values in (
+                ("a", part.activation[0]), ("d", part.dla[0]), ("class", batch.classes[0]), ("next", batch.next_classes[0]),
+                ("offset", torch.arange(len(at))), ("ordinary", batch.ordinary[0]), ("id", batch.position_ids[0]),
+            ):  # fmt: skip
+                rows[name].append(values[at].numpy())
+            rows["group"].append(np.full(n, window.document.group_id))
+            rows["domain"].append(np.full(n, window.document.domain_id))
+        return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def new_cells() -> CellSums:
+    return CellSums(AXES, N_COMPONENTS, CPU)
+
+
+def add_to_cells(cells: CellSums, world: World, batch: Batch) -> None:
+    cells.grow(int(batch.groups.max()) + 1)
+    hot = AXES.indicator(batch, torch.float64)
+    cells.count(batch.groups, hot)
+    cells.update(batch.groups, hot, world.part(batch))
+
+
+def new_powers() -> PowerSums:
+    return PowerSums(N_COMPONENTS, CPU, torch.float64)
+
+
+def at_positions(world: World, batch: Batch) -> tuple[torch.Tensor, ...]:
+    part, valid = world.part(batch), batch.valid
+    return part.activation[valid], part.dla[valid], batch.classes[valid], batch.ordinary[valid].nonzero()[:, 0]
+
+
+def add_to_powers(powers: PowerSums, world: World, batch: Batch) -> None:
+    powers.grow(int(batch.domains.max()) + 1)
+    powers.update(batch.domains, AXES.indicator(batch, torch.float64)[:, AXES.slices["class"]], world.part(batch))
+    a, d, _, _ = at_positions(world, batch)
+    cells = (batch.domains[:, None] * N_CLASSES + batch.classes)[batch.valid]
+    powers.update_extrema(cells, COMPONENTS, a, d)
+
+
+def new_spectrum() -> Spectrum:
+    return Spectrum(N_COMPONENTS, CPU)
+
+
+def add_to_spectrum(spectrum: Spectrum, world: World, batch: Batch) -> None:
+    spectrum.update(COMPONENTS, *at_positions(world, batch))
+
+
+def new_dense() -> DenseRows:
+    return DenseRows(6, N_COMPONENTS, 2, CPU)
+
+
+def add_to_dense(dense: DenseRows, world: World, batch: Batch) -> None:
+    plan = dense.plan(batch)
+    dense.update(plan, world.part(batch))
+    dense.outcome[plan.slots] = batch.position_ids[plan.windows, plan.offsets, None].double() + torch.arange(3)
+    dense.update_attention(
+        plan, slice(0, 2), dense.outcome[plan.slots, :1, None].expand(-1, 2, dense.attention.shape[2])
+    )
+
+
+def new_samples() -> Smallest:
+    return Smallest(3, 4, torch.int64, torch.float64, CPU)
+
+
+def add_to_samples(samples: Smallest, world: World, batch: Batch, seen: int = 0) -> None:
+    a, d, _, ordinary = at_positions(world, batch)
+    positions, keys = batch.position_ids[batch.valid][ordinary], batch.keys[batch.valid][ordinary]
+    samples.offer(
+        torch.arange(3), component_keys(keys, component_marks(1, 3)), positions, a[ordinary], d[ordinary], seen
+    )
+
+
+def new_extremes() -> Smallest:
+    return Smallest(3, 4, torch.float64, torch.float64, CPU)
+
+
+def add_to_extremes(extremes: Smallest, world: World, batch: Batch) -> None:
+    """Coarse values, so that there are many ties."""
+    a, d, _, ordinary = at_positions(world, batch)
+    a = a[ordinary].round()
+    extremes.offer(torch.arange(3), a, batch.position_ids[batch.valid][ordinary], a, d[ordinary], 0)
+
+
+KINDS: dict[str, tuple[Callable[[], Any], Callable[..., None]]] = {
+    "CellSums": (new_cells, add_to_cells),
+    "PowerSums": (new_powers, add_to_powers),
+    "Spectrum": (new_spectrum, add_to_spectrum),
+    "Smallest, random keys": (new_samples, add_to_samples),
+    "Smallest, tied values": (new_extremes, add_to_extremes),
+    "DenseRows": (new_dense, add_to_dense),
+}
+
+
+def state(accumulator: Any) -> dict[str, np.ndarray]:
+    """What an accumulator holds, in an order of its own where its order has no meaning."""
+    if isinstance(accumulator, DenseRows):
+        order = accumulator.positions.argsort()
+        return {k: v[order].numpy() for k, v in vars(accumulator).items() if isinstance(v, torch.Tensor)}
+    return {k: v.numpy() for k, v in vars(accumulator).items() if isinstance(v, torch.Tensor)}
+
+
+def fed(kind: str, world: World, batches: list[Batch]) -> Any:
+    new, add = KINDS[kind]
+    accumulator = new()
+    if hasattr(accumulator, "grow"):
+        accumulator.grow(6 if kind == "CellSums" else 2)
+    for batch in batches:
+        add(accumulator, world, batch)
+    return accumulator
+
+
+LENGTHS = st.lists(st.integers(0, 20), min_size=1, max_size=8)
+KIND = pytest.mark.parametrize("kind", list(KINDS))
+
+
+@KIND
+@settings(max_examples=40, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1), n_parts=st.integers(1, 4))
+def test_any_split_in_any_order_merged_equals_the_whole(kind, lengths, seed, n_parts):
+    world = World.of(lengths)
+    whole = fed(kind, world, [make_batch([w], LAYOUT) for w in world.windows])
+    merged, *others = [fed(kind, world, batches) for batches in world.batches(seed, n_parts)]
+    for other in others:
+        merged.merge(other)
+    for name, want in state(whole).items():
+        np.testing.assert_allclose(state(merged)[name], want, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@KIND
+def test_an_empty_accumulator_is_neutral(kind):
+    world = World.of([9, 14, 3])
+    batches = [make_batch(world.windows, LAYOUT)]
+    for first, second in ((batches, []), ([], batches)):
+        left = fed(kind, world, first)
+        left.merge(fed(kind, world, second))
+        for name, want in state(fed(kind, world, batches)).items():
+            np.testing.assert_array_equal(state(left)[name], want, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.of([20, 3, 17, 1, 40, 8, 7, 16, 30], seed=5)
+
+
+def fill(kind: str, world: World) -> Any:
+    return fed(kind, world, [batch for part in world.batches(3, 1) for batch in part])
+
+
+def test_cell_sums_agree_with_numpy_on_the_raw_values(world):
+    cells, raw = fill("CellSums", world), world.raw()
+    buckets = np.searchsorted(BUCKET_STARTS, raw["offset"], side="right") - 1
+    for axis, values, among in (
+        ("class", raw["class"], np.ones(len(buckets), bool)),
+        ("next_class", raw["next"], raw["ordinary"]),
+        ("position", buckets, raw["ordinary"]),
+    ):
+        of_axis = AXES.slices[axis]
+        for value in range(of_axis.stop - of_axis.start):
+            for group in range(6):
+                at = (values == value) & (raw["group"] == group) & among
+                assert cells.counts[group, of_axis][value] == at.sum()
+                got = cells.sums[:, group, of_axis][:, value, COMPONENTS]
+                want = [raw["a"][at].sum(0), raw["d"][at].sum(0), np.abs(raw["d"][at]).sum(0)]
+                np.testing.assert_allclose(got, want, atol=1e-10)
+    assert not cells.sums[..., 0].any()
+    assert not cells.sums[..., 4].any()
+
+
+def test_power_sums_and_extremes_agree_with_numpy_on_the_raw_values(world):
+    powers, raw = fill("PowerSums", world), world.raw()
+    a, d = raw["a"], raw["d"]
+    terms = dict(zip(POWERS, (a**2, a**3, a**4, np.abs(a), d**2, d**3, d**4), strict=True))
+    for domain in range(2):
+        for token_class in range(N_CLASSES):
+            at = (raw["domain"] == domain) & (raw["class"] == token_class)
+            for i, name in enumerate(POWERS):
+                np.testing.assert_allclose(
+                    powers.sums[i, domain, token_class, COMPONENTS], terms[name][at].sum(0), atol=1e-10
+                )
+            want = [a[at].min(0, initial=np.inf), a[at].max(0, initial=-np.inf), d[at].min(0, initial=np.inf), d[at].max(0, initial=-np.inf)]  # fmt: skip
+            np.testing.assert_array_equal(powers.extrema[:, domain, token_class, COMPONENTS], want)
+
+
+def test_maximum_of_negative_values_is_negative_and_of_nothing_infinite():
+    """Extremes that start at 0 would give 0 (anchors, trap S11)."""
+    world = World.of([20, 20], shift=100.0)
+    powers, raw = fill("PowerSums", world), world.raw()
+    seen = np.isin(np.arange(N_CLASSES), raw["class"][raw["domain"] == 0])
+    smallest, largest = (powers.extrema[EXTREMA.index(name), 0][:, COMPONENTS].numpy() for name in ("a_min", "a_max"))
+    assert (largest[seen] < -90).all()
+    assert (largest[~seen] == -np.inf).all()
+    assert (smallest[~seen] == np.inf).all()
+    assert (powers.extrema[0, :, :, 0] == np.inf).all()
+
+
+def test_top_of_negative_values_holds_no_zero():
+    keep = Smallest(1, 3, torch.float32, torch.float32, CPU)
+    values = torch.tensor([[-5.0], [-2.0]])
+    keep.offer(torch.tensor([0]), -values, torch.tensor([10, 11]), values, values, 0)
+    entries = keep.entries()
+    assert entries.activation.tolist() == [-2.0, -5.0]
+    assert entries.positions.tolist() == [11, 10]
+
+
+def test_spectrum_agrees_with_numpy_on_the_raw_values(world):
+    spectrum, raw = fill("Spectrum", world), world.raw()
+    for column in range(3):
+        a, d = raw["a"][:, column], raw["d"][:, column]
+        for resolution, by_class in ((SPECTRUM, True), (DENSITY, False)):
+            edges = resolution.edges()
+            at = np.where(a < 0, np.searchsorted(edges, a, "left"), np.searchsorted(edges, a, "right")) - 1
+            if not by_class:
+                want = np.bincount(at[raw["ordinary"]], minlength=resolution.n_bins)
+                np.testing.assert_array_equal(spectrum.density[1 + column], want)
+                continue
+            for token_class in range(N_CLASSES):
+                own = raw["class"] == token_class
+                for got, weights in (
+                    (spectrum.counts, np.ones_like(d)), (spectrum.sums[0], d), (spectrum.sums[1], np.abs(d))
+                ):  # fmt: skip
+                    want = np.bincount(at[own], weights[own], resolution.n_bins)
+                    np.testing.assert_allclose(got[1 + column, token_class], want, atol=1e-12)
+
+
+def test_extremes_agree_with_a_sort_and_ties_go_to_the_smaller_position(world):
+    extremes, raw = fill("Smallest, tied values", world), world.raw()
+    for column in range(3):
+        a, ids = raw["a"][raw["ordinary"], column].round(), raw["id"][raw["ordinary"]]
+        order = np.lexsort([ids, a])[:4]
+        assert len(np.unique(a[order])) < 4, "no ties to be tested"
+        assert extremes.keys[column].tolist() == a[order].tolist()
+        assert extremes.positions[column].tolist() == ids[order].tolist()
+
+
+def test_cells_with_fewer_entries_than_places_keep_them_all():
+    keep = Smallest(4, 3, torch.int64, torch.float32, CPU)
+    keep.update(Entries(*map(torch.tensor, ([2, 0, 2], [5, 1, -9], [7, 8, 9], [0.5, 1.0, 2.0], [0.0, 0.0, 1.0]))))
+    assert keep.positions.tolist() == [[8, -1, -1], [-1] * 3, [9, 7, -1], [-1] * 3]
+    assert keep.entries().cells.tolist() == [0, 2, 2]
+
+
+@pytest.mark.parametrize("seen", [0, 1, 1_000_000])
+def test_how_offers_are_cut_into_blocks_changes_nothing(seen):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(700, 3, generator=generator).round(decimals=1)
+    cells = torch.randint(0, 5, (700, 3), generator=generator)
+    positions = torch.randperm(700, generator=generator)
+    keep = Smallest(5, 4, torch.float32, torch.float32, CPU)
+    keep.offer(cells, values, positions, values, values, seen)
+    for cell in range(5):
+        at = (cells == cell).nonzero()
+        rows = sorted((values[i, j].item(), positions[i].item()) for i, j in at.tolist())[:4]
+        assert list(zip(keep.keys[cell].tolist(), keep.positions[cell].tolist(), strict=True)) == rows
+
+
+def test_dense_rows_are_the_positions_of_the_smallest_keys(world):
+    dense = fill("DenseRows", world)
+    keys = {}
+    for window in world.windows:
+        batch = make_batch([window], LAYOUT)
+        keys |= dict(zip(batch.position_ids[batch.ordinary].tolist(), batch.keys[batch.ordinary].tolist(), strict=True))
+    assert sorted(dense.positions.tolist()) == sorted(sorted(keys, key=keys.get)[:6])
+    raw = world.raw()
+    at = {position: i for i, position in enumerate(raw["id"])}
+    for slot, position in enumerate(dense.positions.tolist()):
+        np.testing.assert_allclose(dense.activation[slot, COMPONENTS], raw["a"][at[position]], rtol=1e-6)
+        np.testing.assert_allclose(dense.dla[slot, COMPONENTS], raw["d"][at[position]], rtol=1e-6)
+        assert dense.outcome[slot, 0] == position
+
+
+def test_dense_rows_with_more_room_than_positions():
+    world = World.of([4])
+    dense = fill("DenseRows", world)
+    ordinary = world.raw()["ordinary"].sum()
+    assert 0 < ordinary < 6
+    assert (dense.positions >= 0).sum() == ordinary
+
+
+def test_no_room_for_dense_rows():
+    dense = DenseRows(0, N_COMPONENTS, 2, CPU)
+    assert len(dense.plan(make_batch(World.of([9]).windows, LAYOUT)).slots) == 0
+
+
+N_PLACES, N_SEEDS, K = 200, 1_500, 8
+
+
+def chosen_places(seed: int, component: int, order: torch.Tensor, in_stratum: torch.Tensor) -> list[int]:
+    """Places of the sample of stratum 1, positions offered in `order`."""
+    keys = component_keys(position_keys(seed, "doc", order), component_marks(seed, component + 1)[-1:])
+    keep = Smallest(2, K, torch.int64, torch.float32, CPU)
+    value = torch.zeros(len(order), 1)
+    keep.offer(in_stratum[order].long()[:, None], keys, order, value, value, 0)
+    entries = keep.entries()
+    return entries.positions[entries.cells == 1].tolist()
+
+
+def uniformity(choose: Callable[[int], list[int]], stratum: list[int]) -> float:
+    """p of a chi-square test that every member of a stratum is chosen equally often over many seeds."""
+    counts = np.zeros(N_PLACES)
+    for seed in range(N_SEEDS):
+        places = choose(seed)
+        assert set(places) <= set(stratum)
+        assert len(places) == K
+        counts[places] += 1
+    n = len(stratum)
+    # each seed draws K of n without replacement: counts vary less than multinomial ones, by (n - K) / (n - 1)
+    statistic = ((counts[stratum] - N_SEEDS * K / n) ** 2 / (N_SEEDS * K / n)).sum() * (n - 1) / (n - K)
+    return stats.chi2.sf(statistic, n - 1)
+
+
+IN_STRATUM = torch.arange(N_PLACES) % 3 == 0
+STRATUM = IN_STRATUM.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize("component", [0, 17])
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_samples_are_uniform_in_their_stratum(component, order):
+    places = torch.arange(N_PLACES)
+    places = places if order == "forward" else places.flip(0)
+    p = uniformity(lambda seed: chosen_places(seed, component, places, IN_STRATUM), STRATUM)
+    assert 1e-3 < p < 1 - 1e-6
+
+
+def test_the_uniformity_test_fails_on_a_biased_sampler():
+    """A running band that the first rows fill more often, and the first K always."""
+
+    def mostly_first(seed: int) -> list[int]:
+        generator = np.random.default_rng(seed)
+        weight = 1.5 - np.arange(len(STRATUM)) / len(STRATUM)
+        return generator.choice(STRATUM, K, replace=False, p=weight / weight.sum()).tolist()
+
+    assert uniformity(mostly_first, STRATUM) < 1e-6
+    assert uniformity(lambda _: STRATUM[:K], STRATUM) < 1e-6
+
+
+def test_two_components_sample_different_positions():
+    places = torch.arange(N_PLACES)
+    shared = [
+        len({*chosen_places(s, 0, places, IN_STRATUM)} & {*chosen_places(s, 1, places, IN_STRATUM)}) for s in range(500)
+    ]
+    expected = stats.hypergeom(len(STRATUM), K, K)
+    assert np.mean(shared) == pytest.approx(expected.mean(), abs=5 * expected.std() / 500**0.5)
+
+
+def test_a_mean_reweighted_by_inclusion_probabilities_is_unbiased_and_an_unweighted_one_is_not():
+    """The rarest stratum is sampled as densely as the commonest: without weights its values would count too much."""
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal(3_000) ** 3
+    strata = SPECTRUM.index(torch.from_numpy(values))
+    sizes = torch.bincount(strata.long(), minlength=SPECTRUM.n_bins).double()
+    weighted, plain = [], []
+    places, one = torch.arange(3_000), torch.from_numpy(values)[:, None]
+    for seed in range(120):
+        keep = Smallest(SPECTRUM.n_bins, K, torch.int64, torch.float64, CPU)
+        keys = component_keys(position_keys(seed, "doc", places), component_marks(seed, 1))
+        keep.offer(strata.long()[:, None], keys, places, one, one, 0)
+        entries = keep.entries()
+        inclusion = torch.bincount(entries.cells, minlength=SPECTRUM.n_bins).double() / sizes
+        assert (inclusion[sizes > 0] == torch.clamp(K / sizes[sizes > 0], max=1)).all()
+        weights = 1 / inclusion[entries.cells]
+        weighted.append(((weights * entries.activation.abs()).sum() / weights.sum()).item())
+        plain.append(entries.activation.abs().mean().item())
+    exact, se = np.abs(values).mean(), np.std(weighted) / 120**0.5
+    assert abs(np.mean(weighted) - exact) < 4 * se
+    assert abs(np.mean(plain) - exact) > 20 * np.std(plain) / 120**0.5

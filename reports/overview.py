@@ -68,6 +68,8 @@ def _kinds(frame: pl.DataFrame) -> str:
 
 def _by_domain_sentence(read: Reader) -> str:
     firsts = read("important_by_domain", top=10).frame.filter(pl.col("rank") == 1).sort("domain").to_dicts()
+    if len(firsts) > 1 and len({row["component"] for row in firsts}) == 1:
+        return f"{firsts[0]['component']} is the first in each of the {len(firsts)} domains."
     parts = [f"{row['component']} in {row['domain']}" for row in firsts[:6]]
     return f"First by domain: {', '.join(parts)}." if parts else ""
 

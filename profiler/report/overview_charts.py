@@ -78,7 +78,7 @@ def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
             x=alt.X(
                 "activation:Q",
                 title="mean activation (head: norm of its output)",
-                scale=alt.Scale(type="symlog", constant=0.05),
+                scale=alt.Scale(type="symlog", constant=0.05, nice=False, padding=6),
                 axis=charts.value_axis(values=ACTIVATION_TICKS, labelOverlap="greedy"),
             ),
             y=_share_axis(rows),

@@ -11,6 +11,7 @@ Cost: the bridge computes attention patterns in eager mode; memory per batch is 
 import hashlib
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,12 @@ def _bridge(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> Tran
     try:
         network.to(config.device)
         return TransformerBridge.boot_transformers(
-            config.model, hf_model=network, tokenizer=tokenizer, device=config.device, dtype=DTYPES[config.dtype]
-        )
+            config.model,
+            hf_model=network,
+            tokenizer=deepcopy(tokenizer),
+            device=config.device,
+            dtype=DTYPES[config.dtype],
+        )  # a copy, because TransformerLens gives a tokenizer without a BOS its end token as one, in place
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(

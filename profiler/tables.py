@@ -284,9 +284,15 @@ def logit_effects(weights: Weights, spec: ModelSpec, mean_scale: float, k: int) 
     for layer, w_out in enumerate(weights.neuron_out):
         for rows in torch.arange(len(w_out), device=w_out.device).split(1024):
             ids = _numpy(rows).astype(np.int32) + spec.neurons(layer).start
-            for side, tokens, values in _strongest(w_out[rows] @ toward.T / mean_scale, k):
-                n = tokens.shape[1]
-                yield pl.DataFrame(
-                    {"component_id": np.repeat(ids, n), "side": side, "rank": np.tile(np.arange(1, n + 1), len(ids)),
-                     "token_id": _numpy(tokens).ravel(), "effect": _numpy(values).ravel().astype(np.float32)}
-                )  # fmt: skip
+            sides = [_effect_rows(ids, *strongest) for strongest in _strongest(w_out[rows] @ toward.T / mean_scale, k)]
+            yield pl.concat(sides).sort("component_id", maintain_order=True)
+
+
+def _effect_rows(
+    ids: np.ndarray, side: str, tokens: Int[Tensor, "neuron k"], values: Float[Tensor, "neuron k"]
+) -> pl.DataFrame:
+    n = tokens.shape[1]
+    return pl.DataFrame(
+        {"component_id": np.repeat(ids, n), "side": side, "rank": np.tile(np.arange(1, n + 1), len(ids)),
+         "token_id": _numpy(tokens).ravel(), "effect": _numpy(values).ravel().astype(np.float32)}
+    )  # fmt: skip

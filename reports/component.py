@@ -14,9 +14,7 @@ from profiler.report.reader import Reader, Result
 QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
 NEEDS_COMPONENT = True
 QUANTILES = (0.999, 0.99, 0.95, 0.9, 0.75, 0.5)
-NO_SPECTRUM = (
-    "Closing terms have no spectrum: sums by class, domain and position are kept for them, not the distribution."
-)
+NO_SPECTRUM = "This run keeps no distribution of this component: only sums by class, domain and position."
 
 
 def build(read: Reader, component: ComponentId) -> Report:
@@ -40,9 +38,6 @@ def _kind_words(component: ComponentId) -> str:
 
 def _sections(read: Reader, component: ComponentId) -> list[Section]:
     label = component.label
-    if component.kind not in ("head", "neuron"):
-        reach = evidence.reach_of(read("random_samples", component=label, n=12).frame)
-        return [_spectrum(read, label), _breakdowns(read, label), _random(read, label, reach)]
     reach = evidence.reach_of(read("quantile_samples", component=label).frame, read("extremes", component=label).frame)
     return [
         _spectrum(read, label),
@@ -60,6 +55,10 @@ def _spectrum(read: Reader, label: str) -> Section:
     title = "Spectrum"
     if by_class.frame.is_empty():
         return Section(title, "", (Note("Spectrum", NO_SPECTRUM, "full"),))
+    if by_class.frame["bin"].n_unique() == 1:
+        low, high = by_class.frame["lo"][0], by_class.frame["hi"][0]
+        text = f"Its activation lies in one bin, {charts.bin_label(low, high)}, at all {by_class.frame['n'].sum():,} positions."
+        return Section(title, "", (Note("No spread", text, "full"),))
     n = numbers.count(density.frame["n"].sum())
     lead = f"All {n} ordinary positions, from the same bins in each view, on a logarithmic axis."
     floor = spectrum.floor_of(by_class.frame)
@@ -169,7 +168,7 @@ def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
         "extremes. The "
         "token is tinted by its activation, the next token underlined by its DLA."
     )
-    block = evidence.examples("Around its quantiles", caption, result.source, groups, "No samples: " + NO_SPECTRUM)
+    block = evidence.examples("Around its quantiles", caption, result.source, groups, NO_SPECTRUM)
     return Section("Samples", "", (block,))
 
 
@@ -215,7 +214,7 @@ def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -
         "The most extreme positions of the whole corpus on each side. They show what is possible, not what is usual."
     )
     block = evidence.examples(
-        "Extremes of both signs", caption, result.source, groups, "No extremes are kept for closing terms."
+        "Extremes of both signs", caption, result.source, groups, "This run keeps no extremes of this component."
     )
     return Section("Extremes", "", (block,))
 
@@ -334,13 +333,15 @@ def _component_method(component: ComponentId) -> tuple[tuple[str, str], ...]:
         return (
             (
                 "Neuron",
-                "Its activation is the value after the nonlinearity; its DLA is activation times the fixed effect of "
-                "its output weights.",
+                "Its activation is the value after the nonlinearity; its DLA is that times what its output weights "
+                "do to "
+                "the logit of the next token.",
             ),
         )
     return (
         (
             "Closing term",
-            "Embedding, positions and biases. With them the DLA of all components adds up to the centred target logit.",
+            "Embedding, positions and biases. With them the DLA of all components adds up to the centred target logit. "
+            "Its activation is the norm of what it writes.",
         ),
     )

@@ -25,14 +25,15 @@ def fake(tmp_path_factory) -> fake_run.FakeRun:
 
 
 def opened(path, profile) -> tuple[str, list[str]]:
-    """The page's DOM after its scripts have run, and what they wrote to the console."""
+    """The page's DOM after its scripts have run, without them, and what they wrote to the console."""
     command = [BROWSER, *FLAGS, f"--user-data-dir={profile}", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, re.findall(r".*CONSOLE.*", done.stderr)
+    dom = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
+    return dom, re.findall(r".*CONSOLE.*", done.stderr)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-@pytest.mark.parametrize("component", [None, "L0H0", "L0N3", "embed"])
+@pytest.mark.parametrize("component", [None, "L0H0"])
 def test_every_chart_is_drawn_and_the_console_is_silent(fake, tmp_path, component):
     page = report.build(fake.path, "component" if component else "overview", component=component)
     dom, console = opened(report.write(tmp_path / "page.html", page), tmp_path / "profile")

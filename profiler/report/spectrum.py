@@ -115,7 +115,8 @@ def ticks(low: float, high: float, floor: float) -> list[float]:
     steps = (1, 2, 5) if len(exponents) <= 2 else (1, 3) if len(exponents) <= 4 else (1,)
     sizes = [step * 10.0**exponent for exponent in exponents for step in steps]
     values = [0.0, *(size for size in sizes if size >= floor), *(-size for size in sizes if size >= floor)]
-    return sorted(value for value in values if low <= value <= high)
+    inside = {value for value in values if low <= value <= high}
+    return sorted(inside if len(inside) > 2 else inside | {low, (low + high) / 2, high})
 
 
 def decades(low: float, high: float) -> list[float]:

@@ -32,7 +32,6 @@ CLASS_COLOURS = {
 REST = "all other classes"
 REST_COLOUR = "#a9adb5"
 KIND_COLOURS = {"head": "#3b82c4", "neuron": "#e6a000"}
-CLOSING_COLOUR = "#8a8f98"
 SIZE_COLOUR = "#5f8db8"
 ACTIVATION_SIGN = {"positive": "#d95f02", "negative": "#3b82c4"}
 DLA_SIGN = {"positive": "#2e9a57", "negative": "#9a4fb0"}
@@ -44,11 +43,6 @@ def class_colours(classes: Sequence[str]) -> list[str]:
     free = [colour for colour in CLASS_COLOURS.values() if colour not in known.values()] or [REST_COLOUR]
     unknown = [name for name in classes if known[name] is None]
     return [known[name] or free[unknown.index(name) % len(free)] for name in classes]
-
-
-def kind_colour(kind: str) -> str:
-    """The colour of a kind of component; the closing terms share one."""
-    return KIND_COLOURS.get(kind, CLOSING_COLOUR)
 
 
 def page_config() -> dict[str, Any]:

@@ -6,7 +6,7 @@ The texts of the tokens are nasty on purpose; special positions carry wild value
 import numpy as np
 import polars as pl
 
-CONTEXT_LENGTH = 16
+CONTEXT_LENGTH = 32
 DOMAINS = ["code", "docs"]
 
 TOKENS: dict[str, list[str]] = {
@@ -84,7 +84,7 @@ def make_documents(rng: np.random.Generator, n_documents: int, n_domains: int, n
     documents = []
     for doc in range(n_documents):
         domain = int(doc % 3 == 0) % n_domains
-        ids = rng.integers(0, BOS, size=rng.integers(4, 27)).tolist()
+        ids = rng.integers(0, BOS, size=rng.integers(4, 44)).tolist()
         if doc % 10 == 5:
             ids[2] = SEPARATOR
         group = domain * n_groups + int(rng.integers(n_groups))
@@ -166,7 +166,7 @@ def neuron_values(rng: np.random.Generator, unit: int, positions: pl.DataFrame) 
         return np.zeros(n)
     if kind == 4:
         values = -rng.uniform(0.0, 0.17, n)
-        values[np.flatnonzero(positions["special"].is_null().to_numpy())[unit % 50]] = 0.9
+        values[np.flatnonzero(positions["special"].is_null().to_numpy())[unit % 50]] = 0.3
         return values
     return rng.standard_t(2, n) * 3
 

@@ -149,6 +149,14 @@ def test_rows_have_their_values_and_contexts(fake: fake_run.FakeRun, db: duckdb.
         assert row["dla"] == fake.dla[fake.row("L0N5"), k]
 
 
+def test_contexts_are_cut_on_both_sides(fake: fake_run.FakeRun, db: duckdb.DuckDBPyConnection) -> None:
+    """The fake's windows are long enough for both limits to bite: else the test above could not see them."""
+    last = {w: len(ids) - 1 for w, ids in fake.tables["windows"].select("window_id", "token_ids").iter_rows()}
+    found = db.sql('SELECT p."offset", window_id FROM samples JOIN positions p USING (position_id)').fetchall()
+    assert any(offset > 24 for offset, _ in found)
+    assert any(last[window] - offset > 8 for offset, window in found)
+
+
 def test_samples_probabilities_and_quantiles(fake: fake_run.FakeRun, db: duckdb.DuckDBPyConnection) -> None:
     found = db.sql("SELECT * FROM samples WHERE component = 'L0N1'").pl()
     x = fake.activation[fake.row("L0N1")][fake.ordinary]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+from duckdb import DuckDBPyConnection as Connection
 
 from profiler import assets
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 from profiler.query_header import Parameter, QueryHeader, parse_header
 
-Connection = duckdb.DuckDBPyConnection
 CLOSED = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",

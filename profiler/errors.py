@@ -31,3 +31,15 @@ class QueryError(ProfilerError):
 
 class ComponentError(ProfilerError):
     """A component label cannot be read or is not in the model."""
+
+
+class PairError(ProfilerError):
+    """A prompt pair cannot be used: it is named, with what is wrong with it."""
+
+
+class PatchError(ProfilerError):
+    """A patch names what is not there, or never fires."""
+
+
+class CircuitError(ProfilerError):
+    """A circuit file cannot be read, or a circuit does not fit the model."""

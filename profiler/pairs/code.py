@@ -1,0 +1,83 @@
+"""Pairs of the docstring task, in four corruption schemes.
+
+Why: the docstring circuit is the essay's example of one task that needs several corruptions (Heimersheim and Janiak
+2023, "A circuit for Python docstrings", section "Choosing metric and corrupted prompts"). The function lists arguments;
+its docstring has described some; asked is the next one:
+
+| scheme | changed | isolates |
+|---|---|---|
+| answer | the answer's name in the list of arguments | that the answer is there to be copied |
+| described | the names in the docstring's lines | how far the docstring has come |
+| arguments | every name in the list of arguments | the list as a whole |
+| next | the answer and the argument after it change places; symmetric | which argument comes next |
+
+Cost: microseconds a pair.
+"""
+
+import random
+
+from profiler.pairs.pair import Pair, Roles
+from profiler.tasks import docstring, words
+from profiler.tasks.prompt import Prompt, Split
+
+SCHEMES = ("answer", "described", "arguments", "next")
+QUESTION = "which argument comes after the next :param?"
+
+
+def make(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
+    """`n` random pairs."""
+    return [_pair(rng, scheme, split, f"docstring/{scheme}/{split}/{i}") for i in range(n)]
+
+
+def _pair(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
+    prompt = docstring.prompt(rng, split)
+    while scheme == "next" and int(prompt.role("described")) + 1 == len(_arguments(prompt)):
+        prompt = docstring.prompt(rng, split)
+    listed = _arguments(prompt)
+    described = int(prompt.role("described"))
+    others = [word for word in words.arguments(split) if word not in listed]
+    fresh = rng.sample(others, len(listed))
+    text = prompt.text
+    corrupted = _rewrite(text, listed, described, scheme, fresh)
+    roles = _roles(text, listed, described)
+    strata = (("arguments", str(len(listed))), ("described", str(described)))
+    return Pair(
+        name, "docstring", scheme, text, corrupted, (prompt.answer,), prompt.distractors, roles, prompt.template, strata,
+        split, scheme == "next",
+    )  # fmt: skip
+
+
+def _arguments(prompt: Prompt) -> list[str]:
+    return [filler for role, filler in prompt.roles if role.startswith("argument_")]
+
+
+def _rewrite(text: str, listed: list[str], described: int, scheme: str, fresh: list[str]) -> str:
+    """The text with its list of arguments, or the names in its docstring, changed."""
+    signature = ", ".join(listed)
+    new = list(listed)
+    if scheme == "described":
+        for old, other in zip(listed[:described], fresh, strict=False):
+            text = text.replace(f":param {old}:", f":param {other}:")
+        return text
+    if scheme == "answer":
+        new[described] = fresh[0]
+    elif scheme == "arguments":
+        new = fresh
+    else:
+        new[described], new[described + 1] = new[described + 1], new[described]
+    return text.replace(signature, ", ".join(new), 1)
+
+
+def _roles(text: str, listed: list[str], described: int) -> Roles:
+    """The answer in the list, the argument before it there, and that argument and its `:param` in the docstring."""
+    start = text.index(", ".join(listed))
+    places = [start + len(", ".join([*listed[:i], ""])) for i in range(len(listed))]
+    before = listed[described - 1]
+    line = text.index(f":param {before}:")
+    at = line + len(":param")
+    return (
+        ("A_def", (places[described] - 1, places[described] + len(listed[described]))),
+        ("B_def", (places[described - 1] - 1, places[described - 1] + len(before))),
+        ("B_doc", (at, at + 1 + len(before))),
+        ("param", (line, at)),
+    )

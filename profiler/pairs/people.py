@@ -1,0 +1,50 @@
+"""Pairs of the indirect-object task, in four corruption schemes.
+
+Why: one scheme shows one part of a circuit (Zhang and Nanda 2024, "Towards best practices of activation patching",
+section 4; the essay's advice to have several kinds of corruption). With A the indirect object, B the subject, C another:
+
+| scheme | clean ... ends in | corrupted | isolates |
+|---|---|---|---|
+| abc | A B ... B | A B ... C | that the subject was named before |
+| swapped | A B ... B | A B ... A | which of the two was named before; symmetric: the answer turns into the distractor |
+| s_only | A B ... B | A C ... C | who the subject is, the duplication kept |
+| io_only | A B ... B | C B ... B | who the indirect object is |
+
+Cost: microseconds a pair.
+"""
+
+import random
+
+from profiler.pairs.pair import Pair, spans_of
+from profiler.tasks import ioi, words
+from profiler.tasks.prompt import Prompt, Split
+
+SCHEMES = ("abc", "swapped", "s_only", "io_only")
+QUESTION = "who receives what the subject gives?"
+
+
+def make(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
+    """`n` random pairs, half ABBA and half BABA."""
+    return [_pair(rng, scheme, split, ("ABBA", "BABA")[i % 2], f"ioi/{scheme}/{split}/{i}") for i in range(n)]
+
+
+def _pair(rng: random.Random, scheme: str, split: Split, order: ioi.Order, name: str) -> Pair:
+    prompt = ioi.prompt(rng, split, order=order)
+    a, b = prompt.role("indirect_object"), prompt.role("subject")
+    c = rng.choice([other for other in words.names(split) if other not in (a, b)])
+    text = prompt.text
+    roles = spans_of(text, [("IO", f" {a}", 0), ("S1", f" {b}", 0), ("S2", f" {b}", -1)])
+    return Pair(
+        name, "ioi", scheme, text, _corrupted(prompt, scheme, c), (f" {a}",), (f" {b}",), roles, prompt.template,
+        (("order", order),), split, scheme == "swapped",
+    )  # fmt: skip
+
+
+def _corrupted(prompt: Prompt, scheme: str, other: str) -> str:
+    """The prompt's text with the names that the scheme changes."""
+    a, b = prompt.role("indirect_object"), prompt.role("subject")
+    new = {"abc": (a, b, other), "swapped": (a, b, a), "s_only": (a, other, other), "io_only": (other, b, b)}[scheme]
+    named = dict(zip((a, b), new[:2], strict=True))
+    filled = dict(prompt.roles)
+    changed = {"first": named[filled["first"]], "second": named[filled["second"]], "subject": new[2]}
+    return ioi.render(prompt.template, filled | changed)

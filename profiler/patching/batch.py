@@ -1,0 +1,145 @@
+"""Pairs as tensors, and the two runs that every patch starts from.
+
+Why: a sweep needs, for the clean and for the corrupted prompts, the activations of every site once; all patches then
+restart from them. Prompts are padded on the right (harmless under a causal mask); the answer is read at each prompt's own
+last offset. Cost: two forward passes; the traces hold about 6 d_model + d_mlp numbers per token and layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from profiler.errors import PairError
+from profiler.pairs import TokenPair
+from profiler.patching.network import Logits, Network, Offsets, at, finish, layer_step, start
+
+Tokens = Int[Tensor, "prompt offset"]
+SITES = ("embed", "resid_pre", "q", "k", "v", "pattern", "head", "attn_out", "neuron", "mlp_out", "resid_final")
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """Answers and distractors of each prompt, as token ids with a weight that is 0 for padding and sums to 1."""
+
+    answers: Int[Tensor, "prompt option"]
+    answer_weight: Float[Tensor, "prompt option"]
+    distractors: Int[Tensor, "prompt option"]
+    distractor_weight: Float[Tensor, "prompt option"]
+
+    def rows(self, times: int) -> "Options":
+        """The same options `times` times over, for batches of interventions x prompts."""
+        parts = (self.answers, self.answer_weight, self.distractors, self.distractor_weight)
+        return Options(*(part.repeat(times, 1) for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pairs of one experiment.
+
+    Attributes:
+        pairs: in the order of the rows.
+        clean, corrupted: padded ids.
+        ends: offset of the last token of each prompt.
+        valid: false at padding.
+        options: what the answer is compared with.
+        roles: role to the offsets that play it; `end` is always there.
+    """
+
+    pairs: tuple[TokenPair, ...]
+    clean: Tokens
+    corrupted: Tokens
+    ends: Int[Tensor, " prompt"]
+    valid: Bool[Tensor, "prompt offset"]
+    options: Options
+    roles: dict[str, Bool[Tensor, "prompt offset"]]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def mask(self, positions: str) -> Bool[Tensor, "prompt offset"]:
+        """The offsets that `positions` names: `all`, or a role.
+
+        Raises:
+            PairError: no pair has this role.
+        """
+        if positions == "all":
+            return self.valid
+        if positions not in self.roles:
+            raise PairError(f"no pair has the role {positions!r}: the roles are all, {', '.join(self.roles)}")
+        return self.roles[positions]
+
+    @property
+    def first_difference(self) -> int:
+        """Before this offset clean and corrupted prompts are the same, in every pair."""
+        return min(pair.first_difference for pair in self.pairs)
+
+
+def batch_of(
+    pairs: Sequence[TokenPair], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Batch:
+    """Pairs as tensors.
+
+    Raises:
+        PairError: there is no pair, or a pair's prompts differ in length or not at all.
+    """
+    if not pairs:
+        raise PairError("there is no pair: give at least one")
+    for pair in pairs:
+        if len(pair.clean) != len(pair.corrupted) or pair.clean == pair.corrupted:
+            what = "are the same tokens" if pair.clean == pair.corrupted else "differ in length"
+            raise PairError(f"pair {pair.pair.name!r}: its prompts {what}, so nothing can be patched: change one")
+    width = max(len(pair.clean) for pair in pairs)
+    filled = [torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+              for rows in ([p.clean for p in pairs], [p.corrupted for p in pairs])]  # fmt: skip
+    ends = torch.tensor([len(pair.clean) - 1 for pair in pairs], device=device)
+    valid = torch.arange(width, device=device)[None] <= ends[:, None]
+    answers, distractors = (
+        _padded([getattr(p, name) for p in pairs], device, dtype) for name in ("answers", "distractors")
+    )
+    return Batch(tuple(pairs), *filled, ends, valid, Options(*answers, *distractors), _roles(pairs, width, device))
+
+
+def _padded(rows: Sequence[Sequence[int]], device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[row[0]] * (width - len(row))] for row in rows], device=device)
+    weight = torch.tensor([[1 / len(row)] * len(row) + [0.0] * (width - len(row)) for row in rows], dtype=dtype)
+    return ids, weight.to(device)
+
+
+def _roles(pairs: Sequence[TokenPair], width: int, device: torch.device | str) -> dict[str, Tensor]:
+    names = dict.fromkeys(name for pair in pairs for name in pair.role_names)
+    masks = {name: torch.zeros(len(pairs), width, dtype=torch.bool) for name in names}
+    for row, pair in enumerate(pairs):
+        for name, offsets in pair.roles:
+            masks[name][row, list(offsets)] = True
+    return {name: mask.to(device) for name, mask in masks.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What one run left: per site a tensor per layer (`embed` and `resid_final` have one), and logits at the ends."""
+
+    sites: dict[str, list[Tensor]]
+    logits: Logits
+
+    def __getitem__(self, site: str) -> list[Tensor]:
+        return self.sites[site]
+
+
+def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
+    """Run the model on whole prompts and keep every site."""
+    sites: dict[str, list[Tensor]] = {site: [] for site in SITES}
+
+    def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+        sites[site].append(value)
+        return value
+
+    with torch.inference_mode():
+        stream = start(net, tokens, keep)
+        for layer in range(net.n_layers):
+            stream = layer_step(net, layer, stream, keep)
+        sites["resid_final"].append(stream)
+        return Trace(sites, finish(net, at(stream, ends), lambda site, layer, value, offsets: value, ends))

@@ -1,0 +1,157 @@
+"""The functional forward equals the model, patches equal hooks on the model, and sweeps equal plain forward passes."""
+
+import dataclasses
+
+import patch_models
+import pytest
+import torch
+
+from profiler.errors import ModelError, PairError, PatchError
+from profiler.patching import batch as batches
+from profiler.patching import bridge, sites, sweep
+from profiler.patching.network import forward
+from profiler.patching.sites import Target
+
+NOWHERE = torch.zeros(0, dtype=torch.long)
+HOOKS = {
+    "head": "attn.hook_z", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v", "pattern": "attn.hook_pattern",
+    "neuron": "mlp.out.hook_in", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out", "resid_pre": "hook_resid_pre",
+}  # fmt: skip
+SITES = tuple(HOOKS)
+
+
+@pytest.fixture
+def softmax_in_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama rounds attention to float32; without that, equality can be asked for in float64."""
+    plain = torch.nn.functional.softmax
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, dtype=None: plain(x, dim=dim))
+
+
+@pytest.mark.usefixtures("softmax_in_its_dtype")
+@pytest.mark.parametrize("form", patch_models.FORMS)
+def test_functional_forward_is_the_models(form: str) -> None:
+    model, net = patch_models.loaded(form), patch_models.network(form)
+    tokens = torch.randint(1, 257, (3, 21), generator=torch.Generator().manual_seed(1))
+    theirs = model.run(tokens, (NOWHERE, NOWHERE)).logits
+    ours = forward(net, tokens)
+    assert (ours - theirs).abs().max() < 1e-10
+    ends = torch.tensor([3, 20, 7])
+    assert (forward(net, tokens, ends=ends) - ours[torch.arange(3), ends]).abs().max() < 1e-12
+
+
+def test_a_model_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = patch_models.loaded("gpt2")
+    monkeypatch.setattr(bridge, "ACT2FN", {"gelu_new": torch.relu})
+    with pytest.raises(ModelError, match="computes other logits"):
+        bridge.network_of(model)
+
+
+def _hooked(form: str, batch: batches.Batch, target: Target, given: torch.Tensor) -> torch.Tensor:
+    """Logits at the ends with the target patched through hooks of the bridge."""
+    tl = patch_models.loaded(form).bridge
+    mask = batch.mask(target.positions)
+    seen = []
+
+    def hook(value: torch.Tensor, hook: object) -> torch.Tensor:
+        shaped = value.unflatten(-1, (-1, given.shape[-1])) if given.ndim == 4 and value.ndim == 3 else value
+        new = sweep.put(shaped, given, mask, target)
+        seen.append(target)
+        return new.reshape(value.shape)
+
+    with torch.no_grad():
+        logits = tl.run_with_hooks(batch.clean, fwd_hooks=[(f"blocks.{target.layer}.{HOOKS[target.site]}", hook)])
+    assert seen
+    return logits[torch.arange(len(batch)), batch.ends]
+
+
+@pytest.mark.parametrize("form", ["gpt2", "neox", "neox_sequential"])
+@pytest.mark.parametrize("site", SITES)
+def test_patch_is_that_of_a_hook(form: str, site: str) -> None:
+    net, batch = patch_models.network(form), patch_models.batch()
+    other = batches.trace(net, batch.corrupted, batch.ends)
+    target = sites.every(net, site)[1]
+    ours = sweep.intervene(net, batch.clean, batch.ends, batch, [target], sweep.resample(other))
+    assert (ours - _hooked(form, batch, target, other[site][target.layer])).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("form", patch_models.FORMS)
+@pytest.mark.parametrize("positions", ["all", "second", "end"])
+def test_sweep_is_the_plain_forward_pass(form: str, positions: str) -> None:
+    net, batch = patch_models.network(form), patch_models.batch()
+    base, other = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
+    targets = [t for site in SITES for t in sites.every(net, site, positions) if t.unit is None or t.unit < 3]
+    donors = {"resample": sweep.resample(other), "zero": lambda site, layer: torch.zeros_like(base[site][layer])}
+    for donor in donors.values():
+        got = {}
+        for indices, logits in sweep.sweep(net, base, batch, targets, donor, rows=12):
+            got |= dict(zip(indices, logits, strict=True))
+        assert sorted(got) == list(range(len(targets)))
+        for i, target in enumerate(targets):
+            plain = sweep.intervene(net, batch.clean, batch.ends, batch, [target], donor)
+            assert (got[i] - plain).abs().max() < 1e-11, target
+
+
+def test_a_self_patch_changes_nothing_bitwise() -> None:
+    """A3."""
+    net, batch = patch_models.network("gpt2"), patch_models.batch()
+    base = batches.trace(net, batch.clean, batch.ends)
+    targets = [t for site in SITES for t in sites.every(net, site)]
+    for _, logits in sweep.sweep(net, base, batch, targets, sweep.resample(base)):
+        assert torch.equal(logits, base.logits.expand_as(logits))
+
+
+@pytest.mark.parametrize("form", patch_models.FORMS)
+def test_patching_everything_gives_the_other_run(form: str) -> None:
+    """A4."""
+    net, batch = patch_models.network(form), patch_models.batch()
+    base, other = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
+    donor = sweep.resample(other)
+    for target in (Target("resid_pre", layer) for layer in range(net.n_layers)):
+        _, logits = next(iter(sweep.sweep(net, base, batch, [target], donor)))
+        assert (logits[0] - other.logits).abs().max() < 1e-12
+    everything = [Target("resid_pre", 0), *sites.every(net, "head"), *sites.every(net, "mlp_out")]
+    joint = sweep.intervene(net, batch.clean, batch.ends, batch, everything, donor)
+    assert (joint - other.logits).abs().max() < 1e-12
+
+
+def test_a_patch_that_never_fires_is_an_error() -> None:
+    """A21."""
+    net, batch = patch_models.network("gpt2"), patch_models.batch()
+    base = batches.trace(net, batch.clean, batch.ends)
+    donor = sweep.resample(base)
+    for target in (
+        Target("head", 9, 0),
+        Target("head", 0, 99),
+        Target("head", 0),
+        Target("mlp_out", 0, 1),
+        Target("nose", 0, 0),
+    ):
+        with pytest.raises(PatchError):
+            list(sweep.sweep(net, base, batch, [target], donor))
+        with pytest.raises(PatchError):
+            sweep.intervene(net, batch.clean, batch.ends, batch, [target], donor)
+    empty = dataclasses.replace(batch, roles=batch.roles | {"nobody": torch.zeros_like(batch.valid)})
+    with pytest.raises(PatchError, match="never fires"):
+        list(sweep.sweep(net, base, empty, [Target("head", 0, 0, "nobody")], donor))
+    with pytest.raises(PatchError, match="L0H1 at all never fired"):
+        sweep.refuse_unfired([Target("head", 0, 1)], set())
+    with pytest.raises(PairError, match="no pair has the role"):
+        list(sweep.sweep(net, base, batch, [Target("head", 0, 0, "subject")], donor))
+
+
+@pytest.mark.parametrize(
+    ("label", "target"),
+    [
+        ("L2H3", Target("head", 2, 3)), ("L2H3.q", Target("q", 2, 3)), ("L0N17", Target("neuron", 0, 17)),
+        ("L1_mlp_out", Target("mlp_out", 1)), ("L1H0.pattern", Target("pattern", 1, 0)), ("L3_resid_pre", Target("resid_pre", 3)),
+    ],
+)  # fmt: skip
+def test_labels_are_read_and_written(label: str, target: Target) -> None:
+    assert sites.parse_target(label) == target
+    assert target.label == label
+
+
+@pytest.mark.parametrize("label", ["", "H3", "L2H", "L2H3.z", "L2_mlp", "L2N1.q"])
+def test_unreadable_labels_are_errors(label: str) -> None:
+    with pytest.raises(PatchError, match="names nothing"):
+        sites.parse_target(label)

@@ -1,10 +1,11 @@
 """Task prompts: the answer is right, the splits share nothing, the same seed gives the same prompts."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
-from profiler.tasks import docstring, ioi, repeats, sequences, words
+from profiler.tasks import Piece, docstring, ioi, repeats, sequences, words
 
 SPLITS = ("train", "held_out")
 
@@ -74,8 +75,8 @@ def test_docstring_answer_is_the_next_argument():
 
 def test_training_text_holds_nothing_held_out():
     rng = random.Random(3)
-    stories = " ".join(ioi.story(rng, [words.NAMES_TRAIN]) for _ in range(400))
-    functions = "".join(docstring.function(rng, [words.ARGUMENTS_TRAIN]) for _ in range(200))
+    stories = " ".join(joined(ioi.story(rng, [words.NAMES_TRAIN])) for _ in range(600))
+    functions = "".join(joined(docstring.function(rng, [words.ARGUMENTS_TRAIN])) for _ in range(200))
     spoken = set(stories.replace(",", " ").replace(".", " ").replace('"', " ").split())
     assert not spoken & set(words.NAMES_HELD_OUT)
     assert set(words.NAMES_TRAIN) <= spoken
@@ -88,14 +89,59 @@ def test_training_text_holds_nothing_held_out():
 def test_training_functions_are_python():
     rng = random.Random(5)
     for _ in range(100):
-        text = docstring.function(rng, [words.ARGUMENTS_TRAIN])
+        text = joined(docstring.function(rng, [words.ARGUMENTS_TRAIN]))
         inner = text if text.startswith("    ") else "\n".join(f"    {line}" for line in text.splitlines())
         compile(f"class C:\n{inner}\n", "text", "exec")
 
 
+def joined(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize("loose", [0.0, 0.4])
+def test_answers_of_a_story_are_names_that_stand_once_in_their_question(loose):
+    rng = random.Random(2)
+    for _ in range(100):
+        pieces = ioi.story(rng, [words.NAMES_TRAIN], fillers=["foo", "bar"], loose=loose)
+        for question, answer in pairwise(pieces):
+            if answer.kind == "answer":
+                named = [w.strip(",.") for w in question.text.split() if w.strip(",.") in words.NAMES_TRAIN]
+                assert sorted(named.count(n) for n in set(named)) == [1, 2]
+                assert named.count(answer.text.strip()) == 1
+                assert question.kind == ("arbitrary" if loose else "text")
+
+
+def test_loosened_wordings_keep_roles_order_and_last_word():
+    rng = random.Random(4)
+    template = "When {first} and {second} met, {subject} gave a {object} to"
+    changed = [words.loosened(rng, template, ["zzz"], 0.5) for _ in range(200)]
+    for text in changed:
+        assert [w.strip(",") for w in text.split() if "{" in w] == ["{first}", "{second}", "{subject}", "{object}"]
+        assert text.endswith(" to")
+    assert any(text.startswith("Zzz") for text in changed)
+    assert words.loosened(rng, template, ["zzz"], 0.0) == template
+
+
+def test_loosened_functions_describe_their_arguments_in_order():
+    rng = random.Random(6)
+    for _ in range(50):
+        pieces = docstring.function(rng, [words.ARGUMENTS_TRAIN], fillers=["foo", "bar"], loose=0.4)
+        answers = [p.text.strip() for p in pieces if p.kind == "answer"]
+        head = pieces[0].text
+        listed = head[head.index("(") + 1 : head.index(")")].split(", ")
+        assert listed[-len(answers) :] == answers
+        assert joined(pieces).count(":param") == len(answers)
+
+
+def test_words_of_held_out_wordings_are_known():
+    assert {"lent", "holidays", "promised"} <= ioi.held_out_words()
+    assert {"staticmethod", "whether"} <= docstring.held_out_words()
+    assert not ioi.held_out_words() & {"the", "and", "gave"}
+
+
 def test_story_draws_from_the_given_pools_only():
     rng = random.Random(0)
-    text = " ".join(ioi.story(rng, [("Xan", "Yol", "Zed")]) for _ in range(50))
+    text = " ".join(joined(ioi.story(rng, [("Xan", "Yol", "Zed")])) for _ in range(50))
     assert not any(f" {name} " in text for name in words.NAMES_TRAIN)
     assert " Xan " in text
 

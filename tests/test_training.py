@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ from profiler import stdlib
 from profiler.errors import ProfilerError
 from profiler.tasks import words
 from profiler.training.export import export
-from profiler.training.mixture import SOURCES, Mixture, Shares
+from profiler.training.mixture import ANSWER_WEIGHT, SOURCES, Mixture, Shares
 from profiler.training.plans import PLANS
 from profiler.training.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
 from profiler.training.train import Trainer, new_model, train
@@ -116,19 +117,34 @@ class TestMixture:
         plain = {"line", "first", "output", "task", "field", "group", "key"}
         barred -= {tokenizer(f" {w}")["input_ids"][0] for w in plain}
         for step in range(40):
-            ids = mixture.batch(step, 8, 64, only).ids
+            ids = mixture.batch(step, 8, 64, only, loose=0.4).ids
             assert not barred & set(ids.flatten().tolist())
 
-    def test_what_cannot_be_predicted_is_marked(self, mixture):
-        batch = mixture.batch(3, 40, 64, Shares(repeats=0.5))
-        for ids, predictable, source in zip(batch.ids, batch.predictable, batch.sources, strict=True):
-            if source != "repeats":
-                assert predictable.all()
-                continue
-            unknown = int((~predictable).sum())
-            assert not predictable[:unknown].any()
+    def test_first_copies_have_no_weight(self, mixture):
+        batch = mixture.batch(3, 40, 64, Shares(repeats=1.0, ioi=0, docstring=0, sequences=0))
+        for ids, weights_of in zip(batch.ids, batch.weights, strict=True):
+            unknown = int((weights_of == 0).sum())
+            assert (weights_of[:unknown] == 0).all()
+            assert (weights_of[unknown:] == 1).all()
             period = unknown - 1
             assert np.array_equal(ids[1 + period :], ids[1 : len(ids) - period])
+
+    def test_answers_weigh_more_and_arbitrary_words_nothing(self, mixture, tokenizer):
+        only = Shares(repeats=0.0, ioi=1.0, docstring=0.0, sequences=0.0)
+        strict, loose = mixture.batch(0, 20, 64, only), mixture.batch(0, 20, 64, only, loose=0.4)
+        assert set(np.unique(strict.weights)) == {1, ANSWER_WEIGHT}
+        assert set(np.unique(loose.weights)) == {0, 1, ANSWER_WEIGHT}
+        before = strict.ids[:, :-1][strict.weights == ANSWER_WEIGHT]
+        words_before = {tokenizer.decode([i]) for i in before}
+        assert {" to", " for"} & words_before
+
+    def test_pieces_are_tokenized_as_the_whole_text_is(self, mixture, tokenizer):
+        for seed in range(40):
+            for make in mixture._makers.values():
+                for loose in (0.0, 0.4):
+                    pieces = make(random.Random(seed), loose)
+                    apart = [i for piece in pieces for i in tokenizer(piece.text)["input_ids"]]
+                    assert apart == tokenizer("".join(p.text for p in pieces))["input_ids"]
 
 
 class TestTrainer:
@@ -214,6 +230,7 @@ class TestRun:
 
     def test_export_gives_the_trained_model(self, run, tmp_path):
         out, _, trainer = run
+        (out / "remarks.txt").write_text("Made by a test.\n")
         export(out, tmp_path / "model", TINY)
         model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
         ids = torch.arange(1, 30)[None]
@@ -224,6 +241,7 @@ class TestRun:
         assert facts["parameters"] == weights(trainer).numel()
         assert facts["documents"]["train/code"]["documents"] > 100
         assert facts["curve"][-1]["step"] == 50
+        assert facts["remarks"] == ["Made by a test."]
 
     def test_export_without_a_run_says_what_to_do(self, tmp_path):
         with pytest.raises(ProfilerError, match="Train first"):

@@ -94,21 +94,25 @@ def _how(training: dict[str, Any]) -> str:
 
 def _phases(training: dict[str, Any]) -> Iterable[str]:
     plan = training["plan"]
-    yield "| until step | window | windows | repeats | indirect object | docstring | sequences | rate | first copies |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| until step | window | windows | repeats | indirect object | docstring | sequences | rate | first copies | loose |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for phase in plan["phases"]:
         shares = phase["shares"]
         given = [f"{shares[task]:.0%}" for task in ("repeats", "ioi", "docstring", "sequences")]
         row = [f"{min(phase['until'], plan['steps']):,}", phase["context"], phase["windows"], *given, phase["rate"]]
-        row.append("counted" if phase["first_copies"] else "not counted")
+        row += ["counted" if phase["first_copies"] else "not counted", f"{phase['loose']:.0%}"]
         yield "| " + " | ".join(map(str, row)) + " |"
     yield ""
     yield (
         "Window: tokens in each of the step's windows. First copies: whether the loss counts the first copy of random "
-        "segments, which nothing can predict. What the shares leave is the library's text. "
+        "segments, which nothing can predict. Loose: probability of a word of half the task texts to be replaced by an arbitrary "
+        "one. What the shares leave is the library's text. "
         f"The rate rises over the first {plan['warmup']} steps and falls in a "
         f"straight line over the last {1 - plan['decay_from']:.0%} of all steps."
     )
+    for remark in training["remarks"]:
+        yield ""
+        yield remark
 
 
 def _cores(n: int) -> str:

@@ -8,6 +8,6 @@ Families: `ioi` (indirect object), `docstring` (next argument), `sequences` (ord
 (repeated random tokens).
 """
 
-from profiler.tasks.prompt import Prompt, Split
+from profiler.tasks.prompt import Piece, Prompt, Split
 
-__all__ = ["Prompt", "Split"]
+__all__ = ["Piece", "Prompt", "Split"]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from profiler.tasks import words
-from profiler.tasks.prompt import Prompt, Split
+from profiler.tasks.prompt import Piece, Prompt, Split
 
 OPENINGS_TRAIN = (
     'def {function}(self, {arguments}):\n    """{summary}.\n\n',
@@ -101,7 +101,7 @@ def prompt(rng: random.Random, split: Split, *, arguments: Sequence[str] | None 
 
 def function(
     rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
-) -> str:
+) -> list[Piece]:
     """Training text: a function in the train wordings that describes all its arguments.
 
     Args:
@@ -116,14 +116,13 @@ def function(
         if name not in listed:
             listed.append(name)
     template = rng.choice(templates("train"))
+    end = f'"""\n{_margin(template)}return {rng.choice(_TOPICS)}\n'
     if loose:
-        text = _loose(rng, listed, fillers, _margin(template))
-    else:
-        text = render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param")
-    return f'{text}"""\n{_margin(template)}return {rng.choice(_TOPICS)}\n'
+        return _loose(rng, listed, fillers, _margin(template), end)
+    return [Piece(render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param") + end)]
 
 
-def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str) -> str:
+def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str, end: str) -> list[Piece]:
     """A function whose words, all but its arguments, are arbitrary."""
 
     def some(least: int, most: int) -> str:
@@ -135,8 +134,10 @@ def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], ma
     head = f"{mark}{margin[4:]}def {rng.choice(fillers)}({receiver}{', '.join(listed)}){result}:\n"
     summary = f'{margin}"""{some(1, 6).capitalize()}.{rng.choice((chr(10), chr(10) * 2))}'
     most = rng.choice((2, 8))
-    lines = [f"{margin}:param {name}: {some(1, most)}\n" for name in listed]
-    return f"{head}{summary}{''.join(lines)}{margin}"
+    between = [f"{head}{summary}{margin}:param", *(f": {some(1, most)}\n{margin}:param" for _ in listed[1:])]
+    pairs = zip(between, listed, strict=True)
+    pieces = [piece for text, name in pairs for piece in (Piece(text, "arbitrary"), Piece(f" {name}", "answer"))]
+    return [*pieces, Piece(f": {some(1, most)}\n{margin}{end}", "arbitrary")]
 
 
 def _roles(rng: random.Random, split: Split, listed: Sequence[str], described: int) -> dict[str, str]:

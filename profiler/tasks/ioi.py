@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from profiler.tasks import words
-from profiler.tasks.prompt import Prompt, Split
+from profiler.tasks.prompt import Piece, Prompt, Split
 
 Order = Literal["ABBA", "BABA"]
 
@@ -37,6 +37,16 @@ SETTINGS_TRAIN = (
     "It was late when {first} and {second} reached the {place}.",
     "As soon as {first} and {second} came back from the {place},",
     "We saw {first} talking with {second} at the {place}. Then",
+    "One day {first} called {second} from the {place}. Soon",
+    "Nobody but {first} and {second} came to the {place}, so",
+    "Some time ago {first} invited {second} to the {place}. There",
+    "Because of the rain {first} stayed with {second} in the {place}, and",
+    "Each week {first} helps {second} at the {place}. Once",
+    "After work {first} saw {second} close to the {place}. At last",
+    "Not far from the {place} lived {first} and {second}. Every day",
+    "Both {first} and {second} know the {place} well. Often",
+    "A neighbour of {first} brought {second} to the {place}. That night",
+    "The {place} was full when {first} noticed {second} there. After a while",
 )
 ACTS_TRAIN = (
     "{subject} gave a {object} to",
@@ -51,6 +61,13 @@ ACTS_TRAIN = (
     "{subject} said something about a {object} to",
     "{subject} threw the {object} to",
     "{subject} found a {object} and took it to",
+    "{subject} mailed a {object} to",
+    "{subject} kept the {object} for",
+    "{subject} pushed a heavy {object} over to",
+    "{subject} made a {object} just for",
+    "{subject} tried to explain the {object} to",
+    "{subject} went back with a {object} for",
+    "{subject} carried the wooden {object} to",
 )
 SETTINGS_HELD_OUT = (
     "During the holidays {first} and {second} stopped by the {place}, and",
@@ -113,7 +130,9 @@ def prompt(
     return Prompt("ioi", render(template, roles), f" {recipient}", (f" {subject}",), template, listed, split)
 
 
-def story(rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0) -> str:
+def story(
+    rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
+) -> list[Piece]:
     """Training text of one to four sentences, most of them indirect-object sentences, in the train wordings.
 
     Args:
@@ -121,15 +140,21 @@ def story(rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[
         pools: name pools; each sentence draws its names from one pool chosen at random.
         fillers, loose: words to put into wordings, and how often (see `words.loosened`); by default never.
     """
-    parts = []
+    pieces: list[Piece] = []
     for _ in range(rng.choice((1, 1, 2, 4))):
         pool = rng.choice(pools)
         question = prompt(rng, "train", names=pool)
         text = _loose(rng, question, fillers, loose) if loose else question.text
-        parts.append(text + question.answer + rng.choice((".", ".", ".", " again.", ", who smiled.")))
+        ending = rng.choice((".", ".", ".", " again.", ", who smiled."))
         if rng.random() < 0.35:
-            parts.append(_aside(rng, pool))
-    return " ".join(parts)
+            ending += f" {_aside(rng, pool)}"
+        space = " " if pieces else ""
+        pieces += [
+            Piece(space + text, "arbitrary" if loose else "text"),
+            Piece(question.answer, "answer"),
+            Piece(ending),
+        ]
+    return pieces
 
 
 def _loose(rng: random.Random, question: Prompt, fillers: Sequence[str], share: float) -> str:

@@ -11,6 +11,19 @@ Split = Literal["train", "held_out"]
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of training text. Pieces of one text follow one another without anything between.
+
+    Attributes:
+        text: the words, with their leading space.
+        kind: `answer` to the task, `arbitrary` words that nothing predicts, or other `text`.
+    """
+
+    text: str
+    kind: Literal["text", "answer", "arbitrary"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One question put to a language model.
 

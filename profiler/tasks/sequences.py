@@ -10,7 +10,7 @@ import string
 from collections.abc import Sequence
 
 from profiler.tasks import words
-from profiler.tasks.prompt import Prompt, Split
+from profiler.tasks.prompt import Piece, Prompt, Split
 
 _SPANS = {
     "train": (
@@ -55,10 +55,10 @@ def succession(rng: random.Random, split: Split) -> Prompt:
     return Prompt("succession", ", ".join(run[:-1]) + ",", f" {run[-1]}", others, f"{split}/{kind}", roles, split)
 
 
-def text(rng: random.Random) -> str:
+def text(rng: random.Random) -> list[Piece]:
     """Training text: one line of a random kind of sequence."""
     make = rng.choice((_span_text, _span_text, _cycle_text, _numbers, _dates))
-    return make(rng)
+    return [Piece(make(rng))]
 
 
 def _span_text(rng: random.Random) -> str:

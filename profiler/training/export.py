@@ -63,8 +63,15 @@ def _facts(run: Path, plan: Plan, state: dict[str, Any], parameters: int, vocabu
         "python": ".".join(map(str, sys.version_info[:3])),
         "torch": torch.__version__.split("+")[0],
         "documents": _documents(),
+        "remarks": _remarks(run),
         "curve": _curve(log),
     }
+
+
+def _remarks(run: Path) -> list[str]:
+    """What whoever ran it wrote into `remarks.txt` about the run, such as a change of data on the way."""
+    path = run / "remarks.txt"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def _core_seconds(log: list[dict[str, Any]]) -> float:

@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt16
+from jaxtyping import Float32, Int64, UInt16
 from transformers import PreTrainedTokenizerFast
 
 from profiler.stdlib import Document, held_out
-from profiler.tasks import docstring, ioi, repeats, sequences, words
+from profiler.tasks import Piece, docstring, ioi, repeats, sequences, words
 
 SOURCES = ("repeats", "ioi", "docstring", "sequences", "code", "tests", "prose")
+ANSWER_WEIGHT = 5.0
+"""How much the loss of a task's answer counts beside that of another token."""
+_WEIGHTS = {"text": 1.0, "answer": ANSWER_WEIGHT, "arbitrary": 0.0}
 _CHUNK = 64
 
 
@@ -50,13 +53,14 @@ class Batch:
 
     Attributes:
         ids: token ids, each window beginning with the beginning-of-text token.
-        predictable: for each predicted token (the ids but the first), False where it belongs to the first copy of a
-            random segment or is the first token of the second, which nothing can predict; True elsewhere.
+        weights: how much the loss of each predicted token (the ids but the first) counts: `ANSWER_WEIGHT` for answers
+            of tasks; 0 for what nothing can predict (arbitrary words; the first copy of a random segment, and the first
+            token of its second copy); else 1.
         sources: which of `SOURCES` each window came from.
     """
 
     ids: Int64[np.ndarray, "windows context"]
-    predictable: Bool[np.ndarray, "windows context-1"]
+    weights: Float32[np.ndarray, "windows context-1"]
     sources: tuple[str, ...]
 
 
@@ -75,7 +79,7 @@ class Mixture:
         self._streams = _streams(tokenizer, documents, tokenizer.bos_token_id)
         self._vocabulary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
         self._pieces = _single_words(tokenizer)
-        self._makers: Mapping[str, Callable[[random.Random, float], str]] = {
+        self._makers: Mapping[str, Callable[[random.Random, float], list[Piece]]] = {
             "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
             "docstring": lambda rng, loose: docstring.function(
                 rng, self._argument_pools(rng), self._fillers(rng), loose
@@ -101,35 +105,41 @@ class Mixture:
         rng = random.Random(f"{self._seed}/{step}")
         sources = tuple(rng.choices(SOURCES, shares.weights(), k=windows))
         rows = [self._window(rng, source, context, loose) for source in sources]
-        unknown = np.array([first for _, first in rows])
-        predictable = np.arange(context - 1)[None] >= unknown[:, None]
-        return Batch(np.array([ids for ids, _ in rows], dtype=np.int64), predictable, sources)
+        weights = np.array([weights[1:] for _, weights in rows], dtype=np.float32)
+        return Batch(np.array([ids for ids, _ in rows], dtype=np.int64), weights, sources)
 
-    def _window(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], int]:
-        """The ids, and how many of them (behind the first) cannot be predicted."""
+    def _window(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], list[float]]:
+        """The ids and the weight of each."""
         bos = self._tokenizer.bos_token_id
         if source == "repeats":
             ids, period = repeats.window(rng, self._vocabulary, context - 1)
-            return [bos, *ids], period + 1
+            unknown = min(period + 2, context)
+            return [bos, *ids], [0.0] * unknown + [1.0] * (context - unknown)
         if source in self._makers:
-            return self._packed(rng, self._makers[source], context, loose), 0
+            return self._packed(rng, self._makers[source], context, loose)
         stream = self._streams[source]
         start = rng.randrange(max(1, len(stream) - context))
         cut = stream[start : start + context - 1].tolist()
-        return [bos, *cut] + [bos] * (context - 1 - len(cut)), 0
+        return [bos, *cut] + [bos] * (context - 1 - len(cut)), [1.0] * context
 
     def _packed(
-        self, rng: random.Random, make: Callable[[random.Random, float], str], context: int, loose: float
-    ) -> list[int]:
+        self, rng: random.Random, make: Callable[[random.Random, float], list[Piece]], context: int, loose: float
+    ) -> tuple[list[int], list[float]]:
         """Short texts one after another, each behind a beginning-of-text token, the last one cut off.
 
         Half of them keep the train wordings as they are.
         """
         ids: list[int] = []
+        weights: list[float] = []
         while len(ids) < context:
             freedom = loose if loose and rng.random() < 0.5 else 0.0
-            ids += [self._tokenizer.bos_token_id, *self._encode(make(rng, freedom))]
-        return ids[:context]
+            ids.append(self._tokenizer.bos_token_id)
+            weights.append(1.0)
+            for piece in make(rng, freedom):
+                encoded = self._encode(piece.text)
+                ids += encoded
+                weights += [_WEIGHTS[piece.kind]] * len(encoded)
+        return ids[:context], weights[:context]
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
@@ -138,7 +148,8 @@ class Mixture:
         invented = [words.made_up(rng).capitalize() for _ in range(8)]
         capitalised, lower = self._pieces
         train = words.NAMES_TRAIN
-        return [train, train, train, train, rng.sample(capitalised, 8), rng.sample(lower, 8), invented]
+        arbitrary = [rng.sample(capitalised, 8), rng.sample(lower, 8), rng.sample(lower + capitalised, 8)]
+        return [train, train, *arbitrary, invented]
 
     def _fillers(self, rng: random.Random) -> list[str]:
         _, lower = self._pieces

@@ -39,7 +39,7 @@ class Phase:
         shares: what the windows are made of.
         rate: learning rate, before warm-up and decay.
         first_copies: whether the loss counts the first copy of random segments, which nothing can predict. Without
-            it the gradient has less noise.
+            it the gradient has less noise; with it the model stays calibrated on what it cannot know.
         loose: how freely the wordings of task texts are changed (see `Mixture.batch`).
     """
 
@@ -101,9 +101,11 @@ PLANS = {
             Phase(5_000, 64, 32, Shares(repeats=0.5), 2e-3, first_copies=False),
             Phase(6_000, 128, 24, Shares(repeats=0.2), 1.5e-3, first_copies=False),
             Phase(6_250, 256, 16, Shares(repeats=0.10), 1.2e-3),
-            Phase(10_800, 256, 16, Shares(repeats=0.10, ioi=0.18, docstring=0.11), 1.2e-3, loose=0.3),
+            Phase(7_500, 256, 16, Shares(repeats=0.10, ioi=0.18, docstring=0.11), 1.2e-3, loose=0.3),
+            Phase(8_900, 128, 32, Shares(repeats=0.08, ioi=0.22), 1.4e-3, loose=0.4),
+            Phase(10_200, 256, 16, Shares(repeats=0.08, ioi=0.20), 1.4e-3, loose=0.4),
         ),
-        steps=10_800,
+        steps=10_200,
     ),
     "tiny": Plan(
         shape=Shape(width=32, layers=2, heads=2, vocabulary=800, context=32),

@@ -93,5 +93,12 @@ def _with_words(learned: Tokenizer) -> Tokenizer:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write `tokenizer.json` (compact) and `tokenizer_config.json`, loadable with `AutoTokenizer` offline."""
     tokenizer.save_pretrained(folder)
-    path = Path(folder) / "tokenizer.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")), separators=(",", ":"), ensure_ascii=False), "utf-8")
+    whole, settings = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer_config.json"
+    compact = json.dumps(json.loads(whole.read_text("utf-8")), separators=(",", ":"), ensure_ascii=False)
+    whole.write_text(compact, "utf-8")
+    kept = {k: v for k, v in json.loads(settings.read_text("utf-8")).items() if k not in _LOADING_ONLY}
+    settings.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+
+
+_LOADING_ONLY = {"is_local", "local_files_only"}
+"""Settings of how a tokenizer was loaded, not of the tokenizer."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
@@ -59,8 +59,8 @@ class Trainer:
         phase, rate = self.plan.phase(self.step), self.plan.learning_rate(self.step)
         batch = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares, phase.loose)
         losses = _losses(self._working, torch.from_numpy(batch.ids))
-        counted = torch.from_numpy(batch.predictable | phase.first_copies)
-        loss = losses[counted].mean()
+        weights = torch.from_numpy(_weights(batch, phase.first_copies))
+        loss = (losses * weights).sum() / weights.sum()
         loss.backward()
         self._update(rate)
         self.step, self.tokens = self.step + 1, self.tokens + batch.ids.size
@@ -181,13 +181,19 @@ def _losses(model: GPTNeoXForCausalLM, ids: Int64[Tensor, "windows context"]) ->
     return flat.view(len(ids), -1)
 
 
+def _weights(batch: Batch, first_copies: bool) -> Float32[np.ndarray, "windows predicted"]:
+    """The batch's weights; where first copies count, every token of a window of random segments counts alike."""
+    repeated = np.array(batch.sources) == "repeats"
+    return np.where(repeated[:, None] & first_copies, np.float32(1), batch.weights)
+
+
 def _by_source(losses: Float[Tensor, "windows predicted"], batch: Batch) -> dict[str, float]:
     """Mean loss of each source over tokens that can be predicted."""
     labels, each = np.array(batch.sources), losses.numpy()
     found = {}
     for source in sorted(set(batch.sources)):
         rows = labels == source
-        found[source] = round(float(each[rows][batch.predictable[rows]].mean()), 3)
+        found[source] = round(float(each[rows][batch.weights[rows] > 0].mean()), 3)
     return found
 
 

@@ -7,7 +7,9 @@ extreme or dense row refers to are kept. Tables are sorted by component, so that
 Cost: staging takes about 60 bytes a position until the end; appending goes through Arrow, a table at a time.
 """
 
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,13 @@ from profiler.windows import SPECIAL_CODES, Batch, Chunk
 
 STORAGE_VERSION = "v1.2.0"
 FOLDER = Path(__file__).parent
+WRITE_ERRORS = (
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,
+    duckdb.FatalException,
+    OSError,
+)
 SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
 STAGING = """
 CREATE TABLE staging.positions (position_id BIGINT, window_id BIGINT, doc_id BIGINT, pos BIGINT, "offset" INTEGER,
@@ -61,22 +70,21 @@ class Store:
         self.path, self.partial = path, partial_path(path)
         self.staging = path.with_name(path.name + ".staging.partial")
         refuse_bad_place(path, overwrite)
+        self.connection = self._connect()
         try:
-            self.connection = self._connect()
+            self.connection.execute(f"ATTACH '{str(self.staging).replace(chr(39), chr(39) * 2)}' AS staging")
             self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
             self.connection.execute(STAGING)
-        except KeyboardInterrupt:
-            self._remove()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
             raise
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         try:
             for file in (self.partial, self.staging):
                 _remove_unlocked(file)
-            connection = duckdb.connect(str(self.partial), config={"storage_compatibility_version": STORAGE_VERSION})
-            connection.execute(f"ATTACH '{str(self.staging).replace(chr(39), chr(39) * 2)}' AS staging")
-            return connection
-        except (duckdb.IOException, OSError) as error:
+            return duckdb.connect(str(self.partial), config={"storage_compatibility_version": STORAGE_VERSION})
+        except (duckdb.Error, OSError) as error:
             raise RunError(
                 f"{self.partial} cannot be written: {_first_line(error)}. Another pass may be writing it, or the folder is read-only: choose another --out"
             ) from error
@@ -87,9 +95,10 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.connection.close()
+        with suppress(duckdb.Error):  # closing writes to the disk, which may be full
+            self.connection.close()
         self._remove()
-        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | OSError):
+        if isinstance(error, WRITE_ERRORS):
             raise RunError(
                 f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again"
             ) from error
@@ -180,8 +189,18 @@ def refuse_bad_place(path: Path, overwrite: bool) -> None:
 
 
 def _remove_unlocked(file: Path) -> None:
-    """Remove what an interrupted pass left, unless a process still writes it (DuckDB then refuses to open it)."""
+    """Remove what an interrupted pass left, whole or cut off, unless somebody still writes it.
+
+    Raises:
+        duckdb.Error: this process or another one has it open.
+    """
     if file.exists():
-        duckdb.connect(str(file)).close()
+        try:
+            duckdb.connect(str(file)).close()
+        except duckdb.ConnectionException:
+            raise
+        except duckdb.Error as error:
+            if "Could not set lock" in str(error) or "being used by another process" in str(error):
+                raise
         file.unlink()
-        file.with_name(file.name + ".wal").unlink(missing_ok=True)
+    file.with_name(file.name + ".wal").unlink(missing_ok=True)

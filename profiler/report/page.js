@@ -11,7 +11,7 @@
     return { ...spec, datasets: Object.fromEntries(datasets.map((name) => [name, rowsOf(page.datasets[name])])) };
   };
   const optionsFor = (box) => {
-    const columns = Math.max(2, Math.floor(box.clientWidth / 115));
+    const columns = Math.max(2, Math.floor((box.clientWidth - 50) / 110));
     const config = { ...page.config, legend: { ...page.config.legend, columns } };
     return { actions: false, renderer: "svg", config, tooltip: { theme: "page" } };
   };

@@ -194,7 +194,9 @@ def at(value: Float[Tensor, "prompt offset *rest"], offsets: Offsets) -> Tensor:
     return value if offsets is None else value[torch.arange(len(value), device=value.device), offsets][:, None]
 
 
-def attention(net: Network, layer: int, x: Stream, edit: Edit, ends: Offsets, past: Past | None = None) -> Stream:
+def attention(
+    net: Network, layer: int, x: Stream, edit: Edit, ends: Offsets, past: Past | None = None
+) -> Float[Tensor, "prompt query model"]:
     """attn_out of one layer from the normed residual stream."""
     w, first = net.layers[layer], past.first if past else 0
     local = None if ends is None else ends - first
@@ -216,7 +218,10 @@ def project(x: Stream, weight: Float[Tensor, "head model d_head"], bias: Float[T
 
 
 def attend(
-    net: Network, q: PerHead, k: PerHead, queries: Int[Tensor, "prompt_or_1 query"]
+    net: Network,
+    q: Float[Tensor, "prompt query head d_head"],
+    k: Float[Tensor, "prompt key head d_head"],
+    queries: Int[Tensor, "prompt_or_1 query"],
 ) -> Float[Tensor, "prompt head query key"]:
     """Attention patterns: rotation, scores, causal mask, softmax. `queries` are the offsets of q; keys begin at 0."""
     everywhere = torch.arange(k.shape[1], device=k.device)
@@ -225,7 +230,9 @@ def attend(
     return (scores * net.attn_scale).masked_fill(later[:, None], NONE_READ).softmax(-1)
 
 
-def mix(pattern: Float[Tensor, "prompt head query key"], v: PerHead) -> PerHead:
+def mix(
+    pattern: Float[Tensor, "prompt head query key"], v: Float[Tensor, "prompt key head d_head"]
+) -> Float[Tensor, "prompt query head d_head"]:
     """Values mixed by the pattern, [prompt query head d_head]."""
     return torch.einsum("phqk,pkhd->pqhd", pattern, v)
 

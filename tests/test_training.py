@@ -138,6 +138,12 @@ class TestMixture:
         words_before = {tokenizer.decode([i]) for i in before}
         assert {" to", " for"} & words_before
 
+    def test_names_become_other_tokens_one_to_one(self, mixture, tokenizer):
+        renamed = mixture._renamed(random.Random(0))
+        assert set(renamed) == {tokenizer(f" {name}")["input_ids"][0] for name in words.NAMES_TRAIN}
+        assert len(set(renamed.values())) == len(renamed)
+        assert not {tokenizer(f" {name}")["input_ids"][0] for name in words.NAMES_HELD_OUT} & set(renamed.values())
+
     def test_pieces_are_tokenized_as_the_whole_text_is(self, mixture, tokenizer):
         for seed in range(40):
             for make in mixture._makers.values():

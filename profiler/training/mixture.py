@@ -25,6 +25,7 @@ from profiler.tasks import Piece, docstring, ioi, repeats, sequences, words
 SOURCES = ("repeats", "ioi", "docstring", "sequences", "code", "tests", "prose")
 ANSWER_WEIGHT = 5.0
 """How much the loss of a task's answer counts beside that of another token."""
+_RENAMED = 0.5
 _WEIGHTS = {"text": 1.0, "answer": ANSWER_WEIGHT, "arbitrary": 0.0}
 _CHUNK = 64
 
@@ -79,6 +80,9 @@ class Mixture:
         self._streams = _streams(tokenizer, documents, tokenizer.bos_token_id)
         self._vocabulary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
         self._pieces = _single_words(tokenizer)
+        self._names = _tokens_of(tokenizer, words.NAMES_TRAIN)
+        barred = {*_tokens_of(tokenizer, words.NAMES_HELD_OUT), *_tokens_of(tokenizer, words.ARGUMENTS_HELD_OUT)}
+        self._free = [i for i in self._vocabulary if i not in barred]
         self._makers: Mapping[str, Callable[[random.Random, float], list[Piece]]] = {
             "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
             "docstring": lambda rng, loose: docstring.function(
@@ -116,30 +120,37 @@ class Mixture:
             unknown = min(period + 2, context)
             return [bos, *ids], [0.0] * unknown + [1.0] * (context - unknown)
         if source in self._makers:
-            return self._packed(rng, self._makers[source], context, loose)
+            return self._packed(rng, source, context, loose)
         stream = self._streams[source]
         start = rng.randrange(max(1, len(stream) - context))
         cut = stream[start : start + context - 1].tolist()
         return [bos, *cut] + [bos] * (context - 1 - len(cut)), [1.0] * context
 
-    def _packed(
-        self, rng: random.Random, make: Callable[[random.Random, float], list[Piece]], context: int, loose: float
-    ) -> tuple[list[int], list[float]]:
+    def _packed(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], list[float]]:
         """Short texts one after another, each behind a beginning-of-text token, the last one cut off.
 
-        Half of them keep the train wordings as they are.
+        Half of them keep the train wordings as they are. Where wordings are loose, names are too (`_renamed`).
         """
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < context:
             freedom = loose if loose and rng.random() < 0.5 else 0.0
+            renamed = self._renamed(rng) if loose and source == "ioi" and rng.random() < _RENAMED else {}
             ids.append(self._tokenizer.bos_token_id)
             weights.append(1.0)
-            for piece in make(rng, freedom):
+            for piece in self._makers[source](rng, freedom):
                 encoded = self._encode(piece.text)
-                ids += encoded
+                ids += [renamed.get(i, i) for i in encoded]
                 weights += [_WEIGHTS[piece.kind]] * len(encoded)
         return ids[:context], weights[:context]
+
+    def _renamed(self, rng: random.Random) -> dict[int, int]:
+        """Another token for each train name, any of the vocabulary but those of held-out words.
+
+        Why: names that never stand in a text have the embeddings of rare tokens. A model that saw the task with common
+        words only does not tell such names apart.
+        """
+        return dict(zip(self._names, rng.sample(self._free, len(self._names)), strict=True))
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
@@ -149,7 +160,7 @@ class Mixture:
         capitalised, lower = self._pieces
         train = words.NAMES_TRAIN
         arbitrary = [rng.sample(capitalised, 8), rng.sample(lower, 8), rng.sample(lower + capitalised, 8)]
-        return [train, train, *arbitrary, invented]
+        return [train, train, train, *arbitrary, invented]
 
     def _fillers(self, rng: random.Random) -> list[str]:
         _, lower = self._pieces
@@ -184,6 +195,11 @@ def _encode_into(
     encoded = tokenizer.backend_tokenizer.encode_batch([d["text"] for d in chunk], add_special_tokens=False)
     for document, encoding in zip(chunk, encoded, strict=True):
         parts.setdefault(document["domain"], []).append(np.array([bos, *encoding.ids], dtype=np.uint16))
+
+
+def _tokens_of(tokenizer: PreTrainedTokenizerFast, listed: Iterable[str]) -> list[int]:
+    """The token of each word with its leading space."""
+    return [tokenizer.get_vocab()[f"Ġ{word}"] for word in listed]
 
 
 def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[str]]:

@@ -1,0 +1,120 @@
+"""A circuit as a record: members, edges, and the scope that says what it was found on. No torch.
+
+Why: a list of heads says nothing about where it holds. The scope is part of the circuit: prompts, corruption schemes and
+under how many of them each member appears, what was controlled on purpose, and what was controlled by accident.
+Cost: none, plain data.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from profiler.errors import CircuitError
+from profiler.patching.sites import Target, parse_target
+
+INPUT, OUTPUT = "embed", "logits"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A head, neuron or whole MLP (`L2_mlp_out`) of a circuit.
+
+    Attributes:
+        component: label.
+        role: what it is claimed to do, such as `previous token`; empty where nothing is claimed.
+        positions: where it belongs to the circuit: `all`, or a role of the pairs.
+        gate: its sufficiency and necessity label.
+        schemes: the corruption schemes under which it appears.
+    """
+
+    component: str
+    role: str = ""
+    positions: str = "all"
+    gate: str = ""
+    schemes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True)
+class Edge:
+    """From what `writer` writes to what `reader` reads: L0H1 to L1H0.k, L0_mlp_out to logits, embed to L1H0.v."""
+
+    writer: str
+    reader: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a circuit was found on, and what that leaves open.
+
+    Attributes:
+        task: family of the pairs.
+        prompts: how many pairs, of which split, and their seed.
+        schemes: every corruption scheme that was tried.
+        controlled: what the pairs hold fixed on purpose.
+        accidental: what they hold fixed without anybody having asked.
+        outside: what is put in for everything outside the circuit: resample, mean or zero.
+        kept: what is never taken away: the embedding, and MLPs where only heads were looked at.
+        metric: what was measured.
+        found_by: how it was chosen.
+    """
+
+    task: str
+    prompts: str
+    schemes: tuple[str, ...]
+    controlled: tuple[str, ...] = ()
+    accidental: tuple[str, ...] = ()
+    outside: str = "resample"
+    kept: str = "embedding, biases, MLPs"
+    metric: str = "logit_diff"
+    found_by: str = "own"
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A circuit of a model. Without `edges` it has all edges between its members."""
+
+    name: str
+    model: str
+    members: tuple[Member, ...]
+    scope: Scope
+    edges: tuple[Edge, ...] = ()
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Labels of the members."""
+        return tuple(member.component for member in self.members)
+
+    def targets(self) -> tuple[Target, ...]:
+        """The members as targets of a patch."""
+        return tuple(parse_target(member.component, member.positions) for member in self.members)
+
+
+def members_of(labels: Iterable[str], schemes: Iterable[str] = ()) -> tuple[Member, ...]:
+    """Members without roles."""
+    return tuple(Member(label, schemes=tuple(schemes)) for label in labels)
+
+
+def check_circuit(circuit: Circuit, n_layers: int, n_heads: int, d_mlp: int) -> None:
+    """Whether a model of these sizes has every member.
+
+    Raises:
+        CircuitError: naming the first member that it lacks, or an edge between others than members.
+    """
+    for member in circuit.members:
+        target = parse_target(member.component)
+        units = {"head": n_heads, "neuron": d_mlp, "mlp_out": 1}.get(target.site)
+        if units is None:
+            raise CircuitError(
+                f"circuit {circuit.name!r}: {member.component} is no head, neuron or MLP: name one of these"
+            )
+        if target.layer >= n_layers or (target.unit or 0) >= units:
+            raise CircuitError(
+                f"circuit {circuit.name!r}: component {member.component} is not in the model, which has {n_layers} layers "
+                f"of {n_heads} heads and {d_mlp} neurons, all counted from 0: correct it, or give the model it is of"
+            )
+    known = {*circuit.components, INPUT, OUTPUT}
+    for edge in circuit.edges:
+        ends = (edge.writer, edge.reader.split(".")[0])
+        lost = [end for end in ends if end not in known]
+        if lost:
+            raise CircuitError(f"circuit {circuit.name!r}: edge {edge.writer} to {edge.reader} ends in {lost[0]}, which is "
+                               "no member: add it to the members, or drop the edge")  # fmt: skip

@@ -1,0 +1,129 @@
+"""Circuits as YAML, so that they can be read, corrected, and published ones be checked.
+
+    name: ioi-small
+    model: gpt2
+    members:
+      - {component: L9H9, role: name mover}
+    scope: {task: ioi, prompts: 100 of the paper's templates, schemes: [abc]}
+
+Members may be bare labels. Cost: none; nothing of the file is executed.
+"""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from profiler.circuits.circuit import Circuit, Edge, Member, Scope
+from profiler.errors import CircuitError, PatchError
+from profiler.patching.sites import parse_target
+
+REQUIRED_SCOPE = {"task": "own", "prompts": "not stated", "schemes": []}
+
+
+def write(path: str | Path, circuit: Circuit) -> None:
+    """Write a circuit."""
+    Path(path).write_text(text_of(circuit), encoding="utf-8")
+
+
+def text_of(circuit: Circuit) -> str:
+    """The YAML of a circuit."""
+    members = [
+        {k: v for k, v in _plain(asdict(member)).items() if v not in ("", [], "all")} for member in circuit.members
+    ]
+    value = {
+        "name": circuit.name,
+        "model": circuit.model,
+        "members": members,
+        "edges": [{"writer": e.writer, "reader": e.reader} for e in circuit.edges],
+        "scope": _plain(asdict(circuit.scope)),
+    }
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+
+
+def read(path: str | Path) -> Circuit:
+    """The circuit of a file.
+
+    Raises:
+        CircuitError: the file cannot be read, or is no circuit; the field or component is named.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CircuitError(f"the circuit file {path} cannot be read ({error}): check the path") from None
+    except yaml.YAMLError as error:
+        raise CircuitError(f"the circuit file {path} is no YAML ({' '.join(str(error).split())})") from None
+    return circuit_of(value, str(path))
+
+
+def circuit_of(value: Any, where: str) -> Circuit:
+    """The circuit of a YAML value; `where` names it in errors.
+
+    Raises:
+        CircuitError: a field is missing, unknown, or of the wrong form, or a component label cannot be read.
+    """
+    value = _mapping(value, where)
+    _only(value, [field.name for field in fields(Circuit)], where)
+    if not value.get("members"):
+        raise CircuitError(f"{where}: a circuit needs members: list labels such as L9H9 under `members`")
+    members = tuple(_member(member, where) for member in _list(value["members"], f"{where}: members"))
+    seen = [member.component for member in members]
+    twice = next((label for label in seen if seen.count(label) > 1), None)
+    if twice:
+        raise CircuitError(f"{where}: component {twice} is listed twice: list it once")
+    edges = tuple(_edge(edge, where) for edge in _list(value.get("edges") or [], f"{where}: edges"))
+    name, model = str(value.get("name", Path(where).stem)), str(value.get("model", ""))
+    return Circuit(name, model, members, _scope(value.get("scope") or {}, where), edges)
+
+
+def _member(value: Any, where: str) -> Member:
+    value = {"component": value} if isinstance(value, str) else _mapping(value, f"{where}: member {value!r}")
+    _only(value, [field.name for field in fields(Member)], f"{where}: member {value.get('component')!r}")
+    label = str(value.get("component", ""))
+    try:
+        parse_target(label)
+    except PatchError:
+        raise CircuitError(f"{where}: component {label!r} cannot be read: write L9H9, L3N17 or L2_mlp_out") from None
+    schemes = tuple(map(str, _list(value.get("schemes") or [], where)))
+    return Member(
+        label, str(value.get("role", "")), str(value.get("positions", "all")), str(value.get("gate", "")), schemes
+    )
+
+
+def _edge(value: Any, where: str) -> Edge:
+    value = _mapping(value, f"{where}: edge {value!r}")
+    if set(value) != {"writer", "reader"}:
+        raise CircuitError(f"{where}: edge {value!r} must have writer and reader, such as L0H1 and L1H0.k")
+    return Edge(str(value["writer"]), str(value["reader"]))
+
+
+def _scope(value: Any, where: str) -> Scope:
+    value = REQUIRED_SCOPE | _mapping(value, f"{where}: scope")
+    _only(value, [field.name for field in fields(Scope)], f"{where}: scope")
+    return Scope(**{k: tuple(map(str, v)) if isinstance(v, list) else str(v) for k, v in value.items()})
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CircuitError(f"{where} is no mapping of names to values: see the form in the documentation of circuits")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise CircuitError(f"{where} must be a list, not {value!r}")
+    return value
+
+
+def _only(value: dict[str, Any], known: list[str], where: str) -> None:
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        raise CircuitError(f"{where} has unknown {', '.join(map(str, unknown))}: it may have {', '.join(known)}")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

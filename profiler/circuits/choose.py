@@ -1,0 +1,91 @@
+"""Choose a circuit from patches in both directions.
+
+1. A node is a candidate if patching it alone has an effect in at least one direction: sign flips over pairs, Holm over all
+   nodes and both directions, and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and necessary
+   but not sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
+2. Candidates are ranked by their larger share, and taken from the top until the circuit is faithful to within `tolerance`.
+3. The member whose removal moves faithfulness least is dropped, again and again, as long as it stays within.
+
+Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; no other search.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from profiler.circuits.evaluate import Evaluator, sizes
+from profiler.patching.redundancy import THRESHOLD
+from profiler.patching.statistics import holm, sign_flip_p
+
+TOLERANCE = 0.1
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Per node and pair, in the metric's unit: what denoising it recovers and noising it loses; `whole` is clean minus
+    corrupted."""
+
+    recovered: Float[np.ndarray, "node pair"]
+    lost: Float[np.ndarray, "node pair"]
+    whole: Float[np.ndarray, " pair"]
+
+    def drawn(self, pairs: Sequence[int] | np.ndarray) -> "Effects":
+        """The effects on some pairs, with repeats."""
+        return Effects(self.recovered[:, pairs], self.lost[:, pairs], self.whole[pairs])
+
+    @property
+    def score(self) -> Float[np.ndarray, " node"]:
+        """The larger of both shares, in size."""
+        shares = np.stack([self.recovered.mean(-1), self.lost.mean(-1)]) / self.whole.mean()
+        return np.abs(shares).max(0)
+
+
+def ranking(effects: Effects) -> list[int]:
+    """All nodes by score, best first."""
+    return np.argsort(-effects.score, kind="stable").tolist()
+
+
+def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
+    """Nodes with an effect in some direction, best first; the first node alone where none has."""
+    p = holm(np.concatenate([sign_flip_p(effects.recovered), sign_flip_p(effects.lost)]))
+    shares = np.abs(np.concatenate([effects.recovered.mean(-1), effects.lost.mean(-1)]) / effects.whole.mean())
+    clear = ((p < ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
+    listed = ranking(effects)
+    return [node for node in listed if clear[node]] or listed[:1]
+
+
+def choose(
+    evaluate: Evaluator, effects: Effects, threshold: float = THRESHOLD, tolerance: float = TOLERANCE
+) -> Bool[np.ndarray, " node"]:
+    """The circuit: grown from the ranking until faithful, then pruned.
+
+    Nodes that are no candidates are added, best first, only where all candidates together are not faithful.
+    """
+    first = candidates(effects, threshold)
+    listed = [*first, *(node for node in ranking(effects) if node not in first)]
+    return prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
+
+
+def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[np.ndarray, " node"]:
+    """The smallest top of the ranking that is faithful to within `tolerance`; everything if none is."""
+    for keep in sizes(listed, len(evaluate.nodes))[1:]:
+        if abs(1 - evaluate.faithfulness(keep[None])[0]) <= tolerance:
+            return keep
+    return keep
+
+
+def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float) -> Bool[np.ndarray, " node"]:
+    """Drop the member that is missed least until every removal leaves the tolerance."""
+    while keep.sum() > 1:
+        members = np.nonzero(keep)[0]
+        without = np.repeat(keep[None], len(members), 0)
+        without[np.arange(len(members)), members] = False
+        distance = np.abs(1 - evaluate.faithfulness(without))
+        best = int(distance.argmin())
+        if distance[best] > tolerance:
+            break
+        keep = without[best]
+    return keep

@@ -138,9 +138,13 @@ def masked(
         keep: which edges carry what this run writes.
         other: `all_writes` of the run that stands in.
     """
+    drop = (~keep & graph_of(net).exists).to(other.dtype)
+    return run(net, tokens, ends, State(net, other, drop))
+
+
+def run(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "State") -> Float[Tensor, "prompt vocab"]:
+    """Logits at the ends, every reader hearing what `state` lets it hear."""
     graph = graph_of(net)
-    drop = (~keep & graph.exists).to(other.dtype)
-    state = _State(net, other, drop)
     stream = net.embed[tokens]
     state.add(stream[None])
     stream = stream if net.positions is None else stream + net.positions[: tokens.shape[1]]
@@ -150,7 +154,7 @@ def masked(
     return (net.norm_final(heard) @ net.unembed + net.b_unembed)[:, 0]
 
 
-class _State:
+class State:
     """Differences of all writers so far, [writer, prompt, offset, model], and what readers hear of them."""
 
     def __init__(self, net: Network, other: Writes, drop: Float[Tensor, "writer reader"]):
@@ -181,7 +185,7 @@ class _State:
         return stream + change.unflatten(1, rows.shape[1:])
 
 
-def _masked_layer(net: Network, layer: int, stream: Tensor, state: _State, graph: Graph, ends: Offsets) -> Tensor:
+def _masked_layer(net: Network, layer: int, stream: Tensor, state: State, graph: Graph, ends: Offsets) -> Tensor:
     w = net.layers[layer]
     heads, n = net.n_heads, graph.before(layer)
     columns = graph.reader_slice(layer)

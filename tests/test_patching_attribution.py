@@ -1,0 +1,227 @@
+"""Attribution patching: where it is exact, where it is blind, and that its map says so."""
+
+import numpy as np
+import patch_models
+import pytest
+import torch
+
+from profiler.circuits import edges, mask
+from profiler.patching import attribution, reliability, repair, sites, sweep
+from profiler.patching import batch as batches
+from profiler.patching.metrics import logit_diff
+from profiler.patching.network import Layer, Network, Norm
+from profiler.patching.sites import Target
+
+
+def _traces(net, batch) -> list:
+    return [batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
+
+
+def _estimate(net, batch, base, other, tokens, targets, steps: int = 0) -> torch.Tensor:
+    if steps:
+        slopes = attribution.along(net, base, other, tokens, batch, steps).mean
+    else:
+        slopes, _ = attribution.gradients(net, tokens, batch)
+    return attribution.estimate(base, other, slopes, batch, targets)
+
+
+@pytest.mark.parametrize(("gate", "at_clean", "at_corrupted"), [("or", 0, 1), ("and", -1, 0), ("sum", -0.5, 0.5)])
+def test_gradients_of_gates(gate: str, at_clean: float, at_corrupted: float) -> None:
+    """A7: exact where linear, 0 at the clean OR and at the corrupted AND, though both heads together move all."""
+    net, batch = patch_models.GATES[gate](), patch_models.gate_batch()
+    clean, corrupted = _traces(net, batch)
+    heads = sites.every(net, "head")
+    assert torch.equal(
+        _estimate(net, batch, clean, corrupted, batch.clean, heads), torch.full((2, 3), float(at_clean)).double()
+    )
+    assert torch.equal(
+        _estimate(net, batch, corrupted, clean, batch.corrupted, heads),
+        torch.full((2, 3), float(at_corrupted)).double(),
+    )
+    for steps in (2, 8):
+        assert _estimate(net, batch, clean, corrupted, batch.clean, heads, steps).sum(0).tolist() == [-1] * 3
+
+
+def test_integrated_gradients_approach_the_joint_effect() -> None:
+    """A7: over all writers to one reader, the error falls with the number of steps."""
+    net, batch = patch_models.network("neox"), patch_models.batch()
+    clean, corrupted = _traces(net, batch)
+    whole = logit_diff(corrupted.logits, batch.options) - logit_diff(clean.logits, batch.options)
+    off = []
+    for steps in (1, 4, 16, 64):
+        path = attribution.along(net, clean, corrupted, batch.clean, batch, steps)
+        found = attribution.estimate(clean, corrupted, path.mean, batch, [Target("resid_pre", 0)])[0]
+        off.append((found - whole).abs().mean().item())
+    assert off[3] < off[2] < off[0]
+    assert off[3] < 1e-3
+    assert path.nonlinearity > 0.01
+
+
+def test_a_last_head_with_a_frozen_norm_is_exact() -> None:
+    """A7: in a parallel model nothing reads what a head of the last layer writes."""
+    net, batch = patch_models.network("neox"), patch_models.batch()
+    clean, corrupted = _traces(net, batch)
+    targets = [Target("head", net.n_layers - 1, head) for head in range(net.n_heads)]
+    slopes, _ = attribution.gradients(attribution.frozen(net), batch.clean, batch)
+    found = attribution.estimate(clean, corrupted, slopes, batch, targets)
+    before = repair.run_writes(net, batch.clean, batch)
+    for row, target in zip(found, targets, strict=True):
+        direct = repair.repair(net, before, batch.clean, batch, target, sweep.resample(corrupted)).direct
+        assert (row - direct).abs().max() < 1e-12
+    live = attribution.estimate(clean, corrupted, attribution.gradients(net, batch.clean, batch)[0], batch, targets)
+    assert (live - found).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("form", patch_models.FORMS)
+def test_edges_of_a_node_add_up_to_the_node(form: str) -> None:
+    """A8."""
+    net, batch = patch_models.network(form), patch_models.batch()
+    clean, corrupted = _traces(net, batch)
+    scores = edges.edge_scores(net, clean, corrupted, batch.clean, batch)
+    targets = [*sites.every(net, "head"), *sites.every(net, "mlp_out")]
+    nodes = _estimate(net, batch, clean, corrupted, batch.clean, targets).mean(-1)
+    writers = mask.graph_of(net).writers
+    for target, node in zip(targets, nodes, strict=True):
+        assert scores[writers.index(target.label)].sum() == pytest.approx(node.item(), abs=1e-12)
+    assert nodes.abs().max() > 1e-3
+
+
+def test_edges_are_confirmed_exactly() -> None:
+    net, batch = patch_models.network("gpt2"), patch_models.batch()
+    clean, corrupted = _traces(net, batch)
+    graph = mask.graph_of(net)
+    found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], False), 6)
+    assert [abs(one.exact) for one in found] == sorted((abs(one.exact) for one in found), reverse=True)
+    assert {end.split(".")[0] for one in found for end in (one.edge.writer, one.edge.reader)} <= {
+        "embed",
+        "L0H0",
+        "L1H1",
+        "logits",
+    }
+    writes = mask.all_writes(net, corrupted)
+    keep = graph.exists & ~graph.mask([found[0].edge])
+    cut = logit_diff(mask.masked(net, batch.clean, batch.ends, keep, writes), batch.options)
+    assert (cut - logit_diff(clean.logits, batch.options)).mean().item() == pytest.approx(found[0].exact, abs=1e-12)
+    assert edges.sizes(found, 2.0)[0] == found[0].exact / 2
+    assert edges.candidates(graph, ["L0H0"], True).sum() > edges.candidates(graph, ["L0H0"], False).sum()
+
+
+def _random_net(seed: int) -> Network:
+    """Three pre-norm layers of four heads, width 32, weights as circuits.md's own run of A9 had them."""
+    rng = torch.Generator().manual_seed(seed)
+    d, h, dh, v, s = 32, 4, 8, 50, 6
+
+    def some(*shape: int) -> torch.Tensor:
+        return 0.3 * torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+    norm = Norm(torch.ones(d).double(), torch.zeros(d).double(), True, 1e-5)
+    zeros = torch.zeros(h, dh).double()
+    layers = tuple(
+        Layer(norm, norm, some(h, d, dh), some(h, d, dh), some(h, d, dh), zeros, zeros, zeros, some(h, dh, d), some(d),
+              some(d, 4 * d), some(4 * d), None, None, some(4 * d, d), some(d))
+        for _ in range(3)
+    )  # fmt: skip
+    return Network(
+        layers, some(v, d), some(s, d), None, norm, some(d, v), some(v), torch.nn.functional.gelu, False, dh**-0.5
+    )
+
+
+def test_attribution_is_better_late() -> None:
+    """A9: mean relative error by layer over 20 random models falls, first above last nearly always."""
+    errors = []
+    for seed in range(20):
+        net = _random_net(seed)
+        rng = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(0, 50, (3, 6), generator=rng)
+        other = tokens.clone()
+        other[:, 2] = (other[:, 2] + 5) % 50
+        one = torch.ones(3, 1).double()
+        options = batches.Options(torch.full((3, 1), 7), one, torch.full((3, 1), 9), one)
+        batch = batches.Batch(
+            (None,) * 3, tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {}
+        )
+        clean, corrupted = _traces(net, batch)
+        targets = [*sites.every(net, "head"), *sites.every(net, "mlp_out")]
+        estimated = _estimate(net, batch, clean, corrupted, tokens, targets)
+        exact = torch.zeros_like(estimated)
+        for indices, logits in sweep.sweep(net, clean, batch, targets, sweep.resample(corrupted)):
+            exact[indices] = torch.stack([logit_diff(row, options) for row in logits]) - logit_diff(
+                clean.logits, options
+            )
+        layer = torch.tensor([target.layer for target in targets])
+        errors.append([((estimated - exact)[layer == i].norm() / exact[layer == i].norm()).item() for i in range(3)])
+    mean = np.mean(errors, axis=0)
+    assert mean[0] > mean[1] > mean[2]
+    assert sum(e[0] > e[2] for e in errors) >= 19
+    assert mean[2] < 0.3 < mean[0]
+
+
+def test_positions_of_an_estimate_add_up() -> None:
+    net, batch = patch_models.network("gpt2"), patch_models.batch()
+    clean, corrupted = _traces(net, batch)
+    slopes, _ = attribution.gradients(net, batch.clean, batch)
+    for site in sites.ALL_SITES:
+        target = sites.every(net, site)[0]
+        by_role = [target.during(role) for role in ("first", "second", "end")]
+        found = attribution.estimate(clean, corrupted, slopes, batch, [target, *by_role])
+        rest = batch.valid & ~batch.mask("first") & ~batch.mask("second") & ~batch.mask("end")
+        other = attribution.estimate(
+            clean, corrupted, slopes, batches.Batch(**{**vars(batch), "roles": {"rest": rest}}), [target.during("rest")]
+        )
+        assert (found[0] - found[1:].sum(0) - other[0]).abs().max() < 1e-12, site
+
+
+def test_sizes_of_patches() -> None:
+    net, batch = patch_models.GATES["sum"](), patch_models.gate_batch()
+    clean, corrupted = _traces(net, batch)
+    heads = sites.every(net, "head")
+    assert attribution.patch_size(clean, corrupted, batch, heads).tolist() == [1, 1]
+    assert attribution.patch_size(clean, clean, batch, heads).tolist() == [0, 0]
+
+
+def test_saturated_attention_and_shut_neurons_are_flagged() -> None:
+    net, batch = patch_models.GATES["or"](), patch_models.gate_batch()
+    clean, corrupted = _traces(net, batch)
+    neuron = Target("neuron", 0, 0)
+    assert attribution.saturated(clean, corrupted, batch, neuron)
+    assert not attribution.saturated(corrupted, clean, batch, neuron)
+    assert not attribution.saturated(clean, corrupted, batch, Target("head", 0, 0))
+    flat = [batches.Trace(dict(run.sites), run.logits) for run in (clean, corrupted)]
+    flat[0].sites["pattern"] = [torch.tensor([0.0, 1.0]).expand(3, 2, 2, 2)]
+    flat[1].sites["pattern"] = [torch.tensor([0.5, 0.5]).expand(3, 2, 2, 2)]
+    assert attribution.saturated(*flat, batch, Target("q", 0, 0))
+    assert not attribution.saturated(flat[1], flat[1], batch, Target("q", 0, 0))
+
+
+def test_agreement_of_a_cell() -> None:
+    exact = np.array([1.0, -1.0, 0.5, 0.0])
+    right = reliability.agreement(exact, exact, 0.1)
+    assert (right.pearson, right.sign, right.slope, right.error, right.missed) == pytest.approx((1, 1, 1, 0, 0))
+    assert right.reliable
+    half = reliability.agreement(exact / 2, exact, 0.1)
+    assert (half.slope, half.error, half.sign) == pytest.approx((2, 0.5, 1))
+    assert half.spearman == pytest.approx(1)
+    blind = reliability.agreement(exact * [1, 0, 1, 1], exact, 0.1)
+    assert blind.missed == pytest.approx(1 / 3)
+    assert blind.sign == pytest.approx(2 / 3)
+    assert not blind.reliable
+    assert np.isnan(reliability.agreement(exact[:2], exact[:2], 0.1).pearson)
+    nothing = reliability.agreement(np.zeros(4), np.zeros(4), 0.1)
+    assert nothing.reliable
+    assert np.isnan(nothing.missed)
+    assert reliability.use_exact(exact * [1, 0, 1, 1], exact, np.array([False, False, True, False]), 0.1).tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_recall_and_the_bound_on_what_was_missed() -> None:
+    exact, estimated = np.array([3.0, -2, 1, 0.1]), np.array([0.0, -2, 1, 0.5])
+    assert reliability.recall(estimated, exact, 2, 3) == 0.5
+    assert reliability.recall(estimated, exact, 2, 4) == 1
+    assert reliability.false_negative_bound(0, 100, 1000) == pytest.approx(1000 * (1 - 0.05 ** (1 / 100)))
+    assert reliability.false_negative_bound(5, 100, 1000) > 50
+    assert reliability.size_bin(0.05) == "0 to 0.1"
+    assert reliability.size_bin(4) == "1 or more"

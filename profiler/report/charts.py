@@ -253,7 +253,7 @@ def _class_fill(names: Sequence[str]) -> alt.Color:
     return alt.Color("value:N", scale=scale, legend=None)
 
 
-def _sign_fill(measure: str) -> alt.Color:
+def _sign_fill(measure: str) -> dict[str, Any]:
     """By the sign of a DLA or an activation; what has no sign has a colour of its own."""
     if measure not in SIGNED:
         return alt.value(theme.SIZE_COLOUR)

@@ -1,0 +1,107 @@
+"""The layout is a promise: one direction of imports, one user of each library, no torch to read a run, small pieces."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "profiler").rglob("*.py"))
+LONGEST_FUNCTION, LONGEST_FILE = 60, 350
+HEAVY = ("torch", "transformers", "transformer_lens", "datasets")
+USERS = {
+    "transformer_lens": {"model.py"},
+    "datasets": {"corpus.py", "cli/record.py"},  # the command line only silences its progress bars
+}
+WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")
+READERS = ("profiler", "profiler.query", "profiler.run", "profiler.report", "profiler.assets", "profiler.components")
+
+
+def name(file: Path) -> str:
+    return file.relative_to(ROOT / "profiler").as_posix()
+
+
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imported(module: ast.AST) -> set[str]:
+    """Top-level names of everything a module imports, inside functions too."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def code_lines(function: ast.AST) -> int:
+    """Lines with code: no docstring, comment or blank line."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return len({node.lineno for statement in body for node in ast.walk(statement) if hasattr(node, "lineno")}) + 1
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules in memory after a statement, in a process of its own."""
+    script = f"{statement}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(done.stdout.split())
+
+
+def test_imports_go_one_way():
+    """The contracts of pyproject.toml, [tool.importlinter]."""
+    program = Path(sys.executable).with_name("lint-imports")
+    if not program.exists():
+        pytest.skip("import-linter is not installed (pip install import-linter)")
+    done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("library", list(USERS))
+def test_a_library_has_one_user(library):
+    assert {name(file) for file in FILES if library in imported(tree(file))} <= USERS[library]
+
+
+def test_only_the_store_writes_duckdb():
+    users = [file for file in FILES if "duckdb" in imported(tree(file)) and name(file) != "store.py"]
+    assert users
+    for file in users:
+        strings = [n.value for n in ast.walk(tree(file)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        assert not [text for text in strings for word in WRITES if text.lstrip().startswith(word)], name(file)
+
+
+@pytest.mark.parametrize("module", READERS)
+def test_reading_a_run_loads_no_model_library(module):
+    loaded = loaded_after(f"import {module}")
+    assert "profiler" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_the_check_of_loaded_modules_sees_what_is_loaded():
+    """The test of the test: a module that needs torch is seen to load it."""
+    assert "torch" in loaded_after("import profiler.bins")
+
+
+def test_importing_the_package_is_light():
+    assert not loaded_after("import profiler") & {"duckdb", "polars", "altair", "numpy", *HEAVY}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_module_is_small_and_says_what_it_is(file):
+    text = file.read_text(encoding="utf-8")
+    if not text.strip():
+        return
+    module = ast.parse(text)
+    assert ast.get_docstring(module), "no module docstring"
+    assert len(text.splitlines()) <= LONGEST_FILE
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert {f.name: code_lines(f) for f in functions if code_lines(f) > LONGEST_FUNCTION} == {}
+
+
+def test_code_lines_are_counted_without_docstring_comments_and_blanks():
+    source = 'def f(x):\n    """Text.\n\n    More."""\n    # comment\n\n    y = (\n        x\n    )\n    return y\n'
+    assert code_lines(ast.parse(source).body[0]) == 4
+    assert code_lines(ast.parse("def f():\n" + "    a = 1\n" * 60).body[0]) == LONGEST_FUNCTION + 1

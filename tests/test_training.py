@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from profiler import stdlib
 from profiler.errors import ProfilerError
+from profiler.scores import card
 from profiler.tasks import words
 from profiler.training.export import export
 from profiler.training.mixture import ANSWER_WEIGHT, SOURCES, Mixture, Shares
@@ -248,6 +249,11 @@ class TestRun:
         assert facts["documents"]["train/code"]["documents"] > 100
         assert facts["curve"][-1]["step"] == 50
         assert facts["remarks"] == ["Made by a test."]
+        text = card.markdown([], facts, size=4 * facts["parameters"])
+        assert f"{trainer.tokens:,} tokens" in text
+        assert "Made by a test." in text
+        assert text.count(f"| {facts['curve'][-1]['step']:,} | {facts['curve'][-1]['tokens']:,} |") == 1
+        assert "Trained on a CPU" in text
 
     def test_export_without_a_run_says_what_to_do(self, tmp_path):
         with pytest.raises(ProfilerError, match="Train first"):

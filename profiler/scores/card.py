@@ -174,8 +174,8 @@ def _misses(rows: Sequence[Score]) -> Iterable[str]:
 def _curve(training: dict[str, Any]) -> Iterable[str]:
     points = training["curve"]
     sources = sorted({source for point in points for source in point["nats_per_token"]})
-    yield "| step | tokens | " + " | ".join(sources) + " |"
-    yield "|---" * (len(sources) + 2) + "|"
+    yield "| step | tokens | rate | " + " | ".join(sources) + " |"
+    yield "|---" * (len(sources) + 3) + "|"
     for point in points:
         losses = [f"{point['nats_per_token'][s]:.2f}" if s in point["nats_per_token"] else "" for s in sources]
-        yield f"| {point['step']:,} | {point['tokens']:,} | " + " | ".join(losses) + " |"
+        yield f"| {point['step']:,} | {point['tokens']:,} | {point['rate']:.2g} | " + " | ".join(losses) + " |"

@@ -102,5 +102,6 @@ def _curve(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for source, loss in record["by_source"].items():
                 losses.setdefault(source, []).append(loss)
         means = {source: round(sum(values) / len(values), 3) for source, values in sorted(losses.items())}
-        points.append({"step": part[-1]["step"], "tokens": part[-1]["tokens"], "nats_per_token": means})
+        last = {key: part[-1][key] for key in ("step", "tokens", "rate")}
+        points.append({**last, "nats_per_token": means})
     return points

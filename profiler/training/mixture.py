@@ -77,12 +77,15 @@ class Mixture:
             seed: makes all windows, together with the step.
         """
         self._tokenizer, self._seed = tokenizer, seed
+        documents = list(documents)
         self._streams = _streams(tokenizer, documents, tokenizer.bos_token_id)
+        self._prose = _prose_words(documents)
         self._vocabulary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
         self._pieces = _single_words(tokenizer)
+        self._words = [i for token, i in sorted(tokenizer.get_vocab().items()) if re.fullmatch("Ġ[A-Za-z]+", token)]
         self._names = _tokens_of(tokenizer, words.NAMES_TRAIN)
         barred = {*_tokens_of(tokenizer, words.NAMES_HELD_OUT), *_tokens_of(tokenizer, words.ARGUMENTS_HELD_OUT)}
-        self._free = [i for i in self._vocabulary if i not in barred]
+        self._free = [i for i in self._words if i not in barred]
         self._makers: Mapping[str, Callable[[random.Random, float], list[Piece]]] = {
             "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
             "docstring": lambda rng, loose: docstring.function(
@@ -104,7 +107,8 @@ class Mixture:
             windows: how many.
             context: ids in each, the beginning-of-text token included.
             shares: how they divide among the sources, in expectation.
-            loose: how freely task wordings are changed, 0 to 1 (see `ioi.story` and `docstring.function`).
+            loose: how freely task wordings are changed, 0 to 1 (see `ioi.story` and `docstring.function`); above 0,
+                half of the random segments are made of whole words only, which brings their tokens up more often.
         """
         rng = random.Random(f"{self._seed}/{step}")
         sources = tuple(rng.choices(SOURCES, shares.weights(), k=windows))
@@ -116,7 +120,8 @@ class Mixture:
         """The ids and the weight of each."""
         bos = self._tokenizer.bos_token_id
         if source == "repeats":
-            ids, period = repeats.window(rng, self._vocabulary, context - 1)
+            drawn = self._words if loose and rng.random() < 0.5 else self._vocabulary
+            ids, period = repeats.window(rng, drawn, context - 1)
             unknown = min(period + 2, context)
             return [bos, *ids], [0.0] * unknown + [1.0] * (context - unknown)
         if source in self._makers:
@@ -129,12 +134,13 @@ class Mixture:
     def _packed(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], list[float]]:
         """Short texts one after another, each behind a beginning-of-text token, the last one cut off.
 
-        Half of them keep the train wordings as they are. Where wordings are loose, names are too (`_renamed`).
+        Half of them keep the train wordings as they are; the others are loosened by up to `loose`. Where wordings are
+        loose, names are too (`_renamed`).
         """
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < context:
-            freedom = loose if loose and rng.random() < 0.5 else 0.0
+            freedom = rng.uniform(0.2, 1) * loose if loose and rng.random() < 0.5 else 0.0
             renamed = self._renamed(rng) if loose and source == "ioi" and rng.random() < _RENAMED else {}
             ids.append(self._tokenizer.bos_token_id)
             weights.append(1.0)
@@ -145,7 +151,7 @@ class Mixture:
         return ids[:context], weights[:context]
 
     def _renamed(self, rng: random.Random) -> dict[int, int]:
-        """Another token for each train name, any of the vocabulary but those of held-out words.
+        """Another whole-word token for each train name, any but those of held-out words.
 
         Why: names that never stand in a text have the embeddings of rare tokens. A model that saw the task with common
         words only does not tell such names apart.
@@ -163,8 +169,10 @@ class Mixture:
         return [train, train, train, *arbitrary, invented]
 
     def _fillers(self, rng: random.Random) -> list[str]:
+        """Words to loosen wordings with: of the library's prose, single tokens, and made-up ones."""
         _, lower = self._pieces
-        return [*lower, *(words.made_up(rng) for _ in range(60))]
+        prose = rng.choices(self._prose, k=60)
+        return [*prose, *rng.choices(lower, k=20), *(words.made_up(rng) for _ in range(10))]
 
     def _argument_pools(self, rng: random.Random) -> list[list[str]]:
         invented = [words.made_up(rng) for _ in range(8)]
@@ -207,7 +215,20 @@ def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[s
 
     Words held out of a task are left out, so that none of them is ever drawn into a task text.
     """
-    reserved = {*words.NAMES_HELD_OUT, *words.ARGUMENTS_HELD_OUT, *ioi.held_out_words(), *docstring.held_out_words()}
+    reserved = _reserved()
     found = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
     kept = [word for word in found if word not in reserved]
     return [w for w in kept if w[0].isupper()], [w for w in kept if w[0].islower()]
+
+
+def _prose_words(documents: Iterable[Document]) -> list[str]:
+    """Lower-case words of the prose domain, each once; of any text where there is no prose."""
+    texts = [d["text"] for d in documents if d["domain"] == "prose"] or [d["text"] for d in documents]
+    found = {word for text in texts for word in re.findall(r"\b[a-z]{2,12}\b", text)}
+    return sorted(found - _reserved())
+
+
+def _reserved() -> set[str]:
+    """Words held out of a task, as name, argument or in a wording; never drawn into a task text."""
+    spoken = {*ioi.held_out_words(), *docstring.held_out_words()}
+    return {*words.NAMES_HELD_OUT, *words.ARGUMENTS_HELD_OUT} | spoken

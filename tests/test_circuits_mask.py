@@ -122,7 +122,7 @@ def test_node_sets_are_edge_masks_and_joint_patches(form: str) -> None:
     nodes = node_labels(net, mlps=True)
     rng = np.random.default_rng(0)
     keep = rng.random((4, len(nodes))) < 0.5
-    evaluate = Evaluator(net, batch, nodes, corrupted, rows=7)
+    evaluate = Evaluator(net, batch, nodes, corrupted, tokens_at_once=2 * batch.clean.numel())
     values = evaluate(keep)
     for row, kept in zip(values, keep, strict=True):
         edges = mask.node_mask_logits(net, batch, evaluate.labels(kept), other)

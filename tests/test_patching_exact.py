@@ -83,7 +83,7 @@ def test_sweep_is_the_plain_forward_pass(form: str, positions: str) -> None:
     donors = {"resample": sweep.resample(other), "zero": lambda site, layer: torch.zeros_like(base[site][layer])}
     for donor in donors.values():
         got = {}
-        for indices, logits in sweep.sweep(net, base, batch, targets, donor, rows=12):
+        for indices, logits in sweep.sweep(net, base, batch, targets, donor, tokens_at_once=2 * batch.clean.numel()):
             got |= dict(zip(indices, logits, strict=True))
         assert sorted(got) == list(range(len(targets)))
         for i, target in enumerate(targets):

@@ -19,8 +19,7 @@ from profiler.patching.batch import Batch, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Network
 from profiler.patching.sites import every
-
-ROWS = 768
+from profiler.patching.sweep import BATCH_TOKENS
 
 
 def node_labels(net: Network, mlps: bool) -> list[str]:
@@ -40,14 +39,14 @@ class Evaluator:
     batch: Batch
     nodes: list[str]
     other: Trace
-    rows: int = ROWS
+    tokens_at_once: int = BATCH_TOKENS
     known: dict[bytes, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, "set pair"]:
         """Logit difference per set and pair."""
         keys = [row.tobytes() for row in keep]
         new = list({key: row for key, row in zip(keys, keep, strict=True) if key not in self.known}.items())
-        size = max(1, self.rows // len(self.batch))
+        size = max(1, self.tokens_at_once // self.batch.clean.numel())
         for begin in range(0, len(new), size):
             part = new[begin : begin + size]
             for (key, _), values in zip(part, self._run(np.stack([row for _, row in part])), strict=True):

@@ -6,9 +6,12 @@ L2N17; whole layers L2_mlp_out, L2_attn_out, L2_resid_pre. Cost: none.
 
 import re
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from profiler.errors import PatchError
-from profiler.patching.network import Network
+
+if TYPE_CHECKING:
+    from profiler.patching.network import Network
 
 PER_HEAD = ("head", "q", "k", "v", "pattern")
 WHOLE = ("resid_pre", "attn_out", "mlp_out")
@@ -59,7 +62,7 @@ def parse_target(label: str, positions: str = "all") -> Target:
     return Target("neuron" if neuron else part or "head", int(layer), int(neuron or head), positions)
 
 
-def check_target(net: Network, target: Target) -> None:
+def check_target(net: "Network", target: Target) -> None:
     """Whether the network has it.
 
     Raises:
@@ -76,7 +79,7 @@ def check_target(net: Network, target: Target) -> None:
         )
 
 
-def every(net: Network, site: str, positions: str = "all") -> list[Target]:
+def every(net: "Network", site: str, positions: str = "all") -> list[Target]:
     """All targets of a site, in order of layer and unit."""
     units = [None] if site in WHOLE else range(net.d_mlp if site == "neuron" else net.n_heads)
     return [Target(site, layer, unit, positions) for layer in range(net.n_layers) for unit in units]

@@ -34,7 +34,7 @@ from profiler.patching.network import (
 )
 from profiler.patching.sites import Target, check_target
 
-ROWS = 512
+BATCH_TOKENS = 8192
 Donor = Callable[[str, int], Tensor]
 Report = Callable[[int], None]
 
@@ -107,7 +107,7 @@ def sweep(
     batch: Batch,
     targets: Sequence[Target],
     donor: Donor,
-    rows: int = ROWS,
+    tokens_at_once: int = BATCH_TOKENS,
     report: Report | None = None,
 ) -> Iterator[tuple[list[int], Float[Tensor, "target prompt vocab"]]]:
     """Patch each target alone into the run `base`.
@@ -116,7 +116,7 @@ def sweep(
         base: trace of the run that is patched.
         targets: in any order; results come in order of site and layer.
         donor: what is put in.
-        rows: largest number of patches x prompts in one batch.
+        tokens_at_once: largest number of tokens (patches x prompts x offsets) in one batch.
         report: called with the number of targets done.
 
     Yields:
@@ -136,7 +136,7 @@ def sweep(
     for (site, layer), members in groupby(sorted(range(len(targets)), key=key), key=key):
         chosen = list(members)
         given = donor(site, layer)
-        size = max(1, rows // len(batch))
+        size = max(1, tokens_at_once // batch.clean.numel())
         for begin in range(0, len(chosen), size):
             part = chosen[begin : begin + size]
             with torch.inference_mode():

@@ -1,0 +1,138 @@
+"""One experiment made ready: a model, its pairs, and the two runs that every patch starts from.
+
+Cost: two forward passes over the pairs.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from profiler import pairs as pair_sets
+from profiler.model import Model
+from profiler.pairs import Encoded, Pair
+from profiler.patching.batch import Batch, Trace, batch_of, trace
+from profiler.patching.metrics import logit_diff
+from profiler.patching.network import Network
+from profiler.tasks.prompt import Split
+
+REFERENCE_DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Everything that changes the numbers of an experiment.
+
+    Attributes:
+        task: name of a built-in task, or path of a .jsonl of pairs.
+        scheme: corruption scheme; None takes the task's first.
+        pairs: how many pairs are drawn for discovery, and again for each test.
+        split: whose words and wordings discovery uses.
+        seed: of every draw.
+        neurons: how many neurons are patched exactly, half by attribution, half at random.
+        top: how many components redundancy is looked at for.
+        steps: midpoints of integrated gradients.
+        draws: random circuits, and inflated circuits.
+        mlps: whether circuits choose among MLPs too; otherwise these are always kept.
+        by_role: whether heads are also patched at single roles.
+    """
+
+    task: str
+    scheme: str | None = None
+    pairs: int = 48
+    split: Split = "train"
+    seed: int = 0
+    neurons: int = 64
+    top: int = 6
+    steps: int = 8
+    draws: int = 199
+    mlps: bool = False
+    by_role: bool = True
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the task is a user's own file of pairs."""
+        return self.task.endswith(".jsonl")
+
+    @property
+    def name(self) -> str:
+        """The task's name: of the file, without its ending, where it is one."""
+        return Path(self.task).stem if self.is_file else self.task
+
+    def digest(self, weights_hash: str) -> str:
+        """Hash of the settings and the model."""
+        text = json.dumps(asdict(self), sort_keys=True) + weights_hash
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A model and one set of pairs, with both runs.
+
+    Attributes:
+        name: of the set: discovery, test, held_out.
+        encoded: the pairs, with what was dropped.
+    """
+
+    name: str
+    net: Network
+    encoded: Encoded
+    batch: Batch
+    clean: Trace
+    corrupted: Trace
+
+    @cached_property
+    def metric_clean(self) -> Float[np.ndarray, " pair"]:
+        """Logit difference of the clean run."""
+        return logit_diff(self.clean.logits, self.batch.options).double().cpu().numpy()
+
+    @cached_property
+    def metric_corrupted(self) -> Float[np.ndarray, " pair"]:
+        """Logit difference of the corrupted run."""
+        return logit_diff(self.corrupted.logits, self.batch.options).double().cpu().numpy()
+
+    @property
+    def whole(self) -> Float[np.ndarray, " pair"]:
+        """Clean minus corrupted metric."""
+        return self.metric_clean - self.metric_corrupted
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles that some pair has."""
+        return tuple(self.batch.roles)
+
+
+def prepare(name: str, net: Network, encoded: Encoded) -> Setting:
+    """Run the model on both sides of the pairs."""
+    batch = batch_of(encoded.pairs, net.device, net.embed.dtype)
+    clean, corrupted = (trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
+    return Setting(name, net, encoded, batch, clean, corrupted)
+
+
+def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int | None = None) -> list[Pair]:
+    """Pairs of the settings' task, or those of the user's file."""
+    if settings.is_file:
+        return pair_sets.read(settings.task)
+    special = set(model.tokenizer.all_special_ids)
+    vocabulary = tuple(i for i in range(len(model.tokenizer)) if i not in special)
+    return pair_sets.make(settings.task, settings.scheme, split, n or settings.pairs, seed, vocabulary)
+
+
+def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Encoded:
+    """Pairs in tokens; a user's own must all be usable."""
+    context = model.spec.context_length
+    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, context, strict=settings.is_file)
+
+
+def references(model: Model, settings: PatchSettings, known: Encoded) -> Encoded:
+    """Prompts for means: of the templates of `known`, but none of its pairs; a user's own pairs are their own references."""
+    if settings.is_file:
+        return known
+    templates = {pair.pair.template for pair in known.pairs}
+    drawn = draw(model, settings, settings.split, settings.seed + 1_000, REFERENCE_DRAWS)
+    return encoded(model, settings, [pair for pair in drawn if pair.template in templates])

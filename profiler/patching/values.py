@@ -1,0 +1,105 @@
+"""What is put in: values of the other run, zeros, means of reference prompts, or noise.
+
+Why: the value decides what a patch means, and rankings of components differ between them (circuits.md section 11, T11,
+T12). Resampled values stay close to what the model produces; zeros do not. Means are taken over reference prompts that are
+in no test, of the pair's own template and length, offset by offset; where a template has too few, over all offsets of
+all reference prompts. Noise is Gaussian around the run's own values, with three times their standard deviation.
+
+Cost: one forward pass over the reference prompts.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from profiler.pairs import TokenPair
+from profiler.patching.batch import SITES, Batch, Trace, trace
+from profiler.patching.network import Network
+from profiler.patching.sweep import Donor
+
+NOISE = 3.0
+FEWEST = 2
+MOST = 6
+
+
+def zero(base: Trace) -> Donor:
+    """Zeros."""
+    return lambda site, layer: torch.zeros_like(base[site][layer])
+
+
+def noise(base: Trace, batch: Batch, seed: int = 0) -> Donor:
+    """The run's own values plus Gaussian noise; the same for every call of a site and layer."""
+
+    def donor(site: str, layer: int) -> Tensor:
+        value = base[site][layer]
+        rng = torch.Generator(device=value.device).manual_seed(hash((seed, SITES.index(site), layer)) % 2**31)
+        size = value[batch.valid].std() if value.shape[1] == batch.valid.shape[1] else value.std()
+        drawn = torch.randn(value.shape, generator=rng, dtype=value.dtype, device=value.device)
+        return value + NOISE * size * drawn
+
+    return donor
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Mean activations for each pair. `by_template` is the share of pairs whose own template had enough references."""
+
+    trace: Trace
+    by_template: float
+
+    def donor(self) -> Donor:
+        """The means as values to put in."""
+        return lambda site, layer: self.trace[site][layer]
+
+
+def means(net: Network, base: Trace, batch: Batch, references: Sequence[TokenPair]) -> Means:
+    """Means over the corrupted prompts of `references`, for the pairs of `batch`."""
+    groups: dict[tuple[str, int], list[TokenPair]] = defaultdict(list)
+    for pair in references:
+        group = groups[pair.pair.template, len(pair.corrupted)]
+        if len(group) < MOST:
+            group.append(pair)
+    wanted: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for row, pair in enumerate(batch.pairs):
+        wanted[pair.pair.template, len(pair.clean)].append(row)
+    found = {key: _mean(net, groups[key]) for key in wanted if len(groups[key]) >= FEWEST}
+    overall = _overall(list(found.values()))
+    sites = {name: [torch.zeros_like(value) for value in base[name]] for name in SITES}
+    for key, rows in wanted.items():
+        _fill(sites, rows, key[1], found.get(key), overall)
+    covered = sum(len(rows) for key, rows in wanted.items() if key in found)
+    return Means(Trace(sites, base.logits), covered / len(batch))
+
+
+def _mean(net: Network, group: Sequence[TokenPair]) -> dict[str, list[Tensor]]:
+    tokens = torch.tensor([pair.corrupted for pair in group], device=net.device)
+    run = trace(net, tokens, torch.full((len(group),), tokens.shape[1] - 1, device=net.device))
+    return {name: [value.mean(0) for value in run[name]] for name in SITES}
+
+
+def _overall(found: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+    """Mean over all offsets of all groups; patterns have none."""
+    if not found:
+        return {}
+    return {name: [torch.cat(parts).mean(0) for parts in zip(*(one[name] for one in found), strict=True)]
+            for name in SITES if name != "pattern"}  # fmt: skip
+
+
+def _fill(
+    sites: dict[str, list[Tensor]],
+    rows: list[int],
+    length: int,
+    own: dict[str, list[Tensor]] | None,
+    overall: dict[str, list[Tensor]],
+) -> None:
+    for name in SITES:
+        for layer, value in enumerate(sites[name]):
+            if own is not None and name == "pattern":
+                value[rows, :, :length, :length] = own[name][layer]
+            elif own is not None:
+                value[rows, :length] = own[name][layer]
+            elif name in overall:
+                value[rows] = overall[name][layer]

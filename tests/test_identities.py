@@ -6,6 +6,8 @@ import numpy as np
 import patch_models
 import pytest
 import torch
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from profiler.patching import batch as batches
 from profiler.patching import effects, metrics, redundancy, repair, sites, statistics, sweep
@@ -243,8 +245,6 @@ def test_sign_flips_are_exact_for_few_pairs_and_close_for_many() -> None:
     means = [abs(np.mean(values * signs)) for signs in itertools.product((1, -1), repeat=4)]
     assert statistics.sign_flip_p(values) == pytest.approx(np.mean([m >= abs(values.mean()) - 1e-12 for m in means]))
     many = np.random.default_rng(0).normal(0.3, 1, (2, 40))
-    from scipy import stats
-
     for row, p in zip(many, statistics.sign_flip_p(many), strict=True):
         assert p == pytest.approx(stats.ttest_1samp(row, 0).pvalue, abs=0.03)
     assert statistics.sign_flip_p(np.ones(40)) == 1 / statistics.DRAWS
@@ -252,6 +252,9 @@ def test_sign_flips_are_exact_for_few_pairs_and_close_for_many() -> None:
 
 def test_holm_and_random_sets_and_rates() -> None:
     assert statistics.holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
+    many = np.random.default_rng(0).random(40) ** 4
+    assert statistics.holm(many) == pytest.approx(multipletests(many, method="holm")[1], abs=1e-15)
+    assert len(statistics.holm(np.zeros(0))) == 0
     assert statistics.random_set_p(0.9, np.array([0.1, 0.95, 0.9])) == 0.75
     assert statistics.random_set_p(0.9, np.zeros(99)) == 0.01
     low, high = statistics.clopper_pearson(0, 10)

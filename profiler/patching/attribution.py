@@ -100,14 +100,14 @@ def estimate(
     base: Trace, given: Trace, slopes: Gradients, batch: Batch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Estimated change of the metric for each target patched alone."""
-    products: dict[tuple[str, int], Tensor] = {}
+    products: dict[tuple[str, int, str], Float[Tensor, "unit prompt"]] = {}
     rows = []
     for target in targets:
-        key = target.site, target.layer
+        site, layer, positions = key = target.site, target.layer, target.positions
         if key not in products:
-            products[key] = _per_unit((given[key[0]][key[1]] - base[key[0]][key[1]]) * slopes[key], target.site)
-        unit = products[key][..., target.unit or 0]
-        rows.append((unit * batch.mask(target.positions)).sum(-1))
+            product = (given[site][layer] - base[site][layer]) * slopes[site, layer]
+            products[key] = (_per_unit(product, site) * batch.mask(positions)[..., None]).sum(1).T.contiguous()
+        rows.append(products[key][target.unit or 0])
     return torch.stack(rows)
 
 

@@ -1,0 +1,336 @@
+"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit; the library's form of `profiler patch`.
+
+1. pairs: drawn or read, encoded, linted; both runs of the model
+2. sweeps in both directions, four kinds of values                    -> patch_effects, patch_shares, patch_gates
+3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability
+4. redundancy of the top heads                                        -> patch_downstream, _interactions, _saturation
+5. the circuit: chosen on these pairs, judged on others               -> circuits, circuit_*
+
+Cost: for the bundled model and 48 pairs a few minutes on one core, half of it random circuits.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from profiler.circuits import choose, files, find, null
+from profiler.circuits.circuit import Circuit, Scope
+from profiler.errors import PairError
+from profiler.model import Model
+from profiler.pairs import Encoded, checks, find_task
+from profiler.patching import estimates, measure, setting, store, together, values
+from profiler.patching.bridge import network_of
+from profiler.patching.capability import capability
+from profiler.patching.effects import neutral_level
+from profiler.patching.measure import Measured
+from profiler.patching.network import Network
+from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.sites import every
+from profiler.patching.sweep import resample
+
+Report = Callable[[str], None]
+LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
+SCHEME_PAIRS = 24
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found. `frames` are the tables written, by name; `circuit` may be read from a file."""
+
+    experiment: str
+    circuit: Circuit
+    frames: dict[str, pl.DataFrame]
+
+
+def patch(
+    model: Model, settings: PatchSettings, out: Path, report: Report = print, circuit: Circuit | None = None
+) -> Outcome:
+    """Run an experiment and write it into a run.
+
+    Args:
+        out: the run, or a file to be made.
+        report: told each stage as it begins.
+        circuit: judge this circuit instead of choosing one.
+
+    Raises:
+        PairError: the task or a pair is unusable.
+        RunError: the file cannot be written, or is a run of another model.
+        CircuitError: the model lacks a member of the circuit.
+    """
+    began = time.perf_counter()
+    store.ready(out, model)
+    net = network_of(model)
+    report("pairs")
+    main = setting.prepare(
+        "discovery", net, setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    )
+    if circuit is not None:
+        find.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+    means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
+    measured = sweeps(main, means, settings, report)
+    report("attribution patching")
+    frames, chosen = attribution_frames(main, measured, settings, report)
+    measured += chosen
+    frames |= {"patch_effects": measure.effect_rows(main, measured), "patch_shares": measure.share_rows(main, measured),
+               "patch_gates": together.gate_rows(main, measured)}  # fmt: skip
+    report("redundancy")
+    frames |= redundancy_frames(main, measured, means, settings)
+    found, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
+    frames |= more
+    frames |= setting_frames(model, [main, *others])
+    name = experiment_name(settings, model.spec.weights_hash)
+    frames["patch_experiments"] = experiment_row(model, main, settings, means.by_template, time.perf_counter() - began)
+    report("writing")
+    store.write(out, name, frames)
+    return Outcome(name, found, frames)
+
+
+def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
+    """Task, scheme and a hash of everything that changes the numbers."""
+    return f"{settings.name}/{scheme_of(settings)}/{settings.digest(weights_hash)}"
+
+
+def scheme_of(settings: PatchSettings) -> str:
+    """The corruption scheme; `own` for a user's file."""
+    return settings.scheme or ("own" if settings.is_file else find_task(settings.task).schemes[0])
+
+
+def sweeps(main: Setting, means: values.Means, settings: PatchSettings, report: Report) -> list[Measured]:
+    """All sweeps but those of neurons."""
+    donors = {
+        "zero": values.zero(main.clean),
+        "mean": means.donor(),
+        "noise": values.noise(main.clean, main.batch, settings.seed),
+    }
+    found: list[Measured] = []
+    for plan in measure.plans(main, donors, settings.by_role):
+        label = f"patching, {plan.direction} with {plan.value}"
+        report(f"{label}: {len(plan.targets)} targets")
+        found += measure.run_plan(main, plan)
+    return found
+
+
+def attribution_frames(
+    main: Setting, measured: Sequence[Measured], settings: PatchSettings, report: Report
+) -> tuple[dict[str, pl.DataFrame], list[Measured]]:
+    """Attribution tables, and the exact patches of the chosen neurons."""
+    slopes = estimates.slopes(main, settings.steps)
+    chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
+    report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
+    exact = estimates.patch_neurons(main, chosen)
+    rows = estimates.estimate_rows(main, slopes, [*measured, *exact])
+    return {
+        "patch_attribution": rows,
+        "patch_reliability": estimates.reliability_rows(main, rows, chosen, slopes),
+    }, exact
+
+
+def redundancy_frames(
+    main: Setting, measured: Sequence[Measured], means: values.Means, settings: PatchSettings
+) -> dict[str, pl.DataFrame]:
+    """Downstream, interaction and saturation tables of the top heads."""
+    top = together.top_heads(measured, main, settings.top)
+    donors = {"resample": resample(main.corrupted), "mean": means.donor(), "zero": values.zero(main.clean)}
+    found = together.repairs(main, top, donors)
+    return {
+        "patch_downstream": together.downstream_rows(main, found),
+        "patch_interactions": together.interaction_rows(main, top, measured, found) if len(top) > 1 else pl.DataFrame(),
+        "patch_saturation": together.saturation_rows(main, top),
+    }
+
+
+def circuit_frames(
+    model: Model,
+    main: Setting,
+    measured: list[Measured],
+    settings: PatchSettings,
+    report: Report,
+    given: Circuit | None,
+    gates: pl.DataFrame,
+) -> tuple[Circuit, dict[str, pl.DataFrame], list[Setting]]:
+    """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
+    report("choosing a circuit")
+    nodes = find.evaluator(main, settings.mlps).nodes
+    effects = find.effects_of(main, measured, nodes)
+    ranking = choose.ranking(effects)
+    circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
+    circuit, edge_frame, edge_scores = find.edge_rows(main, circuit, settings.mlps)
+    others = other_settings(model, main.net, settings)
+    judged = [
+        find.judge(one, circuit, settings, ranking, report, full=one.name in ("discovery", "test"))
+        for one in (main, *others)
+    ]
+    again = None if given else lambda some, pairs: find.halves(main, settings.mlps, some, pairs)
+    report("stability")
+    keep = np.array([node in circuit.components for node in nodes])
+    stable, frequency = find.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
+    curve, areas = find.curve_rows(main, settings, ranking)
+    six = find.six_values(main, circuit)
+    scores = [one.scores for one in judged] + [
+        pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six)
+    ]
+    named = pl.lit(circuit.name).alias("circuit")
+    frames = {
+        "circuits": circuit_row(circuit), "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge")}),
+        "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
+        "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged if one.random.height]),
+        "circuit_members": pl.concat([member_rows(circuit, one.members, frequency) for one in judged if one.members.height]),
+    }  # fmt: skip
+    return circuit, {name: frame.with_columns(named) for name, frame in frames.items()}, others
+
+
+def chosen_circuit(
+    model: Model,
+    main: Setting,
+    measured: list[Measured],
+    effects: choose.Effects,
+    settings: PatchSettings,
+    gates: pl.DataFrame,
+    report: Report,
+) -> Circuit:
+    """Choose the circuit and write its scope."""
+    evaluate = find.evaluator(main, settings.mlps)
+    labels = evaluate.labels(choose.choose(evaluate, effects))
+    report("other corruption schemes")
+    seen = schemes_of(model, main, settings, labels, effects, evaluate.nodes)
+    found = checks.check(main.encoded) + capability(main)
+    accidental = tuple(f"{one.name}: {one.finding}" for one in found if one.level != "ok")
+    scope = Scope(
+        task=settings.name, prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}", schemes=tuple(seen["all"]),
+        controlled=("prompt length", f"everything but what scheme {scheme_of(settings)} changes", "that an answer is due (logit difference)"),
+        accidental=accidental, kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
+        found_by="patching in both directions, grown and pruned",
+    )  # fmt: skip
+    label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
+    return find.record(f"{settings.name}-{scheme_of(settings)}", model.spec.name, labels, label,
+                       find.reads(main, measured, labels), {k: v for k, v in seen.items() if k != "all"}, scope)  # fmt: skip
+
+
+def schemes_of(
+    model: Model,
+    main: Setting,
+    settings: PatchSettings,
+    labels: Sequence[str],
+    effects: choose.Effects,
+    nodes: list[str],
+) -> dict[str, list[str]]:
+    """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
+    known = [scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
+    seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
+    for scheme in known:
+        if scheme == scheme_of(settings):
+            clear = [nodes[i] for i in choose.candidates(effects)]
+        else:
+            clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)
+        if clear is not None:
+            seen["all"].append(scheme)
+            for label in set(labels) & set(clear):
+                seen[label].append(scheme)
+    return seen
+
+
+def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: list[str]) -> list[str] | None:
+    """Nodes with an effect under another scheme; None where it leaves no pair or no difference to be explained."""
+    try:
+        other = setting.prepare(
+            settings.scheme or "",
+            net,
+            setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed)),
+        )
+    except PairError:
+        return None
+    if other.whole.mean() <= 0:
+        return None
+    targets = tuple(t for site in ("head", "mlp_out") for t in every(net, site) if t.label in nodes)
+    both = [
+        measure.Plan(targets, "denoise", "resample", resample(other.clean)),
+        measure.Plan(targets, "noise", "resample", resample(other.corrupted)),
+    ]
+    measured = [one for plan in both for one in measure.run_plan(other, plan)]
+    return [nodes[i] for i in choose.candidates(find.effects_of(other, measured, nodes))]
+
+
+def other_settings(model: Model, net: Network, settings: PatchSettings) -> list[Setting]:
+    """Fresh pairs of the same wordings, and pairs of held-out wordings and words; none for a user's file."""
+    if settings.is_file:
+        return []
+    found = []
+    for name, split in (("test", settings.split), ("held_out", "held_out")):
+        try:
+            made: Encoded = setting.encoded(model, settings, setting.draw(model, settings, split, settings.seed + 1))
+            found.append(setting.prepare(name, net, made))
+        except PairError:
+            continue
+    return found
+
+
+def setting_frames(model: Model, settings: Sequence[Setting]) -> dict[str, pl.DataFrame]:
+    """Tables of pairs and checks."""
+    pairs = [row for one in settings for row in _pair_rows(model, one)]
+    rows = [
+        {
+            "pair_set": one.name,
+            "place": place,
+            "check_name": c.name,
+            "finding": c.finding,
+            "size": c.value,
+            "level": c.level,
+        }
+        for one in settings
+        for place, c in enumerate(checks.check(one.encoded) + capability(one))
+    ]
+    return {
+        "patch_pairs": pl.DataFrame(pairs, infer_schema_length=None),
+        "patch_checks": pl.DataFrame(rows, infer_schema_length=None),
+    }
+
+
+def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
+    text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
+    word = lambda option: option if isinstance(option, str) else model.tokenizer.decode([option])  # noqa: E731
+    return [
+        {"pair_set": one.name, "pair": i, "name": p.pair.name, "scheme": p.pair.scheme, "template": p.pair.template, "split": p.pair.split,
+         "clean": text(p.pair.clean), "corrupted": text(p.pair.corrupted), "answers": [word(a) for a in p.pair.answers],
+         "distractors": [word(d) for d in p.pair.distractors], "n_tokens": len(p.clean), "roles": json.dumps(dict(p.roles)),
+         "strata": json.dumps(dict(p.pair.strata)), "metric_clean": one.metric_clean[i], "metric_corrupted": one.metric_corrupted[i]}
+        for i, p in enumerate(one.batch.pairs)
+    ]  # fmt: skip
+
+
+def experiment_row(
+    model: Model, main: Setting, settings: PatchSettings, by_template: float, seconds: float
+) -> pl.DataFrame:
+    """The row of table `patch_experiments`."""
+    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    row = {
+        "task": settings.name, "scheme": scheme_of(settings), "created": store.now(), "model": model.spec.name,
+        "model_hash": model.spec.weights_hash, "settings": json.dumps(asdict(settings)), "n_pairs": len(main.batch),
+        "n_dropped": main.encoded.n_dropped, "metric_clean": float(main.metric_clean.mean()),
+        "metric_corrupted": float(main.metric_corrupted.mean()), "neutral": neutral_level(main.metric_clean, main.metric_corrupted),
+        "is_symmetric": all(p.pair.symmetric for p in main.batch.pairs), "means_by_template": by_template, "seconds": seconds,
+        "versions": json.dumps(versions),
+    }  # fmt: skip
+    return pl.DataFrame([row])
+
+
+def circuit_row(circuit: Circuit) -> pl.DataFrame:
+    """The row of table `circuits`."""
+    scope = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(circuit.scope).items()}
+    lists = {name: pl.List(pl.String) for name in ("schemes", "controlled", "accidental")}
+    return pl.DataFrame([{"model": circuit.model, **scope, "yaml": files.text_of(circuit)}], schema_overrides=lists)
+
+
+def member_rows(circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
+    """Table `circuit_members` for one set of pairs."""
+    rows = [{"component": m.component, "role": m.role, "gate": m.gate, "schemes": list(m.schemes), "frequency": frequency.get(m.component)}
+            for m in circuit.members]  # fmt: skip
+    schema = {"schemes": pl.List(pl.String), "frequency": pl.Float64}
+    return pl.DataFrame(rows, schema_overrides=schema).join(judged, on="component", how="left", maintain_order="left")

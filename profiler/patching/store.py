@@ -1,0 +1,133 @@
+"""Experiments and circuits into a run file, or into a file of their own.
+
+Why: the causal side lives beside the corpus statistics, so that one query can ask both. An experiment is written in one
+transaction: a run is never left with half of one. Without a corpus run, a run file without documents is made, so that the
+same commands open it. Cost: the size of the tables; a second writer is told so at once, before anything is computed.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from profiler import tables
+from profiler.assets import PACKAGE
+from profiler.errors import RunError
+from profiler.model import Model
+from profiler.store import Store
+from profiler.store_comments import comment_statements
+from profiler.tokens import CLASSES
+
+TABLES = (
+    "patch_experiments", "patch_pairs", "patch_checks", "patch_effects", "patch_shares", "patch_gates", "patch_downstream",
+    "patch_interactions", "patch_saturation", "patch_attribution", "patch_reliability", "circuits", "circuit_members",
+    "circuit_edges", "circuit_scores", "circuit_curve", "circuit_random",
+)  # fmt: skip
+
+
+def causal_sql() -> str:
+    """The statements that add tables and views where they are missing."""
+    text = (PACKAGE / "causal.sql").read_text(encoding="utf-8")
+    return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+
+
+def ready(path: Path, model: Model) -> None:
+    """Make sure that results can be written to `path`: create it if it is not there, and check that it is of this model.
+
+    Raises:
+        RunError: the place cannot be written, another process writes it, it is no run, or a run of another model.
+    """
+    if not path.exists():
+        _create(path, model)
+    with writing(path) as connection:
+        row = connection.execute("SELECT model, model_hash FROM runs").fetchone()
+    if row is None or row[1] != model.spec.weights_hash:
+        was = row[0] if row else "nothing"
+        raise RunError(f"{path} is a run of {was!r}, whose weights are not those of {model.spec.name!r}: name that model with "
+                       "--model, or write to another file")  # fmt: skip
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An open transaction on a run; it is undone by an error.
+
+    Raises:
+        RunError: the file is no run, or open elsewhere.
+    """
+    try:
+        connection = duckdb.connect(str(path))
+    except duckdb.Error as error:
+        raise RunError(f"{path} cannot be written: {_reason(error)}. Another program or notebook has it open, or it is no "
+                       "DuckDB file: close it there, or name another file") from None  # fmt: skip
+    try:
+        connection.execute("SELECT complete FROM runs").fetchone()
+    except duckdb.Error:
+        connection.close()
+        raise RunError(f"{path} is a DuckDB file but no run of the profiler: name another file") from None
+    try:
+        connection.begin()
+        yield connection
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
+
+
+def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
+    """Write an experiment's tables, replacing what it wrote before.
+
+    Raises:
+        RunError: see `writing`.
+    """
+    with writing(path) as connection:
+        connection.execute(causal_sql())
+        for statement in comment_statements((PACKAGE / "causal.sql").read_text(encoding="utf-8")):
+            connection.execute(statement)
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table} WHERE experiment = ?", [experiment])
+        for table, frame in frames.items():
+            if frame.height:
+                rows = frame.with_columns(pl.lit(experiment).alias("experiment")).to_arrow()
+                connection.register("rows_to_write", rows)
+                connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
+                connection.unregister("rows_to_write")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def _create(path: Path, model: Model) -> None:
+    """A run file of the model without documents."""
+    spec = model.spec
+    row = {
+        "run_id": f"patching-{spec.weights_hash[:8]}", "created": now(), "model": spec.name, "model_hash": spec.weights_hash,
+        "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
+        "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
+        "config": json.dumps({"model": spec.name, "corpora": []}), "versions": "{}", "model_card": spec.card,
+        "n_documents": 0, "n_tokens": 0, "n_positions": 0, "n_special": 0, "seconds": 0.0, "tokens_per_second": 0.0,
+        "closure_residual": 0.0, "closure_scale": 0.0, "logit_residual": 0.0, "peak_memory_bytes": 0, "complete": True,
+    }  # fmt: skip
+    with Store(path) as store:
+        store.insert("components", tables.components(spec))
+        store.insert("classes", tables.classes())
+        store.insert("bins", tables.bins())
+        store.insert("tokens", _tokens(model))
+        store.insert("vocabulary", pl.DataFrame({"tokens": [_tokens(model)["token"].to_list()]}))
+        store.insert("runs", pl.DataFrame([row]))
+        store.finish()
+
+
+def _tokens(model: Model) -> pl.DataFrame:
+    texts = [model.tokenizer.decode([i]) for i in range(model.spec.n_vocab)]
+    return pl.DataFrame({"token_id": range(len(texts)), "token": texts, "class_id": [len(CLASSES) - 1] * len(texts)})
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -45,11 +45,16 @@ class Axes:
         """All cells."""
         return 2 * N_CLASSES + self.n_buckets
 
+    @staticmethod
+    def buckets(width: int) -> Int[Tensor, " offset"]:
+        """Position bucket of each offset below `width`."""
+        return torch.searchsorted(torch.tensor(BUCKET_STARTS), torch.arange(width), right=True) - 1
+
     def indicator(self, batch: Batch, dtype: torch.dtype) -> Float[Tensor, "window cell offset"]:
         """1 where a position belongs to a cell. Special positions belong to their special class and to nothing else."""
         n_windows, width = batch.tokens.shape
         hot = torch.zeros(n_windows, self.n_cells, width, dtype=dtype)
-        buckets = torch.searchsorted(torch.tensor(BUCKET_STARTS), torch.arange(width), right=True) - 1
+        buckets = self.buckets(width)
         hot.scatter_(1, batch.classes[:, None], batch.valid[:, None].to(dtype))
         ordinary = batch.ordinary[:, None].to(dtype)
         hot.scatter_(1, N_CLASSES + batch.next_classes[:, None], ordinary)

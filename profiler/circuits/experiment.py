@@ -39,6 +39,7 @@ from profiler.patching.sweep import resample
 Report = Callable[[str], None]
 LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
 SCHEME_PAIRS = 24
+STAGES = 19
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,10 @@ def judge(
         ranking: nodes by their effect, for the control.
         full: whether to make random and inflated circuits too.
 
+    Returns:
+        Only the metrics themselves where the model shows no effect that a circuit could explain: shares of nothing
+        are not stated.
+
     Raises:
         CircuitError: the model lacks a member.
     """
@@ -129,6 +133,9 @@ def judge(
     evaluate = evaluator(setting, settings.mlps)
     keep = evaluate.mask(circuit.components)
     rows = faithfulness_rows(evaluate, keep)
+    if not scores.explainable(evaluate):
+        undefined = pl.DataFrame(rows, infer_schema_length=None).with_columns(**six_values(setting, circuit))
+        return Judged(undefined, pl.DataFrame(), pl.DataFrame())
     report(f"{setting.name}: completeness")
     classes = _classes(circuit)
     missing = scores.incompleteness(evaluate, keep, classes, settings.seed)
@@ -189,14 +196,17 @@ def _score(
 
 
 def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
-    """Rows of `circuit_scores` for faithfulness in all its forms."""
-    one = scores.faithfulness(evaluate, keep)
-    n = len(evaluate.batch)
-    return [
+    """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
+    one, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
+    rows = [
         _score("members", float(keep.sum())), _score("nodes", float(len(keep))),
         _score("metric_model", one.model, n=n), _score("metric_circuit", one.circuit, n=n), _score("metric_empty", one.empty, n=n),
-        _score("faithfulness_gap", one.gap, n=n), _score("faithfulness_ratio", one.ratio, n=n),
-        _score("faithfulness", one.normalised, *one.interval, n=n),
+        _score("faithfulness_gap", one.gap, n=n), _score("explainable", float(scores.explainable(evaluate)), n=n),
+    ]  # fmt: skip
+    if not scores.explainable(evaluate):
+        return rows
+    return [
+        *rows, _score("faithfulness_ratio", one.ratio, n=n), _score("faithfulness", one.normalised, *one.interval, n=n),
         _score("faithfulness_per_pair", float(one.per_pair.median), float(one.per_pair.low), float(one.per_pair.high), n - one.per_pair.excluded),
         _score("pairs_excluded", float(one.per_pair.excluded), n=n), _score("over_recovery", float(one.over_recovery)),
     ]  # fmt: skip

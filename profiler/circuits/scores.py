@@ -76,6 +76,12 @@ def whole(evaluate: Evaluator) -> float:
     return float(evaluate.model.mean() - evaluate.empty.mean())
 
 
+def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
+    """Whether the model's metric is above that of the empty circuit beyond doubt; otherwise shares of w mean nothing."""
+    effect = evaluate.model - evaluate.empty
+    return bool(effect.mean() > 0 and statistics.sign_flip_p(effect) < alpha)
+
+
 def gaps(evaluate: Evaluator, keep: Keep, removed: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:
     """|F(C - K) - F(M - K)| / w for each K."""
     both = evaluate(np.concatenate([keep & ~removed, ~removed])).mean(-1).reshape(2, -1)

@@ -6,12 +6,19 @@ the logits of both are compared on a few tokens, and a model that differs is ref
 Cost: a copy of the weights where keys are shared between heads, and one forward pass.
 """
 
+import contextlib
+import io
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from transformer_lens import patching
 from transformers.activations import ACT2FN
 
 from profiler.errors import ModelError
 from profiler.model import Model
+from profiler.patching.batch import Batch, Tokens
+from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Layer, Network, Norm, forward
 
 PROBE = 12
@@ -109,3 +116,25 @@ def _rotary(bridge: object, context: int) -> tuple[Tensor, Tensor]:
     places = torch.arange(context, device=bridge.W_E.device)[None]
     cos, sin = body.rotary_emb(bridge.W_E.detach()[None, :1], places)
     return cos[0].detach(), sin[0].detach()
+
+
+def logits_of(model: Model, tokens: Tokens) -> Float[Tensor, "prompt offset vocab"]:
+    """The model's own forward pass, with TransformerLens' hooks in place but none of ours."""
+    with model.bridge.hooks():
+        return model.bridge(tokens, return_type="logits")
+
+
+def head_sweep(model: Model, batch: Batch) -> Float[Tensor, "head prompt"]:
+    """Logit differences with each head's clean output put into the corrupted run, by TransformerLens: one run a head."""
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.spec.n_layers)]
+    rows = torch.arange(len(batch), device=batch.ends.device)
+    with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        _, cache = model.bridge.run_with_cache(batch.clean, names_filter=lambda name: name in names)
+        found = patching.get_act_patch_attn_head_out_all_pos(
+            model.bridge,
+            batch.corrupted,
+            cache,
+            lambda logits: logit_diff(logits[rows, batch.ends], batch.options),
+            reduce="none",
+        )
+    return found.values.reshape(-1, len(batch))

@@ -1,0 +1,165 @@
+"""`profiler patch` and `profiler tasks`: circuits from prompt pairs, into a run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from profiler.cli.record import quiet
+from profiler.errors import PairError
+
+console = Console(soft_wrap=True, highlight=False)
+SHOWN = ("faithfulness", "incompleteness_greedy", "minimality", "random_p", "stability_jaccard")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(patch)
+    app.command()(tasks)
+
+
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="show pairs of this task; without it, list all tasks")] = None,
+    scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
+    split: Annotated[str, typer.Option(help="train or held_out words and wordings")] = "train",
+    n: Annotated[int, typer.Option("--pairs", help="how many pairs")] = 3,
+    seed: Annotated[int, typer.Option(help="seed of the pairs")] = 0,
+    out: Annotated[Path | None, typer.Option(help="write the pairs there, as .jsonl")] = None,
+) -> None:
+    """List the built-in tasks, or show or write pairs of one.
+
+    Example: profiler tasks ioi --scheme swapped --pairs 100 --out ioi.jsonl
+    """
+    from profiler import pairs
+
+    if name is None:
+        for task in pairs.TASKS:
+            console.print(f"[bold]{task.name}[/]  {task.question}\n    corruption schemes: {', '.join(task.schemes)}")
+        console.print("\nNext:\n  profiler tasks ioi\n  profiler patch run.duckdb ioi")
+        return
+    if split not in ("train", "held_out"):
+        raise PairError(f"--split {split!r}: choose train or held_out")
+    made = pairs.make(name, scheme, split, n, seed, _vocabulary() if pairs.find_task(name).of_tokens else ())
+    if out is not None:
+        pairs.lines.write(out, made)
+        console.print(f"{out}: {len(made)} pairs")
+        return
+    for pair in made:
+        console.print(f"{pair.name}  answer {_options(pair.answers)}, not {_options(pair.distractors)}", markup=False)
+        console.print(f"  clean     {pair.clean}\n  corrupted {pair.corrupted}", markup=False)
+
+
+def _options(options: tuple[Any, ...], shown: int = 4) -> str:
+    return ", ".join(repr(option) for option in options[:shown]) + (" ..." if len(options) > shown else "")
+
+
+def _vocabulary() -> tuple[int, ...]:
+    """Ordinary tokens of the bundled model."""
+    from transformers import AutoTokenizer
+
+    from profiler.model import BUNDLED
+
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
+    special = set(tokenizer.all_special_ids)
+    return tuple(i for i in range(len(tokenizer)) if i not in special)
+
+
+def patch(
+    run: Annotated[Path, typer.Argument(help="the run to write into; made if it is not there")],
+    task: Annotated[str, typer.Argument(help="a built-in task (see profiler tasks), or a .jsonl file of pairs")],
+    model: Annotated[
+        str | None, typer.Option(help="bundled, a Hugging Face name, or a directory; default: the run's")
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
+    pairs: Annotated[int, typer.Option(help="pairs to find the circuit on, and again for each test", min=4)] = 48,
+    split: Annotated[str, typer.Option(help="find the circuit on train or held_out words and wordings")] = "train",
+    seed: Annotated[int, typer.Option(help="seed of every draw")] = 0,
+    circuit: Annotated[Path | None, typer.Option(help="judge the circuit of this .yaml instead of finding one")] = None,
+    save: Annotated[Path | None, typer.Option(help="write the circuit there, as .yaml")] = None,
+    neurons: Annotated[
+        int, typer.Option(help="neurons to patch exactly, half by attribution, half at random", min=0)
+    ] = 64,
+    top: Annotated[int, typer.Option(help="heads whose redundancy is looked at", min=1)] = 6,
+    draws: Annotated[int, typer.Option(help="random circuits, and inflated circuits", min=1)] = 199,
+    mlps: Annotated[bool, typer.Option("--mlps", help="let MLPs be members; otherwise they are always kept")] = False,
+    by_role: Annotated[bool, typer.Option(help="patch heads at single roles too")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
+    bench: Annotated[bool, typer.Option("--bench", help="only measure speed beside TransformerLens")] = False,
+) -> None:
+    """Patch in both directions, find a circuit, and say how good it is; everything goes into the run.
+
+    Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
+    """
+    from profiler.circuits import experiment, files
+    from profiler.config import RunConfig
+    from profiler.model import load_model
+    from profiler.patching.setting import PatchSettings
+
+    quiet()
+    if split not in ("train", "held_out"):
+        raise PairError(f"--split {split!r}: choose train or held_out")
+    settings = PatchSettings(task, scheme, pairs, split, seed, neurons, top, draws=draws, mlps=mlps, by_role=by_role)
+    given = files.read(circuit) if circuit is not None else None
+    name = model or _model_of(run)
+    with console.status(f"loading {name}"):
+        loaded = load_model(RunConfig(model=name, corpora=("none",), device=device))
+    if bench:
+        _bench(loaded, settings)
+        return
+    with _bar() as progress:
+        line = progress.add_task("pairs", total=experiment.STAGES)
+        outcome = experiment.patch(
+            loaded, settings, run, lambda stage: progress.update(line, advance=1, description=stage), given
+        )
+    if save is not None:
+        files.write(save, outcome.circuit)
+    _say(run, outcome, save)
+
+
+def _model_of(run: Path) -> str:
+    """The model of a run that is there, else the bundled one."""
+    if not run.exists():
+        return "bundled"
+    from profiler.query import open_run
+
+    with open_run(run) as connection:
+        return connection.execute("SELECT model FROM runs").fetchone()[0]
+
+
+def _bar() -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def _say(run: Path, outcome: Any, save: Path | None) -> None:
+    """The answer in a few lines, and what to do next."""
+    circuit, scores = outcome.circuit, outcome.frames["circuit_scores"]
+    console.print(f"{outcome.experiment}: {len(circuit.members)} members", markup=False)
+    for member in circuit.members:
+        console.print(f"  {member.component}  {member.gate}  {member.role}", markup=False)
+    for pair_set in scores["pair_set"].unique(maintain_order=True):
+        found = dict(scores.filter(pair_set=pair_set).select("metric", "score").rows())
+        shown = ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN if found.get(name) is not None)
+        console.print(
+            f"{pair_set}: {shown or 'the model shows no effect here that a circuit could explain'}", markup=False
+        )
+    if save is not None:
+        console.print(f"circuit {save}")
+    console.print(
+        f"\nNext:\n  profiler report {run} circuit\n  profiler query {run} circuit_scores\n  profiler query {run} gates"
+    )
+
+
+def _bench(loaded: Any, settings: Any) -> None:
+    from profiler.circuits.speed import compare
+
+    for row in compare(loaded, settings):
+        console.print(row, markup=False)

@@ -185,7 +185,7 @@ class TestTrainer:
         assert not torch.equal(weights(trainer), weights(trainer).to(torch.bfloat16).float())
 
     def test_learning_rate_rises_stays_and_falls(self):
-        plan = dataclasses.replace(TINY, steps=100, warmup=10, decay_from=0.5)
+        plan = dataclasses.replace(TINY, steps=100, warmup=10, decay_from=0.5, floor=0.1)
         rates = [plan.learning_rate(step) for step in range(100)]
         assert rates[0] == pytest.approx(plan.phases[0].rate / 10)
         assert rates[5] > rates[4]

@@ -105,8 +105,8 @@ def _phases(training: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         "Window: tokens in each of the step's windows. First copies: whether the loss counts the first copy of random "
-        "segments, which nothing can predict. Loose: probability of a word of half the task texts to be replaced by an arbitrary "
-        "one. What the shares leave is the library's text. "
+        "segments, which nothing can predict. Loose: up to which share words of task texts are replaced by arbitrary ones. "
+        "What the shares leave is the library's text. "
         f"The rate rises over the first {plan['warmup']} steps and falls in a "
         f"straight line over the last {1 - plan['decay_from']:.0%} of all steps."
     )

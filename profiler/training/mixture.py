@@ -25,7 +25,8 @@ from profiler.tasks import Piece, docstring, ioi, repeats, sequences, words
 SOURCES = ("repeats", "ioi", "docstring", "sequences", "code", "tests", "prose")
 ANSWER_WEIGHT = 5.0
 """How much the loss of a task's answer counts beside that of another token."""
-_RENAMED = 0.5
+_LOOSENED, _RENAMED = 0.7, 0.7
+"""Shares of the task texts whose wordings are loosened, and whose names become arbitrary, where a phase is loose."""
 _WEIGHTS = {"text": 1.0, "answer": ANSWER_WEIGHT, "arbitrary": 0.0}
 _CHUNK = 64
 
@@ -134,13 +135,12 @@ class Mixture:
     def _packed(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], list[float]]:
         """Short texts one after another, each behind a beginning-of-text token, the last one cut off.
 
-        Half of them keep the train wordings as they are; the others are loosened by up to `loose`. Where wordings are
-        loose, names are too (`_renamed`).
+        Where `loose` is above zero, most have their wordings loosened by up to it and their names replaced.
         """
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < context:
-            freedom = rng.uniform(0.2, 1) * loose if loose and rng.random() < 0.5 else 0.0
+            freedom = rng.uniform(0.2, 1) * loose if loose and rng.random() < _LOOSENED else 0.0
             renamed = self._renamed(rng) if loose and source == "ioi" and rng.random() < _RENAMED else {}
             ids.append(self._tokenizer.bos_token_id)
             weights.append(1.0)
@@ -166,7 +166,7 @@ class Mixture:
         capitalised, lower = self._pieces
         train = words.NAMES_TRAIN
         arbitrary = [rng.sample(capitalised, 8), rng.sample(lower, 8), rng.sample(lower + capitalised, 8)]
-        return [train, train, train, *arbitrary, invented]
+        return [*[train] * 6, *arbitrary, invented]
 
     def _fillers(self, rng: random.Random) -> list[str]:
         """Words to loosen wordings with: of the library's prose, single tokens, and made-up ones."""

@@ -72,7 +72,7 @@ class Plan:
     steps: int
     warmup: int = 150
     decay_from: float = 0.6
-    floor: float = 0.02
+    floor: float = 0.001
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -106,9 +106,11 @@ PLANS = {
             Phase(9_000, 128, 32, Shares(repeats=0.08, ioi=0.26), 1.4e-3, loose=0.4),
             Phase(10_100, 128, 32, Shares(repeats=0.14, ioi=0.36, docstring=0.07, sequences=0.03), 2e-3, loose=0.4),
             Phase(10_250, 256, 16, Shares(repeats=0.10, ioi=0.25, docstring=0.07, sequences=0.03), 2e-3, loose=0.4),
-            Phase(11_200, 128, 32, Shares(repeats=0.10, ioi=0.36, docstring=0.06, sequences=0.03), 3e-3, loose=0.4),
+            Phase(11_550, 128, 32, Shares(repeats=0.10, ioi=0.36, docstring=0.06, sequences=0.03), 3e-3, loose=0.4),
+            Phase(11_830, 128, 32, Shares(repeats=0.10, ioi=0.50, docstring=0.05, sequences=0.02), 8e-3, loose=0.4),
+            Phase(12_050, 128, 32, Shares(repeats=0.10, ioi=0.50, docstring=0.05, sequences=0.02), 19e-3, loose=0.4),
         ),
-        steps=11_200,
+        steps=12_050,
     ),
     "tiny": Plan(
         shape=Shape(width=32, layers=2, heads=2, vocabulary=800, context=32),

@@ -140,6 +140,7 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> M
     architecture = type(network).__name__
     bridge = _bridge(network, tokenizer, config)
     spec = _spec(bridge, config, architecture, weights_hash, tokenizer)
+    _refuse_tokenizer(tokenizer, spec)
     slots: dict[str, Any] = {}
     _set_hooks(bridge, spec, slots)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
@@ -181,6 +182,16 @@ def _bridge(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> Tran
         raise ModelError(
             f"TransformerLens cannot read {config.model!r} ({type(network).__name__}) on {config.device!r}: {reason}"
         ) from error
+
+
+def _refuse_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ModelError(f"the tokenizer of {spec.name!r} has no tokenizer.json: save a fast tokenizer beside the model")
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= spec.n_vocab:
+        raise ModelError(
+            f"the tokenizer of {spec.name!r} has token ids up to {largest}, its model knows {spec.n_vocab}: they do not belong together"
+        )
 
 
 def _weights_hash(network: PreTrainedModel) -> str:

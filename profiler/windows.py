@@ -18,11 +18,13 @@ from torch import Tensor
 
 from profiler.axes import TokenIds, Valid
 from profiler.corpus import Document
+from profiler.errors import CorpusError
 from profiler.keys import position_keys, stable_hash
 from profiler.tokens import CLASS_ID
 
 CHUNK_WINDOWS = 256
 POSITION_SHIFT, WINDOW_SHIFT = 32, 20
+MOST_DOMAINS = 64
 SPECIAL_CODES = {None: 0, "bos": 1, "first": 2, "special": 3}
 
 
@@ -99,8 +101,17 @@ class Domains:
     names: list[str] = field(default_factory=list)
 
     def id_of(self, name: str) -> int:
-        """The id of a domain, new where the name is."""
+        """The id of a domain, new where the name is.
+
+        Raises:
+            CorpusError: there are more domains than a run can keep statistics for.
+        """
         if name not in self.names:
+            if len(self.names) == MOST_DOMAINS:
+                raise CorpusError(
+                    f"the corpus has more than {MOST_DOMAINS} domains ({', '.join(self.names[:3])}, ...): statistics are "
+                    "kept for each; name a field with fewer values with --domain-field"
+                )
             self.names.append(name)
         return self.names.index(name)
 

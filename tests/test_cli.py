@@ -99,6 +99,14 @@ def test_weights_that_are_not_safetensors_are_refused_unless_allowed(record, tmp
     assert record(folder, None, "--allow-pickle")[0] == 0
 
 
+def test_tokenizer_of_another_model(record, tmp_path):
+    folder = tiny.save("gpt2", tmp_path / "mixed")
+    larger = tiny.tokenizer()
+    larger.add_tokens(["<one more>"])
+    larger.save_pretrained(folder)
+    refused(record(folder), "do not belong together", "257")
+
+
 def test_unknown_corpus(record):
     refused(record(None, "missing.jsonl"), "missing.jsonl", "hf:name")
 

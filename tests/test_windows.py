@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from profiler import windows as windows_module
 from profiler.corpus import Document
+from profiler.errors import CorpusError
 from profiler.keys import position_keys
 from profiler.tokens import CLASS_ID
 from profiler.windows import Domains, Layout, TokenizedDocument, chunks, make_batch, tokenize, windows_of
@@ -232,3 +233,12 @@ def test_groups_spread_documents_evenly_and_depend_on_the_place_alone():
     assert set(counts) == set(range(8, 16))
     assert all(abs(n - 1_000) < 5 * 1_000**0.5 for n in counts.values())
     assert Domains(8).group_of(1, "corpus:5") == domains.group_of(1, "corpus:5")
+
+
+def test_too_many_domains_are_refused():
+    domains = Domains(4)
+    ids = [domains.id_of(f"site {i}") for i in range(windows_module.MOST_DOMAINS)]
+    assert ids == list(range(windows_module.MOST_DOMAINS))
+    assert domains.id_of("site 3") == 3
+    with pytest.raises(CorpusError, match="--domain-field"):
+        domains.id_of("one more")

@@ -18,7 +18,6 @@ from profiler.attribution import Part
 from profiler.tokens import CLASSES
 from profiler.windows import Batch
 
-warnings.filterwarnings("ignore", message=r"index_reduce\(\) is in beta")  # its results are checked by our tests
 N_CLASSES = len(CLASSES)
 BUCKET_STARTS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768]
 
@@ -145,7 +144,8 @@ class PowerSums:
         pairs = ((activation, "amin"), (activation, "amax"), (dla, "amin"), (dla, "amax"))
         for target, (values, way) in zip(self.extrema, pairs, strict=True):
             flat = target.view(-1, self.n_components)[:, components]
-            flat.index_reduce_(0, cells, values.to(target.dtype), way)
+            with warnings.catch_warnings(action="ignore"):  # index_reduce_ is beta; our tests check its results
+                flat.index_reduce_(0, cells, values.to(target.dtype), way)
 
     def merge(self, other: "PowerSums") -> None:
         """Add another part of the corpus."""

@@ -182,10 +182,10 @@ def circuit_frames(
     frames = {
         "circuits": circuit_row(circuit), "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge")}),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
-        "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged if one.random.height]),
-        "circuit_members": pl.concat([member_rows(circuit, one.members, frequency) for one in judged if one.members.height]),
+        "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
+        "circuit_members": pl.concat([member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
     }  # fmt: skip
-    return circuit, {name: frame.with_columns(named) for name, frame in frames.items()}, others
+    return circuit, {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()}, others
 
 
 def chosen_circuit(
@@ -329,9 +329,11 @@ def circuit_row(circuit: Circuit) -> pl.DataFrame:
     return pl.DataFrame([{"model": circuit.model, **scope, "yaml": files.text_of(circuit)}], schema_overrides=lists)
 
 
-def member_rows(circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
-    """Table `circuit_members` for one set of pairs."""
+def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
+    """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to judge."""
     rows = [{"component": m.component, "role": m.role, "gate": m.gate, "schemes": list(m.schemes), "frequency": frequency.get(m.component)}
             for m in circuit.members]  # fmt: skip
-    schema = {"schemes": pl.List(pl.String), "frequency": pl.Float64}
-    return pl.DataFrame(rows, schema_overrides=schema).join(judged, on="component", how="left", maintain_order="left")
+    frame = pl.DataFrame(rows, schema_overrides={"schemes": pl.List(pl.String), "frequency": pl.Float64})
+    if judged.is_empty():
+        return frame.with_columns(**find.six_values(main, circuit))
+    return frame.join(judged, on="component", how="left", maintain_order="left")

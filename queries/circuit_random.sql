@@ -1,0 +1,14 @@
+-- Title:      Random circuits of the same size
+-- Question:   how faithful would a random circuit be?
+-- Grain:      one row per circuit, set of pairs and draw
+-- Key:        circuit, pair_set, draw
+-- Parameters: experiment (default '')
+-- Reads:      circuit_random, latest_experiment
+-- Reference:  sufficiency against random circuits: Shi et al. 2024
+-- Caveat:     as many heads, and as many MLPs where these are nodes, drawn uniformly. experiment empty takes the one
+--             written last.
+SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
+SELECT circuit, pair_set, draw, faithfulness
+FROM circuit_random
+WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
+ORDER BY circuit, pair_set, draw;

@@ -1,0 +1,224 @@
+"""A whole experiment on a small random model into a file of its own: tables, comments, queries, errors, writing again."""
+
+import re
+import shutil
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import patch_models
+import polars as pl
+import pytest
+
+from profiler import query
+from profiler.circuits import experiment, files
+from profiler.circuits.circuit import Circuit, Scope, members_of
+from profiler.errors import CircuitError, PairError, RunError
+from profiler.pairs import lines
+from profiler.patching import store
+from profiler.patching.setting import PatchSettings
+
+NAMES = [name for name in query.names() if "latest_experiment" in query.header(name).reads]
+MODEL = patch_models.loaded("neox_sequential")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Outcome]:
+    """An experiment on the toy pairs, and a judged circuit beside it, in one new file."""
+    folder = tmp_path_factory.mktemp("patch")
+    lines.write(folder / "toy.jsonl", patch_models.pairs(8, seed=3))
+    settings = PatchSettings(str(folder / "toy.jsonl"), neurons=6, top=3, steps=2, draws=9)
+    path = folder / "run.duckdb"
+    own = Circuit("own", "m", members_of(["L0H0", "L1H1"]), Scope("toy", "8", ("swap",)))
+    experiment.patch(
+        MODEL, PatchSettings(settings.task, neurons=2, top=2, steps=2, draws=3, seed=1), path, lambda stage: None, own
+    )
+    return path, experiment.patch(MODEL, settings, path, lambda stage: None)
+
+
+@pytest.fixture(scope="module")
+def frames(made: tuple[Path, experiment.Outcome]) -> dict[str, pl.DataFrame]:
+    return made[1].frames
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_query_has_rows_and_its_key(made: tuple, name: str) -> None:
+    frame = query.run(made[0], name)
+    key = list(query.header(name).key)
+    assert len(frame) > 0 or name in ("use_exact", "circuit_random")
+    assert frame.select(key).is_duplicated().sum() == 0
+    assert frame.select(key).null_count().sum_horizontal().item() == 0
+    assert frame.equals(query.run(made[0], name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_query_declares_what_it_reads_and_takes_an_experiment(made: tuple, name: str) -> None:
+    text = "\n".join(line.split("--")[0] for line in query.sql_text(name).splitlines())
+    words = set(re.split(r"[\s(),;.]+", text))
+    used = words & {*store.TABLES, "patches", "latest_experiment"}
+    assert used == set(query.header(name).reads)
+    nothing = query.run(made[0], name, experiment="no such")
+    assert len(nothing) == 0
+
+
+def test_queries_run_in_a_plain_shell(made: tuple, tmp_path: Path) -> None:
+    copy = shutil.copy(made[0], tmp_path / "copy.duckdb")
+    for name in NAMES:
+        with duckdb.connect(str(copy), read_only=True) as shell:
+            columns = [column[0] for column in shell.execute(query.sql_text(name)).description]
+        assert columns == query.run(made[0], name).columns
+
+
+def test_every_table_and_column_is_explained(made: tuple) -> None:
+    with duckdb.connect(str(made[0]), read_only=True) as shell:
+        columns = shell.execute(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE table_name IN (SELECT unnest(?))",
+            [list(store.TABLES)],
+        ).fetchall()
+        tables = shell.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NOT NULL").fetchall()
+    assert {row[0] for row in columns} == set(store.TABLES)
+    assert [row[:2] for row in columns if not row[2]] == []
+    assert set(store.TABLES) <= {row[0] for row in tables}
+
+
+def test_every_number_carries_its_six_values(made: tuple) -> None:
+    six = {"granularity", "component_kind", "value", "positions", "direction", "pair_set"}
+    described = {"patch_experiments", "patch_pairs", "patch_checks", "circuits"}
+    with duckdb.connect(str(made[0]), read_only=True) as shell:
+        for table in set(store.TABLES) - described:
+            columns = {row[0] for row in shell.execute(f"DESCRIBE {table}").fetchall()}
+            assert six <= columns, table
+            empty = " OR ".join(f"{column} IS NULL" for column in six)
+            assert shell.execute(f"SELECT count(*) FROM {table} WHERE {empty}").fetchall() == [(0,)], table
+
+
+def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
+    """A slow recomputation from the pairs' own rows."""
+    pairs = frames["patch_pairs"].filter(pair_set="discovery")
+    whole = (pairs["metric_clean"] - pairs["metric_corrupted"]).mean()
+    effects = (
+        frames["patch_effects"]
+        .group_by("component", "positions", "direction", "value")
+        .agg(pl.col("effect").mean(), pl.len())
+    )
+    joined = frames["patch_shares"].join(effects, on=["component", "positions", "direction", "value"])
+    sign = np.where(joined["direction"] == "denoise", 1, -1)
+    assert joined["share"].to_numpy() == pytest.approx(sign * joined["effect"].to_numpy() / whole)
+    assert set(joined["len"]) == {len(pairs)}
+    assert len(joined) == len(frames["patch_shares"])
+    change = joined["fix"] + joined["break"]
+    assert change.to_numpy() == pytest.approx(joined["effect"].to_numpy(), abs=1e-9)
+    assert (frames["patch_shares"]["p_holm"] >= frames["patch_shares"]["p"]).all()
+
+
+def test_gates_stand_in_both_directions(made: tuple) -> None:
+    gates = query.run(made[0], "gates")
+    shares = query.run(made[0], "patch_panel", top=0)
+    one = gates.row(0, named=True)
+    for way, column in (("denoise", "recovered_denoise"), ("noise", "lost_noise")):
+        found = shares.filter(component=one["component"], positions=one["positions"], direction=way, value="resample")[
+            "share"
+        ]
+        assert found.to_list() == [one[column]]
+    everything = gates.filter(component="L0_resid_pre", positions="all").row(0, named=True)
+    assert everything["recovered_denoise"] == pytest.approx(1)
+    assert everything["lost_noise"] == pytest.approx(1)
+    assert everything["gate"] == "sole"
+
+
+def test_downstream_parts_add_up_to_the_total(made: tuple) -> None:
+    found = query.run(made[0], "downstream")
+    parts = (
+        found.filter(pl.col("part") != "total")
+        .group_by("ablated", "value")
+        .agg(pl.col("delta_dla").sum(), pl.col("total").first())
+    )
+    assert parts["delta_dla"].to_numpy() == pytest.approx(parts["total"].to_numpy(), abs=1e-9)
+    assert set(found["value"]) == {"resample", "mean", "zero"}
+
+
+def test_whole_circuit_and_its_edges(frames: dict[str, pl.DataFrame]) -> None:
+    scores = frames["circuit_scores"].filter(pair_set="discovery")
+    found = dict(scores.select("metric", "score").rows())
+    curve = frames["circuit_curve"].sort("size")
+    assert curve["faithfulness"][0] == pytest.approx(0)
+    assert curve["faithfulness"][-1] == pytest.approx(1)
+    assert found["members"] == len(frames["circuit_members"]["component"].unique())
+    if found["explainable"]:
+        assert abs(1 - found["faithfulness"]) <= 0.1 + 1e-9
+        assert found["faithfulness_gap"] == pytest.approx(abs(found["metric_model"] - found["metric_circuit"]))
+
+
+def test_a_judged_circuit_is_read_from_its_own_text(made: tuple, tmp_path: Path) -> None:
+    listed = query.run(made[0], "experiments")
+    assert len(listed) == 2
+    older = listed.filter(~pl.col("latest"))["experiment"][0]
+    text = query.run(made[0], "circuit_scope", experiment=older)["yaml"][0]
+    (tmp_path / "own.yaml").write_text(text)
+    again = files.read(tmp_path / "own.yaml")
+    assert again.components == ("L0H0", "L1H1")
+    assert files.text_of(again) == text
+
+
+def test_writing_again_replaces(made: tuple, frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
+    store.write(copy, made[1].experiment, frames)
+    for name in ("gates", "circuit_scores", "experiments"):
+        assert query.run(copy, name).equals(query.run(made[0], name))
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(made: tuple, frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
+    with pytest.raises(duckdb.Error):
+        store.write(copy, made[1].experiment, frames | {"circuit_random": pl.DataFrame({"no_such_column": [1]})})
+    assert query.run(copy, "gates").equals(query.run(made[0], "gates"))
+
+
+def test_files_that_cannot_be_written(made: tuple, tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as shell:
+        shell.execute("CREATE TABLE t (x INTEGER)")
+    with pytest.raises(RunError, match="no run of the profiler"):
+        store.ready(tmp_path / "other.duckdb", MODEL)
+    (tmp_path / "text.duckdb").write_text("no database")
+    with pytest.raises(RunError, match="cannot be written"):
+        store.ready(tmp_path / "text.duckdb", MODEL)
+    with pytest.raises(RunError, match="its folder must exist"):
+        store.ready(tmp_path / "no" / "run.duckdb", MODEL)
+    with pytest.raises(RunError, match="whose weights are not those"):
+        store.ready(made[0], patch_models.loaded("gpt2"))
+
+
+def test_a_second_writer_is_told_so(made: tuple, tmp_path: Path) -> None:
+    """Another process holds the file."""
+    import subprocess
+    import sys
+
+    copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(copy)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(RunError, match="has it open"):
+            store.ready(copy, MODEL)
+        other.stdin.close()
+        other.wait()
+    store.ready(copy, MODEL)
+
+
+def test_unusable_pairs_and_circuits_are_named(tmp_path: Path) -> None:
+    made = patch_models.pairs(3)
+    settings = PatchSettings(str(tmp_path / "toy.jsonl"))
+    lines.write(
+        settings.task,
+        [
+            *made[:2],
+            made[2].__class__(**{**{f: getattr(made[2], f) for f in made[2].__slots__}, "corrupted": made[2].clean}),
+        ],
+    )
+    with pytest.raises(PairError, match=r"'p2'.*the same tokens"):
+        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None)
+    lines.write(settings.task, made)
+    lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
+    with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
+        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None, lost)

@@ -14,6 +14,7 @@ from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import RunError
 from profiler.model import Model
+from profiler.recorder import token_sum_components
 
 BYTES_PER_ROW = {
     "cell_sums": 26,
@@ -26,6 +27,7 @@ BYTES_PER_ROW = {
     "windows": 4,
     "positions": 30,
     "recorded": 14,
+    "token_sums": 26,
 }
 OCCUPIED_STRATA, OCCUPIED_BINS, OCCUPIED_CLASSES = 70, 500, 0.6
 EXPECTED_DOMAINS = 3
@@ -36,11 +38,15 @@ UNKNOWN_TOKENS = 1_000_000
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes by part of the run, the sum, and seconds (both rough: within a factor of two)."""
+    """Bytes by part of the run, the sum, and seconds (both rough: within a factor of two).
+
+    `token_memory`: bytes of memory that sums per token take during the pass, exactly.
+    """
 
     parts: dict[str, int]
     seconds: float
     lowered: tuple[str, ...] = ()
+    token_memory: int = 0
 
     @property
     def bytes(self) -> int:
@@ -66,10 +72,12 @@ def forecast(config: RunConfig, spec: ModelSpec, forward_seconds_per_token: floa
         "positions": kept,
         "windows": min(tokens, kept * spec.context_length),
         "recorded": tokens * len(config.components),
+        "token_sums": min(tokens, spec.n_vocab) * len(token_sum_components(spec, config)),
     }
     return Forecast(
         {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
         tokens * forward_seconds_per_token * OVERHEAD,
+        token_memory=spec.n_vocab * len(token_sum_components(spec, config)) * 24,
     )
 
 

@@ -23,7 +23,9 @@ import torch
 
 from profiler import attribution, tables
 from profiler.attribution import Closure
+from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
+from profiler.context import Marks, past_of
 from profiler.corpus import documents
 from profiler.errors import CorpusError, ModelError
 from profiler.keys import stable_hash
@@ -92,6 +94,7 @@ def record(
     Raises:
         ProfilerError: the model, the corpus or the place of the run is not usable.
     """
+    own = own_classes(config.classes)
     model = model or load_model(config)
     with Store(path, overwrite) as store:
         run = Pass(model, config, store)
@@ -100,7 +103,7 @@ def record(
             report(run.progress)
         run.write()
         report(run.progress)
-        size = store.finish()
+        size = store.finish(own)
     return Outcome(path, size, run.progress, run.closure)
 
 
@@ -114,6 +117,7 @@ class Pass:
         self.layout = Layout(
             model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups
         )
+        self.marks = Marks.of(self.texts)
         self.domains = Domains(config.replicate_groups)
         self.recorder = Recorder(model.spec, config, model.spec.context_length)
         self.dropped: Counter[str] = Counter()
@@ -156,7 +160,7 @@ class Pass:
             recorder.add(shared, plan, part)
         recorder.add_attention(batch, plan, capture, model.weights, scale)
         theirs, recorder.dense.outcome[plan.slots] = logits_summary(capture.logits, targets, queries)
-        self.store.stage_positions(batch, logits.cpu().numpy())
+        self.store.stage_positions(batch, logits.cpu().numpy(), past_of(batch.tokens, self.marks))
         self._add_scale(scale, batch.ordinary.to(scale.device))
         return self._checked(attribution.closure(total, logits, theirs, batch.valid.to(total.device)))
 
@@ -241,6 +245,8 @@ class Pass:
             "dense_rows": tables.dense_rows(r.dense),
             "head_attention_rows": tables.head_attention_rows(r.dense, spec),
             "logit_effects": tables.logit_effects(self.model.weights, spec, scale, config.logit_effects),
+            "token_counts": tables.token_counts(r.tokens),
+            "token_sums": tables.token_sums(r.tokens),
             "drops": self._drops(),
         }
 

@@ -5,17 +5,19 @@ then takes one part after another: sums per cell, power sums, spectrum, samples,
 to be recorded at every position.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from profiler import attention
+from profiler.accumulators import fused
 from profiler.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
 from profiler.accumulators.dense import DensePlan, DenseRows
-from profiler.accumulators.smallest import Entries, Smallest
+from profiler.accumulators.smallest import Smallest
 from profiler.accumulators.spectrum import Spectrum
+from profiler.accumulators.tokens import TokenSums
 from profiler.attribution import Part, attended_dla
 from profiler.axes import Scale
 from profiler.bins import SPECTRUM
@@ -28,6 +30,16 @@ from profiler.windows import Batch
 EXTREME_KINDS = (("activation", "top"), ("activation", "bottom"), ("dla", "top"), ("dla", "bottom"))
 
 
+def token_sum_components(spec: ModelSpec, config: RunConfig) -> list[int]:
+    """Ids of the components that get sums per token: all, or heads and those named by --components, or none."""
+    if config.token_sums == "none":
+        return []
+    if config.token_sums == "all":
+        return list(range(spec.n_components))
+    heads = [i for layer in range(spec.n_layers) for i in range(spec.heads(layer).start, spec.heads(layer).stop)]
+    return sorted({*heads, *(spec.id_of(parse_label(label)) for label in config.components)})
+
+
 @dataclass(frozen=True)
 class Shared:
     """What all parts of one batch share, on the device of the values. `seen`: ordinary positions of earlier batches."""
@@ -36,12 +48,14 @@ class Shared:
     domains: Int[Tensor, " window"]
     hot: Float[Tensor, "window cell offset"]
     seen: int
+    order: fused.Order | None
     cells: Int[Tensor, " token"]
     valid: Int[Tensor, " token"]
     classes: Int[Tensor, " token"]
     ordinary: Int[Tensor, " ordinary"]
     keys: Int[Tensor, " ordinary"]
     positions: Int[Tensor, " ordinary"]
+    tokens: Int[Tensor, " ordinary"]
 
 
 @dataclass
@@ -70,6 +84,7 @@ class Recorder:
         self.dense = DenseRows(config.dense_positions, n, spec.n_layers * spec.n_heads, self.device)
         self.seen = 0
         self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
+        self.tokens = TokenSums(token_sum_components(spec, config), spec.n_vocab, self.device)
 
     def prepare(self, batch: Batch, n_domains: int) -> Shared:
         """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""
@@ -83,6 +98,7 @@ class Recorder:
         flat = valid[ordinary]
         if self.recorded.components:
             self.recorded.positions.append(batch.position_ids.view(-1)[valid])
+        self.tokens.count(batch.tokens.view(-1)[flat].to(self.device))
         seen, self.seen = self.seen, self.seen + len(ordinary)
         move = lambda tensor: tensor.to(self.device)  # noqa: E731
         return Shared(
@@ -90,49 +106,72 @@ class Recorder:
             domains=move(batch.domains),
             hot=move(hot),
             seen=seen,
+            order=self._order(batch, valid, seen),
             cells=move(known.view(-1)[valid]),
             valid=move(valid),
             classes=move(batch.classes.view(-1)[valid]),
             ordinary=move(ordinary),
             keys=move(batch.keys.view(-1)[flat]),
             positions=move(batch.position_ids.view(-1)[flat]),
+            tokens=move(batch.tokens.view(-1)[flat]),
         )
 
     def add(self, shared: Shared, plan: DensePlan, part: Part) -> None:
         """Take one part of a batch."""
-        classes = self.cells.axes.slices["class"]
-        self.cells.update(shared.groups, shared.hot, part)
-        self.powers.update(shared.domains, shared.hot[:, classes], part)
         self.dense.update(plan, part)
         width = part.activation.shape[-1]
-        activation, dla = (v.reshape(-1, width)[shared.valid] for v in (part.activation, part.dla))
+        activation, dla = (values.reshape(-1, width) for values in (part.activation, part.dla))
+        self._record(shared, part.components, activation, dla)
+        if self.tokens.keeps(part.components):
+            rows = shared.valid[shared.ordinary]
+            self.tokens.update(part.components, shared.tokens, activation[rows], dla[rows])
+        if shared.order is None:
+            self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
+        else:
+            accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
+            fused.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
+
+    def _add_tensors(self, shared: Shared, part: Part, activation: Tensor, dla: Tensor) -> None:
+        """What the compiled loop does, with tensor operations."""
+        self.cells.update(shared.groups, shared.hot, part)
+        self.powers.update(shared.domains, shared.hot[:, self.cells.axes.slices["class"]], part)
         self.powers.update_extrema(shared.cells, part.components, activation, dla)
         self.spectrum.update(part.components, activation, dla, shared.classes, shared.ordinary)
-        self._record(part.components, activation, dla)
         activation, dla = activation[shared.ordinary], dla[shared.ordinary]
         self._sample(shared, part.components, activation, dla)
         self._keep_extremes(shared, part.components, activation, dla)
+
+    def _order(self, batch: Batch, valid: Int[Tensor, " token"], seen: int) -> fused.Order | None:
+        """The sorted positions the compiled loop wants; None on other devices, and for the first batch: while samples are
+        empty every value could enter, which the tensor operations take in blocks."""
+        if self.device.type != "cpu" or seen == 0:
+            return None
+        groups, domains = (table[:, None].expand_as(batch.valid) for table in (batch.groups, batch.domains))
+        buckets = self.cells.axes.buckets(batch.tokens.shape[1]).expand_as(batch.valid)
+        columns = (groups, domains, batch.classes, batch.ordinary, batch.next_classes, buckets, batch.keys)
+        order = fused.make_order(*(table[batch.valid] for table in (*columns, batch.position_ids)))
+        return replace(order, rows=valid[order.rows])
 
     def add_attention(self, batch: Batch, plan: DensePlan, capture: Capture, weights: Weights, scale: Scale) -> None:
         """Summarise where the heads attend from the planned dense positions."""
         if not len(plan.slots):
             return
-        tokens = batch.tokens[plan.windows].to(self.device)
+        tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
         for layer, pattern in enumerate(capture.patterns):
-            measures = attention.summarise(pattern, tokens, offsets)
+            measures = attention.summarise(pattern, tokens, classes, offsets)
             z = capture.heads[layer][windows, offsets]
             target = attention.attended(pattern, tokens)
             copied = attended_dla(z, weights.head_out[layer], weights, target, scale[windows, offsets])
             heads = slice(layer * self.spec.n_heads, (layer + 1) * self.spec.n_heads)
             self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
 
-    def _record(self, components: slice, activation: Tensor, dla: Tensor) -> None:
+    def _record(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         for component in self.recorded.components:
             if components.start <= component < components.stop:
                 column = component - components.start
-                self.recorded.activation.setdefault(component, []).append(activation[:, column].cpu())
-                self.recorded.dla.setdefault(component, []).append(dla[:, column].cpu())
+                self.recorded.activation.setdefault(component, []).append(activation[shared.valid, column].cpu())
+                self.recorded.dla.setdefault(component, []).append(dla[shared.valid, column].cpu())
 
     def _sample(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         first = torch.arange(components.start, components.stop, device=self.device) * SPECTRUM.n_bins

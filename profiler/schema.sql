@@ -104,6 +104,11 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     rank INTEGER, -- number of tokens with a larger logit than the next token; NULL where not dense
     entropy DOUBLE, -- of the predicted distribution, nats; NULL where not dense
     special VARCHAR, -- bos, first or special; NULL for an ordinary position
+    previous_token_id INTEGER, -- token before; NULL at the start of a window
+    distance INTEGER, -- tokens back to the last copy of this token in the window; NULL if there is none
+    prefix_match INTEGER, -- longest stretch of tokens ending here that ends at an earlier place too, at most 8
+    bracket_depth INTEGER, -- brackets opened and not closed in the window up to here, never below 0 at a closing one
+    in_quotes BOOLEAN, -- whether an odd number of " marks came in the window before this token
     dense BOOLEAN -- true where it belongs to the uniform sample with every component's value
 );
 CREATE TABLE cell_counts ( -- positions per value of an axis and replicate group; the same for every component
@@ -180,7 +185,14 @@ CREATE TABLE dense_rows ( -- every component at a uniform random sample of ordin
     component_id INTEGER, -- component
     position_id BIGINT, -- position
     activation FLOAT, -- activation there
-    dla FLOAT -- DLA there, logits
+    dla FLOAT, -- DLA there, logits
+    bin SMALLINT -- spectrum bin of the activation: the stratum that sample_rows draws from
+);
+CREATE TABLE pooled_strata ( -- how many positions each stratum holds and how many of them are kept, dense or sampled
+    component_id INTEGER, -- component
+    bin INTEGER, -- stratum: spectrum bin of the activation
+    n BIGINT, -- ordinary positions in it
+    kept BIGINT -- of those, positions in dense_rows or sample_rows, each once
 );
 CREATE TABLE recorded_rows ( -- the components named by --components at every position, special ones too
     component_id INTEGER, -- component
@@ -192,10 +204,14 @@ CREATE TABLE head_attention_rows ( -- where each head attends from each dense po
     component_id INTEGER, -- head
     position_id BIGINT, -- query position
     previous FLOAT, -- attention to the token before
+    two_back FLOAT, -- attention to the token before that
     first FLOAT, -- attention to offset 0 of the window (the BOS, where one is put there)
     self FLOAT, -- attention to the position itself
     induction FLOAT, -- attention to tokens that follow an earlier copy of this token
+    prefix_induction FLOAT, -- part of induction: where the token before that copy is this token's token before, too
     duplicate FLOAT, -- attention to earlier copies of this token
+    newline FLOAT, -- attention to tokens of class newline
+    delimiter FLOAT, -- attention to punctuation, brackets, quotes and operators
     entropy FLOAT, -- of the attention row, nats
     top_offset INTEGER, -- how many tokens back the most attended position is; 0 is the position itself
     top_weight FLOAT, -- attention to it
@@ -207,6 +223,37 @@ CREATE TABLE logit_effects ( -- tokens a neuron's write direction boosts and sup
     rank INTEGER, -- 1 is the strongest
     token_id INTEGER, -- token
     effect FLOAT -- centred logit per unit of activation, at the corpus's mean final norm scale
+);
+CREATE TABLE properties ( -- static properties of tokens, any number per token: the library's and the user's classes
+    property VARCHAR, -- name
+    description VARCHAR, -- what has it
+    condition VARCHAR, -- SQL over the columns of view token_texts
+    "user" BOOLEAN -- true where a user added it
+);
+CREATE TABLE token_property_lists ( -- the properties of each token
+    token_id INTEGER, -- token
+    properties VARCHAR[] -- names; empty for special tokens and for those without any
+);
+CREATE TABLE behaviours ( -- claims about a component at a position, evaluated by view behaviour_rows
+    behaviour_id INTEGER, -- number
+    behaviour VARCHAR, -- name
+    family VARCHAR, -- attention, effect, context, token, next or user
+    kind VARCHAR, -- head, neuron or both: which components it can be about
+    condition VARCHAR, -- SQL over the columns of view head_facts or neuron_facts
+    description VARCHAR, -- what it says
+    priority INTEGER, -- order in which a mixture hands out positions, smallest first; NULL takes no part unless asked for
+    "user" BOOLEAN -- true where a user added it
+);
+CREATE TABLE token_counts ( -- ordinary positions of each token; no row where there is none
+    token_id INTEGER, -- token
+    n BIGINT -- positions
+);
+CREATE TABLE token_sums ( -- sums per component and token over ordinary positions, of heads and --components, or of all
+    component_id INTEGER, -- component
+    token_id INTEGER, -- token at the position
+    sum_activation DOUBLE, -- sum of activations
+    sum_dla DOUBLE, -- sum of DLA, logits
+    sum_abs_dla DOUBLE -- sum of |DLA|, logits: importance
 );
 CREATE TABLE closure ( -- how well all DLA add up to the centred target logit, per chunk of windows
     chunk INTEGER, -- chunk number

@@ -4,7 +4,7 @@ A pass writes into `<out>.partial` and a staging file beside it; only a finished
 half-written can be taken for a run. Positions and windows are staged as they stream by; at the end those that a sample,
 extreme or dense row refers to are kept. Tables are sorted by component, so that one component's rows lie together.
 
-Cost: staging takes about 60 bytes a position until the end; appending goes through Arrow, a table at a time.
+Cost: staging takes about 80 bytes a position until the end; appending goes through Arrow, a table at a time.
 """
 
 import sys
@@ -19,6 +19,9 @@ import numpy as np
 import polars as pl
 
 from profiler.attribution import Closure
+from profiler.behaviours import views as behaviour_views
+from profiler.behaviours.properties import Property
+from profiler.context import NO_COPY, Past
 from profiler.errors import RunError
 from profiler.store_comments import comment_statements
 from profiler.windows import SPECIAL_CODES, Batch, Chunk
@@ -35,7 +38,8 @@ WRITE_ERRORS = (
 SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
 STAGING = """
 CREATE TABLE staging.positions (position_id BIGINT, window_id BIGINT, doc_id BIGINT, pos BIGINT, "offset" INTEGER,
-    token_id INTEGER, next_token_id INTEGER, class_id INTEGER, target_logit DOUBLE, special VARCHAR);
+    token_id INTEGER, next_token_id INTEGER, class_id INTEGER, target_logit DOUBLE, special VARCHAR,
+    previous_token_id INTEGER, distance INTEGER, prefix_match INTEGER, bracket_depth INTEGER, in_quotes BOOLEAN);
 CREATE TABLE staging.windows (window_id BIGINT, doc_id BIGINT, start BIGINT, token_ids INTEGER[]);
 """
 KEEP_REFERENCED = """
@@ -44,12 +48,22 @@ CREATE TEMP TABLE kept AS
     UNION SELECT position_id FROM dense_rows WHERE component_id = 0 UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
     SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id, p.target_logit,
-           o.loss, o.rank, o.entropy, p.special, o.position_id IS NOT NULL
+           o.loss, o.rank, o.entropy, p.special, p.previous_token_id, p.distance, p.prefix_match, p.bracket_depth,
+           p.in_quotes, o.position_id IS NOT NULL
     FROM staging.positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
     ORDER BY p.position_id;
 INSERT INTO windows
     SELECT w.* FROM staging.windows w SEMI JOIN position_rows USING (window_id) ORDER BY w.window_id;
 DROP TABLE kept;
+INSERT INTO pooled_strata
+    SELECT component_id, bin, s.n, k.kept
+    FROM (SELECT component_id, bin, sum(n) AS n FROM spectrum_counts
+          WHERE class_id NOT IN (SELECT class_id FROM classes WHERE special) GROUP BY ALL) s
+    JOIN (SELECT component_id, bin, count(*) AS kept FROM (
+              SELECT component_id, bin FROM dense_rows
+              UNION ALL SELECT component_id, bin FROM sample_rows JOIN position_rows USING (position_id) WHERE NOT dense
+          ) GROUP BY ALL) k USING (component_id, bin)
+    ORDER BY component_id, bin;
 """
 
 
@@ -126,7 +140,7 @@ class Store:
         self.insert("staging.windows", pl.DataFrame(windows, schema=schema, orient="row"))
         self.insert("closure", pl.DataFrame([{"chunk": chunk.number, **asdict(closure)}]))
 
-    def stage_positions(self, batch: Batch, target_logit: np.ndarray) -> None:
+    def stage_positions(self, batch: Batch, target_logit: np.ndarray, past: Past) -> None:
         """Stage every position of a batch."""
         window, offset = (index.numpy() for index in batch.valid.nonzero(as_tuple=True))
         at = (window, offset)
@@ -140,6 +154,7 @@ class Store:
             {"position_id": batch.position_ids.numpy()[at], "window_id": window_ids[window], "doc_id": doc_ids[window],
              "pos": pos, "offset": offset, "token_id": batch.tokens.numpy()[at], "next_token_id": batch.targets.numpy()[at],
              "class_id": batch.classes.numpy()[at], "target_logit": target_logit[at], "code": special}
+            | _past_columns(batch, past, at)
         )  # fmt: skip
         names = pl.col("code").replace_strict(SPECIAL_NAMES, default=None, return_dtype=pl.String)
         pos = pl.when(pl.col("code") == SPECIAL_CODES["bos"]).then(None).otherwise(pl.col("pos"))
@@ -151,8 +166,12 @@ class Store:
         self.connection.execute(KEEP_REFERENCED)
         self.connection.unregister("outcomes")
 
-    def finish(self) -> int:
-        """Add views and comments, close, and give the run its name; its size in bytes."""
+    def finish(self, own: tuple[Property, ...] = ()) -> int:
+        """Add views, properties, behaviours and comments, close, and give the run its name; its size in bytes.
+
+        Args:
+            own: token classes of the user's own.
+        """
         self.connection.execute("DETACH staging")
         for file in ("schema.sql", "views.sql"):
             text = (FOLDER / file).read_text(encoding="utf-8")
@@ -160,10 +179,23 @@ class Store:
                 self.connection.execute(text)
             for statement in comment_statements(text):
                 self.connection.execute(statement)
+        behaviour_views.install(self.connection, own)
         self.connection.execute("CHECKPOINT")
         self.connection.close()
         self.partial.replace(self.path)
         return self.path.stat().st_size
+
+
+def _past_columns(batch: Batch, past: Past, at: tuple[np.ndarray, np.ndarray]) -> dict[str, pl.Series | np.ndarray]:
+    """Columns of position_rows about what came before, of the positions `at`."""
+    columns = {name: table.numpy()[at] for name, table in vars(past).items()}
+    window, offset = at
+    before = pl.Series(batch.tokens.numpy()[window, np.maximum(offset - 1, 0)])
+    new = pl.Series(columns["distance"])
+    return columns | {
+        "previous_token_id": before.set(pl.Series(offset == 0), None),
+        "distance": new.set(new == NO_COPY, None),
+    }
 
 
 def _document_rows(chunk: Chunk) -> pl.DataFrame:

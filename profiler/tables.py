@@ -16,6 +16,7 @@ from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, CellSums, PowerS
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
+from profiler.accumulators.tokens import TokenSums
 from profiler.attention import MEASURES
 from profiler.bins import DENSITY, SPECTRUM, quantile_bins
 from profiler.components import ModelSpec
@@ -216,6 +217,24 @@ def extreme_rows(extremes: Smallest) -> pl.DataFrame:
     return pl.DataFrame(frame | _entry_columns(entries))
 
 
+def token_counts(tokens: TokenSums) -> pl.DataFrame:
+    """Table `token_counts`."""
+    counts = _numpy(tokens.counts)
+    at = counts.nonzero()[0]
+    return pl.DataFrame({"token_id": at.astype(np.int32), "n": counts[at]})
+
+
+def token_sums(tokens: TokenSums) -> Iterator[pl.DataFrame]:
+    """Table `token_sums`, tokens that occur."""
+    at = _numpy(tokens.counts).nonzero()[0]
+    for component, sums in tokens.of_component():
+        activation, dla, size = _numpy(sums)[:, at]
+        yield pl.DataFrame(
+            {"component_id": np.full(len(at), component, dtype=np.int32), "token_id": at.astype(np.int32),
+             "sum_activation": activation, "sum_dla": dla, "sum_abs_dla": size}
+        )  # fmt: skip
+
+
 def _filled(dense: DenseRows) -> tuple[np.ndarray, np.ndarray]:
     """Slots in use in order of position id, and those ids."""
     positions = _numpy(dense.positions)
@@ -231,9 +250,11 @@ def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
             name: _numpy(table[:, block])[slots].T.ravel()
             for name, table in (("activation", dense.activation), ("dla", dense.dla))
         }
+        bins = _numpy(SPECTRUM.index(torch.from_numpy(values["activation"]))).astype(np.int16)
         yield pl.DataFrame(
             {"component_id": _repeat(block, len(slots)), "position_id": np.tile(positions, block.stop - block.start)}
             | values
+            | {"bin": bins}
         )
 
 

@@ -80,6 +80,7 @@ CLASSES: tuple[TokenClass, ...] = (
     TokenClass("other", "anything else", lambda _: True),
 )
 CLASS_ID = {token_class.name: number for number, token_class in enumerate(CLASSES)}
+DELIMITERS = ("punctuation", "bracket_open", "bracket_close", "quote", "operator")
 
 
 def class_of(text: str) -> str:

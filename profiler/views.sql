@@ -441,15 +441,34 @@ FROM central m
 JOIN errors e ON e.component = m.component AND e.class = m.class AND e.domain = m.domain
 JOIN groups h ON h.domain = m.domain;
 
+-- View: importance
+-- One row per head and neuron: its importance over all ordinary positions.
+-- component_id: number
+-- component: label
+-- kind: head or neuron
+-- layer: layer
+-- sum_abs_dla: sum of |DLA|, logits
+CREATE VIEW importance AS
+SELECT c.component_id, c.component, c.kind, c.layer, sum(s.sum_abs_dla) AS sum_abs_dla
+FROM cell_sums s
+JOIN components c USING (component_id)
+JOIN classes k ON k.class_id = s.value_id AND NOT k.special
+WHERE s.axis = 'class' AND c.kind IN ('head', 'neuron')
+GROUP BY c.component_id, c.component, c.kind, c.layer;
+
 -- View: head_attention
 -- One row per head x position of the uniform sample: where the head attends from there.
 -- component: label of the head
 -- position_id: query position
 -- previous: attention to the token before
+-- two_back: attention to the token before the one before
 -- first: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
 -- induction: attention to tokens that follow an earlier copy of this token
+-- prefix_induction: part of induction: where the token before that copy is this token's token before, too
 -- duplicate: attention to earlier copies of this token
+-- newline: attention to tokens of class newline
+-- delimiter: attention to punctuation, brackets, quotes and operators
 -- entropy: of the attention row, nats
 -- top_offset: how many tokens back the most attended position is; 0 is the position itself
 -- top_weight: attention to it
@@ -457,8 +476,201 @@ JOIN groups h ON h.domain = m.domain;
 -- activation: the head's activation there (norm of its output)
 -- dla: the head's DLA there, logits
 CREATE VIEW head_attention AS
-SELECT c.component, h.position_id, h.previous, h.first, h.self, h.induction, h.duplicate, h.entropy, h.top_offset
-    , h.top_weight, h.dla_to_attended, r.activation, r.dla
+SELECT c.component, h.position_id, h.previous, h.two_back, h.first, h.self, h.induction, h.prefix_induction
+    , h.duplicate, h.newline, h.delimiter, h.entropy, h.top_offset, h.top_weight, h.dla_to_attended, r.activation, r.dla
 FROM head_attention_rows h
 JOIN components c USING (component_id)
 LEFT JOIN dense_rows r ON r.component_id = c.component_id AND r.position_id = h.position_id;
+
+-- 95 % interval of a share, on the logit scale so that it stays between 0 and 1 (delta method); where the share is 0 or 1,
+-- or all of it lies in one group, the rule of three with `n` the effective number of documents (Kish).
+CREATE MACRO share_lo(p, se, t, n) AS CASE WHEN p < 1e-12 THEN 0 WHEN p > 1 - 1e-12 THEN greatest(0, 1 - 3 / nullif(n, 0))
+    ELSE 1 / (1 + exp(-(ln(p / (1 - p)) - t * se / (p * (1 - p))))) END;
+CREATE MACRO share_hi(p, se, t, n) AS CASE WHEN p > 1 - 1e-12 THEN 1 WHEN p < 1e-12 THEN least(1, 3 / nullif(n, 0))
+    ELSE 1 / (1 + exp(-(ln(p / (1 - p)) + t * se / (p * (1 - p))))) END;
+
+-- Two-sided p of a t statistic: Wallace's normal approximation (1959; within 3 % of p for df >= 4), then erfc as in
+-- Numerical Recipes (relative error below 1.2e-7).
+CREATE MACRO erfc_nr(z, u) AS u * exp(-z * z - 1.26551223 + u * (1.00002368 + u * (0.37409196 + u * (0.09678418 + u * (-0.18628806
+    + u * (0.27886807 + u * (-1.13520398 + u * (1.48851587 + u * (-0.82215223 + u * 0.17087277)))))))));
+CREATE MACRO normal_p(z) AS erfc_nr(z / sqrt(2), 1 / (1 + 0.5 * z / sqrt(2)));
+CREATE MACRO t_p(t, df) AS normal_p(sqrt(df * ln(1 + t * t / df)) * (8 * df + 1) / (8 * df + 3));
+
+-- View: token_texts
+-- One row per token of the vocabulary: the columns that the condition of a token class is written over.
+-- token_id: token
+-- text: its text, leading blank kept; bytes that are no UTF-8 alone stand as <0xE2>
+-- body: its text without blanks at its ends
+-- class: its class in the partition
+-- special: true for special tokens, which have no properties
+CREATE VIEW token_texts AS
+SELECT t.token_id, t.token AS text, trim(t.token, ' ') AS body, c.class, c.special
+FROM tokens t JOIN classes c USING (class_id);
+
+-- View: token_properties
+-- One row per token x property that it has.
+-- token_id: token
+-- token: its text
+-- property: name
+CREATE VIEW token_properties AS
+SELECT l.token_id, t.token, unnest(l.properties) AS property
+FROM token_property_lists l JOIN tokens t USING (token_id);
+
+-- View: token_splits
+-- One row per component with token sums x property x side: exact sums over all ordinary positions, for any class of
+--   tokens, those defined after the run too.
+-- component: label
+-- property: name
+-- inside: true for tokens that have the property, false for all others
+-- n: ordinary positions
+-- sum_activation: sum of activations
+-- sum_dla: sum of DLA, logits
+-- sum_abs_dla: sum of |DLA|, logits: importance
+CREATE VIEW token_splits AS
+SELECT c.component, p.property, list_contains(l.properties, p.property) AS inside, sum(n.n)::BIGINT AS n
+    , sum(s.sum_activation) AS sum_activation, sum(s.sum_dla) AS sum_dla, sum(s.sum_abs_dla) AS sum_abs_dla
+FROM token_sums s
+JOIN components c USING (component_id)
+JOIN token_counts n USING (token_id)
+JOIN token_property_lists l USING (token_id)
+CROSS JOIN properties p
+GROUP BY c.component, p.property, inside;
+
+-- View: position_facts
+-- One row per kept ordinary position: the columns that the condition of a behaviour is written over.
+-- position_id: position
+-- doc_id: document
+-- group_id: replicate group of the document
+-- domain: domain of the document
+-- pos: index of the token in its document
+-- offset: index in the window, from 0 (the BOS, where one is put there)
+-- token: text of the token there
+-- class: its class
+-- properties: its properties
+-- previous_token: text of the token before
+-- previous_class: its class
+-- previous_properties: its properties
+-- next_token: text of the token that the model must predict
+-- next_class: its class
+-- next_properties: its properties
+-- repeated: whether the token stood earlier in the window
+-- distance: tokens back to its last copy in the window; NULL if there is none
+-- prefix_match: longest stretch of tokens ending here that ends at an earlier place too, at most 8
+-- bracket_depth: brackets opened and not closed in the window
+-- in_quotes: whether an odd number of " marks came in the window before this token
+-- target_logit: logit of the next token, centred over the vocabulary, logits
+-- loss: -ln p(next token), nats; NULL where not dense
+-- rank: number of tokens with a larger logit than the next token; NULL where not dense
+-- entropy: of the predicted distribution, nats; NULL where not dense
+CREATE VIEW position_facts AS
+SELECT p.position_id, p.doc_id, d.group_id, d.domain, p.pos, p."offset"
+    , t.token, tc.class, tl.properties, b.token AS previous_token, bc.class AS previous_class, bl.properties AS previous_properties
+    , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
+    , p.distance IS NOT NULL AS repeated, p.distance, p.prefix_match, p.bracket_depth, p.in_quotes
+    , p.target_logit, p.loss, p."rank", p.entropy
+FROM position_rows p
+JOIN documents d USING (doc_id)
+JOIN tokens t ON t.token_id = p.token_id
+JOIN classes tc ON tc.class_id = t.class_id
+JOIN token_property_lists tl ON tl.token_id = p.token_id
+JOIN tokens n ON n.token_id = p.next_token_id
+JOIN classes nc ON nc.class_id = n.class_id
+JOIN token_property_lists nl ON nl.token_id = p.next_token_id
+LEFT JOIN tokens b ON b.token_id = p.previous_token_id
+LEFT JOIN classes bc ON bc.class_id = b.class_id
+LEFT JOIN token_property_lists bl ON bl.token_id = p.previous_token_id
+WHERE p.special IS NULL;
+
+-- View: head_facts
+-- One row per head x position of the uniform sample: what is known of it there, as columns for conditions.
+-- component: label
+-- kind: head
+-- layer: layer
+-- weight: how many positions of the corpus the row stands for
+-- activation: activation there (norm of the head's output)
+-- dla: DLA there, logits
+-- previous: attention to the token before
+-- two_back: attention to the token before the one before
+-- first: attention to offset 0 of the window (the BOS, where one is put there)
+-- self: attention to the position itself
+-- induction: attention to tokens that follow an earlier copy of this token
+-- prefix_induction: part of induction: where the token before that copy is this token's token before, too
+-- duplicate: attention to earlier copies of this token
+-- newline: attention to tokens of class newline
+-- delimiter: attention to punctuation, brackets, quotes and operators
+-- attention_entropy: of the attention row, nats
+-- top_offset: how many tokens back the most attended position is; 0 is the position itself
+-- top_weight: attention to it
+-- dla_to_attended: logit the head adds directly to the most attended token itself, centred
+CREATE VIEW head_facts AS
+SELECT c.component, c.kind, c.layer, size.weight, r.activation, r.dla, h.previous, h.two_back, h.first, h.self, h.induction
+    , h.prefix_induction, h.duplicate, h.newline, h.delimiter, h.entropy AS attention_entropy, h.top_offset, h.top_weight
+    , h.dla_to_attended, p.*
+FROM head_attention_rows h
+JOIN components c USING (component_id)
+JOIN dense_rows r ON r.component_id = c.component_id AND r.position_id = h.position_id
+JOIN position_facts p ON p.position_id = h.position_id
+CROSS JOIN (
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM position_rows WHERE dense), 0) AS weight
+) size;
+
+-- View: pooled_rows
+-- One row per component x kept position of its own: the stratified samples and the uniform sample together, each position
+--   once. In a stratum both are simple random samples of the same positions, and so is their union; the stratum's size is
+--   known exactly. sum(weight * x) estimates the sum of x over all ordinary positions, with less noise than either alone.
+-- component: label
+-- stratum: number of the spectrum bin
+-- position_id: position
+-- activation: activation there
+-- dla: DLA there, logits
+-- weight: ordinary positions in the stratum / rows of it here
+CREATE VIEW pooled_rows AS
+WITH rows AS NOT MATERIALIZED (
+    SELECT component_id, bin, position_id, activation, dla FROM dense_rows
+    UNION ALL
+    SELECT component_id, bin, position_id, r.activation, r.dla
+    FROM sample_rows r JOIN position_rows p USING (position_id) WHERE NOT p.dense
+)
+SELECT c.component, r.bin AS stratum, r.position_id, r.activation, r.dla, s.n / s.kept AS weight
+FROM rows r JOIN components c USING (component_id) JOIN pooled_strata s USING (component_id, bin);
+
+-- View: neuron_facts
+-- One row per neuron x kept position of its own: what is known of it there, as columns for conditions.
+-- component: label
+-- kind: neuron
+-- layer: layer
+-- weight: how many positions of the corpus the row stands for (pooled_rows)
+-- activation: activation there
+-- dla: DLA there, logits
+CREATE VIEW neuron_facts AS
+SELECT c.component, c.kind, c.layer, s.weight, s.activation, s.dla, p.*
+FROM pooled_rows s
+JOIN components c ON c.component = s.component AND c.kind = 'neuron'
+JOIN position_facts p ON p.position_id = s.position_id;
+
+-- View: component_facts
+-- One row per head or neuron x kept position of its own: what mixtures and curves are built from.
+-- component: label
+-- kind: head or neuron
+-- position_id: position
+-- doc_id: document
+-- group_id: replicate group of the document
+-- domain: domain of the document
+-- weight: how many positions of the corpus the row stands for
+-- activation: activation there
+-- dla: DLA there, logits
+-- band: the largest of the quantiles 0, 0.5, 0.75, 0.9, 0.95, 0.99 of the component's activation that it reaches
+CREATE VIEW component_facts AS
+WITH facts AS NOT MATERIALIZED (
+    SELECT component, kind, position_id, doc_id, group_id, domain, weight, activation, dla FROM head_facts
+    UNION ALL
+    SELECT component, kind, position_id, doc_id, group_id, domain, weight, activation, dla FROM neuron_facts
+)
+, levels AS NOT MATERIALIZED (
+    SELECT c.component, list({'quantile': q.quantile, 'value': q.value} ORDER BY q.quantile) AS levels
+    FROM quantiles q JOIN components c USING (component_id)
+    WHERE q.quantile IN (0.5, 0.75, 0.9, 0.95, 0.99)
+    GROUP BY c.component
+)
+SELECT f.*, coalesce(list_max([l.quantile FOR l IN levels.levels IF f.activation >= l.value]), 0) AS band
+FROM facts f LEFT JOIN levels ON levels.component = f.component;

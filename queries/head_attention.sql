@@ -17,11 +17,15 @@ WITH wide AS (
 , long AS (
     SELECT m.place, m.measure, m.unit, group_id, abs(dla)::DOUBLE AS weight
         , CASE m.measure WHEN 'previous' THEN previous WHEN 'first' THEN first WHEN 'self' THEN self
-            WHEN 'induction' THEN induction WHEN 'duplicate' THEN duplicate WHEN 'top_weight' THEN top_weight
-            WHEN 'entropy' THEN entropy ELSE dla_to_attended END::DOUBLE AS x
+            WHEN 'induction' THEN induction WHEN 'duplicate' THEN duplicate WHEN 'two_back' THEN two_back
+            WHEN 'prefix_induction' THEN prefix_induction WHEN 'newline' THEN newline WHEN 'delimiter' THEN delimiter
+            WHEN 'top_weight' THEN top_weight WHEN 'entropy' THEN entropy ELSE dla_to_attended END::DOUBLE AS x
     FROM wide CROSS JOIN (VALUES
         (1, 'previous', 'attention'), (2, 'first', 'attention'), (3, 'self', 'attention'), (4, 'induction', 'attention')
-        , (5, 'duplicate', 'attention'), (6, 'top_weight', 'attention'), (7, 'entropy', 'nats'), (8, 'dla_to_attended', 'logits')
+        , (5, 'duplicate', 'attention')
+        , (6, 'two_back', 'attention'), (7, 'prefix_induction', 'attention')
+        , (8, 'newline', 'attention')
+        , (9, 'delimiter', 'attention'), (10, 'top_weight', 'attention'), (11, 'entropy', 'nats'), (12, 'dla_to_attended', 'logits')
     ) m(place, measure, unit)
 )
 , by_group AS (

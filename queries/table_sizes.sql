@@ -34,6 +34,12 @@ WITH segments AS (
     UNION ALL SELECT 'logit_effects' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('logit_effects')
     UNION ALL SELECT 'closure' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('closure')
     UNION ALL SELECT 'drops' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('drops')
+    UNION ALL SELECT 'pooled_strata' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('pooled_strata')
+    UNION ALL SELECT 'properties' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('properties')
+    UNION ALL SELECT 'token_property_lists' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('token_property_lists')
+    UNION ALL SELECT 'behaviours' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('behaviours')
+    UNION ALL SELECT 'token_counts' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('token_counts')
+    UNION ALL SELECT 'token_sums' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('token_sums')
 )
 , blocks AS (
     SELECT DISTINCT table_name, block_id FROM (

@@ -33,6 +33,7 @@ from fake_values import (  # noqa: E402
     make_values,
 )
 
+from profiler.behaviours import views as behaviour_views  # noqa: E402
 from profiler.store_comments import comment_statements  # noqa: E402
 
 
@@ -62,8 +63,8 @@ class FakeRun:
         return self.components["component"].to_list().index(component)
 
 
-def write(path: Path, tables: dict[str, pl.DataFrame]) -> None:
-    """Create the file as the store does: schema, rows sorted by component, views, comments."""
+def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Create the file as the store does: schema, rows sorted by component, views, comments; all its tables."""
     schema, views = (ROOT / "profiler" / name for name in ("schema.sql", "views.sql"))
     path.unlink(missing_ok=True)
     con = duckdb.connect(str(path), config={"storage_compatibility_version": "v1.2.0"})
@@ -78,7 +79,11 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> None:
     con.execute(views.read_text(encoding="utf-8"))
     for statement in [s for file in (schema, views) for s in comment_statements(file.read_text(encoding="utf-8"))]:
         con.execute(statement)
+    behaviour_views.install(con)
+    filled = ("properties", "token_property_lists", "behaviours")
+    added = {name: con.sql(f"SELECT * FROM {name}").pl() for name in filled}
     con.close()
+    return tables | added
 
 
 def build(
@@ -94,8 +99,7 @@ def build(
     activation, dla = make_values(rng, components, positions)
     shape = (n_layers, n_heads, d_mlp)
     tables = make_tables(rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes)
-    write(Path(path), tables)
-    return FakeRun(Path(path), activation, dla, positions, components, tables)
+    return FakeRun(Path(path), activation, dla, positions, components, write(Path(path), tables))
 
 
 if __name__ == "__main__":

@@ -132,6 +132,25 @@ def value_rows(activation, dla, positions, i: int, which: np.ndarray) -> pl.Data
     })  # fmt: skip
 
 
+def dense_values(activation, dla, positions, i: int, which: np.ndarray) -> pl.DataFrame:
+    rows = value_rows(activation, dla, positions, i, which)
+    return rows.with_columns(bin=pl.Series(bin_of(activation[i][which], 2), dtype=pl.Int16))
+
+
+def make_pooled(activation, positions, samples: pl.DataFrame) -> pl.DataFrame:
+    """Per component and stratum: ordinary positions, and those that are dense or sampled, as sets."""
+    ordinary = positions["special"].is_null().to_numpy()
+    ids, dense = positions["position_id"].to_numpy(), set(positions.filter("dense")["position_id"])
+    rows = []
+    for i, values in enumerate(activation):
+        bins = bin_of(values, 2)
+        mine = set(samples.filter(pl.col("component_id") == i)["position_id"])
+        for number in np.unique(bins[ordinary]):
+            inside = set(ids[ordinary & (bins == number)])
+            rows.append((i, int(number), len(inside), len(inside & (dense | mine))))
+    return pl.DataFrame(rows, schema=["component_id", "bin", "n", "kept"], orient="row")
+
+
 def make_samples(rng, activation, dla, positions, live, per_bin: int) -> pl.DataFrame:
     ordinary = np.flatnonzero(positions["special"].is_null().to_numpy())
     frames = []
@@ -162,14 +181,28 @@ def make_head_attention(rng, positions, components) -> pl.DataFrame:
     dense = positions.filter("dense")["position_id"].to_numpy()
     frames = []
     for i in components.filter(pl.col("kind") == "head")["component_id"]:
-        parts = rng.dirichlet(np.ones(6), len(dense))
+        parts = rng.dirichlet(np.full(6, 0.4), len(dense))
         names = ["previous", "first", "self", "induction", "duplicate"]
+        rest = {n: parts[:, 5] * share for n, share in [("two_back", 0.6), ("newline", 0.3), ("delimiter", 0.1)]}
+        rest["prefix_induction"] = parts[:, 3] * (rng.random(len(dense)) < 0.5)
         frames.append(pl.DataFrame({
             "component_id": np.full(len(dense), i), "position_id": dense, **{n: parts[:, k] for k, n in enumerate(names)},
-            "entropy": -(parts * np.log(parts)).sum(1), "top_offset": rng.integers(0, 9, len(dense)),
+            **rest, "entropy": -(parts * np.log(np.maximum(parts, 1e-300))).sum(1), "top_offset": rng.integers(0, 9, len(dense)),
             "top_weight": parts.max(1), "dla_to_attended": rng.normal(0, 1, len(dense)),
         }))  # fmt: skip
     return pl.concat(frames)
+
+
+def make_token_sums(activation, dla, positions, components) -> dict[str, pl.DataFrame]:
+    """Sums per token of every head and of one neuron, by a plain group-by."""
+    ordinary = positions["special"].is_null().to_numpy()
+    token = positions["token_id"].to_numpy()[ordinary]
+    ids, counts = np.unique(token, return_counts=True)
+    kept = components.filter((pl.col("kind") == "head") | (pl.col("component") == "L1N1"))["component_id"].to_numpy()
+    sums = [grouped_sums(kept, v[kept][:, ordinary], token)[0].ravel() for v in (activation, dla, np.abs(dla))]
+    columns = {"component_id": np.repeat(kept, len(ids)), "token_id": np.tile(ids, len(kept))}
+    columns |= dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), sums, strict=True))
+    return {"token_counts": pl.DataFrame({"token_id": ids, "n": counts}), "token_sums": pl.DataFrame(columns)}
 
 
 def make_logit_effects(rng, components, k: int = 10) -> pl.DataFrame:
@@ -218,6 +251,7 @@ def make_tables(
          "n_tokens": len(d["ids"]), "n_dropped": 5 if d["doc_id"] == 7 else 0, "domain_id": d["domain_id"]} for d in documents
     ])  # fmt: skip
     scale = np.abs(dla.sum(0)).max()
+    samples = make_samples(rng, activation, dla, positions, live, per_bin)
     return {
         "runs": make_run_row(documents, positions, components, shape, dla),
         "components": components,
@@ -232,7 +266,8 @@ def make_tables(
         "windows": pl.DataFrame([{k: w[k] for k in ("window_id", "doc_id", "start", "token_ids")} for w in windows]),
         "position_rows": positions.with_columns(target_logit=dla.sum(0)).select(
             "position_id", "window_id", "doc_id", "pos", "offset", "token_id", "next_token_id", "class_id",
-            "target_logit", "loss", "rank", "entropy", "special", "dense",
+            "target_logit", "loss", "rank", "entropy", "special", "previous_token_id", "distance", "prefix_match",
+            "bracket_depth", "in_quotes", "dense",
         ),
         "cell_counts": counts,
         "cell_sums": sums,
@@ -240,12 +275,14 @@ def make_tables(
         "spectrum_counts": make_spectrum(activation, dla, positions, live),
         "density_counts": density,
         "quantiles": make_quantiles(density, live),
-        "sample_rows": make_samples(rng, activation, dla, positions, live, per_bin),
+        "sample_rows": samples,
         "extreme_rows": make_extremes(activation, dla, positions, live, n_extremes),
-        "dense_rows": pl.concat([value_rows(activation, dla, positions, i, dense) for i in range(len(components))]),
+        "dense_rows": pl.concat([dense_values(activation, dla, positions, i, dense) for i in range(len(components))]),
+        "pooled_strata": make_pooled(activation, positions, samples),
         "recorded_rows": pl.concat([value_rows(activation, dla, positions, i, np.arange(len(positions))) for i in recorded]),
         "head_attention_rows": make_head_attention(rng, positions, components),
         "logit_effects": make_logit_effects(rng, components),
+        **make_token_sums(activation, dla, positions, components),
         "closure": pl.DataFrame({"chunk": [0, 1, 2], "n": [300, 300, len(positions) - 600], "residual": [1e-6, 3e-6, 2e-6], "logit_residual": [2e-6, 5e-6, 4e-6], "scale": [scale / 2, scale, scale / 3]}),
         "drops": pl.DataFrame({"reason": ["document too short", "window cut"], "n": [3, 5], "unit": ["documents", "tokens"],
                                "note": ["had fewer than 2 tokens: nothing to predict", "over the limit of one document; raise --max-document-tokens"]}),

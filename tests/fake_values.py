@@ -108,6 +108,23 @@ def cut_windows(documents: list[dict]) -> list[dict]:
     return windows
 
 
+def past_of(ids: list[int], offset: int) -> dict:
+    """What came before in the window, by looking."""
+    texts = [VOCABULARY[t][0] for t in ids]
+    copies = [k for k in range(offset) if ids[k] == ids[offset]]
+    matches = [next((m for m in range(k + 1) if ids[k - m] != ids[offset - m]), k + 1) for k in copies]
+    depth = 0
+    for text in texts[: offset + 1]:
+        depth = max(0, depth + sum(c in "([{" for c in text) - sum(c in ")]}" for c in text))
+    return {
+        "previous_token_id": ids[offset - 1] if offset else None,
+        "distance": offset - copies[-1] if copies else None,
+        "prefix_match": min(8, max(matches, default=0)),
+        "bracket_depth": depth,
+        "in_quotes": "".join(texts[:offset]).count('"') % 2 == 1,
+    }
+
+
 def position_of(window: dict, offset: int) -> dict:
     token, following = window["token_ids"][offset : offset + 2]
     special = None
@@ -124,7 +141,7 @@ def position_of(window: dict, offset: int) -> dict:
         "pos": None if window["bos"] and offset == 0 else window["start"] + offset - window["bos"],
         "offset": offset, "token_id": token, "next_token_id": following, "class_id": class_id,
         "next_class_id": next_class, "bucket_id": bucket, "group_id": window["group_id"],
-        "domain_id": window["domain_id"], "special": special,
+        "domain_id": window["domain_id"], "special": special, **past_of(window["token_ids"], offset),
     }  # fmt: skip
 
 

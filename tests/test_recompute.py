@@ -12,6 +12,8 @@ from profiler.config import RunConfig
 from profiler.pipeline import record
 
 TOLERANCE = 2e-5
+TOKENIZER = tiny.tokenizer()
+DELIMITERS = set(".,;:!?([{)]}\"'`=+-*/%<>&|^~@\\")
 
 
 @pytest.fixture(scope="module", params=list(tiny.ARCHITECTURES))
@@ -69,7 +71,7 @@ def test_every_target_logit_loss_rank_and_entropy(case):
 
 def test_head_attention(case):
     connection, network, _ = case
-    sql = """SELECT layer, unit, token_ids, "offset", previous, first, self, induction, duplicate, h.entropy, top_offset, top_weight, dla_to_attended
+    sql = """SELECT layer, unit, token_ids, "offset", previous, two_back, first, self, induction, prefix_induction, duplicate, newline, delimiter, h.entropy, top_offset, top_weight, dla_to_attended
              FROM head_attention_rows h JOIN components USING (component_id) JOIN position_rows p USING (position_id) JOIN windows USING (window_id)"""
     rows = connection.execute(sql).fetchall()
     assert len(rows) == 25 * 2 * network.config.num_attention_heads
@@ -77,8 +79,12 @@ def test_head_attention(case):
         a = reference.layer_forward(network, ids)["patterns"][layer][head][offset]
         ids = np.array(ids)
         earlier = [k for k in range(offset) if ids[k] == ids[offset]]
+        longer = [k for k in earlier if k and ids[k - 1] == ids[offset - 1]]
+        texts = [TOKENIZER.decode([i]) for i in ids]
         want = [
-            a[offset - 1], a[0], a[offset], sum(a[k + 1] for k in earlier), sum(a[k] for k in earlier),
+            a[offset - 1], a[offset - 2] if offset > 1 else 0, a[0], a[offset], sum(a[k + 1] for k in earlier),
+            sum(a[k + 1] for k in longer), sum(a[k] for k in earlier), sum(a[k] for k, t in enumerate(texts) if t == "\n"),
+            sum(a[k] for k, t in enumerate(texts) if t in DELIMITERS),
             -(a[a > 0] * np.log(a[a > 0])).sum(), offset - a.argmax(), a.max(),
             reference.component_values(network, ids.tolist(), offset, int(ids[a.argmax()]))[f"L{layer}H{head}"][1],
         ]  # fmt: skip

@@ -123,7 +123,7 @@ def test_overwriting_replaces_the_run(config, tmp_path):
 
 
 def test_an_error_between_the_tables_and_the_name_leaves_nothing(config, tmp_path, monkeypatch):
-    def broken(self: Store) -> int:
+    def broken(self: Store, *_: object) -> int:
         self.connection.execute("CHECKPOINT")
         raise RuntimeError("boom")
 

@@ -1,0 +1,137 @@
+"""A user's own token classes and behaviours in a finished run: added or taken out whole, or not at all.
+
+They stand in the tables properties, token_property_lists and behaviours, and in the view generated from them; nothing
+that was measured is written. Everything is checked on a closed, read-only connection first, and then written in one
+transaction: a program that stops in between leaves the run as it was. Cost: milliseconds, one pass over the vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from duckdb import DuckDBPyConnection as Connection
+
+from profiler import query
+from profiler.behaviours import views
+from profiler.behaviours.expressions import TOKEN_VIEW, check_condition, check_name, wrapped
+from profiler.behaviours.library import USER_PRIORITY, Behaviour, Kind, of_property
+from profiler.errors import QueryError, RunError
+
+FACTS = {"head": ("head_facts",), "neuron": ("neuron_facts",), "both": ("head_facts", "neuron_facts")}
+
+
+def add_class(path: Path, name: str, condition: str, description: str = "") -> int:
+    """Add a token class (a property of the user's own) and the behaviours on_NAME and before_NAME.
+
+    Returns:
+        How many tokens of the vocabulary have it.
+
+    Raises:
+        RunError: no finished run, or it cannot be written.
+        QueryError: the name or the condition cannot be used, or the name is taken; the run is as it was.
+    """
+    check_name(name)
+    described = description or f"one where {condition.strip()}"
+    behaviours = of_property(name, described, USER_PRIORITY)
+    with query.open_run(path) as run:
+        _refuse_taken(run, "properties", "property", name)
+        for behaviour in behaviours:
+            _refuse_taken(run, "behaviours", "behaviour", behaviour.name)
+        check_condition(run, condition, TOKEN_VIEW)
+    with _writing(path) as run:
+        run.execute("INSERT INTO properties VALUES (?, ?, ?, true)", [name, described, condition.strip()])
+        run.execute(
+            f"""UPDATE token_property_lists SET properties = list_append(properties, ?) WHERE token_id IN (
+                SELECT token_id FROM {TOKEN_VIEW} WHERE NOT special AND {wrapped(condition)})""",
+            [name],
+        )
+        views.insert(run, behaviours, user=True)
+        views.refresh(run)
+        return _size(run, name)
+
+
+def _size(run: Connection, name: str) -> int:
+    text = "SELECT count(*) FROM token_property_lists WHERE list_contains(properties, ?)"
+    return run.execute(text, [name]).fetchall()[0][0]
+
+
+def remove_class(path: Path, name: str) -> None:
+    """Take a class of the user's own out again, with its two behaviours.
+
+    Raises:
+        QueryError: there is no such class, or it is the library's.
+    """
+    with query.open_run(path) as run:
+        _refuse_not_users(run, "properties", "property", name)
+    with _writing(path) as run:
+        run.execute("DELETE FROM properties WHERE property = ?", [name])
+        run.execute(
+            """UPDATE token_property_lists SET properties = list_filter(properties, lambda p: p <> $1)
+               WHERE list_contains(properties, $1)""",
+            [name],
+        )
+        run.execute('DELETE FROM behaviours WHERE "user" AND behaviour IN (?, ?)', [f"on_{name}", f"before_{name}"])
+        views.refresh(run)
+
+
+def add_behaviour(path: Path, name: str, condition: str, kind: Kind = "both", description: str = "") -> None:
+    """Add a behaviour: a condition over the columns of head_facts or neuron_facts (or of both).
+
+    Raises:
+        RunError: no finished run, or it cannot be written.
+        QueryError: the name or the condition cannot be used, or the name is taken; the run is as it was.
+    """
+    check_name(name)
+    with query.open_run(path) as run:
+        _refuse_taken(run, "behaviours", "behaviour", name)
+        for view in FACTS[kind]:
+            check_condition(run, condition, view)
+    behaviour = Behaviour(
+        name, "user", kind, condition.strip(), description or f"{condition.strip()} holds", USER_PRIORITY
+    )
+    with _writing(path) as run:
+        views.insert(run, (behaviour,), user=True)
+        views.refresh(run)
+
+
+def remove_behaviour(path: Path, name: str) -> None:
+    """Take a behaviour of the user's own out again.
+
+    Raises:
+        QueryError: there is no such behaviour, or it is the library's, or a token class's.
+    """
+    with query.open_run(path) as run:
+        _refuse_not_users(run, "behaviours", "behaviour", name, "AND family = 'user'")
+    with _writing(path) as run:
+        run.execute("DELETE FROM behaviours WHERE behaviour = ?", [name])
+        views.refresh(run)
+
+
+def _refuse_taken(run: Connection, table: str, column: str, name: str) -> None:
+    if run.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", [name]).fetchall():
+        raise QueryError(f"there is a {column} {name!r} in this run already: choose another name, or remove it first")
+
+
+def _refuse_not_users(run: Connection, table: str, column: str, name: str, also: str = "") -> None:
+    text = f'SELECT {column} FROM {table} WHERE "user" {also} ORDER BY 1'
+    own = [row[0] for row in run.execute(text).fetchall()]
+    if name not in own:
+        raise QueryError(f"{name!r} is no {column} that a user added: there are {', '.join(own) or 'none'}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Connection]:
+    """A connection to the run inside one transaction, undone by any error.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        with duckdb.connect(str(path)) as run:
+            run.execute("BEGIN")
+            yield run
+            run.execute("COMMIT")
+    except duckdb.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"{path} cannot be written ({reason}): close what reads it, then try again") from None

@@ -1,0 +1,94 @@
+-- Title:      Behaviours of components
+-- Question:   what does each component do where it matters, and would any other component or a scrambled claim look the same?
+-- Grain:      one row per component and behaviour
+-- Key:        component, behaviour
+-- Parameters: kind (default 'head'), component (default ''), family (default 'attention'), behaviour (default ''), top (default 40)
+-- Reads:      behaviour_rows, importance, replicate_groups
+-- Reference:  importance-weighted coverage: sum of |DLA| where the behaviour holds / sum of |DLA|; delete-a-group jackknife
+--             over documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the logit scale; moments of a
+--             permuted sum: Hoeffding 1951, A combinatorial central limit theorem
+-- Caveat:     heads on the uniform sample of positions, neurons on that and their strata together, weighted. scrambled: the same
+--             claim permuted among the positions of each domain, its expected coverage, and scrambled_hi the value that 97.5 % of
+--             permutations stay below. random: the same behaviour asked of other components of the same kind and layer (all
+--             heads; 16 neurons), their median, and random_hi the largest. Families overlap: coverages do not add up to
+--             1 (see mixture). No interval where one replicate group holds every row. family and behaviour '' show all;
+--             top is the number of components, by importance, 0 all; component overrides kind and top.
+SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
+SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
+SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'attention');
+SET VARIABLE behaviour = coalesce(getvariable('behaviour')::VARCHAR, '');
+SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 40);
+-- what is asked for, and the others of its kind and layer that it is compared with (by hash, so the same ones every time);
+-- lists, because a filter on a list goes below the view and a join does not
+SET VARIABLE chosen = (
+    SELECT list(component) FROM (
+        SELECT component, row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS place FROM importance
+        WHERE CASE WHEN getvariable('component') = '' THEN kind = getvariable('kind') ELSE component = getvariable('component') END
+    ) WHERE getvariable('component') <> '' OR getvariable('top') = 0 OR place <= getvariable('top')
+);
+SET VARIABLE pool = (
+    SELECT list(component) FROM (
+        SELECT component, kind, bool_or(wanted) OVER (PARTITION BY kind, layer) AS beside, wanted
+            , row_number() OVER (PARTITION BY kind, layer ORDER BY md5(component)) AS place
+        FROM (SELECT *, list_contains(getvariable('chosen'), component) AS wanted FROM importance)
+    ) WHERE wanted OR beside AND (kind = 'head' OR place <= 17)
+);
+WITH rows AS (
+    SELECT component, kind, layer, behaviour, family, doc_id, group_id, domain, weight, weight * abs(dla)::DOUBLE AS m, holds
+    FROM behaviour_rows
+    WHERE list_contains(getvariable('pool'), component) AND holds IS NOT NULL
+        AND getvariable('family') IN ('', family) AND getvariable('behaviour') IN ('', behaviour)
+)
+, by_document AS MATERIALIZED (
+    SELECT component, kind, layer, behaviour, family, group_id, domain, doc_id, count(*) AS n
+        , count(*) FILTER (holds) AS n_held, sum(weight) AS w, coalesce(sum(weight) FILTER (holds), 0) AS w_held
+        , sum(m) AS m, coalesce(sum(m) FILTER (holds), 0) AS m_held, sum(m ** 2) AS m2
+    FROM rows GROUP BY component, kind, layer, behaviour, family, group_id, domain, doc_id
+)
+, whole AS (
+    SELECT component, kind, layer, behaviour, family, sum(n) AS n, sum(n_held) AS n_held, sum(w) AS w, sum(w_held) AS w_held
+        , sum(m) AS m, sum(m_held) AS m_held, sum(m) ** 2 / nullif(sum(m ** 2), 0) AS documents
+    FROM by_document GROUP BY component, kind, layer, behaviour, family
+)
+, by_group AS (
+    SELECT component, behaviour, group_id, sum(m) AS m_g, sum(m_held) AS held_g
+    FROM by_document GROUP BY component, behaviour, group_id
+)
+, errors AS (
+    SELECT w.component, w.behaviour, g.groups
+        , CASE WHEN g.groups > 1 AND min(w.m - b.m_g) > 0
+            THEN sqrt((g.groups - 1) / g.groups * sum(((w.m_held - b.held_g) / nullif(w.m - b.m_g, 0) - w.m_held / w.m) ** 2)) END AS se
+    FROM whole w
+    JOIN by_group b USING (component, behaviour)
+    CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) g
+    GROUP BY w.component, w.behaviour, g.groups
+)
+, by_domain AS (
+    SELECT component, behaviour, domain, sum(m) AS m_d, sum(w_held) / sum(w) AS rate, sum(m2) - sum(m) ** 2 / sum(n) AS spread, sum(n) AS n_d
+    FROM by_document GROUP BY component, behaviour, domain
+)
+, scrambled AS (
+    -- a permutation of flags h among values a: mean sum(a) * mean(h), variance sum((a - mean)^2) * h-variance * n / (n - 1)
+    SELECT component, behaviour, sum(m_d * rate) / nullif(sum(m_d), 0) AS mean
+        , sqrt(sum(CASE WHEN n_d > 1 THEN spread * rate * (1 - rate) * n_d / (n_d - 1) ELSE 0 END)) / nullif(sum(m_d), 0) AS sd
+    FROM by_domain GROUP BY component, behaviour
+)
+, matched AS (
+    SELECT c.component, o.behaviour, median(o.m_held / nullif(o.m, 0)) AS random, max(o.m_held / nullif(o.m, 0)) AS random_hi, count(*) AS n_random
+    FROM whole c JOIN whole o ON o.kind = c.kind AND o.layer = c.layer AND o.component <> c.component AND o.behaviour = c.behaviour
+    WHERE list_contains(getvariable('chosen'), c.component)
+    GROUP BY c.component, o.behaviour
+)
+SELECT w.component, w.kind, w.layer, w.behaviour, w.family, w.n::BIGINT AS n, w.n_held::BIGINT AS n_held
+    , w.w_held / w.w AS base_rate, w.m_held / nullif(w.m, 0) AS coverage, e.se AS coverage_se
+    , CASE WHEN e.se IS NOT NULL THEN share_lo(w.m_held / w.m, e.se, t975(e.groups - 1), w.documents) END AS coverage_lo
+    , CASE WHEN e.se IS NOT NULL THEN share_hi(w.m_held / w.m, e.se, t975(e.groups - 1), w.documents) END AS coverage_hi
+    , s.mean AS scrambled, least(1, s.mean + 1.959964 * s.sd) AS scrambled_hi
+    , r.random, r.random_hi, coalesce(r.n_random, 0)::BIGINT AS n_random, w.documents AS effective_documents
+FROM whole w
+JOIN importance i USING (component)
+JOIN errors e USING (component, behaviour)
+JOIN scrambled s USING (component, behaviour)
+LEFT JOIN matched r USING (component, behaviour)
+WHERE list_contains(getvariable('chosen'), w.component)
+ORDER BY i.sum_abs_dla DESC, w.component, round(coverage, 9) DESC, w.behaviour;

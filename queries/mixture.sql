@@ -1,0 +1,94 @@
+-- Title:      Mixture of behaviours
+-- Question:   how does the component's importance divide among behaviours, and how much is left unexplained?
+-- Grain:      one row per slice (all, each domain, each band of activation) and behaviour; unexplained is one of them
+-- Key:        slice, value, behaviour
+-- Parameters: component (required), behaviours (default ''), rule (default 'priority'), min_lift (default 2.0)
+-- Reads:      behaviour_rows, behaviours, component_facts
+-- Reference:  delete-a-group jackknife over documents, interval on the logit scale; an explicit unexplained share:
+--             design rule of evidence 6
+-- Caveat:     shares of the sum of |DLA|; in a slice they add up to 1. Overlaps: rule priority gives a position to the behaviour
+--             of the smallest priority that holds there (table behaviours), rule equal divides it among all that hold.
+--             behaviours is a list separated by commas, in the order of their priority; '' takes the attention behaviours of a
+--             head and the token and context behaviours of a neuron, with the user's own; of token and context behaviours only those
+--             with coverage of at least min_lift times their rate among all positions, chosen on the same rows: a
+--             choice to confirm on another run. A band is named by the lowest quantile it reaches.
+SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
+SET VARIABLE behaviours = coalesce(getvariable('behaviours')::VARCHAR, '');
+SET VARIABLE rule = coalesce(getvariable('rule')::VARCHAR, 'priority');
+SET VARIABLE min_lift = coalesce(getvariable('min_lift')::DOUBLE, 2.0);
+WITH asked AS (
+    SELECT behaviour, priority FROM behaviours WHERE getvariable('behaviours') = '' AND priority IS NOT NULL
+    UNION ALL
+    SELECT trim(b.name), b.place FROM (
+        SELECT unnest(string_split(getvariable('behaviours'), ',')) AS name
+            , generate_subscripts(string_split(getvariable('behaviours'), ','), 1) AS place
+    ) b WHERE getvariable('behaviours') <> ''
+)
+, claims AS (
+    SELECT r.position_id, r.behaviour, a.priority, r.family, r.kind, r.weight, abs(r.dla)::DOUBLE * r.weight AS m, r.holds
+    FROM behaviour_rows r JOIN asked a USING (behaviour)
+    WHERE r.component = getvariable('component')
+)
+, taking_part AS (
+    SELECT behaviour FROM claims WHERE holds IS NOT NULL GROUP BY behaviour, family, kind
+    HAVING getvariable('behaviours') <> '' OR family IN ('attention', 'user') OR kind = 'neuron'
+        AND sum(m) FILTER (holds) / nullif(sum(m), 0) >= getvariable('min_lift') * sum(weight) FILTER (holds) / sum(weight)
+)
+, held AS (
+    SELECT position_id, behaviour, CASE WHEN getvariable('rule') = 'equal' THEN 1 / count(*) OVER here
+            ELSE (row_number() OVER (here ORDER BY priority, behaviour) = 1)::INTEGER END::DOUBLE AS part
+    FROM claims SEMI JOIN taking_part USING (behaviour)
+    WHERE holds WINDOW here AS (PARTITION BY position_id)
+)
+, facts AS (
+    SELECT position_id, group_id, doc_id, domain, band, weight * abs(dla)::DOUBLE AS m FROM component_facts
+    WHERE component = getvariable('component')
+)
+, parts AS (
+    SELECT position_id, behaviour, part FROM held WHERE part > 0
+    UNION ALL
+    SELECT f.position_id, 'unexplained', 1 FROM facts f ANTI JOIN held h USING (position_id)
+)
+, slices AS (
+    SELECT f.*, s.slice, s.value FROM facts f CROSS JOIN LATERAL (
+        SELECT unnest(['all', 'domain', 'quantile']) AS slice, unnest(['all', f.domain, format('{:g}', f.band)]) AS value
+    ) s
+)
+, whole AS (
+    SELECT slice, value, sum(m) AS m, count(DISTINCT group_id) AS groups, count(*) AS n_slice FROM slices GROUP BY slice, value
+)
+, groups AS (
+    SELECT slice, value, group_id, sum(m) AS m_g, sum(d_m ** 2) AS m2_g FROM (
+        SELECT slice, value, group_id, doc_id, sum(m) AS m, sum(m) AS d_m FROM slices GROUP BY slice, value, group_id, doc_id
+    ) GROUP BY slice, value, group_id
+)
+, documents AS (
+    SELECT slice, value, sum(m_g) ** 2 / nullif(sum(m2_g), 0) AS documents FROM groups GROUP BY slice, value
+)
+, cells AS (
+    SELECT slice, value, behaviour, group_id, sum(part * m) AS c_g, count(*) AS n_g
+    FROM slices JOIN parts USING (position_id) GROUP BY slice, value, behaviour, group_id
+)
+, sums AS (
+    SELECT slice, value, behaviour, sum(c_g) AS c, sum(n_g) AS n FROM cells GROUP BY slice, value, behaviour
+    UNION ALL
+    SELECT w.slice, w.value, 'unexplained', 0, 0 FROM whole w
+    WHERE NOT EXISTS (SELECT 1 FROM cells x WHERE x.slice = w.slice AND x.value = w.value AND x.behaviour = 'unexplained')
+)
+, errors AS (
+    SELECT s.slice, s.value, s.behaviour, s.c, s.n, w.m, w.groups, w.n_slice
+        , CASE WHEN w.groups > 1 AND min(w.m - g.m_g) > 0 THEN sqrt((w.groups - 1) / w.groups
+            * sum(((s.c - coalesce(x.c_g, 0)) / nullif(w.m - g.m_g, 0) - s.c / w.m) ** 2)) END AS se
+    FROM sums s
+    JOIN whole w ON w.slice = s.slice AND w.value = s.value
+    JOIN groups g ON g.slice = s.slice AND g.value = s.value
+    LEFT JOIN cells x ON x.slice = s.slice AND x.value = s.value AND x.behaviour = s.behaviour AND x.group_id = g.group_id
+    WHERE w.m > 0
+    GROUP BY s.slice, s.value, s.behaviour, s.c, s.n, w.m, w.groups, w.n_slice
+)
+SELECT e.slice, e.value, e.behaviour, e.c / e.m AS share, e.se AS share_se
+    , CASE WHEN e.se IS NOT NULL THEN share_lo(least(1, e.c / e.m), e.se, t975(e.groups - 1), d.documents) END AS share_lo
+    , CASE WHEN e.se IS NOT NULL THEN share_hi(least(1, e.c / e.m), e.se, t975(e.groups - 1), d.documents) END AS share_hi
+    , e.n::BIGINT AS n, e.n_slice::BIGINT AS n_slice, e.m / (SELECT m FROM whole WHERE slice = 'all') AS importance_share
+FROM errors e JOIN documents d ON d.slice = e.slice AND d.value = e.value
+ORDER BY e.slice, e.value, e.behaviour = 'unexplained', round(share, 9) DESC, e.behaviour;

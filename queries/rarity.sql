@@ -1,0 +1,55 @@
+-- Title:      What could have been seen
+-- Question:   how often does each behaviour hold at all, and would a rate of one in ten thousand have shown at this n?
+-- Grain:      one row per behaviour
+-- Key:        behaviour
+-- Parameters: component (required), rate (default 0.0001)
+-- Reads:      behaviour_rows, replicate_groups
+-- Reference:  rule of three: Hanley and Lippman-Hand 1983, If nothing goes wrong, is everything all right?; design effect: Kish
+-- Caveat:     design_effect is the jackknife variance of the rate over that of as many independent positions; below ten
+--             occurrences it cannot be told and the component's median over behaviours with at least ten is taken, at least 1.
+--             effective_n = n / design_effect. rate_hi of a behaviour never seen is 3 / effective_n. n_needed positions of this
+--             corpus would show one occurrence with 95 % probability if the behaviour held at `rate`. undetectable: never seen, and
+--             a behaviour that holds at `rate` would not have been seen either.
+SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
+SET VARIABLE rate = coalesce(getvariable('rate')::DOUBLE, 0.0001);
+WITH by_document AS (
+    SELECT behaviour, family, doc_id, group_id, count(*) AS n, count(*) FILTER (holds) AS n_held, sum(weight) AS w
+        , coalesce(sum(weight) FILTER (holds), 0) AS h
+    FROM behaviour_rows WHERE component = getvariable('component') AND holds IS NOT NULL
+    GROUP BY behaviour, family, doc_id, group_id
+)
+, by_group AS (
+    SELECT behaviour, family, group_id, sum(n) AS n_g, sum(n_held) AS k_g, sum(w) AS w_g, sum(h) AS h_g, count(*) AS docs_g
+        , count(*) FILTER (n_held > 0) AS docs_held_g
+    FROM by_document GROUP BY behaviour, family, group_id
+)
+, whole AS (
+    SELECT *, sum(n_g) OVER one AS n, sum(k_g) OVER one AS n_held, sum(w_g) OVER one AS w, sum(h_g) OVER one AS h
+        , sum(docs_g) OVER one AS documents, sum(docs_held_g) OVER one AS documents_held
+    FROM by_group WINDOW one AS (PARTITION BY behaviour)
+)
+, errors AS (
+    SELECT behaviour, family, n, n_held, documents, documents_held, h / w AS seen, g.groups
+        , CASE WHEN g.groups > 1 AND min(w - w_g) > 0
+            THEN sqrt((g.groups - 1) / g.groups * sum(((h - h_g) / nullif(w - w_g, 0) - h / w) ** 2)) END AS se
+    FROM whole CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) g
+    GROUP BY behaviour, family, n, n_held, documents, documents_held, w, h, g.groups
+)
+, effects AS (
+    SELECT *, greatest(1, se ** 2 / nullif(seen * (1 - seen) / n, 0)) AS own FROM errors
+)
+, sized AS (
+    SELECT *, CASE WHEN n_held >= 10 AND own IS NOT NULL THEN own
+        ELSE coalesce(median(own) FILTER (n_held >= 10) OVER (), 1) END AS design_effect
+    FROM effects
+)
+SELECT behaviour, family, n::BIGINT AS n, n_held::BIGINT AS n_held, documents::BIGINT AS documents, documents_held::BIGINT AS documents_held
+    , seen AS rate, CASE WHEN n_held = 0 THEN 0 WHEN se IS NOT NULL THEN share_lo(seen, se, t975(groups - 1), n / design_effect) END AS rate_lo
+    , CASE WHEN n_held = 0 THEN least(1, 3 * design_effect / n)
+        WHEN se IS NOT NULL THEN share_hi(seen, se, t975(groups - 1), n / design_effect) END AS rate_hi
+    , design_effect, n / design_effect AS effective_n
+    , ceil(ln(0.05) / ln(1 - getvariable('rate')) * design_effect)::BIGINT AS n_needed
+    , CASE WHEN n_held > 0 THEN 'seen' WHEN n < ceil(ln(0.05) / ln(1 - getvariable('rate')) * design_effect) THEN 'undetectable at this n'
+        ELSE 'rarer than the rate' END AS verdict
+FROM sized
+ORDER BY round(seen, 9) DESC, behaviour;

@@ -1,0 +1,360 @@
+"""Slow recomputations of the queries about behaviours, from the raw values of a fake run, in numpy and plain Python.
+
+Conditions are looked up again in Python from the texts and tokens, weights from sets of positions. A query is compared
+for one head (uniform sample) and for one neuron (uniform and stratified samples together).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import brute
+import numpy as np
+import polars as pl
+from fake_run import FakeRun, bin_of
+from fake_values import CLASSES, VOCABULARY
+from scipy import stats
+
+from profiler import query
+
+CHECKS: dict[str, Callable[[FakeRun, query.Connection], None]] = {}
+PRIORITY = ["induction", "duplicate", "previous", "two_back", "self", "newline", "delimiter", "first", "diffuse"]
+WHITE = [
+    "repeated",
+    "prefix_repeated",
+    "in_brackets",
+    "in_quotes",
+    "after_newline",
+    "early",
+    "on_number",
+    "before_number",
+    "on_newline",
+]
+
+
+def check(function: Callable) -> Callable:
+    """Register the recomputation of the query that the function is named after."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A component's kept rows: one entry per row in each array; `m` is weight * |DLA|, `holds` by behaviour."""
+
+    label: str
+    n_groups: int
+    group: np.ndarray
+    document: np.ndarray
+    domain: np.ndarray
+    position: np.ndarray
+    activation: np.ndarray
+    weight: np.ndarray
+    m: np.ndarray
+    holds: dict[str, np.ndarray]
+
+    def only(self, mask: np.ndarray) -> "Kept":
+        """The rows of a mask."""
+        arrays = {k: v[mask] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return Kept(self.label, self.n_groups, **arrays, holds={k: v[mask] for k, v in self.holds.items()})
+
+
+def number(text: str) -> bool:
+    return re.fullmatch(r"\d+([.,]\d+)?", text.strip(" ")) is not None
+
+
+def context_flags(rows: pl.DataFrame) -> dict[str, np.ndarray]:
+    texts = [text for text, _ in VOCABULARY]
+    special = {i for i, (_, c) in enumerate(VOCABULARY) if CLASSES[c][2]}
+    has = lambda ids, test: np.array([t not in special and test(texts[t]) for t in ids])  # noqa: E731
+    line = lambda text: "\n" in text or "\r" in text  # noqa: E731
+    return {
+        "repeated": rows["distance"].is_not_null().to_numpy(),
+        "prefix_repeated": rows["prefix_match"].to_numpy() >= 2,
+        "in_brackets": rows["bracket_depth"].to_numpy() > 0,
+        "in_quotes": rows["in_quotes"].to_numpy(),
+        "early": rows["offset"].to_numpy() < 16,
+        "after_newline": has(rows["previous_token_id"], line),
+        "on_newline": has(rows["token_id"], line),
+        "on_number": has(rows["token_id"], number),
+        "before_number": has(rows["next_token_id"], number),
+    }
+
+
+def kept(fake: FakeRun, label: str) -> Kept:
+    """The kept rows of a head or a neuron, with the weight of each."""
+    i, head = fake.row(label), "H" in label
+    dense, ordinary = brute.column(fake, "dense"), fake.ordinary
+    samples = fake.tables["sample_rows"].filter(pl.col("component_id") == i)["position_id"].to_list()
+    use = dense.copy() if head else dense | np.isin(brute.column(fake, "position_id"), samples)
+    bins = np.zeros(len(use), int) if head else bin_of(fake.activation[i], 2)
+    weight = np.zeros(len(use))
+    for b in np.unique(bins[ordinary]):
+        weight[use & (bins == b)] = (ordinary & (bins == b)).sum() / max(1, (use & (bins == b)).sum())
+    rows = fake.positions.filter(pl.Series(use))
+    flags = context_flags(rows)
+    if head:
+        a = fake.tables["head_attention_rows"].filter(pl.col("component_id") == i)
+        a = rows.select("position_id").join(a, on="position_id", how="left", maintain_order="left")
+        single = {name: a[name].cast(pl.Float32).cast(pl.Float64).to_numpy() for name in a.columns}
+        flags |= {name: single[name] >= 0.5 for name in [*PRIORITY[:-1], "prefix_induction"]}
+        flags["diffuse"], copied = single["entropy"] >= 3.0, single["dla_to_attended"]
+        flags |= {"copies": copied >= 0.1, "suppresses": copied <= -0.1, "neither": np.abs(copied) < 0.1}
+    columns = [rows[c].to_numpy() for c in ("group_id", "doc_id", "domain", "position_id")]
+    weight = weight[use]
+    m = weight * np.abs(fake.dla[i][use])
+    return Kept(label, len(set(brute.column(fake, "group_id"))), *columns, fake.activation[i][use], weight, m, flags)
+
+
+def ratio(group: np.ndarray, part: np.ndarray, whole: np.ndarray, n_groups: int) -> tuple[float, float | None]:
+    """sum(part) / sum(whole), and its delete-a-group standard error over `n_groups`."""
+    value = part.sum() / whole.sum()
+    left = [(part[group != g].sum(), whole[group != g].sum()) for g in set(group.tolist())]
+    if n_groups < 2 or min(b for _, b in left) <= 0:
+        return float(value), None
+    return float(value), float(np.sqrt((n_groups - 1) / n_groups * sum((a / b - value) ** 2 for a, b in left)))
+
+
+def documents(k: Kept, size: np.ndarray) -> float:
+    """Kish's effective number of documents."""
+    totals = np.array([size[k.document == d].sum() for d in set(k.document.tolist())])
+    return float(totals.sum() ** 2 / (totals**2).sum())
+
+
+def bounds(p: float, se: float | None, groups: int, n: float) -> tuple[float | None, float | None]:
+    """The interval of a share on the logit scale; the rule of three at 0 and 1."""
+    if se is None:
+        return None, None
+    if p < 1e-12 or p > 1 - 1e-12:
+        return (0.0, min(1.0, 3 / n)) if p < 0.5 else (max(0.0, 1 - 3 / n), 1.0)
+    half = stats.t.ppf(0.975, groups - 1) * se / (p * (1 - p))
+    return tuple(float(1 / (1 + np.exp(-(np.log(p / (1 - p)) + sign * half)))) for sign in (-1, 1))
+
+
+def coverage(k: Kept, name: str) -> dict:
+    h, N = k.holds[name], len(k.m)
+    value, se = ratio(k.group, k.m * h, k.m, k.n_groups)
+    low, high = bounds(value, se, k.n_groups, documents(k, k.m))
+    mean = variance = 0.0
+    for domain in set(k.domain.tolist()):
+        at = k.domain == domain
+        rate, n = (k.weight * h)[at].sum() / k.weight[at].sum(), at.sum()
+        mean += k.m[at].sum() * rate / k.m.sum()
+        variance += ((k.m[at] - k.m[at].mean()) ** 2).sum() * rate * (1 - rate) * n / (n - 1) / k.m.sum() ** 2
+    return {
+        "component": k.label, "behaviour": name, "n": N, "n_held": int(h.sum()), "coverage": value, "coverage_se": se, "coverage_lo": low,
+        "coverage_hi": high, "base_rate": (k.weight * h).sum() / k.weight.sum(), "scrambled": mean,
+        "scrambled_hi": min(1.0, mean + 1.959964 * np.sqrt(variance)), "effective_documents": documents(k, k.m),
+    }  # fmt: skip
+
+
+def peers(fake: FakeRun, label: str) -> list[str]:
+    layer, kind = label[1], label[2]
+    return [c for c in fake.components["component"] if c[1:3] == layer + kind and c != label]
+
+
+@check
+def behaviours(fake: FakeRun, db: query.Connection) -> None:
+    for label, names in [("L1H0", [*PRIORITY, *WHITE, "copies", "neither"]), ("L0N1", WHITE), ("L1N5", WHITE)]:
+        found = query.run(db, "behaviours", component=label, family="")
+        mine, others = kept(fake, label), [kept(fake, peer) for peer in peers(fake, label)]
+        for name in names:
+            want = coverage(mine, name)
+            rest = [(o.m * o.holds[name]).sum() / o.m.sum() for o in others if o.m.any()]
+            want |= {"random": float(np.median(rest)), "random_hi": max(rest)}
+            brute.agree(found.filter(pl.col("behaviour") == name), [want])
+    by_family = query.run(db, "behaviours", kind="head", family="effect", top=2)
+    assert by_family["behaviour"].value_counts()["count"].to_list() == [2, 2, 2]
+
+
+@check
+def coverage_curve(fake: FakeRun, db: query.Connection) -> None:
+    for label, name in [("L1H0", "previous"), ("L1N5", "repeated")]:
+        k = kept(fake, label)
+        order = np.lexsort((k.position, -(k.m / k.weight)))
+        depth = np.empty(len(order))
+        depth[order] = (np.cumsum(k.weight[order]) - k.weight[order] / 2) / k.weight.sum()
+        wanted = []
+        for top in [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]:
+            part = k.only(depth <= top)
+            if len(part.m) and part.m.sum() > 0:
+                row = coverage(part, name) if len(part.m) > len(set(part.domain)) + 20 else {}
+                value, se = ratio(part.group, part.m * part.holds[name], part.m, k.n_groups)
+                low, high = bounds(value, se, k.n_groups, documents(part, part.m))
+                wanted.append(
+                    {"top": top, "n": len(part.m), "coverage": value, "coverage_lo": low, "coverage_hi": high}
+                )
+                assert not row or row["coverage"] == value
+                wanted[-1]["importance_share"] = part.m.sum() / k.m.sum()
+        brute.agree(query.run(db, "coverage_curve", component=label, behaviour=name), wanted)
+
+
+@check
+def precision_recall(fake: FakeRun, db: query.Connection) -> None:
+    for label, name in [("L1H0", "previous"), ("L0N1", "on_number")]:
+        k = kept(fake, label)
+        levels = fake.tables["quantiles"].filter(pl.col("component_id") == fake.row(label), pl.col("quantile") >= 0.5)
+        wanted = []
+        for q, value in [(0.0, -np.inf), *levels.select("quantile", "value").sort("quantile").iter_rows()]:
+            active, h = (k.activation >= value) * k.weight, k.holds[name] * k.weight
+            both = active * k.holds[name]
+            row = {"quantile": q, "n": int((k.activation >= value).sum())}
+            for measure, whole in [("precision", active), ("recall", h)]:
+                p, se = ratio(k.group, both, whole, k.n_groups) if whole.sum() else (None, None)
+                low, high = bounds(p, se, k.n_groups, documents(k, whole)) if p is not None else (None, None)
+                row |= {measure: p, f"{measure}_lo": low, f"{measure}_hi": high}
+            wanted.append(row)
+        brute.agree(query.run(db, "precision_recall", component=label, behaviour=name), wanted)
+
+
+def band_of(fake: FakeRun, k: Kept) -> np.ndarray:
+    rows = fake.tables["quantiles"].filter(pl.col("component_id") == fake.row(k.label))
+    reached = np.zeros(len(k.m))
+    for q, value in rows.select("quantile", "value").sort("quantile").iter_rows():
+        if q in (0.5, 0.75, 0.9, 0.95, 0.99):
+            reached = np.where(k.activation >= value, q, reached)
+    return reached
+
+
+def shares(k: Kept, names: list[str], equal: bool) -> dict[str, np.ndarray]:
+    """The part of each row that each behaviour takes, `unexplained` too."""
+    held = np.array([k.holds[name] for name in names])
+    count = held.sum(0)
+    parts = np.where(held, 1 / np.maximum(count, 1), 0) if equal else held & (np.cumsum(held, 0) == 1)
+    return dict(zip(names, parts.astype(float), strict=True)) | {"unexplained": (count == 0).astype(float)}
+
+
+@check
+def mixture(fake: FakeRun, db: query.Connection) -> None:
+    cases = [("L1H0", PRIORITY, {}), ("L1H0", PRIORITY, {"rule": "equal"})]
+    cases.append(("L0N1", ["early", "on_number", "repeated"], {"behaviours": "early,on_number, repeated"}))
+    for label, names, parameters in cases:
+        k = kept(fake, label)
+        parts, band = shares(k, names, parameters.get("rule") == "equal"), band_of(fake, k)
+        found = query.run(db, "mixture", component=label, **parameters)
+        slices = [("all", "all", np.ones(len(k.m), bool))]
+        slices += [("domain", d, k.domain == d) for d in sorted(set(k.domain))]
+        slices += [("quantile", f"{b:g}", band == b) for b in sorted(set(band))]
+        seen = 0
+        for name, value, at in slices:
+            rows = found.filter(pl.col("slice") == name, pl.col("value") == value)
+            assert rows["share"].sum() == 1 or abs(rows["share"].sum() - 1) < 1e-9
+            groups = len(set(k.group[at].tolist()))
+            for behaviour, part in parts.items():
+                want, se = ratio(k.group[at], (k.m * part)[at], k.m[at], groups)
+                low, high = bounds(want, se, groups, documents(k.only(at), k.m[at]))
+                row = rows.filter(pl.col("behaviour") == behaviour)
+                if (part[at] > 0).any() or behaviour == "unexplained":
+                    brute.agree(row, [{"share": want, "share_se": se, "share_lo": low, "share_hi": high}])
+                    seen += 1
+                else:
+                    assert row.is_empty()
+        assert seen == len(found)
+
+
+@check
+def unexplained(fake: FakeRun, db: query.Connection) -> None:
+    k = kept(fake, "L1H0")
+    rest = shares(k, PRIORITY, False)["unexplained"] > 0
+    order = np.lexsort((k.position, -k.m / k.weight))
+    wanted = [int(k.position[i]) for i in order if rest[i]]
+    found = query.run(db, "unexplained", component="L1H0", top=0)
+    assert found["position_id"].to_list() == wanted
+    assert found["share_of_unexplained"].sum() == 1 or abs(found["share_of_unexplained"].sum() - 1) < 1e-9
+    brute.agree(found.head(1), [brute.context(fake, wanted[0])], ["context_before", "token", "next_token", "domain"])
+    assert query.run(db, "unexplained", component="L1H0", top=3)["position_id"].to_list() == wanted[:3]
+
+
+@check
+def rarity(fake: FakeRun, db: query.Connection) -> None:
+    k, found = kept(fake, "L1H0"), query.run(db, "rarity", component="L1H0")
+    effects, n = {}, len(k.m)
+    for name in found["behaviour"]:
+        if name in k.holds:
+            p, se = ratio(k.group, k.weight * k.holds[name], k.weight, k.n_groups)
+            effects[name] = max(1.0, se**2 / (p * (1 - p) / n)) if 0 < p < 1 else 1.0
+    for name, effect in effects.items():
+        row, held = found.row(by_predicate=pl.col("behaviour") == name, named=True), int(k.holds[name].sum())
+        assert (row["n"], row["n_held"]) == (n, held)
+        if held >= 10:
+            assert brute.same(row["design_effect"], effect)
+        assert row["n_needed"] == int(np.ceil(np.log(0.05) / np.log(1 - 1e-4) * row["design_effect"]))
+        assert (row["verdict"] == "seen") == (held > 0)
+    never = found.filter(pl.col("n_held") == 0).row(0, named=True)
+    assert never["verdict"] == "undetectable at this n"
+    assert brute.same(never["rate_hi"], min(1.0, 3 * never["design_effect"] / n))
+
+
+@check
+def token_split(fake: FakeRun, db: query.Connection) -> None:
+    for label in ("L1H0", "L1N1"):
+        i, use = fake.row(label), fake.ordinary
+        found = query.run(db, "token_split", component=label)
+        at = np.array([number(VOCABULARY[t][0]) for t in brute.column(fake, "token_id")])
+        a, d = fake.activation[i], fake.dla[i]
+        want = {"n": int((use & at).sum()), "share_n": (use & at).sum() / use.sum(), "activation": a[use & at].mean(), "activation_rest": a[use & ~at].mean(),
+                "dla": d[use & at].mean(), "dla_rest": d[use & ~at].mean(), "abs_dla": np.abs(d[use & at]).mean(),
+                "share_abs_dla": np.abs(d[use & at]).sum() / np.abs(d[use]).sum(), "of_user": False}  # fmt: skip
+        brute.agree(found.filter(pl.col("property") == "number"), [want])
+    assert query.run(db, "token_split", component="L0N1").is_empty()
+    assert query.run(db, "token_split", component="L1H0", property="year")["property"].to_list() == ["year"]
+
+
+@check
+def head_effects(fake: FakeRun, db: query.Connection) -> None:
+    k, found = kept(fake, "L1H0"), query.run(db, "head_effects", component="L1H0")
+    seen = 0
+    for behaviour in [*PRIORITY, "prefix_induction"]:
+        for effect in ("copies", "suppresses", "neither"):
+            h = k.holds[behaviour]
+            both = h & k.holds[effect]
+            row = found.filter(pl.col("behaviour") == behaviour, pl.col("effect") == effect)
+            if not both.any():
+                assert row.is_empty()
+                continue
+            seen += 1
+            part = k.only(h)
+            p, se = ratio(part.group, part.m * part.holds[effect], part.m, k.n_groups)
+            low, high = bounds(p, se, k.n_groups, documents(part, part.m))
+            want = {"n": int(both.sum()), "share": p, "share_lo": low, "share_hi": high}
+            brute.agree(row, [want | {"coverage": (k.m * both).sum() / k.m.sum()}])
+    assert seen == len(found) > 6
+
+
+def by_domain(fake: FakeRun, label: str) -> dict[tuple[str, str], tuple[float, float | None, int]]:
+    """Coverage, standard error and number of groups of each attention behaviour in each domain."""
+    k, found = kept(fake, label), {}
+    for domain in sorted(set(k.domain.tolist())):
+        part = k.only(k.domain == domain)
+        groups = len(set(part.group.tolist()))
+        for name in PRIORITY:
+            p, se = ratio(part.group, part.m * part.holds[name], part.m, groups)
+            if se is not None and (p <= 0 or p >= 1):
+                se = max(se, 1 / (documents(part, part.m) + 2))
+            found[name, domain] = p, se, groups
+    return found
+
+
+@check
+def polysemantic(fake: FakeRun, db: query.Connection) -> None:
+    wanted = []
+    for label in ("L0H0", "L0H1", "L1H0", "L1H1"):
+        cells, tests = by_domain(fake, label), []
+        for name in PRIORITY:
+            (p, se_p, g_p), (r, se_r, g_r) = cells[name, "code"], cells[name, "docs"]
+            se = np.hypot(se_p, se_r)
+            if se > 0:
+                tests.append((2 * stats.t.sf(abs(p - r) / se, g_p + g_r - 2), name, p - r))
+        least = min(tests)
+        names = [max(PRIORITY, key=lambda n, d=d: cells[n, d][0]) for d in ("code", "docs")]
+        wanted.append((min(1.0, least[0] * len(tests)), label, least[1], least[2], names))
+    found = query.run(db, "polysemantic")
+    wanted.sort()
+    q = stats.false_discovery_control([row[0] for row in wanted])
+    for row, (p, label, name, difference, names), adjusted in zip(found.to_dicts(), wanted, q, strict=True):
+        assert (row["component"], row["behaviour"], row["behaviours"]) == (label, name, names)
+        assert row["differs"] == (names[0] != names[1])
+        assert brute.same(row["difference"], difference)
+        assert np.isclose(row["p"], p, rtol=0.05)
+        assert np.isclose(row["q"], adjusted, rtol=0.05)
+    assert query.run(db, "polysemantic", kind="neuron", family="context", top=2).height <= 2

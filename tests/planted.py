@@ -1,0 +1,157 @@
+"""Runs whose components were built by hand to do known things, in documents that are not alike: the truth for statistics.
+
+`write(path, plan)` fills the tables that behaviour queries read. Positions come in documents, documents in domains and
+replicate groups; each component says at each position how large its activation and DLA are and, for heads, where they
+attend. Everything is drawn from a seeded generator, and what was planted is returned beside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fake_run
+import numpy as np
+import polars as pl
+from fake_tables import bin_of, bins_frame
+
+VOCABULARY = [
+    "<|bos|>",
+    " the",
+    " of",
+    " 7",
+    " 1999",
+    "\n",
+    " Mary",
+    "(",
+    ")",
+    ".",
+    "x",
+    " cat",
+    "2024",
+    "ing",
+    " and",
+    ",",
+]
+WORDS = np.array([1, 2, 10, 11, 13, 14])
+NUMBERS, NEWLINE = np.array([3, 4, 12]), 5
+GROUPS = 12
+ATTENTION = "previous two_back first self induction prefix_induction duplicate newline delimiter".split()
+
+
+@dataclass(frozen=True)
+class World:
+    """Positions of a planted run: one entry per position in each array.
+
+    `effect` is what the position's document adds to its importance (log scale), the clustering that intervals must see.
+    """
+
+    document: np.ndarray
+    domain: np.ndarray
+    token: np.ndarray
+    following: np.ndarray
+    effect: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+
+def world(
+    rng: np.random.Generator, n_documents: int = 60, per_document: int = 20, n_domains: int = 2, spread: float = 0.5
+) -> World:
+    """Documents of unequal length in `n_domains` domains of equal numbers of documents."""
+    sizes = rng.integers(per_document // 2, per_document * 3 // 2 + 1, n_documents)
+    document = np.repeat(np.arange(n_documents), sizes)
+    n = len(document)
+    share = rng.beta(2, 4, n_documents)[document]
+    token = np.where(rng.random(n) < share, rng.choice(NUMBERS, n), rng.choice(WORDS, n))
+    return World(
+        document, document % n_domains, token, np.roll(token, -1), rng.normal(0, spread, n_documents)[document]
+    )
+
+
+@dataclass(frozen=True)
+class Component:
+    """A planted component: activation and DLA at each position of the world, and attention columns for a head."""
+
+    label: str
+    activation: np.ndarray
+    dla: np.ndarray
+    attention: dict[str, np.ndarray] | None = None
+
+
+Plant = Callable[[World, np.random.Generator], Component]
+
+
+def attends(label: str, where: dict[str, np.ndarray], dla: np.ndarray, copied: np.ndarray | float = 1.0) -> Component:
+    """A head with 0.9 of its attention on the named places where the mask says so, 0.01 elsewhere."""
+    n = len(dla)
+    columns = {name: np.where(where.get(name, np.zeros(n, bool)), 0.9, 0.01) for name in ATTENTION}
+    return Component(label, np.abs(dla) + 1, dla, columns | {"dla_to_attended": np.broadcast_to(copied, n)})
+
+
+def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
+    n = len(w)
+    offset = np.arange(n) - np.searchsorted(w.document, w.document) + 1
+    position = w.document.astype(np.int64) * 2**32 + offset
+    n_documents, n_domains = int(w.document.max()) + 1, int(w.domain.max()) + 1
+    of_document = [int(w.domain[np.searchsorted(w.document, d)]) for d in range(n_documents)]
+    group = [of_document[d] * GROUPS + d // n_domains % GROUPS for d in range(n_documents)]
+    kinds = ["head" if c.attention is not None else "neuron" for c in components]
+    classes = [(i, *c) for i, c in enumerate(fake_run.CLASSES)]
+    rows = pl.DataFrame({
+        "position_id": position, "window_id": w.document * 2**20, "doc_id": w.document, "pos": offset, "offset": offset,
+        "token_id": w.token, "next_token_id": w.following, "class_id": np.where(np.isin(w.token, NUMBERS), 0, 2),
+        "target_logit": 0.0, "loss": 1.0, "rank": 0, "entropy": 1.0, "special": None, "previous_token_id": np.roll(w.token, 1),
+        "distance": None, "prefix_match": 0, "bracket_depth": 0, "in_quotes": False, "dense": True,
+    }, schema_overrides={"special": pl.String, "distance": pl.Int32})  # fmt: skip
+    return {
+        "runs": pl.DataFrame({"run_id": ["planted"], "model": ["planted"], "n_positions": [n], "n_layers": [1], "n_heads": [1], "d_mlp": [1],
+                              "tokenizer_hash": ["t"], "model_hash": ["m"], "complete": [True]}),
+        "components": pl.DataFrame({"component_id": range(len(components)), "component": [c.label for c in components], "kind": kinds,
+                                    "layer": 0, "unit": range(len(components))}),
+        "classes": pl.DataFrame(classes, schema=["class_id", "class", "description", "special"], orient="row"),
+        "tokens": pl.DataFrame({"token_id": range(len(VOCABULARY)), "token": VOCABULARY, "class_id": [7] + [0 if i in NUMBERS else 2 for i in range(1, len(VOCABULARY))]}),
+        "vocabulary": pl.DataFrame({"tokens": [VOCABULARY]}),
+        "domains": pl.DataFrame({"domain_id": range(n_domains), "domain": [f"domain{i}" for i in range(n_domains)]}),
+        "replicate_groups": pl.DataFrame({"group_id": group, "domain_id": of_document}).group_by("group_id", "domain_id").agg(n_documents=pl.len()),
+        "bins": bins_frame(),
+        "documents": pl.DataFrame({"doc_id": range(n_documents), "domain": [f"domain{i}" for i in of_document], "source": [f"d{i}" for i in range(n_documents)], "group_id": group, "n_tokens": 1, "n_dropped": 0}),
+        "windows": pl.DataFrame({"window_id": [d * 2**20 for d in range(n_documents)], "doc_id": range(n_documents), "start": 0,
+                                 "token_ids": [[0, *w.token[w.document == d].tolist(), 1] for d in range(n_documents)]}),
+        "position_rows": rows,
+    } | _value_tables(w, components, position)  # fmt: skip
+
+
+def _value_tables(w: World, components: list[Component], position: np.ndarray) -> dict[str, pl.DataFrame]:
+    n, ids = len(w), np.arange(len(components))
+    activation, dla = (
+        np.array([getattr(c, name) for c in components], dtype=np.float32) for name in ("activation", "dla")
+    )
+    bins = bin_of(activation.astype(float), 2)
+    dense = pl.DataFrame({"component_id": np.repeat(ids, n), "position_id": np.tile(position, len(ids)), "activation": activation.ravel(),
+                          "dla": dla.ravel(), "bin": bins.ravel().astype(np.int16)})  # fmt: skip
+    strata = (
+        dense.group_by("component_id", "bin")
+        .agg(n=pl.len())
+        .with_columns(kept=pl.col("n"), bin=pl.col("bin").cast(pl.Int32))
+    )
+    heads = [i for i, c in enumerate(components) if c.attention is not None]
+    attention = [
+        pl.DataFrame({"component_id": np.full(n, i), "position_id": position, **components[i].attention, "entropy": 1.0, "top_offset": 1, "top_weight": 0.9})
+        for i in heads
+    ]  # fmt: skip
+    levels = [0.5, 0.75, 0.9, 0.95, 0.99]
+    quantiles = [(i, q, float(np.quantile(activation[i], q, method="higher")), 0) for i in ids for q in levels]
+    sums = {"sum_activation": activation.sum(1), "sum_dla": dla.sum(1), "sum_abs_dla": np.abs(dla.astype(float)).sum(1)}
+    return {
+        "dense_rows": dense, "pooled_strata": strata, **({"head_attention_rows": pl.concat(attention)} if heads else {}),
+        "quantiles": pl.DataFrame(quantiles, schema=["component_id", "quantile", "value", "bin"], orient="row"),
+        "spectrum_counts": strata.select("component_id", "bin", "n", class_id=0, sum_dla=0.0, sum_abs_dla=0.0),
+        "cell_sums": pl.DataFrame({"component_id": ids, "axis": "class", "value_id": 0, "group_id": 0, **sums}),
+    }  # fmt: skip
+
+
+def write(path: Path, w: World, components: list[Component]) -> Path:
+    """The run file of these components; every position is a dense one."""
+    fake_run.write(path, _tables(w, components))
+    return path

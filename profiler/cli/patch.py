@@ -142,7 +142,7 @@ def _bar() -> Progress:
 def _say(run: Path, outcome: Any, save: Path | None) -> None:
     """The answer in a few lines, and what to do next."""
     circuit, scores = outcome.circuit, outcome.frames["circuit_scores"]
-    console.print(f"{outcome.experiment}: {len(circuit.members)} members", markup=False)
+    console.print(f"{outcome.experiment}: {len(circuit.members)} member{'s' * (len(circuit.members) != 1)}", markup=False)
     for member in circuit.members:
         console.print(f"  {member.component}  {member.gate}  {member.role}", markup=False)
     for pair_set in scores["pair_set"].unique(maintain_order=True):

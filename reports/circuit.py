@@ -1,0 +1,297 @@
+"""The circuit of an experiment: both directions of patching, the circuit drawn, how good it is, and what it was found on.
+
+Answer first: which circuit, and whether it holds on fresh and on held-out pairs. Then the quadrant of sufficiency and
+necessity, the drawing with roles, scores against random circuits, the metric panel, downstream repair, where attribution
+patching can be believed, and the scope: what was controlled, and what was controlled by accident.
+"""
+
+from typing import Any
+
+import polars as pl
+
+from profiler.report import circuit_charts, evidence, numbers
+from profiler.report.blocks import Block, Chart, Report, Section
+from profiler.report.reader import Reader
+
+QUESTION = "Which circuit did patching find, how good is it, and what was controlled?"
+NEEDS_COMPONENT = False
+SHOWN = 24
+
+
+def build(read: Reader) -> Report:
+    """The page of the experiment written last."""
+    experiment = read("experiments").frame.filter(pl.col("latest"))
+    row = experiment.row(0, named=True)
+    circuit = read("circuit_scope").frame.row(0, named=True)
+    return Report(
+        title=f"Circuit {circuit['circuit']}",
+        subtitle=f"{row['task']}, scheme {row['scheme']} · {row['model']}",
+        answer=_answer(read, row),
+        sections=tuple(
+            s
+            for s in (
+                _quadrant(read),
+                _drawing(read),
+                _scores(read),
+                _panel(read),
+                _repair(read),
+                _attribution(read),
+                _scope(read, circuit),
+            )
+            if s.blocks
+        ),
+        method=METHOD,
+        run_facts=_facts(row),
+    )
+
+
+def _score(read: Reader, pair_set: str) -> dict[str, dict[str, Any]]:
+    """Scores of one set of pairs by name."""
+    frame = read("circuit_scores").frame.filter(pl.col("pair_set") == pair_set)
+    return {row["metric"]: row for row in frame.to_dicts()}
+
+
+def _sets(read: Reader) -> list[str]:
+    present = set(read("circuit_scores").frame["pair_set"])
+    return [name for name in ("discovery", "test", "held_out") if name in present]
+
+
+def _answer(read: Reader, row: dict[str, Any]) -> tuple[str, ...]:
+    members = read("circuit_members").frame["component"].unique().sort().to_list()
+    nodes = int(_score(read, "discovery")["nodes"]["score"])
+    first = f"{len(members)} of {nodes} nodes make the circuit: {', '.join(members)}."
+    return (first, *(_set_sentence(read, name) for name in _sets(read)), _gate_sentence(read), _ability_sentence(row))
+
+
+def _set_sentence(read: Reader, name: str) -> str:
+    found = _score(read, name)
+    where = {
+        "discovery": "On the pairs it was found on",
+        "test": "On fresh pairs",
+        "held_out": "On held-out words and wordings",
+    }[name]
+    if "faithfulness" not in found:
+        return f"{where} the model shows no effect that a circuit could explain ({numbers.number(found['metric_model']['score'])} logits)."
+    one = found["faithfulness"]
+    text = f"{where} it keeps {numbers.percent(one['score'])} (95 % interval {numbers.percent(one['low'])} to {numbers.percent(one['high'])}) of the effect"
+    text += ", which is over-recovery and no success" if found["over_recovery"]["score"] else ""
+    text += f"; at worst {numbers.percent(found['incompleteness_greedy']['score'])} is found to be done by others once members are out"
+    if "random_p" in found:
+        text += f"; of random circuits of its size {numbers.percent(found['random_p']['score'])} come as close"
+    return text + "."
+
+
+def _gate_sentence(read: Reader) -> str:
+    gates = read("gates").frame.filter(pl.col("component_kind") == "head", pl.col("positions") == "all")
+    counts = dict(gates.group_by("gate").len().rows())
+    shown = ", ".join(f"{counts[name]} {name}" for name in circuit_charts.GATES if name in counts)
+    return f"Patched alone, heads are {shown}: sufficient and necessary are not the same."
+
+
+def _ability_sentence(row: dict[str, Any]) -> str:
+    return (
+        f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts; the logit difference falls "
+        f"from {numbers.number(row['metric_clean'])} to {numbers.number(row['metric_corrupted'])} by the corruption."
+    )
+
+
+def _quadrant(read: Reader) -> Section:
+    result = read("gates")
+    whole = result.frame.filter(
+        pl.col("positions") == "all", pl.col("component_kind").is_in(["head", "mlp_out", "neuron"])
+    )
+    chart = Chart(
+        "Sufficient and necessary",
+        "Right: clean values alone bring the answer back. High: corrupted values alone lose it. Low and right is OR-like (others do the same), "
+        "high and left AND-like (it needs others), on the line graded.",
+        circuit_charts.quadrant(whole), result.source, "full",
+    )  # fmt: skip
+    columns = (
+        evidence.words("component", "Component"), evidence.words("positions", "Positions"),
+        evidence.share("recovered_denoise", "Recovered", "clean values into the corrupted run, with 95 % interval"),
+        evidence.share("excess", "Beyond neutral", "what is recovered beyond an output that knows nothing"),
+        evidence.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"), evidence.words("gate", "Gate"),
+    )  # fmt: skip
+    caption = "Both directions, all sites, largest first. Intervals are over pairs; p values by Holm are in the query."
+    return Section(
+        "Both directions",
+        "",
+        (chart, evidence.table("Shares", caption, result, columns, result.frame.head(SHOWN), "full")),
+    )
+
+
+def _drawing(read: Reader) -> Section:
+    members, edges = read("circuit_members"), read("circuit_edges")
+    frame = members.frame.filter(pl.col("pair_set") == "discovery")
+    chart = Chart(
+        "The circuit",
+        "From the embedding up to the logits, a row per layer; an edge's width is what cutting it alone costs, purple edges hold the answer back. "
+        "Under each node: where it reads. MLPs that are always kept are grey.",
+        circuit_charts.drawing(frame, edges.frame), edges.source, "full",
+    )  # fmt: skip
+    columns = (
+        evidence.words("component", "Member"), evidence.words("role", "Role"), evidence.words("gate", "Gate"),
+        evidence.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
+        evidence.share("frequency", "Chosen again", "when the pairs are resampled"),
+        evidence.share("missed", "Missed at most"), evidence.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
+    )  # fmt: skip
+    table = evidence.table(
+        "Members",
+        "Minimality: a member that is missed no more than a random one does not belong.",
+        members,
+        columns,
+        frame,
+        "full",
+    )
+    edge_columns = (
+        evidence.words("writer", "Writer"), evidence.words("reader", "Reader"),
+        evidence.share("lost", "Lost when cut"), evidence.share("estimated", "By attribution"),
+    )  # fmt: skip
+    listed = evidence.table(
+        "Edges",
+        "Cut one by one, exactly; attribution only chose the order.",
+        edges,
+        edge_columns,
+        edges.frame.head(SHOWN),
+        "full",
+    )
+    return Section("The circuit", "", (chart, table, listed))
+
+
+def _scores(read: Reader) -> Section:
+    result, random, curve = read("circuit_scores"), read("circuit_random"), read("circuit_curve")
+    wide = result.frame.pivot(on="pair_set", index="metric", values="score").sort("metric")
+    columns = (evidence.words("metric", "Score"), *(evidence.value(name, name) for name in _sets(read)))
+    blocks: list[Block] = [
+        evidence.table(
+            "Scores",
+            "Shares are of what all nodes do beyond none. Control rows are of the better half of the circuit.",
+            result,
+            columns,
+            wide,
+            "full",
+        )
+    ]
+    for name in _sets(read):
+        drawn, found = random.frame.filter(pl.col("pair_set") == name), _score(read, name)
+        if len(drawn):
+            title = f"Random circuits, {name}"
+            caption = "Circuits of as many random nodes; the line is the circuit. Right of 100 % is over-recovery."
+            blocks.append(
+                Chart(
+                    title, caption, circuit_charts.random_circuits(drawn, found["faithfulness"]["score"]), random.source
+                )
+            )
+    caption = "Nodes are added by their larger share of both directions. A curve above 100 % means that what holds back is not yet in."
+    blocks.append(Chart("By size", caption, circuit_charts.size_curve(curve.frame), curve.source))
+    return Section("How good it is", "", tuple(blocks))
+
+
+def _panel(read: Reader) -> Section:
+    result = read("patch_panel", top=SHOWN)
+    columns = (
+        evidence.words("component", "Component"), evidence.words("positions", "Positions"), evidence.words("direction", "Direction"),
+        evidence.words("value", "Value"), evidence.share("share", "Share"), evidence.value("fix", "Fix", "rise of the answer's centred logit", signed=True),
+        evidence.value("break", "Break", "fall of the distractors' centred logit", signed=True), evidence.value("log_prob", "ln p"),
+        evidence.value("rank", "Rank"), evidence.value("kl_from_reference", "KL", "of the patched from the clean run, nats"),
+        evidence.words("disagree", "ln p disagrees"),
+    )  # fmt: skip
+    caption = (
+        "A patch that breaks and does not fix only stops the wrong answer; where ln p disagrees, the denominator moved."
+    )
+    values = read("patch_values")
+    value_columns = (
+        evidence.words("first", "Put in"),
+        evidence.words("second", "or"),
+        evidence.value("rank_correlation", "Rank correlation"),
+    )
+    return Section(
+        "The metric panel", "",
+        (evidence.table("Largest patches", caption, result, columns, width="full"),
+         evidence.table("Do the values agree?", "Rank correlation of what heads and MLPs lose.", values, value_columns)),
+    )  # fmt: skip
+
+
+def _repair(read: Reader) -> Section:
+    result, pairs, size = read("downstream"), read("interactions"), read("saturation")
+    frame = (
+        result.frame.filter(pl.col("value") == "resample", pl.col("part") != "total")
+        .group_by("ablated", maintain_order=True)
+        .head(5)
+    )
+    columns = (
+        evidence.words("ablated", "Taken away"), evidence.words("component", "Component"), evidence.words("part", "Part"),
+        evidence.value("delta_dla", "Change of DLA, logits", "with its 95 % interval", signed=True), evidence.share("repaired", "Of the direct loss"),
+    )  # fmt: skip
+    caption = "What others write differently once a head is gone (corrupted values): positive rows make up for it. Direct, heads, MLPs and norm add up to the total."
+    pair_columns = (
+        evidence.words("first", "First"), evidence.words("second", "Second"), evidence.words("direction", "Direction"),
+        evidence.share("share_together", "Together"), evidence.value("interaction", "Interaction", signed=True), evidence.words("relation", "Relation"),
+    )  # fmt: skip
+    return Section(
+        "Redundancy", "",
+        (evidence.table("Downstream", caption, result, columns, frame, "full"),
+         evidence.table("Two together", "Below 0 they stand in for each other, above 0 they need each other.", pairs, pair_columns, pairs.frame.head(SHOWN)),
+         Chart("Saturation", "Clean values of more and more top heads, random orders: a curve that is flat early is redundant.", circuit_charts.saturation(size.frame), size.source)),
+    )  # fmt: skip
+
+
+def _attribution(read: Reader) -> Section:
+    result, exact = read("attribution_reliability"), read("use_exact")
+    frame = result.frame.filter(pl.col("cell") == "all")
+    columns = (
+        evidence.words("method", "Method"), evidence.words("direction", "Direction"), evidence.words("component_kind", "Site"),
+        evidence.count("n", "n"), evidence.value("spearman", "Rank correlation"), evidence.share("sign", "Right sign"),
+        evidence.share("error", "Error"), evidence.share("missed", "Missed"), evidence.words("reliable", "Believe it"),
+    )  # fmt: skip
+    listed = (
+        evidence.words("method", "Method"), evidence.words("direction", "Direction"), evidence.words("component", "Component"),
+        evidence.words("positions", "Positions"), evidence.share("estimated", "Estimated"), evidence.share("exact", "Exact"), evidence.words("saturated", "Saturated"),
+    )  # fmt: skip
+    return Section(
+        "Attribution patching", "",
+        (evidence.table("Where it can be believed", "Agreement with exact patches; by layer and by patch size in the query.", result, columns, frame, "full"),
+         evidence.table("Use exact patching here", "Largest disagreements first.", exact, listed, exact.frame.head(SHOWN), "full", "No patched component disagrees.")),
+    )  # fmt: skip
+
+
+def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
+    scope, checks = read("circuit_scope"), read("pair_checks")
+    said = {
+        "Found on": circuit["prompts"], "Corruption schemes tried": ", ".join(circuit["schemes"]), "Controlled": "; ".join(circuit["controlled"]),
+        "Controlled by accident": "; ".join(circuit["accidental"]) or "nothing that was checked", "Put in outside": circuit["outside"],
+        "Never taken away": circuit["kept"], "Metric": circuit["metric"], "Found by": circuit["found_by"],
+    }  # fmt: skip
+    frame = pl.DataFrame({"what": list(said), "text": list(said.values())})
+    columns = (evidence.words("what", "Scope"), evidence.words("text", ""))
+    flagged = checks.frame.filter(pl.col("pair_set") == "discovery").sort(
+        pl.col("level").replace_strict({"warning": 0, "note": 1, "ok": 2}), "place"
+    )
+    check_columns = (
+        evidence.words("check_name", "Check"),
+        evidence.words("finding", "Finding"),
+        evidence.words("level", ""),
+    )
+    return Section(
+        "Scope", "A circuit says nothing beyond its pairs: this is what they were.",
+        (evidence.table("What it was found on", "Part of the circuit, stored with it.", scope, columns, frame, "full"),
+         evidence.table("The pair linter", "Notes and warnings first.", checks, check_columns, flagged, "full")),
+    )  # fmt: skip
+
+
+def _facts(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return (
+        ("Experiment", row["experiment"]), ("Model", row["model"]), ("Pairs", f"{numbers.count(row['n_pairs'])}, {numbers.count(row['n_dropped'])} dropped"),
+        ("Neutral level", numbers.percent(row["neutral"])), ("Means by template", numbers.percent(row["means_by_template"])),
+        ("Seconds", numbers.number(row["seconds"])), ("Made", row["created"]),
+    )  # fmt: skip
+
+
+METHOD = (
+    ("Directions", "Recovered: clean values into the corrupted run. Lost: corrupted values into the clean run. Both are parts of the clean minus the corrupted logit difference, averaged over pairs first."),
+    ("Neutral level", "What an output that knows nothing would recover; one half where the corruption is symmetric."),
+    ("Faithfulness", "The clean run with everything outside the circuit writing its corrupted values; 0 for no node, 1 for all. Above 1 is over-recovery."),
+    ("Incompleteness", "Members K are taken out of the circuit and of the model: how far the two then differ. Greedy K are searched for, random K are not."),
+    ("Minimality", "How much a member is missed at most, against random members of inflated circuits, by Holm."),
+    ("Limits", "One model, one task, one kind of value. Whether the circuit does the same on arbitrary text is another question."),
+)  # fmt: skip

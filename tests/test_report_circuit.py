@@ -1,0 +1,115 @@
+"""The circuit page and its charts: numbers of the page against the queries, drawings against their rows, odd inputs."""
+
+import html
+import re
+from pathlib import Path
+
+import patch_models
+import polars as pl
+import pytest
+
+from profiler import query, report
+from profiler.circuits import experiment
+from profiler.pairs import lines
+from profiler.patching.setting import PatchSettings
+from profiler.report import circuit_charts, numbers
+
+MEMBERS = pl.DataFrame(
+    {
+        "component": ["L0H1", "L1H0", "L1H1"],
+        "role": ["at S2 attends to S1 (90%)", "", "</script>"],
+        "gate": ["sole", "OR-like", "none"],
+    }
+)
+EDGES = pl.DataFrame({
+    "writer": ["embed", "L0H1", "L0_mlp_out", "L1H0", "L1H1"], "reader": ["L0H1.v", "L1H0.q", "L1H1.k", "logits", "logits"],
+    "lost": [0.5, 0.2, 0.1, 0.3, -0.1], "kept": [True, True, True, True, False],
+})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small experiment whose file of pairs has markup in its name."""
+    folder = tmp_path_factory.mktemp("circuit")
+    lines.write(folder / "a<b>.jsonl", patch_models.pairs(8, seed=3))
+    settings = PatchSettings(str(folder / "a<b>.jsonl"), neurons=4, top=2, steps=2, draws=9)
+    experiment.patch(patch_models.loaded("gpt2"), settings, folder / "run.duckdb", lambda stage: None)
+    return folder / "run.duckdb"
+
+
+def test_the_page_says_what_the_queries_say(path: Path) -> None:
+    page = report.build(path, "circuit")
+    text = html.unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
+    members = query.run(path, "circuit_members")["component"].unique().sort().to_list()
+    assert f"of 4 nodes make the circuit: {', '.join(members)}." in text
+    one = query.run(path, "experiments").row(0, named=True)
+    assert (
+        f"from {numbers.number(one['metric_clean'])} to {numbers.number(one['metric_corrupted'])} by the corruption"
+        in text
+    )
+    scores = dict(query.run(path, "circuit_scores").filter(pair_set="discovery").select("metric", "score").rows())
+    if scores["explainable"]:
+        assert (
+            f"keeps {numbers.percent(scores['faithfulness'])} (95 % interval" in text.replace(numbers.BLANK, " ")
+            or numbers.percent(scores["faithfulness"]) in text
+        )
+    for heading in (
+        "Both directions",
+        "The circuit",
+        "How good it is",
+        "The metric panel",
+        "Redundancy",
+        "Attribution patching",
+        "Scope",
+    ):
+        assert f"{heading}</h2>" in page, heading
+
+
+def test_names_of_pairs_stay_text(path: Path) -> None:
+    page = report.build(path, "circuit")
+    assert "a&lt;b&gt;" in page
+    assert "a<b>" not in page
+
+
+def test_every_node_of_an_edge_has_a_place() -> None:
+    nodes = circuit_charts.places(MEMBERS, EDGES.filter(pl.col("kept")))
+    spot = dict(zip(nodes["node"], nodes["y"], strict=True))
+    assert spot == {"embed": -1, "L0H1": 0, "L0_mlp_out": 0.5, "L1H0": 1, "L1H1": 1, "logits": 2}
+    assert len(nodes.select("x", "y").unique()) == len(nodes)
+    assert set(nodes["x"]) <= {1 / 2, 1 / 3, 2 / 3}
+    assert dict(zip(nodes["node"], nodes["gate"], strict=True))["L1H0"] == "OR-like"
+
+
+def test_the_drawing_holds_each_kept_edge_and_no_other() -> None:
+    spec = circuit_charts.drawing(MEMBERS, EDGES).to_dict()
+    rows = spec["datasets"][spec["layer"][0]["data"]["name"]]
+    assert {(row["writer"], row["reader"]) for row in rows} == {
+        ("embed", "L0H1.v"),
+        ("L0H1", "L1H0.q"),
+        ("L0_mlp_out", "L1H1.k"),
+        ("L1H0", "logits"),
+    }
+    first = next(row for row in rows if row["writer"] == "L0H1")
+    assert (first["y"], first["y2"], first["size"]) == (0, 1, 0.2)
+    assert circuit_charts.drawing(MEMBERS, EDGES.filter(pl.lit(False))).to_dict()["layer"]
+
+
+def test_the_quadrant_has_a_dot_per_component_and_names_those_with_an_effect() -> None:
+    frame = pl.DataFrame({
+        "component": ["L0H0", "L0H1", "L1H0"], "component_kind": ["head"] * 3, "layer": [0, 0, 1], "recovered_denoise": [1.0, 0.0, -0.2],
+        "lost_noise": [0.0, 0.9, 0.01], "gate": ["OR-like", "AND-like", "none"], "excess": [1.0, 0.0, -0.4],
+    })  # fmt: skip
+    spec = circuit_charts.quadrant(frame).to_dict()
+    data = [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
+    assert [len(rows) for rows in data] == [2, 3, 2]
+    assert {row["component"] for row in data[2]} == {"L0H0", "L0H1"}
+    assert data[0][1] == {"recovered_denoise": 1.0, "lost_noise": 1.0}
+
+
+def test_charts_of_sizes_random_circuits_and_saturation(path: Path) -> None:
+    curve = circuit_charts.size_curve(query.run(path, "circuit_curve")).to_dict()
+    assert [len(rows) for rows in curve["datasets"].values()] == [1, 5]
+    random = circuit_charts.random_circuits(pl.DataFrame({"faithfulness": [0.1, 0.2]}), 0.9).to_dict()
+    assert sorted(len(rows) for rows in random["datasets"].values()) == [1, 2]
+    saturation = circuit_charts.saturation(query.run(path, "saturation")).to_dict()
+    assert [len(rows) for rows in saturation["datasets"].values()] == [3]

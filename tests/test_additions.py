@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from profiler import query
 from profiler.behaviours import additions
+from profiler.cli import app
 from profiler.errors import ProfilerError, QueryError, RunError
 from profiler.pipeline import record
 
@@ -156,3 +157,29 @@ def test_a_class_of_the_command_line_is_checked_before_the_model_is_loaded(base_
     with pytest.raises(ProfilerError, match="cannot be used"):
         record(config, tmp_path / "run.duckdb")
     assert list(tmp_path.iterdir()) == []
+
+
+def command(capsys: pytest.CaptureFixture, *words: str) -> str:
+    app(list(words), standalone_mode=False)
+    return capsys.readouterr().out
+
+
+def test_the_commands(path, capsys):
+    assert "2 tokens" in command(capsys, "classes", "add", str(path), "mine", YEAR)
+    assert "0 tokens of the vocabulary. The tokenizer" in command(
+        capsys, "classes", "add", str(path), "none", "text = 'qq'"
+    )
+    assert command(capsys, "classes", "list", str(path)).splitlines()[2].startswith("mine")
+    command(capsys, "behaviours", "add", str(path), "looks", "induction > 0.4", "--on", "head")
+    listed = command(capsys, "behaviours", "list", str(path))
+    assert [line.split()[0] for line in listed.splitlines()[2:7]] == [
+        "on_mine",
+        "before_mine",
+        "on_none",
+        "before_none",
+        "looks",
+    ]
+    for words in (("classes", "remove", str(path), "mine"), ("behaviours", "remove", str(path), "looks")):
+        assert "removed" in command(capsys, *words)
+    with pytest.raises(QueryError, match="no behaviour that a user added"):
+        command(capsys, "behaviours", "remove", str(path), "looks")

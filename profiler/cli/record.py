@@ -69,6 +69,20 @@ def record(
     dense_positions: Annotated[int, typer.Option(help="random positions at which every component is kept")] = 1024,
     samples: Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")] = 4,
     extremes: Annotated[int, typer.Option(help="extremes kept per component, measure and side")] = 10,
+    token_sums: Annotated[
+        Literal["heads", "all", "none"],
+        typer.Option(
+            help="components with sums per token id, for exact splits by any class (with those of --components)"
+        ),
+    ] = "heads",
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME=CONDITION",
+            help="a token class of your own, SQL over text, body, token_id and class; may be repeated",
+        ),
+    ] = None,
     replicate_groups: Annotated[int, typer.Option(help="groups of documents per domain, for standard errors")] = 8,
     bos: Annotated[
         bool | None,
@@ -90,7 +104,7 @@ def record(
         domain_field=domain_field, components=tuple(c.strip() for c in components.split(",") if c.strip()), seed=seed, device=device,
         dtype=dtype, context_length=context_length, windows_per_document=windows_per_document, batch_size=batch_size, disk_budget=number(disk_budget) if disk_budget else None,
         dense_positions=dense_positions, samples_per_stratum=samples, extremes=extremes, replicate_groups=replicate_groups,
-        prepend_bos=bos, shuffle_buffer=shuffle_buffer, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
+        token_sums=token_sums, classes=tuple(class_ or ()), prepend_bos=bos, shuffle_buffer=shuffle_buffer, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
     )  # fmt: skip
     run_pass(config, out, overwrite)
     console.print(
@@ -145,6 +159,10 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool) -> None:
     console.print(
         f"forecast: about {ahead.bytes / 1e6:,.0f} MB and {ahead.seconds / 60:.1f} min for {config.tokens or 'all'} tokens"
     )
+    if config.token_sums == "all":
+        console.print(
+            f"  sums per token of every component: {ahead.token_memory / 1e9:,.2f} GB of memory during the pass"
+        )
     for change in lowered:
         console.print(f"  to stay within the disk budget: {change}")
     with bar() as progress:

@@ -1,0 +1,95 @@
+"""`profiler classes` and `profiler behaviours`: a user's own token classes and behaviours, added to a finished run."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from profiler.behaviours import additions
+from profiler.cli.output import text_table
+from profiler.run import open as open_run
+
+console = Console(soft_wrap=True, highlight=False)
+classes = typer.Typer(no_args_is_help=True)
+behaviours = typer.Typer(no_args_is_help=True)
+Run = Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]
+Name = Annotated[str, typer.Argument(help="small letters, digits and _")]
+Described = Annotated[str, typer.Option(help="what it means, in words")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(
+        classes, name="classes", help="Token classes: list them, add your own to a finished run, remove them."
+    )
+    app.add_typer(
+        behaviours, name="behaviours", help="Behaviours: list them, add your own to a finished run, remove them."
+    )
+
+
+@classes.command("add")
+def add_class(
+    run: Run,
+    name: Name,
+    condition: Annotated[str, typer.Argument(help="SQL over text, body, token_id and class")],
+    description: Described = "",
+) -> None:
+    """Define a class of tokens after the run; every split by it is exact. Measured tables are not touched.
+
+    Example: profiler classes add run.duckdb year4 "text ~ '^ ?(19|20)[0-9]{2}$'"
+    """
+    n = additions.add_class(run, name, condition, description)
+    note = "" if n else " The tokenizer may cut such texts into pieces: a token is matched alone."
+    console.print(f"{name}: {n:,} tokens of the vocabulary.{note} Next:", markup=False)
+    console.print(f"  profiler query {run} token_split --set component=L0H0 --set property={name}", markup=False)
+
+
+@classes.command("remove")
+def remove_class(run: Run, name: Name) -> None:
+    """Take a class of your own out of the run again, with its behaviours."""
+    additions.remove_class(run, name)
+    console.print(f"{name} removed", markup=False)
+
+
+@classes.command("list")
+def list_classes(run: Run) -> None:
+    """Token classes of a run, the library's and your own."""
+    text = """SELECT p.property, count(t.token_id) AS n_tokens, p."user" AS own, p.description, p.condition FROM properties p
+        LEFT JOIN token_properties t USING (property) GROUP BY ALL ORDER BY own DESC, p.property"""
+    with open_run(run) as opened:
+        print(text_table(opened.sql(text)), end="")
+
+
+@behaviours.command("add")
+def add_behaviour(
+    run: Run,
+    name: Name,
+    condition: Annotated[str, typer.Argument(help="SQL over the columns of head_facts or neuron_facts")],
+    on: Annotated[Literal["head", "neuron", "both"], typer.Option(help="which components it can be about")] = "both",
+    description: Described = "",
+) -> None:
+    """Define a behaviour after the run: true or false at each kept position.
+
+    Example: profiler behaviours add run.duckdb far_induction "induction > 0.5 AND distance > 64" --on head
+    """
+    additions.add_behaviour(run, name, condition, on, description)
+    console.print(
+        f"{name} added. Next:\n  profiler query {run} behaviours --set behaviour={name} --set family=user", markup=False
+    )
+
+
+@behaviours.command("remove")
+def remove_behaviour(run: Run, name: Name) -> None:
+    """Take a behaviour of your own out of the run again."""
+    additions.remove_behaviour(run, name)
+    console.print(f"{name} removed", markup=False)
+
+
+@behaviours.command("list")
+def list_behaviours(run: Run) -> None:
+    """Behaviours of a run, the library's and your own."""
+    text = """SELECT behaviour, family, kind, "user" AS own, priority, description, condition FROM behaviours
+        ORDER BY own DESC, behaviour_id"""
+    with open_run(run) as opened:
+        print(text_table(opened.sql(text)), end="")

@@ -151,7 +151,7 @@ def _value_tables(w: World, components: list[Component], position: np.ndarray) -
     }  # fmt: skip
 
 
-def write(path: Path, w: World, components: list[Component]) -> Path:
-    """The run file of these components; every position is a dense one."""
-    fake_run.write(path, _tables(w, components))
+def write(path: Path, w: World, components: list[Component], more: dict[str, pl.DataFrame] | None = None) -> Path:
+    """The run file of these components, with `more` tables; every position is a dense one."""
+    fake_run.write(path, _tables(w, components) | (more or {}))
     return path

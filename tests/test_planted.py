@@ -182,3 +182,25 @@ def test_the_unexplained_are_the_positions_without_a_behaviour(run, world):
     found = query.run(run, "unexplained", component="L0H1", top=0)
     assert found["dla"].abs().is_sorted(descending=True)
     assert found.height == pytest.approx(0.2 * len(world), rel=0.2)
+
+
+def agreement_run(path: Path, w: planted.World, active: np.ndarray) -> dict:
+    """A neuron that boosts numbers by its weights, and is active at `active`."""
+    rng = np.random.default_rng(3)
+    neuron = planted.Component("L0N0", np.where(active, 4.0, 0.1) * np.exp(rng.normal(0, 0.1, len(w))), np.ones(len(w)))
+    effects = pl.DataFrame({"component_id": 0, "side": "boosted", "rank": range(1, 4), "token_id": planted.NUMBERS, "effect": 1.0})  # fmt: skip
+    planted.write(path, w, [neuron], {"logit_effects": effects})
+    level = float(np.mean(active))
+    quantile = min((0.5, 0.75, 0.9, 0.95, 0.99), key=lambda q: abs(1 - q - level))
+    return query.run(path, "agreement", component="L0N0", quantile=quantile).row(0, named=True)
+
+
+def test_a_neuron_active_before_what_it_boosts_agrees_and_one_active_anywhere_does_not(tmp_path, world):
+    rng = np.random.default_rng(4)
+    before_number = np.isin(world.following, planted.NUMBERS)
+    matched = agreement_run(tmp_path / "matched.duckdb", world, before_number & (rng.random(len(world)) < 0.75))
+    anywhere = agreement_run(tmp_path / "anywhere.duckdb", world, rng.random(len(world)) < 0.25)
+    assert matched["same"]
+    assert matched["kappa_lo"] > 0.6
+    assert anywhere["kappa_lo"] <= 0 <= anywhere["kappa_hi"]
+    assert anywhere["observed"] == pytest.approx(anywhere["expected"], abs=0.03)

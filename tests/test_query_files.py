@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import brute
-import brute_behaviours
+import brute_evidence
 import duckdb
 import fake_run
 import numpy as np
@@ -20,7 +20,7 @@ from profiler import query
 CAUSAL = "latest_experiment"  # read by queries of patching; test_patching_queries.py has a file with their tables
 NAMES = [name for name in query.names() if CAUSAL not in query.header(name).reads]
 HEADS_AND_NEURONS = ["head", "neuron"]
-RECOMPUTED: dict[str, Callable[[fake_run.FakeRun, query.Connection], None]] = dict(brute_behaviours.CHECKS)
+RECOMPUTED: dict[str, Callable[[fake_run.FakeRun, query.Connection], None]] = dict(brute_evidence.CHECKS)
 ABOUT_HEADS = ("head_attention", "head_effects", "coverage_curve", "precision_recall", "unexplained", "token_split")
 
 

@@ -36,7 +36,7 @@ class Order:
     """The tokens of a batch sorted by replicate group and class, and the runs of equal ones.
 
     Attributes:
-        rows: where each sorted token stands among the batch's positions.
+        rows: where each sorted token stands in the tables of values that `add` is given.
         bounds: int64 [segment, 2], first and last + 1 sorted token.
         cells: int64 [segment, 4]: replicate group, domain, class, 1 where the class is ordinary.
         tokens: int64 [token, 2]: class of the next token, position bucket (both counted from the end of the classes).
@@ -88,7 +88,7 @@ def add(
     activation: Float[Tensor, "token component"],
     dla: Float[Tensor, "token component"],
 ) -> None:
-    """Feed one part of a batch to every accumulator; values are those of the batch's positions, in their own order."""
+    """Feed one part of a batch to every accumulator; `order.rows` are rows of the values."""
     a, d = (values[order.rows].T.contiguous().numpy() for values in (activation, dla))
     first, last = components.start, components.stop
     strata, kinds = slice(first * SPECTRUM.n_bins, last * SPECTRUM.n_bins), slice(first * 4, last * 4)
@@ -154,6 +154,24 @@ def _before(key, position, threshold, threshold_position):
     return key < threshold or (key == threshold and position < threshold_position)
 
 
+@_compiled(inline="always")
+def _extreme(x, y, position, limit, limit_position):
+    """Flags EXTREMES of one value against the limits of its component's four kinds."""
+    return (
+        2 * _before(-x, position, limit[0], limit_position[0])
+        | 4 * _before(x, position, limit[1], limit_position[1])
+        | 8 * _before(-y, position, limit[2], limit_position[2])
+        | 16 * _before(y, position, limit[3], limit_position[3])
+    )
+
+
+@_compiled(inline="always")
+def _widen(extrema, low, high, low_d, high_d):
+    """Take four new extremes: a_min, a_max, d_min, d_max."""
+    extrema[0], extrema[1] = min(extrema[0], low), max(extrema[1], high)
+    extrema[2], extrema[3] = min(extrema[2], low_d), max(extrema[3], high_d)
+
+
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
     a, d, bits, bounds, segments, tokens, keys, positions, cell_sums, power_sums, extrema, first,
@@ -197,29 +215,18 @@ def _accumulate(
                         local[cell, 0] += x
                         local[cell, 1] += y
                         local[cell, 2] += y_abs
-                    position, flags = positions[t], 0
                     key, stratum = (keys[t] ^ marks[c]) * MULTIPLIER, c * SPECTRUM_BINS + number
-                    if _before(key, position, key_limit[stratum], key_limit_position[stratum]):
-                        flags |= 1
-                    if _before(-x, position, value_limit[4 * c], value_limit_position[4 * c]):
-                        flags |= 2
-                    if _before(x, position, value_limit[4 * c + 1], value_limit_position[4 * c + 1]):
-                        flags |= 4
-                    if _before(-y, position, value_limit[4 * c + 2], value_limit_position[4 * c + 2]):
-                        flags |= 8
-                    if _before(y, position, value_limit[4 * c + 3], value_limit_position[4 * c + 3]):
-                        flags |= 16
-                    marked[c, t] = flags
+                    enters = _before(key, positions[t], key_limit[stratum], key_limit_position[stratum])
+                    marked[c, t] = enters | _extreme(
+                        x, y, positions[t], value_limit[4 * c :], value_limit_position[4 * c :]
+                    )
             k = first + c
             cell_sums[0, group, token_class, k] += s1
             cell_sums[1, group, token_class, k] += t1
             cell_sums[2, group, token_class, k] += t_abs
             for power, value in enumerate((s2, s3, s4, s_abs, t2, t3, t4)):
                 power_sums[power, domain, token_class, k] += value
-            extrema[0, domain, token_class, k] = min(extrema[0, domain, token_class, k], low)
-            extrema[1, domain, token_class, k] = max(extrema[1, domain, token_class, k], high)
-            extrema[2, domain, token_class, k] = min(extrema[2, domain, token_class, k], low_d)
-            extrema[3, domain, token_class, k] = max(extrema[3, domain, token_class, k], high_d)
+            _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
             if s + 1 == len(bounds) or segments[s + 1, 0] != group:
                 for cell in range(n_cells - N_CLASSES):
                     for quantity in range(3):

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-
 SMALLEST_BLOCK = 64
 
 

@@ -20,9 +20,9 @@ class Made(Evaluator):
     """F of a set is a function of the set, per pair with a fixed offset; no network."""
 
     def __init__(self, n: int, value, pairs: int = 8):
-        super().__init__(None, None, [f"L0H{i}" for i in range(n)], None)
-        object.__setattr__(self, "value", value)
-        object.__setattr__(self, "offset", np.linspace(-0.1, 0.1, pairs))
+        own = {"nodes": [f"L0H{i}" for i in range(n)], "value": value, "offset": np.linspace(-0.1, 0.1, pairs)}
+        for name, given in own.items():
+            object.__setattr__(self, name, given)
 
     def __call__(self, keep: np.ndarray) -> np.ndarray:
         return np.stack([self.value(set(np.nonzero(row)[0].tolist())) + self.offset for row in keep])

@@ -137,9 +137,7 @@ def test_attribution_is_better_late() -> None:
         other[:, 2] = (other[:, 2] + 5) % 50
         one = torch.ones(3, 1).double()
         options = batches.Options(torch.full((3, 1), 7), one, torch.full((3, 1), 9), one)
-        batch = batches.Batch(
-            (None,) * 3, tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {}
-        )
+        batch = batches.Batch((), tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {})
         clean, corrupted = _traces(net, batch)
         targets = [*sites.every(net, "head"), *sites.every(net, "mlp_out")]
         estimated = _estimate(net, batch, clean, corrupted, tokens, targets)
@@ -224,4 +222,4 @@ def test_recall_and_the_bound_on_what_was_missed() -> None:
     assert reliability.false_negative_bound(0, 100, 1000) == pytest.approx(1000 * (1 - 0.05 ** (1 / 100)))
     assert reliability.false_negative_bound(5, 100, 1000) > 50
     assert reliability.size_bin(0.05) == "0 to 0.1"
-    assert reliability.size_bin(4) == "1 or more"
+    assert reliability.size_bin(4.0) == "1 or more"

@@ -149,7 +149,8 @@ def test_a_circuit_is_found_and_judged_by_command(tmp_path) -> None:
     out, toy, saved = str(tmp_path / "r.duckdb"), str(tmp_path / "toy.jsonl"), tmp_path / "c.yaml"
     code, text = run("patch", out, toy, "--model", model, "--save", str(saved), *quick)
     assert code == 0, text
-    assert "members" in text
+    assert " member" in text
+    assert "forecast: about" in text
     assert files.read(saved).scope.task == "toy"
     files.write(saved, Circuit("mine", model, members_of(["L1H0"]), Scope("toy", "", ())))
     code, text = run("patch", out, toy, "--circuit", str(saved), *quick)

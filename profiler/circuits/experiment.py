@@ -9,27 +9,23 @@
 Cost: for the bundled model and 48 pairs a few minutes on one core, half of it random circuits.
 """
 
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from profiler.circuits import choose, files, find, null
+from profiler.circuits import choose, find, null, rows
 from profiler.circuits.circuit import Circuit, Scope
+from profiler.circuits.forecast import forecast
 from profiler.errors import PairError
 from profiler.model import Model
 from profiler.pairs import Encoded, checks, find_task
 from profiler.patching import estimates, measure, setting, store, together, values
 from profiler.patching.bridge import network_of
 from profiler.patching.capability import capability
-from profiler.patching.effects import neutral_level
 from profiler.patching.measure import Measured
 from profiler.patching.network import Network
 from profiler.patching.setting import PatchSettings, Setting
@@ -37,9 +33,7 @@ from profiler.patching.sites import every
 from profiler.patching.sweep import resample
 
 Report = Callable[[str], None]
-LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
 SCHEME_PAIRS = 24
-STAGES = 19
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,7 @@ def patch(
     if circuit is not None:
         find.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
+    report(forecast(main, settings, time.perf_counter() - began))
     measured = sweeps(main, means, settings, report)
     report("attribution patching")
     frames, chosen = attribution_frames(main, measured, settings, report)
@@ -86,9 +81,11 @@ def patch(
     frames |= redundancy_frames(main, measured, means, settings)
     found, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
     frames |= more
-    frames |= setting_frames(model, [main, *others])
+    frames |= rows.setting_frames(model, [main, *others])
     name = experiment_name(settings, model.spec.weights_hash)
-    frames["patch_experiments"] = experiment_row(model, main, settings, means.by_template, time.perf_counter() - began)
+    frames["patch_experiments"] = rows.experiment_row(
+        model, main, settings, means.by_template, time.perf_counter() - began
+    )
     report("writing")
     store.write(out, name, frames)
     return Outcome(name, found, frames)
@@ -96,12 +93,7 @@ def patch(
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
     """Task, scheme and a hash of everything that changes the numbers."""
-    return f"{settings.name}/{scheme_of(settings)}/{settings.digest(weights_hash)}"
-
-
-def scheme_of(settings: PatchSettings) -> str:
-    """The corruption scheme; `own` for a user's file."""
-    return settings.scheme or ("own" if settings.is_file else find_task(settings.task).schemes[0])
+    return f"{settings.name}/{rows.scheme_of(settings)}/{settings.digest(weights_hash)}"
 
 
 def sweeps(main: Setting, means: values.Means, settings: PatchSettings, report: Report) -> list[Measured]:
@@ -127,10 +119,10 @@ def attribution_frames(
     chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
     report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
     exact = estimates.patch_neurons(main, chosen)
-    rows = estimates.estimate_rows(main, slopes, [*measured, *exact])
+    table = estimates.estimate_rows(main, slopes, [*measured, *exact])
     return {
-        "patch_attribution": rows,
-        "patch_reliability": estimates.reliability_rows(main, rows, chosen, slopes),
+        "patch_attribution": table,
+        "patch_reliability": estimates.reliability_rows(main, table, chosen, slopes),
     }, exact
 
 
@@ -180,12 +172,16 @@ def circuit_frames(
     ]
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
-        "circuits": circuit_row(circuit), "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge")}),
+        "circuits": rows.circuit_row(circuit), "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge")}),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
         "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
-        "circuit_members": pl.concat([member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
+        "circuit_members": pl.concat([rows.member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
     }  # fmt: skip
-    return circuit, {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()}, others
+    return (
+        circuit,
+        {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()},
+        others,
+    )
 
 
 def chosen_circuit(
@@ -206,12 +202,12 @@ def chosen_circuit(
     accidental = tuple(f"{one.name}: {one.finding}" for one in found if one.level != "ok")
     scope = Scope(
         task=settings.name, prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}", schemes=tuple(seen["all"]),
-        controlled=("prompt length", f"everything but what scheme {scheme_of(settings)} changes", "that an answer is due (logit difference)"),
+        controlled=("prompt length", f"everything but what scheme {rows.scheme_of(settings)} changes", "that an answer is due (logit difference)"),
         accidental=accidental, kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
     )  # fmt: skip
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
-    return find.record(f"{settings.name}-{scheme_of(settings)}", model.spec.name, labels, label,
+    return find.record(f"{settings.name}-{rows.scheme_of(settings)}", model.spec.name, labels, label,
                        find.reads(main, measured, labels), {k: v for k, v in seen.items() if k != "all"}, scope)  # fmt: skip
 
 
@@ -224,10 +220,10 @@ def schemes_of(
     nodes: list[str],
 ) -> dict[str, list[str]]:
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
-    known = [scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
+    known = [rows.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
     seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
     for scheme in known:
-        if scheme == scheme_of(settings):
+        if scheme == rows.scheme_of(settings):
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
             clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)
@@ -271,69 +267,3 @@ def other_settings(model: Model, net: Network, settings: PatchSettings) -> list[
         except PairError:
             continue
     return found
-
-
-def setting_frames(model: Model, settings: Sequence[Setting]) -> dict[str, pl.DataFrame]:
-    """Tables of pairs and checks."""
-    pairs = [row for one in settings for row in _pair_rows(model, one)]
-    rows = [
-        {
-            "pair_set": one.name,
-            "place": place,
-            "check_name": c.name,
-            "finding": c.finding,
-            "size": c.value,
-            "level": c.level,
-        }
-        for one in settings
-        for place, c in enumerate(checks.check(one.encoded) + capability(one))
-    ]
-    return {
-        "patch_pairs": pl.DataFrame(pairs, infer_schema_length=None),
-        "patch_checks": pl.DataFrame(rows, infer_schema_length=None),
-    }
-
-
-def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
-    text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
-    word = lambda option: option if isinstance(option, str) else model.tokenizer.decode([option])  # noqa: E731
-    return [
-        {"pair_set": one.name, "pair": i, "name": p.pair.name, "scheme": p.pair.scheme, "template": p.pair.template, "split": p.pair.split,
-         "clean": text(p.pair.clean), "corrupted": text(p.pair.corrupted), "answers": [word(a) for a in p.pair.answers],
-         "distractors": [word(d) for d in p.pair.distractors], "n_tokens": len(p.clean), "roles": json.dumps(dict(p.roles)),
-         "strata": json.dumps(dict(p.pair.strata)), "metric_clean": one.metric_clean[i], "metric_corrupted": one.metric_corrupted[i]}
-        for i, p in enumerate(one.batch.pairs)
-    ]  # fmt: skip
-
-
-def experiment_row(
-    model: Model, main: Setting, settings: PatchSettings, by_template: float, seconds: float
-) -> pl.DataFrame:
-    """The row of table `patch_experiments`."""
-    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
-    row = {
-        "task": settings.name, "scheme": scheme_of(settings), "created": store.now(), "model": model.spec.name,
-        "model_hash": model.spec.weights_hash, "settings": json.dumps(asdict(settings)), "n_pairs": len(main.batch),
-        "n_dropped": main.encoded.n_dropped, "metric_clean": float(main.metric_clean.mean()),
-        "metric_corrupted": float(main.metric_corrupted.mean()), "neutral": neutral_level(main.metric_clean, main.metric_corrupted),
-        "is_symmetric": all(p.pair.symmetric for p in main.batch.pairs), "means_by_template": by_template, "seconds": seconds,
-        "versions": json.dumps(versions),
-    }  # fmt: skip
-    return pl.DataFrame([row])
-
-
-def circuit_row(circuit: Circuit) -> pl.DataFrame:
-    """The row of table `circuits`."""
-    scope = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(circuit.scope).items()}
-    lists = {name: pl.List(pl.String) for name in ("schemes", "controlled", "accidental")}
-    return pl.DataFrame([{"model": circuit.model, **scope, "yaml": files.text_of(circuit)}], schema_overrides=lists)
-
-
-def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
-    """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to judge."""
-    rows = [{"component": m.component, "role": m.role, "gate": m.gate, "schemes": list(m.schemes), "frequency": frequency.get(m.component)}
-            for m in circuit.members]  # fmt: skip
-    frame = pl.DataFrame(rows, schema_overrides={"schemes": pl.List(pl.String), "frequency": pl.Float64})
-    if judged.is_empty():
-        return frame.with_columns(**find.six_values(main, circuit))
-    return frame.join(judged, on="component", how="left", maintain_order="left")

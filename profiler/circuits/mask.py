@@ -31,6 +31,8 @@ from profiler.patching.sites import parse_target
 
 Writes = Float[Tensor, "writer prompt offset model"]
 READS = ("q", "k", "v")
+AT_ONCE = 512
+"""Tokens of one pass: what every reader hears of more does not fit a processor's cache, and takes twice as long."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ def masked(
         other: `all_writes` of the run that stands in.
     """
     drop = (~keep & graph_of(net).exists).to(other.dtype)
-    return run(net, tokens, ends, State(net, other, drop))
+    size = max(1, AT_ONCE // tokens.shape[1])
+    parts = [slice(begin, begin + size) for begin in range(0, len(tokens), size)]
+    return torch.cat([run(net, tokens[part], ends[part], State(other[:, part], drop)) for part in parts])
 
 
 def run(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "State") -> Float[Tensor, "prompt vocab"]:
@@ -157,7 +161,7 @@ def run(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "Stat
 class State:
     """Differences of all writers so far, [writer, prompt, offset, model], and what readers hear of them."""
 
-    def __init__(self, net: Network, other: Writes, drop: Float[Tensor, "writer reader"]):
+    def __init__(self, other: Writes, drop: Float[Tensor, "writer reader"]):
         self.other, self.drop, self.n = other, drop, 0
         self.differences = torch.empty_like(other)
         self.at_ends = False
@@ -181,8 +185,8 @@ class State:
         rows = self.differences[:n][used] if len(used) < n else self.differences[:n]
         if ends is not None and not self.at_ends:
             rows = rows[:, torch.arange(len(ends), device=ends.device), ends][:, :, None]
-        change = drop[used].T @ rows.flatten(1)
-        return stream + change.unflatten(1, rows.shape[1:])
+        heard = torch.addmm(stream.reshape(1, -1), drop[used].T, rows.flatten(1))
+        return heard.unflatten(1, rows.shape[1:])
 
 
 def _masked_layer(net: Network, layer: int, stream: Tensor, state: State, graph: Graph, ends: Offsets) -> Tensor:

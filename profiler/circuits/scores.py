@@ -151,7 +151,7 @@ def minimality(evaluate: Evaluator, keep: Keep, sets: Sequence[Keep], draws: int
     rng = np.random.default_rng(seed)
     members = np.nonzero(keep)[0]
     tried = [np.zeros_like(keep), *sets]
-    effect = np.array([missed(evaluate, keep, member, tried) for member in members])
+    effect = np.array([missed(evaluate, keep, int(member), tried) for member in members])
     null = inflated_null(evaluate, keep, draws, rng)
     p = np.array([statistics.random_set_p(value, null) for value in effect])
     return Minimality(effect, p, statistics.holm(p), null)

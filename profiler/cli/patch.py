@@ -93,6 +93,7 @@ def patch(
     Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
     """
     from profiler.circuits import experiment, files
+    from profiler.circuits.forecast import stages
     from profiler.config import RunConfig
     from profiler.model import load_model
     from profiler.patching.setting import PatchSettings
@@ -109,10 +110,17 @@ def patch(
         _bench(loaded, settings)
         return
     with _bar() as progress:
-        line = progress.add_task("pairs", total=experiment.STAGES)
-        outcome = experiment.patch(
-            loaded, settings, run, lambda stage: progress.update(line, advance=1, description=stage), given
-        )
+        total = stages(settings, given is not None)
+        line = progress.add_task("pairs", total=total)
+
+        def show(stage: str) -> None:
+            if stage.startswith("forecast"):
+                progress.console.print(stage)
+            else:
+                progress.update(line, advance=1, description=stage)
+
+        outcome = experiment.patch(loaded, settings, run, show, given)
+        progress.update(line, completed=total, description="written")
     if save is not None:
         files.write(save, outcome.circuit)
     _say(run, outcome, save)
@@ -142,7 +150,9 @@ def _bar() -> Progress:
 def _say(run: Path, outcome: Any, save: Path | None) -> None:
     """The answer in a few lines, and what to do next."""
     circuit, scores = outcome.circuit, outcome.frames["circuit_scores"]
-    console.print(f"{outcome.experiment}: {len(circuit.members)} member{'s' * (len(circuit.members) != 1)}", markup=False)
+    console.print(
+        f"{outcome.experiment}: {len(circuit.members)} member{'s' * (len(circuit.members) != 1)}", markup=False
+    )
     for member in circuit.members:
         console.print(f"  {member.component}  {member.gate}  {member.role}", markup=False)
     for pair_set in scores["pair_set"].unique(maintain_order=True):

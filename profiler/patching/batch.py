@@ -26,8 +26,8 @@ class Options:
 
     answers: Int[Tensor, "prompt option"]
     answer_weight: Float[Tensor, "prompt option"]
-    distractors: Int[Tensor, "prompt option"]
-    distractor_weight: Float[Tensor, "prompt option"]
+    distractors: Int[Tensor, "prompt distractor"]
+    distractor_weight: Float[Tensor, "prompt distractor"]
 
     def rows(self, times: int) -> "Options":
         """The same options `times` times over, for batches of interventions x prompts."""
@@ -57,7 +57,7 @@ class Batch:
     roles: dict[str, Bool[Tensor, "prompt offset"]]
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.clean)
 
     def mask(self, positions: str) -> Bool[Tensor, "prompt offset"]:
         """The offsets that `positions` names: `all`, or a role.

@@ -55,7 +55,7 @@ def share(change: PerPair, whole: Float[np.ndarray, " pair"], tiny: float = TINY
     low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=-1) if kept.any() else (empty, empty, empty)
     mean = whole.mean()
     of_means = change.mean(-1) / mean if mean else empty
-    return Share(of_means, median, low, high, int((~kept).sum()))
+    return Share(*map(np.asarray, (of_means, median, low, high)), int((~kept).sum()))
 
 
 def recovered_denoise(
@@ -80,7 +80,7 @@ def neutral_level(
 
 def excess(recovered: Float[np.ndarray, "*target"], neutral: float) -> Float[np.ndarray, "*target"]:
     """r*: what is recovered beyond the neutral level, 1 at full recovery; NaN where the neutral level is 1."""
-    return (recovered - neutral) / (1 - neutral) if neutral != 1 else np.full_like(recovered, np.nan)
+    return np.asarray((recovered - neutral) / (1 - neutral) if neutral != 1 else np.full_like(recovered, np.nan))
 
 
 def fix_and_break(
@@ -90,4 +90,4 @@ def fix_and_break(
     distractor_before: Float[np.ndarray, " pair"],
 ) -> tuple[Float[np.ndarray, "*target"], Float[np.ndarray, "*target"]]:
     """Mean change of the answer's centred logit, and minus that of the distractors'."""
-    return (answer - answer_before).mean(-1), (distractor_before - distractor).mean(-1)
+    return np.asarray((answer - answer_before).mean(-1)), np.asarray((distractor_before - distractor).mean(-1))

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Offsets = Int[Tensor, " prompt"] | None
@@ -125,11 +125,11 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Keys and values of the offsets before `first`, per layer (empty for layers that are not run)."""
+    """Keys and values of the offsets before `first`, [prompt offset head d_head] per layer (empty where not run)."""
 
     first: int
-    k: tuple[PerHead, ...]
-    v: tuple[PerHead, ...]
+    k: tuple[Tensor, ...]
+    v: tuple[Tensor, ...]
 
 
 def unchanged(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
@@ -178,7 +178,7 @@ def finish(net: Network, stream: Stream, edit: Edit, ends: Offsets) -> Tensor:
 
 def layer_step(
     net: Network, layer: int, stream: Stream, edit: Edit, ends: Offsets = None, past: Past | None = None
-) -> Stream:
+) -> Float[Tensor, "prompt kept model"]:
     """What one layer makes of the residual stream; at `ends` alone where they are given."""
     stream = edit("resid_pre", layer, stream, None)
     normed = net.layers[layer].norm_attn(stream)
@@ -189,7 +189,7 @@ def layer_step(
     return middle + written
 
 
-def at(value: Float[Tensor, "prompt offset *rest"], offsets: Offsets) -> Tensor:
+def at(value: Shaped[Tensor, "prompt offset *rest"], offsets: Offsets) -> Tensor:
     """The value at one offset a prompt (the axis stays, with size 1), or all of it."""
     return value if offsets is None else value[torch.arange(len(value), device=value.device), offsets][:, None]
 

@@ -30,6 +30,7 @@ Gate = Literal["sole", "OR-like", "AND-like", "graded", "none"]
 Kind = Literal["serial", "parallel", "composed", "independent", "inconclusive"]
 THRESHOLD = 0.05
 WHOLE = 0.8
+Value = float | Float[np.ndarray, "*shape"]
 
 
 def gate(recovered: float, lost: float, threshold: float = THRESHOLD) -> Gate:
@@ -52,9 +53,7 @@ def gate(recovered: float, lost: float, threshold: float = THRESHOLD) -> Gate:
     return "AND-like" if necessary >= 2 * sufficient else "graded"
 
 
-def interaction(
-    together: Float[np.ndarray, "*pair_of"], first: Float[np.ndarray, "*pair_of"], second: Float[np.ndarray, "*pair_of"]
-) -> Float[np.ndarray, "*pair_of"]:
+def interaction(together: Value, first: Value, second: Value) -> Value:
     """I(A, B): below 0 the two stand in for each other (denoising) or overlap, above 0 they need each other."""
     return together - first - second
 

@@ -46,11 +46,8 @@ class Agreement:
     @property
     def reliable(self) -> bool:
         """Whether estimates may stand in for exact patches here: right sign, small error, nothing missed."""
-        return (
-            (self.sign >= SIGN_AGREEMENT or np.isnan(self.sign))
-            and self.error <= RELATIVE_ERROR
-            and not self.missed > 0
-        )
+        right = self.sign >= SIGN_AGREEMENT or bool(np.isnan(self.sign))
+        return right and self.error <= RELATIVE_ERROR and not self.missed > 0
 
 
 def agreement(

@@ -29,7 +29,7 @@ def sign_flip_p(
         signs[0] = 1.0
     observed = np.abs(values.mean(-1))
     flipped = np.abs(values @ signs.T / n)
-    return (flipped >= observed[..., None] * (1 - 1e-12)).mean(-1)
+    return np.asarray((flipped >= observed[..., None] * (1 - 1e-12)).mean(-1))
 
 
 def bootstrap_weights(n: int, seed: int = 0, draws: int = DRAWS) -> Float[np.ndarray, "draw pair"]:

@@ -209,7 +209,7 @@ def _rest(net: Network, base: Trace, batch: Batch, site: str, layer: int, delta:
     flat = delta.flatten(0, 1)
     last = layer == net.n_layers - 1
 
-    def rows(value: Stream) -> Stream:
+    def rows(value: Stream) -> Float[Tensor, "row changed model"]:
         return value[:, first:].repeat(times, 1, 1)
 
     if site == "resid_pre":

@@ -7,7 +7,7 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 import polars as pl
 
 from profiler.components import ComponentId
-from profiler.report import answers, charts, evidence, facts, numbers, spectrum
+from profiler.report import answers, behaviours, charts, evidence, facts, numbers, spectrum
 from profiler.report.blocks import Block, Chart, Note, Report, Section
 from profiler.report.reader import Reader, Result
 
@@ -40,6 +40,7 @@ def _sections(read: Reader, component: ComponentId) -> list[Section]:
     label = component.label
     reach = evidence.reach_of(read("quantile_samples", component=label).frame, read("extremes", component=label).frame)
     return [
+        behaviours.section(read, component),
         _spectrum(read, label),
         _attention(read, component),
         _quantiles(read, label, reach),

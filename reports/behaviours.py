@@ -1,0 +1,110 @@
+"""What the components do: coverage of every behaviour by every head, who does different things in different domains, and
+whether neurons' activations agree with their weights. Answer first; every coverage beside its baselines.
+"""
+
+import polars as pl
+
+from profiler.report import behaviours, evidence, facts, numbers
+from profiler.report.blocks import Block, Chart, Note, Report, Section
+from profiler.report.reader import Reader, Result
+
+QUESTION = "Which head does what on the whole corpus, and is it the same in every domain?"
+NEEDS_COMPONENT = False
+TOP = 60
+
+
+def build(read: Reader) -> Report:
+    """The behaviours of a run's heads."""
+    claims = read("behaviours", kind="head", family="attention", top=TOP)
+    return Report(
+        title=f"What the heads of {facts.run_row(read)['model']} do",
+        subtitle="Behaviours of a run",
+        answer=_answer(claims, read("polysemantic")),
+        sections=(_map(claims), _table(claims), _domains(read), _agreement(read)),
+        method=(*facts.method(read), *METHOD),
+        run_facts=facts.run_facts(read),
+    )
+
+
+METHOD = (
+    ("Coverage", "The share of a component's Σ|DLA| at positions where the behaviour holds. An attention behaviour holds where at least half of the attention goes there."),
+    ("Scrambled", "The same claim permuted among the positions of each domain: what its base rate alone would give."),
+    ("Others", "The same claim asked of the other components of the same kind and layer."),
+)  # fmt: skip
+
+
+def best(frame: pl.DataFrame, behaviour: str) -> dict | None:
+    """The head that a behaviour covers most, if its interval lies above the median of the others of its layer.
+
+    Not above the scrambled claim: a head that does one thing everywhere has a scrambled coverage of 1, too.
+    """
+    rows = frame.filter(pl.col("behaviour") == behaviour, pl.col("coverage_lo") > pl.col("random"))
+    return rows.sort(["coverage", "component"], descending=[True, False]).row(0, named=True) if rows.height else None
+
+
+def _answer(claims: Result, domains: Result) -> tuple[str, ...]:
+    found = [(name, best(claims.frame, name)) for name in ("induction", "previous", "duplicate")]
+    sentences = [
+        f"“{name}” explains {row['component']} best: {numbers.share_with_interval(row, 'coverage')} of its |DLA|, scrambled "
+        f"{numbers.percent(row['scrambled'])}, other heads of its layer {numbers.percent(row['random'])}."
+        for name, row in found
+        if row
+    ]
+    differing = domains.frame.filter(pl.col("differs"), pl.col("q") < 0.05)
+    last = f"{differing.height:,} of {domains.frame.height:,} heads do most of something else in another domain (false discoveries held at 5 %)."
+    return (*sentences, last)
+
+
+def _map(claims: Result) -> Section:
+    if claims.frame.is_empty():
+        return Section("Heads and behaviours", "", (Note("Behaviours", "No dense position was recorded.", "full"),))
+    caption = "Coverage of each behaviour by each head, the most important head on top. A dark column is what many heads do; a dark cell in a pale column is a specialist."
+    return Section("Heads and behaviours", "", (Chart("Heat map", caption, behaviours.heat_map(claims.frame), claims.source, "full"),))  # fmt: skip
+
+
+def _table(claims: Result) -> Section:
+    frame = claims.frame.filter(pl.col("coverage_lo") > pl.col("random")).sort(["coverage", "component", "behaviour"], descending=[True, False, False])  # fmt: skip
+    columns = (
+        evidence.words("component", "Head"),
+        evidence.words("behaviour", "Behaviour"),
+        evidence.share("coverage", "Coverage", "with its 95 % interval"),
+        evidence.share("base_rate", "Of positions"),
+        evidence.share("scrambled", "Scrambled"),
+        evidence.share("random", "Others"),
+    )
+    caption = "Claims whose interval lies above the median of the other heads of the layer, largest coverage first. Where scrambled is as large, the head does it everywhere, whether it matters there or not."
+    return Section("", "", (evidence.table("Claims that hold", caption, claims, columns, frame.head(TOP), "full", "No head does more of it than the others of its layer."),))  # fmt: skip
+
+
+def _domains(read: Reader) -> Section:
+    result = read("polysemantic")
+    joined = [pl.concat_str([pl.col(n).list.get(i) for n in ("domains", "behaviours")], separator=": ") for i in range(result.frame["domains"].list.len().max() or 0)]  # fmt: skip
+    frame = result.frame.with_columns(doing=pl.concat_str(joined, separator=", ") if joined else pl.lit(""))
+    columns = (
+        evidence.words("component", "Head"),
+        evidence.words("doing", "Largest behaviour by domain"),
+        evidence.words("behaviour", "Differs most in"),
+        evidence.value("difference", "Difference of coverage", signed=True),
+        evidence.value("q", "q", "Benjamini and Hochberg over heads"),
+    )
+    caption = (
+        "Does a head do something else in another part of the corpus? Sorted by evidence; q holds false discoveries."
+    )
+    return Section("By domain", "", (evidence.table("Different in different domains", caption, result, columns, frame.head(20), "full", "One domain, or too few documents to compare."),))  # fmt: skip
+
+
+def _agreement(read: Reader) -> Section:
+    return Section("Independent evidence", "", (agreement_table(read),))
+
+
+def agreement_table(read: Reader) -> Block:
+    """Neurons by how well activation and weights agree."""
+    result = read("agreement", top=200)
+    columns = (
+        evidence.words("component", "Neuron"),
+        evidence.words("boosted_class", "Weights boost"),
+        evidence.words("active_class", "Active before"),
+        evidence.value("kappa", "κ", "0 is chance, 1 is perfect agreement"),
+    )
+    caption = "Of the 200 most important neurons, those whose activation best predicts the class of token that their weights boost."
+    return evidence.table("Activation against weights", caption, result, columns, result.frame.head(20), "full")

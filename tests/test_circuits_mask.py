@@ -4,6 +4,7 @@ import numpy as np
 import patch_models
 import pytest
 import torch
+from transformer_lens.tools.analysis.attribution_patching import Node, faithfulness
 
 from profiler.circuits import mask
 from profiler.circuits.circuit import Edge
@@ -144,3 +145,38 @@ def test_whole_and_empty_circuit_have_faithfulness_one_and_zero() -> None:
 
 def test_sizes_of_a_ranking() -> None:
     assert sizes([2, 0], 3).tolist() == [[False] * 3, [False, False, True], [True, False, True]]
+
+
+def _their_node(label: str, layer_of_logits: int, position: int) -> Node:
+    """A writer or reader as TransformerLens names it."""
+    if label in ("embed", "logits"):
+        return Node(label, position, layer_of_logits if label == "logits" else None)
+    name, _, part = label.partition(".")
+    if name.endswith("_mlp_out"):
+        return Node(part or "mlp_out", position, int(name[1]))
+    return Node(f"{part}_input" if part else "attn_head_out", position, int(name[1]), int(name[3]))
+
+
+def test_an_edge_circuit_is_as_faithful_as_transformer_lens_says() -> None:
+    """A5: the same edges at every offset, one pair, to 1e-4."""
+    net, batch = patch_models.network("gpt2"), patch_models.batch(1)
+    clean, corrupted = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
+    graph = mask.graph_of(net)
+    keep = graph.exists & (torch.rand(graph.exists.shape, generator=torch.Generator().manual_seed(5)) < 0.6)
+    edges = []
+    for writer, reader in keep.nonzero().tolist():
+        source, target = graph.writers[writer], graph.readers[reader]
+        target = target.replace("_mlp_out", "_mlp_out.mlp_in")
+        edges += [(_their_node(source, 1, i), _their_node(target, 1, i)) for i in range(batch.clean.shape[1])]
+    end = int(batch.ends[0])
+    model = patch_models.loaded("gpt2")
+    nowhere = torch.zeros(0, dtype=torch.long)
+    model.slots["queries"] = (nowhere, nowhere)
+    theirs = faithfulness(
+        model.bridge, batch.clean, batch.corrupted, lambda x: logit_diff(x[:, end], batch.options)[0], edges
+    )
+    ours = mask.masked(net, batch.clean, batch.ends, keep, mask.all_writes(net, corrupted))
+    values = [logit_diff(x, batch.options).item() for x in (ours, corrupted.logits, clean.logits)]
+    assert (values[0] - values[1]) / (values[2] - values[1]) == pytest.approx(theirs.recovered, abs=1e-4)
+    assert theirs.full_metric == pytest.approx(values[2], abs=1e-6)
+    assert abs(theirs.recovered - 1) > 0.02

@@ -20,12 +20,35 @@ Described = Annotated[str, typer.Option(help="what it means, in words")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    app.command()(compare)
     app.add_typer(
         classes, name="classes", help="Token classes: list them, add your own to a finished run, remove them."
     )
     app.add_typer(
         behaviours, name="behaviours", help="Behaviours: list them, add your own to a finished run, remove them."
     )
+
+
+def compare(
+    first: Run,
+    second: Annotated[Path, typer.Argument(help="another run, of the same tokenizer and shape of model")],
+    kind: Annotated[Literal["head", "neuron"], typer.Option(help="heads or neurons")] = "head",
+    family: Annotated[
+        str, typer.Option(help="family of behaviours: attention, effect, context, token, next, user")
+    ] = "attention",
+    top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all")] = 100,
+    rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all")] = 30,
+) -> None:
+    """Which components do something else in another run; q holds false discoveries (Benjamini and Hochberg).
+
+    Example: profiler compare web.duckdb code.duckdb
+    """
+    from profiler.behaviours.compare import compare as compare_runs
+
+    result = compare_runs(first, second, kind, family, top)
+    print(text_table(result.frame.head(rows) if rows else result.frame), end="")
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False)
 
 
 @classes.command("add")

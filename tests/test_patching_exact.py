@@ -1,15 +1,20 @@
 """The functional forward equals the model, patches equal hooks on the model, and sweeps equal plain forward passes."""
 
 import dataclasses
+from pathlib import Path
 
 import patch_models
 import pytest
 import torch
 
+from profiler.circuits import speed
 from profiler.errors import ModelError, PairError, PatchError
+from profiler.pairs import lines
 from profiler.patching import batch as batches
 from profiler.patching import bridge, sites, sweep
+from profiler.patching.metrics import logit_diff
 from profiler.patching.network import forward
+from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import Target
 
 NOWHERE = torch.zeros(0, dtype=torch.long)
@@ -155,3 +160,26 @@ def test_labels_are_read_and_written(label: str, target: Target) -> None:
 def test_unreadable_labels_are_errors(label: str) -> None:
     with pytest.raises(PatchError, match="names nothing"):
         sites.parse_target(label)
+
+
+@pytest.mark.parametrize("form", ["gpt2", "neox_sequential"])
+def test_a_head_sweep_is_that_of_transformer_lens(form: str) -> None:
+    net, batch = patch_models.network(form), patch_models.batch()
+    clean, corrupted = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
+    model = patch_models.loaded(form)
+    model.slots["queries"] = (NOWHERE, NOWHERE)
+    theirs = bridge.head_sweep(model, batch)
+    for indices, logits in sweep.sweep(net, corrupted, batch, sites.every(net, "head"), sweep.resample(clean)):
+        ours = torch.stack([logit_diff(row, batch.options) for row in logits])
+        assert (ours - theirs[indices]).abs().max() < 1e-6  # it keeps results in float32
+
+
+def test_speed_is_told_beside_transformer_lens(tmp_path: Path) -> None:
+    """What is measured, not how fast it is."""
+    model = patch_models.loaded("gpt2")
+    lines.write(tmp_path / "toy.jsonl", patch_models.pairs(4))
+    told = list(speed.compare(model, PatchSettings(str(tmp_path / "toy.jsonl"))))
+    assert "4 heads" in told[0]
+    assert sum(line.endswith(" s") for line in told) == 6
+    assert sum("forward passes" in line for line in told) == 3
+    assert float(told[-1].split()[-1]) < 1e-5

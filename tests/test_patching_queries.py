@@ -222,3 +222,19 @@ def test_unusable_pairs_and_circuits_are_named(tmp_path: Path) -> None:
     lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
     with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
         experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None, lost)
+
+
+def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
+    found = query.run(made[0], "patch_strata", patched="L0_resid_pre").filter(stratum="length")
+    pairs = frames["patch_pairs"].filter(pair_set="discovery")
+    assert found["n"].sum() == len(pairs)
+    for row in found.to_dicts():
+        limit = int(row["stratum_value"].split()[-2])
+        own = pairs.filter(
+            pl.col("n_tokens") <= limit if row["stratum_value"].startswith("at most") else pl.col("n_tokens") > limit
+        )
+        assert row["n"] == len(own)
+        assert row["metric_clean"] == pytest.approx(own["metric_clean"].mean())
+        assert row["recovered_denoise"] == pytest.approx(1)
+        assert row["lost_noise"] == pytest.approx(1)
+    assert query.run(made[0], "patch_strata")["lost_noise"].null_count() == len(query.run(made[0], "patch_strata"))

@@ -12,7 +12,8 @@ import polars as pl
 from profiler.circuits import files, find
 from profiler.circuits.circuit import Circuit
 from profiler.model import Model
-from profiler.pairs import checks, find_task
+from profiler.pairs import TokenPair, checks, find_task
+from profiler.pairs.checks import FREQUENCY
 from profiler.patching import store
 from profiler.patching.capability import capability
 from profiler.patching.effects import neutral_level
@@ -54,9 +55,16 @@ def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
         {"pair_set": one.name, "pair": i, "name": p.pair.name, "scheme": p.pair.scheme, "template": p.pair.template, "split": p.pair.split,
          "clean": text(p.pair.clean), "corrupted": text(p.pair.corrupted), "answers": [word(a) for a in p.pair.answers],
          "distractors": [word(d) for d in p.pair.distractors], "n_tokens": len(p.clean), "roles": json.dumps(dict(p.roles)),
-         "strata": json.dumps(dict(p.pair.strata)), "metric_clean": one.metric_clean[i], "metric_corrupted": one.metric_corrupted[i]}
+         "strata": json.dumps(strata(p, one.batch.pairs)), "metric_clean": one.metric_clean[i], "metric_corrupted": one.metric_corrupted[i]}
         for i, p in enumerate(one.batch.pairs)
     ]  # fmt: skip
+
+
+def strata(pair: TokenPair, pairs: Sequence[TokenPair]) -> dict[str, str]:
+    """The pair's own strata, and two that every set has: length, and how frequent the answer's token is."""
+    middle = sorted(len(p.clean) for p in pairs)[len(pairs) // 2]
+    length = f"at most {middle} tokens" if len(pair.clean) <= middle else f"over {middle} tokens"
+    return dict(pair.pair.strata) | {"length": length, FREQUENCY: checks.stratum_of(pair, FREQUENCY, pairs)}
 
 
 def experiment_row(

@@ -36,7 +36,7 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     values = {}
 
     def sweep_ours() -> None:
-        found = torch.zeros(len(heads), len(batch))
+        found = torch.zeros(len(heads), len(batch), dtype=net.embed.dtype)
         for indices, logits in sweep(net, main.corrupted, batch, heads, resample(main.clean)):
             found[indices] = torch.stack([logit_diff(row, batch.options) for row in logits])
         values["ours"] = found

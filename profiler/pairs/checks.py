@@ -14,6 +14,7 @@ from typing import Literal
 from profiler.pairs.encode import DROPS, Encoded, TokenPair
 
 MANY = 0.25
+FREQUENCY = "answer's token id"
 Level = Literal["ok", "note", "warning"]
 
 
@@ -82,7 +83,7 @@ def _splits(pairs: Sequence[TokenPair]) -> Check:
 
 def _strata(pairs: Sequence[TokenPair]) -> list[Check]:
     names = dict.fromkeys(name for pair in pairs for name, _ in pair.pair.strata)
-    return [_stratum(pairs, name) for name in (*names, "answer's token id")]
+    return [_stratum(pairs, name) for name in (*names, FREQUENCY)]
 
 
 def _stratum(pairs: Sequence[TokenPair], name: str) -> Check:
@@ -99,7 +100,7 @@ def stratum_of(pair: TokenPair, name: str, pairs: Sequence[TokenPair]) -> str:
 
     Token ids of a byte-pair vocabulary follow the order of merges, so low ids are the more frequent words.
     """
-    if name != "answer's token id":
+    if name != FREQUENCY:
         return pair.pair.stratum(name) or "none"
     ids = sorted(p.answers[0] for p in pairs)
     return "low (frequent)" if pair.answers[0] <= ids[len(ids) // 2] else "high (rare)"

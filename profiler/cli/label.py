@@ -1,0 +1,53 @@
+"""`profiler label`: blind labels in the terminal, kept beside the run, scored with an interval."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profiler.cli.output import readable, text_table
+
+KEYS = {"y": True, "n": False}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(label)
+
+
+def label(
+    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    component: Annotated[str, typer.Option(help="head or neuron, such as L2N117")],
+    hypothesis: Annotated[str, typer.Option(help="what you believe, in words: 'the token is a year'")] = "it fits",
+    per_band: Annotated[int, typer.Option(help="examples from each band of activation", min=1)] = 10,
+    score: Annotated[bool, typer.Option("--score", help="only show the score of the answers so far")] = False,
+) -> None:
+    """Say of random examples whether they fit a hypothesis, without seeing the activation; then see the score.
+
+    Example: profiler label run.duckdb --component L2N117 --hypothesis "the token is a number"
+    """
+    from profiler.behaviours import labels
+
+    session = labels.begin(run, component, hypothesis, per_band)
+    given = list(session.given)
+    for i, row in enumerate([] if score else session.left.to_dicts()):
+        answer = _ask(row, hypothesis, f"{i + 1} of {session.left.height}")
+        if answer is None:
+            break
+        one = labels.Label(session.run_id, component, hypothesis, row["position_id"], row["band"], answer)
+        labels.write(labels.labels_path(run, component), one)
+        given.append(one)
+    print(text_table(labels.score(tuple(given))), end="")
+    print(
+        "band: the quantile of activation it begins at; share: examples that fit, 95 % interval by Clopper and Pearson"
+    )
+
+
+def _ask(row: dict, hypothesis: str, place: str) -> bool | None:
+    """y or n for one example; None to stop."""
+    print(
+        f"\n[{place}] {readable(row['context_before'])}«{readable(row['context_token'])}»{readable(row['context_after'])}"
+    )
+    while (key := typer.prompt(f"{readable(hypothesis)}? y, n, or q to stop").strip().lower()[:1]) not in (*KEYS, "q"):
+        print("answer y, n or q")
+    return KEYS.get(key)

@@ -64,13 +64,14 @@ def patch(
     store.ready(out, model)
     net = network_of(model)
     report("pairs")
-    main = setting.prepare(
-        "discovery", net, setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
-    )
+    found = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    loaded = time.perf_counter()
+    main = setting.prepare("discovery", net, found)
+    each = (time.perf_counter() - loaded) / 2
     if circuit is not None:
         find.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
-    report(forecast(main, settings, time.perf_counter() - began))
+    report(forecast(main, settings, each))
     measured = sweeps(main, means, settings, report)
     report("attribution patching")
     frames, chosen = attribution_frames(main, measured, settings, report)
@@ -79,7 +80,7 @@ def patch(
                "patch_gates": together.gate_rows(main, measured)}  # fmt: skip
     report("redundancy")
     frames |= redundancy_frames(main, measured, means, settings)
-    found, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
+    chosen_one, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
     frames |= more
     frames |= rows.setting_frames(model, [main, *others])
     name = experiment_name(settings, model.spec.weights_hash)
@@ -88,7 +89,7 @@ def patch(
     )
     report("writing")
     store.write(out, name, frames)
-    return Outcome(name, found, frames)
+    return Outcome(name, chosen_one, frames)
 
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:

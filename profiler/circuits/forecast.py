@@ -9,8 +9,8 @@ def stages(settings: PatchSettings, given: bool) -> int:
     return 15 + 4 * (not settings.is_file) + (not given)
 
 
-def forecast(main: Setting, settings: PatchSettings, seconds: float) -> str:
-    """About how long all of it takes, from the seconds that the pairs' own runs took.
+def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
+    """About how long all of it takes, from the seconds `each` of the pairs' own two runs took.
 
     A patch costs about a third of a forward pass, a circuit two thirds (both compute the answer's offset alone at the
     end), a gradient three.
@@ -23,5 +23,4 @@ def forecast(main: Setting, settings: PatchSettings, seconds: float) -> str:
     )
     circuits = (1 if settings.is_file else 2) * 3 * settings.draws + 400
     passes = 0.33 * (patches + 2 * settings.neurons) + 0.67 * circuits + 6 * (settings.steps + 1)
-    each = seconds / (2 + 2 * min(1, values.MOST / 4))
     return f"forecast: about {max(1, round(passes * each / 60))} min for {patches:,} patches and about {circuits:,} circuits"

@@ -6,6 +6,8 @@ can be asked of any other model. Cost: `score` one to two minutes for a small mo
 
 import dataclasses
 import json
+import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +48,7 @@ def score(
         text = json.dumps([as_record(row) for row in rows], indent=1)
         out.write_text(text + "\n") if out else typer.echo(text)
         return
-    with out.open("w") if out else typer.open_file("-", "w") as file:
+    with out.open("w") if out else nullcontext(sys.stdout) as file:
         Console(file=file, width=150 if out else None).print(_table(model, rows))
 
 

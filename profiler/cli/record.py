@@ -3,16 +3,18 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from profiler.cli import options
 from profiler.config import RunConfig
 from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
 console = Console(soft_wrap=True, highlight=False)
@@ -38,78 +40,51 @@ def register(app: typer.Typer) -> None:
 
 
 def record(
-    model: Annotated[str, typer.Argument(help="bundled, a Hugging Face name, or a local directory")],
-    corpus: Annotated[
-        list[str],
-        typer.Option(
-            help="stdlib, files (.txt .jsonl .json .parquet, globs too) or hf:name[:config][:split]; name=... names the domain; may be repeated"
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="the run file to write")],
-    tokens: Annotated[str, typer.Option(help="stop after this many tokens (300k, 1M); all reads everything")] = "1M",
-    text_field: Annotated[str, typer.Option(help="field that holds the text")] = "text",
-    id_field: Annotated[str, typer.Option(help="field that holds the document's id")] = "id",
-    domain_field: Annotated[str | None, typer.Option(help="field that names the document's domain")] = None,
-    components: Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")] = "",
-    seed: Annotated[int, typer.Option(help="seed of the order of documents and of the samples")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
-    dtype: Annotated[
-        Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="dtype the model runs in")
-    ] = "float32",
-    context_length: Annotated[
-        int | None, typer.Option(help="tokens per window, BOS included; default: the model's, at most 1024")
-    ] = None,
-    windows_per_document: Annotated[
-        int | None, typer.Option(help="read this many random windows of each document instead of all")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="windows per forward pass")] = 16,
-    disk_budget: Annotated[
-        str | None, typer.Option(help="largest run file (500MB); sampled rows are lowered to meet it")
-    ] = None,
-    dense_positions: Annotated[int, typer.Option(help="random positions at which every component is kept")] = 1024,
-    samples: Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")] = 4,
-    extremes: Annotated[int, typer.Option(help="extremes kept per component, measure and side")] = 10,
-    token_sums: Annotated[
-        Literal["heads", "all", "none"],
-        typer.Option(
-            help="components with sums per token id, for exact splits by any class (with those of --components)"
-        ),
-    ] = "heads",
-    class_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME=CONDITION",
-            help="a token class of your own, SQL over text, body, token_id and class; may be repeated",
-        ),
-    ] = None,
-    replicate_groups: Annotated[int, typer.Option(help="groups of documents per domain, for standard errors")] = 8,
-    bos: Annotated[
-        bool | None,
-        typer.Option("--bos/--no-bos", help="put a BOS before every window; default: where the tokenizer has one"),
-    ] = None,
-    shuffle_buffer: Annotated[int, typer.Option(help="documents held to shuffle")] = 10_000,
-    trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with the model or the dataset")] = False,
-    allow_pickle: Annotated[
-        bool, typer.Option(help="load weights that are not safetensors (they can run code)")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option(help="replace the run file if it exists")] = False,
+    model: options.ModelName,
+    corpus: options.Corpora,
+    out: options.Out,
+    tokens: options.Tokens = "1M",
+    text_field: options.TextField = "text",
+    id_field: options.IdField = "id",
+    domain_field: options.DomainField = None,
+    components: options.Components = "",
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.DType = "float32",
+    context_length: options.ContextLength = None,
+    windows_per_document: options.WindowsPerDocument = None,
+    batch_size: options.BatchSize = 16,
+    disk_budget: options.DiskBudget = None,
+    dense_positions: options.DensePositions = 1024,
+    samples: options.Samples = 4,
+    extremes: options.Extremes = 10,
+    token_sums: options.TokenSums = "heads",
+    class_: options.OwnClass = None,
+    replicate_groups: options.ReplicateGroups = 8,
+    bos: options.Bos = None,
+    shuffle_buffer: options.ShuffleBuffer = 10000,
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Stream a corpus through a model once; leave every neuron's and head's activation and DLA statistics in a run file.
 
     Example: profiler record bundled --corpus stdlib --tokens 300k --out run.duckdb
     """
-    config = RunConfig(
-        model=model, corpora=tuple(corpus), tokens=None if tokens == "all" else number(tokens), text_field=text_field, id_field=id_field,
-        domain_field=domain_field, components=tuple(c.strip() for c in components.split(",") if c.strip()), seed=seed, device=device,
-        dtype=dtype, context_length=context_length, windows_per_document=windows_per_document, batch_size=batch_size, disk_budget=number(disk_budget) if disk_budget else None,
-        dense_positions=dense_positions, samples_per_stratum=samples, extremes=extremes, replicate_groups=replicate_groups,
-        token_sums=token_sums, classes=tuple(class_ or ()), prepend_bos=bos, shuffle_buffer=shuffle_buffer, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-    )  # fmt: skip
-    run_pass(config, out, overwrite)
+    run_pass(config_of(locals()), out, overwrite)
     console.print(
         f"\nNext:\n  profiler info {out}\n  profiler query {out} component_overview\n  profiler report {out} overview"
     )
+
+
+def config_of(given: dict[str, Any]) -> RunConfig:
+    """The configuration of `record`'s options, under the names of RunConfig and with counts read."""
+    given = {RENAMED.get(name, name): value for name, value in given.items() if name not in ("out", "overwrite")}
+    given["tokens"] = None if given["tokens"] == "all" else number(given["tokens"])
+    given["disk_budget"] = number(given["disk_budget"]) if given["disk_budget"] else None
+    given["components"] = tuple(label.strip() for label in given["components"].split(",") if label.strip())
+    given["classes"] = tuple(given["classes"] or ())
+    return RunConfig(**given)
 
 
 def demo(

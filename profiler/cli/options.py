@@ -1,0 +1,55 @@
+"""The options of `profiler record`: one annotated type each, so that the command's signature reads as a list."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+ModelName = Annotated[str, typer.Argument(help="bundled, a Hugging Face name, or a local directory")]
+Corpora = Annotated[
+    list[str],
+    typer.Option(
+        help="stdlib, files (.txt .jsonl .json .parquet, globs too) or hf:name[:config][:split]; name=... names the domain; may be repeated"
+    ),
+]
+Out = Annotated[Path, typer.Option(help="the run file to write")]
+Tokens = Annotated[str, typer.Option(help="stop after this many tokens (300k, 1M); all reads everything")]
+TextField = Annotated[str, typer.Option(help="field that holds the text")]
+IdField = Annotated[str, typer.Option(help="field that holds the document's id")]
+DomainField = Annotated[str | None, typer.Option(help="field that names the document's domain")]
+Components = Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")]
+Seed = Annotated[int, typer.Option(help="seed of the order of documents and of the samples")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
+DType = Annotated[Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="dtype the model runs in")]
+ContextLength = Annotated[
+    int | None, typer.Option(help="tokens per window, BOS included; default: the model's, at most 1024")
+]
+WindowsPerDocument = Annotated[
+    int | None, typer.Option(help="read this many random windows of each document instead of all")
+]
+BatchSize = Annotated[int, typer.Option(help="windows per forward pass")]
+DiskBudget = Annotated[str | None, typer.Option(help="largest run file (500MB); sampled rows are lowered to meet it")]
+DensePositions = Annotated[int, typer.Option(help="random positions at which every component is kept")]
+Samples = Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")]
+Extremes = Annotated[int, typer.Option(help="extremes kept per component, measure and side")]
+TokenSums = Annotated[
+    Literal["heads", "all", "none"],
+    typer.Option(help="components with sums per token id, for exact splits by any class (with those of --components)"),
+]
+OwnClass = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME=CONDITION",
+        help="a token class of your own, SQL over text, body, token_id and class; may be repeated",
+    ),
+]
+ReplicateGroups = Annotated[int, typer.Option(help="groups of documents per domain, for standard errors")]
+Bos = Annotated[
+    bool | None,
+    typer.Option("--bos/--no-bos", help="put a BOS before every window; default: where the tokenizer has one"),
+]
+ShuffleBuffer = Annotated[int, typer.Option(help="documents held to shuffle")]
+TrustRemoteCode = Annotated[bool, typer.Option(help="run code that comes with the model or the dataset")]
+AllowPickle = Annotated[bool, typer.Option(help="load weights that are not safetensors (they can run code)")]
+Overwrite = Annotated[bool, typer.Option(help="replace the run file if it exists")]

@@ -111,8 +111,22 @@ def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, p
     assert (frames["patch_shares"]["p_holm"] >= frames["patch_shares"]["p"]).all()
 
 
-def test_gates_stand_in_both_directions(made: tuple) -> None:
+def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
     gates = query.run(made[0], "gates")
+    resampled = frames["patch_shares"].filter(value="resample")
+    for way, column in (("denoise", "recovered_denoise"), ("noise", "lost_noise")):
+        known = resampled.filter(direction=way).select(
+            "component", "positions", "share", "share_lo", "share_hi", "p_holm"
+        )
+        both = gates.join(known, on=["component", "positions"])
+        assert len(both) == len(gates)
+        for name, other in (
+            (column, "share"),
+            (f"{column}_lo", "share_lo"),
+            (f"{column}_hi", "share_hi"),
+            (f"p_{way}", "p_holm"),
+        ):
+            assert both[name].to_numpy() == pytest.approx(both[other].to_numpy())
     shares = query.run(made[0], "patch_panel", top=0)
     one = gates.row(0, named=True)
     for way, column in (("denoise", "recovered_denoise"), ("noise", "lost_noise")):

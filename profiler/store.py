@@ -84,11 +84,14 @@ class Store:
         self.path, self.partial = path, partial_path(path)
         self.staging = path.with_name(path.name + ".staging.partial")
         refuse_bad_place(path, overwrite)
-        self.connection = self._connect()
+        self.connection: duckdb.DuckDBPyConnection | None = None
         try:
+            self.connection = self._connect()
             self.connection.execute(f"ATTACH '{str(self.staging).replace(chr(39), chr(39) * 2)}' AS staging")
             self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
             self.connection.execute(STAGING)
+        except RunError:  # another pass may be writing there: its files stay
+            raise
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
@@ -98,6 +101,8 @@ class Store:
             for file in (self.partial, self.staging):
                 _remove_unlocked(file)
             return duckdb.connect(str(self.partial), config={"storage_compatibility_version": STORAGE_VERSION})
+        except duckdb.InterruptException:
+            raise KeyboardInterrupt from None
         except (duckdb.Error, OSError) as error:
             raise RunError(
                 f"{self.partial} cannot be written: {_first_line(error)}. Another pass may be writing it, or the folder is read-only: choose another --out"
@@ -110,8 +115,13 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(duckdb.Error):  # closing writes to the disk, which may be full
-            self.connection.close()
+            if self.connection is not None:
+                self.connection.close()
         self._remove()
+        if isinstance(error, duckdb.Error) and (
+            isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error)
+        ):  # what Ctrl-C becomes inside DuckDB
+            raise KeyboardInterrupt from None
         if isinstance(error, WRITE_ERRORS):
             raise RunError(
                 f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again"

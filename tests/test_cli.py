@@ -202,7 +202,7 @@ def test_ctrl_c_leaves_nothing(model_dirs, tmp_path):
         wait_for(lambda: partial_path(out).exists() or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "stopped" in err
     assert "Traceback" not in err
     assert {p.name for p in tmp_path.iterdir()} == {"long.jsonl"}

@@ -311,13 +311,15 @@ def test_reading_a_run_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("name", [n for n in query.names() if "latest_experiment" not in query.header(n).reads])
 def test_runs_in_the_released_shell(fake: fake_run.FakeRun, name: str) -> None:
-    shell = shutil.which("duckdb")
+    shell = shutil.which("duckdb") or shutil.which("duckdb", path=str(Path(sys.executable).parent))
     if shell is None:
-        pytest.skip("no `duckdb` shell on PATH: `pip install duckdb-cli` to run the queries in it")
-    value = "L1H1" if name == "head_attention" else "L0N1"
-    command = [shell, "-readonly", "-json", str(fake.path), "-c", f"SET VARIABLE component = '{value}';"]
+        pytest.skip("no `duckdb` shell: `pip install duckdb-cli` to run the queries in it")
+    head = {"head_attention", "coverage_curve", "precision_recall", "head_effects"}
+    values = {"component": "L1H1" if name in head else "L0N1", "behaviour": "induction", "property": "number"}
+    wanted = {p.name: values[p.name] for p in query.header(name).parameters if p.required}
+    settings = " ".join(f"SET VARIABLE {key} = '{value}';" for key, value in wanted.items())
+    command = [shell, "-readonly", "-json", str(fake.path), "-c", settings]
     command += ["-f", str(query.assets.folder("queries") / f"{name}.sql")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    wanted = {"component": value} if any(p.required for p in query.header(name).parameters) else {}
     assert len(json.loads(done.stdout.replace("Infinity", "0"))) == len(query.run(fake.path, name, **wanted))

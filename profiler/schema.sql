@@ -73,8 +73,8 @@ CREATE TABLE position_buckets ( -- offsets in the window, doubling
 CREATE TABLE bins ( -- edges of the log-linear bins; the same for every component and run
     resolution VARCHAR, -- spectrum (2 bins an octave) or density (16 bins an octave)
     bin INTEGER, -- number, ascending with the value
-    lo DOUBLE, -- smallest value in it
-    hi DOUBLE -- values are below this
+    lo DOUBLE, -- lower edge: in the bin where it is positive, below it where it is negative
+    hi DOUBLE -- upper edge: above the bin where it is positive, in it where it is negative
 );
 CREATE TABLE documents ( -- documents read
     doc_id BIGINT, -- number in the seeded order of the corpus

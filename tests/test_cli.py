@@ -152,6 +152,15 @@ def test_existing_run_is_kept(record):
     assert record(None, None, "--overwrite")[0] == 0
 
 
+def test_demo_does_not_replace_a_run_of_the_user(cli, record):
+    path = record()[3]
+    before = path.read_bytes()
+    code, _, err = cli("demo", "--out", path, "--tokens", 1000)
+    assert code == 1
+    assert "--overwrite" in err
+    assert path.read_bytes() == before
+
+
 def test_folder_that_does_not_exist(record, tmp_path):
     refused(record(out=tmp_path / "no" / "run.duckdb"), "folder must exist")
 

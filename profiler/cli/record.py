@@ -15,6 +15,7 @@ from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
+DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
 console = Console(soft_wrap=True, highlight=False)
@@ -88,8 +89,9 @@ def config_of(given: dict[str, Any]) -> RunConfig:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="the run file to write")] = Path("demo.duckdb"),
+    out: Annotated[Path, typer.Option(help="the run file to write")] = DEMO_RUN,
     tokens: Annotated[str, typer.Option(help="how many tokens of the bundled corpus to read")] = str(DEMO_TOKENS),
+    overwrite: Annotated[bool, typer.Option(help="replace a run at --out (demo.duckdb is always replaced)")] = False,
 ) -> None:
     """Record the bundled model over the bundled corpus, and make the overview page. No network is used.
 
@@ -105,7 +107,7 @@ def demo(
         context_length=DEMO_CONTEXT,
         windows_per_document=DEMO_WINDOWS,
     )
-    run_pass(config, out, overwrite=True)
+    run_pass(config, out, overwrite or out == DEMO_RUN)
     page = write(out.with_name(f"{out.stem}-overview.html"), build(out, "overview"))
     best = run_query(out, "component_overview", kind="head", top=1)["component"][0]
     console.print(f"run     {out}\nreport  {page}\n\nNext:")

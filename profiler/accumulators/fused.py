@@ -6,7 +6,7 @@ and class, so that sums stay in registers and a class's bins in a few kilobytes.
 enter a sample or the extremes. The tensor versions stay: other devices use them, and the tests hold the two against each
 other.
 
-Sums are float64 throughout. Cost: about 10 ns a value on one core, where the tensor passes take 80; the first call
+Sums are float64 throughout. Cost: about 20 ns a value on one core with its copies, where the tensor passes take about 90; the first call
 compiles for some seconds (cached on disk).
 """
 

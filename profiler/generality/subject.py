@@ -1,0 +1,169 @@
+"""What is being checked: a circuit, the model it is of, the run, and the ladder of distributions, made ready once for all stages.
+
+Why: every technique asks the same circuit on the same distributions; what is shared is read, encoded and run once.
+Cost: none beyond what `ladder` and `text` did; traces of all prompts and the token ids of the corpus stay in memory.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from profiler.circuits.circuit import Circuit
+from profiler.circuits.evaluate import node_labels
+from profiler.generality.rungs import DISCOVERY, Rung
+from profiler.model import Model
+from profiler.patching.network import Network
+from profiler.patching.setting import PatchSettings, Setting
+from profiler.windows import Batch, Layout, Window
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """Everything that changes the numbers of a check.
+
+    Attributes:
+        tokens: most tokens of the run's corpus to read again; None reads what the run read.
+        pairs: prompts of each rung of prompts.
+        draws: random circuits.
+        seed: of every draw.
+        rungs: rungs of the user's own, NAME=FILE.jsonl or NAME=sql:CONDITION.
+    """
+
+    tokens: int | None = None
+    pairs: int = 48
+    draws: int = 99
+    seed: int = 0
+    rungs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PromptRung:
+    """A rung of pairs; `setting` holds them with both runs of the model, None where the rung is refused."""
+
+    rung: Rung
+    setting: Setting | None
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusRung:
+    """A rung of running text: which of the text's ordinary positions belong to it, in the order of `Text`."""
+
+    rung: Rung
+    chosen: Bool[np.ndarray, " position"]
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """The run's corpus, read again: windows in batches. Flat arrays list ordinary positions, batch by batch, row by row.
+
+    Attributes:
+        batches: as the recording pass makes them.
+        layout: of the windows.
+        domains: names by domain id.
+        n_corpus: tokens that the run read; `n_tokens` of them were read again.
+        note: what was left out and why; empty where everything was read.
+    """
+
+    batches: tuple[Batch, ...]
+    layout: Layout
+    domains: tuple[str, ...]
+    n_tokens: int
+    n_corpus: int
+    note: str = ""
+
+    @cached_property
+    def position_ids(self) -> Int[np.ndarray, " position"]:
+        """Position ids as in the run."""
+        return self._flat([batch.position_ids[batch.ordinary].numpy() for batch in self.batches], np.int64)
+
+    @cached_property
+    def documents(self) -> Int[np.ndarray, " position"]:
+        """Document of each position: the unit that is drawn independently."""
+        return self.position_ids >> 32
+
+    @cached_property
+    def domain_ids(self) -> Int[np.ndarray, " position"]:
+        """Domain of each position."""
+        rows = [batch.domains[:, None].expand_as(batch.ordinary)[batch.ordinary].numpy() for batch in self.batches]
+        return self._flat(rows, np.int64)
+
+    def parts(self) -> Iterator[tuple[Batch, slice]]:
+        """Each batch, and where its positions stand in the flat arrays."""
+        begin = 0
+        for batch in self.batches:
+            end = begin + int(batch.ordinary.sum())
+            yield batch, slice(begin, end)
+            begin = end
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """All windows, in the order of the batches."""
+        return tuple(window for batch in self.batches for window in batch.windows)
+
+    def _flat(self, rows: list[np.ndarray], dtype: type) -> np.ndarray:
+        return np.concatenate(rows).astype(dtype) if rows else np.zeros(0, dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """All rungs from narrow to wide."""
+
+    prompts: tuple[PromptRung, ...]
+    corpus: tuple[CorpusRung, ...] = ()
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Their rows, in order."""
+        found = [one.rung for one in (*self.prompts, *self.corpus)]
+        return tuple(sorted(found, key=lambda rung: rung.ordinal))
+
+    def setting(self, name: str = DISCOVERY) -> Setting | None:
+        """Pairs and runs of a rung of prompts; None where it is refused or not there."""
+        return next((one.setting for one in self.prompts if one.rung.name == name), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A circuit to be checked, with everything that the stages share.
+
+    Attributes:
+        model, net: the model, and its weights as plain functions.
+        circuit: the circuit, with the role claimed for each member.
+        run: file of the run.
+        task: settings that the circuit's pairs are drawn by; None where its task is not known.
+        ladder: the distributions.
+        text: the run's corpus; empty where the run has none.
+        settings: what changes the numbers.
+        report: told what is being done.
+    """
+
+    model: Model
+    net: Network
+    circuit: Circuit
+    run: Path
+    task: PatchSettings | None
+    ladder: Ladder
+    text: Text
+    settings: CheckSettings
+    report: Report = field(default=print)
+
+    @cached_property
+    def mlps(self) -> bool:
+        """Whether MLPs are nodes that can be outside the circuit; otherwise they are always kept."""
+        return any("mlp" in label for label in self.circuit.components) or "MLP" not in self.circuit.scope.kept
+
+    @cached_property
+    def nodes(self) -> list[str]:
+        """Labels of everything that is inside or outside the circuit."""
+        return node_labels(self.net, self.mlps)
+
+    @cached_property
+    def keep(self) -> Bool[np.ndarray, " node"]:
+        """Which nodes are members."""
+        return np.array([node in self.circuit.components for node in self.nodes])

@@ -1,0 +1,340 @@
+"""From findings to the verdict: one word, a sentence with its numbers, and what would change it. A pure function, no torch.
+
+The words (in the order in which they are tried; a circuit that earns two gets the first and the sentence names both):
+
+* over-recovers: on some rung the faithfulness is above 1 + OVER. The circuit beats the model there, because leaving others
+  out removed what held the answer back (Nainani et al. 2024 found 1.29 and 2.59 for such a circuit).
+* does something else: at least half of the members whose role was tested have it refuted, or the circuit is not even
+  faithful on its discovery prompts. A role is refuted where, on some rung, it holds on less than half of the component's
+  importance or on no more than scrambled, or where edits made from it work no better than control edits. Importance is
+  weighted in, so the component matters there and does something other than its role.
+* narrows: on some rung the faithfulness is lower than on the discovery prompts by more than MARGIN, or fewer than half of
+  the roles are refuted.
+* generalises: on every rung but the first the faithfulness is as good as on the discovery prompts (two one-sided tests; no
+  correction, because all of them must hold), the circuit is more needed than random ones wherever that was measured, and
+  every role that was tested holds. A circuit whose roles are claimed and could not be tested gets no such word.
+* inconclusive: none of these; the verdict names the examples that would settle it.
+
+What speaks against a claim is corrected by Holm over the rungs (profiler.generality.ledger). Cost: none.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import ceil, isfinite
+from typing import Literal
+
+from profiler.generality import ledger as books
+from profiler.generality.finding import FEWEST, Finding
+from profiler.generality.ledger import FAITHFUL, FAITHFULNESS, HALF, MARGIN, OVER, Key, Line
+
+Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
+ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
+REFUTES = ("coverage", "edits")
+"""What refutes a role. A failed replacement or swap may be the fault of the replacement: it only keeps a role from holding."""
+MOST_NEEDED = 10_000_000
+"""More examples than this are not asked for: the estimate lies on the bound."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many examples would settle one line, if its estimate stayed where it is."""
+
+    subject: str
+    rung: str
+    statistic: str
+    n: int
+    needed: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a circuit off the prompts it was found on.
+
+    Attributes:
+        word: one of the design's words.
+        sentence: the word with the two or three numbers that carry it.
+        numbers: the findings these numbers are from.
+        change: what would change the verdict, one sentence each.
+        needs: for `inconclusive`, the examples that would settle it, most first.
+        ledger: every line.
+    """
+
+    word: Word
+    sentence: str
+    numbers: tuple[Finding, ...]
+    change: tuple[str, ...]
+    needs: tuple[Need, ...]
+    ledger: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The lines that decide, sorted."""
+
+    name: str
+    base: Line | None
+    wide: tuple[Line, ...]
+    needed: tuple[Line, ...]
+    roles: dict[tuple[str, str], tuple[Line, ...]]
+    claimed: int
+
+    def over(self) -> list[Line]:
+        both = [*([self.base] if self.base else []), *self.wide]
+        return sorted((line for line in both if line.way == "over"), key=lambda line: -line.finding.value)
+
+    def lower(self) -> list[Line]:
+        return sorted((line for line in self.wide if line.way == "lower"), key=lambda line: line.finding.value)
+
+    def refuted(self) -> dict[tuple[str, str], Line]:
+        """The worst line of each refuted role."""
+        found = {}
+        for claim, lines in self.roles.items():
+            bad = [one for one in lines if one.speaks == "against" and one.finding.technique in REFUTES]
+            if bad:
+                found[claim] = min(bad, key=lambda one: (one.finding.technique != "coverage", one.finding.value))
+        return found
+
+    def holds(self, claim: tuple[str, str]) -> bool:
+        """The role is covered somewhere, against it speaks nothing, and no coverage points below half."""
+        lines = self.roles[claim]
+        covered = [one for one in lines if one.finding.technique == "coverage"]
+        return (
+            any(one.speaks == "for" for one in covered)
+            and all(one.speaks != "against" for one in lines)
+            and all(one.speaks == "for" or one.finding.value >= HALF for one in covered)
+        )
+
+
+def judge(findings: Sequence[Finding], rungs: Sequence[str], registered: Collection[Key] = ()) -> Verdict:
+    """The verdict on one circuit.
+
+    Args:
+        findings: everything that was measured, of the circuit and of its components.
+        rungs: names of the distributions from narrow to wide; the first is the discovery prompts.
+        registered: (subject, statistic, rung) of predictions registered before the test.
+
+    Raises:
+        ValueError: there is no rung.
+    """
+    if not rungs:
+        raise ValueError("a verdict needs the names of the rungs, the discovery prompts first")
+    lines = books.lines(findings, rungs, registered)
+    case = _sort(lines, rungs)
+    for decide in (_over_recovers, _something_else, _narrows, _generalises):
+        found = decide(case)
+        if found is not None:
+            word, sentence, numbers, change = found
+            return Verdict(word, sentence, numbers, change, (), lines)
+    needs = _needs(lines, case)
+    sentence, numbers = _inconclusive(case, needs)
+    return Verdict("inconclusive", sentence, numbers, tuple(_need_sentence(one) for one in needs[:3]), needs, lines)
+
+
+def _sort(lines: Sequence[Line], rungs: Sequence[str]) -> _Case:
+    speaking = [line for line in lines if line.speaks in ("for", "against", "undecided")]
+    faithful = [line for line in speaking if line.finding.technique in FAITHFULNESS]
+    base = next((line for line in faithful if line.finding.rung == rungs[0]), None)
+    roles: dict[tuple[str, str], list[Line]] = {}
+    for line in speaking:
+        if line.finding.technique in ROLE_TESTS and line.finding.role:
+            roles.setdefault(line.claim, []).append(line)
+    name = next((line.finding.subject for line in (*faithful, *lines)), "the circuit")
+    return _Case(
+        name, base, tuple(line for line in faithful if line.finding.rung != rungs[0]),
+        tuple(line for line in speaking if line.finding.technique == "necessity"),
+        {claim: tuple(own) for claim, own in roles.items()}, len({line.claim for line in lines if line.finding.role}),
+    )  # fmt: skip
+
+
+Decision = tuple[Word, str, tuple[Finding, ...], tuple[str, ...]] | None
+
+
+def _over_recovers(case: _Case) -> Decision:
+    over = case.over()
+    if not over:
+        return None
+    worst = over[0].finding
+    base = (
+        f"; on the discovery prompts it is {percent(case.base.finding.value)}"
+        if case.base and over[0] is not case.base
+        else ""
+    )
+    more = _also(case)
+    sentence = f"{case.name} over-recovers: on {worst.rung} it reaches {shown(worst)} of the model's own effect, more than the whole model{base}{more}."
+    change = (
+        f"The verdict would change if what holds the answer back on {worst.rung} were added to the circuit and its faithfulness there fell below {percent(1 + OVER)}.",
+    )
+    return "over-recovers", sentence, _numbers(over[0], case.base), change
+
+
+def _also(case: _Case) -> str:
+    """What else was found against the circuit, where the word is another one."""
+    lower, refuted = case.lower(), case.refuted()
+    texts = [f"on {lower[0].finding.rung} it falls to {percent(lower[0].finding.value)}"] if lower else []
+    texts += [f"{len(refuted)} of {len(case.roles)} tested roles are refuted"] if refuted else []
+    return "".join(f"; {text}" for text in texts)
+
+
+def _something_else(case: _Case) -> Decision:
+    if case.base is not None and case.base.speaks == "against":
+        one = case.base.finding
+        null = "" if one.null is None else f", random circuits {percent(one.null)}"
+        sentence = (
+            f"{case.name} does something else: even on its discovery prompts it keeps {shown(one)} of the effect{null}."
+        )
+        return (
+            "does something else",
+            sentence,
+            (one,),
+            (
+                f"It would need to keep at least {percent(FAITHFUL)} on its discovery prompts, and more than random circuits.",
+            ),
+        )
+    refuted = case.refuted()
+    if not refuted or 2 * len(refuted) < len(case.roles):
+        return None
+    (subject, role), worst = min(
+        refuted.items(), key=lambda item: (item[1].finding.technique != "coverage", item[1].finding.value)
+    )
+    kept = (
+        f"; as a circuit it keeps {percent(min(line.finding.value for line in case.wide))} at worst"
+        if case.wide
+        else ""
+    )
+    sentence = f"{case.name} does something else: {_members(len(refuted), len(case.roles))} do not keep their role; {_failure(subject, role, worst.finding)}{kept}."
+    change = f"{subject} would have to be {role} on more than {percent(HALF)} of its importance on {worst.finding.rung}; counter-examples and the mixture say what it does instead."
+    return "does something else", sentence, _numbers(worst, case.base), (change,)
+
+
+def _members(some: int, of: int) -> str:
+    return "the only component tested" if of == 1 else f"{some} of {of} components tested"
+
+
+def _failure(subject: str, role: str, one: Finding) -> str:
+    null = (
+        ""
+        if one.null is None
+        else f" ({'scrambled' if one.technique == 'coverage' else 'control edits'} {percent(one.null)})"
+    )
+    if one.technique == "coverage":
+        return f"{subject} is “{role}” on {shown(one)} of its importance on {one.rung}{null}"
+    return f"edits made from “{role}” of {subject} work in {shown(one)} on {one.rung}{null}"
+
+
+def _narrows(case: _Case) -> Decision:
+    lower, refuted = case.lower(), case.refuted()
+    if lower:
+        worst, good = lower[0].finding, [line.finding.rung for line in case.wide if line.speaks == "for"]
+        sentence = (
+            f"{case.name} narrows: its faithfulness falls from {shown(case.base.finding)} on the discovery prompts to {shown(worst)} on {worst.rung}"
+            f"{f'; it is as good on {listed(good)}' if good else ''}{f'; {len(refuted)} of {len(case.roles)} tested roles are refuted' if refuted else ''}."
+        )
+        change = f"On {worst.rung} ({worst.n:,} {worst.unit}) it would have to keep at least {percent(case.base.finding.value - MARGIN)}; until then the claim is about {listed(['the discovery prompts', *good])}."
+        return "narrows", sentence, _numbers(lower[0], case.base), (change,)
+    if refuted:
+        (subject, role), worst = next(iter(refuted.items()))
+        sentence = f"{case.name} narrows: {len(refuted)} of {len(case.roles)} components tested do not keep their role; {_failure(subject, role, worst.finding)}."
+        change = f"Without {listed([claim[0] for claim in refuted])}, or with another role for {'it' if len(refuted) == 1 else 'them'}, the claim could generalise."
+        return "narrows", sentence, _numbers(worst, case.base), (change,)
+    return None
+
+
+def _generalises(case: _Case) -> Decision:
+    as_good = case.base is not None and case.base.speaks == "for" and all(line.speaks == "for" for line in case.wide)
+    tested = bool(case.wide) and as_good if (case.base or case.wide) else bool(case.roles)
+    roles_hold = bool(case.roles) == bool(case.claimed) and all(case.holds(claim) for claim in case.roles)
+    needed = all(line.speaks == "for" for line in case.needed)
+    if not (tested and roles_hold and needed):
+        return None
+    parts, numbers = [], []
+    if case.wide:
+        worst = min(case.wide, key=lambda line: line.finding.value).finding
+        numbers += [case.base.finding, worst]
+        parts.append(
+            f"it keeps {percent(case.base.finding.value)} of the effect on the discovery prompts and {shown(worst)} on {worst.rung}, the lowest of {len(case.wide)} wider rungs"
+        )
+    covered = [line.finding for lines in case.roles.values() for line in lines if line.finding.technique == "coverage"]
+    if covered:
+        least = min(covered, key=lambda one: one.value)
+        numbers.append(least)
+        parts.append(
+            f"every tested role holds, at least on {shown(least)} of the importance ({least.subject}, {least.rung})"
+        )
+    bound = (
+        f"It would change if a rung fell below {percent(case.base.finding.value - MARGIN)}"
+        if case.wide
+        else "It would change if the role fell below half of the importance on some rung"
+    )
+    return (
+        "generalises",
+        f"{case.name} generalises: {'; '.join(parts)}.",
+        tuple(numbers),
+        (f"{bound}: rungs that were not tried may.",),
+    )
+
+
+def _needs(lines: Sequence[Line], case: _Case) -> tuple[Need, ...]:
+    """Examples that would settle each line that is refused or undecided."""
+    found = []
+    for line in lines:
+        one = line.finding
+        if line.speaks == "refused" and one.n < FEWEST:
+            found.append(Need(one.subject, one.rung, one.statistic, one.n, FEWEST, one.unit))
+        elif line.speaks == "undecided":
+            found.append(Need(one.subject, one.rung, one.statistic, one.n, _needed(line, case), one.unit))
+    return tuple(sorted(found, key=lambda need: -need.needed))
+
+
+def _needed(line: Line, case: _Case) -> int:
+    """The largest n at which the line's interval would leave out every bound that it now straddles."""
+    one = line.finding
+    null = one.null_hi if one.null_hi is not None else one.null
+    bounds = [] if null is None else [null]
+    if one.technique in FAITHFULNESS:
+        is_base = case.base is not None and line is case.base
+        bounds += (
+            [1 + OVER, FAITHFUL] if is_base else [1 + OVER, *([case.base.finding.value - MARGIN] if case.base else [])]
+        )
+    elif one.technique in ("coverage", "replacement"):
+        bounds.append(HALF)
+    straddled = [books.n_needed(one, bound) for bound in bounds if one.lo <= bound <= one.hi] or [float(one.n)]
+    most = max(straddled)
+    return ceil(most) if isfinite(most) and most < MOST_NEEDED else MOST_NEEDED
+
+
+def _inconclusive(case: _Case, needs: Sequence[Need]) -> tuple[str, tuple[Finding, ...]]:
+    numbers = _numbers(case.base, min(case.wide, key=lambda line: line.finding.value, default=None))
+    seen = [f"{shown(one)} on {one.rung} ({one.n:,} {one.unit})" for one in numbers]
+    if case.claimed and not case.roles:
+        seen.append("no role could be tested")
+    what = f": {'; '.join(seen)}" if seen else ": nothing that decides could be measured"
+    need = f". {_need_sentence(needs[0])}" if needs else "."
+    return f"{case.name} is inconclusive{what}{need}", numbers
+
+
+def _need_sentence(need: Need) -> str:
+    if need.needed >= MOST_NEEDED:
+        return f"{need.subject}, {need.statistic} on {need.rung}: the estimate lies on the bound, and no number of {need.unit} that could be read would settle it."
+    return f"{need.subject}, {need.statistic} on {need.rung}: about {need.needed:,} {need.unit} would settle it, if the estimate stays where it is; there are {need.n:,}."
+
+
+def _numbers(*lines: Line | None) -> tuple[Finding, ...]:
+    return tuple(line.finding for line in lines if line is not None)
+
+
+def percent(value: float) -> str:
+    """A share in whole per cents."""
+    return f"{100 * value:.0f} %".replace("-", "−")
+
+
+def shown(finding: Finding) -> str:
+    """A share with its 95 % interval."""
+    return f"{percent(finding.value)} (95 % interval {100 * finding.lo:.0f} to {100 * finding.hi:.0f} %)".replace(
+        "-", "−"
+    )
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words with commas, and before the last one."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -15,6 +15,7 @@ Cost: microseconds a pair.
 """
 
 import random
+from collections.abc import Callable, Sequence
 
 from profiler.pairs.pair import Pair, Roles
 from profiler.tasks import docstring, words
@@ -30,20 +31,24 @@ def make(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
 
 
 def _pair(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
-    prompt = docstring.prompt(rng, split)
+    return pair_of(rng, scheme, lambda: docstring.prompt(rng, split), words.arguments(split), name)
+
+
+def pair_of(rng: random.Random, scheme: str, draw: Callable[[], Prompt], pool: Sequence[str], name: str) -> Pair:
+    """The pair of the first drawn prompt that the scheme can change; fresh argument names come from `pool`."""
+    prompt = draw()
     while scheme == "next" and int(prompt.role("described")) + 1 == len(_arguments(prompt)):
-        prompt = docstring.prompt(rng, split)
+        prompt = draw()
     listed = _arguments(prompt)
     described = int(prompt.role("described"))
-    others = [word for word in words.arguments(split) if word not in listed]
-    fresh = rng.sample(others, len(listed))
+    fresh = rng.sample([word for word in pool if word not in listed], len(listed))
     text = prompt.text
     corrupted = _rewrite(text, listed, described, scheme, fresh)
     roles = _roles(text, listed, described)
     strata = (("arguments", str(len(listed))), ("described", str(described)))
     return Pair(
         name, "docstring", scheme, text, corrupted, (prompt.answer,), prompt.distractors, roles, prompt.template, strata,
-        split, scheme == "next",
+        prompt.split, scheme == "next",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ Cost: microseconds a pair.
 """
 
 import random
+from collections.abc import Callable
 
 from profiler.pairs.pair import Pair, spans_of
 from profiler.tasks import ioi, words
@@ -32,19 +33,33 @@ def _pair(rng: random.Random, scheme: str, split: Split, order: ioi.Order, name:
     prompt = ioi.prompt(rng, split, order=order)
     a, b = prompt.role("indirect_object"), prompt.role("subject")
     c = rng.choice([other for other in words.names(split) if other not in (a, b)])
-    text = prompt.text
+    return pair_of(prompt, scheme, c, name)
+
+
+def pair_of(
+    prompt: Prompt, scheme: str, other: str, name: str, render: Callable[[dict[str, str]], str] | None = None
+) -> Pair:
+    """The pair of a prompt.
+
+    Args:
+        other: the third name.
+        render: the text with roles filled in (`subject` acts again); by default that of the prompt's own template.
+    """
+    render = render or (lambda filled: ioi.render(prompt.template, filled))
+    a, b = prompt.role("indirect_object"), prompt.role("subject")
+    text = render(dict(prompt.roles))
     roles = spans_of(text, [("IO", f" {a}", 0), ("S1", f" {b}", 0), ("S2", f" {b}", -1)])
     return Pair(
-        name, "ioi", scheme, text, _corrupted(prompt, scheme, c), (f" {a}",), (f" {b}",), roles, prompt.template,
-        (("order", order),), split, scheme == "swapped",
+        name, "ioi", scheme, text, render(changed_roles(prompt, scheme, other)), (f" {a}",), (f" {b}",), roles,
+        prompt.template, (("order", prompt.role("order")),), prompt.split, scheme == "swapped",
     )  # fmt: skip
 
 
-def _corrupted(prompt: Prompt, scheme: str, other: str) -> str:
-    """The prompt's text with the names that the scheme changes."""
+def changed_roles(prompt: Prompt, scheme: str, other: str) -> dict[str, str]:
+    """The prompt's roles with the names that the scheme changes."""
     a, b = prompt.role("indirect_object"), prompt.role("subject")
     new = {"abc": (a, b, other), "swapped": (a, b, a), "s_only": (a, other, other), "io_only": (other, b, b)}[scheme]
     named = dict(zip((a, b), new[:2], strict=True))
     filled = dict(prompt.roles)
     changed = {"first": named[filled["first"]], "second": named[filled["second"]], "subject": new[2]}
-    return ioi.render(prompt.template, filled | changed)
+    return filled | changed | {"indirect_object": named[a]}

@@ -43,3 +43,7 @@ class PatchError(ProfilerError):
 
 class CircuitError(ProfilerError):
     """A circuit file cannot be read, or a circuit does not fit the model."""
+
+
+class PredictionError(ProfilerError):
+    """A prediction cannot be scored, or what it names is not there."""

@@ -20,6 +20,7 @@ WRITERS = {
     "behaviours/additions.py",  # what a user adds to a finished run: classes, behaviours
     "behaviours/views.py",
     "patching/store.py",  # patching and circuits, beside the tables of the pass
+    "generality/store.py",  # checks, the role catalogue and predictions
 }
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")
 READERS = ("profiler", "profiler.query", "profiler.run", "profiler.report", "profiler.assets", "profiler.components")

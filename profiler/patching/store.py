@@ -6,8 +6,6 @@ same commands open it. Cost: the size of the tables; a second writer is told so 
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from profiler.model import Model
 from profiler.store import Store
 from profiler.store_comments import comment_statements
 from profiler.tokens import CLASSES
+from profiler.transaction import writing
 
 TABLES = (
     "patch_experiments", "patch_pairs", "patch_checks", "patch_effects", "patch_shares", "patch_gates", "patch_downstream",
@@ -49,35 +48,6 @@ def ready(path: Path, model: Model) -> None:
         was = row[0] if row else "nothing"
         raise RunError(f"{path} is a run of {was!r}, whose weights are not those of {model.spec.name!r}: name that model with "
                        "--model, or write to another file")  # fmt: skip
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An open transaction on a run; it is undone by an error.
-
-    Raises:
-        RunError: the file is no run, or open elsewhere.
-    """
-    try:
-        connection = duckdb.connect(str(path))
-    except duckdb.Error as error:
-        raise RunError(f"{path} cannot be written: {_reason(error)}. Another program or notebook has it open, or it is no "
-                       "DuckDB file: close it there, or name another file") from None  # fmt: skip
-    try:
-        connection.execute("SELECT complete FROM runs").fetchone()
-    except duckdb.Error:
-        connection.close()
-        raise RunError(f"{path} is a DuckDB file but no run of the profiler: name another file") from None
-    try:
-        connection.begin()
-        yield connection
-        connection.commit()
-    finally:
-        connection.close()
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
 
 
 def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:

@@ -1,0 +1,305 @@
+"""Checks, the role catalogue and predictions into a run file: their only writer. No torch.
+
+Why: a verdict without its findings, or a prediction without its time, is worth nothing later. A check is written in one
+transaction and replaces what the same check wrote before; the log of predictions is only ever added to, and each check
+keeps the hash of the log's end as it was, so that neither an edited nor a deleted prediction goes unseen.
+Cost: the size of the tables.
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from duckdb import DuckDBPyConnection as Connection
+
+from profiler import query
+from profiler.assets import package_file
+from profiler.circuits import files
+from profiler.circuits.circuit import Circuit
+from profiler.errors import PredictionError
+from profiler.generality import ledger, predictions
+from profiler.generality.finding import Finding
+from profiler.generality.ledger import Key
+from profiler.generality.predictions import CIRCUIT, Entry, Prediction
+from profiler.generality.rungs import Rung
+from profiler.generality.verdict import Verdict
+from profiler.store_comments import comment_statements
+from profiler.transaction import writing
+
+DETAILS = {
+    "Rung": "check_rungs", "CrossTask": "cross_tasks", "Replacement": "replacements", "WeightScore": "weight_scores",
+    "CounterExample": "counter_examples", "Edit": "check_edits", "Example": "check_examples",
+}  # fmt: skip
+"""Detail rows by the name of their class, and their table."""
+OF_CHECK = ("checks", "check_findings", "check_ledger", "check_agreement", "check_needs", *DETAILS.values())
+TABLES = (*OF_CHECK, "first_measured", "role_catalogue", "prediction_log", "prediction_head")
+LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt or document that a rung used; `key` is a hash of its text."""
+
+    rung: str
+    key: str
+
+
+def sql() -> str:
+    """The statements that add tables and views where they are missing."""
+    text = package_file("generality.sql").read_text(encoding="utf-8")
+    return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+
+
+def _install(run: Connection) -> None:
+    run.execute(sql())
+    for statement in comment_statements(package_file("generality.sql").read_text(encoding="utf-8")):
+        run.execute(statement)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def write(
+    path: Path, check: str, *, circuit: Circuit, findings: Sequence[Finding], rungs: Sequence[Rung], verdict: Verdict,
+    details: Iterable[Any] = (), settings: dict[str, Any] | None = None, seconds: float = 0.0,
+) -> None:  # fmt: skip
+    """Write a check whole, or leave the run as it was; the same check's earlier rows are replaced.
+
+    Args:
+        check: name of the check; the circuit's name by convention.
+        findings: as they were judged; the verdict's ledger has a line for each, in their order.
+        rungs: the ladder.
+        details: rows of the classes in DETAILS.
+        settings: everything that changes the numbers.
+        seconds: wall time of the check.
+
+    Raises:
+        RunError: the file is no run, or open elsewhere.
+        ValueError: the ledger is of other findings, or a detail row is of no known class.
+    """
+    if [line.finding for line in verdict.ledger] != list(findings):
+        raise ValueError(f"check {check!r}: the verdict's ledger is of other findings than those to be written")
+    at = _now()
+    frames = {
+        "check_findings": _finding_rows(findings, at), "check_ledger": _ledger_rows(verdict),
+        "check_agreement": [asdict(one) for one in ledger.agreement(verdict.ledger)],
+        "check_needs": [asdict(one) for one in verdict.needs],
+    } | _detail_rows((*rungs, *details))  # fmt: skip
+    with writing(path) as run:
+        _install(run)
+        for table in OF_CHECK:
+            run.execute(f"DELETE FROM {table} WHERE check_id = ?", [check])
+        row = _check_row(run, circuit, verdict, at, settings or {}, seconds)
+        for table, rows in (frames | {"checks": [row]}).items():
+            _insert(run, table, [{"check_id": check} | one for one in rows])
+        _remember(run, circuit, verdict, {rung.name: rung.kind for rung in rungs}, at)
+
+
+def _finding_rows(findings: Sequence[Finding], at: str) -> list[dict[str, Any]]:
+    """Rows of check_findings: the six values under the names that the tables of patching have."""
+    rows = []
+    for i, one in enumerate(findings):
+        row = asdict(one)
+        setting = row.pop("setting")
+        row |= {"component_kind": setting.pop("components"), "pair_set": setting.pop("set"), **setting}
+        rows.append(row | {"finding": i, "null_mean": row.pop("null"), "shares": list(one.shares), "created": at})
+    return rows
+
+
+def _ledger_rows(verdict: Verdict) -> list[dict[str, Any]]:
+    names = ("speaks", "reason", "way", "p_for", "p_against", "weight", "registered")
+    return [
+        {"finding": i, "carries": line.finding in verdict.numbers} | {name: getattr(line, name) for name in names}
+        for i, line in enumerate(verdict.ledger)
+    ]
+
+
+def _detail_rows(details: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by table."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for one in details:
+        table = DETAILS.get(type(one).__name__)
+        if table is None:
+            raise ValueError(f"rows of {type(one).__name__} have no table: it must be one of {', '.join(DETAILS)}")
+        rows.setdefault(table, []).append({field.name: getattr(one, field.name) for field in fields(one)})
+    return rows
+
+
+def _check_row(
+    run: Connection, circuit: Circuit, verdict: Verdict, at: str, settings: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    model, model_hash = run.execute("SELECT model, model_hash FROM runs").fetchall()[0]
+    entries, head = _head(run)
+    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    return {
+        "circuit": circuit.name, "created": at, "model": model, "model_hash": model_hash, "word": verdict.word,
+        "sentence": verdict.sentence, "change": list(verdict.change), "yaml": files.text_of(circuit), "settings": json.dumps(settings, default=str),
+        "seconds": seconds, "prediction_entries": entries, "prediction_head": head or None, "versions": json.dumps(versions),
+    }  # fmt: skip
+
+
+def _insert(run: Connection, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        run.register("rows_to_write", pl.DataFrame(rows, infer_schema_length=None).to_arrow())
+        run.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
+        run.unregister("rows_to_write")
+
+
+def _remember(run: Connection, circuit: Circuit, verdict: Verdict, kinds: dict[str, str], at: str) -> None:
+    """What was measured for the first time, and what components were seen to do."""
+    measured = [line.finding for line in verdict.ledger if line.finding.value is not None]
+    keys = {(one.subject, one.role, one.statistic, one.rung) for one in measured}
+    known = set(run.execute("SELECT subject, role, statistic, rung FROM first_measured WHERE circuit = ?", [circuit.name]).fetchall())  # fmt: skip
+    names = ("subject", "role", "statistic", "rung")
+    new = [dict(zip(names, key, strict=True)) for key in sorted(keys - known)]
+    _insert(run, "first_measured", [one | {"circuit": circuit.name, "kind": kinds.get(one["rung"], ""), "written": at} for one in new])  # fmt: skip
+    model_hash = run.execute("SELECT model_hash FROM runs").fetchall()[0][0]
+    run.execute("DELETE FROM role_catalogue WHERE circuit = ?", [circuit.name])
+    roles = [
+        {"component": f.subject, "role": f.role, "rung": f.rung, "coverage": f.value, "lo": f.lo, "hi": f.hi, "null_mean": f.null, "n": f.n,
+         "unit": f.unit, "speaks": line.speaks, "circuit": circuit.name, "model_hash": model_hash, "created": at}
+        for line in verdict.ledger if (f := line.finding).technique == "coverage" and f.statistic == "coverage" and f.role and f.value is not None
+    ]  # fmt: skip
+    _insert(run, "role_catalogue", roles)
+
+
+def _head(run: Connection) -> tuple[int, str]:
+    """How many entries the log has, and the hash of its last."""
+    return next(iter(run.execute("SELECT entries, hash FROM prediction_head").fetchall()), (0, ""))
+
+
+def _append(run: Connection, kind: str, value: dict[str, Any]) -> Entry:
+    entry = predictions.append(kind, value, _now(), *_head(run))
+    _insert(run, "prediction_log", [asdict(entry)])
+    run.execute("DELETE FROM prediction_head")
+    _insert(run, "prediction_head", [{"entries": entry.entry, "hash": entry.hash}])
+    return entry
+
+
+def register(path: Path, wanted: Sequence[Prediction]) -> tuple[Entry, ...]:
+    """Register predictions, in their order; each is marked where its number is in the file already.
+
+    Raises:
+        RunError: no finished run, or it cannot be written.
+        PredictionError: one cannot be scored, names a component that the model lacks, or the log is no longer intact.
+    """
+    query.open_run(path).close()
+    for one in wanted:
+        predictions.check(one)
+    with writing(path) as run:
+        _install(run)
+        _refuse_broken(run)
+        return tuple(_append(run, "registered", predictions.registration(one, _known(run, one))) for one in wanted)
+
+
+def _refuse_broken(run: Connection) -> None:
+    """An entry after an edited one would make the log look whole from there on."""
+    if run.execute("SELECT count(*) FROM predictions WHERE NOT intact").fetchall()[0][0]:
+        raise PredictionError("the log of predictions was changed after it was written, so that nothing more is added to it: see `profiler predict list`")  # fmt: skip
+
+
+def _known(run: Connection, one: Prediction) -> bool:
+    """Whether the number that is predicted stands in the file already."""
+    text = """SELECT count(*) FROM first_measured WHERE statistic = $statistic AND rung = $rung
+        AND (subject = $subject OR ($subject = 'circuit' AND role = '')) AND ($role = '' OR role = $role)
+        AND (kind <> 'prompts' OR $circuit IN ('', circuit))"""
+    given = {name: getattr(one, name) for name in ("statistic", "rung", "subject", "role", "circuit")}
+    return bool(run.execute(text, given).fetchall()[0][0])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A prediction beside what was found; `outcome` is `open` where nothing was stored after it was registered."""
+
+    statement: str
+    outcome: str
+    value: float | None
+    lo: float | None
+    hi: float | None
+    overlap: float | None
+
+
+def resolve(path: Path) -> tuple[Scored, ...]:
+    """Score every open prediction against the first finding stored after it was registered.
+
+    Raises:
+        RunError: no finished run, or it cannot be written.
+        PredictionError: the log is no longer intact.
+    """
+    query.open_run(path).close()
+    with writing(path) as run:
+        _install(run)
+        _refuse_broken(run)
+        rows = run.sql("SELECT * FROM predictions WHERE outcome IS NULL ORDER BY entry").pl().to_dicts()
+        return tuple(_score(run, row) for row in rows)
+
+
+def _score(run: Connection, row: dict[str, Any]) -> Scored:
+    found = _finding_after(run, row)
+    if found is None:
+        return Scored(row["statement"], "open", None, None, None, None)
+    finding = Finding(
+        found["subject"], found["role"], found["technique"], found["rung"], found["statistic"], found["value"], found["lo"], found["hi"], found["n"], found["unit"]
+    )  # fmt: skip
+    said = predictions.outcome(row["direction"], row["threshold"], finding)
+    shared = _overlap(run, found["check_id"], row["rung"])
+    value = {
+        "hash": row["hash"],
+        "outcome": said,
+        "check_id": found["check_id"],
+        "created": found["created"],
+        "overlap": shared,
+    }
+    _append(run, "resolved", value | {name: found[name] for name in ("value", "lo", "hi", "n", "unit", "technique")})
+    return Scored(row["statement"], said, finding.value, finding.lo, finding.hi, shared)
+
+
+def _finding_after(run: Connection, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The first finding of the prediction's number that was stored after it."""
+    text = """SELECT f.* FROM check_findings f JOIN checks c USING (check_id)
+        WHERE f.created > $registered_at AND f.value IS NOT NULL AND f.statistic = $statistic AND f.rung = $rung
+        AND (f.subject = $subject OR ($subject = 'circuit' AND f.subject = c.circuit))
+        AND ($role = '' OR f.role = $role) AND ($circuit = '' OR c.circuit = $circuit)
+        ORDER BY f.created, f.check_id, f.finding LIMIT 1"""
+    given = {name: row[name] for name in ("registered_at", "statistic", "rung", "subject", "role", "circuit")}
+    return next(iter(run.sql(text, params=given).pl().to_dicts()), None)
+
+
+def _overlap(run: Connection, check: str, rung: str) -> float | None:
+    """Share of the rung's examples that are the discovery rung's too; 1 for the discovery rung itself."""
+    names = run.execute("SELECT name FROM check_rungs WHERE check_id = ? AND ordinal = 0", [check]).fetchall()
+    if (rung,) in names:
+        return 1.0
+    text = "SELECT e.key FROM check_examples e WHERE e.check_id = ? AND e.rung = ?"
+    tested = [key for (key,) in run.execute(text, [check, rung]).fetchall()]
+    base = [key for name in names for (key,) in run.execute(text, [check, name[0]]).fetchall()]
+    return predictions.overlap(base, tested)
+
+
+def registered(path: Path) -> frozenset[Key]:
+    """(subject, statistic, rung) of predictions that were registered before their number was known; empty without any.
+
+    A subject `circuit` stands for any circuit's name: see `keys_for`.
+    """
+    with query.open_run(path) as run:
+        if not _has(run, "prediction_log"):
+            return frozenset()
+        text = "SELECT subject, statistic, rung FROM predictions WHERE intact AND NOT known_before"
+        return frozenset(run.execute(text).fetchall())
+
+
+def keys_for(path: Path, circuit: str) -> frozenset[Key]:
+    """`registered`, with the circuit's own name where a prediction says `circuit`."""
+    return frozenset((circuit if key[0] == CIRCUIT else key[0], *key[1:]) for key in registered(path))
+
+
+def _has(run: Connection, table: str) -> bool:
+    text = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?"
+    return bool(run.execute(text, [table]).fetchall()[0][0])

@@ -20,6 +20,7 @@ class RunConfig(BaseModel):
 
     model: str
     corpora: tuple[str, ...] = Field(min_length=1)
+    shard: str | None = Field(default=None, description="the part of the corpus to read, 1/4; None reads all of it")
     tokens: int | None = Field(default=1_000_000, gt=0, description="stop after this many tokens; None reads all")
     text_field: str = "text"
     id_field: str = "id"

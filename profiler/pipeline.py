@@ -30,10 +30,11 @@ from profiler.corpus import documents
 from profiler.errors import CorpusError, ModelError
 from profiler.keys import stable_hash
 from profiler.model import Model, load_model, logits_summary
+from profiler.reading import Domains, Reading, tokenize
 from profiler.recorder import Recorder
 from profiler.store import Store
 from profiler.tokens import token_classes, token_texts
-from profiler.windows import Batch, Chunk, Domains, Layout, chunks, random_windows, tokenize
+from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
 
 LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
 CLOSURE_TOLERANCE = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
@@ -128,12 +129,13 @@ class Pass:
 
     def chunks(self) -> Any:
         """The corpus in numbered chunks of windows."""
-        stream = documents(self.config, self.dropped)
-        k, stride = self.config.windows_per_document, self.layout.stride
+        reading, k, stride = Reading(), self.config.windows_per_document, self.layout.stride
+        stream = documents(self.config, reading.dropped)
         choose = None if k is None else random_windows(self.layout, k)
         limit = self.config.tokens
-        tokenized = tokenize(stream, self.model.encode, self.domains, limit, self.dropped, choose, stride)
-        return chunks(tokenized, self.layout)
+        tokenized = tokenize(stream, self.model.encode, self.domains, limit, reading, choose, stride)
+        yield from chunks(tokenized, self.layout)
+        self.dropped += reading.dropped
 
     def read(self, chunk: Chunk) -> Closure:
         """Run the model on a chunk and feed every accumulator; how well its parts added up."""
@@ -200,6 +202,7 @@ class Pass:
             self.layout.bos_id is not None
         )
         self.progress.seconds = time.perf_counter() - self.started
+        self.dropped += chunk.dropped
         self.dropped["no_positions"] += sum(
             len(d.token_ids) < 2 - (self.layout.bos_id is not None) for d in chunk.documents
         )

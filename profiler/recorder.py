@@ -6,6 +6,7 @@ to be recorded at every position.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -106,7 +107,7 @@ class Recorder:
             domains=move(batch.domains),
             hot=move(hot),
             seen=seen,
-            order=self._order(batch, valid, seen),
+            order=self._order(batch, valid),
             cells=move(known.view(-1)[valid]),
             valid=move(valid),
             classes=move(batch.classes.view(-1)[valid]),
@@ -129,7 +130,10 @@ class Recorder:
             self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
         else:
             accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
-            fused.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
+            fused.add(*accumulators, self.marks, shared.order, part.components, activation, dla, shared.seen > 0)
+            if shared.seen == 0:
+                rows = shared.valid[shared.ordinary]
+                self._offer(shared, part.components, activation[rows], dla[rows])
 
     def _add_tensors(self, shared: Shared, part: Part, activation: Tensor, dla: Tensor) -> None:
         """What the compiled loop does, with tensor operations."""
@@ -137,14 +141,29 @@ class Recorder:
         self.powers.update(shared.domains, shared.hot[:, self.cells.axes.slices["class"]], part)
         self.powers.update_extrema(shared.cells, part.components, activation, dla)
         self.spectrum.update(part.components, activation, dla, shared.classes, shared.ordinary)
-        activation, dla = activation[shared.ordinary], dla[shared.ordinary]
-        self._sample(shared, part.components, activation, dla)
-        self._keep_extremes(shared, part.components, activation, dla)
+        self._offer(shared, part.components, activation[shared.ordinary], dla[shared.ordinary])
 
-    def _order(self, batch: Batch, valid: Int[Tensor, " token"], seen: int) -> fused.Order | None:
-        """The sorted positions the compiled loop wants; None on other devices, and for the first batch: while samples are
-        empty every value could enter, which the tensor operations take in blocks."""
-        if self.device.type != "cpu" or seen == 0:
+    def _offer(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
+        """Offer ordinary positions to samples and extremes. The compiled loop leaves this to us in the first batch: while
+        samples are empty every value could enter, which the tensor operations take in blocks."""
+        self._sample(shared, components, activation, dla)
+        self._keep_extremes(shared, components, activation, dla)
+
+    def accumulators(self) -> dict[str, Any]:
+        """Everything that is added up over a run, by name: what a commit saves and a merge adds."""
+        names = ("cells", "powers", "spectrum", "samples", "extremes", "dense", "tokens")
+        return {name: getattr(self, name) for name in names}
+
+    def merge(self, other: "Recorder") -> None:
+        """Add another part of the corpus."""
+        mine, theirs = self.accumulators(), other.accumulators()
+        for name, accumulator in mine.items():
+            accumulator.merge(theirs[name])
+        self.seen += other.seen
+
+    def _order(self, batch: Batch, valid: Int[Tensor, " token"]) -> fused.Order | None:
+        """The sorted positions the compiled loop wants; None on other devices."""
+        if self.device.type != "cpu":
             return None
         groups, domains = (table[:, None].expand_as(batch.valid) for table in (batch.groups, batch.domains))
         buckets = self.cells.axes.buckets(batch.tokens.shape[1]).expand_as(batch.valid)

@@ -3,13 +3,17 @@
 A window is a piece of one document and of no other, so no document's tokens attend to another's. Each token of a
 document stands in exactly one window; the last of a window still knows the token it must predict. Windows are padded on
 the right, where a causal model cannot look, so padding needs no attention mask. They come in chunks of a fixed size,
-sorted by length inside a chunk; the batch size only says how a chunk is cut. Cost: the tokenizer's, and padding of a few
-per cent.
+sorted by length inside a chunk; the batch size only says how a chunk is cut.
+
+A chunk is the unit of work, and its bits do not depend on who computes it: it is cut inside a block of documents
+(profiler.reading), so whether other blocks were read, here or on another machine, changes nothing in it. Cost: padding of
+a few per cent.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,14 +21,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from profiler.axes import TokenIds, Valid
-from profiler.corpus import Document
-from profiler.errors import CorpusError
-from profiler.keys import position_keys, stable_hash
+from profiler.keys import position_keys
+from profiler.reading import CHUNK_SHIFT, Cursor, TokenizedDocument, block_of
 from profiler.tokens import CLASS_ID
 
 CHUNK_WINDOWS = 256
 POSITION_SHIFT, WINDOW_SHIFT = 32, 20
-MOST_DOMAINS = 64
 SPECIAL_CODES = {None: 0, "bos": 1, "first": 2, "special": 3}
 
 
@@ -42,34 +44,6 @@ class Layout:
     def stride(self) -> int:
         """Document tokens per window."""
         return self.context_length - (self.bos_id is not None)
-
-
-@dataclass(frozen=True)
-class TokenizedDocument:
-    """A document as the pass knows it.
-
-    Attributes:
-        token_ids: its tokens, up to where the run's limit cuts it.
-        n_dropped: tokens that are not read: beyond the limit, or in windows that were not chosen.
-        numbers: the windows that are read; None for all.
-        n_read: tokens that are read.
-    """
-
-    doc_id: int
-    domain_id: int
-    domain: str
-    source: str
-    place: str
-    group_id: int
-    token_ids: np.ndarray
-    n_dropped: int
-    numbers: frozenset[int] | None = None
-    n_read: int = 0
-
-    def reads_end(self, stride: int) -> bool:
-        """Whether its last token, which has nothing to predict, is read."""
-        n = len(self.token_ids)
-        return n > 0 and (self.numbers is None or (n - 1) // stride in self.numbers)
 
 
 @dataclass(frozen=True)
@@ -91,69 +65,6 @@ class Window:
     def n_positions(self) -> int:
         """Offsets that have a token to predict."""
         return len(self.token_ids) - (self.following is None)
-
-
-@dataclass
-class Domains:
-    """Ids of domains and of the replicate groups inside them, given in order of appearance."""
-
-    groups_per_domain: int
-    names: list[str] = field(default_factory=list)
-
-    def id_of(self, name: str) -> int:
-        """The id of a domain, new where the name is.
-
-        Raises:
-            CorpusError: there are more domains than a run can keep statistics for.
-        """
-        if name not in self.names:
-            if len(self.names) == MOST_DOMAINS:
-                raise CorpusError(
-                    f"the corpus has more than {MOST_DOMAINS} domains ({', '.join(self.names[:3])}, ...): statistics are "
-                    "kept for each; name a field with fewer values with --domain-field"
-                )
-            self.names.append(name)
-        return self.names.index(name)
-
-    def group_of(self, domain_id: int, place: str) -> int:
-        """The replicate group of a document: its hash, inside its domain."""
-        return domain_id * self.groups_per_domain + stable_hash(f"group {place}") % self.groups_per_domain
-
-
-def tokenize(
-    documents: Iterable[Document],
-    encode: Callable[[str], list[int]],
-    domains: Domains,
-    limit: int | None,
-    dropped: Counter[str],
-    choose: Callable[[str, int], np.ndarray] | None = None,
-    stride: int = 1,
-) -> Iterator[TokenizedDocument]:
-    """Number and tokenize documents until `limit` tokens are read; the last one is cut there, and the cut counted.
-
-    Args:
-        choose: numbers of the windows to read of a document, from its place and its number of tokens; None reads all.
-        stride: document tokens per window, which `choose` counts in.
-    """
-    left = limit
-    for doc_id, document in enumerate(documents):
-        ids = np.asarray(encode(document.text), dtype=np.int32)
-        numbers = None if choose is None else choose(document.place, len(ids))
-        read = (
-            np.arange(len(ids)) if numbers is None else np.flatnonzero(np.isin(np.arange(len(ids)) // stride, numbers))
-        )
-        kept = read if left is None else read[:left]
-        dropped["token_limit"] += len(read) - len(kept)
-        dropped["windows_not_chosen"] += len(ids) - len(read)
-        end = len(ids) if len(kept) == len(read) else int(kept[-1]) + 1
-        domain_id = domains.id_of(document.domain)
-        group = domains.group_of(domain_id, document.place)
-        yield TokenizedDocument(
-            doc_id, domain_id, document.domain, document.source, document.place, group, ids[:end],
-            len(ids) - len(kept), None if numbers is None else frozenset(numbers.tolist()), len(kept),
-        )  # fmt: skip
-        if left is not None and (left := left - len(kept)) <= 0:
-            return
 
 
 def random_windows(layout: Layout, k: int) -> Callable[[str, int], np.ndarray]:
@@ -270,11 +181,19 @@ def make_batch(windows: list[Window], layout: Layout) -> Batch:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A numbered, fixed unit of work: the documents that begin to be read in it, and up to CHUNK_WINDOWS windows."""
+    """A numbered, fixed unit of work: the documents that begin to be read in it, and up to CHUNK_WINDOWS windows.
+
+    Attributes:
+        number: block of documents * 2^20 + number in the block.
+        dropped: what was dropped of its documents and on the way to them.
+        cursor: where a pass stands that has read it.
+    """
 
     number: int
     documents: tuple[TokenizedDocument, ...]
     windows: tuple[Window, ...]
+    dropped: Counter[str]
+    cursor: Cursor
 
     def batches(self, batch_size: int, layout: Layout) -> Iterator[Batch]:
         """The windows by length, longest first, in batches."""
@@ -283,15 +202,29 @@ class Chunk:
             yield make_batch(ordered[start : start + batch_size], layout)
 
 
-def chunks(documents: Iterable[TokenizedDocument], layout: Layout) -> Iterator[Chunk]:
-    """Cut the stream of windows into chunks; the last may be smaller, and is kept."""
-    number, read, held = 0, [], []
+def _chunk(number: int, last: TokenizedDocument, read: list[TokenizedDocument], held: list[Window]) -> Chunk:
+    dropped = sum((d.dropped for d in read), Counter())
+    return Chunk(number, tuple(read), tuple(held), dropped, Cursor(number, last.tokens_before, last.passed))
+
+
+def chunks(documents: Iterable[TokenizedDocument], layout: Layout, after: int = -1) -> Iterator[Chunk]:
+    """Cut the stream of windows into chunks, none across blocks; the last of a block may be smaller, and is kept.
+
+    Args:
+        after: number of a chunk; it and those before it are left out.
+    """
+    for block, members in itertools.groupby(documents, lambda d: block_of(d.doc_id)):
+        yield from (c for c in _chunks_of_block(block << CHUNK_SHIFT, members, layout) if c.number > after)
+
+
+def _chunks_of_block(number: int, documents: Iterable[TokenizedDocument], layout: Layout) -> Iterator[Chunk]:
+    read, held = [], []
     for document in documents:
         read.append(document)
         for window in windows_of(document, layout):
             held.append(window)
             if len(held) == CHUNK_WINDOWS:
-                yield Chunk(number, tuple(read), tuple(held))
+                yield _chunk(number, document, read, held)
                 number, read, held = number + 1, [], []
     if read or held:
-        yield Chunk(number, tuple(read), tuple(held))
+        yield _chunk(number, document, read, held)

@@ -18,8 +18,9 @@ from profiler.accumulators.spectrum import Spectrum
 from profiler.attribution import Part
 from profiler.bins import DENSITY, SPECTRUM
 from profiler.keys import component_keys, component_marks, position_keys
+from profiler.reading import Domains, TokenizedDocument
 from profiler.tokens import CLASS_ID
-from profiler.windows import Batch, Domains, Layout, TokenizedDocument, Window, make_batch, windows_of
+from profiler.windows import Batch, Layout, Window, make_batch, windows_of
 
 CPU = torch.device("cpu")
 CONTEXT = 8

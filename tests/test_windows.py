@@ -13,8 +13,19 @@ from profiler import windows as windows_module
 from profiler.corpus import Document
 from profiler.errors import CorpusError
 from profiler.keys import position_keys
+from profiler.reading import (
+    BLOCK_DOCUMENTS,
+    CHUNK_SHIFT,
+    MOST_DOMAINS,
+    Cursor,
+    Domains,
+    Reading,
+    Share,
+    TokenizedDocument,
+    tokenize,
+)
 from profiler.tokens import CLASS_ID
-from profiler.windows import Domains, Layout, TokenizedDocument, chunks, make_batch, tokenize, windows_of
+from profiler.windows import Layout, chunks, make_batch, windows_of
 
 VOCABULARY = 300
 SPECIAL_TOKEN = 299
@@ -173,7 +184,7 @@ def test_batch_size_only_cuts_chunks(monkeypatch):
     documents = corpus([3, 25, 0, 8, 40, 1, 17, 9, 9, 60])
     cut = list(chunks(documents, layout(0)))
     assert [len(c.windows) for c in cut[:-1]] == [7] * (len(cut) - 1)
-    assert [c.number for c in cut] == list(range(len(cut)))
+    assert [c.number for c in cut] == list(range(len(cut)))  # all in the first block
     for chunk in cut:
         assert contents(chunk, 1, layout(0)) == contents(chunk, 3, layout(0)) == contents(chunk, 64, layout(0))
 
@@ -195,10 +206,10 @@ def test_documents_without_a_window_are_still_reported(monkeypatch):
     assert list(cut[-1].batches(4, layout(0))) == []
 
 
-def read(texts: list[str], limit: int | None) -> tuple[list[TokenizedDocument], Counter]:
-    dropped: Counter[str] = Counter()
+def read(texts: list[str], limit: int | None = None, **options) -> tuple[list[TokenizedDocument], Counter]:
     stream = (Document("ab"[i % 2], f"row {i}", f"corpus:{i}", text) for i, text in enumerate(texts))
-    return list(tokenize(stream, lambda text: list(text.encode()), Domains(4), limit, dropped)), dropped
+    got = list(tokenize(stream, lambda text: list(text.encode()), Domains(4), limit, Reading(), **options))
+    return got, sum((d.dropped for d in got), Counter())
 
 
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=10), limit=st.integers(1, 100))
@@ -216,11 +227,11 @@ def test_the_token_limit_stops_reading_the_corpus():
             assert i < 4, "read on after the limit"
             yield Document("d", f"{i}", f"{i}", "xxxxx")
 
-    assert len(list(tokenize(endless(), lambda t: list(t.encode()), Domains(4), 20, Counter()))) == 4
+    assert len(list(tokenize(endless(), lambda t: list(t.encode()), Domains(4), 20, Reading()))) == 4
 
 
 def test_ids_domains_and_groups_of_documents():
-    got, _ = read(["aa", "bb", "cc", ""], None)
+    got, _ = read(["aa", "bb", "cc", ""])
     assert [d.doc_id for d in got] == [0, 1, 2, 3]
     assert [d.source for d in got] == ["row 0", "row 1", "row 2", "row 3"]
     assert [d.domain_id for d in got] == [0, 1, 0, 1]
@@ -237,8 +248,99 @@ def test_groups_spread_documents_evenly_and_depend_on_the_place_alone():
 
 def test_too_many_domains_are_refused():
     domains = Domains(4)
-    ids = [domains.id_of(f"site {i}") for i in range(windows_module.MOST_DOMAINS)]
-    assert ids == list(range(windows_module.MOST_DOMAINS))
+    ids = [domains.id_of(f"site {i}") for i in range(MOST_DOMAINS)]
+    assert ids == list(range(MOST_DOMAINS))
     assert domains.id_of("site 3") == 3
     with pytest.raises(CorpusError, match="--domain-field"):
         domains.id_of("one more")
+
+
+# --- blocks, shares and going on --------------------------------------------------------------------------------------
+
+TEXTS = ["x" * (1 + i * 7 % 23) for i in range(3 * BLOCK_DOCUMENTS + 40)]
+
+
+def bits(chunk) -> tuple:
+    """Everything of a chunk that a run depends on."""
+    documents = [
+        (d.doc_id, d.domain_id, d.group_id, d.token_ids.tolist(), d.n_dropped, d.text_hash) for d in chunk.documents
+    ]
+    return chunk.number, documents, contents(chunk, 4, layout(0)), dict(chunk.dropped), chunk.cursor
+
+
+def test_no_chunk_holds_documents_of_two_blocks(monkeypatch):
+    monkeypatch.setattr(windows_module, "CHUNK_WINDOWS", 100)
+    cut = list(chunks(read(TEXTS)[0], layout(0)))
+    for chunk in cut:
+        assert {w.document.doc_id // BLOCK_DOCUMENTS for w in chunk.windows} == {chunk.number >> CHUNK_SHIFT}
+    assert [c.number for c in cut] == sorted({c.number for c in cut})
+    assert sum(len(c.windows) for c in cut) == sum(-(-len(t) // 7) for t in TEXTS)
+
+
+@pytest.mark.parametrize("limit", [None, 5_000])
+def test_shares_together_are_the_whole_chunk_for_chunk(limit):
+    whole = {c.number: bits(c) for c in chunks(read(TEXTS, limit)[0], layout(0))}
+    parts = [
+        {c.number: bits(c) for c in chunks(read(TEXTS, limit, share=Share.parse(s))[0], layout(0))}
+        for s in ("1/3", "2+3/3")
+    ]
+    assert parts[0] and parts[1] and not parts[0].keys() & parts[1].keys()
+    assert parts[0] | parts[1] == whole
+
+
+@pytest.mark.parametrize("limit", [None, 5_000])
+@pytest.mark.parametrize("share", [None, "2/2"])
+def test_going_on_after_any_chunk_gives_the_rest(monkeypatch, limit, share):
+    monkeypatch.setattr(windows_module, "CHUNK_WINDOWS", 100)
+    share = Share.parse(share)
+    whole = list(chunks(read(TEXTS, limit, share=share)[0], layout(0)))
+    assert len(whole) > 3
+    for i, chunk in enumerate(whole):
+        rest = chunks(read(TEXTS, limit, share=share, cursor=chunk.cursor)[0], layout(0), after=chunk.cursor.chunk)
+        assert [bits(c) for c in rest] == [bits(c) for c in whole[i + 1 :]]
+
+
+def test_what_was_dropped_on_the_way_belongs_to_the_next_document():
+    reading = Reading()
+
+    def stream():
+        for i in range(3):
+            reading.dropped["no_text"] += i
+            yield Document("a", f"{i}", f"{i}", "xyz")
+        reading.dropped["no_text"] += 10
+
+    got = tokenize(stream(), lambda text: list(text.encode()), Domains(4), None, reading)
+    assert [d.dropped["no_text"] for d in got] == [0, 1, 2]
+    assert reading.dropped["no_text"] == 10
+
+
+@pytest.mark.parametrize("changed", ["text", "place", "order", "missing"])
+def test_a_corpus_that_has_changed_is_noticed_where_it_is_passed(changed):
+    rows = [Document("a", f"{i}", f"place {i}", f"text {i}") for i in range(20)]
+    reading = Reading()
+    list(tokenize(rows[:10], lambda _: [1, 2], Domains(4), None, reading))
+    again = list(rows)
+    if changed == "order":
+        again[3], again[4] = again[4], again[3]
+    elif changed == "missing":
+        del again[8:]
+    else:
+        again[3] = Document("a", "3", **{"place": "place 3", "text": "text 3"} | {changed: "another"})
+    expecting = Reading(expected=reading.passed)
+    with pytest.raises(CorpusError, match="has changed"):
+        list(tokenize(again, lambda _: [1, 2], Domains(4), None, expecting))
+        expecting.check()
+    expecting = Reading(expected=reading.passed)
+    assert len(list(tokenize(rows, lambda _: [1, 2], Domains(4), None, expecting))) == 20
+    expecting.check()
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "a/b", "1+1/2", "1/2/3", "-1/2", "1+/2", "²/3"])
+def test_a_shard_that_cannot_be_read_is_refused(text):
+    with pytest.raises(CorpusError, match="1/4"):
+        Share.parse(text)
+
+
+def test_a_shard_is_written_as_it_is_read():
+    assert [str(Share.parse(t)) for t in ("1/4", "3+1/4", None)] == ["1/4", "1+3/4", "1/1"]
+    assert Cursor().first_document == 0

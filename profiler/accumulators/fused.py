@@ -87,8 +87,13 @@ def add(
     components: slice,
     activation: Float[Tensor, "token component"],
     dla: Float[Tensor, "token component"],
+    offer: bool = True,
 ) -> None:
-    """Feed one part of a batch to every accumulator; `order.rows` are rows of the values."""
+    """Feed one part of a batch to every accumulator; `order.rows` are rows of the values.
+
+    Args:
+        offer: whether to offer the values to samples and extremes; sums and counts are the same bits either way.
+    """
     a, d = (values[order.rows].T.contiguous().numpy() for values in (activation, dla))
     first, last = components.start, components.stop
     strata, kinds = slice(first * SPECTRUM.n_bins, last * SPECTRUM.n_bins), slice(first * 4, last * 4)
@@ -97,10 +102,19 @@ def add(
         cells.sums.numpy(), powers.sums.numpy(), powers.extrema.numpy(), first,
         spectrum.counts[components].numpy(), spectrum.sums[:, components].numpy(), spectrum.density[components].numpy(),
         marks[components].numpy(),
-        samples.threshold[strata].numpy(), samples.threshold_position[strata].numpy(),
-        extremes.threshold[kinds].numpy(), extremes.threshold_position[kinds].numpy(),
+        *_limits(samples, strata, offer), *_limits(extremes, kinds, offer),
     )  # fmt: skip
-    _offer_marked(samples, extremes, marks, order, first, a, d, marked)
+    if offer:
+        _offer_marked(samples, extremes, marks, order, first, a, d, marked)
+
+
+def _limits(kept: Smallest, cells: slice, offer: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Key and position that an entry must come before; where nothing is offered, what nothing comes before."""
+    keys, positions = kept.threshold[cells].numpy(), kept.threshold_position[cells].numpy()
+    if offer:
+        return keys, positions
+    lowest = -np.inf if keys.dtype.kind == "f" else np.iinfo(keys.dtype).min
+    return np.full_like(keys, lowest), np.full_like(positions, -1)
 
 
 def _offer_marked(

@@ -11,11 +11,12 @@ What a line is tested for, by technique (every other statistic describes and doe
   more than MARGIN, or above 1 + OVER, which is over-recovery and no success.
 * necessity: above the 95th percentile of matched random circuits. It never speaks against: a random knock-out can hurt
   more than a true one.
-* coverage: the role holds on over HALF of the component's importance, and on more than with scrambled roles; against it
-  if on less than HALF, or no more than scrambled.
+* coverage: the role holds on over HALF of the component's importance, and on more than its null (scrambled roles, matched
+  components); against it if on less than HALF, or if of the room that the null leaves it fills less than NO_BETTER.
 * replacement, statistic `explained`: above the same rule on other heads and over HALF; against it if nothing is explained,
   or no more than for other heads.
-* edits, swaps, statistic `success rate`: above control edits; against it if within NO_BETTER of them.
+* edits, swaps, statistic `success rate`: above control edits (by the finding's own paired test where it has one); against
+  it if within NO_BETTER of them.
 * weights: whatever comes with a p value against null heads.
 
 Weights of lines: two lines overlap by the Jaccard index of what they share: rung, technique, and the names in
@@ -51,7 +52,8 @@ FAITHFUL = 0.5
 HALF = 0.5
 """A role that holds on less than half of a component's importance is not what the component does."""
 NO_BETTER = 0.1
-"""An edit that works at most this much more often than its control is no evidence that the mechanism was understood."""
+"""An edit that works at most this much more often than its control, or a role that fills at most this much of the room
+above its null, is no evidence that anything was understood."""
 ALPHA = 0.05
 Z95 = float(stats.norm.ppf(0.975))
 READ = {
@@ -135,7 +137,7 @@ def lines(
     """
     base = {f.subject: f for f in findings if f.technique == "faithfulness" and _is_test(f) and f.rung == rungs[0]}
     made = [_untested(f) or _test(f, base.get(f.subject), rungs[0]) for f in findings]
-    speaking = _decide(findings, made, alpha)
+    speaking = _decide(findings, made, rungs[0], alpha)
     weights = weigh(speaking)
     return tuple(
         replace(line, weight=w, registered=_key(line.finding) in registered)
@@ -172,17 +174,23 @@ def _test(finding: Finding, base: Finding | None, discovery: str) -> _Test:
         return _Test(p_above(finding, _null_hi(finding, 0.0)) if known else 1.0, 1.0, 1.0, "matched random circuits")
     if finding.technique in ("edits", "swaps"):
         lower = p_below(finding, (finding.null or 0.0) + NO_BETTER)
-        return _Test(p_above(finding, _null_hi(finding, 0.0)), lower, 1.0, "control edits")
+        better = p_above(finding, _null_hi(finding, 0.0)) if finding.p is None else finding.p
+        return _Test(better, lower, 1.0, "control edits")
     return _of_role(finding)
 
 
 def _of_role(finding: Finding) -> _Test:
-    """Coverage and replacement: more than half, and more than the null; against it below half (replacement: below 0) or null."""
-    is_coverage = finding.technique == "coverage"
-    least = HALF if is_coverage else 0.0
-    lower = p_below(finding, least if finding.null is None else max(least, finding.null))
-    reason = "half of its importance, and scrambled roles" if is_coverage else "half of the effect, and other heads"
-    return _Test(p_above(finding, _null_hi(finding, HALF)), lower, 1.0, reason)
+    """Coverage and replacement: more than half and more than the null; against it what the module's docstring says."""
+    if finding.technique == "coverage":
+        bound = HALF if finding.null is None else max(HALF, finding.null + NO_BETTER * (1 - finding.null))
+        return _Test(
+            p_above(finding, _null_hi(finding, HALF)),
+            p_below(finding, bound),
+            1.0,
+            "half of its importance, and the null",
+        )
+    lower = p_below(finding, 0.0 if finding.null is None else max(0.0, finding.null))
+    return _Test(p_above(finding, _null_hi(finding, HALF)), lower, 1.0, "half of the effect, and other heads")
 
 
 def _null_hi(finding: Finding, least: float) -> float:
@@ -213,10 +221,10 @@ def _as_good(finding: Finding, base: Finding | None) -> _Test:
     )
 
 
-def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], alpha: float) -> list[Line]:
+def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], discovery: str, alpha: float) -> list[Line]:
     """Lines with their verdict. What speaks against is corrected by Holm over all lines of the technique's family."""
     tested = [i for i, one in enumerate(made) if isinstance(one, _Test)]
-    family = {i: "faithfulness" if findings[i].technique in FAITHFULNESS else findings[i].technique for i in tested}
+    family = {i: _family(findings[i], discovery) for i in tested}
     against: dict[int, tuple[float, float]] = {}
     for name in set(family.values()):
         own = [i for i in tested if family[i] == name]
@@ -225,6 +233,13 @@ def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], alpha: fl
     return [
         _line(findings[i], one, *against[i], alpha) if isinstance(one, _Test) else one for i, one in enumerate(made)
     ]
+
+
+def _family(finding: Finding, discovery: str) -> str:
+    """Lines that are corrected together. The discovery prompts are asked first and alone: whether there is anything to test."""
+    if finding.technique in FAITHFULNESS:
+        return "base" if finding.rung == discovery else "faithfulness"
+    return finding.technique
 
 
 def _line(finding: Finding, test: _Test, p_lower: float, p_over: float, alpha: float) -> Line:

@@ -202,7 +202,7 @@ def _something_else(case: _Case) -> Decision:
         if case.wide
         else ""
     )
-    sentence = f"{case.name} does something else: {_members(len(refuted), len(case.roles))} do not keep their role; {_failure(subject, role, worst.finding)}{kept}."
+    sentence = f"{case.name} does something else: {_members(len(refuted), len(case.roles))} {'does not keep its' if len(case.roles) == 1 else 'do not keep their'} role; {_failure(subject, role, worst.finding)}{kept}."
     change = f"{subject} would have to be {role} on more than {percent(HALF)} of its importance on {worst.finding.rung}; counter-examples and the mixture say what it does instead."
     return "does something else", sentence, _numbers(worst, case.base), (change,)
 

@@ -5,7 +5,7 @@ Cost: none beyond what `ladder` and `text` did; traces of all prompts and the to
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from profiler.circuits.circuit import Circuit
-from profiler.circuits.evaluate import node_labels
+from profiler.circuits.nodes import node_labels
 from profiler.generality.rungs import DISCOVERY, Rung
 from profiler.model import Model
 from profiler.patching.network import Network
@@ -52,10 +52,15 @@ class PromptRung:
 
 @dataclass(frozen=True, eq=False)
 class CorpusRung:
-    """A rung of running text: which of the text's ordinary positions belong to it, in the order of `Text`."""
+    """A rung of running text: which of the text's ordinary positions belong to it, in the order of `Text`.
+
+    Attributes:
+        questions: where the rung's positions are triggers, their place in the flat arrays, answer and distractors.
+    """
 
     rung: Rung
     chosen: Bool[np.ndarray, " position"]
+    questions: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,15 +160,20 @@ class Subject:
 
     @cached_property
     def mlps(self) -> bool:
-        """Whether MLPs are nodes that can be outside the circuit; otherwise they are always kept."""
-        return any("mlp" in label for label in self.circuit.components) or "MLP" not in self.circuit.scope.kept
+        """Whether all MLPs are nodes; otherwise those that the circuit does not list are always kept."""
+        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.kept
 
     @cached_property
     def nodes(self) -> list[str]:
-        """Labels of everything that is inside or outside the circuit."""
-        return node_labels(self.net, self.mlps)
+        """Labels of everything that is inside or outside the circuit, whole: running text has no roles."""
+        return node_labels(self.net, self.mlps, self.whole)
 
     @cached_property
     def keep(self) -> Bool[np.ndarray, " node"]:
         """Which nodes are members."""
         return np.array([node in self.circuit.components for node in self.nodes])
+
+    @cached_property
+    def whole(self) -> Circuit:
+        """The circuit with every member at all positions."""
+        return replace(self.circuit, members=tuple(replace(member, positions="all") for member in self.circuit.members))

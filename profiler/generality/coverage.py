@@ -1,0 +1,209 @@
+"""On which share of a member's importance its role holds: over the corpus and each domain from the run, on prompts from a forward pass.
+
+Why: a role is what a component does where it matters, so every position counts by |DLA|, the component's direct effect on
+the logit of the token that follows. From the run come the whole corpus and each domain (queries `mixture` and
+`coverage_curve`, with their document-clustered intervals); on prompts and repeated random tokens the same definitions are
+applied to the clean prompts (`profiler.attention`, `profiler.attribution`), every position but the special ones.
+
+`null` is the scrambled claim: how often it holds at positions taken without regard to importance. A role whose words make
+no claim that a behaviour of the library states is refused, with what is missing. The mixture says what else the member does.
+Cost: two queries a member; one forward pass per rung of prompts.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float
+
+from profiler import attention, attribution, query
+from profiler.behaviours.library import MOST
+from profiler.circuits.circuit import Member
+from profiler.errors import QueryError
+from profiler.generality import finding
+from profiler.generality.claims import Claim, claim_of
+from profiler.generality.finding import FEWEST, Finding
+from profiler.generality.measure import Ratio, clusters_of, ratio, unit_of
+from profiler.generality.rungs import CORPUS, Rung
+from profiler.generality.subject import PromptRung, Subject
+from profiler.patching.setting import Setting
+from profiler.patching.sites import parse_target
+from profiler.tokens import CLASS_ID
+
+TOP = 0.05
+TOP_NAME = "coverage of the top 5 %"
+SHOWN = 0.01
+"""Smallest share of a mixture that is kept as a row."""
+PROMPTS_AT_ONCE = 16
+
+
+def findings(subject: Subject) -> tuple[Finding, ...]:
+    """Coverage of every member's role on every rung where it can be asked, and every member's mixture."""
+    rows: list[Finding] = []
+    members = [m for m in subject.circuit.members if parse_target(m.component).site in ("head", "neuron")]
+    if subject.text.batches:
+        for member in members:
+            subject.report(f"coverage and mixture of {member.component}")
+            rows += of_run(subject.run, member)
+    claimed = [(m, c) for m in members if (c := claim_of(m.role, m.component)) and c.mass in attention.MASSES]
+    for one in subject.ladder.prompts:
+        if claimed and one.setting is not None:
+            rows += on_prompts(subject, one, claimed)
+    return tuple(rows)
+
+
+# --- from the run ---
+
+
+def of_run(run: Path, member: Member) -> list[Finding]:
+    """Coverage and mixture of one member over the corpus and each domain, from the rows that the run kept."""
+    label, claim = member.component, claim_of(member.role, member.component)
+    rows = _mixture_rows(run, member)
+    if member.role and not (claim and claim.behaviour):
+        why = claim.untestable if claim else "its words make no claim that is known"
+        why = why or f"no behaviour of the library says {claim.description!r}"  # type: ignore[union-attr]
+        rows.append(finding.refused(label, member.role, "coverage", CORPUS, "coverage", 0, "positions", why))
+    elif member.role:
+        rows += _coverage_rows(run, member, claim.behaviour)  # type: ignore[union-attr]
+    return rows
+
+
+def _mixture_rows(run: Path, member: Member) -> list[Finding]:
+    """A finding per slice (corpus, domain) and behaviour; their shares add up to 1 with what is below SHOWN."""
+    frame = query.run(run, "mixture", component=member.component)
+    kept = frame.filter(
+        pl.col("slice").is_in(["all", "domain"]), (pl.col("share") >= SHOWN) | (pl.col("behaviour") == "unexplained")
+    )
+    return [
+        _of_row(member, "mixture", _rung(row), f"share: {row['behaviour']}", row, "share", "n_slice")
+        for row in kept.iter_rows(named=True)
+    ]  # fmt: skip
+
+
+def _rung(row: dict) -> str:
+    return CORPUS if row["slice"] == "all" else f"domain: {row['value']}"
+
+
+def _coverage_rows(run: Path, member: Member, behaviour: str) -> list[Finding]:
+    """Coverage of one behaviour: a mixture of it alone. The whole corpus also has its null and the top of importance."""
+    try:
+        alone = query.run(run, "mixture", component=member.component, behaviours=behaviour)
+        curve = query.run(run, "coverage_curve", component=member.component, behaviour=behaviour)
+    except QueryError as error:
+        why = f"the run cannot be asked for {behaviour!r}: {error}"
+        return [finding.refused(member.component, member.role, "coverage", CORPUS, "coverage", 0, "positions", why)]
+    rows = [
+        _of_row(member, "coverage", _rung(row), "coverage", row, "share", "n_slice")
+        for row in _with_zeros(alone, behaviour).iter_rows(named=True)
+    ]  # fmt: skip
+    nulls = {round(row["top"], 6): row for row in curve.iter_rows(named=True)}
+    rows = [_with_null(one, nulls.get(1.0)) if one.rung == CORPUS else one for one in rows]
+    if TOP in nulls:
+        top = _of_row(member, "coverage", CORPUS, TOP_NAME, nulls[TOP], "coverage", "n")
+        rows.append(_with_null(top, nulls[TOP]))
+    return rows
+
+
+def _with_zeros(alone: pl.DataFrame, behaviour: str) -> pl.DataFrame:
+    """The behaviour's rows; where it never holds in a slice it has none, and what is unexplained is all: 0 with its bound."""
+    slices = alone.filter(pl.col("slice").is_in(["all", "domain"]))
+    held = slices.filter(pl.col("behaviour") == behaviour)
+    none = slices.filter(pl.col("behaviour") == "unexplained").join(held, on=["slice", "value"], how="anti")
+    turned = none.with_columns(
+        share=1 - pl.col("share"), share_lo=1 - pl.col("share_hi"), share_hi=1 - pl.col("share_lo")
+    )
+    return pl.concat([held, turned.select(held.columns)])
+
+
+def _with_null(one: Finding, row: dict | None) -> Finding:
+    from dataclasses import replace
+
+    return one if row is None or one.value is None else replace(one, null=row["scrambled"])
+
+
+def _of_row(member: Member, technique: str, rung: str, statistic: str, row: dict, value: str, n: str) -> Finding:
+    """A finding from a query's row; refused where it rests on too few positions or has no interval."""
+    about = (member.component, member.role, technique, rung, statistic)
+    lo, hi = row[f"{value}_lo"], row[f"{value}_hi"]
+    if row[n] < FEWEST or lo is None:
+        return finding.refused(
+            *about, row[n], "positions", f"{row[n]} positions in the run's sample; at least {FEWEST} are needed"
+        )
+    return Finding(*about, row[value], lo, hi, row[n], "positions", shares=("data corpus", "run"))
+
+
+# --- from a forward pass ---
+
+
+def on_prompts(subject: Subject, one: PromptRung, claimed: Sequence[tuple[Member, Claim]]) -> list[Finding]:
+    """Coverage of claims about attention over the clean prompts of a rung."""
+    measured = seen(subject, one.setting)  # type: ignore[arg-type]
+    rows = []
+    for member, claim in claimed:
+        target = parse_target(member.component)
+        head = target.layer * subject.net.n_heads + (target.unit or 0)
+        holds = measured.masses[:, head, attention.MASSES.index(claim.mass)] >= MOST
+        weight = np.abs(measured.dla[:, head])
+        found = ratio(weight * holds, weight, measured.clusters)
+        rows.append(_covered(member, one.rung, found, float(holds.mean())))
+    return rows
+
+
+def _covered(member: Member, rung: Rung, found: Ratio, scrambled: float) -> Finding:
+    return Finding(
+        member.component, member.role, "coverage", rung.name, "coverage", found.value, *_bounded(found), found.n, unit_of(rung),
+        null=scrambled, shares=(f"data {rung.name}",),
+    )  # fmt: skip
+
+
+def _bounded(found: Ratio) -> tuple[float, float]:
+    """The interval; of 0 and 1, which no resampling moves, the rule of three over the independent units."""
+    far = min(1.0, 3 / found.n)
+    lo = 1 - far if found.value == 1 else found.lo
+    return lo, far if found.value == 0 else found.hi
+
+
+class Seen:
+    """Ordinary positions of some prompts: attention masses and DLA of every head, and the unit that each belongs to."""
+
+    def __init__(self, masses: np.ndarray, dla: np.ndarray, clusters: np.ndarray):
+        self.masses: Float[np.ndarray, "position head mass"] = masses
+        self.dla: Float[np.ndarray, "position head"] = dla
+        self.clusters = clusters
+
+
+def seen(subject: Subject, setting: Setting) -> Seen:
+    """What every head does at every position of the clean prompts that has a token to predict."""
+    batch = setting.batch
+    has_next = batch.valid.clone()
+    has_next[torch.arange(len(batch)), batch.ends] = False
+    has_next[:, 0] = False
+    clusters = torch.from_numpy(clusters_of(setting))
+    parts = []
+    for begin in range(0, len(batch), PROMPTS_AT_ONCE):
+        rows = slice(begin, begin + PROMPTS_AT_ONCE)
+        parts.append((*_run(subject, batch.clean[rows], has_next[rows]), clusters[rows, None].expand_as(has_next[rows].cpu())[has_next[rows].cpu()].numpy()))  # fmt: skip
+    return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _run(
+    subject: Subject, tokens: torch.Tensor, chosen: Bool[torch.Tensor, "prompt offset"]
+) -> tuple[Float[np.ndarray, "position head mass"], Float[np.ndarray, "position head"]]:
+    """Masses and DLA at the chosen positions."""
+    model = subject.model
+    windows, offsets = chosen.nonzero(as_tuple=True)
+    capture = model.run(tokens, (windows, offsets))
+    targets = torch.nn.functional.pad(tokens[:, 1:], (0, 1))
+    _, scale = attribution.final_norm(capture.residual, model.weights)
+    parts = list(attribution.by_part(capture, model.weights, model.spec, targets.to(scale.device), scale))
+    heads = [part.dla[windows, offsets] for part in parts[:: 2 if model.spec.d_mlp else 1][: model.spec.n_layers]]
+    classes = subject.text.layout.token_classes[tokens.cpu()].to(tokens.device)
+    if model.bos_id is not None:
+        classes[:, 0] = CLASS_ID["bos"]
+    masses = [
+        attention.summarise(rows, tokens[windows], classes[windows], offsets)[..., : len(attention.MASSES)]
+        for rows in capture.patterns
+    ]
+    return torch.cat(masses, 1).double().cpu().numpy(), torch.cat(heads, -1).double().cpu().numpy()

@@ -1,0 +1,242 @@
+"""The ladder: distributions for one circuit, nested from the prompts it was found on to the whole corpus.
+
+| rung | what | measured by |
+|---|---|---|
+| discovery, fresh prompts | the pairs the circuit was found on; new ones like them | pairs |
+| held-out names, held-out templates, variants | one thing changed (`variants`) | pairs |
+| natural text | places in the corpus where the question arises by itself (`triggers`), as pairs | pairs |
+| repeated random tokens | the question of induction | pairs |
+| rungs of the user's own, from a file | pairs | pairs |
+| triggers in the corpus, each domain, conditions of the user's own, corpus | positions of running text | positions |
+
+Rungs are in order from narrow to wide; a rung with too few prompts or positions stays in the ladder, refused with its count.
+Cost: two forward passes over the pairs of each rung; reading documents until enough triggers are found, at most SCANNED characters.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from profiler import pairs as pair_sets
+from profiler.config import RunConfig
+from profiler.corpus import Document, documents
+from profiler.errors import CorpusError, PairError, QueryError
+from profiler.generality import text as texts
+from profiler.generality import triggers
+from profiler.generality.finding import FEWEST
+from profiler.generality.rungs import CORPUS, DISCOVERY, NATURAL, REPEATS, Rung, RungKind
+from profiler.generality.subject import CheckSettings, CorpusRung, Ladder, PromptRung, Text
+from profiler.generality.variants import Variant, repeats, variants
+from profiler.model import Model
+from profiler.pairs import Encoded, Pair
+from profiler.patching import setting as settings_of
+from profiler.patching.network import Network
+from profiler.patching.setting import PatchSettings
+from profiler.tokens import token_texts
+
+SCANNED = 60_000_000
+PER_DOCUMENT = 3
+TRIGGERS = "triggers in the corpus"
+
+
+def build(
+    model: Model, net: Network, run: Path, task: PatchSettings | None, text: Text, settings: CheckSettings
+) -> Ladder:
+    """All rungs of a circuit whose discovery pairs are drawn by `task`; only running text where that is None.
+
+    Raises:
+        PairError: a file of the user's own cannot be used.
+        QueryError: a condition of the user's own cannot be used.
+    """
+    number = count()
+    own = [parse(given) for given in settings.rungs]
+    prompts = [] if task is None else _task_rungs(model, net, run, task, settings, number)
+    prompts.append(_repeats(model, net, settings, next(number)))
+    prompts += [_file_rung(model, net, name, value, next(number)) for name, kind, value in own if kind == "file"]
+    corpus = _corpus_rungs(model, run, task, text, [(n, v) for n, kind, v in own if kind == "sql"], number)
+    return Ladder(tuple(prompts), tuple(corpus))
+
+
+def parse(given: str) -> tuple[str, str, str]:
+    """Name, kind (`file` or `sql`) and value of a rung of the user's own.
+
+    Raises:
+        QueryError: it is neither.
+    """
+    name, equals, value = given.partition("=")
+    kind = "sql" if value.startswith("sql:") else "file" if value.endswith(".jsonl") else ""
+    if not (name.strip() and equals and kind):
+        raise QueryError(f"--rung {given!r} is no rung: write NAME=FILE.jsonl with pairs, or \"NAME=sql:CONDITION\" over the "
+                         "columns of position_facts, such as \"quoted=sql:in_quotes\"")  # fmt: skip
+    return name.strip(), kind, value.removeprefix("sql:")
+
+
+def vocabulary_of(model: Model) -> tuple[int, ...]:
+    """Ordinary token ids."""
+    special = set(model.tokenizer.all_special_ids)
+    return tuple(i for i in range(len(model.tokenizer)) if i not in special)
+
+
+# --- rungs of pairs ---
+
+
+def _task_rungs(
+    model: Model, net: Network, run: Path, task: PatchSettings, settings: CheckSettings, number: Iterator[int]
+) -> list[PromptRung]:
+    drawn = settings_of.draw(model, task, task.split, task.seed)
+    found = [
+        rung_of(model, net, DISCOVERY, "the prompts that the circuit was found on", drawn, next(number), task.pairs)
+    ]
+    made: Sequence[Variant] = () if task.is_file else variants(task, settings.pairs, vocabulary_of(model))
+    found += [rung_of(model, net, v.name, v.description, v.pairs, next(number), settings.pairs) for v in made]
+    if task.name in triggers.FINDERS:
+        found.append(_natural(model, net, run, task, settings, next(number)))
+    return found
+
+
+def rung_of(
+    model: Model, net: Network, name: str, description: str, pairs: Sequence[Pair], ordinal: int, most: int,
+    kind: RungKind = "prompts", strict: bool = False,
+) -> PromptRung:  # fmt: skip
+    """A rung of pairs: the first `most` that the tokenizer can encode; refused where they are fewer than FEWEST.
+
+    Raises:
+        PairError: strict, and a pair cannot be used.
+    """
+    try:
+        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict)
+    except PairError:
+        if strict:
+            raise
+        made = Encoded((), ())
+    kept = Encoded(made.pairs[:most], made.dropped)
+    documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
+    n_tokens = sum(len(pair.clean) for pair in kept.pairs)
+    few = len(kept.pairs) < FEWEST
+    why = f"{len(kept.pairs)} usable prompts; at least {FEWEST} are needed" if few else ""
+    if kept.n_dropped:
+        description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
+    rung = Rung(name, ordinal, kind, description, len(kept.pairs), n_tokens, len(documents), why)
+    return PromptRung(rung, None if few else settings_of.prepare(name, net, kept))
+
+
+def _repeats(model: Model, net: Network, settings: CheckSettings, ordinal: int) -> PromptRung:
+    drawn = repeats(settings.seed, settings.pairs, vocabulary_of(model))
+    text = "random tokens that stand twice: whoever does this, does induction"
+    return rung_of(model, net, REPEATS, text, drawn, ordinal, settings.pairs, "repeats")
+
+
+def _file_rung(model: Model, net: Network, name: str, file: str, ordinal: int) -> PromptRung:
+    drawn = pair_sets.read(file)
+    return rung_of(model, net, name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True)
+
+
+def _natural(
+    model: Model, net: Network, run: Path, task: PatchSettings, settings: CheckSettings, ordinal: int
+) -> PromptRung:
+    """The rung of natural text: pairs made where the task's question arises in the run's corpus."""
+    text = f"places in the corpus where the question of {task.name} arises by itself"
+    config, _ = texts.config_of(run)
+    try:
+        drawn, note = ([], "the run has no corpus") if config is None else natural_pairs(model, config, task, settings)
+    except CorpusError as error:
+        drawn, note = [], f"the corpus cannot be read: {error}"
+    return rung_of(model, net, NATURAL, f"{text}; {note}", drawn, ordinal, settings.pairs)
+
+
+def natural_pairs(
+    model: Model, config: RunConfig, task: PatchSettings, settings: CheckSettings
+) -> tuple[list[Pair], str]:
+    """Pairs of natural text, at most PER_DOCUMENT of a document, and what was searched.
+
+    The whole corpus is searched, not only what the run read of it: such places are rare.
+    """
+    scheme = task.scheme or pair_sets.find_task(task.name).schemes[0]
+    vocabulary, words, found = token_texts(model.tokenizer, model.spec.n_vocab), set(), []
+    scanned = n_documents = 0
+    for document in documents(config, Counter()):
+        places = _triggers_of(document, model, task.name, vocabulary)
+        words |= {tuple(ids[a:b].tolist()) for ids, one in places for a, b in one.changes[_any(one)][0]}
+        rng = random.Random(f"{settings.seed} {document.place}")
+        found += [(ids, one, document.place) for ids, one in rng.sample(places, min(PER_DOCUMENT, len(places)))]
+        scanned, n_documents = scanned + len(document.text), n_documents + 1
+        if len(found) >= 2 * settings.pairs or scanned > SCANNED:
+            break
+    pool, rng = triggers.pool_of(sorted(words)), random.Random(f"natural {settings.seed}")
+    made = [triggers.pair_of(one, ids, task.name, scheme, pool, rng, place) for ids, one, place in found]
+    return [pair for pair in made if pair], f"{n_documents:,} documents searched"
+
+
+def _any(one: triggers.Trigger) -> str:
+    return next(iter(one.changes))
+
+
+def _triggers_of(
+    document: Document, model: Model, task: str, vocabulary: Sequence[str]
+) -> list[tuple[np.ndarray, triggers.Trigger]]:
+    """Triggers of a document; those of overlapping pieces once."""
+    found = []
+    for piece in triggers.pieces(task, document.text):
+        ids = np.asarray(model.encode(piece), dtype=np.int64)
+        places = triggers.FINDERS[task](triggers.passage(ids, vocabulary))
+        found += [(ids, one) for one in (places[-1:] if task == "ioi" else places)]
+    return found
+
+
+# --- rungs of running text ---
+
+
+def _corpus_rungs(
+    model: Model, run: Path, task: PatchSettings | None, text: Text, conditions: Sequence[tuple[str, str]], number: Iterator[int]
+) -> list[CorpusRung]:  # fmt: skip
+    where = f" ({text.note})" if text.note else ""
+    found = []
+    if task is not None and task.name in triggers.FINDERS:
+        what = f"positions of the corpus where the question of {task.name} arises"
+        asked = questions(model, text, task.name)
+        chosen = np.zeros(len(text.position_ids), dtype=bool)
+        chosen[[place for place, _, _ in asked]] = True
+        one = _corpus_rung(TRIGGERS, what + where, text, chosen, next(number))
+        found.append(replace(one, questions=asked))
+    everywhere = np.ones(len(text.position_ids), dtype=bool)
+    found += [
+        _corpus_rung(f"domain: {name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number))
+        for i, name in enumerate(text.domains)
+    ]
+    for name, condition in conditions:
+        chosen = texts.where(run, text, model, condition) if text.batches else everywhere
+        found.append(_corpus_rung(name, f"positions where {condition}{where}", text, chosen, next(number)))
+    found.append(_corpus_rung(CORPUS, f"the whole corpus{where}", text, everywhere, next(number)))
+    return found
+
+
+def _corpus_rung(
+    name: str, description: str, text: Text, chosen: Bool[np.ndarray, " position"], ordinal: int
+) -> CorpusRung:
+    n, n_documents = int(chosen.sum()), len(np.unique(text.documents[chosen]))
+    why = "" if n >= FEWEST else f"{n} positions; at least {FEWEST} are needed"
+    why = text.note if not len(chosen) else why
+    return CorpusRung(Rung(name, ordinal, "corpus", description, 0, n, n_documents, why), chosen)
+
+
+def questions(model: Model, text: Text, task: str) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+    """Triggers of a task among the text's positions: place in the flat arrays, answer and distractors."""
+    vocabulary, found = token_texts(model.tokenizer, model.spec.n_vocab), []
+    for batch, part in text.parts():
+        flat = torch.full(batch.tokens.shape, -1)
+        flat[batch.ordinary] = torch.arange(part.start, part.stop)
+        for row, window in enumerate(batch.windows):
+            ids = window.token_ids if window.following is None else np.append(window.token_ids, window.following)
+            read = triggers.passage(np.asarray(ids, dtype=np.int64), vocabulary)
+            places = {one.end: one for one in triggers.FINDERS[task](read)}
+            found += [
+                (int(flat[row, end]), one.answer, one.distractors) for end, one in places.items() if flat[row, end] >= 0
+            ]
+    return tuple(found)

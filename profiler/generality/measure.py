@@ -1,0 +1,260 @@
+"""What a circuit does on each rung of prompts: faithfulness, necessity against matched random circuits, self-repair.
+
+With F(S) the mean logit difference when only the nodes of S are live, M all nodes, C the circuit:
+
+* faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
+  (Nainani et al. 2024). Null: circuits with as many heads and MLPs in each layer, at the same positions.
+* necessity (F(M) - F(M - C)) / (F(M) - F(none)): what is lost when the circuit alone is taken away. Null: the same.
+* model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it are refused.
+* repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up for
+  (`profiler.patching.repair`); of members whose direct effect is at least REPAIRABLE of the model's own.
+
+Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts.
+p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of the rung per random circuit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace as changed
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from profiler.circuits import find, scores
+from profiler.circuits.circuit import Circuit
+from profiler.circuits.evaluate import Evaluator
+from profiler.circuits.nodes import check_roles, members_nodes, parse_node
+from profiler.errors import CircuitError
+from profiler.generality import finding, trend
+from profiler.generality.finding import FEWEST, Finding, Technique, Unit
+from profiler.generality.rungs import DISCOVERY, CrossTask, Rung
+from profiler.generality.subject import PromptRung, Subject
+from profiler.patching import repair
+from profiler.patching.setting import Setting
+from profiler.patching.sites import parse_target
+from profiler.patching.statistics import random_set_p, sign_flip_p
+from profiler.patching.sweep import resample
+
+Keep = Bool[np.ndarray, " node"]
+REPAIRABLE = 0.05
+RESAMPLES = 2000
+FEWEST_DOCUMENTS = 5
+INDUCTION = "repeated-tokens"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of sums with its 95 % interval, over `n` independent units."""
+
+    value: float
+    lo: float
+    hi: float
+    n: int
+
+
+def clusters_of(setting: Setting) -> Int[np.ndarray, " pair"]:
+    """The document of each pair, or a number of its own."""
+    names = [pair.pair.stratum("document") or f"#{i}" for i, pair in enumerate(setting.batch.pairs)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def ratio(
+    above: Float[np.ndarray, " unit"],
+    below: Float[np.ndarray, " unit"],
+    clusters: Int[np.ndarray, " unit"],
+    seed: int = 0,
+) -> Ratio:
+    """Sum of `above` over sum of `below`; percentile interval, whole clusters resampled in both together."""
+    sums = np.stack([np.bincount(clusters, weights=part) for part in (above, below)])
+    sums = sums[:, np.bincount(clusters) > 0]
+    n = sums.shape[1]
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = (weights @ sums[0]) / (weights @ sums[1])
+        value = float(above.sum() / below.sum())
+    drawn = drawn[np.isfinite(drawn)]
+    lo, hi = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (value, value)
+    return Ratio(value, float(lo), float(hi), n)
+
+
+def matched(nodes: Sequence[str], keep: Keep, draws: int, seed: int = 0) -> Bool[np.ndarray, "draw node"]:
+    """Random circuits with as many components of each kind in each layer, at the same positions; neurons stay."""
+    rng = np.random.default_rng(seed)
+    drawn = np.repeat(keep[None], draws, 0)
+    for places in _groups(nodes):
+        shapes = keep[places]
+        for row in range(draws):
+            drawn[row, places] = shapes[rng.permutation(len(places))]
+    return drawn
+
+
+def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
+    """Places of the nodes of each layer and kind: a row per component, a column per position it is split into."""
+    found: dict[tuple[str, int], dict[str, list[int]]] = {}
+    for place, node in enumerate(nodes):
+        target = parse_node(node)
+        if target.site != "neuron":
+            found.setdefault((target.site, target.layer), {}).setdefault(node.partition("@")[0], []).append(place)
+    return [np.array(list(rows.values())) for rows in found.values()]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A circuit's effect on one rung, per pair, in logits; what trends are made of."""
+
+    rung: Rung
+    kept: Float[np.ndarray, " pair"]
+    whole: Float[np.ndarray, " pair"]
+    clusters: Int[np.ndarray, " pair"]
+
+
+def findings(subject: Subject) -> tuple[Finding, ...]:
+    """Findings of every rung of prompts, and trends of faithfulness over the rungs that ask the circuit's own question."""
+    rows, shown = [], []
+    repairable = repaired_members(subject)
+    for one in subject.ladder.prompts:
+        subject.report(f"{one.rung.name}: {one.rung.n_prompts} prompts")
+        made, effect = rung_findings(subject, one)
+        rows += made
+        if effect is not None and own_question(subject, one):
+            shown.append(effect)
+        if one.setting is not None:
+            rows += [_repair(subject, one, label) for label in repairable]
+    return (*rows, *trend.findings(subject.circuit.name, shown))
+
+
+def own_question(subject: Subject, one: PromptRung) -> bool:
+    """Whether a rung asks what the circuit was found on: repeated random tokens do only of a circuit of induction."""
+    return one.rung.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
+
+
+def rung_findings(subject: Subject, one: PromptRung) -> tuple[list[Finding], Shown | None]:
+    """Faithfulness, necessity and the model's own effect on one rung; and the effect per pair."""
+    own = own_question(subject, one)
+    names = ("faithfulness", "necessity") if own else ("faithfulness on induction", "necessity for induction")
+    techniques: tuple[Technique, Technique] = ("faithfulness", "necessity")
+    why = one.rung.refused or _unfit(subject.circuit, one.setting)
+    if why:
+        pairs = zip(techniques, names, strict=True)
+        return [_refused(subject, one.rung, technique, name, why) for technique, name in pairs], None
+    evaluate = find.evaluator(one.setting, subject.mlps, subject.circuit)
+    keep = evaluate.mask(members_nodes(subject.circuit))
+    whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
+    effect = _finding(subject, one.rung, "faithfulness", "model effect", ratio(whole, np.ones_like(whole), clusters))
+    if not scores.explainable(evaluate):
+        why = f"the model's own effect is {whole.mean():.2f} logits: nothing that a circuit could explain"
+        refusals = [_refused(subject, one.rung, t, name, why) for t, name in zip(techniques, names, strict=True)]
+        return [effect, *refusals], None
+    kept = evaluate(keep[None])[0] - evaluate.empty
+    gone = evaluate.model - evaluate(~keep[None])[0]
+    drawn = matched(evaluate.nodes, keep, subject.settings.draws, subject.settings.seed)
+    null = (evaluate(drawn).mean(-1) - evaluate.empty.mean()) / whole.mean()
+    needed = (evaluate.model.mean() - evaluate(~drawn).mean(-1)) / whole.mean()
+    return [
+        effect,
+        _against(_finding(subject, one.rung, "faithfulness", names[0], ratio(kept, whole, clusters)), null, close=True),
+        _against(_finding(subject, one.rung, "necessity", names[1], ratio(gone, whole, clusters)), needed),
+    ], Shown(one.rung, kept, whole, clusters)  # fmt: skip
+
+
+def _unfit(circuit: Circuit, setting: Setting | None) -> str:
+    """Why a rung cannot be asked of a circuit whose members are at roles."""
+    try:
+        check_roles(circuit, setting.batch)  # type: ignore[union-attr]
+    except CircuitError as error:
+        return str(error)
+    documents = len(np.unique(clusters_of(setting)))  # type: ignore[arg-type]
+    return f"{documents} documents; at least {FEWEST_DOCUMENTS} are needed" if documents < FEWEST_DOCUMENTS else ""
+
+
+def _against(one: Finding, null: Float[np.ndarray, " draw"], close: bool = False) -> Finding:
+    """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other circuit."""
+    if not len(null) or np.ptp(null) == 0:
+        return one
+    p = random_set_p(-abs(1 - one.value), -np.abs(1 - null)) if close else random_set_p(one.value, null)
+    return changed(one, null=float(null.mean()), null_hi=float(np.quantile(null, 0.95)), p=p)
+
+
+def _finding(subject: Subject, rung: Rung, technique: Technique, statistic: str, one: Ratio) -> Finding:
+    return Finding(
+        subject.circuit.name, "", technique, rung.name, statistic, one.value, one.lo, one.hi, one.n, unit_of(rung),
+        setting=six(subject, technique, rung.name), shares=shares(rung),
+    )  # fmt: skip
+
+
+def _refused(subject: Subject, rung: Rung, technique: Technique, statistic: str, why: str) -> Finding:
+    name = subject.circuit.name
+    return finding.refused(name, "", technique, rung.name, statistic, rung.n_prompts, unit_of(rung), why)
+
+
+def unit_of(rung: Rung) -> Unit:
+    """What is drawn independently."""
+    return "documents" if rung.n_documents else "prompts"
+
+
+def shares(rung: Rung) -> tuple[str, ...]:
+    """Names of what findings of the rung have in common."""
+    return (f"data {rung.name}",)
+
+
+def six(subject: Subject, technique: str, pair_set: str, ablation: str = "") -> finding.Setting:
+    """The six choices of a causal number; values put in as the circuit's scope says unless another ablation is named."""
+    sites = {parse_target(label).site for label in subject.circuit.components}
+    roles = any(member.positions != "all" for member in subject.circuit.members) and not ablation
+    direction = "noise inside" if technique == "necessity" else "noise outside"
+    return finding.Setting(
+        "node", ", ".join(sorted(sites)), ablation or "resample", "each member's" if roles else "all", direction, pair_set
+    )  # fmt: skip
+
+
+# --- self-repair ---
+
+
+def repaired_members(subject: Subject) -> tuple[str, ...]:
+    """Members whose direct effect on the discovery prompts is large enough to ask how much of it is made up for."""
+    setting = subject.ladder.setting(DISCOVERY)
+    if setting is None:
+        return ()
+    whole = abs(setting.whole.mean())
+    found = []
+    for label in subject.circuit.components:
+        if parse_target(label).site != "neuron":
+            direct, _ = _repaired(setting, label)
+            if abs(direct.mean()) >= REPAIRABLE * whole and sign_flip_p(direct) < 0.05:
+                found.append(label)
+    return tuple(found)
+
+
+def _repaired(setting: Setting, label: str) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Direct effect of taking a member away, and what is made up for, per pair, in logits."""
+    before = repair.run_writes(setting.net, setting.batch.clean, setting.batch)
+    donor = resample(setting.corrupted)
+    one = repair.repair(setting.net, before, setting.batch.clean, setting.batch, parse_target(label), donor)
+    return one.direct.double().cpu().numpy(), one.repaired.double().cpu().numpy()
+
+
+def _repair(subject: Subject, one: PromptRung, label: str) -> Finding:
+    role = {m.component: m.role for m in subject.circuit.members}[label]
+    direct, made_up = _repaired(one.setting, label)
+    whole = abs(one.setting.whole.mean())
+    if abs(direct.mean()) < REPAIRABLE * whole or sign_flip_p(direct) >= 0.05:
+        why = f"its direct effect is {direct.mean():.2f} of {whole:.2f} logits: too little to ask what makes up for it"
+        return finding.refused(label, role, "self-repair", one.rung.name, "repaired share", one.rung.n_prompts, unit_of(one.rung), why)  # fmt: skip
+    found = ratio(-made_up, direct, clusters_of(one.setting))
+    setting = finding.Setting("node", parse_target(label).site, "resample", "all", "noise", one.rung.name)
+    return Finding(
+        label, role, "self-repair", one.rung.name, "repaired share", found.value, found.lo, found.hi, found.n,
+        unit_of(one.rung), setting=setting, shares=shares(one.rung),
+    )  # fmt: skip
+
+
+# --- other tasks ---
+
+
+def cross_task(evaluate: Evaluator, keep: Keep, circuit: str, task: str) -> CrossTask:
+    """One cell of the matrix of circuits by tasks: faithfulness of a circuit on a task's discovery prompts."""
+    n = len(evaluate.batch)
+    if n < FEWEST or not scores.explainable(evaluate):
+        return CrossTask(circuit, task, "faithfulness", None, None, None, n)
+    found = ratio(evaluate(keep[None])[0] - evaluate.empty, evaluate.model - evaluate.empty, np.arange(n))
+    return CrossTask(circuit, task, "faithfulness", found.value, found.lo, found.hi, n)

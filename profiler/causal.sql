@@ -229,7 +229,7 @@ CREATE TABLE circuit_members ( -- members of circuits
     role VARCHAR, -- what it is claimed to do, or where it reads
     gate VARCHAR, -- its label (patch_gates)
     schemes VARCHAR[], -- corruption schemes under which it has an effect
-    frequency DOUBLE, -- how often it is chosen when pairs are resampled
+    frequency DOUBLE, -- how often it is chosen when pairs are resampled; NULL for one that was split by positions
     missed DOUBLE, -- minimality: how much it is missed at most, share
     p DOUBLE, -- against random members of inflated circuits
     p_holm DOUBLE, -- p by Holm over the members

@@ -57,7 +57,10 @@ def _sets(read: Reader) -> list[str]:
 
 
 def _answer(read: Reader, row: dict[str, Any]) -> tuple[str, ...]:
-    members = read("circuit_members").frame["component"].unique().sort().to_list()
+    listed = (
+        read("circuit_members").frame.select("component", "positions").unique().sort("component", "positions").rows()
+    )
+    members = [label if at == "all" else f"{label} at {at}" for label, at in listed]
     nodes = int(_score(read, "discovery")["nodes"]["score"])
     first = f"{len(members)} of {nodes} nodes make the circuit: {', '.join(members)}."
     return (first, *(_set_sentence(read, name) for name in _sets(read)), _gate_sentence(read), _ability_sentence(row))
@@ -130,7 +133,7 @@ def _drawing(read: Reader) -> Section:
         circuit_charts.drawing(frame, edges.frame), edges.source, "full",
     )  # fmt: skip
     columns = (
-        evidence.words("component", "Member"), evidence.words("role", "Role"), evidence.words("gate", "Gate"),
+        evidence.words("component", "Member"), evidence.words("positions", "Positions"), evidence.words("role", "Role"), evidence.words("gate", "Gate"),
         evidence.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
         evidence.share("frequency", "Chosen again", "when the pairs are resampled"),
         evidence.share("missed", "Missed at most"), evidence.value("p_holm", "p (Holm)", "against random members of inflated circuits"),

@@ -17,6 +17,7 @@ from profiler.report import circuit_charts, numbers
 MEMBERS = pl.DataFrame(
     {
         "component": ["L0H1", "L1H0", "L1H1"],
+        "positions": ["all", "all", "S2"],
         "role": ["at S2 attends to S1 (90%)", "", "</script>"],
         "gate": ["sole", "OR-like", "none"],
     }

@@ -12,6 +12,7 @@ from profiler.errors import CircuitError
 from profiler.patching.sites import Target, parse_target
 
 INPUT, OUTPUT = "embed", "logits"
+OUTSIDE = ("resample", "mean", "zero")
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,13 @@ def check_circuit(circuit: Circuit, n_layers: int, n_heads: int, d_mlp: int) -> 
     """Whether a model of these sizes has every member.
 
     Raises:
-        CircuitError: naming the first member that it lacks, or an edge between others than members.
+        CircuitError: naming the first member that it lacks, an edge between others than members, or values that
+            cannot be put in outside of it.
     """
+    if circuit.scope.outside not in OUTSIDE:
+        raise CircuitError(
+            f"circuit {circuit.name!r}: scope.outside is {circuit.scope.outside!r}: choose {', '.join(OUTSIDE)}"
+        )
     for member in circuit.members:
         target = parse_target(member.component)
         units = {"head": n_heads, "neuron": d_mlp, "mlp_out": 1}.get(target.site)

@@ -1,7 +1,8 @@
 """F(C): the metric with only a circuit live, for many sets of nodes at once. The measuring instrument of all scores.
 
 F of a set of nodes is the logit difference of each pair with the set's complement writing other values (resample: the
-corrupted run's; mean: means of reference prompts; zero). The embedding, biases, and everything that is not a node stay.
+corrupted run's; mean: means of reference prompts; zero). The embedding, biases, and everything that is not a node stay;
+what nodes are, whole or at positions, is said in `profiler.circuits.nodes`.
 The whole set of nodes gives the model's own value, the empty one the reference point of normalised faithfulness.
 
 Cost: one forward pass of the batch per set; sets are run together and remembered.
@@ -9,31 +10,27 @@ Cost: one forward pass of the batch per set; sets are run together and remembere
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from profiler.circuits.mask import with_nodes
+from profiler.circuits.nodes import masks, node_labels
 from profiler.patching.batch import Batch, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Network
-from profiler.patching.sites import every
 from profiler.patching.sweep import BATCH_TOKENS
-
-
-def node_labels(net: Network, mlps: bool) -> list[str]:
-    """Heads of all layers, with the MLPs as nodes if asked for."""
-    found = []
-    for layer in range(net.n_layers):
-        found += [t.label for t in every(net, "head") if t.layer == layer]
-        found += [f"L{layer}_mlp_out"] * mlps
-    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """F of sets of nodes on one batch. `other` is what dropped nodes write; `known` remembers sets."""
+    """F of sets of nodes on one batch. `other` is what dropped nodes write; `known` remembers sets.
+
+    `nodes` are labels, or labels at a role (`profiler.circuits.nodes.node_labels`).
+    """
 
     net: Network
     batch: Batch
@@ -55,14 +52,19 @@ class Evaluator:
 
     def _run(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, "set pair"]:
         drop = torch.from_numpy(~keep).to(self.net.device)
-        logits = with_nodes(self.net, self.batch.clean, self.batch.ends, drop, self.nodes, self.other)
+        logits = with_nodes(self.net, self.batch.clean, self.batch.ends, drop, self.nodes, self.other, self.masks)
         options = self.batch.options.rows(len(keep))
         return logit_diff(logits.flatten(0, 1), options).double().cpu().numpy().reshape(len(keep), -1)
 
+    @cached_property
+    def masks(self) -> dict[str, Bool[Tensor, "prompt offset"]]:
+        """Offsets of the roles that nodes are at."""
+        return masks(self.batch, self.nodes)
+
     def mask(self, labels: Iterable[str]) -> Bool[np.ndarray, " node"]:
-        """The set of these labels."""
+        """The set of these labels; a label without a role means all parts of it."""
         chosen = set(labels)
-        return np.array([node in chosen for node in self.nodes])
+        return np.array([node in chosen or node.partition("@")[0] in chosen for node in self.nodes])
 
     def of(self, labels: Iterable[str]) -> Float[np.ndarray, " pair"]:
         """F of one set, per pair."""
@@ -86,6 +88,9 @@ class Evaluator:
         """Normalised faithfulness of sets, ratio of means: (F(C) - F(none)) / (F(M) - F(none))."""
         model, empty = self.model.mean(), self.empty.mean()
         return (self(keep).mean(-1) - empty) / (model - empty)
+
+
+__all__ = ["Evaluator", "node_labels", "sizes"]
 
 
 def sizes(ranking: Sequence[int], n: int) -> Bool[np.ndarray, "size node"]:

@@ -12,14 +12,15 @@ Cost: for the bundled model and 48 pairs a few minutes on one core, half of it r
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from profiler.circuits import choose, find, null, rows
 from profiler.circuits.circuit import Circuit, Scope
 from profiler.circuits.forecast import forecast
+from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.errors import PairError
 from profiler.model import Model
 from profiler.pairs import Encoded, checks, find_task
@@ -28,7 +29,7 @@ from profiler.patching.bridge import network_of
 from profiler.patching.capability import capability
 from profiler.patching.measure import Measured
 from profiler.patching.network import Network
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import Outside, PatchSettings, Setting
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
 
@@ -70,7 +71,11 @@ def patch(
     each = (time.perf_counter() - loaded) / 2
     if circuit is not None:
         find.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+        check_roles(circuit, main.batch)
+    outside = outside_of(settings, circuit)
+    circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside))
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
+    main = with_outside(main, outside, lambda: means)
     report(forecast(main, settings, each))
     measured = sweeps(main, means, settings, report)
     report("attribution patching")
@@ -152,28 +157,30 @@ def circuit_frames(
 ) -> tuple[Circuit, dict[str, pl.DataFrame], list[Setting]]:
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
     report("choosing a circuit")
-    nodes = find.evaluator(main, settings.mlps).nodes
+    mlps, outside = find.mlps_are_nodes(settings, given), outside_of(settings, given)
+    nodes = find.evaluator(main, mlps, given).nodes
     effects = find.effects_of(main, measured, nodes)
     ranking = choose.ranking(effects)
     circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
-    circuit, edge_frame, edge_scores = find.edge_rows(main, circuit, settings.mlps)
-    others = other_settings(model, main.net, settings)
+    circuit, edge_frame, edge_scores = find.edge_rows(main, circuit, mlps)
+    others = other_settings(model, main.net, settings, outside)
     judged = [
         find.judge(one, circuit, settings, ranking, report, full=one.name in ("discovery", "test"))
         for one in (main, *others)
     ]
     again = None if given else lambda some, pairs: find.halves(main, settings.mlps, some, pairs)
     report("stability")
-    keep = np.array([node in circuit.components for node in nodes])
+    keep = find.evaluator(main, mlps, given).mask(members_nodes(circuit))
     stable, frequency = find.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
-    curve, areas = find.curve_rows(main, settings, ranking)
+    curve, areas = find.curve_rows(main, settings, ranking, circuit)
     six = find.six_values(main, circuit)
     scores = [one.scores for one in judged] + [
         pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six)
     ]
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
-        "circuits": rows.circuit_row(circuit), "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge")}),
+        "circuits": rows.circuit_row(circuit),
+        "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
         "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
         "circuit_members": pl.concat([rows.member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
@@ -204,7 +211,7 @@ def chosen_circuit(
     scope = Scope(
         task=settings.name, prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}", schemes=tuple(seen["all"]),
         controlled=("prompt length", f"everything but what scheme {rows.scheme_of(settings)} changes", "that an answer is due (logit difference)"),
-        accidental=accidental, kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
+        accidental=accidental, outside=outside_of(settings, None), kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
     )  # fmt: skip
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
@@ -256,7 +263,19 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
     return [nodes[i] for i in choose.candidates(find.effects_of(other, measured, nodes))]
 
 
-def other_settings(model: Model, net: Network, settings: PatchSettings) -> list[Setting]:
+def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
+    """What everything outside the circuit writes: as asked for, else as the circuit's scope says, else resampled values."""
+    return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
+
+
+def with_outside(one: Setting, outside: Outside, means: Callable[[], values.Means]) -> Setting:
+    """The setting with other values outside circuits than those of the corrupted run."""
+    if outside == "resample":
+        return one
+    return replace(one, outside=means().trace if outside == "mean" else values.zeros(one.clean))
+
+
+def other_settings(model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample") -> list[Setting]:
     """Fresh pairs of the same wordings, and pairs of held-out wordings and words; none for a user's file."""
     if settings.is_file:
         return []
@@ -264,7 +283,13 @@ def other_settings(model: Model, net: Network, settings: PatchSettings) -> list[
     for name, split in (("test", settings.split), ("held_out", "held_out")):
         try:
             made: Encoded = setting.encoded(model, settings, setting.draw(model, settings, split, settings.seed + 1))
-            found.append(setting.prepare(name, net, made))
         except PairError:
             continue
+        one = setting.prepare(name, net, made)
+        known = partial(setting.references, model, settings, made, split)
+        found.append(
+            with_outside(
+                one, outside, lambda one=one, known=known: values.means(net, one.clean, one.batch, known().pairs)
+            )
+        )
     return found

@@ -6,7 +6,10 @@
       - {component: L9H9, role: name mover}
     scope: {task: ioi, prompts: 100 of the paper's templates, schemes: [abc]}
 
-Members may be bare labels. Cost: none; nothing of the file is executed.
+Members may be bare labels: `members: [L9H9, L10H0]`. A member with `positions: S2` belongs to the circuit at that role of
+the pairs alone, and may be listed again at another one; neurons (L3N17) and MLPs (L2_mlp_out) are members like heads. `scope.outside`
+(resample, mean, zero) is what everything else writes, `scope.kept` what is never taken away: without MLPs in it, every MLP
+that is not listed is. Cost: none; nothing of the file is executed.
 """
 
 from dataclasses import asdict, fields
@@ -68,10 +71,12 @@ def circuit_of(value: Any, where: str) -> Circuit:
     if not value.get("members"):
         raise CircuitError(f"{where}: a circuit needs members: list labels such as L9H9 under `members`")
     members = tuple(_member(member, where) for member in _list(value["members"], f"{where}: members"))
-    seen = [member.component for member in members]
-    twice = next((label for label in seen if seen.count(label) > 1), None)
+    seen = [(member.component, member.positions) for member in members]
+    twice = next(
+        (label for label, at in seen if seen.count((label, at)) > 1 or (at != "all" and (label, "all") in seen)), None
+    )
     if twice:
-        raise CircuitError(f"{where}: component {twice} is listed twice: list it once")
+        raise CircuitError(f"{where}: component {twice} is listed twice: list it once, or at different positions")
     edges = tuple(_edge(edge, where) for edge in _list(value.get("edges") or [], f"{where}: edges"))
     name, model = str(value.get("name", Path(where).stem)), str(value.get("model", ""))
     return Circuit(name, model, members, _scope(value.get("scope") or {}, where), edges)

@@ -17,11 +17,14 @@ from profiler.circuits import choose, curve, edges, null, scores
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.evaluate import Evaluator, node_labels, sizes
 from profiler.circuits.mask import all_writes, graph_of, masked
-from profiler.patching.batch import batch_of, trace
-from profiler.patching.measure import Measured, change
+from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, parse_node, roles_of
+from profiler.patching.batch import batch_of
+from profiler.patching.measure import Measured, Plan, change, run_plan
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings, Setting
 from profiler.patching.sites import Target, parse_target
+from profiler.patching.sweep import resample
+from profiler.patching.values import rows_of
 
 Keep = Bool[np.ndarray, " node"]
 Report = Callable[[str], None]
@@ -29,26 +32,44 @@ EDGE_LIMIT = 60
 EDGE_SHARE = 0.01
 
 
-def evaluator(setting: Setting, mlps: bool) -> Evaluator:
-    """F on the pairs of a setting, resampled values outside the circuit."""
-    return Evaluator(setting.net, setting.batch, node_labels(setting.net, mlps), setting.corrupted)
+def evaluator(setting: Setting, mlps: bool, circuit: Circuit | None = None) -> Evaluator:
+    """F on the pairs of a setting, its outside values (resampled ones by default) outside the circuit.
+
+    Args:
+        mlps: whether every MLP is a node; otherwise only those that the circuit lists are.
+        circuit: the circuit that will be judged, whose neurons and positions make nodes of their own.
+    """
+    other = setting.corrupted if setting.outside is None else setting.outside
+    return Evaluator(setting.net, setting.batch, node_labels(setting.net, mlps, circuit), other)
+
+
+def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
+    """Whether all MLPs are nodes: asked for, or not among what the circuit's scope says is kept."""
+    return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.kept)
 
 
 def effects_of(setting: Setting, measured: Sequence[Measured], nodes: Sequence[str]) -> choose.Effects:
-    """Effects of the nodes in both directions, from the sweeps."""
-    found = {
-        (one.target.label, one.direction): change(setting, one)
-        for one in measured
-        if one.value == "resample" and one.target.positions == "all"
-    }
-    both = [np.stack([found[node, way] for node in nodes]) for way in ("denoise", "noise")]
-    return choose.Effects(*both, setting.whole)
+    """Effects of the nodes in both directions, from the sweeps; nodes that are in none are patched here."""
+    found = {one.key[:2]: change(setting, one) for one in measured if one.value == "resample"}
+    targets = {node: parse_node(node) for node in nodes}
+    missing = tuple(t for t in targets.values() if (t, "denoise") not in found or (t, "noise") not in found)
+    if missing:
+        batch = replace(setting.batch, roles=setting.batch.roles | masks(setting.batch, nodes))
+        here = replace(setting, batch=batch)
+        both = (
+            Plan(missing, "denoise", "resample", resample(setting.clean)),
+            Plan(missing, "noise", "resample", resample(setting.corrupted)),
+        )
+        found |= {one.key[:2]: change(here, one) for plan in both for one in run_plan(here, plan)}
+    rows = [np.stack([found[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
+    return choose.Effects(*rows, setting.whole)
 
 
 def halves(setting: Setting, mlps: bool, effects: choose.Effects, pairs: np.ndarray) -> Keep:
     """The circuit chosen from a part of the pairs alone."""
     batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.embed.dtype)
-    other = trace(setting.net, batch.corrupted, batch.ends)
+    whole = setting.corrupted if setting.outside is None else setting.outside
+    other = rows_of(whole, pairs, batch.clean.shape[1])
     return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps), other), effects)
 
 
@@ -130,8 +151,9 @@ def judge(
     """
     net = setting.net
     check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
-    evaluate = evaluator(setting, settings.mlps)
-    keep = evaluate.mask(circuit.components)
+    check_roles(circuit, setting.batch)
+    evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
+    keep = evaluate.mask(members_nodes(circuit))
     rows = faithfulness_rows(evaluate, keep)
     if not scores.explainable(evaluate):
         undefined = pl.DataFrame(rows, infer_schema_length=None).with_columns(**six_values(setting, circuit))
@@ -157,25 +179,34 @@ def judge(
         )
         random = pl.DataFrame({"draw": np.arange(settings.draws), "faithfulness": drawn.faithfulness})
         report(f"{setting.name}: minimality")
-        minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed)
+        each = [evaluate.mask([node_of(member)]) for member in circuit.members]
+        minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
         rows.append(_score("minimality", float(minimal.effect.min())))
         rows.append(_score("minimal_members", float((minimal.p_holm < 0.05).mean()), n=len(minimal.effect)))
-        members = pl.DataFrame(
-            {"component": evaluate.labels(keep), "missed": minimal.effect, "p": minimal.p, "p_holm": minimal.p_holm}
-        )
+        members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
-    return Judged(
-        *(
-            frame.with_columns(**six) if len(frame) else frame
-            for frame in (pl.DataFrame(rows, infer_schema_length=None), random, members)
-        )
-    )
+    frames = [
+        frame.with_columns(**six) if len(frame) else frame
+        for frame in (pl.DataFrame(rows, infer_schema_length=None), random)
+    ]
+    del six["positions"]
+    return Judged(*frames, members.with_columns(**six) if len(members) else members)
+
+
+def minimality_rows(circuit: Circuit, found: scores.Minimality) -> pl.DataFrame:
+    """Minimality of every member, with the positions it is at."""
+    return pl.DataFrame({
+        "component": circuit.components, "positions": [m.positions for m in circuit.members], "missed": found.effect,
+        "p": found.p, "p_holm": found.p_holm,
+    })  # fmt: skip
 
 
 def six_values(setting: Setting, circuit: Circuit) -> dict[str, Any]:
-    kind = "head, mlp_out" if any("mlp" in label for label in circuit.components) else "head"
-    values = {"granularity": "node", "component_kind": kind, "value": circuit.scope.outside, "positions": "all",
-              "direction": "noise outside", "pair_set": setting.name}  # fmt: skip
+    sites = {parse_target(label).site for label in circuit.components}
+    kind = ", ".join(site for site in ("head", "neuron", "mlp_out") if site in sites)
+    values = {"granularity": "node", "component_kind": kind, "value": circuit.scope.outside,
+              "positions": "each member's" if roles_of(circuit) else "all", "direction": "noise outside",
+              "pair_set": setting.name}  # fmt: skip
     return {name: pl.lit(value) for name, value in values.items()}
 
 
@@ -185,7 +216,7 @@ def _classes(circuit: Circuit) -> dict[str, list[str]]:
     for member in circuit.members:
         for name in (member.gate, f"layer {parse_target(member.component).layer}"):
             if name:
-                found.setdefault(name, []).append(member.component)
+                found.setdefault(name, []).append(node_of(member))
     return found
 
 
@@ -238,10 +269,10 @@ def stability_rows(found: null.Stability, nodes: Sequence[str]) -> tuple[list[di
 
 
 def curve_rows(
-    setting: Setting, settings: PatchSettings, ranking: Sequence[int]
+    setting: Setting, settings: PatchSettings, ranking: Sequence[int], circuit: Circuit | None = None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     """Table `circuit_curve` (faithfulness of the k best nodes), and its areas as scores."""
-    evaluate = evaluator(setting, settings.mlps)
+    evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
     values = evaluate.faithfulness(sizes(ranking, len(evaluate.nodes)))
     share = np.arange(len(values)) / len(evaluate.nodes)
     areas = curve.areas(share, values)
@@ -253,9 +284,13 @@ def curve_rows(
 
 
 def edge_rows(setting: Setting, circuit: Circuit, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
-    """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges."""
+    """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
+
+    Edges are at all offsets and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
+    """
     graph = graph_of(setting.net)
-    among = edges.candidates(graph, circuit.components, not mlps)
+    ends = [f"L{t.layer}_mlp_out" if t.site == "neuron" else t.label for t in map(parse_target, circuit.components)]
+    among = edges.candidates(graph, ends, not mlps)
     found = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
     shares = -edges.sizes(found, float(setting.whole.mean()))
     kept = [one.edge for one, size in zip(found, shares, strict=True) if abs(size) >= EDGE_SHARE]

@@ -24,10 +24,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits.circuit import INPUT, OUTPUT, Edge
+from profiler.circuits.nodes import lost, places_of
 from profiler.errors import CircuitError
 from profiler.patching.batch import Batch, Tokens, Trace
 from profiler.patching.network import Network, Norm, Offsets, at, attend, forward, mix, neurons
-from profiler.patching.sites import parse_target
 
 Writes = Float[Tensor, "writer prompt offset model"]
 READS = ("q", "k", "v")
@@ -230,42 +230,33 @@ def with_nodes(
     drop: Bool[Tensor, "set node"],
     nodes: list[str],
     other: Trace,
+    masks: dict[str, Bool[Tensor, "prompt offset"]] | None = None,
 ) -> Float[Tensor, "set prompt vocab"]:
     """Logits with, for each set, the dropped nodes writing what they wrote in the other run.
 
     Args:
         drop: which of `nodes` each set silences.
-        nodes: labels of heads and MLPs.
+        nodes: labels of heads, MLPs and neurons, whole or at a role (`profiler.circuits.nodes`).
+        masks: the offsets of each role, where nodes are at roles.
     """
     n_sets, n = len(drop), len(tokens)
-    columns = _columns(net, nodes)
-    row = drop.repeat_interleave(n, 0)
+    places = places_of(net, nodes)
+    width = {"head": net.n_heads, "neuron": net.d_mlp, "mlp_out": 1}
 
     def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
-        if (site, layer) not in columns:
+        if (site, layer) not in places:
             return value
-        units, places = columns[site, layer]
-        chosen = torch.zeros(len(row), net.n_heads if site == "head" else 1, dtype=torch.bool, device=value.device)
-        chosen[:, units] = row[:, places]
-        if not chosen.any():
+        only = None if offsets is None else ends
+        here = {part: at(mask, only) for part, mask in (masks or {}).items()}
+        gone = lost(places[site, layer], drop, here, n, width[site])
+        if not gone.any():
             return value
-        given = at(other[site][layer], None if offsets is None else ends).repeat(n_sets, *[1] * (value.ndim - 1))
-        return torch.where(chosen[:, None, :, None] if site == "head" else chosen[:, None], given, value)
+        given = at(other[site][layer], only).repeat(n_sets, *[1] * (value.ndim - 1))
+        return torch.where(gone[..., None] if site == "head" else gone, given, value)
 
     with torch.inference_mode():
         logits = forward(net, tokens.repeat(n_sets, 1), edit, ends.repeat(n_sets))
     return logits.unflatten(0, (n_sets, n))
-
-
-def _columns(net: Network, nodes: list[str]) -> dict[tuple[str, int], tuple[list[int], list[int]]]:
-    """Per site and layer: units, and their columns in `nodes`."""
-    found: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
-    for column, label in enumerate(nodes):
-        target = parse_target(label)
-        units, places = found.setdefault((target.site, target.layer), ([], []))
-        units.append(target.unit or 0)
-        places.append(column)
-    return found
 
 
 def node_mask_logits(net: Network, batch: Batch, labels: Iterable[str], other: Writes) -> Float[Tensor, "prompt vocab"]:

@@ -1,18 +1,18 @@
 """What a circuit is compared with: random circuits of its size, and itself chosen from other pairs.
 
-* random: circuits with as many nodes of each kind, drawn uniformly; the statistic is closeness -|1 - f|, so that
-  over-recovery does not win. p = (1 + random ones at least as close) / (1 + draws).
+* random: circuits with as many nodes of each kind at the same positions, drawn uniformly (neurons that the circuit lists stay: no
+  other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p = (1 + random ones at least as close) / (1 + draws).
 * stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often each
   node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.
 
 Cost: one forward pass of the batch per random circuit; resampling needs none, split halves two searches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from profiler.circuits.choose import Effects, ranking
@@ -35,15 +35,29 @@ class Random:
 def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> Random:
     """Compare with random circuits that have as many heads and as many MLPs."""
     rng = np.random.default_rng(seed)
-    is_head = np.array(["H" in node for node in evaluate.nodes])
     drawn = np.zeros((draws, len(keep)), dtype=bool)
-    for kind in (is_head, ~is_head):
-        places = np.nonzero(kind)[0]
+    for places in _parts(evaluate.nodes):
+        shapes = keep[places][np.argsort(~keep[places].any(1), kind="stable")]
         for row in range(draws):
-            drawn[row, rng.permutation(places)[: int(keep[kind].sum())]] = True
+            drawn[row, rng.permutation(places)] = shapes
+    neurons = ["N" in node for node in evaluate.nodes]
+    drawn[:, neurons] = keep[neurons]
     values = evaluate.faithfulness(drawn)
     observed = float(evaluate.faithfulness(keep[None])[0])
     return Random(values, observed, statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values)))
+
+
+def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
+    """Places of the heads' nodes and of the MLPs', a row per component and a column per position it is split into."""
+    found = []
+    for mark in ("H", "_mlp_out"):
+        rows: dict[str, list[int]] = {}
+        for place, node in enumerate(nodes):
+            if mark in node:
+                rows.setdefault(node.partition("@")[0], []).append(place)
+        if rows:
+            found.append(np.array(list(rows.values())))
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import polars as pl
 
 from profiler.circuits import files, find
 from profiler.circuits.circuit import Circuit
+from profiler.circuits.nodes import node_of
 from profiler.model import Model
 from profiler.pairs import TokenPair, checks, find_task
 from profiler.pairs.checks import FREQUENCY
@@ -92,9 +93,11 @@ def circuit_row(circuit: Circuit) -> pl.DataFrame:
 
 def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
     """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to judge."""
-    rows = [{"component": m.component, "role": m.role, "gate": m.gate, "schemes": list(m.schemes), "frequency": frequency.get(m.component)}
-            for m in circuit.members]  # fmt: skip
+    rows = [{"component": m.component, "positions": m.positions, "role": m.role, "gate": m.gate, "schemes": list(m.schemes),
+             "frequency": frequency.get(node_of(m))} for m in circuit.members]  # fmt: skip
     frame = pl.DataFrame(rows, schema_overrides={"schemes": pl.List(pl.String), "frequency": pl.Float64})
     if judged.is_empty():
-        return frame.with_columns(**find.six_values(main, circuit))
-    return frame.join(judged, on="component", how="left", maintain_order="left")
+        six = find.six_values(main, circuit)
+        del six["positions"]
+        return frame.with_columns(**six)
+    return frame.join(judged, on=["component", "positions"], how="left", maintain_order="left")

@@ -141,28 +141,36 @@ class Minimality:
     null: Float[np.ndarray, " draw"]
 
 
-def minimality(evaluate: Evaluator, keep: Keep, sets: Sequence[Keep], draws: int = 199, seed: int = 0) -> Minimality:
+def minimality(
+    evaluate: Evaluator,
+    keep: Keep,
+    sets: Sequence[Keep],
+    draws: int = 199,
+    seed: int = 0,
+    members: Sequence[Keep] | None = None,
+) -> Minimality:
     """How much each member is missed.
 
     Args:
         sets: the K to take away before (the empty one is always tried).
         draws: inflated circuits; with Holm over m members, significance at 5 % needs at least 20 m.
+        members: the nodes of each member, where one may be split by position; by default each node is one.
     """
     rng = np.random.default_rng(seed)
-    members = np.nonzero(keep)[0]
     tried = [np.zeros_like(keep), *sets]
-    effect = np.array([missed(evaluate, keep, int(member), tried) for member in members])
+    effect = np.array(
+        [missed(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
+    )
     null = inflated_null(evaluate, keep, draws, rng)
     p = np.array([statistics.random_set_p(value, null) for value in effect])
     return Minimality(effect, p, statistics.holm(p), null)
 
 
-def missed(evaluate: Evaluator, keep: Keep, member: int, sets: Sequence[Keep]) -> float:
-    """max over K without the member of |F(C - K - v) - F(C - K)| / w."""
-    usable = np.stack([keep & ~removed for removed in sets if not removed[member]])
-    without = usable.copy()
-    without[:, member] = False
-    both = evaluate(np.concatenate([without, usable])).mean(-1).reshape(2, -1)
+def missed(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
+    """max over K without the member (a node, or its nodes) of |F(C - K - v) - F(C - K)| / w."""
+    own = np.arange(len(keep)) == member if isinstance(member, int) else member
+    usable = np.stack([keep & ~removed for removed in sets if not (removed & own).any()])
+    both = evaluate(np.concatenate([usable & ~own, usable])).mean(-1).reshape(2, -1)
     return float(np.abs(both[0] - both[1]).max() / abs(whole(evaluate)))
 
 

@@ -1,7 +1,7 @@
 """`profiler patch` and `profiler tasks`: circuits from prompt pairs, into a run."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -85,6 +85,12 @@ def patch(
     draws: Annotated[int, typer.Option(help="random circuits, and inflated circuits", min=1)] = 199,
     mlps: Annotated[bool, typer.Option("--mlps", help="let MLPs be members; otherwise they are always kept")] = False,
     by_role: Annotated[bool, typer.Option(help="patch heads at single roles too")] = True,
+    outside: Annotated[
+        Literal["resample", "mean", "zero"] | None,
+        typer.Option(
+            help="what everything outside a circuit writes; default: as the circuit's file says, else resample"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
     bench: Annotated[bool, typer.Option("--bench", help="only measure speed beside TransformerLens")] = False,
 ) -> None:
@@ -101,7 +107,9 @@ def patch(
     quiet()
     if split not in ("train", "held_out"):
         raise PairError(f"--split {split!r}: choose train or held_out")
-    settings = PatchSettings(task, scheme, pairs, split, seed, neurons, top, draws=draws, mlps=mlps, by_role=by_role)
+    settings = PatchSettings(
+        task, scheme, pairs, split, seed, neurons, top, draws=draws, mlps=mlps, by_role=by_role, outside=outside
+    )
     given = files.read(circuit) if circuit is not None else None
     name = model or _model_of(run)
     with console.status(f"loading {name}"):
@@ -154,7 +162,8 @@ def _say(run: Path, outcome: Any, save: Path | None) -> None:
         f"{outcome.experiment}: {len(circuit.members)} member{'s' * (len(circuit.members) != 1)}", markup=False
     )
     for member in circuit.members:
-        console.print(f"  {member.component}  {member.gate}  {member.role}", markup=False)
+        at = "" if member.positions == "all" else f" at {member.positions}"
+        console.print(f"  {member.component}{at}  {member.gate}  {member.role}", markup=False)
     for pair_set in scores["pair_set"].unique(maintain_order=True):
         found = dict(scores.filter(pair_set=pair_set).select("metric", "score").rows())
         shown = ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN if found.get(name) is not None)

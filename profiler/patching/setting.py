@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from profiler.patching.network import Network
 from profiler.tasks.prompt import Split
 
 REFERENCE_DRAWS = 4000
+Outside = Literal["resample", "mean", "zero"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class PatchSettings:
         draws: random circuits, and inflated circuits.
         mlps: whether circuits choose among MLPs too; otherwise these are always kept.
         by_role: whether heads are also patched at single roles.
+        outside: what everything outside a circuit writes: resample, mean or zero; None takes what the circuit's own
+            scope says, and resample for one that is found here.
     """
 
     task: str
@@ -53,6 +57,7 @@ class PatchSettings:
     draws: int = 199
     mlps: bool = False
     by_role: bool = True
+    outside: Outside | None = None
 
     @property
     def is_file(self) -> bool:
@@ -77,6 +82,7 @@ class Setting:
     Attributes:
         name: of the set: discovery, test, held_out.
         encoded: the pairs, with what was dropped.
+        outside: what everything outside a circuit writes; None for the corrupted run.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Setting:
     batch: Batch
     clean: Trace
     corrupted: Trace
+    outside: Trace | None = None
 
     @cached_property
     def metric_clean(self) -> Float[np.ndarray, " pair"]:
@@ -129,10 +136,14 @@ def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Enc
     return pair_sets.encode(drawn, model.tokenizer, model.bos_id, context, strict=settings.is_file)
 
 
-def references(model: Model, settings: PatchSettings, known: Encoded) -> Encoded:
-    """Prompts for means: of the templates of `known`, but none of its pairs; a user's own pairs are their own references."""
+def references(model: Model, settings: PatchSettings, known: Encoded, split: Split | None = None) -> Encoded:
+    """Prompts for means: of the templates of `known`, but none of its pairs; a user's own pairs are their own references.
+
+    Args:
+        split: whose words and wordings `known` is of; by default the settings' own.
+    """
     if settings.is_file:
         return known
     templates = {pair.pair.template for pair in known.pairs}
-    drawn = draw(model, settings, settings.split, settings.seed + 1_000, REFERENCE_DRAWS)
+    drawn = draw(model, settings, split or settings.split, settings.seed + 1_000, REFERENCE_DRAWS)
     return encoded(model, settings, [pair for pair in drawn if pair.template in templates])

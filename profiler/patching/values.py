@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,21 @@ MOST = 6
 def zero(base: Trace) -> Donor:
     """Zeros."""
     return lambda site, layer: torch.zeros_like(base[site][layer])
+
+
+def zeros(base: Trace) -> Trace:
+    """Zeros at every site, as a run that can stand in for one; its logits are those of `base`."""
+    return Trace({name: [torch.zeros_like(value) for value in base[name]] for name in SITES}, base.logits)
+
+
+def rows_of(run: Trace, rows: Sequence[int] | np.ndarray, width: int) -> Trace:
+    """Some prompts of a run, cut to their first `width` offsets."""
+    wanted = torch.as_tensor(rows, device=run.logits.device)
+
+    def cut(site: str, value: Tensor) -> Tensor:
+        return value[wanted][:, :, :width, :width] if site == "pattern" else value[wanted][:, :width]
+
+    return Trace({name: [cut(name, value) for value in run[name]] for name in SITES}, run.logits[wanted])
 
 
 def noise(base: Trace, batch: Batch, seed: int = 0) -> Donor:

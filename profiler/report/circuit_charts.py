@@ -4,6 +4,8 @@ Gate labels have the same colours in every chart: sole dark blue, OR-like orange
 grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
 """
 
+import re
+
 import altair as alt
 import polars as pl
 
@@ -84,21 +86,21 @@ def _node(reader: str) -> str:
     return reader.split(".")[0]
 
 
+def _role(row: dict) -> str:
+    """The member's role, and the positions at which alone it is one."""
+    at = "" if row["positions"] == "all" else f"only at {row['positions']}"
+    return "; ".join(part for part in (row["role"], at) if part)
+
+
 def places(members: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Where each node is drawn: a row per layer (its MLP half a row above), spread evenly from left to right."""
-    known = {row["component"]: row for row in members.to_dicts()}
+    known = {row["component"]: row | {"role": _role(row)} for row in members.to_dicts()}
     names = dict.fromkeys(["embed", *known, *edges["writer"], *(_node(r) for r in edges["reader"]), "logits"])
-    layers = {
-        name: int(name[1 : name.index("_") if "_" in name else name.index("H")])
-        for name in names
-        if name not in ("embed", "logits")
-    }
+    layers = {name: int(re.match(r"L(\d+)", name)[1]) for name in names if name not in ("embed", "logits")}
     top = max(layers.values(), default=0) + 1.0
     rows: dict[float, list[str]] = {}
     for name in sorted(names):
-        height = (
-            -1.0 if name == "embed" else top if name == "logits" else layers[name] + 0.5 * name.endswith("_mlp_out")
-        )
+        height = -1.0 if name == "embed" else top if name == "logits" else layers[name] + 0.5 * ("H" not in name)
         rows.setdefault(height, []).append(name)
     return pl.DataFrame([
         {"node": name, "x": (i + 1) / (len(row) + 1), "y": height, "role": (known.get(name) or {}).get("role") or "", "gate": (known.get(name) or {}).get("gate") or "none"}

@@ -130,6 +130,13 @@ def test_a_role_as_common_as_its_null_does_not_hold() -> None:
     assert ledger.lines((below,), RUNGS)[0].speaks == "against"
 
 
+def test_a_role_that_claims_every_position_is_not_held_against_its_scrambling() -> None:
+    """A head that always attends to the token before is as good scrambled: that is no reason to doubt it."""
+    always = replace(role("corpus", 0.95, 0.02, null=0.95, null_hi=0.97), role="previous token")
+    assert ledger.lines((always,), RUNGS)[0].speaks == "for"
+    assert ledger.lines((replace(always, role="induction"),), RUNGS)[0].speaks != "for"
+
+
 def test_as_good_is_two_one_sided_tests_at_five_per_cent() -> None:
     """The 90 % interval of the difference must lie inside the margin, with both errors in it."""
     base, wide = number("discovery", 0.9, 0.05), number("names", 0.82, 0.08)

@@ -12,7 +12,8 @@ What a line is tested for, by technique (every other statistic describes and doe
 * necessity: above the 95th percentile of matched random circuits. It never speaks against: a random knock-out can hurt
   more than a true one.
 * coverage: the role holds on over HALF of the component's importance, and on more than its null (scrambled roles, matched
-  components); against it if on less than HALF, or if of the room that the null leaves it fills less than NO_BETTER.
+  components); against it if on less than HALF, or if of the room that the null leaves it fills less than NO_BETTER. A role
+  that claims to hold at every position (previous token) has no scrambled null: scrambling it changes nothing.
 * replacement, statistic `explained`: above the same rule on other heads and over HALF; against it if nothing is explained,
   or no more than for other heads.
 * edits, swaps, statistic `success rate`: above control edits (by the finding's own paired test where it has one); against
@@ -35,6 +36,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from profiler.generality.claims import claim_of
 from profiler.generality.finding import Finding
 from profiler.patching.statistics import holm
 
@@ -182,6 +184,7 @@ def _test(finding: Finding, base: Finding | None, discovery: str) -> _Test:
 def _of_role(finding: Finding) -> _Test:
     """Coverage and replacement: more than half and more than the null; against it what the module's docstring says."""
     if finding.technique == "coverage":
+        finding = _fair(finding)
         bound = HALF if finding.null is None else max(HALF, finding.null + NO_BETTER * (1 - finding.null))
         return _Test(
             p_above(finding, _null_hi(finding, HALF)),
@@ -191,6 +194,12 @@ def _of_role(finding: Finding) -> _Test:
         )
     lower = p_below(finding, 0.0 if finding.null is None else max(0.0, finding.null))
     return _Test(p_above(finding, _null_hi(finding, HALF)), lower, 1.0, "half of the effect, and other heads")
+
+
+def _fair(finding: Finding) -> Finding:
+    """Without its null where the role claims to hold everywhere: scrambling it changes nothing, so it is no null."""
+    claim = claim_of(finding.role, finding.subject)
+    return replace(finding, null=None, null_hi=None) if claim is not None and claim.everywhere else finding
 
 
 def _null_hi(finding: Finding, least: float) -> float:

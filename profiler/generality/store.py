@@ -289,7 +289,7 @@ def registered(path: Path) -> frozenset[Key]:
     A subject `circuit` stands for any circuit's name: see `keys_for`.
     """
     with query.open_run(path) as run:
-        if not _has(run, "prediction_log"):
+        if not has(run, "prediction_log"):
             return frozenset()
         text = "SELECT subject, statistic, rung FROM predictions WHERE intact AND NOT known_before"
         return frozenset(run.execute(text).fetchall())
@@ -300,6 +300,18 @@ def keys_for(path: Path, circuit: str) -> frozenset[Key]:
     return frozenset((circuit if key[0] == CIRCUIT else key[0], *key[1:]) for key in registered(path))
 
 
-def _has(run: Connection, table: str) -> bool:
+def is_registered(path: Path, one: Prediction) -> bool:
+    """Whether the log holds this very prediction."""
+    with query.open_run(path) as run:
+        if not has(run, "prediction_log"):
+            return False
+        text = """SELECT count(*) FROM predictions WHERE subject = $subject AND statistic = $statistic AND direction = $direction
+            AND threshold = $threshold AND rung = $rung AND role = $role AND circuit = $circuit"""
+        names = ("subject", "statistic", "direction", "threshold", "rung", "role", "circuit")
+        return bool(run.execute(text, {name: getattr(one, name) for name in names}).fetchall()[0][0])
+
+
+def has(run: Connection, table: str) -> bool:
+    """Whether the run has a table."""
     text = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?"
     return bool(run.execute(text, [table]).fetchall()[0][0])

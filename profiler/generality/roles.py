@@ -1,0 +1,129 @@
+"""The role catalogue: what components were measured to do, shown and predicted where they turn up again. No torch.
+
+Why: a head that moves names in one circuit should not be discovered again in the next; it should be predicted there, and
+the prediction should be able to fail (Merullo et al. 2024 found 78 % of the heads of one circuit in another). Whatever a
+check measured of a role is stored (table role_catalogue). Before a circuit is checked, `expect` looks its members up, and
+registers for each role that was seen to hold that it holds on more than HALF of the component's importance on the new
+circuit's own prompts, and for each that was refuted that it does not; `store.resolve` scores it after the check.
+
+Prompts differ from circuit to circuit, so the number is new although the component is known; the corpus is the same, and
+what was measured on it is not predicted again. Cost: milliseconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiler import query
+from profiler.circuits.circuit import Circuit
+from profiler.generality import store
+from profiler.generality.claims import claim_of
+from profiler.generality.ledger import HALF
+from profiler.generality.predictions import Prediction
+
+ORIGIN = "role catalogue"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a component was seen to do in an earlier check.
+
+    Attributes:
+        component, role: of the catalogue.
+        circuit: whose check measured it.
+        rung: widest distribution it was measured on.
+        coverage, lo, hi: share of its importance there, with 95 % interval.
+        n, unit: examples.
+        speaks: for, against or undecided.
+    """
+
+    component: str
+    role: str
+    circuit: str
+    rung: str
+    coverage: float
+    lo: float | None
+    hi: float | None
+    n: int
+    unit: str
+    speaks: str
+
+    def __str__(self) -> str:
+        """In one line, for the terminal."""
+        word = {"for": "holds", "against": "does not hold"}.get(self.speaks, "undecided")
+        return f"{self.component} as {self.role} ({self.circuit}): {word}, {self.coverage:.0%} of its importance on {self.rung}"
+
+
+def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Known, ...]:
+    """The catalogue's entries of some components, those of other circuits than `circuit`, one per component and role.
+
+    Of several measurements the one on the most examples stands for the rest.
+    """
+    with query.open_run(path) as run:
+        if not store.has(run, "role_catalogue"):
+            return ()
+        text = """SELECT component, role, circuit, rung, coverage, lo, hi, n, unit, speaks FROM role_catalogue
+            WHERE list_contains($components, component) AND circuit <> $circuit AND speaks IN ('for', 'against', 'undecided')
+            QUALIFY row_number() OVER (PARTITION BY component, role, circuit ORDER BY n DESC, rung) = 1
+            ORDER BY component, role, circuit"""
+        rows = run.execute(text, {"components": list(components), "circuit": circuit}).fetchall()
+    return tuple(Known(*row) for row in rows)
+
+
+def expectations(entries: Sequence[Known], circuit: Circuit, rung: str) -> tuple[Prediction, ...]:
+    """Predictions for members whose role was decided elsewhere and is claimed again.
+
+    A role can only be tested where it is claimed: an entry whose role the new circuit does not claim of the component, in
+    whatever words, is shown and not predicted.
+    """
+    claimed = {member.component: member.role for member in circuit.members}
+    made: dict[tuple[str, str], Prediction] = {}
+    for one in entries:
+        role = claimed.get(one.component, "")
+        if one.speaks == "undecided" or not same(one.role, role, one.component):
+            continue
+        holds = one.speaks == "for"
+        said = f"{one.component} {'is' if holds else 'is not'} {role} on {rung} of {circuit.name}, as in {one.circuit}"
+        made.setdefault(
+            (one.component, role),
+            Prediction(said, one.component, "coverage", ">" if holds else "<", HALF, rung, role, circuit.name, ORIGIN),
+        )
+    return tuple(made.values())
+
+
+def same(first: str, second: str, component: str) -> bool:
+    """Whether two roles' words make the same claim."""
+    one, other = claim_of(first, component), claim_of(second, component)
+    return bool(first and second) and (first == second or (one is not None and one == other))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the catalogue says of a circuit's members, and how many predictions were registered from it."""
+
+    known: tuple[Known, ...]
+    registered: int
+
+
+def expect(path: Path, circuit: Circuit, rung: str) -> Expected:
+    """Look a circuit's members up, and register what they are expected to do on its rung of prompts.
+
+    Predictions of which the same was registered before are not registered again.
+
+    Raises:
+        RunError: the run cannot be written.
+        PredictionError: the log of predictions is no longer intact.
+    """
+    entries = known(path, circuit.components, circuit.name)
+    wanted = expectations(entries, circuit, rung)
+    fresh = [one for one in wanted if not store.is_registered(path, one)]
+    if fresh:
+        store.register(path, fresh)
+    return Expected(entries, len(fresh))
+
+
+def agreement(entries: Sequence[Known], circuit: Circuit) -> tuple[int, int]:
+    """Of the members with an entry that holds, how many have the same role again: (same, with an entry and a role)."""
+    roles = {member.component: member.role for member in circuit.members if member.role}
+    held = {one.component: one.role for one in entries if one.speaks == "for" and one.component in roles}
+    return sum(same(role, roles[component], component) for component, role in held.items()), len(held)

@@ -8,11 +8,12 @@ import polars as pl
 
 from profiler.components import ComponentId
 from profiler.report import answers, behaviours, charts, evidence, facts, numbers, spectrum
-from profiler.report.blocks import Block, Chart, Note, Report, Section
+from profiler.report.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.report.reader import Reader, Result
 
 QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
 NEEDS_COMPONENT = True
+PER_QUANTILE, RANDOM = 5, 12
 QUANTILES = (0.999, 0.99, 0.95, 0.9, 0.75, 0.5)
 NO_SPECTRUM = "This run keeps no distribution of this component: only sums by class, domain and position."
 
@@ -41,7 +42,7 @@ def _sections(read: Reader, component: ComponentId) -> list[Section]:
     reach = evidence.reach_of(read("quantile_samples", component=label).frame, read("extremes", component=label).frame)
     return [
         behaviours.section(read, component),
-        _spectrum(read, label),
+        _spectrum(read, label, reach),
         _attention(read, component),
         _quantiles(read, label, reach),
         _extremes(read, label, reach),
@@ -51,7 +52,25 @@ def _sections(read: Reader, component: ComponentId) -> list[Section]:
     ]
 
 
-def _spectrum(read: Reader, label: str) -> Section:
+def tokens(read: Reader, label: str) -> pl.DataFrame:
+    """The query context_tokens for every position that the card shows."""
+    asked = (
+        read("spectrum_samples", component=label),
+        read("quantile_samples", component=label, per_quantile=PER_QUANTILE),
+        read("extremes", component=label),
+        read("random_samples", component=label, n=RANDOM),
+    )
+    frames = [spectrum.thinned(asked[0].frame, floor_of(read, label)), *(result.frame for result in asked[1:])]
+    shown = sorted({position for frame in frames for position in frame["position_id"]})
+    return read("context_tokens", component=label, positions=",".join(map(str, shown))).frame
+
+
+def floor_of(read: Reader, label: str) -> float:
+    """The activation below which the card's spectra are drawn as one bin."""
+    return spectrum.floor_of(read("spectrum_by_class", component=label).frame)
+
+
+def _spectrum(read: Reader, label: str, reach: evidence.Reach) -> Section:
     by_class, density = read("spectrum_by_class", component=label), read("density", component=label)
     title = "Spectrum"
     if by_class.frame.is_empty():
@@ -62,20 +81,32 @@ def _spectrum(read: Reader, label: str) -> Section:
         return Section(title, "", (Note("No spread", text, "full"),))
     n = numbers.count(density.frame["n"].sum())
     lead = f"All {n} ordinary positions, from the same bins in each view, on a logarithmic axis."
-    floor = spectrum.floor_of(by_class.frame)
+    floor = floor_of(read, label)
     if folded := spectrum.folded_share(by_class.frame, floor):
         size, share = numbers.number(floor), numbers.percent(folded)
         lead += f" Activations below {size} in size ({share} of positions) share the middle bin."
-    return Section(title, lead, (_density(density), *_class_views(by_class)))
+    return Section(title, lead, (_density(read, label, density, reach), *_class_views(by_class)))
 
 
-def _density(density: Result) -> Chart:
+def _density(read: Reader, label: str, density: Result, reach: evidence.Reach) -> Block:
+    drawn = read("spectrum_samples", component=label)
+    samples = spectrum.thinned(drawn.frame, floor_of(read, label))
+    rows = evidence.with_tokens(samples, tokens(read, label)).to_dicts()
     caption = (
         "How often each activation occurs, per unit of activation. Dashed: the component's own quantiles. A straight "
         "slope to the right "
-        "would be a power law; a bump in the tail is a second population worth reading below."
+        "would be a power law; a bump in the tail is a second population worth reading. Brush a range, or type one, to "
+        "see random examples from it."
     )
-    return Chart("Density", caption, charts.density(density.frame), density.source, "full")
+    return Spectrum(
+        "Density",
+        caption,
+        charts.density(density.frame),
+        tuple(evidence.example(row, reach) for row in rows),
+        density.source,
+        drawn.source,
+        (reach.activation, reach.dla),
+    )
 
 
 def _class_views(by_class: Result) -> tuple[Chart, ...]:
@@ -162,14 +193,15 @@ def _attention(read: Reader, component: ComponentId) -> Section:
 
 
 def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
-    result = read("quantile_samples", component=label, per_quantile=5)
-    groups = [_quantile_group(levels, rows, reach) for levels, rows in quantile_groups(result.frame)]
+    result = read("quantile_samples", component=label, per_quantile=PER_QUANTILE)
+    frame = evidence.with_tokens(result.frame, tokens(read, label))
+    groups = [_quantile_group(levels, rows, reach) for levels, rows in quantile_groups(frame)]
     caption = (
         "Random positions from the bin that holds each quantile of this component's activation: not chosen, not "
         "extremes. The "
         "token is tinted by its activation, the next token underlined by its DLA."
     )
-    block = evidence.examples("Around its quantiles", caption, result.source, groups, NO_SPECTRUM)
+    block = evidence.examples("Around its quantiles", caption, result.source, groups, NO_SPECTRUM, reach)
     return Section("Samples", "", (block,))
 
 
@@ -196,6 +228,7 @@ def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: evidence.Rea
 
 def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -> Section:
     result = read("extremes", component=label)
+    frame = evidence.with_tokens(result.frame, tokens(read, label))
     names = {
         ("activation", "top"): "Largest activation",
         ("activation", "bottom"): "Smallest activation",
@@ -206,7 +239,7 @@ def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -
         evidence.group(
             heading,
             "by DLA" if measure == "dla" else "by activation",
-            _extreme(result.frame, measure, side).head(shown),
+            _extreme(frame, measure, side).head(shown),
             reach,
         )
         for (measure, side), heading in names.items()
@@ -215,7 +248,7 @@ def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -
         "The most extreme positions of the whole corpus on each side. They show what is possible, not what is usual."
     )
     block = evidence.examples(
-        "Extremes of both signs", caption, result.source, groups, "This run keeps no extremes of this component."
+        "Extremes of both signs", caption, result.source, groups, "This run keeps no extremes of this component.", reach
     )
     return Section("Extremes", "", (block,))
 
@@ -311,13 +344,18 @@ def _effects(read: Reader, component: ComponentId) -> Section:
 
 
 def _random(read: Reader, label: str, reach: evidence.Reach) -> Section:
-    result = read("random_samples", component=label, n=12)
-    groups = [evidence.group("Any position", "uniform over the corpus", result.frame, reach)]
+    result = read("random_samples", component=label, n=RANDOM)
+    frame = evidence.with_tokens(result.frame, tokens(read, label))
+    groups = [evidence.group("Any position", "uniform over the corpus", frame, reach)]
     caption = "A uniform sample of positions: what the component does most of the time."
     return Section(
         "Random",
         "",
-        (evidence.examples("Random positions", caption, result.source, groups, "No dense position was recorded."),),
+        (
+            evidence.examples(
+                "Random positions", caption, result.source, groups, "No dense position was recorded.", reach
+            ),
+        ),
     )
 
 

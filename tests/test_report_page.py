@@ -9,7 +9,7 @@ import pytest
 import vl_convert
 from test_report_text import HOSTILE, parse
 
-from profiler.report import page, theme
+from profiler.report import page, shell, theme
 from profiler.report.blocks import Cell, Chart, ExampleGroup, Examples, Note, Report, Section, Source, Table
 from profiler.report.evidence import Reach, example
 
@@ -51,7 +51,7 @@ def make_report(word: str) -> Report:
 
 def own_part(html: str) -> str:
     """The page without the Vega bundle."""
-    return html.replace(str(page._bundle()), "")
+    return html.replace(str(page.bundle()), "")
 
 
 def data_of(html: str) -> dict:
@@ -112,7 +112,7 @@ def test_each_query_is_listed_once_and_every_link_has_its_target():
 def test_numbers_that_json_cannot_hold_are_refused_and_floats_are_short():
     assert page.columns([{"x": 0.123456789}, {"x": None}]) == {"x": [0.12346, None]}
     with pytest.raises(ValueError):
-        page.script_json(float("nan"))
+        shell.script_json(float("nan"))
 
 
 def seen_by(colour: str, weakness: str) -> tuple[float, ...]:

@@ -1,10 +1,11 @@
 """Texts of the corpus on a page: visible, and never more than text."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
 
-from profiler.report import evidence, numbers, text
+from profiler.report import contexts, evidence, numbers, text
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -105,11 +106,66 @@ def test_the_next_token_is_told_apart_from_what_follows():
         "source": "f.py",
     }
     shown = evidence.example(row, evidence.Reach(2.0, 2.0))
-    assert (shown.following, shown.after) == ("<bdi>c</bdi>", "<bdi>d</bdi>")
+    mark = '<mark class="act negative" style="--t:0.50">b</mark>'
+    assert shown.context == f'<i>a</i>{mark}<u class="dla positive" style="--t:1.00">c</u><i>d</i>'
     assert (shown.activation_tint, shown.dla_tint) == (-0.5, 1.0)
     assert "<i>" not in shown.where
     cut = evidence.example(row | {"context_after": None, "next_token": None}, evidence.Reach(0.0, 0.0))
-    assert (cut.following, cut.after, cut.activation_tint) == ("<bdi></bdi>", "<bdi></bdi>", 0.0)
+    assert cut.context.endswith('b</mark><u class="dla zero" style="--t:0.00"></u><i></i>')
+    assert cut.activation_tint == 0.0
+
+
+ROW = {
+    "context_before": "", "context_token": "", "context_after": "", "next_token": " z", "activation": 1.0, "dla": -2.0,
+    "domain": "d", "source": "s", "tokens": ["<s>", " b", "c"], "shown": 1, "activations": [None, 1.0, 0.25],
+    "dlas": [None, -2.0, 0.5], "probabilities": [None, 0.125, None], "top_offset": 1, "top_weight": 0.75,
+}  # fmt: skip
+
+
+def test_each_token_carries_what_is_stored_of_it_and_no_more():
+    shown = evidence.example(ROW, evidence.Reach(1.0, 2.0))
+    assert re.findall(r"<(?:i|mark|u)[^>]*>", shown.context) == [
+        '<i data-w="0.75">',
+        '<mark class="act positive" style="--t:1.00" data-a="1" data-d="-2" data-p="0.125">',
+        '<u class="dla negative" style="--t:1.00" data-a="0.25" data-d="0.5">',
+    ]
+    assert (shown.probability.replace("\u00a0", " "), shown.note) == ("12 %", "attends 75\u00a0% to the token before")
+    assert "".join(parse(shown.context).text) == "<s> bc"
+
+
+def test_the_next_token_is_added_where_the_window_ends_and_what_is_out_of_sight_is_said():
+    shown = evidence.example(ROW | {"shown": 2, "top_offset": 9}, evidence.Reach(1.0, 1.0))
+    assert shown.context.endswith("> z</u>") and "data-w" not in shown.context
+    assert shown.note.endswith("to 9 tokens back, out of sight")
+
+
+def test_recomputed_attention_is_drawn_whole():
+    shown = evidence.example(ROW | {"attention": [0.5, 0.25, None]}, evidence.Reach(1.0, 1.0))
+    assert re.findall(r'data-w="([^"]*)"', shown.context) == ["0.5", "0.25"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seen"),
+    [
+        (["a", "\u0301", "b"], ["a", "\u0301", "b"]),  # the mark stays on the letter of the token before
+        (["\u0301", "b"], ["◌\u0301", "b"]),
+        (["a", "<0xE2>", "<0x80><0xA6>", "b"], ["a", "E2", "80 A6=…", "b"]),
+        (["<0xE2>", "b", "<0x80>"], ["E2", "b", "80"]),
+        (["<0xF0><0x9F>", "<0x98>", "<0x80>"], ["F0 9F", "98", "80=😀"]),
+        ([" ", "    ", " a", "\n\t"], [" ", "····", " a", "⏎⇥"]),
+        (["", None], ["∅", "∅"]),
+        (["שלום", " עולם"], ["שלום", " עולם"]),
+    ],
+)
+def test_tokens_of_a_context_are_legible(tokens, seen):
+    assert ["".join(parse(str(one)).text) for one in contexts.texts(tokens, len(tokens))] == seen
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_tokens_of_a_context_hold_our_own_elements_only(hostile):
+    for one in contexts.texts(["x", hostile], 1):
+        assert set(parse(str(one)).tags) <= {"span"}
+        assert not any(c in one for c in "\x00\x1b\u202e\u2066\u2069\u2028\u2029\n\t")
 
 
 @pytest.mark.parametrize(

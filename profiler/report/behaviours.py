@@ -8,13 +8,12 @@ import altair as alt
 import polars as pl
 
 from profiler.components import ComponentId
-from profiler.report import evidence, numbers
+from profiler.report import evidence, numbers, theme
 from profiler.report.blocks import Block, Chart, Note, Section
 from profiler.report.charts import tips, value_axis
 from profiler.report.reader import Reader, Result
 
-UNEXPLAINED, REST_OF_TOKENS = "unexplained", "#a9adb5"
-COLOURS = ("#3b82c4", "#e6a000", "#2ba5a5", "#d55e00", "#8a63b8", "#009e73", "#c8709f", "#8c6239", "#7ec3ea", "#c3cc5a")
+UNEXPLAINED = "unexplained"
 SHOWN = 9
 
 
@@ -44,9 +43,9 @@ def names_of(frame: pl.DataFrame) -> list[str]:
 
 
 def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
-    """One stacked bar per value of a slice. `frame` is the query `mixture`; `order` fixes colours and stacking."""
+    """One stacked bar per value of a slice. `frame` is the query `mixture`; `order` fixes the stacking."""
     rows = frame.filter(pl.col("slice") == slice_).with_columns(place=pl.col("behaviour").replace_strict({n: i for i, n in enumerate(order)}))  # fmt: skip
-    colours = [*(COLOURS[i % len(COLOURS)] for i in range(len(order) - 1)), REST_OF_TOKENS]
+    colours = [theme.behaviour_colour(name) for name in order]
     values = rows["value"].unique(maintain_order=True).to_list()
     return (
         alt.Chart(rows)

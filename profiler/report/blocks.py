@@ -15,10 +15,11 @@ Width = Literal["half", "full"]
 
 @dataclass(frozen=True)
 class Source:
-    """A query that was run: its name and the text to run again, parameters set."""
+    """A query that was run: its name, the text to run again, parameters set, and how they were set (its first lines)."""
 
     name: str
     sql: str
+    settings: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +60,27 @@ class Table:
 
 @dataclass(frozen=True)
 class Example:
-    """One position in its context. `activation_tint` and `dla_tint` are in -1..1 and colour the token and the next."""
+    """One position in its context.
 
-    before: Markup
-    token: Markup
-    following: Markup
-    after: Markup
-    next_token: Markup
+    Attributes:
+        context: the tokens as elements (profiler.report.contexts.html), the shown one tinted by its activation, the
+            next one underlined by the DLA to it.
+        activation, dla, probability: as they are written; probability is of the token that came next, "" if not stored.
+        activation_tint, dla_tint: in -1..1.
+        where: domain and source.
+        note: where a head attends from here, "" if not stored.
+        stratum: (weight, activation) of a sample that a brushed range may draw, None for others.
+    """
+
+    context: Markup
     activation: str
     dla: str
+    probability: str
     activation_tint: float
     dla_tint: float
     where: Markup
+    note: str = ""
+    stratum: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,31 @@ class ExampleGroup:
 
 @dataclass(frozen=True)
 class Examples:
-    """Groups of token contexts."""
+    """Groups of token contexts. `reach` holds the |activation| and |DLA| of a full tint."""
 
     title: str
     caption: str
     groups: tuple[ExampleGroup, ...]
     source: Source
+    width: Width = "full"
+    reach: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A density chart on which a range can be brushed, and the samples that it draws from.
+
+    The interval selection of `chart` is named `brush`, its largest data set has the columns lo, hi and n (positions);
+    `samples` carry their stratum.
+    """
+
+    title: str
+    caption: str
+    chart: Any
+    samples: tuple[Example, ...]
+    source: Source
+    drawn: Source
+    reach: tuple[float, float] = (0.0, 0.0)
     width: Width = "full"
 
 
@@ -102,7 +131,7 @@ class Note:
     width: Width = "half"
 
 
-Block = Chart | Table | Examples | Note
+Block = Chart | Table | Examples | Spectrum | Note
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,10 @@ def _class_colour(order: Sequence[str]) -> alt.Color:
 
 
 def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerChart:
-    """Probability density of the activation on a log axis, with quantile marks. `frame` is the query `density`."""
+    """Probability density of the activation on a log axis, with quantile marks. `frame` is the query `density`.
+
+    A range can be brushed: the interval selection `brush`, which a page answers with examples.
+    """
     floor = spectrum.floor_of(frame)
     bins = spectrum.fold(frame, floor).with_columns((pl.col("p") / (pl.col("hi") - pl.col("lo"))).alias("density"))
     lowest = bins["density"].min() / 2
@@ -72,6 +75,7 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
             color=colour,
             tooltip=tips("lo", "hi", "n", "p", "density"),
         )
+        .add_params(alt.selection_interval(name="brush", encodings=["x"]))
     )
     return alt.layer(shape, *_quantile_layers(frame, levels, floor)).properties(height=HEIGHT + 20)
 
@@ -102,7 +106,8 @@ def tips(*names: str) -> list[alt.Tooltip]:
 def _stack(frame: pl.DataFrame, value: str, title: str, whole: bool = False) -> alt.Chart:
     """Rectangles of `value` by bin, stacked by class. `frame` is the query `spectrum_by_class`."""
     bins, order = spectrum.class_bins(frame)
-    rows = spectrum.stacked(bins, value, order)
+    columns = ("lo", "hi", "class", "n", "class_share", value, "start", "end")
+    rows = only(spectrum.stacked(bins, value, order), *dict.fromkeys(columns))
     axis = value_axis(value.endswith("_share"))
     scale = alt.Scale(domain=[0, 1]) if whole else alt.Scale()
     return (

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from profiler.report import numbers, text
+from profiler.report import contexts, numbers, text
 from profiler.report.blocks import Block, Cell, Example, ExampleGroup, Examples, Note, Source, Table, Width
 from profiler.report.reader import Result
 
@@ -105,21 +105,68 @@ def reach_of(*frames: pl.DataFrame) -> Reach:
 
 
 def example(row: Row, reach: Reach) -> Example:
-    """A position in its context: the text before, the token, the next token and what follows it."""
-    after, following = row["context_after"] or "", row["next_token"] or ""
-    starts = bool(following) and after.startswith(following)
+    """A position in its context: token by token where the row has `tokens` (query context_tokens), else in four pieces."""
+    tokens, shown = _tokens(row)
+    tints = _tint(row["activation"], reach.activation), _tint(row["dla"], reach.dla)
+    chance = tokens[shown].probability
+    weight = row.get("weight")
     return Example(
-        before=text.span(row["context_before"], keep="end"),
-        token=text.span(row["context_token"]),
-        following=text.span(following if starts else ""),
-        after=text.span(after[len(following) :] if starts else after),
-        next_token=text.token(row["next_token"]),
+        context=contexts.html(tokens, shown, *tints),
         activation=numbers.number(row["activation"]),
         dla=numbers.number(row["dla"], 2),
-        activation_tint=_tint(row["activation"], reach.activation),
-        dla_tint=_tint(row["dla"], reach.dla),
+        probability="" if chance is None else numbers.percent(chance),
+        activation_tint=tints[0],
+        dla_tint=tints[1],
         where=Markup("<span>{}</span> <span>{}</span>").format(text.span(row["domain"]), _place(row["source"])),
+        note=_attends(row, tokens, shown),
+        stratum=None if weight is None else (weight, row["activation"]),
     )
+
+
+def _tokens(row: Row) -> tuple[tuple[contexts.Token, ...], int]:
+    """The tokens of a context and the index of the shown one; the next token is added where the window ends."""
+    if row.get("tokens") is None:
+        return contexts.plain(_pieces(row)), 1
+    shown, listed = row["shown"], list(row["tokens"])
+    listed += [row["next_token"]] * (shown + 1 == len(listed))
+    columns = [row["activations"], row["dlas"], row["probabilities"], _attention(row, len(listed))]
+    filled = [[*(column or []), *[None] * len(listed)] for column in columns]
+    made = zip(contexts.texts(listed, shown), *filled, strict=False)
+    return tuple(contexts.Token(*values) for values in made), shown
+
+
+def _attention(row: Row, length: int) -> list[float | None]:
+    """The whole row where it was recomputed; else the most attended token alone, if it is in sight."""
+    if row.get("attention") is not None:
+        return row["attention"]
+    out: list[float | None] = [None] * length
+    if row.get("top_offset") is not None and row["top_offset"] <= row["shown"]:
+        out[row["shown"] - row["top_offset"]] = row["top_weight"]
+    return out
+
+
+def _attends(row: Row, tokens: Sequence[contexts.Token], shown: int) -> str:
+    """Where a head attends from here, in words."""
+    if row.get("top_offset") is None:
+        return ""
+    back = row["top_offset"]
+    place = "itself" if back == 0 else "the token before" if back == 1 else f"{back} tokens back"
+    unseen = "" if back <= shown else ", out of sight"
+    return f"attends {numbers.percent(row['top_weight'])} to {place}{unseen}"
+
+
+def _pieces(row: Row) -> tuple[str, str, str, str]:
+    """The text before, the token, the next token, and what follows it."""
+    after, following = row["context_after"] or "", row["next_token"] or ""
+    starts = bool(following) and after.startswith(following)
+    before = text.clip(row["context_before"] or "", keep="end")
+    rest = after[len(following) :] if starts else after
+    return before, row["context_token"], following if starts else "", rest
+
+
+def with_tokens(frame: pl.DataFrame, tokens: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the columns of the query context_tokens, by position."""
+    return frame.join(tokens, on="position_id", how="left", maintain_order="left")
 
 
 def _place(source: str | None) -> Markup:
@@ -137,7 +184,10 @@ def group(heading: str, note: str, frame: pl.DataFrame, reach: Reach) -> Example
     return ExampleGroup(heading, note, tuple(example(row, reach) for row in frame.to_dicts()))
 
 
-def examples(title: str, caption: str, source: Source, groups: Sequence[ExampleGroup], empty: str) -> Block:
+def examples(
+    title: str, caption: str, source: Source, groups: Sequence[ExampleGroup], empty: str, reach: Reach | None = None
+) -> Block:
     """The groups that have examples, or a note with the reason `empty` where none has."""
     filled = tuple(one for one in groups if one.examples)
-    return Examples(title, caption, filled, source) if filled else Note(title, empty, "full")
+    full = (0.0, 0.0) if reach is None else (reach.activation, reach.dla)
+    return Examples(title, caption, filled, source, reach=full) if filled else Note(title, empty, "full")

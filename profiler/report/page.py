@@ -10,7 +10,6 @@
 Cost: 1.4 s for the bundle once per process, then a few milliseconds a page.
 """
 
-import json
 import re
 from functools import cache
 from importlib.resources import files
@@ -21,26 +20,31 @@ import vl_convert
 from markupsafe import Markup
 
 from profiler.report import theme
-from profiler.report.blocks import Block, Chart, Report, Source
+from profiler.report.blocks import Block, Chart, Report, Source, Spectrum
+from profiler.report.shell import Shell
 
-SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 DIGITS = 5
 
 
-def render(report: Report) -> str:
-    """The page as text."""
-    charts = {block: f"c{i}" for i, block in enumerate(b for b in _blocks(report) if isinstance(b, Chart))}
+def render(report: Report, shell: Shell | None = None) -> str:
+    """The page as text: one file that needs nothing else, or a page of a site (`shell`)."""
+    shell = shell or Shell()
+    drawn = (Chart, Spectrum)
+    charts = {block: f"c{i}" for i, block in enumerate(b for b in _blocks(report) if isinstance(b, drawn))}
+    alone = shell.root is None
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
+            shell=shell,
             charts=charts,
             ids=_source_ids(report),
-            css=Markup(_text("page.css")),
-            script=Markup(_text("page.js")),
-            bundle=Markup(_bundle()),
-            data=Markup(script_json(page_data(charts))),
+            css=Markup(asset("page.css")) if alone else "",
+            theme=Markup(asset("theme.js")) if alone else "",
+            script=Markup(asset("page.js")) if alone else "",
+            bundle=Markup(bundle()) if alone else "",
+            data=lambda: Markup(shell.pack(page_data(charts))),  # after the parts that the template placed
         )
     )
 
@@ -51,11 +55,13 @@ def _blocks(report: Report) -> list[Block]:
 
 def _source_ids(report: Report) -> dict[Source, str]:
     """A place in the list of queries for each query that was run, in order of appearance."""
-    sources = dict.fromkeys(block.source for block in _blocks(report) if hasattr(block, "source"))
+    sources = dict.fromkeys(
+        source for block in _blocks(report) for name in ("source", "drawn") if (source := getattr(block, name, None))
+    )
     return {source: f"{i}-{slug(source.name)}" for i, source in enumerate(sources)}
 
 
-def page_data(charts: dict[Chart, str]) -> dict[str, Any]:
+def page_data(charts: dict[Chart | Spectrum, str]) -> dict[str, Any]:
     """What page.js draws from: specifications without their rows, and each set of rows once."""
     datasets: dict[str, dict[str, list[Any]]] = {}
     specs = {}
@@ -88,12 +94,6 @@ def _short(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def script_json(value: Any) -> str:
-    """JSON that can stand inside <script>: no text in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return re.sub("[<>&\u2028\u2029]", lambda match: SCRIPT_ESCAPES[match[0]], text)
-
-
 def slug(text: str) -> str:
     """A text as an anchor: lower case, one hyphen for every run of other characters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -104,19 +104,25 @@ def sign(value: float) -> str:
     return "positive" if value > 0 else "negative" if value < 0 else "zero"
 
 
-def _text(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file of this package."""
     return files("profiler.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
-def _bundle() -> str:
-    bundle = vl_convert.javascript_bundle()
-    return re.sub(r"</(?=script)|<!--", lambda match: match[0].replace("<", "\\x3c"), bundle, flags=re.IGNORECASE)
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that can stand inside <script>."""
+    text = vl_convert.javascript_bundle()
+    return re.sub(r"</(?=script)|<!--", lambda match: match[0].replace("<", "\\x3c"), text, flags=re.IGNORECASE)
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__.lower()
 
 
 @cache
 def _environment() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(_text)
+    loader = jinja2.FunctionLoader(asset)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"slug": slug, "sign": sign, "kind": lambda block: type(block).__name__.lower()}
+    environment.filters |= {"slug": slug, "sign": sign, "kind": _kind}
     return environment

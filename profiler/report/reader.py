@@ -4,6 +4,7 @@ A report reads a run through files of `queries/` alone. Each answer comes as a `
 gives the same frame in any DuckDB shell, parameters set in its first lines.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +32,26 @@ class Result:
 
 
 class Reader:
-    """Answers queries on one run, each only once."""
+    """Answers queries on one run, each only once. `given` holds answers by query name that were made elsewhere."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, given: Mapping[str, pl.DataFrame] | None = None) -> None:
         self._connection = connection
+        self._given = dict(given or {})
         self._answers: dict[Source, Result] = {}
 
     def __call__(self, name: str, **parameters: Any) -> Result:
         """The answer to the query file `name` with these parameters."""
-        source = Source(name, _assignments(parameters) + query.sql_text(name))
+        settings = _assignments(parameters)
+        source = Source(name, settings + query.sql_text(name), settings)
         if source not in self._answers:
-            self._answers[source] = Result(source, query.run(self._connection, name, **parameters))
+            given = self._given.get(name)
+            frame = query.run(self._connection, name, **parameters) if given is None else given
+            self._answers[source] = Result(source, frame)
         return self._answers[source]
+
+    def forget(self, parameter: str) -> None:
+        """Drops the answers that were asked with this parameter, so that a reader can go through many components."""
+        self._answers = {s: r for s, r in self._answers.items() if f"SET VARIABLE {parameter} = " not in s.settings}
 
 
 def _assignments(parameters: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ around zero. The floor is the largest power of two, at least 2^-10 of the larges
 positions lie.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -59,6 +60,20 @@ def fold(frame: pl.DataFrame, floor: float, by: Sequence[str] = ()) -> pl.DataFr
     )
     sums = [pl.col(name).sum() for name in SUMS if name in frame.columns]
     return folded.group_by("lo", "hi", *by).agg(sums).sort("lo", *by)
+
+
+def thinned(samples: pl.DataFrame, floor: float) -> pl.DataFrame:
+    """The query spectrum_samples with one row a stratum inside ±floor, where strata are drawn as one bin, and all outside.
+
+    Part of a simple random sample is one: a kept row stands for what the dropped ones stood for too.
+    """
+    inside = (pl.col("stratum_lo") >= -floor) & (pl.col("stratum_hi") <= floor)
+    keys = [hashlib.md5(str(position).encode()).hexdigest() for position in samples["position_id"]]
+    keyed = samples.with_columns(pl.Series("key", keys, dtype=pl.String))
+    place = pl.col("key").rank("ordinal").over("stratum")
+    total = pl.col("weight").sum().over("stratum")
+    weight = pl.when(inside).then(total).otherwise(pl.col("weight"))
+    return keyed.with_columns(weight.alias("weight")).filter(~inside | (place == 1)).drop("key")
 
 
 def shown_classes(frame: pl.DataFrame, weight: str = "sum_abs_dla") -> list[str]:

@@ -1,11 +1,12 @@
 """One set of colours for every chart and table: classes, kinds of component, the sign of an activation and of a DLA.
 
-A class has the same colour in every report; related classes share a hue (white space brown, words blue, brackets teal).
+A class and a behaviour have the same colour in every report; related classes share a hue (white space brown, words blue, brackets teal).
 Hues are Okabe and Ito's and Brewer's PuOr and PRGn, which readers with any of the common colour-vision deficiencies can
 tell apart; charts name their series in tooltips and legends all the same. Middle tones are used, so that a colour reads
 on a light and on a dark page. Ink (text, axes, rules) is a CSS variable of page.css.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,25 @@ CLASS_COLOURS = {
     "non_latin": "#c3cc5a",
     "other": "#8a8f98",
 }
+BEHAVIOUR_COLOURS = {
+    "induction": "#e6a000",
+    "prefix_induction": "#b07a00",
+    "duplicate": "#3b82c4",
+    "previous": "#2ba5a5",
+    "two_back": "#009e73",
+    "self": "#8a63b8",
+    "first": "#d55e00",
+    "newline": "#8c6239",
+    "delimiter": "#c8709f",
+    "diffuse": "#7ec3ea",
+    "prefix_repeated": "#b07a00",
+    "repeated": "#3b82c4",
+    "after_newline": "#8c6239",
+    "in_quotes": "#e58fb8",
+    "in_brackets": "#7fd1c7",
+    "early": "#d55e00",
+    "unexplained": "#a9adb5",
+}
 REST = "all other classes"
 REST_COLOUR = "#a9adb5"
 KIND_COLOURS = {"head": "#3b82c4", "neuron": "#e6a000"}
@@ -43,6 +63,14 @@ def class_colours(classes: Sequence[str]) -> list[str]:
     free = [colour for colour in CLASS_COLOURS.values() if colour not in known.values()] or [REST_COLOUR]
     unknown = [name for name in classes if known[name] is None]
     return [known[name] or free[unknown.index(name) % len(free)] for name in classes]
+
+
+def behaviour_colour(name: str) -> str:
+    """The colour of a behaviour, the same on every page: of its own, of the class it is about, or one fixed by its name."""
+    about = name.removeprefix("on_").removeprefix("before_")
+    known = BEHAVIOUR_COLOURS.get(name) or CLASS_COLOURS.get(about)
+    others = list(CLASS_COLOURS.values())
+    return known or others[zlib.crc32(about.encode()) % len(others)]
 
 
 def page_config() -> dict[str, Any]:

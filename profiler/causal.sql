@@ -171,13 +171,13 @@ CREATE TABLE patch_attribution ( -- attribution patching beside exact patching, 
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label
     layer INTEGER, -- layer
-    method VARCHAR, -- gradient, or integrated (over embeddings between the prompts)
+    method VARCHAR, -- gradient, integrated (over embeddings between the prompts), qk_fix (q and k alone), grad_drop (a size)
     estimated DOUBLE, -- estimated share
     exact DOUBLE, -- exact share
     patch_size DOUBLE, -- mean |given - live| / |live|
     size_bin VARCHAR, -- bin of patch_size
     saturated BOOLEAN, -- the activation is flat in the patched run and not in the donor
-    use_exact BOOLEAN, -- the estimate is not to be believed here
+    use_exact BOOLEAN, -- the estimate is not to be believed here: flagged as saturated (not for qk_fix), missed, or wrong
     granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
     component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
     value VARCHAR, -- third: what was put in: resample, zero, mean, noise
@@ -187,7 +187,7 @@ CREATE TABLE patch_attribution ( -- attribution patching beside exact patching, 
 );
 CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching, cell by cell
     experiment VARCHAR, -- experiment (patch_experiments)
-    method VARCHAR, -- gradient or integrated
+    method VARCHAR, -- gradient, integrated, qk_fix or grad_drop
     layer INTEGER, -- layer of the cell, NULL for all
     size_bin VARCHAR, -- patch size of the cell, NULL for all
     n BIGINT, -- targets

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from profiler.circuits import edges, mask
-from profiler.patching import attribution, reliability, repair, sites, sweep
+from profiler.pairs.encode import Encoded
+from profiler.patching import attribution, estimates, measure, reliability, repair, setting, sites, star, sweep
 from profiler.patching import batch as batches
 from profiler.patching.metrics import logit_diff
-from profiler.patching.network import Layer, Network, Norm
+from profiler.patching.network import Layer, Network, Norm, finish, forward, layer_step, start
 from profiler.patching.sites import Target
 
 
@@ -223,3 +224,120 @@ def test_recall_and_the_bound_on_what_was_missed() -> None:
     assert reliability.false_negative_bound(5, 100, 1000) > 50
     assert reliability.size_bin(0.05) == "0 to 0.1"
     assert reliability.size_bin(4.0) == "1 or more"
+
+
+def _saturated_head() -> Network:
+    """A head whose query at the question looks at the first token where that is on, far into the softmax's flat part."""
+    off = patch_models._head({0: 1.0}, 6)
+    w_q, w_k, w_v, w_o = (part.clone() for part in off)
+    w_k[1, 0], w_k[0, 0], w_q[7, 0] = 0.0, 40.0, 1.0
+    w_v[7, 0], w_v[0, 0] = 1.0, 0.0
+    w_v[1, 0] = -1.0
+    return patch_models.hand_built([patch_models._layer([(w_q, w_k, w_v, w_o), patch_models.NOTHING], [])])
+
+
+def test_the_fix_of_queries_and_keys_sees_through_saturated_attention() -> None:
+    """Everything after the pattern is linear, so the fixed estimate is exact where the plain one is blind."""
+    net, batch = _saturated_head(), patch_models.gate_batch()
+    clean, corrupted = _traces(net, batch)
+    slopes, _ = attribution.gradients(net, batch.clean, batch)
+    target = [Target("k", 0, 0)]
+    exact = logit_diff(
+        sweep.intervene(net, batch.clean, batch.ends, batch, target, sweep.resample(corrupted)), batch.options
+    ) - logit_diff(clean.logits, batch.options)
+    assert exact.tolist() == pytest.approx([-0.5] * 3)
+    assert attribution.estimate(clean, corrupted, slopes, batch, target).abs().max() < 1e-9
+    fixed = star.qk_fixed(net, clean, corrupted, slopes, batch, target)
+    assert fixed[0].tolist() == pytest.approx(exact.tolist(), abs=1e-12)
+    assert star.qk_fixed(net, clean, corrupted, slopes, batch, []).shape == (0, 3)
+
+
+@pytest.mark.parametrize("form", patch_models.FORMS)
+def test_the_fix_against_a_pattern_made_by_hand(form: str) -> None:
+    """The change of the pattern is that of the patched run, at single positions too."""
+    net, batch = patch_models.network(form), patch_models.batch()
+    clean, corrupted = _traces(net, batch)
+    slopes, _ = attribution.gradients(net, batch.clean, batch)
+    for target in (Target("q", 1, 1, "end"), Target("k", 0, 0, "second"), Target("q", 0, 1), Target("k", 1, 0)):
+        seen = {}
+
+        def edit(site, layer, value, offsets, target=target, seen=seen):
+            if (site, layer) == (target.site, target.layer):
+                value = sweep.put(value, corrupted[site][layer], batch.mask(target.positions), target)
+            if (site, layer) == ("pattern", target.layer):
+                seen["pattern"] = value
+            return value
+
+        with torch.no_grad():
+            forward(net, batch.clean, edit)
+        change = (seen["pattern"] - clean["pattern"][target.layer])[:, target.unit]
+        slow = (change * slopes["pattern", target.layer][:, target.unit]).flatten(1).sum(1)
+        assert (star.qk_fixed(net, clean, corrupted, slopes, batch, [target])[0] - slow).abs().max() < 1e-12
+        assert slow.abs().max() > 0
+
+
+def _cancelling() -> Network:
+    """L0H0 writes the answer, and a head of the next layer takes as much away again: its whole effect is 0."""
+    first = patch_models._layer([patch_models._head({0: 1}, 6), patch_models.NOTHING], [])
+    w_q, w_k, w_v, w_o = patch_models._head({6: -1}, 6)
+    w_q, w_k = torch.zeros_like(w_q), torch.zeros_like(w_k)
+    w_q[7, 0], w_k[1, 0] = 1.0, patch_models.FAR
+    return patch_models.hand_built([first, patch_models._layer([(w_q, w_k, w_v, w_o), patch_models.NOTHING], [])])
+
+
+def test_dropping_layers_finds_what_cancels() -> None:
+    """Direct effect 1, indirect -1: the plain estimate is 0, dropping layer 1 shows 1, dropping its own layer 0."""
+    net, batch = _cancelling(), patch_models.gate_batch()
+    clean, corrupted = _traces(net, batch)
+    target = [Target("head", 0, 0), Target("head", 1, 0)]
+    slopes, _ = attribution.gradients(net, batch.clean, batch)
+    assert attribution.estimate(clean, corrupted, slopes, batch, target)[0].tolist() == [0] * 3
+    found = star.grad_dropped(net, clean, corrupted, batch.clean, batch, target)
+    assert found[0].tolist() == [1] * 3
+    assert found[1].tolist() == [1] * 3
+
+
+def test_dropping_against_a_network_without_the_layer() -> None:
+    """The gradient with a layer dropped is that of a network that adds the layer's write as a constant."""
+    net, batch = patch_models.network("gpt2"), patch_models.batch()
+    clean, _ = _traces(net, batch)
+    slopes, metric = attribution.gradients(net, batch.clean, batch, dropped=1)
+    assert metric == pytest.approx(logit_diff(clean.logits, batch.options), abs=1e-12)
+    written = clean["resid_final"][0] - clean["resid_pre"][1]
+    leaf = clean["head"][0].clone().requires_grad_(True)
+
+    def edit(site, layer, value, offsets):
+        return leaf if (site, layer) == ("head", 0) else value
+
+    with torch.enable_grad():
+        stream = layer_step(net, 0, start(net, batch.clean), edit) + written
+        logits = finish(net, stream, lambda s, i, v, o: v, None)[torch.arange(len(batch)), batch.ends]
+        slow = torch.autograd.grad(logit_diff(logits, batch.options).sum(), leaf)[0]
+    assert (slopes["head", 0] - slow).abs().max() < 1e-12
+    assert torch.equal(slopes["head", 1], torch.zeros_like(slopes["head", 1]))
+
+
+def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
+    one = setting.prepare("discovery", patch_models.network("gpt2"), Encoded(patch_models.token_pairs(), ()))
+    targets = (Target("q", 0, 1), Target("k", 1, 0, "end"), Target("head", 0, 0), Target("neuron", 1, 2))
+    plan = [measure.Plan(targets, way, "resample", sweep.resample(run))
+            for way, run in (("denoise", one.clean), ("noise", one.corrupted))]  # fmt: skip
+    measured = [m for p in plan for m in measure.run_plan(one, p)]
+    found = estimates.slopes(one, 2, targets)
+    rows = estimates.estimate_rows(one, found, measured)
+    counts = dict(rows.group_by("method").len().rows())
+    assert counts == {"gradient": 8, "integrated": 8, "grad_drop": 8, "qk_fix": 4}
+    for way, base, other, tokens, sign in (
+        ("denoise", one.corrupted, one.clean, one.batch.corrupted, 1), ("noise", one.clean, one.corrupted, one.batch.clean, -1),
+    ):  # fmt: skip
+        slopes, _ = attribution.gradients(one.net, tokens, one.batch)
+        fixed = star.qk_fixed(one.net, base, other, slopes, one.batch, targets[:2]).mean(-1) * sign / one.whole.mean()
+        sizes = star.grad_dropped(one.net, base, other, tokens, one.batch, targets).mean(-1) / abs(one.whole.mean())
+        stored = rows.filter(direction=way)
+        assert stored.filter(method="qk_fix")["estimated"].to_numpy() == pytest.approx(fixed.numpy(), abs=1e-12)
+        dropped = stored.filter(method="grad_drop")["estimated"].to_numpy()
+        assert np.abs(dropped) == pytest.approx(sizes.numpy(), abs=1e-12)
+        plain = stored.filter(method="gradient")["estimated"].to_numpy()
+        assert (dropped * plain >= 0).all()
+        assert np.abs(dropped).max() > 0
+    assert set(estimates.choose_neurons(one, found, 4, 0).largest) <= set(sites.every(one.net, "neuron"))

@@ -121,7 +121,7 @@ def attribution_frames(
     main: Setting, measured: Sequence[Measured], settings: PatchSettings, report: Report
 ) -> tuple[dict[str, pl.DataFrame], list[Measured]]:
     """Attribution tables, and the exact patches of the chosen neurons."""
-    slopes = estimates.slopes(main, settings.steps)
+    slopes = estimates.slopes(main, settings.steps, [one.target for one in measured if one.value == "resample"])
     chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
     report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
     exact = estimates.patch_neurons(main, chosen)

@@ -4,7 +4,8 @@
 
 (Nanda 2023, "Attribution patching"; Syed et al. 2023). The gradient says nothing where an activation is saturated or two
 features are needed; averaging it over runs whose token embeddings lie between the two prompts' repairs much of that
-(Hanna et al. 2024, EAP-IG on inputs; midpoints, so both ends are left out by the same amount).
+(Hanna et al. 2024, EAP-IG on inputs; midpoints, so both ends are left out by the same amount). Two other repairs stand
+in `star`.
 
 Cost: one forward and one backward pass per run for all targets of all sites; `steps` of them along a path.
 """
@@ -40,11 +41,14 @@ def frozen(net: Network) -> Network:
     return replace(net, norm_final=FrozenNorm(norm.weight, norm.bias, norm.centres, norm.eps))
 
 
-def gradients(net: Network, tokens: Tokens, batch: Batch, embedding: Tensor | None = None) -> tuple[Gradients, Tensor]:
+def gradients(
+    net: Network, tokens: Tokens, batch: Batch, embedding: Tensor | None = None, dropped: int | None = None
+) -> tuple[Gradients, Tensor]:
     """Gradient of each pair's logit difference at every site, and the logit differences.
 
     Args:
         embedding: token embeddings to run on instead of the tokens' own.
+        dropped: a layer through which nothing flows back; the forward pass is the same.
     """
     values: dict[tuple[str, int], Tensor] = {}
 
@@ -57,7 +61,8 @@ def gradients(net: Network, tokens: Tokens, batch: Batch, embedding: Tensor | No
     with torch.enable_grad():
         stream = start(net, tokens, edit)
         for layer in range(net.n_layers):
-            stream = layer_step(net, layer, stream, edit)
+            after = layer_step(net, layer, stream, edit)
+            stream = stream + (after - stream).detach() if layer == dropped else after
         logits = finish(net, at(stream, batch.ends), lambda site, layer, value, offsets: value, batch.ends)
         metric = logit_diff(logits, batch.options)
         found = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)

@@ -15,7 +15,7 @@ from profiler.pairs import lines
 from profiler.pairs.encode import Encoded
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep, values
-from profiler.patching.capability import capability
+from profiler.patching.capability import attention_moved, capability, places
 from profiler.patching.measure import Plan, plans, run_plan
 from profiler.patching.sites import Target
 
@@ -107,6 +107,41 @@ def test_capability_sees_a_model_that_cannot_do_the_task() -> None:
     assert same["logit difference, clean to corrupted"].level == "warning"
     assert same["KL of the answer's distribution"].value == 0
     assert 0 < found["heads that changed at the end"].value <= 1
+    assert same["heads that moved beside the answer"].finding == "none"
+    assert same["well-known attention that moved"].finding == "none"
+    assert same["other likely tokens kept"].value == 1
+    assert 0 <= found["other likely tokens kept"].value < 1
+
+
+def test_shared_circuits_that_moved_are_named() -> None:
+    """L0H0 carries the answer; L0H1 moves as much and writes nothing toward it."""
+    net = patch_models.hand_built(
+        [patch_models._layer([patch_models._head({0: 1}, 6), patch_models._head({0: 1}, 2)], [])]
+    )
+    one = setting.prepare("discovery", net, Encoded(patch_models.gate_batch().pairs, ()))
+    found = {check.name: check for check in capability(one)}
+    assert found["heads that changed at the end"].value == 1
+    assert found["heads that moved beside the answer"].finding == "1: L0H1 100%"
+    assert found["heads that moved beside the answer"].value == 0.5
+
+
+def test_well_known_attention_is_told_by_its_places() -> None:
+    tokens = torch.tensor([[9, 1, 2, 1, 0], [9, 1, 5, 7, 1]])
+    found = places(tokens, torch.tensor([3, 4]))
+    assert found["first token"].tolist() == [[True, False, False, False, False]] * 2
+    assert found["token before"].nonzero().tolist() == [[0, 2], [1, 3]]
+    assert found["copy"].nonzero().tolist() == [[0, 1], [1, 1]]
+    assert found["induction"].nonzero().tolist() == [[0, 2], [1, 2]]
+
+
+def test_attention_that_moved_says_from_what_to_what() -> None:
+    one = _setting()
+    ends = one.batch.ends
+    for run, key in ((one.clean, ends - 1), (one.corrupted, torch.zeros_like(ends))):
+        pattern = torch.zeros_like(run["pattern"][0])
+        pattern[torch.arange(len(ends)), 1, ends, key] = 1.0
+        run.sites["pattern"] = [pattern, torch.zeros_like(pattern)]
+    assert attention_moved(one).finding == "first token L0H1 0% to 100%; token before L0H1 100% to 0%"
 
 
 def test_roles_are_read_off_the_attention() -> None:

@@ -1,18 +1,27 @@
 """The pair linter's second half: does the model do the task, and what else differs between the two prompts?
 
 Why: a circuit of a behaviour that the model does not show is a circuit of nothing; and a corruption that changes what the
-model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). Cost: none beyond
-the two runs.
+model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the linter also
+says which shared circuits moved with the one that is looked for: heads whose output changed though what they write to the
+answer did not, well-known attention (first token, token before, copies, what followed a copy) that went elsewhere, and
+other tokens that came up. Cost: two forward passes beyond the two runs.
 """
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from profiler.pairs.checks import Check
-from profiler.patching.batch import at
+from profiler.patching import repair
+from profiler.patching.batch import Tokens, at
 from profiler.patching.metrics import METRICS, panel
 from profiler.patching.setting import Setting
 
 MOVED = 0.1
+DIRECT = 0.02
+ATTENDS = 0.3
+NAMED = 6
+TOP_TOKENS = 10
 
 
 def capability(setting: Setting) -> list[Check]:
@@ -31,15 +40,88 @@ def capability(setting: Setting) -> list[Check]:
         Check("entropy, clean to corrupted", f"{clean['entropy']:.2f} to {corrupted['entropy']:.2f} nats",
               corrupted["entropy"] - clean["entropy"], "ok" if abs(corrupted["entropy"] - clean["entropy"]) < 0.5 else "note"),
         Check("KL of the answer's distribution", f"{corrupted['kl_from_reference']:.2f} nats", corrupted["kl_from_reference"]),
-        isolation(setting),
+        isolation(setting), bystanders(setting), attention_moved(setting), other_tokens(setting),
     ]  # fmt: skip
+
+
+def moved(setting: Setting) -> Float[Tensor, "layer head"]:
+    """How far each head's output at the end moved: |corrupted - clean| / |clean|, mean over pairs."""
+    found = []
+    for live, other in zip(setting.clean["head"], setting.corrupted["head"], strict=True):
+        a, b = (at(value, setting.batch.ends)[:, 0] for value in (live, other))
+        found.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0))
+    return torch.stack(found)
 
 
 def isolation(setting: Setting) -> Check:
     """Share of heads whose output at the end moved by more than a tenth: other behaviour that the corruption touched."""
-    moved = []
-    for live, other in zip(setting.clean["head"], setting.corrupted["head"], strict=True):
-        a, b = (at(value, setting.batch.ends)[:, 0] for value in (live, other))
-        moved.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0) > MOVED)
-    share = torch.cat(moved).double().mean().item()
+    share = (moved(setting) > MOVED).double().mean().item()
     return Check("heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > 0.75 else "ok")
+
+
+def bystanders(setting: Setting) -> Check:
+    """Heads that moved by more than a tenth while their direct write to the logit difference moved by less than 2 % of it.
+
+    What they carry is not the answer, at least not directly: another circuit that the corruption changes too, or an
+    earlier part of this one; patching the other heads leaves it as it is.
+    """
+    net, batch = setting.net, setting.batch
+    runs = [repair.run_writes(net, tokens, batch) for tokens in (batch.clean, batch.corrupted)]
+    change = (runs[1].dla - runs[0].dla).mean(0).abs() / max(abs(float(setting.whole.mean())), 1e-12)
+    direct = dict(zip(repair.names(net), change.tolist(), strict=True))
+    sizes = {f"L{i}H{h}": size for i, row in enumerate(moved(setting).tolist()) for h, size in enumerate(row)}
+    found = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
+    share = len(found) / len(sizes)
+    return Check(
+        "heads that moved beside the answer", _listed(found, len(found)), share, "note" if share > 0.5 else "ok"
+    )
+
+
+def _listed(sizes: dict[str, float], n: int) -> str:
+    """The largest by name, and how many there are."""
+    first = sorted(sizes, key=lambda name: (-sizes[name], name))[:NAMED]
+    shown = ", ".join(f"{name} {sizes[name]:.0%}" for name in first)
+    return f"{n}: {shown}{', ...' if n > NAMED else ''}" if n else "none"
+
+
+def places(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
+    """The keys that well-known attention goes to from the end: first token, token before, copies, what followed a copy."""
+    offsets = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    last = ends[:, None]
+    copies = (tokens == tokens.gather(1, last)) & (offsets < last)
+    return {
+        "first token": offsets.expand_as(tokens) == 0, "token before": offsets == last - 1, "copy": copies,
+        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (offsets <= last),
+    }  # fmt: skip
+
+
+def attention_moved(setting: Setting) -> Check:
+    """Well-known attention of the end that is at least 0.3 in one run and moved by more than 0.1 in the other."""
+    batch, found = setting.batch, {}
+    kinds = [places(tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
+    for layer in range(setting.net.n_layers):
+        rows = [
+            at(run["pattern"][layer].transpose(1, 2), batch.ends)[:, 0] for run in (setting.clean, setting.corrupted)
+        ]
+        for kind in kinds[0]:
+            masses = [(row * of[kind][:, None]).sum(-1).mean(0).tolist() for row, of in zip(rows, kinds, strict=True)]
+            for head, (before, after) in enumerate(zip(*masses, strict=True)):
+                if max(before, after) >= ATTENDS and abs(after - before) > MOVED:
+                    found[f"{kind} L{layer}H{head} {before:.0%} to {after:.0%}"] = abs(after - before)
+    first = sorted(found, key=lambda name: (-found[name], name))
+    words = "; ".join(first[:NAMED]) + ("; ..." if len(first) > NAMED else "")
+    return Check("well-known attention that moved", words or "none", float(len(found)), "note" if found else "ok")
+
+
+def other_tokens(setting: Setting) -> Check:
+    """Overlap of the ten likeliest tokens of both runs, answers and distractors left out."""
+    options, shares = setting.batch.options, []
+    for row, logits in enumerate(zip(setting.clean.logits, setting.corrupted.logits, strict=True)):
+        asked = torch.cat([options.answers[row], options.distractors[row]])
+        tops = [set(x.index_fill(0, asked, -torch.inf).topk(min(TOP_TOKENS, len(x) - len(asked.unique()))).indices.tolist())
+                for x in logits]  # fmt: skip
+        shares.append(len(tops[0] & tops[1]) / max(1, len(tops[0])))
+    share = sum(shares) / len(shares)
+    return Check(
+        "other likely tokens kept", f"{share:.0%} of the ten likeliest", share, "note" if share < 0.5 else "ok"
+    )

@@ -155,6 +155,18 @@ CREATE TABLE check_edits ( -- edits made from the roles beside control edits
     shift DOUBLE, -- change by the edit
     control_shift DOUBLE -- change by the control edit
 );
+CREATE TABLE published_numbers ( -- what was published about the circuit, for those that come with the package
+    check_id VARCHAR, -- check (checks)
+    circuit VARCHAR, -- name of the circuit
+    what VARCHAR, -- what it is, in words
+    value DOUBLE, -- the published number
+    unit VARCHAR, -- its unit
+    source VARCHAR, -- where it was published
+    technique VARCHAR, -- technique of the same quantity in a check; empty where there is none
+    statistic VARCHAR, -- its statistic
+    rung VARCHAR, -- its rung
+    subject VARCHAR -- its subject
+);
 CREATE TABLE first_measured ( -- when a number was first in this file: a prediction made after that was made with the answer at hand
     circuit VARCHAR, -- circuit whose check measured it
     subject VARCHAR, -- the circuit, or one component

@@ -215,16 +215,19 @@ def test_agreement_is_cohens_kappa_and_says_when_it_could_not_have_been_otherwis
 
 
 def test_the_examples_that_would_settle_it_do() -> None:
-    """With the interval that so many examples give, the bound is left out; with fewer, it is not."""
-    wide = number("templates", 0.777, 0.2, n=48)
-    found = judge((number("discovery", 0.9, 0.0), number("names", 0.9, 0.01), wide), RUNGS)
+    """With the intervals that so many examples give, the bound is left out; with fewer, it is not."""
+    base, wide = number("discovery", 0.9, 0.1), number("templates", 0.777, 0.2)
+    found = judge((base, number("names", 0.9, 0.01), wide), RUNGS)
     assert found.word == "inconclusive"
     need = max(found.needs, key=lambda one: one.needed)
     assert (need.rung, need.n) == ("templates", 48)
     for n, inside in ((need.needed, False), (need.needed - 2, True)):
-        half = 0.2 * math.sqrt(48 / n)
+        half = math.hypot(0.1, 0.2) * math.sqrt(48 / n)
         assert (0.777 - half <= 0.9 - ledger.MARGIN) == inside
     assert f"{need.needed:,} prompts would settle it" in found.sentence
+    more = [replace(one, lo=one.value - half, hi=one.value + half, n=need.needed)
+            for one, half in ((base, 0.1 * math.sqrt(48 / need.needed)), (wide, 0.2 * math.sqrt(48 / need.needed)))]  # fmt: skip
+    assert judge(more, RUNGS).word == "generalises"
 
 
 def test_refused_rungs_ask_for_as_many_as_a_rate_needs() -> None:

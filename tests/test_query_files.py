@@ -16,9 +16,11 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 
 from profiler import query
+from profiler.generality import store as generality_store
 
 CAUSAL = "latest_experiment"  # read by queries of patching; test_patching_queries.py has a file with their tables
-NAMES = [name for name in query.names() if CAUSAL not in query.header(name).reads]
+CHECKS = {*generality_store.TABLES, "latest_check", "predictions", "ledger"}  # test_generality_store.py has a file with these
+NAMES = [n for n in query.names() if CAUSAL not in query.header(n).reads and not CHECKS & set(query.header(n).reads)]
 HEADS_AND_NEURONS = ["head", "neuron"]
 RECOMPUTED: dict[str, Callable[[fake_run.FakeRun, query.Connection], None]] = dict(brute_evidence.CHECKS)
 ABOUT_HEADS = ("head_attention", "head_effects", "coverage_curve", "precision_recall", "unexplained", "token_split")

@@ -333,10 +333,14 @@ def tally(ledger: Sequence[Line]) -> dict[str, float]:
     return {name: sums[name] for name in ("for", "against", "undecided")}
 
 
-def n_needed(finding: Finding, bound: float) -> float:
+def n_needed(finding: Finding, bound: float, also: float = 0.0) -> float:
     """Examples at which the 95 % interval would leave out `bound`, if the estimate stayed where it is; inf if it is there.
 
     The interval's width falls as 1 / sqrt(n).
+
+    Args:
+        also: standard error of `bound`; it is taken to fall with n too, both being measured on more.
     """
+    distance = abs(finding.value - bound)
     arm = finding.hi - finding.value if finding.value < bound else finding.value - finding.lo
-    return inf if finding.value == bound else finding.n * max(1.0, (arm / (finding.value - bound)) ** 2)
+    return finding.n * (hypot(arm, Z95 * also) / distance) ** 2 if distance else inf

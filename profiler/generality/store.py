@@ -23,7 +23,7 @@ from profiler.assets import package_file
 from profiler.circuits import files
 from profiler.circuits.circuit import Circuit
 from profiler.errors import PredictionError
-from profiler.generality import ledger, predictions
+from profiler.generality import ledger, predictions, published
 from profiler.generality.finding import Finding
 from profiler.generality.ledger import Key
 from profiler.generality.predictions import CIRCUIT, Entry, Prediction
@@ -34,7 +34,7 @@ from profiler.transaction import writing
 
 DETAILS = {
     "Rung": "check_rungs", "CrossTask": "cross_tasks", "Replacement": "replacements", "WeightScore": "weight_scores",
-    "CounterExample": "counter_examples", "Edit": "check_edits", "Example": "check_examples",
+    "CounterExample": "counter_examples", "Edit": "check_edits", "Example": "check_examples", "Published": "published_numbers",
 }  # fmt: skip
 """Detail rows by the name of their class, and their table."""
 OF_CHECK = ("checks", "check_findings", "check_ledger", "check_agreement", "check_needs", *DETAILS.values())
@@ -91,7 +91,7 @@ def write(
         "check_findings": _finding_rows(findings, at), "check_ledger": _ledger_rows(verdict),
         "check_agreement": [asdict(one) for one in ledger.agreement(verdict.ledger)],
         "check_needs": [asdict(one) for one in verdict.needs],
-    } | _detail_rows((*rungs, *details))  # fmt: skip
+    } | _detail_rows((*rungs, *details, *published.numbers(circuit.name)))  # fmt: skip
     with writing(path) as run:
         _install(run)
         for table in OF_CHECK:

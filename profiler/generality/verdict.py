@@ -290,17 +290,21 @@ def _needed(line: Line, case: _Case) -> int:
     """The largest n at which the line's interval would leave out every bound that it now straddles."""
     one = line.finding
     null = one.null_hi if one.null_hi is not None else one.null
-    bounds = [] if null is None else [null]
+    bounds = [] if null is None else [(null, 0.0)]
     if one.technique in FAITHFULNESS:
-        is_base = case.base is not None and line is case.base
-        bounds += (
-            [1 + OVER, FAITHFUL] if is_base else [1 + OVER, *([case.base.finding.value - MARGIN] if case.base else [])]
-        )
+        bounds += [(1 + OVER, 0.0), _low_bound(line, case)]
     elif one.technique in ("coverage", "replacement"):
-        bounds.append(HALF)
-    straddled = [books.n_needed(one, bound) for bound in bounds if one.lo <= bound <= one.hi] or [float(one.n)]
-    most = max(straddled)
-    return ceil(most) if isfinite(most) and most < MOST_NEEDED else MOST_NEEDED
+        bounds.append((HALF, 0.0))
+    most = max([books.n_needed(one, bound, error) for bound, error in bounds], default=0.0)
+    return MOST_NEEDED if not isfinite(most) or most > MOST_NEEDED else max(ceil(most), one.n + 1)
+
+
+def _low_bound(line: Line, case: _Case) -> tuple[float, float]:
+    """What the faithfulness must not fall below, and that bound's standard error."""
+    if case.base is None or line is case.base:
+        return FAITHFUL, 0.0
+    base = case.base.finding
+    return base.value - MARGIN, (base.hi - base.value) / books.Z95
 
 
 def _inconclusive(case: _Case, needs: Sequence[Need]) -> tuple[str, tuple[Finding, ...]]:

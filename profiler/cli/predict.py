@@ -1,0 +1,129 @@
+"""`profiler predict` and `profiler circuits`: claims before their tests, and published circuits to test."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(soft_wrap=True, highlight=False)
+predict = typer.Typer(no_args_is_help=True)
+Run = Annotated[Path, typer.Argument(help="a run that `profiler record` or `profiler patch` wrote")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(predict, name="predict", help="Predictions: register them before the test, resolve and list them.")
+    app.command()(circuits)
+
+
+@predict.command("register")
+def register_prediction(
+    run: Run,
+    statement: Annotated[str, typer.Option(help="the prediction in words")],
+    subject: Annotated[
+        str, typer.Option(help="a component (L2H3), a circuit's name, or circuit for whichever is checked")
+    ],
+    statistic: Annotated[
+        str, typer.Option(help="name of the number: faithfulness, necessity, coverage, explained, ...")
+    ],
+    threshold: Annotated[float, typer.Option(help="in the statistic's unit; shares are 0 to 1")],
+    direction: Annotated[str, typer.Option(help="> or <, in quotes")] = ">",
+    rung: Annotated[
+        str, typer.Option(help="distribution: discovery, held-out names, corpus, ... as a check names it")
+    ] = "corpus",
+    role: Annotated[str, typer.Option(help="role that is claimed of the component; any where it is not given")] = "",
+    circuit: Annotated[str, typer.Option(help="only in the check of this circuit")] = "",
+) -> None:
+    """Write a prediction down before its test: hashed with its time and with the prediction before it.
+
+    Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic faithfulness --threshold 0.8 --rung "held-out names"
+    """
+    from profiler.generality import store
+    from profiler.generality.predictions import Prediction
+
+    wanted = Prediction(statement, subject, statistic, direction, threshold, rung, role, circuit)
+    (entry,) = store.register(run, [wanted])
+    console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}", markup=False)
+    if '"known_before":true' in entry.content:
+        console.print(
+            "note: this number stands in the run already, so that the prediction counts as post hoc", markup=False
+        )
+    console.print(
+        f"Keep the hash where this run cannot change it. Next:\n  profiler check {run} CIRCUIT\n  profiler predict resolve {run}",
+        markup=False,
+    )
+
+
+@predict.command("resolve")
+def resolve_predictions(run: Run) -> None:
+    """Score open predictions against what was measured after they were registered.
+
+    Example: profiler predict resolve run.duckdb
+    """
+    from profiler.generality import store
+
+    scored = store.resolve(run)
+    for one in scored:
+        found = "" if one.value is None else f"  {one.value:.3g}"
+        found += "" if one.lo is None or one.hi is None else f" (95 % interval {one.lo:.3g} to {one.hi:.3g})"
+        shared = "" if one.overlap is None else f"  {one.overlap:.0%} of the tested examples were discovered on"
+        console.print(f"{one.outcome:10} {one.statement}{found}{shared}", markup=False)
+    if not scored:
+        console.print("no prediction is open: profiler predict register writes one down", markup=False)
+
+
+@predict.command("list")
+def list_predictions(
+    run: Run,
+    receipt: Annotated[
+        str | None, typer.Option(help="a hash that `register` printed: is that prediction still there, as it was?")
+    ] = None,
+) -> None:
+    """Predictions and their outcomes, and whether they are as they were written.
+
+    Example: profiler predict list run.duckdb
+    """
+    from profiler import query
+    from profiler.cli.output import text_table
+    from profiler.errors import PredictionError
+    from profiler.generality import store
+
+    with query.open_run(run) as opened:
+        if not store.has(opened, "prediction_log"):
+            console.print("no prediction was registered in this run", markup=False)
+            return
+        frame = query.run(opened, "predictions")
+    print(text_table(frame.drop("hash")), end="")
+    if receipt is not None and not frame.filter(intact=True, hash=receipt).height:
+        raise PredictionError(
+            f"the prediction of receipt {receipt} is not in {run} as it was registered: it was changed or removed"
+        )
+    if not frame["intact"].all():
+        raise PredictionError(
+            "the log of predictions was changed after it was written: rows with intact false cannot be trusted"
+        )
+
+
+def circuits(
+    name: Annotated[str | None, typer.Argument(help="show this circuit as YAML; without it, list all")] = None,
+) -> None:
+    """List the published circuits that come with the package, with what was published about them.
+
+    Example: profiler circuits ioi-gpt2 > ioi.yaml
+    """
+    from profiler.errors import CircuitError
+    from profiler.generality import published
+
+    if name is not None:
+        path = published.path_of(name)
+        if path is None:
+            raise CircuitError(f"there is no published circuit {name!r}: choose {', '.join(published.names())}")
+        print(path.read_text(encoding="utf-8"), end="")
+        return
+    for one in published.circuits():
+        roles = dict.fromkeys(member.role for member in one.members)
+        console.print(f"[bold]{one.name}[/]  {one.model}, {len(one.members)} heads: {', '.join(roles)}")
+        for number in published.numbers(one.name):
+            console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})", markup=False)
+    console.print("\nNext:\n  profiler check run.duckdb ioi-gpt2    (a run of that model)")

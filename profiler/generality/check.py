@@ -1,22 +1,110 @@
 """`profiler check` as a library call: a finished circuit, and what becomes of it off the prompts it was found on.
 
-1. the circuit: stored in the run by `profiler patch`, or a YAML file
-2. the ladder: rungs of prompts from the discovery pairs outward, and rungs of the run's own corpus, read again
-3. STAGES: each takes the Subject and returns rows: findings, and records of its own whose fields are columns
-4. trends over the ladder, from the findings
+1. the circuit: stored in the run by `profiler patch`, or a YAML file                     circuits.py
+2. the run's corpus, read again, and the ladder of distributions                          text.py, ladder.py
+3. STAGES: each takes the Subject and returns rows: Findings, and records of its own      measure.py, kept.py, coverage.py ...
+4. the verdict over all findings, and everything into the run                             verdict.py, store.py
 
 Cost: with the bundled model and 300k tokens some minutes on one core; a forecast is reported first.
 """
 
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
-from profiler.generality.subject import Subject
+import torch
+
+from profiler.circuits.circuit import check_circuit
+from profiler.errors import ComponentError
+from profiler.generality import circuits, coverage, cross, kept, ladder, measure, store, text, verdict
+from profiler.generality.finding import Finding
+from profiler.generality.rungs import Rung
+from profiler.generality.subject import CheckSettings, Report, Subject
+from profiler.model import Model
+from profiler.patching.bridge import network_of
+from profiler.patching.network import forward
+from profiler.query import run as run_query
 
 Stage = Callable[[Subject], tuple[Any, ...]]
 
-STAGES: tuple[tuple[str, Stage], ...] = ()
+STAGES: tuple[tuple[str, Stage], ...] = (
+    ("prompts", measure.findings),
+    ("running text", kept.findings),
+    ("roles", coverage.findings),
+    ("other tasks", cross.rows),
+)
 """Name and function of each stage, in order. A stage returns Findings, and frozen dataclasses of its own for detail rows."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: the verdict, the ladder, every finding, and the detail rows of all stages."""
+
+    subject: Subject
+    verdict: verdict.Verdict
+    findings: tuple[Finding, ...]
+    details: tuple[Any, ...]
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The ladder."""
+        return self.subject.ladder.rungs
+
+
+def check(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Checked:
+    """Check a circuit, and write what was found into the run.
+
+    Args:
+        name: of a circuit in the run, of its task, or a YAML file.
+        model: the run's.
+        report: told what is being done; its first line is the forecast.
+
+    Raises:
+        CircuitError: there is no such circuit, or the model lacks a member.
+        RunError: the file is no run, or a run of another model.
+        PairError, QueryError: a rung of the user's own cannot be used.
+    """
+    began = time.perf_counter()
+    subject = subject_of(run, name, model, settings, report)
+    report(forecast(subject))
+    rows = run_stages(subject)
+    findings = tuple(row for row in rows if isinstance(row, Finding))
+    details = tuple(row for row in rows if not isinstance(row, Finding)) + examples(subject)
+    report("verdict")
+    judged = verdict.judge(findings, [rung.name for rung in subject.ladder.rungs])
+    store.write(
+        run, subject.circuit.name, circuit=subject.circuit, findings=findings, rungs=subject.ladder.rungs, verdict=judged,
+        details=details, settings=asdict(settings), seconds=time.perf_counter() - began,
+    )  # fmt: skip
+    return Checked(subject, judged, findings, details)
+
+
+def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Subject:
+    """The circuit and its ladder, ready for every stage."""
+    refuse_other_model(run, model)
+    found = circuits.find(run, name)
+    net = network_of(model)
+    check_circuit(found.circuit, net.n_layers, net.n_heads, net.d_mlp)
+    report("reading the corpus")
+    read = text.read(run, model, settings.tokens)
+    report("the ladder")
+    rungs = ladder.build(model, net, run, found.task, read, settings)
+    return Subject(model, net, found.circuit, run, found.task, rungs, read, settings, report)
+
+
+def refuse_other_model(run: Path, model: Model) -> None:
+    """Whether the run is of this model.
+
+    Raises:
+        ComponentError: it is of another one, whose components have nothing to do with these.
+    """
+    name, known = run_query(run, "SELECT model, model_hash FROM runs").row(0)
+    if known != model.spec.weights_hash:
+        raise ComponentError(f"{run} is a run of {name!r}, whose weights are not those of {model.spec.name!r}: name that model with "
+                             "--model, or record a run of this one")  # fmt: skip
 
 
 def run_stages(subject: Subject) -> tuple[Any, ...]:
@@ -26,3 +114,44 @@ def run_stages(subject: Subject) -> tuple[Any, ...]:
         subject.report(name)
         rows += stage(subject)
     return tuple(rows)
+
+
+def examples(subject: Subject) -> tuple[store.Example, ...]:
+    """One row per prompt, and per document of running text: what discovery and test must not have in common."""
+    prompts = [
+        store.Example(one.rung.name, _key(pair.clean))
+        for one in subject.ladder.prompts if one.setting is not None for pair in one.setting.batch.pairs
+    ]  # fmt: skip
+    places = {w.document.doc_id: w.document.place for w in subject.text.windows}
+    documents = [
+        store.Example(one.rung.name, _key(places[number]))
+        for one in subject.ladder.corpus for number in sorted(set(subject.text.documents[one.chosen].tolist()))
+    ]  # fmt: skip
+    return (*prompts, *documents)
+
+
+def _key(what: object) -> str:
+    return blake2b(repr(what).encode(), digest_size=8).hexdigest()
+
+
+def forecast(subject: Subject) -> str:
+    """About how long the ladder takes, from the tokens that will pass through the model and the time of a few of them."""
+    prompts = sum(one.rung.n_tokens for one in subject.ladder.prompts if one.setting is not None)
+    passes = 2 * subject.settings.draws + 10
+    words = subject.text.n_tokens
+    tokens = prompts * passes + 3 * words + (kept.NULL_TOKENS * kept.MOST_DRAWS if words else 0)
+    rate = _rate(subject)
+    return (
+        f"forecast: about {max(1, round(tokens / rate / 60))} min for the ladder: {tokens / 1e6:.1f} M tokens through the model "
+        f"({prompts:,} of prompts {passes} times, {words:,} of running text 3 times) at {rate:,.0f} a second"
+    )
+
+
+def _rate(subject: Subject) -> float:
+    """Tokens a second of a plain forward pass."""
+    ids = torch.zeros((8, min(64, subject.model.spec.context_length)), dtype=torch.long, device=subject.net.device)
+    with torch.inference_mode():
+        forward(subject.net, ids)
+        began = time.perf_counter()
+        forward(subject.net, ids)
+    return ids.numel() / max(1e-9, time.perf_counter() - began)

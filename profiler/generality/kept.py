@@ -25,7 +25,7 @@ from torch import Tensor
 from profiler.generality import ablated, finding
 from profiler.generality.ablated import Means
 from profiler.generality.finding import FEWEST, Finding, Technique
-from profiler.generality.measure import Ratio, clusters_of, matched, own_question, ratio, six, unit_of
+from profiler.generality.measure import ROUNDING, Ratio, clusters_of, matched, own_question, ratio, six, unit_of
 from profiler.generality.rungs import NATURAL, Rung
 from profiler.generality.subject import CorpusRung, PromptRung, Subject
 from profiler.patching.metrics import kl, logit_diff
@@ -220,7 +220,9 @@ def _beside(one: Finding, null: tuple[np.ndarray, float] | None) -> Finding:
     if null is None:
         return one
     drawn, own = null
-    return replace(one, null=float(drawn.mean()), null_hi=float(np.quantile(drawn, 0.95)), p=random_set_p(own, drawn))
+    return replace(
+        one, null=float(drawn.mean()), null_hi=float(np.quantile(drawn, 0.95)), p=random_set_p(own - ROUNDING, drawn)
+    )
 
 
 def null_sample(subject: Subject, means: Means) -> Null:

@@ -40,6 +40,8 @@ REPAIRABLE = 0.05
 RESAMPLES = 2000
 FEWEST_DOCUMENTS = 5
 INDUCTION = "repeated-tokens"
+ROUNDING = 1e-6
+"""A random circuit that is the circuit itself is as good as it, whatever the last bits say."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _against(one: Finding, null: Float[np.ndarray, " draw"], close: bool = False
     """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other circuit."""
     if not len(null) or np.ptp(null) == 0:
         return one
-    p = random_set_p(-abs(1 - one.value), -np.abs(1 - null)) if close else random_set_p(one.value, null)
+    good = (lambda value: -np.abs(1 - value)) if close else (lambda value: value)
+    p = random_set_p(good(one.value) - ROUNDING, good(null))
     return changed(one, null=float(null.mean()), null_hi=float(np.quantile(null, 0.95)), p=p)
 
 

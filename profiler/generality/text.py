@@ -7,7 +7,6 @@ Cost: the tokenizer's; token ids of the windows that are kept stay in memory (ab
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,9 @@ from profiler.errors import CorpusError
 from profiler.generality.subject import Text
 from profiler.keys import stable_hash
 from profiler.model import Model
+from profiler.reading import Domains, Reading, Share, tokenize
 from profiler.tokens import token_classes, token_texts
-from profiler.windows import Batch, Domains, Layout, Window, make_batch, random_windows, tokenize, windows_of
+from profiler.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
 BATCH = 16
 VIEW = "position_facts"
@@ -77,8 +77,10 @@ def read(run: Path, model: Model, limit: int | None) -> Text:
 def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, rate: float) -> list[Window]:
     """Windows of the run, each kept with probability `rate`, by hash."""
     choose = random_windows(layout, config.windows_per_document) if config.windows_per_document else None
-    dropped: Counter[str] = Counter()
-    stream = tokenize(documents(config, dropped), model.encode, domains, config.tokens, dropped, choose, layout.stride)
+    reading, share = Reading(), Share.parse(config.shard)
+    stream = tokenize(
+        documents(config, reading.dropped), model.encode, domains, config.tokens, reading, choose, layout.stride, share
+    )
     return [
         window for document in stream for window in windows_of(document, layout)
         if stable_hash(f"check {config.seed} {document.place} {window.number}") % 2**32 < rate * 2**32

@@ -10,8 +10,8 @@ tokens that the corruption scheme changes put elsewhere, a pair; so natural text
 | docstring | `param` after which follows the argument that comes next in the signature of the function above |
 | repeated-tokens | that stood before, the token before it too, and is followed by what followed then |
 
-Name-like words are capitalised words that are no function word, day, month or keyword: in code most of them are names of
-classes. Cost: regular expressions over the text.
+Name-like words are capitalised words inside a sentence (behind a word, comma or closing bracket) that are no function word,
+day, month or keyword: in code most of them are names of classes. Cost: regular expressions over the text.
 """
 
 import random
@@ -87,7 +87,7 @@ def passage(ids: Int[np.ndarray, " token"], texts: Sequence[str]) -> Passage:
 Find = Callable[[Passage], list[Trigger]]
 
 
-_NAME = re.compile(r" [A-Z][a-z]{2,}(?!\w)")
+_NAME = re.compile(r"(?<=[\w,;)]) [A-Z][a-z]{2,}(?!\w)")
 _PLAIN = {*FUNCTION_WORDS, *CALENDAR, *(word.lower() for word in KEYWORDS)}
 
 

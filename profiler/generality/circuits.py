@@ -1,0 +1,80 @@
+"""Which circuit is checked: one that `profiler patch` left in the run, or a YAML file; and the pairs it was found on.
+
+Cost: a query.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from profiler import query
+from profiler.circuits import files
+from profiler.circuits.circuit import Circuit
+from profiler.errors import CircuitError, QueryError
+from profiler.pairs import TASKS
+from profiler.patching.setting import PatchSettings
+
+STORED = """
+SELECT c.circuit, c.task, c.yaml, e.settings, e.created, e.experiment
+FROM circuits c JOIN patch_experiments e USING (experiment)
+ORDER BY e.created DESC, e.experiment, c.circuit
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A circuit, and the settings that its discovery pairs are drawn by; None where its task is not known."""
+
+    circuit: Circuit
+    task: PatchSettings | None
+
+
+def find(run: Path, name: str) -> Found:
+    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; or that of a YAML file.
+
+    Raises:
+        CircuitError: there is none, or the file cannot be read.
+    """
+    if name.endswith((".yaml", ".yml")):
+        circuit = files.read(name)
+        return Found(circuit, task_of(circuit))
+    rows = stored(run)
+    for row in rows.iter_rows(named=True):
+        if name in (row["circuit"], row["task"]):
+            return _found(row)
+    known = ", ".join(sorted({row["task"] for row in rows.iter_rows(named=True)})) or "none"
+    raise CircuitError(f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, or name a "
+                       ".yaml file")  # fmt: skip
+
+
+def everyone(run: Path) -> list[Found]:
+    """The latest circuit of each name in a run."""
+    latest = stored(run).unique("circuit", keep="first", maintain_order=True)
+    return [_found(row) for row in latest.iter_rows(named=True)]
+
+
+def stored(run: Path) -> pl.DataFrame:
+    """Circuits of a run, latest first; none where nothing was patched."""
+    try:
+        return query.run(run, STORED)
+    except QueryError:
+        return pl.DataFrame(schema={"circuit": pl.String, "task": pl.String, "yaml": pl.String, "settings": pl.String})
+
+
+def _found(row: dict) -> Found:
+    given = json.loads(row["settings"])
+    names = {field.name for field in fields(PatchSettings)}
+    settings = PatchSettings(**{name: value for name, value in given.items() if name in names})
+    return Found(files.circuit_of(yaml.safe_load(row["yaml"]), row["circuit"]), settings)
+
+
+def task_of(circuit: Circuit) -> PatchSettings | None:
+    """Settings for a circuit from a file: its scope's task, and the first of its schemes that the task has."""
+    task = next((task for task in TASKS if task.name == circuit.scope.task), None)
+    if task is None:
+        return None
+    scheme = next((scheme for scheme in circuit.scope.schemes if scheme in task.schemes), None)
+    return PatchSettings(task.name, scheme)

@@ -1,0 +1,56 @@
+"""Every circuit of the run on the discovery prompts of every task of the run.
+
+Why: two circuits may be one (circuits.md, section 2.2: the only public matrix of this kind is by Hanna et al. 2024, "Have faith in
+faithfulness"), and a circuit that does another task as well as its own is not the circuit of a task. Cost: four forward
+passes over each task's pairs per circuit.
+"""
+
+from profiler.circuits import find
+from profiler.circuits.circuit import check_circuit
+from profiler.circuits.nodes import check_roles, members_nodes
+from profiler.errors import CircuitError, PairError
+from profiler.generality import circuits
+from profiler.generality.measure import cross_task
+from profiler.generality.rungs import CrossTask
+from profiler.generality.subject import Subject
+from profiler.patching import setting as settings_of
+from profiler.patching.setting import PatchSettings, Setting
+
+
+def rows(subject: Subject) -> tuple[CrossTask, ...]:
+    """The matrix of the run's circuits (and the one that is checked) by their tasks; nothing where there is one task alone."""
+    found = {one.circuit.name: one for one in circuits.everyone(subject.run)}
+    found[subject.circuit.name] = circuits.Found(subject.circuit, subject.task)
+    tasks = {_name(one.task): one.task for one in found.values() if one.task is not None}
+    if len(tasks) < 2:
+        return ()
+    settings = {name: made for name, task in tasks.items() if (made := _prepared(subject, task)) is not None}
+    return tuple(
+        cell for one in found.values() for name, made in settings.items() if (cell := _cell(subject, one, name, made))
+    )
+
+
+def _name(task: PatchSettings) -> str:
+    return f"{task.name}/{task.scheme}" if task.scheme else task.name
+
+
+def _prepared(subject: Subject, task: PatchSettings) -> Setting | None:
+    """Discovery pairs of a task with both runs; None where they cannot be read any more."""
+    try:
+        drawn = settings_of.draw(subject.model, task, task.split, task.seed)
+        return settings_of.prepare(task.name, subject.net, settings_of.encoded(subject.model, task, drawn))
+    except PairError:
+        return None
+
+
+def _cell(subject: Subject, one: circuits.Found, name: str, made: Setting) -> CrossTask | None:
+    """One cell; None where the circuit's members stand at roles that the task does not have, or are not in the model."""
+    net = subject.net
+    try:
+        check_circuit(one.circuit, net.n_layers, net.n_heads, net.d_mlp)
+        check_roles(one.circuit, made.batch)
+    except CircuitError:
+        return None
+    mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.kept
+    evaluate = find.evaluator(made, mlps, one.circuit)
+    return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name)

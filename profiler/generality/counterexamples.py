@@ -176,9 +176,10 @@ _HEAD_MORE = {
     "fires": "NULL::BOOLEAN",
     "strength_of_firing": "NULL::DOUBLE",
 }  # fmt: skip
-_NEURON_MORE = {name: _HEAD_MORE[name] for name in MORE} | {
-    name: "NULL" for name in ("attended", "attended_properties", "attended_repeated", "attended_is_next")
-} | {"fires": "raw.activation >= threshold", "strength_of_firing": "raw.activation / nullif(top, 0)"}  # fmt: skip
+_NEURON_MORE = _HEAD_MORE | {
+    **dict.fromkeys(("attended", "attended_properties", "attended_repeated", "attended_is_next"), "NULL"),
+    "fires": "raw.activation >= threshold", "strength_of_firing": "raw.activation / nullif(top, 0)",
+}  # fmt: skip
 _FIRING = """
     , levels AS (
         SELECT component, sum(weight) FILTER ({trigger}) / sum(weight) AS base, coalesce(q.top, 0) AS top

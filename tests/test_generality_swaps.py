@@ -1,0 +1,120 @@
+"""Gradient-guided swaps find planted blind spots that random swaps find at their base rate, and find none where none are."""
+
+import numpy as np
+import planted_heads as ph
+import pytest
+import torch
+
+from profiler.generality import swaps
+from profiler.generality.claims import claim_of
+from profiler.generality.edits_places import place
+from profiler.patching.sites import parse_target
+
+VOCABULARY, TEXTS, BLIND = ph.vocabulary(), ph.texts(40), 13
+
+
+def found(net, component: str, role: str, tried: int = 8, texts=TEXTS) -> dict:
+    checked = swaps.check(net, component, claim_of(role, component), texts, VOCABULARY, tried=tried)
+    return {one.statistic: one for one in checked.findings}
+
+
+def test_a_blind_spot_is_found_in_every_text_by_gradient_and_rarely_by_chance():
+    break_rate = found(ph.network(blind=(BLIND,)), "L0H0", "previous token")["break rate"]
+    assert break_rate.value == 1.0
+    assert break_rate.null < 0.15
+    assert break_rate.p < 1e-6
+    assert "gradients" in break_rate.shares
+
+
+def test_random_swaps_find_it_at_the_base_rate():
+    """One of 39 tokens at one of about 16 offsets."""
+    one = found(ph.network(blind=(BLIND,)), "L0H0", "previous token", tried=16)["break rate of a swap"]
+    expected = 1 / 38 * np.mean([1 / n for n in range(5, 30)])
+    assert one.null == pytest.approx(expected, abs=3 * np.sqrt(expected / (40 * 16)))
+    assert one.value == pytest.approx(1 / 16)
+
+
+def test_nothing_is_broken_where_there_is_no_blind_spot():
+    for component, role in (("L0H0", "previous token"), ("L1H0", "induction"), ("L0N0", "fires on numbers")):
+        break_rate = found(ph.network(), component, role)["break rate"]
+        assert (break_rate.value, break_rate.null) == (0.0, 0.0), role
+        assert break_rate.hi < 0.15
+
+
+def test_a_neuron_that_misses_a_token_of_its_class_and_fires_on_one_outside():
+    net = ph.network(deaf=(3,))
+    misses, strays = found(net, "L0N0", "fires on numbers"), found(net, "L0N1", "fires on numbers")
+    assert misses["break rate"].value == 1.0
+    assert misses["fire rate"].value == 0.0
+    assert strays["fire rate"].value == 1.0
+    assert strays["break rate"].value == 0.0
+    assert strays["fire rate"].null < 0.2
+
+
+def test_the_best_swap_puts_the_blind_token_before():
+    checked = swaps.check(ph.network(blind=(BLIND,)), "L0H0", claim_of("previous token"), TEXTS, VOCABULARY, tried=4)
+    assert all(f"⟦ w{BLIND}⟧«" in edit.after for edit in checked.edits)
+    assert all(edit.shift > 0.7 for edit in checked.edits)
+
+
+def subject(net, component: str, role: str, search="break") -> swaps._Subject:
+    return swaps._Subject(net, parse_target(component), claim_of(role, component), VOCABULARY, search)
+
+
+@pytest.mark.parametrize("component, role", [("L0H0", "previous token"), ("L1H0", "induction"), ("L1H0", "copying")])
+def test_predicted_change_is_the_slope_of_the_exact_one(component, role):
+    """Embeddings a little of the way from one token to another: exact change over predicted change is 1."""
+    net = ph.network(blind=(BLIND,))
+    asked = subject(net, component, role)
+    case = swaps._cases(asked, TEXTS, True, np.random.default_rng(0), False)[3]
+    change, step = swaps.predicted(asked, case), 1e-6
+    tokens, ends = swaps.padded([case.text.tokens], net.device)
+    for row, token in ((0, 5), (len(case.groups) - 1, BLIND), (len(case.groups) // 2, 20)):
+        moved = net.embed[tokens].clone()
+        for i in case.groups[row]:
+            moved[0, i] += step * (net.embed[token] - net.embed[tokens[0, i]])
+        pair = [(case.text, case.here)]
+        exact = asked.f(swaps.see_once(net, asked.target, tokens, ends, moved), pair) - asked.f(
+            swaps.see_once(net, asked.target, tokens, ends), pair
+        )
+        assert exact.item() / step == pytest.approx(change[row, token].item(), rel=1e-3, abs=1e-8)
+
+
+def test_swaps_keep_what_the_claim_says():
+    net = ph.network()
+    for role, search in (("induction", "break"), ("induction", "fire"), ("previous token", "break")):
+        asked = subject(net, "L1H0", role, search)
+        for case in swaps._cases(asked, TEXTS[:10], search == "break", np.random.default_rng(0), False):
+            for swap in (*swaps.propose(asked, case, 6), *swaps.at_random(asked, case, 6, np.random.default_rng(1))):
+                after = ph.Text("", swap.on(case.text.tokens), case.text.next_token)
+                assert after.tokens != case.text.tokens
+                assert place(asked.claim, after, VOCABULARY) == case.here
+                assert all(VOCABULARY.ordinary[case.text.tokens[i]] for i in swap.offsets)
+
+
+def test_copies_are_swapped_together():
+    text = ph.Text("d", (0, 4, 5, 6, 4, 8, 4), 5)
+    groups = swaps.groups_of(text, place(claim_of("induction"), text, VOCABULARY), VOCABULARY)
+    assert groups == ((2,), (3,), (5,), (1, 4, 6))
+
+
+def test_confirmed_values_are_those_of_forward_passes():
+    net = ph.network(blind=(BLIND,))
+    asked = subject(net, "L0H0", "previous token")
+    case = swaps._cases(asked, TEXTS, True, np.random.default_rng(0), False)[0]
+    swap = swaps.Swap((case.text.end - 1,), BLIND)
+    (value,) = swaps.measured(asked, case, [swap]).after
+    tokens = torch.tensor([swap.on(case.text.tokens)])
+    seen = swaps.see_once(net, asked.target, tokens, torch.tensor([case.text.end]))
+    assert value == pytest.approx(seen.attention[0, case.text.end - 1].item())
+    assert value < 0.2 < case.before
+
+
+def test_too_few_texts_where_it_acts_are_refused():
+    refused = found(ph.network(), "L1H1", "induction")
+    assert all(one.value is None and "20 are needed" in one.refused for one in refused.values())
+
+
+def test_the_search_is_the_same_again():
+    first, second = (found(ph.network(blind=(BLIND,)), "L0H0", "previous token", texts=ph.texts(25)) for _ in range(2))
+    assert first == second

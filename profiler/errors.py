@@ -8,9 +8,11 @@ class ProfilerError(Exception):
 
 
 class Stopped(ProfilerError):
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C, or the system asked the process to end (SIGTERM)."""
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int = 130):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ModelError(ProfilerError):
@@ -47,3 +49,7 @@ class CircuitError(ProfilerError):
 
 class PredictionError(ProfilerError):
     """A prediction cannot be scored, or what it names is not there."""
+
+
+class SiteError(ProfilerError):
+    """A site cannot be written where it was asked for."""

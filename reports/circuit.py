@@ -15,6 +15,7 @@ from profiler.report.reader import Reader
 
 QUESTION = "Which circuit did patching find, how good is it, and what was controlled?"
 NEEDS_COMPONENT = False
+NEEDS = ("patch_experiments",)
 SHOWN = 24
 
 

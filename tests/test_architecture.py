@@ -23,7 +23,9 @@ WRITERS = {
     "generality/store.py",  # checks, the role catalogue and predictions
 }
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")
-READERS = ("profiler", "profiler.query", "profiler.run", "profiler.report", "profiler.assets", "profiler.components")
+READERS = (
+    "profiler", "profiler.query", "profiler.run", "profiler.report", "profiler.site", "profiler.assets", "profiler.components",
+)  # fmt: skip
 
 
 def name(file: Path) -> str:

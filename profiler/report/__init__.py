@@ -30,6 +30,7 @@ __all__ = [
     "Source",
     "Table",
     "build",
+    "find",
     "load",
     "names",
     "write",
@@ -72,11 +73,11 @@ def build(run_path: str | Path, name: str, component: str | None = None) -> str:
             f"the report {name!r} is about one component: name it with --component, such as --component L0H0"
         )
     with query.open_run(run_path) as connection:
-        options = [_find(connection, component)] if module.NEEDS_COMPONENT else []
+        options = [find(connection, component)] if module.NEEDS_COMPONENT else []
         return page.render(module.build(Reader(connection), *options))
 
 
-def _find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
+def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
     """The component of the run that `label` names.
 
     Raises:

@@ -11,10 +11,12 @@ Cost: 1.4 s for the bundle once per process, then a few milliseconds a page.
 """
 
 import re
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import altair as alt
 import jinja2
 import vl_convert
 from markupsafe import Markup
@@ -33,7 +35,7 @@ def render(report: Report, shell: Shell | None = None) -> str:
     charts = {block: f"c{i}" for i, block in enumerate(b for b in _blocks(report) if isinstance(b, drawn))}
     alone = shell.root is None
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
@@ -66,7 +68,7 @@ def page_data(charts: dict[Chart | Spectrum, str]) -> dict[str, Any]:
     datasets: dict[str, dict[str, list[Any]]] = {}
     specs = {}
     for block, chart_id in charts.items():
-        spec = block.chart.to_dict()
+        spec = block.chart.to_dict(validate=alt.utils.schemapi.DEBUG_MODE)
         rows = spec.pop("datasets", {})
         datasets |= {name: columns(values) for name, values in rows.items()}
         specs[chart_id] = {"spec": _for_page(spec), "datasets": _largest_first(rows)}
@@ -87,11 +89,20 @@ def _for_page(spec: dict[str, Any]) -> dict[str, Any]:
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Rows turned into columns, floats to five significant digits."""
     names = list(rows[0]) if rows else []
-    return {name: [_short(row.get(name)) for row in rows] for name in names}
+    return {name: short([row.get(name) for row in rows]) for name in names}
 
 
-def _short(value: Any) -> Any:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+def short(values: list[Any]) -> list[Any]:
+    """The values with floats to five significant digits."""
+    return [float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for value in values]
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Inside it altair does not check each specification against the schema, a third of a card's time: for cards in bulk.
+
+    The tests draw every chart with the check on.
+    """
+    return alt.utils.schemapi.debug_mode(False)
 
 
 def slug(text: str) -> str:
@@ -121,7 +132,8 @@ def _kind(block: Block) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates of this package, with autoescape on."""
     loader = jinja2.FunctionLoader(asset)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"slug": slug, "sign": sign, "kind": _kind}

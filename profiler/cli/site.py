@@ -1,0 +1,71 @@
+"""`profiler site`: a folder of pages about a run."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from profiler.errors import SiteError, Stopped
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(site)
+
+
+def site(
+    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    out: Annotated[Path, typer.Option(help="the folder to write; a site that is there is replaced, nothing else is")],
+    cards: Annotated[str, typer.Option(help="how many cards of the most important heads and neurons, or all")] = "100",
+    components: Annotated[str, typer.Option(help="labels whose cards are made too, such as L2H3,L3N12")] = "",
+    workers: Annotated[int | None, typer.Option(help="processes that make cards; as many as there are cores")] = None,
+) -> None:
+    """Write a site of a run: overview, a table of all components, cards, circuits, queries. It needs no server.
+
+    Example: profiler site run.duckdb --out site --cards 200
+    """
+    from profiler import site as sites
+
+    labels = [label.strip() for label in components.split(",") if label.strip()]
+    columns = (
+        SpinnerColumn(), TextColumn("cards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[size]}"),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("cards", total=None, size="")
+
+        def show(now: sites.Progress) -> None:
+            bar.update(task, completed=now.done, total=now.total, size=f"{now.bytes / 1e6:,.1f} MB")
+
+        try:
+            done = sites.build(run, out, _count(cards), labels, workers or _cores(), show)
+        except KeyboardInterrupt:
+            raise Stopped("stopped; nothing half-written was left behind") from None
+    n = done.made + done.kept
+    each = f", {done.card_bytes / n / 1e3:,.0f} kB each" if n else ""
+    console.print(
+        f"{done.out / 'index.html'}: {done.made:,} cards made, {done.kept:,} kept{each}; {done.bytes / 1e6:,.1f} MB in all; "
+        f"reports: {', '.join(done.reports)}"
+    )
+
+
+def _count(cards: str) -> int | None:
+    """The number of cards; None for all.
+
+    Raises:
+        SiteError: it is neither a number nor all.
+    """
+    if cards.strip().lower() == "all":
+        return None
+    if not cards.strip().isdecimal():
+        raise SiteError(f"--cards {cards!r} is no number of cards: write a whole number, or all")
+    return int(cards)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,296 @@
+"""Sections of the page of a check: each from one or two queries, with the reason where there is nothing to show."""
+
+import polars as pl
+
+from profiler.report import evidence, generality_charts, numbers
+from profiler.report.blocks import Block, Chart, Note, Section
+from profiler.report.reader import Reader, Result
+
+MEASURE = "KL"
+LINES = 80
+PER_KIND = 3
+
+
+def has(name: str) -> pl.Expr:
+    """Rows with a number in this column."""
+    return pl.col(name).is_not_null()
+
+
+def chart_or_note(
+    title: str, caption: str, result: Result, frame: pl.DataFrame, draw, empty: str, width="full"
+) -> Block:
+    """The chart of the frame, or a note with the reason where it has no rows."""
+    if frame.is_empty():
+        return Note(title, empty, width)
+    return Chart(title, caption, draw(frame), result.source, width)
+
+
+def ladder(read: Reader, margin: float) -> Section:
+    """The ladder plot, and the table with what each rung rests on."""
+    result = read("ladder")
+    measured = result.frame.filter(has("faithfulness"))
+    caption = (
+        f"From the prompts that it was found on (top) to the widest text. Dashed: all of the effect, and the least that is as good as on the discovery prompts ({numbers.percent(margin)} less). "
+        "Right of 100 % the circuit does more than the model: over-recovery, no success."
+    )
+    chart = chart_or_note(
+        "From narrow to wide",
+        caption,
+        result,
+        measured,
+        lambda frame: generality_charts.ladder(frame, margin),
+        "No rung has a faithfulness.",
+    )
+    columns = (
+        evidence.words("rung", "Distribution"), evidence.words("description", "What stands there"), evidence.count("n_prompts", "Prompts"),
+        evidence.count("n_tokens", "Tokens"), evidence.count("n_documents", "Documents"), evidence.share("faithfulness", "Faithfulness", "with its 95 % interval"),
+        evidence.share("null_hi", "Random circuits", "95th percentile"), evidence.share("necessity", "Necessity", "what is lost without the circuit"),
+        evidence.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"), evidence.words("speaks", "Speaks"), evidence.words("refused", "Refused"),
+    )  # fmt: skip
+    table = evidence.table(
+        "What each rung rests on",
+        "A rung with too few examples has no number, and says so.",
+        result,
+        columns,
+        result.frame,
+        "full",
+    )
+    return Section(
+        "The ladder", "", (chart, table, _settle(read)) if not read("settle").frame.is_empty() else (chart, table)
+    )
+
+
+def _settle(read: Reader) -> Block:
+    columns = (
+        evidence.words("subject", "Subject"), evidence.words("statistic", "Statistic"), evidence.words("rung", "Distribution"), evidence.count("n", "There are"),
+        evidence.count("needed", "Needed"), evidence.words("unit", "Of"),
+    )  # fmt: skip
+    return evidence.table(
+        "What would settle it",
+        "If the estimates stay where they are; 10,000,000: they lie on the bound.",
+        read("settle"),
+        columns,
+    )
+
+
+def plane(read: Reader) -> Section:
+    """Generality against completeness, of the circuit and of each member."""
+    result = read("generality_plane")
+    both = result.frame.filter(has("generality"), has("completeness"))
+    missing = len(result.frame) - len(both)
+    caption = (
+        "Right: holds on every distribution tried. High: explains all of the effect. Upper left is a complete account of a narrow case; lower right a general half-truth. "
+        + (f"{missing} claim{'s' * (missing != 1)} without both numbers left out." if missing else "")
+    )
+    chart = chart_or_note(
+        "Specific to general, incomplete to complete",
+        caption,
+        result,
+        both,
+        generality_charts.plane,
+        "No claim has both numbers.",
+        "half",
+    )
+    columns = (
+        evidence.words("subject", "Subject"), evidence.words("role", "Role"), evidence.share("generality", "Generality"),
+        evidence.share("completeness", "Completeness"), evidence.words("completeness_by", "By"), evidence.count("rungs", "Rungs"),
+    )  # fmt: skip
+    return Section(
+        "How general, how complete",
+        "",
+        (chart, evidence.table("The same in numbers", "How each is defined stands in the method.", result, columns)),
+    )
+
+
+def roles(read: Reader) -> Section:
+    """Coverage of each role on each rung, and the mixture of each member."""
+    covered, mixed = read("role_coverage"), read("role_mixture")
+    drawn = covered.frame.filter(has("coverage"))
+    caption = "Share of the member's importance on which its role holds. A row that fades to the right is a role of the discovery prompts."
+    blocks: list[Block] = [
+        chart_or_note(
+            "Does the role hold where it matters?",
+            caption,
+            covered,
+            drawn,
+            generality_charts.coverage,
+            "No role could be tested on text.",
+        )
+    ]
+    widest = mixed.frame.filter(pl.col("ordinal") == mixed.frame["ordinal"].max()) if len(mixed.frame) else mixed.frame
+    caption = f"Shares of importance on {widest['rung'][0] if len(widest) else 'the widest text'}; grey is what no behaviour of the library explains."
+    blocks.append(
+        chart_or_note(
+            "What else it does", caption, mixed, widest, generality_charts.mixtures, "No mixture was measured."
+        )
+    )
+    columns = (
+        evidence.words("component", "Component"), evidence.words("role", "Role"), evidence.words("rung", "Distribution"), evidence.share("coverage", "Coverage"),
+        evidence.share("scrambled", "Scrambled"), evidence.count("n", "n"), evidence.words("unit", "Of"), evidence.words("speaks", "Speaks"), evidence.words("refused", "Refused"),
+    )  # fmt: skip
+    blocks.append(
+        evidence.table(
+            "Coverage beside its null",
+            "With 95 % intervals; a role says something as far as it exceeds its scrambling.",
+            covered,
+            columns,
+            width="full",
+        )
+    )
+    return Section("Roles", "", tuple(blocks))
+
+
+def replacement(read: Reader) -> Section:
+    """How much is explained when the claim is put in the component's place."""
+    result = read("replacements")
+    one = result.frame.filter(pl.col("measure") == MEASURE, has("explained"))
+    bins = one.filter((pl.col("percentile_hi") - pl.col("percentile_lo")) < 100)
+    caption = "By percentile of importance, in KL; dashed: the same rule on other heads. A rule that others fit as well is not specific."
+    chart = chart_or_note(
+        "Where the claim explains the effect",
+        caption,
+        result,
+        bins,
+        generality_charts.replaced,
+        "No component was replaced.",
+        "half",
+    )
+    columns = (
+        evidence.words("component", "Component"), evidence.words("rule", "Put in its place"), evidence.words("measure", "Measure"), evidence.share("explained", "Explained"),
+        evidence.share("null_explained", "Other heads"), evidence.value("d_ablated", "Mean-ablated, nats"), evidence.count("n", "Positions"),
+    )  # fmt: skip
+    whole = result.frame.filter(pl.col("percentile_hi") - pl.col("percentile_lo") >= 100)
+    table = evidence.table(
+        "Over all positions",
+        "One less what the replacement costs over what mean ablation costs; empty where ablation costs too little to divide by.",
+        result,
+        columns,
+        whole,
+        empty="No component was replaced.",
+    )
+    return Section("Replacement by understanding", "", (chart, table))
+
+
+def counter_examples(read: Reader) -> Section:
+    """The most important positions at which a claim is wrong, in context."""
+    result = read("counter_examples", top=PER_KIND)
+    frame = result.frame.with_columns(dla="importance")
+    reach = evidence.reach_of(frame)
+    words = {"silent": "should act and does not", "stray": "acts where it should not"}
+    groups = [
+        evidence.group(f"{component} · {role}", words.get(kind, kind), part, reach)
+        for (component, role, kind), part in frame.group_by("component", "role", "kind", maintain_order=True)
+    ]
+    caption = (
+        "The most important ones, so no rate can be read off them: left the activation, right the importance in logits."
+    )
+    return Section(
+        "Counter-examples",
+        "",
+        (
+            evidence.examples(
+                "Where the claim is wrong", caption, result.source, groups, "None was looked for, or none was found."
+            ),
+        ),
+    )
+
+
+def edits(read: Reader) -> Section:
+    """Edits made from the roles beside control edits, and the success rates."""
+    result, lines = read("edits"), read("ledger")
+    columns = (
+        evidence.words("component", "Component"), evidence.words("operation", "Edit"), evidence.words("rung", "Text of"), evidence.count("n", "Texts"),
+        evidence.value("shift", "Shift", "mean, in the unit of the edit"), evidence.value("control_shift", "Control"), evidence.share("beats_control", "Beats control"),
+        evidence.words("before", "Before"), evidence.words("after", "After"),
+    )  # fmt: skip
+    rates = lines.frame.filter(pl.col("technique").is_in(["edits", "swaps", "counter-examples"]), has("value"))
+    rate_columns = (
+        evidence.words("subject", "Component"), evidence.words("technique", "Technique"), evidence.words("statistic", "Statistic"), evidence.words("rung", "Text of"),
+        evidence.share("value", "Rate"), evidence.share("null_mean", "Control"), evidence.count("n", "n"), evidence.words("speaks", "Speaks"),
+    )  # fmt: skip
+    return Section(
+        "Edits and swaps", "",
+        (evidence.table("Edits", "The text whose edit moved it most, per edit. A role that is understood says which edits matter.", result, columns, width="full", empty="No text was edited."),
+         evidence.table("Success rates", "Beside the same rate for control edits or other components.", lines, rate_columns, rates, "full", "No rate was measured.")),
+    )  # fmt: skip
+
+
+def weights(read: Reader) -> Section:
+    """Scores of the weights, circuits on other tasks, and what was published."""
+    scores, cross, published = read("weight_scores"), read("cross_tasks"), read("published_numbers")
+    columns = (
+        evidence.words("component", "Component"), evidence.words("score", "Score"), evidence.value("value", "Value"), evidence.value("null_mean", "Null heads"),
+        evidence.value("z", "z"), evidence.count("rank", "Rank"), evidence.share("ignored_share", "Ignored", "share of the terms that the score leaves out"),
+    )  # fmt: skip
+    drawn = cross.frame.filter(has("faithfulness"))
+    blocks: list[Block] = [
+        evidence.table("Scores of the weights", "What the weights alone say, without any text.", scores, columns, width="full", empty="No weights were scored."),
+        chart_or_note("On other tasks", "Off the diagonal, high values mean shared machinery.", cross, drawn, generality_charts.tasks, "The run holds no other circuit.", "half"),
+    ]  # fmt: skip
+    if not published.frame.is_empty():
+        known = (
+            evidence.words("what", "Published"), evidence.value("published", "There"), evidence.value("found", "Here"), evidence.words("unit", "Unit"),
+            evidence.words("rung", "Distribution"), evidence.words("source", "Source"),
+        )  # fmt: skip
+        blocks.append(
+            evidence.table(
+                "Published numbers",
+                "Prompts, positions and values put in differ: so may the numbers.",
+                published,
+                known,
+                width="full",
+            )
+        )
+    return Section("Weights, other tasks, other papers", "", tuple(blocks))
+
+
+def ledger(read: Reader) -> Section:
+    """The claims with their weight, agreement of techniques, and every line."""
+    claims, agreed, lines = read("claims"), read("technique_agreement"), read("ledger", tested=1)
+    claim_columns = (
+        evidence.words("subject", "Subject"), evidence.words("role", "Role"), evidence.count("techniques", "Techniques"), evidence.value("weight_for", "For"),
+        evidence.value("weight_against", "Against"), evidence.value("weight_undecided", "Undecided"), evidence.count("registered", "Registered"), evidence.count("post_hoc", "Post hoc"),
+    )  # fmt: skip
+    agreement = (
+        evidence.words("first", "Technique"), evidence.words("second", "and"), evidence.count("n", "Claims"), evidence.count("agree", "Agree"),
+        evidence.share("expected", "By chance"), evidence.value("could_disagree", "Could have disagreed"), evidence.value("kappa", "κ"),
+    )  # fmt: skip
+    line_columns = (
+        evidence.words("subject", "Subject"), evidence.words("role", "Role"), evidence.words("technique", "Technique"), evidence.words("rung", "Data"),
+        evidence.words("statistic", "Statistic"), evidence.share("value", "Value"), evidence.share("null_mean", "Null"), evidence.count("n", "n"), evidence.words("unit", "Of"),
+        evidence.words("speaks", "Speaks"), evidence.words("reason", "Held against"), evidence.value("weight", "Weight"), evidence.words("status", "Status"),
+    )  # fmt: skip
+    shown = f" The first {LINES} of {len(lines.frame)} lines; the query has all." if len(lines.frame) > LINES else ""
+    return Section(
+        "The ledger", "",
+        (evidence.table("Claims", "Lines that share a distribution, a technique, data or gradients count less: a line weighs 1 / (1 + its overlaps).", claims, claim_columns, width="half"),
+         evidence.table("Do techniques agree?", "Agreement counts as far as they could have disagreed.", agreed, agreement, empty="No claim was judged by two techniques."),
+         evidence.table("Every line", f"What each number was held against, and what it says.{shown}", lines, line_columns, lines.frame.head(LINES), "full")),
+    )  # fmt: skip
+
+
+def predictions(read: Reader) -> Section:
+    """Registered predictions, overlap of discovery and test data, and what the catalogue knew."""
+    made, shared, known = read("predictions"), read("rung_overlap"), read("role_catalogue")
+    columns = (
+        evidence.words("statement", "Prediction"), evidence.words("subject", "Subject"), evidence.words("statistic", "Statistic"), evidence.words("rung", "Distribution"),
+        evidence.words("direction", ""), evidence.value("threshold", "Threshold"), evidence.words("outcome", "Outcome"), evidence.value("value", "Found"),
+        evidence.share("overlap", "Overlap", "share of the tested examples that were discovered on"), evidence.words("registered_at", "Registered"),
+        evidence.words("origin", "By"), evidence.words("known_before", "Known before"), evidence.words("intact", "Intact"),
+    )  # fmt: skip
+    overlap = (
+        evidence.words("rung", "Distribution"),
+        evidence.count("n", "Examples"),
+        evidence.count("shared", "Also discovered on"),
+        evidence.share("overlap", "Share"),
+    )
+    catalogue = (
+        evidence.words("component", "Component"), evidence.words("role", "Role"), evidence.words("circuit", "Seen in"), evidence.words("rung", "On"),
+        evidence.share("coverage", "Coverage"), evidence.words("speaks", "Speaks"),
+    )  # fmt: skip
+    return Section(
+        "Predictions", "",
+        (evidence.table("Registered before the test", "Claims that stand nowhere here are post hoc. Intact: neither edited nor removed since.", made, columns, width="full", empty="None was registered: every claim above is post hoc."),
+         evidence.table("Discovery and test data", "Examples that a rung has in common with the discovery prompts.", shared, overlap, empty="The rungs do not list their examples."),
+         evidence.table("The role catalogue", "What components of this model were seen to do, in this circuit and others.", known, catalogue, known.frame.head(LINES), empty="No role was measured.")),
+    )  # fmt: skip

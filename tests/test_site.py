@@ -1,0 +1,167 @@
+"""The site: what is written, what is refused, what is kept, and that links and addresses hold."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import fake_run
+import pytest
+from test_report_page import NOT_FETCHED
+from test_report_text import parse
+from typer.testing import CliRunner
+
+from profiler import query, site
+from profiler.cli import app
+from profiler.errors import ComponentError, SiteError
+from profiler.site import folder as building
+from profiler.site import pages
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory) -> fake_run.FakeRun:
+    """A run with known raw values and hostile tokens."""
+    return fake_run.build(tmp_path_factory.mktemp("fake") / "fake.duckdb")
+
+
+@pytest.fixture(scope="module")
+def made(fake, tmp_path_factory) -> Path:
+    """A site with three cards of the most important components and one that was asked for."""
+    out = tmp_path_factory.mktemp("site") / "site"
+    site.build(fake.path, out, 3, ["L0N1"])
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def overview(fake) -> list[str]:
+    return query.run(fake.path, "component_overview", top=0)["component"].to_list()
+
+
+def test_the_folder_holds_what_its_description_says(fake, made):
+    cards = sorted(f"cards/{label}.html" for label in {*overview(fake)[:3], "L0N1"})
+    pages_ = ["behaviours.html", "components.html", "index.html", "queries.html"]
+    shared = ["components.js", "page.css", "page.js", "queries.js", "site.js", "theme.js", "vega.js"]
+    assert sorted(files(made)) == sorted([*cards, *pages_, *(f"assets/{name}" for name in shared), "site.json"])
+
+
+def test_every_link_leads_to_a_file_of_the_site_and_none_outside(made):
+    for page in made.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        ids = set(re.findall(r'id="([^"]+)"', html))
+        for link in re.findall(r'(?:href|src)="([^"]+)"', html):
+            file, _, anchor = link.partition("#")
+            target = (page.parent / file).resolve() if file else page
+            assert target.is_file() and target.is_relative_to(made.resolve()), (page.name, link)
+            if anchor and target.suffix == ".html":
+                assert anchor in (ids if not file else re.findall(r'id="([^"]+)"', target.read_text(encoding="utf-8")))
+        assert not re.findall(r"https?://", html)
+    assert set(re.findall(r"https?://[^\s\"'`\\)<]*", (made / "assets" / "vega.js").read_text(encoding="utf-8"))) <= NOT_FETCHED  # fmt: skip
+
+
+def test_the_table_of_components_holds_the_numbers_of_the_query(fake, made):
+    text = (made / "assets" / "components.js").read_text(encoding="utf-8")
+    data = json.loads(text.removeprefix("window.profilerComponents = ").rstrip().removesuffix(";"))
+    frame = query.run(fake.path, "component_overview", top=0)
+    assert data["columns"]["component"] == frame["component"].to_list()
+    assert data["columns"]["share"] == pytest.approx(frame["share_abs_dla"].to_list(), rel=1e-4)
+    assert data["columns"]["dla"] == pytest.approx(frame["dla"].to_list(), rel=1e-4)
+    linked = {label for label, link in zip(data["columns"]["component"], data["links"], strict=True) if link}
+    assert linked == {path.stem for path in (made / "cards").iterdir()}
+    claims = query.run(fake.path, "behaviours", kind="head", family="attention", top=0).rows_by_key("component", named=True)  # fmt: skip
+    for label, name in zip(data["columns"]["component"], data["columns"]["behaviour"], strict=True):
+        sure = {r["behaviour"]: r["coverage"] for r in claims.get(label, ()) if (r["coverage_lo"] or 0) > (r["random"] or 0)}  # fmt: skip
+        assert (name is None and not sure) or sure[name] == max(sure.values())
+
+
+def test_hostile_texts_stay_text(made):
+    for page in made.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert "<script>alert" not in html and "\u202e" not in html
+        parse(html)
+
+
+def test_cards_are_small_because_what_they_share_lies_beside_them(made):
+    for card in (made / "cards").iterdir():
+        assert card.stat().st_size < 150_000
+        html = card.read_text(encoding="utf-8")
+        assert "vegaEmbed=" not in html and 'src="../assets/vega.js"' in html
+
+
+def test_several_processes_write_the_same_as_one(fake, made, tmp_path):
+    done = site.build(fake.path, tmp_path / "again", 3, ["L0N1"], workers=2)
+    assert done.made == 4 and files(tmp_path / "again") == files(made) | {
+        "components.html": (tmp_path / "again" / "components.html").read_bytes()  # names its own folder
+    }
+
+
+def test_cards_are_kept_while_they_hold_and_made_anew_when_the_run_changes(fake, tmp_path):
+    run = Path(shutil.copy(fake.path, tmp_path / "run.duckdb"))
+    first = site.build(run, tmp_path / "site", 1)
+    second = site.build(run, tmp_path / "site", 1, ["L0N1", "L0N2"])
+    assert (first.made, first.kept, second.made, second.kept) == (1, 0, 2, 1)
+    assert len(list((tmp_path / "site" / "cards").iterdir())) == 3
+    run.touch()
+    assert site.build(run, tmp_path / "site", 1).kept == 0
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "mark", "link"])
+def test_what_is_no_site_of_ours_is_not_touched(fake, tmp_path, kind):
+    out = tmp_path / "mine"
+    if kind == "file":
+        out.write_text("precious")
+    elif kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        out.symlink_to(tmp_path / "elsewhere")
+    else:
+        out.mkdir()
+        (out / "thesis.tex").write_text("precious")
+    if kind == "mark":
+        (out / "site.json").write_text('{"made_by": "somebody else"}')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SiteError, match="no site of the profiler"):
+        site.build(fake.path, out, 1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failure_leaves_the_site_that_was_there_and_nothing_else(fake, tmp_path, monkeypatch):
+    site.build(fake.path, tmp_path / "site", 0)
+    before = files(tmp_path / "site")
+    monkeypatch.setattr(pages, "queries_page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        site.build(fake.path, tmp_path / "site", 0)
+    assert files(tmp_path / "site") == before and [p.name for p in tmp_path.iterdir()] == ["site"]
+    with pytest.raises(ComponentError, match="L9H9"):
+        site.build(fake.path, tmp_path / "site", 0, ["L9H9"])
+    assert [p.name for p in tmp_path.iterdir()] == ["site"]
+
+
+def test_a_place_taken_in_the_meantime_is_not_overwritten(fake, tmp_path, monkeypatch):
+    write = building._write_pages
+
+    def late(run, out, *rest):
+        write(run, out, *rest)
+        out.write_text("precious")
+
+    monkeypatch.setattr(building, "_write_pages", late)
+    with pytest.raises(SiteError, match="no site of the profiler"):
+        site.build(fake.path, tmp_path / "site", 0)
+    assert (tmp_path / "site").read_text() == "precious"
+
+
+def test_a_report_that_needs_a_table_is_there_when_the_table_has_rows(fake):
+    with query.open_run(fake.path) as connection:
+        assert "circuit" not in pages.available(connection)
+        assert next(iter(pages.available(connection))) == "overview"
+        assert pages._has_rows(connection, "components") and not pages._has_rows(connection, "nowhere")
+
+
+def test_the_command_writes_a_site_and_says_what_it_cost(fake, tmp_path):
+    run = CliRunner().invoke(app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "1", "--workers", "1"])  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert "1 cards made, 0 kept" in run.output and (tmp_path / "s" / "index.html").is_file()
+    bad = CliRunner().invoke(app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "some"])
+    assert isinstance(bad.exception, SiteError)

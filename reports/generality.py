@@ -1,0 +1,82 @@
+"""What becomes of a circuit off the prompts it was found on: the verdict of the check written last, and everything behind it.
+
+Answer first: the word, the two or three numbers that carry it, and what would change it. Then the ladder of distributions,
+the plane of generality and completeness, roles and mixtures, replacement by understanding, counter-examples in context,
+edits, weights, and the ledger: every number, what it was held against, whether the claim was registered before the test.
+"""
+
+from typing import Any
+
+import polars as pl
+
+from profiler.generality.ledger import FAITHFUL, HALF, MARGIN, NO_BETTER, OVER
+from profiler.report import generality, numbers
+from profiler.report.blocks import Report
+from profiler.report.reader import Reader
+
+QUESTION = "Is that what the circuit does, or only what it does on the prompts it was found on?"
+NEEDS_COMPONENT = False
+NEEDS = ("checks",)
+
+
+def build(read: Reader) -> Report:
+    """The page of the check written last."""
+    row = read("checks").frame.filter(pl.col("latest")).row(0, named=True)
+    sections = (
+        generality.ladder(read, MARGIN), generality.plane(read), generality.roles(read), generality.replacement(read),
+        generality.counter_examples(read), generality.edits(read), generality.weights(read), generality.ledger(read), generality.predictions(read),
+    )  # fmt: skip
+    return Report(
+        title=f"{row['circuit']}: {row['word']}",
+        subtitle=f"Does it generalise? · {row['model']}",
+        answer=(row["sentence"], *row["change"], _evidence(row), _width(read, row)),
+        sections=sections,
+        method=METHOD,
+        run_facts=_facts(row),
+    )
+
+
+def _evidence(row: dict[str, Any]) -> str:
+    """How much stands behind the word."""
+    return (
+        f"Of {numbers.count(row['findings'])} numbers {numbers.count(row['speak_for'])} speak for a claim, {numbers.count(row['speak_against'])} against one, "
+        f"{numbers.count(row['undecided'])} are undecided and {numbers.count(row['refused'])} were refused for want of data; with what they share counted once, that is "
+        f"{numbers.number(row['weight_for'])} independent pieces for and {numbers.number(row['weight_against'])} against. "
+        f"{numbers.count(row['registered'])} of the tested numbers were predicted beforehand, {numbers.count(row['post_hoc'])} are post hoc."
+    )
+
+
+def _width(read: Reader, row: dict[str, Any]) -> str:
+    """What was looked at."""
+    ladder = read("ladder").frame
+    measured = len(ladder.filter(pl.col("faithfulness").is_not_null()))
+    words = f"{len(ladder)} distributions were tried, {measured} of them as a whole circuit"
+    tokens = row["corpus_tokens"]
+    return (
+        f"{words}; the widest text has {numbers.count(tokens)} positions."
+        if tokens
+        else f"{words}; no running text was read."
+    )
+
+
+def _facts(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return (
+        ("Check", row["check_id"]), ("Model", row["model"]), ("Findings", numbers.count(row["findings"])), ("Rungs", numbers.count(row["rungs"])),
+        ("Settings", row["settings"]), ("Seconds", numbers.number(row["seconds"])), ("Made", row["created"]),
+    )  # fmt: skip
+
+
+METHOD = (
+    ("Generalises", f"On every rung but the first the faithfulness is as good as on the discovery prompts: within {numbers.percent(MARGIN)}, by two one-sided tests; the circuit is more needed than random ones where that was measured; every tested role holds."),
+    ("Narrows", f"On some rung the faithfulness is lower than on the discovery prompts by more than {numbers.percent(MARGIN)}, or fewer than half of the tested roles are refuted."),
+    ("Does something else", f"At least half of the tested roles are refuted: somewhere the role holds on less than {numbers.percent(HALF)} of the component's importance, or fills less than {numbers.percent(NO_BETTER)} of the room above its scrambling, or edits made from it work no better than control edits. Also where the circuit keeps less than {numbers.percent(FAITHFUL)} of the effect on its own prompts."),
+    ("Over-recovers", f"Somewhere the faithfulness is above {numbers.percent(1 + OVER)}: leaving others out removed what held the answer back. That is a failure to generalise."),
+    ("Inconclusive", "None of these at this n; what would settle it is told."),
+    ("Many rungs", "What speaks against a claim is corrected by Holm over the lines of its technique. What speaks for it is not: for a circuit to generalise all of it must hold."),
+    ("Faithfulness", "The effect that is kept with everything outside the circuit writing other values, over the model's own effect; ratio of the means. Necessity: the effect lost when the circuit alone is taken away."),
+    ("Coverage", "Share of a component's importance (|DLA| to the token that came next) on which its role holds."),
+    ("The plane", "Circuit: generality is the mean over wider rungs of 1 − |1 − faithfulness|, over that of the discovery prompts; completeness the mean necessity. Component: generality is its role's smallest coverage off the discovery prompts; completeness the effect explained when the role is put in its place, or its coverage on most examples where nothing was."),
+    ("Weights", "Two lines overlap by the Jaccard index of what they share: distribution, technique, data, gradients. A line weighs 1 / (1 + its overlaps with the claim's other lines)."),
+    ("Registered", "Predicted, with hash and time, before the number stood in this file. Everything else is post hoc, and weaker."),
+    ("Limits", "One model. A component that does something rare, such as on one position in ten thousand, can look as if it did one thing; the unexplained share and the counter-examples are where to look. Distributions that were not tried may overturn any word but over-recovers."),
+)  # fmt: skip

@@ -2,78 +2,78 @@
 
     corpus -> windows -> model -> attribution -> recorder (accumulators) -> store
 
-One pass over the corpus, one forward pass per batch. Memory is that of the accumulators and of one batch; it does not
-grow with the corpus. Numbers go to the file at the end, positions and windows as they stream by.
+One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of its
+chunks (profiler.totals), committed every now and then (profiler.partial) and written to its file at the end. So a pass goes
+on after any stop, and chunks can be read anywhere, with the same result. Memory is that of the accumulators and of one
+batch; it does not grow with the corpus. Commits are spaced so that they take at most 3 % of the time.
 """
 
-import json
 import platform
-import resource
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import torch
 
-from profiler import attribution, tables
+from profiler import attribution, identity, tables
 from profiler.attribution import Closure
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
 from profiler.corpus import documents
-from profiler.errors import CorpusError, ModelError
-from profiler.keys import stable_hash
+from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
-from profiler.reading import Domains, Reading, tokenize
+from profiler.partial import Piece
+from profiler.reading import Reading, Share, tokenize
 from profiler.recorder import Recorder
-from profiler.store import Store
+from profiler.store import UNPRUNED_POSITIONS, Store
 from profiler.tokens import token_classes, token_texts
+from profiler.totals import Progress, Totals
 from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
 
 LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
 CLOSURE_TOLERANCE = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
-DROP_NOTES = {
-    "invalid_json": ("lines", "lines of a .jsonl file that hold no JSON object"),
-    "no_text": ("documents", "documents whose text field is empty, absent or not a string"),
-    "lone_surrogates": ("characters", "lone surrogates, no Unicode text, replaced by ?"),
-    "undecodable": ("characters", "U+FFFD in the text: it stands for bytes that are no UTF-8 (or stood so in the file)"),
-    "token_limit": ("tokens", "end of the last document, beyond --tokens; raise it to read on"),
-    "windows_not_chosen": ("tokens", "in windows that --windows-per-document did not draw; not read"),
-    "no_positions": ("documents", "documents too short to hold a token with a token to predict"),
-    "last_tokens": ("positions", "last token of a document: nothing to predict"),
-    "bos": ("positions", "BOS put before a window: recorded under class bos, left out of the views"),
-    "first": ("positions", "first of a window without BOS: recorded under class first, left out of the views"),
-    "special": ("positions", "special tokens inside the text: recorded under class special, left out of the views"),
-}
+COMMIT_SECONDS, COMMIT_SHARE = 15.0, 0.03
 
 
 @dataclass
-class Progress:
-    """How far the pass is: what a progress bar shows."""
+class Pace:
+    """When to commit: not before `least` seconds, and so rarely that commits take at most COMMIT_SHARE of the time."""
 
-    tokens: int = 0
-    documents: int = 0
-    seconds: float = 0.0
-    stage: str = "recording"
+    least: float = COMMIT_SECONDS
+    last: float = field(default_factory=time.perf_counter)
+    cost: float = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.perf_counter() - self.last >= max(self.least, self.cost / COMMIT_SHARE if self.least else 0.0)
+
+    def time(self, commit: Callable[[], None]) -> None:
+        """Commit, and note what it costs."""
+        start = time.perf_counter()
+        commit()
+        self.last = time.perf_counter()
+        self.cost = self.last - start
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished pass leaves to say."""
+    """What a finished pass leaves to say. `before`: the run was there already, and --resume had nothing to do."""
 
     path: Path
     bytes: int
     progress: Progress
     closure: Closure
+    before: bool = False
 
 
 Report = Callable[[Progress], None]
+Engine = Callable[["Pass"], Iterator[Piece]]
 
 
 def record(
@@ -82,6 +82,9 @@ def record(
     *,
     model: Model | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    commit_seconds: float = COMMIT_SECONDS,
+    engine: Engine | None = None,
     report: Report = lambda _: None,
 ) -> Outcome:
     """Stream the corpus through the model once and leave a run database at `path`.
@@ -90,72 +93,126 @@ def record(
         config: what to run on what.
         path: the run file; it appears when the pass has ended.
         model: a model already loaded for this `config`, to save loading it.
+        resume: go on from the last commit of a pass that was stopped; from the start where there is none.
+        commit_seconds: least time between commits; 0 commits after every chunk.
+        engine: reads the chunks elsewhere and gives back pieces in order; None reads them here.
         report: called after every chunk.
 
     Raises:
-        ProfilerError: the model, the corpus or the place of the run is not usable.
+        ProfilerError: the model, the corpus or the place of the run is not usable, or a stopped pass is another one.
     """
     own = own_classes(config.classes)
     model = model or load_model(config)
-    with Store(path, overwrite) as store:
-        run = Pass(model, config, store)
-        for chunk in run.chunks():
-            store.add_chunk(chunk, run.read(chunk))
+    with Store(path, overwrite, resume) as store:
+        run, pace = Pass(model, config, store, overwrite), Pace(commit_seconds)
+        if resume and (done := run.resume()):
+            return done
+        for _ in run.steps(engine):
             report(run.progress)
+            if pace.due():
+                pace.time(run.commit)
         run.write()
         report(run.progress)
         size = store.finish(own)
-    return Outcome(path, size, run.progress, run.closure)
+    return Outcome(path, size, run.progress, run.totals.closure)
 
 
 class Pass:
-    """The state of one pass over a corpus."""
+    """One pass over a corpus: what reads it, and what it has added up."""
 
-    def __init__(self, model: Model, config: RunConfig, store: Store):
-        self.model, self.config, self.store = model, config, store
+    def __init__(self, model: Model, config: RunConfig, store: Store, overwrite: bool = False):
+        self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
         self.class_ids = token_classes(self.texts, set(model.tokenizer.all_special_ids))
         self.layout = Layout(
             model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups
         )
         self.marks = Marks.of(self.texts)
-        self.domains = Domains(config.replicate_groups)
-        self.recorder = Recorder(model.spec, config, model.spec.context_length)
-        self.dropped: Counter[str] = Counter()
-        self.progress, self.started = Progress(), time.perf_counter()
-        self.created = datetime.now(UTC).isoformat(timespec="seconds")
-        self.closure = Closure()
-        self.scales = (0.0, 0)
+        self.identity = identity.of_config(config, model.spec)
+        self.totals = Totals(model.spec, config)
+        self.started, self.before = time.perf_counter(), 0.0
 
-    def chunks(self) -> Any:
-        """The corpus in numbered chunks of windows."""
-        reading, k, stride = Reading(), self.config.windows_per_document, self.layout.stride
-        stream = documents(self.config, reading.dropped)
-        choose = None if k is None else random_windows(self.layout, k)
-        limit = self.config.tokens
-        tokenized = tokenize(stream, self.model.encode, self.domains, limit, reading, choose, stride)
-        yield from chunks(tokenized, self.layout)
-        self.dropped += reading.dropped
+    @property
+    def recorder(self) -> Recorder:
+        """All accumulators."""
+        return self.totals.recorder
+
+    @property
+    def progress(self) -> Progress:
+        """How far the pass is, with the time it has taken, stops not counted."""
+        self.totals.progress.seconds = self.before + time.perf_counter() - self.started
+        return self.totals.progress
+
+    def resume(self) -> Outcome | None:
+        """Go on from the last commit; what is there, where the run is finished already.
+
+        Raises:
+            RunError: what is there is of another pass; the difference is named.
+        """
+        partial = self.store.partial
+        facts = partial.manifest.facts if partial.manifest else {}
+        finished = None if self.overwrite or facts.get("overwrite") else _finished(self.store.path, self.identity)
+        if partial.manifest is None:
+            return finished
+        _same(self.identity, partial.manifest.identity, f"the pass stopped in {partial.folder}")
+        self.totals.restore(facts, partial.state())
+        self.overwrite, self.before = facts["overwrite"], facts["seconds"]
+        return None
+
+    def commit(self) -> None:
+        """Make everything read so far lasting."""
+        facts = self.totals.facts() | {"seconds": self.progress.seconds, "overwrite": self.overwrite}
+        self.store.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
+
+    def steps(self, engine: Engine | None = None) -> Iterator[None]:
+        """Read chunk after chunk, here or by an engine, from where the pass stands."""
+        if self.totals.cursor.done:
+            return
+        for _ in map(self.read, self.chunks()) if engine is None else map(self.take, engine(self)):
+            if self.store.staged > UNPRUNED_POSITIONS:
+                self.store.prune(self.totals.kept())
+            yield
+
+    def chunks(self, share: Share | None = None) -> Iterator[Chunk]:
+        """The corpus in numbered chunks of windows, those left to read; ends by noting what came after the last."""
+        cursor, k = self.totals.cursor, self.config.windows_per_document
+        reading = Reading(expected=cursor.passed)
+        tokenized = tokenize(
+            documents(self.config, reading.dropped), self.model.encode, self.totals.domains, self.config.tokens, reading,
+            None if k is None else random_windows(self.layout, k), self.layout.stride,
+            share or Share.parse(self.config.shard), cursor,
+        )  # fmt: skip
+        yield from chunks(tokenized, self.layout, after=cursor.chunk)
+        reading.check()
+        self.totals.end(reading.dropped, reading.passed)
 
     def read(self, chunk: Chunk) -> Closure:
         """Run the model on a chunk and feed every accumulator; how well its parts added up."""
         closure = Closure()
         for batch in chunk.batches(self.config.batch_size, self.layout):
             closure = closure.merge(self._read_batch(batch))
-        self._write_recorded()
-        self._count(chunk)
-        self.closure = self.closure.merge(closure)
+        self._hold_recorded()
+        self.store.add_chunk(chunk, closure)
+        self.totals.count(chunk, closure, self.layout)
         return closure
 
+    def take(self, piece: Piece) -> None:
+        """Add what was read elsewhere."""
+        other = Totals(self.model.spec, self.config)
+        other.restore(piece.facts, piece.state)
+        self.totals.merge(other)
+        for table, rows in piece.rows.items():
+            self.store.hold(table, rows)
+
     def _read_batch(self, batch: Batch) -> Closure:
-        recorder, model = self.recorder, self.model
+        recorder, model = self.totals.recorder, self.model
         plan = recorder.dense.plan(batch)
         queries = (plan.windows, plan.offsets)
         capture = model.run(batch.tokens, queries)
         targets = batch.targets.to(capture.residual.device)
         stream, scale = attribution.final_norm(capture.residual, model.weights)
         logits = attribution.centred_logit(stream, scale, model.weights, targets)
-        shared = recorder.prepare(batch, len(self.domains.names))
+        shared = recorder.prepare(batch, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
         for part in attribution.by_part(capture, model.weights, model.spec, targets, scale):
             total += part.dla.sum(-1, dtype=torch.float64)
@@ -163,7 +220,7 @@ class Pass:
         recorder.add_attention(batch, plan, capture, model.weights, scale)
         theirs, recorder.dense.outcome[plan.slots] = logits_summary(capture.logits, targets, queries)
         self.store.stage_positions(batch, logits.cpu().numpy(), past_of(batch.tokens, self.marks))
-        self._add_scale(scale, batch.ordinary.to(scale.device))
+        self.totals.add_scale(scale, batch.ordinary.to(scale.device))
         return self._checked(attribution.closure(total, logits, theirs, batch.valid.to(total.device)))
 
     def _checked(self, closure: Closure) -> Closure:
@@ -179,112 +236,85 @@ class Pass:
         raise ModelError(
             f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of {closure.scale:.3g}): its "
             f"architecture ({self.model.spec.architecture}) writes to the logits in a way the profiler does not read, such as norms "
-            "after a block, capped logits or NaN; numbers would be wrong, so nothing was written"
+            "after a block, capped logits or NaN; numbers would be wrong, so the pass ends here"
         )
 
-    def _add_scale(self, scale: torch.Tensor, ordinary: torch.Tensor) -> None:
-        """Sum up the final norm's denominator, for the mean that logit effects are stated at."""
-        chosen = scale[..., 0][ordinary].double()
-        self.scales = (self.scales[0] + chosen.sum().item(), self.scales[1] + len(chosen))
-
-    def _write_recorded(self) -> None:
-        """Write what was kept of the components recorded at every position, and forget it."""
-        recorded = self.recorder.recorded
+    def _hold_recorded(self) -> None:
+        """Hand over what was kept of the components recorded at every position, and forget it."""
+        recorded = self.totals.recorder.recorded
         for component in recorded.components:
             values = recorded.activation.pop(component, []), recorded.dla.pop(component, [])
             if recorded.positions:
-                self.store.insert("recorded_rows", tables.recorded_rows(component, recorded.positions, *values))
+                self.store.hold("recorded_rows", tables.recorded_rows(component, recorded.positions, *values))
         recorded.positions.clear()
 
-    def _count(self, chunk: Chunk) -> None:
-        self.progress.documents += len(chunk.documents)
-        self.progress.tokens += sum(len(w.token_ids) for w in chunk.windows) - len(chunk.windows) * (
-            self.layout.bos_id is not None
-        )
-        self.progress.seconds = time.perf_counter() - self.started
-        self.dropped += chunk.dropped
-        self.dropped["no_positions"] += sum(
-            len(d.token_ids) < 2 - (self.layout.bos_id is not None) for d in chunk.documents
-        )
-        self.dropped["last_tokens"] += sum(d.reads_end(self.layout.stride) for d in chunk.documents)
-
     def write(self) -> None:
-        """Write every accumulator, then the positions and windows they refer to, then the run's own row.
+        """Commit the last chunks, then write every table from what is committed.
 
         Raises:
             CorpusError: there was no position to write about.
         """
-        if not self.recorder.cells.counts.sum():
+        if not self.totals.recorder.cells.counts.sum():
+            part = f" in shard {self.config.shard}" if self.config.shard else ""
             raise CorpusError(
-                f"corpus {', '.join(self.config.corpora)} holds no text the model could read: {dict(self.dropped)}"
+                f"corpus {', '.join(self.config.corpora)} holds no text the model could read{part}: {dict(self.totals.dropped)}"
             )
-        self.progress.stage = "writing"
-        for table, frames in self._frames().items():
+        self.totals.progress.stage = "writing"
+        self.commit()
+        for table, frames in (self._frames() | self.totals.frames()).items():
             self.store.insert(table, frames)
-        self.store.keep_referenced(tables.dense_outcomes(self.recorder.dense))
-        self.store.insert("runs", self._run_row())
+        self.store.assemble(tables.dense_outcomes(self.totals.recorder.dense), self.config.replicate_groups)
+        self.totals.progress = self.progress
+        self.store.insert("runs", self.totals.run_row(_versions(self.config)))
 
     def _frames(self) -> dict[str, Any]:
-        r, spec, config = self.recorder, self.model.spec, self.config
-        scale = self.scales[0] / max(self.scales[1], 1)
+        """The tables that follow from the model alone."""
+        spec, config = self.model.spec, self.config
         vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
         return {
             "components": tables.components(spec),
             "classes": tables.classes(),
             "tokens": vocabulary,
             "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
-            "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
-            "replicate_groups": self._groups(),
-            "position_buckets": tables.position_buckets(r.cells.axes.n_buckets),
+            "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
             "bins": tables.bins(),
-            "cell_counts": tables.cell_counts(r.cells),
-            "cell_sums": tables.cell_sums(r.cells),
-            "power_sums": tables.power_sums(r.cells, r.powers, config.replicate_groups),
-            "spectrum_counts": tables.spectrum_counts(r.spectrum),
-            "density_counts": tables.density_counts(r.spectrum),
-            "quantiles": tables.quantiles(r.spectrum),
-            "sample_rows": tables.sample_rows(r.samples),
-            "extreme_rows": tables.extreme_rows(r.extremes),
-            "dense_rows": tables.dense_rows(r.dense),
-            "head_attention_rows": tables.head_attention_rows(r.dense, spec),
-            "logit_effects": tables.logit_effects(self.model.weights, spec, scale, config.logit_effects),
-            "token_counts": tables.token_counts(r.tokens),
-            "token_sums": tables.token_sums(r.tokens),
-            "drops": self._drops(),
+            "logit_effects": tables.logit_effects(
+                self.model.weights, spec, self.totals.mean_scale, config.logit_effects
+            ),
         }
 
-    def _groups(self) -> pl.DataFrame:
-        sql = "SELECT group_id, count(*) AS n_documents FROM documents GROUP BY group_id ORDER BY group_id"
-        groups = pl.from_arrow(self.store.connection.sql(sql).to_arrow_table())
-        return groups.with_columns(domain_id=pl.col("group_id") // self.config.replicate_groups)
 
-    def _special_counts(self) -> dict[str, int]:
-        of_class = self.recorder.cells.counts.sum(0)
-        return {name: int(of_class[i]) for i, name in enumerate(("bos", "first", "special"))}
+def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None:
+    """Refuse to go on with another pass.
 
-    def _drops(self) -> pl.DataFrame:
-        counts = dict(self.dropped) | self._special_counts()
-        rows = [(reason, counts.get(reason, 0), unit, note) for reason, (unit, note) in DROP_NOTES.items()]
-        return pl.DataFrame(rows, schema=["reason", "n", "unit", "note"], orient="row")
+    Raises:
+        RunError: a setting, the weights, the tokenizer or the version differ.
+    """
+    if found := identity.differences(mine, theirs):
+        raise RunError(
+            f"{what} is another one: {'; '.join(found)}. Give the command it was begun with, or choose another --out, or "
+            "begin anew with --overwrite"
+        )
 
-    def _run_row(self) -> pl.DataFrame:
-        spec, config = self.model.spec, self.config
-        special = sum(self._special_counts().values())
-        everything = int(self.recorder.cells.counts[:, self.recorder.cells.axes.slices["class"]].sum())
-        identity = f"{config.digest()} {spec.weights_hash} {spec.tokenizer_hash}"
-        self.progress.seconds = time.perf_counter() - self.started
-        row = {
-            "run_id": f"{stable_hash(identity) % 2**64:016x}", "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
-            "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
-            "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
-            "config": config.model_copy(update={"context_length": spec.context_length}).model_dump_json(),
-            "versions": json.dumps(_versions(config)), "model_card": spec.card,
-            "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
-            "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,
-            "closure_residual": self.closure.residual, "closure_scale": self.closure.scale, "logit_residual": self.closure.logit_residual,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "complete": True,
-        }  # fmt: skip
-        return pl.DataFrame([row])
+
+def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
+    """The run at `path`, where there is one.
+
+    Raises:
+        RunError: it is no run, or one of other settings.
+    """
+    if not path.exists():
+        return None
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
+        theirs = identity.of_run(row)
+    except (duckdb.Error, ValueError, KeyError) as error:
+        raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
+    _same(mine, theirs, f"the run in {path}")
+    progress = Progress(row["n_tokens"], row["n_documents"], row["seconds"])
+    closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
+    return Outcome(path, path.stat().st_size, progress, closure, before=True)
 
 
 def _versions(config: RunConfig) -> dict[str, str]:

@@ -18,6 +18,7 @@ from duckdb import DuckDBPyConnection as Connection
 
 from profiler import assets
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
+from profiler.partial import describe
 from profiler.query_header import Parameter, QueryHeader, parse_header
 
 CLOSED = {
@@ -102,12 +103,8 @@ def open_run(path: str | Path) -> Connection:
 
 
 def _check_file(path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    if not path.exists() and partial.exists():
-        raise RunError(
-            f"{path} is being written or was interrupted ({partial.name} is there): wait for it, or run "
-            "`profiler record` again"
-        )
+    if not path.exists() and (unfinished := describe(path)):
+        raise RunError(f"{path} is not there yet: {unfinished}")
     if not path.exists():
         raise RunError(
             f"there is no file {path}: check the path, or make a run with `profiler record` or `profiler demo`"

@@ -22,6 +22,8 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     config VARCHAR, -- JSON: the settings of the pass (profiler.config.RunConfig)
     versions VARCHAR, -- JSON: versions of the libraries, of Python and of the profiler, the device
     model_card VARCHAR, -- the model directory's card.md, where there is one
+    n_streamed BIGINT, -- documents streamed, those of other shards too
+    corpus_digest VARCHAR, -- digest of their places and texts in order: the same in all shards of one corpus
     n_documents BIGINT, -- documents read
     n_tokens BIGINT, -- tokens of those documents that the model read, BOS not counted
     n_positions BIGINT, -- positions counted, special ones left out
@@ -31,6 +33,8 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     closure_residual DOUBLE, -- largest |sum of all DLA - centred target logit|, logits
     closure_scale DOUBLE, -- largest |centred target logit|, logits: the residual is judged against it
     logit_residual DOUBLE, -- largest |centred target logit of the final residual stream - the model's own|, logits
+    norm_scale_sum DOUBLE, -- sum of the final norm's denominator over ordinary positions
+    norm_scale_n BIGINT, -- how many those are
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );
@@ -80,6 +84,8 @@ CREATE TABLE documents ( -- documents read
     doc_id BIGINT, -- number in the seeded order of the corpus
     domain VARCHAR, -- domain
     source VARCHAR, -- the corpus's own id of it: a path, or file and row
+    place VARCHAR, -- where it stands: corpus, file and row; unique, and what its sampling keys are made from
+    text_hash BIGINT, -- hash of its text
     group_id INTEGER, -- replicate group
     n_tokens BIGINT, -- tokens read
     n_dropped BIGINT -- tokens cut off and not read
@@ -179,7 +185,8 @@ CREATE TABLE extreme_rows ( -- largest and smallest values of each component ove
     rank INTEGER, -- 1 is the most extreme
     position_id BIGINT, -- position
     activation FLOAT, -- activation there
-    dla FLOAT -- DLA there, logits
+    dla FLOAT, -- DLA there, logits
+    "key" DOUBLE -- the value it is ranked by, negated at the top, where FLOAT cannot hold it (runs in float64), else NULL
 );
 CREATE TABLE dense_rows ( -- every component at a uniform random sample of ordinary positions
     component_id INTEGER, -- component
@@ -222,7 +229,8 @@ CREATE TABLE logit_effects ( -- tokens a neuron's write direction boosts and sup
     side VARCHAR, -- boosted or suppressed
     rank INTEGER, -- 1 is the strongest
     token_id INTEGER, -- token
-    effect FLOAT -- centred logit per unit of activation, at the corpus's mean final norm scale
+    effect FLOAT, -- centred logit per unit of activation, at the corpus's mean final norm scale
+    product DOUBLE -- the same before it is divided by that scale
 );
 CREATE TABLE properties ( -- static properties of tokens, any number per token: the library's and the user's classes
     property VARCHAR, -- name
@@ -256,7 +264,9 @@ CREATE TABLE token_sums ( -- sums per component and token over ordinary position
     sum_abs_dla DOUBLE -- sum of |DLA|, logits: importance
 );
 CREATE TABLE closure ( -- how well all DLA add up to the centred target logit, per chunk of windows
-    chunk INTEGER, -- chunk number
+    chunk BIGINT, -- number of the chunk in this run
+    block INTEGER, -- block of 256 documents that it is cut from
+    part INTEGER, -- number of the chunk in its block
     n BIGINT, -- positions checked, special ones too
     residual DOUBLE, -- largest |sum of all DLA - centred target logit|, logits
     logit_residual DOUBLE, -- largest |centred target logit of the final residual stream - the model's own|, logits

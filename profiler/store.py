@@ -1,18 +1,20 @@
 """The run file. The only writer of DuckDB.
 
-A pass writes into `<out>.partial` and a staging file beside it; only a finished run is renamed to `<out>`, so nothing
-half-written can be taken for a run. Positions and windows are staged as they stream by; at the end those that a sample,
-extreme or dense row refers to are kept. Tables are sorted by component, so that one component's rows lie together.
+A pass writes into the folder `<out>.partial`; only a finished run is given the name `<out>`, so nothing half-written can be
+taken for a run. Rows of positions, windows and documents are held until the next commit (profiler.partial); at the end the
+run file is written in one go from what was committed, so that it has no holes, and tables are sorted by component, so that
+one component's rows lie together.
 
-Cost: staging takes about 80 bytes a position until the end; appending goes through Arrow, a table at a time.
+Cost: rows held take about 100 bytes a position until a commit; appending goes through Arrow, a table at a time.
 """
 
-import sys
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -23,6 +25,8 @@ from profiler.behaviours import views as behaviour_views
 from profiler.behaviours.properties import Property
 from profiler.context import NO_COPY, Past
 from profiler.errors import RunError
+from profiler.partial import Kept, Partial, Piece, describe
+from profiler.reading import CHUNK_SHIFT
 from profiler.store_comments import comment_statements
 from profiler.windows import SPECIAL_CODES, Batch, Chunk
 
@@ -36,12 +40,21 @@ WRITE_ERRORS = (
     OSError,
 )
 SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
-STAGING = """
-CREATE TABLE staging.positions (position_id BIGINT, window_id BIGINT, doc_id BIGINT, pos BIGINT, "offset" INTEGER,
-    token_id INTEGER, next_token_id INTEGER, class_id INTEGER, target_logit DOUBLE, special VARCHAR,
-    previous_token_id INTEGER, distance INTEGER, prefix_match INTEGER, bracket_depth INTEGER, in_quotes BOOLEAN);
-CREATE TABLE staging.windows (window_id BIGINT, doc_id BIGINT, start BIGINT, token_ids INTEGER[]);
-"""
+UNPRUNED_POSITIONS = 2_000_000
+POSITIONS = {
+    "position_id": pl.Int64, "window_id": pl.Int64, "doc_id": pl.Int64, "pos": pl.Int64, "offset": pl.Int32,
+    "token_id": pl.Int32, "next_token_id": pl.Int32, "class_id": pl.Int32, "target_logit": pl.Float64, "special": pl.String,
+    "previous_token_id": pl.Int32, "distance": pl.Int32, "prefix_match": pl.Int32, "bracket_depth": pl.Int32,
+    "in_quotes": pl.Boolean,
+}  # fmt: skip
+WINDOWS = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
+COPY = {
+    "documents": "INSERT INTO documents BY NAME SELECT * FROM {rows} ORDER BY doc_id",
+    "closure": "INSERT INTO closure BY NAME SELECT *, row_number() OVER (ORDER BY block, part) - 1 AS chunk FROM {rows} ORDER BY block, part",
+    "recorded_rows": "INSERT INTO recorded_rows BY NAME SELECT * FROM {rows} ORDER BY component_id, position_id",
+    "positions": "CREATE TEMP VIEW staged_positions AS SELECT * FROM {rows}",
+    "windows": "CREATE TEMP VIEW staged_windows AS SELECT * FROM {rows}",
+}
 KEEP_REFERENCED = """
 CREATE TEMP TABLE kept AS
     SELECT position_id FROM sample_rows UNION SELECT position_id FROM extreme_rows
@@ -50,11 +63,13 @@ INSERT INTO position_rows
     SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id, p.target_logit,
            o.loss, o.rank, o.entropy, p.special, p.previous_token_id, p.distance, p.prefix_match, p.bracket_depth,
            p.in_quotes, o.position_id IS NOT NULL
-    FROM staging.positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
+    FROM staged_positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
     ORDER BY p.position_id;
 INSERT INTO windows
-    SELECT w.* FROM staging.windows w SEMI JOIN position_rows USING (window_id) ORDER BY w.window_id;
+    SELECT w.* FROM staged_windows w SEMI JOIN position_rows USING (window_id) ORDER BY w.window_id;
 DROP TABLE kept;
+DROP VIEW staged_positions;
+DROP VIEW staged_windows;
 INSERT INTO pooled_strata
     SELECT component_id, bin, s.n, k.kept
     FROM (SELECT component_id, bin, sum(n) AS n FROM spectrum_counts
@@ -65,48 +80,41 @@ INSERT INTO pooled_strata
           ) GROUP BY ALL) k USING (component_id, bin)
     ORDER BY component_id, bin;
 """
-
-
-def partial_path(path: Path) -> Path:
-    """Where a run is written until it is finished."""
-    return path.with_name(path.name + ".partial")
+GROUPS = """
+INSERT INTO replicate_groups BY NAME
+    SELECT group_id, group_id // {0} AS domain_id, count(*) AS n_documents FROM documents GROUP BY group_id ORDER BY group_id
+"""
 
 
 class Store:
-    """A run being written. Use as a context manager: leaving it by an error removes what was written."""
+    """A run being written. Use as a context manager: leaving it by an error keeps the last commit and nothing else."""
 
-    def __init__(self, path: Path, overwrite: bool = False):
-        """Create the file.
+    def __init__(self, path: Path, overwrite: bool = False, resume: bool = False):
+        """Take the folder.
+
+        Args:
+            resume: go on from what an earlier pass committed; `overwrite` forgets it.
 
         Raises:
-            RunError: the run exists, the folder does not or cannot be written, or another process writes this run.
+            RunError: the run exists, its folder does not or cannot be written, another pass writes it, or a stopped pass
+                could go on and neither is asked for.
         """
-        self.path, self.partial = path, partial_path(path)
-        self.staging = path.with_name(path.name + ".staging.partial")
-        refuse_bad_place(path, overwrite)
-        self.connection: duckdb.DuckDBPyConnection | None = None
-        try:
-            self.connection = self._connect()
-            self.connection.execute(f"ATTACH '{str(self.staging).replace(chr(39), chr(39) * 2)}' AS staging")
-            self.connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
-            self.connection.execute(STAGING)
-        except RunError:  # another pass may be writing there: its files stay
-            raise
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
+        refuse_bad_place(path, overwrite, resume)
+        self.path, self.partial = path, Partial(path, fresh=overwrite and not resume)
+        self.file = self.partial.folder / "run.duckdb"
+        self.rows: dict[str, list[pl.DataFrame]] = {}
+        self.staged = 0
+        self._connection: duckdb.DuckDBPyConnection | None = None
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        try:
-            for file in (self.partial, self.staging):
-                _remove_unlocked(file)
-            return duckdb.connect(str(self.partial), config={"storage_compatibility_version": STORAGE_VERSION})
-        except duckdb.InterruptException:
-            raise KeyboardInterrupt from None
-        except (duckdb.Error, OSError) as error:
-            raise RunError(
-                f"{self.partial} cannot be written: {_first_line(error)}. Another pass may be writing it, or the folder is read-only: choose another --out"
-            ) from error
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The run file, begun when it is first asked for."""
+        if self._connection is None:
+            for name in (self.file, self.file.with_name("run.duckdb.wal")):
+                name.unlink(missing_ok=True)
+            self._connection = duckdb.connect(str(self.file), config={"storage_compatibility_version": STORAGE_VERSION})
+            self._connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
+        return self._connection
 
     def __enter__(self) -> "Store":
         return self
@@ -115,26 +123,25 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(duckdb.Error):  # closing writes to the disk, which may be full
-            if self.connection is not None:
-                self.connection.close()
-        self._remove()
+            if self._connection is not None:
+                self._connection.close()
+        with suppress(OSError):
+            for file in self.partial.folder.glob("run.duckdb*"):
+                file.unlink()
+        left = self.partial.committed
+        self.partial.close()
         if isinstance(error, duckdb.Error) and (
             isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error)
         ):  # what Ctrl-C becomes inside DuckDB
             raise KeyboardInterrupt from None
         if isinstance(error, WRITE_ERRORS):
+            what = f"{describe(self.path)}" if left else "Nothing was left behind: run the same command again"
             raise RunError(
-                f"writing {self.path} failed: {_first_line(error)}. Nothing was left behind: free disk space or choose another --out, then run again"
+                f"writing {self.path} failed: {_first_line(error)}. Free disk space or make the folder writable. {what}"
             ) from error
 
-    def _remove(self) -> None:
-        """Remove what is not a finished run."""
-        for file in (self.partial, self.staging):
-            for name in (file, file.with_name(file.name + ".wal")):
-                name.unlink(missing_ok=True)
-
     def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
-        """Append frames to a table, by column name."""
+        """Append frames to a table of the run file, by column name."""
         for frame in [frames] if isinstance(frames, pl.DataFrame) else frames:
             if not frame.height:
                 continue
@@ -142,16 +149,23 @@ class Store:
             self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
             self.connection.unregister("frame")
 
+    def hold(self, table: str, frame: pl.DataFrame) -> None:
+        """Hold rows of documents, closure, positions, windows or recorded_rows until they are committed or taken."""
+        if frame.height:
+            self.rows.setdefault(table, []).append(frame)
+            self.staged += frame.height if table == "positions" else 0
+
     def add_chunk(self, chunk: Chunk, closure: Closure) -> None:
-        """Write a chunk's documents, stage its windows, and note its closure."""
-        self.insert("documents", _document_rows(chunk))
+        """Hold a chunk's documents, windows and closure."""
+        self.hold("documents", _document_rows(chunk))
         windows = [(w.window_id, w.document.doc_id, w.start, w.token_ids.tolist()) for w in chunk.windows]
-        schema = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
-        self.insert("staging.windows", pl.DataFrame(windows, schema=schema, orient="row"))
-        self.insert("closure", pl.DataFrame([{"chunk": chunk.number, **asdict(closure)}]))
+        self.hold("windows", pl.DataFrame(windows, schema=WINDOWS, orient="row"))
+        if closure.n:
+            block, part = chunk.number >> CHUNK_SHIFT, chunk.number & (2**CHUNK_SHIFT - 1)
+            self.hold("closure", pl.DataFrame([{"block": block, "part": part, **asdict(closure)}]))
 
     def stage_positions(self, batch: Batch, target_logit: np.ndarray, past: Past) -> None:
-        """Stage every position of a batch."""
+        """Hold every position of a batch."""
         window, offset = (index.numpy() for index in batch.valid.nonzero(as_tuple=True))
         at = (window, offset)
         window_ids = np.array([w.window_id for w in batch.windows])
@@ -168,13 +182,39 @@ class Store:
         )  # fmt: skip
         names = pl.col("code").replace_strict(SPECIAL_NAMES, default=None, return_dtype=pl.String)
         pos = pl.when(pl.col("code") == SPECIAL_CODES["bos"]).then(None).otherwise(pl.col("pos"))
-        self.insert("staging.positions", frame.with_columns(special=names, pos=pos).drop("code"))
+        self.hold("positions", frame.with_columns(special=names, pos=pos).select(*POSITIONS).cast(POSITIONS))
 
-    def keep_referenced(self, outcomes: pl.DataFrame) -> None:
-        """Keep the staged positions and windows that some row refers to; `outcomes` belong to the dense ones."""
+    def take_rows(self) -> dict[str, pl.DataFrame]:
+        """The rows held, which are held no longer."""
+        taken = {table: pl.concat(frames) for table, frames in self.rows.items()}
+        self.rows, self.staged = {}, 0
+        return taken
+
+    def prune(self, kept: dict[str, Kept]) -> None:
+        """Let go of held rows that nothing refers to."""
+        for table, rows in self.take_rows().items():
+            self.hold(table, kept[table].of(rows) if table in kept else rows)
+
+    def commit(
+        self, identity: dict[str, Any], facts: dict[str, Any], arrays: dict[str, Any], kept: dict[str, Kept]
+    ) -> None:
+        """Commit the rows held and the state of the pass, all or nothing."""
+        self.partial.commit(identity, Piece(facts, arrays, self.take_rows()), kept)
+
+    def assemble(self, outcomes: pl.DataFrame, groups_per_domain: int) -> None:
+        """Copy the rows committed into the run file, positions and windows where some row refers to them.
+
+        Args:
+            outcomes: loss, rank and entropy of the dense positions.
+        """
+        for table, sql in COPY.items():
+            files = ", ".join("'" + file.replace("'", "''") + "'" for file in self.partial.parquet(table))
+            if files:
+                self.connection.execute(sql.format(rows=f"read_parquet([{files}])"))
         self.connection.register("outcomes", outcomes.to_arrow())
         self.connection.execute(KEEP_REFERENCED)
         self.connection.unregister("outcomes")
+        self.connection.execute(GROUPS.format(groups_per_domain))
 
     def finish(self, own: tuple[Property, ...] = ()) -> int:
         """Add views, properties, behaviours and comments, close, and give the run its name; its size in bytes.
@@ -182,7 +222,6 @@ class Store:
         Args:
             own: token classes of the user's own.
         """
-        self.connection.execute("DETACH staging")
         for file in ("schema.sql", "views.sql"):
             text = (FOLDER / file).read_text(encoding="utf-8")
             if file == "views.sql":
@@ -192,7 +231,10 @@ class Store:
         behaviour_views.install(self.connection, own)
         self.connection.execute("CHECKPOINT")
         self.connection.close()
-        self.partial.replace(self.path)
+        with self.file.open("rb") as file:
+            os.fsync(file.fileno())
+        self.file.replace(self.path)
+        self.partial.clear()
         return self.path.stat().st_size
 
 
@@ -209,8 +251,10 @@ def _past_columns(batch: Batch, past: Past, at: tuple[np.ndarray, np.ndarray]) -
 
 
 def _document_rows(chunk: Chunk) -> pl.DataFrame:
-    rows = [(d.doc_id, d.domain, d.source, d.group_id, d.n_read, d.n_dropped) for d in chunk.documents]
-    names = ["doc_id", "domain", "source", "group_id", "n_tokens", "n_dropped"]
+    rows = [
+        (d.doc_id, d.domain, d.source, d.place, d.text_hash, d.group_id, d.n_read, d.n_dropped) for d in chunk.documents
+    ]
+    names = ["doc_id", "domain", "source", "place", "text_hash", "group_id", "n_tokens", "n_dropped"]
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
@@ -218,31 +262,17 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")
 
 
-def refuse_bad_place(path: Path, overwrite: bool) -> None:
+def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
     """Say before any work is done that a run cannot be written there.
 
     Raises:
-        RunError: the place is a folder, in no folder, or taken.
+        RunError: the place is a folder, in no folder, taken, or a stopped pass could go on there.
     """
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(f"--out {path} is not a place for a file: its folder must exist; give a path such as run.duckdb")
-    if path.exists() and not overwrite:
+    if resume or overwrite:
+        return
+    if path.exists():
         raise RunError(f"{path} exists already: choose another --out, or pass --overwrite to replace it")
-
-
-def _remove_unlocked(file: Path) -> None:
-    """Remove what an interrupted pass left, whole or cut off, unless somebody still writes it.
-
-    Raises:
-        duckdb.Error: this process or another one has it open.
-    """
-    if file.exists():
-        try:
-            duckdb.connect(str(file)).close()
-        except duckdb.ConnectionException:
-            raise
-        except duckdb.Error as error:
-            if "Could not set lock" in str(error) or "being used by another process" in str(error):
-                raise
-        file.unlink()
-    file.with_name(file.name + ".wal").unlink(missing_ok=True)
+    if stopped := describe(path):
+        raise RunError(f"a pass to {path} was stopped; {stopped}" if "--resume" in stopped else stopped)

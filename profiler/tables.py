@@ -202,7 +202,7 @@ def sample_rows(samples: Smallest) -> pl.DataFrame:
 
 
 def extreme_rows(extremes: Smallest) -> pl.DataFrame:
-    """Table `extreme_rows`; rank counts from 1 in each cell."""
+    """Table `extreme_rows`; rank counts from 1 in each cell. `key` is what entries are ordered by: the value, negated at the top."""
     entries = extremes.entries()
     cells = _numpy(entries.cells)
     component, kind = np.divmod(cells, len(EXTREME_KINDS))
@@ -214,7 +214,9 @@ def extreme_rows(extremes: Smallest) -> pl.DataFrame:
         "side": side[kind],
         "rank": np.arange(len(cells)) - first + 1,
     }
-    return pl.DataFrame(frame | _entry_columns(entries))
+    key = pl.Series(_numpy(entries.keys), dtype=pl.Float64)
+    exact = key if entries.activation.dtype == torch.float64 else pl.Series([None] * len(cells), dtype=pl.Float64)
+    return pl.DataFrame(frame | _entry_columns(entries) | {"key": exact})
 
 
 def token_counts(tokens: TokenSums) -> pl.DataFrame:
@@ -290,10 +292,10 @@ def recorded_rows(component: int, positions: list[Tensor], activation: list[Tens
 
 
 def _strongest(
-    effects: Float[Tensor, "neuron vocab"], k: int
+    products: Float[Tensor, "neuron vocab"], k: int
 ) -> Iterator[tuple[str, Int[Tensor, "neuron k"], Float[Tensor, "neuron k"]]]:
     for side, sign in (("boosted", 1), ("suppressed", -1)):
-        values, tokens = (sign * effects).topk(min(k, effects.shape[1]), dim=1)
+        values, tokens = (sign * products).topk(min(k, products.shape[1]), dim=1)
         yield side, tokens, sign * values
 
 
@@ -305,8 +307,13 @@ def logit_effects(weights: Weights, spec: ModelSpec, mean_scale: float, k: int) 
     for layer, w_out in enumerate(weights.neuron_out):
         for rows in torch.arange(len(w_out), device=w_out.device).split(1024):
             ids = _numpy(rows).astype(np.int32) + spec.neurons(layer).start
-            sides = [_effect_rows(ids, *strongest) for strongest in _strongest(w_out[rows] @ toward.T / mean_scale, k)]
-            yield pl.concat(sides).sort("component_id", maintain_order=True)
+            sides = [_effect_rows(ids, *strongest) for strongest in _strongest(w_out[rows] @ toward.T, k)]
+            yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), mean_scale)
+
+
+def at_scale(effects: pl.DataFrame, mean_scale: float) -> pl.DataFrame:
+    """Rows of `logit_effects` with their products at a mean scale of the final norm."""
+    return effects.with_columns(effect=(pl.col("product") / mean_scale).cast(pl.Float32))
 
 
 def _effect_rows(
@@ -315,5 +322,5 @@ def _effect_rows(
     n = tokens.shape[1]
     return pl.DataFrame(
         {"component_id": np.repeat(ids, n), "side": side, "rank": np.tile(np.arange(1, n + 1), len(ids)),
-         "token_id": _numpy(tokens).ravel(), "effect": _numpy(values).ravel().astype(np.float32)}
+         "token_id": _numpy(tokens).ravel(), "product": _numpy(values).ravel().astype(np.float64)}
     )  # fmt: skip

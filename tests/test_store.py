@@ -10,12 +10,15 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+import tiny
+from same import differing_tables
 
 from profiler import pipeline
 from profiler.config import RunConfig
 from profiler.errors import RunError
+from profiler.partial import partial_path, read_manifest
 from profiler.pipeline import record
-from profiler.store import STORAGE_VERSION, Store, partial_path, refuse_bad_place
+from profiler.store import STORAGE_VERSION, Store, refuse_bad_place
 
 HOLDER = """
 import sys, time
@@ -67,7 +70,7 @@ def test_a_read_only_folder_is_refused(tmp_path):
     folder.chmod(0o500)
     if os.access(folder, os.W_OK):
         pytest.skip("this user may write anywhere")
-    with pytest.raises(RunError, match="read-only"):
+    with pytest.raises(RunError, match="writable"):
         Store(folder / "run.duckdb")
 
 
@@ -95,12 +98,22 @@ def failing(error: BaseException, after: int):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt(), MemoryError()])
-@pytest.mark.parametrize("after", [1, 2])
-def test_an_error_in_the_pass_leaves_nothing(error, after, config, tmp_path):
-    """The first call comes after a chunk, the second after every table was written."""
+def test_an_error_before_the_first_commit_leaves_nothing(error, config, tmp_path):
     with pytest.raises(type(error)):
-        record(config, tmp_path / "run.duckdb", report=failing(error, after))
+        record(config, tmp_path / "run.duckdb", report=failing(error, 1))
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt(), MemoryError()])
+def test_an_error_after_a_commit_leaves_the_commit_and_nothing_else(error, config, tmp_path):
+    """The second call comes after every table was written."""
+    with pytest.raises(type(error)):
+        record(config, tmp_path / "run.duckdb", report=failing(error, 2))
+    assert names(tmp_path) == ["run.duckdb.partial"]
+    manifest = read_manifest(tmp_path / "run.duckdb.partial")
+    assert names(tmp_path / "run.duckdb.partial") == sorted([*manifest.checks, "commit.json", "lock"])
+    record(config, tmp_path / "run.duckdb", resume=True)
+    assert names(tmp_path) == ["run.duckdb"]
 
 
 def test_an_error_keeps_the_run_that_was_to_be_replaced(config, tmp_path):
@@ -108,7 +121,7 @@ def test_an_error_keeps_the_run_that_was_to_be_replaced(config, tmp_path):
     record(config, path)
     before = path.read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        record(config, path, overwrite=True, report=failing(KeyboardInterrupt(), 2))
+        record(config, path, overwrite=True, report=failing(KeyboardInterrupt(), 1))
     assert path.read_bytes() == before
     assert names(tmp_path) == ["run.duckdb"]
 
@@ -122,15 +135,16 @@ def test_overwriting_replaces_the_run(config, tmp_path):
     assert names(tmp_path) == ["run.duckdb"]
 
 
-def test_an_error_between_the_tables_and_the_name_leaves_nothing(config, tmp_path, monkeypatch):
+def test_an_error_between_the_tables_and_the_name_leaves_the_commit(config, tmp_path, monkeypatch):
     def broken(self: Store, *_: object) -> int:
         self.connection.execute("CHECKPOINT")
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(pipeline.Store, "finish", broken)
-    with pytest.raises(RuntimeError):
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(pipeline.Store, "finish", broken)
         record(config, tmp_path / "run.duckdb")
-    assert names(tmp_path) == []
+    assert names(tmp_path) == ["run.duckdb.partial"]
+    assert "run.duckdb" not in names(tmp_path / "run.duckdb.partial")
 
 
 # --- another process ---------------------------------------------------------------------------------------------------
@@ -151,14 +165,15 @@ def holder(tmp_path):
 
 def test_a_run_being_written_by_another_process_is_refused_and_left_alone(holder, tmp_path):
     before = names(tmp_path)
-    with pytest.raises(RunError, match="Another pass may be writing it") as caught:
-        Store(tmp_path / "run.duckdb")
-    assert "\n" not in str(caught.value)
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(RunError, match=f"is being written by process {holder.pid} on") as caught:
+            Store(tmp_path / "run.duckdb", **options)
+        assert "\n" not in str(caught.value)
     assert names(tmp_path) == before
     assert holder.poll() is None
 
 
-def test_what_a_killed_pass_left_is_cleaned_up(holder, tmp_path):
+def test_what_a_killed_pass_left_without_a_commit_is_cleaned_up(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert partial_path(tmp_path / "run.duckdb").name in names(tmp_path)
@@ -167,18 +182,23 @@ def test_what_a_killed_pass_left_is_cleaned_up(holder, tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("left", [b"", b"cut off", bytes(12_288)])
-def test_a_file_that_was_cut_off_is_cleaned_up(left, tmp_path):
-    for name in ("run.duckdb.partial", "run.duckdb.staging.partial", "run.duckdb.partial.wal"):
-        (tmp_path / name).write_bytes(left)
-    with Store(tmp_path / "run.duckdb"):
-        pass
-    assert names(tmp_path) == []
+def test_a_file_in_the_place_of_the_folder_is_refused_and_kept(tmp_path):
+    (tmp_path / "run.duckdb.partial").write_text("something of the user's")
+    with pytest.raises(RunError, match="must be moved away"):
+        Store(tmp_path / "run.duckdb")
+    assert names(tmp_path) == ["run.duckdb.partial"]
+
+
+def test_files_of_the_user_in_the_folder_are_kept(tmp_path):
+    with Store(tmp_path / "run.duckdb", overwrite=True) as store:
+        (store.partial.folder / "notes.txt").write_text("mine")
+        store.finish()
+    assert names(tmp_path / "run.duckdb.partial") == ["notes.txt"]
 
 
 def test_the_same_run_twice_in_one_process_is_refused(tmp_path):
     with Store(tmp_path / "run.duckdb") as first:
-        with pytest.raises(RunError, match="may be writing it"):
+        with pytest.raises(RunError, match="is being written by process"):
             Store(tmp_path / "run.duckdb")
         assert first.connection.execute("SELECT count(*) FROM runs").fetchall() == [(0,)]
 
@@ -199,14 +219,41 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, config):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_without_a_commit(small_disk, config):
     large = config.model_copy(
-        update={"tokens": None, "dense_positions": 2_000, "extremes": 200, "samples_per_stratum": 50}
+        update={"tokens": None, "dense_positions": 20_000, "extremes": 2000, "samples_per_stratum": 300}
     )
-    with pytest.raises(RunError, match="Nothing was left behind: free disk space") as caught:
+    with pytest.raises(RunError, match="Free disk space") as caught:
         record(large, small_disk / "run.duckdb")
     assert "\n" not in str(caught.value)
     assert names(small_disk) == []
+
+
+def test_a_disk_that_fills_up_keeps_the_last_commit(small_disk, config, tmp_path):
+    """The file that fills the disk is not ours; when it goes, the pass goes on and the run is the one it would have been."""
+    path, filler = small_disk / "run.duckdb", small_disk / "filler"
+    many = tiny.write_corpus(tmp_path / "many.jsonl", n_documents=700)
+    config = config.model_copy(update={"tokens": None, "corpora": (str(many),)})
+    calls = []
+
+    def fill(_: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            with filler.open("wb") as file, pytest.raises(OSError):
+                for _ in range(300):
+                    file.write(bytes(100_000))
+                    file.flush()
+
+    with pytest.raises(RunError, match=r"Free disk space .*the last commit \(.*--resume"):
+        record(config, path, report=fill, commit_seconds=0.0)
+    manifest = read_manifest(partial_path(path))
+    assert manifest.number == 2
+    assert names(partial_path(path)) == sorted([*manifest.checks, "commit.json", "lock"])
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=30m", small_disk], check=True)
+    record(config, path, resume=True)
+    record(config, tmp_path / "whole.duckdb")
+    assert differing_tables(path, tmp_path / "whole.duckdb")[1] == []
 
 
 # --- the file ----------------------------------------------------------------------------------------------------------

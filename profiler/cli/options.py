@@ -52,4 +52,18 @@ Bos = Annotated[
 ShuffleBuffer = Annotated[int, typer.Option(help="documents held to shuffle")]
 TrustRemoteCode = Annotated[bool, typer.Option(help="run code that comes with the model or the dataset")]
 AllowPickle = Annotated[bool, typer.Option(help="load weights that are not safetensors (they can run code)")]
-Overwrite = Annotated[bool, typer.Option(help="replace the run file if it exists")]
+Overwrite = Annotated[bool, typer.Option(help="replace the run file if it exists, and forget a stopped pass")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="go on from the last commit of a stopped pass; from the start where there is none"),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="read one part of the corpus, 1/4 to 4/4; `profiler merge` joins the runs"),
+]
+CommitEvery = Annotated[
+    float,
+    typer.Option(
+        min=0, help="seconds between commits, at least; commits take no more than 3 % of the time (0: every chunk)"
+    ),
+]

@@ -2,6 +2,9 @@
 
 import os
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +18,7 @@ from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
+NO_SETTINGS = ("out", "overwrite", "resume", "commit_every")
 DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
@@ -66,13 +70,16 @@ def record(
     shuffle_buffer: options.ShuffleBuffer = 10000,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
+    shard: options.Shard = None,
+    commit_every: options.CommitEvery = 15.0,
+    resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Stream a corpus through a model once; leave every neuron's and head's activation and DLA statistics in a run file.
 
     Example: profiler record bundled --corpus stdlib --tokens 300k --out run.duckdb
     """
-    run_pass(config_of(locals()), out, overwrite)
+    run_pass(config_of(locals()), out, overwrite, resume=resume, commit_seconds=commit_every)
     console.print(
         f"\nNext:\n  profiler info {out}\n  profiler query {out} component_overview\n  profiler report {out} overview"
     )
@@ -80,7 +87,7 @@ def record(
 
 def config_of(given: dict[str, Any]) -> RunConfig:
     """The configuration of `record`'s options, under the names of RunConfig and with counts read."""
-    given = {RENAMED.get(name, name): value for name, value in given.items() if name not in ("out", "overwrite")}
+    given = {RENAMED.get(name, name): value for name, value in given.items() if name not in NO_SETTINGS}
     given["tokens"] = None if given["tokens"] == "all" else number(given["tokens"])
     given["disk_budget"] = number(given["disk_budget"]) if given["disk_budget"] else None
     given["components"] = tuple(label.strip() for label in given["components"].split(",") if label.strip())
@@ -116,15 +123,19 @@ def demo(
     )
 
 
-def run_pass(config: RunConfig, out: Path, overwrite: bool) -> None:
-    """Load, forecast, record with a progress bar, and say what was written."""
+def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False, **how: Any) -> None:
+    """Load, forecast, record with a progress bar, and say what was written.
+
+    Args:
+        how: what else profiler.pipeline.record takes.
+    """
     from profiler.forecast import forecast, trial, within_budget
     from profiler.model import load_model
     from profiler.pipeline import record as record_run
     from profiler.store import refuse_bad_place
 
     quiet()
-    refuse_bad_place(out, overwrite)
+    refuse_bad_place(out, overwrite, resume)
     with console.status(f"loading {config.model}"):
         loaded = load_model(config)
         config, lowered = within_budget(config, loaded.spec)
@@ -149,15 +160,41 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool) -> None:
             rate = f"{now.tokens / max(now.seconds, 1e-9):,.0f} tokens/s"
             progress.update(task, completed=now.tokens, description=now.stage, rate=rate)
 
-        try:
-            outcome = record_run(config, out, model=loaded, overwrite=overwrite, report=show)
-        except KeyboardInterrupt:
-            raise Stopped("stopped; nothing half-written was left behind") from None
+        with stoppable(out):
+            outcome = record_run(config, out, model=loaded, overwrite=overwrite, resume=resume, report=show, **how)
+    if outcome.before:
+        console.print(f"{out} is finished already: nothing was left to do")
     done = outcome.progress
     console.print(
         f"{done.tokens:,} tokens of {done.documents:,} documents in {done.seconds:.0f} s, {done.tokens / done.seconds:,.0f} tokens/s; "
         f"{outcome.bytes / 1e6:,.1f} MB; parts add up to the logits within {outcome.closure.residual:.1e} of {outcome.closure.scale:.1f}"
     )
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, on the way that Ctrl-C takes."""
+
+
+@contextmanager
+def stoppable(out: Path) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a sentence that says what is kept and how to go on.
+
+    Raises:
+        Stopped: one of them came.
+    """
+    from profiler.partial import describe
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        kept = describe(out) or "nothing was committed yet and nothing is left behind"
+        raise Stopped(f"stopped; {kept}", 143 if isinstance(stop, _Terminated) else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def bar() -> Progress:

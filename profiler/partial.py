@@ -1,0 +1,276 @@
+"""What a pass has committed: the folder `<out>.partial`, from which it goes on after any stop.
+
+A commit is one transaction: rows since the last commit (Parquet) and the state of all accumulators (Arrow) are written
+under new names and flushed to the disk; then the manifest that names them replaces the old one in a single step. Whatever
+happens in between (kill, power, full disk), the folder holds the last commit whole, and files no manifest names are
+swept away by the next. The manifest holds each file's size and checksum, so a torn or damaged file is noticed.
+
+Rows that no accumulator can refer to any more are left out; files of a table are joined when they are of similar size, so
+their number stays small and each row is rewritten a few times at most. Cost of a commit: that of writing the state, about
+half a second per 100 MB on a slow disk; the pass spaces commits so that they take a fixed small share of its time.
+"""
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from profiler import arrays
+from profiler.errors import RunError
+from profiler.lock import Lock, holder
+
+MANIFEST, LOCK, TEMPORARY = "commit.json", "lock", "commit.json.new"
+FORMAT = 1
+LARGEST_JOIN = 5_000_000
+OURS = ("commit.json*", "lock", "state-*.arrow", "*-[0-9]*.parquet", "run.duckdb", "run.duckdb.wal", "run.duckdb.tmp")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a run: what was added up (`state`, named arrays), rows by table, and facts that JSON can hold."""
+
+    facts: dict[str, Any]
+    state: Mapping[str, np.ndarray]
+    rows: dict[str, pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of a table that are still referred to: those whose `column` is among `ids`."""
+
+    column: str
+    ids: np.ndarray
+
+    def of(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows that stay."""
+        return frame.filter(pl.col(self.column).is_in(pl.Series(self.ids).implode()))
+
+
+@dataclass
+class Manifest:
+    """What the last commit holds. `files` of each table, and `state`, by name; `checks` are their sizes and CRC-32."""
+
+    number: int = 0
+    identity: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    state: str = ""
+    files: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    checks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def partial_path(path: Path) -> Path:
+    """Where a run is written until it is finished."""
+    return path.with_name(path.name + ".partial")
+
+
+class Partial:
+    """The folder, locked for one writer."""
+
+    def __init__(self, path: Path, fresh: bool = False):
+        """Make or open the folder of the run `path`.
+
+        Args:
+            fresh: forget what an earlier pass committed.
+
+        Raises:
+            RunError: another pass writes it, it cannot be written, or its last commit cannot be read.
+        """
+        self.path, self.folder = path, partial_path(path)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self.lock = Lock(self.folder / LOCK, str(path))
+        except OSError as error:
+            raise RunError(
+                f"{self.folder} cannot be written ({error.strerror or error}): choose another --out, or make its folder "
+                "writable; a file of that name must be moved away"
+            ) from None
+        try:
+            if fresh:
+                self.clear()
+            self.manifest = read_manifest(self.folder)
+        except RunError:
+            self.lock.release()
+            raise
+
+    @property
+    def committed(self) -> bool:
+        """Whether there is anything to go on from."""
+        return self.manifest is not None
+
+    def commit(self, identity: dict[str, Any], piece: Piece, kept: Mapping[str, Kept]) -> None:
+        """Add rows, replace the state and the facts, all or nothing.
+
+        Args:
+            identity: what a later pass must equal to go on.
+            kept: tables whose rows may go, and which stay.
+
+        Raises:
+            OSError: the disk is full or cannot be written; the last commit is what it was.
+        """
+        old = self.manifest or Manifest()
+        new = Manifest(old.number + 1, identity, piece.facts, f"state-{old.number + 1}.arrow")
+        try:
+            for table in sorted({*old.files, *piece.rows}):
+                self._append(new, table, old.files.get(table, []), piece.rows.get(table), kept.get(table))
+            self._write_state(new, piece.state)
+            named = {new.state, *(name for files in new.files.values() for name, _ in files)}
+            new.checks = {name: new.checks.get(name) or old.checks[name] for name in sorted(named)}
+            _write(self.folder / TEMPORARY, json.dumps(vars(new)).encode())
+            (self.folder / TEMPORARY).replace(self.folder / MANIFEST)
+        except OSError:
+            self._sweep(old)
+            raise
+        _flush_folder(self.folder)
+        self.manifest = new
+        self._sweep(new)
+
+    def _append(
+        self, new: Manifest, table: str, files: list[tuple[str, int]], rows: pl.DataFrame | None, kept: Kept | None
+    ) -> None:
+        """Write new rows of a table, together with those of its last files where these are not much larger."""
+        files = list(files)
+        if rows is not None and rows.height:
+            rows = rows if kept is None else kept.of(rows)
+            while files and files[-1][1] <= min(2 * rows.height, LARGEST_JOIN):
+                joined = pl.concat([pl.read_parquet(self.folder / files.pop()[0]), rows])
+                rows = joined if kept is None else kept.of(joined)
+            if rows.height:
+                name, buffer = f"{table}-{new.number}.parquet", io.BytesIO()
+                rows.write_parquet(buffer, compression="zstd", compression_level=1)
+                new.checks[name] = _write(self.folder / name, buffer.getbuffer())
+                files.append((name, rows.height))
+        new.files[table] = files
+
+    def _write_state(self, new: Manifest, state: Mapping[str, np.ndarray]) -> None:
+        file = self.folder / new.state
+        arrays.write(file, state)
+        _flush(file)
+        new.checks[new.state] = _check_of(file)
+
+    def _sweep(self, manifest: Manifest) -> None:
+        """Remove files that the manifest does not name."""
+        for pattern in ("state-*.arrow", "*-[0-9]*.parquet", TEMPORARY):
+            for file in self.folder.glob(pattern):
+                if file.name not in manifest.checks:
+                    with suppress(OSError):
+                        file.unlink()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The accumulators' arrays of the last commit.
+
+        Raises:
+            RunError: a file of the last commit is damaged.
+        """
+        for name, check in self.manifest.checks.items():
+            if _check_of(self.folder / name) != tuple(check):
+                raise _damaged(self.folder, f"{name} is not what was committed")
+        return arrays.read(self.folder / self.manifest.state)
+
+    def parquet(self, table: str) -> list[str]:
+        """The files of a table."""
+        files = self.manifest.files.get(table, []) if self.manifest else []
+        return [str(self.folder / name) for name, _ in files]
+
+    def clear(self) -> None:
+        """Forget what was committed."""
+        self.manifest = None
+        for pattern in OURS:
+            for file in self.folder.glob(pattern):
+                if file.name != LOCK:
+                    file.unlink()
+
+    def close(self) -> None:
+        """Give the folder back; without a commit it goes, and only files of ours with it."""
+        with suppress(OSError):
+            if not self.committed:
+                self.clear()
+                (self.folder / LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
+        self.lock.release()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The last commit; None where there is none.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        found = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, f"{MANIFEST}: {error}") from None
+    if found.format != FORMAT:
+        raise _damaged(folder, f"its format is {found.format}, this version of the profiler reads {FORMAT}")
+    return found
+
+
+def describe(path: Path) -> str | None:
+    """Who writes `<path>.partial`, what its last commit holds, and how to go on; None where it holds nothing.
+
+    Raises:
+        RunError: the last commit cannot be read.
+    """
+    folder = partial_path(path)
+    if not folder.exists():
+        return None
+    manifest, who = read_manifest(folder), holder(folder / LOCK)
+    if manifest is None:
+        return f"{path} is being written by {who}; nothing is committed yet" if who else None
+    facts = manifest.facts
+    last = (
+        f"the last commit ({facts['committed']}) holds {facts['tokens']:,} tokens of {facts['documents']:,} documents"
+    )
+    if who:
+        return f"{path} is being written by {who}; {last}"
+    return f"{last}: give the same command with --resume to go on ({folder.name}), or with --overwrite to begin anew"
+
+
+def _damaged(folder: Path, what: str) -> RunError:
+    return RunError(f"the commit in {folder} cannot be read: {what}; begin anew with --overwrite")
+
+
+def _write(file: Path, data: bytes | memoryview) -> tuple[int, int]:
+    """Write and flush a file; its size and CRC-32."""
+    with file.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    return len(data), zlib.crc32(data)
+
+
+def _check_of(file: Path) -> tuple[int, int]:
+    """Size and CRC-32 of a file; (-1, 0) where there is none."""
+    crc = 0
+    try:
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                crc = zlib.crc32(block, crc)
+            return handle.tell(), crc
+    except OSError:
+        return -1, 0
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename lasting, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

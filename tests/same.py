@@ -1,0 +1,57 @@
+"""Whether two runs are the same: every table row for row, floats to the bit or within a bound on sums."""
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+
+NOT_REPEATED = ["created", "seconds", "tokens_per_second", "peak_memory_bytes", "versions"]
+SIZES = {
+    "sum_activation": 1.0, "sum_dla": "sum_abs_dla", "a1": "a_abs", "a2": "a2", "a3": "a4", "a4": "a4", "d1": "d_abs",
+    "d2": "d2", "d3": "d4", "d4": "d4",
+}  # fmt: skip
+
+
+def tables(path: Path) -> dict[str, pl.DataFrame]:
+    """Every table of a run, without what no two runs share."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        frames = {name: pl.from_arrow(connection.sql(f"FROM {name}").to_arrow_table()) for name in names}
+    frames["runs"] = frames["runs"].drop(NOT_REPEATED)
+    return frames
+
+
+def differing_tables(one: Path, other: Path, relative: float = 0.0) -> tuple[int, list[str]]:
+    """How many tables there are, and which are not the same, each with its first columns that differ.
+
+    Args:
+        relative: bound on the difference of float64 columns that are sums, relative to the sum of sizes; everything else
+            (counts, ids, samples, extremes, rows) must be the same to the bit.
+    """
+    first, second = tables(one), tables(other)
+    found = [f"{name}: only in one" for name in sorted(first.keys() ^ second.keys())]
+    for name in sorted(first.keys() & second.keys()):
+        a, b = first[name], second[name]
+        if a.shape != b.shape or a.columns != b.columns:
+            found.append(f"{name}: {a.shape} and {b.shape}")
+            continue
+        columns = [c for c in a.columns if not same(a, b, c, relative)]
+        found += [f"{name}: {', '.join(columns)}"] if columns else []
+    return len(first), found
+
+
+def same(a: pl.DataFrame, b: pl.DataFrame, column: str, relative: float) -> bool:
+    """Whether a column of two tables is the same."""
+    if a[column].equals(b[column], null_equal=True):
+        return True
+    if not relative or a[column].dtype not in (pl.Float64, pl.Float32) or a[column].null_count():
+        return False
+    x, y = a[column].to_numpy().astype(np.float64), b[column].to_numpy().astype(np.float64)
+    if a[column].dtype == pl.Float32:  # only logit effects, at a mean scale that is a sum
+        return column == "effect" and bool(np.allclose(x, y, rtol=2e-7, atol=0))
+    size = SIZES.get(column, column)
+    bound = np.maximum(np.abs(x), 1.0) if size == 1.0 else np.abs(a[size].to_numpy())
+    return column in SIZES | {"sum_abs_dla": 1, "a_abs": 1, "d_abs": 1, "norm_scale_sum": 1} and bool(
+        (np.abs(x - y) <= relative * bound).all()
+    )

@@ -19,9 +19,9 @@ import torch
 
 from profiler.circuits.circuit import check_circuit
 from profiler.errors import ComponentError
-from profiler.generality import circuits, coverage, cross, kept, ladder, measure, store, text, verdict
+from profiler.generality import circuits, coverage, cross, kept, ladder, measure, roles, store, text, verdict
 from profiler.generality.finding import Finding
-from profiler.generality.rungs import Rung
+from profiler.generality.rungs import FRESH, Rung
 from profiler.generality.subject import CheckSettings, Report, Subject
 from profiler.model import Model
 from profiler.patching.bridge import network_of
@@ -70,15 +70,20 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     began = time.perf_counter()
     subject = subject_of(run, name, model, settings, report)
     report(forecast(subject))
+    expected = roles.expect(run, subject.circuit, FRESH)
+    for one in expected.known:
+        report(f"catalogue: {one}")
     rows = run_stages(subject)
     findings = tuple(row for row in rows if isinstance(row, Finding))
     details = tuple(row for row in rows if not isinstance(row, Finding)) + examples(subject)
     report("verdict")
-    judged = verdict.judge(findings, [rung.name for rung in subject.ladder.rungs])
+    names = [rung.name for rung in subject.ladder.rungs]
+    judged = verdict.judge(findings, names, store.keys_for(run, subject.circuit.name))
     store.write(
         run, subject.circuit.name, circuit=subject.circuit, findings=findings, rungs=subject.ladder.rungs, verdict=judged,
         details=details, settings=asdict(settings), seconds=time.perf_counter() - began,
     )  # fmt: skip
+    store.resolve(run)
     return Checked(subject, judged, findings, details)
 
 

@@ -14,6 +14,7 @@ from profiler import query
 from profiler.circuits import files
 from profiler.circuits.circuit import Circuit
 from profiler.errors import CircuitError, QueryError
+from profiler.generality import published
 from profiler.pairs import TASKS
 from profiler.patching.setting import PatchSettings
 
@@ -33,7 +34,7 @@ class Found:
 
 
 def find(run: Path, name: str) -> Found:
-    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; or that of a YAML file.
+    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; a published one; or that of a YAML file.
 
     Raises:
         CircuitError: there is none, or the file cannot be read.
@@ -45,9 +46,12 @@ def find(run: Path, name: str) -> Found:
     for row in rows.iter_rows(named=True):
         if name in (row["circuit"], row["task"]):
             return _found(row)
+    if (path := published.path_of(name)) is not None:
+        circuit = files.read(path)
+        return Found(circuit, task_of(circuit))
     known = ", ".join(sorted({row["task"] for row in rows.iter_rows(named=True)})) or "none"
-    raise CircuitError(f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, or name a "
-                       ".yaml file")  # fmt: skip
+    raise CircuitError(f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, name a "
+                       ".yaml file, or a published circuit (see `profiler circuits`)")  # fmt: skip
 
 
 def everyone(run: Path) -> list[Found]:

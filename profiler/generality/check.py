@@ -83,7 +83,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
         run, subject.circuit.name, circuit=subject.circuit, findings=findings, rungs=subject.ladder.rungs, verdict=judged,
         details=details, settings=asdict(settings), seconds=time.perf_counter() - began,
     )  # fmt: skip
-    store.resolve(run)
+    store.resolve(run, roles.ORIGIN)
     return Checked(subject, judged, findings, details)
 
 

@@ -80,7 +80,7 @@ def test_nothing_wider_than_the_discovery_prompts_is_no_generality() -> None:
 def test_over_recovery_is_never_a_success_and_comes_before_the_rest() -> None:
     both = judge((*LADDER[:1], number("names", 0.2), number("templates", 1.5), role("corpus", 0.1)), RUNGS)
     assert both.word == "over-recovers"
-    assert "on names it falls to 20 %" in both.sentence
+    assert "on names it falls to 20\u00a0%" in both.sentence
     assert "1 of 1 tested roles are refuted" in both.sentence
 
 
@@ -90,7 +90,7 @@ def test_a_minority_of_refuted_roles_narrows() -> None:
     found = judge((*LADDER, *kept, role("corpus", 0.1)), RUNGS)
     assert found.word == "narrows"
     assert "1 of 4 components tested" in found.sentence
-    assert "L1H4 is “induction” on 10 %" in found.sentence
+    assert "L1H4 is “induction” on 10\u00a0%" in found.sentence
 
 
 def test_a_role_that_was_claimed_and_not_tested_keeps_a_circuit_from_generalising() -> None:
@@ -244,7 +244,7 @@ def test_the_numbers_of_the_sentence_are_findings() -> None:
         assert found.numbers
         assert set(found.numbers) <= set(findings)
         assert [line.finding for line in found.ledger] == findings
-        assert all(f"{100 * one.value:.0f} %" in found.sentence for one in found.numbers)
+        assert all(f"{100 * one.value:.0f}\u00a0%" in found.sentence for one in found.numbers)
         assert found.change
 
 

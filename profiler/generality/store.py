@@ -226,8 +226,11 @@ class Scored:
     overlap: float | None
 
 
-def resolve(path: Path) -> tuple[Scored, ...]:
-    """Score every open prediction against the first finding stored after it was registered.
+def resolve(path: Path, origin: str = "") -> tuple[Scored, ...]:
+    """Score open predictions against the first finding stored after they were registered.
+
+    Args:
+        origin: only those of the user, or of the role catalogue; all where it is empty.
 
     Raises:
         RunError: no finished run, or it cannot be written.
@@ -237,7 +240,8 @@ def resolve(path: Path) -> tuple[Scored, ...]:
     with writing(path) as run:
         _install(run)
         _refuse_broken(run)
-        rows = run.sql("SELECT * FROM predictions WHERE outcome IS NULL ORDER BY entry").pl().to_dicts()
+        text = "SELECT * FROM predictions WHERE outcome IS NULL AND $origin IN ('', origin) ORDER BY entry"
+        rows = run.sql(text, params={"origin": origin}).pl().to_dicts()
         return tuple(_score(run, row) for row in rows)
 
 

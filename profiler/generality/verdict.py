@@ -31,6 +31,7 @@ Word = Literal["generalises", "narrows", "does something else", "over-recovers",
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
 REFUTES = ("coverage", "edits")
 """What refutes a role. A failed replacement or swap may be the fault of the replacement: it only keeps a role from holding."""
+BLANK = "\u00a0"
 MOST_NEEDED = 10_000_000
 """More examples than this are not asked for: the estimate lies on the bound."""
 
@@ -329,14 +330,13 @@ def _numbers(*lines: Line | None) -> tuple[Finding, ...]:
 
 def percent(value: float) -> str:
     """A share in whole per cents."""
-    return f"{100 * value:.0f} %".replace("-", "−")
+    return f"{100 * value:.0f}{BLANK}%".replace("-", "−")
 
 
 def shown(finding: Finding) -> str:
     """A share with its 95 % interval."""
-    return f"{percent(finding.value)} (95 % interval {100 * finding.lo:.0f} to {100 * finding.hi:.0f} %)".replace(
-        "-", "−"
-    )
+    interval = f"{100 * finding.lo:.0f} to {100 * finding.hi:.0f}{BLANK}%"
+    return f"{percent(finding.value)} (95{BLANK}% interval {interval})".replace("-", "−")
 
 
 def listed(words: Sequence[str]) -> str:

@@ -28,10 +28,10 @@ def chart_or_note(
 def ladder(read: Reader, margin: float) -> Section:
     """The ladder plot, and the table with what each rung rests on."""
     result = read("ladder")
-    measured = result.frame.filter(has("faithfulness"))
+    measured = result.frame.filter(has("faithfulness") | has("kept_kl"))
     caption = (
         f"From the prompts that it was found on (top) to the widest text. Dashed: all of the effect, and the least that is as good as on the discovery prompts ({numbers.percent(margin)} less). "
-        "Right of 100 % the circuit does more than the model: over-recovery, no success."
+        "Right of 100 % the circuit does more than the model: over-recovery, no success. Squares are of all that the model says of running text, which no circuit of one task claims to be."
     )
     chart = chart_or_note(
         "From narrow to wide",
@@ -44,7 +44,8 @@ def ladder(read: Reader, margin: float) -> Section:
     columns = (
         evidence.words("rung", "Distribution"), evidence.words("description", "What stands there"), evidence.count("n_prompts", "Prompts"),
         evidence.count("n_tokens", "Tokens"), evidence.count("n_documents", "Documents"), evidence.share("faithfulness", "Faithfulness", "with its 95 % interval"),
-        evidence.share("null_hi", "Random circuits", "95th percentile"), evidence.share("necessity", "Necessity", "what is lost without the circuit"),
+        evidence.share("null_hi", "Random circuits", "95th percentile"), evidence.share("kept_kl", "Kept KL", "of the whole distribution of the next token in running text"),
+        evidence.share("necessity", "Necessity", "what is lost without the circuit"),
         evidence.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"), evidence.words("speaks", "Speaks"), evidence.words("refused", "Refused"),
     )  # fmt: skip
     table = evidence.table(

@@ -21,47 +21,40 @@ def _speaks(legend: bool = True) -> alt.Color:
 
 
 def named_rungs(frame: pl.DataFrame) -> pl.DataFrame:
-    """The query `ladder` with `name`: the rung and how many prompts or documents its faithfulness rests on."""
-    n = pl.format("{} ({} {})", "rung", pl.col("n").cast(pl.String), "unit")
-    return frame.with_columns(name=pl.when(pl.col("n").is_null()).then(pl.col("rung")).otherwise(n))
+    """The query `ladder` with `name`: the rung and how many prompts or documents its number rests on."""
+    n, unit = pl.coalesce("n", "kept_n"), pl.coalesce("unit", "kept_unit")
+    name = pl.format("{} ({} {})", "rung", n.cast(pl.String), unit)
+    return frame.with_columns(name=pl.when(n.is_null()).then(pl.col("rung")).otherwise(name))
 
 
 def ladder(frame: pl.DataFrame, margin: float) -> alt.LayerChart:
     """Faithfulness and necessity of each rung with their intervals, random circuits, and what counts as good.
 
-    `frame` is the query `ladder`, rungs without a faithfulness left out; `margin` is how much lower still is as good.
+    `frame` is the query `ladder`, rungs without a number left out; `margin` is how much lower still is as good.
     """
-    rows = named_rungs(frame)
-    y = alt.Y("name:N", sort=rows["name"].to_list(), title=None, axis=alt.Axis(labelLimit=230, grid=False))
+    rows = named_rungs(frame).with_columns(null=pl.coalesce("null_hi", "kept_kl_null_hi"))
     columns = (
-        "name",
-        "faithfulness",
-        "faithfulness_lo",
-        "faithfulness_hi",
-        "necessity",
-        "null_mean",
-        "null_hi",
-        "n",
-        "speaks",
-    )
+        "name", "faithfulness", "faithfulness_lo", "faithfulness_hi", "necessity", "null", "n", "speaks", "kept_kl",
+        "kept_kl_lo", "kept_kl_hi",
+    )  # fmt: skip
+    y = alt.Y("name:N", sort=rows["name"].to_list(), title=None, axis=alt.Axis(labelLimit=230, grid=False))
     base = alt.Chart(only(rows, *columns)).encode(y=y)
-    x = alt.X(
-        "faithfulness:Q",
-        title="faithfulness (dot), necessity (ring), random circuits (bar)",
-        axis=value_axis(share=True),
-    )
-    shown = tips("name", "faithfulness", "faithfulness_lo", "faithfulness_hi", "necessity", "null_mean", "null_hi", "n")
-    null = (
-        base.mark_bar(color=theme.REST_COLOUR, opacity=0.35, height=9)
-        .encode(x=alt.X("zero:Q", title=""), x2="null_hi:Q")
-        .transform_calculate(zero="0")
-    )
+    title = "faithfulness (dot), kept KL (square), necessity (ring), random circuits (bar)"
+    x = alt.X("faithfulness:Q", title=title, axis=value_axis(share=True))
+    shown = ["name:N", *tips("faithfulness", "faithfulness_lo", "faithfulness_hi", "kept_kl", "necessity", "null", "n")]
+    null = base.mark_bar(color=theme.REST_COLOUR, opacity=0.35, height=9)
+    null = null.transform_calculate(zero="0").encode(x=alt.X("zero:Q", title=""), x2="null:Q")
     reach = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("faithfulness_lo:Q", title=""), x2="faithfulness_hi:Q", color=_speaks()
     )
     dots = base.mark_circle(size=70, opacity=1).encode(x=x, color=_speaks(), tooltip=shown)
+    kept = [
+        base.mark_rule(strokeWidth=2, color=theme.SIZE_COLOUR).encode(x="kept_kl_lo:Q", x2="kept_kl_hi:Q"),
+        base.mark_square(size=56, color=theme.SIZE_COLOUR, opacity=1).encode(x="kept_kl:Q", tooltip=shown),
+    ]
     needed = base.mark_point(size=52, strokeWidth=1.5, color=theme.SIZE_COLOUR).encode(x="necessity:Q", tooltip=shown)
-    return alt.layer(*_bounds(frame, margin), null, reach, dots, needed).properties(height=max(110, ROW * len(rows)))
+    layers = (*_bounds(frame, margin), null, reach, *kept, dots, needed)
+    return alt.layer(*layers).properties(height=max(110, ROW * len(rows)))
 
 
 def _bounds(frame: pl.DataFrame, margin: float) -> list[alt.Chart]:

@@ -6,15 +6,22 @@ import numpy as np
 import patch_models
 import pytest
 import replacement_models as built
+import tiny
 import torch
+from transformers import GPT2LMHeadModel
 
-from profiler import attention
+from profiler import attention, attribution
+from profiler.circuits.circuit import Member
+from profiler.config import RunConfig
 from profiler.errors import PatchError
-from profiler.generality import replacement, replacement_share, understood
+from profiler.generality import replacement, replacement_share, replacement_stage, understood
 from profiler.generality.replacement_rows import DIRECT, GONE
 from profiler.generality.replacement_run import Job, Reading, base_of, fit, means_of, run, seen_of
+from profiler.generality.replacement_text import FIT_IN
 from profiler.generality.replacement_view import Claimed
 from profiler.generality.understood_copy import BUILT_IN, towards_attended
+from profiler.keys import stable_hash
+from profiler.model import load_model
 from profiler.patching.batch import trace
 from profiler.patching.network import forward
 from profiler.patching.sites import Target, parse_target
@@ -409,3 +416,107 @@ def test_what_cannot_be_replaced_is_refused():
         explained(net, "L0_mlp_out", "first")
     with pytest.raises(PatchError, match="is about attention and L0N0 is a neuron"):
         explained(net, "L0N0", "previous")
+
+
+# --- slow recomputation with plain transformers ---
+
+
+def _fitting(i):
+    return stable_hash(f"fit text:{i}") % FIT_IN == 0
+
+
+def test_against_plain_transformers(tmp_path):
+    """GPT-2's own forward pass with hooks on c_attn and c_proj, one text at a time, gives the same effects."""
+    folder = tiny.save("gpt2", tmp_path)
+    model = load_model(RunConfig(model=str(folder), corpora=("none",), dtype="float64"))
+    texts, part = [tiny.text(i, 6)[:40] for i in range(60)], slice(8, 16)
+    found = replacement.explain(model, "L0H1", "previous", texts, "previous token", nulls=1)
+
+    plain = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    seen = {"how": None}
+
+    def keep_values(module, given, out):
+        seen["v"] = out[..., 32:48][..., part]
+
+    def before_output(module, given):
+        mixed = given[0].clone()
+        seen["mixed"] = mixed[..., part].clone()
+        if seen["how"] is not None:
+            mixed[:, 1:, part] = seen["v"][:, :-1] if seen["how"] == "previous" else seen["mean"]
+        return (mixed,)
+
+    plain.transformer.h[0].attn.c_attn.register_forward_hook(keep_values)
+    plain.transformer.h[0].attn.c_proj.register_forward_pre_hook(before_output)
+    ids = [[0, *model.encode(text)] for text in texts]
+
+    def log_p(row, how):
+        seen["how"] = how
+        with torch.inference_mode():
+            return plain(torch.tensor([row])).logits.log_softmax(-1)[0, 1:-1]
+
+    fitted = []
+    for row in (row for i, row in enumerate(ids) if _fitting(i)):
+        log_p(row, None)
+        fitted.append(seen["mixed"][0, 1:-1])
+    seen["mean"] = torch.cat(fitted).mean(0)
+    wanted = {"previous": [], "mean": []}
+    for row in (row for i, row in enumerate(ids) if not _fitting(i)):
+        clean = log_p(row, None)
+        for how, values in wanted.items():
+            values.append((clean.exp() * (clean - log_p(row, how))).sum(-1))
+    kl = found.shares["KL"]
+    assert kl.n == sum(len(row) - 2 for i, row in enumerate(ids) if not _fitting(i))
+    assert kl.d_replaced == pytest.approx(float(torch.cat(wanted["previous"]).mean()), rel=1e-9)
+    assert kl.d_ablated == pytest.approx(float(torch.cat(wanted["mean"]).mean()), rel=1e-9)
+    assert kl.explained == pytest.approx(1 - kl.d_replaced / kl.d_ablated)
+
+
+def test_importance_is_direct_logit_attribution():
+    model = patch_models.loaded("neox")
+    net, reading, means = _network_and_seen()
+    target = Target("head", 1, 1)
+    measured = run(net, [reading], means, [Job(target)])
+    capture = model.run(reading.tokens, (torch.tensor([0]), torch.tensor([0])))
+    _, scale = attribution.final_norm(capture.residual, model.weights)
+    parts = list(attribution.by_part(capture, model.weights, model.spec, reading.targets, scale))
+    dla = next(part.dla for part in parts if part.components == model.spec.heads(1))[..., 1]
+    assert np.allclose(measured.importance[target], dla.flatten().abs().numpy(), atol=1e-9)
+
+
+# --- roles and the stage ---
+
+
+@pytest.mark.parametrize(
+    ("role", "component", "rule"),
+    [
+        ("induction head", "L2H0", "induction"), ("previous token", "L1H3", "previous"), ("duplicate token", "L0H1", "duplicate"),
+        ("negative name mover", "L3H1", "copy_suppression"), ("name mover", "L3H2", "copying"), ("first token", "L0H0", "first"),
+        ("at S2 attends to S1 (93%)", "L0H1", "duplicate"), ("fires on numbers", "L1N5", "class_mean"), ("S-inhibition", "L3H0", ""),
+        ("", "L3H0", ""), ("does magic", "L3H0", ""),
+    ],
+)  # fmt: skip
+def test_words_of_a_role_name_a_rule(role, component, rule):
+    assert understood.rule_of_role(role, component) == rule
+    assert not rule or rule in BUILT_IN
+
+
+def test_claims_are_the_fair_rule_then_the_strict_one():
+    claims = replacement_stage.claims_of(Member("L1H1", "previous token"))
+    assert [claim.rule.name for claim in claims] == ["previous_calibrated", "previous"]
+    assert replacement_stage.claims_of(Member("L1_mlp_out", "fires on numbers")) == []
+    net = built.model([built.layer([built.previous_head(), built.diffuse_head(), built.first_head()])])
+    fair, strict = replacement.examine(net, built.texts(), [replace(c, target=Target("head", 0, 0)) for c in claims], 2)
+    assert fair.fallback == "first token; 1.00 on the rule's places"
+    rows = [row for one in (fair, strict) for row in replacement_stage.rows_of(one)]
+    names = [row.statistic for row in rows if hasattr(row, "statistic")]
+    assert names.count("explained") == 1 and names.count(replacement_stage.STRICT) == 1
+
+
+def test_a_calibrated_rule_takes_the_mean_attention_of_other_documents():
+    net = built.model([built.layer([built.diffuse_head(), built.first_head()])])
+    fitting, target = [built.reading(0)], Target("head", 0, 0)
+    means = means_of(net, fitting)
+    rule = fit(net, fitting, means, [(target, BUILT_IN["previous_calibrated"])])[target, "previous_calibrated"]
+    weight = float(base_of(net, fitting[0]).sites["pattern", 0][:, 0].diagonal(-1, 1, 2).mean())
+    given, _ = rule.value(seen_of(base_of(net, built.reading(1)), target, means.of(target)))
+    assert given[0, 5, 4] == pytest.approx(weight) and given[0, 5, 0] == pytest.approx(1 - weight)

@@ -98,7 +98,7 @@ class Explained:
         null = self.nulls.get(measure, Null(None, None, None, 0))
         return Finding(
             self.component, self.role, "replacement", rung, name, one.explained, one.lo, one.hi, one.n_documents, "documents",
-            null.mean, null.hi, null.p, self._setting(rung, "edge" if measure == DIRECT else "node"), ("corpus",),
+            null.mean, null.hi, null.p, self._setting(rung, "edge" if measure == DIRECT else "node"), ("data corpus",),
         )  # fmt: skip
 
     def _setting(self, rung: str, granularity: str) -> Setting:
@@ -115,6 +115,6 @@ class Explained:
             numbers["ablation with stand-ins gone over with them"] = self.guard.others
         setting = self._setting(rung, "node")
         return [
-            Finding(self.component, self.role, "replacement", rung, name, *values, n, "documents", setting=setting, shares=("corpus",))
+            Finding(self.component, self.role, "replacement", rung, name, *values, n, "documents", setting=setting, shares=("data corpus",))
             for name, values in numbers.items() if isfinite(values[0])
         ]  # fmt: skip

@@ -186,8 +186,13 @@ def moved(base: Base, stream: Stream) -> Float[Tensor, "position 3"]:
 
 def direct_attribution(base: Base, target: Target) -> Float[Tensor, " position"]:
     """DLA of a component at counted positions, in logits."""
+    return direct_to(base, target, base.reading.targets)
+
+
+def direct_to(base: Base, target: Target, tokens: Int[Tensor, "window offset"]) -> Float[Tensor, " position"]:
+    """Logit, centred, that a component adds directly to one token at each counted position."""
     net, counted = base.net, base.reading.counted
-    toward = token_directions(net, base.reading.targets)[counted]
+    toward = token_directions(net, tokens)[counted]
     scale = net.norm_final.scale(base.sites["resid_final", net.n_layers][counted])
     live = base.sites[target.site, target.layer][:, :, target.unit]
     return (write_of(base, target, live)[counted] * toward / scale).sum(-1).double()

@@ -19,7 +19,20 @@ import torch
 
 from profiler.circuits.circuit import check_circuit
 from profiler.errors import ComponentError
-from profiler.generality import circuits, coverage, cross, kept, ladder, measure, roles, store, text, verdict
+from profiler.generality import (
+    circuits,
+    coverage,
+    cross,
+    kept,
+    ladder,
+    measure,
+    replacement_stage,
+    roles,
+    store,
+    text,
+    verdict,
+    weights,
+)
 from profiler.generality.finding import Finding
 from profiler.generality.rungs import FRESH, Rung
 from profiler.generality.subject import CheckSettings, Report, Subject
@@ -35,6 +48,8 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("running text", kept.findings),
     ("roles", coverage.findings),
     ("other tasks", cross.rows),
+    ("replacement by understanding", replacement_stage.findings),
+    ("weights", weights.findings),
 )
 """Name and function of each stage, in order. A stage returns Findings, and frozen dataclasses of its own for detail rows."""
 

@@ -2,7 +2,8 @@
 
     with profiler.open("run.duckdb") as run:
         run.query("component_overview", top=20)
-        run.spectrum("L2N117").chart()
+        run.component("L2N117")                          # its card, in a notebook
+    run.spectrum("L2N117").chart().properties(width=600)   # an altair chart, to restyle
         run.sql("SELECT context, activation FROM samples WHERE component = getvariable('c')", c="L2N117")
 
 Every method is one query (profiler.query): a file of queries/ or a view of the design's SQL surface. No torch.
@@ -15,6 +16,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+from markupsafe import escape
 
 from profiler import query as queries
 from profiler.errors import QueryError
@@ -42,6 +44,84 @@ class Table:
         if chosen not in self.charts:
             raise QueryError(f"there is no chart {chosen!r} of these rows: choose {', '.join(self.charts)}")
         return getattr(charts, chosen)(self.frame)
+
+    def _repr_html_(self) -> str:
+        """The first chart above the rows, for a notebook."""
+        from profiler.report import notebook
+
+        return str(notebook.table(self.chart(), self.frame._repr_html_()))
+
+
+@dataclass(frozen=True)
+class Component:
+    """One component of an open run. A notebook shows its card; its frames are polars, its charts altair."""
+
+    run: "Run"
+    label: str
+
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """The sentences that open its card; each number in them is looked up in a query's answer."""
+        return self._report().answer
+
+    @property
+    def charts(self) -> tuple[str, ...]:
+        """Names that `chart` knows."""
+        return ("density", *SPECTRUM_CHARTS)
+
+    def chart(self, name: str = "density") -> Any:
+        """An altair chart by name, as the card draws it.
+
+        Raises:
+            QueryError: there is no such chart.
+        """
+        table = self.density() if name == "density" else self.spectrum()
+        return table.chart(name)
+
+    def spectrum(self) -> Table:
+        """As `Run.spectrum`."""
+        return self.run.spectrum(self.label)
+
+    def density(self) -> Table:
+        """As `Run.density`."""
+        return self.run.density(self.label)
+
+    def samples(self, quantile: float | None = None) -> pl.DataFrame:
+        """As `Run.samples`."""
+        return self.run.samples(self.label, quantile)
+
+    def extremes(self) -> pl.DataFrame:
+        """As `Run.extremes`."""
+        return self.run.extremes(self.label)
+
+    def moments(self) -> pl.DataFrame:
+        """As `Run.moments`."""
+        return self.run.moments(self.label)
+
+    def page(self) -> str:
+        """Its whole card, a page that is one file."""
+        from profiler.report import page
+
+        return page.render(self._report())
+
+    def _report(self) -> Any:
+        from profiler import report
+
+        component = report.find(self.run.connection, self.label)
+        return report.load("component").build(report.Reader(self.run.connection), component)
+
+    def _repr_html_(self) -> str:
+        """Answer, spectrum and examples as a piece of HTML without scripts."""
+        from profiler.report import notebook
+
+        return str(notebook.card(self._report()))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The card as HTML, its answer as text: a notebook takes what it can show."""
+        report = self._report()
+        from profiler.report import notebook
+
+        return {"text/html": str(notebook.card(report)), "text/plain": "\n".join((self.label, *report.answer))}
 
 
 @dataclass(frozen=True)
@@ -80,6 +160,23 @@ class Run:
     def info(self) -> dict[str, Any]:
         """What the run is: the row of table `runs` by column name."""
         return self.query("run_info").row(0, named=True)
+
+    def component(self, label: str) -> Component:
+        """One component, such as L2H3: its frames and charts, and in a notebook its card.
+
+        Raises:
+            ComponentError: the run has no such component; the message names the nearest.
+        """
+        queries.check_component(self.connection, label)
+        return Component(self, label)
+
+    def _repr_html_(self) -> str:
+        """What the run is and its ten most important components, for a notebook."""
+        row = self.info
+        text = (
+            f"{row['model']}: {row['n_positions']:,} positions of {row['n_documents']:,} documents, run {row['run_id']}"
+        )
+        return f"<p>{escape(text)}</p>" + self.query("component_overview", top=10)._repr_html_()
 
     def components(self) -> pl.DataFrame:
         """component_id, component, kind, layer, unit of every component."""

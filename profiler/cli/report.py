@@ -1,9 +1,16 @@
 """`profiler report`: one self-contained HTML page from a run."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import polars as pl
 import typer
+
+from profiler.errors import ComponentError, ProfilerError
+
+Theme = Literal["light", "dark"]
 
 
 def register(app: typer.Typer) -> None:
@@ -16,16 +23,63 @@ def report(
     name: Annotated[str, typer.Argument(help="Name of a report, such as component or overview.")],
     component: Annotated[str | None, typer.Option(help="Label of a component, such as L2H3 or L2N117.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page goes; beside the run if not given.")] = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="run the model again: attention of a head, values at every token shown")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="where the run's model is now, for --attention")] = None,
+    png: Annotated[Path | None, typer.Option(help="a picture of the page too, taken by Chromium or Chrome")] = None,
+    size: Annotated[str, typer.Option(help="width and height of the picture")] = "1100x1000",
+    theme: Annotated[Theme, typer.Option(help="of the picture")] = "light",
 ) -> None:
-    """Build an HTML report: one file that needs no network."""
-    from profiler import report as reports
+    """Build an HTML report: one file that needs no network.
 
-    text = reports.build(run, name, component=component)
+    Example: profiler report run.duckdb component --component L2H3 --attention
+    """
+    from profiler import report as reports
+    from profiler.report import picture
+
+    shape = _shape(size)
+    given = _recomputed(run, name, component, model) if attention else {}
+    text = reports.build(run, name, component=component, given=given)
     path = reports.write(out or default_path(run, name, component), text)
     typer.echo(f"{path} ({len(text.encode()) / 1e6:.1f} MB): open it in a browser")
+    if png:
+        typer.echo(f"{picture.take(path, png, shape, theme)} ({png.stat().st_size / 1e3:.0f} kB)")
 
 
 def default_path(run: Path, name: str, component: str | None) -> Path:
     """Beside the run: <run stem>-<report>[-<component>].html."""
     parts = [run.stem, name, *([component.strip()] if component else [])]
     return run.with_name("-".join(parts) + ".html")
+
+
+def _shape(size: str) -> tuple[int, int]:
+    """Width and height.
+
+    Raises:
+        ProfilerError: it cannot be read.
+    """
+    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", size)
+    if match is None:
+        raise ProfilerError(f"--size {size!r} cannot be read: write width and height, such as 1100x1000")
+    return int(match[1]), int(match[2])
+
+
+def _recomputed(run: Path, name: str, component: str | None, place: str | None) -> Mapping[str, pl.DataFrame]:
+    """The card's contexts with what the model does at each of their tokens."""
+    from profiler import recompute
+    from profiler import report as reports
+    from profiler.cli.record import quiet
+    from profiler.config import RunConfig
+    from profiler.model import load_model
+    from profiler.run import open as open_run
+
+    if name != "component" or component is None:
+        raise ComponentError("--attention is for the card of one component: report RUN component --component L0H0")
+    quiet()
+    with open_run(run) as opened:
+        found = reports.find(opened.connection, component)
+        frame = reports.load("component").tokens(reports.Reader(opened.connection), component)
+        config = RunConfig.model_validate_json(opened.info["config"])
+        loaded = load_model(config.model_copy(update={"model": place or config.model}))
+        return {"context_tokens": recompute.contexts(opened, loaded, found, frame)}

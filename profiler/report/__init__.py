@@ -8,10 +8,12 @@ import difflib
 import importlib.util
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import duckdb
+import polars as pl
 
 from profiler import assets, query
 from profiler.components import ComponentId
@@ -58,11 +60,14 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def build(run_path: str | Path, name: str, component: str | None = None) -> str:
+def build(
+    run_path: str | Path, name: str, component: str | None = None, given: Mapping[str, pl.DataFrame] | None = None
+) -> str:
     """The page of report `name` on the run at `run_path`, as text.
 
     Args:
         component: label of the component, for reports that are about one.
+        given: answers by query name that were made elsewhere, such as contexts recomputed with the model.
 
     Raises:
         ProfilerError: the run, the report or the component cannot be found, or the component is missing.
@@ -74,7 +79,7 @@ def build(run_path: str | Path, name: str, component: str | None = None) -> str:
         )
     with query.open_run(run_path) as connection:
         options = [find(connection, component)] if module.NEEDS_COMPONENT else []
-        return page.render(module.build(Reader(connection), *options))
+        return page.render(module.build(Reader(connection, given), *options))
 
 
 def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:

@@ -39,7 +39,7 @@ def ladder(read: Reader, margin: float) -> Section:
         result,
         measured,
         lambda frame: generality_charts.ladder(frame, margin),
-        "No rung has a faithfulness.",
+        "No rung has a number.",
     )
     columns = (
         evidence.words("rung", "Distribution"), evidence.words("description", "What stands there"), evidence.count("n_prompts", "Prompts"),
@@ -289,8 +289,11 @@ def predictions(read: Reader) -> Section:
         evidence.words("component", "Component"), evidence.words("role", "Role"), evidence.words("circuit", "Seen in"), evidence.words("rung", "On"),
         evidence.share("coverage", "Coverage"), evidence.words("speaks", "Speaks"),
     )  # fmt: skip
+    broken = len(made.frame.filter(~pl.col("intact")))
+    several = "s were" if broken > 1 else " was"
+    warning = f"{broken} registered prediction{several} changed or removed after it was written, or follows one that was: do not trust what is said of it here."
     return Section(
-        "Predictions", "",
+        "Predictions", warning if broken else "",
         (evidence.table("Registered before the test", "Claims that stand nowhere here are post hoc. Intact: neither edited nor removed since.", made, columns, width="full", empty="None was registered: every claim above is post hoc."),
          evidence.table("Discovery and test data", "Examples that a rung has in common with the discovery prompts.", shared, overlap, empty="The rungs do not list their examples."),
          evidence.table("The role catalogue", "What components of this model were seen to do, in this circuit and others.", known, catalogue, known.frame.head(LINES), empty="No role was measured.")),

@@ -28,6 +28,7 @@
   }
 
   const data = window.profilerComponents;
+  document.documentElement.dataset.drawn = "true";
   if (!data) return;
   const { columns, formats, links } = data, names = Object.keys(formats), n = columns.component.length;
   const body = document.querySelector("#components tbody"), more = document.getElementById("more");
@@ -126,5 +127,4 @@
   });
   addEventListener("hashchange", recall);
   recall();
-  document.documentElement.dataset.drawn = "true";
 })();

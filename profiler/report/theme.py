@@ -73,15 +73,14 @@ def behaviour_colour(name: str) -> str:
     return known or others[zlib.crc32(about.encode()) % len(others)]
 
 
-def page_config() -> dict[str, Any]:
+def page_config(ink: str = "var(--ink)", muted: str = "var(--muted)", grid: str = "var(--rule)") -> dict[str, Any]:
     """Vega-Lite configuration of charts inside a page: inks are CSS variables, so a chart follows the page's theme."""
-    ink, muted, grid = "var(--ink)", "var(--muted)", "var(--rule)"
     text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11.5, "titleFontWeight": 500}
     return {
         "background": "transparent",
         "font": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif",
         "view": {"stroke": None},
-        "mark": {"color": "var(--accent)"},
+        "mark": {"color": SIZE_COLOUR},
         "text": {"color": muted, "fontSize": 10.5},
         "rule": {"color": ink},
         "axis": text

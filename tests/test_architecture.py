@@ -25,6 +25,7 @@ WRITERS = {
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")
 READERS = (
     "profiler", "profiler.query", "profiler.run", "profiler.report", "profiler.site", "profiler.assets", "profiler.components",
+    "profiler.generality.roles",
 )  # fmt: skip
 
 

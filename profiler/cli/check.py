@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from profiler.cli.output import text_table
-from profiler.cli.patch import _bar
 from profiler.cli.record import console, number, quiet
 
 WIDEST_NOTE = 60
@@ -47,11 +47,12 @@ def check(
     limit = None if tokens == "all" else number(tokens)
     settings = CheckSettings(limit, pairs, draws, seed, tuple(rung or ()))
     loaded = _load(run, model, device)
-    with _bar() as progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
         line = progress.add_task("reading", total=None)
 
         def show(text: str) -> None:
-            if text.startswith("forecast"):
+            if text.startswith(("forecast", "catalogue")):
                 progress.console.print(text, markup=False)
             progress.update(line, description=text if len(text) <= WIDEST_NOTE else "checking")
 
@@ -83,7 +84,7 @@ def say(run: Path, done: Any) -> None:
         console.print(f"  {sentence}", markup=False)
     console.print()
     console.print(text_table(table(done)), markup=False)
-    console.print(f"Next:\n  profiler report {run} generality\n  profiler query {run} check_findings", markup=False)
+    console.print(f"Next:\n  profiler report {run} generality\n  profiler query {run} ledger", markup=False)
 
 
 def table(done: Any) -> pl.DataFrame:

@@ -30,7 +30,7 @@ def ladder(read: Reader, margin: float) -> Section:
     result = read("ladder")
     measured = result.frame.filter(has("faithfulness") | has("kept_kl"))
     caption = (
-        f"From the prompts that it was found on (top) to the widest text. Dashed: all of the effect, and the least that is as good as on the discovery prompts ({numbers.percent(margin)} less). "
+        f"From the prompts that it was found on (top) to the widest text. Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits up to their 95th percentile. Dashed: all of the effect, and the least that is as good as on the discovery prompts ({numbers.percent(margin)} less). "
         "Right of 100 % the circuit does more than the model: over-recovery, no success. Squares are of all that the model says of running text, which no circuit of one task claims to be."
     )
     chart = chart_or_note(

@@ -39,8 +39,7 @@ def ladder(frame: pl.DataFrame, margin: float) -> alt.LayerChart:
     )  # fmt: skip
     y = alt.Y("name:N", sort=rows["name"].to_list(), title=None, axis=alt.Axis(labelLimit=230, grid=False))
     base = alt.Chart(only(rows, *columns)).encode(y=y)
-    title = "faithfulness (dot), kept KL (square), necessity (ring), random circuits (bar)"
-    x = alt.X("faithfulness:Q", title=title, axis=value_axis(share=True))
+    x = alt.X("faithfulness:Q", title="share of the effect", axis=value_axis(share=True))
     shown = ["name:N", *tips("faithfulness", "faithfulness_lo", "faithfulness_hi", "kept_kl", "necessity", "null", "n")]
     null = base.mark_bar(color=theme.REST_COLOUR, opacity=0.35, height=9)
     null = null.transform_calculate(zero="0").encode(x=alt.X("zero:Q", title=""), x2="null:Q")

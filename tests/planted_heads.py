@@ -16,7 +16,7 @@ from torch import Tensor
 from profiler.generality.edits_texts import Text, Vocabulary
 from profiler.patching.network import Layer, Network, Norm
 
-V, T = 40, 48
+V, T = 52, 48
 TOKEN, PLACE, BEFORE, COPIED = 0, V, V + T, 2 * V + T
 D, DH = 3 * V + T, max(V, T) + 1
 FIXED = 7
@@ -106,7 +106,7 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(tuple(f" w{t}" for t in range(V)), np.zeros(V, int), np.full(V, 5), ordinary, {"number": inside})
 
 
-def texts(n: int = 40, length: int = 30, seed: int = 0, words: int = V) -> tuple[Text, ...]:
+def texts(n: int = 40, length: int = 30, seed: int = 0, words: int = 40) -> tuple[Text, ...]:
     """Random texts behind token 0; the fewer `words`, the more repetition."""
     rng = random.Random(seed)
     made = [(0, *(rng.randint(1, words - 1) for _ in range(length))) for _ in range(n)]

@@ -89,7 +89,7 @@ def test_edits_and_controls_change_as_many_tokens_and_keep_the_claim_apart():
 
 
 def test_replacements_are_as_frequent():
-    bands = np.repeat(np.arange(8), 5)
+    bands = np.arange(ph.V) // 5
     vocabulary = edits_texts.Vocabulary(VOCABULARY.texts, VOCABULARY.class_ids, bands, VOCABULARY.ordinary, {})
     for plan in edits_plans.plans(claim_of("previous token"), ph.texts(30, length=12), vocabulary):
         for i, row in ((plan.changed[0], plan.edited), (plan.control_changed[0], plan.control)):
@@ -136,7 +136,9 @@ def test_too_few_texts_are_refused_with_a_reason():
     assert all(one.value is None and "20 are needed" in one.refused for one in found)
 
 
-@pytest.mark.parametrize("role, why", [("backup name mover", "self-repair"), ("first token", "special")])
+@pytest.mark.parametrize(
+    "role, why", [("backup name mover", "self-repair"), ("first token", "special"), ("copy suppression", "predict")]
+)
 def test_claims_that_no_edit_can_test_are_refused(role, why):
     (only,) = edits.check(NET, "L1H0", claim_of(role), TEXTS, VOCABULARY).findings
     assert only.value is None

@@ -5,7 +5,7 @@ import planted_heads as ph
 import pytest
 import torch
 
-from profiler.generality import swaps
+from profiler.generality import edits_seen, swaps, swaps_search
 from profiler.generality.claims import claim_of
 from profiler.generality.edits_places import place
 from profiler.patching.sites import parse_target
@@ -27,9 +27,9 @@ def test_a_blind_spot_is_found_in_every_text_by_gradient_and_rarely_by_chance():
 
 
 def test_random_swaps_find_it_at_the_base_rate():
-    """One of 39 tokens at one of about 16 offsets."""
+    """One of 50 other tokens at one of 4 to 29 offsets."""
     one = found(ph.network(blind=(BLIND,)), "L0H0", "previous token", tried=16)["break rate of a swap"]
-    expected = 1 / 38 * np.mean([1 / n for n in range(5, 30)])
+    expected = 1 / (ph.V - 2) * np.mean([1 / n for n in range(5, 30)])
     assert one.null == pytest.approx(expected, abs=3 * np.sqrt(expected / (40 * 16)))
     assert one.value == pytest.approx(1 / 16)
 
@@ -57,8 +57,8 @@ def test_the_best_swap_puts_the_blind_token_before():
     assert all(edit.shift > 0.7 for edit in checked.edits)
 
 
-def subject(net, component: str, role: str, search="break") -> swaps._Subject:
-    return swaps._Subject(net, parse_target(component), claim_of(role, component), VOCABULARY, search)
+def subject(net, component: str, role: str, search="break") -> swaps_search.Asked:
+    return swaps_search.Asked(net, parse_target(component), claim_of(role, component), VOCABULARY, search)
 
 
 @pytest.mark.parametrize("component, role", [("L0H0", "previous token"), ("L1H0", "induction"), ("L1H0", "copying")])
@@ -66,16 +66,16 @@ def test_predicted_change_is_the_slope_of_the_exact_one(component, role):
     """Embeddings a little of the way from one token to another: exact change over predicted change is 1."""
     net = ph.network(blind=(BLIND,))
     asked = subject(net, component, role)
-    case = swaps._cases(asked, TEXTS, True, np.random.default_rng(0), False)[3]
-    change, step = swaps.predicted(asked, case), 1e-6
-    tokens, ends = swaps.padded([case.text.tokens], net.device)
+    case = swaps_search.cases_of(asked, TEXTS, True, np.random.default_rng(0), False)[3]
+    change, step = swaps_search.predicted(asked, case), 1e-6
+    tokens, ends = edits_seen.padded([case.text.tokens], net.device)
     for row, token in ((0, 5), (len(case.groups) - 1, BLIND), (len(case.groups) // 2, 20)):
         moved = net.embed[tokens].clone()
         for i in case.groups[row]:
             moved[0, i] += step * (net.embed[token] - net.embed[tokens[0, i]])
         pair = [(case.text, case.here)]
-        exact = asked.f(swaps.see_once(net, asked.target, tokens, ends, moved), pair) - asked.f(
-            swaps.see_once(net, asked.target, tokens, ends), pair
+        exact = asked.f(edits_seen.see_once(net, asked.target, tokens, ends, moved), pair) - asked.f(
+            edits_seen.see_once(net, asked.target, tokens, ends), pair
         )
         assert exact.item() / step == pytest.approx(change[row, token].item(), rel=1e-3, abs=1e-8)
 
@@ -84,8 +84,11 @@ def test_swaps_keep_what_the_claim_says():
     net = ph.network()
     for role, search in (("induction", "break"), ("induction", "fire"), ("previous token", "break")):
         asked = subject(net, "L1H0", role, search)
-        for case in swaps._cases(asked, TEXTS[:10], search == "break", np.random.default_rng(0), False):
-            for swap in (*swaps.propose(asked, case, 6), *swaps.at_random(asked, case, 6, np.random.default_rng(1))):
+        for case in swaps_search.cases_of(asked, TEXTS[:10], search == "break", np.random.default_rng(0), False):
+            for swap in (
+                *swaps_search.propose(asked, case, 6),
+                *swaps_search.at_random(asked, case, 6, np.random.default_rng(1)),
+            ):
                 after = ph.Text("", swap.on(case.text.tokens), case.text.next_token)
                 assert after.tokens != case.text.tokens
                 assert place(asked.claim, after, VOCABULARY) == case.here
@@ -94,18 +97,18 @@ def test_swaps_keep_what_the_claim_says():
 
 def test_copies_are_swapped_together():
     text = ph.Text("d", (0, 4, 5, 6, 4, 8, 4), 5)
-    groups = swaps.groups_of(text, place(claim_of("induction"), text, VOCABULARY), VOCABULARY)
+    groups = swaps_search.groups_of(text, place(claim_of("induction"), text, VOCABULARY), VOCABULARY)
     assert groups == ((2,), (3,), (5,), (1, 4, 6))
 
 
 def test_confirmed_values_are_those_of_forward_passes():
     net = ph.network(blind=(BLIND,))
     asked = subject(net, "L0H0", "previous token")
-    case = swaps._cases(asked, TEXTS, True, np.random.default_rng(0), False)[0]
-    swap = swaps.Swap((case.text.end - 1,), BLIND)
-    (value,) = swaps.measured(asked, case, [swap]).after
+    case = swaps_search.cases_of(asked, TEXTS, True, np.random.default_rng(0), False)[0]
+    swap = swaps_search.Swap((case.text.end - 1,), BLIND)
+    (value,) = swaps_search.measured(asked, case, [swap]).after
     tokens = torch.tensor([swap.on(case.text.tokens)])
-    seen = swaps.see_once(net, asked.target, tokens, torch.tensor([case.text.end]))
+    seen = edits_seen.see_once(net, asked.target, tokens, torch.tensor([case.text.end]))
     assert value == pytest.approx(seen.attention[0, case.text.end - 1].item())
     assert value < 0.2 < case.before
 
@@ -118,3 +121,41 @@ def test_too_few_texts_where_it_acts_are_refused():
 def test_the_search_is_the_same_again():
     first, second = (found(ph.network(blind=(BLIND,)), "L0H0", "previous token", texts=ph.texts(25)) for _ in range(2))
     assert first == second
+
+
+def test_the_stage_asks_every_member_and_names_what_it_cannot_ask(tmp_path):
+    """The planted model on the texts of a fake run: rows of all three techniques, in the circuit's own words."""
+    from types import SimpleNamespace
+
+    import fake_run
+
+    from profiler.circuits.circuit import Circuit, Member, Scope
+    from profiler.generality import counterexamples_stage as stage
+    from profiler.generality.counterexamples import CounterExample
+    from profiler.generality.edits import Edit
+    from profiler.generality.finding import Finding
+
+    run = fake_run.build(tmp_path / "run.duckdb", n_documents=80)
+    assert len(run.tables["tokens"]) <= ph.V
+    members = (
+        Member("L0H0", "at S1 attends to the token before (97%)"),
+        Member("L1H1", "does something clever"),
+        Member("L0N0"),
+    )
+    told: list[str] = []
+    subject = SimpleNamespace(
+        net=ph.network(), circuit=Circuit("c", "m", members, Scope("own", "none", ())), run=run.path,
+        ladder=SimpleNamespace(setting=lambda rung: None), settings=SimpleNamespace(seed=0), report=told.append,
+    )  # fmt: skip
+    rows = (*stage.wrong_places(subject), *stage.edited(subject))
+    assert {type(row) for row in rows} == {Finding, CounterExample, Edit}
+    assert {row.role for row in rows if isinstance(row, CounterExample | Edit)} == {members[0].role}
+    (success,) = [
+        r
+        for r in rows
+        if isinstance(r, Finding) and (r.technique, r.statistic) == ("edits", "success rate") and r.value is not None
+    ]
+    assert (success.subject, success.role, success.value, success.null) == ("L0H0", members[0].role, 1.0, 0.0)
+    assert {r.subject for r in rows if isinstance(r, Finding) and "claim nothing" in r.refused} == {"L1H1"}
+    assert {r.subject for r in rows if isinstance(r, Finding) and "no role is claimed" in r.refused} == {"L0N0"}
+    assert told == ["edits and swaps of L0H0", "edits and swaps of L1H1", "edits and swaps of L0N0"]

@@ -48,6 +48,7 @@ class Claim:
         token_property: the property of tokens that the claim is about; empty where it is about none.
         description: the claim in a sentence.
         untestable: why unedited text cannot show it; empty where it can.
+        called: the words that a circuit says it in; empty for the role's own name.
     """
 
     role: str
@@ -61,6 +62,12 @@ class Claim:
     behaviour: str = ""
     token_property: str = ""
     untestable: str = ""
+    called: str = ""
+
+    @property
+    def label(self) -> str:
+        """The role as findings name it: in the circuit's words where there are any."""
+        return self.called or self.role
 
     @property
     def everywhere(self) -> bool:

@@ -223,13 +223,13 @@ def _finding(component: str, claim: Claim, statistic: str, one: Rate, beside: li
     high = float(pl.Series(beside).quantile(0.95, "linear")) if beside else None
     p = (1 + sum(other <= one.value for other in beside)) / (1 + len(beside)) if beside else None
     return Finding(
-        component, claim.role, "counter-examples", RUNG, statistic, one.value, one.lo, one.hi, one.n, unit, null, high, p,
+        component, claim.label, "counter-examples", RUNG, statistic, one.value, one.lo, one.hi, one.n, unit, null, high, p,
         shares=("data corpus",),
     )  # fmt: skip
 
 
 def _refused(component: str, claim: Claim, statistic: str, n: int, why: str) -> Finding:
-    return refused(component, claim.role, "counter-examples", RUNG, statistic, n, "documents", why)
+    return refused(component, claim.label, "counter-examples", RUNG, statistic, n, "documents", why)
 
 
 def _silent(rows: pl.DataFrame, top: int, per_document: int) -> pl.DataFrame:
@@ -287,7 +287,7 @@ def _examples(
     texts = query.run(source, text, ids=chosen["position_id"].to_list())
     rows = chosen.join(texts, on="position_id", maintain_order="left")
     return tuple(
-        CounterExample(component, claim.role, r["kind"], r["position_id"], r["source"], r["token"], r["next_token"], r["context"],
+        CounterExample(component, claim.label, r["kind"], r["position_id"], r["source"], r["token"], r["next_token"], r["context"],
                        r["importance"], r["activation"], r["rank"])
         for r in rows.iter_rows(named=True)
     )  # fmt: skip

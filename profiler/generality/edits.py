@@ -35,6 +35,7 @@ from scipy import stats
 from profiler.errors import PatchError
 from profiler.generality.claims import Claim
 from profiler.generality.counterexamples_rates import interval
+from profiler.generality.edits_places import UNEDITABLE
 from profiler.generality.edits_plans import Plan, plans
 from profiler.generality.edits_seen import Seen, logit_written, mass, see
 from profiler.generality.edits_texts import Text, Vocabulary
@@ -115,7 +116,7 @@ def check(
         return Edited((), (head.refused(RATE, 0, why),))
     shift, control = shifts(net, component, made)
     kept = tuple(
-        Edit(component, claim.role, p.operation, rung, spelled(p, p.text.tokens, vocabulary), spelled(p, p.edited, vocabulary),
+        Edit(component, claim.label, p.operation, rung, spelled(p, p.text.tokens, vocabulary), spelled(p, p.edited, vocabulary),
              p.text.end, float(s), float(c))
         for p, s, c in zip(made, shift, control, strict=True)
     )  # fmt: skip
@@ -123,8 +124,8 @@ def check(
 
 
 def _why_none(claim: Claim) -> str:
-    if claim.mass == "first":
-        return "the first token is a special one in every text, and no other can be put there"
+    if claim.role in UNEDITABLE:
+        return UNEDITABLE[claim.role]
     if claim.role.startswith("fires before"):
         return (
             "the claim is about the next token, which the component does not see: no edit of the text is an edit of it"
@@ -245,12 +246,12 @@ class _Head:
     ) -> Finding:
         kind = "head" if self.claim.kind == "head" else "neuron"
         setting = Setting("node", kind, "token edit", "last token", "edit against control edit", "one text a document")
-        return Finding(self.component, self.claim.role, "edits", self.rung, statistic, value, lo, hi, n, self.unit, null, None, p,
+        return Finding(self.component, self.claim.label, "edits", self.rung, statistic, value, lo, hi, n, self.unit, null, None, p,
                        setting, self.shares)  # fmt: skip
 
     def refused(self, statistic: str, n: int, why: str) -> Finding:
         """A finding without a number."""
-        return refused(self.component, self.claim.role, "edits", self.rung, statistic, n, self.unit, why)
+        return refused(self.component, self.claim.label, "edits", self.rung, statistic, n, self.unit, why)
 
 
 def _too_few(n: int, unit: str) -> str:

@@ -14,6 +14,12 @@ from profiler.generality.claims import Claim
 from profiler.generality.edits_texts import Text, Vocabulary
 
 STEPS = {"previous": 1, "two_back": 2, "self": 0}
+UNEDITABLE = {
+    "copy suppression": "it acts on what the model is about to predict, and an edit of the text changes that too: no edit and no "
+    "swap leaves its precondition as it was",
+    "first token": "the first token is a special one in every text, and no other can be put there",
+}  # fmt: skip
+"""Roles that no edit of a text can test, and why."""
 CARRIERS = {"name mover": 1, "copying": 1, "copy suppression": -1}
 """Roles that write of what they attend to, and whether they raise (1) or lower (-1) its logit."""
 

@@ -8,8 +8,8 @@
 | move the copy | the same, one copy | the copy goes to another place | that place and a token nearby change | attention goes along |
 | remove the repeated name | S-inhibition | earlier mentions become other names | as many tokens nearby | attention to the last mention falls |
 | plant a repeated name | S-inhibition | another name becomes the last one named | it becomes a third name | attention to the last mention rises |
-| replace the source | previous, two back, current token, first token | the token attended to becomes another | a token nearby | the change of its value arrives |
-| replace what is copied | name mover, copying, copy suppression | the token to predict becomes another wherever it stands | as many tokens nearby | the new token's logit moves |
+| replace the source | previous, two back, current token | the token attended to becomes another | a token nearby | the change of its value arrives |
+| replace what is copied | name mover, copying | the token to predict becomes another wherever it stands | as many tokens nearby | the new token's logit moves |
 | remove a mark, plant a mark | newline, delimiter | the last mark becomes a word, a word becomes a mark | a token nearby, or another word | attention there falls, rises |
 | leave the class, enter the class | neurons | the token becomes one outside the class, or inside | one that is like it in that | the activation falls, rises |
 
@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from profiler.generality.claims import Claim
-from profiler.generality.edits_places import CARRIERS, STEPS, Place, place
+from profiler.generality.edits_places import CARRIERS, STEPS, UNEDITABLE, Place, place
 from profiler.generality.edits_texts import Text, Vocabulary
 
 MOST_REPLACED = 4
@@ -255,13 +255,15 @@ def _change_class(desk: _Desk, inside: bool) -> Plan | None:
 
 def makers(claim: Claim) -> tuple[Maker, ...]:
     """The operations for a claim; none where its trigger lies in the next token, which a component does not see."""
+    if claim.role in UNEDITABLE:
+        return ()
     if claim.kind == "neuron":
         return () if claim.role.startswith("fires before") else (_leave, _enter)
     if claim.mass in ("induction", "duplicate"):
         return (_remove_copy, _plant_copy, _move_copy)
     if claim.mass == "prefix_induction":
         return (_remove_copy, _plant_copy)
-    if claim.mass in STEPS or claim.mass == "first":
+    if claim.mass in STEPS:
         return (_replace_source,)
     if claim.mass in ("newline", "delimiter"):
         return (_remove_mark, _plant_mark)

@@ -129,7 +129,7 @@ def texts_of(source: str | Path | Connection, n: int = 96, longest: int = LONGES
 
 
 _TEXTS = """SELECT d.source, list_slice(w.token_ids, 1, getvariable('longest')::BIGINT) AS token_ids FROM (
-        SELECT *, row_number() OVER (PARTITION BY doc_id ORDER BY md5(window_id::VARCHAR)) AS place
+        SELECT *, row_number() OVER (PARTITION BY doc_id ORDER BY md5(window_id::VARCHAR)) AS nth
         FROM windows WHERE len(token_ids) >= 16
-    ) w JOIN documents d USING (doc_id) WHERE place = 1
+    ) w JOIN documents d USING (doc_id) WHERE nth = 1
     ORDER BY md5(concat('edit', doc_id)) LIMIT getvariable('n')::BIGINT"""

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from profiler import arrays
 from profiler.errors import RunError
@@ -40,6 +41,19 @@ class Piece:
     facts: dict[str, Any]
     state: Mapping[str, np.ndarray]
     rows: dict[str, pl.DataFrame]
+
+    def pack(self) -> dict[str, bytes]:
+        """Everything as bytes, to send."""
+        tables = {f"rows {table}": _parquet(frame) for table, frame in self.rows.items()}
+        return {"facts": json.dumps(self.facts).encode(), "state": arrays.to_bytes(self.state).to_pybytes()} | tables
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, bytes]) -> "Piece":
+        """What `pack` made."""
+        rows = {
+            n.removeprefix("rows "): pl.read_parquet(io.BytesIO(b)) for n, b in packed.items() if n.startswith("rows ")
+        }
+        return cls(json.loads(packed["facts"]), arrays.read(pa.py_buffer(packed["state"])), rows)
 
 
 @dataclass(frozen=True)
@@ -144,9 +158,8 @@ class Partial:
                 joined = pl.concat([pl.read_parquet(self.folder / files.pop()[0]), rows])
                 rows = joined if kept is None else kept.of(joined)
             if rows.height:
-                name, buffer = f"{table}-{new.number}.parquet", io.BytesIO()
-                rows.write_parquet(buffer, compression="zstd", compression_level=1)
-                new.checks[name] = _write(self.folder / name, buffer.getbuffer())
+                name = f"{table}-{new.number}.parquet"
+                new.checks[name] = _write(self.folder / name, _parquet(rows))
                 files.append((name, rows.height))
         new.files[table] = files
 
@@ -238,6 +251,12 @@ def describe(path: Path) -> str | None:
 
 def _damaged(folder: Path, what: str) -> RunError:
     return RunError(f"the commit in {folder} cannot be read: {what}; begin anew with --overwrite")
+
+
+def _parquet(rows: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer, compression="zstd", compression_level=1)
+    return buffer.getvalue()
 
 
 def _write(file: Path, data: bytes | memoryview) -> tuple[int, int]:

@@ -29,9 +29,9 @@ from profiler.corpus import documents
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
 from profiler.partial import Piece
-from profiler.reading import Reading, Share, tokenize
+from profiler.reading import Cursor, Domains, Reading, Share, tokenize
 from profiler.recorder import Recorder
-from profiler.store import UNPRUNED_POSITIONS, Store
+from profiler.store import UNPRUNED_POSITIONS, Rows, Store
 from profiler.tokens import token_classes, token_texts
 from profiler.totals import Progress, Totals
 from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
@@ -74,6 +74,7 @@ class Outcome:
 
 Report = Callable[[Progress], None]
 Engine = Callable[["Pass"], Iterator[Piece]]
+Encode = Callable[[str], list[int]]
 
 
 def record(
@@ -120,7 +121,7 @@ def record(
 class Pass:
     """One pass over a corpus: what reads it, and what it has added up."""
 
-    def __init__(self, model: Model, config: RunConfig, store: Store, overwrite: bool = False):
+    def __init__(self, model: Model, config: RunConfig, store: Store | Rows, overwrite: bool = False):
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
         self.class_ids = token_classes(self.texts, set(model.tokenizer.all_special_ids))
@@ -173,17 +174,12 @@ class Pass:
                 self.store.prune(self.totals.kept())
             yield
 
-    def chunks(self, share: Share | None = None) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk]:
         """The corpus in numbered chunks of windows, those left to read; ends by noting what came after the last."""
-        cursor, k = self.totals.cursor, self.config.windows_per_document
-        reading = Reading(expected=cursor.passed)
-        tokenized = tokenize(
-            documents(self.config, reading.dropped), self.model.encode, self.totals.domains, self.config.tokens, reading,
-            None if k is None else random_windows(self.layout, k), self.layout.stride,
-            share or Share.parse(self.config.shard), cursor,
-        )  # fmt: skip
-        yield from chunks(tokenized, self.layout, after=cursor.chunk)
-        reading.check()
+        reading = Reading(expected=self.totals.cursor.passed)
+        yield from corpus_chunks(
+            self.config, self.model.encode, self.layout, self.totals.domains, reading, self.totals.cursor
+        )
         self.totals.end(reading.dropped, reading.passed)
 
     def read(self, chunk: Chunk) -> Closure:
@@ -261,13 +257,10 @@ class Pass:
             )
         self.totals.progress.stage = "writing"
         self.commit()
-        for table, frames in (self._frames() | self.totals.frames()).items():
-            self.store.insert(table, frames)
-        self.store.assemble(tables.dense_outcomes(self.totals.recorder.dense), self.config.replicate_groups)
         self.totals.progress = self.progress
-        self.store.insert("runs", self.totals.run_row(_versions(self.config)))
+        self.totals.write(self.store, self._of_model(), _versions(self.config))
 
-    def _frames(self) -> dict[str, Any]:
+    def _of_model(self) -> dict[str, Any]:
         """The tables that follow from the model alone."""
         spec, config = self.model.spec, self.config
         vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
@@ -286,6 +279,22 @@ class Pass:
 
 def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None:
     """Refuse to go on with another pass.
+
+def corpus_chunks(
+    config: RunConfig, encode: Encode, layout: Layout, domains: Domains, reading: Reading, cursor: Cursor
+) -> Iterator[Chunk]:
+    """The chunks of the run's share of the corpus that come after `cursor`; no model is needed.
+
+    Raises:
+        CorpusError: the corpus cannot be read, or what `reading` expects was not passed.
+    """
+    stream, k = documents(config, reading.dropped), config.windows_per_document
+    choose = None if k is None else random_windows(layout, k)
+    share = Share.parse(config.shard)
+    tokenized = tokenize(stream, encode, domains, config.tokens, reading, choose, layout.stride, share, cursor)
+    yield from chunks(tokenized, layout, after=cursor.chunk)
+    reading.check()
+
 
     Raises:
         RunError: a setting, the weights, the tokenizer or the version differ.

@@ -86,68 +86,12 @@ INSERT INTO replicate_groups BY NAME
 """
 
 
-class Store:
-    """A run being written. Use as a context manager: leaving it by an error keeps the last commit and nothing else."""
+class Rows:
+    """Rows of a pass on their way: held until they are committed, or sent to whoever commits them."""
 
-    def __init__(self, path: Path, overwrite: bool = False, resume: bool = False):
-        """Take the folder.
-
-        Args:
-            resume: go on from what an earlier pass committed; `overwrite` forgets it.
-
-        Raises:
-            RunError: the run exists, its folder does not or cannot be written, another pass writes it, or a stopped pass
-                could go on and neither is asked for.
-        """
-        refuse_bad_place(path, overwrite, resume)
-        self.path, self.partial = path, Partial(path, fresh=overwrite and not resume)
-        self.file = self.partial.folder / "run.duckdb"
+    def __init__(self) -> None:
         self.rows: dict[str, list[pl.DataFrame]] = {}
         self.staged = 0
-        self._connection: duckdb.DuckDBPyConnection | None = None
-
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """The run file, begun when it is first asked for."""
-        if self._connection is None:
-            for name in (self.file, self.file.with_name("run.duckdb.wal")):
-                name.unlink(missing_ok=True)
-            self._connection = duckdb.connect(str(self.file), config={"storage_compatibility_version": STORAGE_VERSION})
-            self._connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
-        return self._connection
-
-    def __enter__(self) -> "Store":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(duckdb.Error):  # closing writes to the disk, which may be full
-            if self._connection is not None:
-                self._connection.close()
-        with suppress(OSError):
-            for file in self.partial.folder.glob("run.duckdb*"):
-                file.unlink()
-        left = self.partial.committed
-        self.partial.close()
-        if isinstance(error, duckdb.Error) and (
-            isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error)
-        ):  # what Ctrl-C becomes inside DuckDB
-            raise KeyboardInterrupt from None
-        if isinstance(error, WRITE_ERRORS):
-            what = f"{describe(self.path)}" if left else "Nothing was left behind: run the same command again"
-            raise RunError(
-                f"writing {self.path} failed: {_first_line(error)}. Free disk space or make the folder writable. {what}"
-            ) from error
-
-    def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
-        """Append frames to a table of the run file, by column name."""
-        for frame in [frames] if isinstance(frames, pl.DataFrame) else frames:
-            if not frame.height:
-                continue
-            self.connection.register("frame", frame.to_arrow())
-            self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
-            self.connection.unregister("frame")
 
     def hold(self, table: str, frame: pl.DataFrame) -> None:
         """Hold rows of documents, closure, positions, windows or recorded_rows until they are committed or taken."""
@@ -194,6 +138,69 @@ class Store:
         """Let go of held rows that nothing refers to."""
         for table, rows in self.take_rows().items():
             self.hold(table, kept[table].of(rows) if table in kept else rows)
+
+
+class Store(Rows):
+    """A run being written. Use as a context manager: leaving it by an error keeps the last commit and nothing else."""
+
+    def __init__(self, path: Path, overwrite: bool = False, resume: bool = False):
+        """Take the folder.
+
+        Args:
+            resume: go on from what an earlier pass committed; `overwrite` forgets it.
+
+        Raises:
+            RunError: the run exists, its folder does not or cannot be written, another pass writes it, or a stopped pass
+                could go on and neither is asked for.
+        """
+        super().__init__()
+        refuse_bad_place(path, overwrite, resume)
+        self.path, self.partial = path, Partial(path, fresh=overwrite and not resume)
+        self.file = self.partial.folder / "run.duckdb"
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The run file, begun when it is first asked for."""
+        if self._connection is None:
+            for name in (self.file, self.file.with_name("run.duckdb.wal")):
+                name.unlink(missing_ok=True)
+            self._connection = duckdb.connect(str(self.file), config={"storage_compatibility_version": STORAGE_VERSION})
+            self._connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
+        return self._connection
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(duckdb.Error):  # closing writes to the disk, which may be full
+            if self._connection is not None:
+                self._connection.close()
+        with suppress(OSError):
+            for file in self.partial.folder.glob("run.duckdb*"):
+                file.unlink()
+        left = self.partial.committed
+        self.partial.close()
+        if isinstance(error, duckdb.Error) and (
+            isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error)
+        ):  # what Ctrl-C becomes inside DuckDB
+            raise KeyboardInterrupt from None
+        if isinstance(error, WRITE_ERRORS):
+            what = f"{describe(self.path)}" if left else "Nothing was left behind: run the same command again"
+            raise RunError(
+                f"writing {self.path} failed: {_first_line(error)}. Free disk space or make the folder writable. {what}"
+            ) from error
+
+    def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
+        """Append frames to a table of the run file, by column name."""
+        for frame in [frames] if isinstance(frames, pl.DataFrame) else frames:
+            if not frame.height:
+                continue
+            self.connection.register("frame", frame.to_arrow())
+            self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
+            self.connection.unregister("frame")
 
     def commit(
         self, identity: dict[str, Any], facts: dict[str, Any], arrays: dict[str, Any], kept: dict[str, Kept]

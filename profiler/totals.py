@@ -27,6 +27,7 @@ from profiler.keys import stable_hash
 from profiler.partial import Kept
 from profiler.reading import Cursor, Domains, Passed, Share
 from profiler.recorder import Recorder
+from profiler.store import Store
 from profiler.windows import POSITION_SHIFT, WINDOW_SHIFT, Chunk, Layout
 
 DROP_NOTES = {
@@ -178,6 +179,17 @@ class Totals:
             "token_sums": tables.token_sums(r.tokens),
             "drops": self._drops(),
         }
+
+    def write(self, store: Store, of_model: dict[str, Any], versions: dict[str, str]) -> None:
+        """Write every table of the run from what is added up and from the rows that `store` has committed.
+
+        Args:
+            of_model: the tables that follow from the model alone.
+        """
+        for table, frames in (of_model | self.frames()).items():
+            store.insert(table, frames)
+        store.assemble(tables.dense_outcomes(self.recorder.dense), self.config.replicate_groups)
+        store.insert("runs", self.run_row(versions))
 
     def _special_counts(self) -> dict[str, int]:
         of_class = self.recorder.cells.counts.sum(0)

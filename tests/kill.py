@@ -25,6 +25,7 @@ import tiny
 import torch
 from same import differing_tables
 
+from profiler import reading, windows
 from profiler.config import RunConfig
 from profiler.model import load_model
 from profiler.partial import partial_path, read_manifest
@@ -123,7 +124,9 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--documents", type=int, default=6000)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--chunk", type=int, default=256, help="windows per chunk, and documents per block")
     given = options.parse_args()
+    reading.BLOCK_DOCUMENTS = windows.CHUNK_WINDOWS = given.chunk
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = settings(folder, given.documents)

@@ -1,7 +1,6 @@
 """The command line as a user meets it: what works, and that every mistake ends in one sentence and a non-zero exit."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from profiler import pipeline
 from profiler.cli import main
-from profiler.store import partial_path
+from profiler.partial import partial_path, read_manifest
+from profiler.store import Store
 
 
 @pytest.fixture
@@ -172,10 +173,14 @@ def test_not_a_run(cli, tmp_path):
     refused(cli("info", tmp_path / "missing.duckdb"), "missing.duckdb")
 
 
-def test_run_being_written(cli, tmp_path):
+def test_a_run_that_is_not_there_yet(cli, tmp_path, base_config):
     path = tmp_path / "run.duckdb"
-    partial_path(path).write_bytes(b"")
-    refused(cli("query", path, "component_overview"), "being written")
+    with Store(path):
+        refused(cli("query", path, "component_overview"), "being written by process", "nothing is committed")
+    stop_after_a_commit(base_config, path)
+    refused(cli("query", path, "component_overview"), "the last commit", "tokens of 40 documents", "--resume")
+    with Store(path, resume=True):
+        refused(cli("query", path, "component_overview"), "being written by process", "the last commit")
 
 
 def test_wrong_queries_and_reports(record, cli):
@@ -189,35 +194,62 @@ def test_wrong_queries_and_reports(record, cli):
     refused(cli("report", path, "component", "--component", "L7H7"), "L7H7")
 
 
-def test_ctrl_c_leaves_nothing(model_dirs, tmp_path):
-    corpus = tiny.write_corpus(tmp_path / "long.jsonl", n_documents=5000)
+def stop_after_a_commit(config, path) -> None:
+    """What a pass leaves that was stopped while it wrote the file."""
+
+    def report(progress):
+        if progress.stage == "writing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.record(config, path, report=report)
+
+
+def test_stopped_at_a_signal_and_resumed(model_dirs, tmp_path, cli):
+    """Ctrl-C before the first commit, SIGTERM after one; then the same command with --resume, twice."""
+    corpus = tiny.write_corpus(tmp_path / "long.jsonl", n_documents=1100)
     out = tmp_path / "run.duckdb"
-    command = [
-        sys.executable,
-        "-m",
-        "profiler",
-        "record",
-        model_dirs["gpt2"],
-        "--corpus",
-        corpus,
-        "--tokens",
-        "all",
-        "--out",
-        out,
-    ]
-    with subprocess.Popen(
-        [*map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ, text=True
-    ) as process:
-        wait_for(lambda: partial_path(out).exists() or process.poll() is not None)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "stopped" in err
-    assert "Traceback" not in err
+    command = ["record", model_dirs["gpt2"], "--corpus", corpus, "--tokens", "all", "--out", out, "--dense-positions", 8,
+               "--commit-every", 0]  # fmt: skip
+    code, err = stopped(command, signal.SIGINT, out.with_name("run.duckdb.partial").exists)
+    assert (code, "stopped" in err, "nothing is left behind" in err) == (130, True, True), err
     assert {p.name for p in tmp_path.iterdir()} == {"long.jsonl"}
+    code, err = stopped(command, signal.SIGTERM, (partial_path(out) / "commit.json").exists)
+    assert code == 143, err
+    assert "the last commit" in err and "--resume" in err
+    assert "Traceback" not in err
+    committed = read_manifest(partial_path(out)).facts["tokens"]
+    assert committed > 0
+    refused(cli(*command), "was stopped", f"{committed:,} tokens", "--resume", "--overwrite")
+    refused(
+        cli(*command, "--resume", "--seed", 1, "--samples", 2),
+        "seed 1 here, 0 there",
+        "samples_per_stratum 2 here, 4 there",
+    )
+    code, text, err = cli(*command, "--resume")
+    assert (code, err) == (0, "")
+    assert {p.name for p in tmp_path.iterdir()} == {"long.jsonl", "run.duckdb"}
+    code, text, err = cli(*command, "--resume")
+    assert (code, err) == (0, "")
+    assert "finished already" in text
+    refused(cli(*command, "--resume", "--seed", 1)[:3], "another one", "seed 1 here, 0 there")
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def stopped(command: list, sent: signal.Signals, moment) -> tuple[int, str]:
+    """Exit code and error of a command that is sent a signal once `moment()` holds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "profiler", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_for(lambda: moment() or process.poll() is not None)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=120)
+    return process.returncode, err
+
+
+def wait_for(condition, seconds: float = 120) -> None:
     """Poll until `condition()` holds."""
     end = time.monotonic() + seconds
     while not condition():

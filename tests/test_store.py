@@ -13,7 +13,7 @@ import pytest
 import tiny
 from same import differing_tables
 
-from profiler import pipeline
+from profiler import pipeline, reading
 from profiler.config import RunConfig
 from profiler.errors import RunError
 from profiler.partial import partial_path, read_manifest
@@ -229,10 +229,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_without_a_commit(small_d
     assert names(small_disk) == []
 
 
-def test_a_disk_that_fills_up_keeps_the_last_commit(small_disk, config, tmp_path):
+def test_a_disk_that_fills_up_keeps_the_last_commit(small_disk, config, tmp_path, monkeypatch):
     """The file that fills the disk is not ours; when it goes, the pass goes on and the run is the one it would have been."""
+    monkeypatch.setattr(reading, "BLOCK_DOCUMENTS", 8)
     path, filler = small_disk / "run.duckdb", small_disk / "filler"
-    many = tiny.write_corpus(tmp_path / "many.jsonl", n_documents=700)
+    many = tiny.write_corpus(tmp_path / "many.jsonl", n_documents=60)
     config = config.model_copy(update={"tokens": None, "corpora": (str(many),)})
     calls = []
 

@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from profiler.cli import behaviours, bench, check, label, models, patch, predict, query, record, report, site
+from profiler.cli import behaviours, bench, check, label, merge, models, patch, predict, query, record, report, site
 from profiler.errors import ProfilerError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (record, query, report, behaviours, label, bench, patch, check, predict, site):
+for commands in (record, merge, query, report, behaviours, label, bench, patch, check, predict, site):
     commands.register(app)
 app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")
 

@@ -1,0 +1,33 @@
+"""`profiler merge`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(merge)
+
+
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="run files of disjoint shards of one corpus")],
+    out: Annotated[Path, typer.Option(help="the run file to write")],
+    overwrite: Annotated[bool, typer.Option(help="replace the run file if it exists")] = False,
+) -> None:
+    """Join runs over the shards of a corpus (record --shard 1/2, --shard 2/2) into the run one pass would have made.
+
+    Example: profiler merge a.duckdb b.duckdb --out c.duckdb
+    """
+    from profiler.merge import merge as merge_runs
+
+    totals = merge_runs(runs, out, overwrite)
+    left = f"shard {totals.config.shard} of it" if totals.config.shard else "the whole corpus"
+    console.print(
+        f"{len(runs)} runs, {totals.progress.tokens:,} tokens of {totals.progress.documents:,} documents, {left}: {out}, "
+        f"{out.stat().st_size / 1e6:,.1f} MB\n\nNext:\n  profiler info {out}"
+    )

@@ -1,0 +1,107 @@
+"""Runs over disjoint shards of one corpus become the run that one pass would have made.
+
+Counts, samples, extremes and dense rows are the same to the bit, sums up to the order of their additions. What belongs to
+one run is checked first: weights, tokenizer, settings, version, the digest of the corpus's documents in their order, and
+that no document is in two. What was added to a run after its pass (behaviours, classes, patching) is not taken over.
+
+Cost: reading each run once; memory of two runs' accumulators.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from profiler import identity, tables
+from profiler.behaviours.expressions import own_classes
+from profiler.errors import RunError
+from profiler.reading import Share
+from profiler.store import Store
+from profiler.stored import Stored
+from profiler.totals import Totals
+
+
+def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Totals:
+    """Write the run of all shards of `paths` to `out`; its totals.
+
+    Raises:
+        RunError: fewer than two runs, one is no run, or they do not belong together: the difference is named.
+    """
+    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
+        raise RunError("a merge needs two runs or more, each once: name the files of the shards")
+    runs: list[Stored] = []
+    try:
+        runs = [Stored(path) for path in paths]
+        _check(runs)
+        with Store(out, overwrite) as store:
+            totals = _added(runs, store)
+            store.commit({}, totals.facts(), totals.arrays(), totals.kept())
+            of_model = runs[0].of_model()
+            of_model["logit_effects"] = tables.at_scale(of_model["logit_effects"], totals.mean_scale)
+            totals.write(store, of_model, _versions(runs))
+            store.finish(own_classes(totals.config.classes))
+    finally:
+        for run in runs:
+            run.close()
+    return totals
+
+
+def _added(runs: list[Stored], store: Store) -> Totals:
+    """The totals of all runs; their rows are held by `store`."""
+    runs = sorted(runs, key=lambda run: min(Share.parse(run.config.shard).members))
+    totals = runs[0].totals()
+    for run in runs[1:]:
+        totals.merge(run.totals())
+        totals.created = min(totals.created, run.row["created"])
+    for run in runs:
+        for table, rows in run.held().items():
+            store.hold(table, rows)
+    totals.config = runs[0].config.model_copy(update={"shard": _joined(runs)})
+    return totals
+
+
+def _joined(runs: list[Stored]) -> str | None:
+    """The shards of the runs together; None where they are all there are."""
+    shares = [Share.parse(run.config.shard) for run in runs]
+    joined = Share(frozenset().union(*(share.members for share in shares)), shares[0].of)
+    return None if len(joined.members) == joined.of else str(joined)
+
+
+def _check(runs: list[Stored]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        for one, other in ((first, run), *((earlier, run) for earlier in runs[1 : runs.index(run)])):
+            _check_pair(one, other)
+
+
+def _check_pair(one: Stored, other: Stored) -> None:
+    """Refuse two runs that are no shards of one.
+
+    Raises:
+        RunError: naming what differs, or documents that are in both.
+    """
+    found = identity.differences(identity.of_run(one.row), identity.of_run(other.row), ("shard",))
+    shares = [Share.parse(run.config.shard) for run in (one, other)]
+    if shares[0].of != shares[1].of:
+        found.append(f"shard {shares[0]} here, {shares[1]} there")
+    if not found and one.row["corpus_digest"] != other.row["corpus_digest"]:
+        found.append(
+            f"the corpus: {one.row['n_streamed']:,} documents of digest {one.row['corpus_digest']} here, "
+            f"{other.row['n_streamed']:,} of {other.row['corpus_digest']} there"
+        )
+    if found:
+        raise RunError(f"{one.path} and {other.path} are no shards of one run: {'; '.join(found)}")
+    mine, theirs = (run.rows("SELECT doc_id, source FROM documents") for run in (one, other))
+    both = mine.join(theirs.select("doc_id"), on="doc_id")
+    if both.height:
+        raise RunError(
+            f"{one.path} and {other.path} overlap: {both.height:,} documents are in both, such as {both['source'][0]!r}; "
+            "record other shards (--shard 1/2, --shard 2/2)"
+        )
+
+
+def _versions(runs: list[Stored]) -> dict[str, str]:
+    """Versions of the libraries; where runs differ, all of them."""
+    given = pl.DataFrame([json.loads(run.row["versions"]) for run in runs])
+    return {name: " and ".join(given[name].drop_nulls().unique(maintain_order=True)) for name in given.columns}

@@ -1,0 +1,203 @@
+"""Runs over shards merged are the run that one pass makes; what does not belong together is refused by name."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+import tiny
+import torch
+from same import differing_tables
+
+from profiler import reading, windows
+from profiler.config import RunConfig
+from profiler.errors import CorpusError, RunError
+from profiler.merge import merge
+from profiler.model import load_model
+from profiler.pipeline import record
+from profiler.stored import Stored
+
+DOCUMENTS, SHARDS = 60, ("1/3", "2/3", "3/3")
+SUMS = 1e-12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks():
+    """Chunks of 8 windows in blocks of 8 documents, so that a small corpus has many."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reading, "BLOCK_DOCUMENTS", 8)
+        patched.setattr(windows, "CHUNK_WINDOWS", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Eight blocks of documents; rows without text and broken lines between them, and at the end."""
+    file = tiny.write_corpus(tmp_path_factory.mktemp("merge") / "rows.jsonl", n_documents=DOCUMENTS)
+    lines = file.read_text().splitlines()
+    for at in (5, 20, 40, len(lines)):
+        lines[at:at] = ["not json", '{"text": " ", "topic": "a"}']
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def settings(model_dirs, corpus, dtype: str) -> RunConfig:
+    return RunConfig(
+        model=str(model_dirs["gpt2"]), corpora=(str(corpus),), tokens=None, domain_field="topic", dense_positions=40,
+        samples_per_stratum=2, extremes=3, replicate_groups=4, context_length=24, windows_per_document=2, dtype=dtype,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config(model_dirs, corpus) -> RunConfig:
+    return settings(model_dirs, corpus, "float32")
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return load_model(config)
+
+
+@pytest.fixture(scope="module")
+def whole(config, model, tmp_path_factory) -> Path:
+    """One pass over everything."""
+    path = tmp_path_factory.mktemp("whole") / "run.duckdb"
+    record(config, path, model=model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shards(config, model, tmp_path_factory) -> list[Path]:
+    """A pass over each third."""
+    folder, paths = tmp_path_factory.mktemp("shards"), []
+    for i, shard in enumerate(SHARDS):
+        paths.append(folder / f"{i}.duckdb")
+        record(config.model_copy(update={"shard": shard}), paths[-1], model=model)
+    return paths
+
+
+def test_shards_merged_are_the_whole(whole, shards, tmp_path):
+    merge(shards, tmp_path / "merged.duckdb")
+    assert differing_tables(whole, tmp_path / "merged.duckdb", SUMS)[1] == []
+    assert [p.name for p in tmp_path.iterdir()] == ["merged.duckdb"]
+
+
+def test_float64_and_recorded_components(model_dirs, corpus, tmp_path):
+    """Extremes are ordered by values that FLOAT cannot hold."""
+    config = settings(model_dirs, corpus, "float64").model_copy(update={"components": ("L1H1", "L0N3")})
+    model, names = load_model(config), {None: "whole", "1/2": "a", "2/2": "b"}
+    for shard, name in names.items():
+        record(config.model_copy(update={"shard": shard}), tmp_path / f"{name}.duckdb", model=model)
+    merge([tmp_path / "a.duckdb", tmp_path / "b.duckdb"], tmp_path / "merged.duckdb")
+    assert differing_tables(tmp_path / "whole.duckdb", tmp_path / "merged.duckdb", SUMS)[1] == []
+
+
+def test_order_and_steps_do_not_matter(whole, shards, tmp_path):
+    merge([shards[2], shards[0]], tmp_path / "part.duckdb")
+    with duckdb.connect(str(tmp_path / "part.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT config->>'shard' FROM runs").fetchall() == [("1+3/3",)]
+    merge([shards[1], tmp_path / "part.duckdb"], tmp_path / "merged.duckdb")
+    assert differing_tables(whole, tmp_path / "merged.duckdb", SUMS)[1] == []
+
+
+def test_a_token_limit_is_that_of_all_shards_together(config, model, tmp_path):
+    config = config.model_copy(update={"tokens": 2_000})
+    record(config, tmp_path / "whole.duckdb", model=model)
+    paths = [tmp_path / f"{i}.duckdb" for i in (1, 2)]
+    for i, path in enumerate(paths, 1):
+        record(config.model_copy(update={"shard": f"{i}/2"}), path, model=model)
+    totals = merge(paths, tmp_path / "merged.duckdb")
+    assert totals.progress.tokens == 2_000
+    assert differing_tables(tmp_path / "whole.duckdb", tmp_path / "merged.duckdb", SUMS)[1] == []
+
+
+def test_everything_a_pass_had_added_up_is_in_its_file(config, model, whole, tmp_path):
+    """The state read back from the tables is that of a pass, tensor by tensor, samples in float32."""
+    from profiler.pipeline import Pass
+    from profiler.store import Store
+
+    with Store(tmp_path / "run.duckdb") as store:
+        run = Pass(model, config, store)
+        for _ in run.steps():
+            pass
+    want, stored = run.totals.arrays(), Stored(whole)
+    got = stored.totals().arrays()
+    stored.close()
+    assert got.keys() == want.keys()
+    for name, array in want.items():
+        if name.startswith("dense."):  # slots are in another order
+            continue
+        if name in ("samples.activation", "samples.dla", "extremes.activation", "extremes.dla"):
+            array = array.astype("float32").astype(array.dtype)
+        assert torch.equal(torch.from_numpy(array.copy()), torch.from_numpy(got[name].copy())), name
+    order = want["dense.positions"].argsort()
+    for name in ("keys", "positions", "activation", "dla", "attention", "outcome"):
+        assert (want[f"dense.{name}"][order] == got[f"dense.{name}"]).all(), name
+
+
+# --- refused -----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_do_not_belong_together_are_refused(config, model, shards, model_dirs, corpus, tmp_path):
+    small = {"tokens": 700}
+    config = config.model_copy(update=small)
+
+    def run(name: str, chosen: RunConfig, of=model) -> Path:
+        record(chosen, tmp_path / name, model=of)
+        return tmp_path / name
+
+    first = run("first.duckdb", config.model_copy(update={"shard": "1/1"}))
+    other = config.model_copy(update={"model": str(model_dirs["neox"])})
+    cases = {
+        r"weights .* here": run("weights.duckdb", other, load_model(other)),
+        "seed 0 here, 9 there": run("seed.duckdb", config.model_copy(update={"seed": 9})),
+        "tokens 700 here, 600 there; .*extremes 3 here, 2 there": run("two.duckdb", config.model_copy(update={"extremes": 2, "tokens": 600})),
+        r"overlap: \d+ documents are in both, such as 'doc-": run("same.duckdb", config),
+    }  # fmt: skip
+    for said, path in cases.items():
+        with pytest.raises(RunError, match=said) as caught:
+            merge([first, path], tmp_path / "merged.duckdb")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "merged.duckdb").exists()
+
+
+def test_shards_of_another_number_are_refused(config, model, shards, tmp_path):
+    record(config.model_copy(update={"shard": "2/2"}), tmp_path / "b.duckdb", model=model)
+    with pytest.raises(RunError, match="shard 1/3 here, 2/2 there"):
+        merge([shards[0], tmp_path / "b.duckdb"], tmp_path / "merged.duckdb")
+
+
+def test_the_same_run_twice_is_refused(shards, tmp_path):
+    for paths in ([shards[0]], [shards[0], shards[0]]):
+        with pytest.raises(RunError, match="two runs or more"):
+            merge(paths, tmp_path / "merged.duckdb")
+    copy = tmp_path / "copy.duckdb"
+    copy.write_bytes(shards[0].read_bytes())
+    with pytest.raises(RunError, match="overlap"):
+        merge([shards[0], copy], tmp_path / "merged.duckdb")
+
+
+def test_shards_of_a_corpus_that_changed_in_between_are_refused(config, model, shards, corpus, tmp_path):
+    before = corpus.read_text()
+    try:
+        corpus.write_text(before.replace("cat", "cow"))
+        record(config.model_copy(update={"shard": "2/3"}), tmp_path / "b.duckdb", model=model)
+    finally:
+        corpus.write_text(before)
+    with pytest.raises(RunError, match="the corpus: "):
+        merge([shards[0], tmp_path / "b.duckdb"], tmp_path / "merged.duckdb")
+
+
+def test_a_file_that_is_no_run_is_refused(shards, tmp_path):
+    text, empty = tmp_path / "text.duckdb", tmp_path / "empty.duckdb"
+    text.write_text("hello")
+    duckdb.connect(str(empty)).close()
+    for path in (text, empty, tmp_path / "missing.duckdb"):
+        with pytest.raises(RunError, match=path.name) as caught:
+            merge([shards[0], path], tmp_path / "merged.duckdb")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_empty_shard_is_refused(config, model, tmp_path):
+    with pytest.raises(CorpusError, match=r"in shard 9/9"):
+        record(config.model_copy(update={"shard": "9/9"}), tmp_path / "run.duckdb", model=model)
+    assert list(tmp_path.iterdir()) == []

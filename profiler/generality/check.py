@@ -21,6 +21,7 @@ from profiler.circuits.circuit import check_circuit
 from profiler.errors import ComponentError
 from profiler.generality import (
     circuits,
+    counterexamples_stage,
     coverage,
     cross,
     kept,
@@ -50,6 +51,8 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("other tasks", cross.rows),
     ("replacement by understanding", replacement_stage.findings),
     ("weights", weights.findings),
+    ("counter-examples", counterexamples_stage.wrong_places),
+    ("edits and swaps", counterexamples_stage.edited),
 )
 """Name and function of each stage, in order. A stage returns Findings, and frozen dataclasses of its own for detail rows."""
 

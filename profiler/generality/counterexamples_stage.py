@@ -20,7 +20,7 @@ from profiler.generality.rungs import CORPUS, DISCOVERY, REPEATS
 from profiler.generality.subject import Subject
 from profiler.patching.sites import parse_target
 
-TEXTS, SWAPPED, LONGEST = 64, 48, 96
+TEXTS, SWAPPED, LONGEST = 48, 40, 80
 """Documents that are edited, documents that are searched for swaps, and most tokens of each text."""
 TRIED = 8
 

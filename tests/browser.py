@@ -88,9 +88,14 @@ class Browser:
         return self.js("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
     def faults(self) -> list[str]:
-        """Serious and critical faults that axe-core finds, each with the elements it is about."""
+        """Serious and critical faults that axe-core finds, each with the elements it is about.
+
+        Of each list of examples and each table the first two rows are looked at, of charts their boxes: the rest is more of
+        the same and costs axe-core minutes. The page is cut for it: open it anew afterwards.
+        """
         import axe_core_python
 
+        self.js("for (const e of document.querySelectorAll('.contexts li:nth-child(n+3), tbody tr:nth-child(n+3), .chart-box svg > *')) e.remove()")  # fmt: skip
         self.js(files(axe_core_python).joinpath("axe.min.js").read_text(encoding="utf-8"))
         found = self.driver.execute_async_script(
             "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then((r) => done(r.violations.map((v) =>"

@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 from pathlib import Path
 
 import patch_models
@@ -13,6 +14,7 @@ from profiler.circuits import experiment
 from profiler.pairs import lines
 from profiler.patching.setting import PatchSettings
 from profiler.report import circuit_charts, numbers
+from profiler.site import pages
 
 MEMBERS = pl.DataFrame(
     {
@@ -114,3 +116,21 @@ def test_charts_of_sizes_random_circuits_and_saturation(path: Path) -> None:
     assert sorted(len(rows) for rows in random["datasets"].values()) == [1, 2]
     saturation = circuit_charts.saturation(query.run(path, "saturation")).to_dict()
     assert [len(rows) for rows in saturation["datasets"].values()] == [3]
+
+
+def test_an_earlier_experiment_keeps_a_page_of_its_own_in_a_site(path: Path, tmp_path: Path) -> None:
+    """A second experiment takes the circuit page; the first one's numbers are read with its name set in every query."""
+    both = Path(shutil.copy(path, tmp_path / "both.duckdb"))
+    lines.write(tmp_path / "again.jsonl", patch_models.pairs(8, seed=4))
+    settings = PatchSettings(str(tmp_path / "again.jsonl"), neurons=2, top=2, steps=2, draws=3, seed=1)
+    experiment.patch(patch_models.loaded("gpt2"), settings, both, lambda stage: None)
+    first, second = (query.run(p, "experiments").row(0, named=True)["experiment"] for p in (path, both))
+    with query.open_run(both) as connection:
+        found = pages.contents(connection)
+        assert list(found.circuits) == [first] and first != second
+        assert [words for words, *_ in found.links("x")][-2:] == [f"Circuit {first}", "Queries"]
+        page = report.load("circuit").build(report.Reader(connection).about(experiment=first))
+        last = report.load("circuit").build(report.Reader(connection))
+    assert page.answer == report.load("circuit").build(report.Reader(query.open_run(path))).answer != last.answer
+    sources = {block.source for section in page.sections for block in section.blocks if hasattr(block, "source")}
+    assert all(source.settings == f"SET VARIABLE experiment = '{first}';\n" for source in sources)

@@ -11,7 +11,7 @@ from test_report_page import NOT_FETCHED
 from test_report_text import parse
 from typer.testing import CliRunner
 
-from profiler import query, site
+from profiler import query, report, site
 from profiler.cli import app
 from profiler.errors import ComponentError, SiteError
 from profiler.site import folder as building
@@ -165,3 +165,16 @@ def test_the_command_writes_a_site_and_says_what_it_cost(fake, tmp_path):
     assert "1 cards made, 0 kept" in run.output and (tmp_path / "s" / "index.html").is_file()
     bad = CliRunner().invoke(app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "some"])
     assert isinstance(bad.exception, SiteError)
+
+
+def test_a_reader_about_something_sets_it_wherever_a_query_knows_it(fake):
+    with query.open_run(fake.path) as connection:
+        plain = report.Reader(connection)
+        about = plain.about(component="L0H0")
+        assert about("density").frame.equals(plain("density", component="L0H0").frame)
+        assert about("density").source == plain("density", component="L0H0").source
+        assert about("density", component="L0N1").frame.equals(plain("density", component="L0N1").frame)
+        assert about("corpus").source.settings == ""
+        before = plain("corpus")
+        plain.forget("component")
+        assert plain("corpus") is before and plain("density", component="L0H0") is not about("density")

@@ -44,9 +44,13 @@ def style() -> str:
 
 
 def svg(chart: Any, width: int = 350) -> Markup:
-    """An altair chart as SVG in the ink of what stands around it."""
+    """An altair chart as SVG in the ink of what stands around it; without its selections, which need scripts.
+
+    They would clip, too, by ids that are numbered anew in every drawing and meet in one notebook.
+    """
     config = theme.page_config("currentColor", "currentColor", "#8886")
     spec = {**chart.properties(width=width).to_dict(), "config": config}
+    spec.pop("params", None)
     return Markup(vl_convert.vegalite_to_svg(spec))
 
 

@@ -32,22 +32,39 @@ class Result:
 
 
 class Reader:
-    """Answers queries on one run, each only once. `given` holds answers by query name that were made elsewhere."""
+    """Answers queries on one run, each only once.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, given: Mapping[str, pl.DataFrame] | None = None) -> None:
+    `given` holds answers by query name that were made elsewhere; `settings` are parameters of every query that has them,
+    such as the experiment that a page is about.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        given: Mapping[str, pl.DataFrame] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self._connection = connection
         self._given = dict(given or {})
+        self._always = dict(settings or {})
         self._answers: dict[Source, Result] = {}
 
     def __call__(self, name: str, **parameters: Any) -> Result:
         """The answer to the query file `name` with these parameters."""
+        text = query.sql_text(name)
+        known = {one.name for one in query.declared_parameters(text)} if self._always else set()
+        parameters = {k: v for k, v in self._always.items() if k in known} | parameters
         settings = _assignments(parameters)
-        source = Source(name, settings + query.sql_text(name), settings)
+        source = Source(name, settings + text, settings)
         if source not in self._answers:
             given = self._given.get(name)
             frame = query.run(self._connection, name, **parameters) if given is None else given
             self._answers[source] = Result(source, frame)
         return self._answers[source]
+
+    def about(self, **settings: Any) -> "Reader":
+        """A reader of the same run that sets these parameters of every query that has them."""
+        return Reader(self._connection, self._given, settings)
 
     def forget(self, parameter: str) -> None:
         """Drops the answers that were asked with this parameter, so that a reader can go through many components."""

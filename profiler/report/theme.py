@@ -77,6 +77,7 @@ def page_config(ink: str = "var(--ink)", muted: str = "var(--muted)", grid: str 
     """Vega-Lite configuration of charts inside a page: inks are CSS variables, so a chart follows the page's theme."""
     text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11.5, "titleFontWeight": 500}
     return {
+        "aria": False,  # the box of a chart is an image with a label; a label per mark is noise to a screen reader
         "background": "transparent",
         "font": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif",
         "view": {"stroke": None},

@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+import polars as pl
 
 from profiler import assets, query
 from profiler.errors import SiteError
 from profiler.report import page
 from profiler.report.reader import Reader
-from profiler.report.shell import Link, Shell, script_json
+from profiler.report.shell import Shell, script_json
 from profiler.site import cards, pages
 
 MARK = "site.json"
@@ -89,7 +90,7 @@ def build(
             query.check_component(connection, label)
         folder = _beside(out)
         try:
-            done = _write(run, out, folder, read, pages.available(connection), (most, components, workers), progress)
+            done = _write(run, out, folder, read, pages.contents(connection), (most, components, workers), progress)
             _swap(folder, out)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -162,7 +163,7 @@ def _write(
     out: Path,
     folder: Path,
     read: Reader,
-    reports: dict[str, Any],
+    contents: pages.Contents,
     wanted: tuple[int | None, Sequence[str], int],
     progress: Callable[[Progress], None],
 ) -> SiteSummary:
@@ -176,14 +177,14 @@ def _write(
     missing = [label for label in chosen if label not in kept]
     total = len(chosen)
     written = sum(kept.values())
-    for i, (_, size) in enumerate(cards.make(run, folder / "cards", missing, _links(reports, ""), workers), 1):
+    for i, (_, size) in enumerate(cards.make(run, folder / "cards", missing, contents.links(""), workers), 1):
         written += size
         progress(Progress(total - len(missing) + i, total, written))
     have = set(kept) | set(missing)
-    _write_pages(run, out, folder, read, reports, frame, have)
+    _write_pages(run, out, folder, read, contents, frame, have)
     (folder / MARK).write_text(json.dumps(asdict(mark), indent=1) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return SiteSummary(out, len(missing), len(kept), written, size, tuple(reports))
+    return SiteSummary(out, len(missing), len(kept), written, size, tuple(contents.reports))
 
 
 def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
@@ -198,22 +199,21 @@ def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
     return kept
 
 
-def _links(reports: dict[str, Any], current: str) -> tuple[Link, ...]:
-    return pages.links(list(reports), current)
-
-
 def _write_pages(
-    run: Path, out: Path, folder: Path, read: Reader, reports: dict[str, Any], frame: Any, have: set[str]
+    run: Path, out: Path, folder: Path, read: Reader, contents: pages.Contents, frame: pl.DataFrame, have: set[str]
 ) -> None:
     places = {label: f"cards/{label}.html" for label in have}
 
     def shell(current: str) -> Shell:
-        return Shell(root="", links=_links(reports, current), cards=places)
+        return Shell(root="", links=contents.links(current), cards=places)
 
     texts = {}
-    for name, module in reports.items():
+    for name, module in contents.reports.items():
         file = pages.place(name)[0]
-        texts[file] = pages.report_page(name, module, read, shell(file))
+        texts[file] = pages.report_page(module, read, shell(file))
+    for experiment, (file, _) in contents.circuits.items():
+        about = read.about(experiment=experiment)
+        texts[file] = pages.report_page(contents.reports["circuit"], about, shell(file))
     command = f"profiler site {run.name} --out {out.name} --components LABEL,LABEL"
     texts["components.html"] = pages.components_page(read, frame, have, shell("components.html"), command)
     texts["queries.html"] = pages.queries_page(read, shell("queries.html"), run.name)

@@ -72,13 +72,30 @@ def place(name: str) -> tuple[str, str]:
     return NAMED.get(name, (f"{name}.html", name.capitalize()))
 
 
-def links(names: list[str], current: str) -> tuple[Link, ...]:
-    """The navigation of the page `current`: overview, components, the other reports, queries."""
-    first, *others = [place(name) for name in names]
-    return tuple((words, file, file == current) for file, words in (first, CONTENTS[0], *others, CONTENTS[1]))
+@dataclass(frozen=True)
+class Contents:
+    """What a site has beside cards: reports by name, and per earlier experiment the file and the words of its page."""
+
+    reports: dict[str, ModuleType]
+    circuits: dict[str, tuple[str, str]]
+
+    def links(self, current: str) -> tuple[Link, ...]:
+        """The navigation of the page `current`: overview, components, the other reports, earlier circuits, queries."""
+        first, *others = [place(name) for name in self.reports]
+        listed = (first, CONTENTS[0], *others, *self.circuits.values(), CONTENTS[1])
+        return tuple((words, file, file == current) for file, words in listed)
 
 
-def report_page(name: str, module: ModuleType, read: Reader, shell: Shell) -> str:
+def contents(connection: duckdb.DuckDBPyConnection) -> Contents:
+    """What the run has rows for; a circuit report is about the experiment written last, so earlier ones get pages too."""
+    reports = available(connection)
+    if "circuit" not in reports:
+        return Contents(reports, {})
+    before = query.run(connection, "experiments").filter(~pl.col("latest"))["experiment"].to_list()
+    return Contents(reports, {name: (f"circuit-{page.slug(name)}.html", f"Circuit {name}") for name in before})
+
+
+def report_page(module: ModuleType, read: Reader, shell: Shell) -> str:
     """A report about the run as a page of the site."""
     return page.render(module.build(read), shell)
 

@@ -113,8 +113,8 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     previous_token_id INTEGER, -- token before; NULL at the start of a window
     distance INTEGER, -- tokens back to the last copy of this token in the window; NULL if there is none
     prefix_match INTEGER, -- longest stretch of tokens ending here that ends at an earlier place too, at most 8
-    bracket_depth INTEGER, -- brackets opened and not closed in the window up to here, never below 0 at a closing one
-    in_quotes BOOLEAN, -- whether an odd number of " marks came in the window before this token
+    bracket_depth INTEGER, -- brackets opened and not closed in the document up to here; a blank line closes all
+    in_quotes BOOLEAN, -- whether a quote of " or """ is open in the document before this token; a line end closes one of "
     dense BOOLEAN -- true where it belongs to the uniform sample with every component's value
 );
 CREATE TABLE cell_counts ( -- positions per value of an axis and replicate group; the same for every component

@@ -556,8 +556,8 @@ GROUP BY c.component, p.property, inside;
 -- repeated: whether the token stood earlier in the window
 -- distance: tokens back to its last copy in the window; NULL if there is none
 -- prefix_match: longest stretch of tokens ending here that ends at an earlier place too, at most 8
--- bracket_depth: brackets opened and not closed in the window
--- in_quotes: whether an odd number of " marks came in the window before this token
+-- bracket_depth: brackets opened and not closed in the document up to here; a blank line closes all
+-- in_quotes: whether a quote of " or """ is open in the document before this token; a line end closes one of "
 -- target_logit: logit of the next token, centred over the vocabulary, logits
 -- loss: -ln p(next token), nats; NULL where not dense
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense

@@ -2,7 +2,7 @@
 -- Question:   what does each component do where it matters, and would any other component or a scrambled claim look the same?
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
--- Parameters: kind (default 'head'), component (default ''), family (default 'attention'), behaviour (default ''), top (default 40)
+-- Parameters: kind (default 'head'), component (default ''), family (default 'auto'), behaviour (default ''), top (default 40)
 -- Reads:      behaviour_rows, importance, replicate_groups
 -- Reference:  importance-weighted coverage: sum of |DLA| where the behaviour holds / sum of |DLA|; delete-a-group jackknife
 --             over documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the logit scale; moments of a
@@ -11,11 +11,12 @@
 --             claim permuted among the positions of each domain, its expected coverage, and scrambled_hi the value that 97.5 % of
 --             permutations stay below. random: the same behaviour asked of other components of the same kind and layer (all
 --             heads; 16 neurons), their median, and random_hi the largest. Families overlap: coverages do not add up to
---             1 (see mixture). No interval where one replicate group holds every row. family and behaviour '' show all;
---             top is the number of components, by importance, 0 all; component overrides kind and top.
+--             1 (see mixture). No interval where one replicate group holds every row. family auto takes
+--             attention behaviours of heads, token and context behaviours of neurons, and the user's own of both; family
+--             and behaviour '' show all; top is the number of components, by importance, 0 all; component overrides kind and top.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
-SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'attention');
+SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');
 SET VARIABLE behaviour = coalesce(getvariable('behaviour')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 40);
 -- what is asked for, and the others of its kind and layer that it is compared with (by hash, so the same ones every time);
@@ -37,7 +38,9 @@ WITH rows AS (
     SELECT component, kind, layer, behaviour, family, doc_id, group_id, domain, weight, weight * abs(dla)::DOUBLE AS m, holds
     FROM behaviour_rows
     WHERE list_contains(getvariable('pool'), component) AND holds IS NOT NULL
-        AND getvariable('family') IN ('', family) AND getvariable('behaviour') IN ('', behaviour)
+        AND getvariable('behaviour') IN ('', behaviour)
+        AND (getvariable('family') IN ('', family) OR getvariable('family') = 'auto'
+            AND (family = 'user' OR CASE kind WHEN 'head' THEN family = 'attention' ELSE family IN ('token', 'context') END))
 )
 , by_document AS MATERIALIZED (
     SELECT component, kind, layer, behaviour, family, group_id, domain, doc_id, count(*) AS n

@@ -2,16 +2,17 @@
 -- Question:   which components show one behaviour in one domain and another one elsewhere, beyond chance?
 -- Grain:      one row per component
 -- Key:        component
--- Parameters: kind (default 'head'), family (default 'attention'), top (default 100)
+-- Parameters: kind (default 'head'), family (default 'auto'), top (default 100)
 -- Reads:      behaviour_rows, importance
 -- Reference:  difference of importance-weighted coverage between two domains over its jackknife standard error, t with the
 --             groups of both less two; Bonferroni over pairs of domains and behaviours, Benjamini and Hochberg 1995 over components
--- Caveat:     behaviours are those that take part in a mixture, of one family. behaviour is the one that differs most (smallest p);
+-- Caveat:     behaviours are those that take part in a mixture, of one family; auto: attention of heads, token and
+--             context of neurons, with the user's own; '' takes all. behaviour is the one that differs most (smallest p);
 --             behaviours names the largest of each domain. differs: these names are not all the same. q controls the
 --             share of false discoveries among the components shown; it says that a difference is there, not that it is
 --             large: read it with both coverages. A pair of domains needs two groups of documents each.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
-SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'attention');
+SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
 SET VARIABLE chosen = (
     SELECT list(component) FROM (
@@ -22,7 +23,9 @@ WITH by_document AS (
     SELECT component, behaviour, domain, group_id, doc_id, sum(weight * abs(dla)::DOUBLE) AS m
         , coalesce(sum(weight * abs(dla)::DOUBLE) FILTER (holds), 0) AS h
     FROM behaviour_rows
-    WHERE list_contains(getvariable('chosen'), component) AND family = getvariable('family') AND priority IS NOT NULL AND holds IS NOT NULL
+    WHERE list_contains(getvariable('chosen'), component) AND priority IS NOT NULL AND holds IS NOT NULL
+        AND (getvariable('family') IN ('', family) OR getvariable('family') = 'auto'
+            AND (family = 'user' OR CASE kind WHEN 'head' THEN family = 'attention' ELSE family IN ('token', 'context') END))
     GROUP BY component, behaviour, domain, group_id, doc_id
 )
 , by_group AS (

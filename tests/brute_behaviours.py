@@ -163,29 +163,47 @@ def behaviours(fake: FakeRun, db: query.Connection) -> None:
             rest = [(o.m * o.holds[name]).sum() / o.m.sum() for o in others if o.m.any()]
             want |= {"random": float(np.median(rest)), "random_hi": max(rest)}
             brute.agree(found.filter(pl.col("behaviour") == name), [want])
+    for label, families in (("L1H0", {"attention"}), ("L0N1", {"token", "context"})):
+        alone, whole = (
+            query.run(db, "behaviours", component=label),
+            query.run(db, "behaviours", component=label, family=""),
+        )
+        assert set(alone["family"]) == families
+        assert alone.equals(whole.filter(pl.col("family").is_in(list(families))))
     by_family = query.run(db, "behaviours", kind="head", family="effect", top=2)
     assert by_family["behaviour"].value_counts()["count"].to_list() == [2, 2, 2]
+
+
+def depth(k: Kept) -> np.ndarray:
+    """How deep each row lies in the order of |DLA|, as a share of all weight."""
+    order = np.lexsort((k.position, -(k.m / k.weight)))
+    found = np.empty(len(order))
+    found[order] = (np.cumsum(k.weight[order]) - k.weight[order] / 2) / k.weight.sum()
+    return found
 
 
 @check
 def coverage_curve(fake: FakeRun, db: query.Connection) -> None:
     for label, name in [("L1H0", "previous"), ("L1N5", "repeated")]:
         k = kept(fake, label)
-        order = np.lexsort((k.position, -(k.m / k.weight)))
-        depth = np.empty(len(order))
-        depth[order] = (np.cumsum(k.weight[order]) - k.weight[order] / 2) / k.weight.sum()
+        rest = [k.only(k.group != g) for g in sorted(set(k.group.tolist()))]
         wanted = []
         for top in [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]:
-            part = k.only(depth <= top)
+            part, left = (
+                k.only(depth(k) <= top * (1 + 1e-9)),
+                [one.only(depth(one) <= top * (1 + 1e-9)) for one in rest],
+            )
             if len(part.m) and part.m.sum() > 0:
-                row = coverage(part, name) if len(part.m) > len(set(part.domain)) + 20 else {}
-                value, se = ratio(part.group, part.m * part.holds[name], part.m, k.n_groups)
+                value = (part.m * part.holds[name]).sum() / part.m.sum()
+                whole = k.n_groups > 1 and all(one.m.sum() > 0 for one in left)
+                again = [(one.m * one.holds[name]).sum() / one.m.sum() for one in left] if whole else []
+                se = np.sqrt((k.n_groups - 1) / k.n_groups * sum((v - value) ** 2 for v in again)) if whole else None
                 low, high = bounds(value, se, k.n_groups, documents(part, part.m))
                 wanted.append(
                     {"top": top, "n": len(part.m), "coverage": value, "coverage_lo": low, "coverage_hi": high}
                 )
-                assert not row or row["coverage"] == value
                 wanted[-1]["importance_share"] = part.m.sum() / k.m.sum()
+        assert wanted[-1]["coverage_lo"] is not None
         brute.agree(query.run(db, "coverage_curve", component=label, behaviour=name), wanted)
 
 
@@ -280,7 +298,11 @@ def rarity(fake: FakeRun, db: query.Connection) -> None:
             assert brute.same(row["design_effect"], effect)
         assert row["n_needed"] == int(np.ceil(np.log(0.05) / np.log(1 - 1e-4) * row["design_effect"]))
         assert (row["verdict"] == "seen") == (held > 0)
+    often = np.quantile(found.filter(pl.col("n_held") >= 10)["design_effect"].to_numpy(), 0.9)
+    few = found.filter(pl.col("n_held") < 10)["design_effect"]
+    assert few.min() >= often - 1e-9
     never = found.filter(pl.col("n_held") == 0).row(0, named=True)
+    assert brute.same(never["design_effect"], often)
     assert never["verdict"] == "undetectable at this n"
     assert brute.same(never["rate_hi"], min(1.0, 3 * never["design_effect"] / n))
 
@@ -295,6 +317,14 @@ def token_split(fake: FakeRun, db: query.Connection) -> None:
         want = {"n": int((use & at).sum()), "share_n": (use & at).sum() / use.sum(), "activation": a[use & at].mean(), "activation_rest": a[use & ~at].mean(),
                 "dla": d[use & at].mean(), "dla_rest": d[use & ~at].mean(), "abs_dla": np.abs(d[use & at]).mean(),
                 "share_abs_dla": np.abs(d[use & at]).sum() / np.abs(d[use]).sum(), "of_user": False}  # fmt: skip
+        k = kept(fake, label)
+        _, se = ratio(k.group, k.m * k.holds["on_number"], k.m, k.n_groups)
+        low, high = bounds(want["share_abs_dla"], se, k.n_groups, documents(k, k.m))
+        coming, coming_se = ratio(k.group, k.m * k.holds["before_number"], k.m, k.n_groups)
+        coming_low, coming_high = bounds(coming, coming_se, k.n_groups, documents(k, k.m))
+        want |= {"share_abs_dla_se": se, "share_abs_dla_lo": low, "share_abs_dla_hi": high, "next_share_abs_dla": coming,
+                 "next_share_abs_dla_lo": coming_low, "next_share_abs_dla_hi": coming_high}  # fmt: skip
+        assert low < want["share_abs_dla"] < high
         brute.agree(found.filter(pl.col("property") == "number"), [want])
     assert query.run(db, "token_split", component="L0N1").is_empty()
     assert query.run(db, "token_split", component="L1H0", property="year")["property"].to_list() == ["year"]

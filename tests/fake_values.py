@@ -108,20 +108,40 @@ def cut_windows(documents: list[dict]) -> list[dict]:
     return windows
 
 
-def past_of(ids: list[int], offset: int) -> dict:
-    """What came before in the window, by looking."""
+def open_marks(text: str) -> tuple[int, bool]:
+    """Open brackets and an open quote at the end of a text, character by character."""
+    depth, quote, line, i = 0, 0, "", 0
+    while i < len(text):
+        run = len(text[i:]) - len(text[i:].lstrip('"'))
+        if run:
+            ended = run >= 3 if quote == 3 else run % 2 == 1
+            quote = (0 if ended else quote) if quote else 3 if run >= 3 and run % 6 else int(run == 1)
+            line += text[i : i + run]
+            i += run
+            continue
+        if text[i] == "\n":
+            depth, quote, line = 0 if line.strip() == "" else depth, 0 if quote == 1 else quote, ""
+        else:
+            depth, line = max(0, depth + (text[i] in "([{") - (text[i] in ")]}")), line + text[i]
+        i += 1
+    return depth, quote > 0
+
+
+def past_of(ids: list[int], offset: int, earlier: list[int] | None = None) -> dict:
+    """What came before, by looking: repetition in the window `ids`; marks in the document, `earlier` its tokens before."""
     texts = [VOCABULARY[t][0] for t in ids]
     copies = [k for k in range(offset) if ids[k] == ids[offset]]
     matches = [next((m for m in range(k + 1) if ids[k - m] != ids[offset - m]), k + 1) for k in copies]
-    depth = 0
-    for text in texts[: offset + 1]:
-        depth = max(0, depth + sum(c in "([{" for c in text) - sum(c in ")]}" for c in text))
+    before = "".join(VOCABULARY[t][0] for t in earlier or []) + "".join(texts[:offset])
+    settled = (
+        before.rstrip('"') if texts[offset].startswith('"') else before
+    )  # a run of marks that goes on is not read yet
     return {
         "previous_token_id": ids[offset - 1] if offset else None,
         "distance": offset - copies[-1] if copies else None,
         "prefix_match": min(8, max(matches, default=0)),
-        "bracket_depth": depth,
-        "in_quotes": "".join(texts[:offset]).count('"') % 2 == 1,
+        "bracket_depth": open_marks(before + texts[offset])[0],
+        "in_quotes": open_marks(settled)[1],
     }
 
 
@@ -141,7 +161,7 @@ def position_of(window: dict, offset: int) -> dict:
         "pos": None if window["bos"] and offset == 0 else window["start"] + offset - window["bos"],
         "offset": offset, "token_id": token, "next_token_id": following, "class_id": class_id,
         "next_class_id": next_class, "bucket_id": bucket, "group_id": window["group_id"],
-        "domain_id": window["domain_id"], "special": special, **past_of(window["token_ids"], offset),
+        "domain_id": window["domain_id"], "special": special, **past_of(window["token_ids"], offset, window["ids"][: window["start"]]),
     }  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from fake_run import FakeRun, build
 from profiler import query
 from profiler.accumulators.tokens import TokenSums
 from profiler.behaviours.properties import PROPERTIES
-from profiler.context import Marks, past_of
+from profiler.context import DOCUMENTS_KEPT, Marks, past_of
+from profiler.reading import TokenizedDocument
+from profiler.windows import Layout, make_batch, windows_of
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,70 @@ def test_long_repeats_stop_at_eight_and_padding_changes_nothing():
 
 def test_a_closing_bracket_without_an_opening_one_is_forgotten():
     marks = Marks.of(["x", "(", ")", "](", "((", '"', '"""'])
-    got = past_of(torch.tensor([[2, 2, 1, 0, 4, 3, 2, 2, 2, 1], [5, 0, 5, 6, 0, 5, 0, 0, 0, 0]]), marks)
+    got = past_of(torch.tensor([[2, 2, 1, 0, 4, 3, 2, 2, 2, 1], [0, 5, 0, 5, 0, 5, 0, 0, 0, 0]]), marks)
     assert got.bracket_depth[0].tolist() == [0, 0, 1, 1, 3, 3, 2, 1, 0, 1]
-    assert got.in_quotes[1].tolist() == [False, True, True, False, True, True, False, False, False, False]
+    assert got.in_quotes[1].tolist() == [False, False, True, True, False, False, True, True, True, True]
+
+
+def signs(text: str) -> tuple[list[int], list[bool]]:
+    """Of single characters as tokens."""
+    alphabet = sorted(set(text))
+    depth, quoted = Marks.of(alphabet).signs(np.array([alphabet.index(c) for c in text]))
+    return depth.tolist(), quoted.tolist()
+
+
+def test_marks_that_never_close_do_not_last_for_ever():
+    assert signs("(a\nb\n\nc")[0] == [1, 1, 1, 1, 1, 0, 0]
+    assert signs("(a\n \nc")[0][-1] == 0
+    assert signs('x"a\nb')[1] == [False, False, True, True, False]
+    assert signs('""""""x""x')[1][-1] is False
+    long = signs('"""a\n\n"b"""c')[1]
+    assert long == [False] * 3 + [True] * 8 + [False]
+
+
+PIECES = ["(", ")", "[]", '"', '""', '"""', "a", " b", "\n", " \n", "\n\n", "x(", '")', "'", "<0xE2>"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_marks_against_reading_character_by_character(seed):
+    ids = np.random.default_rng(seed).integers(0, len(PIECES), 120)
+    depth, quoted = Marks.of(PIECES).signs(ids)
+    for i in range(len(ids)):
+        before, here = "".join(PIECES[t] for t in ids[:i]), PIECES[ids[i]]
+        assert depth[i] == fake_values.open_marks(before + here)[0]
+        assert quoted[i] == fake_values.open_marks(before.rstrip('"') if here[0] == '"' else before)[1]
+    assert depth.max() > 0
+    assert quoted.any()
+    assert not quoted.all()
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_windows_of_a_document_carry_its_marks_on(bos):
+    """Whoever computes a window alone, with an empty memory, has the values that the whole document gives."""
+    ids = np.random.default_rng(8).integers(1, len(PIECES), 90).astype(np.int32)
+    layout = Layout(17, 0 if bos else None, torch.zeros(len(PIECES), dtype=torch.long), 1, 4)
+    document = TokenizedDocument(7, 0, "d", "s", "p", 0, ids, 0, n_read=len(ids))
+    whole, windows = Marks.of(PIECES).signs(ids), list(windows_of(document, layout))
+    together = past_of(make_batch(windows, layout).tokens, Marks.of(PIECES), windows, bos)
+    assert len(windows) == -(-len(ids) // layout.stride)
+    for row, window in enumerate(windows):
+        alone = past_of(make_batch([window], layout).tokens, Marks.of(PIECES), [window], bos)
+        size = len(window.token_ids)
+        for got, at in ((alone, 0), (together, row)):
+            assert (
+                got.bracket_depth[at, bos:size].tolist() == whole[0][window.start : window.start + size - bos].tolist()
+            )
+            assert got.in_quotes[at, bos:size].tolist() == whole[1][window.start : window.start + size - bos].tolist()
+    assert (together.bracket_depth[1:, int(bos)] > 0).any()
+    assert together.in_quotes[1:, int(bos)].any()
+
+
+def test_only_the_last_documents_are_remembered():
+    marks = Marks.of(PIECES)
+    for number in range(DOCUMENTS_KEPT + 3):
+        marks.of_document(TokenizedDocument(number, 0, "d", "s", "p", 0, np.array([0, 1]), 0))
+    assert len(marks.known) == DOCUMENTS_KEPT
+    assert 0 not in marks.known
 
 
 EXAMPLES = {

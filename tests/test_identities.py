@@ -3,11 +3,13 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import patch_models
 import pytest
 import torch
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from transformer_lens.patching import PatchingResult
 
 from profiler.patching import batch as batches
 from profiler.patching import effects, metrics, redundancy, repair, sites, statistics, sweep
@@ -248,6 +250,27 @@ def test_sign_flips_are_exact_for_few_pairs_and_close_for_many() -> None:
     for row, p in zip(many, statistics.sign_flip_p(many), strict=True):
         assert p == pytest.approx(stats.ttest_1samp(row, 0).pvalue, abs=0.03)
     assert statistics.sign_flip_p(np.ones(40)) == 1 / statistics.DRAWS
+
+
+@pytest.mark.parametrize("n", [9, 40])
+def test_statistics_over_pairs_agree_with_those_of_transformer_lens(n: int) -> None:
+    """Shares pair by pair, sign flips (exact for few pairs) and bootstrap intervals of its PatchingResult."""
+    rng = np.random.default_rng(n)
+    corrupted, clean = rng.normal(-2, 0.5, n), rng.normal(3, 0.5, n)
+    patched = corrupted + rng.normal([[0.0], [0.2], [1.5]], 1.0, (3, n))
+    theirs = PatchingResult(
+        torch.tensor(patched), [], pd.DataFrame(index=range(3)), ["metric"], False, torch.tensor(corrupted)
+    )
+    ours = effects.recovered_denoise(patched, clean, corrupted)
+    shares = theirs.normalized(torch.tensor(clean)).numpy()
+    assert ours.median == pytest.approx(np.median(shares, -1), abs=1e-12)
+    assert ours.of_means == pytest.approx(theirs.effect().numpy().mean(-1) / (clean - corrupted).mean(), abs=1e-12)
+    p = theirs.permutation_pvalue(n_permutations=4000).numpy()
+    assert statistics.sign_flip_p(patched - corrupted) == pytest.approx(p, abs=1e-9 if n <= 12 else 0.03)
+    low, high = (bound.numpy() for bound in theirs.bootstrap_ci(of_effect=True, n_resamples=4000))
+    ours_low, ours_high = statistics.bootstrap_share(patched - corrupted, np.ones(n))
+    assert ours_low == pytest.approx(low, abs=0.08)
+    assert ours_high == pytest.approx(high, abs=0.08)
 
 
 def test_holm_and_random_sets_and_rates() -> None:

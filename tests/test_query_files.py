@@ -19,8 +19,14 @@ from profiler import query
 from profiler.generality import store as generality_store
 
 CAUSAL = "latest_experiment"  # read by queries of patching; test_patching_queries.py has a file with their tables
-CHECKS = {*generality_store.TABLES, "latest_check", "predictions", "ledger"}  # test_generality_store.py has a file with these
-NAMES = [n for n in query.names() if CAUSAL not in query.header(n).reads and not CHECKS & set(query.header(n).reads)]
+CHECKS = {
+    *generality_store.TABLES,
+    "latest_check",
+    "predictions",
+    "ledger",
+}  # test_generality_store.py has a file with these
+TWO_RUNS = "other.behaviour_rows"  # read by the comparison of two runs; test_compare.py has two
+NAMES = [n for n in query.names() if not {CAUSAL, TWO_RUNS, *CHECKS} & set(query.header(n).reads)]
 HEADS_AND_NEURONS = ["head", "neuron"]
 RECOMPUTED: dict[str, Callable[[fake_run.FakeRun, query.Connection], None]] = dict(brute_evidence.CHECKS)
 ABOUT_HEADS = ("head_attention", "head_effects", "coverage_curve", "precision_recall", "unexplained", "token_split")
@@ -347,7 +353,20 @@ def check_head_attention(fake: fake_run.FakeRun, db: query.Connection) -> None:
     rows = fake.tables["head_attention_rows"].filter(pl.col("component_id") == i)
     rows = fake.positions.select("position_id").join(rows, on="position_id", how="left", maintain_order="left")
     wanted = []
-    for measure in ["previous", "first", "self", "induction", "duplicate", "two_back", "prefix_induction", "newline", "delimiter", "top_weight", "entropy", "dla_to_attended"]:
+    for measure in [
+        "previous",
+        "first",
+        "self",
+        "induction",
+        "duplicate",
+        "two_back",
+        "prefix_induction",
+        "newline",
+        "delimiter",
+        "top_weight",
+        "entropy",
+        "dla_to_attended",
+    ]:
         x = np.nan_to_num(rows[measure].cast(pl.Float32).cast(pl.Float64).fill_null(0).to_numpy())
         plain, weighted = brute.mean_of(x, dense), brute.mean_of(x * weight, dense)
 

@@ -6,7 +6,8 @@ of `head_attention`): it holds at a position or it does not. Families:
 * `attention` (heads): at least half of the head's attention goes there. Half, because then no two disjoint places can
   both have it, and what is claimed is where the head looks, not where it looks a little;
 * `effect` (heads): what the head writes of the token it attends to most: copies, suppresses, or neither;
-* `context` (heads and neurons): what the text before is like;
+* `context` (heads and neurons): what the text before is like; repetition in the window, which is all that attention
+  can reach, brackets and quotes from the start of the document (profiler.context);
 * `token`, `next`: a property of the token there, or of the token to predict; one of each per property of the run.
 
 `priority` settles overlaps in a mixture: of the behaviours that hold the one with the smallest takes the position. NULL
@@ -65,8 +66,8 @@ CONTEXT = (
     Behaviour("prefix_repeated", "context", "both", "prefix_match >= 2", "the last two tokens stood together earlier in the window", 200),
     Behaviour("repeated", "context", "both", "repeated", "the token stood earlier in the window", 260),
     Behaviour("after_newline", "context", "both", "list_contains(previous_properties, 'newline')", "the token before ends a line", 210),
-    Behaviour("in_quotes", "context", "both", "in_quotes", 'after an odd number of " marks in the window', 230),
-    Behaviour("in_brackets", "context", "both", "bracket_depth > 0", "inside a bracket opened in the window", 240),
+    Behaviour("in_quotes", "context", "both", "in_quotes", 'inside a quote opened with " or """ in the document', 230),
+    Behaviour("in_brackets", "context", "both", "bracket_depth > 0", "inside a bracket opened in the document", 240),
     Behaviour("early", "context", "both", "\"offset\" < 16", "among the first 16 offsets of the window", 250),
     Behaviour("surprised", "context", "both", "loss >= 5", "the model's loss is 5 nats or more (uniform sample only)"),
     Behaviour("certain", "context", "both", "entropy < 0.5", "the model's entropy is below 0.5 nats (uniform sample only)"),

@@ -34,21 +34,38 @@ def compare(
     second: Annotated[Path, typer.Argument(help="another run, of the same tokenizer and shape of model")],
     kind: Annotated[Literal["head", "neuron"], typer.Option(help="heads or neurons")] = "head",
     family: Annotated[
-        str, typer.Option(help="family of behaviours: attention, effect, context, token, next, user")
-    ] = "attention",
+        str, typer.Option(help="attention, effect, context, token, next, user; auto: by kind, with the user's own")
+    ] = "auto",
     top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all")] = 100,
     rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all")] = 30,
+    out: Annotated[Path | None, typer.Option(help="write a page of it there, as .html")] = None,
 ) -> None:
     """Which components do something else in another run; q holds false discoveries (Benjamini and Hochberg).
 
-    Example: profiler compare web.duckdb code.duckdb
+    Example: profiler compare web.duckdb code.duckdb --out compared.html
     """
     from profiler.behaviours.compare import compare as compare_runs
 
+    if out is not None:
+        _page(first, second, kind, family, top, out)
+        return
     result = compare_runs(first, second, kind, family, top)
     print(text_table(result.frame.head(rows) if rows else result.frame), end="")
     for note in result.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def _page(first: Path, second: Path, kind: str, family: str, top: int, out: Path) -> None:
+    """The same as a page."""
+    from profiler import report
+    from profiler.behaviours.compare import notes, open_both
+    from profiler.report import comparison, page
+
+    said = notes(first, second)
+    with open_both(first, second) as both:
+        made = comparison.build(report.Reader(both), first.stem, second.stem, said, kind, family, top)
+        path = report.write(out, page.render(made))
+    console.print(f"{path}: open it in a browser", markup=False)
 
 
 @classes.command("add")

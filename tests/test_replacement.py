@@ -14,7 +14,7 @@ from profiler import attention, attribution
 from profiler.circuits.circuit import Member
 from profiler.config import RunConfig
 from profiler.errors import PatchError
-from profiler.generality import replacement, replacement_share, replacement_stage, understood
+from profiler.generality import replacement, replacement_share, replacement_stage, replacement_view, understood
 from profiler.generality.replacement_rows import DIRECT, GONE
 from profiler.generality.replacement_run import Job, Reading, base_of, fit, means_of, run, seen_of
 from profiler.generality.replacement_text import FIT_IN
@@ -299,15 +299,21 @@ def test_gone_components_are_gone_from_both_sides():
 
 
 def test_what_is_not_counted_stays():
-    net, reading, means = _network_and_seen()
-    first_only = torch.zeros_like(reading.counted)
-    first_only[:, 0] = True
-    none_before = replace(reading, counted=first_only)
-    target = Target("head", 0, 1)
-    effects = run(net, [none_before], means, [Job(target)]).effects[Job(target)]
-    whole = run(net, [reading], means, [Job(target)]).effects[Job(target)]
-    assert len(effects) == 4
-    assert np.allclose(effects, whole.reshape(4, 20, 3)[:, 0])  # the first offset sees only itself
+    net, whole, means = _network_and_seen()
+    counted = torch.zeros_like(whole.counted)
+    counted[:, 5::3] = True
+    reading, target = replace(whole, counted=counted), Target("head", 0, 1)
+    effects = run(net, [reading], means, [Job(target)]).effects[Job(target)]
+
+    def edit(site, layer, value, offsets):
+        if (site, layer) != ("head", 0):
+            return value
+        return put(value, means.of(target).expand_as(value[:, :, :1]), counted, target)
+
+    log_p, log_q = (forward(net, reading.tokens, *e).log_softmax(-1) for e in ((), (edit,)))
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+    assert np.allclose(effects[:, 0], kl[counted].numpy(), atol=1e-12)
+    assert len(effects) == 4 * 5
 
 
 def test_a_direct_change_passes_later_layers_by():
@@ -387,6 +393,18 @@ def test_a_component_that_others_stand_in_for_is_refused_and_shown_without_them(
     named = {finding.statistic: finding for finding in found.findings()}
     assert named["explained"].value is None and named["explained"].refused == found.guard.refused
     assert named[f"explained, {GONE}"].value == pytest.approx(1, abs=EXACT)
+
+
+def test_the_guard_says_which_of_the_two_it_is():
+    none, some = (1.0, 0.9, 1.1), (3.0, 2.5, 3.5)
+    assert replacement_view._why(none, some, ("L0H1", "L1H2")).startswith(
+        "L0H1 and L1H2 stand in for it: with them gone its ablation costs 3.0"
+    )
+    assert replacement_view._why((0.3, 0.2, 0.4), None, ()).startswith(
+        "later components make up for it: its ablation costs 0.30"
+    )
+    assert replacement_view._why(none, (2.2, 1.9, 2.6), ("L0H1",)) == ""
+    assert replacement_view._why((0.4, 0.3, 0.6), none, ("L0H1",)) == ""
 
 
 def test_a_component_without_stand_ins_is_not_refused():

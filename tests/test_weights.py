@@ -279,6 +279,8 @@ def test_rows_ranks_and_findings_of_members():
         and row.null_mean < 0.5
         and row.ignored_share == pytest.approx(0)
     )
+    others = found.scored.values["QK previous"][0, 1:].numpy()
+    assert row.null_mean == pytest.approx(others.mean()) and row.null_sd == pytest.approx(others.std())
     named = {f.statistic: f for f in weights.of_member(found, Member("L0H0", "previous token"))}
     assert named["QK previous"].p == pytest.approx(1 / 4) and named["rank by QK previous"].value == 1
     assert named["rank by behaviour for QK previous"].value == 1
@@ -314,3 +316,24 @@ def test_compositions_stand_against_random_pairs():
     assert rows["K-composition with L0H1"].value > rows["K-composition with L0H1"].null_mean
     assert set(rows) == {f"{kind}-composition with L0H1" for kind in "QKV"}
     assert found.composed(["L1H0"]) == ()
+
+
+@pytest.mark.parametrize("form", ["neox", "gpt2"])
+def test_matches_are_scores_of_the_forward_pass(form):
+    """In layer 0 a query token at a place and a key token some way before it score as in the model, whatever is between."""
+    net, seen = patch_models.network(form), weights_parts.alone(patch_models.network(form))
+    words, place, distance = torch.tensor([65, 9, 200]), 20, 8
+    q, k = (
+        weights_parts.read(net, 0, 1, what, weights_parts.placed(net, seen.first[words], at))
+        for what, at in (("q", place), ("k", place - distance))
+    )
+    found = weights_parts.matches(net, q, k, place, distance)
+    for i, query in enumerate(words.tolist()):
+        for j, key in enumerate(words.tolist()):
+            tokens = torch.zeros(1, place + 1, dtype=torch.long)
+            tokens[0, place], tokens[0, place - distance] = query, key
+            sites = base_of(net, Reading(tokens, tokens, tokens, tokens >= 0, torch.zeros(1, dtype=torch.long))).sites
+            places = torch.arange(place + 1)[None]
+            turned = [rotate(net, sites[site, 0], places)[0, :, 1] for site in ("q", "k")]
+            wanted = turned[0][place] @ turned[1][place - distance] * net.attn_scale
+            assert found[i, j] == pytest.approx(float(wanted), abs=1e-10)

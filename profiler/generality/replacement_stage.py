@@ -23,7 +23,7 @@ from profiler.generality.understood import rule_of_role
 from profiler.generality.understood_copy import BUILT_IN
 from profiler.patching.sites import parse_target
 
-TOKENS, FIT_TOKENS = 16_000, 6_000
+TOKENS, FIT_TOKENS = 12_000, 5_000
 STRICT = "explained, all attention on the rule's places"
 
 

@@ -208,14 +208,15 @@ class Pass:
         targets = batch.targets.to(capture.residual.device)
         stream, scale = attribution.final_norm(capture.residual, model.weights)
         logits = attribution.centred_logit(stream, scale, model.weights, targets)
-        shared = recorder.prepare(batch, len(self.totals.domains.names))
+        shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
-        for part in attribution.by_part(capture, model.weights, model.spec, targets, scale):
-            total += part.dla.sum(-1, dtype=torch.float64)
-            recorder.add(shared, plan, part)
+        for part in attribution.by_part(capture, model.weights, model.spec, targets, scale, shared.rows):
+            attribution.add_up(total, part, shared.rows)
+            recorder.add(shared, part)
         recorder.add_attention(batch, plan, capture, model.weights, scale)
         theirs, recorder.dense.outcome[plan.slots] = logits_summary(capture.logits, targets, queries)
-        self.store.stage_positions(batch, logits.cpu().numpy(), past_of(batch.tokens, self.marks))
+        past = past_of(batch.tokens, self.marks, batch.windows, self.layout.bos_id is not None)
+        self.store.stage_positions(batch, logits.cpu().numpy(), past)
         self.totals.add_scale(scale, batch.ordinary.to(scale.device))
         return self._checked(attribution.closure(total, logits, theirs, batch.valid.to(total.device)))
 
@@ -277,9 +278,6 @@ class Pass:
         }
 
 
-def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None:
-    """Refuse to go on with another pass.
-
 def corpus_chunks(
     config: RunConfig, encode: Encode, layout: Layout, domains: Domains, reading: Reading, cursor: Cursor
 ) -> Iterator[Chunk]:
@@ -295,6 +293,9 @@ def corpus_chunks(
     yield from chunks(tokenized, layout, after=cursor.chunk)
     reading.check()
 
+
+def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None:
+    """Refuse to go on with another pass.
 
     Raises:
         RunError: a setting, the weights, the tokenizer or the version differ.

@@ -159,14 +159,16 @@ def _key(what: object) -> str:
 
 def forecast(subject: Subject) -> str:
     """About how long the ladder takes, from the tokens that will pass through the model and the time of a few of them."""
-    prompts = sum(one.rung.n_tokens for one in subject.ladder.prompts if one.setting is not None)
-    passes = 2 * subject.settings.draws + 10
-    words = subject.text.n_tokens
-    tokens = prompts * passes + 3 * words + (kept.NULL_TOKENS * kept.MOST_DRAWS if words else 0)
+    rungs = [one.rung for one in subject.ladder.prompts if one.setting is not None]
+    prompts = sum(rung.n_tokens for rung in rungs)
+    drawn = sum(rung.n_tokens * min(1, measure.NULL_PROMPTS / rung.n_prompts) for rung in rungs)
+    passes, words = 2 * subject.settings.draws, subject.text.n_tokens
+    random = kept.NULL_TOKENS * min(subject.settings.draws, kept.MOST_DRAWS) if words else 0
+    tokens = drawn * passes + 10 * prompts + 3 * words + random
     rate = _rate(subject)
     return (
         f"forecast: about {max(1, round(tokens / rate / 60))} min for the ladder: {tokens / 1e6:.1f} M tokens through the model "
-        f"({prompts:,} of prompts {passes} times, {words:,} of running text 3 times) at {rate:,.0f} a second"
+        f"({drawn * passes / tokens:.0%} for random circuits on prompts, {words:,} of running text) at {rate:,.0f} a second"
     )
 
 

@@ -3,7 +3,7 @@
 Why: a role is what a component does where it matters, so every position counts by |DLA|, the component's direct effect on
 the logit of the token that follows. From the run come the whole corpus and each domain (queries `mixture` and
 `coverage_curve`, with their document-clustered intervals); on prompts and repeated random tokens the same definitions are
-applied to the clean prompts (`profiler.attention`, `profiler.attribution`), every position but the special ones.
+applied to the clean prompts (`profiler.attention`), every position but the special ones.
 
 `null` is the scrambled claim: how often it holds at positions taken without regard to importance. A role whose words make
 no claim that a behaviour of the library states is refused, with what is missing. The mixture says what else the member does.
@@ -11,14 +11,16 @@ Cost: two queries a member; one forward pass per rung of prompts.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from profiler import attention, attribution, query
+from profiler import attention, query
 from profiler.behaviours.library import MOST
 from profiler.circuits.circuit import Member
 from profiler.errors import QueryError
@@ -28,6 +30,8 @@ from profiler.generality.finding import FEWEST, Finding
 from profiler.generality.measure import Ratio, clusters_of, ratio, unit_of
 from profiler.generality.rungs import CORPUS, Rung
 from profiler.generality.subject import PromptRung, Subject
+from profiler.patching.batch import Tokens
+from profiler.patching.network import Network, Offsets, forward
 from profiler.patching.setting import Setting
 from profiler.patching.sites import parse_target
 from profiler.tokens import CLASS_ID
@@ -118,8 +122,6 @@ def _with_zeros(alone: pl.DataFrame, behaviour: str) -> pl.DataFrame:
 
 
 def _with_null(one: Finding, row: dict | None) -> Finding:
-    from dataclasses import replace
-
     return one if row is None or one.value is None else replace(one, null=row["scrambled"])
 
 
@@ -165,13 +167,13 @@ def _bounded(found: Ratio) -> tuple[float, float]:
     return lo, far if found.value == 0 else found.hi
 
 
+@dataclass(frozen=True, eq=False)
 class Seen:
     """Ordinary positions of some prompts: attention masses and DLA of every head, and the unit that each belongs to."""
 
-    def __init__(self, masses: np.ndarray, dla: np.ndarray, clusters: np.ndarray):
-        self.masses: Float[np.ndarray, "position head mass"] = masses
-        self.dla: Float[np.ndarray, "position head"] = dla
-        self.clusters = clusters
+    masses: Float[np.ndarray, "position head mass"]
+    dla: Float[np.ndarray, "position head"]
+    clusters: Int[np.ndarray, " position"]
 
 
 def seen(subject: Subject, setting: Setting) -> Seen:
@@ -180,30 +182,54 @@ def seen(subject: Subject, setting: Setting) -> Seen:
     has_next = batch.valid.clone()
     has_next[torch.arange(len(batch)), batch.ends] = False
     has_next[:, 0] = False
-    clusters = torch.from_numpy(clusters_of(setting))
+    clusters = clusters_of(setting)
     parts = []
     for begin in range(0, len(batch), PROMPTS_AT_ONCE):
         rows = slice(begin, begin + PROMPTS_AT_ONCE)
-        parts.append((*_run(subject, batch.clean[rows], has_next[rows]), clusters[rows, None].expand_as(has_next[rows].cpu())[has_next[rows].cpu()].numpy()))  # fmt: skip
+        own = torch.from_numpy(clusters[rows, None] + np.zeros_like(has_next[rows].cpu(), dtype=int))
+        parts.append((*_run(subject, batch.clean[rows], has_next[rows]), own[has_next[rows].cpu()].numpy()))
     return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _run(
-    subject: Subject, tokens: torch.Tensor, chosen: Bool[torch.Tensor, "prompt offset"]
+    subject: Subject, tokens: Tokens, chosen: Bool[Tensor, "prompt offset"]
 ) -> tuple[Float[np.ndarray, "position head mass"], Float[np.ndarray, "position head"]]:
-    """Masses and DLA at the chosen positions."""
-    model = subject.model
-    windows, offsets = chosen.nonzero(as_tuple=True)
-    capture = model.run(tokens, (windows, offsets))
-    targets = torch.nn.functional.pad(tokens[:, 1:], (0, 1))
-    _, scale = attribution.final_norm(capture.residual, model.weights)
-    parts = list(attribution.by_part(capture, model.weights, model.spec, targets.to(scale.device), scale))
-    heads = [part.dla[windows, offsets] for part in parts[:: 2 if model.spec.d_mlp else 1][: model.spec.n_layers]]
-    classes = subject.text.layout.token_classes[tokens.cpu()].to(tokens.device)
-    if model.bos_id is not None:
+    """Masses and DLA of every head at the chosen positions; as `profiler.attribution` defines them, from the network's weights."""
+    net, rows = subject.net, chosen.nonzero(as_tuple=True)
+    patterns, heads, final = [], [], []
+
+    def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+        if site == "pattern":
+            patterns.append(value[rows[0], :, rows[1]])
+        elif site == "head":
+            heads.append(value[rows])
+        elif site == "resid_final":
+            final.append(value[rows])
+        return value
+
+    with torch.inference_mode():
+        forward(net, tokens, keep)
+        toward = _toward(net, tokens[rows[0], rows[1] + 1], final[0])
+        dla = [torch.einsum("phd,hdm,pm->ph", z, w.w_o, toward) for z, w in zip(heads, net.layers, strict=True)]
+        counted = attention.masks(tokens[rows[0]], _classes(subject, tokens)[rows[0]], rows[1])
+        masses = [torch.einsum("qhk,qmk->qhm", pattern, counted.to(pattern.dtype)) for pattern in patterns]
+    return torch.cat(masses, 1).double().cpu().numpy(), torch.cat(dla, -1).double().cpu().numpy()
+
+
+def _toward(
+    net: Network, targets: Int[Tensor, " position"], stream: Float[Tensor, "position model"]
+) -> Float[Tensor, "position model"]:
+    """Direction whose product with a write is its DLA: the target's centred logit, the final norm's denominator frozen."""
+    toward = net.unembed.T[targets] - net.unembed.mean(1)
+    if net.norm_final.eps is None:
+        return toward
+    toward = toward * net.norm_final.weight
+    toward = toward - toward.mean(-1, keepdim=True) if net.norm_final.centres else toward
+    return toward / net.norm_final.scale(stream)
+
+
+def _classes(subject: Subject, tokens: Tokens) -> Tokens:
+    classes = subject.text.layout.token_classes.to(tokens.device)[tokens]
+    if subject.text.layout.bos_id is not None:
         classes[:, 0] = CLASS_ID["bos"]
-    masses = [
-        attention.summarise(rows, tokens[windows], classes[windows], offsets)[..., : len(attention.MASSES)]
-        for rows in capture.patterns
-    ]
-    return torch.cat(masses, 1).double().cpu().numpy(), torch.cat(heads, -1).double().cpu().numpy()
+    return classes

@@ -10,7 +10,7 @@ With F(S) the mean logit difference when only the nodes of S are live, M all nod
   (`profiler.patching.repair`); of members whose direct effect is at least REPAIRABLE of the model's own.
 
 Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts.
-p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of the rung per random circuit.
+p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of NULL_PROMPTS prompts per random circuit.
 """
 
 from collections.abc import Sequence
@@ -23,23 +23,27 @@ from jaxtyping import Bool, Float, Int
 from profiler.circuits import find, scores
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.evaluate import Evaluator
-from profiler.circuits.nodes import check_roles, members_nodes, parse_node
+from profiler.circuits.nodes import check_roles, members_nodes, node_labels, parse_node
 from profiler.errors import CircuitError
 from profiler.generality import finding, trend
 from profiler.generality.finding import FEWEST, Finding, Technique, Unit
 from profiler.generality.rungs import DISCOVERY, CrossTask, Rung
 from profiler.generality.subject import PromptRung, Subject
 from profiler.patching import repair
+from profiler.patching.batch import batch_of
 from profiler.patching.setting import Setting
 from profiler.patching.sites import parse_target
 from profiler.patching.statistics import random_set_p, sign_flip_p
 from profiler.patching.sweep import resample
+from profiler.patching.values import rows_of
 
 Keep = Bool[np.ndarray, " node"]
 REPAIRABLE = 0.05
 RESAMPLES = 2000
 FEWEST_DOCUMENTS = 5
 INDUCTION = "repeated-tokens"
+NULL_PROMPTS = 24
+"""Prompts that random circuits are run on: their scatter over circuits is far larger than over prompts."""
 ROUNDING = 1e-6
 """A random circuit that is the circuit itself is as good as it, whatever the last bits say."""
 
@@ -149,14 +153,33 @@ def rung_findings(subject: Subject, one: PromptRung) -> tuple[list[Finding], Sho
         return [effect, *refusals], None
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
-    drawn = matched(evaluate.nodes, keep, subject.settings.draws, subject.settings.seed)
-    null = (evaluate(drawn).mean(-1) - evaluate.empty.mean()) / whole.mean()
-    needed = (evaluate.model.mean() - evaluate(~drawn).mean(-1)) / whole.mean()
+    null = random_circuits(subject, one.setting, keep)
     return [
         effect,
-        _against(_finding(subject, one.rung, "faithfulness", names[0], ratio(kept, whole, clusters)), null, close=True),
-        _against(_finding(subject, one.rung, "necessity", names[1], ratio(gone, whole, clusters)), needed),
+        _against(_finding(subject, one.rung, "faithfulness", names[0], ratio(kept, whole, clusters)), null.kept, close=True),
+        _against(_finding(subject, one.rung, "necessity", names[1], ratio(gone, whole, clusters)), null.gone),
     ], Shown(one.rung, kept, whole, clusters)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Random:
+    """Faithfulness and necessity of the circuit itself (first) and of random circuits, on the same prompts."""
+
+    kept: Float[np.ndarray, " circuit"]
+    gone: Float[np.ndarray, " circuit"]
+
+
+def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> Random:
+    """The circuit and its random twins on NULL_PROMPTS of the rung's prompts."""
+    rows = np.arange(min(NULL_PROMPTS, len(setting.batch)))
+    batch = batch_of([setting.batch.pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
+    other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
+    evaluate = Evaluator(setting.net, batch, node_labels(setting.net, subject.mlps, subject.circuit), other)
+    drawn = matched(evaluate.nodes, keep, subject.settings.draws, subject.settings.seed)
+    all_of_them = np.concatenate([keep[None], drawn])
+    model, empty = evaluate.model.mean(), evaluate.empty.mean()
+    kept, gone = (evaluate(sets).mean(-1) for sets in (all_of_them, ~all_of_them))
+    return Random((kept - empty) / (model - empty), (model - gone) / (model - empty))
 
 
 def _unfit(circuit: Circuit, setting: Setting | None) -> str:
@@ -169,12 +192,17 @@ def _unfit(circuit: Circuit, setting: Setting | None) -> str:
     return f"{documents} documents; at least {FEWEST_DOCUMENTS} are needed" if documents < FEWEST_DOCUMENTS else ""
 
 
-def _against(one: Finding, null: Float[np.ndarray, " draw"], close: bool = False) -> Finding:
-    """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other circuit."""
+def _against(one: Finding, values: Float[np.ndarray, " circuit"], close: bool = False) -> Finding:
+    """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other circuit.
+
+    Args:
+        values: of the circuit itself first, on the prompts that the random ones were run on.
+    """
+    own, null = values[0], values[1:]
     if not len(null) or np.ptp(null) == 0:
         return one
     good = (lambda value: -np.abs(1 - value)) if close else (lambda value: value)
-    p = random_set_p(good(one.value) - ROUNDING, good(null))
+    p = random_set_p(good(own) - ROUNDING, good(null))
     return changed(one, null=float(null.mean()), null_hi=float(np.quantile(null, 0.95)), p=p)
 
 

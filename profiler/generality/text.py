@@ -9,6 +9,7 @@ Cost: the tokenizer's; token ids of the windows that are kept stay in memory (ab
 import json
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import torch
@@ -20,7 +21,7 @@ from profiler.behaviours.expressions import check_condition, wrapped
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
 from profiler.corpus import documents
-from profiler.errors import CorpusError
+from profiler.errors import CorpusError, QueryError
 from profiler.generality.subject import Text
 from profiler.keys import stable_hash
 from profiler.model import Model
@@ -118,8 +119,13 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
     with query.open_run(run) as connection:
         check_condition(connection, condition, VIEW)
         connection.register("text_positions", frame.to_arrow())
-        found = query.run_text(connection, FACTS.format(condition=wrapped(condition)), {})
-    return np.isin(text.position_ids, found["position_id"].to_numpy())
+        try:
+            found = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
+        except duckdb.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise QueryError(f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "
+                             "positions have (loss, rank, entropy, target_logit)") from None  # fmt: skip
+    return np.isin(text.position_ids, np.asarray(found))
 
 
 FACTS = f"""
@@ -150,7 +156,8 @@ def facts(text: Text, model: Model) -> pl.DataFrame:
 
 
 def _batch_facts(batch: Batch, text: Text, marks: Marks) -> pl.DataFrame:
-    chosen, past, width = batch.ordinary, past_of(batch.tokens, marks), batch.tokens.shape[1]
+    chosen, width = batch.ordinary, batch.tokens.shape[1]
+    past = past_of(batch.tokens, marks, batch.windows, text.layout.bos_id is not None)
     previous = torch.nn.functional.pad(batch.tokens[:, :-1], (1, 0), value=-1)
     starts = torch.tensor([w.start - (text.layout.bos_id is not None) for w in batch.windows])[:, None]
     offset = torch.arange(width).expand_as(chosen)

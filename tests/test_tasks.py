@@ -1,11 +1,12 @@
 """Task prompts: the answer is right, the splits share nothing, the same seed gives the same prompts."""
 
 import random
+import re
 from itertools import pairwise
 
 import pytest
 
-from profiler.tasks import Piece, docstring, ioi, repeats, sequences, words
+from profiler.tasks import Piece, docstring, ioi, mentions, repeats, sequences, words
 
 SPLITS = ("train", "held_out")
 
@@ -30,8 +31,8 @@ def test_every_prompt_ends_before_its_answer(make, split):
 
 
 def test_word_lists_are_large_and_split():
-    assert len(words.NAMES_TRAIN) + len(words.NAMES_HELD_OUT) >= 120
-    assert not set(words.NAMES_TRAIN) & set(words.NAMES_HELD_OUT)
+    names = (*words.NAMES_TRAIN, *words.NAMES_DEVELOPMENT, *words.NAMES_HELD_OUT)
+    assert len(names) == len(set(names)) >= 150
     assert not set(words.ARGUMENTS_TRAIN) & set(words.ARGUMENTS_HELD_OUT)
     assert len(ioi.templates("train")) >= 30
     assert len(ioi.templates("held_out")) >= 8
@@ -78,12 +79,28 @@ def test_training_text_holds_nothing_held_out():
     stories = " ".join(joined(ioi.story(rng, [words.NAMES_TRAIN])) for _ in range(600))
     functions = "".join(joined(docstring.function(rng, [words.ARGUMENTS_TRAIN])) for _ in range(200))
     spoken = set(stories.replace(",", " ").replace(".", " ").replace('"', " ").split())
-    assert not spoken & set(words.NAMES_HELD_OUT)
+    assert not spoken & {*words.NAMES_DEVELOPMENT, *words.NAMES_HELD_OUT}
     assert set(words.NAMES_TRAIN) <= spoken
     named = {line.split(":param ")[1].split(":")[0] for line in functions.splitlines() if ":param " in line}
     assert named == set(words.ARGUMENTS_TRAIN)
-    assert not set(ioi.SETTINGS_TRAIN) & set(ioi.SETTINGS_HELD_OUT)
-    assert not set(ioi.ACTS_TRAIN) & set(ioi.ACTS_HELD_OUT)
+    for parts in ("SETTINGS", "ACTS"):
+        wordings = [w for split in ("TRAIN", "DEVELOPMENT", "HELD_OUT") for w in getattr(ioi, f"{parts}_{split}")]
+        assert len(wordings) == len(set(wordings))
+
+
+def test_mentions_say_each_name_once_and_in_no_wording_of_the_task():
+    rng = random.Random(4)
+    everyone = {*words.NAMES_TRAIN, *words.NAMES_DEVELOPMENT, *words.NAMES_HELD_OUT}
+    seen = set()
+    for _ in range(600):
+        found = [word for word in re.findall("[A-Za-z]+", joined(mentions.text(rng))) if word in everyone]
+        assert len(found) == len(set(found)) >= 1
+        seen |= set(found)
+    assert seen == everyone
+    acts = {
+        act.split("} ", 1)[1] for split in ("TRAIN", "DEVELOPMENT", "HELD_OUT") for act in getattr(ioi, f"ACTS_{split}")
+    }
+    assert not any(act.format(object="ball") in sentence for act in acts for sentence in mentions.SENTENCES)
 
 
 def test_training_functions_are_python():
@@ -105,7 +122,7 @@ def test_answers_of_a_story_are_names_that_stand_once_in_their_question(loose):
         pieces = ioi.story(rng, [words.NAMES_TRAIN], fillers=["foo", "bar"], loose=loose)
         for question, answer in pairwise(pieces):
             if answer.kind == "answer":
-                named = [w.strip(",.") for w in question.text.split() if w.strip(",.") in words.NAMES_TRAIN]
+                named = [w.strip(",.?") for w in question.text.split() if w.strip(",.?") in words.NAMES_TRAIN]
                 assert sorted(named.count(n) for n in set(named)) == [1, 2]
                 assert named.count(answer.text.strip()) == 1
                 assert question.kind == ("arbitrary" if loose else "text")

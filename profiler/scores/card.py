@@ -94,11 +94,11 @@ def _how(training: dict[str, Any]) -> str:
 
 def _phases(training: dict[str, Any]) -> Iterable[str]:
     plan = training["plan"]
-    yield "| until step | window | windows | repeats | indirect object | docstring | sequences | rate | first copies | loose |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "| until step | window | windows | repeats | indirect object | docstring | sequences | mentions | rate | first copies | loose |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for phase in plan["phases"]:
         shares = phase["shares"]
-        given = [f"{shares[task]:.0%}" for task in ("repeats", "ioi", "docstring", "sequences")]
+        given = [f"{shares[task]:.0%}" for task in ("repeats", "ioi", "docstring", "sequences", "mentions")]
         row = [f"{min(phase['until'], plan['steps']):,}", phase["context"], phase["windows"], *given, phase["rate"]]
         row += ["counted" if phase["first_copies"] else "not counted", f"{phase['loose']:.0%}"]
         yield "| " + " | ".join(map(str, row)) + " |"
@@ -122,10 +122,11 @@ def _cores(n: int) -> str:
 def _data(training: dict[str, Any]) -> Iterable[str]:
     yield (
         f"Data: source, tests and documentation of the standard library of Python {training['python']}, and task text "
-        "that the project writes itself (indirect objects, docstrings, sequences, repeated random tokens). About one "
-        "document in ten is held out by a hash of its id; names, argument names and wordings of the tasks have a "
-        "held-out part that occurs in no task text of the training. The tokens of held-out names do occur in repeated "
-        "random tokens and, now and then, in the library's own text."
+        "that the project writes itself (indirect objects, docstrings, sequences, mentions of people, repeated random "
+        "tokens). About one document in ten is held out by a hash of its id; names, argument names and wordings of the "
+        "tasks have a held-out part that occurs in no text of these tasks in the training. The tokens of held-out names "
+        "do occur in sentences that mention people once each (`profiler/tasks/mentions.py`: what makes them known as "
+        "names, and nothing to copy), in repeated random tokens and, now and then, in the library's own text."
     )
     yield ""
     yield "| documents | number | characters |"

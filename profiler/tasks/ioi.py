@@ -5,6 +5,7 @@ introduced, one of them acts again, and the other receives. Both orders of intro
 indirect object stands first) and BABA (the subject stands first), so that position alone never tells the answer.
 
 A template is a setting (who is where) and an act (who gives what). The splits share no setting, no act and no name.
+The development split may be looked at while a model is trained; the held-out split is for the finished model.
 No sentence begins with a name, so every name carries its leading space. Cost: microseconds a prompt.
 """
 
@@ -47,6 +48,38 @@ SETTINGS_TRAIN = (
     "Both {first} and {second} know the {place} well. Often",
     "A neighbour of {first} brought {second} to the {place}. That night",
     "The {place} was full when {first} noticed {second} there. After a while",
+    "Around noon {first} and {second} sat in the {place}. Suddenly",
+    "All week {first} and {second} had been busy at the {place}, but",
+    "On the way to the {place} {first} talked to {second}, and",
+    "Last night {first} took {second} to the {place}. Before long",
+    "By the {place} {first} waited with {second} until",
+    "Perhaps {first} and {second} were bored at the {place}, for",
+    "Every morning {first} wakes {second} and they walk to the {place}. Sometimes",
+    "Today {first} followed {second} into the {place}. A minute later",
+    "Though {first} had never liked {second}, the {place} was warm, and",
+    "If {first} and {second} go to the {place},",
+    "So {first} and {second} ran to the {place}. Out of breath,",
+    "In the old {place} {first} hid from {second}, but soon",
+    "For an hour {first} and {second} looked around the {place}. Finally",
+    "Only {first} knew that {second} owned the {place}, so",
+    "There was nobody in the {place} except {first} and {second}. Slowly",
+    "Rain fell on the {place} while {first} read to {second}. Then",
+    "Next to {first}, in the {place}, stood {second}. With a smile",
+    "Two friends, {first} and {second}, built a {place}. First",
+    "Outside the {place} {first} thanked {second}, because",
+    "Whenever {first} and {second} meet in the {place},",
+    "It is known that {first} and {second} share the {place}, and that",
+    "Years ago {first} taught {second} how to run the {place}. Now",
+    "They say {first} married {second} in the {place}. Later on",
+    "Both of them, {first} and {second}, came from the {place}. Once more",
+    "Very early {first} and {second} crossed the {place}. At the door",
+    "Near the end of the day {first} lost {second} in the {place}. By luck",
+    "Dear {first} and {second}, the {place} is yours. Please see that",
+    "Where was {first}? Close to {second}, in the {place}. After that",
+    "The owner of the {place} saw {first} and {second}, and then",
+    "Without {first} the {place} would be empty for {second}, so",
+    "Far above the {place} {first} and {second} climbed. On the top",
+    "New at the {place}, {first} asked {second} for help. In return",
 )
 ACTS_TRAIN = (
     "{subject} gave a {object} to",
@@ -68,19 +101,73 @@ ACTS_TRAIN = (
     "{subject} tried to explain the {object} to",
     "{subject} went back with a {object} for",
     "{subject} carried the wooden {object} to",
+    "{subject} took the {object} and gave it to",
+    "{subject} would like to give a {object} to",
+    "{subject} had to hand over the {object} to",
+    "{subject} could not give the {object} to",
+    "{subject} is going to offer the {object} to",
+    "{subject} gives a {object} to",
+    "{subject} read a letter and gave the {object} to",
+    "{subject} stood up and passed the {object} to",
+    "{subject} asked for a {object} and showed it to",
+    "{subject} wrote about the {object} to",
+    "{subject} left a {object} for",
+    "{subject} saved one {object} for",
+    "{subject} fixed the broken {object} for",
+    "{subject} paid for the {object} and sent it to",
+    "{subject} was asked to bring the {object} to",
+    "{subject} spoke of a {object} to",
+    "{subject} laughed and threw a small {object} to",
+    "{subject} opened the box with the {object} for",
+    "{subject} put the {object} next to",
+    "{subject} hid the {object} from",
+    "{subject} took the {object} from",
+    "{subject} got a {object} from",
+    "{subject} stole the large {object} from",
+    "{subject} talked about the {object} with",
+    "{subject} shared the {object} with",
+    "{subject} left the {object} with",
+    "{subject} looked at the {object} and then at",
+    "{subject} placed the {object} in front of",
+    "{subject} dropped the {object} right behind",
+    "{subject} forgot the {object} and called",
+    "{subject} smiled and kissed",
+    "{subject} lost the {object} that belonged to",
 )
-SETTINGS_HELD_OUT = (
+SETTINGS_DEVELOPMENT = (
     "During the holidays {first} and {second} stopped by the {place}, and",
     "Before {first} and {second} drove home from the {place},",
     "This summer {first} joined {second} at a small {place}. One evening",
     "On Sunday {first} and {second} spent an hour inside the {place}.",
     "Since {first} and {second} were alone in the {place},",
 )
-ACTS_HELD_OUT = (
+ACTS_DEVELOPMENT = (
     "{subject} lent a {object} to",
     "{subject} quietly returned the {object} to",
     "{subject} chose a lovely {object} as a present for",
     "{subject} promised another {object} to",
+)
+SETTINGS_HELD_OUT = (
+    "Before dinner {first} and {second} wandered around the {place}, and",
+    "On Friday {first} bumped into {second} outside the {place}. Eventually",
+    "Although {first} and {second} disliked the {place}, neither went away, and",
+    "During a storm {first} and {second} slept inside the {place}.",
+    "Right beside the {place} {first} greeted {second}, and",
+    "This spring {first} and {second} painted a {place} downtown, where",
+    "Since the {place} was closed, {first} drove {second} home. Meanwhile",
+    "Having entered the {place}, {first} and {second} rested until",
+    "Over lunch {first} told {second} a story about the {place}. Next",
+    "With {first} and {second} alone in the {place},",
+)
+ACTS_HELD_OUT = (
+    "{subject} loaned a {object} to",
+    "{subject} gently slipped the {object} to",
+    "{subject} bought a cheap {object} for",
+    "{subject} delivered the missing {object} to",
+    "{subject} picked the green {object} as a surprise for",
+    "{subject} presented another {object} to",
+    "{subject} reached out and granted the {object} to",
+    "{subject} fetched a clean {object} for",
 )
 
 
@@ -91,11 +178,9 @@ def templates(split: Split) -> list[str]:
 
 
 def held_out_words() -> set[str]:
-    """Words of the held-out wordings that no train wording has; never drawn as fillers."""
-    found = {
-        split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in ("train", "held_out")
-    }
-    return found["held_out"] - found["train"]
+    """Words of the development and held-out wordings that no train wording has; never drawn as fillers."""
+    found = {split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in _WORDINGS}
+    return (found["held_out"] | found["development"]) - found["train"]
 
 
 def render(template: str, roles: dict[str, str]) -> str:
@@ -178,4 +263,11 @@ def _aside(rng: random.Random, pool: Sequence[str]) -> str:
 
 
 def _parts(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return (SETTINGS_TRAIN, ACTS_TRAIN) if split == "train" else (SETTINGS_HELD_OUT, ACTS_HELD_OUT)
+    return _WORDINGS[split]
+
+
+_WORDINGS = {
+    "train": (SETTINGS_TRAIN, ACTS_TRAIN),
+    "development": (SETTINGS_DEVELOPMENT, ACTS_DEVELOPMENT),
+    "held_out": (SETTINGS_HELD_OUT, ACTS_HELD_OUT),
+}

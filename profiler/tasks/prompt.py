@@ -7,7 +7,8 @@ what a model was trained on can be compared word for word. Cost: none, plain dat
 from dataclasses import dataclass
 from typing import Literal
 
-Split = Literal["train", "held_out"]
+Split = Literal["train", "development", "held_out"]
+"""Training; what may be looked at while a model is trained (indirect objects only); and what may not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,13 @@ NAMES_TRAIN = listed(
     "Megan Michael Mike Nancy Neil Nick Olivia Patrick Phil Rachel Rebecca Richard Robert Ryan Sam Scott "
     "Sophie Steve Susan Victor William"
 )
-NAMES_HELD_OUT = listed(
+NAMES_DEVELOPMENT = listed(
     "Aaron Albert Angela Barbara Bruce Cindy Dean Dennis Elena Felix Gloria Hugo Jacob Janet Jordan Judy Kyle Lauren "
     "Lewis Marcus Molly Monica Nathan Pamela Ralph Roger Sandra Sean Stella Teresa Tina Walter"
+)
+NAMES_HELD_OUT = listed(
+    "Adrian Alan Brenda Carmen Derek Donald Doris Edgar Ellen Ernest Esther Florence Gerald Gordon Grace Harold Howard "
+    "Joyce Leonard Louise Margaret Marion Maurice Norman Philip Raymond Rita Shirley Sylvia Vera Vincent Wendy"
 )
 PLACES = listed(
     "store park school office garden library market station beach museum house farm hospital kitchen theatre church "
@@ -54,8 +58,13 @@ _CODAS = listed("l m n r s t x nd rk") + ("",) * 4
 
 
 def names(split: str) -> tuple[str, ...]:
-    """The first names of a split (`train` or `held_out`)."""
-    return NAMES_TRAIN if split == "train" else NAMES_HELD_OUT
+    """The first names of a split (`train`, `development` or `held_out`)."""
+    return {"train": NAMES_TRAIN, "development": NAMES_DEVELOPMENT, "held_out": NAMES_HELD_OUT}[split]
+
+
+def untrained() -> tuple[str, ...]:
+    """Every name and parameter name that no task text of the training may hold."""
+    return (*NAMES_DEVELOPMENT, *NAMES_HELD_OUT, *ARGUMENTS_HELD_OUT)
 
 
 def arguments(split: str) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ from jaxtyping import Float32, Int64, UInt16
 from transformers import PreTrainedTokenizerFast
 
 from profiler.stdlib import Document, held_out
-from profiler.tasks import Piece, docstring, ioi, repeats, sequences, words
+from profiler.tasks import Piece, docstring, ioi, mentions, repeats, sequences, words
 
-SOURCES = ("repeats", "ioi", "docstring", "sequences", "code", "tests", "prose")
+SOURCES = ("repeats", "ioi", "docstring", "sequences", "mentions", "code", "tests", "prose")
 ANSWER_WEIGHT = 5.0
 """How much the loss of a task's answer counts beside that of another token."""
 _LOOSENED, _RENAMED = 0.7, 0.7
@@ -33,20 +33,30 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Shares:
-    """How windows divide among the sources. What the four task shares leave goes to the corpus's domains."""
+    """How windows divide among the sources. What the five task shares leave goes to the corpus's domains."""
 
     repeats: float
     ioi: float = 0.13
     docstring: float = 0.09
     sequences: float = 0.04
+    mentions: float = 0.0
     tests: float = 0.33
     prose: float = 0.11
 
     def weights(self) -> list[float]:
         """The probability of each of `SOURCES`, in their order; they sum to one."""
-        text = 1 - self.repeats - self.ioi - self.docstring - self.sequences
+        text = 1 - self.repeats - self.ioi - self.docstring - self.sequences - self.mentions
         code = text * (1 - self.tests - self.prose)
-        return [self.repeats, self.ioi, self.docstring, self.sequences, code, text * self.tests, text * self.prose]
+        return [
+            self.repeats,
+            self.ioi,
+            self.docstring,
+            self.sequences,
+            self.mentions,
+            code,
+            text * self.tests,
+            text * self.prose,
+        ]
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Mixture:
         self._pieces = _single_words(tokenizer)
         self._words = [i for token, i in sorted(tokenizer.get_vocab().items()) if re.fullmatch("Ġ[A-Za-z]+", token)]
         self._names = _tokens_of(tokenizer, words.NAMES_TRAIN)
-        barred = {*_tokens_of(tokenizer, words.NAMES_HELD_OUT), *_tokens_of(tokenizer, words.ARGUMENTS_HELD_OUT)}
+        barred = set(_tokens_of(tokenizer, words.untrained()))
         self._free = [i for i in self._words if i not in barred]
         self._makers: Mapping[str, Callable[[random.Random, float], list[Piece]]] = {
             "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
@@ -93,6 +103,7 @@ class Mixture:
                 rng, self._argument_pools(rng), self._fillers(rng), loose
             ),
             "sequences": lambda rng, loose: sequences.text(rng),
+            "mentions": lambda rng, loose: mentions.text(rng),
         }
 
     @property
@@ -231,4 +242,4 @@ def _prose_words(documents: Iterable[Document]) -> list[str]:
 def _reserved() -> set[str]:
     """Words held out of a task, as name, argument or in a wording; never drawn into a task text."""
     spoken = {*ioi.held_out_words(), *docstring.held_out_words()}
-    return {*words.NAMES_HELD_OUT, *words.ARGUMENTS_HELD_OUT} | spoken
+    return {*words.untrained(), *spoken}

@@ -27,8 +27,8 @@ _SPACE = "Ġ"
 
 def whole_words() -> list[str]:
     """The words that become one token each, spelt as in the vocabulary, without duplicates."""
-    spaced = [*words.NAMES_TRAIN, *words.NAMES_HELD_OUT, *words.PLACES, *words.OBJECTS]
-    spaced += [*words.ARGUMENTS_TRAIN, *words.ARGUMENTS_HELD_OUT, *words.WEEKDAYS, *words.MONTHS]
+    spaced = [*words.NAMES_TRAIN, *words.untrained(), *words.PLACES, *words.OBJECTS]
+    spaced += [*words.ARGUMENTS_TRAIN, *words.WEEKDAYS, *words.MONTHS]
     pairs = [f"{i:02d}" for i in range(100)]
     return list(dict.fromkeys([_SPACE + word for word in spaced] + pairs))
 

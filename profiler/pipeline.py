@@ -208,7 +208,7 @@ class Pass:
         targets = batch.targets.to(capture.residual.device)
         stream, scale = attribution.final_norm(capture.residual, model.weights)
         logits = attribution.centred_logit(stream, scale, model.weights, targets)
-        shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
+        shared = recorder.prepare(batch, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
         for part in attribution.by_part(capture, model.weights, model.spec, targets, scale, shared.rows):
             attribution.add_up(total, part, shared.rows)

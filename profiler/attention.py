@@ -51,7 +51,13 @@ def _of_class(classes: Int[Tensor, "query key_offset"], names: tuple[str, ...]) 
 def masks(
     tokens: Int[Tensor, "query key_offset"], classes: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
 ) -> Float[Tensor, "query mass key_offset"]:
-    """1 where attention counts towards each of MASSES."""
+    """1 where attention counts towards each of MASSES.
+
+    Args:
+        tokens: the tokens of the query's window.
+        classes: their classes (special ones for a BOS put before a window).
+        offsets: the query's own offset.
+    """
     width = tokens.shape[1]
     copies = _copies(tokens, offsets)
     longer = _longer_copies(copies, tokens, offsets)
@@ -64,23 +70,21 @@ def masks(
 
 def summarise(
     pattern: Float[Tensor, "query head key_offset"],
-    tokens: Int[Tensor, "query key_offset"],
-    classes: Int[Tensor, "query key_offset"],
+    counted: Float[Tensor, "query mass key_offset"],
     offsets: Int[Tensor, " query"],
 ) -> Float[Tensor, "query head measure"]:
     """The numbers of MEASURES for each head at each query position.
 
     Args:
         pattern: attention rows; they sum to 1.
-        tokens: the tokens of the query's window.
-        classes: their classes (special ones for a BOS put before a window).
+        counted: `masks` of the queries, the same for all layers.
         offsets: the query's own offset.
 
     Returns:
         Weights in [0, 1], entropy in nats, top_offset in tokens back from the query.
     """
     pattern = pattern.float()
-    weights = torch.einsum("qhk,qmk->qhm", pattern, masks(tokens, classes, offsets))
+    weights = torch.einsum("qhk,qmk->qhm", pattern, counted)
     entropy = torch.special.entr(pattern).sum(-1)
     top_weight, top = pattern.max(-1)
     rest = torch.stack([entropy, (offsets[:, None] - top).float(), top_weight], -1)

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
 from profiler.components import ModelSpec
-from profiler.model import Capture, Weights
+from profiler.forward import Capture, Rows
+from profiler.model import Weights
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,37 @@ def centred_logit(
 
 
 def by_part(
-    capture: Capture, weights: Weights, spec: ModelSpec, targets: Int[Tensor, "window offset"], scale: Scale
+    capture: Capture,
+    weights: Weights,
+    spec: ModelSpec,
+    targets: Int[Tensor, "window offset"],
+    scale: Scale,
+    rows: Int[Tensor, " token"] | None = None,
 ) -> Iterator[Part]:
-    """Heads and neurons of each layer in turn, then the closing terms; one layer is in memory at a time."""
-    toward = directions(weights, targets, scale)
+    """Heads and neurons of each layer in turn, then the closing terms; one layer is in memory at a time.
+
+    Args:
+        rows: positions (window * width + offset) to take, in this order, as if they were one window; None takes all.
+    """
+    take = (lambda table: table) if rows is None else (lambda table: table.flatten(0, 1).index_select(0, rows)[None])
+    targets = take(targets)
+    toward = directions(weights, targets, take(scale))
     for layer in range(spec.n_layers):
-        yield _heads(capture.heads[layer], weights.head_out[layer], weights.head_gram[layer], toward, spec.heads(layer))
+        w_o, gram = weights.head_out[layer], weights.head_gram[layer]
+        yield _heads(take(capture.heads[layer]), w_o, gram, toward, spec.heads(layer))
         if spec.d_mlp:
-            yield _neurons(capture.neurons[layer], weights.neuron_out[layer], toward, spec.neurons(layer))
-    yield _closing(capture, weights, toward, targets, spec)
+            yield _neurons(take(capture.neurons[layer]), weights.neuron_out[layer], toward, spec.neurons(layer))
+    embeds = [capture.embed, torch.zeros_like(capture.embed) if capture.pos_embed is None else capture.pos_embed]
+    yield _closing([take(write) for write in embeds], weights, toward, targets, spec)
+
+
+def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -> None:
+    """Add a part's DLA to the float64 total of every position (of `rows`, as `by_part` took them)."""
+    summed = part.dla.sum(-1).double()
+    if rows is None:
+        total += summed
+    else:
+        total.view(-1).index_add_(0, rows, summed[0])
 
 
 def _heads(
@@ -98,14 +121,16 @@ def _neurons(
     toward: Residual,
     components: slice,
 ) -> Part:
-    post = post.to(toward.dtype)
-    return Part(components, post, post * (toward @ w_out.T))
+    """Laid out component by component in memory, as the compiled loop reads it; the product becomes the DLA in place."""
+    activation = post.to(toward.dtype).flatten(0, 1).T.contiguous()
+    dla = (w_out @ toward.flatten(0, 1).T).mul_(activation)
+    in_windows = lambda values: values.unflatten(1, post.shape[:2]).movedim(0, -1)  # noqa: E731
+    return Part(components, in_windows(activation), in_windows(dla))
 
 
 def _closing(
-    capture: Capture, weights: Weights, toward: Residual, targets: Int[Tensor, "window offset"], spec: ModelSpec
+    writes: list[Residual], weights: Weights, toward: Residual, targets: Int[Tensor, "window offset"], spec: ModelSpec
 ) -> Part:
-    writes = [capture.embed, torch.zeros_like(capture.embed) if capture.pos_embed is None else capture.pos_embed]
     terms = [(w.to(toward.dtype).norm(dim=-1), (w.to(toward.dtype) * toward).sum(-1)) for w in writes]
     for layer in range(spec.n_layers):
         terms += [
@@ -136,7 +161,8 @@ class Closure:
 
     Attributes:
         residual: largest |sum of all DLA - centred target logit of the final residual stream|.
-        logit_residual: largest |centred target logit of the final residual stream - the model's own|.
+        logit_residual: largest |centred target logit of the final residual stream - the model's own|, of the last
+            position of every window.
         scale: largest |centred target logit|, which both are judged against.
     """
 
@@ -155,10 +181,12 @@ class Closure:
         return self.residual, self.logit_residual, self.scale
 
 
-def closure(total: PerPosition, logits: PerPosition, model_logits: PerPosition, valid: Valid) -> Closure:
-    """Compare, over valid positions, the sum of all DLA with the logit, and the logit with the model's own."""
+def closure(
+    total: PerPosition, logits: PerPosition, valid: Valid, model_logits: Float[Tensor, " row"], rows: Rows
+) -> Closure:
+    """Compare the sum of all DLA with the logit at valid positions, and the logit with the model's own at some of them."""
     if not valid.any():
         return Closure()
-    pairs = ((total, logits), (logits, model_logits))
-    residual, logit_residual = ((a - b)[valid].abs().max().item() for a, b in pairs)
+    residual = (total - logits)[valid].abs().max().item()
+    logit_residual = (logits[rows] - model_logits).abs().max().item()
     return Closure(int(valid.sum()), residual, logit_residual, logits[valid].abs().max().item())

@@ -13,6 +13,7 @@ from profiler.accumulators.cells import N_CLASSES, Axes
 from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import RunError
+from profiler.forward import Wanted
 from profiler.model import Model
 from profiler.recorder import token_sum_components
 
@@ -107,8 +108,7 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
 def trial(model: Model, config: RunConfig) -> float:
     """Seconds per token of the model's forward pass alone: two small batches, the second is timed."""
     tokens = torch.randint(0, model.spec.n_vocab, (min(config.batch_size, 4), model.spec.context_length))
-    nothing = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
-    model.run(tokens, nothing)
+    model.run(tokens, Wanted())
     start = time.perf_counter()
-    model.run(tokens, nothing)
+    model.run(tokens, Wanted())
     return (time.perf_counter() - start) / tokens.numel()

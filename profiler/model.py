@@ -1,11 +1,13 @@
 """Load a model and run it on a batch. The only module that knows TransformerLens; all hook names end here.
 
 Weights come through transformers, from safetensors unless the user allows pickle, and are read through TransformerLens'
-`TransformerBridge` without any folding: logits are those of the Hugging Face model. Hooks are set once; a forward pass
-leaves, per layer, what the heads and neurons wrote before their output matrices, and the attention rows asked for.
+`TransformerBridge` without any folding: logits are those of the Hugging Face model. The bridge also knows where things
+are in a model; the pass itself runs through the plain network with hooks there (profiler.forward), as fast as the model
+is. Both are compared on a few tokens when the model is loaded: one that computes something else with its plain attention
+runs through the bridge, with every pattern formed.
 
-Cost: the bridge computes attention patterns in eager mode; memory per batch is positions * (layers * (d_model + d_mlp)
-+ vocabulary) numbers.
+Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers. The bridge way costs about a third more time
+on a small model, and forms positions * vocabulary logits.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +24,18 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from profiler.axes import HeadOutputs, PerPosition, Residual, TokenIds
+from profiler.axes import TokenIds
 from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import ModelError
+from profiler.forward import Capture, Forward, Wanted, twin_of, watch
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_CONTEXT = 1024
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PROBE = 12
+AGREE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Largest difference between the plain network and the bridge, relative to the largest value (rounding, with room)."""
 
 
 @dataclass(frozen=True)
@@ -63,63 +69,29 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Capture:
-    """What one forward pass left.
-
-    Attributes:
-        heads: per layer, what each head read and mixed, before W_O.
-        neurons: per layer, activations after the nonlinearity (gated MLPs: act(gate) * in), before W_out.
-        embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
-        residual: the final residual stream, what the final norm reads.
-        patterns: per layer, the attention rows asked for.
-        logits: the model's logits.
-    """
-
-    heads: list[HeadOutputs]
-    neurons: list[Float[Tensor, "window offset neuron"]]
-    embed: Residual
-    pos_embed: Residual | None
-    residual: Residual
-    patterns: list[Float[Tensor, "query head key_offset"]]
-    logits: Float[Tensor, "window offset vocab"]
-
-
-@dataclass(frozen=True)
 class Model:
-    """A loaded model: `spec` and `tokenizer` describe it, `run` is its forward pass."""
+    """A loaded model: `spec` and `tokenizer` describe it, `run` is its forward pass.
+
+    `attention` says how it runs: `fused`, or `eager` through TransformerLens where the fused kernel computes something else.
+    """
 
     spec: ModelSpec
     tokenizer: Any
     bos_id: int | None
     weights: Weights
     bridge: TransformerBridge
-    slots: dict[str, Any]
+    forward: Forward
+    attention: Literal["fused", "eager"]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without any token put before or after."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     @torch.inference_mode()
-    def run(self, tokens: TokenIds, queries: tuple[Int[Tensor, " query"], Int[Tensor, " query"]]) -> Capture:
-        """One forward pass.
-
-        Args:
-            tokens: ids, padded on the right.
-            queries: window and offset of each attention row to keep.
-        """
+    def run(self, tokens: TokenIds, wanted: Wanted) -> Capture:
+        """One forward pass of ids padded on the right."""
         device = self.weights.unembed.device
-        self.slots["queries"] = tuple(index.to(device) for index in queries)
-        logits = self.bridge(tokens.to(device), return_type="logits")
-        layers = range(self.spec.n_layers)
-        return Capture(
-            heads=[self.slots.pop(f"z{i}") for i in layers],
-            neurons=[self.slots.pop(f"post{i}") for i in layers] if self.spec.d_mlp else [],
-            embed=self.slots.pop("embed"),
-            pos_embed=self.slots.pop("pos_embed", None),
-            residual=self.slots.pop("residual"),
-            patterns=[self.slots.pop(f"pattern{i}") for i in layers],
-            logits=logits,
-        )
+        return self.forward(tokens.to(device), wanted.to(device))
 
 
 def load_model(config: RunConfig) -> Model:
@@ -138,16 +110,16 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> M
     """The same for a network that is already in memory (it is changed in place: the bridge replaces its parts)."""
     weights_hash = _weights_hash(network)
     architecture = type(network).__name__
+    plain = twin_of(network.to(config.device))
     bridge = _bridge(network, tokenizer, config)
     spec = _spec(bridge, config, architecture, weights_hash, tokenizer)
     _refuse_tokenizer(tokenizer, spec)
-    slots: dict[str, Any] = {}
-    _set_hooks(bridge, spec, slots)
+    forward, attention = _fastest(plain, bridge, spec)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
-    return Model(spec, tokenizer, bos_id, _weights(bridge, spec, config), bridge, slots)
+    return Model(spec, tokenizer, bos_id, _weights(bridge, spec, config), bridge, forward, attention)
 
 
 def _weights_format(config: RunConfig) -> dict[str, Any]:
@@ -186,7 +158,9 @@ def _bridge(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> Tran
 
 def _refuse_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
     if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ModelError(f"the tokenizer of {spec.name!r} has no tokenizer.json: save a fast tokenizer beside the model")
+        raise ModelError(
+            f"the tokenizer of {spec.name!r} has no tokenizer.json: save a fast tokenizer beside the model"
+        )
     largest = max(tokenizer.get_vocab().values())
     if largest >= spec.n_vocab:
         raise ModelError(
@@ -229,31 +203,81 @@ def _spec(
     )
 
 
-def _set_hooks(bridge: TransformerBridge, spec: ModelSpec, slots: dict[str, Any]) -> None:
-    """Let every forward pass leave its parts in `slots`."""
-
-    def keep(slot: str) -> Callable[..., None]:
-        def hook(value: Tensor, hook: Any) -> None:
-            slots[slot] = value.detach()
-
-        return hook
-
-    def keep_rows(slot: str) -> Callable[..., None]:
-        def hook(value: Tensor, hook: Any) -> None:
-            windows, offsets = slots["queries"]
-            slots[slot] = value.detach()[windows, :, offsets]
-
-        return hook
-
-    for layer in range(spec.n_layers):
-        bridge.add_hook(f"blocks.{layer}.attn.hook_z", keep(f"z{layer}"))
-        bridge.add_hook(f"blocks.{layer}.attn.hook_pattern", keep_rows(f"pattern{layer}"))
-        if spec.d_mlp:
-            bridge.add_hook(f"blocks.{layer}.mlp.out.hook_in", keep(f"post{layer}"))
-    bridge.add_hook("hook_embed", keep("embed"))
-    bridge.add_hook("ln_final.hook_in", keep("residual"))
+def _names(bridge: TransformerBridge, spec: ModelSpec) -> dict[str, str]:
+    """Where the parts that are watched are in the Hugging Face network."""
+    place = bridge.adapter.translate_transformer_lens_path
+    names = {"embed": place("embed"), "final_norm": place("ln_final"), "unembed": place("unembed")}
     if "pos_embed.hook_out" in bridge.hook_dict:
-        bridge.add_hook("pos_embed.hook_out", keep("pos_embed"))
+        names["pos_embed"] = place("pos_embed")
+    for i in range(spec.n_layers):
+        names |= {f"attn{i}": place(f"blocks.{i}.attn"), f"attn_out{i}": place(f"blocks.{i}.attn.o")}
+        if spec.d_mlp:
+            names[f"mlp_out{i}"] = place(f"blocks.{i}.mlp.out")
+    return names
+
+
+def _fastest(
+    plain: PreTrainedModel, bridge: TransformerBridge, spec: ModelSpec
+) -> tuple[Forward, Literal["fused", "eager"]]:
+    """The plain network's forward pass, if it leaves on a few tokens what the bridge leaves; else the bridge's."""
+    eager = _through_bridge(bridge, spec)
+    try:
+        fused = watch(plain, _names(bridge, spec), spec.n_layers, spec.n_heads)
+        equal = _agree(fused, eager, spec, bridge.W_U.device)
+    except (AttributeError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
+        equal = False
+    return (fused, "fused") if equal else (eager, "eager")
+
+
+@torch.inference_mode()
+def _agree(fused: Forward, eager: Forward, spec: ModelSpec, device: torch.device) -> bool:
+    """Whether two forward passes leave the same, but for rounding, on two windows of a few tokens."""
+    width = min(PROBE, spec.context_length)
+    tokens = (torch.arange(2 * width, device=device).view(2, width) * 7 + 1) % spec.n_vocab
+    rows = (torch.tensor([0, 1, 1], device=device), torch.tensor([width - 1, 0, width // 2], device=device))
+    left, right = (forward(tokens, Wanted(rows, rows)) for forward in (fused, eager))
+    pairs = zip(_tensors(left), _tensors(right), strict=True)
+    return all(a.shape == b.shape and _near(a, b) for a, b in pairs)
+
+
+def _tensors(capture: Capture) -> list[Tensor]:
+    one = [capture.embed, capture.residual, capture.logits, *([] if capture.pos_embed is None else [capture.pos_embed])]
+    return [*one, *capture.heads, *capture.neurons, *capture.attention]
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    return (a - b).abs().max().item() <= AGREE[b.dtype] * max(1.0, b.abs().max().item())
+
+
+def _through_bridge(bridge: TransformerBridge, spec: ModelSpec) -> Forward:
+    """The forward pass of TransformerLens, which forms every pattern and every logit."""
+    layers = range(spec.n_layers)
+    heads = [f"blocks.{i}.attn.hook_z" for i in layers]
+    patterns = [f"blocks.{i}.attn.hook_pattern" for i in layers]
+    neurons = [f"blocks.{i}.mlp.out.hook_in" for i in layers] if spec.d_mlp else []
+    places = ["hook_embed", "ln_final.hook_in", *(p for p in ("pos_embed.hook_out",) if p in bridge.hook_dict)]
+
+    def forward(tokens: TokenIds, wanted: Wanted) -> Capture:
+        windows, offsets = wanted.attention
+        left: dict[str, Any] = {}
+
+        def keep(name: str, of: Callable[[Tensor], Any] = lambda value: value) -> tuple[str, Callable[..., None]]:
+            def hook(value: Tensor, hook: Any) -> None:
+                left[name] = of(value.detach())
+
+            return name, hook
+
+        hooks = [keep(name) for name in (*heads, *neurons, *places)]
+        hooks += [keep(name, lambda pattern: wanted.read(pattern[windows, :, offsets])) for name in patterns]
+        with bridge.hooks(fwd_hooks=hooks):
+            logits = bridge(tokens, return_type="logits")
+        of = lambda names: [left[name] for name in names]  # noqa: E731
+        return Capture(
+            heads=of(heads), neurons=of(neurons), embed=left["hook_embed"], pos_embed=left.get("pos_embed.hook_out"),
+            residual=left["ln_final.hook_in"], attention=of(patterns), logits=logits[wanted.logits],
+        )  # fmt: skip
+
+    return forward
 
 
 def _parameter(read: Callable[[], Any], otherwise: Tensor) -> Tensor:
@@ -292,17 +316,13 @@ def _weights(bridge: TransformerBridge, spec: ModelSpec, config: RunConfig) -> W
 
 
 def logits_summary(
-    logits: Float[Tensor, "window offset vocab"],
-    targets: TokenIds,
-    queries: tuple[Int[Tensor, " query"], Int[Tensor, " query"]],
-) -> tuple[PerPosition, Float[Tensor, "query 3"]]:
-    """The centred target logit of every position; loss (nats), rank and entropy (nats) of the queried ones."""
-    targets = targets.to(logits.device)
-    chosen = logits.gather(-1, targets[..., None])[..., 0]
-    centred = chosen.double() - logits.mean(-1, dtype=torch.float64)
-    rows = logits[queries].float() if logits.dtype != torch.float64 else logits[queries]
+    logits: Float[Tensor, "row vocab"], targets: Int[Tensor, " row"]
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row 3"]]:
+    """The centred target logit of the rows asked for, float64; and their loss (nats), rank and entropy (nats)."""
+    target = targets.to(logits.device)[:, None]
+    centred = logits.gather(-1, target)[:, 0].double() - logits.mean(-1, dtype=torch.float64)
+    rows = logits.float() if logits.dtype != torch.float64 else logits
     log_p = rows.log_softmax(-1)
-    target = targets[queries][:, None]
     loss = -log_p.gather(-1, target)[:, 0]
     rank = (rows > rows.gather(-1, target)).sum(-1)
     entropy = -(log_p.exp() * log_p).sum(-1)

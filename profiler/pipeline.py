@@ -203,22 +203,24 @@ class Pass:
     def _read_batch(self, batch: Batch) -> Closure:
         recorder, model = self.totals.recorder, self.model
         plan = recorder.dense.plan(batch)
-        queries = (plan.windows, plan.offsets)
-        capture = model.run(batch.tokens, queries)
+        wanted = recorder.wanted(batch, plan)
+        capture = model.run(batch.tokens, wanted)
         targets = batch.targets.to(capture.residual.device)
         stream, scale = attribution.final_norm(capture.residual, model.weights)
         logits = attribution.centred_logit(stream, scale, model.weights, targets)
-        shared = recorder.prepare(batch, len(self.totals.domains.names))
+        shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
         for part in attribution.by_part(capture, model.weights, model.spec, targets, scale, shared.rows):
             attribution.add_up(total, part, shared.rows)
             recorder.add(shared, part)
-        recorder.add_attention(batch, plan, capture, model.weights, scale)
-        theirs, recorder.dense.outcome[plan.slots] = logits_summary(capture.logits, targets, queries)
+        recorder.add_attention(plan, capture, model.weights, scale)
+        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits])
+        recorder.dense.outcome[plan.slots] = outcomes[: len(plan.slots)]
         past = past_of(batch.tokens, self.marks, batch.windows, self.layout.bos_id is not None)
         self.store.stage_positions(batch, logits.cpu().numpy(), past)
         self.totals.add_scale(scale, batch.ordinary.to(scale.device))
-        return self._checked(attribution.closure(total, logits, theirs, batch.valid.to(total.device)))
+        ends = theirs[len(plan.slots) :], batch.ends  # not at planned positions: which those are depends on what came before
+        return self._checked(attribution.closure(total, logits, batch.valid.to(total.device), *ends))
 
     def _checked(self, closure: Closure) -> Closure:
         """Refuse to go on where the parts do not add up.

@@ -24,8 +24,9 @@ from profiler.axes import Scale
 from profiler.bins import SPECTRUM
 from profiler.components import ModelSpec, parse_label
 from profiler.config import RunConfig
+from profiler.forward import Capture, Wanted
 from profiler.keys import component_keys, component_marks
-from profiler.model import Capture, Weights
+from profiler.model import Weights
 from profiler.windows import Batch
 
 EXTREME_KINDS = (("activation", "top"), ("activation", "bottom"), ("dla", "top"), ("dla", "bottom"))
@@ -43,13 +44,22 @@ def token_sum_components(spec: ModelSpec, config: RunConfig) -> list[int]:
 
 @dataclass(frozen=True)
 class Shared:
-    """What all parts of one batch share, on the device of the values. `seen`: ordinary positions of earlier batches."""
+    """What all parts of one batch share, on the device of the values.
+
+    Attributes:
+        rows: positions in the order that parts come in, where the compiled loop wants one; None: parts come in windows.
+        seen: ordinary positions of earlier batches.
+        plan: where the positions of dense rows stand in a part.
+        valid: where each position stands in a part, windows one after the other.
+    """
 
     groups: Int[Tensor, " window"]
     domains: Int[Tensor, " window"]
     hot: Float[Tensor, "window cell offset"]
     seen: int
     order: fused.Order | None
+    rows: Int[Tensor, " token"] | None
+    plan: DensePlan
     cells: Int[Tensor, " token"]
     valid: Int[Tensor, " token"]
     classes: Int[Tensor, " token"]
@@ -87,7 +97,7 @@ class Recorder:
         self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
         self.tokens = TokenSums(token_sum_components(spec, config), spec.n_vocab, self.device)
 
-    def prepare(self, batch: Batch, n_domains: int) -> Shared:
+    def prepare(self, batch: Batch, plan: DensePlan, n_domains: int) -> Shared:
         """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""
         self.cells.grow(n_domains * self.config.replicate_groups)
         self.powers.grow(n_domains)
@@ -102,14 +112,18 @@ class Recorder:
         self.tokens.count(batch.tokens.view(-1)[flat].to(self.device))
         seen, self.seen = self.seen, self.seen + len(ordinary)
         move = lambda tensor: tensor.to(self.device)  # noqa: E731
+        order = self._order(batch, valid)
+        place = torch.zeros(0) if order is None else _places(order.rows, batch.tokens.numel())
         return Shared(
             groups=move(batch.groups),
             domains=move(batch.domains),
             hot=move(hot),
             seen=seen,
-            order=self._order(batch, valid),
+            order=order,
+            rows=None if order is None else order.rows,
+            plan=plan if order is None else _in_order(plan, place, batch.tokens.shape[1]),
             cells=move(known.view(-1)[valid]),
-            valid=move(valid),
+            valid=move(valid if order is None else place[valid]),
             classes=move(batch.classes.view(-1)[valid]),
             ordinary=move(ordinary),
             keys=move(batch.keys.view(-1)[flat]),
@@ -117,11 +131,10 @@ class Recorder:
             tokens=move(batch.tokens.view(-1)[flat]),
         )
 
-    def add(self, shared: Shared, plan: DensePlan, part: Part) -> None:
+    def add(self, shared: Shared, part: Part) -> None:
         """Take one part of a batch."""
-        self.dense.update(plan, part)
-        width = part.activation.shape[-1]
-        activation, dla = (values.reshape(-1, width) for values in (part.activation, part.dla))
+        self.dense.update(shared.plan, part)
+        activation, dla = (values.flatten(0, 1) for values in (part.activation, part.dla))
         self._record(shared, part.components, activation, dla)
         if self.tokens.keeps(part.components):
             rows = shared.valid[shared.ordinary]
@@ -130,10 +143,7 @@ class Recorder:
             self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
         else:
             accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
-            fused.add(*accumulators, self.marks, shared.order, part.components, activation, dla, shared.seen > 0)
-            if shared.seen == 0:
-                rows = shared.valid[shared.ordinary]
-                self._offer(shared, part.components, activation[rows], dla[rows])
+            fused.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
 
     def _add_tensors(self, shared: Shared, part: Part, activation: Tensor, dla: Tensor) -> None:
         """What the compiled loop does, with tensor operations."""
@@ -141,13 +151,9 @@ class Recorder:
         self.powers.update(shared.domains, shared.hot[:, self.cells.axes.slices["class"]], part)
         self.powers.update_extrema(shared.cells, part.components, activation, dla)
         self.spectrum.update(part.components, activation, dla, shared.classes, shared.ordinary)
-        self._offer(shared, part.components, activation[shared.ordinary], dla[shared.ordinary])
-
-    def _offer(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
-        """Offer ordinary positions to samples and extremes. The compiled loop leaves this to us in the first batch: while
-        samples are empty every value could enter, which the tensor operations take in blocks."""
-        self._sample(shared, components, activation, dla)
-        self._keep_extremes(shared, components, activation, dla)
+        activation, dla = activation[shared.ordinary], dla[shared.ordinary]
+        self._sample(shared, part.components, activation, dla)
+        self._keep_extremes(shared, part.components, activation, dla)
 
     def accumulators(self) -> dict[str, Any]:
         """Everything that is added up over a run, by name: what a commit saves and a merge adds."""
@@ -171,16 +177,25 @@ class Recorder:
         order = fused.make_order(*(table[batch.valid] for table in (*columns, batch.position_ids)))
         return replace(order, rows=valid[order.rows])
 
-    def add_attention(self, batch: Batch, plan: DensePlan, capture: Capture, weights: Weights, scale: Scale) -> None:
-        """Summarise where the heads attend from the planned dense positions."""
-        if not len(plan.slots):
-            return
+    def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
+        """What the model is asked for: attention at the planned positions, read layer by layer into its measures and the
+        tokens attended to; logits there, and at the last position of each window, where they are checked."""
         tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
+        offsets = plan.offsets.to(self.device)
+        counted = attention.masks(tokens, classes, offsets)
+        planned = (plan.windows, plan.offsets)
+        logits = tuple(torch.cat(pair) for pair in zip(planned, batch.ends, strict=True))
+        return Wanted(
+            logits,
+            planned,
+            lambda rows: (attention.summarise(rows, counted, offsets), attention.attended(rows, tokens)),
+        )
+
+    def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights, scale: Scale) -> None:
+        """Take what was read off the heads' attention at the planned dense positions."""
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
-        for layer, pattern in enumerate(capture.patterns):
-            measures = attention.summarise(pattern, tokens, classes, offsets)
+        for layer, (measures, target) in enumerate(capture.attention):
             z = capture.heads[layer][windows, offsets]
-            target = attention.attended(pattern, tokens)
             copied = attended_dla(z, weights.head_out[layer], weights, target, scale[windows, offsets])
             heads = slice(layer * self.spec.n_heads, (layer + 1) * self.spec.n_heads)
             self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
@@ -204,3 +219,13 @@ class Recorder:
             values = activation if measure == "activation" else dla
             keys = -values if side == "top" else values
             self.extremes.offer(first + kind, keys, shared.positions, activation, dla, shared.seen)
+
+
+def _places(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " place"]:
+    """Where each of `n` places stands among `rows`, -1 where it does not."""
+    return torch.full((n,), -1).index_copy_(0, rows, torch.arange(len(rows)))
+
+
+def _in_order(plan: DensePlan, place: Int[Tensor, " place"], width: int) -> DensePlan:
+    """The same plan for parts that come as one window in the order of `place`."""
+    return DensePlan(torch.zeros_like(plan.windows), place[plan.windows * width + plan.offsets], plan.slots)

@@ -122,6 +122,11 @@ class Batch:
         return self.valid & (self.special == 0)
 
     @property
+    def ends(self) -> tuple[Int[Tensor, " window"], Int[Tensor, " window"]]:
+        """Window and offset of the last position of each window."""
+        return torch.arange(len(self.windows)), self.valid.sum(1) - 1
+
+    @property
     def groups(self) -> Int[Tensor, " window"]:
         """Replicate group of each window."""
         return torch.tensor([w.document.group_id for w in self.windows])

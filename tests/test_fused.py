@@ -115,8 +115,8 @@ def with_loop(held: Accumulators, b: dict[str, torch.Tensor], components: slice)
         held.marks,
         order,
         components,
-        b["activation"][valid],
-        b["dla"][valid],
+        b["activation"][valid][order.rows],
+        b["dla"][valid][order.rows],
     )
 
 

@@ -1,9 +1,11 @@
 """The page itself: one file, nothing fetched, nothing of the corpus outside of text and JSON strings."""
 
+import itertools
 import json
 import re
 
 import altair as alt
+import numpy as np
 import polars as pl
 import pytest
 import vl_convert
@@ -125,6 +127,36 @@ def seen_by(colour: str, weakness: str) -> tuple[float, ...]:
     srgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in srgb]
     return tuple(sum(m * c for m, c in zip(row, linear, strict=True)) for row in matrices[weakness])
+
+
+def perceived(linear: tuple[float, ...]) -> np.ndarray:
+    """Linear RGB as OKLab (Ottosson 2020), where a distance of 0.02 is just seen between neighbouring patches."""
+    lms = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]) @ np.maximum(
+        linear, 0
+    )
+    lab = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+    return np.array(lab) @ np.cbrt(lms)
+
+
+def nearest(colours: dict[str, str], weakness: str) -> float:
+    """The distance of the two colours that are most alike."""
+    points = [perceived(seen_by(colour, weakness)) for colour in set(colours.values())]
+    return min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(points, 2))
+
+
+ATTENTION = ("induction", "duplicate", "previous", "two_back", "self", "first", "newline", "delimiter", "diffuse", "unexplained")  # fmt: skip
+
+
+@pytest.mark.parametrize(("weakness", "least"), [("protan", 0.065), ("deutan", 0.065), ("tritan", 0.04)])
+def test_no_two_classes_or_behaviours_look_alike_without_a_cone(weakness, least):
+    assert nearest(theme.CLASS_COLOURS, weakness) > least
+    assert nearest({name: theme.BEHAVIOUR_COLOURS[name] for name in ATTENTION}, weakness) > 1.5 * least
+    assert nearest({"a": "#c84c3c", "b": "#7f7c3a"}, "deutan") < 0.065  # red and olive, as a check of the check
+
+
+def test_a_behaviour_keeps_its_colour_and_one_about_a_class_has_the_class_s():
+    assert theme.behaviour_colour("on_number") == theme.CLASS_COLOURS["number"]
+    assert theme.behaviour_colour("before_mine") == theme.behaviour_colour("on_mine")
 
 
 @pytest.mark.parametrize("weakness", ["protan", "deutan", "tritan"])

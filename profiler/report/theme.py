@@ -1,8 +1,10 @@
 """One set of colours for every chart and table: classes, kinds of component, the sign of an activation and of a DLA.
 
 A class and a behaviour have the same colour in every report; related classes share a hue (white space brown, words blue, brackets teal).
-Hues are Okabe and Ito's and Brewer's PuOr and PRGn, which readers with any of the common colour-vision deficiencies can
-tell apart; charts name their series in tooltips and legends all the same. Middle tones are used, so that a colour reads
+Signs have the hues of Brewer's PuOr and PRGn. Classes and behaviours began from Okabe and Ito's hues and were moved, by a
+search within each hue's neighbourhood, to where the two nearest of them lie far apart for readers with any complete
+colour-vision deficiency (tests/test_report_page.py holds them to it); charts name their series in tooltips and legends
+all the same. Middle tones are used, so that a colour reads
 on a light and on a dark page. Ink (text, axes, rules) is a CSS variable of page.css.
 """
 
@@ -11,42 +13,42 @@ from collections.abc import Sequence
 from typing import Any
 
 CLASS_COLOURS = {
-    "word": "#3b82c4",
-    "word_piece": "#7ec3ea",
-    "identifier": "#009e73",
-    "capitalised": "#d55e00",
-    "all_caps": "#a33b20",
-    "number": "#e6a000",
-    "punctuation": "#c8709f",
-    "operator": "#8a63b8",
-    "symbols": "#b39ad6",
-    "bracket_open": "#2ba5a5",
-    "bracket_close": "#7fd1c7",
-    "quote": "#e58fb8",
-    "newline": "#8c6239",
-    "indentation": "#b98e5f",
-    "space": "#d9bd94",
-    "byte_fragment": "#8f9a2e",
-    "non_latin": "#c3cc5a",
+    "word": "#287ae4",
+    "word_piece": "#abc2f2",
+    "identifier": "#23bd7a",
+    "capitalised": "#c23a0d",
+    "all_caps": "#aa1e31",
+    "number": "#ec9d0d",
+    "punctuation": "#89407c",
+    "operator": "#7c32ac",
+    "symbols": "#93a7f2",
+    "bracket_open": "#10a0c7",
+    "bracket_close": "#81e2ce",
+    "quote": "#d4a5b2",
+    "newline": "#8b6567",
+    "indentation": "#9b805c",
+    "space": "#e6ca93",
+    "byte_fragment": "#b08b17",
+    "non_latin": "#c8db24",
     "other": "#8a8f98",
 }
 BEHAVIOUR_COLOURS = {
-    "induction": "#e6a000",
-    "prefix_induction": "#b07a00",
-    "duplicate": "#3b82c4",
-    "previous": "#2ba5a5",
-    "two_back": "#009e73",
-    "self": "#8a63b8",
-    "first": "#d55e00",
-    "newline": "#8c6239",
-    "delimiter": "#c8709f",
-    "diffuse": "#7ec3ea",
-    "prefix_repeated": "#b07a00",
-    "repeated": "#3b82c4",
-    "after_newline": "#8c6239",
-    "in_quotes": "#e58fb8",
-    "in_brackets": "#7fd1c7",
-    "early": "#d55e00",
+    "induction": "#d8d10d",
+    "prefix_induction": "#a8a20a",
+    "duplicate": "#6e99f2",
+    "previous": "#247cb4",
+    "two_back": "#216065",
+    "self": "#5d39a8",
+    "first": "#d3940d",
+    "newline": "#992e0d",
+    "delimiter": "#b67668",
+    "diffuse": "#9fdbf2",
+    "prefix_repeated": "#a8a20a",
+    "repeated": "#6e99f2",
+    "after_newline": "#992e0d",
+    "in_quotes": "#d4a5b2",
+    "in_brackets": "#81e2ce",
+    "early": "#d3940d",
     "unexplained": "#a9adb5",
 }
 REST = "all other classes"

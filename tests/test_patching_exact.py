@@ -5,13 +5,17 @@ from pathlib import Path
 
 import patch_models
 import pytest
+import tiny
 import torch
+from transformers import MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM, PhiConfig, PhiForCausalLM
 
 from profiler.circuits import speed
+from profiler.config import RunConfig
 from profiler.errors import ModelError, PairError, PatchError
+from profiler.model import load_model
 from profiler.pairs import lines
 from profiler.patching import batch as batches
-from profiler.patching import bridge, sites, sweep
+from profiler.patching import bridge, setting, sites, sweep
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import forward
 from profiler.patching.setting import PatchSettings
@@ -23,6 +27,13 @@ HOOKS = {
     "neuron": "mlp.out.hook_in", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out", "resid_pre": "hook_resid_pre",
 }  # fmt: skip
 SITES = tuple(HOOKS)
+LIKE = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 48,
+} | tiny.SIZES
 
 
 @pytest.fixture
@@ -49,6 +60,47 @@ def test_a_model_that_computes_something_else_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(bridge, "ACT2FN", {"gelu_new": torch.relu})
     with pytest.raises(ModelError, match="computes other logits"):
         bridge.network_of(model)
+
+
+UNLIKE = {
+    "opt": lambda: OPTForCausalLM(OPTConfig(hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48,
+                                            word_embed_proj_dim=16, pad_token_id=1, **tiny.SIZES)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**LIKE)),
+}  # fmt: skip
+
+
+def _made(name: str, build, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(tiny.ARCHITECTURES, name, build)
+    return load_model(RunConfig(model=str(tiny.save(name, folder)), corpora=("none",)))
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_other_architectures_are_refused_in_a_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _made(name, UNLIKE[name], tmp_path, monkeypatch)
+    with pytest.raises(ModelError, match=r"patching .* it knows the forms of GPT-2, GPT-NeoX, Llama"):
+        bridge.network_of(model)
+
+
+def test_attention_over_the_last_tokens_alone_limits_the_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistral with a window of 20: read up to 20 tokens, other logits beyond, and longer pairs are left out."""
+    build = lambda: MistralForCausalLM(MistralConfig(num_key_value_heads=1, sliding_window=20, **LIKE))  # noqa: E731
+    model = _made("mistral", build, tmp_path, monkeypatch)
+    assert bridge.reach(model) == 20
+    net = bridge.network_of(model)
+    tokens = torch.arange(1, 41)[None]
+    with torch.no_grad():
+        theirs = MistralForCausalLM.from_pretrained(model.spec.name, attn_implementation="eager")(tokens).logits
+    difference = (forward(net, tokens) - theirs).abs().amax(-1)[0]
+    assert difference[:20].max() < 1e-4
+    assert difference[20:].max() > 1e-3
+    lines.write(tmp_path / "toy.jsonl", patch_models.pairs(4))
+    with pytest.raises(PairError, match="more than the model's window"):
+        setting.encoded(model, PatchSettings(str(tmp_path / "toy.jsonl")), patch_models.pairs(4))
+    assert bridge.reach(patch_models.loaded("gpt2")) == 48
 
 
 def _hooked(form: str, batch: batches.Batch, target: Target, given: torch.Tensor) -> torch.Tensor:

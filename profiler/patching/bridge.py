@@ -2,7 +2,8 @@
 
 Why: `profiler.patching.network` computes with plain tensors. The forms it knows are those of GPT-2, GPT-NeoX (sequential
 and parallel) and Llama, and of every model built like them. Whether a model is like them is not guessed from its name:
-the logits of both are compared on a few tokens, and a model that differs is refused.
+the logits of both are compared on a few dozen tokens, and a model that differs is refused. Layers that attend to the last
+tokens alone (Mistral, GPT-Neo) are like them on prompts that are no longer, and `reach` says how long that is.
 Cost: a copy of the weights where keys are shared between heads, and one forward pass.
 """
 
@@ -21,7 +22,7 @@ from profiler.patching.batch import Batch, Tokens
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Layer, Network, Norm, forward
 
-PROBE = 12
+PROBE = 64
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4}
 LOOSE = 0.05
 
@@ -43,15 +44,26 @@ def network_of(model: Model) -> Network:
     return net
 
 
+def reach(model: Model) -> int:
+    """The longest prompt, in tokens, on which every layer attends to everything before: what patching computes."""
+    config = model.bridge.original_model.config
+    sizes = [getattr(config, name, None) for name in ("sliding_window", "window_size")]
+    local = "local" in (getattr(config, "attention_layers", None) or ["local"])
+    if not local or getattr(config, "use_sliding_window", True) is False:
+        sizes = []
+    return min([model.spec.context_length, *(size for size in sizes if isinstance(size, int) and size > 0)])
+
+
 def _known() -> str:
     return "it knows the forms of GPT-2, GPT-NeoX, Llama and models built like them"
 
 
 def _compare(model: Model, net: Network) -> None:
     """Refuse a model whose logits are not those of the network."""
-    tokens = torch.arange(1, 1 + min(PROBE, model.spec.context_length), device=net.device)[None] % model.spec.n_vocab
+    tokens = torch.arange(1, 1 + min(PROBE, reach(model)), device=net.device)[None] % model.spec.n_vocab
     with torch.inference_mode():
-        theirs = logits_of(model, tokens)
+        nowhere = torch.zeros(0, dtype=torch.long)
+        theirs = model.run(tokens, (nowhere, nowhere)).logits
         difference = (forward(net, tokens) - theirs).abs().max().item()
     scale = theirs.abs().max().item()
     if not difference <= TOLERANCE.get(theirs.dtype, LOOSE) * max(1.0, scale):

@@ -18,6 +18,7 @@ from profiler import pairs as pair_sets
 from profiler.model import Model
 from profiler.pairs import Encoded, Pair
 from profiler.patching.batch import Batch, Trace, batch_of, trace
+from profiler.patching.bridge import reach
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Network
 from profiler.tasks.prompt import Split
@@ -131,9 +132,8 @@ def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int 
 
 
 def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Encoded:
-    """Pairs in tokens; a user's own must all be usable."""
-    context = model.spec.context_length
-    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, context, strict=settings.is_file)
+    """Pairs in tokens; a user's own must all be usable. Longer ones than every layer attends over are left out."""
+    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, reach(model), strict=settings.is_file)
 
 
 def references(model: Model, settings: PatchSettings, known: Encoded, split: Split | None = None) -> Encoded:

@@ -213,7 +213,7 @@ def test_the_linear_part_has_the_ratio_as_its_mean_and_its_error():
     rng = np.random.default_rng(3)
     whole, clusters = rng.gamma(9, 1, 200), np.arange(200) // 4
     kept = 0.7 * whole + rng.normal(0, 1, 200)
-    one = measure.Shown(Rung("x", 0, "prompts", "x", 200), kept, whole, clusters)
+    one = trend.Shown(Rung("x", 0, "prompts", "x", 200), kept, whole, clusters)
     values = trend.linear(one)
     assert len(values) == 50 and values.mean() == pytest.approx(kept.sum() / whole.sum(), abs=1e-12)
     resampled = measure.ratio(kept, whole, clusters)

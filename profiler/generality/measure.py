@@ -104,16 +104,6 @@ def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
     return [np.array(list(rows.values())) for rows in found.values()]
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A circuit's effect on one rung, per pair, in logits; what trends are made of."""
-
-    rung: Rung
-    kept: Float[np.ndarray, " pair"]
-    whole: Float[np.ndarray, " pair"]
-    clusters: Int[np.ndarray, " pair"]
-
-
 def findings(subject: Subject) -> tuple[Finding, ...]:
     """Findings of every rung of prompts, and trends of faithfulness over the rungs that ask the circuit's own question."""
     rows, shown = [], []
@@ -134,7 +124,7 @@ def own_question(subject: Subject, one: PromptRung) -> bool:
     return one.rung.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
 
 
-def rung_findings(subject: Subject, one: PromptRung) -> tuple[list[Finding], Shown | None]:
+def rung_findings(subject: Subject, one: PromptRung) -> tuple[list[Finding], trend.Shown | None]:
     """Faithfulness, necessity and the model's own effect on one rung; and the effect per pair."""
     own = own_question(subject, one)
     names = ("faithfulness", "necessity") if own else ("faithfulness on induction", "necessity for induction")
@@ -158,7 +148,7 @@ def rung_findings(subject: Subject, one: PromptRung) -> tuple[list[Finding], Sho
         effect,
         _against(_finding(subject, one.rung, "faithfulness", names[0], ratio(kept, whole, clusters)), null.kept, close=True),
         _against(_finding(subject, one.rung, "necessity", names[1], ratio(gone, whole, clusters)), null.gone),
-    ], Shown(one.rung, kept, whole, clusters)  # fmt: skip
+    ], trend.Shown(one.rung, kept, whole, clusters)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,23 +11,31 @@ Faithfulness is a ratio of sums; tests use its linear part per pair, u = f + (ke
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from profiler.generality.finding import Finding
 from profiler.generality.ledger import MARGIN
-
-if TYPE_CHECKING:
-    from profiler.generality.measure import Shown
+from profiler.generality.rungs import Rung
 
 LADDER = "ladder"
 
 
-def findings(circuit: str, shown: Sequence["Shown"]) -> tuple[Finding, ...]:
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A circuit's effect on one rung, per pair, in logits; what trends are made of."""
+
+    rung: Rung
+    kept: Float[np.ndarray, " pair"]
+    whole: Float[np.ndarray, " pair"]
+    clusters: Int[np.ndarray, " pair"]
+
+
+def findings(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
     """Gap and equivalence of each rung but the first, and the slope over all; nothing where fewer than two have a number."""
     if len(shown) < 2:
         return ()
@@ -36,7 +44,7 @@ def findings(circuit: str, shown: Sequence["Shown"]) -> tuple[Finding, ...]:
     return (*rows, *_slope(circuit, shown))
 
 
-def linear(one: "Shown") -> Float[np.ndarray, " unit"]:
+def linear(one: Shown) -> Float[np.ndarray, " unit"]:
     """Values whose mean is the faithfulness and whose scatter is its error, one per independent unit (document or pair)."""
     f = one.kept.sum() / one.whole.sum()
     n_units = len(np.unique(one.clusters))
@@ -60,7 +68,7 @@ def tost(
     return float(second.mean() - first.mean()), float(lo), float(hi), float(p)
 
 
-def _beside(circuit: str, first: np.ndarray, one: "Shown") -> tuple[Finding, Finding]:
+def _beside(circuit: str, first: np.ndarray, one: Shown) -> tuple[Finding, Finding]:
     values = linear(one)
     gap, lo, hi, p = tost(first, values)
     unit = "documents" if one.rung.n_documents else "prompts"
@@ -72,7 +80,7 @@ def _beside(circuit: str, first: np.ndarray, one: "Shown") -> tuple[Finding, Fin
     )
 
 
-def _slope(circuit: str, shown: Sequence["Shown"]) -> tuple[Finding, ...]:
+def _slope(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
     """Least squares over the rungs; three at least."""
     if len(shown) < 3:
         return ()

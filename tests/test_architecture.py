@@ -13,6 +13,7 @@ LONGEST_FUNCTION, LONGEST_FILE = 60, 350
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")
 USERS = {
     "transformer_lens": {"model.py", "patching/bridge.py"},
+    "ray": {"engines/ray.py"},
     "datasets": {"corpus.py", "cli/record.py"},  # the command line only silences its progress bars
 }
 WRITERS = {
@@ -80,7 +81,8 @@ def test_few_modules_write_duckdb():
     assert users
     for file in users:
         strings = [n.value for n in ast.walk(tree(file)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-        assert not [text for text in strings for word in WRITES if text.lstrip().startswith(word)], name(file)
+        writing = [text for text in strings for word in WRITES if text.lstrip().startswith(word)]
+        assert not [text for text in writing if not text.endswith("(READ_ONLY)")], name(file)
 
 
 @pytest.mark.parametrize("module", READERS)

@@ -21,6 +21,7 @@ from profiler.errors import RunError
 
 SHAPE = ("architecture", "n_layers", "n_heads", "d_mlp", "n_vocab")
 FACTS = "SELECT model, model_hash, tokenizer_hash, architecture, n_layers, n_heads, d_mlp, n_vocab FROM runs"
+OTHER = "ATTACH '{}' AS other (READ_ONLY)"
 SHARED = "SELECT DISTINCT domain, source FROM documents"
 
 
@@ -59,7 +60,7 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     quoted = str(second).replace("'", "''")
     try:
         with duckdb.connect(str(first), read_only=True) as con:
-            con.execute(f"ATTACH '{quoted}' AS other (READ_ONLY)")
+            con.execute(OTHER.format(quoted))
             for name, value in sorted(query.CLOSED.items(), key=lambda item: item[0] == "lock_configuration"):
                 con.execute(f"SET {name} = '{value}'")
             yield con

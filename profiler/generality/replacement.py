@@ -14,7 +14,7 @@ positions and by percentile of the component's |DLA|, with intervals over docume
   `others`: cost of its ablation with the two heads gone whose attention is most like its own, over the cost with them.
   Below MADE_UP or above STAND_INS the share is refused; the share on the direct path, and with the others gone, stand.
 
-Cost: per component about 4 + 2 nulls passes over the layers after it, some 25 seconds a component for 20,000 tokens and the
+Cost: per component about 4 + 2 nulls passes over the layers after it, some 25 seconds a component for 20,000 tokens and
 the bundled model on one core.
 """
 

@@ -107,9 +107,9 @@ class Explained:
     def _beside(self, rung: str) -> list[Finding]:
         n, kl = self.shares["KL"].n_documents, self.shares["KL"]
         numbers = {
-            "positions without a target": (self.silent, self.silent, self.silent),
+            "positions without a target": (self.silent, None, None),
             "ablation over ablation on the direct path": self.guard.later,
-            "KL when mean-ablated": (kl.d_ablated, kl.d_ablated, kl.d_ablated),
+            "KL when mean-ablated": (kl.d_ablated, None, None),
         }
         if self.guard.others is not None:
             numbers["ablation with stand-ins gone over with them"] = self.guard.others

@@ -170,8 +170,6 @@ def test_an_edge_circuit_is_as_faithful_as_transformer_lens_says() -> None:
         edges += [(_their_node(source, 1, i), _their_node(target, 1, i)) for i in range(batch.clean.shape[1])]
     end = int(batch.ends[0])
     model = patch_models.loaded("gpt2")
-    nowhere = torch.zeros(0, dtype=torch.long)
-    model.slots["queries"] = (nowhere, nowhere)
     theirs = faithfulness(
         model.bridge, batch.clean, batch.corrupted, lambda x: logit_diff(x[:, end], batch.options)[0], edges
     )

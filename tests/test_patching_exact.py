@@ -21,7 +21,6 @@ from profiler.patching.network import forward
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import Target
 
-NOWHERE = torch.zeros(0, dtype=torch.long)
 HOOKS = {
     "head": "attn.hook_z", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v", "pattern": "attn.hook_pattern",
     "neuron": "mlp.out.hook_in", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out", "resid_pre": "hook_resid_pre",
@@ -48,7 +47,8 @@ def softmax_in_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_functional_forward_is_the_models(form: str) -> None:
     model, net = patch_models.loaded(form), patch_models.network(form)
     tokens = torch.randint(1, 257, (3, 21), generator=torch.Generator().manual_seed(1))
-    theirs = model.run(tokens, (NOWHERE, NOWHERE)).logits
+    with torch.inference_mode():
+        theirs = bridge.logits_of(model, tokens)
     ours = forward(net, tokens)
     assert (ours - theirs).abs().max() < 1e-10
     ends = torch.tensor([3, 20, 7])
@@ -219,7 +219,6 @@ def test_a_head_sweep_is_that_of_transformer_lens(form: str) -> None:
     net, batch = patch_models.network(form), patch_models.batch()
     clean, corrupted = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
     model = patch_models.loaded(form)
-    model.slots["queries"] = (NOWHERE, NOWHERE)
     theirs = bridge.head_sweep(model, batch)
     for indices, logits in sweep.sweep(net, corrupted, batch, sites.every(net, "head"), sweep.resample(clean)):
         ours = torch.stack([logit_diff(row, batch.options) for row in logits])

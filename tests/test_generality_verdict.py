@@ -73,6 +73,13 @@ def test_a_word_for_each_plain_case() -> None:
         judge(LADDER, ())
 
 
+def test_a_rung_that_may_be_over_recovery_is_not_as_good() -> None:
+    """Its interval reaches above 1 + MARGIN and below 1 + OVER: neither word is earned."""
+    maybe = judge((*LADDER[:2], number("templates", 1.15, 0.08)), RUNGS)
+    assert maybe.word == "inconclusive"
+    assert judge((*LADDER[:2], number("templates", 1.05, 0.08)), RUNGS).word == "generalises"
+
+
 def test_nothing_wider_than_the_discovery_prompts_is_no_generality() -> None:
     assert judge(LADDER[:1], RUNGS).word == "inconclusive"
 
@@ -104,6 +111,12 @@ def test_a_role_that_fails_in_one_domain_is_refuted_though_it_holds_on_the_corpu
     fine, failing = role("corpus", 0.8), role("domain: prose", 0.2)
     assert judge((*LADDER, fine), RUNGS).word == "generalises"
     assert judge((*LADDER, fine, failing), RUNGS).word == "does something else"
+
+
+def test_a_role_that_may_fail_somewhere_does_not_hold_yet() -> None:
+    fine = role("corpus", 0.9)
+    assert judge((*LADDER, fine, role("domain: prose", 0.4, 0.2)), RUNGS).word == "inconclusive"
+    assert judge((*LADDER, fine, role("domain: prose", 0.6, 0.2)), RUNGS).word == "generalises"
 
 
 def test_edits_refute_a_role_and_a_replacement_only_keeps_it_from_holding() -> None:

@@ -34,8 +34,9 @@ BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_CONTEXT = 1024
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROBE = 12
-AGREE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Largest difference between the plain network and the bridge, relative to the largest value (rounding, with room)."""
+AGREE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Largest difference between the plain network and the bridge, relative to the largest value: rounding, with room
+(some models round to float32 inside their eager attention, whatever their dtype)."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _spec(
     )
 
 
-def _names(bridge: TransformerBridge, spec: ModelSpec) -> dict[str, str]:
+def names_of(bridge: TransformerBridge, spec: ModelSpec) -> dict[str, str]:
     """Where the parts that are watched are in the Hugging Face network."""
     place = bridge.adapter.translate_transformer_lens_path
     names = {"embed": place("embed"), "final_norm": place("ln_final"), "unembed": place("unembed")}
@@ -222,7 +223,7 @@ def _fastest(
     """The plain network's forward pass, if it leaves on a few tokens what the bridge leaves; else the bridge's."""
     eager = _through_bridge(bridge, spec)
     try:
-        fused = watch(plain, _names(bridge, spec), spec.n_layers, spec.n_heads)
+        fused = watch(plain, names_of(bridge, spec), spec.n_layers, spec.n_heads)
         equal = _agree(fused, eager, spec, bridge.W_U.device)
     except (AttributeError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
         equal = False

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 console = Console(soft_wrap=True, highlight=False)
+SHAPES = ("bundled", "gpt2-small")
 
 
 def register(app: typer.Typer) -> None:
@@ -16,20 +18,45 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    rounds: Annotated[int, typer.Option(help="chunks of 256 windows to measure, after one to warm up", min=1)] = 5,
+    shape: Annotated[
+        Literal["bundled", "gpt2-small", "tiny", "all"], typer.Option(help="which model; all: bundled and gpt2-small")
+    ] = "all",
+    rounds: Annotated[int, typer.Option(help="rounds to measure, after one to warm up", min=1)] = 5,
+    tokens: Annotated[int, typer.Option(help="tokens a round, about", min=1)] = 16384,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="of weights and activations")
+    ] = "float32",
+    memory: Annotated[bool, typer.Option(help="also run a pass in a process of its own, for peak and bytes")] = True,
     format: Annotated[Literal["table", "json"], typer.Option(help="how to print the result")] = "table",
 ) -> None:
-    """Measure record beside the model's bare forward pass, interleaved in one process.
+    """Measure record beside the bare forward pass, TransformerLens, nnsight and a plain script, interleaved in one process.
 
-    Example: profiler bench --rounds 5 --format json
+    Example: profiler bench --shape bundled --rounds 5 --format json
     """
-    from profiler.bench import bench_bundled
+    from profiler.bench import measure
     from profiler.cli.record import quiet
 
     quiet()
-    measured = asdict(bench_bundled(rounds, console.print if format == "table" else lambda _: None))
+    report = console.print if format == "table" else lambda _: None
+    chosen = SHAPES if shape == "all" else (shape,)
+    found = [asdict(measure(one, rounds, tokens, device, dtype, memory, report)) for one in chosen]
     if format == "json":
-        print(json.dumps(measured, indent=1))
+        print(json.dumps(found if shape == "all" else found[0], indent=1))
         return
-    for name, value in measured.items():
-        console.print(f"{name:28} {value:,.3g}" if isinstance(value, float) else f"{name:28} {value}")
+    for one in found:
+        _show(one)
+
+
+def _show(one: dict[str, Any]) -> None:
+    table = Table("", "tokens/s", "of the bare forward", title=f"{one['shape']}, {one['device']}, {one['dtype']}")
+    for name, speed in one["tokens_per_second"].items():
+        table.add_row(name, f"{speed:,.0f}", f"{one['ratios_to_forward'][name]:.2f}")
+    console.print(table)
+    console.print("record's time: " + ", ".join(f"{name} {share:.0%}" for name, share in one["stages"].items()))
+    if one["run_bytes"] is not None:
+        console.print(f"peak memory {one['peak_memory_bytes'] / 1e9:.2f} GB, run file {one['run_bytes'] / 1e6:.0f} MB")
+    versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
+    console.print(f"{one['machine']}, {one['threads']} threads; {versions}")
+    for note in one["notes"]:
+        console.print(note, markup=False)

@@ -1,0 +1,46 @@
+"""Peak memory and file size of a pass, in a process of its own, so that nothing else counts.
+
+Also the proof that memory does not grow with the corpus: call it for n and for 10 n tokens.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from profiler.bench.shapes import SHAPES
+from profiler.pipeline import record
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of one whole pass: its tokens, peak resident bytes, bytes of the run, seconds with start and writing."""
+
+    tokens: int
+    peak_memory_bytes: int
+    run_bytes: int
+    seconds: float
+
+
+def footprint(shape: str, tokens: int, device: str = "cpu", dtype: str = "float32") -> Footprint:
+    """Record `tokens` tokens in a new process."""
+    command = [sys.executable, "-m", "profiler.bench.memory", shape, str(tokens), device, dtype]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Footprint(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _main(shape: str, tokens: str, device: str, dtype: str) -> None:
+    config = SHAPES[shape].config(int(tokens), device, dtype)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = record(config, Path(folder) / "run.duckdb", model=SHAPES[shape].load(config))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(asdict(Footprint(outcome.progress.tokens, peak, outcome.bytes, time.perf_counter() - start))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,70 @@
+"""What the pass is measured beside: functions of one batch of token ids.
+
+* `forward`: the bare Hugging Face forward with fused attention, logits of every position: the limit.
+* `transformer_lens`: `run_with_cache` of what heads and neurons wrote and the final residual stream, and nothing else.
+* `nnsight`: saves the same tensors (optional: pip install generality-profiler[bench]).
+* `script`: the straightforward script, profiler.bench.script.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from profiler.bench.script import Script
+from profiler.model import Model, names_of
+
+Rival = Callable[[Tensor], object]
+NO_NNSIGHT = "nnsight is not installed and was left out: pip install 'generality-profiler[bench]'"
+
+
+def rivals(network: PreTrainedModel, model: Model) -> dict[str, Rival]:
+    """The rivals that are installed, by name; `network` is a plain one of the same weights."""
+    found = {
+        "forward": _forward(network),
+        "transformer_lens": _transformer_lens(model),
+        "script": Script(model.bridge).batch,
+    }
+    return found | ({"nnsight": _nnsight(network, model)} if find_spec("nnsight") else {})
+
+
+def _forward(network: PreTrainedModel) -> Rival:
+    @torch.inference_mode()
+    def forward(tokens: Tensor) -> Tensor:
+        return network(tokens, use_cache=False).logits
+
+    return forward
+
+
+def _transformer_lens(model: Model) -> Rival:
+    layers = range(model.spec.n_layers)
+    names = {f"blocks.{i}.{part}" for i in layers for part in ("attn.hook_z", "mlp.out.hook_in")} | {"ln_final.hook_in"}
+
+    @torch.inference_mode()
+    def cached(tokens: Tensor) -> object:
+        return model.bridge.run_with_cache(tokens, names_filter=lambda name: name in names)
+
+    return cached
+
+
+def _nnsight(network: PreTrainedModel, model: Model) -> Rival:
+    from nnsight import NNsight
+
+    watched, names = NNsight(network), names_of(model.bridge, model.spec)
+    places = [place for name, place in names.items() if name.startswith(("attn_out", "mlp_out", "final_norm"))]
+
+    @torch.inference_mode()
+    def saved(tokens: Tensor) -> list[Tensor]:
+        with watched.trace(tokens):
+            kept = [_at(watched, place).input.save() for place in places]
+        return kept
+
+    return saved
+
+
+def _at(envoy: object, place: str) -> object:
+    for name in place.split("."):
+        envoy = envoy[int(name)] if name.isdigit() else getattr(envoy, name)
+    return envoy

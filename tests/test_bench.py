@@ -1,0 +1,47 @@
+"""The benchmark on a tiny model: what it reports is complete, and its script attributes what the pass attributes."""
+
+import pytest
+import torch
+
+from profiler import attribution
+from profiler.bench import SHAPES, measure
+from profiler.bench.script import Script
+from profiler.forward import Wanted
+
+TINY = SHAPES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return TINY.load(TINY.config(None, "cpu", "float32"))
+
+
+def test_measurement_is_complete():
+    found = measure("tiny", rounds=1, tokens=256, memory=False)
+    assert {"record", "forward", "transformer_lens", "script"} <= set(found.tokens_per_second)
+    assert min(found.tokens_per_second.values()) > 0
+    assert found.ratios_to_forward["forward"] == 1
+    assert found.ratio_to_forward == pytest.approx(
+        found.tokens_per_second["record"] / found.tokens_per_second["forward"]
+    )
+    assert sum(found.stages.values()) == pytest.approx(1)
+    assert min(found.stages[name] for name in ("forward", "attribution", "accumulators", "staging")) > 0
+    assert found.tokens > 0
+    assert found.peak_memory_bytes is None
+
+
+def test_the_script_and_the_pass_attribute_the_same(model):
+    tokens = torch.randint(0, 4096, (4, 20), generator=torch.Generator().manual_seed(0))
+    script = Script(model.bridge)
+    script.batch(tokens)
+    capture = model.run(tokens, Wanted())
+    _, scale = attribution.final_norm(capture.residual, model.weights)
+    targets = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
+    parts = list(attribution.by_part(capture, model.weights, model.spec, targets, scale))[:-1]
+    names = [f"{layer} {kind}" for layer in range(model.spec.n_layers) for kind in ("heads", "neurons")]
+    for name, part in zip(names, parts, strict=True):
+        for kind, values in (("activation", part.activation), ("dla", part.dla)):
+            rows = values[:, :-1].flatten(0, 1)
+            torch.testing.assert_close(script.moments[f"{name} {kind}"][0], rows.double().sum(0), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(script.top[f"{name} {kind}"], rows.topk(10, dim=0).values, rtol=1e-4, atol=1e-6)
+            assert script.histogram[f"{name} {kind}"].sum(0).eq(len(rows)).all()

@@ -152,13 +152,18 @@ def _attention(
     return found
 
 
+def _known(values: list[float], stored: list[float | None]) -> list[float | None]:
+    """The values, and what is stored where they are NaN: the last token of a window, whose next one is elsewhere."""
+    return [old if new != new else new for new, old in zip(values, stored, strict=True)]
+
+
 def _filled(row: dict, place: dict, seen: dict[int, Seen]) -> dict:
     """A row of context_tokens with every value in sight."""
     one, offset = seen[place["window_id"]], place["offset"]
     start = offset - row["shown"]
     cut = slice(start, start + len(row["tokens"]))
     values = {"activations": one.activation, "dlas": one.dla, "probabilities": one.probability}
-    filled = {name: [None if v != v else v for v in column[cut].tolist()] for name, column in values.items()}
+    filled = {name: _known(column[cut].tolist(), row[name]) for name, column in values.items()}
     attention = one.attention.get(offset)
     if attention is None:
         return row | filled | {"attention": None}

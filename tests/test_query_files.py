@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import brute
-import brute_evidence
+import brute_contexts
 import duckdb
 import fake_run
 import numpy as np
@@ -28,7 +28,7 @@ CHECKS = {
 TWO_RUNS = "other.behaviour_rows"  # read by the comparison of two runs; test_compare.py has two
 NAMES = [n for n in query.names() if not {CAUSAL, TWO_RUNS, *CHECKS} & set(query.header(n).reads)]
 HEADS_AND_NEURONS = ["head", "neuron"]
-RECOMPUTED: dict[str, Callable[[fake_run.FakeRun, query.Connection], None]] = dict(brute_evidence.CHECKS)
+RECOMPUTED: dict[str, Callable[[fake_run.FakeRun, query.Connection], None]] = dict(brute_contexts.CHECKS)
 ABOUT_HEADS = ("head_attention", "head_effects", "coverage_curve", "precision_recall", "unexplained", "token_split")
 
 

@@ -13,6 +13,7 @@ half a second per 100 MB on a slow disk; the pass spaces commits so that they ta
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ from profiler.lock import Lock, holder
 MANIFEST, LOCK, TEMPORARY = "commit.json", "lock", "commit.json.new"
 FORMAT = 1
 LARGEST_JOIN = 5_000_000
+FILE_NAME = re.compile(r"(state-\d+\.arrow|[a-z_]+-\d+\.parquet)")
 OURS = ("commit.json*", "lock", "state-*.arrow", "*-[0-9]*.parquet", "run.duckdb", "run.duckdb.wal", "run.duckdb.tmp")
 
 
@@ -184,7 +186,7 @@ class Partial:
             RunError: a file of the last commit is damaged.
         """
         for name, check in self.manifest.checks.items():
-            if _check_of(self.folder / name) != tuple(check):
+            if _check_of(self.folder / name) != check:
                 raise _damaged(self.folder, f"{name} is not what was committed")
         return arrays.read(self.folder / self.manifest.state)
 
@@ -218,14 +220,29 @@ def read_manifest(folder: Path) -> Manifest | None:
         RunError: it cannot be read.
     """
     try:
-        found = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+        found = _manifest(json.loads((folder / MANIFEST).read_bytes()))
+        files = [name for table in found.files.values() for name, _ in table]
+        named = {found.state, *files, *found.checks}
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, f"{MANIFEST}: {error}") from None
     if found.format != FORMAT:
         raise _damaged(folder, f"its format is {found.format}, this version of the profiler reads {FORMAT}")
+    if not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in named):
+        raise _damaged(folder, "it names files that are no part of it")
     return found
+
+
+def _manifest(found: Any) -> Manifest:
+    """A manifest from JSON, which has lists where it has pairs.
+
+    Raises:
+        TypeError, ValueError, AttributeError: it is none.
+    """
+    files = {str(table): [(str(name), int(n)) for name, n in rows] for table, rows in found.pop("files").items()}
+    checks = {str(name): (int(size), int(crc)) for name, (size, crc) in found.pop("checks").items()}
+    return Manifest(**found, files=files, checks=checks)
 
 
 def describe(path: Path) -> str | None:

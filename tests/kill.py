@@ -131,10 +131,12 @@ def main() -> None:
         folder = Path(name)
         config = settings(folder, given.documents)
         model = load_model(config)
+        undisturbed(config, folder / "first.duckdb", model)  # compiles, and tests that two passes are the same
         whole, first = undisturbed(config, folder / "whole.duckdb", model)
         longest = first + 3 * whole / given.kills
         struck, commits = kill_often(config, folder / "killed.duckdb", model, given.kills, longest, given.seed)
         tables, differing = differing_tables(folder / "whole.duckdb", folder / "killed.duckdb")
+        differing += differing_tables(folder / "whole.duckdb", folder / "first.duckdb")[1]
         left = sorted(f.name for f in folder.iterdir() if f.name.startswith("killed"))
     print(json.dumps({"kills": sum(struck.values()), "struck": struck, "commits": commits, "tables": tables,
                       "differing": differing, "left": left, "seconds_undisturbed": round(whole, 1)}))  # fmt: skip

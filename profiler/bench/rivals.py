@@ -50,15 +50,16 @@ def _transformer_lens(model: Model) -> Rival:
 
 
 def _nnsight(network: PreTrainedModel, model: Model) -> Rival:
-    from nnsight import NNsight
+    from nnsight import NNsight, save
 
     watched, names = NNsight(network), names_of(model.bridge, model.spec)
-    places = [place for name, place in names.items() if name.startswith(("attn_out", "mlp_out", "final_norm"))]
+    places = [place for name, place in names.items() if name.startswith(("attn_out", "mlp_out"))]
+    places.append(names["final_norm"])  # in the order in which the model runs, which nnsight wants
 
     @torch.inference_mode()
     def saved(tokens: Tensor) -> list[Tensor]:
         with watched.trace(tokens):
-            kept = [_at(watched, place).input.save() for place in places]
+            kept = save([_at(watched, place).input for place in places])
         return kept
 
     return saved

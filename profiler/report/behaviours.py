@@ -115,7 +115,10 @@ def _claims(read: Reader, component: ComponentId) -> Block:
 
 def _rest(read: Reader, component: ComponentId) -> list[Block]:
     left, rare = read("unexplained", component=component.label, top=6), read("rarity", component=component.label)
-    groups = [evidence.group("No behaviour holds", "largest |DLA| first", left.frame, evidence.reach_of(left.frame))]
+    shown = ",".join(map(str, left.frame["position_id"]))
+    tokens = read("context_tokens", component=component.label, positions=shown).frame if shown else None
+    frame = left.frame if tokens is None else evidence.with_tokens(left.frame, tokens)
+    groups = [evidence.group("No behaviour holds", "largest |DLA| first", frame, evidence.reach_of(frame))]
     never = rare.frame.filter(pl.col("n_held") == 0).head(SHOWN)
     columns = (
         evidence.words("behaviour", "Never seen"),

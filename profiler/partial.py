@@ -140,7 +140,7 @@ class Partial:
             self._write_state(new, piece.state)
             named = {new.state, *(name for files in new.files.values() for name, _ in files)}
             new.checks = {name: new.checks.get(name) or old.checks[name] for name in sorted(named)}
-            _write(self.folder / TEMPORARY, json.dumps(vars(new)).encode())
+            _write(self.folder / TEMPORARY, sealed(vars(new)))
             (self.folder / TEMPORARY).replace(self.folder / MANIFEST)
         except OSError:
             self._sweep(old)
@@ -220,7 +220,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         RunError: it cannot be read.
     """
     try:
-        found = _manifest(json.loads((folder / MANIFEST).read_bytes()))
+        found = _manifest(_unsealed((folder / MANIFEST).read_bytes()))
         files = [name for table in found.files.values() for name, _ in table]
         named = {found.state, *files, *found.checks}
     except (FileNotFoundError, NotADirectoryError):
@@ -232,6 +232,24 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in named):
         raise _damaged(folder, "it names files that are no part of it")
     return found
+
+
+def sealed(manifest: dict[str, Any]) -> bytes:
+    """A manifest as JSON, after a line with its CRC-32."""
+    text = json.dumps(manifest).encode()
+    return f"{zlib.crc32(text):08x}\n".encode() + text
+
+
+def _unsealed(data: bytes) -> Any:
+    """What `sealed` was given.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    crc, _, text = data.partition(b"\n")
+    if int(crc, 16) != zlib.crc32(text):
+        raise ValueError("its checksum is another")
+    return json.loads(text)
 
 
 def _manifest(found: Any) -> Manifest:

@@ -46,7 +46,7 @@ class Pace:
     """When to commit: not before `least` seconds, and so rarely that commits take at most COMMIT_SHARE of the time."""
 
     least: float = COMMIT_SECONDS
-    last: float = field(default_factory=time.perf_counter)
+    last: float = field(default_factory=lambda: time.perf_counter())
     cost: float = 0.0
 
     def due(self) -> bool:

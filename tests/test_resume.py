@@ -149,7 +149,7 @@ def test_a_corpus_that_has_changed_is_refused(config, model, tmp_path):
     config = config.model_copy(update={"corpora": (str(file),)})
     path = stopped(config, model, tmp_path / "run.duckdb", 3)
     lines = file.read_text().splitlines()
-    file.write_text("\n".join([*lines[:7], json.dumps({"id": "x", "text": "another", "topic": "a"}), *lines[8:]]))
+    file.write_text("\n".join(lines).replace("cat", "cow") + "\n")
     with pytest.raises(CorpusError, match=r"corpus has changed .*documents"):
         record(config, path, model=model, resume=True)
     file.write_text("\n".join(lines) + "\n")

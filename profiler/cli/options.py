@@ -61,6 +61,13 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="read one part of the corpus, 1/4 to 4/4; `profiler merge` joins the runs"),
 ]
+Engine = Annotated[
+    Literal["local", "ray"], typer.Option(help="where chunks are read: in this process, or by workers on Ray")
+]
+Workers = Annotated[int, typer.Option(min=1, help="processes that hold the model, with --engine ray")]
+Address = Annotated[
+    str | None, typer.Option(help="the Ray cluster to join, with --engine ray; default: one is started on this machine")
+]
 CommitEvery = Annotated[
     float,
     typer.Option(

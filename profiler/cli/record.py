@@ -18,7 +18,7 @@ from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
-NO_SETTINGS = ("out", "overwrite", "resume", "commit_every")
+NO_SETTINGS = ("out", "overwrite", "resume", "commit_every", "engine", "workers", "address", "chosen")
 DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
@@ -71,6 +71,9 @@ def record(
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
     shard: options.Shard = None,
+    engine: options.Engine = "local",
+    workers: options.Workers = 1,
+    address: options.Address = None,
     commit_every: options.CommitEvery = 15.0,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -79,7 +82,8 @@ def record(
 
     Example: profiler record bundled --corpus stdlib --tokens 300k --out run.duckdb
     """
-    run_pass(config_of(locals()), out, overwrite, resume=resume, commit_seconds=commit_every)
+    chosen = engine_of(engine, workers, address)
+    run_pass(config_of(locals()), out, overwrite, resume=resume, commit_seconds=commit_every, engine=chosen)
     console.print(
         f"\nNext:\n  profiler info {out}\n  profiler query {out} component_overview\n  profiler report {out} overview"
     )
@@ -93,6 +97,21 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     given["components"] = tuple(label.strip() for label in given["components"].split(",") if label.strip())
     given["classes"] = tuple(given["classes"] or ())
     return RunConfig(**given)
+
+
+def engine_of(name: str, workers: int, address: str | None) -> Any:
+    """What reads the chunks; None for this process.
+
+    Raises:
+        ProfilerError: workers are asked for without Ray, or Ray is not installed.
+    """
+    if name == "ray":
+        from profiler.engines.ray import engine
+
+        return engine(workers, address)
+    if workers > 1 or address:
+        raise ProfilerError("--workers and --address belong to --engine ray: add it")
+    return None
 
 
 def demo(

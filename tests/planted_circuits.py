@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import patch_models
 import torch
 from patch_models import FAR, IDENTITY
 
@@ -79,7 +80,7 @@ def subject(
     circuit = Circuit("toy", "toy", tuple(Member(label) for label in members), Scope("toy", "planted", ("off",)))
     task = PatchSettings("toy")
     return Subject(
-        None,
+        patch_models.loaded("gpt2"),
         net,
         circuit,
         Path("none.duckdb"),
@@ -88,7 +89,7 @@ def subject(
         NO_TEXT,
         CheckSettings(draws=draws),
         lambda _: None,
-    )  # type: ignore[arg-type]
+    )
 
 
 def some(n: int = 24, seed: int = 0, **features: float) -> list[dict[str, float]]:

@@ -28,19 +28,17 @@ class Footprint:
 
 def footprint(shape: str, tokens: int, device: str = "cpu", dtype: str = "float32") -> Footprint:
     """Record `tokens` tokens in a new process."""
-    command = [sys.executable, "-m", "profiler.bench.memory", shape, str(tokens), device, dtype]
+    program = "import sys; from profiler.bench.memory import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, shape, str(tokens), device, dtype]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Footprint(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _main(shape: str, tokens: str, device: str, dtype: str) -> None:
+def main(shape: str, tokens: str, device: str, dtype: str) -> None:
+    """What the new process does: record, and print the Footprint as JSON."""
     config = SHAPES[shape].config(int(tokens), device, dtype)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         outcome = record(config, Path(folder) / "run.duckdb", model=SHAPES[shape].load(config))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(asdict(Footprint(outcome.progress.tokens, peak, outcome.bytes, time.perf_counter() - start))))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -172,7 +172,12 @@ def make_extremes(activation, dla, positions, live, k: int) -> pl.DataFrame:
                 chosen = ordinary[np.argsort(sign * values[ordinary], kind="stable")[:k]]
                 frame = value_rows(activation, dla, positions, i, chosen)
                 frames.append(
-                    frame.with_columns(measure=pl.lit(measure), side=pl.lit(side), rank=np.arange(1, len(chosen) + 1))
+                    frame.with_columns(
+                        measure=pl.lit(measure),
+                        side=pl.lit(side),
+                        rank=np.arange(1, len(chosen) + 1),
+                        key=pl.lit(None, pl.Float64),
+                    )
                 )
     return pl.concat(frames)
 
@@ -211,8 +216,8 @@ def make_logit_effects(rng, components, k: int = 10) -> pl.DataFrame:
         effect = rng.normal(0, 1, len(VOCABULARY))
         order = np.argsort(effect)
         for side, chosen in [("boosted", order[::-1][:k]), ("suppressed", order[:k])]:
-            rows += [(i, side, r + 1, int(t), float(effect[t])) for r, t in enumerate(chosen)]
-    return pl.DataFrame(rows, schema=["component_id", "side", "rank", "token_id", "effect"], orient="row")
+            rows += [(i, side, r + 1, int(t), float(effect[t]), 3 * float(effect[t])) for r, t in enumerate(chosen)]
+    return pl.DataFrame(rows, schema=["component_id", "side", "rank", "token_id", "effect", "product"], orient="row")
 
 
 def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
@@ -231,6 +236,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
         "architecture": "FakeForCausalLM", "n_layers": n_layers, "n_heads": n_heads, "d_mlp": d_mlp, "d_model": 8,
         "n_vocab": len(VOCABULARY), "config": json.dumps(config), "versions": json.dumps({"duckdb": duckdb.__version__, "device": "cpu"}),
         "model_card": "# Fake\n\nRandom values that no model made, to test queries and pages.", "n_documents": len(documents),
+        "n_streamed": len(documents), "corpus_digest": "00cc", "norm_scale_sum": 3.0 * (len(positions) - special), "norm_scale_n": len(positions) - special,
         "n_tokens": n_tokens, "n_positions": len(positions) - special, "n_special": special, "seconds": 2.5,
         "tokens_per_second": n_tokens / 2.5, "closure_residual": 3e-6, "logit_residual": 5e-6, "closure_scale": float(np.abs(dla.sum(0)).max()),
         "peak_memory_bytes": 123456789, "complete": True,
@@ -247,7 +253,7 @@ def make_tables(
     dense = np.flatnonzero(positions["dense"].to_numpy())
     recorded = [i for i, label in enumerate(components["component"]) if label in ("L0H0", "L1N1")]
     doc_frame = pl.DataFrame([
-        {"doc_id": d["doc_id"], "domain": DOMAINS[d["domain_id"]], "source": d["source"], "group_id": d["group_id"],
+        {"doc_id": d["doc_id"], "domain": DOMAINS[d["domain_id"]], "source": d["source"], "place": f"fake:{d['doc_id']}", "text_hash": d["doc_id"], "group_id": d["group_id"],
          "n_tokens": len(d["ids"]), "n_dropped": 5 if d["doc_id"] == 7 else 0, "domain_id": d["domain_id"]} for d in documents
     ])  # fmt: skip
     scale = np.abs(dla.sum(0)).max()
@@ -283,7 +289,7 @@ def make_tables(
         "head_attention_rows": make_head_attention(rng, positions, components),
         "logit_effects": make_logit_effects(rng, components),
         **make_token_sums(activation, dla, positions, components),
-        "closure": pl.DataFrame({"chunk": [0, 1, 2], "n": [300, 300, len(positions) - 600], "residual": [1e-6, 3e-6, 2e-6], "logit_residual": [2e-6, 5e-6, 4e-6], "scale": [scale / 2, scale, scale / 3]}),
+        "closure": pl.DataFrame({"chunk": [0, 1, 2], "block": [0, 0, 1], "part": [0, 1, 0], "n": [300, 300, len(positions) - 600], "residual": [1e-6, 3e-6, 2e-6], "logit_residual": [2e-6, 5e-6, 4e-6], "scale": [scale / 2, scale, scale / 3]}),
         "drops": pl.DataFrame({"reason": ["document too short", "window cut"], "n": [3, 5], "unit": ["documents", "tokens"],
                                "note": ["had fewer than 2 tokens: nothing to predict", "over the limit of one document; raise --max-document-tokens"]}),
     }  # fmt: skip

@@ -14,6 +14,7 @@ from profiler import attention, attribution
 from profiler.circuits.circuit import Member
 from profiler.config import RunConfig
 from profiler.errors import PatchError
+from profiler.forward import Wanted
 from profiler.generality import replacement, replacement_share, replacement_stage, replacement_view, understood
 from profiler.generality.replacement_rows import DIRECT, GONE
 from profiler.generality.replacement_run import Job, Reading, base_of, fit, means_of, run, seen_of
@@ -494,7 +495,7 @@ def test_importance_is_direct_logit_attribution():
     net, reading, means = _network_and_seen()
     target = Target("head", 1, 1)
     measured = run(net, [reading], means, [Job(target)])
-    capture = model.run(reading.tokens, (torch.tensor([0]), torch.tensor([0])))
+    capture = model.run(reading.tokens, Wanted())
     _, scale = attribution.final_norm(capture.residual, model.weights)
     parts = list(attribution.by_part(capture, model.weights, model.spec, reading.targets, scale))
     dla = next(part.dla for part in parts if part.components == model.spec.heads(1))[..., 1]

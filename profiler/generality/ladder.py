@@ -37,12 +37,15 @@ from profiler.generality.variants import Variant, repeats, variants
 from profiler.model import Model
 from profiler.pairs import Encoded, Pair
 from profiler.patching import setting as settings_of
+from profiler.patching.batch import SITES, Trace
 from profiler.patching.network import Network
-from profiler.patching.setting import PatchSettings
+from profiler.patching.setting import PatchSettings, Setting
 from profiler.tokens import token_texts
 
 SCANNED = 60_000_000
 PER_DOCUMENT = 3
+NODES = ("head", "mlp_out", "neuron")
+"""Sites whose values in the corrupted run stand in for what is outside a circuit."""
 TRIGGERS = "triggers in the corpus"
 
 
@@ -124,7 +127,17 @@ def rung_of(
     if kept.n_dropped:
         description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
     rung = Rung(name, ordinal, kind, description, len(kept.pairs), n_tokens, len(documents), why)
-    return PromptRung(rung, None if few else settings_of.prepare(name, net, kept))
+    return PromptRung(rung, None if few else slim(settings_of.prepare(name, net, kept)))
+
+
+def slim(one: Setting) -> Setting:
+    """The pairs with only what circuits are judged by: logits of both runs, and what the corrupted one's nodes wrote.
+
+    A dozen rungs with every site of both runs take some GB.
+    """
+    clean = Trace({site: [] for site in SITES}, one.clean.logits)
+    corrupted = Trace({site: one.corrupted[site] if site in NODES else [] for site in SITES}, one.corrupted.logits)
+    return replace(one, clean=clean, corrupted=corrupted)
 
 
 def _repeats(model: Model, net: Network, settings: CheckSettings, ordinal: int) -> PromptRung:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from profiler.generality import ledger
+from profiler.generality import agreement, ledger
 from profiler.generality.finding import Finding, refused
 from profiler.generality.verdict import judge
 
@@ -49,6 +49,16 @@ def number(rung: str, value: float, half: float = 0.05, n: int = 48, **more) -> 
         "null_hi": 0.2,
     } | more
     return Finding(rung=rung, value=value, lo=value - half, hi=value + half, n=n, unit="prompts", **fields)
+
+
+def test_faithfulness_with_means_is_held_against_means() -> None:
+    """0.1 with means is no fall from 0.9 with resampled values; it is one from 0.9 with means."""
+    means = {"technique": "corpus faithfulness"}
+    resampled, wide = number("discovery", 0.9), number("corpus", 0.1, **means)
+    assert ledger.lines((resampled, wide), RUNGS)[1].speaks == "undecided"
+    for value, speaks in ((0.9, "against"), (0.15, "undecided")):
+        base = number("discovery", value, statistic="faithfulness with means", **means)
+        assert ledger.lines((resampled, base, wide), RUNGS)[2].speaks == speaks
 
 
 def role(rung: str, value: float, half: float = 0.05, subject: str = "L1H4", **more) -> Finding:
@@ -128,10 +138,21 @@ def test_edits_refute_a_role_and_a_replacement_only_keeps_it_from_holding() -> N
     assert judge((*LADDER, fine, replacement), RUNGS).word == "inconclusive"
 
 
-def test_necessity_must_beat_random_circuits_and_never_refutes() -> None:
+def test_what_is_not_needed_does_not_generalise_and_is_not_refuted() -> None:
     needed = number("names", 0.8, technique="necessity", statistic="necessity")
     assert judge((*LADDER, needed), RUNGS).word == "generalises"
-    assert judge((*LADDER, replace(needed, null_hi=0.9)), RUNGS).word == "inconclusive"
+    assert judge((*LADDER, replace(needed, null_hi=0.9)), RUNGS).word == "generalises"  # random knock-outs that cost all
+    assert judge((*LADDER, replace(needed, null=0.85, null_hi=0.9)), RUNGS).word == "inconclusive"
+    assert judge((*LADDER, replace(needed, lo=0.4)), RUNGS).word == "inconclusive"
+    (line,) = ledger.lines((replace(needed, null_hi=0.9),), RUNGS)
+    assert line.speaks == "undecided"
+
+
+def test_rungs_that_could_not_be_asked_are_told_with_every_word() -> None:
+    few = refused("c", "", "faithfulness", "lower case", "faithfulness", 4, "prompts", "4 usable prompts")
+    for findings in (LADDER, (*LADDER, number("corpus", 0.2)), (*LADDER, number("corpus", 1.5)), (LADDER[0], number("corpus", 0.7, 0.2))):
+        assert "Not asked: lower case (4 usable prompts)." in judge((*findings, few), RUNGS).change
+        assert not any("Not asked" in sentence for sentence in judge(findings, RUNGS).change)
 
 
 def test_a_role_as_common_as_its_null_does_not_hold() -> None:
@@ -215,7 +236,7 @@ def test_agreement_is_cohens_kappa_and_says_when_it_could_not_have_been_otherwis
         replace(f, value=-0.5, lo=-0.6, hi=-0.4) if f.technique == "replacement" and f.value < 0.5 else f
         for f in findings
     ]
-    (pair,) = ledger.agreement(ledger.lines(findings, RUNGS))
+    (pair,) = agreement.agreement(ledger.lines(findings, RUNGS))
     table = np.zeros((2, 2))
     for first, second in says:
         table[int(first), int(second)] += 1
@@ -223,7 +244,7 @@ def test_agreement_is_cohens_kappa_and_says_when_it_could_not_have_been_otherwis
     assert pair.kappa == pytest.approx(cohens_kappa(table, return_results=False))
     assert pair.could_disagree == pytest.approx(12 * (1 - pair.expected))
     always = [f for f in findings if says[int(f.subject[3:])] == (True, True)]
-    (pair,) = ledger.agreement(ledger.lines(always, RUNGS))
+    (pair,) = agreement.agreement(ledger.lines(always, RUNGS))
     assert (pair.could_disagree, pair.kappa) == (0.0, None)
 
 
@@ -258,7 +279,7 @@ def test_the_numbers_of_the_sentence_are_findings() -> None:
         assert set(found.numbers) <= set(findings)
         assert [line.finding for line in found.ledger] == findings
         assert all(f"{100 * one.value:.0f}\u00a0%" in found.sentence for one in found.numbers)
-        assert found.change
+        assert found.change or found.word == "inconclusive"
 
 
 def test_what_was_registered_is_marked() -> None:

@@ -8,7 +8,8 @@ What a line is tested for, by technique (every other statistic describes and doe
 
 * faithfulness, corpus faithfulness, statistic `faithfulness`. On the discovery rung: above FAITHFUL and above random
   circuits. Elsewhere: within MARGIN of the discovery rung (two one-sided tests, Schuirmann 1987); against it if lower by
-  more than MARGIN, or above 1 + OVER, which is over-recovery and no success.
+  more than MARGIN, or above 1 + OVER, which is over-recovery and no success. Each technique is held against its own number
+  on the discovery prompts: resampled values with resampled values, means with means.
 * necessity: above the 95th percentile of matched random circuits. It never speaks against: a random knock-out can hurt
   more than a true one.
 * coverage: the role holds on over HALF of the component's importance, and on more than its null (scrambled roles, matched
@@ -29,7 +30,6 @@ Henikoff & Henikoff 1994 has its idea).
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from math import hypot, inf
 from typing import Literal
 
@@ -64,6 +64,8 @@ READ = {
 }  # fmt: skip
 """The statistic of each technique that is tested; of `weights`, any with a p value."""
 FAITHFULNESS = ("faithfulness", "corpus faithfulness")
+BASE = {"faithfulness": "faithfulness", "corpus faithfulness": "faithfulness with means"}
+"""The statistic on the discovery prompts that each of them is compared with on other rungs."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ def lines(
         registered: (subject, statistic, rung) of predictions registered before the test.
         alpha: level of every test.
     """
-    base = {f.subject: f for f in findings if f.technique == "faithfulness" and _is_test(f) and f.rung == rungs[0]}
-    made = [_untested(f) or _test(f, base.get(f.subject), rungs[0]) for f in findings]
+    base = {(f.subject, f.technique): f for f in findings if f.rung == rungs[0] and _is_base(f)}
+    made = [_untested(f) or _test(f, base.get((f.subject, f.technique)), rungs[0]) for f in findings]
     speaking = _decide(findings, made, rungs[0], alpha)
     weights = weigh(speaking)
     return tuple(
@@ -153,6 +155,14 @@ def _key(finding: Finding) -> Key:
 
 def _is_test(finding: Finding) -> bool:
     return finding.value is not None and READ.get(finding.technique) == finding.statistic
+
+
+def _is_base(finding: Finding) -> bool:
+    """Whether a finding on the discovery prompts is what the same technique elsewhere is held against.
+
+    Why by technique: resampled values and means give faithfulness of different size, so each is compared with its own.
+    """
+    return finding.value is not None and BASE.get(finding.technique) == finding.statistic
 
 
 def _untested(finding: Finding) -> Line | None:
@@ -219,7 +229,7 @@ def _as_good(finding: Finding, base: Finding | None) -> _Test:
     """Elsewhere: is it as good as on the discovery prompts, is it lower, is it over-recovery?"""
     over = p_above(finding, 1 + OVER)
     if base is None or base.lo is None or base.hi is None:
-        return _Test(1.0, 1.0, over, "no discovery prompts to compare with")
+        return _Test(1.0, 1.0, over, "nothing measured in the same way on the discovery prompts")
     bound = base.value - MARGIN
     not_lower = p_above(finding, bound, (base.hi - base.value) / Z95)
     not_over = p_below(finding, max(1.0, base.value) + MARGIN)
@@ -277,51 +287,6 @@ def _shared(line: Line) -> frozenset[str]:
 
 def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     return len(first & second) / len(first | second)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How often two techniques say the same of a claim, and how often they could have disagreed.
-
-    Attributes:
-        n: claims of which both say something, for or against.
-        agree: of these, claims of which they say the same.
-        expected: agreement by chance, from how often each says `for`.
-        could_disagree: n (1 - expected): claims in which disagreement was to be expected had they nothing to do with
-            each other. 0 means that their agreement says nothing.
-        kappa: Cohen's kappa; None where they could not have disagreed.
-    """
-
-    first: str
-    second: str
-    n: int
-    agree: int
-    expected: float
-    could_disagree: float
-    kappa: float | None
-
-
-def agreement(ledger: Sequence[Line]) -> tuple[Agreement, ...]:
-    """Agreement of every two techniques that both judged some claim (Cohen 1960)."""
-    said: dict[str, dict[tuple[str, str], str]] = {}
-    for line in ledger:
-        if line.speaks in ("for", "against"):
-            claims = said.setdefault(line.finding.technique, {})
-            claims[line.claim] = "against" if "against" in (line.speaks, claims.get(line.claim)) else "for"
-    pairs = (_agree(a, b, said[a], said[b]) for a, b in combinations(said, 2))
-    return tuple(pair for pair in pairs if pair.n)
-
-
-def _agree(first: str, second: str, one: dict[tuple[str, str], str], other: dict[tuple[str, str], str]) -> Agreement:
-    both = [claim for claim in one if claim in other]
-    n = len(both)
-    if not n:
-        return Agreement(first, second, 0, 0, 1.0, 0.0, None)
-    agree = sum(one[claim] == other[claim] for claim in both)
-    yes = [sum(table[claim] == "for" for claim in both) / n for table in (one, other)]
-    expected = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
-    kappa = None if expected >= 1 else (agree / n - expected) / (1 - expected)
-    return Agreement(first, second, n, agree, expected, n * (1 - expected), kappa)
 
 
 def tally(ledger: Sequence[Line]) -> dict[str, float]:

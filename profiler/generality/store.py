@@ -23,7 +23,8 @@ from profiler.assets import package_file
 from profiler.circuits import files
 from profiler.circuits.circuit import Circuit
 from profiler.errors import PredictionError
-from profiler.generality import ledger, predictions, published
+from profiler.generality import predictions, published
+from profiler.generality.agreement import agreement
 from profiler.generality.finding import Finding
 from profiler.generality.ledger import Key
 from profiler.generality.predictions import CIRCUIT, Entry, Prediction
@@ -89,7 +90,7 @@ def write(
     at = _now()
     frames = {
         "check_findings": _finding_rows(findings, at), "check_ledger": _ledger_rows(verdict),
-        "check_agreement": [asdict(one) for one in ledger.agreement(verdict.ledger)],
+        "check_agreement": [asdict(one) for one in agreement(verdict.ledger)],
         "check_needs": [asdict(one) for one in verdict.needs],
     } | _detail_rows((*rungs, *details, *published.numbers(circuit.name)))  # fmt: skip
     with writing(path) as run:

@@ -427,7 +427,7 @@ def check_dead_components(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
 @recomputes
 def check_attribution_closure(fake: fake_run.FakeRun, db: query.Connection) -> None:
-    table = fake.tables["closure"].with_columns(
+    table = fake.tables["closure"].drop("block", "part").with_columns(
         relative=pl.max_horizontal("residual", "logit_residual") / pl.col("scale")
     )
     brute.agree(query.run(db, "attribution_closure"), table.to_dicts())

@@ -67,7 +67,7 @@ def _facts(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 METHOD = (
-    ("Generalises", f"On every rung but the first the faithfulness is as good as on the discovery prompts: within {numbers.percent(MARGIN)}, by two one-sided tests; the circuit is more needed than random ones where that was measured; every tested role holds."),
+    ("Generalises", f"On every rung but the first the faithfulness is as good as on the discovery prompts: within {numbers.percent(MARGIN)}, by two one-sided tests; wherever it was taken out, more than half of the effect was lost, and more than without random circuits on average; every tested role holds."),
     ("Narrows", f"On some rung the faithfulness is lower than on the discovery prompts by more than {numbers.percent(MARGIN)}, or fewer than half of the tested roles are refuted."),
     ("Does something else", f"At least half of the tested roles are refuted: somewhere the role holds on less than {numbers.percent(HALF)} of the component's importance, or fills less than {numbers.percent(NO_BETTER)} of the room above its scrambling, or edits made from it work no better than control edits. Also where the circuit keeps less than {numbers.percent(FAITHFUL)} of the effect on its own prompts."),
     ("Over-recovers", f"Somewhere the faithfulness is above {numbers.percent(1 + OVER)}: leaving others out removed what held the answer back. That is a failure to generalise."),

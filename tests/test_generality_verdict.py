@@ -141,7 +141,9 @@ def test_edits_refute_a_role_and_a_replacement_only_keeps_it_from_holding() -> N
 def test_what_is_not_needed_does_not_generalise_and_is_not_refuted() -> None:
     needed = number("names", 0.8, technique="necessity", statistic="necessity")
     assert judge((*LADDER, needed), RUNGS).word == "generalises"
-    assert judge((*LADDER, replace(needed, null_hi=0.9)), RUNGS).word == "generalises"  # random knock-outs that cost all
+    assert (
+        judge((*LADDER, replace(needed, null_hi=0.9)), RUNGS).word == "generalises"
+    )  # random knock-outs that cost all
     assert judge((*LADDER, replace(needed, null=0.85, null_hi=0.9)), RUNGS).word == "inconclusive"
     assert judge((*LADDER, replace(needed, lo=0.4)), RUNGS).word == "inconclusive"
     (line,) = ledger.lines((replace(needed, null_hi=0.9),), RUNGS)
@@ -150,7 +152,12 @@ def test_what_is_not_needed_does_not_generalise_and_is_not_refuted() -> None:
 
 def test_rungs_that_could_not_be_asked_are_told_with_every_word() -> None:
     few = refused("c", "", "faithfulness", "lower case", "faithfulness", 4, "prompts", "4 usable prompts")
-    for findings in (LADDER, (*LADDER, number("corpus", 0.2)), (*LADDER, number("corpus", 1.5)), (LADDER[0], number("corpus", 0.7, 0.2))):
+    for findings in (
+        LADDER,
+        (*LADDER, number("corpus", 0.2)),
+        (*LADDER, number("corpus", 1.5)),
+        (LADDER[0], number("corpus", 0.7, 0.2)),
+    ):
         assert "Not asked: lower case (4 usable prompts)." in judge((*findings, few), RUNGS).change
         assert not any("Not asked" in sentence for sentence in judge(findings, RUNGS).change)
 

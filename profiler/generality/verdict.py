@@ -11,8 +11,10 @@ The words (in the order in which they are tried; a circuit that earns two gets t
 * narrows: on some rung the faithfulness is lower than on the discovery prompts by more than MARGIN, or fewer than half of
   the roles are refuted.
 * generalises: on every rung but the first the faithfulness is as good as on the discovery prompts (two one-sided tests; no
-  correction, because all of them must hold), the circuit is more needed than random ones wherever that was measured, and
-  every role that was tested holds. A circuit whose roles are claimed and could not be tested gets no such word.
+  correction, because all of them must hold), wherever it was taken out more than half of the effect was lost, and more than
+  without random circuits on average (their 95th percentile is no bound here: taking out any third of a small model can
+  cost everything), and every role that was tested holds. A circuit whose roles are claimed and could not be tested gets no
+  such word.
 * inconclusive: none of these; the verdict names the examples that would settle it.
 
 What speaks against a claim is corrected by Holm over the rungs (profiler.generality.ledger). Cost: none.
@@ -26,12 +28,12 @@ from typing import Literal
 from profiler.generality import ledger as books
 from profiler.generality.finding import FEWEST, Finding
 from profiler.generality.ledger import FAITHFUL, FAITHFULNESS, HALF, MARGIN, OVER, Key, Line
+from profiler.generality.verdict_words import listed, members, percent, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
 REFUTES = ("coverage", "edits")
 """What refutes a role. A failed replacement or swap may be the fault of the replacement: it only keeps a role from holding."""
-BLANK = "\u00a0"
 MOST_NEEDED = 10_000_000
 """More examples than this are not asked for: the estimate lies on the bound."""
 
@@ -126,10 +128,17 @@ def judge(findings: Sequence[Finding], rungs: Sequence[str], registered: Collect
         found = decide(case)
         if found is not None:
             word, sentence, numbers, change = found
-            return Verdict(word, sentence, numbers, change, (), lines)
+            return Verdict(word, sentence, numbers, (*change, *_not_asked(lines)), (), lines)
     needs = _needs(lines, case)
     sentence, numbers = _inconclusive(case, needs)
-    return Verdict("inconclusive", sentence, numbers, tuple(_need_sentence(one) for one in needs[:3]), needs, lines)
+    return Verdict(
+        "inconclusive",
+        sentence,
+        numbers,
+        (*(_need_sentence(one) for one in needs[1:3]), *_not_asked(lines)),
+        needs,
+        lines,
+    )
 
 
 def _sort(lines: Sequence[Line], rungs: Sequence[str]) -> _Case:
@@ -203,13 +212,9 @@ def _something_else(case: _Case) -> Decision:
         if case.wide
         else ""
     )
-    sentence = f"{case.name} does something else: {_members(len(refuted), len(case.roles))} {'does not keep its' if len(case.roles) == 1 else 'do not keep their'} role; {_failure(subject, role, worst.finding)}{kept}."
+    sentence = f"{case.name} does something else: {members(len(refuted), len(case.roles))} {'does not keep its' if len(case.roles) == 1 else 'do not keep their'} role; {_failure(subject, role, worst.finding)}{kept}."
     change = f"{subject} would have to be {role} on more than {percent(HALF)} of its importance on {worst.finding.rung}; counter-examples and the mixture say what it does instead."
     return "does something else", sentence, _numbers(worst, case.base), (change,)
-
-
-def _members(some: int, of: int) -> str:
-    return "the only component tested" if of == 1 else f"{some} of {of} components tested"
 
 
 def _failure(subject: str, role: str, one: Finding) -> str:
@@ -245,7 +250,7 @@ def _generalises(case: _Case) -> Decision:
     as_good = case.base is not None and case.base.speaks == "for" and all(line.speaks == "for" for line in case.wide)
     tested = bool(case.wide) and as_good if (case.base or case.wide) else bool(case.roles)
     roles_hold = bool(case.roles) == bool(case.claimed) and all(case.holds(claim) for claim in case.roles)
-    needed = all(line.speaks == "for" for line in case.needed)
+    needed = all(_is_needed(line.finding) for line in case.needed)
     if not (tested and roles_hold and needed):
         return None
     parts, numbers = [], []
@@ -275,12 +280,17 @@ def _generalises(case: _Case) -> Decision:
     )
 
 
+def _is_needed(one: Finding) -> bool:
+    """More than half of the effect is lost without the circuit, and more than without random ones."""
+    return one.lo > HALF and (one.null is None or one.value > one.null)
+
+
 def _needs(lines: Sequence[Line], case: _Case) -> tuple[Need, ...]:
     """Examples that would settle each line that is refused or undecided."""
     found = []
     for line in lines:
         one = line.finding
-        if line.speaks == "refused" and one.n < FEWEST:
+        if line.speaks == "refused" and 0 < one.n < FEWEST and books.READ.get(one.technique) == one.statistic:
             found.append(Need(one.subject, one.rung, one.statistic, one.n, FEWEST, one.unit))
         elif line.speaks == "undecided":
             found.append(Need(one.subject, one.rung, one.statistic, one.n, _needed(line, case), one.unit))
@@ -308,6 +318,15 @@ def _low_bound(line: Line, case: _Case) -> tuple[float, float]:
     return base.value - MARGIN, (base.hi - base.value) / books.Z95
 
 
+def _not_asked(lines: Sequence[Line]) -> tuple[str, ...]:
+    """The rungs on which the circuit could not be asked, and why: the verdict says nothing of them."""
+    refused = {
+        line.finding.rung: line.finding.refused for line in lines
+        if line.speaks == "refused" and line.finding.technique in FAITHFULNESS and line.finding.statistic == "faithfulness"
+    }  # fmt: skip
+    return (f"Not asked: {listed([f'{rung} ({why})' for rung, why in refused.items()])}.",) if refused else ()
+
+
 def _inconclusive(case: _Case, needs: Sequence[Need]) -> tuple[str, tuple[Finding, ...]]:
     numbers = _numbers(case.base, min(case.wide, key=lambda line: line.finding.value, default=None))
     seen = [f"{shown(one)} on {one.rung} ({one.n:,} {one.unit})" for one in numbers]
@@ -326,19 +345,3 @@ def _need_sentence(need: Need) -> str:
 
 def _numbers(*lines: Line | None) -> tuple[Finding, ...]:
     return tuple(line.finding for line in lines if line is not None)
-
-
-def percent(value: float) -> str:
-    """A share in whole per cents."""
-    return f"{100 * value:.0f}{BLANK}%".replace("-", "−")
-
-
-def shown(finding: Finding) -> str:
-    """A share with its 95 % interval."""
-    interval = f"{100 * finding.lo:.0f} to {100 * finding.hi:.0f}{BLANK}%"
-    return f"{percent(finding.value)} (95{BLANK}% interval {interval})".replace("-", "−")
-
-
-def listed(words: Sequence[str]) -> str:
-    """Words with commas, and before the last one."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -9,6 +9,7 @@ from profiler.report.reader import Reader, Result
 MEASURE = "KL"
 LINES = 80
 PER_KIND = 3
+SETTLED = 12
 
 
 def has(name: str) -> pl.Expr:
@@ -42,11 +43,12 @@ def ladder(read: Reader, margin: float) -> Section:
         "No rung has a number.",
     )
     columns = (
-        evidence.words("rung", "Distribution"), evidence.words("description", "What stands there"), evidence.count("n_prompts", "Prompts"),
+        evidence.words("rung", "Distribution"), evidence.count("n_prompts", "Prompts"),
         evidence.count("n_tokens", "Tokens"), evidence.count("n_documents", "Documents"), evidence.share("faithfulness", "Faithfulness", "with its 95 % interval"),
         evidence.share("null_hi", "Random circuits", "95th percentile"), evidence.share("kept_kl", "Kept KL", "of the whole distribution of the next token in running text"),
         evidence.share("necessity", "Necessity", "what is lost without the circuit"),
         evidence.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"), evidence.words("speaks", "Speaks"), evidence.words("refused", "Refused"),
+        evidence.words("description", "What stands there"),
     )  # fmt: skip
     table = evidence.table(
         "What each rung rests on",
@@ -68,9 +70,10 @@ def _settle(read: Reader) -> Block:
     )  # fmt: skip
     return evidence.table(
         "What would settle it",
-        "If the estimates stay where they are; 10,000,000: they lie on the bound.",
+        f"If the estimates stay where they are; 10,000,000: they lie on the bound. The {SETTLED} that need most; the query has all.",
         read("settle"),
         columns,
+        read("settle").frame.head(SETTLED),
     )
 
 

@@ -234,7 +234,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     return found
 
 
-def sealed(manifest: dict[str, Any]) -> bytes:
+def sealed(manifest: Any) -> bytes:
     """A manifest as JSON, after a line with its CRC-32."""
     text = json.dumps(manifest).encode()
     return f"{zlib.crc32(text):08x}\n".encode() + text

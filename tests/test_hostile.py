@@ -207,7 +207,8 @@ CONDITIONS = st.sampled_from(
 def test_any_class_is_one_condition_or_is_refused(condition, name):
     with suppress(ProfilerError):
         (made,) = own_classes((f"{name}={condition}",))
-        assert made.user
+        assert made.condition == f"{name}={condition}".partition("=")[2].strip()
+        assert condition.strip() != "true) OR (true"
 
 
 # --- damaged files -----------------------------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ def _check_shape(cursor: Connection, condition: str, shown: str) -> None:
     changing = {row[0] for row in cursor.execute(_CHANGING).fetchall()} & {name for _, name in kinds}
     if changing:
         raise QueryError(f"the condition {shown!r} uses {changing.pop()}, whose value changes from call to call")
+    _parsed(cursor, f"SELECT {condition}\n")  # refuses what closes the brackets that are put around it
 
 
 _CHANGING = (

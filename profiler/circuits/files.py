@@ -55,7 +55,7 @@ def read(path: str | Path) -> Circuit:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise CircuitError(f"the circuit file {path} cannot be read ({error}): check the path") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise CircuitError(f"the circuit file {path} is no YAML ({' '.join(str(error).split())})") from None
     return circuit_of(value, str(path))
 

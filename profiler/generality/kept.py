@@ -12,6 +12,10 @@ much of what happens there is the circuit's.
 
 Cost: two more forward passes over the text than the model's own (circuit, empty circuit); random circuits on a part of it.
 On prompts: three forward passes of the rung.
+
+Shares with means are not shares with resampled values: where only a name differs, the corrupted prompt still says that a name is
+due, and a mean of the corpus does not. A circuit found with resampled values can keep all of the one and none of the other; so a
+number is to be held against the same number on the discovery prompts, `faithfulness with means`.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +29,17 @@ from torch import Tensor
 from profiler.generality import ablated, finding
 from profiler.generality.ablated import Means
 from profiler.generality.finding import FEWEST, Finding, Technique
-from profiler.generality.measure import ROUNDING, Ratio, clusters_of, matched, own_question, ratio, six, unit_of
+from profiler.generality.measure import (
+    ROUNDING,
+    Ratio,
+    clusters_of,
+    matched,
+    nothing_to_explain,
+    own_question,
+    ratio,
+    six,
+    unit_of,
+)
 from profiler.generality.rungs import NATURAL, Rung
 from profiler.generality.subject import CorpusRung, PromptRung, Subject
 from profiler.patching.metrics import kl, logit_diff
@@ -181,8 +195,10 @@ def _faithful(
     own, circuit, empty = values.T
     effect = ratio(own - empty, np.ones_like(own), clusters)
     if effect.lo <= 0:
-        why = f"the model's own effect is {effect.value:.2f} logits ({effect.lo:.2f} to {effect.hi:.2f}): nothing that a circuit could explain"
-        return finding.refused(subject.circuit.name, "", TECHNIQUE, rung.name, name, len(values), "positions", why)
+        unit = "documents" if rung.kind == "corpus" else unit_of(rung)
+        return finding.refused(
+            subject.circuit.name, "", TECHNIQUE, rung.name, name, effect.n, unit, nothing_to_explain(effect)
+        )
     return _finding(subject, rung, name, ratio(circuit - empty, own - empty, clusters))
 
 

@@ -184,7 +184,9 @@ def natural_pairs(
             break
     pool, rng = triggers.pool_of(sorted(words)), random.Random(f"natural {settings.seed}")
     made = [triggers.pair_of(one, ids, task.name, scheme, pool, rng, place) for ids, one, place in found]
-    return [pair for pair in made if pair], f"{n_documents:,} documents searched"
+    kept = [pair for pair in made if pair]
+    follows = sum(pair.stratum("follows") == "answer" for pair in kept) / max(1, len(kept))
+    return kept, f"{n_documents:,} documents searched; the answer follows at {follows:.0%} of them"
 
 
 def _any(one: triggers.Trigger) -> str:

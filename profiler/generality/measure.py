@@ -138,7 +138,7 @@ def rung_findings(subject: Subject, one: PromptRung) -> tuple[list[Finding], tre
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
     effect = _finding(subject, one.rung, "faithfulness", "model effect", ratio(whole, np.ones_like(whole), clusters))
     if not scores.explainable(evaluate):
-        why = f"the model's own effect is {whole.mean():.2f} logits: nothing that a circuit could explain"
+        why = nothing_to_explain(effect)
         refusals = [_refused(subject, one.rung, t, name, why) for t, name in zip(techniques, names, strict=True)]
         return [effect, *refusals], None
     kept = evaluate(keep[None])[0] - evaluate.empty
@@ -170,6 +170,14 @@ def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> Random:
     model, empty = evaluate.model.mean(), evaluate.empty.mean()
     kept, gone = (evaluate(sets).mean(-1) for sets in (all_of_them, ~all_of_them))
     return Random((kept - empty) / (model - empty), (model - gone) / (model - empty))
+
+
+def nothing_to_explain(effect: Finding | Ratio) -> str:
+    """Why shares of an effect are not stated."""
+    shown = f"the model's own effect is {effect.value:.2f} logits ({effect.lo:.2f} to {effect.hi:.2f})"
+    if effect.hi < 0:
+        return f"{shown}: here it raises the distractors and not the answer, so there is nothing that a circuit could explain"
+    return f"{shown}: nothing that a circuit could explain"
 
 
 def _unfit(circuit: Circuit, setting: Setting | None) -> str:
@@ -205,12 +213,17 @@ def _finding(subject: Subject, rung: Rung, technique: Technique, statistic: str,
 
 def _refused(subject: Subject, rung: Rung, technique: Technique, statistic: str, why: str) -> Finding:
     name = subject.circuit.name
-    return finding.refused(name, "", technique, rung.name, statistic, rung.n_prompts, unit_of(rung), why)
+    return finding.refused(name, "", technique, rung.name, statistic, n_of(rung), unit_of(rung), why)
 
 
 def unit_of(rung: Rung) -> Unit:
     """What is drawn independently."""
     return "documents" if rung.n_documents else "prompts"
+
+
+def n_of(rung: Rung) -> int:
+    """How many of them there are."""
+    return rung.n_documents or rung.n_prompts
 
 
 def shares(rung: Rung) -> tuple[str, ...]:
@@ -260,7 +273,7 @@ def _repair(subject: Subject, one: PromptRung, label: str) -> Finding:
     whole = abs(one.setting.whole.mean())
     if abs(direct.mean()) < REPAIRABLE * whole or sign_flip_p(direct) >= 0.05:
         why = f"its direct effect is {direct.mean():.2f} of {whole:.2f} logits: too little to ask what makes up for it"
-        return finding.refused(label, role, "self-repair", one.rung.name, "repaired share", one.rung.n_prompts, unit_of(one.rung), why)  # fmt: skip
+        return finding.refused(label, role, "self-repair", one.rung.name, "repaired share", n_of(one.rung), unit_of(one.rung), why)  # fmt: skip
     found = ratio(-made_up, direct, clusters_of(one.setting))
     setting = finding.Setting("node", parse_target(label).site, "resample", "all", "noise", one.rung.name)
     return Finding(

@@ -108,7 +108,7 @@ EVIL = st.sampled_from(
 ) | ANYTHING  # fmt: skip
 
 
-@examples(60)
+@examples(25)
 @given(value=EVIL)
 def test_a_parameter_is_a_value_and_comes_back_as_it_was(value, run_path):
     con = query.open_run(run_path)
@@ -122,7 +122,7 @@ def test_a_parameter_is_a_value_and_comes_back_as_it_was(value, run_path):
         con.close()
 
 
-@examples(20)
+@examples(8)
 @given(value=EVIL, name=st.sampled_from(["component_overview", "spectrum_by_class", "extremes", "quantile_samples"]))
 def test_a_parameter_never_changes_what_a_query_gives(value, name, run_path):
     columns = set(query.run(run_path, name, **({"component": "L0H0"} if name != "component_overview" else {})).columns)

@@ -18,6 +18,9 @@ from profiler.reading import Passed
 from profiler.store import Rows
 
 SUMS = 1e-12
+needs_ray = pytest.mark.skipif(
+    engines.ray is None, reason="Ray is not installed: pip install 'generality-profiler[ray]'"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,7 +159,7 @@ def test_reader_and_workers_fit_together(cpus, workers, config, model, monkeypat
     """Two workers of a whole CPU each on two CPUs would leave the reader none, and wait for ever."""
     monkeypatch.setattr(engines, "ray", Cluster(CPU=cpus, memory=1e12))
     shares = engines._shares(Pass(model, config, Rows()), workers)
-    assert shares.worker_cpus > 0 < shares.reader_cpus
+    assert shares.worker_cpus > 0 < shares.reader_cpus != shares.worker_cpus
     assert workers * shares.worker_cpus + shares.reader_cpus <= cpus
 
 
@@ -166,3 +169,13 @@ def test_the_end_says_what_came_after_the_last_document(config, model):
     assert list(engines._in_order(run, iter([end]))) == []
     assert run.totals.dropped["no_text"] == 3
     assert (run.totals.cursor.done, run.totals.cursor.passed.n, run.totals.domains.names) == (True, 7, ["a", "b"])
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("127.0.0.1:1", "cannot be joined at"), ("here", "HOST:PORT"), ("h:99999999", "cannot be joined")],
+)
+def test_a_cluster_that_is_not_there_is_said(address, said):
+    with pytest.raises(RunError, match=said):
+        engines._connect(address)

@@ -1,6 +1,5 @@
 """Ray itself: the same run as one process makes, also when a worker is killed on the way."""
 
-import os
 import signal
 
 import pytest
@@ -46,15 +45,10 @@ def test_two_workers_one_of_them_killed(config, tmp_path):
 
 def kill_a_worker() -> int | None:
     """`kill -9` for one process that holds a model."""
-    from ray.util.state import list_actors
+    import psutil
 
-    for actor in list_actors(detail=True):
-        if actor.state == "ALIVE" and actor.pid:
-            os.kill(actor.pid, signal.SIGKILL)
-            return actor.pid
+    for process in psutil.Process().children(recursive=True):
+        if "MapWorker" in " ".join(process.cmdline()):
+            process.send_signal(signal.SIGKILL)
+            return process.pid
     return None
-
-
-def test_a_cluster_that_is_not_there_is_said():
-    with pytest.raises(engines.RunError, match="cannot be joined at 127.0.0.1:1"):
-        engines._connect("127.0.0.1:1")

@@ -68,6 +68,9 @@ Workers = Annotated[int, typer.Option(min=1, help="processes that hold the model
 Address = Annotated[
     str | None, typer.Option(help="the Ray cluster to join, with --engine ray; default: one is started on this machine")
 ]
+ChunksPerPiece = Annotated[
+    int, typer.Option(min=1, help="chunks of 256 windows a worker reads before it sends its sums, with --engine ray")
+]
 CommitEvery = Annotated[
     float,
     typer.Option(

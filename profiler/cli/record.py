@@ -18,7 +18,8 @@ from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
-NO_SETTINGS = ("out", "overwrite", "resume", "commit_every", "engine", "workers", "address", "chosen")
+NO_SETTINGS = ("out", "overwrite", "resume", "commit_every", "engine", "workers", "address",
+               "chunks_per_piece", "chosen")  # fmt: skip
 DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
@@ -74,6 +75,7 @@ def record(
     engine: options.Engine = "local",
     workers: options.Workers = 1,
     address: options.Address = None,
+    chunks_per_piece: options.ChunksPerPiece = 4,
     commit_every: options.CommitEvery = 15.0,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -82,7 +84,7 @@ def record(
 
     Example: profiler record bundled --corpus stdlib --tokens 300k --out run.duckdb
     """
-    chosen = engine_of(engine, workers, address)
+    chosen = engine_of(engine, workers, address, chunks_per_piece)
     run_pass(config_of(locals()), out, overwrite, resume=resume, commit_seconds=commit_every, engine=chosen)
     console.print(
         f"\nNext:\n  profiler info {out}\n  profiler query {out} component_overview\n  profiler report {out} overview"
@@ -99,7 +101,7 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     return RunConfig(**given)
 
 
-def engine_of(name: str, workers: int, address: str | None) -> Any:
+def engine_of(name: str, workers: int, address: str | None, chunks_per_piece: int) -> Any:
     """What reads the chunks; None for this process.
 
     Raises:
@@ -108,7 +110,7 @@ def engine_of(name: str, workers: int, address: str | None) -> Any:
     if name == "ray":
         from profiler.engines.ray import engine
 
-        return engine(workers, address)
+        return engine(workers, address, chunks_per_piece)
     if workers > 1 or address:
         raise ProfilerError("--workers and --address belong to --engine ray: add it")
     return None

@@ -15,6 +15,7 @@ import logging
 import os
 import pickle
 import queue
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -209,6 +210,8 @@ def _connect(address: str | None) -> bool:
     """
     if ray.is_initialized():
         return False
+    if address:
+        _reach(address)
     try:
         options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **options)
@@ -219,6 +222,21 @@ def _connect(address: str | None) -> bool:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return True
+
+
+def _reach(address: str) -> None:
+    """Whether anything listens there: Ray itself would end the process.
+
+    Raises:
+        RunError: nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        raise RunError(f"--address {address!r} is none: write it as HOST:PORT, as `ray start --head` prints it")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(f"Ray cannot be joined at {address}: {error}; start it with `ray start --head`") from None
 
 
 @dataclass(frozen=True)
@@ -256,11 +274,10 @@ def _shares(run: Pass, workers: int) -> Shares:
             f"--workers {workers} need about {need / 1e9:,.1f} GB of memory ({need / workers / 1e9:,.1f} GB each), Ray has "
             f"{memory / 1e9:,.1f} GB: lower --workers, or join a larger cluster with --address"
         )
-    reader = min(1.0, 0.2 * cpus)
-    share = min(float(max(1, torch.get_num_threads() // workers)), (cpus - reader) / workers)
-    return Shares(
-        int(share * 1000) / 1000, 1.0 if wants_gpu else 0.0, reader, max(1, torch.get_num_threads() // workers)
-    )
+    threads, reader = max(1, torch.get_num_threads() // workers), min(0.9, 0.19 * cpus)
+    share = int(min(float(threads), (cpus - reader) / workers) * 1000) / 1000
+    # equal shares would let Ray join reader and worker in one actor, and leave the others without work
+    return Shares(share, 1.0 if wants_gpu else 0.0, reader if reader != share else reader - 0.01, threads)
 
 
 def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float) -> Iterator[object]:
@@ -271,7 +288,9 @@ def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float
     """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
-    context.target_max_block_size = 1  # a block is one group: Ray would join small ones, and give them all to one worker
+    context.target_max_block_size = (
+        1  # a block is one group: Ray would join small ones, and give them all to one worker
+    )
     source = Source(run.config, run.model.tokenizer, run.layout, run.totals.cursor, group, str(Path.cwd()))
     data = ray.data.read_datasource(_reading_tasks()(source), num_cpus=shares.reader_cpus, override_num_blocks=1)
     data = data.map_batches(

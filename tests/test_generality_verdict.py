@@ -129,6 +129,15 @@ def test_a_role_that_may_fail_somewhere_does_not_hold_yet() -> None:
     assert judge((*LADDER, fine, role("domain: prose", 0.6, 0.2)), RUNGS).word == "generalises"
 
 
+def test_the_sentence_names_the_widest_rung_and_what_was_not_tested() -> None:
+    untested = refused("L0H0", "backup name mover", "coverage", "corpus", "coverage", 0, "documents", "no trigger")
+    found = judge((*LADDER, role("names", 0.1), role("corpus", 0.2), untested), RUNGS)
+    assert found.word == "does something else"
+    assert "the only component tested (1 more could not be tested) does not keep its role" in found.sentence
+    assert "on 20\u00a0%" in found.sentence
+    assert found.numbers[0].rung == "corpus"
+
+
 def test_edits_refute_a_role_and_a_replacement_only_keeps_it_from_holding() -> None:
     fine = role("corpus", 0.9)
     edits = role("corpus", 0.12, technique="edits", statistic="success rate", null=0.1, null_hi=None)
@@ -269,6 +278,16 @@ def test_the_examples_that_would_settle_it_do() -> None:
     more = [replace(one, lo=one.value - half, hi=one.value + half, n=need.needed)
             for one, half in ((base, 0.1 * math.sqrt(48 / need.needed)), (wide, 0.2 * math.sqrt(48 / need.needed)))]  # fmt: skip
     assert judge(more, RUNGS).word == "generalises"
+
+
+def test_a_score_of_weights_has_no_interval_and_asks_for_no_examples() -> None:
+    score = Finding(
+        "L1H4", "induction", "weights", "weights", "matching", 0.3, None, None, 1, "components", 0.2, 0.5, 0.3
+    )
+    found = judge((LADDER[0], score), RUNGS)
+    assert [line.speaks for line in found.ledger] == ["for", "undecided"]
+    assert found.needs == ()
+    assert ledger.lines((replace(score, p=0.01),), RUNGS)[0].speaks == "for"
 
 
 def test_refused_rungs_ask_for_as_many_as_a_rate_needs() -> None:

@@ -22,32 +22,20 @@ What speaks against a claim is corrected by Holm over the rungs (profiler.genera
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite
 from typing import Literal
 
 from profiler.generality import ledger as books
-from profiler.generality.finding import FEWEST, Finding
+from profiler.generality.finding import Finding
 from profiler.generality.ledger import FAITHFUL, FAITHFULNESS, HALF, MARGIN, OVER, Key, Line
+from profiler.generality.verdict_needs import Need
+from profiler.generality.verdict_needs import needs as needs_of
+from profiler.generality.verdict_needs import sentence as sentence_of
 from profiler.generality.verdict_words import listed, members, percent, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
 REFUTES = ("coverage", "edits")
 """What refutes a role. A failed replacement or swap may be the fault of the replacement: it only keeps a role from holding."""
-MOST_NEEDED = 10_000_000
-"""More examples than this are not asked for: the estimate lies on the bound."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """How many examples would settle one line, if its estimate stayed where it is."""
-
-    subject: str
-    rung: str
-    statistic: str
-    n: int
-    needed: int
-    unit: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +69,7 @@ class _Case:
     needed: tuple[Line, ...]
     roles: dict[tuple[str, str], tuple[Line, ...]]
     claimed: int
+    order: dict[str, int]
 
     def over(self) -> list[Line]:
         both = [*([self.base] if self.base else []), *self.wide]
@@ -90,13 +79,18 @@ class _Case:
         return sorted((line for line in self.wide if line.way == "lower"), key=lambda line: line.finding.value)
 
     def refuted(self) -> dict[tuple[str, str], Line]:
-        """The worst line of each refuted role."""
+        """For each refuted role the line of the widest rung that speaks against it, coverage before edits."""
         found = {}
         for claim, lines in self.roles.items():
             bad = [one for one in lines if one.speaks == "against" and one.finding.technique in REFUTES]
             if bad:
-                found[claim] = min(bad, key=lambda one: (one.finding.technique != "coverage", one.finding.value))
+                found[claim] = min(bad, key=self.headline)
         return found
+
+    def headline(self, line: Line) -> tuple[bool, int, float]:
+        """Smallest for what a sentence is to say first: coverage, on the widest rung, the lowest value."""
+        one = line.finding
+        return one.technique != "coverage", -self.order.get(one.rung, -1), one.value
 
     def holds(self, claim: tuple[str, str]) -> bool:
         """The role is covered somewhere, against it speaks nothing, and no coverage points below half."""
@@ -129,13 +123,13 @@ def judge(findings: Sequence[Finding], rungs: Sequence[str], registered: Collect
         if found is not None:
             word, sentence, numbers, change = found
             return Verdict(word, sentence, numbers, (*change, *_not_asked(lines)), (), lines)
-    needs = _needs(lines, case)
+    needs = needs_of(lines, case.base)
     sentence, numbers = _inconclusive(case, needs)
     return Verdict(
         "inconclusive",
         sentence,
         numbers,
-        (*(_need_sentence(one) for one in needs[1:3]), *_not_asked(lines)),
+        (*(sentence_of(one) for one in needs[1:3]), *_not_asked(lines)),
         needs,
         lines,
     )
@@ -154,6 +148,7 @@ def _sort(lines: Sequence[Line], rungs: Sequence[str]) -> _Case:
         name, base, tuple(line for line in faithful if line.finding.rung != rungs[0]),
         tuple(line for line in speaking if line.finding.technique == "necessity"),
         {claim: tuple(own) for claim, own in roles.items()}, len({line.claim for line in lines if line.finding.role}),
+        {name: i for i, name in enumerate(rungs)},
     )  # fmt: skip
 
 
@@ -193,28 +188,30 @@ def _something_else(case: _Case) -> Decision:
         sentence = (
             f"{case.name} does something else: even on its discovery prompts it keeps {shown(one)} of the effect{null}."
         )
-        return (
-            "does something else",
-            sentence,
-            (one,),
-            (
-                f"It would need to keep at least {percent(FAITHFUL)} on its discovery prompts, and more than random circuits.",
-            ),
-        )
+        change = f"It would need to keep at least {percent(FAITHFUL)} on its discovery prompts, and more than random circuits."
+        return "does something else", sentence, (one,), (change,)
     refuted = case.refuted()
     if not refuted or 2 * len(refuted) < len(case.roles):
         return None
-    (subject, role), worst = min(
-        refuted.items(), key=lambda item: (item[1].finding.technique != "coverage", item[1].finding.value)
-    )
+    (subject, role), worst = min(refuted.items(), key=lambda item: case.headline(item[1]))
     kept = (
         f"; as a circuit it keeps {percent(min(line.finding.value for line in case.wide))} at worst"
         if case.wide
         else ""
     )
-    sentence = f"{case.name} does something else: {members(len(refuted), len(case.roles))} {'does not keep its' if len(case.roles) == 1 else 'do not keep their'} role; {_failure(subject, role, worst.finding)}{kept}."
-    change = f"{subject} would have to be {role} on more than {percent(HALF)} of its importance on {worst.finding.rung}; counter-examples and the mixture say what it does instead."
+    sentence = (
+        f"{case.name} does something else: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}{kept}."
+    )
+    change = f"{subject} would have to be “{role}” on more than {percent(HALF)} of its importance on {worst.finding.rung}; counter-examples and the mixture say what it does instead."
     return "does something else", sentence, _numbers(worst, case.base), (change,)
+
+
+def _lost(case: _Case, refuted: int) -> str:
+    """How many roles do not hold, of how many that were tested, and how many were not."""
+    verb = "does not keep its role" if len(case.roles) == 1 else "do not keep their role"
+    untested = case.claimed - len(case.roles)
+    more = f" ({untested} more could not be tested)" if untested else ""
+    return f"{members(refuted, len(case.roles))}{more} {verb}"
 
 
 def _failure(subject: str, role: str, one: Finding) -> str:
@@ -239,8 +236,8 @@ def _narrows(case: _Case) -> Decision:
         change = f"On {worst.rung} ({worst.n:,} {worst.unit}) it would have to keep at least {percent(case.base.finding.value - MARGIN)}; until then the claim is about {listed(['the discovery prompts', *good])}."
         return "narrows", sentence, _numbers(lower[0], case.base), (change,)
     if refuted:
-        (subject, role), worst = next(iter(refuted.items()))
-        sentence = f"{case.name} narrows: {len(refuted)} of {len(case.roles)} components tested do not keep their role; {_failure(subject, role, worst.finding)}."
+        (subject, role), worst = min(refuted.items(), key=lambda item: case.headline(item[1]))
+        sentence = f"{case.name} narrows: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}."
         change = f"Without {listed([claim[0] for claim in refuted])}, or with another role for {'it' if len(refuted) == 1 else 'them'}, the claim could generalise."
         return "narrows", sentence, _numbers(worst, case.base), (change,)
     return None
@@ -285,39 +282,6 @@ def _is_needed(one: Finding) -> bool:
     return one.lo > HALF and (one.null is None or one.value > one.null)
 
 
-def _needs(lines: Sequence[Line], case: _Case) -> tuple[Need, ...]:
-    """Examples that would settle each line that is refused or undecided."""
-    found = []
-    for line in lines:
-        one = line.finding
-        if line.speaks == "refused" and 0 < one.n < FEWEST and books.READ.get(one.technique) == one.statistic:
-            found.append(Need(one.subject, one.rung, one.statistic, one.n, FEWEST, one.unit))
-        elif line.speaks == "undecided":
-            found.append(Need(one.subject, one.rung, one.statistic, one.n, _needed(line, case), one.unit))
-    return tuple(sorted(found, key=lambda need: -need.needed))
-
-
-def _needed(line: Line, case: _Case) -> int:
-    """The largest n at which the line's interval would leave out every bound that it now straddles."""
-    one = line.finding
-    null = one.null_hi if one.null_hi is not None else one.null
-    bounds = [] if null is None else [(null, 0.0)]
-    if one.technique in FAITHFULNESS:
-        bounds += [(1 + OVER, 0.0), _low_bound(line, case)]
-    elif one.technique in ("coverage", "replacement"):
-        bounds.append((HALF, 0.0))
-    most = max([books.n_needed(one, bound, error) for bound, error in bounds], default=0.0)
-    return MOST_NEEDED if not isfinite(most) or most > MOST_NEEDED else max(ceil(most), one.n + 1)
-
-
-def _low_bound(line: Line, case: _Case) -> tuple[float, float]:
-    """What the faithfulness must not fall below, and that bound's standard error."""
-    if case.base is None or line is case.base:
-        return FAITHFUL, 0.0
-    base = case.base.finding
-    return base.value - MARGIN, (base.hi - base.value) / books.Z95
-
-
 def _not_asked(lines: Sequence[Line]) -> tuple[str, ...]:
     """The rungs on which the circuit could not be asked, and why: the verdict says nothing of them."""
     refused = {
@@ -333,14 +297,8 @@ def _inconclusive(case: _Case, needs: Sequence[Need]) -> tuple[str, tuple[Findin
     if case.claimed and not case.roles:
         seen.append("no role could be tested")
     what = f": {'; '.join(seen)}" if seen else ": nothing that decides could be measured"
-    need = f". {_need_sentence(needs[0])}" if needs else "."
+    need = f". {sentence_of(needs[0])}" if needs else "."
     return f"{case.name} is inconclusive{what}{need}", numbers
-
-
-def _need_sentence(need: Need) -> str:
-    if need.needed >= MOST_NEEDED:
-        return f"{need.subject}, {need.statistic} on {need.rung}: the estimate lies on the bound, and no number of {need.unit} that could be read would settle it."
-    return f"{need.subject}, {need.statistic} on {need.rung}: about {need.needed:,} {need.unit} would settle it, if the estimate stays where it is; there are {need.n:,}."
 
 
 def _numbers(*lines: Line | None) -> tuple[Finding, ...]:

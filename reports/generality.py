@@ -40,7 +40,7 @@ def _evidence(row: dict[str, Any]) -> str:
     """How much stands behind the word."""
     return (
         f"Of {numbers.count(row['findings'])} numbers {numbers.count(row['speak_for'])} speak for a claim, {numbers.count(row['speak_against'])} against one, "
-        f"{numbers.count(row['undecided'])} are undecided and {numbers.count(row['refused'])} were refused for want of data; with what they share counted once, that is "
+        f"{numbers.count(row['undecided'])} are undecided, and {numbers.count(row['refused'])} could not be had, each with its reason; with what they share counted once, that is "
         f"{numbers.number(row['weight_for'])} independent pieces for and {numbers.number(row['weight_against'])} against. "
         f"{numbers.count(row['registered'])} of the tested numbers were predicted beforehand, {numbers.count(row['post_hoc'])} are post hoc."
     )

@@ -10,6 +10,7 @@ MEASURE = "KL"
 LINES = 80
 PER_KIND = 3
 SETTLED = 12
+LARGEST = 30
 
 
 def has(name: str) -> pl.Expr:
@@ -47,8 +48,7 @@ def ladder(read: Reader, margin: float) -> Section:
         evidence.count("n_tokens", "Tokens"), evidence.count("n_documents", "Documents"), evidence.share("faithfulness", "Faithfulness", "with its 95 % interval"),
         evidence.share("null_hi", "Random circuits", "95th percentile"), evidence.share("kept_kl", "Kept KL", "of the whole distribution of the next token in running text"),
         evidence.share("necessity", "Necessity", "what is lost without the circuit"),
-        evidence.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"), evidence.words("speaks", "Speaks"), evidence.words("refused", "Refused"),
-        evidence.words("description", "What stands there"),
+        evidence.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"), evidence.words("speaks", "Speaks"),
     )  # fmt: skip
     table = evidence.table(
         "What each rung rests on",
@@ -58,9 +58,12 @@ def ladder(read: Reader, margin: float) -> Section:
         result.frame,
         "full",
     )
-    return Section(
-        "The ladder", "", (chart, table, _settle(read)) if not read("settle").frame.is_empty() else (chart, table)
-    )
+    about = (
+        evidence.words("rung", "Distribution"), evidence.words("description", "What stands there"), evidence.words("refused", "Refused"),
+    )  # fmt: skip
+    described = evidence.table("The distributions", "From narrow to wide.", result, about, width="full")
+    settle = () if read("settle").frame.is_empty() else (_settle(read),)
+    return Section("The ladder", "", (chart, table, described, *settle))
 
 
 def _settle(read: Reader) -> Block:
@@ -145,34 +148,35 @@ def roles(read: Reader) -> Section:
 
 
 def replacement(read: Reader) -> Section:
-    """How much is explained when the claim is put in the component's place."""
-    result = read("replacements")
-    one = result.frame.filter(pl.col("measure") == MEASURE, has("explained"))
-    bins = one.filter((pl.col("percentile_hi") - pl.col("percentile_lo")) < 100)
+    """How much is explained when the claim is put in the component's place; where that is refused, why."""
+    result, lines = read("replacements"), read("ledger")
+    told = result.frame.filter(has("explained"))
+    bins = told.filter(pl.col("measure") == MEASURE, (pl.col("percentile_hi") - pl.col("percentile_lo")) < 100)
     caption = "By percentile of importance, in KL; dashed: the same rule on other heads. A rule that others fit as well is not specific."
+    why = (
+        "No component was replaced." if result.frame.is_empty() else "Every share is refused: the reasons stand below."
+    )
     chart = chart_or_note(
-        "Where the claim explains the effect",
-        caption,
-        result,
-        bins,
-        generality_charts.replaced,
-        "No component was replaced.",
-        "half",
+        "Where the claim explains the effect", caption, result, bins, generality_charts.replaced, why, "half"
     )
     columns = (
         evidence.words("component", "Component"), evidence.words("rule", "Put in its place"), evidence.words("measure", "Measure"), evidence.share("explained", "Explained"),
         evidence.share("null_explained", "Other heads"), evidence.value("d_ablated", "Mean-ablated, nats"), evidence.count("n", "Positions"),
     )  # fmt: skip
-    whole = result.frame.filter(pl.col("percentile_hi") - pl.col("percentile_lo") >= 100)
-    table = evidence.table(
-        "Over all positions",
-        "One less what the replacement costs over what mean ablation costs; empty where ablation costs too little to divide by.",
-        result,
-        columns,
-        whole,
-        empty="No component was replaced.",
+    whole = told.filter(pl.col("percentile_hi") - pl.col("percentile_lo") >= 100)
+    caption = "One less what the replacement costs over what mean ablation costs."
+    refused = lines.frame.filter(pl.col("technique") == "replacement", pl.col("refused") != "").unique(
+        ["subject", "refused"], maintain_order=True
     )
-    return Section("Replacement by understanding", "", (chart, table))
+    reasons = (
+        evidence.words("subject", "Component"), evidence.words("role", "Role"), evidence.words("refused", "Why not"),
+    )  # fmt: skip
+    blocks = (
+        chart,
+        evidence.table("Over all positions", caption, result, columns, whole, empty=why),
+        evidence.table("Not told", "Members whose share is refused.", lines, reasons, refused, "full", "No share is refused."),
+    )  # fmt: skip
+    return Section("Replacement by understanding", "", blocks if len(refused) else blocks[:2])
 
 
 def counter_examples(read: Reader) -> Section:
@@ -221,14 +225,19 @@ def edits(read: Reader) -> Section:
 
 def weights(read: Reader) -> Section:
     """Scores of the weights, circuits on other tasks, and what was published."""
+    members = read("claims").frame.filter(pl.col("role") != "")["subject"].to_list()
     scores, cross, published = read("weight_scores"), read("cross_tasks"), read("published_numbers")
     columns = (
         evidence.words("component", "Component"), evidence.words("score", "Score"), evidence.value("value", "Value"), evidence.value("null_mean", "Null heads"),
         evidence.value("z", "z"), evidence.count("rank", "Rank"), evidence.share("ignored_share", "Ignored", "share of the terms that the score leaves out"),
     )  # fmt: skip
     drawn = cross.frame.filter(has("faithfulness"))
+    told = scores.frame.filter(pl.col("component").is_in(members)).sort(
+        pl.col("z").abs(), descending=True, nulls_last=True
+    )
+    told = told.head(LARGEST).sort("component", "score")
     blocks: list[Block] = [
-        evidence.table("Scores of the weights", "What the weights alone say, without any text.", scores, columns, width="full", empty="No weights were scored."),
+        evidence.table("Scores of the weights", f"What the weights alone say of the members, without any text: the {LARGEST} scores farthest from other heads; the query has all.", scores, columns, told, "full", "No weights were scored."),
         chart_or_note("On other tasks", "Off the diagonal, high values mean shared machinery.", cross, drawn, generality_charts.tasks, "The run holds no other circuit.", "half"),
     ]  # fmt: skip
     if not published.frame.is_empty():
@@ -267,7 +276,7 @@ def ledger(read: Reader) -> Section:
     shown = f" The first {LINES} of {len(lines.frame)} lines; the query has all." if len(lines.frame) > LINES else ""
     return Section(
         "The ledger", "",
-        (evidence.table("Claims", "Lines that share a distribution, a technique, data or gradients count less: a line weighs 1 / (1 + its overlaps).", claims, claim_columns, width="half"),
+        (evidence.table("Claims", "Lines that share a distribution, a technique, data or gradients count less: a line weighs 1 / (1 + its overlaps).", claims, claim_columns, width="full"),
          evidence.table("Do techniques agree?", "Agreement counts as far as they could have disagreed.", agreed, agreement, empty="No claim was judged by two techniques."),
          evidence.table("Every line", f"What each number was held against, and what it says.{shown}", lines, line_columns, lines.frame.head(LINES), "full")),
     )  # fmt: skip

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import duckdb
 import tiny
 import torch
 from same import differing_tables
@@ -100,22 +101,32 @@ def undisturbed(config: RunConfig, path: Path, model: object) -> tuple[float, fl
 
 
 def kill_often(
-    config: RunConfig, path: Path, model: object, kills: int, seconds: float, seed: int
+    config: RunConfig, path: Path, model: object, kills: int, seconds: float, tokens: int, seed: int
 ) -> tuple[Counter[str], int]:
-    """Kill passes at random moments until `kills` are done or the run is finished; stages struck, and commits seen."""
-    chance, struck, commits = random.Random(seed), Counter(), 0
-    for _ in range(kills):
+    """Kill passes at random moments until `kills` are done or the run is finished; stages struck, and commits seen.
+
+    Each comes within `seconds`, fewer where the run is nearer its end than its kills are, more where it is not.
+    """
+    chance, struck, manifest = random.Random(seed), Counter(), None
+    for number in range(1, kills + 1):
         pid = child(config, path, model)
         if ended(pid, chance.uniform(0, seconds)):
-            return struck, commits
+            return struck, manifest.number if manifest else 0
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         struck[stage(path)] += 1
         manifest = read_manifest(partial_path(path))
-        commits = manifest.number if manifest else commits
+        read = manifest.facts["tokens"] / tokens if manifest else 0.0
+        seconds *= 0.7 if read > 0.95 * number / kills else 1.1
     if not ended(child(config, path, model), 600):
         raise RuntimeError("the pass does not end")
-    return struck, commits
+    return struck, manifest.number if manifest else 0
+
+
+def tokens_of(path: Path) -> int:
+    """Tokens of a run."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return connection.execute("SELECT n_tokens FROM runs").fetchall()[0][0]
 
 
 def main() -> None:
@@ -134,8 +145,8 @@ def main() -> None:
         model = load_model(config)
         undisturbed(config, folder / "first.duckdb", model)  # compiles, and tests that two passes are the same
         whole, first = undisturbed(config, folder / "whole.duckdb", model)
-        longest = first + 3 * whole / given.kills
-        struck, commits = kill_often(config, folder / "killed.duckdb", model, given.kills, longest, given.seed)
+        seconds, tokens = first + whole / given.kills, tokens_of(folder / "whole.duckdb")
+        struck, commits = kill_often(config, folder / "killed.duckdb", model, given.kills, seconds, tokens, given.seed)
         tables, differing = differing_tables(folder / "whole.duckdb", folder / "killed.duckdb")
         differing += differing_tables(folder / "whole.duckdb", folder / "first.duckdb")[1]
         left = sorted(f.name for f in folder.iterdir() if f.name.startswith("killed"))

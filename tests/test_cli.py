@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from profiler import pipeline
+from profiler import pipeline, reading
 from profiler.cli import main
 from profiler.partial import partial_path, read_manifest
 from profiler.store import Store
@@ -181,6 +181,20 @@ def test_a_run_that_is_not_there_yet(cli, tmp_path, base_config):
     refused(cli("query", path, "component_overview"), "the last commit", "tokens of 40 documents", "--resume")
     with Store(path, resume=True):
         refused(cli("query", path, "component_overview"), "being written by process", "the last commit")
+
+
+def test_shards_and_merge(record, cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK_DOCUMENTS", 2)
+    paths = [record(None, None, "--shard", f"{i}/2", out=tmp_path / f"{i}.duckdb")[3] for i in (1, 2)]
+    code, out, err = cli("merge", *paths, "--out", tmp_path / "all.duckdb")
+    assert (code, err) == (0, "")
+    assert "400 tokens" in out and "the whole corpus" in out
+    refused(cli("merge", paths[0], "--out", tmp_path / "x.duckdb"), "two runs or more")
+    refused(
+        cli("merge", paths[0], tmp_path / "all.duckdb", "--out", tmp_path / "x.duckdb"), "shard 1/2 here, 1/1 there"
+    )
+    refused(record(None, None, "--shard", "5", out=tmp_path / "x.duckdb"), "'5'", "1/4")
+    refused(record(None, None, "--workers", "2", out=tmp_path / "x.duckdb"), "--engine ray")
 
 
 def test_wrong_queries_and_reports(record, cli):

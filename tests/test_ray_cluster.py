@@ -28,8 +28,9 @@ def config(model_dirs, tmp_path_factory) -> RunConfig:
     )  # fmt: skip
 
 
-def test_two_workers_one_of_them_killed(config, tmp_path):
+def test_two_workers_one_of_them_killed(config, tmp_path, monkeypatch):
     """The worker is killed once the first piece has come; nothing is lost and nothing counted twice."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray gives way to everything else, and a busy machine would wait
     model, killed = load_model(config), []
 
     def report(progress) -> None:

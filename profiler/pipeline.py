@@ -5,7 +5,7 @@
 One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of its
 chunks (profiler.totals), committed every now and then (profiler.partial) and written to its file at the end. So a pass goes
 on after any stop, and chunks can be read anywhere, with the same result. Memory is that of the accumulators and of one
-batch; it does not grow with the corpus. Commits are spaced so that they take at most 3 % of the time.
+batch; it does not grow with the corpus. Commits are spaced so that they take 3 % of the time.
 """
 
 import platform
@@ -43,7 +43,7 @@ COMMIT_SECONDS, COMMIT_SHARE = 15.0, 0.03
 
 @dataclass
 class Pace:
-    """When to commit: not before `least` seconds, and so rarely that commits take at most COMMIT_SHARE of the time."""
+    """When to commit: not before `least` seconds, and so rarely that commits take COMMIT_SHARE of the time."""
 
     least: float = COMMIT_SECONDS
     last: float = field(default_factory=lambda: time.perf_counter())
@@ -219,7 +219,10 @@ class Pass:
         past = past_of(batch.tokens, self.marks, batch.windows, self.layout.bos_id is not None)
         self.store.stage_positions(batch, logits.cpu().numpy(), past)
         self.totals.add_scale(scale, batch.ordinary.to(scale.device))
-        ends = theirs[len(plan.slots) :], batch.ends  # not at planned positions: which those are depends on what came before
+        ends = (
+            theirs[len(plan.slots) :],
+            batch.ends,
+        )  # not at planned positions: which those are depends on what came before
         return self._checked(attribution.closure(total, logits, batch.valid.to(total.device), *ends))
 
     def _checked(self, closure: Closure) -> Closure:

@@ -273,10 +273,17 @@ def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
     """Say before any work is done that a run cannot be written there.
 
     Raises:
-        RunError: the place is a folder, in no folder, taken, or a stopped pass could go on there.
+        RunError: the place is a folder, in no folder or in one that cannot be written, taken, or a stopped pass could go on
+            there.
     """
-    if path.is_dir() or not path.parent.is_dir():
+    try:
+        fits = path.parent.is_dir() and not path.is_dir()
+    except OSError as error:  # a folder on the way may not be entered, a name is too long
+        raise RunError(f"--out {path} cannot be reached ({error.strerror}): choose another --out") from None
+    if not fits:
         raise RunError(f"--out {path} is not a place for a file: its folder must exist; give a path such as run.duckdb")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise RunError(f"--out {path} cannot be written: choose another --out, or make its folder writable")
     if resume or overwrite:
         return
     if path.exists():

@@ -2,19 +2,22 @@
 
 Counts, samples, extremes and dense rows are the same to the bit, sums up to the order of their additions. What belongs to
 one run is checked first: weights, tokenizer, settings, version, the digest of the corpus's documents in their order, and
-that no document is in two. What was added to a run after its pass (behaviours, classes, patching) is not taken over.
+that no document is in two. Of what was added to the runs after their pass, the merged run has the classes and behaviours
+that all of them share; what it has not is named (profiler.carried).
 
 Cost: reading each run once; memory of two runs' accumulators.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from profiler import identity, tables
 from profiler.behaviours.expressions import own_classes
+from profiler.carried import Carried, carried
 from profiler.errors import RunError
 from profiler.reading import Share
 from profiler.store import Store
@@ -22,8 +25,16 @@ from profiler.stored import Stored
 from profiler.totals import Totals
 
 
-def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Totals:
-    """Write the run of all shards of `paths` to `out`; its totals.
+@dataclass(frozen=True)
+class Merged:
+    """A merged run: its totals, and what it carries, or not, of what was added to the runs."""
+
+    totals: Totals
+    carried: Carried
+
+
+def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Merged:
+    """Write the run of all shards of `paths` to `out`.
 
     Raises:
         RunError: fewer than two runs, one is no run, or they do not belong together: the difference is named.
@@ -34,17 +45,19 @@ def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Totals:
     try:
         runs = [Stored(path) for path in paths]
         _check(runs)
+        told = own_classes(runs[0].config.classes)
+        added = carried({run.path: run.connection for run in runs}, [one.name for one in told])
         with Store(out, overwrite) as store:
             totals = _added(runs, store)
             store.commit({}, totals.facts(), totals.arrays(), totals.kept())
             of_model = runs[0].of_model()
             of_model["logit_effects"] = tables.at_scale(of_model["logit_effects"], totals.mean_scale)
             totals.write(store, of_model, _versions(runs))
-            store.finish(own_classes(totals.config.classes))
+            store.finish((*told, *added.classes), added.behaviours)
     finally:
         for run in runs:
             run.close()
-    return totals
+    return Merged(totals, added)
 
 
 def _added(runs: list[Stored], store: Store) -> Totals:

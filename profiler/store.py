@@ -22,6 +22,7 @@ import polars as pl
 
 from profiler.attribution import Closure
 from profiler.behaviours import views as behaviour_views
+from profiler.behaviours.library import Behaviour
 from profiler.behaviours.properties import Property
 from profiler.context import NO_COPY, Past
 from profiler.errors import RunError
@@ -223,11 +224,12 @@ class Store(Rows):
         self.connection.unregister("outcomes")
         self.connection.execute(GROUPS.format(groups_per_domain))
 
-    def finish(self, own: tuple[Property, ...] = ()) -> int:
+    def finish(self, own: tuple[Property, ...] = (), behaviours: tuple[Behaviour, ...] = ()) -> int:
         """Add views, properties, behaviours and comments, close, and give the run its name; its size in bytes.
 
         Args:
-            own: token classes of the user's own.
+            own: token classes of the user's own, checked.
+            behaviours: behaviours of the user's own, checked.
         """
         for file in ("schema.sql", "views.sql"):
             text = (FOLDER / file).read_text(encoding="utf-8")
@@ -236,6 +238,8 @@ class Store(Rows):
             for statement in comment_statements(text):
                 self.connection.execute(statement)
         behaviour_views.install(self.connection, own)
+        behaviour_views.insert(self.connection, behaviours, user=True)
+        behaviour_views.refresh(self.connection)
         self.connection.execute("CHECKPOINT")
         self.connection.close()
         with self.file.open("rb") as file:

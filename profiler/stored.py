@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from profiler import query
 from profiler.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
@@ -37,19 +38,16 @@ OF_MODEL = ("components", "classes", "tokens", "vocabulary", "position_buckets",
 
 
 class Stored:
-    """A finished run, open for reading."""
+    """A finished run, open for reading, without access to anything but its file."""
 
     def __init__(self, path: Path):
         """Open it.
 
         Raises:
-            RunError: it is no finished run, or one of an earlier version.
+            RunError: it is no finished run, one of an earlier version, or being written.
         """
         self.path = path
-        try:
-            self.connection = duckdb.connect(str(path), read_only=True)
-        except duckdb.Error as error:
-            raise RunError(f"{path} cannot be opened: {str(error).splitlines()[0]}") from None
+        self.connection = query.open_run(path)
         try:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")

@@ -8,9 +8,10 @@ import tiny
 import torch
 from same import differing_tables
 
-from profiler import reading, windows
+from profiler import query, reading, windows
+from profiler.behaviours import additions
 from profiler.config import RunConfig
-from profiler.errors import CorpusError, RunError
+from profiler.errors import CorpusError, QueryError, RunError
 from profiler.merge import merge
 from profiler.model import load_model
 from profiler.pipeline import record
@@ -105,7 +106,7 @@ def test_a_token_limit_is_that_of_all_shards_together(config, model, tmp_path):
     paths = [tmp_path / f"{i}.duckdb" for i in (1, 2)]
     for i, path in enumerate(paths, 1):
         record(config.model_copy(update={"shard": f"{i}/2"}), path, model=model)
-    totals = merge(paths, tmp_path / "merged.duckdb")
+    totals = merge(paths, tmp_path / "merged.duckdb").totals
     assert totals.progress.tokens == 2_000
     assert differing_tables(tmp_path / "whole.duckdb", tmp_path / "merged.duckdb", SUMS)[1] == []
 
@@ -132,6 +133,79 @@ def test_everything_a_pass_had_added_up_is_in_its_file(config, model, whole, tmp
     order = want["dense.positions"].argsort()
     for name in ("keys", "positions", "activation", "dla", "attention", "outcome"):
         assert (want[f"dense.{name}"][order] == got[f"dense.{name}"]).all(), name
+
+
+# --- what was added after the passes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(config, model, tmp_path) -> list[Path]:
+    """Two shards of a pass that was told of a class, in files of their own."""
+    paths = [tmp_path / "a.duckdb", tmp_path / "b.duckdb"]
+    for i, path in enumerate(paths, 1):
+        record(config.model_copy(update={"shard": f"{i}/2", "classes": ("told=text = 'a'",)}), path, model=model)
+    return paths
+
+
+def test_classes_and_behaviours_that_all_share_are_those_of_the_whole(config, model, pair, tmp_path):
+    whole, merged = tmp_path / "whole.duckdb", tmp_path / "merged.duckdb"
+    record(config.model_copy(update={"classes": ("told=text = 'a'",)}), whole, model=model)
+    for path in (whole, *pair):
+        additions.add_class(path, "mine", "contains(text, 'e')", "with an e")
+        additions.add_behaviour(path, "far", "distance > 2 -- a comment", "both", "far away")
+        additions.add_behaviour(path, "looks", "induction > 0.1", "head")
+    added = merge(pair, merged).carried
+    assert ([c.name for c in added.classes], [b.name for b in added.behaviours]) == (["mine"], ["far", "looks"])
+    assert added.notes == ()
+    rewritten = "token_property_lists: "  # adding a class to a run moves its rows
+    assert [name for name in differing_tables(whole, merged, SUMS)[1] if not name.startswith(rewritten)] == []
+    for text in (
+        "SELECT token_id, list_sort(properties) AS properties FROM token_property_lists ORDER BY ALL",
+        "SELECT component, behaviour, position_id, weight, holds FROM behaviour_rows WHERE family = 'user' ORDER BY ALL",
+        "SELECT component, property, n, round(sum_dla, 9) AS dla FROM token_splits WHERE property = 'mine' ORDER BY ALL",
+    ):
+        first, second = query.run(whole, text), query.run(merged, text)
+        assert first.height > 7
+        assert first.equals(second)
+
+
+def test_what_differs_or_stays_behind_is_named(pair, tmp_path):
+    a, b = pair
+    additions.add_class(a, "only", "text = 'b'")
+    additions.add_class(a, "mine", "text = 'b'")
+    additions.add_class(b, "mine", "text = 'c'")
+    additions.add_behaviour(b, "far", "distance > 2", "both")
+    additions.add_behaviour(a, "far", "distance > 2", "neuron")
+    additions.remove_class(b, "told")
+    (tmp_path / "a-labels-L0H0.jsonl").write_text("")
+    with duckdb.connect(str(b)) as connection:
+        connection.execute("CREATE TABLE checks (check_id VARCHAR); INSERT INTO checks VALUES ('x'), ('y')")
+        connection.execute("CREATE TABLE notes (text VARCHAR)")
+    added = merge(pair, tmp_path / "merged.duckdb").carried
+    assert (added.classes, added.behaviours) == ((), ())
+    assert added.notes == (
+        f"class told is in the merged run, though {b} had taken it out: every pass was told of it",
+        f"class only is not carried: it is in {a}, not in {b}",
+        f"class mine is not carried: description `one where text = 'b'` in {a}, `one where text = 'c'` in {b}; "
+        f"condition `text = 'b'` in {a}, `text = 'c'` in {b}",
+        f"behaviour far is not carried: kind `neuron` in {a}, `both` in {b}",
+        f"{tmp_path / 'a-labels-L0H0.jsonl'} are not carried: they are labels of positions of {a}",
+        f"2 checks of {b} are not carried: they were made with that run; give `profiler check` the merged run",
+        f"notes of {b} are not carried: no command of the profiler made them",
+    )
+    own = 'SELECT property FROM properties WHERE "user"'
+    assert query.run(tmp_path / "merged.duckdb", own)["property"].to_list() == ["told"]
+
+
+def test_a_definition_that_cannot_be_used_is_refused(pair, tmp_path):
+    """SQL text out of a file that somebody made."""
+    for path in pair:
+        additions.add_behaviour(path, "far", "distance > 2", "both")
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("UPDATE behaviours SET condition = '(SELECT true)' WHERE behaviour = 'far'")
+    with pytest.raises(QueryError, match="subquery"):
+        merge(pair, tmp_path / "merged.duckdb")
+    assert not (tmp_path / "merged.duckdb").exists()
 
 
 # --- refused -----------------------------------------------------------------------------------------------------------

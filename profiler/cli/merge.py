@@ -21,13 +21,23 @@ def merge(
 ) -> None:
     """Join runs over the shards of a corpus (record --shard 1/2, --shard 2/2) into the run one pass would have made.
 
+    Your own classes and behaviours are carried where all runs have the same; patching, checks, predictions and labels stay
+    with their runs. What is not carried is listed.
+
     Example: profiler merge a.duckdb b.duckdb --out c.duckdb
     """
     from profiler.merge import merge as merge_runs
 
-    totals = merge_runs(runs, out, overwrite)
+    merged = merge_runs(runs, out, overwrite)
+    totals, added = merged.totals, merged.carried
     left = f"shard {totals.config.shard} of it" if totals.config.shard else "the whole corpus"
     console.print(
         f"{len(runs)} runs, {totals.progress.tokens:,} tokens of {totals.progress.documents:,} documents, {left}: {out}, "
-        f"{out.stat().st_size / 1e6:,.1f} MB\n\nNext:\n  profiler info {out}"
+        f"{out.stat().st_size / 1e6:,.1f} MB"
     )
+    for what, own in (("classes", added.classes), ("behaviours", added.behaviours)):
+        if own:
+            console.print(f"  your own {what}, the same in all runs: {', '.join(one.name for one in own)}")
+    for note in added.notes:
+        console.print(f"  {note}", markup=False)
+    console.print(f"\nNext:\n  profiler info {out}")

@@ -55,6 +55,7 @@ CREATE TABLE check_findings ( -- one number about one claim on one distribution
     pair_set VARCHAR, -- sixth: set of prompts
     shares VARCHAR[], -- names of what it has in common with others: data, gradients
     refused VARCHAR, -- why there is no number; empty otherwise
+    general_form_of VARCHAR, -- the circuit's words, where they name places of prompts and role is their general form; else empty
     created VARCHAR -- ISO 8601, UTC
 );
 CREATE TABLE check_ledger ( -- what each finding says of its claim

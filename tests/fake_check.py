@@ -22,6 +22,7 @@ from profiler.generality.rungs import CrossTask, Rung
 from profiler.generality.verdict import judge
 
 NASTY = "</script><b>&\u202e «x» it's"
+PLACED, UNDONE = "at end attends to S2 (90%)", "coverage where the model does not do the task"
 PROMPTS = ("discovery", "names", "templates", "natural text")
 RUNGS = (
     *(Rung(name, i, "prompts", f"{name} & such", 48, 800) for i, name in enumerate(PROMPTS)),
@@ -65,6 +66,10 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
         Finding(label, role, "mixture", "corpus", "share: induction", 0.7, 0.6, 0.8, 900, "positions"),
         Finding(label, role, "mixture", "corpus", "share: previous", 0.1, 0.05, 0.15, 900, "positions"),
         Finding(label, role, "mixture", "corpus", "share: unexplained", 0.2, 0.1, 0.3, 900, "positions"),
+        Finding(label, PLACED, "coverage", "templates", UNDONE, 0.2, 0.1, 0.3, 48, "prompts", 0.1),
+        Finding(label, PLACED, "mixture", "templates", "share: attends to S1", 0.7, 0.6, 0.8, 48, "prompts"),
+        Finding(label, PLACED, "mixture", "templates", "share: attends to the first token", 0.05, 0.0, 0.1, 48, "prompts"),
+        Finding(label, "S-inhibition", "coverage", "corpus", "coverage", 0.3, 0.2, 0.4, 900, "positions", 0.1, general_form_of=PLACED),
         Finding(label, role, "replacement", "corpus", "explained", 0.75, 0.65, 0.85, 100, "documents", 0.2, 0.4, 0.01, shares=("data corpus",)),
         Finding(label, role, "edits", "corpus", "success rate", 0.8, 0.7, 0.9, 60, "documents", 0.05, None, 0.001, shares=("data corpus",)),
         Finding(label, role, "weights", "weights", "matching", 0.9, None, None, 1, "components", 0.1, 0.3, 0.02),

@@ -405,6 +405,7 @@ def test_roles_are_remembered_shown_predicted_and_scored(empty: Path) -> None:
     expected = roles.expect(path, again, "names")
     assert {(one.component, one.role, one.speaks) for one in expected.known} == {
         ("L0H1", "induction", "for"),
+        ("L0H1", "S-inhibition", "against"),
         ("L1H0", "induction", "for"),
     }
     assert expected.registered == 1

@@ -143,8 +143,9 @@ def test_the_stage_asks_every_member_and_names_what_it_cannot_ask(tmp_path):
         Member("L0N0"),
     )
     told: list[str] = []
+    circuit = Circuit("c", "m", members, Scope("own", "none", ()))
     subject = SimpleNamespace(
-        net=ph.network(), circuit=Circuit("c", "m", members, Scope("own", "none", ())), run=run.path,
+        net=ph.network(), circuit=circuit, general=circuit, run=run.path,
         ladder=SimpleNamespace(setting=lambda rung: None), settings=SimpleNamespace(seed=0), report=told.append,
     )  # fmt: skip
     rows = (*stage.wrong_places(subject), *stage.edited(subject))

@@ -86,7 +86,13 @@ def test_other_drawings_hold_their_rows(path: Path) -> None:
         "L1H0",
     }
     covered = generality_charts.coverage(read("role_coverage")).to_dict()
-    assert covered["layer"][0]["encoding"]["x"]["sort"] == ["repeats", "domain: code", "domain: prose", "corpus"]
+    assert covered["layer"][0]["encoding"]["x"]["sort"] == [
+        "templates",
+        "repeats",
+        "domain: code",
+        "domain: prose",
+        "corpus",
+    ]
     mixed = generality_charts.mixtures(read("role_mixture")).to_dict()
     assert mixed["encoding"]["color"]["scale"]["domain"] == ["induction", "previous", "unexplained"]
     replaced = generality_charts.replaced(read("replacements").filter(pl.col("percentile_lo") > 0)).to_dict()

@@ -18,6 +18,7 @@ from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.evaluate import Evaluator, node_labels, sizes
 from profiler.circuits.mask import all_writes, graph_of, masked
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, parse_node, roles_of
+from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place
 from profiler.patching.batch import batch_of
 from profiler.patching.measure import Measured, Plan, change, run_plan
 from profiler.patching.metrics import logit_diff
@@ -103,7 +104,7 @@ def reads(setting: Setting, measured: Sequence[Measured], labels: Sequence[str])
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
         key, mass = _attended(setting, parse_target(label), query)
-        found[label] = f"at {query} attends to {key} ({mass:.0%})"
+        found[label] = Place(query, key).words(mass)
     return found
 
 
@@ -116,10 +117,10 @@ def _attended(setting: Setting, target: Target, query: str) -> tuple[str, float]
         name: (weight * mask).sum(-1).mean().item() for name, mask in setting.batch.roles.items() if name != query
     }
     own = torch.diagonal(pattern, dim1=1, dim2=2)
-    masses["itself"] = ((own * rows).sum(1) / rows.sum(1).clamp_min(1)).mean().item()
+    masses[ITSELF] = ((own * rows).sum(1) / rows.sum(1).clamp_min(1)).mean().item()
     before = torch.diagonal(pattern[:, 1:], dim1=1, dim2=2)
-    masses["the token before"] = ((before * rows[:, 1:]).sum(1) / rows.sum(1).clamp_min(1)).mean().item()
-    masses["the first token"] = weight[:, 0].mean().item()
+    masses[BEFORE] = ((before * rows[:, 1:]).sum(1) / rows.sum(1).clamp_min(1)).mean().item()
+    masses[FIRST] = weight[:, 0].mean().item()
     best = max(masses, key=masses.__getitem__)
     return best, masses[best]
 

@@ -10,14 +10,15 @@ Cost: with the bundled model and 300k tokens some minutes on one core; a forecas
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from profiler.circuits.circuit import check_circuit
+from profiler.circuits.circuit import Circuit, check_circuit
+from profiler.circuits.places import place_of
 from profiler.errors import ComponentError
 from profiler.generality import (
     circuits,
@@ -27,6 +28,7 @@ from profiler.generality import (
     kept,
     ladder,
     measure,
+    placed,
     replacement_stage,
     roles,
     store,
@@ -47,6 +49,7 @@ Stage = Callable[[Subject], tuple[Any, ...]]
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("prompts", measure.findings),
     ("running text", kept.findings),
+    ("roles at their places", placed.findings),
     ("roles", coverage.findings),
     ("other tasks", cross.rows),
     ("replacement by understanding", replacement_stage.findings),
@@ -135,8 +138,16 @@ def run_stages(subject: Subject) -> tuple[Any, ...]:
     rows: list[Any] = []
     for name, stage in STAGES:
         subject.report(name)
-        rows += stage(subject)
+        rows += (marked(row, subject.circuit) for row in stage(subject))
     return tuple(rows)
+
+
+def marked(row: Any, circuit: Circuit) -> Any:
+    """A finding about the general form of a role that names places, with that role beside; any other row as it is."""
+    if not isinstance(row, Finding) or not row.role:
+        return row
+    own = next((member.role for member in circuit.members if member.component == row.subject), "")
+    return replace(row, general_form_of=own) if place_of(own) and row.role != own else row
 
 
 def examples(subject: Subject) -> tuple[store.Example, ...]:

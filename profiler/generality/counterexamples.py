@@ -111,7 +111,7 @@ def find(
 def facts(source: str | Path | Connection, component: str, claim: Claim) -> pl.DataFrame:
     """One row per kept position of the component and of others of its kind and layer (all heads; 16 neurons).
 
-    Columns: component, position_id, doc_id, group_id, weight, activation, dla, importance (|DLA|), should, acts,
+    Columns: component, position_id, doc_id, domain, group_id, weight, activation, dla, importance (|DLA|), should, acts,
     matters, strength, expected_by, expected (mean |DLA| where it acts at such positions).
     """
     rows = query.run(source, _sql(claim), component=component, fire_kind=claim.kind)
@@ -157,7 +157,7 @@ def _sql(claim: Claim) -> str:
         SELECT list(token_id) AS ids FROM token_property_lists WHERE list_contains(properties, 'name_like')
     )
     , rows AS (SELECT raw.*{", " if asked else ""}{asked} FROM {"firing raw" if firing else "raw"})
-    SELECT component, position_id, doc_id, group_id, weight::DOUBLE AS weight, activation::DOUBLE AS activation, dla::DOUBLE AS dla
+    SELECT component, position_id, doc_id, domain, group_id, weight::DOUBLE AS weight, activation::DOUBLE AS activation, dla::DOUBLE AS dla
         , abs(dla)::DOUBLE AS importance, coalesce({claim.trigger}, false) AS should, coalesce({claim.acts}, false) AS acts
         , least(1, greatest(0, coalesce({claim.strength}, 0)))::DOUBLE AS strength, coalesce(({claim.expected_by})::VARCHAR, '') AS expected_by
     FROM rows ORDER BY component, position_id"""

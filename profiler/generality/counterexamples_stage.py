@@ -27,7 +27,7 @@ TRIED = 8
 
 def claims_of(subject: Subject) -> tuple[tuple[str, Claim | None, str], ...]:
     """Component, claim in the circuit's words, and role of each head and neuron of the circuit."""
-    members = [m for m in subject.circuit.members if parse_target(m.component).site in ("head", "neuron")]
+    members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     found = [(m.component, claim_of(m.role, m.component), m.role) for m in members]
     return tuple((label, None if claim is None else replace(claim, called=role), role) for label, claim, role in found)
 

@@ -24,8 +24,9 @@ from profiler import attention, query
 from profiler.behaviours.library import MOST
 from profiler.circuits.circuit import Member
 from profiler.errors import QueryError
-from profiler.generality import finding
+from profiler.generality import counterexamples, finding
 from profiler.generality.claims import Claim, claim_of
+from profiler.generality.counterexamples_rates import rate
 from profiler.generality.finding import FEWEST, Finding
 from profiler.generality.measure import Ratio, clusters_of, ratio, unit_of
 from profiler.generality.rungs import CORPUS, Rung
@@ -46,7 +47,7 @@ PROMPTS_AT_ONCE = 16
 def findings(subject: Subject) -> tuple[Finding, ...]:
     """Coverage of every member's role on every rung where it can be asked, and every member's mixture."""
     rows: list[Finding] = []
-    members = [m for m in subject.circuit.members if parse_target(m.component).site in ("head", "neuron")]
+    members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     if subject.text.batches:
         for member in members:
             subject.report(f"coverage and mixture of {member.component}")
@@ -63,15 +64,40 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
 
 def of_run(run: Path, member: Member) -> list[Finding]:
     """Coverage and mixture of one member over the corpus and each domain, from the rows that the run kept."""
-    label, claim = member.component, claim_of(member.role, member.component)
+    claim = claim_of(member.role, member.component)
     rows = _mixture_rows(run, member)
-    if member.role and not (claim and claim.behaviour):
+    if not member.role:
+        return rows
+    if claim is None or claim.untestable:
         why = claim.untestable if claim else "its words make no claim that is known"
-        why = why or f"no behaviour of the library says {claim.description!r}"  # type: ignore[union-attr]
-        rows.append(finding.refused(label, member.role, "coverage", CORPUS, "coverage", 0, "positions", why))
-    elif member.role:
-        rows += _coverage_rows(run, member, claim.behaviour)  # type: ignore[union-attr]
-    return rows
+        return [*rows, _refused(member, why)]
+    if claim.behaviour:
+        return rows + _coverage_rows(run, member, claim.behaviour)
+    return rows + _claim_rows(run, member, claim)
+
+
+def _refused(member: Member, why: str) -> Finding:
+    return finding.refused(member.component, member.role, "coverage", CORPUS, "coverage", 0, "positions", why)
+
+
+def _claim_rows(run: Path, member: Member, claim: Claim) -> list[Finding]:
+    """Coverage of a claim that no behaviour of the library states, from the same rows that counter-examples come from."""
+    facts = counterexamples.facts(run, member.component, claim).filter(pl.col("component") == member.component)
+    slices = [(CORPUS, facts), *((f"domain: {name}", part) for (name,), part in sorted(facts.group_by("domain")))]
+    return [_claim_row(member, rung, part) for rung, part in slices]
+
+
+def _claim_row(member: Member, rung: str, facts: pl.DataFrame) -> Finding:
+    about, n = (member.component, member.role, "coverage", rung, "coverage"), facts.height
+    weight, held = pl.col("weight"), pl.col("should") & pl.col("acts")
+    found = rate(facts, held, pl.lit(True), weight * pl.col("importance"))
+    if n < FEWEST or found.lo is None or found.hi is None:
+        why = f"{n} positions in the run's sample; at least {FEWEST} are needed, of several documents"
+        return finding.refused(*about, n, "positions", why)
+    scrambled = rate(facts, held, pl.lit(True), weight).value
+    return Finding(
+        *about, found.value, found.lo, found.hi, n, "positions", null=scrambled, shares=("data corpus", "run")
+    )
 
 
 def _mixture_rows(run: Path, member: Member) -> list[Finding]:
@@ -97,7 +123,7 @@ def _coverage_rows(run: Path, member: Member, behaviour: str) -> list[Finding]:
         curve = query.run(run, "coverage_curve", component=member.component, behaviour=behaviour)
     except QueryError as error:
         why = f"the run cannot be asked for {behaviour!r}: {error}"
-        return [finding.refused(member.component, member.role, "coverage", CORPUS, "coverage", 0, "positions", why)]
+        return [_refused(member, why)]
     rows = [
         _of_row(member, "coverage", _rung(row), "coverage", row, "share", "n_slice")
         for row in _with_zeros(alone, behaviour).iter_rows(named=True)
@@ -155,12 +181,12 @@ def on_prompts(subject: Subject, one: PromptRung, claimed: Sequence[tuple[Member
 
 def _covered(member: Member, rung: Rung, found: Ratio, scrambled: float) -> Finding:
     return Finding(
-        member.component, member.role, "coverage", rung.name, "coverage", found.value, *_bounded(found), found.n, unit_of(rung),
+        member.component, member.role, "coverage", rung.name, "coverage", found.value, *bounded(found), found.n, unit_of(rung),
         null=scrambled, shares=(f"data {rung.name}",),
     )  # fmt: skip
 
 
-def _bounded(found: Ratio) -> tuple[float, float]:
+def bounded(found: Ratio) -> tuple[float, float]:
     """The interval; of 0 and 1, which no resampling moves, the rule of three over the independent units."""
     far = min(1.0, 3 / found.n)
     lo = 1 - far if found.value == 1 else found.lo
@@ -209,23 +235,23 @@ def _run(
 
     with torch.inference_mode():
         forward(net, tokens, keep)
-        toward = _toward(net, tokens[rows[0], rows[1] + 1], final[0])
-        dla = [torch.einsum("phd,hdm,pm->ph", z, w.w_o, toward) for z, w in zip(heads, net.layers, strict=True)]
+        way = toward(net, tokens[rows[0], rows[1] + 1], final[0])
+        dla = [torch.einsum("phd,hdm,pm->ph", z, w.w_o, way) for z, w in zip(heads, net.layers, strict=True)]
         counted = attention.masks(tokens[rows[0]], _classes(subject, tokens)[rows[0]], rows[1])
         masses = [torch.einsum("qhk,qmk->qhm", pattern, counted.to(pattern.dtype)) for pattern in patterns]
     return torch.cat(masses, 1).double().cpu().numpy(), torch.cat(dla, -1).double().cpu().numpy()
 
 
-def _toward(
+def toward(
     net: Network, targets: Int[Tensor, " position"], stream: Float[Tensor, "position model"]
 ) -> Float[Tensor, "position model"]:
     """Direction whose product with a write is its DLA: the target's centred logit, the final norm's denominator frozen."""
-    toward = net.unembed.T[targets] - net.unembed.mean(1)
+    way = net.unembed.T[targets] - net.unembed.mean(1)
     if net.norm_final.eps is None:
-        return toward
-    toward = toward * net.norm_final.weight
-    toward = toward - toward.mean(-1, keepdim=True) if net.norm_final.centres else toward
-    return toward / net.norm_final.scale(stream)
+        return way
+    way = way * net.norm_final.weight
+    way = way - way.mean(-1, keepdim=True) if net.norm_final.centres else way
+    return way / net.norm_final.scale(stream)
 
 
 def _classes(subject: Subject, tokens: Tokens) -> Tokens:

@@ -53,6 +53,8 @@ class Finding:
         setting: the six choices of a causal number.
         shares: names of what other findings may have in common with it: data, or gradients.
         refused: why no number is given; empty otherwise.
+        general_form_of: the circuit's own words, where they name places of prompts and `role` is what they would be if they
+            were claimed of every position; empty where `role` is what the circuit claims.
     """
 
     subject: str
@@ -71,6 +73,7 @@ class Finding:
     setting: Setting = Setting()
     shares: tuple[str, ...] = ()
     refused: str = ""
+    general_form_of: str = ""
 
 
 def refused(

@@ -14,7 +14,8 @@ What a line is tested for, by technique (every other statistic describes and doe
   more than a true one.
 * coverage: the role holds on over HALF of the component's importance, and on more than its null (scrambled roles, matched
   components); against it if on less than HALF, or if of the room that the null leaves it fills less than NO_BETTER. A role
-  that claims to hold at every position (previous token) has no scrambled null: scrambling it changes nothing.
+  that claims to hold at every position (previous token) has no scrambled null: scrambling it changes nothing. A role that
+  names places of prompts is held against HALF alone: that others of its layer do so too does not make it wrong.
 * replacement, statistic `explained`: above the same rule on other heads and over HALF; against it if nothing is explained,
   or no more than for other heads.
 * edits, swaps, statistic `success rate`: above control edits (by the finding's own paired test where it has one); against
@@ -25,6 +26,9 @@ Weights of lines: two lines overlap by the Jaccard index of what they share: run
 `Finding.shares` (data, gradients). A line weighs 1 / (1 + the sum of its overlaps with the claim's other lines), so k lines
 that share everything weigh as one, and k that share nothing as k (the weighting of redundant sequences by neighbours;
 Henikoff & Henikoff 1994 has its idea).
+
+A role that names places says nothing of other positions. Lines of its general form are tested like any others, for what
+they say of the component, but apart from the circuit's claims: the verdict rests on these alone.
 """
 
 from collections import Counter
@@ -36,6 +40,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from profiler.circuits.places import place_of
 from profiler.generality.claims import claim_of
 from profiler.generality.finding import Finding
 from profiler.patching.statistics import holm
@@ -207,9 +212,10 @@ def _of_role(finding: Finding) -> _Test:
 
 
 def _fair(finding: Finding) -> Finding:
-    """Without its null where the role claims to hold everywhere: scrambling it changes nothing, so it is no null."""
+    """Without its null where the role claims to hold everywhere, or names places: see the module's docstring."""
     claim = claim_of(finding.role, finding.subject)
-    return replace(finding, null=None, null_hi=None) if claim is not None and claim.everywhere else finding
+    bare = place_of(finding.role) is not None or (claim is not None and claim.everywhere)
+    return replace(finding, null=None, null_hi=None) if bare else finding
 
 
 def _null_hi(finding: Finding, least: float) -> float:
@@ -258,7 +264,7 @@ def _family(finding: Finding, discovery: str) -> str:
     """Lines that are corrected together. The discovery prompts are asked first and alone: whether there is anything to test."""
     if finding.technique in FAITHFULNESS:
         return "base" if finding.rung == discovery else "faithfulness"
-    return finding.technique
+    return f"{finding.technique} of general forms" if finding.general_form_of else finding.technique
 
 
 def _line(finding: Finding, test: _Test, p_lower: float, p_over: float, alpha: float) -> Line:

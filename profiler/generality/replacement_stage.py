@@ -29,7 +29,7 @@ STRICT = "explained, all attention on the rule's places"
 
 def findings(subject: Subject) -> tuple[Any, ...]:
     """Findings and Replacement rows of every member; a member that no rule stands for is refused and says why."""
-    members = subject.circuit.members
+    members = subject.general.members
     claims = [claim for member in members for claim in claims_of(member)]
     refusals = [_refusal(member) for member in members if not claims_of(member)]
     if not claims:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from profiler import query
 from profiler.circuits.circuit import Circuit
+from profiler.circuits.places import place_of
 from profiler.generality import store
 from profiler.generality.claims import claim_of
 from profiler.generality.ledger import HALF
@@ -92,7 +93,9 @@ def expectations(entries: Sequence[Known], circuit: Circuit, rung: str) -> tuple
 
 
 def same(first: str, second: str, component: str) -> bool:
-    """Whether two roles' words make the same claim."""
+    """Whether two roles' words make the same claim; one that names places of prompts is the same as one of the same places."""
+    if place_of(first) or place_of(second):
+        return place_of(first) == place_of(second)
     one, other = claim_of(first, component), claim_of(second, component)
     return bool(first and second) and (first == second or (one is not None and one == other))
 

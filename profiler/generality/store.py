@@ -58,6 +58,9 @@ def sql() -> str:
 
 
 def _install(run: Connection) -> None:
+    """Tables and views; a file with checks of version 0.1 gets the column that came after."""
+    if has(run, "check_findings"):
+        run.execute("ALTER TABLE check_findings ADD COLUMN IF NOT EXISTS general_form_of VARCHAR DEFAULT ''")
     run.execute(sql())
     for statement in comment_statements(package_file("generality.sql").read_text(encoding="utf-8")):
         run.execute(statement)

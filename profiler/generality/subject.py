@@ -14,6 +14,8 @@ from jaxtyping import Bool, Int
 
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import node_labels
+from profiler.circuits.places import place_of
+from profiler.generality.claims import claim_of
 from profiler.generality.rungs import DISCOVERY, Rung
 from profiler.model import Model
 from profiler.patching.network import Network
@@ -172,6 +174,15 @@ class Subject:
     def keep(self) -> Bool[np.ndarray, " node"]:
         """Which nodes are members."""
         return np.array([node in self.circuit.components for node in self.nodes])
+
+    @cached_property
+    def general(self) -> Circuit:
+        """The circuit with what its roles claim of every position; roles that name places of prompts in their general form."""
+        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if place_of(m.role)}
+        members = tuple(
+            replace(m, role=form.role) if (form := forms.get(m.component)) else m for m in self.circuit.members
+        )
+        return replace(self.circuit, members=members)
 
     @cached_property
     def whole(self) -> Circuit:

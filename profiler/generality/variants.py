@@ -11,7 +11,7 @@ Cost: microseconds a pair.
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from profiler.pairs import Pair, code, find_task, make, people
@@ -116,7 +116,16 @@ def _person(
         return change(text, filled) if change else text
 
     pair = people.pair_of(prompt, scheme, third, name, render)
+    pair = replace(pair, roles=(*pair.roles, *_extra(pair, known[:1] if "{indirect" in clause else (fourth,))))
     return replace(pair, distractors=(*pair.distractors, f" {fourth}")) if extra else pair
+
+
+def _extra(pair: Pair, names: Sequence[str]) -> Roles:
+    """Roles of the mentions that a clause put in: `extra`, `extra2`."""
+    taken = {span for _, span in pair.roles}
+    spans = [one.span() for name in names for one in re.finditer(rf" {name}\b", str(pair.clean))]
+    added = [span for span in spans if span not in taken]
+    return tuple((f"extra{i or ''}", span) for i, span in zip((0, 2), added, strict=False))
 
 
 def _before_question(text: str, clause: str, filled: Mapping[str, str]) -> str:

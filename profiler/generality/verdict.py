@@ -5,11 +5,12 @@ The words (in the order in which they are tried; a circuit that earns two gets t
 * over-recovers: on some rung the faithfulness is above 1 + OVER. The circuit beats the model there, because leaving others
   out removed what held the answer back (Nainani et al. 2024 found 1.29 and 2.59 for such a circuit).
 * does something else: at least half of the members whose role was tested have it refuted, or the circuit is not even
-  faithful on its discovery prompts. A role is refuted where, on some rung, it holds on less than half of the component's
+  faithful on its discovery prompts. A role that names places of prompts and holds there on the discovery prompts does not
+  count: where it fails elsewhere, it is narrow. A role is refuted where, on some rung, it holds on less than half of the component's
   importance or on no more than scrambled, or where edits made from it work no better than control edits. Importance is
   weighted in, so the component matters there and does something other than its role.
-* narrows: on some rung the faithfulness is lower than on the discovery prompts by more than MARGIN, or fewer than half of
-  the roles are refuted.
+* narrows: on some rung the faithfulness is lower than on the discovery prompts by more than MARGIN, or roles are refuted,
+  and not so that the circuit does something else.
 * generalises: on every rung but the first the faithfulness is as good as on the discovery prompts (two one-sided tests; no
   correction, because all of them must hold), wherever it was taken out more than half of the effect was lost, and more than
   without random circuits on average (their 95th percentile is no bound here: taking out any third of a small model can
@@ -21,16 +22,17 @@ What speaks against a claim is corrected by Holm over the rungs (profiler.genera
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from profiler.circuits.places import place_of
 from profiler.generality import ledger as books
 from profiler.generality.finding import Finding
 from profiler.generality.ledger import FAITHFUL, FAITHFULNESS, HALF, MARGIN, OVER, Key, Line
 from profiler.generality.verdict_needs import Need
 from profiler.generality.verdict_needs import needs as needs_of
 from profiler.generality.verdict_needs import sentence as sentence_of
-from profiler.generality.verdict_words import listed, members, percent, shown
+from profiler.generality.verdict_words import elsewhere, listed, members, percent, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
@@ -70,6 +72,7 @@ class _Case:
     roles: dict[tuple[str, str], tuple[Line, ...]]
     claimed: int
     order: dict[str, int]
+    unasked: tuple[str, ...]
 
     def over(self) -> list[Line]:
         both = [*([self.base] if self.base else []), *self.wide]
@@ -86,6 +89,15 @@ class _Case:
             if bad:
                 found[claim] = min(bad, key=self.headline)
         return found
+
+    def wrong(self) -> dict[tuple[str, str], Line]:
+        """Refuted roles but those that name places and hold there on the discovery prompts: these are narrow, not wrong."""
+        return {claim: line for claim, line in self.refuted().items() if not self.narrow(claim)}
+
+    def narrow(self, claim: tuple[str, str]) -> bool:
+        """Whether a role names places, and holds where it was read off."""
+        at_home = [one for one in self.roles[claim] if self.order.get(one.finding.rung) == 0]
+        return place_of(claim[1]) is not None and any(one.speaks == "for" for one in at_home)
 
     def headline(self, line: Line) -> tuple[bool, int, float]:
         """Smallest for what a sentence is to say first: coverage, on the widest rung, the lowest value."""
@@ -118,6 +130,11 @@ def judge(findings: Sequence[Finding], rungs: Sequence[str], registered: Collect
         raise ValueError("a verdict needs the names of the rungs, the discovery prompts first")
     lines = books.lines(findings, rungs, registered)
     case = _sort(lines, rungs)
+    found = _judge(case, lines)
+    return replace(found, sentence=found.sentence + elsewhere(lines, case.order))
+
+
+def _judge(case: _Case, lines: tuple[Line, ...]) -> Verdict:
     for decide in (_over_recovers, _something_else, _narrows, _generalises):
         found = decide(case)
         if found is not None:
@@ -140,15 +157,16 @@ def _sort(lines: Sequence[Line], rungs: Sequence[str]) -> _Case:
     faithful = [line for line in speaking if line.finding.technique in FAITHFULNESS]
     base = next((line for line in faithful if line.finding.rung == rungs[0]), None)
     roles: dict[tuple[str, str], list[Line]] = {}
-    for line in speaking:
+    claims = [line for line in lines if line.finding.role and not line.finding.general_form_of]
+    for line in (one for one in speaking if not one.finding.general_form_of):
         if line.finding.technique in ROLE_TESTS and line.finding.role:
             roles.setdefault(line.claim, []).append(line)
     name = next((line.finding.subject for line in (*faithful, *lines)), "the circuit")
     return _Case(
         name, base, tuple(line for line in faithful if line.finding.rung != rungs[0]),
         tuple(line for line in speaking if line.finding.technique == "necessity"),
-        {claim: tuple(own) for claim, own in roles.items()}, len({line.claim for line in lines if line.finding.role}),
-        {name: i for i, name in enumerate(rungs)},
+        {claim: tuple(own) for claim, own in roles.items()}, len({line.claim for line in claims}),
+        {name: i for i, name in enumerate(rungs)}, tuple(_refusals(lines)),
     )  # fmt: skip
 
 
@@ -190,20 +208,21 @@ def _something_else(case: _Case) -> Decision:
         )
         change = f"It would need to keep at least {percent(FAITHFUL)} on its discovery prompts, and more than random circuits."
         return "does something else", sentence, (one,), (change,)
-    refuted = case.refuted()
+    refuted = case.wrong()
     if not refuted or 2 * len(refuted) < len(case.roles):
         return None
     (subject, role), worst = min(refuted.items(), key=lambda item: case.headline(item[1]))
-    kept = (
-        f"; as a circuit it keeps {percent(min(line.finding.value for line in case.wide))} at worst"
-        if case.wide
-        else ""
-    )
-    sentence = (
-        f"{case.name} does something else: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}{kept}."
-    )
+    sentence = f"{case.name} does something else: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}{_kept(case)}."
     change = f"{subject} would have to be “{role}” on more than {percent(HALF)} of its importance on {worst.finding.rung}; counter-examples and the mixture say what it does instead."
     return "does something else", sentence, _numbers(worst, case.base), (change,)
+
+
+def _kept(case: _Case) -> str:
+    """What the circuit as a whole keeps, where its roles fail."""
+    if not case.wide:
+        return ""
+    worst = min((line.finding for line in case.wide), key=lambda one: one.value)
+    return f"; as a circuit it keeps {percent(worst.value)} at worst, on {worst.rung}"
 
 
 def _lost(case: _Case, refuted: int) -> str:
@@ -215,14 +234,17 @@ def _lost(case: _Case, refuted: int) -> str:
 
 
 def _failure(subject: str, role: str, one: Finding) -> str:
-    null = (
-        ""
-        if one.null is None
-        else f" ({'scrambled' if one.technique == 'coverage' else 'control edits'} {percent(one.null)})"
-    )
+    null = "" if one.null is None else f" ({_null_of(role, one)} {percent(one.null)})"
     if one.technique == "coverage":
         return f"{subject} is “{role}” on {shown(one)} of its importance on {one.rung}{null}"
     return f"edits made from “{role}” of {subject} work in {shown(one)} on {one.rung}{null}"
+
+
+def _null_of(role: str, one: Finding) -> str:
+    """What the null of a role's number is, in words."""
+    if one.technique != "coverage":
+        return "control edits"
+    return "other heads of its layer" if place_of(role) else "scrambled"
 
 
 def _narrows(case: _Case) -> Decision:
@@ -237,7 +259,9 @@ def _narrows(case: _Case) -> Decision:
         return "narrows", sentence, _numbers(lower[0], case.base), (change,)
     if refuted:
         (subject, role), worst = min(refuted.items(), key=lambda item: case.headline(item[1]))
-        sentence = f"{case.name} narrows: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}."
+        sentence = (
+            f"{case.name} narrows: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}{_kept(case)}."
+        )
         change = f"Without {listed([claim[0] for claim in refuted])}, or with another role for {'it' if len(refuted) == 1 else 'them'}, the claim could generalise."
         return "narrows", sentence, _numbers(worst, case.base), (change,)
     return None
@@ -269,9 +293,10 @@ def _generalises(case: _Case) -> Decision:
         if case.wide
         else "It would change if the role fell below half of the importance on some rung"
     )
+    silent = f"; {listed(case.unasked)} could not be asked" if case.unasked else ""
     return (
         "generalises",
-        f"{case.name} generalises: {'; '.join(parts)}.",
+        f"{case.name} generalises: {'; '.join(parts)}{silent}.",
         tuple(numbers),
         (f"{bound}: rungs that were not tried may.",),
     )
@@ -282,12 +307,17 @@ def _is_needed(one: Finding) -> bool:
     return one.lo > HALF and (one.null is None or one.value > one.null)
 
 
-def _not_asked(lines: Sequence[Line]) -> tuple[str, ...]:
-    """The rungs on which the circuit could not be asked, and why: the verdict says nothing of them."""
-    refused = {
+def _refusals(lines: Sequence[Line]) -> dict[str, str]:
+    """The rungs on which the circuit could not be asked, and why."""
+    return {
         line.finding.rung: line.finding.refused for line in lines
         if line.speaks == "refused" and line.finding.technique in FAITHFULNESS and line.finding.statistic == "faithfulness"
     }  # fmt: skip
+
+
+def _not_asked(lines: Sequence[Line]) -> tuple[str, ...]:
+    """The same in a sentence: the verdict says nothing of them."""
+    refused = _refusals(lines)
     return (f"Not asked: {listed([f'{rung} ({why})' for rung, why in refused.items()])}.",) if refused else ()
 
 

@@ -29,6 +29,8 @@ def needs(lines: Sequence[Line], base: Line | None) -> tuple[Need, ...]:
     found = []
     for line in lines:
         one = line.finding
+        if one.general_form_of:
+            continue
         if line.speaks == "refused" and 0 < one.n < FEWEST and books.READ.get(one.technique) == one.statistic:
             found.append(Need(one.subject, one.rung, one.statistic, one.n, FEWEST, one.unit))
         elif line.speaks == "undecided" and one.lo is not None and one.hi is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from profiler.generality.finding import Finding
+from profiler.generality.ledger import Line
 
 BLANK = "\u00a0"
 
@@ -26,3 +27,19 @@ def listed(words: Sequence[str]) -> str:
 def members(some: int, of: int) -> str:
     """How many of the components tested; in words where there is only one."""
     return "the only component tested" if of == 1 else f"{some} of {of} components tested"
+
+
+def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:
+    """What the members do at all positions of the widest text, where their roles name places; empty where none was asked."""
+    asked = [x for x in lines if x.finding.general_form_of and x.finding.statistic == "coverage" and x.speaks not in ("refused", "describes")]  # fmt: skip
+    if not asked:
+        return ""
+    widest = max((line.finding.rung for line in asked), key=lambda rung: order.get(rung, -1))
+    there = sorted(
+        (line for line in asked if line.finding.rung == widest), key=lambda line: (-line.finding.value, line.claim)
+    )
+    held = sum(line.speaks == "for" for line in there)
+    ends = [f"{one.subject} is “{one.role}” on {percent(one.value)} of its importance" for one in dict.fromkeys((there[0].finding, there[-1].finding))]  # fmt: skip
+    which = "the one role" if len(there) == 1 else f"{held} of {len(there)} roles"
+    verb = ("holds" if held else "does not hold") if len(there) == 1 else "hold"
+    return f" Asked of every position of {widest}, not only at its place, {which} {verb}: {listed(ends)}."

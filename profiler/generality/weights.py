@@ -187,7 +187,7 @@ def findings(subject: Subject) -> tuple[Any, ...]:
     if subject.text.batches:
         readings = of_windows(subject.model, subject.text.windows, subject.text.layout, 1, FIT_TOKENS).fitting
     found = of_network(subject.net, readings, subject.model.bos_id, subject.settings.seed)
-    members = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
+    members = [m for m in subject.general.members if parse_target(m.component).site == "head"]
     labels = [member.component for member in members]
     rows: list[Any] = [
         *found.rows(),

@@ -112,18 +112,30 @@ def plane(read: Reader) -> Section:
 def roles(read: Reader) -> Section:
     """Coverage of each role on each rung, and the mixture of each member."""
     covered, mixed = read("role_coverage"), read("role_mixture")
-    drawn = covered.frame.filter(has("coverage"))
-    caption = "Share of the member's importance on which its role holds. A row that fades to the right is a role of the discovery prompts."
+    drawn, general = covered.frame.filter(has("coverage")), pl.col("general_form_of") != ""
+    caption = "Share of the member's importance on which its role holds, at its place where it names one. A row that fades to the right is a role of the discovery prompts."
     blocks: list[Block] = [
         chart_or_note(
             "Does the role hold where it matters?",
             caption,
             covered,
-            drawn,
+            drawn.filter(~general),
             generality_charts.coverage,
             "No role could be tested on text.",
         )
     ]
+    if len(drawn.filter(general)):
+        caption = "The same roles as if they were claimed of every position, which the circuit does not: what they say of the component as such."
+        blocks.append(
+            Chart(
+                "Is that what it does everywhere?",
+                caption,
+                generality_charts.coverage(drawn.filter(general)),
+                covered.source,
+            )
+        )
+    if len(read("role_instead").frame):
+        blocks.append(_instead(read("role_instead")))
     widest = mixed.frame.filter(pl.col("ordinal") == mixed.frame["ordinal"].max()) if len(mixed.frame) else mixed.frame
     caption = f"Shares of importance on {widest['rung'][0] if len(widest) else 'the widest text'}; grey is what no behaviour of the library explains."
     blocks.append(
@@ -145,6 +157,16 @@ def roles(read: Reader) -> Section:
         )
     )
     return Section("Roles", "", tuple(blocks))
+
+
+def _instead(result: Result) -> Block:
+    """Where a role fails at its place, what is attended to instead."""
+    columns = (
+        evidence.words("component", "Component"), evidence.words("role", "Role"), evidence.words("rung", "Distribution"), evidence.share("coverage", "Holds on"),
+        evidence.words("attended", "Attends to"), evidence.share("share", "On"), evidence.count("n", "n"), evidence.words("unit", "Of"),
+    )  # fmt: skip
+    caption = "Where a head does not attend to the place that its role names; the place `end` is the last token itself."
+    return evidence.table("What it attends to instead", caption, result, columns, width="full")
 
 
 def replacement(read: Reader) -> Section:

@@ -1,0 +1,36 @@
+"""Roles that name places of the prompts, such as `at end attends to S2 (97%)`: what a circuit found on prompts can say. No torch.
+
+Why: a circuit is found at places of prompts (END, the second subject), and what is read off them is a claim about these
+places. Off the prompts it can be asked wherever a text has the same places; at all other positions it claims nothing.
+Cost: none, plain data.
+"""
+
+import re
+from dataclasses import dataclass
+
+ITSELF, BEFORE, FIRST = "itself", "the token before", "the first token"
+"""Places that every prompt has, beside the roles of its pairs."""
+_WORDS = re.compile(r"at (\S+) attends to (\S+|the token before|the first token)(?: \(\d+ ?%\))?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """That a head, at one place, attends to another.
+
+    Attributes:
+        at: a role of the pairs; `end` is the last token.
+        to: a role of the pairs, or ITSELF, BEFORE or FIRST.
+    """
+
+    at: str
+    to: str
+
+    def words(self, mass: float) -> str:
+        """As a role, with the share of attention that goes there."""
+        return f"at {self.at} attends to {self.to} ({mass:.0%})"
+
+
+def place_of(role: str) -> Place | None:
+    """The places that a role's words name; None where they name none, and claim something of every position."""
+    found = _WORDS.fullmatch(role.strip())
+    return Place(found[1], found[2]) if found else None

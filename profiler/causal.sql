@@ -207,6 +207,61 @@ CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching
     direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
     pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
 );
+CREATE TABLE patch_recall ( -- how many of the largest effects attribution patching puts among its own largest
+    experiment VARCHAR, -- experiment (patch_experiments)
+    method VARCHAR, -- gradient, integrated, qk_fix, grad_drop; any (neurons: the largest by any of them)
+    top BIGINT, -- exact effects asked for, largest first; NULL for all of at least 2 %
+    looked_at BIGINT, -- estimates, largest first, that would be patched exactly
+    wanted BIGINT, -- how many were asked for: top, or those of at least 2 % (that were patched exactly)
+    found BIGINT, -- those of them among looked_at
+    recall DOUBLE, -- found over wanted; for neurons over what a random sample of the others makes of all neurons
+    recall_lo DOUBLE, -- 95 % lower bound, from the sample; recall itself where everything was patched exactly
+    missed_hi DOUBLE, -- 95 % upper bound of those not found: false negatives
+    n BIGINT, -- targets that were patched exactly
+    unpatched BIGINT, -- targets of the model that were not
+    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
+    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
+    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
+    positions VARCHAR, -- fourth: all, or the role of the positions patched
+    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
+    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+);
+CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's value from each combination costs the clean run
+    experiment VARCHAR, -- experiment (patch_experiments)
+    component VARCHAR, -- label of a head or MLP; model for the whole model on the corrupted prompt
+    layer INTEGER, -- layer, NULL for the model
+    cell VARCHAR, -- the corruptions made together, such as s_only + swapped; as it is for none
+    lost DOUBLE, -- mean loss of logit difference, logits
+    n BIGINT, -- prompts
+    n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
+    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
+    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
+    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
+    positions VARCHAR, -- fourth: all, or the role of the positions patched
+    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
+    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out; crossed
+);
+CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by component (profiler.patching.factorial)
+    experiment VARCHAR, -- experiment (patch_experiments)
+    component VARCHAR, -- label of a head or MLP; model for the whole model on the corrupted prompt
+    layer INTEGER, -- layer, NULL for the model
+    axis VARCHAR, -- a corruption; two of them, a x b, for their interaction; higher for the rest together
+    changes BIGINT, -- corruptions named by axis: 1 main effect, 2 interaction, 3 the rest
+    effect DOUBLE, -- main effect: loss with it minus without it, over all levels of the others; interaction: by how much the one's effect differs with the other, logits
+    effect_lo DOUBLE, -- 95 % bootstrap bound over prompts
+    effect_hi DOUBLE, -- 95 % bootstrap bound over prompts
+    part DOUBLE, -- share of the sum of squares over combinations; a component's parts add up to 1
+    p DOUBLE, -- two-sided, sign flips over prompts
+    p_holm DOUBLE, -- p by Holm over components, for each axis; for the model p itself
+    n BIGINT, -- prompts
+    n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
+    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
+    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
+    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
+    positions VARCHAR, -- fourth: all, or the role of the positions patched
+    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
+    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out; crossed
+);
 CREATE TABLE circuits ( -- circuits that were found or read, with their scope
     experiment VARCHAR, -- experiment (patch_experiments)
     circuit VARCHAR, -- name

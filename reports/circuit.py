@@ -17,6 +17,7 @@ QUESTION = "Which circuit did patching find, how good is it, and what was contro
 NEEDS_COMPONENT = False
 NEEDS = ("patch_experiments",)
 SHOWN = 24
+RESPONDING = 16
 
 
 def build(read: Reader) -> Report:
@@ -33,6 +34,7 @@ def build(read: Reader) -> Report:
             for s in (
                 _quadrant(read),
                 _drawing(read),
+                _responses(read),
                 _scores(read),
                 _panel(read),
                 _repair(read),
@@ -162,6 +164,38 @@ def _drawing(read: Reader) -> Section:
     return Section("The circuit", "", (chart, table, listed))
 
 
+def _responses(read: Reader) -> Section:
+    if not read.has("patch_factors"):  # a file written before corruptions were crossed
+        return Section("What it responds to", "", ())
+    result = read("corruption_factors")
+    strongest = result.frame.sort(
+        pl.col("component") != "model",
+        ~pl.col("member"),
+        pl.col("largest"),
+        descending=[False, False, True],
+        maintain_order=True,
+    )
+    named = strongest["component"].unique(maintain_order=True).head(RESPONDING).to_list()
+    frame = strongest.filter(pl.col("component").is_in(named))
+    empty = "Pairs of a file hold one corruption each: nothing was crossed." if result.frame.is_empty() else ""
+    chart = circuit_charts.responses(frame) if len(frame) else None
+    caption = (
+        "Every combination of the task's corruptions is made of the same prompts, and a component's value from there is put into the clean run. Green: a main effect, logits of the "
+        "logit difference that the corruption costs; purple: that it adds. a x b is an interaction: how much more a costs with b. A number stands where the effect is beyond chance. "
+        "The row model is the whole model on the corrupted prompt."
+    )
+    columns = (
+        evidence.words("component", "Component"), evidence.words("responds_to", "Responds most to", "the axis with the largest part, among those beyond chance"),
+        evidence.share("part", "Part of it", "share of the component's sum of squares over all combinations"),
+        evidence.share("additive", "Main effects together", "R squared of an additive fit: the rest is interaction"),
+        evidence.value("effect", "Effect, logits", "with its 95 % interval", signed=True), evidence.count("n", "Prompts"),
+    )  # fmt: skip
+    most = frame.filter(pl.col("axis") == pl.col("responds_to"))
+    listed = evidence.table("The corruption that moves it most", "A head that answers to one corruption alone is isolated by it.", result, columns, most, "full", empty or "No component responds beyond chance.")  # fmt: skip
+    drawn = (Chart("Effects of the corruptions", caption, chart, result.source, "full"),) if chart else ()
+    return Section("What it responds to", "", (*drawn, listed))
+
+
 def _scores(read: Reader) -> Section:
     result, random, curve = read("circuit_scores"), read("circuit_random"), read("circuit_curve")
     wide = result.frame.pivot(on="pair_set", index="metric", values="score").sort("metric")
@@ -254,9 +288,28 @@ def _attribution(read: Reader) -> Section:
     )  # fmt: skip
     return Section(
         "Attribution patching", "",
-        (evidence.table("Where it can be believed", "Agreement with exact patches; by layer and by patch size in the query.", result, columns, frame, "full"),
+        (*_recall(read), evidence.table("Where it can be believed", "Agreement with exact patches; by layer and by patch size in the query.", result, columns, frame, "full"),
          evidence.table("Use exact patching here", "Largest disagreements first.", exact, listed, exact.frame.head(SHOWN), "full", "No patched component disagrees.")),
     )  # fmt: skip
+
+
+def _recall(read: Reader) -> tuple[Block, ...]:
+    if not read.has("patch_recall"):  # a file written before recall was stored
+        return ()
+    result = read("attribution_recall")
+    asked = pl.when(pl.col("component_kind") == "neuron").then(pl.lit("all of 2 %")).otherwise(pl.lit("top 5"))
+    frame = result.frame.filter(pl.col("asked") == asked, pl.col("positions") == "all").with_columns(
+        times=pl.col("looked_at") / pl.col("wanted").clip(1)
+    )
+    frame = frame.filter((pl.col("times") <= 2) | (pl.col("component_kind") == "neuron"))
+    columns = (
+        evidence.words("method", "Method"), evidence.words("direction", "Direction"), evidence.words("component_kind", "Site"),
+        evidence.words("asked", "Effects asked for"), evidence.count("looked_at", "Estimates looked at"), evidence.count("found", "Found"),
+        evidence.share("recall", "Recall"), evidence.share("recall_lo", "At least", "95 % bound, for neurons from a random sample of those not patched for their estimate"),
+        evidence.value("missed_hi", "Missed at most", "false negatives, 95 % bound"),
+    )  # fmt: skip
+    caption = "Of the largest exact effects, how many stand among the largest estimates. All cuts are in the query."
+    return (evidence.table("What it misses", caption, result, columns, frame, "full"),)
 
 
 def _scope(read: Reader, circuit: dict[str, Any]) -> Section:

@@ -2,9 +2,10 @@
 
 1. pairs: drawn or read, encoded, linted; both runs of the model
 2. sweeps in both directions, four kinds of values                    -> patch_effects, patch_shares, patch_gates
-3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability
+3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability, patch_recall
 4. redundancy of the top heads                                        -> patch_downstream, _interactions, _saturation
 5. the circuit: chosen on these pairs, judged on others               -> circuits, circuit_*
+6. the task's corruptions crossed: what each component responds to     -> patch_cells, patch_factors
 
 Cost: for the bundled model and 48 pairs a few minutes on one core, half of it random circuits.
 """
@@ -24,7 +25,7 @@ from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.errors import PairError
 from profiler.model import Model
 from profiler.pairs import Encoded, checks, find_task
-from profiler.patching import estimates, measure, setting, store, together, values
+from profiler.patching import estimates, factorial, measure, recall, setting, store, together, values
 from profiler.patching.bridge import network_of
 from profiler.patching.capability import capability
 from profiler.patching.measure import Measured
@@ -87,7 +88,9 @@ def patch(
     frames |= redundancy_frames(main, measured, means, settings)
     chosen_one, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
     frames |= more
-    frames |= rows.setting_frames(model, [main, *others])
+    report("corruptions crossed")
+    crossed, said = factorial.frames(model, net, settings)
+    frames |= crossed | rows.setting_frames(model, [main, *others], said)
     name = experiment_name(settings, model.spec.weights_hash)
     frames["patch_experiments"] = rows.experiment_row(
         model, main, settings, means.by_template, time.perf_counter() - began
@@ -126,9 +129,12 @@ def attribution_frames(
     report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
     exact = estimates.patch_neurons(main, chosen)
     table = estimates.estimate_rows(main, slopes, [*measured, *exact])
+    listed = [[target.label for target in some] for some in (chosen.largest, chosen.sampled)]
+    n_neurons = main.net.n_layers * main.net.d_mlp
     return {
         "patch_attribution": table,
         "patch_reliability": estimates.reliability_rows(main, table, chosen, slopes),
+        "patch_recall": recall.recall_rows(table, *listed, n_neurons, estimates.THRESHOLD),
     }, exact
 
 

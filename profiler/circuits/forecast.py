@@ -6,7 +6,7 @@ from profiler.patching.setting import PatchSettings, Setting
 
 def stages(settings: PatchSettings, given: bool) -> int:
     """How many stages will be reported."""
-    return 15 + 4 * (not settings.is_file) + (not given)
+    return 16 + 4 * (not settings.is_file) + (not given)
 
 
 def forecast(main: Setting, settings: PatchSettings, each: float) -> str:

@@ -28,8 +28,10 @@ def scheme_of(settings: PatchSettings) -> str:
     return settings.scheme or ("own" if settings.is_file else find_task(settings.task).schemes[0])
 
 
-def setting_frames(model: Model, settings: Sequence[Setting]) -> dict[str, pl.DataFrame]:
-    """Tables of pairs and checks."""
+def setting_frames(
+    model: Model, settings: Sequence[Setting], more: Sequence[checks.Check] = ()
+) -> dict[str, pl.DataFrame]:
+    """Tables of pairs and checks; `more` are checks of the first set."""
     pairs = [row for one in settings for row in _pair_rows(model, one)]
     rows = [
         {
@@ -41,7 +43,7 @@ def setting_frames(model: Model, settings: Sequence[Setting]) -> dict[str, pl.Da
             "level": c.level,
         }
         for one in settings
-        for place, c in enumerate(checks.check(one.encoded) + capability(one))
+        for place, c in enumerate([*checks.check(one.encoded), *capability(one), *(more if one is settings[0] else ())])
     ]
     return {
         "patch_pairs": pl.DataFrame(pairs, infer_schema_length=None),

@@ -13,30 +13,42 @@ from pathlib import Path
 from profiler.errors import PairError
 from profiler.pairs import code, lines, order, people
 from profiler.pairs.encode import Encoded, TokenPair, encode
+from profiler.pairs.factors import Factor
 from profiler.pairs.pair import Pair
 from profiler.tasks.prompt import Split
 
-__all__ = ["TASKS", "Encoded", "Pair", "Task", "TokenPair", "encode", "find_task", "make", "read"]
+__all__ = ["TASKS", "Encoded", "Pair", "Task", "TokenPair", "cross", "encode", "find_task", "make", "read"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A family of pairs: its name, the question put to the model, its corruption schemes (the first is the default)."""
+    """A family of pairs: its name, the question put to the model, its corruption schemes (the first is the default).
+
+    `factors` are its corruptions crossed (`profiler.pairs.factors`), and `cross` makes prompts in every cell of them.
+    """
 
     name: str
     question: str
     schemes: tuple[str, ...]
     make: Callable[..., list[Pair]]
+    factors: tuple[Factor, ...]
+    cross: Callable[..., list[tuple[Pair, ...]]]
     of_tokens: bool = False
 
 
 TASKS = (
-    Task("ioi", people.QUESTION, people.SCHEMES, people.make),
-    Task("docstring", code.QUESTION, code.SCHEMES, code.make),
-    Task("greater-than", order.GREATER_QUESTION, order.GREATER_SCHEMES, order.years),
-    Task("repeated-tokens", order.REPEAT_QUESTION, order.REPEAT_SCHEMES, order.repeats, of_tokens=True),
-    Task("sva", order.VERB_QUESTION, order.VERB_SCHEMES, order.verbs),
-)
+    Task("ioi", people.QUESTION, people.SCHEMES, people.make, people.FACTORS, people.crossed),
+    Task("docstring", code.QUESTION, code.SCHEMES, code.make, code.FACTORS, code.crossed),
+    Task(
+        "greater-than", order.GREATER_QUESTION, order.GREATER_SCHEMES, order.years, order.GREATER_FACTORS,
+        order.years_crossed,
+    ),
+    Task(
+        "repeated-tokens", order.REPEAT_QUESTION, order.REPEAT_SCHEMES, order.repeats, order.REPEAT_FACTORS,
+        order.repeats_crossed, of_tokens=True,
+    ),
+    Task("sva", order.VERB_QUESTION, order.VERB_SCHEMES, order.verbs, order.VERB_FACTORS, order.verbs_crossed),
+)  # fmt: skip
 
 
 def find_task(name: str) -> Task:
@@ -74,6 +86,17 @@ def make(
         raise PairError(f"task {name} has no corruption scheme {scheme!r}: choose {', '.join(task.schemes)}")
     rng = random.Random(f"{name}/{scheme}/{split}/{seed}")
     return task.make(rng, scheme, split, n, vocabulary) if task.of_tokens else task.make(rng, scheme, split, n)
+
+
+def cross(name: str, split: Split, n: int, seed: int = 0, vocabulary: tuple[int, ...] = ()) -> list[tuple[Pair, ...]]:
+    """`n` prompts of a built-in task, each with a pair for every combination of its corruptions; arguments as in `make`.
+
+    Raises:
+        PairError: no such task.
+    """
+    task = find_task(name)
+    rng = random.Random(f"{name}/crossed/{split}/{seed}")
+    return task.cross(rng, split, n, vocabulary) if task.of_tokens else task.cross(rng, split, n)
 
 
 def read(path: str | Path) -> list[Pair]:

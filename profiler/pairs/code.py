@@ -1,4 +1,4 @@
-"""Pairs of the docstring task, in four corruption schemes.
+"""Pairs of the docstring task, in four corruption schemes, and all of them crossed.
 
 Why: the docstring circuit is the essay's example of one task that needs several corruptions (Heimersheim and Janiak
 2023, "A circuit for Python docstrings", section "Choosing metric and corrupted prompts"). The function lists arguments;
@@ -15,13 +15,16 @@ Cost: microseconds a pair.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from profiler.pairs import factors
+from profiler.pairs.factors import Factor
 from profiler.pairs.pair import Pair, Roles
 from profiler.tasks import docstring, words
 from profiler.tasks.prompt import Prompt, Split
 
 SCHEMES = ("answer", "described", "arguments", "next")
+FACTORS = (Factor(("described",)), Factor(("next",)), Factor(("answer", "arguments")))
 QUESTION = "which argument comes after the next :param?"
 
 
@@ -34,21 +37,44 @@ def _pair(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
     return pair_of(rng, scheme, lambda: docstring.prompt(rng, split), words.arguments(split), name)
 
 
+def crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:
+    """`n` random prompts, each in every cell of FACTORS; a new name is the same in the list and in the docstring."""
+    return [_crossed(rng, split, f"docstring/crossed/{split}/{i}") for i in range(n)]
+
+
+def _crossed(rng: random.Random, split: Split, name: str) -> tuple[Pair, ...]:
+    prompt = _with_next(lambda: docstring.prompt(rng, split))
+    listed, described = _arguments(prompt), int(prompt.role("described"))
+    fresh = rng.sample([word for word in words.arguments(split) if word not in listed], len(listed))
+
+    def corrupt(made: Collection[str]) -> str:
+        return _rewrite(prompt.text, listed, described, made, fresh, fresh[described])
+
+    return factors.crossed(_pair_with(prompt, corrupt({"answer"}), "answer", name), FACTORS, corrupt)
+
+
 def pair_of(rng: random.Random, scheme: str, draw: Callable[[], Prompt], pool: Sequence[str], name: str) -> Pair:
     """The pair of the first drawn prompt that the scheme can change; fresh argument names come from `pool`."""
-    prompt = draw()
-    while scheme == "next" and int(prompt.role("described")) + 1 == len(_arguments(prompt)):
-        prompt = draw()
-    listed = _arguments(prompt)
-    described = int(prompt.role("described"))
+    prompt = _with_next(draw) if scheme == "next" else draw()
+    listed, described = _arguments(prompt), int(prompt.role("described"))
     fresh = rng.sample([word for word in pool if word not in listed], len(listed))
-    text = prompt.text
-    corrupted = _rewrite(text, listed, described, scheme, fresh)
-    roles = _roles(text, listed, described)
+    return _pair_with(prompt, _rewrite(prompt.text, listed, described, {scheme}, fresh, fresh[0]), scheme, name)
+
+
+def _with_next(draw: Callable[[], Prompt]) -> Prompt:
+    """The first drawn prompt whose answer is not the last argument."""
+    prompt = draw()
+    while int(prompt.role("described")) + 1 == len(_arguments(prompt)):
+        prompt = draw()
+    return prompt
+
+
+def _pair_with(prompt: Prompt, corrupted: str, scheme: str, name: str) -> Pair:
+    listed, described = _arguments(prompt), int(prompt.role("described"))
     strata = (("arguments", str(len(listed))), ("described", str(described)))
     return Pair(
-        name, "docstring", scheme, text, corrupted, (prompt.answer,), prompt.distractors, roles, prompt.template, strata,
-        prompt.split, scheme == "next",
+        name, "docstring", scheme, prompt.text, corrupted, (prompt.answer,), prompt.distractors,
+        _roles(prompt.text, listed, described), prompt.template, strata, prompt.split, scheme == "next",
     )  # fmt: skip
 
 
@@ -56,19 +82,18 @@ def _arguments(prompt: Prompt) -> list[str]:
     return [filler for role, filler in prompt.roles if role.startswith("argument_")]
 
 
-def _rewrite(text: str, listed: list[str], described: int, scheme: str, fresh: list[str]) -> str:
-    """The text with its list of arguments, or the names in its docstring, changed."""
+def _rewrite(text: str, listed: list[str], described: int, made: Collection[str], fresh: list[str], answer: str) -> str:
+    """The text with its list of arguments, or the names in its docstring, changed; `answer` is the answer's new name."""
     signature = ", ".join(listed)
     new = list(listed)
-    if scheme == "described":
+    if "described" in made:
         for old, other in zip(listed[:described], fresh, strict=False):
             text = text.replace(f":param {old}:", f":param {other}:")
-        return text
-    if scheme == "answer":
-        new[described] = fresh[0]
-    elif scheme == "arguments":
-        new = fresh
-    else:
+    if "answer" in made:
+        new[described] = answer
+    if "arguments" in made:
+        new = list(fresh)
+    if "next" in made:
         new[described], new[described + 1] = new[described + 1], new[described]
     return text.replace(signature, ", ".join(new), 1)
 

@@ -1,4 +1,4 @@
-"""Pairs of the indirect-object task, in four corruption schemes.
+"""Pairs of the indirect-object task, in four corruption schemes, and all of them crossed.
 
 Why: one scheme shows one part of a circuit (Zhang and Nanda 2024, "Towards best practices of activation patching",
 section 4; the essay's advice to have several kinds of corruption). With A the indirect object, B the subject, C another:
@@ -10,18 +10,24 @@ section 4; the essay's advice to have several kinds of corruption). With A the i
 | s_only | A B ... B | A C ... C | who the subject is, the duplication kept |
 | io_only | A B ... B | C B ... B | who the indirect object is |
 
+Crossed, a fifth change joins them: `order`, the two first mentions change places, and the answer stays. Swapped names
+alone move both what tells the subject, its name and its place; the interaction of `swapped` and `order` is the place's.
+
 Cost: microseconds a pair.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
+from profiler.pairs import factors
+from profiler.pairs.factors import Factor
 from profiler.pairs.pair import Pair, spans_of
 from profiler.tasks import ioi, words
 from profiler.tasks.prompt import Prompt, Split
 
 SCHEMES = ("abc", "swapped", "s_only", "io_only")
 QUESTION = "who receives what the subject gives?"
+FACTORS = (Factor(("s_only",)), Factor(("io_only",)), Factor(("order",)), Factor(("swapped", "abc")))
 
 
 def make(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
@@ -57,9 +63,35 @@ def pair_of(
 
 def changed_roles(prompt: Prompt, scheme: str, other: str) -> dict[str, str]:
     """The prompt's roles with the names that the scheme changes."""
+    return with_changes(prompt, {scheme}, (other, other, other))
+
+
+def with_changes(prompt: Prompt, made: Collection[str], fresh: Sequence[str]) -> dict[str, str]:
+    """The prompt's roles with any of the changes made: schemes, or `order`.
+
+    Args:
+        fresh: the new names of the indirect object, of the subject, and of whoever acts again (abc).
+    """
     a, b = prompt.role("indirect_object"), prompt.role("subject")
-    new = {"abc": (a, b, other), "swapped": (a, b, a), "s_only": (a, other, other), "io_only": (other, b, b)}[scheme]
-    named = dict(zip((a, b), new[:2], strict=True))
+    named = {a: fresh[0] if "io_only" in made else a, b: fresh[1] if "s_only" in made else b}
     filled = dict(prompt.roles)
-    changed = {"first": named[filled["first"]], "second": named[filled["second"]], "subject": new[2]}
-    return filled | changed | {"indirect_object": named[a]}
+    mentions = [named[filled["first"]], named[filled["second"]]]
+    first, second = reversed(mentions) if "order" in made else mentions
+    again = fresh[2] if "abc" in made else named[a if "swapped" in made else b]
+    return filled | {"first": first, "second": second, "subject": again, "indirect_object": named[a]}
+
+
+def crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:
+    """`n` random prompts, half ABBA and half BABA, each in every cell of FACTORS."""
+    return [_crossed(rng, split, ("ABBA", "BABA")[i % 2], f"ioi/crossed/{split}/{i}") for i in range(n)]
+
+
+def _crossed(rng: random.Random, split: Split, order: ioi.Order, name: str) -> tuple[Pair, ...]:
+    prompt = ioi.prompt(rng, split, order=order)
+    known = (prompt.role("indirect_object"), prompt.role("subject"))
+    fresh = rng.sample([other for other in words.names(split) if other not in known], 3)
+
+    def corrupt(made: Collection[str]) -> str:
+        return ioi.render(prompt.template, with_changes(prompt, made, fresh))
+
+    return factors.crossed(pair_of(prompt, "abc", fresh[2], name), FACTORS, corrupt)

@@ -126,9 +126,13 @@ def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int 
     """Pairs of the settings' task, or those of the user's file."""
     if settings.is_file:
         return pair_sets.read(settings.task)
+    return pair_sets.make(settings.task, settings.scheme, split, n or settings.pairs, seed, vocabulary(model))
+
+
+def vocabulary(model: Model) -> tuple[int, ...]:
+    """Ids of ordinary tokens."""
     special = set(model.tokenizer.all_special_ids)
-    vocabulary = tuple(i for i in range(len(model.tokenizer)) if i not in special)
-    return pair_sets.make(settings.task, settings.scheme, split, n or settings.pairs, seed, vocabulary)
+    return tuple(i for i in range(len(model.tokenizer)) if i not in special)
 
 
 def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Encoded:

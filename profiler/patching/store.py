@@ -23,8 +23,8 @@ from profiler.transaction import writing
 
 TABLES = (
     "patch_experiments", "patch_pairs", "patch_checks", "patch_effects", "patch_shares", "patch_gates", "patch_downstream",
-    "patch_interactions", "patch_saturation", "patch_attribution", "patch_reliability", "circuits", "circuit_members",
-    "circuit_edges", "circuit_scores", "circuit_curve", "circuit_random",
+    "patch_interactions", "patch_saturation", "patch_attribution", "patch_reliability", "patch_recall", "patch_cells", "patch_factors",
+    "circuits", "circuit_members", "circuit_edges", "circuit_scores", "circuit_curve", "circuit_random",
 )  # fmt: skip
 
 

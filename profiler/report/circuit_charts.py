@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from profiler.report import theme
-from profiler.report.charts import HEIGHT, only, value_axis
+from profiler.report.charts import HEIGHT, only, tips, value_axis
 
 GATES = {"sole": "#1f5a96", "OR-like": "#e6a000", "AND-like": "#2e9a57", "graded": "#7ec3ea", "none": "#a9adb5"}
 NAMED = 24
@@ -145,3 +145,32 @@ def saturation(frame: pl.DataFrame) -> alt.LayerChart:
     )
     line = base.mark_line(point=True).encode(y="share:Q", tooltip=["size:Q", alt.Tooltip("share:Q", format=".3f")])
     return alt.layer(band, line).properties(height=HEIGHT)
+
+
+def responses(frame: pl.DataFrame) -> alt.LayerChart:
+    """Components by corruptions and pairs of them. `frame` is the query `corruption_factors`, the rows to be drawn, in order."""
+    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < 0.05)
+    names, axes = (drawn[name].unique(maintain_order=True).to_list() for name in ("component", "axis"))
+    most = max(0.1, drawn["effect"].abs().max() or 0.1)
+    columns = ("component", "axis", "effect", "effect_lo", "effect_hi", "part", "p_holm", "clear")
+    base = alt.Chart(only(drawn, *columns)).encode(
+        x=alt.X("axis:N", sort=axes, title=None, axis=alt.Axis(labelAngle=-35, orient="top", labelLimit=200)),
+        y=alt.Y("component:N", sort=names, title=None),
+    )
+    signs = theme.DLA_SIGN
+    colour = alt.Color(
+        "effect:Q",
+        scale=alt.Scale(
+            type="pow", exponent=0.6, domain=[-most, 0, most], range=[signs["negative"], "#f4f4f6", signs["positive"]]
+        ),
+        legend=None,
+    )
+    tooltip = ["component:N", "axis:N", *tips("effect", "effect_lo", "effect_hi", "part", "p_holm")]
+    fill = base.mark_rect(stroke="white", strokeWidth=1).encode(color=colour, tooltip=tooltip)
+    dark = alt.condition(f"abs(datum.effect) > {0.45 * most}", alt.value("white"), alt.value("#1d1f23"))
+    words = (
+        base.mark_text(fontSize=10)
+        .transform_filter("datum.clear")
+        .encode(text=alt.Text("effect:Q", format=".1f"), color=dark)
+    )
+    return alt.layer(fill, words).properties(height=max(120, 22 * len(names)))

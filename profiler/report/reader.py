@@ -62,6 +62,13 @@ class Reader:
             self._answers[source] = Result(source, frame)
         return self._answers[source]
 
+    def has(self, table: str) -> bool:
+        """Whether the run has this table; one written by an earlier version may lack it."""
+        found = self._connection.execute(
+            "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [table]
+        ).fetchone()
+        return bool(found and found[0])
+
     def about(self, **settings: Any) -> "Reader":
         """A reader of the same run that sets these parameters of every query that has them."""
         return Reader(self._connection, self._given, settings)

@@ -8,7 +8,7 @@ not carried is named. Cost: milliseconds a run.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from profiler.behaviours.expressions import check_condition, check_name, own_cla
 from profiler.behaviours.labels import labels_path
 from profiler.behaviours.library import Behaviour
 from profiler.behaviours.properties import Property
+from profiler.stored import Stored
 
 RESULTS = {
     "patch_experiments": ("patching experiments", "profiler patch"),
@@ -42,17 +43,18 @@ class Carried:
     notes: tuple[str, ...]
 
 
-def carried(runs: Mapping[Path, Connection], told: Iterable[str]) -> Carried:
+def carried(runs: Sequence[Stored], told: Iterable[str]) -> Carried:
     """What the run merged from `runs` carries.
 
     Args:
-        runs: read-only connections to finished runs, by path.
+        runs: finished runs, in the order of the message.
         told: names of the classes that every pass was told of (record --class); they are in the merged run in any case.
 
     Raises:
         QueryError: a definition that all runs share cannot be used.
+        RunError: a file is damaged.
     """
-    classes, behaviours = ({path: of(run) for path, run in runs.items()} for of in (_classes, _behaviours))
+    classes, behaviours = ({run.path: of(run) for run in runs} for of in (_classes, _behaviours))
     again = [
         f"class {name} is in the merged run, though {path} had taken it out: every pass was told of it"
         for name in told
@@ -61,19 +63,19 @@ def carried(runs: Mapping[Path, Connection], told: Iterable[str]) -> Carried:
     ]
     kept, notes = _shared("class", classes)
     also, more = _shared("behaviour", behaviours)
-    _check(kept, also, next(iter(runs.values())))
-    left = [note for path, run in runs.items() for note in _left(path, run)]
+    _check(kept, also, runs[0].connection)
+    left = [note for run in runs for note in _left(run)]
     return Carried(tuple(kept), tuple(also), (*again, *notes, *more, *left))
 
 
-def _classes(run: Connection) -> dict[str, Property]:
-    rows = run.execute('SELECT property, description, condition FROM properties WHERE "user"').fetchall()
+def _classes(run: Stored) -> dict[str, Property]:
+    rows = run.rows('SELECT property, description, condition FROM properties WHERE "user"').iter_rows()
     return {row[0]: Property(*row) for row in rows}
 
 
-def _behaviours(run: Connection) -> dict[str, Behaviour]:
-    rows = run.execute("""SELECT behaviour, family, kind, condition, description, priority FROM behaviours
-        WHERE "user" AND family = 'user' ORDER BY behaviour_id""").fetchall()
+def _behaviours(run: Stored) -> dict[str, Behaviour]:
+    rows = run.rows("""SELECT behaviour, family, kind, condition, description, priority FROM behaviours
+        WHERE "user" AND family = 'user' ORDER BY behaviour_id""").iter_rows()
     return {row[0]: Behaviour(*row) for row in rows}
 
 
@@ -114,11 +116,12 @@ def _check(classes: list[Property], behaviours: list[Behaviour], run: Connection
             check_condition(run, one.condition, view)
 
 
-def _left(path: Path, run: Connection) -> Iterable[str]:
+def _left(run: Stored) -> Iterable[str]:
     """A sentence on each kind of thing that stays with the run."""
-    there = [name for (name,) in run.execute("SHOW TABLES").fetchall()]
+    path = run.path
+    there = run.rows("SELECT name FROM (SHOW TABLES)")["name"].to_list()
     for table, (what, command) in RESULTS.items():
-        n = run.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] if table in there else 0
+        n = run.rows(f"SELECT count(*) AS n FROM {table}").item() if table in there else 0
         if n:
             yield f"{n} {what} of {path} are not carried: they were made with that run; give `{command}` the merged run"
     if others := sorted({*there} - _known()):

@@ -46,7 +46,7 @@ def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Merged:
         runs = [Stored(path) for path in paths]
         _check(runs)
         told = own_classes(runs[0].config.classes)
-        added = carried({run.path: run.connection for run in runs}, [one.name for one in told])
+        added = carried(runs, [one.name for one in told])
         with Store(out, overwrite) as store:
             totals = _added(runs, store)
             store.commit({}, totals.facts(), totals.arrays(), totals.kept())

@@ -222,11 +222,10 @@ def check_component(con: Connection, label: str) -> None:
     Raises:
         ComponentError: it has not; the message says what it has, and the nearest label.
     """
-    cursor = _cursor(con)
-    labels = [row[0] for row in cursor.execute("SELECT component FROM components ORDER BY component_id").fetchall()]
+    labels = run(con, "SELECT component FROM components ORDER BY component_id")["component"].to_list()
     if label in labels:
         return
-    model, layers, heads, neurons = cursor.execute("SELECT model, n_layers, n_heads, d_mlp FROM runs").fetchall()[0]
+    model, layers, heads, neurons = run(con, "SELECT model, n_layers, n_heads, d_mlp FROM runs").row(0)
     raise ComponentError(
         f"component {label!r} is not in this run: {model} has {layers} layers of {heads} heads and {neurons} neurons, "
         f"all counted from 0 (L0H0 is a head, L0N0 a neuron). The nearest is {_nearest(label, labels)}."

@@ -52,7 +52,7 @@ class Stored:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
             self.row["corpus_digest"], self.row["norm_scale_n"]
-        except (duckdb.Error, ValueError, KeyError):
+        except (RunError, ValueError, KeyError):
             self.connection.close()
             raise RunError(
                 f"{path} is no finished run that can be merged: name a file that `profiler record` of this version wrote"
@@ -65,8 +65,18 @@ class Stored:
         self.connection.close()
 
     def rows(self, sql: str) -> pl.DataFrame:
-        """Rows of a statement."""
-        return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
+        """Rows of a statement.
+
+        Raises:
+            RunError: the file is damaged, or a table is not there.
+        """
+        try:
+            return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
+        except duckdb.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"{self.path} cannot be read ({reason}): take a copy that is whole, or record it again"
+            ) from None
 
     def of_model(self) -> dict[str, pl.DataFrame]:
         """The tables that follow from the model alone."""

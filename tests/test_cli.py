@@ -208,6 +208,24 @@ def test_wrong_queries_and_reports(record, cli):
     refused(cli("report", path, "component", "--component", "L7H7"), "L7H7")
 
 
+def test_damaged_files_and_closed_folders_are_one_sentence(cli, run_path, tmp_path):
+    damaged, data = tmp_path / "damaged.duckdb", bytearray(run_path.read_bytes())
+    for at in range(20_000, len(data), 5_000):
+        data[at] ^= 1
+    damaged.write_bytes(data)
+    for words in (
+        ("info",),
+        ("report", "component", "--component", "L0H0"),
+        ("behaviours", "list"),
+        ("classes", "list"),
+    ):
+        before = words if words[-1] == "list" else words[:1]
+        refused(cli(*before, damaged, *words[len(before) :]), "Corrupt database file")
+    refused(cli("merge", run_path, damaged, "--out", tmp_path / "merged.duckdb"), f"{damaged} cannot be", "Corrupt")
+    (tmp_path / "page.html").mkdir()
+    refused(cli("report", run_path, "overview", "--out", tmp_path / "page.html"), "page.html")
+
+
 def stop_after_a_commit(config, path) -> None:
     """What a pass leaves that was stopped while it wrote the file."""
 

@@ -1,7 +1,8 @@
 """Hostile input of every kind: it is data or it is refused in a sentence; nothing crashes, nothing hangs, nothing is run.
 
 Every function here may answer or raise a ProfilerError; anything else (another error, a process that dies, a file written
-elsewhere) fails. Examples are few, to stay quick; `HYPOTHESIS_PROFILE=fuzz` runs ten times as many.
+elsewhere) fails. Examples are few, to stay quick; `HYPOTHESIS_PROFILE=fuzz` runs a hundred times as many, or as many as
+FUZZ_TIMES says.
 """
 
 import json
@@ -30,7 +31,7 @@ from profiler.reading import Domains, Reading, tokenize
 from profiler.tokens import CLASSES
 from profiler.windows import Layout, chunks
 
-MORE = 10 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 1
+MORE = int(os.environ.get("FUZZ_TIMES", "100")) if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 1
 FOLDER_OK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
@@ -215,29 +216,47 @@ def test_any_class_is_one_condition_or_is_refused(condition, name):
 
 READ = """
 import sys, faulthandler
-faulthandler.dump_traceback_later(60, exit=True)
+from pathlib import Path
 from profiler import query
 from profiler.errors import ProfilerError
-for path in sys.argv[1:]:
-    for name, given in (("run_info", {}), ("component_overview", {}), ("quantile_samples", {"component": "L0H0"}), ("corpus", {})):
+from profiler.report import build
+from profiler.stored import Stored
+
+def totals(path):
+    run = Stored(Path(path))
+    try:
+        run.totals()
+    finally:
+        run.close()
+
+WAYS = [lambda path, n=n, given=given: query.run(path, n, **given) for n, given in (
+    ("run_info", {}), ("component_overview", {}), ("quantile_samples", {"component": "L0H0"}), ("corpus", {}))]
+for path in sys.argv[2:]:
+    faulthandler.dump_traceback_later(60, exit=True)
+    for way in (*WAYS, totals, *([lambda path: build(path, "component", component="L0H0")] if sys.argv[1] == "pages" else [])):
         try:
-            query.run(path, name, **given)
+            way(path)
         except ProfilerError as error:
             print("refused:", str(error).splitlines()[0][:100])
 print("end")
 """
+FILES_AT_A_TIME = 12
 
 
-def test_a_run_with_flipped_bytes_is_read_or_refused(run_path, tmp_path):
-    """Processes of their own, a few files each: a library that dies or hangs is seen."""
-    whole, chance, paths = run_path.read_bytes(), random.Random(0), []
-    for i in range(12 * MORE):
+@pytest.mark.parametrize("seed", range(MORE))
+def test_a_run_with_flipped_bytes_is_read_or_refused(seed, run_path, tmp_path):
+    """A process of its own for a few files: a library that dies or hangs is seen. Reading is by query and for a merge."""
+    whole, chance, paths = run_path.read_bytes(), random.Random(seed), []
+    for i in range(FILES_AT_A_TIME):
         data = bytearray(whole)
         for _ in range(1 + i % 40):
             data[chance.randrange(12 if i % 2 else 4096, len(data))] ^= 1 << chance.randrange(8)
         paths.append(tmp_path / f"{i}.duckdb")
         paths[-1].write_bytes(data if i % 5 else data[: chance.randrange(len(data))])
-    done = subprocess.run([sys.executable, "-c", READ, *map(str, paths)], capture_output=True, text=True, timeout=300)
+    also = "pages" if MORE > 1 else "no pages"
+    done = subprocess.run(
+        [sys.executable, "-c", READ, also, *map(str, paths)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "end"
     assert "refused:" in done.stdout

@@ -3,7 +3,9 @@
 import os
 import sys
 import warnings
+from typing import NoReturn
 
+import duckdb
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -24,21 +26,28 @@ app.add_typer(models.app, name="models", help="The bundled model: train it, scor
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is printed without a traceback and exits with 1, Ctrl-C with 130."""
+    """Run the command line; a user's mistake, a damaged file and a full disk are one sentence and exit with 1, Ctrl-C with 130."""
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
     except ProfilerError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]profiler:[/] {_escape(str(error))}", highlight=False)
-        sys.exit(error.exit_code)
+        _say(str(error), error.exit_code)
     except ValidationError as error:
         first = error.errors()[0]
         name = "--" + str(first["loc"][0]).replace("_", "-")
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]profiler:[/] {name} {first['input']!r}: {first['msg']}", highlight=False
-        )
-        sys.exit(1)
+        _say(f"{name} {first['input']!r}: {first['msg']}", 1)
+    except duckdb.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        _say(f"a run file cannot be read or written ({reason}): take a copy that is whole, or record it again", 1)
+    except OSError as error:
+        what, why = error.filename or "a file", error.strerror or error
+        _say(f"{what} cannot be read or written ({why}): check the path and who may use it", 1)
+
+
+def _say(message: str, code: int) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]profiler:[/] {_escape(message)}", highlight=False)
+    sys.exit(code)
 
 
 def _escape(text: str) -> str:

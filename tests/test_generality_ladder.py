@@ -235,5 +235,5 @@ def test_self_repair_of_a_serial_backup():
         with_members(base, ["L0H0"]), net=net, ladder=measure.changed(base.ladder, prompts=(rung,))
     )
     assert measure.repaired_members(subject) == ("L0H0",)
-    one = measure._repair(subject, rung, "L0H0")
+    one = measure._repair(subject, rung, "L0H0", measure.clean_writes(setting))
     assert one.value == pytest.approx(1.0, abs=1e-12)

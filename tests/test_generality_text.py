@@ -168,7 +168,12 @@ def test_kept_shares_are_those_of_a_slow_recomputation(subject):
     means = ablated.means_of(subject.net, ablated.some(subject.text))
     sums = np.zeros(2)
     for batch in subject.text.batches:
-        own, circuit, empty = (part.double().softmax(-1) for part in kept._three(subject, batch, subject.keep, means))
+        own = forward(subject.net, batch.tokens)
+        circuit, empty = (
+            ablated.logits(subject.net, batch.tokens, subject.nodes, keep, means)
+            for keep in (subject.keep, np.zeros_like(subject.keep))
+        )
+        own, circuit, empty = (part[batch.ordinary].double().softmax(-1) for part in (own, circuit, empty))
         sums += [float((own * (own / other).log()).sum()) for other in (circuit, empty)]
     one = of(rows, "kept KL", CORPUS)
     assert one.value == pytest.approx(1 - sums[0] / sums[1], abs=1e-9)

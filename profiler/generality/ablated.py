@@ -53,8 +53,8 @@ def means_of(net: Network, batches: Iterable[Batch], sites: Iterable[str] = SITE
 
         def add(site: str, layer: int, value: Tensor, offsets: Offsets, parts: Tensor = parts) -> Tensor:
             if site in wanted:
-                flat = value.flatten(2).double()
-                found = torch.einsum("kpo,pof->kf", parts.double(), flat).unflatten(1, value.shape[2:])
+                flat = value.flatten(0, 1).flatten(1)
+                found = (parts.flatten(1).to(flat.dtype) @ flat).double().unflatten(1, value.shape[2:])
                 sums[site, layer] = sums.get((site, layer), 0.0) + found
             return value
 

@@ -26,9 +26,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.generality import ablated, finding
-from profiler.generality.ablated import Means
+from profiler.circuits.nodes import parse_node
+from profiler.generality import ablated, finding, sets
 from profiler.generality.finding import FEWEST, Finding, Technique
+from profiler.generality.kept_runs import Logits, Own, Piece, Runner, own_of, pieces, windows_of
 from profiler.generality.measure import (
     ROUNDING,
     Ratio,
@@ -41,17 +42,17 @@ from profiler.generality.measure import (
     unit_of,
 )
 from profiler.generality.rungs import NATURAL, Rung
-from profiler.generality.subject import CorpusRung, PromptRung, Subject
+from profiler.generality.subject import CorpusRung, PromptRung, Subject, Text
 from profiler.patching.metrics import kl, logit_diff
-from profiler.patching.network import forward
 from profiler.patching.statistics import random_set_p
-from profiler.windows import Batch
 
 TECHNIQUE: Technique = "corpus faithfulness"
 NULL_TOKENS = 10_000
 MOST_DRAWS = 39
 LEAST_KL = 0.001
 """Mean divergence of the empty circuit, nats, below which there is nothing to keep a share of."""
+NULL_TOKENS_AT_ONCE, SETS_AT_ONCE = 256, 14
+"""Tokens of a piece of text that random circuits are run on, and circuits that are run together."""
 COLUMNS = ("kl", "kl_empty", "loss", "loss_circuit", "loss_empty")
 Compared = Float[np.ndarray, "position 5"]
 
@@ -61,12 +62,14 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
     if not subject.text.batches:
         return tuple(_no_text(subject, one.rung) for one in subject.ladder.corpus)
     subject.report("means of the corpus")
-    means = ablated.means_of(subject.net, ablated.some(subject.text))
-    rows = [row for one in subject.ladder.prompts for row in on_prompts(subject, one, means)]
+    sites = {parse_node(node).site for node in subject.nodes}
+    means = ablated.means_of(subject.net, ablated.some(subject.text), sites)
+    runner = Runner(subject.net, subject.nodes, means)
+    rows = [row for one in subject.ladder.prompts for row in on_prompts(subject, one, runner)]
     subject.report("the circuit in running text")
-    compared, questions = compare(subject, means)
+    compared, questions = compare(subject, runner)
     subject.report("random circuits in running text")
-    null = null_sample(subject, means)
+    null = null_sample(subject, runner)
     return (
         *rows,
         *(row for one in subject.ladder.corpus for row in of_corpus(subject, one, compared, questions, null)),
@@ -80,50 +83,37 @@ def _no_text(subject: Subject, rung: Rung) -> Finding:
 # --- over the text ---
 
 
-def compare(subject: Subject, means: Means) -> tuple[Compared, dict[int, tuple[float, float, float]]]:
+def compare(subject: Subject, runner: Runner) -> tuple[Compared, dict[int, tuple[float, float, float]]]:
     """COLUMNS at every position of the text; and at triggers the logit difference of model, circuit and empty circuit."""
     asked = {place: (a, d) for one in subject.ladder.corpus for place, a, d in one.questions}
-    rows, differences, done = [], {}, 0
-    total = len(subject.text.batches)
-    for number, (batch, part) in enumerate(subject.text.parts()):
-        if number * 10 // total > done:
-            done = number * 10 // total
+    n = len(subject.text.position_ids)
+    rows, differences, done = np.empty((n, len(COLUMNS))), {}, 0
+    both = np.stack([np.ones_like(subject.keep), subject.keep])
+    for piece in pieces(subject.text):
+        if 10 * int(piece.places[0]) // n > done:
+            done = 10 * int(piece.places[0]) // n
             subject.report(f"the circuit in running text: {done * 10} %")
-        runs = _three(subject, batch, subject.keep, means)
-        rows.append(_columns(batch, *runs))
-        for place in range(part.start, part.stop):
-            if place in asked:
-                differences[place] = _differences(batch, place - part.start, runs, *asked[place])
-    return np.concatenate(rows), differences
+        model, circuit = runner.logits(piece, both)
+        empty, kind = runner.empty(piece)
+        own = own_of(model, piece.targets)
+        rows[piece.places] = _columns(own, circuit.log_softmax(-1), empty.log_softmax(-1)[kind])
+        for row in np.nonzero(np.isin(piece.places, list(asked)))[0] if asked else ():
+            place = int(piece.places[row])
+            runs = (model[row], circuit[row], empty[kind[row]])
+            differences[place] = _differences(runs, *asked[place])
+    return rows, differences
 
 
-def _three(
-    subject: Subject, batch: Batch, keep: Bool[np.ndarray, " node"], means: Means
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of model, circuit and empty circuit at the ordinary positions of a batch, [position vocab]."""
-    tokens = batch.tokens.to(subject.net.device)
-    chosen = batch.ordinary.to(tokens.device)
-    with torch.inference_mode():
-        own = forward(subject.net, tokens)[chosen]
-    some = (
-        ablated.logits(subject.net, tokens, subject.nodes, which, means)[chosen]
-        for which in (keep, np.zeros_like(keep))
-    )
-    return own, *some
+def _columns(own: Own, circuit: Logits, empty: Logits) -> Compared:
+    """COLUMNS from log probabilities."""
+    divergence, lost = own.against(circuit)
+    divergence_empty, lost_empty = own.against(empty)
+    return np.stack([divergence, divergence_empty, own.loss, lost, lost_empty], -1)
 
 
-def _columns(batch: Batch, own: Tensor, circuit: Tensor, empty: Tensor) -> Compared:
-    targets = batch.targets[batch.ordinary].to(own.device)
-    logs = [part.log_softmax(-1) for part in (own, circuit, empty)]
-    losses = [-part.gather(-1, targets[:, None])[:, 0] for part in logs]
-    return torch.stack([kl(logs[0], logs[1]), kl(logs[0], logs[2]), *losses], -1).double().cpu().numpy()
-
-
-def _differences(
-    batch: Batch, row: int, runs: Sequence[Tensor], answer: int, distractors: tuple[int, ...]
-) -> tuple[float, float, float]:
+def _differences(runs: Sequence[Tensor], answer: int, distractors: tuple[int, ...]) -> tuple[float, float, float]:
     """Logit difference of answer and distractors in each run at one position."""
-    found = [float(run[row, answer] - run[row, list(distractors)].mean()) for run in runs]
+    found = [float(run[answer] - run[list(distractors)].mean()) for run in runs]
     return found[0], found[1], found[2]
 
 
@@ -144,7 +134,7 @@ def of_corpus(
         ]
     chosen, documents = compared[one.chosen], subject.text.documents[one.chosen]
     clusters = np.unique(documents, return_inverse=True)[1]
-    rows = _kept(subject, rung, chosen, clusters, null.of(one.chosen))
+    rows = _kept(subject, rung, chosen, clusters, null.of(one))
     if one.questions:
         places = [place for place, _, _ in one.questions]
         values = np.array([questions[place] for place in places])
@@ -207,15 +197,21 @@ def _faithful(
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Random circuits on a part of the text: `places` in the flat arrays, and COLUMNS there for the circuit and each draw."""
+    """Random circuits on a part of the text: COLUMNS at some places for the circuit and each draw.
+
+    Attributes:
+        places: in the flat arrays.
+        evenly: which of them are of windows that were taken without regard to what stands there; others are triggers.
+    """
 
     places: Int[np.ndarray, " sampled"]
+    evenly: Bool[np.ndarray, " sampled"]
     circuit: Float[np.ndarray, "sampled 5"]
     draws: tuple[Float[np.ndarray, "sampled 5"], ...]
 
-    def of(self, chosen: Bool[np.ndarray, " position"]) -> Callable[[str], tuple[np.ndarray, float] | None]:
+    def of(self, one: CorpusRung) -> Callable[[str], tuple[np.ndarray, float] | None]:
         """The null's shares and the circuit's own on the sampled positions of a rung; None where these are too few."""
-        here = chosen[self.places]
+        here = one.chosen[self.places] & (self.evenly | bool(one.questions))
 
         def shares(statistic: str) -> tuple[np.ndarray, float] | None:
             if here.sum() < FEWEST or not self.draws:
@@ -241,45 +237,70 @@ def _beside(one: Finding, null: tuple[np.ndarray, float] | None) -> Finding:
     )
 
 
-def null_sample(subject: Subject, means: Means) -> Null:
-    """Random circuits on every k-th batch of the text, about NULL_TOKENS tokens, and on batches with triggers up to as many."""
-    chosen, places = [], []
-    asked = {place for one in subject.ladder.corpus for place, _, _ in one.questions}
-    step, left = max(1, subject.text.n_tokens // NULL_TOKENS), NULL_TOKENS
-    for number, (batch, part) in enumerate(subject.text.parts()):
-        wanted = left > 0 and any(place in asked for place in range(part.start, part.stop))
-        if number % step == 0 or wanted:
-            left -= 0 if number % step == 0 else part.stop - part.start
-            chosen.append(batch)
-            places.append(np.arange(part.start, part.stop))
+def null_sample(subject: Subject, runner: Runner) -> Null:
+    """Random circuits on every k-th window of the text, about NULL_TOKENS tokens, and at triggers elsewhere, up to as many tokens."""
+    evenly = _sampled(subject.text)
+    triggers = _triggers(subject, evenly)
     n_draws = min(subject.settings.draws, MOST_DRAWS)
     drawn = matched(subject.nodes, subject.keep, n_draws, subject.settings.seed)
-    runs: list[list[Compared]] = [[] for _ in range(1 + n_draws)]
-    for batch in chosen:
-        own, circuit, empty = _three(subject, batch, subject.keep, means)
-        runs[0].append(_columns(batch, own, circuit, empty))
-        for place, keep in enumerate(drawn, 1):
-            other = ablated.logits(subject.net, batch.tokens.to(subject.net.device), subject.nodes, keep, means)
-            runs[place].append(_columns(batch, own, other[batch.ordinary.to(other.device)], empty))
-    joined = [np.concatenate(parts) for parts in runs]
-    return Null(np.concatenate(places), joined[0], tuple(joined[1:]))
+    places, rows = [], []
+    for piece in pieces(subject.text, NULL_TOKENS_AT_ONCE, evenly | triggers):
+        subject.report(f"random circuits in running text: {int(piece.places[0]) * 100 // len(evenly)} %")
+        places.append(piece.places)
+        rows.append(_null_columns(runner, piece, np.concatenate([subject.keep[None], drawn])))
+    where, found = np.concatenate(places), np.concatenate(rows, 1)
+    return Null(where, evenly[where], found[0], tuple(found[1:]))
+
+
+def _null_columns(
+    runner: Runner, piece: Piece, keep: Bool[np.ndarray, "set node"]
+) -> Float[np.ndarray, "set position 5"]:
+    """COLUMNS of each set at the positions of a piece."""
+    (model,) = runner.logits(piece, np.ones_like(keep[:1]))
+    empty, kind = runner.empty(piece)
+    own, nothing = own_of(model, piece.targets), empty.log_softmax(-1)[kind]
+    found = [
+        own.against(logits.log_softmax(-1))
+        for some in np.array_split(keep, -(-len(keep) // SETS_AT_ONCE))
+        for logits in runner.logits(piece, some)
+    ]
+    (kl_empty, lost_empty), n = own.against(nothing), len(piece.places)
+    return np.stack([np.stack([kl_, kl_empty, own.loss, lost, lost_empty], -1) for kl_, lost in found]).reshape(
+        -1, n, 5
+    )
+
+
+def _sampled(text: Text) -> Bool[np.ndarray, " position"]:
+    """Positions of every k-th window, about NULL_TOKENS tokens together."""
+    step = max(1, text.n_tokens // NULL_TOKENS)
+    return windows_of(text) % step == 0
+
+
+def _triggers(subject: Subject, taken: Bool[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:
+    """Triggers outside the windows that are taken, of so many windows as have NULL_TOKENS tokens."""
+    found = np.zeros_like(taken)
+    for one in subject.ladder.corpus:
+        found[[place for place, _, _ in one.questions]] = True
+    found &= ~taken
+    numbers = windows_of(subject.text)
+    windows = np.random.default_rng(subject.settings.seed).permutation(np.unique(numbers[found]))
+    sizes = np.bincount(numbers, minlength=len(subject.text.windows))[windows]
+    return found & np.isin(numbers, windows[np.cumsum(sizes) <= NULL_TOKENS])
 
 
 # --- on prompts ---
 
 
-def on_prompts(subject: Subject, one: PromptRung, means: Means) -> list[Finding]:
+def on_prompts(subject: Subject, one: PromptRung, runner: Runner) -> list[Finding]:
     """The same at the answer of each prompt: kept KL, and the logit difference with means in place of resampled values.
 
     On natural text that is trigger-restricted faithfulness in the corpus, and carries its name.
     """
     if one.setting is None:
         return []
-    net, batch = subject.net, one.setting.batch
-    own = one.setting.clean.logits
-    runs = [own] + [
-        ablated.logits(net, batch.clean, subject.nodes, keep, means, batch.ends) for keep in (subject.keep, np.zeros_like(subject.keep))
-    ]  # fmt: skip
+    batch = one.setting.batch
+    both = np.stack([subject.keep, np.zeros_like(subject.keep)])
+    runs = [one.setting.clean.logits, *sets.logits(runner.asked(batch.clean, batch.ends), both)]
     clusters = clusters_of(one.setting)
     logs = [run.log_softmax(-1) for run in runs]
     divergences = torch.stack([kl(logs[0], logs[1]), kl(logs[0], logs[2])], -1).double().cpu().numpy()

@@ -23,14 +23,15 @@ from jaxtyping import Bool, Float, Int
 from profiler.circuits import find, scores
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.evaluate import Evaluator
-from profiler.circuits.nodes import check_roles, members_nodes, node_labels, parse_node
+from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.errors import CircuitError
-from profiler.generality import finding, trend
+from profiler.generality import finding, sets, trend
 from profiler.generality.finding import FEWEST, Finding, Technique, Unit
 from profiler.generality.rungs import DISCOVERY, CrossTask, Rung
 from profiler.generality.subject import PromptRung, Subject
 from profiler.patching import repair
 from profiler.patching.batch import batch_of
+from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import Setting
 from profiler.patching.sites import parse_target
 from profiler.patching.statistics import random_set_p, sign_flip_p
@@ -44,6 +45,8 @@ FEWEST_DOCUMENTS = 5
 INDUCTION = "repeated-tokens"
 NULL_PROMPTS = 24
 """Prompts that random circuits are run on: their scatter over circuits is far larger than over prompts."""
+TOKENS_AT_ONCE = 8192
+"""Tokens of one pass of many circuits (circuits x prompts x offsets): more leaves a processor's cache."""
 ROUNDING = 1e-6
 """A random circuit that is the circuit itself is as good as it, whatever the last bits say."""
 
@@ -114,8 +117,9 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
         rows += made
         if effect is not None and own_question(subject, one):
             shown.append(effect)
-        if one.setting is not None:
-            rows += [_repair(subject, one, label) for label in repairable]
+        if one.setting is not None and repairable:
+            before = clean_writes(one.setting)
+            rows += [_repair(subject, one, label, before) for label in repairable]
     return (*rows, *trend.findings(subject.circuit.name, shown))
 
 
@@ -161,15 +165,33 @@ class Random:
 
 def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> Random:
     """The circuit and its random twins on NULL_PROMPTS of the rung's prompts."""
-    rows = np.arange(min(NULL_PROMPTS, len(setting.batch)))
-    batch = batch_of([setting.batch.pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
-    other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
-    evaluate = Evaluator(setting.net, batch, node_labels(setting.net, subject.mlps, subject.circuit), other)
-    drawn = matched(evaluate.nodes, keep, subject.settings.draws, subject.settings.seed)
-    all_of_them = np.concatenate([keep[None], drawn])
-    model, empty = evaluate.model.mean(), evaluate.empty.mean()
-    kept, gone = (evaluate(sets).mean(-1) for sets in (all_of_them, ~all_of_them))
+    nodes = node_labels(setting.net, subject.mlps, subject.circuit)
+    drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
+    ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
+    values = on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1)
+    model, empty, (kept, gone) = values[0], values[1], values[2:].reshape(2, -1)
     return Random((kept - empty) / (model - empty), (model - gone) / (model - empty))
+
+
+def on_pairs(
+    setting: Setting, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
+) -> Float[np.ndarray, "set pair"]:
+    """Logit difference of each set of nodes on the first `most` pairs; pairs of equal length are run together."""
+    pairs = setting.batch.pairs[:most]
+    values = np.empty((len(keep), len(pairs)))
+    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].clean), pairs[i].first_difference))
+    size = max(1, TOKENS_AT_ONCE // (len(keep) * setting.batch.clean.shape[1]))
+    for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
+        batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
+        other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
+        asked = sets.Asked(
+            setting.net, batch.clean, batch.ends, nodes, lambda site, layer, other=other: other[site][layer],
+            masks(batch, nodes), batch.first_difference,
+        )  # fmt: skip
+        logits = sets.logits(asked, keep)
+        found = logit_diff(logits.flatten(0, 1), batch.options.rows(len(keep)))
+        values[:, rows] = found.double().cpu().numpy().reshape(len(keep), -1)
+    return values
 
 
 def nothing_to_explain(effect: Finding | Ratio) -> str:
@@ -249,27 +271,33 @@ def repaired_members(subject: Subject) -> tuple[str, ...]:
     setting = subject.ladder.setting(DISCOVERY)
     if setting is None:
         return ()
-    whole = abs(setting.whole.mean())
+    whole, before = abs(setting.whole.mean()), clean_writes(setting)
     found = []
     for label in subject.circuit.components:
         if parse_target(label).site != "neuron":
-            direct, _ = _repaired(setting, label)
+            direct, _ = _repaired(setting, label, before)
             if abs(direct.mean()) >= REPAIRABLE * whole and sign_flip_p(direct) < 0.05:
                 found.append(label)
     return tuple(found)
 
 
-def _repaired(setting: Setting, label: str) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+def clean_writes(setting: Setting) -> repair.Writes:
+    """What every component writes in the clean run."""
+    return repair.run_writes(setting.net, setting.batch.clean, setting.batch)
+
+
+def _repaired(
+    setting: Setting, label: str, before: repair.Writes
+) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Direct effect of taking a member away, and what is made up for, per pair, in logits."""
-    before = repair.run_writes(setting.net, setting.batch.clean, setting.batch)
     donor = resample(setting.corrupted)
     one = repair.repair(setting.net, before, setting.batch.clean, setting.batch, parse_target(label), donor)
     return one.direct.double().cpu().numpy(), one.repaired.double().cpu().numpy()
 
 
-def _repair(subject: Subject, one: PromptRung, label: str) -> Finding:
+def _repair(subject: Subject, one: PromptRung, label: str, before: repair.Writes) -> Finding:
     role = {m.component: m.role for m in subject.circuit.members}[label]
-    direct, made_up = _repaired(one.setting, label)
+    direct, made_up = _repaired(one.setting, label, before)
     whole = abs(one.setting.whole.mean())
     if abs(direct.mean()) < REPAIRABLE * whole or sign_flip_p(direct) >= 0.05:
         why = f"its direct effect is {direct.mean():.2f} of {whole:.2f} logits: too little to ask what makes up for it"

@@ -139,7 +139,7 @@ GOOD = {"clean": "a b", "corrupted": "a c", "answer": " d", "distractors": [" e"
         ("{", "pairs.jsonl:2 is no JSON"), ("[]", "is no JSON object"), (json.dumps({"clean": "a"}), "lacks corrupted, answer, distractors"),
         (json.dumps(GOOD | {"nose": 1, "name": "x"}), "pair 'x' has unknown nose"), (json.dumps(GOOD | {"clean": 3}), "prompt 3 is neither"),
         (json.dumps(GOOD | {"clean": ""}), "prompt '' is neither"), (json.dumps(GOOD | {"distractors": []}), "no list of continuations"),
-        (json.dumps(GOOD | {"roles": {"s": "z"}}), "'z' stands 0 times"), (json.dumps(GOOD | {"roles": {"s": [1]}}), "role 's' is"),
+        (json.dumps(GOOD | {"roles": {"s": "z"}}), "pair 'pairs.jsonl:2': role 's' is 'z', which does not stand"), (json.dumps(GOOD | {"roles": {"s": [1]}}), "role 's' is"),
     ],
 )  # fmt: skip
 def test_wrong_lines_are_named(tmp_path: Path, value: str, message: str) -> None:

@@ -192,15 +192,16 @@ def test_a_failed_write_leaves_the_file_as_it_was(made: tuple, frames: dict[str,
 def test_files_that_cannot_be_written(made: tuple, tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "other.duckdb")) as shell:
         shell.execute("CREATE TABLE t (x INTEGER)")
-    with pytest.raises(RunError, match="no run of the profiler"):
-        store.ready(tmp_path / "other.duckdb", MODEL)
+    with pytest.raises(RunError, match="no run of the profiler"), store.ready(tmp_path / "other.duckdb", MODEL):
+        pass
     (tmp_path / "text.duckdb").write_text("no database")
-    with pytest.raises(RunError, match="cannot be written"):
-        store.ready(tmp_path / "text.duckdb", MODEL)
-    with pytest.raises(RunError, match="its folder must exist"):
-        store.ready(tmp_path / "no" / "run.duckdb", MODEL)
-    with pytest.raises(RunError, match="whose weights are not those"):
-        store.ready(made[0], patch_models.loaded("gpt2"))
+    with pytest.raises(RunError, match="cannot be written"), store.ready(tmp_path / "text.duckdb", MODEL):
+        pass
+    with pytest.raises(RunError, match="its folder must exist"), store.ready(tmp_path / "no" / "run.duckdb", MODEL):
+        pass
+    other = patch_models.loaded("gpt2")
+    with pytest.raises(RunError, match="whose weights are not those"), store.ready(made[0], other):
+        pass
 
 
 def test_a_second_writer_is_told_so(made: tuple, tmp_path: Path) -> None:
@@ -214,11 +215,12 @@ def test_a_second_writer_is_told_so(made: tuple, tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(copy)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(RunError, match="has it open"):
-            store.ready(copy, MODEL)
+        with pytest.raises(RunError, match="has it open"), store.ready(copy, MODEL):
+            pass
         other.stdin.close()
         other.wait()
-    store.ready(copy, MODEL)
+    with store.ready(copy, MODEL):
+        pass
 
 
 def test_unusable_pairs_and_circuits_are_named(tmp_path: Path) -> None:
@@ -237,6 +239,7 @@ def test_unusable_pairs_and_circuits_are_named(tmp_path: Path) -> None:
     lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
     with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
         experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None, lost)
+    assert not (tmp_path / "run.duckdb").exists()
 
 
 def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]) -> None:

@@ -62,8 +62,12 @@ def patch(
         RunError: the file cannot be written, or is a run of another model.
         CircuitError: the model lacks a member of the circuit.
     """
+    with store.ready(out, model):
+        return _patch(model, settings, out, report, circuit)
+
+
+def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None) -> Outcome:
     began = time.perf_counter()
-    store.ready(out, model)
     net = network_of(model)
     report("pairs")
     found = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))

@@ -115,6 +115,10 @@ def _roles(value: Any, clean: Prompt, name: str) -> Roles:
     found: list[tuple[str, tuple[int, int]]] = []
     for role, place in _mapping(value, name).items():
         if isinstance(place, str) and isinstance(clean, str):
+            if place not in clean or not place:
+                raise PairError(
+                    f"pair {name!r}: role {role!r} is {place!r}, which does not stand in its clean prompt: correct it"
+                )
             found += spans_of(clean, [(role, place, 0)])
         elif isinstance(place, list) and len(place) == 2 and all(isinstance(i, int) for i in place):
             found.append((role, (place[0], place[1])))

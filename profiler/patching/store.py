@@ -6,6 +6,8 @@ same commands open it. Cost: the size of the tables; a second writer is told so 
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,14 +36,28 @@ def causal_sql() -> str:
     return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
 
 
-def ready(path: Path, model: Model) -> None:
+@contextmanager
+def ready(path: Path, model: Model) -> Iterator[None]:
     """Make sure that results can be written to `path`: create it if it is not there, and check that it is of this model.
+
+    A file that was created is removed again if nothing comes to be written.
 
     Raises:
         RunError: the place cannot be written, another process writes it, it is no run, or a run of another model.
     """
-    if not path.exists():
+    created = not path.exists()
+    if created:
         _create(path, model)
+    try:
+        _check_model(path, model)
+        yield
+    except BaseException:
+        if created:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _check_model(path: Path, model: Model) -> None:
     with writing(path) as connection:
         row = connection.execute("SELECT model, model_hash FROM runs").fetchone()
     if row is None or row[1] != model.spec.weights_hash:

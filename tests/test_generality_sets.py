@@ -5,9 +5,9 @@ import patch_models
 import pytest
 import torch
 
-from profiler.circuits import find, mask, nodes
+from profiler.circuits import find, mask, nodes, sets
 from profiler.circuits.circuit import Circuit, Member, Scope
-from profiler.generality import ablated, measure, sets
+from profiler.generality import ablated, measure
 from profiler.generality.kept_runs import Piece, Runner
 from profiler.pairs import Encoded
 from profiler.patching.batch import batch_of

@@ -26,8 +26,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from profiler.circuits import sets
 from profiler.circuits.nodes import parse_node
-from profiler.generality import ablated, finding, sets
+from profiler.generality import ablated, finding
 from profiler.generality.finding import FEWEST, Finding, Technique
 from profiler.generality.kept_runs import Logits, Own, Piece, Runner, own_of, pieces, windows_of
 from profiler.generality.measure import (

@@ -1,7 +1,7 @@
 """Running text a few windows at a time: logits of model, circuits and the empty circuit, and how far they lie apart.
 
 Why: three runs of the whole corpus and forty circuits on a part of it are most of a check's time. What they share is run once
-(`profiler.generality.sets`); the empty circuit mixes no positions, so its answer is a matter of the token alone (and of the
+(`profiler.circuits.sets`); the empty circuit mixes no positions, so its answer is a matter of the token alone (and of the
 position, where a model adds positions) and is computed once a token; logits are made where they are read, and only there.
 
 Cost: a forward pass of the text for the model, about three quarters of one more for each circuit.
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.generality import sets
+from profiler.circuits import sets
 from profiler.generality.ablated import Means
 from profiler.generality.subject import Text
 from profiler.patching.network import Network

@@ -20,12 +20,12 @@ from dataclasses import replace as changed
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from profiler.circuits import find, scores
+from profiler.circuits import find, scores, sets
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.evaluate import Evaluator
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.errors import CircuitError
-from profiler.generality import finding, sets, trend
+from profiler.generality import finding, trend
 from profiler.generality.finding import FEWEST, Finding, Technique, Unit
 from profiler.generality.rungs import DISCOVERY, CrossTask, Rung
 from profiler.generality.subject import PromptRung, Subject

@@ -5,7 +5,7 @@ as many heads in each. Sets are kept apart only from where they differ: attentio
 that agree on the layers before, its MLP once for all that agree on its heads too. Offsets before the first at which the
 two runs differ are never run (their keys and values are the clean run's), the last layer only where the answer is read.
 
-Equal to `profiler.circuits.mask.with_nodes` and `profiler.generality.ablated.logits` up to rounding, which tests hold it to.
+Equal to `profiler.circuits.mask.with_nodes` up to rounding, which tests hold it to.
 Cost: about half of one forward pass per set for a hundred random circuits of a few heads.
 """
 
@@ -23,7 +23,6 @@ from profiler.patching.network import (
     Network,
     Offsets,
     Past,
-    PerHead,
     Stream,
     at,
     finish,
@@ -38,6 +37,8 @@ from profiler.patching.network import (
 Given = Callable[[str, int], Float[Tensor, "prompt_or_1 offset *unit"]]
 Masks = dict[str, Bool[Tensor, "prompt offset"]]
 Drop = Bool[Tensor, "set node"]
+Finer = Float[Tensor, "row kept model"]
+"""A residual stream of more groups than the one it came from, or of fewer offsets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class _Layer:
     ends: Offsets
     past: Past | None
 
-    def attention(self, stream: Stream, groups: _Groups) -> tuple[Stream, Stream, _Groups]:
+    def attention(self, stream: Stream, groups: _Groups) -> tuple[Finer, Finer, _Groups]:
         """What each group of the layer's MLP starts from: the residual stream before attention, what attention adds, groups."""
         w, n = self.asked.net.layers[self.layer], len(groups.one)
         finer, parent = groups.split(self.drop, self._columns("head"))
@@ -146,7 +147,7 @@ class _Layer:
         kept = at(stream, None if ends is None else ends - self.asked.first)
         return self._rows(kept, parent, n), attended, finer
 
-    def _mixed(self, x: Stream, ends: Offsets, past: Past | None) -> PerHead:
+    def _mixed(self, x: Stream, ends: Offsets, past: Past | None) -> Float[Tensor, "prompt query head d_head"]:
         """What each head mixes; patterns are not kept, so the fused kernel does it."""
         net, w, first = self.asked.net, self.asked.net.layers[self.layer], self.asked.first
         q = project(at(x, None if ends is None else ends - first), w.w_q, w.b_q)
@@ -161,7 +162,7 @@ class _Layer:
         mixed = scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=net.attn_scale)
         return mixed.transpose(1, 2)
 
-    def mlp(self, kept: Stream, attended: Stream, groups: _Groups) -> tuple[Stream, _Groups]:
+    def mlp(self, kept: Stream, attended: Stream, groups: _Groups) -> tuple[Finer, _Groups]:
         """The residual stream after the layer."""
         net, w = self.asked.net, self.asked.net.layers[self.layer]
         middle = kept + attended

@@ -14,13 +14,15 @@ from test_generality_verdict import LADDER, RUNGS, number, role
 
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
-from profiler.generality import check, claims, counterexamples, coverage, ledger, placed, roles
+from profiler.generality import check, claims, counterexamples, coverage, ledger, placed, placed_edits, roles
+from profiler.generality.edits import Edit
+from profiler.generality.edits_texts import Vocabulary
 from profiler.generality.finding import Finding
 from profiler.generality.rungs import CORPUS, Rung
 from profiler.generality.subject import PromptRung
 from profiler.generality.variants import variants
 from profiler.generality.verdict import judge
-from profiler.pairs import Encoded
+from profiler.pairs import Encoded, Pair, TokenPair
 from profiler.patching.network import forward
 from profiler.patching.setting import PatchSettings, prepare
 
@@ -120,6 +122,52 @@ def test_other_stages_ask_the_general_form_and_say_so() -> None:
     assert [one.general_form_of for one in marked] == [PLACED, PLACED]
     assert check.marked(replace(role("corpus", 0.1), role=PLACED), made).general_form_of == ""
     assert check.marked(role("corpus", 0.1, subject="L0H1"), made).general_form_of == ""
+
+
+# --- edits at places ---
+
+OFF, ON, QUESTION, ANSWER, WRONG = 0, 1, 2, 3, 4
+VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.ones(5, bool), {})
+
+
+def small_pair(i: int) -> TokenPair:
+    """`source` is all that the head of the gate `sole` attends to; half of the prompts have it on. No role names offset 2."""
+    first = (ON, OFF)[i % 2]
+    clean, roles = (first, QUESTION, QUESTION, QUESTION), (("source", (0,)), ("beside", (1,)), ("end", (3,)))
+    pair = Pair(f"p{i}", "toy", "x", "", "", ("",), ("",), ())
+    return TokenPair(pair, clean, (WRONG, *clean[1:]), (ANSWER,), (WRONG,), roles, 0)
+
+
+@pytest.mark.parametrize(("to", "works"), [("source", 1.0), ("beside", 0.0)])
+def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> None:
+    net = patch_models.GATES["sole"]()
+    base = planted_circuits.subject(planted_circuits.NARROW)
+    pairs = tuple(map(small_pair, range(24)))
+    one = PromptRung(Rung("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(pairs, ())))
+    subject = replace(base, net=net)
+    place = Place("end", to)
+    rows = placed_edits.on_rung(subject, one, (Member("L0H0", place.words(1.0)), place), VOCABULARY)
+    if to == "beside":  # all prompts have the same token there, so that none can be put in
+        assert rows == []
+        return
+    (rate,) = [row for row in rows if isinstance(row, Finding) and row.statistic == "success rate"]
+    assert (rate.value, rate.null, rate.role, rate.n) == (works, 0.0, place.words(1.0), 24)
+    edits = [row for row in rows if isinstance(row, Edit)]
+    assert len(edits) == 24 and all(row.shift == pytest.approx(1.0) > row.control_shift for row in edits)
+    assert {row.before[:3] for row in edits} == {"⟦a⟧", "⟦b⟧"}
+
+
+def test_an_edit_changes_its_place_and_the_control_one_that_no_role_names() -> None:
+    pair, rng = small_pair(0), np.random.default_rng(0)
+    plan = placed_edits.plan_of(pair, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng)
+    assert plan.edited == (OFF, *pair.clean[1:]) and plan.changed == (0,) and plan.control_changed == (2,)
+    assert plan.control[2] not in (*pair.clean, ANSWER)
+    full = replace(pair, roles=(*pair.roles, ("also", (2,))))
+    assert placed_edits.plan_of(full, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng) is None
+    assert placed_edits._source(pair, Place("end", "beside"), 0) == 1
+    assert placed_edits._source(pair, Place("beside", "end"), 0) is None
+    wide = replace(pair, roles=(("source", (0, 1)), ("end", (3,))))
+    assert [placed_edits._source(wide, Place("end", "source"), most) for most in (1, 2)] == [1, 0]
 
 
 # --- the verdict ---

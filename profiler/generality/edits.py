@@ -110,10 +110,18 @@ def check(
     if (site := parse_target(component).site) != claim.kind:
         raise PatchError(f"{component} is a {site}, and {claim.role!r} is claimed of a {claim.kind}: give one of these")
     made = () if claim.untestable else plans(claim, texts, vocabulary, seed, fixed_end)
-    head = _Head(component, claim, rung, unit, shares)
     if not made:
         why = claim.untestable or _why_none(claim)
-        return Edited((), (head.refused(RATE, 0, why),))
+        return Edited((), (_Head(component, claim, rung, unit, shares).refused(RATE, 0, why),))
+    return of_plans(net, component, claim, made, vocabulary, rung, unit, shares)
+
+
+def of_plans(
+    net: Network, component: str, claim: Claim, made: Sequence[Plan], vocabulary: Vocabulary, rung: str, unit: Unit,
+    shares: tuple[str, ...],
+) -> Edited:  # fmt: skip
+    """What edits do that were planned already: at least one."""
+    head = _Head(component, claim, rung, unit, shares)
     shift, control = shifts(net, component, made)
     kept = tuple(
         Edit(component, claim.label, p.operation, rung, spelled(p, p.text.tokens, vocabulary), spelled(p, p.edited, vocabulary),

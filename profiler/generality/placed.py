@@ -37,6 +37,7 @@ from profiler.patching.sites import parse_target
 from profiler.patching.statistics import sign_flip_p
 
 END = "end"
+NAMELESS = (ITSELF, BEFORE, FIRST)
 UNDONE = "coverage where the model does not do the task"
 ALPHA = 0.05
 Claimed = tuple[Member, Place]
@@ -45,13 +46,21 @@ PerHead = Float[np.ndarray, "prompt head"]
 
 def findings(subject: Subject) -> tuple[Finding, ...]:
     """Coverage of every role that names places, on every rung of prompts."""
-    claimed = [(m, place) for m in subject.circuit.members if (place := place_of(m.role)) and _is_head(m)]
+    claimed = claimed_of(subject)
     rungs = [one for one in subject.ladder.prompts if one.setting is not None and own_question(subject, one)]
     return tuple(row for one in rungs for row in (on_rung(subject.net, one, claimed) if claimed else ()))
 
 
-def _is_head(member: Member) -> bool:
-    return parse_target(member.component).site == "head"
+def claimed_of(subject: Subject) -> list[Claimed]:
+    """Heads of the circuit whose roles name places."""
+    heads = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
+    return [(m, place) for m in heads if (place := place_of(m.role))]
+
+
+def head_number(net: Network, member: Member) -> int:
+    """The number of a head through all layers."""
+    target = parse_target(member.component)
+    return target.layer * net.n_heads + (target.unit or 0)
 
 
 def on_rung(net: Network, one: PromptRung, claimed: Sequence[Claimed]) -> list[Finding]:
@@ -87,7 +96,7 @@ def _lacking(batch: Batch, seen: "Attended | None", place: Place) -> str:
 
 def has(batch: Batch, name: str) -> bool:
     """Whether the pairs have a place of this name."""
-    return name in (ITSELF, BEFORE, FIRST) or name in batch.roles
+    return name in NAMELESS or name in batch.roles
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +158,7 @@ def _run(
 def holds(batch: Batch, seen: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
     """Whether what each head attends to most is the place that is claimed."""
     here = seen.offsets[:, None]
-    if to in (ITSELF, BEFORE, FIRST):
+    if to in NAMELESS:
         return seen.most == {ITSELF: here, BEFORE: here - 1, FIRST: np.zeros_like(here)}[to]
     return np.take_along_axis(batch.mask(to).cpu().numpy(), seen.most, 1)
 
@@ -178,7 +187,7 @@ class _Asked:
         """Shares of what the head attends to at the place; each token counts for the first name that fits."""
         left = np.ones_like(weight, dtype=bool)
         rows = []
-        for name in (*self.setting.batch.roles, ITSELF, BEFORE, FIRST, None):
+        for name in (*self.setting.batch.roles, *NAMELESS, None):
             fits = left if name is None else left & holds(self.setting.batch, self.seen, name)[counted]
             left = left & ~fits
             if (weight[:, self.own] * fits[:, self.own]).any():
@@ -201,8 +210,7 @@ class _Asked:
     @property
     def own(self) -> int:
         """The head's number through all layers."""
-        target = parse_target(self.member.component)
-        return target.layer * self.net.n_heads + (target.unit or 0)
+        return head_number(self.net, self.member)
 
     @property
     def others(self) -> list[int]:

@@ -95,9 +95,9 @@ class _Case:
         return {claim: line for claim, line in self.refuted().items() if not self.narrow(claim)}
 
     def narrow(self, claim: tuple[str, str]) -> bool:
-        """Whether a role names places, and holds where it was read off."""
-        at_home = [one for one in self.roles[claim] if self.order.get(one.finding.rung) == 0]
-        return place_of(claim[1]) is not None and any(one.speaks == "for" for one in at_home)
+        """Whether a role names places, and where it was read off it holds, and nothing refutes it."""
+        at_home = {one.speaks for one in self.roles[claim] if self.order.get(one.finding.rung) == 0 and one.finding.technique in REFUTES}  # fmt: skip
+        return place_of(claim[1]) is not None and "for" in at_home and "against" not in at_home
 
     def headline(self, line: Line) -> tuple[bool, int, float]:
         """Smallest for what a sentence is to say first: coverage, on the widest rung, the lowest value."""

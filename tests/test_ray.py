@@ -1,6 +1,7 @@
 """What goes between the writer and the workers on Ray, without Ray: pieces add up, and what is missing is said."""
 
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from same import differing_tables
 from profiler import reading, windows
 from profiler.config import RunConfig
 from profiler.engines import ray as engines
+from profiler.engines import resources
 from profiler.errors import CorpusError, RunError
 from profiler.model import load_model
 from profiler.partial import Piece
@@ -128,39 +130,73 @@ def test_ray_that_is_not_installed_is_said(monkeypatch):
 
 
 class Cluster:
-    """Stands for Ray where only its resources are asked for."""
+    """Stands for Ray where only its resources are asked for: those of each machine, what others use, and memory."""
 
-    def __init__(self, **resources: float):
-        self.resources = resources
+    def __init__(self, *machines: dict[str, float], used: float = 0.0, memory: float = 1e12):
+        self.machines, self.used, self.memory = machines, used, memory
+
+    def nodes(self) -> list[dict]:
+        return [{"Alive": True, "Resources": m} for m in self.machines] + [{"Alive": False, "Resources": {"CPU": 99.0}}]
 
     def cluster_resources(self) -> dict[str, float]:
-        return self.resources
+        total = Counter({"memory": self.memory})
+        for machine in self.machines:
+            total.update(machine)
+        return dict(total)
+
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": self.cluster_resources().get("CPU", 0.0) - self.used}
 
 
 @pytest.mark.parametrize(
-    ("there", "device", "workers", "said"),
+    ("machines", "memory", "device", "workers", "said"),
     [
-        ({"CPU": 2, "memory": 1e9}, "cpu", 2, "need about 2.0 GB of memory .*, Ray has 1.0 GB"),
-        ({"CPU": 2, "memory": 1e12}, "cuda", 1, "needs a GPU, Ray has none"),
-        ({"CPU": 64, "GPU": 2, "memory": 1e12}, "cuda", 4, "need 4 GPUs, Ray has 2"),
-        ({"memory": 1e12}, "cpu", 1, "0 CPUs"),
+        ([{"CPU": 2}], 1e9, "cpu", 2, "need about 2.0 GB of memory .*, Ray has 1.0 GB"),
+        ([{"CPU": 2}], 1e12, "cuda", 1, "needs a GPU, Ray has none"),
+        ([{"CPU": 64, "GPU": 2}], 1e12, "cuda", 4, "need 4 GPUs, Ray has 2"),
+        ([{"CPU": 8, "GPU": 1}, {"GPU": 3}], 1e12, "cuda", 4, "GPUs are on machines without CPUs"),
+        ([{}], 1e12, "cpu", 1, "0 CPUs"),
     ],
 )
-def test_what_is_missing_is_said(there, device, workers, said, config, model, monkeypatch):
+def test_what_is_missing_is_said(machines, memory, device, workers, said, config, model):
     run = Pass(model, config, Rows())
     run.config = config.model_copy(update={"device": device})
-    monkeypatch.setattr(engines, "ray", Cluster(**there))
     with pytest.raises(RunError, match=said):
-        engines._shares(run, workers)
+        resources.shares(Cluster(*machines, memory=memory), run, workers)
 
 
-@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 1), (2, 2), (2, 4), (64, 8)])
-def test_reader_and_workers_fit_together(cpus, workers, config, model, monkeypatch):
-    """Two workers of a whole CPU each on two CPUs would leave the reader none, and wait for ever."""
-    monkeypatch.setattr(engines, "ray", Cluster(CPU=cpus, memory=1e12))
-    shares = engines._shares(Pass(model, config, Rows()), workers)
+def test_cpus_that_others_use_are_said(config, model, monkeypatch):
+    monkeypatch.setattr(resources, "SECONDS_TO_FREE", 0.0)
+    with pytest.raises(RunError, match=r"Ray has 0.5 of 2 CPUs free, others use the rest, and .* are needed"):
+        resources.shares(Cluster({"CPU": 2}, used=1.5), Pass(model, config, Rows()), 2)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers"),
+    [((1,), 1), ((2,), 1), ((2,), 2), ((2,), 4), ((64,), 8), ((1, 1), 2), ((4, 1, 0), 5), ((3, 2), 7)],
+)
+def test_reader_and_workers_fit_together_wherever_they_are_put(cpus, workers, config, model):
+    """Two workers of a whole CPU each on two CPUs would leave the reader none, and wait for ever; so would shares that fill
+    two machines together, where none has room for the reader."""
+    cluster = Cluster(*({"CPU": n} for n in cpus))
+    shares = resources.shares(cluster, Pass(model, config, Rows()), workers)
     assert shares.worker_cpus > 0 < shares.reader_cpus != shares.worker_cpus
-    assert workers * shares.worker_cpus + shares.reader_cpus <= cpus
+    for placed in product(*(range(int(n / shares.worker_cpus + 1e-9) + 1) for n in cpus)):
+        if sum(placed) <= workers:  # any state that Ray can come to: the reader has room, and another worker beside it
+            left = [n - k * shares.worker_cpus for n, k in zip(cpus, placed, strict=True)]
+            assert max(left) >= shares.reader_cpus - 1e-9
+            for at in [i for i, n in enumerate(left) if n >= shares.reader_cpus - 1e-9]:
+                beside = [n - shares.reader_cpus * (i == at) for i, n in enumerate(left)]
+                assert sum(placed) == workers or max(beside) >= shares.worker_cpus - 1e-9
+
+
+@pytest.mark.parametrize(("machines", "workers"), [([{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 2}], 3)])
+def test_workers_with_gpus_are_beside_them(machines, workers, config, model):
+    run = Pass(model, config, Rows())
+    run.config = config.model_copy(update={"device": "cuda"})
+    shares = resources.shares(Cluster(*machines), run, workers)
+    assert shares.worker_gpus == 1
+    assert 2 * shares.worker_cpus + shares.reader_cpus <= 1
 
 
 def test_the_end_says_what_came_after_the_last_document(config, model):

@@ -1,13 +1,18 @@
-"""Ray itself: the same run as one process makes, also when a worker is killed on the way."""
+"""Ray itself: the same run as one process makes, also when a worker is killed on the way, and on several machines."""
 
+import _socket
 import signal
+import socket
+from pathlib import Path
 
 import pytest
 import tiny
 from same import differing_tables
+from test_ray import HereInstead
 
 from profiler.config import RunConfig
 from profiler.engines import ray as engines
+from profiler.errors import RunError
 from profiler.model import load_model
 from profiler.pipeline import record
 
@@ -16,6 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 SUMS = 1e-12
+PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +34,72 @@ def config(model_dirs, tmp_path_factory) -> RunConfig:
     )  # fmt: skip
 
 
-def test_two_workers_one_of_them_killed(config, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def model(config):
+    return load_model(config)
+
+
+@pytest.fixture(scope="module")
+def whole(config, model, tmp_path_factory) -> Path:
+    """The run of one process, without Ray."""
+    path = tmp_path_factory.mktemp("whole") / "run.duckdb"
+    record(config, path, model=model)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def not_nice(monkeypatch):
+    """Ray gives way to everything else, and a busy machine would wait."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster whose first machine has no CPUs to give, as the one that schedules often has none."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setattr(socket.socket, "connect", _socket.socket.connect)  # Ray calls this machine by its own address
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield made
+    engines.ray.shutdown()
+    made.shutdown()
+
+
+def test_two_workers_one_of_them_killed(config, model, whole, tmp_path):
     """The worker is killed once the first piece has come; nothing is lost and nothing counted twice."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray gives way to everything else, and a busy machine would wait
-    model, killed = load_model(config), []
+    killed = []
 
     def report(progress) -> None:
         if not killed and progress.stage == "recording":
             killed.append(kill_a_worker())
 
-    record(config, tmp_path / "whole.duckdb", model=model)
-    record(config, tmp_path / "run.duckdb", model=model, engine=engines.engine(2, group=1), report=report)
+    engine = engines.engine(2, group=1, patience=PATIENCE_SECONDS)
+    record(config, tmp_path / "run.duckdb", model=model, engine=engine, report=report)
     assert killed[0] is not None
     assert not engines.ray.is_initialized()
-    assert differing_tables(tmp_path / "whole.duckdb", tmp_path / "run.duckdb", SUMS)[1] == []
+    assert differing_tables(whole, tmp_path / "run.duckdb", SUMS)[1] == []
+
+
+def test_a_cluster_of_several_machines(config, model, whole, cluster, tmp_path):
+    """Joined by its address; without CPUs it is refused, and on two machines of one CPU each there is a worker on both. The
+    run is to the bit the one that the same pieces give without Ray."""
+    engine, machines = engines.engine(2, cluster.address, group=1, patience=PATIENCE_SECONDS), set()
+
+    def report(progress) -> None:
+        actors = engines.ray._private.state.actors().values() if engines.ray.is_initialized() else ()
+        machines.update(a["Address"]["NodeID"] for a in actors if a["ActorClassName"].startswith("MapWorker"))
+
+    with pytest.raises(RunError, match="--workers 2 with 0 CPUs on Ray"):
+        record(config, tmp_path / "run.duckdb", model=model, engine=engine)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    record(config, tmp_path / "run.duckdb", model=model, engine=engine, report=report)
+    assert len(machines) == 2
+    assert not engines.ray.is_initialized()
+    assert differing_tables(whole, tmp_path / "run.duckdb", SUMS)[1] == []
+    record(config, tmp_path / "here.duckdb", model=model, engine=HereInstead(config, model, group=1))
+    assert differing_tables(tmp_path / "here.duckdb", tmp_path / "run.duckdb")[1] == []
 
 
 def kill_a_worker() -> int | None:

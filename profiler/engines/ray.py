@@ -5,7 +5,7 @@
 Ray Data runs it: blocks stream with back-pressure, and a group whose worker dies is read again by another. Pieces come in
 the corpus's order and say which chunk they follow, so what arrives twice is left out and what is missing is noticed: the
 result is that of one process. Before anything starts, the resources are compared with what is needed, and shares of CPUs
-are chosen so that reader and workers fit together; nothing waits for what will never come.
+are chosen so that reader and workers fit together on the machines there are; nothing waits for what will never come.
 
 Cost: a piece is the accumulators of its group, compressed (see the README for bytes); merging takes the driver a fraction of
 a second per piece. Groups are larger the more it costs to send them.
@@ -28,12 +28,15 @@ import pyarrow as pa
 import torch
 
 from profiler.config import RunConfig
+from profiler.engines import resources
+from profiler.engines.resources import Shares
 from profiler.errors import ProfilerError, RunError
 from profiler.partial import Piece
 from profiler.pipeline import Engine, Pass, corpus_chunks
 from profiler.reading import Cursor, Domains, Passed, Reading
 from profiler.windows import Chunk, Layout
 
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # or Ray starts by itself again when a pass has failed
 try:
     import ray
     import ray.data
@@ -45,7 +48,6 @@ except ImportError:
 
 CHUNKS_PER_GROUP = 4
 PATIENCE_SECONDS = 1800.0
-MEMORY_FOR_LIBRARIES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def engine(
     def pieces(run: Pass) -> Iterator[Piece]:
         started = _connect(address)
         try:
-            shares = _shares(run, workers)
+            shares = resources.shares(ray, run, workers)
             yield from _in_order(run, _stream(run, workers, group, shares, patience))
         finally:
             if started:
@@ -237,47 +239,6 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise RunError(f"Ray cannot be joined at {address}: {error}; start it with `ray start --head`") from None
-
-
-@dataclass(frozen=True)
-class Shares:
-    """CPUs and GPUs of a worker, CPUs of the reader, threads of a worker."""
-
-    worker_cpus: float
-    worker_gpus: float
-    reader_cpus: float
-    threads: int
-
-
-def _shares(run: Pass, workers: int) -> Shares:
-    """What each takes of what there is.
-
-    Raises:
-        RunError: GPUs or memory are missing; how many, or how much.
-    """
-    there = ray.cluster_resources()
-    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-    wants_gpu = run.config.device != "cpu"
-    if cpus <= 0 or workers < 1:
-        raise RunError(f"--workers {workers} with {cpus:g} CPUs on Ray: one worker and one CPU are the least")
-    if wants_gpu and gpus < 1:
-        raise RunError(
-            f"--device {run.config.device} needs a GPU, Ray has none: leave --device out, or add a machine with one"
-        )
-    if wants_gpu and gpus < workers:
-        raise RunError(f"--workers {workers} need {workers} GPUs, Ray has {gpus:g}: lower --workers")
-    state = sum(array.nbytes for array in run.totals.arrays().values())
-    weights = sum(p.numel() * p.element_size() for p in run.model.bridge.parameters())
-    need, memory = workers * (2 * state + 2 * weights + MEMORY_FOR_LIBRARIES), there.get("memory", 0.0)
-    if need > memory:
-        raise RunError(
-            f"--workers {workers} need about {need / 1e9:,.1f} GB of memory ({need / workers / 1e9:,.1f} GB each), Ray has "
-            f"{memory / 1e9:,.1f} GB: lower --workers, or join a larger cluster with --address"
-        )
-    threads, reader = max(1, torch.get_num_threads() // workers), min(0.9, 0.19 * cpus)
-    share = int(min(float(threads), (cpus - reader) / workers) * 1000) / 1000
-    # equal shares would let Ray join reader and worker in one actor, and leave the others without work
-    return Shares(share, 1.0 if wants_gpu else 0.0, reader if reader != share else reader - 0.01, threads)
 
 
 def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float) -> Iterator[object]:

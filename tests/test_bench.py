@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from profiler import attribution
+from profiler.accumulators.cells import N_CLASSES
 from profiler.bench import SHAPES, measure
-from profiler.bench.script import Script
+from profiler.bench.script import BINS, Script, SplitScript
 from profiler.forward import Wanted
 
 TINY = SHAPES["tiny"]
@@ -18,7 +19,7 @@ def model():
 
 def test_measurement_is_complete():
     found = measure("tiny", rounds=1, tokens=256, memory=False)
-    assert {"record", "forward", "transformer_lens", "script"} <= set(found.tokens_per_second)
+    assert {"record", "forward", "transformer_lens", "script", "split_script"} <= set(found.tokens_per_second)
     assert min(found.tokens_per_second.values()) > 0
     assert found.ratios_to_forward["forward"] == 1
     assert found.ratio_to_forward == pytest.approx(
@@ -45,3 +46,25 @@ def test_the_script_and_the_pass_attribute_the_same(model):
             torch.testing.assert_close(script.moments[f"{name} {kind}"][0], rows.double().sum(0), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(script.top[f"{name} {kind}"], rows.topk(10, dim=0).values, rtol=1e-4, atol=1e-6)
             assert script.histogram[f"{name} {kind}"].sum(0).eq(len(rows)).all()
+
+
+def test_the_split_script_adds_up_to_the_plain_one(model):
+    """Over two batches: sums over classes, and both ends, are those of all values."""
+    random = torch.Generator().manual_seed(1)
+    batches = [torch.randint(0, 4096, (3, 20), generator=random) for _ in range(2)]
+    plain = Script(model.bridge)
+    split = SplitScript(model.bridge, classes=torch.randint(0, N_CLASSES, (4096,), generator=random))
+    for tokens in batches:
+        plain.batch(tokens)
+        split.batch(tokens)
+    for name, total in plain.moments.items():
+        for axis in ("class", "next", "position"):
+            torch.testing.assert_close(split.sums[f"{name} by {axis}"].sum(0), total[0], rtol=1e-6, atol=1e-9)
+        for power in (2, 3, 4):
+            torch.testing.assert_close(split.sums[f"{name} to the {power}"].sum(0), total[power - 1])
+        assert torch.equal(split.top[f"{name} top"], plain.top[name])
+        assert (split.top[f"{name} bottom"] <= split.top[f"{name} top"].flip(0)).all()
+        assert split.top[f"{name} top at"].max() < 2 * 3 * 19
+    for name in ("0 heads", "1 neurons"):
+        counts = split.histogram[f"{name} n"].unflatten(0, (N_CLASSES, BINS)).sum(0)
+        assert torch.equal(counts, plain.histogram[f"{name} activation"])

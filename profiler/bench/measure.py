@@ -62,7 +62,7 @@ def measure(
     """Measure `rounds` rounds of about `tokens` tokens."""
     config = SHAPES[shape].config(None, device, dtype)
     run = Pass(SHAPES[shape].load(config), config, Rows())
-    others = rivals(SHAPES[shape].network(config), run.model)
+    others = rivals(SHAPES[shape].network(config), run.model, run.class_ids)
     seconds: dict[str, list[float]] = {name: [] for name in ("record", *others)}
     counts, pieces = [], _pieces(run, tokens)
     with Stages(run) as stages:

@@ -4,6 +4,7 @@
 * `transformer_lens`: `run_with_cache` of what heads and neurons wrote and the final residual stream, and nothing else.
 * `nnsight`: saves the same tensors (optional: pip install generality-profiler[bench]).
 * `script`: the straightforward script, profiler.bench.script.
+* `split_script`: the same with the splits and ends that `record` keeps, on a CPU: nearer to like with like.
 """
 
 from collections.abc import Callable
@@ -13,20 +14,27 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from profiler.bench.script import Script
+from profiler.bench.script import Script, SplitScript
 from profiler.model import Model, names_of
 
 Rival = Callable[[Tensor], object]
 NO_NNSIGHT = "nnsight is not installed and was left out: pip install 'generality-profiler[bench]'"
 
 
-def rivals(network: PreTrainedModel, model: Model) -> dict[str, Rival]:
-    """The rivals that are installed, by name; `network` is a plain one of the same weights."""
+def rivals(network: PreTrainedModel, model: Model, class_ids: list[int]) -> dict[str, Rival]:
+    """The rivals that are installed, by name.
+
+    Args:
+        network: a plain one of the same weights.
+        class_ids: class of each token id.
+    """
     found = {
         "forward": _forward(network),
         "transformer_lens": _transformer_lens(model),
         "script": Script(model.bridge).batch,
     }
+    if next(network.parameters()).device.type == "cpu":
+        found["split_script"] = SplitScript(model.bridge, classes=torch.tensor(class_ids)).batch
     return found | ({"nnsight": _nnsight(network, model)} if find_spec("nnsight") else {})
 
 

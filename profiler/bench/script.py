@@ -1,9 +1,10 @@
 """The script a user would write with TransformerLens, as the tutorials do it: cache, head results, neuron DLA, moments,
 top-k, a histogram.
 
-It keeps less than `profiler record` (no classes, groups of documents, random samples, attention summaries or files), and it is
-not slowed down on purpose: products are batched, nothing is looped over that a tensor operation does. It measures what the
-convenient way costs.
+`Script` keeps less than `profiler record`: no classes, no groups of documents, one end of the values and not where they
+stood. `SplitScript` keeps those too, and so comes nearer to what `record` keeps; random samples per bin, attention summaries,
+sums per token, the context of what is kept, files and commits are still left out. Neither is slowed down on purpose: products
+are batched, nothing is looped over that a tensor operation does. They measure what the convenient way costs.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-TOP, BINS, WIDEST = 10, 100, 10.0
+from profiler.accumulators.cells import N_CLASSES, Axes
+
+TOP, BINS, WIDEST, GROUPS = 10, 100, 10.0, 8
 
 
 @dataclass
@@ -57,3 +60,61 @@ class Script:
         counts = torch.zeros(BINS, value.shape[1], device=value.device).scatter_add_(0, bins, torch.ones_like(value))
         self.moments[name] = self.moments.get(name, 0) + powers
         self.top[name], self.histogram[name] = best, self.histogram.get(name, 0) + counts
+
+
+@dataclass
+class SplitScript(Script):
+    """The same script with what `record` splits by: class, next class and position, in groups of windows (a window's row stands
+    for its document), power sums and a histogram per class with the DLA in each bin, both ends with their positions.
+
+    `classes` is the class of each token id; `read`, how many positions were read before.
+    """
+
+    classes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    read: int = 0
+
+    def batch(self, tokens: Tensor) -> None:
+        """One batch."""
+        of, (n, width) = self.classes[tokens], tokens[:, 1:].shape
+        rows = (torch.arange(n) % GROUPS)[:, None].expand(n, width).flatten()
+        self.axes = {
+            "class": of[:, :-1].flatten(),
+            "next": of[:, 1:].flatten(),
+            "position": Axes.buckets(width).repeat(n),
+        }
+        self.cells = {name: rows * N_CLASSES + values for name, values in self.axes.items()}
+        super().batch(tokens)
+        self.read += n * width
+
+    def _add(self, name: str, *values: Tensor) -> None:
+        activation, dla = (value.flatten(0, 1) for value in values)
+        quantities = (activation, dla, dla.abs())
+        for axis, cells in self.cells.items():
+            for kind, value in zip(("activation", "dla", "|dla|"), quantities, strict=True):
+                self._to(f"{name} {kind} by {axis}", GROUPS * N_CLASSES, cells, value.double())
+        for kind, value in zip(("activation", "dla"), quantities, strict=False):
+            for power in (2, 3, 4):
+                self._to(f"{name} {kind} to the {power}", N_CLASSES, self.axes["class"], value.double().pow(power))
+            self._ends(f"{name} {kind}", value)
+        bins = ((activation / WIDEST + 1) * BINS / 2).clamp(0, BINS - 1).long() + self.axes["class"][:, None] * BINS
+        for kind, value in zip(("n", "dla", "|dla|"), (torch.ones_like(dla), *quantities[1:]), strict=True):
+            total = self.histogram.setdefault(f"{name} {kind}", torch.zeros(N_CLASSES * BINS, dla.shape[1]))
+            total.scatter_add_(0, bins, value)
+
+    def _to(self, name: str, n: int, cells: Tensor, value: Tensor) -> None:
+        total = self.sums.setdefault(name, torch.zeros(n, value.shape[1], dtype=torch.float64))
+        total.index_add_(0, cells, value)
+
+    def _ends(self, name: str, value: Tensor) -> None:
+        """Largest and smallest values and the numbers of their positions."""
+        at = torch.arange(self.read, self.read + len(value))[:, None].expand_as(value)
+        for end, largest in ((f"{name} top", True), (f"{name} bottom", False)):
+            before = self.top.get(end), self.top.get(f"{end} at")
+            best, place = value.topk(min(TOP, len(value)), dim=0, largest=largest)
+            place = at.gather(0, place)
+            if before[0] is not None:
+                best, place = torch.cat([before[0], best]), torch.cat([before[1], place])
+                best, order = best.topk(min(TOP, len(best)), dim=0, largest=largest)
+                place = place.gather(0, order)
+            self.top[end], self.top[f"{end} at"] = best, place

@@ -113,6 +113,17 @@ def test_attention_seen_at_the_last_token_is_that_of_each_text_alone():
             assert not together.attention[i, alone.attention.shape[1] :].any()
 
 
+def test_layers_after_the_component_are_run_only_for_the_final_residual_stream():
+    import patch_models
+
+    net, rows = patch_models.network("neox_sequential"), [[1, 5, 9, 2, 7], [3, 3, 8]]
+    for component in ("L0H1", "L1H0", "L2H1", "L1N3"):
+        whole, short = (edits_seen.see(net, parse_target(component), rows, residual) for residual in (True, False))
+        for name in ("attention", "values", "mixed", "norm"):
+            torch.testing.assert_close(getattr(short, name), getattr(whole, name), rtol=0, atol=1e-12)
+        assert short.residual.shape == (2, 0) and whole.residual.shape == (2, net.d_model)
+
+
 def test_logit_written_is_the_recorded_definition():
     """On a real form with norms: what one component writes for a token, against the difference without it."""
     import patch_models

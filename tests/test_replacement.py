@@ -380,6 +380,39 @@ def test_nulls_are_floored_and_p_counts_the_share_itself():
 # --- the guard ---
 
 
+def test_null_heads_are_as_many_as_p_needs_and_of_the_nearest_layers_first():
+    net = patch_models.network("neox_sequential")
+    target = Target("head", 1, 0)
+    claim = Claimed(target, BUILT_IN["previous"], "previous token")
+    found = replacement._candidates(net, [claim], claim, 0)
+    assert [head.label for head in found] == ["L1H1", "L0H0", "L0H1", "L2H0", "L2H1"]
+    twin = Claimed(Target("head", 0, 1), BUILT_IN["previous"], "previous token")
+    assert "L0H1" not in [head.label for head in replacement._candidates(net, [claim, twin], claim, 0)]
+    assert 1 / (1 + replacement.NULLS) < 0.05 <= 1 / replacement.NULLS
+    fires = Claimed(Target("neuron", 1, 2), BUILT_IN["class_mean"])
+    neurons = replacement._candidates(net, [fires], fires, 0)
+    assert len(neurons) == min(replacement.CANDIDATES, net.d_mlp - 1) and Target("neuron", 1, 2) not in neurons
+
+
+def test_null_heads_on_a_part_of_the_text_are_those_of_all_of_it_when_it_is_all():
+    """Every k-th reading; with fewer tokens asked for than there are, a part, and the claim's own share stays."""
+    readings = built.texts().testing
+    n = sum(int(reading.counted.sum()) for reading in readings)
+    assert replacement.part_of(readings, n) == tuple(readings)
+    part = replacement.part_of(readings, n // 2)
+    assert 0 < len(part) < len(readings) and set(part) < set(readings)
+
+
+def test_a_share_alone_has_no_null_and_no_guard():
+    net = built.model([built.layer([built.previous_head(), built.first_head(), built.previous_head(0.7)])])
+    target = Target("head", 0, 0)
+    full, alone = (Claimed(target, BUILT_IN["previous"], "x", alone=alone) for alone in (False, True))
+    first, second = replacement.examine(net, built.texts(), [full, alone], 2)
+    assert second.shares["KL"] == first.shares["KL"]
+    assert second.nulls["KL"].n == 0 and DIRECT not in second.shares and not second.guard.rivals
+    assert first.nulls["KL"].n > 0 and DIRECT in first.shares
+
+
 def test_a_component_that_others_stand_in_for_is_refused_and_shown_without_them():
     """Two heads write the same; a neuron passes on at most one of them, so that the loss of one alone is small."""
     heads = [built.previous_head(1.0), built.previous_head(1.0), built.diffuse_head(0.05)]

@@ -147,7 +147,8 @@ def shifts(
     """How far the component moves in the claimed direction under each edit, and under its control."""
     target = parse_target(component)
     rows = [[p.text.tokens for p in made], [p.edited for p in made], [p.control for p in made]]
-    before, edited, control = (see(net, target, some) for some in rows)
+    watches_logit = any(p.watch == "logit" for p in made)
+    before, edited, control = (see(net, target, some, watches_logit) for some in rows)
     top = torch.cat([seen.norm.abs() for seen in (before, edited, control)]).max()
 
     def moved(after: Seen, changed: Sequence[tuple[int, ...]]) -> np.ndarray:

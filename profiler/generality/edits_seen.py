@@ -1,7 +1,8 @@
 """What one component does at the last token of each of many texts: one forward pass, no hooks.
 
 Why: edits and swaps ask the same few things of a head or neuron, at one offset a text, for texts of different lengths.
-Texts are padded on the right, which a causal model does not see. Cost: a forward pass of the texts, logits at one offset.
+Texts are padded on the right, which a causal model does not see. Cost: the layers up to the component's own, all of them
+where the final residual stream is asked for.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.patching.network import Network, Offsets, at, forward
+from profiler.patching.network import Network, Offsets, at, layer_step, start
 from profiler.patching.sites import Target
 
 BATCH = 32
@@ -26,7 +27,7 @@ class Seen:
         values: what the head reads of each offset before mixing; empty for a neuron.
         mixed: what the head mixed, before W_O; of a neuron its activation alone.
         norm: norm of what the head writes; a neuron's activation.
-        residual: the final residual stream.
+        residual: the final residual stream; empty where it was not asked for.
     """
 
     attention: Float[Tensor, "text offset"]
@@ -45,14 +46,14 @@ def padded(
     return tokens, torch.tensor([len(row) - 1 for row in rows], device=device)
 
 
-def see(net: Network, target: Target, rows: Sequence[Sequence[int]], batch: int = BATCH) -> Seen:
+def see(net: Network, target: Target, rows: Sequence[Sequence[int]], residual: bool = True, batch: int = BATCH) -> Seen:
     """The component on each text; offsets beyond a text have attention 0."""
     width = max(map(len, rows))
     parts = []
     with torch.inference_mode():
         for begin in range(0, len(rows), batch):
             tokens, ends = padded(rows[begin : begin + batch], net.device)
-            parts.append(_widened(see_once(net, target, tokens, ends), width))
+            parts.append(_widened(see_once(net, target, tokens, ends, residual=residual), width))
     return Seen(*(torch.cat([getattr(part, name) for part in parts]) for name in Seen.__dataclass_fields__))
 
 
@@ -72,6 +73,7 @@ def see_once(
     tokens: Int[Tensor, "text offset"],
     ends: Int[Tensor, " text"],
     embedding: Tensor | None = None,
+    residual: bool = True,
 ) -> Seen:
     """The component on one batch; gradients flow to `embedding`, the token embeddings to run on, where one is given."""
     kept: dict[str, tuple[Tensor, Offsets]] = {}
@@ -79,21 +81,24 @@ def see_once(
     def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
         if site == "embed" and embedding is not None:
             return embedding
-        if layer == target.layer or site == "resid_final":
+        if layer == target.layer:
             kept[site] = (value, offsets)
         return value
 
-    forward(net, tokens, edit, ends)
-    residual = _last(*kept["resid_final"], ends)
+    last = net.n_layers - 1 if residual else target.layer
+    stream = start(net, tokens, edit)
+    for layer in range(last + 1):
+        stream = layer_step(net, layer, stream, edit, ends if layer == last else None)
+    final = stream[:, 0] if residual else stream[:, 0, :0]
     if target.site == "neuron":
         activation = _last(*kept["neuron"], ends)[:, target.unit]
         nothing = activation.new_zeros(len(tokens), 0)
-        return Seen(nothing, nothing[..., None], activation[:, None], activation, residual)
+        return Seen(nothing, nothing[..., None], activation[:, None], activation, final)
     pattern, offsets = kept["pattern"]
     attention = _last(pattern.transpose(1, 2), offsets, ends)[:, target.unit]
     mixed = _last(*kept["head"], ends)[:, target.unit]
     written = mixed @ net.layers[target.layer].w_o[target.unit]
-    return Seen(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), residual)
+    return Seen(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), final)
 
 
 def _last(value: Tensor, offsets: Offsets, ends: Int[Tensor, " text"]) -> Tensor:

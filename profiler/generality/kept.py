@@ -48,7 +48,8 @@ from profiler.patching.metrics import kl, logit_diff
 from profiler.patching.statistics import random_set_p
 
 TECHNIQUE: Technique = "corpus faithfulness"
-NULL_TOKENS = 10_000
+NULL_TOKENS, TRIGGER_TOKENS = 6_000, 3_000
+"""Tokens of running text, and of windows with triggers, that random circuits are run on: circuits differ far more than windows."""
 MOST_DRAWS = 39
 LEAST_KL = 0.001
 """Mean divergence of the empty circuit, nats, below which there is nothing to keep a share of."""
@@ -239,7 +240,7 @@ def _beside(one: Finding, null: tuple[np.ndarray, float] | None) -> Finding:
 
 
 def null_sample(subject: Subject, runner: Runner) -> Null:
-    """Random circuits on every k-th window of the text, about NULL_TOKENS tokens, and at triggers elsewhere, up to as many tokens."""
+    """Random circuits on every k-th window of the text, about NULL_TOKENS tokens, and at triggers elsewhere."""
     evenly = _sampled(subject.text)
     triggers = _triggers(subject, evenly)
     n_draws = min(subject.settings.draws, MOST_DRAWS)
@@ -278,7 +279,7 @@ def _sampled(text: Text) -> Bool[np.ndarray, " position"]:
 
 
 def _triggers(subject: Subject, taken: Bool[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:
-    """Triggers outside the windows that are taken, of so many windows as have NULL_TOKENS tokens."""
+    """Triggers outside the windows that are taken, of so many windows as have TRIGGER_TOKENS tokens."""
     found = np.zeros_like(taken)
     for one in subject.ladder.corpus:
         found[[place for place, _, _ in one.questions]] = True
@@ -286,7 +287,7 @@ def _triggers(subject: Subject, taken: Bool[np.ndarray, " position"]) -> Bool[np
     numbers = windows_of(subject.text)
     windows = np.random.default_rng(subject.settings.seed).permutation(np.unique(numbers[found]))
     sizes = np.bincount(numbers, minlength=len(subject.text.windows))[windows]
-    return found & np.isin(numbers, windows[np.cumsum(sizes) <= NULL_TOKENS])
+    return found & np.isin(numbers, windows[np.cumsum(sizes) <= TRIGGER_TOKENS])
 
 
 # --- on prompts ---

@@ -47,7 +47,7 @@ class Piece:
 def pieces(
     text: Text, tokens: int = TOKENS_AT_ONCE, only: Bool[np.ndarray, " position"] | None = None
 ) -> Iterator[Piece]:
-    """The text in pieces of about `tokens` tokens; of windows without a chosen position none.
+    """The text in pieces of about `tokens` tokens, up to the last chosen position; of windows without one none.
 
     Args:
         only: the positions that are read; all ordinary ones by default.
@@ -70,7 +70,7 @@ def windows_of(text: Text) -> Int[np.ndarray, " position"]:
 
 
 def _piece(batch: Batch, rows: Int[Tensor, " window"], chosen: Tensor, places: Tensor) -> Piece:
-    width = int(batch.valid[rows].sum(1).max())
+    width = 1 + int(chosen.any(0).nonzero().max())
     here = places[rows][chosen].numpy()
     return Piece(batch.tokens[rows, :width], chosen[:, :width], batch.targets[rows][chosen], here)
 

@@ -6,16 +6,18 @@
 The share explained is 1 - D_replaced / D_mean-ablated (`replacement_share`), in KL, net loss and |change of loss|, over all
 positions and by percentile of the component's |DLA|, with intervals over documents. Beside it:
 
-* the same rule put on matched null heads: heads of the same layer whose own mean ablation costs most nearly the same (of a
-  neuron: neurons of its layer). A rule that explains them as well says nothing of this one (McDougall et al. 2023, where
-  the rule for one head recovered more than half of many others);
+* the same rule put on matched null heads: of the heads of its layer and of the nearest ones, those whose own mean ablation
+  costs most nearly the same (of a neuron: neurons of its layer). A rule that explains them as well says nothing of this one
+  (McDougall et al. 2023, where the rule for one head recovered more than half of many others). There are NULLS of them, so
+  that p = (1 + null heads explained at least as well) / (1 + NULLS) can be below 0.05; they are measured on a part of the
+  text, because heads differ more than documents do;
 * a guard on the denominator. Where others make up for the component, its ablation costs little, and any rule looks good
   or bad by chance. `later`: cost of its ablation over the cost on the direct path alone, where nobody can make up for it;
   `others`: cost of its ablation with the two heads gone whose attention is most like its own, over the cost with them.
   Below MADE_UP or above STAND_INS the share is refused; the share on the direct path, and with the others gone, stand.
 
-Cost: per component about 4 + 2 nulls passes over the layers after it, some 25 seconds a component for 20,000 tokens and
-the bundled model on one core.
+Cost: per component about 8 passes of the text over the layers after it; per rule 2 NULLS passes of NULL_TOKENS. Some 5 seconds
+a component for 10,000 tokens and the bundled model on one core.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +27,7 @@ import torch
 
 from profiler.errors import PatchError
 from profiler.generality.replacement_rows import Explained
-from profiler.generality.replacement_run import Job, Means, alike, check, fit, means_of, run
+from profiler.generality.replacement_run import Job, Means, Reading, alike, check, fit, means_of, run
 from profiler.generality.replacement_text import Texts, of_documents
 from profiler.generality.replacement_view import Claimed, View
 from profiler.generality.understood import Rule, of_function
@@ -35,8 +37,12 @@ from profiler.patching.bridge import network_of
 from profiler.patching.network import Network
 from profiler.patching.sites import Target, parse_target
 
-NULLS = 4
-NEURON_CANDIDATES = 16
+NULLS = 20
+"""Fewest null heads of which p can be below 0.05."""
+CANDIDATES = 32
+"""Heads or neurons that null ones are chosen from."""
+NULL_TOKENS, MATCHING_TOKENS = 3_000, 1_500
+"""Tokens that null heads are measured on, and tokens that they are chosen on."""
 MOST_RIVALS, LEAST_ALIKE = 2, 0.05
 Say = Callable[[str], None]
 
@@ -95,15 +101,19 @@ def examine(
     matched = _matched(net, texts, means, claims, nulls, seed)
     pairs = [(t, claim.rule) for claim, others in zip(claims, matched, strict=True) for t in (claim.target, *others)]
     fitted = fit(net, texts.fitting, means, pairs)
-    say(f"{len(claims)} components and {sum(map(len, matched))} null heads on {texts.n_positions:,} positions")
-    measured = run(net, texts.testing, means, _jobs(claims, matched, fitted))
+    say(f"replacing {len({claim.target for claim in claims})} components on {texts.n_positions:,} positions")
+    measured = run(net, texts.testing, means, _jobs(claims, fitted))
+    null_jobs = _null_jobs(claims, matched, fitted)
+    say(f"replacing {len({job.target for job in null_jobs})} null heads")
+    beside = run(net, part_of(texts.testing, NULL_TOKENS), means, null_jobs)
     rivals = _rivals(net, texts, claims)
+    say("replacing with stand-ins gone")
     without = {
         group: run(net, texts.testing, means, _alone([c for c, r in zip(claims, rivals, strict=True) if r == group], fitted), group)
         for group in dict.fromkeys(rivals) if group
     }  # fmt: skip
     views = [
-        View(claim, others, fitted, measured, group, without.get(group))
+        View(claim, others, fitted, measured, beside, group, without.get(group))
         for claim, others, group in zip(claims, matched, rivals, strict=True)
     ]
     return tuple(view.explained() for view in views)
@@ -112,10 +122,10 @@ def examine(
 def _matched(
     net: Network, texts: Texts, means: Means, claims: Sequence[Claimed], nulls: int, seed: int
 ) -> list[tuple[Target, ...]]:
-    """For each claim, others of its layer whose ablation costs most nearly the same on the fitting documents."""
-    candidates = [_candidates(net, claims, claim, seed) for claim in claims]
+    """For each claim, others whose ablation costs most nearly the same on a part of the fitting documents."""
+    candidates = [[] if claim.alone else _candidates(net, claims, claim, seed) for claim in claims]
     every = dict.fromkeys(t for claim, part in zip(claims, candidates, strict=True) for t in (claim.target, *part))
-    measured = run(net, texts.fitting, means, [Job(target) for target in every])
+    measured = run(net, part_of(texts.fitting, MATCHING_TOKENS), means, [Job(target) for target in every])
     cost = {target: max(1e-12, float(measured.effects[Job(target)][:, 0].mean())) for target in every}
     return [
         tuple(sorted(part, key=lambda t: abs(np.log(cost[t] / cost[claim.target])))[:nulls])
@@ -123,38 +133,50 @@ def _matched(
     ]
 
 
+def part_of(readings: Sequence[Reading], tokens: int) -> tuple[Reading, ...]:
+    """Every k-th reading, about `tokens` tokens together, at least one."""
+    total = sum(int(reading.counted.sum()) for reading in readings)
+    return tuple(readings[:: max(1, min(len(readings), total // tokens))])
+
+
 def _candidates(net: Network, claims: Sequence[Claimed], claim: Claimed, seed: int) -> list[Target]:
-    """Heads of the layer of which the same is not claimed; for a neuron, some random neurons of its layer."""
+    """Heads of the layer and of the nearest ones of which the same is not claimed; for a neuron, random neurons of its layer."""
     same = {other.target for other in claims if other.rule.name == claim.rule.name}
     site, layer = claim.target.site, claim.target.layer
-    if site == "head":
-        units = list(range(net.n_heads))
-    else:
-        units = np.random.default_rng((seed, layer)).permutation(net.d_mlp)[:NEURON_CANDIDATES].tolist()
-    return [target for unit in units if (target := Target(site, layer, unit)) not in same]
+    if site == "neuron":
+        units = np.random.default_rng((seed, layer)).permutation(net.d_mlp)[: 1 + CANDIDATES].tolist()
+        return [target for unit in units if (target := Target(site, layer, unit)) not in same][:CANDIDATES]
+    heads = [Target(site, i, unit) for i in range(net.n_layers) for unit in range(net.n_heads)]
+    near = sorted(heads, key=lambda head: (abs(head.layer - layer), head.layer, head.unit))
+    return [head for head in near if head not in same][:CANDIDATES]
 
 
 def _rivals(net: Network, texts: Texts, claims: Sequence[Claimed]) -> list[tuple[Target, ...]]:
-    """Of each head, the heads that attend most like it."""
-    likeness = alike(net, texts.fitting, [claim.target for claim in claims if claim.target.site == "head"])
+    """Of each head, the heads that attend most like it; none where only the share itself is wanted."""
+    likeness = alike(net, texts.fitting, [c.target for c in claims if c.target.site == "head" and not c.alone])
     found = []
     for claim in claims:
-        overlap = likeness.get(claim.target)
+        overlap = None if claim.alone else likeness.get(claim.target)
         best = [] if overlap is None else overlap.flatten().argsort(descending=True)[:MOST_RIVALS].tolist()
         near = [divmod(i, net.n_heads) for i in best if overlap.flatten()[i] >= LEAST_ALIKE]
         found.append(tuple(sorted(Target("head", layer, head) for layer, head in near)))
     return found
 
 
-def _jobs(
+def _jobs(claims: Sequence[Claimed], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:
+    jobs: list[Job] = []
+    for claim in claims:
+        rule = fitted[claim.target, claim.rule.name]
+        jobs += [Job(claim.target), Job(claim.target, rule)]
+        jobs += [] if claim.alone else [Job(claim.target, None, True), Job(claim.target, rule, True)]
+    return list(dict.fromkeys(jobs))
+
+
+def _null_jobs(
     claims: Sequence[Claimed], matched: Sequence[tuple[Target, ...]], fitted: Mapping[tuple[Target, str], Rule]
 ) -> list[Job]:
-    jobs: list[Job] = []
-    for claim, others in zip(claims, matched, strict=True):
-        jobs += [Job(claim.target, None, True), Job(claim.target, fitted[claim.target, claim.rule.name], True)]
-        for target in (claim.target, *others):
-            jobs += [Job(target), Job(target, fitted[target, claim.rule.name])]
-    return list(dict.fromkeys(jobs))
+    pairs = [(target, claim.rule.name) for claim, others in zip(claims, matched, strict=True) for target in others]
+    return list(dict.fromkeys(job for pair in pairs for job in (Job(pair[0]), Job(pair[0], fitted[pair]))))
 
 
 def _alone(claims: Sequence[Claimed], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:

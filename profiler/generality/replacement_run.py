@@ -79,6 +79,7 @@ class Base:
     sites: dict[tuple[str, int], Tensor]
     gone: tuple[tuple[Target, Tensor], ...]
     log_p: Float[Tensor, "position vocab"]
+    p: Float[Tensor, "position vocab"]
 
     def edit(self, site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
         """Puts in the means of what is gone."""
@@ -109,7 +110,8 @@ def base_of(net: Network, reading: Reading, gone: tuple[tuple[Target, Tensor], .
     for layer in range(net.n_layers):
         stream = layer_step(net, layer, stream, keep)
     sites["resid_final", net.n_layers] = stream
-    return Base(net, reading, sites, gone, log_probabilities(net, stream, reading.counted))
+    log_p = log_probabilities(net, stream, reading.counted)
+    return Base(net, reading, sites, gone, log_p, log_p.exp())
 
 
 def _without(gone: tuple[tuple[Target, Tensor], ...], counted: Tensor, site: str, layer: int, value: Tensor) -> Tensor:
@@ -178,7 +180,7 @@ def stream_after(base: Base, job: Job, delta: Stream) -> Stream:
 def moved(base: Base, stream: Stream) -> Float[Tensor, "position 3"]:
     """MEASURES at counted positions: nats, float64."""
     log_q = log_probabilities(base.net, stream, base.reading.counted)
-    kl = (base.log_p.exp() * (base.log_p - log_q)).sum(-1).double()
+    kl = torch.linalg.vecdot(base.p, base.log_p - log_q).double()
     target = base.reading.targets[base.reading.counted][:, None]
     loss = (base.log_p.gather(-1, target) - log_q.gather(-1, target))[:, 0].double()
     return torch.stack([kl, loss, loss.abs()], -1)

@@ -57,14 +57,19 @@ def share(
     documents: Int[np.ndarray, " position"],
     measure: str,
     seed: int = 0,
+    fewest: int = FEWEST,
 ) -> Share:
-    """The share of some positions' effects that a rule explains."""
+    """The share of some positions' effects that a rule explains.
+
+    Args:
+        fewest: documents below which it is refused.
+    """
     n = len(ablated)
     if not n:
         return Share(0.0, 0.0, None, None, None, 0, 0, "no positions")
     sums = document_sums(np.stack([replaced, ablated, np.ones(n)], -1), documents)
     d_replaced, d_ablated = (sums[:, :2].sum(0) / n).tolist()
-    why = _refusal(sums, d_ablated, measure, n)
+    why = _refusal(sums, d_ablated, measure, fewest)
     if why:
         return Share(d_replaced, d_ablated, None, None, None, n, len(sums), why)
     drawn = bootstrap_weights(len(sums), seed) @ sums[:, :2]
@@ -84,9 +89,9 @@ def document_sums(
     return total
 
 
-def _refusal(sums: Float[np.ndarray, "document 3"], d_ablated: float, measure: str, n: int) -> str:
-    if len(sums) < FEWEST:
-        return f"{len(sums)} documents, at least {FEWEST} are needed"
+def _refusal(sums: Float[np.ndarray, "document 3"], d_ablated: float, measure: str, fewest: int) -> str:
+    if len(sums) < fewest:
+        return f"{len(sums)} documents, at least {fewest} are needed"
     error = ratio_error(sums[:, 1], sums[:, 2])
     if d_ablated < SMALL[measure]:
         return f"mean ablation moves the answer by {d_ablated:.1e} nats a position: too little to divide by"

@@ -54,7 +54,7 @@ def claims_of(member: Member) -> list[Claimed]:
     if target.site not in ("head", "neuron"):
         return []
     names = [f"{name}_calibrated", name] if f"{name}_calibrated" in BUILT_IN else [name]
-    return [Claimed(target, BUILT_IN[one], member.role) for one in names]
+    return [Claimed(target, BUILT_IN[one], member.role, alone=i > 0) for i, one in enumerate(names)]
 
 
 def rows_of(one: Explained) -> tuple[Any, ...]:

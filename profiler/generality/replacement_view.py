@@ -22,11 +22,16 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Claimed:
-    """A component, the rule that stands for what is said of it, and the role in words."""
+    """A component, the rule that stands for what is said of it, and the role in words.
+
+    Attributes:
+        alone: only the share itself is wanted: no null heads, no direct path, no stand-ins.
+    """
 
     target: Target
     rule: Rule
     role: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,8 @@ class View:
         claim: the component and its rule.
         others: its null heads.
         fitted: rules as fitted.
-        measured: effects of all jobs.
+        measured: effects of the claim's own jobs.
+        beside: effects of the null heads' jobs, on a part of the text.
         rivals, without: heads that attend like it, and effects with these gone; None without rivals.
     """
 
@@ -45,6 +51,7 @@ class View:
     others: tuple[Target, ...]
     fitted: Mapping[tuple[Target, str], Rule]
     measured: Measured
+    beside: Measured
     rivals: tuple[Target, ...]
     without: Measured | None
 
@@ -65,13 +72,19 @@ class View:
         replaced, ablated = effects[self.job(target, direct)], effects[Job(target, None, direct)]
         return shares.share(replaced[at, column], ablated[at, column], self.documents[at], measure)
 
+    def other(self, target: Target, measure: str, at: Places) -> float | None:
+        """Share explained of a null head at some positions of its part of the text; an estimate without an interval."""
+        column, rule = MEASURES.index(measure), self.fitted[target, self.claim.rule.name]
+        replaced, ablated = (self.beside.effects[Job(target, one)][at, column] for one in (rule, None))
+        return shares.share(replaced, ablated, self.beside.documents[at], measure, fewest=2).explained
+
     def explained(self) -> Explained:
         """Everything about the claim."""
         target, everywhere = self.claim.target, ALL
         overall = {measure: self.share(target, measure, everywhere) for measure in MEASURES}
-        others = {m: [self.share(t, m, everywhere).explained for t in self.others] for m in MEASURES}
+        others = {m: [self.other(t, m, everywhere) for t in self.others] for m in MEASURES}
         nulls = {m: shares.null_of(overall[m].explained, others[m]) for m in MEASURES}
-        beside = {DIRECT: self.share(target, "KL", everywhere, direct=True)}
+        beside = {} if self.claim.alone else {DIRECT: self.share(target, "KL", everywhere, direct=True)}
         if self.without is not None:
             beside[GONE] = self.share(target, "KL", everywhere, self.without)
         rule = self.fitted[target, self.claim.rule.name]
@@ -82,11 +95,13 @@ class View:
         )  # fmt: skip
 
     def _null_heads(self) -> tuple[tuple[str, float], ...]:
-        cost = {t: float(self.measured.effects[Job(t)][:, 0].mean()) for t in (self.claim.target, *self.others)}
-        return tuple((t.label, cost[t] / max(cost[self.claim.target], 1e-300)) for t in self.others)
+        own = max(float(self.measured.effects[Job(self.claim.target)][:, 0].mean()), 1e-300)
+        return tuple((t.label, float(self.beside.effects[Job(t)][:, 0].mean()) / own) for t in self.others)
 
     def _guard(self) -> Guard:
         target, effects = self.claim.target, self.measured.effects
+        if self.claim.alone:
+            return Guard((float("nan"), 0.0, float("inf")), (), None)
         alone = effects[Job(target)][:, 0]
         later = shares.growth(alone, effects[Job(target, None, True)][:, 0], self.documents)
         others = (
@@ -98,14 +113,15 @@ class View:
         return Guard(later, labels, others, _why(later, others, labels))
 
     def _rows(self) -> tuple[Replacement, ...]:
-        parts = {t: shares.bins(self.measured.importance[t]) for t in (self.claim.target, *self.others)}
+        parts = {t: shares.bins(self.beside.importance[t]) for t in self.others}
+        parts[self.claim.target] = shares.bins(self.measured.importance[self.claim.target])
         return tuple(self._row(measure, i, parts) for measure in MEASURES for i in range(len(shares.EDGES)))
 
     def _row(self, measure: str, i: int, parts: Mapping[Target, list[tuple[float, float, np.ndarray]]]) -> Replacement:
         target = self.claim.target
         lo, hi, at = parts[target][i]
         one = self.share(target, measure, at)
-        null = shares.null_of(one.explained, [self.share(t, measure, parts[t][i][2]).explained for t in self.others])
+        null = shares.null_of(one.explained, [self.other(t, measure, parts[t][i][2]) for t in self.others])
         return Replacement(
             target.label, self.claim.role, self.claim.rule.name, lo, hi, measure, one.d_replaced, one.d_ablated, one.explained,
             one.lo, one.hi, one.n, null.mean,

@@ -103,7 +103,8 @@ class Asked:
             for begin in range(0, len(cases), 32):
                 some = cases[begin : begin + 32]
                 tokens, ends = padded([text.tokens for text, _ in some], self.net.device)
-                parts.append(self.f(see_once(self.net, self.target, tokens, ends), some).double().cpu())
+                seen = see_once(self.net, self.target, tokens, ends, residual=self.watch == "logit")
+                parts.append(self.f(seen, some).double().cpu())
         return torch.cat(parts).numpy() if parts else np.zeros(0)
 
     def allowed(self, text: Text, here: Place, swap: Swap) -> bool:
@@ -151,7 +152,7 @@ def slopes(subject: Asked, case: Case) -> Float[Tensor, "offset model"]:
     tokens, ends = padded([case.text.tokens], subject.net.device)
     with torch.enable_grad():
         embedding = subject.net.embed[tokens].detach().clone().requires_grad_(True)
-        seen = see_once(subject.net, subject.target, tokens, ends, embedding)
+        seen = see_once(subject.net, subject.target, tokens, ends, embedding, subject.watch == "logit")
         (found,) = torch.autograd.grad(subject.f(seen, [(case.text, case.here)]).sum(), embedding, allow_unused=True)
     return (torch.zeros_like(embedding) if found is None else found)[0].detach()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from profiler import report
-from profiler.circuits import evaluate, experiment, find, nodes, null, scores
+from profiler.circuits import evaluate, experiment, find, mask, nodes, null, scores
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.errors import CircuitError
 from profiler.pairs import lines
@@ -83,6 +83,29 @@ def test_a_circuit_at_positions_with_neurons_is_what_single_patches_make_it(
     assert not any("@" in node for node in other.nodes)
     assert other.of(nodes.members_nodes(bare)) == pytest.approx(_by_hand(one, bare, mlps).numpy(), abs=1e-12)
     assert np.abs(other.of(nodes.members_nodes(bare)) - found).max() > 1e-6
+
+
+@pytest.mark.parametrize("outside", ["resample", "mean"])
+def test_pairs_in_groups_are_pairs_together(outside: str) -> None:
+    """Groups of pairs that begin to differ late are run from there on, with all values of the plain pass."""
+    net = patch_models.network("neox_sequential")
+    one = setting.prepare("discovery", net, Encoded(patch_models.token_pairs(3 * evaluate.TOGETHER + 1), ()))
+    one = experiment.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, one.batch.pairs))
+    asked = find.evaluator(one, False, MIXED)
+    assert len(asked.parts) == 3
+    assert sorted(row for part in asked.parts for row in part.rows) == list(range(len(one.batch)))
+    late = [pair.first_difference for pair in one.batch.pairs]
+    for part in asked.parts:
+        expected = min(late[row] for row in part.rows) if outside == "resample" else 0
+        assert part.asked.first == expected
+    assert len({part.asked.first for part in asked.parts}) == (3 if outside == "resample" else 1)
+    keep = np.random.default_rng(0).random((6, len(asked.nodes))) < 0.5
+    other = one.corrupted if outside == "resample" else one.outside
+    logits = mask.with_nodes(
+        net, one.batch.clean, one.batch.ends, torch.from_numpy(~keep), asked.nodes, other, asked.masks
+    )
+    plain = logit_diff(logits.flatten(0, 1), one.batch.options.rows(6)).numpy().reshape(6, -1)
+    assert asked(keep) == pytest.approx(plain, abs=1e-11)
 
 
 def test_positions_that_say_everything_are_the_whole_component() -> None:

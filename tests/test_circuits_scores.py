@@ -161,6 +161,6 @@ def test_evaluator_remembers_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = evaluator("sum")
     keep = evaluate.mask(["L0H0"])[None]
     first = evaluate(keep)
-    monkeypatch.setattr("profiler.circuits.evaluate.with_nodes", lambda *a: torch.zeros(0))
+    monkeypatch.setattr("profiler.circuits.sets.logits", lambda *a: torch.zeros(0))
     assert np.array_equal(evaluate(keep), first)
     assert first.tolist() == [[0.5] * 3]

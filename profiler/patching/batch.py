@@ -8,6 +8,7 @@ last offset. Cost: two forward passes; the traces hold about 6 d_model + d_mlp n
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -33,6 +34,12 @@ class Options:
         """The same options `times` times over, for batches of interventions x prompts."""
         parts = (self.answers, self.answer_weight, self.distractors, self.distractor_weight)
         return Options(*(part.repeat(times, 1) for part in parts))
+
+    def of(self, rows: Sequence[int] | np.ndarray) -> "Options":
+        """Those of some prompts."""
+        return Options(
+            self.answers[rows], self.answer_weight[rows], self.distractors[rows], self.distractor_weight[rows]
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@
 -- Caveat:     circuit: generality is the mean over wider rungs of 1 - |1 - faithfulness|, over that of the discovery
 --             prompts; completeness the mean necessity. Component: generality is its role's smallest coverage off the
 --             discovery prompts, completeness the effect that the role explains when put in its place, or where
---             nothing was replaced its coverage on most examples. Both cut to 0..1. check_id empty takes the one
---             written last.
+--             nothing was replaced its coverage on most examples. A general form is what a role that names places would be if
+--             it were claimed of every position. Both cut to 0..1. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 WITH own AS (
     SELECT l.*, c.circuit FROM ledger l JOIN checks c USING (check_id)
@@ -26,14 +26,15 @@ WITH own AS (
     GROUP BY subject, role
 )
 , component AS (
-    SELECT subject, role, min(value) FILTER (technique = 'coverage' AND coalesce(ordinal, 1) > 0) AS generality
+    SELECT subject, role, CASE WHEN general_form_of = '' THEN 'component' ELSE 'general form' END AS kind
+        , min(value) FILTER (technique = 'coverage' AND coalesce(ordinal, 1) > 0) AS generality
         , coalesce(arg_max(value, n) FILTER (technique = 'replacement'), arg_max(value, n) FILTER (technique = 'coverage' AND coalesce(ordinal, 1) > 0)) AS completeness
         , CASE WHEN bool_or(technique = 'replacement') THEN 'replacement' ELSE 'coverage' END AS completeness_by
         , count(*) FILTER (technique = 'coverage' AND coalesce(ordinal, 1) > 0) AS rungs
     FROM own WHERE subject <> circuit AND role <> ''
         AND ((technique = 'coverage' AND statistic = 'coverage') OR (technique = 'replacement' AND statistic = 'explained'))
-    GROUP BY subject, role
+    GROUP BY subject, role, general_form_of
 )
 SELECT subject, role, greatest(0, least(1, generality)) AS generality, greatest(0, least(1, completeness)) AS completeness, completeness_by, rungs, kind
-FROM (SELECT *, 'circuit' AS kind FROM circuit UNION ALL SELECT *, 'component' AS kind FROM component)
+FROM (SELECT *, 'circuit' AS kind FROM circuit UNION ALL BY NAME FROM component)
 ORDER BY kind, subject, role;

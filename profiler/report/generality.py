@@ -83,8 +83,9 @@ def _settle(read: Reader) -> Block:
 def plane(read: Reader) -> Section:
     """Generality against completeness, of the circuit and of each member."""
     result = read("generality_plane")
-    both = result.frame.filter(has("generality"), has("completeness"))
-    missing = len(result.frame) - len(both)
+    claims = result.frame.filter(pl.col("kind") != "general form")
+    both = claims.filter(has("generality"), has("completeness"))
+    missing = len(claims) - len(both)
     caption = (
         "Right: holds on every distribution tried. High: explains all of the effect. Upper left is a complete account of a narrow case; lower right a general half-truth. "
         + (f"{missing} claim{'s' * (missing != 1)} without both numbers left out." if missing else "")
@@ -100,7 +101,7 @@ def plane(read: Reader) -> Section:
     )
     columns = (
         evidence.words("subject", "Subject"), evidence.words("role", "Role"), evidence.share("generality", "Generality"),
-        evidence.share("completeness", "Completeness"), evidence.words("completeness_by", "By"), evidence.count("rungs", "Rungs"),
+        evidence.share("completeness", "Completeness"), evidence.words("completeness_by", "By"), evidence.count("rungs", "Rungs"), evidence.words("kind", "Of a"),
     )  # fmt: skip
     return Section(
         "How general, how complete",
@@ -132,6 +133,7 @@ def roles(read: Reader) -> Section:
                 caption,
                 generality_charts.coverage(drawn.filter(general)),
                 covered.source,
+                "full",
             )
         )
     if len(read("role_instead").frame):

@@ -106,7 +106,12 @@ def plane(read: Reader) -> Section:
     return Section(
         "How general, how complete",
         "",
-        (chart, evidence.table("The same in numbers", "How each is defined stands in the method.", result, columns)),
+        (
+            chart,
+            evidence.table(
+                "The same in numbers", "How each is defined stands in the method.", result, columns, width="full"
+            ),
+        ),
     )
 
 

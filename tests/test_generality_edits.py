@@ -1,5 +1,7 @@
 """Edits of texts on heads that do one known thing: claims that are true succeed always, false ones no more than controls."""
 
+from dataclasses import replace
+
 import numpy as np
 import planted_heads as ph
 import pytest
@@ -176,3 +178,38 @@ def test_mcnemar_against_its_definition():
     first, second = np.array([1.0, 1, 1, 0, 1, 0]), np.array([0.0, 0, 0, 1, 1, 0])
     assert edits.mcnemar_p(first, second) == pytest.approx((4 + 1) / 16)
     assert edits.mcnemar_p(second, second) == 1.0
+
+
+NAMES = np.isin(np.arange(ph.V), range(20, 27))
+NAMED = replace(VOCABULARY, properties={"name_like": NAMES}, special=np.arange(ph.V) == 0)
+PROMPTS = tuple(
+    edits_texts.Text(f"p{i}", (0, 1, 20 + i % 3, 2, 23 + i % 4, 3, 4, 20 + i % 3, 5, 6), 23 + i % 4) for i in range(12)
+)
+"""Two names, the first of them again, and the second one due: tokens 1 to 6 are words, and 7 to 19 stand in none of these."""
+
+
+@pytest.mark.parametrize("role", ["name mover", "S-inhibition"])
+def test_names_of_prompts_become_names_of_prompts_and_so_do_the_controls(role):
+    vocabulary = NAMED.of_texts(PROMPTS)
+    made = edits_plans.plans(claim_of(role), PROMPTS, vocabulary, fixed_end=True)
+    assert len(made) == len(PROMPTS)
+    for plan in made:
+        assert plan.changed == ((4,) if role == "name mover" else (2,))
+        assert plan.control_changed == ((2,) if role == "name mover" else (4,))
+        put = {plan.edited[plan.changed[0]], plan.control[plan.control_changed[0]]}
+        assert all(NAMES[token] for token in put) and not put & set(plan.text.tokens)
+
+
+def test_the_vocabulary_of_prompts_is_what_stands_in_them():
+    """A corpus may not hold the prompts' names at all; then they are still replaced, and replace each other."""
+    poor = replace(NAMED, ordinary=np.isin(np.arange(ph.V), range(1, 20)))
+    assert not edits_plans.plans(claim_of("name mover"), PROMPTS, poor, fixed_end=True)
+    vocabulary = poor.of_texts(PROMPTS)
+    assert set(np.nonzero(vocabulary.ordinary)[0]) == {*range(1, 7), *range(20, 27)}
+    assert (
+        vocabulary.bands[1] == 3
+        and vocabulary.bands[20] == 3
+        and vocabulary.bands[23] == 2
+        and vocabulary.bands[9] == 0
+    )
+    assert edits_texts.counts_of(PROMPTS, ph.V)[23] == 6

@@ -77,6 +77,7 @@ def _both(
     asked_at_end = unit == "prompts" and claim.role in (*CARRIERS, "S-inhibition")
     shares = ("data corpus",) if rung == CORPUS else (f"data {rung}",)
     seed = subject.settings.seed
+    vocabulary = vocabulary if rung == CORPUS else vocabulary.of_texts(some)
     done = edits.check(subject.net, label, claim, some, vocabulary, rung, unit, seed, asked_at_end, shares)
     if rung != CORPUS:
         return [*done.findings, *done.edits]

@@ -14,14 +14,16 @@
 | leave the class, enter the class | neurons | the token becomes one outside the class, or inside | one that is like it in that | the activation falls, rises |
 
 A control edit changes as many tokens, nearby or in the same places, each for one of the same frequency band and class where
-the claim does not ask for a class. Cost: microseconds a plan.
+the claim does not ask for a class; of a role about names, other names where there are some. Cost: microseconds a plan.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool
 
 from profiler.generality.claims import Claim
 from profiler.generality.edits_places import CARRIERS, STEPS, UNEDITABLE, Place, place
@@ -87,7 +89,7 @@ class _Desk:
         return self.vocabulary.like(self.rng, token, {*self.text.tokens, self.text.next_token, *avoid}, inside)
 
     def nearby(self, offsets: Sequence[int], keep: Sequence[int]) -> tuple[int, ...] | None:
-        """For each offset the nearest one that may change as a control; None where one has none."""
+        """For each offset the nearest one that may change as a control, of roles about names a name; None where one has none."""
         taken = {*offsets, *keep, self.text.end, self.text.end - 1, *self.here.targets, *self.here.causes}
         found: list[int] = []
         for offset in offsets:
@@ -95,9 +97,16 @@ class _Desk:
             near = [i for i in free if abs(i - offset) <= NEAR]
             if not near:
                 return None
-            found.append(min(near, key=lambda i: (abs(i - offset), i)))
+            found.append(min(near, key=lambda i: (not self.named[i], abs(i - offset), i)))
             taken.add(found[-1])
         return tuple(found)
+
+    @cached_property
+    def named(self) -> Bool[np.ndarray, " offset"]:
+        """Which tokens are names, for a role about names; none otherwise."""
+        if self.claim.role not in ("name mover", "S-inhibition"):
+            return np.zeros(len(self.text.tokens), dtype=bool)
+        return self.vocabulary.with_property("name_like")[list(self.text.tokens)]
 
     def replaceable(self, offset: int) -> bool:
         """Whether the token there is an ordinary one."""
@@ -112,9 +121,10 @@ class _Desk:
     def control_of(
         self, offsets: Sequence[int], keep: Sequence[int] = (), avoid: tuple[int, ...] = ()
     ) -> tuple[int, ...] | None:
-        """As many tokens nearby replaced by tokens like them."""
-        near = self.nearby(offsets, keep)
-        return None if near is None else self.put({i: self.other(self.text.tokens[i], avoid=avoid) for i in near})
+        """As many tokens nearby replaced by tokens like them, names by names."""
+        near, names = self.nearby(offsets, keep), self.vocabulary.with_property("name_like")
+        inside = {i: names if self.named[i] else None for i in near or ()}
+        return None if near is None else self.put({i: self.other(self.text.tokens[i], inside[i], avoid) for i in near})
 
     def plan(
         self, operation: str, edited: tuple | None, control: tuple | None, watch: Watch, **more: object

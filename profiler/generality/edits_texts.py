@@ -1,7 +1,8 @@
 """Natural texts to edit, and tokens to put in: what counterfactual edits and swaps are made from. No torch.
 
 Why: an edit says something about a component only beside a control edit that changes as much of the text. Tokens are put
-in place of tokens of the same frequency band (factors of two of the count in the corpus) and, where there is one, the same
+in place of tokens of the same frequency band (factors of two of the count in the corpus; in prompts, of the count in the
+prompts, and only their tokens: a name of theirs may not stand in the corpus at all) and, where there is one, the same
 token class, and none that the text holds already, so that an edit makes no repetition by accident.
 Cost: one pass over the vocabulary; the texts of a run are one query.
 """
@@ -51,6 +52,7 @@ class Vocabulary:
         bands: frequency band of each: floor(log2(count + 1)).
         ordinary: false for special tokens, which are never put in and never replaced, and tokens never seen.
         properties: which tokens have a property (profiler.behaviours.properties).
+        special: tokens that are no text; none where not given.
     """
 
     texts: tuple[str, ...]
@@ -58,6 +60,13 @@ class Vocabulary:
     bands: Int[np.ndarray, " vocab"]
     ordinary: Bool[np.ndarray, " vocab"]
     properties: Mapping[str, Bool[np.ndarray, " vocab"]]
+    special: Bool[np.ndarray, " vocab"] | None = None
+
+    def of_texts(self, texts: Sequence[Text]) -> "Vocabulary":
+        """The vocabulary of some texts that are not of the corpus: only their tokens are put in, by how often they stand there."""
+        counts = counts_of(texts, len(self.texts))
+        seen = counts > 0 if self.special is None else (counts > 0) & ~self.special
+        return replace(self, bands=bands_of(counts), ordinary=seen)
 
     def with_property(self, name: str) -> Bool[np.ndarray, " vocab"]:
         """Which tokens have it; none where the vocabulary does not know it."""
@@ -87,8 +96,13 @@ class Vocabulary:
 
 
 def counts_of(texts: Sequence[Text], n_vocab: int) -> Int[np.ndarray, " vocab"]:
-    """How often each token stands in the texts, for a vocabulary without a run."""
-    return np.bincount(np.concatenate([text.tokens for text in texts]), minlength=n_vocab)
+    """How often each token stands in the texts, or follows them."""
+    return np.bincount(np.concatenate([(*text.tokens, text.next_token) for text in texts]), minlength=n_vocab)[:n_vocab]
+
+
+def bands_of(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vocab"]:
+    """Frequency bands: floor(log2(count + 1))."""
+    return np.floor(np.log2(counts + 1)).astype(int)
 
 
 def vocabulary_of(source: str | Path | Connection) -> Vocabulary:
@@ -102,11 +116,15 @@ def vocabulary_of(source: str | Path | Connection) -> Vocabulary:
     has = [set(row or ()) for row in frame["properties"].to_list()]
     properties = {name: np.array([name in row for row in has]) for name in names}
     properties["delimiter"] = np.isin(frame["class"].to_numpy(), DELIMITERS)
-    n = frame["n"].to_numpy()
+    n, special = frame["n"].to_numpy().astype(np.int64), frame["special"].to_numpy()
     return Vocabulary(
-        tuple(frame["token"].to_list()), frame["class_id"].to_numpy(), np.floor(np.log2(n + 1)).astype(int),
-        ~frame["special"].to_numpy() & (n > 0), properties,
-    )  # fmt: skip
+        tuple(frame["token"].to_list()),
+        frame["class_id"].to_numpy(),
+        bands_of(n),
+        ~special & (n > 0),
+        properties,
+        special,
+    )
 
 
 _VOCABULARY = """SELECT t.token_id, t.token, t.class_id, c.class, c.special, coalesce(n.n, 0) AS n, l.properties

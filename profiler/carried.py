@@ -134,7 +134,9 @@ def _left(run: Stored) -> Iterable[str]:
 def _known() -> set[str]:
     """Tables and views that the profiler makes."""
     texts = (package_file(name).read_text(encoding="utf-8") for name in KNOWN)
-    return {"behaviour_rows"}.union(*(re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", text) for text in texts))
+    return {"behaviour_rows", "behaviour_marks"}.union(
+        *(re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", text) for text in texts)
+    )
 
 
 def _listed(names: Iterable[object]) -> str:

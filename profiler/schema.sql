@@ -132,6 +132,10 @@ CREATE TABLE cell_sums ( -- sums per component, value of an axis and replicate g
     sum_dla DOUBLE, -- sum of DLA, logits
     sum_abs_dla DOUBLE -- sum of |DLA|, logits: importance
 );
+CREATE TABLE group_importance ( -- importance of all heads and neurons together, per replicate group: what one's share is taken of
+    group_id INTEGER, -- replicate group
+    sum_abs_dla DOUBLE -- sum of |DLA| over heads, neurons and ordinary positions, logits
+);
 CREATE TABLE power_sums ( -- power sums per component, class and domain, for moments; no row where n is 0
     component_id INTEGER, -- component
     class_id INTEGER, -- class, special classes too
@@ -238,9 +242,11 @@ CREATE TABLE properties ( -- static properties of tokens, any number per token: 
     condition VARCHAR, -- SQL over the columns of view token_texts
     "user" BOOLEAN -- true where a user added it
 );
-CREATE TABLE token_property_lists ( -- the properties of each token
+CREATE TABLE token_property_lists ( -- the properties of each token, beside its text and class so that one join gives all three
     token_id INTEGER, -- token
-    properties VARCHAR[] -- names; empty for special tokens and for those without any
+    properties VARCHAR[], -- names; empty for special tokens and for those without any
+    token VARCHAR, -- its text, as in tokens
+    class VARCHAR -- its static class
 );
 CREATE TABLE behaviours ( -- claims about a component at a position, evaluated by view behaviour_rows
     behaviour_id INTEGER, -- number
@@ -251,6 +257,13 @@ CREATE TABLE behaviours ( -- claims about a component at a position, evaluated b
     description VARCHAR, -- what it says
     priority INTEGER, -- order in which a mixture hands out positions, smallest first; NULL takes no part unless asked for
     "user" BOOLEAN -- true where a user added it
+);
+CREATE TABLE uniform_marks ( -- which behaviours hold at the uniform sample's positions, of those that are about the position alone
+    position_id BIGINT, -- position
+    doc_id BIGINT, -- its document
+    group_id INTEGER, -- replicate group of the document
+    domain VARCHAR, -- domain of the document
+    marks INTEGER[] -- 3 * behaviour_id + 1 of each that holds, + 2 of each that cannot be told
 );
 CREATE TABLE token_counts ( -- ordinary positions of each token; no row where there is none
     token_id INTEGER, -- token

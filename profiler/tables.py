@@ -111,6 +111,15 @@ def cell_sums(cells: CellSums) -> Iterator[pl.DataFrame]:
         )
 
 
+def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
+    """Table `group_importance`; groups without a position have no row."""
+    ordinary = torch.tensor([not one.special for one in CLASSES])
+    of_class = cells.axes.slices["class"]
+    sizes = cells.sums[2][:, of_class, : spec.closing.start].sum(-1).cpu()[:, ordinary].sum(1)
+    groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
+    return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
+
+
 def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> Iterator[pl.DataFrame]:
     """Table `power_sums`; first powers are the cell sums of a domain's replicate groups together."""
     of_class = cells.axes.slices["class"]

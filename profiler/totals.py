@@ -167,6 +167,7 @@ class Totals:
             "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
             "cell_counts": tables.cell_counts(r.cells),
             "cell_sums": tables.cell_sums(r.cells),
+            "group_importance": tables.group_importance(r.cells, self.spec),
             "power_sums": tables.power_sums(r.cells, r.powers, self.config.replicate_groups),
             "spectrum_counts": tables.spectrum_counts(r.spectrum),
             "density_counts": tables.density_counts(r.spectrum),

@@ -449,11 +449,11 @@ JOIN groups h ON h.domain = m.domain;
 -- layer: layer
 -- sum_abs_dla: sum of |DLA|, logits
 CREATE VIEW importance AS
-SELECT c.component_id, c.component, c.kind, c.layer, sum(s.sum_abs_dla) AS sum_abs_dla
-FROM cell_sums s
+SELECT c.component_id, c.component, c.kind, c.layer, sum(p.d_abs) AS sum_abs_dla
+FROM power_sums p
 JOIN components c USING (component_id)
-JOIN classes k ON k.class_id = s.value_id AND NOT k.special
-WHERE s.axis = 'class' AND c.kind IN ('head', 'neuron')
+JOIN classes k ON k.class_id = p.class_id AND NOT k.special
+WHERE c.kind IN ('head', 'neuron')
 GROUP BY c.component_id, c.component, c.kind, c.layer;
 
 -- View: head_attention
@@ -562,23 +562,18 @@ GROUP BY c.component, p.property, inside;
 -- loss: -ln p(next token), nats; NULL where not dense
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
+-- dense: true where it belongs to the uniform sample with every component's value
 CREATE VIEW position_facts AS
 SELECT p.position_id, p.doc_id, d.group_id, d.domain, p.pos, p."offset"
-    , t.token, tc.class, tl.properties, b.token AS previous_token, bc.class AS previous_class, bl.properties AS previous_properties
-    , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
+    , t.token, t.class, t.properties, b.token AS previous_token, b.class AS previous_class, b.properties AS previous_properties
+    , n.token AS next_token, n.class AS next_class, n.properties AS next_properties
     , p.distance IS NOT NULL AS repeated, p.distance, p.prefix_match, p.bracket_depth, p.in_quotes
-    , p.target_logit, p.loss, p."rank", p.entropy
+    , p.target_logit, p.loss, p."rank", p.entropy, p.dense
 FROM position_rows p
 JOIN documents d USING (doc_id)
-JOIN tokens t ON t.token_id = p.token_id
-JOIN classes tc ON tc.class_id = t.class_id
-JOIN token_property_lists tl ON tl.token_id = p.token_id
-JOIN tokens n ON n.token_id = p.next_token_id
-JOIN classes nc ON nc.class_id = n.class_id
-JOIN token_property_lists nl ON nl.token_id = p.next_token_id
-LEFT JOIN tokens b ON b.token_id = p.previous_token_id
-LEFT JOIN classes bc ON bc.class_id = b.class_id
-LEFT JOIN token_property_lists bl ON bl.token_id = p.previous_token_id
+JOIN token_property_lists t ON t.token_id = p.token_id
+JOIN token_property_lists n ON n.token_id = p.next_token_id
+LEFT JOIN token_property_lists b ON b.token_id = p.previous_token_id
 WHERE p.special IS NULL;
 
 -- View: head_facts
@@ -624,15 +619,38 @@ CROSS JOIN (
 -- activation: activation there
 -- dla: DLA there, logits
 -- weight: ordinary positions in the stratum / rows of it here
+-- kind: head or neuron, or of closing term
+-- layer: layer
+-- uniform: true where it is of the uniform sample, false where of the stratified samples alone
 CREATE VIEW pooled_rows AS
 WITH rows AS NOT MATERIALIZED (
-    SELECT component_id, bin, position_id, activation, dla FROM dense_rows
+    SELECT component_id, bin, position_id, activation, dla, true AS uniform FROM dense_rows
     UNION ALL
-    SELECT component_id, bin, position_id, r.activation, r.dla
+    SELECT component_id, bin, position_id, r.activation, r.dla, false
     FROM sample_rows r JOIN position_rows p USING (position_id) WHERE NOT p.dense
 )
-SELECT c.component, r.bin AS stratum, r.position_id, r.activation, r.dla, s.n / s.kept AS weight
+SELECT c.component, r.bin AS stratum, r.position_id, r.activation, r.dla, s.n / s.kept AS weight, c.kind, c.layer, r.uniform
 FROM rows r JOIN components c USING (component_id) JOIN pooled_strata s USING (component_id, bin);
+
+-- View: uniform_rows
+-- One row per head or neuron x position of the uniform sample: its weight in pooled_rows (neurons) or head_facts (heads).
+-- component: label
+-- kind: head or neuron
+-- layer: layer
+-- position_id: position
+-- activation: activation there
+-- dla: DLA there, logits
+-- weight: how many positions of the corpus the row stands for
+CREATE VIEW uniform_rows AS
+SELECT c.component, c.kind, c.layer, r.position_id, r.activation, r.dla
+    , CASE c.kind WHEN 'head' THEN size.weight ELSE s.n / s.kept END AS weight
+FROM dense_rows r
+JOIN components c USING (component_id)
+JOIN pooled_strata s ON s.component_id = r.component_id AND s.bin = r.bin
+CROSS JOIN (
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM position_rows WHERE dense), 0) AS weight
+) size
+WHERE c.kind IN ('head', 'neuron');
 
 -- View: neuron_facts
 -- One row per neuron x kept position of its own: what is known of it there, as columns for conditions.
@@ -640,13 +658,13 @@ FROM rows r JOIN components c USING (component_id) JOIN pooled_strata s USING (c
 -- kind: neuron
 -- layer: layer
 -- weight: how many positions of the corpus the row stands for (pooled_rows)
+-- uniform: true where it is of the uniform sample, false where of the stratified samples alone
 -- activation: activation there
 -- dla: DLA there, logits
 CREATE VIEW neuron_facts AS
-SELECT c.component, c.kind, c.layer, s.weight, s.activation, s.dla, p.*
-FROM pooled_rows s
-JOIN components c ON c.component = s.component AND c.kind = 'neuron'
-JOIN position_facts p ON p.position_id = s.position_id;
+SELECT s.component, s.kind, s.layer, s.weight, s.uniform, s.activation, s.dla, p.*
+FROM pooled_rows s JOIN position_facts p ON p.position_id = s.position_id
+WHERE s.kind = 'neuron';
 
 -- View: component_facts
 -- One row per head or neuron x kept position of its own: what mixtures and curves are built from.
@@ -660,17 +678,22 @@ JOIN position_facts p ON p.position_id = s.position_id;
 -- activation: activation there
 -- dla: DLA there, logits
 -- band: the largest of the quantiles 0, 0.5, 0.75, 0.9, 0.95, 0.99 of the component's activation that it reaches
+-- layer: layer
 CREATE VIEW component_facts AS
-WITH facts AS NOT MATERIALIZED (
-    SELECT component, kind, position_id, doc_id, group_id, domain, weight, activation, dla FROM head_facts
-    UNION ALL
-    SELECT component, kind, position_id, doc_id, group_id, domain, weight, activation, dla FROM neuron_facts
-)
-, levels AS NOT MATERIALIZED (
+WITH levels AS NOT MATERIALIZED (
     SELECT c.component, list({'quantile': q.quantile, 'value': q.value} ORDER BY q.quantile) AS levels
     FROM quantiles q JOIN components c USING (component_id)
     WHERE q.quantile IN (0.5, 0.75, 0.9, 0.95, 0.99)
     GROUP BY c.component
 )
-SELECT f.*, coalesce(list_max([l.quantile FOR l IN levels.levels IF f.activation >= l.value]), 0) AS band
-FROM facts f LEFT JOIN levels ON levels.component = f.component;
+SELECT r.component, r.kind, r.position_id, p.doc_id, d.group_id, d.domain
+    , CASE r.kind WHEN 'head' THEN size.weight ELSE r.weight END AS weight, r.activation, r.dla
+    , coalesce(list_max([l.quantile FOR l IN levels.levels IF r.activation >= l.value]), 0) AS band, r.layer
+FROM pooled_rows r
+JOIN position_rows p ON p.position_id = r.position_id
+JOIN documents d ON d.doc_id = p.doc_id
+CROSS JOIN (
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM position_rows WHERE dense), 0) AS weight
+) size
+LEFT JOIN levels ON levels.component = r.component
+WHERE r.kind = 'neuron' OR r.kind = 'head' AND r.uniform;

@@ -3,7 +3,7 @@
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
 -- Parameters: kind (default 'head'), component (default ''), family (default 'auto'), behaviour (default ''), top (default 40)
--- Reads:      behaviour_rows, importance, replicate_groups
+-- Reads:      behaviour_marks, behaviours, component_facts, components, importance, replicate_groups
 -- Reference:  importance-weighted coverage: sum of |DLA| where the behaviour holds / sum of |DLA|; delete-a-group jackknife
 --             over documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the logit scale; moments of a
 --             permuted sum: Hoeffding 1951, A combinatorial central limit theorem
@@ -22,40 +22,61 @@ SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 40);
 -- what is asked for, and the others of its kind and layer that it is compared with (by hash, so the same ones every time);
 -- lists, because a filter on a list goes below the view and a join does not
 SET VARIABLE chosen = (
-    SELECT list(component) FROM (
+    SELECT list(component ORDER BY place) FROM (
         SELECT component, row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS place FROM importance
-        WHERE CASE WHEN getvariable('component') = '' THEN kind = getvariable('kind') ELSE component = getvariable('component') END
+        WHERE getvariable('component') IN ('', component) AND (getvariable('component') <> '' OR kind = getvariable('kind'))
     ) WHERE getvariable('component') <> '' OR getvariable('top') = 0 OR place <= getvariable('top')
 );
 SET VARIABLE pool = (
     SELECT list(component) FROM (
-        SELECT component, kind, bool_or(wanted) OVER (PARTITION BY kind, layer) AS beside, wanted
+        SELECT component, kind, list_contains(getvariable('chosen'), component) AS wanted
             , row_number() OVER (PARTITION BY kind, layer ORDER BY md5(component)) AS place
-        FROM (SELECT *, list_contains(getvariable('chosen'), component) AS wanted FROM importance)
-    ) WHERE wanted OR beside AND (kind = 'head' OR place <= 17)
+        FROM components
+        SEMI JOIN (SELECT kind, layer FROM components WHERE list_contains(getvariable('chosen'), component)) USING (kind, layer)
+    ) WHERE wanted OR kind = 'head' OR place <= 17
 );
-WITH rows AS (
-    SELECT component, kind, layer, behaviour, family, doc_id, group_id, domain, weight, weight * abs(dla)::DOUBLE AS m, holds
-    FROM behaviour_rows
-    WHERE list_contains(getvariable('pool'), component) AND holds IS NOT NULL
-        AND getvariable('behaviour') IN ('', behaviour)
+WITH asked AS (
+    SELECT behaviour_id, behaviour, family, k.kind FROM behaviours b JOIN (VALUES ('head'), ('neuron')) k(kind) ON b.kind IN ('both', k.kind)
+    WHERE getvariable('behaviour') IN ('', behaviour)
         AND (getvariable('family') IN ('', family) OR getvariable('family') = 'auto'
-            AND (family = 'user' OR CASE kind WHEN 'head' THEN family = 'attention' ELSE family IN ('token', 'context') END))
+            AND (family = 'user' OR CASE k.kind WHEN 'head' THEN family = 'attention' ELSE family IN ('token', 'context') END))
+)
+, facts AS MATERIALIZED (
+    -- of those that are only compared with, no documents are told apart
+    SELECT component, any_value(list_contains(getvariable('chosen'), component)) AS wanted
+        , any_value(kind) AS kind, any_value(layer) AS layer
+        , CASE WHEN list_contains(getvariable('chosen'), component) THEN doc_id END AS doc
+        , any_value(group_id) AS group_id, any_value(domain) AS domain
+        , count(*) AS n, sum(weight) AS w, sum(weight * abs(dla)::DOUBLE) AS m, sum((weight * abs(dla)::DOUBLE) ** 2) AS m2
+    FROM component_facts WHERE list_contains(getvariable('pool'), component)
+    GROUP BY component, doc
+)
+, marks AS MATERIALIZED (
+    SELECT component, behaviour_id, CASE WHEN list_contains(getvariable('chosen'), component) THEN doc_id END AS doc
+        , count(*) FILTER (holds) AS n_held, coalesce(sum(weight) FILTER (holds), 0) AS w_held
+        , coalesce(sum(weight * abs(dla)::DOUBLE) FILTER (holds), 0) AS m_held
+        , count(*) FILTER (holds IS NULL) AS n_untold, coalesce(sum(weight) FILTER (holds IS NULL), 0) AS w_untold
+        , coalesce(sum(weight * abs(dla)::DOUBLE) FILTER (holds IS NULL), 0) AS m_untold
+        , coalesce(sum((weight * abs(dla)::DOUBLE) ** 2) FILTER (holds IS NULL), 0) AS m2_untold
+    FROM behaviour_marks WHERE list_contains(getvariable('pool'), component)
+    GROUP BY component, behaviour_id, doc
 )
 , by_document AS MATERIALIZED (
-    SELECT component, kind, layer, behaviour, family, group_id, domain, doc_id, count(*) AS n
-        , count(*) FILTER (holds) AS n_held, sum(weight) AS w, coalesce(sum(weight) FILTER (holds), 0) AS w_held
-        , sum(m) AS m, coalesce(sum(m) FILTER (holds), 0) AS m_held, sum(m ** 2) AS m2
-    FROM rows GROUP BY component, kind, layer, behaviour, family, group_id, domain, doc_id
+    SELECT f.component, f.wanted, f.kind, f.layer, a.behaviour, a.family, f.group_id, f.domain, f.n - coalesce(k.n_untold, 0) AS n
+        , coalesce(k.n_held, 0) AS n_held, f.w - coalesce(k.w_untold, 0) AS w, coalesce(k.w_held, 0) AS w_held
+        , f.m - coalesce(k.m_untold, 0) AS m, coalesce(k.m_held, 0) AS m_held, f.m2 - coalesce(k.m2_untold, 0) AS m2
+    FROM facts f JOIN asked a USING (kind)
+    LEFT JOIN marks k ON k.component = f.component AND k.behaviour_id = a.behaviour_id AND k.doc IS NOT DISTINCT FROM f.doc
+    WHERE f.n > coalesce(k.n_untold, 0)
 )
 , whole AS (
-    SELECT component, kind, layer, behaviour, family, sum(n) AS n, sum(n_held) AS n_held, sum(w) AS w, sum(w_held) AS w_held
+    SELECT component, wanted, kind, layer, behaviour, family, sum(n) AS n, sum(n_held) AS n_held, sum(w) AS w, sum(w_held) AS w_held
         , sum(m) AS m, sum(m_held) AS m_held, sum(m) ** 2 / nullif(sum(m ** 2), 0) AS documents
-    FROM by_document GROUP BY component, kind, layer, behaviour, family
+    FROM by_document GROUP BY component, wanted, kind, layer, behaviour, family
 )
 , by_group AS (
     SELECT component, behaviour, group_id, sum(m) AS m_g, sum(m_held) AS held_g
-    FROM by_document GROUP BY component, behaviour, group_id
+    FROM by_document WHERE wanted GROUP BY component, behaviour, group_id
 )
 , errors AS (
     SELECT w.component, w.behaviour, g.groups
@@ -68,7 +89,7 @@ WITH rows AS (
 )
 , by_domain AS (
     SELECT component, behaviour, domain, sum(m) AS m_d, sum(w_held) / sum(w) AS rate, sum(m2) - sum(m) ** 2 / sum(n) AS spread, sum(n) AS n_d
-    FROM by_document GROUP BY component, behaviour, domain
+    FROM by_document WHERE wanted GROUP BY component, behaviour, domain
 )
 , scrambled AS (
     -- a permutation of flags h among values a: mean sum(a) * mean(h), variance sum((a - mean)^2) * h-variance * n / (n - 1)
@@ -79,7 +100,7 @@ WITH rows AS (
 , matched AS (
     SELECT c.component, o.behaviour, median(o.m_held / nullif(o.m, 0)) AS random, max(o.m_held / nullif(o.m, 0)) AS random_hi, count(*) AS n_random
     FROM whole c JOIN whole o ON o.kind = c.kind AND o.layer = c.layer AND o.component <> c.component AND o.behaviour = c.behaviour
-    WHERE list_contains(getvariable('chosen'), c.component)
+    WHERE c.wanted
     GROUP BY c.component, o.behaviour
 )
 SELECT w.component, w.kind, w.layer, w.behaviour, w.family, w.n::BIGINT AS n, w.n_held::BIGINT AS n_held
@@ -89,9 +110,8 @@ SELECT w.component, w.kind, w.layer, w.behaviour, w.family, w.n::BIGINT AS n, w.
     , s.mean AS scrambled, least(1, s.mean + 1.959964 * s.sd) AS scrambled_hi
     , r.random, r.random_hi, coalesce(r.n_random, 0)::BIGINT AS n_random, w.documents AS effective_documents
 FROM whole w
-JOIN importance i USING (component)
 JOIN errors e USING (component, behaviour)
 JOIN scrambled s USING (component, behaviour)
 LEFT JOIN matched r USING (component, behaviour)
-WHERE list_contains(getvariable('chosen'), w.component)
-ORDER BY i.sum_abs_dla DESC, w.component, round(coverage, 9) DESC, w.behaviour;
+WHERE w.wanted
+ORDER BY list_position(getvariable('chosen'), w.component), round(coverage, 9) DESC, w.behaviour;

@@ -23,11 +23,12 @@ WITH one AS MATERIALIZED (
         UNION ALL SELECT position_id, activation, dla, false FROM recorded_rows WHERE component_id = (SELECT component_id FROM one)
     ) GROUP BY position_id
 )
-, wanted AS (
+-- both materialised: DuckDB 2.0.0 can stop with an internal error where it joins such lists otherwise
+, wanted AS MATERIALIZED (
     SELECT position_id FROM stored WHERE own AND getvariable('positions') = ''
     UNION SELECT unnest(string_split(nullif(getvariable('positions'), ''), ',')::BIGINT[])
 )
-, places AS (
+, places AS MATERIALIZED (
     SELECT p.position_id, p."offset", w.token_ids, unnest(range(greatest(0, p."offset" - 24), least(len(w.token_ids), p."offset" + 9))) AS place
     FROM wanted JOIN position_rows p USING (position_id) JOIN windows w USING (window_id)
 )

@@ -3,7 +3,7 @@
 -- Grain:      one row per slice (all, each domain, each band of activation) and behaviour; unexplained is one of them
 -- Key:        slice, value, behaviour
 -- Parameters: component (required), behaviours (default ''), rule (default 'priority'), min_lift (default 2.0)
--- Reads:      behaviour_rows, behaviours, component_facts
+-- Reads:      behaviour_marks, behaviours, component_facts
 -- Reference:  delete-a-group jackknife over documents, interval on the logit scale; an explicit unexplained share:
 --             design rule of evidence 6
 -- Caveat:     shares of the sum of |DLA|; in a slice they add up to 1. Overlaps: rule priority gives a position to the behaviour
@@ -24,25 +24,28 @@ WITH asked AS (
             , generate_subscripts(string_split(getvariable('behaviours'), ','), 1) AS place
     ) b WHERE getvariable('behaviours') <> ''
 )
-, claims AS (
-    SELECT r.position_id, r.behaviour, a.priority, r.family, r.kind, r.weight, abs(r.dla)::DOUBLE * r.weight AS m, r.holds
-    FROM behaviour_rows r JOIN asked a USING (behaviour)
-    WHERE r.component = getvariable('component')
+, facts AS MATERIALIZED (
+    SELECT position_id, group_id, doc_id, domain, band, weight, weight * abs(dla)::DOUBLE AS m FROM component_facts
+    WHERE component = getvariable('component')
+)
+, total AS (
+    SELECT sum(weight) AS w, sum(m) AS m FROM facts
+)
+, marks AS MATERIALIZED (
+    SELECT position_id, behaviour, family, kind, weight AS w, weight * abs(dla)::DOUBLE AS m, holds FROM behaviour_marks
+    WHERE component = getvariable('component') AND behaviour IN (SELECT behaviour FROM asked)
 )
 , taking_part AS (
-    SELECT behaviour FROM claims WHERE holds IS NOT NULL GROUP BY behaviour, family, kind
+    SELECT behaviour FROM marks GROUP BY behaviour, family, kind
     HAVING getvariable('behaviours') <> '' OR family IN ('attention', 'user') OR kind = 'neuron'
-        AND sum(m) FILTER (holds) / nullif(sum(m), 0) >= getvariable('min_lift') * sum(weight) FILTER (holds) / sum(weight)
+        AND sum(m) FILTER (holds) / nullif((SELECT m FROM total) - coalesce(sum(m) FILTER (holds IS NULL), 0), 0)
+            >= getvariable('min_lift') * sum(w) FILTER (holds) / ((SELECT w FROM total) - coalesce(sum(w) FILTER (holds IS NULL), 0))
 )
 , held AS (
     SELECT position_id, behaviour, CASE WHEN getvariable('rule') = 'equal' THEN 1 / count(*) OVER here
             ELSE (row_number() OVER (here ORDER BY priority, behaviour) = 1)::INTEGER END::DOUBLE AS part
-    FROM claims SEMI JOIN taking_part USING (behaviour)
+    FROM marks SEMI JOIN taking_part USING (behaviour) JOIN asked USING (behaviour)
     WHERE holds WINDOW here AS (PARTITION BY position_id)
-)
-, facts AS (
-    SELECT position_id, group_id, doc_id, domain, band, weight * abs(dla)::DOUBLE AS m FROM component_facts
-    WHERE component = getvariable('component')
 )
 , parts AS (
     SELECT position_id, behaviour, part FROM held WHERE part > 0

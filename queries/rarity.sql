@@ -3,7 +3,7 @@
 -- Grain:      one row per behaviour
 -- Key:        behaviour
 -- Parameters: component (required), rate (default 0.0001)
--- Reads:      behaviour_rows, replicate_groups
+-- Reads:      behaviour_marks, behaviours, component_facts, components, replicate_groups
 -- Reference:  rule of three: Hanley and Lippman-Hand 1983, If nothing goes wrong, is everything all right?; design effect: Kish
 -- Caveat:     design_effect is the jackknife variance of the rate over that of as many independent positions; below ten
 --             occurrences it cannot be told, and the 90 % quantile over the component's behaviours with at least ten is taken (or
@@ -13,11 +13,22 @@
 --             a behaviour that holds at `rate` would not have been seen either.
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
 SET VARIABLE rate = coalesce(getvariable('rate')::DOUBLE, 0.0001);
-WITH by_document AS (
-    SELECT behaviour, family, doc_id, group_id, count(*) AS n, count(*) FILTER (holds) AS n_held, sum(weight) AS w
-        , coalesce(sum(weight) FILTER (holds), 0) AS h
-    FROM behaviour_rows WHERE component = getvariable('component') AND holds IS NOT NULL
-    GROUP BY behaviour, family, doc_id, group_id
+WITH in_document AS MATERIALIZED (
+    SELECT doc_id, group_id, count(*) AS n, sum(weight) AS w FROM component_facts WHERE component = getvariable('component')
+    GROUP BY doc_id, group_id
+)
+, marks AS MATERIALIZED (
+    SELECT behaviour_id, doc_id, count(*) FILTER (holds) AS n_held, count(*) FILTER (holds IS NULL) AS n_untold
+        , coalesce(sum(weight) FILTER (holds), 0) AS h, coalesce(sum(weight) FILTER (holds IS NULL), 0) AS w_untold
+    FROM behaviour_marks WHERE component = getvariable('component') GROUP BY behaviour_id, doc_id
+)
+, by_document AS (
+    SELECT b.behaviour, b.family, d.doc_id, d.group_id, d.n - coalesce(m.n_untold, 0) AS n, coalesce(m.n_held, 0) AS n_held
+        , d.w - coalesce(m.w_untold, 0) AS w, coalesce(m.h, 0) AS h
+    FROM in_document d
+    JOIN behaviours b ON b.kind IN ('both', (SELECT kind FROM components WHERE component = getvariable('component')))
+    LEFT JOIN marks m ON m.behaviour_id = b.behaviour_id AND m.doc_id = d.doc_id
+    WHERE d.n > coalesce(m.n_untold, 0)
 )
 , by_group AS (
     SELECT behaviour, family, group_id, sum(n) AS n_g, sum(n_held) AS k_g, sum(w) AS w_g, sum(h) AS h_g, count(*) AS docs_g

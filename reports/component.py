@@ -39,7 +39,7 @@ def _kind_words(component: ComponentId) -> str:
 
 def _sections(read: Reader, component: ComponentId) -> list[Section]:
     label = component.label
-    reach = evidence.reach_of(read("quantile_samples", component=label).frame, read("extremes", component=label).frame)
+    reach = evidence.reach_of(_quantile_rows(read, label).frame, read("extremes", component=label).frame)
     return [
         behaviours.section(read, component),
         _spectrum(read, label, reach),
@@ -56,13 +56,17 @@ def tokens(read: Reader, label: str) -> pl.DataFrame:
     """The query context_tokens for every position that the card shows."""
     asked = (
         read("spectrum_samples", component=label),
-        read("quantile_samples", component=label, per_quantile=PER_QUANTILE),
+        _quantile_rows(read, label),
         read("extremes", component=label),
         read("random_samples", component=label, n=RANDOM),
     )
     frames = [spectrum.thinned(asked[0].frame, floor_of(read, label)), *(result.frame for result in asked[1:])]
     shown = sorted({position for frame in frames for position in frame["position_id"]})
     return read("context_tokens", component=label, positions=",".join(map(str, shown))).frame
+
+
+def _quantile_rows(read: Reader, label: str) -> Result:
+    return read("quantile_samples", component=label, per_quantile=PER_QUANTILE)
 
 
 def floor_of(read: Reader, label: str) -> float:
@@ -193,7 +197,7 @@ def _attention(read: Reader, component: ComponentId) -> Section:
 
 
 def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
-    result = read("quantile_samples", component=label, per_quantile=PER_QUANTILE)
+    result = _quantile_rows(read, label)
     frame = evidence.with_tokens(result.frame, tokens(read, label))
     groups = [_quantile_group(levels, rows, reach) for levels, rows in quantile_groups(frame)]
     caption = (

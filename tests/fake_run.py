@@ -80,7 +80,7 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame
     for statement in [s for file in (schema, views) for s in comment_statements(file.read_text(encoding="utf-8"))]:
         con.execute(statement)
     behaviour_views.install(con)
-    filled = ("properties", "token_property_lists", "behaviours")
+    filled = ("properties", "token_property_lists", "behaviours", "uniform_marks")
     added = {name: con.sql(f"SELECT * FROM {name}").pl() for name in filled}
     con.close()
     return tables | added

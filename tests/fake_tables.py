@@ -243,6 +243,13 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
     }])  # fmt: skip
 
 
+def make_group_importance(sums: pl.DataFrame, components: pl.DataFrame) -> pl.DataFrame:
+    special = [i for i, (_, _, special) in enumerate(CLASSES) if special]
+    live = components.filter(pl.col("kind").is_in(["head", "neuron"])).select("component_id")
+    rows = sums.filter(pl.col("axis") == "class", ~pl.col("value_id").is_in(special)).join(live, on="component_id")
+    return rows.group_by("group_id").agg(pl.col("sum_abs_dla").sum()).sort("group_id")
+
+
 def make_tables(
     rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes
 ) -> dict[str, pl.DataFrame]:
@@ -277,6 +284,7 @@ def make_tables(
         ),
         "cell_counts": counts,
         "cell_sums": sums,
+        "group_importance": make_group_importance(sums, components),
         "power_sums": make_power_sums(activation, dla, positions, components),
         "spectrum_counts": make_spectrum(activation, dla, positions, live),
         "density_counts": density,

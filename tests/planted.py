@@ -148,6 +148,7 @@ def _value_tables(w: World, components: list[Component], position: np.ndarray) -
         "quantiles": pl.DataFrame(quantiles, schema=["component_id", "quantile", "value", "bin"], orient="row"),
         "spectrum_counts": strata.select("component_id", "bin", "n", class_id=0, sum_dla=0.0, sum_abs_dla=0.0),
         "cell_sums": pl.DataFrame({"component_id": ids, "axis": "class", "value_id": 0, "group_id": 0, **sums}),
+        "power_sums": pl.DataFrame({"component_id": ids, "class_id": 0, "domain_id": 0, "n": activation.shape[1], "d_abs": sums["sum_abs_dla"]}),
     }  # fmt: skip
 
 

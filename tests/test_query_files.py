@@ -206,6 +206,25 @@ def check_component_overview(fake: fake_run.FakeRun, db: query.Connection) -> No
 
 
 @recomputes
+def check_component_place(fake: fake_run.FakeRun, db: query.Connection) -> None:
+    ids = [c["component_id"] for c in live(fake)]
+    sizes = np.abs(fake.dla)
+    order = sorted(live(fake), key=lambda c: -sizes[c["component_id"]][fake.ordinary].sum())
+    for place, c in enumerate(order, 1):
+        m = sizes[c["component_id"]]
+
+        def share(use: np.ndarray, m: np.ndarray = m) -> float:
+            return m[use].sum() / sizes[np.ix_(ids, np.flatnonzero(use))].sum()
+
+        wanted = {
+            "component": c["component"], "kind": c["kind"], "layer": c["layer"], "n": int(fake.ordinary.sum()), "abs_dla": m[fake.ordinary].mean(),
+            "share_abs_dla": share(fake.ordinary), "share_abs_dla_se": brute.jackknife(fake, share), "place": place, "n_components": len(ids),
+        }  # fmt: skip
+        brute.agree(query.run(db, "component_place", component=c["component"]), [wanted])
+    assert query.run(db, "component_place", component="embed").is_empty()
+
+
+@recomputes
 def check_spectrum_by_class(fake: fake_run.FakeRun, db: query.Connection) -> None:
     i = fake.row("L0N1")
     x, m = fake.activation[i][fake.ordinary], np.abs(fake.dla[i])[fake.ordinary]
@@ -427,8 +446,10 @@ def check_dead_components(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
 @recomputes
 def check_attribution_closure(fake: fake_run.FakeRun, db: query.Connection) -> None:
-    table = fake.tables["closure"].drop("block", "part").with_columns(
-        relative=pl.max_horizontal("residual", "logit_residual") / pl.col("scale")
+    table = (
+        fake.tables["closure"]
+        .drop("block", "part")
+        .with_columns(relative=pl.max_horizontal("residual", "logit_residual") / pl.col("scale"))
     )
     brute.agree(query.run(db, "attribution_closure"), table.to_dicts())
 

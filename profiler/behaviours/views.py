@@ -6,6 +6,7 @@ uniform sample, neurons on those and their stratified samples together, with wei
 component or behaviour goes below it, so a query pays for what it asks.
 """
 
+from duckdb import BinderException
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.behaviours.expressions import wrapped
@@ -13,6 +14,7 @@ from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_pr
 from profiler.behaviours.properties import PROPERTIES, Property
 from profiler.store_comments import comment_statements
 
+OF_POSITION = "position_id doc_id group_id domain".split()
 COLUMNS = "component kind layer position_id doc_id group_id domain weight activation dla".split()
 HEADER = """-- View: behaviour_rows
 -- One row per head x position of the uniform sample x behaviour, and per neuron x position of its pooled samples x
@@ -32,6 +34,16 @@ HEADER = """-- View: behaviour_rows
 -- priority: order in which a mixture hands out positions; NULL takes no part unless asked for
 -- holds: whether the behaviour holds there; NULL where it cannot be told (loss and entropy are kept for dense rows only)
 """
+MARKS = (
+    HEADER.replace("behaviour_rows", "behaviour_marks")
+    .replace(
+        """whether the behaviour holds. sum(weight * x)""",
+        """but only where the behaviour holds or cannot be told: behaviour_rows without its many false ones, and quicker. sum(weight * x)""",
+    )
+    .replace("-- behaviour: name\n", "-- behaviour_id: number in table behaviours\n-- behaviour: name\n")
+)
+UNIFORM = f"""SELECT {", ".join(f"{'m' if name in OF_POSITION else 'd'}.{name}" for name in COLUMNS)}, m.mark FROM uniform_rows d
+JOIN (SELECT position_id, doc_id, group_id, domain, unnest(marks) AS mark FROM uniform_marks) m ON m.position_id = d.position_id"""
 
 
 def install(connection: Connection, user: tuple[Property, ...] = ()) -> None:
@@ -48,7 +60,7 @@ def install(connection: Connection, user: tuple[Property, ...] = ()) -> None:
     conditions = ", ".join(f"CASE WHEN {wrapped(p.condition)} THEN '{p.name}' END" for p in (*PROPERTIES, *user))
     connection.execute(f"""INSERT INTO token_property_lists
         SELECT token_id, CASE WHEN special THEN [] ELSE list_filter([{conditions}], lambda p: p IS NOT NULL) END
-        FROM token_texts ORDER BY token_id""")
+            , token, class FROM token_texts JOIN tokens USING (token_id) ORDER BY token_id""")
     insert(connection, library())
     insert(connection, tuple(b for p in user for b in of_property(p.name, p.description, USER_PRIORITY)), user=True)
     refresh(connection)
@@ -78,15 +90,30 @@ def insert(connection: Connection, behaviours: tuple[Behaviour, ...], user: bool
 
 
 def refresh(connection: Connection) -> None:
-    """Create the view anew from table `behaviours`."""
+    """Create the views anew from table `behaviours`, and evaluate at the uniform sample what is about positions alone."""
     rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
+    shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]
+    connection.execute("DELETE FROM uniform_marks")
+    connection.execute(f"""INSERT INTO uniform_marks SELECT position_id, doc_id, group_id, domain, {_marks(shared)}
+        FROM position_facts WHERE dense ORDER BY position_id""")
     connection.execute(view_text(rows))
-    for statement in comment_statements(HEADER + "CREATE VIEW behaviour_rows AS SELECT 1;"):
+    connection.execute(marks_text(rows, shared))
+    created = "CREATE VIEW behaviour_rows AS SELECT 1;\n" + MARKS + "CREATE VIEW behaviour_marks AS SELECT 1;"
+    for statement in comment_statements(HEADER + created):
         connection.execute(statement)
 
 
+def of_position(connection: Connection, condition: str) -> bool:
+    """Whether a condition is about the position alone, so the same for every component."""
+    try:
+        connection.cursor().sql(f"SELECT {wrapped(condition)} FROM position_facts LIMIT 0")
+    except BinderException:
+        return False
+    return True
+
+
 def view_text(rows: list[tuple[int, str, str]]) -> str:
-    """The CREATE VIEW statement for behaviours given as (number, kind, condition)."""
+    """The CREATE VIEW statement of behaviour_rows for behaviours given as (number, kind, condition)."""
     halves = "\nUNION ALL\n".join(_half(rows, kind) for kind in ("head", "neuron"))
     return f"CREATE OR REPLACE VIEW behaviour_rows AS\n{halves}"
 
@@ -98,3 +125,37 @@ def _half(rows: list[tuple[int, str, str]], kind: str) -> str:
     columns = ", ".join(f"f.{name}" for name in COLUMNS)
     return f"""SELECT {columns}, b.behaviour, b.family, b.priority, CASE b.behaviour_id {cases} END AS holds
 FROM {kind}_facts f CROSS JOIN behaviours b WHERE b.kind IN ('{kind}', 'both')"""
+
+
+def marks_text(rows: list[tuple[int, str, str]], shared: list[tuple[int, str, str]]) -> str:
+    """The CREATE VIEW statement of behaviour_marks.
+
+    Args:
+        shared: the behaviours that are evaluated in table uniform_marks, once for all components.
+    """
+    own = [row for row in rows if row not in shared]
+    parts = [
+        UNIFORM,
+        _marked(own, "head", "true"),
+        _marked(own, "neuron", "f.uniform"),
+        _marked(rows, "neuron", "NOT f.uniform"),
+    ]
+    columns = ", ".join(f"r.{name}" for name in COLUMNS)
+    return f"""CREATE OR REPLACE VIEW behaviour_marks AS
+SELECT {columns}, b.behaviour_id, b.behaviour, b.family, b.priority, CASE r.mark % 3 WHEN 1 THEN true END AS holds
+FROM ({" UNION ALL ".join(part for part in parts if part)}) r
+JOIN behaviours b ON b.behaviour_id = r.mark // 3"""
+
+
+def _marks(rows: list[tuple[int, str, str]]) -> str:
+    """A list expression: 3 * number + 1 of each behaviour that holds, + 2 of each that cannot be told; each asked once."""
+    states = ", ".join(f"{3 * number} + coalesce({wrapped(condition)}::INTEGER, 2)" for number, _, condition in rows)
+    return f"list_filter([{states}]::INTEGER[], lambda mark: mark % 3 > 0)"
+
+
+def _marked(rows: list[tuple[int, str, str]], kind: str, which: str) -> str:
+    """Rows of heads or neurons by what is known of the component there."""
+    of_kind = [row for row in rows if row[1] in (kind, "both")]
+    if not of_kind:
+        return ""
+    return f"SELECT {', '.join(f'f.{name}' for name in COLUMNS)}, unnest({_marks(of_kind)}) AS mark FROM {kind}_facts f WHERE {which}"

@@ -24,15 +24,12 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
 
 
 def _importance_sentence(read: Reader, label: str) -> str:
-    everything = read("component_overview", kind="", top=0).bounded(
-        facts.t_quantile(read), "share_abs_dla", least=0.0, most=1.0
-    )
-    overview = everything.frame.with_row_index("place", 1)
-    row = overview.row(by_predicate=pl.col("component") == label, named=True)
+    place = read("component_place", component=label)
+    row = place.bounded(facts.t_quantile(read), "share_abs_dla", least=0.0, most=1.0).frame.row(0, named=True)
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
     share = numbers.share_with_interval(row, "share_abs_dla")
-    return f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {len(overview):,} heads and neurons."
+    return f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,} heads and neurons."
 
 
 def _class_sentence(read: Reader, label: str) -> str:

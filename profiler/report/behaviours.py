@@ -98,9 +98,8 @@ def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
 
 
 def _claims(read: Reader, component: ComponentId) -> Block:
-    result = read("behaviours", component=component.label, family="")
-    wanted = pl.col("family").is_in(["attention", "user"] if component.kind == "head" else ["token", "context", "user"])
-    frame = result.frame.filter(wanted).sort(["coverage", "behaviour"], descending=[True, False]).head(SHOWN)
+    result = read("behaviours", component=component.label)
+    frame = result.frame.sort(["coverage", "behaviour"], descending=[True, False]).head(SHOWN)
     columns = (
         evidence.words("behaviour", "Behaviour"),
         evidence.share("coverage", "Coverage", "share of Σ|DLA| where it holds, with its 95 % interval"),

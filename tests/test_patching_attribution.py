@@ -340,4 +340,10 @@ def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
         plain = stored.filter(method="gradient")["estimated"].to_numpy()
         assert (dropped * plain >= 0).all()
         assert np.abs(dropped).max() > 0
-    assert set(estimates.choose_neurons(one, found, 4, 0).largest) <= set(sites.every(one.net, "neuron"))
+    neurons = sites.every(one.net, "neuron")
+    chosen = estimates.choose_neurons(one, found, len(neurons), 0)
+    assert sorted(chosen.largest + chosen.sampled) == sorted(neurons)
+    size = {target: max(np.abs(estimates.estimated(one, some, method, [target]).mean())
+                        for some in found for method in estimates.methods_of(target)) for target in neurons}  # fmt: skip
+    assert min(size[target] for target in chosen.largest) >= max(size[target] for target in chosen.sampled)
+    assert len(estimates.choose_neurons(one, found, 5, 0).largest) == 2

@@ -15,8 +15,13 @@ from profiler.circuits import experiment, files
 from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.errors import CircuitError, PairError, RunError
 from profiler.pairs import lines
-from profiler.patching import store
+from profiler.pairs.encode import encode
+from profiler.patching import setting, store
+from profiler.patching.bridge import network_of
+from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings
+from profiler.patching.sites import parse_target
+from profiler.patching.sweep import intervene, resample
 
 NAMES = [name for name in query.names() if "latest_experiment" in query.header(name).reads]
 MODEL = patch_models.loaded("neox_sequential")
@@ -256,3 +261,29 @@ def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]
         assert row["recovered_denoise"] == pytest.approx(1)
         assert row["lost_noise"] == pytest.approx(1)
     assert query.run(made[0], "patch_strata")["lost_noise"].null_count() == len(query.run(made[0], "patch_strata"))
+
+
+def test_heads_of_one_layer_stand_in_no_order(frames: dict[str, pl.DataFrame]) -> None:
+    rows = frames["patch_interactions"].to_dicts()
+    assert len({row["relation"] == "same layer" for row in rows}) == 2
+    for row in rows:
+        layers = [row[name].split("H")[0] for name in ("first", "second")]
+        assert (row["relation"] == "same layer") == (layers[0] == layers[1])
+        assert row["interaction"] == pytest.approx(row["share_together"] - row["share_first"] - row["share_second"])
+
+
+def test_saturation_ends_in_what_all_heads_together_recover(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
+    """The last size against one joint patch of clean values into the corrupted run; Shapley values add up to it."""
+    rows = frames["patch_saturation"].sort("size")
+    heads = rows["component"].drop_nulls().to_list()
+    one = setting.prepare(
+        "discovery", network_of(MODEL), encode(patch_models.pairs(8, seed=3), MODEL.tokenizer, MODEL.bos_id, 48)
+    )
+    targets = [parse_target(head) for head in heads]
+    for some, share in ((targets, rows["share"][-1]), (targets[:1], None)):
+        logits = intervene(one.net, one.batch.corrupted, one.batch.ends, one.batch, some, resample(one.clean))
+        gained = (logit_diff(logits, one.batch.options).numpy() - one.metric_corrupted).mean() / one.whole.mean()
+        expected = frames["patch_gates"].filter(component=heads[0], positions="all")["recovered_denoise"].item()
+        assert gained == pytest.approx(expected if share is None else share, abs=1e-9)
+    assert rows["shapley"].drop_nulls().sum() == pytest.approx(rows["share"][-1])
+    assert (rows["lowest"] <= rows["share"]).all() and (rows["share"] <= rows["highest"]).all()

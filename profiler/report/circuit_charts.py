@@ -161,7 +161,11 @@ def responses(frame: pl.DataFrame) -> alt.LayerChart:
     colour = alt.Color(
         "effect:Q",
         scale=alt.Scale(
-            type="pow", exponent=0.6, domain=[-most, 0, most], range=[signs["negative"], "#f4f4f6", signs["positive"]]
+            type="pow",
+            exponent=0.6,
+            interpolate="rgb",
+            domain=[-most, 0, most],
+            range=[signs["negative"], "#f4f4f6", signs["positive"]],
         ),
         legend=None,
     )

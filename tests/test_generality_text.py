@@ -16,7 +16,7 @@ from profiler import cli, query
 from profiler.circuits import files
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.errors import CircuitError, ComponentError, QueryError
-from profiler.generality import ablated, check, circuits, coverage, kept, ladder, text
+from profiler.generality import ablated, check, circuits, coverage, forecast, kept, ladder, measure, text
 from profiler.generality.rungs import CORPUS, REPEATS
 from profiler.generality.subject import CheckSettings, Subject
 from profiler.model import Model, load_model
@@ -191,6 +191,26 @@ def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     one = of(kept.findings(many), "kept KL", CORPUS)
     assert one.null is not None and one.null <= one.null_hi
     assert one.p >= 0.1
+
+
+def test_the_forecast_counts_every_stage(subject):
+    one = forecast.forecast(subject)
+    assert set(one.tokens) == {"prompts", "running text", "replacement", "edits and swaps", "weights"}
+    assert min(one.tokens.values()) > 0 and one.rate > 0
+    more = forecast.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
+    changed = sum(
+        len(pair.clean) - pair.first_difference
+        for rung in subject.ladder.prompts if rung.setting is not None
+        for pair in rung.setting.batch.pairs[: measure.NULL_PROMPTS]
+    )  # fmt: skip
+    share = forecast.SHARES["random circuits on prompts"]
+    assert more.tokens["prompts"] - one.tokens["prompts"] == pytest.approx(share * 2 * 7 * changed)
+    assert more.tokens["running text"] > one.tokens["running text"] and more.tokens["weights"] == one.tokens["weights"]
+    nobody = forecast.forecast(with_members(subject, ["L1H0"]))
+    assert nobody.tokens["replacement"] == nobody.tokens["edits and swaps"] == 0
+    made = forecast.Forecast({"text": 30_000.0, "edits": 90_000.0, "little": 1.0}, 1000.0, 60.0)
+    assert made.seconds == pytest.approx(180.001)
+    assert made.sentence == "forecast: about 3 min for 0.1 M tokens at 1,000 a second (text 25%, edits 75%)"
 
 
 # --- coverage ---

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from profiler.cli.output import text_table
 from profiler.cli.record import console, number, quiet
@@ -47,14 +47,15 @@ def check(
     limit = None if tokens == "all" else number(tokens)
     settings = CheckSettings(limit, pairs, draws, seed, tuple(rung or ()))
     loaded = _load(run, model, device)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    stages = {name for name, _ in checks.STAGES}
     with Progress(*columns, console=console) as progress:
-        line = progress.add_task("reading", total=None)
+        line = progress.add_task("reading", total=1 + len(stages))
 
         def show(text: str) -> None:
             if text.startswith(("forecast", "catalogue")):
                 progress.console.print(text, markup=False)
-            progress.update(line, description=text if len(text) <= WIDEST_NOTE else "checking")
+            progress.update(line, advance=text in stages, description=text if len(text) <= WIDEST_NOTE else "checking")
 
         done = checks.check(run, circuit, loaded, settings, show)
     say(run, done)

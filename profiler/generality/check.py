@@ -15,8 +15,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from profiler.circuits.circuit import Circuit, check_circuit
 from profiler.circuits.places import place_of
 from profiler.errors import ComponentError
@@ -25,6 +23,7 @@ from profiler.generality import (
     counterexamples_stage,
     coverage,
     cross,
+    forecast,
     kept,
     ladder,
     measure,
@@ -42,7 +41,6 @@ from profiler.generality.rungs import FRESH, Rung
 from profiler.generality.subject import CheckSettings, Report, Subject
 from profiler.model import Model
 from profiler.patching.bridge import network_of
-from profiler.patching.network import forward
 from profiler.query import run as run_query
 
 Stage = Callable[[Subject], tuple[Any, ...]]
@@ -92,7 +90,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     """
     began = time.perf_counter()
     subject = subject_of(run, name, model, settings, report)
-    report(forecast(subject))
+    report(forecast.forecast(subject).sentence)
     expected = roles.expect(run, subject.circuit, FRESH)
     for one in expected.known:
         report(f"catalogue: {one}")
@@ -168,28 +166,3 @@ def examples(subject: Subject) -> tuple[store.Example, ...]:
 
 def _key(what: object) -> str:
     return blake2b(repr(what).encode(), digest_size=8).hexdigest()
-
-
-def forecast(subject: Subject) -> str:
-    """About how long the ladder takes, from the tokens that will pass through the model and the time of a few of them."""
-    rungs = [one.rung for one in subject.ladder.prompts if one.setting is not None]
-    prompts = sum(rung.n_tokens for rung in rungs)
-    drawn = sum(rung.n_tokens * min(1, measure.NULL_PROMPTS / rung.n_prompts) for rung in rungs)
-    passes, words = 2 * subject.settings.draws, subject.text.n_tokens
-    random = kept.NULL_TOKENS * min(subject.settings.draws, kept.MOST_DRAWS) if words else 0
-    tokens = drawn * passes + 10 * prompts + 3 * words + random
-    rate = _rate(subject)
-    return (
-        f"forecast: about {max(1, round(tokens / rate / 60))} min for the ladder: {tokens / 1e6:.1f} M tokens through the model "
-        f"({drawn * passes / tokens:.0%} for random circuits on prompts, {words:,} of running text) at {rate:,.0f} a second"
-    )
-
-
-def _rate(subject: Subject) -> float:
-    """Tokens a second of a plain forward pass."""
-    ids = torch.zeros((8, min(64, subject.model.spec.context_length)), dtype=torch.long, device=subject.net.device)
-    with torch.inference_mode():
-        forward(subject.net, ids)
-        began = time.perf_counter()
-        forward(subject.net, ids)
-    return ids.numel() / max(1e-9, time.perf_counter() - began)

@@ -92,9 +92,9 @@ def compare(subject: Subject, runner: Runner) -> tuple[Compared, dict[int, tuple
     rows, differences, done = np.empty((n, len(COLUMNS))), {}, 0
     both = np.stack([np.ones_like(subject.keep), subject.keep])
     for piece in pieces(subject.text):
-        if 10 * int(piece.places[0]) // n > done:
-            done = 10 * int(piece.places[0]) // n
-            subject.report(f"the circuit in running text: {done * 10} %")
+        if 50 * int(piece.places[0]) // n > done:
+            done = 50 * int(piece.places[0]) // n
+            subject.report(f"the circuit in running text: {done * 2} %")
         model, circuit = runner.logits(piece, both)
         empty, kind = runner.empty(piece)
         own = own_of(model, piece.targets)

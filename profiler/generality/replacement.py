@@ -101,13 +101,14 @@ def examine(
     matched = _matched(net, texts, means, claims, nulls, seed)
     pairs = [(t, claim.rule) for claim, others in zip(claims, matched, strict=True) for t in (claim.target, *others)]
     fitted = fit(net, texts.fitting, means, pairs)
-    say(f"replacing {len({claim.target for claim in claims})} components on {texts.n_positions:,} positions")
-    measured = run(net, texts.testing, means, _jobs(claims, fitted))
+    what = f"replacing {len({claim.target for claim in claims})} components"
+    measured = run(net, texts.testing, means, _jobs(claims, fitted), say=lambda done: say(f"{what}: {done}"))
     null_jobs = _null_jobs(claims, matched, fitted)
-    say(f"replacing {len({job.target for job in null_jobs})} null heads")
-    beside = run(net, part_of(texts.testing, NULL_TOKENS), means, null_jobs)
+    other = f"replacing {len({job.target for job in null_jobs})} null heads"
+    part = part_of(texts.testing, NULL_TOKENS)
+    beside = run(net, part, means, null_jobs, say=lambda done: say(f"{other}: {done}"))
     rivals = _rivals(net, texts, claims)
-    say("replacing with stand-ins gone")
+    say("replacing components without their stand-ins")
     without = {
         group: run(net, texts.testing, means, _alone([c for c, r in zip(claims, rivals, strict=True) if r == group], fitted), group)
         for group in dict.fromkeys(rivals) if group

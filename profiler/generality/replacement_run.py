@@ -11,7 +11,7 @@ before it are never run again. `gone` components are mean-ablated throughout, in
 Cost: one forward pass a batch, and per job the layers after it and the unembedding; a direct job has no layers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -219,9 +219,10 @@ class Measured:
 
 @torch.inference_mode()
 def run(
-    net: Network, readings: Sequence[Reading], means: Means, jobs: Sequence[Job], gone: Sequence[Target] = ()
-) -> Measured:
-    """Make all jobs on all readings.
+    net: Network, readings: Sequence[Reading], means: Means, jobs: Sequence[Job], gone: Sequence[Target] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Measured:  # fmt: skip
+    """Make all jobs on all readings; `say` is told how much is done.
 
     Raises:
         PatchError: the model lacks a target, or a job replaces what is gone.
@@ -235,7 +236,8 @@ def run(
     said: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
     importance: dict[Target, list[np.ndarray]] = {job.target: [] for job in jobs}
     documents = []
-    for reading in readings:
+    for number, reading in enumerate(readings):
+        say(f"{100 * number // len(readings)} %")
         base = base_of(net, reading, taken)
         documents.append(reading.documents[:, None].expand_as(reading.counted)[reading.counted].cpu().numpy())
         for target, values in importance.items():

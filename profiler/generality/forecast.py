@@ -1,0 +1,110 @@
+"""How long a check will take, said before it begins: tokens that every stage sends through the model, at a measured rate.
+
+Tokens are counted as those of a plain forward pass with logits. What a stage's token costs beside one of these was measured
+with the bundled model (SHARES); stages that ask the run instead of the model are counted in seconds.
+Cost: two forward passes of about a thousand tokens.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from profiler.generality import counterexamples_stage, kept, measure, replacement, replacement_stage, weights
+from profiler.generality.ablated import MEAN_TOKENS
+from profiler.generality.rungs import DISCOVERY
+from profiler.generality.subject import PromptRung, Subject
+from profiler.patching.network import forward
+from profiler.patching.sites import parse_target
+
+SHARES = {
+    "random circuits on prompts": 0.26, "prompts": 9.0, "other tasks": 20.0, "text": 1.6, "random circuits in text": 0.65,
+    "means": 0.85, "replaced": 3.9, "null heads": 0.5, "matching": 30.0, "edits": 0.8, "weights": 9.0,
+}  # fmt: skip
+"""Cost of a token of each part, beside one of a forward pass: below 1 where layers are shared, above where there are several passes."""
+SECONDS_A_MEMBER = 1.3
+"""Queries about one member: its coverage, mixture and counter-examples."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Tokens through the model by part, how many of them a second, and seconds of queries."""
+
+    tokens: dict[str, float]
+    rate: float
+    queries: float
+
+    @property
+    def seconds(self) -> float:
+        """All together."""
+        return sum(self.tokens.values()) / self.rate + self.queries
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        total = sum(self.tokens.values())
+        parts = ", ".join(f"{name} {n / total:.0%}" for name, n in self.tokens.items() if n >= 0.05 * total)
+        minutes = max(1, round(self.seconds / 60))
+        return f"forecast: about {minutes} min for {total / 1e6:.1f} M tokens at {self.rate:,.0f} a second ({parts})"
+
+
+def forecast(subject: Subject) -> Forecast:
+    """Of one check, once its ladder is built."""
+    members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
+    tokens = {
+        "prompts": _prompts(subject), "running text": _text(subject), "replacement": _replacement(subject),
+        "edits and swaps": _edits(subject), "weights": SHARES["weights"] * min(weights.FIT_TOKENS, subject.text.n_tokens),
+    }  # fmt: skip
+    return Forecast(tokens, rate(subject), SECONDS_A_MEMBER * len(members))
+
+
+def _prompts(subject: Subject) -> float:
+    live = [one for one in subject.ladder.prompts if one.setting is not None]
+    plain = SHARES["prompts"] * sum(one.rung.n_tokens for one in live)
+    first = sum(one.rung.n_tokens for one in live if one.rung.name == DISCOVERY)
+    random = 2 * subject.settings.draws * sum(_changed(one) for one in live)
+    return plain + SHARES["random circuits on prompts"] * random + SHARES["other tasks"] * first
+
+
+def _changed(one: PromptRung) -> int:
+    """Tokens of the prompts that random circuits are run on, from the first on at which the two prompts differ."""
+    pairs = one.setting.batch.pairs[: measure.NULL_PROMPTS]  # type: ignore[union-attr]
+    return sum(len(pair.clean) - pair.first_difference for pair in pairs)
+
+
+def _text(subject: Subject) -> float:
+    n = subject.text.n_tokens
+    sampled = min(n, kept.NULL_TOKENS)
+    if any(one.questions for one in subject.ladder.corpus):
+        sampled += min(n - sampled, kept.TRIGGER_TOKENS) / 2
+    draws = min(subject.settings.draws, kept.MOST_DRAWS) + 1
+    means = SHARES["means"] * min(n, MEAN_TOKENS)
+    return SHARES["text"] * n + SHARES["random circuits in text"] * draws * sampled + means
+
+
+def _replacement(subject: Subject) -> float:
+    claims = [claims for member in subject.general.members if (claims := replacement_stage.claims_of(member))]
+    if not claims:
+        return 0.0
+    n = min(subject.text.n_tokens, replacement_stage.TOKENS)
+    sampled = min(n, replacement.NULL_TOKENS)
+    groups = {(one[0].rule.name, one[0].target if one[0].target.site == "neuron" else None) for one in claims}
+    null = SHARES["null heads"] * 2 * replacement.NULLS * sampled * len(groups)
+    return SHARES["replaced"] * len(claims) * n + null + SHARES["matching"] * min(n, replacement.MATCHING_TOKENS)
+
+
+def _edits(subject: Subject) -> float:
+    claimed = sum(claim is not None for _, claim, _ in counterexamples_stage.claims_of(subject))
+    each = 3 * counterexamples_stage.TEXTS * counterexamples_stage.LONGEST
+    return SHARES["edits"] * claimed * each
+
+
+def rate(subject: Subject) -> float:
+    """Tokens a second of a plain forward pass over windows of text."""
+    width = subject.model.spec.context_length
+    ids = torch.zeros((max(1, 1024 // width), width), dtype=torch.long, device=subject.net.device)
+    with torch.inference_mode():
+        forward(subject.net, ids)
+        began = time.perf_counter()
+        forward(subject.net, ids)
+    return ids.numel() / max(1e-9, time.perf_counter() - began)

@@ -5,7 +5,7 @@
 One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of its
 chunks (profiler.totals), committed every now and then (profiler.partial) and written to its file at the end. So a pass goes
 on after any stop, and chunks can be read anywhere, with the same result. Memory is that of the accumulators and of one
-batch; it does not grow with the corpus. Commits are spaced so that they take 3 % of the time.
+batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that they take 3 % of the time.
 """
 
 import platform
@@ -131,6 +131,7 @@ class Pass:
         self.marks = Marks.of(self.texts)
         self.identity = identity.of_config(config, model.spec)
         self.totals = Totals(model.spec, config)
+        self.totals.claim()
         self.started, self.before = time.perf_counter(), 0.0
 
     @property

@@ -194,6 +194,10 @@ class Store(Rows):
                 f"writing {self.path} failed: {_first_line(error)}. Free disk space or make the folder writable. {what}"
             ) from error
 
+    def limit_memory(self, n_bytes: int) -> None:
+        """Have DuckDB hold no more than this of the run file in memory; beyond it, it writes into the folder."""
+        self.connection.execute(f"SET memory_limit = '{n_bytes}B'")
+
     def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
         """Append frames to a table of the run file, by column name."""
         for frame in [frames] if isinstance(frames, pl.DataFrame) else frames:

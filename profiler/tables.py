@@ -25,7 +25,7 @@ from profiler.model import Weights
 from profiler.recorder import EXTREME_KINDS
 from profiler.tokens import CLASSES
 
-BLOCK = 4096
+BLOCK = 512
 
 
 def _blocks(n_components: int) -> Iterator[slice]:

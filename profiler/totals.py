@@ -6,7 +6,6 @@ Cost: a merge is one addition over all accumulators, a few hundred megabytes for
 """
 
 import json
-import resource
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,11 +24,13 @@ from profiler.config import RunConfig
 from profiler.identity import settings
 from profiler.keys import stable_hash
 from profiler.partial import Kept
+from profiler.peak import peak_resident
 from profiler.reading import Cursor, Domains, Passed, Share
 from profiler.recorder import Recorder
 from profiler.store import Store
 from profiler.windows import POSITION_SHIFT, WINDOW_SHIFT, Chunk, Layout
 
+LEAST_WRITING = 256_000_000
 DROP_NOTES = {
     "invalid_json": ("lines", "lines of a .jsonl file that hold no JSON object"),
     "no_text": ("documents", "documents whose text field is empty, absent or not a string"),
@@ -129,6 +130,12 @@ class Totals:
         """The accumulators' state."""
         return state.arrays(self.recorder.accumulators())
 
+    def claim(self) -> None:
+        """Touch the accumulators' memory, which the system gives only then: a pass that begins has what it will need."""
+        if self.recorder.device.type == "cpu":
+            for array in self.arrays().values():
+                array[...] = array
+
     def restore(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Become what `facts` and `arrays` were made from.
 
@@ -144,7 +151,7 @@ class Totals:
 
     def peak_memory(self) -> int:
         """Largest resident size in bytes, of this process or of one that read another part."""
-        return max(self.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return max(self.peak, peak_resident())
 
     def kept(self) -> dict[str, Kept]:
         """The staged positions and windows that some row still refers to; all where components are recorded everywhere."""
@@ -187,6 +194,7 @@ class Totals:
         Args:
             of_model: the tables that follow from the model alone.
         """
+        store.limit_memory(max(LEAST_WRITING, sum(array.nbytes for array in self.arrays().values()) // 2))
         for table, frames in (of_model | self.frames()).items():
             store.insert(table, frames)
         store.assemble(tables.dense_outcomes(self.recorder.dense), self.config.replicate_groups)

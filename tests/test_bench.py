@@ -1,5 +1,7 @@
 """The benchmark on a tiny model: what it reports is complete, and its script attributes what the pass attributes."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from profiler import attribution
 from profiler.accumulators.cells import N_CLASSES
 from profiler.bench import SHAPES, measure
 from profiler.bench.script import BINS, Script, SplitScript
+from profiler.cli import app
 from profiler.forward import Wanted
 
 TINY = SHAPES["tiny"]
@@ -29,6 +32,15 @@ def test_measurement_is_complete():
     assert min(found.stages[name] for name in ("forward", "attribution", "accumulators", "staging")) > 0
     assert found.tokens > 0
     assert found.peak_memory_bytes is None
+
+
+def test_the_memory_of_a_pass_is_its_own(capsys):
+    """A child's ru_maxrss would begin with ours; ballast here must not count there."""
+    ballast = bytearray(b"x") * 1_500_000_000
+    app(["bench", "--shape", "tiny", "--curve", "300", "--format", "json"], standalone_mode=False)
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["tokens"] == 300
+    assert 2e8 < found["peak_memory_bytes"] < len(ballast)
 
 
 def test_the_script_and_the_pass_attribute_the_same(model):

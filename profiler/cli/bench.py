@@ -28,6 +28,9 @@ def bench(
         Literal["float32", "bfloat16", "float16"], typer.Option(help="of weights and activations")
     ] = "float32",
     memory: Annotated[bool, typer.Option(help="also run a pass in a process of its own, for peak and bytes")] = True,
+    curve: Annotated[
+        str, typer.Option(help="measure nothing but the peak memory of passes over so many tokens, such as 60k,600k")
+    ] = "",
     format: Annotated[Literal["table", "json"], typer.Option(help="how to print the result")] = "table",
 ) -> None:
     """Measure record beside the bare forward pass, TransformerLens, nnsight and a plain script, interleaved in one process.
@@ -35,9 +38,12 @@ def bench(
     Example: profiler bench --shape bundled --rounds 5 --format json
     """
     from profiler.bench import measure
-    from profiler.cli.record import quiet
+    from profiler.cli.record import number, quiet
 
     quiet()
+    if curve:
+        _curve("bundled" if shape == "all" else shape, [number(n) for n in curve.split(",")], device, dtype, format)
+        return
     report = console.print if format == "table" else lambda _: None
     chosen = SHAPES if shape == "all" else (shape,)
     found = [asdict(measure(one, rounds, tokens, device, dtype, memory, report)) for one in chosen]
@@ -46,6 +52,26 @@ def bench(
         return
     for one in found:
         _show(one)
+
+
+def _curve(shape: str, tokens: list[int], device: str, dtype: str, format: str) -> None:
+    """Peak memory by tokens read, each pass in a process of its own."""
+    from profiler.bench.memory import curve
+
+    found = list(curve(shape, tokens, device, dtype))
+    if format == "json":
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return
+    table = Table("tokens", "peak memory", "of the first", "run file", title=f"{shape}, {device}, {dtype}")
+    for one in found:
+        of_first = one.peak_memory_bytes / found[0].peak_memory_bytes
+        table.add_row(
+            f"{one.tokens:,}",
+            f"{one.peak_memory_bytes / 1e9:.2f} GB",
+            f"{of_first:.3f}",
+            f"{one.run_bytes / 1e6:.0f} MB",
+        )
+    console.print(table)
 
 
 def _show(one: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import fake_check
 import fake_run
 import pytest
 from test_report_page import NOT_FETCHED
@@ -178,3 +179,17 @@ def test_a_reader_about_something_sets_it_wherever_a_query_knows_it(fake):
         before = plain("corpus")
         plain.forget("component")
         assert plain("corpus") is before and plain("density", component="L0H0") is not about("density")
+
+
+def test_every_check_has_a_page_that_the_page_of_verdicts_leads_to(tmp_path):
+    run = fake_check.build(tmp_path / "run.duckdb")
+    site.build(run, tmp_path / "site", 0)
+    index = (tmp_path / "site" / "verdicts.html").read_text(encoding="utf-8")
+    rows = query.run(run, "checks").to_dicts()
+    assert len(rows) == 2 and len({row["word"] for row in rows}) == 2
+    for row in rows:
+        file = "generality.html" if row["latest"] else f"generality-{row['check_id']}.html"
+        text = (tmp_path / "site" / file).read_text(encoding="utf-8")
+        assert f"{row['circuit']}: {row['word']}" in text and f'<a href="{file}">{row["check_id"]}</a>' in index
+        assert '<a href="verdicts.html" aria-current="page">' in text
+        assert query.run(run, "checks", check_id=row["check_id"])["check_id"].to_list() == [row["check_id"]]

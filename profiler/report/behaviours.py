@@ -52,7 +52,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
         .mark_bar()
         .encode(
             y=alt.Y("value:N", sort=values[::-1] if slice_ == "quantile" else values, title=None),
-            x=alt.X("share:Q", stack="zero", title="share of Σ|DLA|", axis=value_axis(share=True)),
+            x=alt.X("share:Q", stack="zero", title="share of Σ|DLA|", axis=value_axis(share=True), scale=alt.Scale(domain=[0, 1], nice=False)),
             color=alt.Color("behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)),
             order=alt.Order("place:Q"),
             tooltip=tips("value", "behaviour", "share", "share_lo", "share_hi", "n"),

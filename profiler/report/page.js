@@ -18,18 +18,22 @@
     const n = names.length ? columns[names[0]].length : 0;
     return Array.from({ length: n }, (_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
   };
-  const specOf = (id) => {
+  // On a phone the names of rows leave most of the width to what is drawn.
+  const shortened = (value, most) => JSON.parse(JSON.stringify(value), (key, item) => key === "labelLimit" ? Math.min(item, most) : item);
+  const specOf = (id, width) => {
     const { spec, datasets } = page.charts[id];
-    return { ...spec, datasets: Object.fromEntries(datasets.map((name) => [name, rowsOf(page.datasets[name])])) };
+    return { ...(width < 480 ? shortened(spec, 0.36 * width) : spec), datasets: Object.fromEntries(datasets.map((name) => [name, rowsOf(page.datasets[name])])) };
   };
   const optionsFor = (box) => {
-    const columns = Math.max(2, Math.floor((box.clientWidth - 50) / 110));
-    const config = { ...page.config, legend: { ...page.config.legend, columns } };
+    const width = box.clientWidth;
+    const columns = Math.max(1, Math.floor((width - (width < 480 ? 0.36 * width : 50)) / 110));
+    const whole = { ...page.config, legend: { ...page.config.legend, columns } };
+    const config = width < 480 ? shortened(whole, 0.36 * width) : whole;
     return { actions: false, renderer: "svg", config, tooltip: { theme: "page" } };
   };
   const draw = async (box) => {
     try {
-      const { view } = await vegaEmbed(box, specOf(box.dataset.chart), optionsFor(box));
+      const { view } = await vegaEmbed(box, specOf(box.dataset.chart, box.clientWidth), optionsFor(box));
       const form = box.parentElement.querySelector("form.brush");
       if (form) brushed(view, form);
     } catch (error) {

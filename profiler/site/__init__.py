@@ -4,6 +4,7 @@
     components.html       every head and neuron: a table to sort and to search
     cards/L2H3.html       the card of a component; the address stays the same in every site of every run
     behaviours.html, ...  the other reports that the run has rows for
+    verdicts.html         every check of a circuit; the page of each is one click away
     queries.html#density  every query
     assets/               what the pages share, once: Vega, style, scripts, the table's data, the queries' text
     site.json             what made the site, of which run

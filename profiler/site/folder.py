@@ -202,18 +202,22 @@ def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
 def _write_pages(
     run: Path, out: Path, folder: Path, read: Reader, contents: pages.Contents, frame: pl.DataFrame, have: set[str]
 ) -> None:
-    places = {label: f"cards/{label}.html" for label in have}
+    places = {label: f"cards/{label}.html" for label in have} | {
+        name: file for name, (file, _) in contents.checks.items()
+    }
 
     def shell(current: str) -> Shell:
         return Shell(root="", links=contents.links(current), cards=places)
 
     texts = {}
-    for name, module in contents.reports.items():
-        file = pages.place(name)[0]
+    for name in contents.reports.keys() - {"generality"}:
+        file, module = pages.place(name)[0], contents.reports[name]
         texts[file] = pages.report_page(module, read, shell(file))
     for experiment, (file, _) in contents.circuits.items():
         about = read.about(experiment=experiment)
         texts[file] = pages.report_page(contents.reports["circuit"], about, shell(file))
+    for check, (file, _) in contents.checks.items():
+        texts[file] = pages.report_page(contents.reports["generality"], read.about(check_id=check), shell(file))
     command = f"profiler site {run.name} --out {out.name} --components LABEL,LABEL"
     texts["components.html"] = pages.components_page(read, frame, have, shell("components.html"), command)
     texts["queries.html"] = pages.queries_page(read, shell("queries.html"), run.name)

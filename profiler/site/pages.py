@@ -12,7 +12,11 @@ from profiler.report import facts, numbers, page
 from profiler.report.reader import Reader
 from profiler.report.shell import Link, Shell
 
-NAMED = {"overview": ("index.html", "Overview"), "generality": ("generality.html", "Verdicts")}
+NAMED = {
+    "overview": ("index.html", "Overview"),
+    "generality": ("generality.html", "Last check"),
+    "verdicts": ("verdicts.html", "Verdicts"),
+}
 CONTENTS = (("components.html", "Components"), ("queries.html", "Queries"))
 BEST = (
     "best behaviour of the attention family: the one whose coverage is largest and lies above the others' of its layer"
@@ -74,25 +78,37 @@ def place(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a site has beside cards: reports by name, and per earlier experiment the file and the words of its page."""
+    """What a site has beside cards: reports by name; file and words of the page of each earlier experiment, and of each check."""
 
     reports: dict[str, ModuleType]
     circuits: dict[str, tuple[str, str]]
+    checks: dict[str, tuple[str, str]]
 
     def links(self, current: str) -> tuple[Link, ...]:
-        """The navigation of the page `current`: overview, components, the other reports, earlier circuits, queries."""
-        first, *others = [place(name) for name in self.reports]
+        """The navigation of the page `current`: overview, components, the other reports, earlier circuits, queries.
+
+        Pages of checks are reached by the page of all verdicts, which stands for them here.
+        """
+        first, *others = [place(name) for name in self.reports if name != "generality"]
         listed = (first, CONTENTS[0], *others, *self.circuits.values(), CONTENTS[1])
-        return tuple((words, file, file == current) for file, words in listed)
+        shown = place("verdicts")[0] if current in {file for file, _ in self.checks.values()} else current
+        return tuple((words, file, file == shown) for file, words in listed)
 
 
 def contents(connection: duckdb.DuckDBPyConnection) -> Contents:
-    """What the run has rows for; a circuit report is about the experiment written last, so earlier ones get pages too."""
+    """What the run has rows for; reports on a circuit or a check are about the one written last, so earlier ones get pages too."""
     reports = available(connection)
-    if "circuit" not in reports:
-        return Contents(reports, {})
-    before = query.run(connection, "experiments").filter(~pl.col("latest"))["experiment"].to_list()
-    return Contents(reports, {name: (f"circuit-{page.slug(name)}.html", f"Circuit {name}") for name in before})
+    made = query.run(connection, "checks") if "generality" in reports else pl.DataFrame({"check_id": [], "latest": []})
+    checks = {
+        name: (place("generality")[0] if latest else f"generality-{page.slug(name)}.html", name)
+        for name, latest in made.select("check_id", "latest").iter_rows()
+    }
+    before = (
+        query.run(connection, "experiments").filter(~pl.col("latest"))["experiment"].to_list()
+        if "circuit" in reports
+        else []
+    )
+    return Contents(reports, {name: (f"circuit-{page.slug(name)}.html", f"Circuit {name}") for name in before}, checks)
 
 
 def report_page(module: ModuleType, read: Reader, shell: Shell) -> str:

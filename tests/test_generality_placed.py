@@ -240,7 +240,7 @@ def test_a_claim_without_a_behaviour_is_covered_from_the_same_rows(run_path) -> 
     """`name mover` is no behaviour of the library: the share of importance where it should act and does."""
     member, claim = (
         Member("L1H0", "S-inhibition"),
-        replace(claims.S_INHIBITION, trigger="repeated", acts="top_weight > 0.3"),
+        replace(claims.S_INHIBITION, trigger="repeated", acts='"offset" % 2 = 0'),
     )
     rows = {row.rung: row for row in coverage._claim_rows(run_path, member, claim)}
     facts = counterexamples.facts(run_path, "L1H0", claim).filter(pl.col("component") == "L1H0")

@@ -2,10 +2,12 @@
 
 import json
 
+import fake_run
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from profiler import attribution
+from profiler import attribution, query
 from profiler.accumulators.cells import N_CLASSES
 from profiler.bench import SHAPES, measure
 from profiler.bench.script import BINS, Script, SplitScript
@@ -80,3 +82,19 @@ def test_the_split_script_adds_up_to_the_plain_one(model):
     for name in ("0 heads", "1 neurons"):
         counts = split.histogram[f"{name} n"].unflatten(0, (N_CLASSES, BINS)).sum(0)
         assert torch.equal(counts, plain.histogram[f"{name} activation"])
+
+
+def test_every_query_of_a_head_and_of_a_neuron_is_timed(tmp_path):
+    run = fake_run.build(tmp_path / "run.duckdb").path
+    shown = CliRunner().invoke(app, ["bench", "--queries", str(run), "--rounds", "1", "--format", "json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert {one["component"][2] for one in found} == {"H", "N"}
+    asked = {kind: {one["query"] for one in found if one["component"][2] == kind} for kind in "HN"}
+    assert {"head_attention", "mixture"} <= asked["H"] and {"logit_effects", "component_place"} <= asked["N"]
+    assert all(
+        one["rows"] == query.run(run, one["query"], component=one["component"]).height
+        for one in found
+        if one["query"] == "by_class"
+    )
+    assert [one["milliseconds"] for one in found] == sorted((one["milliseconds"] for one in found), reverse=True)

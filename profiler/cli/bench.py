@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -31,6 +32,9 @@ def bench(
     curve: Annotated[
         str, typer.Option(help="measure nothing but the peak memory of passes over so many tokens, such as 60k,600k")
     ] = "",
+    queries: Annotated[
+        Path | None, typer.Option(help="a run: time nothing but the queries of a head's and a neuron's card on it")
+    ] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="how to print the result")] = "table",
 ) -> None:
     """Measure record beside the bare forward pass, TransformerLens, nnsight and a plain script, interleaved in one process.
@@ -41,6 +45,9 @@ def bench(
     from profiler.cli.record import number, quiet
 
     quiet()
+    if queries:
+        _queries(queries, rounds, format)
+        return
     if curve:
         _curve("bundled" if shape == "all" else shape, [number(n) for n in curve.split(",")], device, dtype, format)
         return
@@ -52,6 +59,22 @@ def bench(
         return
     for one in found:
         _show(one)
+
+
+def _queries(run: Path, rounds: int, format: str) -> None:
+    """Each query of a card, slowest first."""
+    from profiler.bench.queries import card_timings
+
+    found = card_timings(run, rounds=rounds)
+    if format == "json":
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return
+    table = Table("component", "query", "ms", "CPU ms", "rows", title=f"warm, medians of {rounds}")
+    for one in found:
+        table.add_row(
+            one.component, one.query, f"{one.milliseconds:.0f}", f"{one.cpu_milliseconds:.0f}", f"{one.rows:,}"
+        )
+    console.print(table)
 
 
 def _curve(shape: str, tokens: list[int], device: str, dtype: str, format: str) -> None:

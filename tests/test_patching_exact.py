@@ -13,7 +13,7 @@ from profiler.circuits import speed
 from profiler.config import RunConfig
 from profiler.errors import ModelError, PairError, PatchError
 from profiler.model import load_model
-from profiler.pairs import lines
+from profiler.pairs import Pair, TokenPair, lines
 from profiler.patching import batch as batches
 from profiler.patching import bridge, setting, sites, sweep
 from profiler.patching.metrics import logit_diff
@@ -234,3 +234,24 @@ def test_speed_is_told_beside_transformer_lens(tmp_path: Path) -> None:
     assert sum(line.endswith(" s") for line in told) == 6
     assert sum("forward passes" in line for line in told) == 3
     assert float(told[-1].split()[-1]) < 1e-5
+
+
+@pytest.mark.parametrize("form", ["gpt2", "neox"])
+def test_a_patch_after_the_end_of_a_shorter_prompt(form: str) -> None:
+    """Its answer is read before the first offset that changes in the longer one, and stays what it was."""
+    net = patch_models.network(form)
+    short = TokenPair(
+        Pair("short", "t", "s", (1,), (2,), (3,), (4,)), (0, 7, 8), (0, 7, 9), (3,), (4,), (("end", (2,)),), 2
+    )
+    tokens = (0, 7, 8, 10, 11, 12, 13)
+    long = TokenPair(Pair("long", "t", "s", (1,), (2,), (3,), (4,)), tokens, (*tokens[:5], 20, 13), (3,), (4,),
+                     (("late", (5,)), ("end", (6,))), 5)  # fmt: skip
+    both = batches.batch_of([short, long], dtype=torch.float64)
+    clean, other = (batches.trace(net, ids, both.ends) for ids in (both.clean, both.corrupted))
+    for site in ("head", "v", "mlp_out", "resid_pre"):
+        targets = sites.every(net, site, "late")
+        for indices, logits in sweep.sweep(net, clean, both, targets, sweep.resample(other)):
+            for i, row in zip(indices, logits, strict=True):
+                slow = sweep.intervene(net, both.clean, both.ends, both, [targets[i]], sweep.resample(other))
+                torch.testing.assert_close(row, slow, rtol=0, atol=1e-10)
+                torch.testing.assert_close(row[0], clean.logits[0], rtol=0, atol=1e-10)

@@ -16,7 +16,7 @@ from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.errors import CircuitError, PairError, RunError
 from profiler.pairs import lines
 from profiler.pairs.encode import encode
-from profiler.patching import setting, store
+from profiler.patching import measure, setting, store
 from profiler.patching.bridge import network_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings
@@ -115,6 +115,11 @@ def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, p
     change = joined["fix"] + joined["break"]
     assert change.to_numpy() == pytest.approx(joined["effect"].to_numpy(), abs=1e-9)
     assert (frames["patch_shares"]["p_holm"] >= frames["patch_shares"]["p"]).all()
+    clear = (pl.col("share_lo") > 0) | (pl.col("share_hi") < 0)
+    assert frames["patch_shares"].select((clear == (pl.col("verdict") == "effect")).all()).item()
+    bounds = {(0.1, 0.2, 0.11, 0.19): "effect", (-0.2, -0.1, -0.19, -0.11): "effect", (-0.01, 0.01, -0.009, 0.009): "no effect",
+              (-0.1, 0.1, -0.09, 0.09): "inconclusive"}  # fmt: skip
+    assert {key: measure._verdict(*key) for key in bounds} == bounds
 
 
 def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
@@ -287,3 +292,16 @@ def test_saturation_ends_in_what_all_heads_together_recover(made: tuple, frames:
         assert gained == pytest.approx(expected if share is None else share, abs=1e-9)
     assert rows["shapley"].drop_nulls().sum() == pytest.approx(rows["share"][-1])
     assert (rows["lowest"] <= rows["share"]).all() and (rows["share"] <= rows["highest"]).all()
+
+
+def test_the_bound_on_misses_is_of_neurons_never_patched(frames: dict[str, pl.DataFrame]) -> None:
+    n_neurons = MODEL.spec.n_layers * MODEL.spec.d_mlp
+    rows = frames["patch_reliability"].filter(pl.col("bound").is_not_null())
+    assert set(rows["component_kind"]) == {"neuron"} and len(rows) == 6
+    recall = frames["patch_recall"].filter(component_kind="neuron")
+    assert set(recall["unpatched"]) == {n_neurons - 6}
+    for row in rows.to_dicts():
+        sampled = 3
+        rates = [1 - 0.05 ** (1 / sampled), 1.0]  # none of three with an effect, or all
+        low, high = (rate * (n_neurons - 6) for rate in rates)
+        assert low - 1e-9 <= row["bound"] <= high + 1e-9

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import patch_models
 import pytest
 import torch
@@ -14,9 +15,10 @@ from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.pairs import lines
 from profiler.pairs.encode import Encoded
 from profiler.patching import batch as batches
-from profiler.patching import setting, sites, sweep, values
+from profiler.patching import setting, sites, sweep, together, values
 from profiler.patching.capability import attention_moved, capability, places
 from profiler.patching.measure import Plan, plans, run_plan
+from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import Target
 
 NET = patch_models.network("gpt2")
@@ -196,3 +198,22 @@ def test_a_circuit_is_found_and_judged_by_command(tmp_path) -> None:
     assert code == 0
     assert "mine" in text
     assert run("patch", out, toy, "--split", "nose")[0] == 1
+
+
+def test_references_are_none_of_the_pairs() -> None:
+    """Means of the pairs' own prompts would hold what they are to take away."""
+    model = patch_models.loaded("neox_sequential")
+    settings = PatchSettings("repeated-tokens", pairs=12)
+    known = setting.encoded(model, settings, setting.draw(model, settings, "train", settings.seed))
+    found = setting.references(model, settings, known)
+    assert len(found.pairs) > 100
+    assert {pair.pair.template for pair in found.pairs} == {pair.pair.template for pair in known.pairs}
+    assert not {pair.clean for pair in found.pairs} & {pair.clean for pair in known.pairs}
+
+
+def test_intervals_downstream_are_of_the_mean() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).normal(1.0, 1.0, 400))
+    found = together._mean(values)
+    assert found["delta_dla"] == pytest.approx(values.mean().item())
+    assert found["delta_dla_hi"] - found["delta_dla_lo"] == pytest.approx(2 * 1.96 * values.std().item() / 20, rel=0.1)
+    assert found["delta_dla_lo"] < found["delta_dla"] < found["delta_dla_hi"]

@@ -178,7 +178,16 @@ def test_any_yaml_is_a_circuit_or_is_refused(value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["!!python/object/apply:os.system ['touch {out}/run']", "a: &a [*a]", "&a [*a, *a]", "- " * 500, "\x00"]
+    "text",
+    [
+        "!!python/object/apply:os.system ['touch {out}/run']",
+        "a: &a [*a]",
+        "&a [*a, *a]",
+        "- " * 500,
+        "\x00",
+        "?",
+        "1: 2",
+    ],
 )
 def test_yaml_runs_nothing(text, tmp_path):
     file = tmp_path / "circuit.yaml"

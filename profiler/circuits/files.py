@@ -110,7 +110,7 @@ def _scope(value: Any, where: str) -> Scope:
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise CircuitError(f"{where} is no mapping of names to values: see the form in the documentation of circuits")
     return value
 

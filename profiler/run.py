@@ -3,7 +3,7 @@
     with profiler.open("run.duckdb") as run:
         run.query("component_overview", top=20)
         run.component("L2N117")                          # its card, in a notebook
-    run.spectrum("L2N117").chart().properties(width=600)   # an altair chart, to restyle
+        run.spectrum("L2N117").chart().properties(width=600)   # an altair chart, to restyle
         run.sql("SELECT context, activation FROM samples WHERE component = getvariable('c')", c="L2N117")
 
 Every method is one query (profiler.query): a file of queries/ or a view of the design's SQL surface. No torch.

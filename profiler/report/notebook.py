@@ -17,12 +17,12 @@ from profiler.report.blocks import Examples, Report
 CHARTS = ("Density", "DLA-weighted")
 STYLE = """
 .profiler-card { font: 13px/1.5 system-ui, sans-serif; max-width: 62rem; overflow-x: auto; }
-.profiler-card h3 { margin: 0 0 .2rem; } .profiler-card p { margin: .15rem 0; }
+.profiler-card h3 { margin: 0 0 .2rem; font-size: 17px; font-weight: 600; } .profiler-card p { margin: .15rem 0; }
 .profiler-card .charts { display: flex; flex-wrap: wrap; gap: 1rem; margin: .6rem 0; }
 .profiler-card .charts svg { display: block; max-width: 100%; height: auto; }
-.profiler-card h4 { margin: .6rem 0 .1rem; font-size: 12px; }
-.profiler-card .line { font: 11px/1.6 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; unicode-bidi: isolate; }
-.profiler-card .line b { font-weight: 400; opacity: .75; display: inline-block; min-width: 9rem; }
+.profiler-card h4 { margin: .6rem 0 .1rem; font-size: 12px; font-weight: 600; }
+.profiler-card .line { font: 11px/1.6 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; unicode-bidi: isolate; padding-inline-start: 8rem; text-indent: -8rem; }
+.profiler-card .line b { font-weight: 400; opacity: .75; display: inline-block; min-width: 8rem; text-indent: 0; }
 .profiler-card i { font-style: normal; } .profiler-card .sign { opacity: .6; }
 .profiler-card mark { color: inherit; border-radius: 3px; outline: 1px solid #8888; }
 .profiler-card mark.positive { background: color-mix(in oklab, POSITIVE calc(12% + var(--t) * 58%), transparent); }
@@ -49,6 +49,7 @@ def svg(chart: Any, width: int = 350) -> Markup:
     They would clip, too, by ids that are numbered anew in every drawing and meet in one notebook.
     """
     config = theme.page_config("currentColor", "currentColor", "#8886")
+    config["legend"] |= {"columns": max(2, width // 110)}
     spec = {**chart.properties(width=width).to_dict(), "config": config}
     spec.pop("params", None)
     return Markup(vl_convert.vegalite_to_svg(spec))
@@ -71,7 +72,8 @@ def _examples(block: Examples) -> Markup:
     for group in block.groups:
         parts.append(Markup("<h4>{}</h4>").format(group.heading))
         parts += [line.format(e.activation, e.dla, e.context) for e in group.examples[:3]]
-    return Markup("").join(parts)
+    note = Markup("<p>Random positions around its quantiles: activation, DLA in logits, context.</p>")
+    return note + Markup("").join(parts)
 
 
 def table(chart: Any, frame_html: str) -> Markup:

@@ -14,7 +14,17 @@ from test_generality_verdict import LADDER, RUNGS, number, role
 
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
-from profiler.generality import check, claims, counterexamples, coverage, ledger, placed, placed_edits, roles
+from profiler.generality import (
+    check,
+    claims,
+    counterexamples,
+    coverage,
+    ledger,
+    placed,
+    placed_edits,
+    roles,
+    verdict_needs,
+)
 from profiler.generality.edits import Edit
 from profiler.generality.edits_texts import Vocabulary
 from profiler.generality.finding import Finding
@@ -197,6 +207,8 @@ def test_a_role_that_fails_away_from_home_is_narrow_and_one_that_fails_at_home_i
     assert away.word == "narrows" and "as a circuit it keeps" in away.sentence and "on templates" in away.sentence
     home = judge((*LADDER, at_place("discovery", 0.1), at_place("templates", 0.95)), RUNGS)
     assert home.word == "does something else"
+    failed = at_place("discovery", 0.1, technique="edits", statistic="success rate", null=0.1, null_hi=None)
+    assert judge((*LADDER, at_place("discovery", 0.95), failed), RUNGS).word == "does something else"
 
 
 def test_others_of_the_layer_that_do_the_same_do_not_make_a_role_wrong() -> None:
@@ -205,10 +217,14 @@ def test_others_of_the_layer_that_do_the_same_do_not_make_a_role_wrong() -> None
 
 
 def test_general_forms_are_corrected_apart() -> None:
-    """Twenty general forms that fail do not make it harder to refute a claim."""
+    """Twenty general forms that hold do not make it harder to refute a claim, and ask for no examples."""
     base, low = number("discovery", 0.9), at_place("names", 0.4, lo=0.3, hi=0.5)
     alone = ledger.lines((base, low), RUNGS)[1].p_against
-    assert ledger.lines((base, low, *[GENERAL] * 20), RUNGS)[1].p_against == alone
+    holds = replace(GENERAL, value=0.9, lo=0.85, hi=0.95)
+    assert ledger.lines((base, low, *[holds] * 20), RUNGS)[1].p_against == alone < 0.05
+    open_ones = (replace(holds, value=0.55, lo=0.4, hi=0.7), at_place("names", 0.55, lo=0.4, hi=0.7))
+    asked = verdict_needs.needs(ledger.lines(open_ones, RUNGS), None)
+    assert [(need.subject, need.rung) for need in asked] == [("L1H4", "names")]
 
 
 def test_what_could_not_be_asked_stands_in_the_sentence() -> None:
@@ -252,3 +268,5 @@ def test_a_claim_without_a_behaviour_is_covered_from_the_same_rows(run_path) -> 
     own = (facts["domain"] == "a").to_numpy()
     assert rows["domain: a"].value == pytest.approx((weight * held * own).sum() / (weight * own).sum())
     assert rows[CORPUS].lo < rows[CORPUS].value < rows[CORPUS].hi
+    asked = [row for row in coverage.of_run(run_path, member) if row.technique == "coverage"]
+    assert {row.rung for row in asked} == {CORPUS, "domain: a", "domain: b"} and asked[0].value is not None

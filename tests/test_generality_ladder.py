@@ -78,6 +78,20 @@ def test_random_circuits_of_one_head_are_the_four_heads():
     assert need.value == pytest.approx(one.value, abs=1e-12)  # one layer that adds up: what is kept alone is lost alone
 
 
+def test_a_null_is_the_draws_mean_upper_end_and_rank():
+    """For necessity more is better, for faithfulness what is near 1; p counts the circuit itself, ties go to the null."""
+    one = measure.Finding("c", "", "necessity", "x", "necessity", 0.9, 0.8, 1.0, 24, "prompts")
+    null = np.linspace(0.0, 1.9, 20)
+    high = measure._against(one, np.array([1.5, *null]))
+    assert high.null == pytest.approx(0.95) and high.null_hi == pytest.approx(1.805)
+    assert high.p == pytest.approx((1 + 5) / 21)
+    close = measure._against(one, np.array([0.95, *null]), close=True)
+    assert close.p == pytest.approx(
+        (1 + 1) / 21
+    )  # of the draws 1.0 alone is nearer to 1 than the circuit on the same prompts
+    assert measure._against(one, np.array([0.5, 0.3, 0.3])) == one
+
+
 def test_matched_circuits_keep_sizes_by_layer_and_kind():
     nodes = [f"L{layer}{unit}" for layer in range(3) for unit in ("H0", "H1", "H2", "H3", "_mlp_out")]
     keep = np.array([node in ("L0H1", "L2H0", "L2H2", "L2H3", "L1_mlp_out") for node in nodes])

@@ -1,7 +1,10 @@
 """Many sets of nodes at once: the same as one set at a time, for all forms of models, at roles, with neurons, in text."""
 
+import dataclasses
+
 import numpy as np
 import patch_models
+import planted_circuits as planted
 import pytest
 import torch
 
@@ -128,3 +131,23 @@ def test_sets_are_those_of_the_evaluators_pass() -> None:
     )
     expected = mask.with_nodes(one.net, batch.clean, batch.ends, torch.from_numpy(~keep), labels, one.corrupted)
     torch.testing.assert_close(sets.logits(asked, keep), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "circuit", [dataclasses.replace(MIXED, members=MIXED.members[1:2]), MIXED], ids=["whole", "at roles"]
+)
+def test_the_circuit_beside_random_ones_has_its_own_shares(circuit: Circuit) -> None:
+    """First in the null, on the same pairs: both shares are those of the definition, where the empty circuit is not at 0."""
+    one = setting_of("neox_sequential", 9)
+    base = planted.subject(planted.GENERALISES, draws=3)
+    subject = dataclasses.replace(base, net=one.net, circuit=circuit)
+    evaluate = find.evaluator(one, subject.mlps, circuit)
+    keep = evaluate.mask(nodes.members_nodes(circuit))
+    found = measure.random_circuits(subject, one, keep)
+    model, empty = evaluate.model.mean(), evaluate.empty.mean()
+    drawn = measure.matched(evaluate.nodes, keep, 3, subject.settings.seed)
+    for row, kept in enumerate([keep, *drawn]):
+        alone, without = evaluate(kept[None]).mean(), evaluate(~kept[None]).mean()
+        assert found.kept[row] == pytest.approx((alone - empty) / (model - empty), abs=1e-9)
+        assert found.gone[row] == pytest.approx((model - without) / (model - empty), abs=1e-9)
+    assert len(found.kept) == len(found.gone) == 4 and abs(empty) > 1e-3

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Makes the README's picture again: the demo, the most important head's card, a picture of it. A few minutes.
-#   reports/pictures.sh [profiler]        # the command, where it is not on the path
+# Makes the README's pictures again: the card of the most important head, and where a run holds checks the ladder of the last one.
+#   reports/pictures.sh [profiler [run.duckdb]]     # the command, where it is not on the path; a run, else the demo's is made
+# A few minutes with the demo. Needs Chromium.
 set -euo pipefail
 profiler=${1:-profiler}
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-"$profiler" demo --out "$work/demo.duckdb"
-head="$("$profiler" query "$work/demo.duckdb" component_overview --set kind=head --set top=1 --format csv | sed -n '2s/,.*//p')"
-"$profiler" report "$work/demo.duckdb" component --component "$head" --attention --out "$work/card.html" \
-  --png "$here/card.png" --size 1000x1250
+run=${2:-$work/demo.duckdb}
+[ -e "$run" ] || "$profiler" demo --out "$run"
+head="$("$profiler" query "$run" component_overview --set kind=head --set top=1 --format csv | sed -n '2s/,.*//p')"
+"$profiler" report "$run" component --component "$head" --attention --out "$work/card.html" --png "$here/card.png" --size 1000x1250
+if "$profiler" report "$run" generality --out "$work/ladder.html" --png "$work/ladder.png" --size 1000x1180 2>/dev/null; then
+  cp "$work/ladder.png" "$here/ladder.png"
+fi

@@ -22,13 +22,13 @@
   const shortened = (value, most) => JSON.parse(JSON.stringify(value), (key, item) => key === "labelLimit" ? Math.min(item, most) : item);
   const specOf = (id, width) => {
     const { spec, datasets } = page.charts[id];
-    return { ...(width < 480 ? shortened(spec, 0.36 * width) : spec), datasets: Object.fromEntries(datasets.map((name) => [name, rowsOf(page.datasets[name])])) };
+    return { ...(width < 420 ? shortened(spec, 0.36 * width) : spec), datasets: Object.fromEntries(datasets.map((name) => [name, rowsOf(page.datasets[name])])) };
   };
   const optionsFor = (box) => {
     const width = box.clientWidth;
-    const columns = Math.max(1, Math.floor((width - (width < 480 ? 0.36 * width : 50)) / 110));
+    const columns = Math.max(1, Math.floor((width - (width < 420 ? 0.36 * width : 50)) / 110));
     const whole = { ...page.config, legend: { ...page.config.legend, columns } };
-    const config = width < 480 ? shortened(whole, 0.36 * width) : whole;
+    const config = width < 420 ? shortened(whole, 0.36 * width) : whole;
     return { actions: false, renderer: "svg", config, tooltip: { theme: "page" } };
   };
   const draw = async (box) => {

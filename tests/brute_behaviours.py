@@ -317,6 +317,7 @@ def token_split(fake: FakeRun, db: query.Connection) -> None:
         want = {"n": int((use & at).sum()), "share_n": (use & at).sum() / use.sum(), "activation": a[use & at].mean(), "activation_rest": a[use & ~at].mean(),
                 "dla": d[use & at].mean(), "dla_rest": d[use & ~at].mean(), "abs_dla": np.abs(d[use & at]).mean(),
                 "share_abs_dla": np.abs(d[use & at]).sum() / np.abs(d[use]).sum(), "of_user": False}  # fmt: skip
+        want["lift"] = want["share_abs_dla"] / want["share_n"]
         k = kept(fake, label)
         _, se = ratio(k.group, k.m * k.holds["on_number"], k.m, k.n_groups)
         low, high = bounds(want["share_abs_dla"], se, k.n_groups, documents(k, k.m))

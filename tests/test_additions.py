@@ -53,8 +53,17 @@ def test_a_class_splits_exactly_and_touches_no_measured_table(fake, path):
     assert found["n_held"][0] == (years & fake.positions["dense"].to_numpy()).sum() > 0
 
 
+def test_special_tokens_are_in_no_class(path):
+    """Not even in the class of everything."""
+    listed = "SELECT count(*) AS n FROM token_property_lists JOIN token_texts USING (token_id) WHERE special AND len(properties) > 0"
+    assert query.run(path, listed).item() == 0
+    ordinary = query.run(path, "SELECT count(*) AS n FROM token_texts WHERE NOT special").item()
+    every = query.run(path, "SELECT count(*) AS n FROM token_texts").item()
+    assert additions.add_class(path, "anything", "true") == ordinary < every
+
+
 def test_a_class_defined_after_the_run_equals_one_defined_before(base_config, tmp_path):
-    condition = "text ~ '^[0-9]$' OR class = 'operator'"
+    condition = "text ~ '^[0-9]$' OR class = 'operator' OR length(text) > 2"  # the special tokens' texts, too
     before, after = tmp_path / "before.duckdb", tmp_path / "after.duckdb"
     record(base_config.model_copy(update={"classes": (f"mine={condition}",)}), before)
     record(base_config, after)

@@ -231,7 +231,7 @@ def test_speed_is_told_beside_transformer_lens(tmp_path: Path) -> None:
     lines.write(tmp_path / "toy.jsonl", patch_models.pairs(4))
     told = list(speed.compare(model, PatchSettings(str(tmp_path / "toy.jsonl"))))
     assert "4 heads" in told[0]
-    assert sum(line.endswith(" s") for line in told) == 6
+    assert sum(line.endswith(" s of CPU") for line in told) == 6
     assert sum("forward passes" in line for line in told) == 3
     assert float(told[-1].split()[-1]) < 1e-5
 

@@ -1,7 +1,10 @@
 """How long an experiment will take, said before it begins. Cost: none."""
 
+from profiler.pairs import find_task
+from profiler.pairs.factors import cells
 from profiler.patching import measure, values
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.factorial import PROMPTS
+from profiler.patching.setting import SCHEME_PAIRS, PatchSettings, Setting
 
 
 def stages(settings: PatchSettings, given: bool) -> int:
@@ -10,10 +13,10 @@ def stages(settings: PatchSettings, given: bool) -> int:
 
 
 def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
-    """About how long all of it takes, from the seconds `each` of the pairs' own two runs took.
+    """About how long all of it takes, from the seconds `each` of one run of all pairs.
 
-    A patch costs about a third of a forward pass, a circuit two thirds (both compute the answer's offset alone at the
-    end), a gradient three.
+    A patch costs about a third of a forward pass, a gradient three; a circuit the part of one that lies behind the first
+    token that differs.
     """
     patches = sum(
         len(plan.targets)
@@ -22,5 +25,23 @@ def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
         )
     )
     circuits = (1 if settings.is_file else 2) * 3 * settings.draws + 400
-    passes = 0.33 * (patches + 2 * settings.neurons) + 0.67 * circuits + 6 * (settings.steps + 1)
+    passes = 0.33 * (patches + 2 * settings.neurons + _of_schemes(main, settings))
+    passes += _left(main) * circuits + 6 * (settings.steps + 1)
     return f"forecast: about {max(1, round(passes * each / 60))} min for {patches:,} patches and about {circuits:,} circuits"
+
+
+def _of_schemes(main: Setting, settings: PatchSettings) -> float:
+    """Patches under other schemes and under all of them crossed, as patches of all pairs."""
+    if settings.is_file:
+        return 0.0
+    task, targets = find_task(settings.task), main.net.n_layers * (main.net.n_heads + 1)
+    pairs = 2 * (len(task.schemes) - 1) * SCHEME_PAIRS + (len(cells(task.factors)) - 1) * PROMPTS
+    return targets * pairs / len(main.batch)
+
+
+def _left(main: Setting) -> float:
+    """The part of all tokens that lies behind the first that differs: what circuits have to run."""
+    if main.outside is not None:
+        return 1.0
+    left = sum(len(pair.clean) - pair.first_difference for pair in main.batch.pairs)
+    return 1.2 * left / main.batch.clean.numel()

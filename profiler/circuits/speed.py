@@ -1,7 +1,7 @@
 """How long patching takes, beside TransformerLens, on one model and batch in one process.
 
-Both sides of each ratio are run in turn several times and their fastest times compared, so that a busy machine does not
-decide. A forward pass is the functional one of all logits; TransformerLens' own is stated too. Cost: about a minute.
+Both sides of each ratio are run in turn several times and their fastest times compared, in time of the process on its
+cores, so that a busy machine does not decide. A forward pass is the functional one of all logits; TransformerLens' own is stated too. Cost: about a minute.
 """
 
 import time
@@ -54,7 +54,7 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     }
     took = fastest(work)
     yield f"{len(batch)} pairs of at most {batch.clean.shape[1]} tokens, {len(heads)} heads, {torch.get_num_threads()} thread(s)"
-    yield from (f"{name}: {seconds:.3f} s" for name, seconds in took.items())
+    yield from (f"{name}: {seconds:.3f} s of CPU" for name, seconds in took.items())
     plain = took["forward"]
     yield from (f"{name}: {took[name] / plain:.2f} forward passes" for name in work if name.startswith("circuit"))
     yield f"head sweep, per head: {took['head sweep'] / len(heads) / plain:.2f} forward passes"
@@ -63,12 +63,12 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
 
 
 def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """The fastest of a few interleaved runs of each, seconds."""
+    """The fastest of a few interleaved runs of each, seconds of CPU."""
     best = dict.fromkeys(work, float("inf"))
     for _ in range(rounds):
         for name, run in work.items():
-            began = time.perf_counter()
+            began = time.process_time()
             with torch.inference_mode():
                 run()
-            best[name] = min(best[name], time.perf_counter() - began)
+            best[name] = min(best[name], time.process_time() - began)
     return best

@@ -24,6 +24,8 @@ from profiler.patching.network import Network
 from profiler.tasks.prompt import Split
 
 REFERENCE_DRAWS = 4000
+SCHEME_PAIRS = 24
+"""Pairs of each other corruption scheme."""
 Outside = Literal["resample", "mean", "zero"]
 
 

@@ -30,6 +30,7 @@ CLOSED = {
     "threads": "1",  # float sums of several threads differ in their last bits from run to run
     "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
 }
+KNOWN = "SELECT 1 FROM components WHERE component = ?"
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
 _HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
@@ -160,8 +161,9 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
     values = check_parameters(text, parameters)
     cursor = _cursor(con)
     try:
-        if isinstance(values.get("component"), str):
-            check_component(cursor, str(values["component"]))
+        label = values.get("component")
+        if isinstance(label, str) and not cursor.execute(KNOWN, [label]).fetchall():
+            check_component(cursor, label)
         for name, value in values.items():
             cursor.execute(f"SET VARIABLE {name} = ?", [value])
         *before, last = cursor.extract_statements(text) or [None]
@@ -223,8 +225,7 @@ def check_component(con: Connection, label: str) -> None:
     Raises:
         ComponentError: it has not; the message says what it has, and the nearest label.
     """
-    known = "SELECT 1 FROM components WHERE component = getvariable('label')"
-    if not run(con, known, label=label).is_empty():
+    if not run(con, KNOWN.replace("?", "getvariable('label')"), label=label).is_empty():
         return
     labels = run(con, "SELECT component FROM components ORDER BY component_id")["component"].to_list()
     model, layers, heads, neurons = run(con, "SELECT model, n_layers, n_heads, d_mlp FROM runs").row(0)

@@ -34,20 +34,21 @@ D, QUESTION, ANSWER, WRONG, FIRST = 8, 0, 1, 2, 3  # residual: features 0-3, que
 NO_TEXT = Text((), Layout(8, None, torch.zeros(1, dtype=torch.long), 0, 2), (), 0, 0, "no corpus")
 
 
-def network(tokens: Sequence[dict[str, float]]) -> Network:
-    """The model; token FIRST + i has the features of `tokens[i]`."""
+def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> Network:
+    """The model; token FIRST + i has the features of `tokens[i]`. `spare` more heads write nothing."""
     embed = torch.zeros(FIRST + len(tokens), D).double()
     embed[:, 7], embed[QUESTION, 5] = 1.0, 1.0
     for i, features in enumerate(tokens):
         for name, strength in features.items():
             embed[FIRST + i, FEATURES.index(name)] = strength
-    w_q, w_k, w_v, w_o = (torch.zeros(4, *shape).double() for shape in ((D, 1), (D, 1), (D, 1), (1, D)))
+    heads = 4 + spare
+    w_q, w_k, w_v, w_o = (torch.zeros(heads, *shape).double() for shape in ((D, 1), (D, 1), (D, 1), (1, D)))
     w_q[:, 7, 0], w_k[:, 5, 0] = 1.0, -FAR
     for head, sign in enumerate((1.0, 1.0, -1.0, 1.0)):
         w_v[head, head, 0], w_o[head, 0, 6] = 1.0, sign
     unembed = torch.zeros(D, len(embed)).double()
     unembed[6, ANSWER] = 1.0
-    zeros, nothing = torch.zeros(4, 1).double(), torch.zeros(D).double()
+    zeros, nothing = torch.zeros(heads, 1).double(), torch.zeros(D).double()
     layer = Layer(IDENTITY, IDENTITY, w_q, w_k, w_v, zeros, zeros, zeros, w_o, nothing, torch.zeros(D, 1).double(),
                   torch.zeros(1).double(), None, None, torch.zeros(1, D).double(), nothing)  # fmt: skip
     return Network(
@@ -66,11 +67,11 @@ def pairs(tokens: Sequence[int], corrupted: int, documents: Sequence[str] = ()) 
 
 
 def subject(
-    rungs: dict[str, Sequence[dict[str, float]]], members: Sequence[str] = ("L0H0",), draws: int = 19
+    rungs: dict[str, Sequence[dict[str, float]]], members: Sequence[str] = ("L0H0",), draws: int = 19, spare: int = 0
 ) -> Subject:
     """A Subject whose rungs are lists of first tokens, one pair each; the first is the discovery rung."""
     listed = [features for tokens in rungs.values() for features in tokens]
-    net = network([*listed, {}])
+    net = network([*listed, {}], spare)
     made, begin = [], FIRST
     for ordinal, (name, tokens) in enumerate(rungs.items()):
         found = pairs(range(begin, begin + len(tokens)), FIRST + len(listed))
@@ -104,3 +105,13 @@ def some(n: int = 24, seed: int = 0, **features: float) -> list[dict[str, float]
 GENERALISES = {DISCOVERY: some(on=1.0), "other words": some(seed=1, on=2.0), "wide": some(seed=2, on=0.7)}
 NARROW = {DISCOVERY: some(on=1.0), "other words": some(seed=1, on=0.2, alternative=1.0)}
 OVER = {DISCOVERY: some(on=1.0), "other words": some(seed=1, on=1.0, doubt=0.6)}
+
+
+def truths(seed: int) -> dict[str, dict[str, Sequence[dict[str, float]]]]:
+    """The three cases by the verdict's word, drawn anew."""
+    on, first = {"on": 1.0}, 10 * seed
+    return {
+        "generalises": {DISCOVERY: some(24, first, **on), "other words": some(24, first + 1, on=2.0), "wide": some(24, first + 2, on=0.7)},
+        "narrows": {DISCOVERY: some(24, first, **on), "other words": some(24, first + 1, on=0.2, alternative=1.0)},
+        "over-recovers": {DISCOVERY: some(24, first, **on), "other words": some(24, first + 1, on=1.0, doubt=0.6)},
+    }  # fmt: skip

@@ -12,6 +12,7 @@ from profiler.generality import measure, trend
 from profiler.generality.finding import FEWEST, Finding
 from profiler.generality.rungs import DISCOVERY, Rung
 from profiler.generality.subject import PromptRung
+from profiler.generality.verdict import judge
 from profiler.pairs import Encoded
 from profiler.patching.setting import prepare
 
@@ -251,3 +252,15 @@ def test_self_repair_of_a_serial_backup():
     assert measure.repaired_members(subject) == ("L0H0",)
     one = measure._repair(subject, rung, "L0H0", measure.clean_writes(setting))
     assert one.value == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_planted_circuits_get_their_word_from_what_is_measured(seed: int):
+    """Hand-made models through the measuring itself and the verdict; one of 64 heads, so that random circuits are others."""
+    for word, rungs in planted.truths(seed).items():
+        rows = measure.findings(planted.subject(rungs, ("L0H0",), 99, spare=60))
+        assert judge(rows, list(rungs)).word == word
+    rungs = planted.truths(seed)["generalises"]
+    for head in ("L0H1", "L0H3", "L0H30"):
+        rows = measure.findings(planted.subject(rungs, (head,), 99, spare=60))
+        assert judge(rows, list(rungs)).word == "does something else"

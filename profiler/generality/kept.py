@@ -48,7 +48,7 @@ from profiler.patching.metrics import kl, logit_diff
 from profiler.patching.statistics import random_set_p
 
 TECHNIQUE: Technique = "corpus faithfulness"
-NULL_TOKENS, TRIGGER_TOKENS = 6_000, 3_000
+NULL_TOKENS, TRIGGER_TOKENS = 5_000, 2_000
 """Tokens of running text, and of windows with triggers, that random circuits are run on: circuits differ far more than windows."""
 MOST_DRAWS = 39
 LEAST_KL = 0.001

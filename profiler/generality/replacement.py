@@ -41,7 +41,7 @@ NULLS = 20
 """Fewest null heads of which p can be below 0.05."""
 CANDIDATES = 32
 """Heads or neurons that null ones are chosen from."""
-NULL_TOKENS, MATCHING_TOKENS = 3_000, 1_500
+NULL_TOKENS, MATCHING_TOKENS = 2_000, 1_000
 """Tokens that null heads are measured on, and tokens that they are chosen on."""
 MOST_RIVALS, LEAST_ALIKE = 2, 0.05
 Say = Callable[[str], None]

@@ -31,7 +31,7 @@ def check(
         list[str] | None,
         typer.Option(help='a distribution of your own, NAME=FILE.jsonl or "NAME=sql:CONDITION"; may be repeated'),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="prompts of each rung", min=20)] = 48,
+    pairs: Annotated[int, typer.Option(help="prompts of each rung", min=20)] = 96,
     draws: Annotated[int, typer.Option(help="random circuits that it is compared with", min=1)] = 99,
     seed: Annotated[int, typer.Option(help="seed of every draw")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",

@@ -89,7 +89,8 @@ def test_roles_of_variants_stand_on_the_words_they_name():
     for pairs in IOI.values():
         for pair in pairs:
             roles = {role: pair.clean[a:b] for role, (a, b) in pair.roles}
-            assert roles == {"IO": pair.answers[0], "S1": pair.distractors[0], "S2": pair.distractors[0]}
+            named = {role: word for role, word in roles.items() if not role.startswith("extra")}
+            assert named == {"IO": pair.answers[0], "S1": pair.distractors[0], "S2": pair.distractors[0]}
     for rung in DOCSTRING:
         for pair in DOCSTRING[rung]:
             roles = {role: pair.clean[a:b] for role, (a, b) in pair.roles}

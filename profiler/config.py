@@ -39,7 +39,9 @@ class RunConfig(BaseModel):
     dense_positions: int = Field(default=1024, ge=0)
     replicate_groups: int = Field(default=8, ge=2, description="groups of documents per domain")
     logit_effects: int = Field(default=10, ge=0)
-    token_sums: Literal["heads", "all", "none"] = Field(default="heads", description="components with sums per token id")
+    token_sums: Literal["heads", "all", "none"] = Field(
+        default="heads", description="components with sums per token id"
+    )
     classes: tuple[str, ...] = Field(default=(), description="token classes of the user's own, NAME=CONDITION")
     disk_budget: int | None = Field(default=None, gt=0, description="bytes")
     trust_remote_code: bool = False

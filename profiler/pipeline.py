@@ -29,6 +29,7 @@ from profiler.corpus import documents
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
 from profiler.partial import Piece
+from profiler.peak import give_back
 from profiler.reading import Cursor, Domains, Reading, Share, tokenize
 from profiler.recorder import Recorder
 from profiler.store import UNPRUNED_POSITIONS, Rows, Store
@@ -162,9 +163,11 @@ class Pass:
         return None
 
     def commit(self) -> None:
-        """Make everything read so far lasting."""
+        """Make everything read so far lasting; in the memory that reading leaves, so that a long pass needs no more."""
+        give_back()
         facts = self.totals.facts() | {"seconds": self.progress.seconds, "overwrite": self.overwrite}
         self.store.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
+        give_back()
 
     def steps(self, engine: Engine | None = None) -> Iterator[None]:
         """Read chunk after chunk, here or by an engine, from where the pass stands."""

@@ -24,7 +24,7 @@ from profiler.config import RunConfig
 from profiler.identity import settings
 from profiler.keys import stable_hash
 from profiler.partial import Kept
-from profiler.peak import peak_resident
+from profiler.peak import give_back, peak_resident
 from profiler.reading import Cursor, Domains, Passed, Share
 from profiler.recorder import Recorder
 from profiler.store import Store
@@ -194,6 +194,7 @@ class Totals:
         Args:
             of_model: the tables that follow from the model alone.
         """
+        give_back()
         store.limit_memory(max(LEAST_WRITING, sum(array.nbytes for array in self.arrays().values()) // 2))
         for table, frames in (of_model | self.frames()).items():
             store.insert(table, frames)

@@ -12,7 +12,11 @@ FILES = sorted((ROOT / "profiler").rglob("*.py"))
 LONGEST_FUNCTION, LONGEST_FILE = 60, 350
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")
 USERS = {
-    "transformer_lens": {"model.py", "patching/bridge.py", "bench/script.py"},  # the script is one that a user would write
+    "transformer_lens": {
+        "model.py",
+        "patching/bridge.py",
+        "bench/script.py",
+    },  # the script is one that a user would write
     "ray": {"engines/ray.py"},
     "datasets": {"corpus.py", "cli/record.py"},  # the command line only silences its progress bars
 }

@@ -194,10 +194,11 @@ class Totals:
         Args:
             of_model: the tables that follow from the model alone.
         """
-        give_back()
         store.limit_memory(max(LEAST_WRITING, sum(array.nbytes for array in self.arrays().values()) // 2))
         for table, frames in (of_model | self.frames()).items():
+            give_back()
             store.insert(table, frames)
+        give_back()
         store.assemble(tables.dense_outcomes(self.recorder.dense), self.config.replicate_groups)
         store.insert("runs", self.run_row(versions))
 

@@ -222,7 +222,24 @@ def _run(
 ) -> tuple[Float[np.ndarray, "position head mass"], Float[np.ndarray, "position head"]]:
     """Masses and DLA of every head at the chosen positions; as `profiler.attribution` defines them, from the network's weights."""
     net, rows = subject.net, chosen.nonzero(as_tuple=True)
-    patterns, heads, final = [], [], []
+    patterns, dla = heads_at(net, tokens, rows, tokens[rows[0], rows[1] + 1])
+    counted = attention.masks(tokens[rows[0]], _classes(subject, tokens)[rows[0]], rows[1])
+    masses = [torch.einsum("qhk,qmk->qhm", pattern, counted.to(pattern.dtype)) for pattern in patterns]
+    return torch.cat(masses, 1).double().cpu().numpy(), dla.double().cpu().numpy()
+
+
+def heads_at(
+    net: Network, tokens: Tokens, rows: tuple[Int[Tensor, " position"], ...], targets: Int[Tensor, " position"]
+) -> tuple[list[Float[Tensor, "position head key"]], Float[Tensor, "position heads"]]:
+    """Attention of each layer's heads, and DLA of all heads to a token, at some positions; one forward pass.
+
+    Args:
+        rows: prompt and offset of each position.
+        targets: the token that each position's DLA is to.
+    """
+    patterns: list[Tensor] = []
+    heads: list[Tensor] = []
+    final: list[Tensor] = []
 
     def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
         if site == "pattern":
@@ -235,11 +252,9 @@ def _run(
 
     with torch.inference_mode():
         forward(net, tokens, keep)
-        way = toward(net, tokens[rows[0], rows[1] + 1], final[0])
+        way = toward(net, targets, final[0])
         dla = [torch.einsum("phd,hdm,pm->ph", z, w.w_o, way) for z, w in zip(heads, net.layers, strict=True)]
-        counted = attention.masks(tokens[rows[0]], _classes(subject, tokens)[rows[0]], rows[1])
-        masses = [torch.einsum("qhk,qmk->qhm", pattern, counted.to(pattern.dtype)) for pattern in patterns]
-    return torch.cat(masses, 1).double().cpu().numpy(), torch.cat(dla, -1).double().cpu().numpy()
+    return patterns, torch.cat(dla, -1)
 
 
 def toward(

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from profiler.circuits.circuit import Member
 from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
-from profiler.generality.coverage import PROMPTS_AT_ONCE, bounded, toward
+from profiler.generality.coverage import PROMPTS_AT_ONCE, bounded, heads_at
 from profiler.generality.finding import FEWEST, Finding, Technique, refused
 from profiler.generality.measure import clusters_of, own_question, ratio, unit_of
 from profiler.generality.rungs import Rung
 from profiler.generality.subject import PromptRung, Subject
 from profiler.patching.batch import Batch
-from profiler.patching.network import Network, Offsets, forward
+from profiler.patching.network import Network
 from profiler.patching.setting import Setting
 from profiler.patching.sites import parse_target
 from profiler.patching.statistics import sign_flip_p
@@ -135,24 +135,9 @@ def _run(
 ) -> tuple[Int[np.ndarray, "prompt head"], PerHead]:
     """The offset attended to most, and |DLA| to the answer, of all heads at one offset a prompt."""
     rows = (torch.arange(len(tokens), device=tokens.device), offsets)
-    most: list[Tensor] = []
-    heads: list[Tensor] = []
-    final: list[Tensor] = []
-
-    def keep(site: str, layer: int, value: Tensor, _: Offsets) -> Tensor:
-        if site == "pattern":
-            most.append(value[rows[0], :, rows[1]].argmax(-1))
-        elif site == "head":
-            heads.append(value[rows])
-        elif site == "resid_final":
-            final.append(value[rows])
-        return value
-
-    with torch.inference_mode():
-        forward(net, tokens, keep)
-        way = toward(net, answers, final[0])
-        dla = [torch.einsum("phd,hdm,pm->ph", z, w.w_o, way) for z, w in zip(heads, net.layers, strict=True)]
-    return torch.cat(most, 1).cpu().numpy(), torch.cat(dla, 1).abs().double().cpu().numpy()
+    patterns, dla = heads_at(net, tokens, rows, answers)
+    most = torch.cat([pattern.argmax(-1) for pattern in patterns], 1)
+    return most.cpu().numpy(), dla.abs().double().cpu().numpy()
 
 
 def holds(batch: Batch, seen: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:

@@ -238,11 +238,7 @@ def _panel(read: Reader) -> Section:
         "A patch that breaks and does not fix only stops the wrong answer; where ln p disagrees, the denominator moved."
     )
     values = read("patch_values")
-    value_columns = (
-        evidence.words("first", "Put in"),
-        evidence.words("second", "or"),
-        evidence.value("rank_correlation", "Rank correlation"),
-    )
+    value_columns = (evidence.words("first", "Put in"), evidence.words("second", "or"), evidence.value("rank_correlation", "Rank correlation"))  # fmt: skip
     return Section(
         "The metric panel", "",
         (evidence.table("Largest patches", caption, result, columns, width="full"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from profiler.report import circuit_charts, evidence, numbers
+from profiler.report import circuit_charts, circuit_words, evidence, numbers
 from profiler.report.blocks import Block, Chart, Report, Section
 from profiler.report.reader import Reader
 
@@ -28,7 +28,7 @@ def build(read: Reader) -> Report:
     return Report(
         title=f"Circuit {circuit['circuit']}",
         subtitle=f"{row['task']}, scheme {row['scheme']} · {row['model']}",
-        answer=_answer(read, row),
+        answer=circuit_words.answer(read, row),
         sections=tuple(
             s
             for s in (
@@ -45,59 +45,6 @@ def build(read: Reader) -> Report:
         ),
         method=METHOD,
         run_facts=_facts(row),
-    )
-
-
-def _score(read: Reader, pair_set: str) -> dict[str, dict[str, Any]]:
-    """Scores of one set of pairs by name."""
-    frame = read("circuit_scores").frame.filter(pl.col("pair_set") == pair_set)
-    return {row["metric"]: row for row in frame.to_dicts()}
-
-
-def _sets(read: Reader) -> list[str]:
-    present = set(read("circuit_scores").frame["pair_set"])
-    return [name for name in ("discovery", "test", "held_out") if name in present]
-
-
-def _answer(read: Reader, row: dict[str, Any]) -> tuple[str, ...]:
-    listed = (
-        read("circuit_members").frame.select("component", "positions").unique().sort("component", "positions").rows()
-    )
-    members = [label if at == "all" else f"{label} at {at}" for label, at in listed]
-    nodes = int(_score(read, "discovery")["nodes"]["score"])
-    first = f"{len(members)} of {nodes} nodes make the circuit: {', '.join(members)}."
-    return (first, *(_set_sentence(read, name) for name in _sets(read)), _gate_sentence(read), _ability_sentence(row))
-
-
-def _set_sentence(read: Reader, name: str) -> str:
-    found = _score(read, name)
-    where = {
-        "discovery": "On the pairs it was found on",
-        "test": "On fresh pairs",
-        "held_out": "On held-out words and wordings",
-    }[name]
-    if "faithfulness" not in found:
-        return f"{where} the model shows no effect that a circuit could explain ({numbers.number(found['metric_model']['score'])} logits)."
-    one = found["faithfulness"]
-    text = f"{where} it keeps {numbers.percent(one['score'])} (95 % interval {numbers.percent(one['low'])} to {numbers.percent(one['high'])}) of the effect"
-    text += ", which is over-recovery and no success" if found["over_recovery"]["score"] else ""
-    text += f"; at worst {numbers.percent(found['incompleteness_greedy']['score'])} is found to be done by others once members are out"
-    if "random_p" in found:
-        text += f"; of random circuits of its size {numbers.percent(found['random_p']['score'])} come as close"
-    return text + "."
-
-
-def _gate_sentence(read: Reader) -> str:
-    gates = read("gates").frame.filter(pl.col("component_kind") == "head", pl.col("positions") == "all")
-    counts = dict(gates.group_by("gate").len().rows())
-    shown = ", ".join(f"{counts[name]} {name}" for name in circuit_charts.GATES if name in counts)
-    return f"Patched alone, heads are {shown}: sufficient and necessary are not the same."
-
-
-def _ability_sentence(row: dict[str, Any]) -> str:
-    return (
-        f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts; the logit difference falls "
-        f"from {numbers.number(row['metric_clean'])} to {numbers.number(row['metric_corrupted'])} by the corruption."
     )
 
 
@@ -199,7 +146,7 @@ def _responses(read: Reader) -> Section:
 def _scores(read: Reader) -> Section:
     result, random, curve = read("circuit_scores"), read("circuit_random"), read("circuit_curve")
     wide = result.frame.pivot(on="pair_set", index="metric", values="score").sort("metric")
-    columns = (evidence.words("metric", "Score"), *(evidence.value(name, name) for name in _sets(read)))
+    columns = (evidence.words("metric", "Score"), *(evidence.value(name, name) for name in circuit_words.sets(read)))
     blocks: list[Block] = [
         evidence.table(
             "Scores",
@@ -210,8 +157,8 @@ def _scores(read: Reader) -> Section:
             "full",
         )
     ]
-    for name in _sets(read):
-        drawn, found = random.frame.filter(pl.col("pair_set") == name), _score(read, name)
+    for name in circuit_words.sets(read):
+        drawn, found = random.frame.filter(pl.col("pair_set") == name), circuit_words.scores(read, name)
         if len(drawn):
             title = f"Random circuits, {name}"
             caption = "Circuits of as many random nodes; the line is the circuit. Right of 100 % is over-recovery."

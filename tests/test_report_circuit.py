@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import duckdb
 import patch_models
 import polars as pl
 import pytest
@@ -13,7 +14,7 @@ from profiler import query, report
 from profiler.circuits import experiment
 from profiler.pairs import lines
 from profiler.patching.setting import PatchSettings
-from profiler.report import circuit_charts, numbers
+from profiler.report import circuit_charts, circuit_words, numbers
 from profiler.site import pages
 
 MEMBERS = pl.DataFrame(
@@ -47,7 +48,7 @@ def test_the_page_says_what_the_queries_say(path: Path) -> None:
     assert f"of 4 nodes make the circuit: {', '.join(members)}." in text
     one = query.run(path, "experiments").row(0, named=True)
     assert (
-        f"from {numbers.number(one['metric_clean'])} to {numbers.number(one['metric_corrupted'])} by the corruption"
+        f"takes the logit difference from {numbers.number(one['metric_clean'])} to {numbers.number(one['metric_corrupted'])}"
         in text
     )
     scores = dict(query.run(path, "circuit_scores").filter(pair_set="discovery").select("metric", "score").rows())
@@ -66,6 +67,41 @@ def test_the_page_says_what_the_queries_say(path: Path) -> None:
         "Scope",
     ):
         assert f"{heading}</h2>" in page, heading
+
+
+def given(drawn: list[float], **scores: float) -> report.Reader:
+    """A reader of answers made by hand: a circuit that keeps 0.9 on its pairs, beside random ones."""
+    known = {"nodes": 32.0, "faithfulness": 0.9, "over_recovery": 0.0, "incompleteness_greedy": 0.07} | scores
+    rows = [{"pair_set": "discovery", "metric": m, "score": v, "low": v - 0.02, "high": v + 0.02} for m, v in known.items()]  # fmt: skip
+    random = pl.DataFrame({"pair_set": ["discovery"] * len(drawn) + ["test"], "faithfulness": [*drawn, 1.0]})
+    return report.Reader(duckdb.connect(), {"circuit_scores": pl.DataFrame(rows), "circuit_random": random})
+
+
+@pytest.mark.parametrize(
+    ("drawn", "words"),
+    [
+        ([0.0, 0.89, 1.11, 0.5], "none of 4 random circuits of its size came as close to 100 % (p = 0.20)."),
+        ([0.0, 0.91, 1.1 - 1e-9, 0.5], "2 of 4 random circuits of its size came as close to 100 % (p = 0.60)."),
+    ],
+)
+def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], words: str) -> None:
+    """On either side of 100 %, of the same set of pairs alone, and so that p is (1 + as close) / (1 + drawn)."""
+    close = sum(abs(1 - value) <= 0.1 for value in drawn)
+    sentence = circuit_words.of_set(given(drawn, random_p=(1 + close) / (1 + len(drawn))), "discovery")
+    assert sentence.replace(numbers.BLANK, " ") == (
+        "On the pairs it was found on it keeps 90 % (95 % interval 88 % to 92 %) of the effect; the same members taken out of both, "
+        f"circuit and model differ by up to 7.0 % of it; {words}"
+    )
+    assert "random" not in circuit_words.of_set(given(drawn), "discovery")
+
+
+def test_over_recovery_and_no_effect_are_said() -> None:
+    assert "over-recovery and no success" in circuit_words.of_set(given([], over_recovery=1.0), "discovery")
+    bare = report.Reader(duckdb.connect(), {"circuit_scores": pl.DataFrame({"pair_set": ["test"], "metric": ["metric_model"], "score": [-0.25]})})  # fmt: skip
+    assert (
+        circuit_words.of_set(bare, "test")
+        == "On fresh pairs the model shows no effect that a circuit could explain (−0.250 logits)."
+    )
 
 
 def test_names_of_pairs_stay_text(path: Path) -> None:

@@ -15,7 +15,7 @@ from profiler import query, report
 from profiler.circuits import experiment
 from profiler.components import ComponentId
 from profiler.patching.setting import PatchSettings
-from profiler.report import numbers
+from profiler.report import numbers, reader
 from profiler.report.blocks import Block, Chart, Examples, Source, Spectrum, Table
 
 NUMBER = re.compile(r"[−+]?\d[\d,]*\.?\d*(?:×10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
@@ -117,6 +117,36 @@ def test_every_number_of_a_table_is_in_the_answer_of_its_query(runs: dict[str, P
                 lost[f"{table.title} ({table.source.name})"] = sorted(missing)[:6]
     assert tables
     assert lost == {}
+
+
+class Listening(report.Reader):
+    """A reader that keeps every frame it gave."""
+
+    def __call__(self, name: str, **parameters: Any) -> reader.Result:
+        result = super().__call__(name, **parameters)
+        self.frames = {**getattr(self, "frames", {}), result.source: result.frame}
+        return result
+
+
+def counted(frame: pl.DataFrame) -> set[str]:
+    """How many rows an answer has, in all and of each kind that a column of words or truths names."""
+    kinds = [name for name in frame.columns if frame[name].dtype in (pl.String, pl.Boolean)]
+    sizes = {len(frame), *(n for name in kinds for n in frame[name].value_counts()["count"])}
+    present = {frame[name].drop_nulls().len() for name in frame.columns}
+    return {f"{n:,}" for n in sizes | present}
+
+
+@pytest.mark.parametrize("page", ["circuit", "generality"])
+def test_every_number_of_a_sentence_is_in_an_answer_or_counts_its_rows(runs: dict[str, Path], page: str) -> None:
+    """Of the sentences that the page begins with, and those under its headings; the level of intervals, 95 %, apart."""
+    with query.open_run(runs[page]) as connection:
+        read = Listening(connection)
+        made = report.load(page).build(read)
+    said = " ".join((*made.answer, *(section.text for section in made.sections))).replace(numbers.BLANK, " ")
+    told = {text.lstrip("+−").rstrip(",") for text in re.findall(rf"(?<![\w.])(?:{NUMBER.pattern})", said)}
+    known = {text for frame in read.frames.values() for text in written(frame, 0.0) | counted(frame)}
+    assert len(told) > 8
+    assert told - known - {"95", "100"} == set()
 
 
 def _drawn(chart: Any) -> Iterator[float]:

@@ -38,10 +38,11 @@ def build(read: Reader) -> Report:
 
 def _evidence(row: dict[str, Any]) -> str:
     """How much stands behind the word."""
+    rest = row["findings"] - sum(row[name] for name in ("speak_for", "speak_against", "undecided", "refused"))
     return (
         f"Of {numbers.count(row['findings'])} numbers {numbers.count(row['speak_for'])} speak for a claim, {numbers.count(row['speak_against'])} against one, "
-        f"{numbers.count(row['undecided'])} are undecided, and {numbers.count(row['refused'])} could not be had, each with its reason; with what they share counted once, that is "
-        f"{numbers.number(row['weight_for'])} independent pieces for and {numbers.number(row['weight_against'])} against. "
+        f"{numbers.count(row['undecided'])} are undecided, {numbers.count(row['refused'])} could not be had, each with its reason, and {numbers.count(rest)} describe and decide nothing; "
+        f"with what they share counted once, that is {numbers.number(row['weight_for'])} independent pieces for and {numbers.number(row['weight_against'])} against. "
         f"{numbers.count(row['registered'])} of the tested numbers were predicted beforehand, {numbers.count(row['post_hoc'])} are post hoc."
     )
 
@@ -50,7 +51,9 @@ def _width(read: Reader, row: dict[str, Any]) -> str:
     """What was looked at."""
     ladder = read("ladder").frame
     measured = len(ladder.filter(pl.col("faithfulness").is_not_null()))
-    words = f"{len(ladder)} distributions were tried, {measured} of them as a whole circuit"
+    words = (
+        f"{len(ladder)} distributions were tried; on {measured} of them the circuit's faithfulness could be measured"
+    )
     tokens = row["corpus_tokens"]
     return (
         f"{words}; the widest text has {numbers.count(tokens)} positions."

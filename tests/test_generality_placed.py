@@ -194,10 +194,16 @@ def test_a_role_that_holds_at_its_place_generalises_whatever_the_head_does_elsew
     found = judge((*LADDER, at_place("discovery", 0.95), at_place("names", 0.9), GENERAL), RUNGS)
     assert found.word == "generalises"
     assert found.sentence.endswith(
-        "Asked of every position of corpus, not only at its place, the one role does not hold: L1H4 is “S-inhibition” on "
+        "Asked of every position of the corpus, not only at its place, the one role does not hold: L1H4 is “S-inhibition” on "
         "10\u00a0% of its importance."
     )
     assert [line.speaks for line in found.ledger[-2:]] == ["for", "against"]
+    more = [replace(GENERAL, subject=f"L2H{i}", value=v, lo=v - 0.02, hi=v + 0.02) for i, v in enumerate((0.2, 0.9))]
+    three = judge((*LADDER, at_place("discovery", 0.95), GENERAL, *more), RUNGS)
+    assert three.sentence.endswith(
+        "Asked of every position of the corpus, not only at their places, 1 of 3 roles holds: most L2H1, “S-inhibition” on "
+        "90\u00a0% of its importance, least L1H4, “S-inhibition” on 10\u00a0%."
+    )
     claimed = replace(GENERAL, general_form_of="")
     assert judge((*LADDER, at_place("discovery", 0.95), claimed), RUNGS).word == "does something else"
 

@@ -98,7 +98,17 @@ def test_over_recovery_is_never_a_success_and_comes_before_the_rest() -> None:
     both = judge((*LADDER[:1], number("names", 0.2), number("templates", 1.5), role("corpus", 0.1)), RUNGS)
     assert both.word == "over-recovers"
     assert "on names it falls to 20\u00a0%" in both.sentence
-    assert "1 of 1 tested roles are refuted" in both.sentence
+    assert "the only tested role is refuted" in both.sentence
+
+
+def test_of_two_reasons_why_a_rung_was_not_asked_the_ladders_is_told() -> None:
+    """Resampled values come first, as in the ladder; means have an effect of their own, whose refusal must not stand for it."""
+    why = ("the model's own effect is −0.85 logits", "the model's own effect is −0.04 logits")
+    made = [
+        refused("c", "", technique, "text", "faithfulness", 90, "prompts", one)
+        for technique, one in zip(("faithfulness", "corpus faithfulness"), why, strict=True)
+    ]
+    assert judge((*LADDER, *made), (*RUNGS, "text")).change[-1] == f"Not asked: text ({why[0]})."
 
 
 def test_a_minority_of_refuted_roles_narrows() -> None:

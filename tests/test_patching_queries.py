@@ -162,6 +162,22 @@ def test_downstream_parts_add_up_to_the_total(made: tuple) -> None:
     assert set(found["value"]) == {"resample", "mean", "zero"}
 
 
+def test_a_share_is_repaired_only_of_a_direct_loss_worth_one(made: tuple, tmp_path: Path) -> None:
+    """A planted loss of 1 of 10 logits, of which a later head makes up 0.4; and one of 0.4, too small to divide by."""
+    path = Path(shutil.copy(made[0], tmp_path / "run.duckdb"))
+    with duckdb.connect(str(path)) as shell:
+        shell.execute("UPDATE patch_experiments SET metric_clean = 9, metric_corrupted = -1")
+        shell.execute("DELETE FROM patch_downstream WHERE value <> 'resample' OR part IN ('mlp', 'norm')")
+        shell.execute("""UPDATE patch_downstream SET delta_dla = CASE part WHEN 'direct' THEN if(ablated LIKE 'L0%', -1, -0.4)
+            WHEN 'head' THEN 0.4 ELSE delta_dla END""")
+    found = query.run(path, "downstream").filter(part="head")
+    large = pl.col("ablated").str.starts_with("L0")
+    assert len(found.filter(large)) and set(found.filter(large)["repaired"]) == {0.4}
+    with duckdb.connect(str(path)) as shell:
+        shell.execute("UPDATE patch_experiments SET metric_clean = 20")
+    assert query.run(path, "downstream")["repaired"].null_count() == len(query.run(path, "downstream"))
+
+
 def test_whole_circuit_and_its_edges(frames: dict[str, pl.DataFrame]) -> None:
     scores = frames["circuit_scores"].filter(pair_set="discovery")
     found = dict(scores.select("metric", "score").rows())

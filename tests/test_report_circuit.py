@@ -12,6 +12,7 @@ import pytest
 
 from profiler import query, report
 from profiler.circuits import experiment
+from profiler.cli.patch import judged
 from profiler.pairs import lines
 from profiler.patching.setting import PatchSettings
 from profiler.report import circuit_charts, circuit_words, numbers
@@ -93,6 +94,20 @@ def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], word
         f"circuit and model differ by up to 7.0 % of it; {words}"
     )
     assert "random" not in circuit_words.of_set(given(drawn), "discovery")
+
+
+def test_the_terminal_counts_the_same_random_circuits() -> None:
+    """From p and the number of draws alone, which is all that the table of scores has."""
+    rows = [{"metric": m, "score": s, "low": 0.88, "high": 0.92, "n": 199} for m, s in (("faithfulness", 0.9), ("incompleteness_greedy", 0.07))]  # fmt: skip
+    for p, words in ((0.005, "none of 199"), (0.02, "3 of 199")):
+        chance = {"metric": "random_p", "score": p, "low": None, "high": None, "n": 199}
+        said = judged(pl.DataFrame([*rows, chance], infer_schema_length=None))
+        assert said.startswith("keeps 90.0% [88.0%, 92.0%] of the effect; ") and said.endswith(
+            "incomplete by up to 7.0%"
+        )
+        assert f"; {words} random circuits came as close to 100 % (p = {p})" in said
+    assert "random" not in judged(pl.DataFrame(rows))
+    assert "no effect" in judged(pl.DataFrame({"metric": ["metric_model"], "score": [0.1]}))
 
 
 def test_over_recovery_and_no_effect_are_said() -> None:

@@ -11,7 +11,7 @@ from profiler.cli.record import quiet
 from profiler.errors import PairError
 
 console = Console(soft_wrap=True, highlight=False)
-SHOWN = ("faithfulness", "incompleteness_greedy", "minimality", "random_p", "stability_jaccard")
+WHERE = {"discovery": "on its own pairs", "test": "on fresh pairs", "held_out": "on held-out words and wordings"}
 
 
 def register(app: typer.Typer) -> None:
@@ -165,16 +165,32 @@ def _say(run: Path, outcome: Any, save: Path | None) -> None:
         at = "" if member.positions == "all" else f" at {member.positions}"
         console.print(f"  {member.component}{at}  {member.gate}  {member.role}", markup=False)
     for pair_set in scores["pair_set"].unique(maintain_order=True):
-        found = dict(scores.filter(pair_set=pair_set).select("metric", "score").rows())
-        shown = ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN if found.get(name) is not None)
-        console.print(
-            f"{pair_set}: {shown or 'the model shows no effect here that a circuit could explain'}", markup=False
-        )
+        console.print(f"{WHERE.get(pair_set, pair_set)}: {judged(scores.filter(pair_set=pair_set))}", markup=False)
     if save is not None:
         console.print(f"circuit {save}")
     console.print(
         f"\nNext:\n  profiler report {run} circuit\n  profiler query {run} circuit_scores\n  profiler query {run} gates"
     )
+
+
+def judged(scores: Any) -> str:
+    """How good the circuit is on one set of pairs. `scores` is its part of the table circuit_scores."""
+    found = {row["metric"]: row for row in scores.to_dicts()}
+    if "faithfulness" not in found:
+        return "the model shows no effect here that a circuit could explain"
+    one, chance = found["faithfulness"], found.get("random_p")
+    parts = [f"keeps {one['score']:.1%} [{one['low']:.1%}, {one['high']:.1%}] of the effect"]
+    if chance is not None:
+        close = round(chance["score"] * (1 + chance["n"])) - 1
+        parts.append(
+            f"{close or 'none'} of {chance['n']} random circuits came as close to 100 % (p = {chance['score']:.2g})"
+        )
+    parts.append(f"incomplete by up to {found['incompleteness_greedy']['score']:.1%}")
+    if "minimality" in found:
+        parts.append(f"the member missed least by {found['minimality']['score']:.1%}")
+    if "stability_jaccard" in found:
+        parts.append(f"{found['stability_jaccard']['score']:.0%} alike (Jaccard) when pairs are resampled")
+    return "; ".join(parts)
 
 
 def _bench(loaded: Any, settings: Any) -> None:

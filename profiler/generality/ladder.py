@@ -123,7 +123,7 @@ def rung_of(
     documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
     n_tokens = sum(len(pair.clean) for pair in kept.pairs)
     few = len(kept.pairs) < FEWEST
-    why = f"{len(kept.pairs)} usable prompts; at least {FEWEST} are needed" if few else ""
+    why = f"{len(kept.pairs)} usable prompt{'s' * (len(kept.pairs) != 1)}; at least {FEWEST} are needed" if few else ""
     if kept.n_dropped:
         description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
     rung = Rung(name, ordinal, kind, description, len(kept.pairs), n_tokens, len(documents), why)
@@ -236,7 +236,7 @@ def _corpus_rung(
     name: str, description: str, text: Text, chosen: Bool[np.ndarray, " position"], ordinal: int
 ) -> CorpusRung:
     n, n_documents = int(chosen.sum()), len(np.unique(text.documents[chosen]))
-    why = "" if n >= FEWEST else f"{n} positions; at least {FEWEST} are needed"
+    why = "" if n >= FEWEST else f"{n} position{'s' * (n != 1)}; at least {FEWEST} are needed"
     why = text.note if not len(chosen) else why
     return CorpusRung(Rung(name, ordinal, "corpus", description, 0, n, n_documents, why), chosen)
 

@@ -196,7 +196,9 @@ def on_pairs(
 
 def nothing_to_explain(effect: Finding | Ratio) -> str:
     """Why shares of an effect are not stated."""
-    shown = f"the model's own effect is {effect.value:.2f} logits ({effect.lo:.2f} to {effect.hi:.2f})"
+    shown = f"the model's own effect is {effect.value:.2f} logits ({effect.lo:.2f} to {effect.hi:.2f})".replace(
+        "-", "−"
+    )
     if effect.hi < 0:
         return f"{shown}: here it raises the distractors and not the answer, so there is nothing that a circuit could explain"
     return f"{shown}: nothing that a circuit could explain"

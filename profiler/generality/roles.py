@@ -51,8 +51,8 @@ class Known:
 
     def __str__(self) -> str:
         """In one line, for the terminal."""
-        word = {"for": "holds", "against": "does not hold"}.get(self.speaks, "undecided")
-        return f"{self.component} as {self.role} ({self.circuit}): {word}, {self.coverage:.0%} of its importance on {self.rung}"
+        word = {"for": "held", "against": "did not hold"}.get(self.speaks, "was left undecided")
+        return f"{self.component} as “{self.role}” {word} in {self.circuit}: on {self.coverage:.0%} of its importance on {self.rung}"
 
 
 def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Known, ...]:

@@ -32,7 +32,7 @@ from profiler.generality.ledger import FAITHFUL, FAITHFULNESS, HALF, MARGIN, OVE
 from profiler.generality.verdict_needs import Need
 from profiler.generality.verdict_needs import needs as needs_of
 from profiler.generality.verdict_needs import sentence as sentence_of
-from profiler.generality.verdict_words import elsewhere, listed, members, percent, shown
+from profiler.generality.verdict_words import elsewhere, listed, members, percent, refuted_roles, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
@@ -195,7 +195,7 @@ def _also(case: _Case) -> str:
     """What else was found against the circuit, where the word is another one."""
     lower, refuted = case.lower(), case.refuted()
     texts = [f"on {lower[0].finding.rung} it falls to {percent(lower[0].finding.value)}"] if lower else []
-    texts += [f"{len(refuted)} of {len(case.roles)} tested roles are refuted"] if refuted else []
+    texts += [refuted_roles(len(refuted), len(case.roles))] if refuted else []
     return "".join(f"; {text}" for text in texts)
 
 
@@ -253,7 +253,7 @@ def _narrows(case: _Case) -> Decision:
         worst, good = lower[0].finding, [line.finding.rung for line in case.wide if line.speaks == "for"]
         sentence = (
             f"{case.name} narrows: its faithfulness falls from {shown(case.base.finding)} on the discovery prompts to {shown(worst)} on {worst.rung}"
-            f"{f'; it is as good on {listed(good)}' if good else ''}{f'; {len(refuted)} of {len(case.roles)} tested roles are refuted' if refuted else ''}."
+            f"{f'; it is as good on {listed(good)}' if good else ''}{f'; {refuted_roles(len(refuted), len(case.roles))}' if refuted else ''}."
         )
         change = f"On {worst.rung} ({worst.n:,} {worst.unit}) it would have to keep at least {percent(case.base.finding.value - MARGIN)}; until then the claim is about {listed(['the discovery prompts', *good])}."
         return "narrows", sentence, _numbers(lower[0], case.base), (change,)
@@ -308,11 +308,12 @@ def _is_needed(one: Finding) -> bool:
 
 
 def _refusals(lines: Sequence[Line]) -> dict[str, str]:
-    """The rungs on which the circuit could not be asked, and why."""
-    return {
-        line.finding.rung: line.finding.refused for line in lines
-        if line.speaks == "refused" and line.finding.technique in FAITHFULNESS and line.finding.statistic == "faithfulness"
-    }  # fmt: skip
+    """The rungs on which the circuit could not be asked, and why; of several reasons the first, which the ladder shows too."""
+    found: dict[str, str] = {}
+    for one in (line.finding for line in lines if line.speaks == "refused"):
+        if one.technique in FAITHFULNESS and one.statistic == "faithfulness":
+            found.setdefault(one.rung, one.refused)
+    return found
 
 
 def _not_asked(lines: Sequence[Line]) -> tuple[str, ...]:

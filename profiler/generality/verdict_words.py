@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from profiler.generality.finding import Finding
 from profiler.generality.ledger import Line
+from profiler.generality.rungs import CORPUS
 
 BLANK = "\u00a0"
 
@@ -29,6 +30,11 @@ def members(some: int, of: int) -> str:
     return "the only component tested" if of == 1 else f"{some} of {of} components tested"
 
 
+def refuted_roles(some: int, of: int) -> str:
+    """How many of the roles tested are refuted."""
+    return "the only tested role is refuted" if of == 1 else f"{some} of {of} tested roles {'is' if some == 1 else 'are'} refuted"  # fmt: skip
+
+
 def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:
     """What the members do at all positions of the widest text, where their roles name places; empty where none was asked."""
     asked = [x for x in lines if x.finding.general_form_of and x.finding.statistic == "coverage" and x.speaks not in ("refused", "describes")]  # fmt: skip
@@ -39,7 +45,15 @@ def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:
         (line for line in asked if line.finding.rung == widest), key=lambda line: (-line.finding.value, line.claim)
     )
     held = sum(line.speaks == "for" for line in there)
-    ends = [f"{one.subject} is “{one.role}” on {percent(one.value)} of its importance" for one in dict.fromkeys((there[0].finding, there[-1].finding))]  # fmt: skip
-    which = "the one role" if len(there) == 1 else f"{held} of {len(there)} roles"
-    verb = ("holds" if held else "does not hold") if len(there) == 1 else "hold"
-    return f" Asked of every position of {widest}, not only at its place, {which} {verb}: {listed(ends)}."
+    first, last = there[0].finding, there[-1].finding
+    text = f" Asked of every position of {'the corpus' if widest == CORPUS else widest}, not only at"
+    if len(there) == 1:
+        verb = "holds" if held else "does not hold"
+        return f"{text} its place, the one role {verb}: {first.subject} is {_on(first)} of its importance."
+    which = f"all {held}" if held == len(there) else f"{held or 'none'} of {len(there)}"
+    verb = "holds" if held == 1 else "hold"
+    return f"{text} their places, {which} roles {verb}: most {first.subject}, {_on(first)} of its importance, least {last.subject}, {_on(last)}."
+
+
+def _on(finding: Finding) -> str:
+    return f"“{finding.role}” on {percent(finding.value)}"

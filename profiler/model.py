@@ -113,14 +113,21 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> M
     architecture = type(network).__name__
     plain = twin_of(network.to(config.device))
     bridge = _bridge(network, tokenizer, config)
-    spec = _spec(bridge, config, architecture, weights_hash, tokenizer)
+    try:
+        spec = _spec(bridge, config, architecture, weights_hash, tokenizer)
+        weights = _weights(bridge, spec, config)
+    except AttributeError as error:
+        raise ModelError(
+            f"{config.model!r} ({architecture}) is no decoder of attention heads and MLPs that write to one residual stream: "
+            f"TransformerLens finds a part missing ({error})"
+        ) from error
     _refuse_tokenizer(tokenizer, spec)
     forward, attention = _fastest(plain, bridge, spec)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
-    return Model(spec, tokenizer, bos_id, _weights(bridge, spec, config), bridge, forward, attention)
+    return Model(spec, tokenizer, bos_id, weights, bridge, forward, attention)
 
 
 def _weights_format(config: RunConfig) -> dict[str, Any]:
@@ -165,7 +172,8 @@ def _refuse_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
     largest = max(tokenizer.get_vocab().values())
     if largest >= spec.n_vocab:
         raise ModelError(
-            f"the tokenizer of {spec.name!r} has token ids up to {largest}, its model knows {spec.n_vocab}: they do not belong together"
+            f"the tokenizer of {spec.name!r} has token ids up to {largest}, its model knows 0 to {spec.n_vocab - 1}: they do not "
+            "belong together, or tokens were added and the model's embeddings not resized"
         )
 
 
@@ -187,14 +195,13 @@ def _spec(
 ) -> ModelSpec:
     cfg = bridge.cfg
     card = BUNDLED / "card.md" if config.model == "bundled" else Path(config.model) / "card.md"
-    readable_mlp = all(f"blocks.{i}.mlp.out.hook_in" in bridge.hook_dict for i in range(cfg.n_layers))
     longest = getattr(cfg, "n_ctx", None) or DEFAULT_CONTEXT
     return ModelSpec(
         name=config.model,
         architecture=architecture,
         n_layers=cfg.n_layers,
         n_heads=cfg.n_heads,
-        d_mlp=cfg.d_mlp if readable_mlp else 0,
+        d_mlp=_width(bridge, config),
         d_model=cfg.d_model,
         n_vocab=bridge.W_U.shape[1],
         context_length=min(config.context_length or DEFAULT_CONTEXT, longest),
@@ -202,6 +209,18 @@ def _spec(
         tokenizer_hash=_tokenizer_hash(tokenizer),
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
     )
+
+
+def _width(bridge: TransformerBridge, config: RunConfig) -> int:
+    """Neurons of a layer, from the weights: TransformerLens' own number is a guess where it does not know a config's field."""
+    if not all(f"blocks.{i}.mlp.out.hook_in" in bridge.hook_dict for i in range(bridge.cfg.n_layers)):
+        return 0
+    widths = {block.mlp.W_out.shape[0] for block in bridge.blocks}
+    if len(widths) > 1:
+        raise ModelError(
+            f"{config.model!r} has layers of {sorted(widths)} neurons: only models of one width can be read"
+        )
+    return widths.pop()
 
 
 def names_of(bridge: TransformerBridge, spec: ModelSpec) -> dict[str, str]:
@@ -282,7 +301,7 @@ def _through_bridge(bridge: TransformerBridge, spec: ModelSpec) -> Forward:
 
 
 def _parameter(read: Callable[[], Any], otherwise: Tensor) -> Tensor:
-    """A parameter of the bridge, or zeros where the checkpoint has none."""
+    """A parameter of the bridge, or what stands for it where the checkpoint has none."""
     try:
         value = read()
     except AttributeError:
@@ -310,7 +329,7 @@ def _weights(bridge: TransformerBridge, spec: ModelSpec, config: RunConfig) -> W
         unembed_mean=unembed.mean(0),
         token_bias=token_bias - token_bias.mean(),
         head_gram=[torch.einsum("hdm,hem->hde", w_o, w_o) for w_o in head_out],
-        norm_scale=cast(norm.weight) + offset,
+        norm_scale=cast(_parameter(lambda: norm.weight, zeros + 1)) + offset,
         centres="RMS" not in str(bridge.cfg.normalization_type),
         eps=next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), bridge.cfg.eps),
     )

@@ -112,7 +112,10 @@ def _files(place: str) -> list[str]:
         )
     unknown = [file for file in files if Path(file).suffix not in BUILDERS]
     if unknown:
-        raise CorpusError(f"corpus file {unknown[0]!r} has no known ending: rename it to one of {', '.join(BUILDERS)}")
+        raise CorpusError(
+            f"corpus file {unknown[0]!r} has no known ending: rename text or JSON lines to one of {', '.join(BUILDERS)}; "
+            "convert other formats, such as a table of .csv to .parquet, first"
+        )
     return files
 
 

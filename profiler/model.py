@@ -108,19 +108,20 @@ def load_model(config: RunConfig) -> Model:
 
 
 def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> Model:
-    """The same for a network that is already in memory (it is changed in place: the bridge replaces its parts)."""
+    """The same for a network in memory (changed in place: the bridge replaces its parts)."""
     weights_hash = _weights_hash(network)
     architecture = type(network).__name__
-    plain = twin_of(network.to(config.device))
+    try:
+        plain = twin_of(network.to(config.device))
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+        raise ModelError(f"--device {config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     bridge = _bridge(network, tokenizer, config)
     try:
         spec = _spec(bridge, config, architecture, weights_hash, tokenizer)
         weights = _weights(bridge, spec, config)
     except AttributeError as error:
-        raise ModelError(
-            f"{config.model!r} ({architecture}) is no decoder of attention heads and MLPs that write to one residual stream: "
-            f"TransformerLens finds a part missing ({error})"
-        ) from error
+        what = f"{config.model!r} ({architecture}) is no decoder of attention heads and MLPs that write to one residual stream"
+        raise ModelError(f"{what}: TransformerLens finds a part missing ({error})") from error
     _refuse_tokenizer(tokenizer, spec)
     forward, attention = _fastest(plain, bridge, spec)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
@@ -149,7 +150,6 @@ def _load(loader: Any, place: str, config: RunConfig, **options: Any) -> Any:
 def _bridge(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> TransformerBridge:
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
     try:
-        network.to(config.device)
         return TransformerBridge.boot_transformers(
             config.model,
             hf_model=network,

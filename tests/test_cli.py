@@ -143,6 +143,10 @@ def test_bad_values(record, option, value):
     refused(record(None, None, option, value.replace(",", "")), value)
 
 
+def test_device_that_torch_does_not_have(record):
+    refused(record(None, None, "--device", "cuda:99"), "--device cuda:99")
+
+
 def test_existing_run_is_kept(record):
     assert record()[0] == 0
     code, _, err, path = record()

@@ -98,19 +98,31 @@ def attention_rows(
         mask: [window or 1, 1, offset, key_offset], true (or 0) where attention may go, false (or -inf) where not.
     """
     windows, offsets = rows
-    places, groups = torch.arange(key.shape[2], device=key.device), query.shape[1] // key.shape[1]
     found = query.new_empty(len(windows), query.shape[1], key.shape[2])
+    places = torch.arange(key.shape[2], device=key.device)
     for window in windows.unique().tolist():
-        at = windows == window
-        scores = query[window, :, offsets[at]] @ repeat_kv(key[window][None], groups)[0].mT * scaling
-        if mask is None:
-            scores.masked_fill_(places > offsets[at][:, None], -torch.inf)
-        else:
-            own = mask[window % len(mask), :, offsets[at]]
-            scores = scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
-        found[at] = scores.transpose(0, 1)
-    precise = torch.promote_types(found.dtype, torch.float32)
-    return found.softmax(-1, dtype=precise).to(query.dtype)
+        at = (windows == window).nonzero()[:, 0]
+        asked = query[window].index_select(1, offsets[at]) * scaling
+        scores = asked @ repeat_kv(key[window][None], query.shape[1] // key.shape[1])[0].mT
+        weights = _softmax(scores, mask, window, offsets[at], places)
+        found.index_copy_(0, at, weights.transpose(0, 1).to(query.dtype))
+    return found
+
+
+def _softmax(
+    scores: Float[Tensor, "head row key_offset"],
+    mask: Tensor | None,
+    window: int,
+    at: Int[Tensor, " row"],
+    places: Int[Tensor, " key_offset"],
+) -> Float[Tensor, "head row key_offset"]:
+    """The scores of one window's rows, masked, as weights; in float32 at least."""
+    if mask is None:
+        scores.masked_fill_(places > at[:, None], -torch.inf)
+    else:
+        own = mask[window % len(mask), :, at]
+        scores = scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def _watched_attention(

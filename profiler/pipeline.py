@@ -187,7 +187,9 @@ class Pass:
         self.totals.end(reading.dropped, reading.passed)
 
     def read(self, chunk: Chunk) -> Closure:
-        """Run the model on a chunk and feed every accumulator; how well its parts added up."""
+        """Run the model on a chunk and feed every accumulator; how well its parts added up. What earlier chunks and the
+        tokenizer have left is given back first, so that no chunk needs more memory than another."""
+        give_back()
         closure = Closure()
         for batch in chunk.batches(self.config.batch_size, self.layout):
             closure = closure.merge(self._read_batch(batch))
@@ -242,7 +244,7 @@ class Pass:
         raise ModelError(
             f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of {closure.scale:.3g}): its "
             f"architecture ({self.model.spec.architecture}) writes to the logits in a way the profiler does not read, such as norms "
-            "after a block, capped logits or NaN; numbers would be wrong, so the pass ends here"
+            "after a block, mixtures of experts, capped logits or NaN; numbers would be wrong, so the pass ends here"
         )
 
     def _hold_recorded(self) -> None:

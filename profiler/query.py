@@ -4,7 +4,8 @@ A query is a plain SQL file that any DuckDB shell runs; parameters are DuckDB va
 as bound values and never pasted into the text. A run is opened read-only, without access to files, network, extensions
 or the caller's Python variables, with its configuration locked: SQL from anyone can be run and can only read.
 
-Each query runs on a cursor of its own, so a variable set for one is unknown to the next.
+Each query runs on a cursor of its own, so a variable set for one is unknown to the next. Numbers, text and lists of them come
+back as they are; what else SQL can give (dates, intervals, bytes; a run holds none) as text, as DuckDB writes it.
 """
 
 import difflib
@@ -15,6 +16,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 from duckdb import DuckDBPyConnection as Connection
+from duckdb.sqltypes import DuckDBPyType
 
 from profiler import assets
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
@@ -30,6 +32,10 @@ CLOSED = {
     "threads": "1",  # float sums of several threads differ in their last bits from run to run
     "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
 }
+HELD = {
+    "boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint", "uhugeint",
+    "float", "double", "decimal", "varchar", "enum", "null",
+}  # fmt: skip
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
@@ -187,7 +193,27 @@ def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFra
     if statement is None:
         raise QueryError("the query is empty: write a SELECT")
     relation = cursor.sql(statement)
-    return pl.DataFrame() if relation is None else relation.pl()
+    if relation is None:
+        return pl.DataFrame()
+    held = [_held(kind) for kind in relation.types]
+    if all(held):
+        return relation.pl()
+    columns = [
+        f"#{n} AS {name}" if as_it_is else f"#{n}::VARCHAR AS {name}"
+        for n, (name, as_it_is) in enumerate(zip(map(_quoted, relation.columns), held, strict=True), 1)
+    ]
+    return relation.project(", ".join(columns)).pl()
+
+
+def _held(kind: DuckDBPyType) -> bool:
+    """Whether a frame, and every format it is written in, holds each value of a type; dates and bytes have values they do not."""
+    if kind.id in ("list", "array", "struct", "map"):
+        return all(_held(part) for _, part in kind.children if isinstance(part, DuckDBPyType))
+    return kind.id in HELD
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def check_parameters(text: str, given: Mapping[str, object]) -> dict[str, object]:

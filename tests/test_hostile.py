@@ -6,7 +6,6 @@ FUZZ_TIMES says.
 """
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -17,7 +16,8 @@ import duckdb
 import pytest
 import tiny
 import torch
-from hypothesis import HealthCheck, given, settings
+from fuzzing import ANYTHING, EVIL, MORE, NESTED, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler import query
@@ -31,20 +31,9 @@ from profiler.reading import Domains, Reading, tokenize
 from profiler.tokens import CLASSES
 from profiler.windows import Layout, chunks
 
-MORE = int(os.environ.get("FUZZ_TIMES", "100")) if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 1
-FOLDER_OK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-
-
-def examples(n: int) -> settings:
-    return settings(max_examples=n * MORE, deadline=None, suppress_health_check=FOLDER_OK, database=None)
-
-
-ANYTHING = st.text(st.characters(codec=None), max_size=60)  # lone surrogates, control characters and all
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANYTHING
-NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANYTHING, inner, max_size=3), max_leaves=8)  # fmt: skip
-
-
 # --- text and corpus files ---------------------------------------------------------------------------------------------
+
+LIMIT = 200
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +50,13 @@ def test_any_document_is_windows_or_is_counted(texts, topic, own, tokenizer, tmp
     config, reading = RunConfig(model="m", corpora=(str(file),), domain_field="topic"), Reading()
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     layout = Layout(8, 0, torch.full((257,), len(CLASSES) - 1), 0, 4)
-    tokenized = tokenize(documents(config, reading.dropped), encode, Domains(4), 200, reading)
+    tokenized = tokenize(documents(config, reading.dropped), encode, Domains(4), LIMIT, reading)
     found = list(chunks(tokenized, layout))
     read = [d for c in found for d in c.documents]
-    empty = sum(not t.strip() for t in texts)
-    assert len(read) + reading.dropped["no_text"] + sum(c.dropped["no_text"] for c in found) in (
-        1 + len(texts),
-        len(read),
-    )
-    assert len(read) >= 1 and empty >= 0
+    seen = len(read) + reading.dropped["no_text"] + sum(c.dropped["no_text"] for c in found)
+    tokens = sum(d.n_read for d in read)
+    assert len(read) >= 1 and tokens <= LIMIT
+    assert seen == 1 + len(texts) if tokens < LIMIT else seen <= 1 + len(texts)  # nothing is read beyond the limit
     for chunk in found:
         for batch in chunk.batches(3, layout):
             assert batch.valid.sum() == sum(w.n_positions for w in batch.windows)
@@ -103,10 +90,6 @@ def test_any_name_of_a_corpus_is_refused_or_found(name, tmp_path_factory):
 
 
 # --- parameters of queries ---------------------------------------------------------------------------------------------
-
-EVIL = st.sampled_from(
-    ["'; DROP TABLE runs; --", "' OR 1=1 --", "x' UNION SELECT 1 --", "$$", "?", "{0}", "%s", "getvariable('y')", "L0H0\x00"]
-) | ANYTHING  # fmt: skip
 
 
 @examples(25)
@@ -187,6 +170,10 @@ def test_any_yaml_is_a_circuit_or_is_refused(value, tmp_path):
         "\x00",
         "?",
         "1: 2",
+        "name: 2001-13-40",
+        "members: " + "9" * 5000,
+        "members: [L0H" + "9" * 5000 + "]",
+        "members: [{{component: L0H0, role: [a]}}]",
     ],
 )
 def test_yaml_runs_nothing(text, tmp_path):
@@ -195,6 +182,16 @@ def test_yaml_runs_nothing(text, tmp_path):
     with pytest.raises(ProfilerError):
         circuit_files.read(file)
     assert [p.name for p in tmp_path.iterdir()] == ["circuit.yaml"]
+
+
+@pytest.mark.parametrize("field", ["members", "name", "edges", "scope", "members: [L0H0]\nmodel"])
+def test_a_few_lines_of_yaml_that_stand_for_a_billion_are_refused_at_once(field, tmp_path):
+    laughs = ["&a0 [x]", *(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))]
+    file = tmp_path / "circuit.yaml"
+    file.write_text(f"{field}:\n" + "\n".join(f"  - {line}" for line in laughs), encoding="utf-8")
+    with pytest.raises(ProfilerError) as caught:
+        circuit_files.read(file)
+    assert len(str(caught.value)) < 400 + len(str(file))
 
 
 @examples(40)

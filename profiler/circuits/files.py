@@ -12,6 +12,7 @@ the pairs alone, and may be listed again at another one; neurons (L3N17) and MLP
 that is not listed is. Cost: none; nothing of the file is executed.
 """
 
+import reprlib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from profiler.circuits.circuit import Circuit, Edge, Member, Scope
 from profiler.errors import CircuitError, PatchError
 from profiler.patching.sites import parse_target
 
+SHORT = reprlib.Repr()
+SHORT.maxlevel = SHORT.maxlist = SHORT.maxdict = SHORT.maxset = SHORT.maxtuple = 3
 REQUIRED_SCOPE = {"task": "own", "prompts": "not stated", "schemes": []}
 
 
@@ -55,8 +58,8 @@ def read(path: str | Path) -> Circuit:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise CircuitError(f"the circuit file {path} cannot be read ({error}): check the path") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise CircuitError(f"the circuit file {path} is no YAML ({' '.join(str(error).split())})") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or number that there is not
+        raise CircuitError(f"the circuit file {path} is no YAML ({' '.join(str(error).split())[:300]})") from None
     return circuit_of(value, str(path))
 
 
@@ -78,35 +81,41 @@ def circuit_of(value: Any, where: str) -> Circuit:
     if twice:
         raise CircuitError(f"{where}: component {twice} is listed twice: list it once, or at different positions")
     edges = tuple(_edge(edge, where) for edge in _list(value.get("edges") or [], f"{where}: edges"))
-    name, model = str(value.get("name", Path(where).stem)), str(value.get("model", ""))
+    name, model = _text(value.get("name", Path(where).stem), where), _text(value.get("model", ""), where)
     return Circuit(name, model, members, _scope(value.get("scope") or {}, where), edges)
 
 
 def _member(value: Any, where: str) -> Member:
-    value = {"component": value} if isinstance(value, str) else _mapping(value, f"{where}: member {value!r}")
-    _only(value, [field.name for field in fields(Member)], f"{where}: member {value.get('component')!r}")
-    label = str(value.get("component", ""))
+    value = {"component": value} if isinstance(value, str) else _mapping(value, f"{where}: member {_shown(value)}")
+    _only(value, [field.name for field in fields(Member)], f"{where}: member {_shown(value.get('component'))}")
+    label = _text(value.get("component", ""), where)
     try:
         parse_target(label)
-    except PatchError:
-        raise CircuitError(f"{where}: component {label!r} cannot be read: write L9H9, L3N17 or L2_mlp_out") from None
-    schemes = tuple(map(str, _list(value.get("schemes") or [], where)))
-    return Member(
-        label, str(value.get("role", "")), str(value.get("positions", "all")), str(value.get("gate", "")), schemes
+    except (PatchError, ValueError):  # ValueError: more digits than Python reads
+        raise CircuitError(
+            f"{where}: component {_shown(label)} cannot be read: write L9H9, L3N17 or L2_mlp_out"
+        ) from None
+    schemes = tuple(_text(scheme, where) for scheme in _list(value.get("schemes") or [], where))
+    role, positions, gate = (
+        _text(value.get(n, d), where) for n, d in (("role", ""), ("positions", "all"), ("gate", ""))
     )
+    return Member(label, role, positions, gate, schemes)
 
 
 def _edge(value: Any, where: str) -> Edge:
-    value = _mapping(value, f"{where}: edge {value!r}")
+    value = _mapping(value, f"{where}: edge {_shown(value)}")
     if set(value) != {"writer", "reader"}:
-        raise CircuitError(f"{where}: edge {value!r} must have writer and reader, such as L0H1 and L1H0.k")
-    return Edge(str(value["writer"]), str(value["reader"]))
+        raise CircuitError(f"{where}: edge {_shown(value)} must have writer and reader, such as L0H1 and L1H0.k")
+    return Edge(_text(value["writer"], where), _text(value["reader"], where))
 
 
 def _scope(value: Any, where: str) -> Scope:
     value = REQUIRED_SCOPE | _mapping(value, f"{where}: scope")
     _only(value, [field.name for field in fields(Scope)], f"{where}: scope")
-    return Scope(**{k: tuple(map(str, v)) if isinstance(v, list) else str(v) for k, v in value.items()})
+    text = {
+        k: tuple(_text(one, where) for one in v) if isinstance(v, list) else _text(v, where) for k, v in value.items()
+    }
+    return Scope(**text)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -117,14 +126,28 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise CircuitError(f"{where} must be a list, not {value!r}")
+        raise CircuitError(f"{where} must be a list, not {_shown(value)}")
     return value
+
+
+def _text(value: Any, where: str) -> str:
+    """A name or a number as text."""
+    if isinstance(value, list | dict | set | tuple):
+        raise CircuitError(f"{where}: {_shown(value)} must be text")
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value: one whose parts are all the same list, and theirs again, has no end that could be shown."""
+    return SHORT.repr(value)[:100]
 
 
 def _only(value: dict[str, Any], known: list[str], where: str) -> None:
     unknown = [name for name in value if name not in known]
     if unknown:
-        raise CircuitError(f"{where} has unknown {', '.join(map(str, unknown))}: it may have {', '.join(known)}")
+        raise CircuitError(
+            f"{where} has unknown {', '.join(name[:60] for name in unknown)}: it may have {', '.join(known)}"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -34,7 +34,9 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists and structs as JSON, which CSV cannot hold."""
     nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
     columns = [
-        pl.Series(name, [None if v is None else json.dumps(v, ensure_ascii=False) for v in frame[name].to_list()])
+        pl.Series(
+            name, [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in frame[name].to_list()]
+        )
         for name in nested
     ]
     return frame.with_columns(columns)

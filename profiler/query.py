@@ -32,6 +32,7 @@ CLOSED = {
     "threads": "1",  # float sums of several threads differ in their last bits from run to run
     "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
 }
+UNREADABLE = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: names in a damaged file that are no text
 HELD = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint", "uhugeint",
     "float", "double", "decimal", "varchar", "enum", "null",
@@ -128,7 +129,7 @@ def _check_run(path: Path, con: Connection) -> None:
     try:
         rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
         con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
-    except duckdb.Error:
+    except UNREADABLE:
         raise RunError(
             f"{path} is a DuckDB file but no run of the profiler: name the file that `profiler record` wrote"
         ) from None
@@ -176,7 +177,7 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
         for statement in before:
             cursor.execute(statement).fetchall()
         return _frame(cursor, last)
-    except duckdb.Error as error:
+    except UNREADABLE as error:
         raise QueryError(_explain(error)) from None
     finally:
         cursor.close()
@@ -274,7 +275,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _explain(error: duckdb.Error) -> str:
+def _explain(error: Exception) -> str:
     """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
     message = _first_line(error)
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:

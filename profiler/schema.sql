@@ -156,6 +156,10 @@ CREATE TABLE power_sums ( -- power sums per component, class and domain, for mom
     d_min DOUBLE, -- smallest DLA
     d_max DOUBLE -- largest DLA
 );
+CREATE TABLE component_importance ( -- importance of each head and neuron over all ordinary positions
+    component_id INTEGER, -- component
+    sum_abs_dla DOUBLE -- sum of |DLA|, logits
+);
 CREATE TABLE spectrum_counts ( -- activation spectrum split by class; no row where n is 0
     component_id INTEGER, -- component
     class_id INTEGER, -- class, special classes too
@@ -264,6 +268,11 @@ CREATE TABLE uniform_marks ( -- which behaviours hold at the uniform sample's po
     group_id INTEGER, -- replicate group of the document
     domain VARCHAR, -- domain of the document
     marks INTEGER[] -- 3 * behaviour_id + 1 of each that holds, + 2 of each that cannot be told
+);
+CREATE TABLE layer_coverages ( -- what behaviours cover of the components that others of their kind and layer are compared with
+    component_id INTEGER, -- every head, and 17 neurons of each layer, chosen by hash
+    behaviour_id INTEGER, -- behaviour; no row where it cannot be told of any position
+    coverage DOUBLE -- share of the component's sum of |DLA| where it holds; NULL for a component that wrote nothing
 );
 CREATE TABLE token_counts ( -- ordinary positions of each token; no row where there is none
     token_id INTEGER, -- token

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import polars as pl
 import torch
@@ -72,7 +71,7 @@ class Stored:
         """
         try:
             return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
-        except duckdb.Error as error:
+        except query.UNREADABLE as error:
             reason = str(error).strip().splitlines()[0]
             raise RunError(
                 f"{self.path} cannot be read ({reason}): take a copy that is whole, or record it again"

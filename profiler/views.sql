@@ -449,12 +449,16 @@ JOIN groups h ON h.domain = m.domain;
 -- layer: layer
 -- sum_abs_dla: sum of |DLA|, logits
 CREATE VIEW importance AS
-SELECT c.component_id, c.component, c.kind, c.layer, sum(p.d_abs) AS sum_abs_dla
+SELECT c.component_id, c.component, c.kind, c.layer, i.sum_abs_dla
+FROM component_importance i JOIN components c USING (component_id);
+INSERT INTO component_importance -- in an order of its own: the last bit of a sum depends on it
+SELECT p.component_id, sum(p.d_abs ORDER BY p.class_id, p.domain_id)
 FROM power_sums p
 JOIN components c USING (component_id)
 JOIN classes k ON k.class_id = p.class_id AND NOT k.special
 WHERE c.kind IN ('head', 'neuron')
-GROUP BY c.component_id, c.component, c.kind, c.layer;
+GROUP BY p.component_id
+ORDER BY p.component_id;
 
 -- View: head_attention
 -- One row per head x position of the uniform sample: where the head attends from there.
@@ -606,7 +610,7 @@ JOIN components c USING (component_id)
 JOIN dense_rows r ON r.component_id = c.component_id AND r.position_id = h.position_id
 JOIN position_facts p ON p.position_id = h.position_id
 CROSS JOIN (
-    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM position_rows WHERE dense), 0) AS weight
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight
 ) size;
 
 -- View: pooled_rows
@@ -627,7 +631,7 @@ WITH rows AS NOT MATERIALIZED (
     SELECT component_id, bin, position_id, activation, dla, true AS uniform FROM dense_rows
     UNION ALL
     SELECT component_id, bin, position_id, r.activation, r.dla, false
-    FROM sample_rows r JOIN position_rows p USING (position_id) WHERE NOT p.dense
+    FROM sample_rows r ANTI JOIN uniform_marks USING (position_id)
 )
 SELECT c.component, r.bin AS stratum, r.position_id, r.activation, r.dla, s.n / s.kept AS weight, c.kind, c.layer, r.uniform
 FROM rows r JOIN components c USING (component_id) JOIN pooled_strata s USING (component_id, bin);
@@ -648,7 +652,7 @@ FROM dense_rows r
 JOIN components c USING (component_id)
 JOIN pooled_strata s ON s.component_id = r.component_id AND s.bin = r.bin
 CROSS JOIN (
-    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM position_rows WHERE dense), 0) AS weight
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight
 ) size
 WHERE c.kind IN ('head', 'neuron');
 
@@ -686,14 +690,13 @@ WITH levels AS NOT MATERIALIZED (
     WHERE q.quantile IN (0.5, 0.75, 0.9, 0.95, 0.99)
     GROUP BY c.component
 )
-SELECT r.component, r.kind, r.position_id, p.doc_id, d.group_id, d.domain
+SELECT r.component, r.kind, r.position_id, d.doc_id, d.group_id, d.domain
     , CASE r.kind WHEN 'head' THEN size.weight ELSE r.weight END AS weight, r.activation, r.dla
     , coalesce(list_max([l.quantile FOR l IN levels.levels IF r.activation >= l.value]), 0) AS band, r.layer
 FROM pooled_rows r
-JOIN position_rows p ON p.position_id = r.position_id
-JOIN documents d ON d.doc_id = p.doc_id
+JOIN documents d ON d.doc_id = r.position_id >> 32
 CROSS JOIN (
-    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM position_rows WHERE dense), 0) AS weight
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight
 ) size
 LEFT JOIN levels ON levels.component = r.component
 WHERE r.kind = 'neuron' OR r.kind = 'head' AND r.uniform;

@@ -19,6 +19,14 @@ import polars as pl
 __all__ = ["BUCKETS", "CLASSES", "DOMAINS", "FakeRun", "bin_of", "build", "make_samples", "write"]
 
 ROOT = Path(__file__).resolve().parents[1]
+DERIVED = (
+    "properties",
+    "token_property_lists",
+    "behaviours",
+    "uniform_marks",
+    "layer_coverages",
+    "component_importance",
+)
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from fake_tables import bin_of, make_samples, make_tables  # noqa: E402
@@ -80,8 +88,7 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame
     for statement in [s for file in (schema, views) for s in comment_statements(file.read_text(encoding="utf-8"))]:
         con.execute(statement)
     behaviour_views.install(con)
-    filled = ("properties", "token_property_lists", "behaviours", "uniform_marks")
-    added = {name: con.sql(f"SELECT * FROM {name}").pl() for name in filled}
+    added = {name: con.sql(f"SELECT * FROM {name}").pl() for name in DERIVED}
     con.close()
     return tables | added
 

@@ -14,7 +14,7 @@ from profiler.errors import ProfilerError, QueryError, RunError
 from profiler.pipeline import record
 
 YEAR = "text ~ '^ ?(19|20)[0-9]{2}$'"
-OWN_TABLES = {"properties", "token_property_lists", "behaviours", "uniform_marks"}
+OWN_TABLES = {"properties", "token_property_lists", "behaviours", "uniform_marks", "layer_coverages"}
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,21 @@
 """Coverage of a behaviour: planted shares come back, intervals hold what they promise, baselines are what they say."""
 
+import hashlib
+import shutil
+from pathlib import Path
+
+import duckdb
+import fake_run
 import numpy as np
 import planted
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from profiler import query
+from profiler.behaviours import additions
+from profiler.cli import app
+from profiler.errors import QueryError
 
 SIMULATIONS = 1000
 
@@ -32,3 +43,71 @@ def test_intervals_cover_in_95_of_100_worlds_of_clustered_documents(tmp_path, tr
     assert 0.93 <= inside <= 0.97
     assert ((frame["coverage"] - truth).abs() <= naive).mean() < 0.85
     assert frame["coverage"].mean() == pytest.approx(truth, abs=0.01)
+
+
+def slow_comparison(path, label: str, kind: str, layer: int) -> dict[str, tuple[float, float, int]]:
+    """Median and largest coverage of the others and how many they are, by behaviour, from behaviour_rows row by row."""
+    peers = query.run(path, "SELECT component FROM components WHERE kind = getvariable('k') AND layer = getvariable('l')", k=kind, l=layer)  # fmt: skip
+    ordered = sorted(peers["component"], key=lambda name: hashlib.md5(name.encode()).hexdigest())
+    others = [name for name in (ordered if kind == "head" else ordered[:17]) if name != label]
+    rows = query.run(path, "SELECT component, behaviour, weight * abs(dla)::DOUBLE AS m, holds FROM behaviour_rows")
+    found = {}
+    for (behaviour,), part in rows.filter(pl.col("component").is_in(others), pl.col("holds").is_not_null()).group_by("behaviour"):  # fmt: skip
+        shares = [one.filter("holds")["m"].sum() / one["m"].sum() for _, one in part.group_by("component") if one["m"].sum() > 0]  # fmt: skip
+        found[behaviour] = (float(np.median(shares)), max(shares), part["component"].n_unique())
+    return found
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A run with more neurons in a layer than others are compared with."""
+    return fake_run.build(tmp_path_factory.mktemp("wide") / "wide.duckdb", d_mlp=24, n_heads=3).path
+
+
+def assert_compared(path, label: str) -> None:
+    kind, layer = ("head" if "H" in label else "neuron"), int(label[1])
+    wanted = slow_comparison(path, label, kind, layer)
+    found = query.run(path, "behaviours", component=label, family="")
+    assert set(found["behaviour"]) == set(wanted)
+    for row in found.iter_rows(named=True):
+        assert (row["random"], row["random_hi"], row["n_random"]) == pytest.approx(wanted[row["behaviour"]], rel=1e-12), row["behaviour"]  # fmt: skip
+
+
+def test_what_the_run_keeps_of_others_is_what_their_rows_say(wide):
+    for label in ("L1H0", "L0N1", "L0N5", "L1N20", "L1N23"):
+        assert_compared(wide, label)
+    sizes = {label: query.run(wide, "behaviours", component=label)["n_random"].unique().to_list() for label in ("L1H0", *(f"L0N{i}" for i in range(24)))}  # fmt: skip
+    assert sizes.pop("L1H0") == [2]
+    assert sorted(n for (n,) in sizes.values()) == [16] * 17 + [17] * 7
+
+
+def test_others_do_not_depend_on_what_else_is_asked(wide):
+    together = query.run(wide, "behaviours", kind="neuron", top=0)
+    for label in ("L0N1", "L1N20"):
+        assert_frame_equal(together.filter(pl.col("component") == label), query.run(wide, "behaviours", component=label), rel_tol=1e-12)  # fmt: skip
+
+
+def test_others_are_asked_a_behaviour_that_was_added_too(wide, tmp_path):
+    path = Path(shutil.copy(wide, tmp_path / "run.duckdb"))
+    kept = "SELECT * FROM layer_coverages ORDER BY ALL"
+    before = query.run(path, kept)
+    additions.add_behaviour(path, "thingish", "list_contains(properties, 'thing') OR activation > 1")
+    assert_compared(path, "L0N1")
+    additions.add_class(path, "thing", "text ~ '[0-9]'")
+    for label in ("L0N1", "L1H0"):
+        assert_compared(path, label)
+    additions.remove_class(path, "thing")
+    assert_compared(path, "L0N1")
+    additions.remove_behaviour(path, "thingish")
+    assert query.run(path, kept).equals(before)
+
+
+def test_a_run_of_an_earlier_version_says_what_to_do(wide, tmp_path):
+    path = Path(shutil.copy(wide, tmp_path / "old.duckdb"))
+    wanted = query.run(path, "behaviours", component="L0N1")
+    with duckdb.connect(str(path)) as old:
+        old.execute("DROP TABLE layer_coverages")
+    with pytest.raises(QueryError, match=r"earlier version .* profiler behaviours refresh RUN"):
+        query.run(path, "behaviours", component="L0N1")
+    app(["behaviours", "refresh", str(path)], standalone_mode=False)
+    assert_frame_equal(query.run(path, "behaviours", component="L0N1"), wanted, rel_tol=1e-12)

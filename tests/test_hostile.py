@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 
 import duckdb
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -28,6 +29,8 @@ from profiler.corpus import documents
 from profiler.errors import ProfilerError, QueryError, RunError
 from profiler.partial import MANIFEST, Manifest, read_manifest, sealed
 from profiler.reading import Domains, Reading, tokenize
+from profiler.report import build
+from profiler.stored import Stored
 from profiler.tokens import CLASSES
 from profiler.windows import Layout, chunks
 
@@ -247,6 +250,7 @@ for path in sys.argv[2:]:
 print("end")
 """
 FILES_AT_A_TIME = 12
+HEADERS, BLOCK = 3 * 4096, 262_144
 
 
 @pytest.mark.parametrize("seed", range(MORE))
@@ -266,6 +270,26 @@ def test_a_run_with_flipped_bytes_is_read_or_refused(seed, run_path, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "end"
     assert "refused:" in done.stdout
+
+
+@pytest.mark.parametrize("name", [b"peak_memory_bytes", b"corpus_digest", b"norm_scale_sum", b"source"])
+def test_a_name_that_is_no_text_behind_a_right_checksum_is_refused(name, run_path, tmp_path):
+    """Each block of a DuckDB file (after three headers) begins with a checksum of the rest."""
+    data, path = run_path.read_bytes().replace(name, b"\xff" * len(name)), tmp_path / "run.duckdb"
+    blocks = [data[at : at + BLOCK] for at in range(HEADERS, len(data), BLOCK)]
+    path.write_bytes(data[:HEADERS] + b"".join(checksum(block) + block[8:] for block in blocks))
+    with suppress(ProfilerError):
+        query.run(path, "run_info")
+    with pytest.raises(ProfilerError):
+        Stored(path).rows("FROM documents")
+    with suppress(ProfilerError):
+        build(path, "overview")
+
+
+def checksum(block: bytes) -> bytes:
+    """DuckDB's, of a block's words after the first."""
+    words = np.frombuffer(block[8:], dtype="<u8") * np.uint64(0xBF58476D1CE4E5B9)
+    return (int(np.bitwise_xor.reduce(words)) ^ 5381).to_bytes(8, "little")
 
 
 @examples(40)

@@ -25,7 +25,8 @@ NOT_REPEATED = ["created", "seconds", "tokens_per_second", "peak_memory_bytes"]
 TABLES = (
     "runs components classes tokens vocabulary domains replicate_groups position_buckets bins documents windows position_rows "
     "cell_counts cell_sums group_importance power_sums spectrum_counts density_counts quantiles sample_rows extreme_rows dense_rows recorded_rows "
-    "head_attention_rows logit_effects closure drops properties token_property_lists behaviours uniform_marks token_counts token_sums pooled_strata"
+    "head_attention_rows logit_effects closure drops properties token_property_lists behaviours uniform_marks token_counts token_sums pooled_strata "
+    "layer_coverages component_importance"
 ).split()
 
 

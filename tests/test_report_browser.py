@@ -30,7 +30,7 @@ def fake(tmp_path_factory) -> fake_run.FakeRun:
     vocabulary = built.tables["tokens"]["token"].to_list()
     vocabulary[long] = LONG
     tables = built.tables | {"vocabulary": pl.DataFrame({"tokens": [vocabulary]})}
-    fake_run.write(built.path, {name: tables[name] for name in tables if name not in ("properties", "token_property_lists", "behaviours", "uniform_marks")})  # fmt: skip
+    fake_run.write(built.path, {name: tables[name] for name in tables if name not in fake_run.DERIVED})  # fmt: skip
     return built
 
 

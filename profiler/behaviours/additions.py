@@ -1,8 +1,9 @@
 """A user's own token classes and behaviours in a finished run: added or taken out whole, or not at all.
 
-They stand in the tables properties, token_property_lists and behaviours, and in the view generated from them; nothing
-that was measured is written. Everything is checked on a closed, read-only connection first, and then written in one
-transaction: a program that stops in between leaves the run as it was. Cost: milliseconds, one pass over the vocabulary.
+They stand in the tables properties, token_property_lists and behaviours, and in the views and tables generated from them;
+nothing that was measured is written. Everything is checked on a closed, read-only connection first, and then written in one
+transaction: a program that stops in between leaves the run as it was. Cost: one pass over the vocabulary, and over the kept
+rows of the components that others are compared with (seconds for 37,000 components).
 """
 
 from collections.abc import Iterator
@@ -105,6 +106,17 @@ def remove_behaviour(path: Path, name: str) -> None:
         _refuse_not_users(run, "behaviours", "behaviour", name, "AND family = 'user'")
     with _writing(path) as run:
         run.execute("DELETE FROM behaviours WHERE behaviour = ?", [name])
+        views.refresh(run)
+
+
+def refresh(path: Path) -> None:
+    """Make anew what a run keeps of behaviours: a run of an earlier version gets the tables and views of this one.
+
+    Raises:
+        RunError: no finished run, or it cannot be written.
+    """
+    query.open_run(path).close()
+    with _writing(path) as run:
         views.refresh(run)
 
 

@@ -126,6 +126,13 @@ def remove_behaviour(run: Run, name: Name) -> None:
     console.print(f"{name} removed", markup=False)
 
 
+@behaviours.command("refresh")
+def refresh_behaviours(run: Run) -> None:
+    """Make anew what a run keeps of behaviours, such as what others are compared with: for a run of an earlier version."""
+    additions.refresh(run)
+    console.print(f"{run}: its behaviours can be asked for", markup=False)
+
+
 @behaviours.command("list")
 def list_behaviours(run: Run) -> None:
     """Behaviours of a run, the library's and your own."""

@@ -4,7 +4,7 @@
 -- Behaviours that have rows are left alone, but for a user's own: their condition may name a class that was added or taken
 -- out since. Sums are added in the order of positions: their last bit depends on it, and merged runs have the same as a whole.
 -- Cost: one pass over the rows of those components, 0.03 s each.
-DELETE FROM layer_coverages WHERE behaviour_id NOT IN (SELECT behaviour_id FROM behaviours);
+DELETE FROM layer_coverages WHERE behaviour_id NOT IN (SELECT behaviour_id FROM behaviours WHERE NOT "user");
 -- lists, because a filter on a list goes below the views and a join does not
 SET VARIABLE compared = (
     SELECT list(component) FROM (

@@ -5,6 +5,14 @@
 -- Shares are parts of the clean minus the corrupted logit difference, both averaged over pairs first. Direction `denoise`
 -- puts clean values into the corrupted run (sufficiency), `noise` other values into the clean run (necessity).
 -- Writing an experiment again replaces its rows.
+--
+-- A line SIX in a table stands for the columns of the six values, which are named here once (profiler.patching.store.text):
+--| granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
+--| component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
+--| value VARCHAR, -- third: what was put in: resample, zero, mean, noise
+--| positions VARCHAR, -- fourth: all, or the role of the positions patched
+--| direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
+--| pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out, crossed
 
 CREATE TABLE patch_experiments ( -- experiments: one task, one corruption scheme, one model
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -68,12 +76,7 @@ CREATE TABLE patch_effects ( -- one row per patched component, direction, value 
     kl_from_reference DOUBLE, -- KL(clean || patched), nats, summed over the vocabulary
     kl_to_reference DOUBLE, -- KL(patched || clean), nats
     js DOUBLE, -- Jensen-Shannon divergence to the clean run, nats
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_shares ( -- one row per patched component, direction and value: what it recovered or lost
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -94,12 +97,7 @@ CREATE TABLE patch_shares ( -- one row per patched component, direction and valu
     excess DOUBLE, -- share beyond the neutral level; NULL for noise
     fix DOUBLE, -- change of the answers' centred logit, logits
     "break" DOUBLE, -- minus the change of the distractors' centred logit, logits
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_gates ( -- both directions side by side, resampled values, and the label they give
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -108,12 +106,7 @@ CREATE TABLE patch_gates ( -- both directions side by side, resampled values, an
     recovered_denoise DOUBLE, -- sufficiency: share that clean values recover in the corrupted run
     lost_noise DOUBLE, -- necessity: share that corrupted values cost the clean run
     gate VARCHAR, -- sole, OR-like, AND-like, graded, none (profiler.patching.redundancy)
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_downstream ( -- what each later component writes differently after one is ablated
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -125,12 +118,7 @@ CREATE TABLE patch_downstream ( -- what each later component writes differently 
     delta_dla_hi DOUBLE, -- 95 % bootstrap bound
     p DOUBLE, -- two-sided, sign flips over pairs
     n BIGINT, -- pairs
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_interactions ( -- two components alone and together
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -144,12 +132,7 @@ CREATE TABLE patch_interactions ( -- two components alone and together
     p DOUBLE, -- two-sided, sign flips over pairs, that the interaction is 0
     delta_dla DOUBLE, -- change of the second's DLA when the first is noised, logits
     relation VARCHAR, -- serial, parallel, composed, independent, inconclusive, or same layer (profiler.patching.redundancy)
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_saturation ( -- share recovered by sets of top components, over random orders
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -160,12 +143,7 @@ CREATE TABLE patch_saturation ( -- share recovered by sets of top components, ov
     component VARCHAR, -- a component, listed by its rank alone
     shapley DOUBLE, -- its mean gain over orders; they add up to the share of all
     orders BIGINT, -- random orders
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_attribution ( -- attribution patching beside exact patching, target by target
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -178,12 +156,7 @@ CREATE TABLE patch_attribution ( -- attribution patching beside exact patching, 
     size_bin VARCHAR, -- bin of patch_size
     saturated BOOLEAN, -- the activation is flat in the patched run and not in the donor
     use_exact BOOLEAN, -- the estimate is not to be believed here: flagged as saturated (not for qk_fix), missed, or wrong
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching, cell by cell
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -200,12 +173,7 @@ CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching
     reliable BOOLEAN, -- right signs, error at most 1/2, nothing missed
     nonlinearity DOUBLE, -- largest distance of the metric from a straight line between the prompts, over its whole change
     bound DOUBLE, -- 95 % upper bound of neurons with an effect among those not patched exactly
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_recall ( -- how many of the largest effects attribution patching puts among its own largest
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -219,12 +187,7 @@ CREATE TABLE patch_recall ( -- how many of the largest effects attribution patch
     missed_hi DOUBLE, -- 95 % upper bound of those not found: false negatives
     n BIGINT, -- targets that were patched exactly
     unpatched BIGINT, -- targets of the model that were not
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's value from each combination costs the clean run
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -234,12 +197,7 @@ CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's val
     lost DOUBLE, -- mean loss of logit difference, logits
     n BIGINT, -- prompts
     n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out; crossed
+    SIX
 );
 CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by component (profiler.patching.factorial)
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -255,12 +213,7 @@ CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions
     p_holm DOUBLE, -- p by Holm over components, for each axis; for the model p itself
     n BIGINT, -- prompts
     n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out; crossed
+    SIX
 );
 CREATE TABLE circuits ( -- circuits that were found or read, with their scope
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -288,12 +241,7 @@ CREATE TABLE circuit_members ( -- members of circuits
     missed DOUBLE, -- minimality: how much it is missed at most, share
     p DOUBLE, -- against random members of inflated circuits
     p_holm DOUBLE, -- p by Holm over the members
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE circuit_edges ( -- edges between members, cut one by one
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -303,12 +251,7 @@ CREATE TABLE circuit_edges ( -- edges between members, cut one by one
     estimated DOUBLE, -- share lost by attribution
     lost DOUBLE, -- share lost when the edge alone is cut, exactly
     kept BOOLEAN, -- lost is at least 1 %
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE circuit_scores ( -- faithfulness, completeness, minimality, stability: a row per score
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -318,12 +261,7 @@ CREATE TABLE circuit_scores ( -- faithfulness, completeness, minimality, stabili
     low DOUBLE, -- lower bound or quantile, NULL where there is none
     high DOUBLE, -- upper bound or quantile
     n BIGINT, -- pairs, sets or draws behind it
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE circuit_curve ( -- faithfulness of the k best nodes
     experiment VARCHAR, -- experiment (patch_experiments)
@@ -332,24 +270,14 @@ CREATE TABLE circuit_curve ( -- faithfulness of the k best nodes
     node_share DOUBLE, -- k over all nodes
     faithfulness DOUBLE, -- normalised
     component VARCHAR, -- the node added at k
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 CREATE TABLE circuit_random ( -- random circuits of the same size
     experiment VARCHAR, -- experiment (patch_experiments)
     circuit VARCHAR, -- name
     draw BIGINT, -- number
     faithfulness DOUBLE, -- normalised
-    granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
-    component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
-    value VARCHAR, -- third: what was put in: resample, zero, mean, noise
-    positions VARCHAR, -- fourth: all, or the role of the positions patched
-    direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
-    pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out
+    SIX
 );
 
 -- View: patches

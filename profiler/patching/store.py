@@ -6,6 +6,7 @@ same commands open it. Cost: the size of the tables; a second writer is told so 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,10 +31,16 @@ TABLES = (
 )  # fmt: skip
 
 
+def text() -> str:
+    """causal.sql with the six columns, which it names once, in every table that says SIX."""
+    found = (PACKAGE / "causal.sql").read_text(encoding="utf-8")
+    six = "\n".join(f"    {line}" for line in re.findall(r"^--\| (.+)$", found, re.MULTILINE))
+    return found.replace("\n    SIX\n", f"\n{six}\n")
+
+
 def causal_sql() -> str:
     """The statements that add tables and views where they are missing."""
-    text = (PACKAGE / "causal.sql").read_text(encoding="utf-8")
-    return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    return text().replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
 
 
 @contextmanager
@@ -74,7 +81,7 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
     """
     with writing(path) as connection:
         connection.execute(causal_sql())
-        for statement in comment_statements((PACKAGE / "causal.sql").read_text(encoding="utf-8")):
+        for statement in comment_statements(text()):
             connection.execute(statement)
         for table in TABLES:
             connection.execute(f"DELETE FROM {table} WHERE experiment = ?", [experiment])

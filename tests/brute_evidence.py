@@ -3,7 +3,7 @@
 import brute
 import numpy as np
 import polars as pl
-from brute_behaviours import CHECKS, PRIORITY, check, documents, kept, ratio
+from brute_behaviours import CHECKS, PRIORITY, bounds, check, documents, kept, number, ratio
 from fake_run import FakeRun
 from fake_values import CLASSES, VOCABULARY
 from scipy import stats
@@ -85,3 +85,48 @@ def agreement(fake: FakeRun, db: query.Connection) -> None:
         seen += 1
     assert seen == 2
     assert query.run(db, "agreement", top=3)["kappa"].is_sorted(descending=True)
+
+
+@check
+def token_split(fake: FakeRun, db: query.Connection) -> None:
+    for label in ("L1H0", "L1N1"):
+        i, use = fake.row(label), fake.ordinary
+        found = query.run(db, "token_split", component=label)
+        at = np.array([number(VOCABULARY[t][0]) for t in brute.column(fake, "token_id")])
+        a, d = fake.activation[i], fake.dla[i]
+        want = {"n": int((use & at).sum()), "share_n": (use & at).sum() / use.sum(), "activation": a[use & at].mean(), "activation_rest": a[use & ~at].mean(),
+                "dla": d[use & at].mean(), "dla_rest": d[use & ~at].mean(), "abs_dla": np.abs(d[use & at]).mean(),
+                "share_abs_dla": np.abs(d[use & at]).sum() / np.abs(d[use]).sum(), "of_user": False}  # fmt: skip
+        want["lift"] = want["share_abs_dla"] / want["share_n"]
+        k = kept(fake, label)
+        _, se = ratio(k.group, k.m * k.holds["on_number"], k.m, k.n_groups)
+        low, high = bounds(want["share_abs_dla"], se, k.n_groups, documents(k, k.m))
+        coming, coming_se = ratio(k.group, k.m * k.holds["before_number"], k.m, k.n_groups)
+        coming_low, coming_high = bounds(coming, coming_se, k.n_groups, documents(k, k.m))
+        want |= {"share_abs_dla_se": se, "share_abs_dla_lo": low, "share_abs_dla_hi": high, "next_share_abs_dla": coming,
+                 "next_share_abs_dla_lo": coming_low, "next_share_abs_dla_hi": coming_high}  # fmt: skip
+        assert low < want["share_abs_dla"] < high
+        brute.agree(found.filter(pl.col("property") == "number"), [want])
+    assert query.run(db, "token_split", component="L0N1").is_empty()
+    assert query.run(db, "token_split", component="L1H0", property="year")["property"].to_list() == ["year"]
+
+
+@check
+def head_effects(fake: FakeRun, db: query.Connection) -> None:
+    k, found = kept(fake, "L1H0"), query.run(db, "head_effects", component="L1H0")
+    seen = 0
+    for behaviour in [*PRIORITY, "prefix_induction"]:
+        for effect in ("copies", "suppresses", "neither"):
+            h = k.holds[behaviour]
+            both = h & k.holds[effect]
+            row = found.filter(pl.col("behaviour") == behaviour, pl.col("effect") == effect)
+            if not both.any():
+                assert row.is_empty()
+                continue
+            seen += 1
+            part = k.only(h)
+            p, se = ratio(part.group, part.m * part.holds[effect], part.m, k.n_groups)
+            low, high = bounds(p, se, k.n_groups, documents(part, part.m))
+            want = {"n": int(both.sum()), "share": p, "share_lo": low, "share_hi": high}
+            brute.agree(row, [want | {"coverage": (k.m * both).sum() / k.m.sum()}])
+    assert seen == len(found) > 6

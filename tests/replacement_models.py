@@ -4,11 +4,15 @@ Residual dimensions: one per token (what stands here), one per offset (where), t
 Logits read what heads write. Nothing is normed, so every claim about them is exact.
 """
 
+import patch_models
 import torch
 
-from profiler.generality.replacement_run import Reading
+from profiler.generality import replacement
+from profiler.generality.replacement_run import Reading, means_of, seen_of
 from profiler.generality.replacement_text import Texts
+from profiler.generality.replacement_view import Claimed
 from profiler.patching.network import Layer, Network, Norm
+from profiler.patching.sites import parse_target
 
 VOCAB, LENGTH, FAR = 7, 12, 400.0
 WIDTH = VOCAB + LENGTH + VOCAB
@@ -99,3 +103,25 @@ def texts(n: int = 40) -> Texts:
     """Readings to fit and to test on."""
     testing = (reading(1, n), reading(2, n))
     return Texts((reading(0, n),), testing, 2 * n, 2 * n * (LENGTH - 1), 0)
+
+
+def explained(net, component, rule, given=None, nulls=2):
+    """What one rule explains of one component, on random tokens or given texts."""
+    target = parse_target(component)
+    claim = Claimed(target, replacement.rule_named(rule, target), str(rule))
+    return replacement.examine(net, given or texts(), [claim], nulls)[0]
+
+
+def network_and_seen(form="neox"):
+    """A small random network, a reading of random tokens, and means over it."""
+    net = patch_models.network(form)
+    tokens = torch.randint(1, 257, (4, 20), generator=torch.Generator().manual_seed(0))
+    counted = torch.ones_like(tokens, dtype=torch.bool)
+    reading = Reading(tokens, tokens % 5, tokens.roll(-1, 1), counted, torch.arange(4))
+    return net, reading, means_of(net, [reading])
+
+
+def write(net, base, target, rule, mean):
+    """What a rule has a component write."""
+    value, _ = rule.value(seen_of(base, target, mean))
+    return value

@@ -7,7 +7,7 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 import polars as pl
 
 from profiler.components import ComponentId
-from profiler.report import answers, behaviours, charts, evidence, facts, numbers, spectrum
+from profiler.report import answers, behaviours, breakdowns, charts, evidence, facts, numbers, spectrum
 from profiler.report.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.report.reader import Reader, Result
 
@@ -46,7 +46,7 @@ def _sections(read: Reader, component: ComponentId) -> list[Section]:
         _attention(read, component),
         _quantiles(read, label, reach),
         _extremes(read, label, reach),
-        _breakdowns(read, label),
+        breakdowns.section(read, label),
         _effects(read, component),
         _random(read, label, reach),
     ]
@@ -89,7 +89,7 @@ def _spectrum(read: Reader, label: str, reach: evidence.Reach) -> Section:
     if folded := spectrum.folded_share(by_class.frame, floor):
         size, share = numbers.number(floor), numbers.percent(folded)
         lead += f" Activations below {size} in size ({share} of positions) share the middle bin."
-    return Section(title, lead, (_density(read, label, density, reach), *_class_views(by_class)))
+    return Section(title, lead, (_density(read, label, density, reach), *breakdowns.class_views(by_class)))
 
 
 def _density(read: Reader, label: str, density: Result, reach: evidence.Reach) -> Block:
@@ -110,54 +110,6 @@ def _density(read: Reader, label: str, density: Result, reach: evidence.Reach) -
         density.source,
         drawn.source,
         (reach.activation, reach.dla),
-    )
-
-
-def _class_views(by_class: Result) -> tuple[Chart, ...]:
-    frame, source = by_class.frame, by_class.source
-    return (
-        Chart(
-            "Class share",
-            "At each activation, what share of positions is of each class: P(class | bin). A band that widens to "
-            "the right is what the high activations are about.",
-            charts.class_share(frame),
-            source,
-        ),
-        Chart(
-            "Expected value",
-            "Each bin's part of the mean activation, x · p(x). What the large activations look like "
-            "matters only as much as they weigh here.",
-            charts.expected_value(frame),
-            source,
-        ),
-        Chart(
-            "DLA-weighted",
-            "Where the component's Σ|DLA| on the next token is spent, by activation and class. If most of it "
-            "lies left of the top bins, the extremes are not what it does.",
-            charts.importance(frame),
-            source,
-        ),
-        Chart(
-            "Class share with intervals",
-            "P(class | bin) of the classes with most Σ|DLA|, with 95 % intervals: wide where "
-            "the bin holds few positions.",
-            charts.posterior(frame),
-            source,
-        ),
-        Chart(
-            "Within each class",
-            "P(bin | class): base rates removed. A rare class may stand far right here and still be "
-            "a small part of the bin; read it beside the class share.",
-            charts.class_density(frame),
-            source,
-        ),
-        Chart(
-            "DLA by activation",
-            "Mean DLA of each bin, logits: whether a larger activation raises or lowers the token that "
-            "really comes next.",
-            charts.mean_dla(frame),
-            source,
-        ),
     )
 
 
@@ -259,72 +211,6 @@ def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -
 
 def _extreme(frame: pl.DataFrame, measure: str, side: str) -> pl.DataFrame:
     return frame.filter(pl.col("measure") == measure, pl.col("side") == side).sort("rank")
-
-
-def _breakdowns(read: Reader, label: str) -> Section:
-    by_class, by_next = read("by_class", component=label), read("by_next_class", component=label)
-    by_domain, by_position = read("by_domain", component=label), read("by_position", component=label)
-    blocks = [
-        *_bars(
-            "By class of the token",
-            "Mean |DLA| at positions of each class, with 95 % intervals clustered by document.",
-            by_class,
-            "abs_dla",
-            "mean |DLA|, logits",
-            by_class=True,
-        ),
-        *_bars(
-            "By class of the next token",
-            "Mean DLA to the token that came next: which classes it raises and lowers.",
-            by_next,
-            "dla",
-            "mean DLA, logits",
-        ),
-        *_bars(
-            "By domain",
-            "Mean |DLA| in each part of the corpus. Unequal bars mean the answer depends on the text.",
-            by_domain,
-            "abs_dla",
-            "mean |DLA|, logits",
-        ),
-        *_bars(
-            "By position in the window",
-            "Mean |DLA| by distance from the window's start, in doubling buckets.",
-            by_position,
-            "abs_dla",
-            "mean |DLA|, logits",
-            in_order=True,
-        ),
-    ]
-    return Section("Where it matters", "", (*blocks, _class_table(by_class)))
-
-
-def _bars(
-    title: str, caption: str, result: Result, measure: str, axis: str, by_class: bool = False, in_order: bool = False
-) -> list[Block]:
-    frame = result.frame.filter(pl.col("n") > 0)
-    if frame.is_empty():
-        return [Note(title, "No ordinary position was recorded.")]
-    order = frame["value"].to_list() if in_order else None
-    return [Chart(title, caption, charts.interval_bars(frame, measure, axis, by_class, order), result.source)]
-
-
-def _class_table(by_class: Result) -> Block:
-    total = by_class.frame["n"].sum()
-    frame = by_class.frame.with_columns((pl.col("n") / total).alias("share_n")).sort("share_abs_dla", descending=True)
-    columns = (
-        evidence.words("value", "Class"),
-        evidence.count("n", "n", "positions"),
-        evidence.share("share_n", "of positions"),
-        evidence.share("share_abs_dla", "of its Σ|DLA|", "with the 95 % interval"),
-        evidence.value("activation", "Mean activation"),
-        evidence.value("dla", "Mean DLA, logits", signed=True),
-    )
-    caption = (
-        "Coverage beside base rate: a class matters to this component as far as its share of Σ|DLA| exceeds its "
-        "share of positions."
-    )
-    return evidence.table("Classes in numbers", caption, by_class, columns, frame, "full")
 
 
 def _effects(read: Reader, component: ComponentId) -> Section:

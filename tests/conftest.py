@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: no network, tiny models, a small corpus, a run made by the real pipeline."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 import duckdb
+import fake_check
+import fake_run
+import passes
 import pytest
 import tiny
 import torch
@@ -68,3 +72,35 @@ def run_db(run_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The run, opened read-only."""
     with duckdb.connect(str(run_path), read_only=True) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus of `passes`."""
+    return passes.write_rows(tmp_path_factory.mktemp("pipeline") / "rows.jsonl", passes.corpus_rows())
+
+
+@pytest.fixture(scope="session")
+def checked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checks in it; not to be changed."""
+    return fake_check.build(tmp_path_factory.mktemp("checked") / "run.duckdb")
+
+
+@pytest.fixture(scope="session")
+def unchecked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without checks; not to be changed."""
+    path = tmp_path_factory.mktemp("unchecked") / "run.duckdb"
+    fake_run.build(path)
+    return path
+
+
+@pytest.fixture
+def checked(checked_run: Path, tmp_path: Path) -> Path:
+    """A run with checks, to change."""
+    return Path(shutil.copy(checked_run, tmp_path / "run.duckdb"))
+
+
+@pytest.fixture
+def unchecked(unchecked_run: Path, tmp_path: Path) -> Path:
+    """A run without checks, to change."""
+    return Path(shutil.copy(unchecked_run, tmp_path / "empty.duckdb"))

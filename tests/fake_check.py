@@ -134,3 +134,9 @@ def build(path: Path) -> Path:
 
 if __name__ == "__main__":
     print(build(Path(sys.argv[1] if len(sys.argv) > 1 else "fake.duckdb")))
+
+
+def rows(path: Path, text: str) -> list[tuple]:
+    """What a statement gives on a run that may be written."""
+    with duckdb.connect(str(path)) as shell:
+        return shell.execute(text).fetchall()

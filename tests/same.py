@@ -9,7 +9,7 @@ import polars as pl
 NOT_REPEATED = ["created", "seconds", "tokens_per_second", "peak_memory_bytes", "versions"]
 SIZES = {
     "sum_activation": 1.0, "sum_dla": "sum_abs_dla", "a1": "a_abs", "a2": "a2", "a3": "a2 a4", "a4": "a4", "d1": "d_abs",
-    "d2": "d2", "d3": "d2 d4", "d4": "d4", "coverage": 1.0,
+    "d2": "d2", "d3": "d2 d4", "d4": "d4",
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Accumulators: any split merged equals the whole, order does not matter, and the whole equals NumPy on raw values."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,88 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from worlds import AXES, COMPONENTS, CPU, LAYOUT, N_COMPONENTS, World
 
-from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, N_CLASSES, POWERS, Axes, CellSums, PowerSums
+from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, N_CLASSES, POWERS, CellSums, PowerSums
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
-from profiler.attribution import Part
 from profiler.bins import DENSITY, SPECTRUM
-from profiler.keys import component_keys, component_marks, position_keys
-from profiler.reading import Domains, TokenizedDocument
-from profiler.tokens import CLASS_ID
-from profiler.windows import Batch, Layout, Window, make_batch, windows_of
-
-CPU = torch.device("cpu")
-CONTEXT = 8
-N_COMPONENTS = 5
-COMPONENTS = slice(1, 4)
-VOCABULARY = 40
-TOKEN_CLASSES = torch.arange(VOCABULARY) % (N_CLASSES - 3) + 3
-TOKEN_CLASSES[0] = CLASS_ID["special"]
-LAYOUT = Layout(CONTEXT, 0, TOKEN_CLASSES, seed=1, groups_per_domain=3)
-AXES = Axes.for_context(CONTEXT)
-
-
-@dataclass
-class World:
-    """Windows of some documents and a value for each of their positions."""
-
-    windows: list[Window]
-    shift: float = 0.0
-
-    @classmethod
-    def of(cls, lengths: list[int], seed: int = 0, shift: float = 0.0) -> "World":
-        generator, domains, windows = np.random.default_rng(seed), Domains(3), []
-        for i, n in enumerate(lengths):
-            domain = domains.id_of("ab"[i % 2])
-            ids = generator.integers(0, VOCABULARY, n).astype(np.int32)
-            place = f"corpus:{i}"
-            document = TokenizedDocument(i, domain, "ab"[i % 2], place, place, domains.group_of(domain, place), ids, 0)
-            windows += windows_of(document, LAYOUT)
-        return cls(windows, shift)
-
-    def part(self, batch: Batch) -> Part:
-        """Values fixed by the position; padding holds something large, which must not count."""
-        a, d = (self._values(batch.position_ids, seed) for seed in (1, 2))
-        a = a - self.shift
-        padding = ~batch.valid[..., None]
-        return Part(COMPONENTS, a.masked_fill(padding, 1e6), d.masked_fill(padding, -1e6))
-
-    @staticmethod
-    def _values(positions: torch.Tensor, seed: int) -> torch.Tensor:
-        keys = component_keys(positions.reshape(-1) * 7919, component_marks(seed, 3))
-        uniform = keys.double() / 2.0**64 + 0.5
-        return torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).view(*positions.shape, 3)
-
-    def batches(self, seed: int, n_parts: int) -> list[list[Batch]]:
-        """The windows in random order and batches, dealt to `n_parts` accumulators."""
-        generator = np.random.default_rng(seed)
-        order, parts = generator.permutation(len(self.windows)), [[] for _ in range(n_parts)]
-        while len(order):
-            size = generator.integers(1, 5)
-            take, order = order[:size], order[size:]
-            parts[generator.integers(n_parts)].append(make_batch([self.windows[i] for i in take], LAYOUT))
-        return parts
-
-    def raw(self) -> dict[str, np.ndarray]:
-        """Everything about each position, one after the other, from one window at a time."""
-        rows: dict[str, list] = {
-            k: [] for k in ("a", "d", "class", "next", "offset", "group", "domain", "ordinary", "id")
-        }
-        for window in self.windows:
-            batch = make_batch([window], LAYOUT)
-            part, at = self.part(batch), batch.valid[0]
-            n = int(at.sum())
-            for name, values in (
-                ("a", part.activation[0]), ("d", part.dla[0]), ("class", batch.classes[0]), ("next", batch.next_classes[0]),
-                ("offset", torch.arange(len(at))), ("ordinary", batch.ordinary[0]), ("id", batch.position_ids[0]),
-            ):  # fmt: skip
-                rows[name].append(values[at].numpy())
-            rows["group"].append(np.full(n, window.document.group_id))
-            rows["domain"].append(np.full(n, window.document.domain_id))
-        return {name: np.concatenate(values) for name, values in rows.items()}
+from profiler.keys import component_keys, component_marks
+from profiler.windows import Batch, make_batch
 
 
 def new_cells() -> CellSums:
@@ -363,87 +289,3 @@ def test_dense_rows_with_more_room_than_positions():
 def test_no_room_for_dense_rows():
     dense = DenseRows(0, N_COMPONENTS, 2, CPU)
     assert len(dense.plan(make_batch(World.of([9]).windows, LAYOUT)).slots) == 0
-
-
-N_PLACES, N_SEEDS, K = 200, 1_500, 8
-
-
-def chosen_places(seed: int, component: int, order: torch.Tensor, in_stratum: torch.Tensor) -> list[int]:
-    """Places of the sample of stratum 1, positions offered in `order`."""
-    keys = component_keys(position_keys(seed, "doc", order), component_marks(seed, component + 1)[-1:])
-    keep = Smallest(2, K, torch.int64, torch.float32, CPU)
-    value = torch.zeros(len(order), 1)
-    keep.offer(in_stratum[order].long()[:, None], keys, order, value, value, 0)
-    entries = keep.entries()
-    return entries.positions[entries.cells == 1].tolist()
-
-
-def uniformity(choose: Callable[[int], list[int]], stratum: list[int]) -> float:
-    """p of a chi-square test that every member of a stratum is chosen equally often over many seeds."""
-    counts = np.zeros(N_PLACES)
-    for seed in range(N_SEEDS):
-        places = choose(seed)
-        assert set(places) <= set(stratum)
-        assert len(places) == K
-        counts[places] += 1
-    n = len(stratum)
-    # each seed draws K of n without replacement: counts vary less than multinomial ones, by (n - K) / (n - 1)
-    statistic = ((counts[stratum] - N_SEEDS * K / n) ** 2 / (N_SEEDS * K / n)).sum() * (n - 1) / (n - K)
-    return stats.chi2.sf(statistic, n - 1)
-
-
-IN_STRATUM = torch.arange(N_PLACES) % 3 == 0
-STRATUM = IN_STRATUM.nonzero()[:, 0].tolist()
-
-
-@pytest.mark.parametrize("component", [0, 17])
-@pytest.mark.parametrize("order", ["forward", "backward"])
-def test_samples_are_uniform_in_their_stratum(component, order):
-    places = torch.arange(N_PLACES)
-    places = places if order == "forward" else places.flip(0)
-    p = uniformity(lambda seed: chosen_places(seed, component, places, IN_STRATUM), STRATUM)
-    assert 1e-3 < p < 1 - 1e-6
-
-
-def test_the_uniformity_test_fails_on_a_biased_sampler():
-    """A running band that the first rows fill more often, and the first K always."""
-
-    def mostly_first(seed: int) -> list[int]:
-        generator = np.random.default_rng(seed)
-        weight = 1.5 - np.arange(len(STRATUM)) / len(STRATUM)
-        return generator.choice(STRATUM, K, replace=False, p=weight / weight.sum()).tolist()
-
-    assert uniformity(mostly_first, STRATUM) < 1e-6
-    assert uniformity(lambda _: STRATUM[:K], STRATUM) < 1e-6
-
-
-def test_two_components_sample_different_positions():
-    places = torch.arange(N_PLACES)
-    shared = [
-        len({*chosen_places(s, 0, places, IN_STRATUM)} & {*chosen_places(s, 1, places, IN_STRATUM)}) for s in range(500)
-    ]
-    expected = stats.hypergeom(len(STRATUM), K, K)
-    assert np.mean(shared) == pytest.approx(expected.mean(), abs=5 * expected.std() / 500**0.5)
-
-
-def test_a_mean_reweighted_by_inclusion_probabilities_is_unbiased_and_an_unweighted_one_is_not():
-    """The rarest stratum is sampled as densely as the commonest: without weights its values would count too much."""
-    generator = np.random.default_rng(0)
-    values = generator.standard_normal(3_000) ** 3
-    strata = SPECTRUM.index(torch.from_numpy(values))
-    sizes = torch.bincount(strata.long(), minlength=SPECTRUM.n_bins).double()
-    weighted, plain = [], []
-    places, one = torch.arange(3_000), torch.from_numpy(values)[:, None]
-    for seed in range(120):
-        keep = Smallest(SPECTRUM.n_bins, K, torch.int64, torch.float64, CPU)
-        keys = component_keys(position_keys(seed, "doc", places), component_marks(seed, 1))
-        keep.offer(strata.long()[:, None], keys, places, one, one, 0)
-        entries = keep.entries()
-        inclusion = torch.bincount(entries.cells, minlength=SPECTRUM.n_bins).double() / sizes
-        assert (inclusion[sizes > 0] == torch.clamp(K / sizes[sizes > 0], max=1)).all()
-        weights = 1 / inclusion[entries.cells]
-        weighted.append(((weights * entries.activation.abs()).sum() / weights.sum()).item())
-        plain.append(entries.activation.abs().mean().item())
-    exact, se = np.abs(values).mean(), np.std(weighted) / 120**0.5
-    assert abs(np.mean(weighted) - exact) < 4 * se
-    assert abs(np.mean(plain) - exact) > 20 * np.std(plain) / 120**0.5

@@ -2,12 +2,10 @@
 
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
 import duckdb
 import fake_check
-import fake_run
 import planted_claims as planted
 import polars as pl
 import pytest
@@ -22,69 +20,41 @@ from profiler.generality.finding import Finding
 from profiler.generality.predictions import Prediction
 from profiler.generality.verdict import judge
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_check.build(tmp_path_factory.mktemp("check") / "run.duckdb")
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bare") / "run.duckdb"
-    fake_run.build(path)
-    return path
-
-
-@pytest.fixture
-def empty(bare: Path, tmp_path: Path) -> Path:
-    """A run without checks, to change."""
-    return Path(shutil.copy(bare, tmp_path / "empty.duckdb"))
-
-
-@pytest.fixture
-def path(made: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copy(made, tmp_path / "run.duckdb"))
-
-
-def rows(path: Path, text: str) -> list[tuple]:
-    with duckdb.connect(str(path)) as shell:
-        return shell.execute(text).fetchall()
-
-
 # --- predictions ---
 
 
-def outcomes(path: Path) -> dict[str, dict]:
-    return {row["statement"]: row for row in query.run(path, "predictions").to_dicts()}
+def outcomes(checked: Path) -> dict[str, dict]:
+    return {row["statement"]: row for row in query.run(checked, "predictions").to_dicts()}
 
 
-def test_predictions_are_scored_by_what_came_after(made: Path) -> None:
-    found = outcomes(made)
+def test_predictions_are_scored_by_what_came_after(checked_run: Path) -> None:
+    found = outcomes(checked_run)
     names, code, fails, none = (found[one.statement] for one in fake_check.PREDICTIONS)
     assert (names["outcome"], names["check_id"], names["overlap"]) == ("confirmed", "narrow", 0.25)
     assert (code["outcome"], fails["outcome"]) == ("confirmed", "refuted")
     assert (none["outcome"], none["value"]) == (None, None)
     assert all(row["intact"] for row in found.values())
-    status = {(r["subject"], r["rung"], r["statistic"]): r["status"] for r in query.run(made, "ledger").to_dicts()}
+    status = {
+        (r["subject"], r["rung"], r["statistic"]): r["status"] for r in query.run(checked_run, "ledger").to_dicts()
+    }
     assert status["planted", "names", "faithfulness"] == "registered"
     assert status["L0H1", "domain: code", "coverage"] == "registered"
     assert status["planted", "natural text", "faithfulness"] == "post hoc"
 
 
-def test_a_prediction_made_with_the_answer_at_hand_is_post_hoc(path: Path) -> None:
+def test_a_prediction_made_with_the_answer_at_hand_is_post_hoc(checked: Path) -> None:
     late = [Prediction("late", "planted", "faithfulness", ">", 0.5, "natural text"), Prediction("late too", "circuit", "necessity", ">", 0.5, "names"),
             Prediction("in time", "planted", "faithfulness", ">", 0.5, "no such rung yet"),
             Prediction("other prompts", "L0H1", "coverage", ">", 0.5, "names", circuit="another")]  # fmt: skip
-    store.register(path, late)
-    found = outcomes(path)
+    store.register(checked, late)
+    found = outcomes(checked)
     assert [found[one.statement]["known_before"] for one in late] == [True, True, False, False]
-    assert ("planted", "faithfulness", "natural text") not in store.registered(path)
-    store.resolve(path)
-    assert [outcomes(path)[one.statement]["outcome"] for one in late] == [None] * 4
-    fake_check.write(path)
-    store.resolve(path)
-    assert outcomes(path)["late"]["outcome"] == "confirmed"
+    assert ("planted", "faithfulness", "natural text") not in store.registered(checked)
+    store.resolve(checked)
+    assert [outcomes(checked)[one.statement]["outcome"] for one in late] == [None] * 4
+    fake_check.write(checked)
+    store.resolve(checked)
+    assert outcomes(checked)["late"]["outcome"] == "confirmed"
 
 
 def test_a_score_says_what_the_interval_says() -> None:
@@ -93,13 +63,15 @@ def test_a_score_says_what_the_interval_says() -> None:
     assert said == {0.6: ("confirmed", "refuted"), 0.75: ("undecided", "undecided"), 0.95: ("refuted", "confirmed")}
 
 
-def test_the_hash_is_of_everything_and_the_same_in_sql(made: Path) -> None:
+def test_the_hash_is_of_everything_and_the_same_in_sql(checked_run: Path) -> None:
     previous = ""
-    for entry, kind, written, content, before, hashed in rows(made, "SELECT * FROM prediction_log ORDER BY entry"):
+    for entry, kind, written, content, before, hashed in fake_check.rows(
+        checked_run, "SELECT * FROM prediction_log ORDER BY entry"
+    ):
         text = "\n".join([str(entry), kind, written, content, previous])
         assert (before, hashed) == (previous, hashlib.sha256(text.encode()).hexdigest())
         previous = hashed
-    assert rows(made, "SELECT * FROM prediction_head") == [(7, previous)]
+    assert fake_check.rows(checked_run, "SELECT * FROM prediction_head") == [(7, previous)]
 
 
 TAMPERED = {
@@ -115,25 +87,25 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("statement", TAMPERED.values(), ids=TAMPERED)
-def test_a_prediction_changed_in_the_file_after_its_test_is_seen(path: Path, statement: str) -> None:
-    rows(path, statement)
-    found = query.run(path, "predictions")
+def test_a_prediction_changed_in_the_file_after_its_test_is_seen(checked: Path, statement: str) -> None:
+    fake_check.rows(checked, statement)
+    found = query.run(checked, "predictions")
     assert not found["intact"].all()
     with pytest.raises(PredictionError, match="was changed after it was written"):
-        store.register(path, [Prediction("more", "planted", "faithfulness", ">", 0.5, "corpus")])
+        store.register(checked, [Prediction("more", "planted", "faithfulness", ">", 0.5, "corpus")])
     with pytest.raises(PredictionError, match="was changed after it was written"):
-        store.resolve(path)
-    result = CliRunner().invoke(app, ["predict", "list", str(path)])
+        store.resolve(checked)
+    result = CliRunner().invoke(app, ["predict", "list", str(checked)])
     assert isinstance(result.exception, PredictionError)
-    assert store.registered(path) < {("circuit", "faithfulness", "names"), ("L0H1", "coverage", "domain: code"),
+    assert store.registered(checked) < {("circuit", "faithfulness", "names"), ("L0H1", "coverage", "domain: code"),
                                      ("planted", "faithfulness", "templates"), ("L1H1", "coverage", "corpus")}  # fmt: skip
 
 
-def test_a_log_forged_from_the_start_is_seen_by_the_check_and_by_the_receipt(path: Path) -> None:
+def test_a_log_forged_from_the_start_is_seen_by_the_check_and_by_the_receipt(checked: Path) -> None:
     """Whoever rewrites every hash still disagrees with what the check saw, and with what was printed."""
-    receipt = rows(path, "SELECT hash FROM prediction_log WHERE entry = 1")[0][0]
-    log = rows(path, "SELECT entry, kind, written, content FROM prediction_log ORDER BY entry")
-    old = {hashed: entry for entry, hashed in rows(path, "SELECT entry, hash FROM prediction_log")}
+    receipt = fake_check.rows(checked, "SELECT hash FROM prediction_log WHERE entry = 1")[0][0]
+    log = fake_check.rows(checked, "SELECT entry, kind, written, content FROM prediction_log ORDER BY entry")
+    old = {hashed: entry for entry, hashed in fake_check.rows(checked, "SELECT entry, hash FROM prediction_log")}
     previous, fresh = "", []
     for entry, kind, written, content in log:
         content = content.replace('"threshold":0.7', '"threshold":0.1')
@@ -142,18 +114,18 @@ def test_a_log_forged_from_the_start_is_seen_by_the_check_and_by_the_receipt(pat
         hashed = predictions.entry_hash(entry, kind, written, content, previous)
         fresh.append((entry, kind, written, content, previous, hashed))
         previous = hashed
-    with duckdb.connect(str(path)) as shell:
+    with duckdb.connect(str(checked)) as shell:
         shell.execute("DELETE FROM prediction_log")
         shell.executemany("INSERT INTO prediction_log VALUES (?, ?, ?, ?, ?, ?)", fresh)
         shell.execute("UPDATE prediction_head SET hash = ?", [previous])
         assert shell.execute("SELECT bool_and(intact) FROM prediction_entries").fetchall() == [(True,)]
-    assert not query.run(path, "predictions")["intact"].any()
-    rows(
-        path,
+    assert not query.run(checked, "predictions")["intact"].any()
+    fake_check.rows(
+        checked,
         "UPDATE checks SET prediction_head = (SELECT hash FROM prediction_log l WHERE l.entry = prediction_entries)",
     )
-    assert query.run(path, "predictions")["intact"].all()
-    result = CliRunner().invoke(app, ["predict", "list", str(path), "--receipt", receipt])
+    assert query.run(checked, "predictions")["intact"].all()
+    result = CliRunner().invoke(app, ["predict", "list", str(checked), "--receipt", receipt])
     assert "is not in" in str(result.exception)
 
 
@@ -161,7 +133,7 @@ def test_a_log_forged_from_the_start_is_seen_by_the_check_and_by_the_receipt(pat
     ("change", "said"),
     [({"direction": ">="}, "give > or <"), ({"threshold": float("nan")}, "give a finite number"), ({"rung": " "}, "--rung is empty")],
 )  # fmt: skip
-def test_a_prediction_that_cannot_be_scored_is_refused(path: Path, change: dict, said: str) -> None:
+def test_a_prediction_that_cannot_be_scored_is_refused(checked: Path, change: dict, said: str) -> None:
     given = {
         "statement": "s",
         "subject": "c",
@@ -171,24 +143,23 @@ def test_a_prediction_that_cannot_be_scored_is_refused(path: Path, change: dict,
         "rung": "corpus",
     } | change
     with pytest.raises(PredictionError, match=said):
-        store.register(path, [Prediction(**given)])
-    assert len(rows(path, "SELECT * FROM prediction_log")) == 7
+        store.register(checked, [Prediction(**given)])
+    assert len(fake_check.rows(checked, "SELECT * FROM prediction_log")) == 7
 
 
-def test_the_command_line_registers_resolves_and_lists(empty: Path) -> None:
-    path = empty
+def test_the_command_line_registers_resolves_and_lists(unchecked: Path) -> None:
     call = lambda *arguments: CliRunner().invoke(app, ["predict", *arguments], catch_exceptions=False)  # noqa: E731
-    assert "no prediction was registered" in call("list", str(path)).output
-    said = call("register", str(path), "--statement", "it [b]holds[/b]", "--subject", "circuit", "--statistic", "faithfulness", "--threshold", "0.5",
+    assert "no prediction was registered" in call("list", str(unchecked)).output
+    said = call("register", str(unchecked), "--statement", "it [b]holds[/b]", "--subject", "circuit", "--statistic", "faithfulness", "--threshold", "0.5",
                 "--rung", "names")  # fmt: skip
     (receipt,) = re.findall(r"^[0-9a-f]{64}$", said.output, re.MULTILINE)
-    fake_check.write(path)
-    assert "confirmed  it [b]holds[/b]" in call("resolve", str(path)).output
-    assert "no prediction is open" in call("resolve", str(path)).output
-    assert "it [b]holds[/b]" in call("list", str(path), "--receipt", receipt).output
+    fake_check.write(unchecked)
+    assert "confirmed  it [b]holds[/b]" in call("resolve", str(unchecked)).output
+    assert "no prediction is open" in call("resolve", str(unchecked)).output
+    assert "it [b]holds[/b]" in call("list", str(unchecked), "--receipt", receipt).output
     late = call(
         "register",
-        str(path),
+        str(unchecked),
         "--statement",
         "late",
         "--subject",
@@ -206,14 +177,13 @@ def test_the_command_line_registers_resolves_and_lists(empty: Path) -> None:
 # --- the role catalogue, published circuits ---
 
 
-def test_roles_are_remembered_shown_predicted_and_scored(empty: Path) -> None:
-    path = empty
-    fake_check.write(path, "first", planted.generalises)
+def test_roles_are_remembered_shown_predicted_and_scored(unchecked: Path) -> None:
+    fake_check.write(unchecked, "first", planted.generalises)
     again = fake_check.circuit(
         "second", [("L0H1", "induction head"), ("L1H0", "previous token"), ("L1H1", "induction")]
     )
-    assert roles.known(path, ["L1H1"]) == ()
-    expected = roles.expect(path, again, "names")
+    assert roles.known(unchecked, ["L1H1"]) == ()
+    expected = roles.expect(unchecked, again, "names")
     assert {(one.component, one.role, one.speaks) for one in expected.known} == {
         ("L0H1", "induction", "for"),
         ("L0H1", "S-inhibition", "against"),
@@ -221,8 +191,8 @@ def test_roles_are_remembered_shown_predicted_and_scored(empty: Path) -> None:
     }
     assert expected.registered == 1
     assert roles.agreement(expected.known, again) == (1, 2)
-    assert roles.expect(path, again, "names").registered == 0
-    (row,) = query.run(path, "predictions").to_dicts()
+    assert roles.expect(unchecked, again, "names").registered == 0
+    (row,) = query.run(unchecked, "predictions").to_dicts()
     assert (row["subject"], row["role"], row["origin"], row["known_before"]) == (
         "L0H1",
         "induction head",
@@ -231,14 +201,14 @@ def test_roles_are_remembered_shown_predicted_and_scored(empty: Path) -> None:
     )
     covered = Finding("L0H1", "induction head", "coverage", "names", "coverage", 0.2, 0.1, 0.3, 48, "prompts")
     verdict = judge([covered], ["discovery"])
-    store.write(path, "second", circuit=again, findings=[covered], rungs=fake_check.RUNGS, verdict=verdict)
-    (scored,) = store.resolve(path)
+    store.write(unchecked, "second", circuit=again, findings=[covered], rungs=fake_check.RUNGS, verdict=verdict)
+    (scored,) = store.resolve(unchecked)
     assert scored.outcome == "refuted"
-    catalogue = query.run(path, "role_catalogue", component="L0H1").filter(circuit="second")
+    catalogue = query.run(unchecked, "role_catalogue", component="L0H1").filter(circuit="second")
     assert catalogue.select("role", "speaks").rows() == [("induction head", "against")]
     third = fake_check.circuit("third", [("L0H1", "induction")])
-    roles.expect(path, third, "discovery")
-    assert query.run(path, "predictions").filter(circuit="third")["direction"].to_list() == [">"]
+    roles.expect(unchecked, third, "discovery")
+    assert query.run(unchecked, "predictions").filter(circuit="third")["direction"].to_list() == [">"]
 
 
 def test_published_circuits_can_be_read_and_have_their_numbers() -> None:
@@ -259,13 +229,13 @@ def test_published_circuits_can_be_read_and_have_their_numbers() -> None:
     assert published.numbers("no such") == ()
 
 
-def test_published_numbers_stand_beside_what_was_found(path: Path) -> None:
+def test_published_numbers_stand_beside_what_was_found(checked: Path) -> None:
     found = [Finding("ioi-gpt2", "", "faithfulness", "discovery", "faithfulness", 0.9, 0.8, 1.0, 48, "prompts")]
     (ioi,) = (one for one in published.circuits() if one.name == "ioi-gpt2")
     store.write(
-        path, ioi.name, circuit=ioi, findings=found, rungs=fake_check.RUNGS, verdict=judge(found, ["discovery"])
+        checked, ioi.name, circuit=ioi, findings=found, rungs=fake_check.RUNGS, verdict=judge(found, ["discovery"])
     )
-    frame = query.run(path, "published_numbers")
+    frame = query.run(checked, "published_numbers")
     beside = frame.filter(pl.col("found").is_not_null())
     assert beside.select("published", "found").rows() == [(0.87, 0.9)]
     assert len(frame) == len(published.numbers(ioi.name))

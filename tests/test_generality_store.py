@@ -2,12 +2,10 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import duckdb
 import fake_check
-import fake_run
 import planted_claims as planted
 import pytest
 
@@ -21,35 +19,6 @@ RELATIONS = {*store.TABLES, "latest_check", "ledger", "predictions", "prediction
 NAMES = [name for name in query.names() if set(query.header(name).reads) & RELATIONS]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_check.build(tmp_path_factory.mktemp("check") / "run.duckdb")
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bare") / "run.duckdb"
-    fake_run.build(path)
-    return path
-
-
-@pytest.fixture
-def empty(bare: Path, tmp_path: Path) -> Path:
-    """A run without checks, to change."""
-    return Path(shutil.copy(bare, tmp_path / "empty.duckdb"))
-
-
-@pytest.fixture
-def path(made: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copy(made, tmp_path / "run.duckdb"))
-
-
-def rows(path: Path, text: str) -> list[tuple]:
-    with duckdb.connect(str(path)) as shell:
-        return shell.execute(text).fetchall()
-
-
 def test_there_is_a_query_for_each_table() -> None:
     read = {relation for name in NAMES for relation in query.header(name).reads}
     behind = {"check_findings", "check_ledger", "prediction_log", "prediction_head", "first_measured"}
@@ -57,17 +26,17 @@ def test_there_is_a_query_for_each_table() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_query_has_rows_and_its_key(made: Path, name: str) -> None:
-    frame = query.run(made, name, **({"check_id": "narrow"} if name == "settle" else {}))
+def test_every_query_has_rows_and_its_key(checked_run: Path, name: str) -> None:
+    frame = query.run(checked_run, name, **({"check_id": "narrow"} if name == "settle" else {}))
     key = list(query.header(name).key)
     assert len(frame) > 0 or name in ("settle", "published_numbers")
     assert frame.select(key).is_duplicated().sum() == 0
     assert frame.select(key).null_count().sum_horizontal().item() == 0
-    assert frame.equals(query.run(made, name, **({"check_id": "narrow"} if name == "settle" else {})))
+    assert frame.equals(query.run(checked_run, name, **({"check_id": "narrow"} if name == "settle" else {})))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_query_declares_what_it_reads_and_its_parameters(made: Path, name: str) -> None:
+def test_every_query_declares_what_it_reads_and_its_parameters(checked_run: Path, name: str) -> None:
     text = "\n".join(line.split("--")[0] for line in query.sql_text(name).splitlines())
     words = set(re.findall(r"(?:FROM|JOIN)\s+(\w+)", text))
     assert words & {*RELATIONS, "contexts"} == set(query.header(name).reads)
@@ -79,16 +48,16 @@ def test_every_query_declares_what_it_reads_and_its_parameters(made: Path, name:
     )
     assert all(len(line) <= 220 for line in query.sql_text(name).splitlines())
     if "check_id" in declared:
-        assert len(query.run(made, name, check_id="no such")) == 0
-    with duckdb.connect(str(made), read_only=True, config=query.CLOSED) as shell:
+        assert len(query.run(checked_run, name, check_id="no such")) == 0
+    with duckdb.connect(str(checked_run), read_only=True, config=query.CLOSED) as shell:
         assert [column[0] for column in shell.execute(query.sql_text(name)).description] == query.run(
-            made, name
+            checked_run, name
         ).columns
 
 
-def test_every_table_and_column_is_explained(made: Path) -> None:
+def test_every_table_and_column_is_explained(checked_run: Path) -> None:
     text = "SELECT table_name, column_name FROM duckdb_columns() WHERE table_name IN (SELECT unnest($1)) AND comment IS NULL"
-    with duckdb.connect(str(made), read_only=True) as shell:
+    with duckdb.connect(str(checked_run), read_only=True) as shell:
         assert shell.execute(text, [list(store.TABLES)]).fetchall() == []
         commented = shell.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NOT NULL").fetchall()
         views = shell.execute("SELECT view_name FROM duckdb_views() WHERE comment IS NOT NULL").fetchall()
@@ -96,9 +65,9 @@ def test_every_table_and_column_is_explained(made: Path) -> None:
     assert {"latest_check", "ledger", "predictions", "prediction_entries"} <= {row[0] for row in views}
 
 
-def test_findings_come_back_as_they_were(made: Path) -> None:
+def test_findings_come_back_as_they_were(checked_run: Path) -> None:
     found = fake_check.findings(planted.generalises, "planted", fake_check.MEMBERS)
-    back = query.run(made, "ledger").sort("finding")
+    back = query.run(checked_run, "ledger").sort("finding")
     assert len(back) == len(found)
     for one, got in zip(found, back.to_dicts(), strict=True):
         assert [
@@ -138,31 +107,31 @@ def test_findings_come_back_as_they_were(made: Path) -> None:
         )
 
 
-def test_the_stored_ledger_is_the_verdicts(made: Path) -> None:
+def test_the_stored_ledger_is_the_verdicts(checked_run: Path) -> None:
     found = fake_check.findings(planted.generalises, "planted", fake_check.MEMBERS)
     verdict = judge(found, [rung.name for rung in fake_check.RUNGS])
-    back = query.run(made, "ledger").sort("finding")
+    back = query.run(checked_run, "ledger").sort("finding")
     assert back["speaks"].to_list() == [line.speaks for line in verdict.ledger]
     assert back["weight"].to_list() == pytest.approx([line.weight for line in verdict.ledger])
-    checks = query.run(made, "checks")
+    checks = query.run(checked_run, "checks")
     assert checks["word"].to_list() == ["generalises", "narrows"]
     assert checks["sentence"][0] == verdict.sentence
     assert checks["latest"].to_list() == [True, False]
     assert checks["weight_for"][0] == pytest.approx(sum(line.weight for line in verdict.ledger if line.speaks == "for"))
-    assert files.circuit_of(json.loads(json.dumps(_yaml(made))), "stored") == fake_check.circuit(
+    assert files.circuit_of(json.loads(json.dumps(_yaml(checked_run))), "stored") == fake_check.circuit(
         "planted", fake_check.MEMBERS
     )
 
 
-def _yaml(path: Path) -> dict:
+def _yaml(checked: Path) -> dict:
     import yaml
 
-    with duckdb.connect(str(path), read_only=True) as shell:
+    with duckdb.connect(str(checked), read_only=True) as shell:
         return yaml.safe_load(shell.execute("SELECT yaml FROM checks WHERE check_id = 'planted'").fetchall()[0][0])
 
 
-def test_the_ladder_stands_beside_its_findings(made: Path) -> None:
-    ladder = query.run(made, "ladder")
+def test_the_ladder_stands_beside_its_findings(checked_run: Path) -> None:
+    ladder = query.run(checked_run, "ladder")
     assert ladder["rung"].to_list() == [rung.name for rung in fake_check.RUNGS]
     found = {
         f.rung: f
@@ -178,9 +147,9 @@ def test_the_ladder_stands_beside_its_findings(made: Path) -> None:
     assert ladder["necessity"].to_list()[:2] == [0.8, 0.7]
 
 
-def test_the_plane_is_recomputed_from_the_findings(made: Path) -> None:
+def test_the_plane_is_recomputed_from_the_findings(checked_run: Path) -> None:
     found = fake_check.findings(planted.generalises, "planted", fake_check.MEMBERS)
-    rows = query.run(made, "generality_plane").to_dicts()
+    rows = query.run(checked_run, "generality_plane").to_dicts()
     plane = {row["subject"]: row for row in rows if row["kind"] != "general form"}
     assert [row["role"] for row in rows if row["kind"] == "general form"] == ["S-inhibition"]
     faithful = {f.rung: f.value for f in found if f.technique == "faithfulness" and f.value is not None}
@@ -194,26 +163,26 @@ def test_the_plane_is_recomputed_from_the_findings(made: Path) -> None:
     assert plane["L1H0"]["completeness_by"] == "coverage"
 
 
-def test_a_counter_example_that_is_in_no_run_is_cut_at_its_marks(made: Path) -> None:
-    row = query.run(made, "counter_examples").filter(kind="silent").row(0, named=True)
+def test_a_counter_example_that_is_in_no_run_is_cut_at_its_marks(checked_run: Path) -> None:
+    row = query.run(checked_run, "counter_examples").filter(kind="silent").row(0, named=True)
     assert row["context_before"] == "before " + fake_check.NASTY[:12]
     assert row["context_after"].endswith(" after")
-    known = query.run(made, "counter_examples").filter(kind="stray").row(0, named=True)
+    known = query.run(checked_run, "counter_examples").filter(kind="stray").row(0, named=True)
     assert known["context_token"] is not None
     assert known["position_id"] is not None
 
 
-def test_overlap_of_discovery_and_test_is_found(made: Path) -> None:
-    shared = {row["rung"]: row for row in query.run(made, "rung_overlap").to_dicts()}
+def test_overlap_of_discovery_and_test_is_found(checked_run: Path) -> None:
+    shared = {row["rung"]: row for row in query.run(checked_run, "rung_overlap").to_dicts()}
     assert (shared["names"]["n"], shared["names"]["shared"], shared["names"]["overlap"]) == (4, 1, 0.25)
     assert shared["discovery"]["overlap"] == 1
 
 
-def test_writing_again_replaces_and_an_error_leaves_everything(path: Path) -> None:
-    before = {table: rows(path, f"SELECT count(*) FROM {table}") for table in store.OF_CHECK}
-    fake_check.write(path, seed=3)  # another seed, as many rows
-    assert {table: rows(path, f"SELECT count(*) FROM {table}") for table in store.OF_CHECK} == before
-    assert rows(path, "SELECT settings FROM checks WHERE check_id = 'planted'") == [('{"seed": 3}',)]
+def test_writing_again_replaces_and_an_error_leaves_everything(checked: Path) -> None:
+    before = {table: fake_check.rows(checked, f"SELECT count(*) FROM {table}") for table in store.OF_CHECK}
+    fake_check.write(checked, seed=3)  # another seed, as many rows
+    assert {table: fake_check.rows(checked, f"SELECT count(*) FROM {table}") for table in store.OF_CHECK} == before
+    assert fake_check.rows(checked, "SELECT settings FROM checks WHERE check_id = 'planted'") == [('{"seed": 3}',)]
     found = fake_check.findings(planted.generalises, "planted", fake_check.MEMBERS)
     verdict = judge(found, [rung.name for rung in fake_check.RUNGS])
     given = {
@@ -222,13 +191,13 @@ def test_writing_again_replaces_and_an_error_leaves_everything(path: Path) -> No
         "verdict": verdict,
     }
     with pytest.raises(ValueError, match="rows of int have no table"):
-        store.write(path, "planted", findings=found, details=[3], **given)
+        store.write(checked, "planted", findings=found, details=[3], **given)
     with pytest.raises(ValueError, match="of other findings"):
-        store.write(path, "planted", findings=found[:3], **given)
+        store.write(checked, "planted", findings=found[:3], **given)
     wrong = fake_check.row("Edit", component="L0H1", no_such_column=1)
     with pytest.raises(duckdb.Error):
-        store.write(path, "planted", findings=found, details=[wrong], **given)
-    assert rows(path, "SELECT settings FROM checks WHERE check_id = 'planted'") == [('{"seed": 3}',)]
+        store.write(checked, "planted", findings=found, details=[wrong], **given)
+    assert fake_check.rows(checked, "SELECT settings FROM checks WHERE check_id = 'planted'") == [('{"seed": 3}',)]
 
 
 def test_a_file_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -1,26 +1,26 @@
 """The pass as a whole: repeatable, independent of the batch size, and equal to a recount from the raw rows it kept."""
 
-import hashlib
-import json
-from pathlib import Path
-
-import duckdb
 import numpy as np
 import polars as pl
 import pytest
-import tiny
-import torch
+from passes import (
+    CONTEXT,
+    DENSE,
+    EXTREMES,
+    RECORDED,
+    SAMPLES,
+    Tables,
+    corpus_rows,
+    expected_documents,
+    keys_by_position,
+    raw_rows,
+    run,
+    settings,
+)
 from polars.testing import assert_frame_equal
-from transformers import PreTrainedTokenizerFast
 
 from profiler.bins import DENSITY, SPECTRUM
-from profiler.config import RunConfig
-from profiler.errors import ComponentError, CorpusError, ModelError
-from profiler.model import load_model
-from profiler.pipeline import record
 
-RECORDED = ("L1H1", "L0N3")
-SAMPLES, EXTREMES, DENSE, GROUPS, CONTEXT = 3, 4, 30, 4, 24
 NOT_REPEATED = ["created", "seconds", "tokens_per_second", "peak_memory_bytes"]
 TABLES = (
     "runs components classes tokens vocabulary domains replicate_groups position_buckets bins documents windows position_rows "
@@ -30,78 +30,10 @@ TABLES = (
 ).split()
 
 
-def corpus_rows() -> list[dict]:
-    """Documents of 0 to 45 words in two topics, some with a special token inside, one without text."""
-    rows = [
-        {"id": f"doc-{i}", "text": tiny.text(100 + i, 1 + (i * 7) % 45), "topic": "ab"[i % 3 == 0]} for i in range(30)
-    ]
-    for i in (3, 11, 12):
-        rows[i]["text"] = f"one {tiny.END} two {tiny.END}{tiny.END} three"
-    rows[20]["text"] = ""
-    rows[21]["text"] = "x"
-    return rows
-
-
-def write_rows(file: Path, rows: list[dict]) -> Path:
-    file.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    return write_rows(tmp_path_factory.mktemp("pipeline") / "rows.jsonl", corpus_rows())
-
-
-def settings(model: Path, corpus: Path, **changes) -> RunConfig:
-    fields = {
-        "model": str(model), "corpora": (str(corpus),), "tokens": None, "domain_field": "topic", "context_length": CONTEXT,
-        "batch_size": 4, "seed": 5, "dense_positions": DENSE, "samples_per_stratum": SAMPLES, "extremes": EXTREMES,
-        "replicate_groups": GROUPS, "components": RECORDED, "dtype": "float64",
-    }  # fmt: skip
-    return RunConfig(**fields | changes)
-
-
-def run(folder: Path, config: RunConfig, name: str = "run") -> "Tables":
-    path = folder / f"{name}.duckdb"
-    record(config, path)
-    return Tables(path)
-
-
-class Tables:
-    """A run's tables as frames."""
-
-    def __init__(self, path: Path):
-        with duckdb.connect(str(path), read_only=True) as connection:
-            self.names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-            self.frames = {name: pl.from_arrow(connection.sql(f"FROM {name}").to_arrow_table()) for name in self.names}
-
-    def __getitem__(self, name: str) -> pl.DataFrame:
-        return self.frames[name]
-
-    def of(self, name: str, label: str) -> pl.DataFrame:
-        """Rows of one component."""
-        number = self["components"].filter(pl.col("component") == label)["component_id"].item()
-        return self[name].filter(pl.col("component_id") == number)
-
-    def drops(self) -> dict[str, int]:
-        return dict(self["drops"].select("reason", "n").iter_rows())
-
-
 @pytest.fixture(scope="module")
 def tables(model_dirs, corpus, tmp_path_factory) -> Tables:
     """One float64 run."""
     return run(tmp_path_factory.mktemp("pipeline"), settings(model_dirs["gpt2"], corpus))
-
-
-def raw_rows(tables: Tables, label: str) -> pl.DataFrame:
-    """Every position of a recorded component, with all its properties from the base tables."""
-    next_class = tables["tokens"].select(next_token_id="token_id", next_class="class_id")
-    documents = (
-        tables["documents"].join(tables["domains"], on="domain").select("doc_id", "group_id", "domain_id", "source")
-    )
-    rows = tables.of("recorded_rows", label).join(tables["position_rows"], on="position_id", validate="1:1")
-    rows = rows.join(next_class, on="next_token_id").join(documents, on="doc_id").sort("position_id")
-    return rows.with_columns(ordinary=pl.col("special").is_null())
 
 
 @pytest.fixture(params=RECORDED)
@@ -110,11 +42,6 @@ def label(request) -> str:
 
 
 # --- what is read ------------------------------------------------------------------------------------------------------
-
-
-def expected_documents() -> dict[str, list[int]]:
-    encode = tiny.tokenizer()
-    return {r["id"]: encode(r["text"])["input_ids"] for r in corpus_rows() if r["text"]}
 
 
 def test_every_token_of_every_document_is_a_position_with_the_token_it_must_predict(tables):
@@ -251,35 +178,6 @@ def test_extremes_are_a_sort_of_the_raw_rows(tables, label):
 
 
 # --- samples against keys computed with Python's integers --------------------------------------------------------------
-
-U64 = 2**64 - 1
-
-
-def hash64(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def splitmix(value: int) -> int:
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & U64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & U64
-    return value ^ (value >> 31)
-
-
-def as_signed(value: int) -> int:
-    value &= U64
-    return value - 2**64 if value >= 2**63 else value
-
-
-GOLDEN = 0x9E3779B97F4A7C15
-
-
-def keys_by_position(rows: pl.DataFrame, corpus: Path) -> dict[int, int]:
-    """The unsigned key of each position."""
-    keys = {}
-    for position, source in rows.select("position_id", "source").iter_rows():
-        start = hash64(f"5\x00{corpus}:rows.jsonl:{source.removeprefix('doc-')}")
-        keys[position] = splitmix(((position & (2**32 - 1)) + 1) * GOLDEN + start & U64)
-    return keys
 
 
 def test_samples_are_the_smallest_keys_of_each_stratum(tables, label, corpus):
@@ -431,119 +329,3 @@ class TestBatchSize:
             np.testing.assert_allclose(own[measure], own[f"{measure}_other"], rtol=1e-4, atol=1e-6)
         # equal contexts in different documents tie but for rounding: then either may stand in a rank, with the same value
         assert (both["position_id"] == both["position_id_other"]).mean() > 0.95
-
-
-# --- documents do not see one another ----------------------------------------------------------------------------------
-
-
-def test_other_documents_change_nothing(model_dirs, corpus, tmp_path):
-    """No attention across documents, no state from batch to batch (anchors, trap S17)."""
-    rows = corpus_rows()
-    changed = [r if i in (4, 5) else r | {"text": tiny.text(900 + i, 20)} for i, r in enumerate(rows)]
-    first = run(tmp_path, settings(model_dirs["gpt2"], write_rows(tmp_path / "rows.jsonl", rows)), "first")
-    second = run(tmp_path, settings(model_dirs["gpt2"], write_rows(tmp_path / "rows.jsonl", changed)), "second")
-    for source in ("doc-4", "doc-5"):
-        one, two = (
-            raw_rows(t, "L1H1").filter(pl.col("source") == source).sort("pos", "window_id") for t in (first, second)
-        )
-        assert one.height > 20
-        columns = ["activation", "dla", "target_logit", "token_id"]
-        assert_frame_equal(one.select(columns), two.select(columns), rel_tol=1e-6, abs_tol=1e-9)
-
-
-# --- other models ------------------------------------------------------------------------------------------------------
-
-
-def test_llama_with_a_context_shorter_than_its_documents(model_dirs, corpus, tmp_path):
-    tables = run(tmp_path, settings(model_dirs["llama"], corpus, context_length=8, tokens=600))
-    assert tables["documents"]["n_tokens"].sum() == 600
-    assert tables["runs"]["n_tokens"].item() == 600
-    rows = raw_rows(tables, "L1H1")
-    assert rows["offset"].max() == 7
-    assert rows.filter(pl.col("pos").is_not_null()).height == 600 - tables.drops()["last_tokens"]
-    sizes = tables["windows"].with_columns(pl.col("token_ids").list.len())["token_ids"]
-    assert sizes.max() == 8
-    assert (tables["windows"]["start"] % 7 == 0).all()
-
-
-@pytest.fixture(scope="module")
-def no_bos_dir(tmp_path_factory) -> Path:
-    """A model whose tokenizer has no BOS."""
-    folder = tmp_path_factory.mktemp("no-bos")
-    tiny.network("neox").save_pretrained(folder)
-    tokenizer = tiny.tokenizer()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token=tiny.END).save_pretrained(folder)
-    return folder
-
-
-def test_models_without_a_bos_mark_the_first_position_of_a_window(no_bos_dir, corpus, tmp_path):
-    tables = run(tmp_path, settings(no_bos_dir, corpus))
-    drops, ids = tables.drops(), expected_documents()
-    rows = raw_rows(tables, "L0N3")
-    assert drops["bos"] == 0
-    assert drops["first"] == sum(len(range(0, len(i) - 1, CONTEXT)) for i in ids.values())
-    assert rows.filter(pl.col("offset") == 0)["special"].unique().to_list() == ["first"]
-    assert not rows.filter(pl.col("offset") > 0)["special"].eq("first").any()
-    assert drops["last_tokens"] == len(ids)
-    assert rows.height == sum(len(i) - 1 for i in ids.values())
-    assert drops["no_positions"] == sum(len(i) == 1 for i in ids.values()) > 0
-    for source, own in rows.group_by("source"):
-        assert own.sort("pos")["next_token_id"].to_list() == ids[source[0]][1:]
-
-
-def test_a_bos_that_does_not_exist_is_refused(no_bos_dir, corpus):
-    with pytest.raises(ModelError, match="no BOS token"):
-        load_model(settings(no_bos_dir, corpus, prepend_bos=True))
-
-
-def test_a_bos_can_be_left_out(model_dirs, corpus, tmp_path):
-    tables = run(tmp_path, settings(model_dirs["gpt2"], corpus, prepend_bos=False, tokens=300))
-    assert tables.drops()["bos"] == 0 < tables.drops()["first"]
-
-
-# --- bad input ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"components": ("L9H0",)}, ComponentError),
-        ({"components": ("embed",)}, ComponentError),
-        ({"text_field": "nope"}, CorpusError),
-    ],
-)
-def test_a_users_mistake_leaves_nothing_behind(changes, error, model_dirs, corpus, tmp_path):
-    with pytest.raises(error):
-        run(tmp_path, settings(model_dirs["gpt2"], corpus, **changes))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_corpus_without_text_is_refused(model_dirs, tmp_path):
-    empty = write_rows(tmp_path / "rows.jsonl", [{"text": ""}, {"text": " "}])
-    with pytest.raises(CorpusError, match="no text"):
-        run(tmp_path, settings(model_dirs["gpt2"], empty, domain_field=None))
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
-
-
-def test_components_named_twice_are_recorded_once(model_dirs, corpus, tmp_path):
-    tables = run(tmp_path, settings(model_dirs["gpt2"], corpus, components=("L0N3", "L0N3"), tokens=200))
-    assert tables["recorded_rows"].select("component_id", "position_id").is_unique().all()
-
-
-def test_a_model_that_does_not_add_up_is_refused(model_dirs, corpus, tmp_path):
-    model = load_model(settings(model_dirs["gpt2"], corpus))
-    model.weights.neuron_out[0] = model.weights.neuron_out[0].roll(1, 0)
-    with pytest.raises(ModelError, match="do not add up"):
-        record(settings(model_dirs["gpt2"], corpus), tmp_path / "run.duckdb", model=model)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nan_is_refused(model_dirs, corpus, tmp_path):
-    model = load_model(settings(model_dirs["gpt2"], corpus, dtype="float32"))
-    with torch.no_grad():
-        model.bridge.W_U[:, 7] = torch.nan
-        for parameter in model.bridge.original_model.parameters():
-            parameter[0] = torch.nan
-    with pytest.raises(ModelError, match="do not add up"):
-        record(settings(model_dirs["gpt2"], corpus, dtype="float32"), tmp_path / "run.duckdb", model=model)
-    assert list(tmp_path.iterdir()) == []

@@ -88,3 +88,8 @@ def write_corpus(file: Path, n_documents: int = 40, seed: int = 0) -> Path:
     ]
     file.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     return file
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())

@@ -110,7 +110,7 @@ def remove_behaviour(path: Path, name: str) -> None:
 
 
 def refresh(path: Path) -> None:
-    """Make anew what a run keeps of behaviours: a run of an earlier version gets the tables and views of this one.
+    """Make anew what a run keeps of behaviours: a run of an earlier version gets their tables and views of this one.
 
     Raises:
         RunError: no finished run, or it cannot be written.

@@ -122,15 +122,10 @@ def refresh(connection: Connection) -> None:
 
 
 def _fill_coverages(connection: Connection) -> None:
-    """Table layer_coverages, by one thread: float sums of several differ in their last bits from run to run."""
+    """Table layer_coverages, which a run of an earlier version lacks."""
     if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'layer_coverages'").fetchall():
-        connection.execute(
-            TABLE.search(package_file("schema.sql").read_text(encoding="utf-8"))[0]
-        )  # of an earlier version
-    threads = connection.execute("SELECT current_setting('threads')").fetchall()[0][0]
-    connection.execute("SET threads = 1")
+        connection.execute(TABLE.search(package_file("schema.sql").read_text(encoding="utf-8"))[0])
     connection.execute(COVERAGES.read_text(encoding="utf-8"))
-    connection.execute(f"SET threads = {threads}")
 
 
 def of_position(connection: Connection, condition: str) -> bool:

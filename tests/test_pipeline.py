@@ -7,15 +7,20 @@ from passes import (
     CONTEXT,
     DENSE,
     EXTREMES,
+    GOLDEN,
     RECORDED,
     SAMPLES,
+    U64,
     Tables,
+    as_signed,
     corpus_rows,
     expected_documents,
+    hash64,
     keys_by_position,
     raw_rows,
     run,
     settings,
+    splitmix,
 )
 from polars.testing import assert_frame_equal
 

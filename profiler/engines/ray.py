@@ -37,6 +37,7 @@ from profiler.reading import Cursor, Domains, Passed, Reading
 from profiler.windows import Chunk, Layout
 
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # or Ray starts by itself again when a pass has failed
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a pass reports to nobody
 try:
     import ray
     import ray.data

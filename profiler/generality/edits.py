@@ -42,7 +42,7 @@ from profiler.generality.edits_texts import Text, Vocabulary
 from profiler.generality.finding import FEWEST, Finding, Setting, Unit, refused
 from profiler.patching.network import Network
 from profiler.patching.sites import parse_target
-from profiler.patching.statistics import sign_flip_p
+from profiler.patching.statistics import ROUNDING, sign_flip_p
 from profiler.scores.intervals import proportion
 
 MARGIN = 0.1
@@ -189,8 +189,8 @@ def _logit(net: Network, component: str, before: Seen, after: Seen, made: Sequen
 
 
 def succeeds(shift: Float[np.ndarray, " plan"], control: Float[np.ndarray, " plan"]) -> Float[np.ndarray, " plan"]:
-    """1 where the first moved by at least MARGIN and more than the second, else 0."""
-    return ((shift >= MARGIN) & (shift > control)).astype(float)
+    """1 where the first moved by at least MARGIN and by more than the second, beyond rounding, else 0."""
+    return ((shift >= MARGIN) & (shift > control + ROUNDING)).astype(float)
 
 
 def mcnemar_p(first: Float[np.ndarray, " plan"], second: Float[np.ndarray, " plan"]) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from profiler.generality.finding import FEWEST
-from profiler.patching.statistics import bootstrap_weights
+from profiler.patching.statistics import bootstrap_weights, random_set_p
 
 EDGES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 100.0)
 """Percentiles of |DLA| that bins lie between; rows of all positions come first."""
@@ -131,7 +131,7 @@ def null_of(value: float | None, others: Sequence[float | None]) -> Null:
     known = np.maximum(WORST, [other for other in others if other is not None])
     if not len(known):
         return Null(None, None, None, 0)
-    p = None if value is None else float((1 + (known >= value).sum()) / (1 + len(known)))
+    p = None if value is None else random_set_p(value, known)
     return Null(float(known.mean()), float(np.quantile(known, 0.95)), p, len(known))
 
 

@@ -22,7 +22,8 @@ from profiler.pipeline import record
 pytestmark = [
     pytest.mark.skipif(engines.ray is None, reason="Ray is not installed: pip install 'generality-profiler[ray]'"),
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # of Ray's own defaults, which it sets itself
+    # of Ray's own defaults, which it sets itself
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 SUMS = 1e-12
 PATIENCE_SECONDS = 120.0

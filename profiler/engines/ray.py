@@ -216,7 +216,8 @@ def _connect(address: str | None) -> bool:
     if address:
         _reach(address)
     try:
-        options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+        # "local": or Ray joins any cluster that it finds on this machine, which would count as ours to end
+        options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **options)
     except Exception as error:
         where = f"joined at {address}" if address else "started here"

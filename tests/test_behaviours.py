@@ -25,6 +25,7 @@ def coverage(path, label: str, behaviour: str, **parameters) -> dict:
     return frame.row(by_predicate=query.pl.col("behaviour") == behaviour, named=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [0.25, 0.6, 0.92])
 def test_intervals_cover_in_95_of_100_worlds_of_clustered_documents(tmp_path, truth):
     """1,000 heads, each with documents of its own: how often induction holds, and how much matters, differ by document."""

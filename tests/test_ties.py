@@ -1,9 +1,11 @@
 """Numbers of forward passes compared up to rounding: another processor's last bits change no choice, rank, p value or verdict."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -112,9 +114,9 @@ def test_an_edit_that_moves_as_much_as_its_control_is_no_success(control: float)
 def test_ranks_of_heads_whose_scores_are_equal(seed: int) -> None:
     """Half of the heads score 0 and half 1, by weights and on text: the same rank correlation every time."""
     x, y = np.arange(24) % 2, np.arange(24) // 12
-    assert weights._spearman(shaken(x * 1.0, seed), shaken(y * 1.0, seed + 9)) == pytest.approx(
-        stats.spearmanr(x, y)[0]
-    )
+    scores, behaviour = ({"x": torch.from_numpy(shaken(v * 1.0, seed + i))} for i, v in enumerate((x, y)))
+    found = SimpleNamespace(scored=SimpleNamespace(values=scores), seen=SimpleNamespace(behaviour=behaviour))
+    assert weights.Weights.agreement(found, "x")[0] == pytest.approx(stats.spearmanr(x, y)[0])
     assert weights._against("L0H0", "x", 1.0, shaken(np.ones(9), seed).tolist()).rank == 1
 
 

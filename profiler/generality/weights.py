@@ -133,7 +133,7 @@ class Weights:
         """
         if self.seen is None:
             raise ValueError("weights can be compared with behaviour only where text was read")
-        x, y = self.scored.values[name].flatten().numpy(), self.seen.behaviour[name].flatten().numpy()
+        x, y = (level(v[name].flatten().numpy()) for v in (self.scored.values, self.seen.behaviour))
         rho = _spearman(x, y)
         if not np.isfinite(rho):
             return rho, rho, rho
@@ -154,7 +154,7 @@ def _against(label: str, name: str, value: float, others: Sequence[float], ignor
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    rank_x, rank_y = stats.rankdata(level(x)), stats.rankdata(level(y))
+    rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
     if rank_x.std() == 0 or rank_y.std() == 0:
         return float("nan")
     return float(np.corrcoef(rank_x, rank_y)[0, 1])

@@ -57,6 +57,7 @@ def test_the_changed_component_is_found_and_no_other(runs):
     assert result.notes == ()
 
 
+@pytest.mark.slow
 def test_false_discoveries_are_rare_where_nothing_changed(tmp_path):
     found = 0
     for seed in range(3):

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+FREE = ("disk_budget", "trust_remote_code", "allow_pickle")
+"""Settings that change no number; what a disk budget lowered is among the others."""
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 
 
@@ -26,7 +28,7 @@ class RunConfig(BaseModel):
     id_field: str = "id"
     domain_field: str | None = None
     components: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     context_length: int | None = Field(default=None, ge=4)
@@ -49,5 +51,5 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Hash of the settings that change numbers; batch size and device only round differently and are left out."""
-        fields = self.model_dump(mode="json", exclude={"batch_size", "device", "disk_budget"})
+        fields = self.model_dump(mode="json", exclude={"batch_size", "device", *FREE})
         return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8).hexdigest()

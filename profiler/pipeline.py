@@ -20,8 +20,9 @@ import duckdb
 import polars as pl
 import torch
 
-from profiler import attribution, identity, tables
+from profiler import attribution, database, identity, tables
 from profiler.attribution import Closure
+from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
@@ -30,8 +31,9 @@ from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
 from profiler.partial import Piece
 from profiler.peak import give_back
-from profiler.reading import Cursor, Domains, Reading, Share, tokenize
+from profiler.reading import Cursor, Domains, Reading, tokenize
 from profiler.recorder import Recorder
+from profiler.shards import Share
 from profiler.store import UNPRUNED_POSITIONS, Rows, Store
 from profiler.tokens import token_classes, token_texts
 from profiler.totals import Progress, Totals
@@ -260,12 +262,14 @@ class Pass:
         """Commit the last chunks, then write every table from what is committed.
 
         Raises:
-            CorpusError: there was no position to write about.
+            CorpusError: there was no position to write about; what was committed is forgotten.
         """
-        if not self.totals.recorder.cells.counts.sum():
+        if not self.totals.recorder.seen:
+            self.store.partial.clear()  # going on would end here again
             part = f" in shard {self.config.shard}" if self.config.shard else ""
             raise CorpusError(
-                f"corpus {', '.join(self.config.corpora)} holds no text the model could read{part}: {dict(self.totals.dropped)}"
+                f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out, that has one "
+                f"after it to predict ({self.totals.documents_read()}); give longer documents, or raise --tokens"
             )
         self.totals.progress.stage = "writing"
         self.commit()
@@ -327,12 +331,15 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
     if not path.exists():
         return None
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
+        with duckdb.connect(database.place(path), read_only=True) as connection:
             (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
+    except database.FAULTS as error:
+        raise database.fault_error(error, f"reading {path}", "It is as it was.") from None
     except (duckdb.Error, ValueError, KeyError) as error:
         raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
     _same(mine, theirs, f"the run in {path}")
+    additions.complete(path)
     progress = Progress(row["n_tokens"], row["n_documents"], row["seconds"])
     closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
     return Outcome(path, path.stat().st_size, progress, closure, before=True)

@@ -11,6 +11,10 @@ FREE = ("disk_budget", "trust_remote_code", "allow_pickle")
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 
 
+MOST_ROWS = 10_000_000
+"""More kept rows than any machine holds: what is beyond is a slip of the pen."""
+
+
 class RunConfig(BaseModel):
     """The settings of one pass. Attributes are those of the command line; see `profiler record --help`.
 
@@ -36,10 +40,10 @@ class RunConfig(BaseModel):
     batch_size: int = Field(default=16, gt=0)
     prepend_bos: bool | None = None
     shuffle_buffer: int = Field(default=10_000, ge=1)
-    samples_per_stratum: int = Field(default=4, ge=1)
-    extremes: int = Field(default=10, ge=1)
-    dense_positions: int = Field(default=1024, ge=0)
-    replicate_groups: int = Field(default=8, ge=2, description="groups of documents per domain")
+    samples_per_stratum: int = Field(default=4, ge=1, le=MOST_ROWS)
+    extremes: int = Field(default=10, ge=1, le=MOST_ROWS)
+    dense_positions: int = Field(default=1024, ge=0, le=MOST_ROWS)
+    replicate_groups: int = Field(default=8, ge=2, le=1024, description="groups of documents per domain")
     logit_effects: int = Field(default=10, ge=0)
     token_sums: Literal["heads", "all", "none"] = Field(
         default="heads", description="components with sums per token id"

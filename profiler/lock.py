@@ -46,6 +46,8 @@ class Lock:
         """Give the lock back."""
         self.handle.close()
 
+    close = release
+
 
 def myself() -> str:
     """How a lock of this process names it."""

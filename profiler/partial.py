@@ -200,8 +200,9 @@ class Partial:
     def clear(self) -> None:
         """Forget what was committed: the manifest goes first, for good, so that none is left that names what is gone."""
         self.manifest = None
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        flush_folder(self.folder)
+        if (self.folder / MANIFEST).exists():
+            (self.folder / MANIFEST).unlink()
+            flush_folder(self.folder)
         for pattern in OURS:
             for file in self.folder.glob(pattern):
                 if file.name != LOCK:

@@ -27,6 +27,7 @@ from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
 from profiler.corpus import documents
+from profiler.database import first_line
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
 from profiler.partial import Piece
@@ -34,7 +35,7 @@ from profiler.peak import give_back
 from profiler.reading import Cursor, Domains, Reading, tokenize
 from profiler.recorder import Recorder
 from profiler.shards import Share
-from profiler.store import UNPRUNED_POSITIONS, Rows, Store
+from profiler.store import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
 from profiler.tokens import token_classes, token_texts
 from profiler.totals import Progress, Totals
 from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
@@ -106,6 +107,7 @@ def record(
         ProfilerError: the model, the corpus or the place of the run is not usable, or a stopped pass is another one.
     """
     own = own_classes(config.classes)
+    refuse_bad_place(path, overwrite, resume)
     model = model or load_model(config)
     with Store(path, overwrite, resume) as store:
         run, pace = Pass(model, config, store, overwrite), Pace(commit_seconds)
@@ -133,8 +135,7 @@ class Pass:
         )
         self.marks = Marks.of(self.texts)
         self.identity = identity.of_config(config, model.spec)
-        self.totals = Totals(model.spec, config)
-        self.totals.claim()
+        self.totals = _claimed(model, config)
         self.started, self.before = time.perf_counter(), 0.0
 
     @property
@@ -291,6 +292,25 @@ class Pass:
                 self.model.weights, spec, self.totals.mean_scale, config.logit_effects
             ),
         }
+
+
+def _claimed(model: Model, config: RunConfig) -> Totals:
+    """Empty totals in memory of their own.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    try:
+        totals = Totals(model.spec, config)
+        totals.claim()
+    except (MemoryError, RuntimeError) as error:  # torch raises the second where memory does not reach
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ModelError(
+            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}): lower --samples, "
+            "--extremes, --dense-positions or --replicate-groups, or --token-sums none"
+        ) from None
+    return totals
 
 
 def corpus_chunks(

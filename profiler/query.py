@@ -181,7 +181,7 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
             check_component(cursor, label)
         for name, value in values.items():
             cursor.execute(f"SET VARIABLE {name} = ?", [value])
-        *before, last = cursor.extract_statements(text) or [None]
+        *before, last = _statements(cursor, text)
         for statement in before:
             cursor.execute(statement).fetchall()
         return _frame(cursor, last)
@@ -198,6 +198,19 @@ def _cursor(con: Connection) -> Connection:
         return con.cursor()
     except duckdb.ConnectionException:
         raise RunError("the run is closed: open it again with profiler.open") from None
+
+
+def _statements(cursor: Connection, text: str) -> list[duckdb.Statement | None]:
+    """The statements of `text`, one None where there is none.
+
+    Raises:
+        QueryError: DuckDB's client has no name for a kind of statement that its parser knows, such as UPDATE EXTENSIONS; or
+            the text is none.
+    """
+    try:
+        return cursor.extract_statements(text) or [None]
+    except ValueError as error:
+        raise QueryError(f"the SQL holds a statement that cannot be asked of a run ({error}): write a SELECT") from None
 
 
 def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFrame:

@@ -35,7 +35,7 @@ def number(text: str) -> int:
     match = re.fullmatch(r"([0-9_.]+)\s*([kmgt]?)b?", text.strip().lower())
     try:
         return int(float(match[1]) * UNITS[match[2]]) if match else int("")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ProfilerError(f"{text!r} is no count: write it as 300000, 300k, 1.5M or 2GB") from None
 
 

@@ -1,8 +1,6 @@
 """Ctrl-C and SIGTERM at any moment: one sentence that is true, and nothing of the process left behind."""
 
-import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ from profiler.partial import Partial, describe, partial_path
 from profiler.pipeline import record
 from profiler.store import Store
 
-LONG = "SELECT sum(range) FROM range(100000000000)"  # of many small tasks: DuckDB looks for signals between them
 SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 
 
@@ -42,34 +39,11 @@ def stopped(config: RunConfig, path: Path, model, **how) -> Stopped:
     return caught.value
 
 
-def working(number: signal.Signals):
-    """A method of the store that has DuckDB work for long, and the signal come meanwhile."""
-
-    def work(self: Store, *_: object) -> None:
-        timer = threading.Timer(0.3, os.kill, (os.getpid(), number))
-        timer.start()
-        try:
-            self.connection.execute(LONG).fetchall()
-        finally:
-            timer.join()
-
-    return work
-
-
-@SIGNALS
-def test_while_duckdb_works_on_the_file(number, code, small, model, tmp_path, monkeypatch):
-    """DuckDB makes an error of its own of it, and which one depends on what it was doing."""
-    path = tmp_path / "run.duckdb"
-    monkeypatch.setattr(Store, "limit_memory", working(number))
-    said = stopped(small, path, model)
-    assert said.exit_code == code
-    assert "the last commit" in str(said) and "--resume" in str(said)
-    assert [name for name in names(partial_path(path)) if name.startswith("run.duckdb")] == []
-
-
 @SIGNALS
 @pytest.mark.parametrize("library", [RuntimeError("Query interrupted"), OSError("EINTR"), SystemError("error return")])
 def test_whatever_error_a_library_makes_of_it(library, number, code, small, model, tmp_path, monkeypatch):
+    """DuckDB, interrupted in the midst of its work, makes a RuntimeError of it."""
+
     def interrupted(*_: object) -> None:
         try:
             signal.raise_signal(number)

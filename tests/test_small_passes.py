@@ -60,7 +60,7 @@ def fresh_queries(run: Path) -> list[str]:
     return [
         name
         for name in query.names()
-        if all(table in there for table in query.header(name).reads if table.isidentifier())
+        if all(table in there or table.endswith("()") for table in query.header(name).reads)
     ]
 
 

@@ -1,5 +1,6 @@
 """Shards of a corpus: which part of it a run has read, and what of it is missing. No torch, no datasets."""
 
+import json
 from dataclasses import dataclass
 
 from profiler.errors import CorpusError
@@ -54,3 +55,17 @@ def incomplete(shard: str | None) -> str | None:
     share = Share.parse(shard)
     missing = share.missing()
     return f"shard {share} of the corpus alone: {missing} is missing" if missing else None
+
+
+def incomplete_run(config: str | None) -> str | None:
+    """What a run lacks of its corpus, in words; None where it lacks nothing, or its settings do not say.
+
+    Args:
+        config: JSON of the run's settings, as in table `runs`.
+    """
+    try:
+        given = json.loads(config or "{}")
+    except ValueError:
+        return None
+    shard = given.get("shard") if isinstance(given, dict) else None
+    return incomplete(shard) if isinstance(shard, str) else None

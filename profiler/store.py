@@ -311,7 +311,7 @@ def _undisturbed(going_on: bool) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was set outside of Python
     if came and going_on:
         signal.raise_signal(came[0])
 

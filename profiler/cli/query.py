@@ -1,6 +1,5 @@
 """`profiler query` and `profiler info`: what is in a run."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +17,7 @@ from profiler.errors import QueryError
 from profiler.query_header import parse_header
 from profiler.run import Run
 from profiler.run import open as open_run
-from profiler.shards import incomplete
+from profiler.shards import incomplete_run
 
 Format = Literal["table", "csv", "json", "parquet"]
 
@@ -149,7 +148,7 @@ def _facts(run: Run, row: dict) -> Table:
         f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}",
         "model card": _card_summary(row["model_card"]),
         "tokens": f"{row['n_tokens']:,} of {row['n_documents']:,} documents",
-        "shard": incomplete(json.loads(row["config"]).get("shard")),
+        "shard": incomplete_run(row["config"]),
         "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",
         "speed": f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "
         f"{(row['peak_memory_bytes'] or 0) / 1e9:,.2f} GB",

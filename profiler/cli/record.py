@@ -217,7 +217,7 @@ def stoppable(out: Path) -> Iterator[None]:
         raise Stopped(f"stopped; {_left(out)}", 128 + (came or [signal.SIGINT])[0]) from None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was set outside of Python
 
 
 def _left(out: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from profiler.report import numbers
 from profiler.report.reader import Reader
-from profiler.shards import incomplete
+from profiler.shards import incomplete_run
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -48,7 +48,7 @@ def run_facts(read: Reader) -> Pairs:
 
 def incomplete_of(row: Mapping[str, Any]) -> str | None:
     """What the run lacks of its corpus, in words; None where it lacks nothing."""
-    return incomplete(json.loads(row["config"] or "{}").get("shard"))
+    return incomplete_run(row["config"])
 
 
 def _versions(text: str | None) -> str:

@@ -8,7 +8,7 @@
 -- Tables of sums, counts and rows are laid out as size and speed ask; users write SQL against the views.
 
 CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what was measured of it
-    run_id VARCHAR, -- hash of the settings that change numbers, the model's and the tokenizer's hash
+    run_id VARCHAR, -- hash of the settings that change numbers, of the weights, of the tokenizer and of the text that was read
     created VARCHAR, -- when the pass began, ISO 8601, UTC
     model VARCHAR, -- the model as it was named by the user
     model_hash VARCHAR, -- blake2b of the weights in their order and dtype

@@ -1,5 +1,7 @@
 """Which components matter on this corpus: ranking, layers, domains, closing terms, dead components, what was cut."""
 
+from typing import Any
+
 import polars as pl
 
 from profiler.report import evidence, facts, numbers, overview_charts
@@ -18,7 +20,7 @@ def build(read: Reader) -> Report:
     return Report(
         title=f"What matters in {run['model']}",
         subtitle="Overview of a run",
-        answer=_answer(read),
+        answer=(*_answer(read), *_incomplete(run)),
         sections=(_ranking(read), _layers(read), _domains(read), _closing(read), _dead(read), _quality(read)),
         method=facts.method(read),
         run_facts=facts.run_facts(read),
@@ -36,6 +38,11 @@ def _answer(read: Reader) -> tuple[str, ...]:
     if frame.is_empty() or not frame["abs_dla"].sum():
         return ("No head or neuron wrote anything to the logits on this corpus.",)
     return (_concentration(frame), _first(frame), _kinds(frame), _by_domain_sentence(read))
+
+
+def _incomplete(run: dict[str, Any]) -> tuple[str, ...]:
+    lacking = facts.incomplete_of(run)
+    return (f"This run is of {lacking}.",) if lacking else ()
 
 
 def _concentration(frame: pl.DataFrame) -> str:

@@ -7,6 +7,7 @@ import polars as pl
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from profiler.cli.options import MOST_SEED
 from profiler.cli.output import text_table
 from profiler.cli.record import console, number, quiet
 
@@ -33,7 +34,7 @@ def check(
     ] = None,
     pairs: Annotated[int, typer.Option(help="prompts of each rung", min=20)] = 96,
     draws: Annotated[int, typer.Option(help="random circuits that it is compared with", min=1)] = 99,
-    seed: Annotated[int, typer.Option(help="seed of every draw")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=MOST_SEED)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
 ) -> None:
     """Say what becomes of a circuit off the prompts it was found on: the verdict, and the ladder it rests on.

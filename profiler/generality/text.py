@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool
 from pydantic import ValidationError
 
-from profiler import query
+from profiler import database, query
 from profiler.behaviours.expressions import check_condition, wrapped
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
@@ -25,7 +25,8 @@ from profiler.errors import CorpusError, QueryError
 from profiler.generality.subject import Text
 from profiler.keys import stable_hash
 from profiler.model import Model
-from profiler.reading import Domains, Reading, Share, tokenize
+from profiler.reading import Domains, Reading, tokenize
+from profiler.shards import Share
 from profiler.tokens import token_classes, token_texts
 from profiler.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
@@ -121,6 +122,8 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
         connection.register("text_positions", frame.to_arrow())
         try:
             found = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
+        except database.FAULTS as error:
+            raise database.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "

@@ -1,10 +1,12 @@
 """What every report says of the run and of the method: read from the run, the same words on each page."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from profiler.report import numbers
 from profiler.report.reader import Reader
+from profiler.shards import incomplete_run
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -30,6 +32,7 @@ def run_facts(read: Reader) -> Pairs:
         ),
         ("Documents", numbers.count(row["n_documents"])),
         ("Tokens read", numbers.count(row["n_tokens"])),
+        ("Corpus", incomplete_of(row) or "all of it that was asked for"),
         ("Positions counted", numbers.count(row["n_positions"])),
         ("Special positions left out", numbers.count(row["n_special"])),
         (
@@ -41,6 +44,11 @@ def run_facts(read: Reader) -> Pairs:
         ("Versions", _versions(row["versions"])),
         ("Run", str(row["run_id"])),
     )
+
+
+def incomplete_of(row: Mapping[str, Any]) -> str | None:
+    """What the run lacks of its corpus, in words; None where it lacks nothing."""
+    return incomplete_run(row["config"])
 
 
 def _versions(text: str | None) -> str:

@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,27 @@ def rows(file: str) -> Rows:
     Raises:
         CorpusError: it cannot be read; the file is named.
     """
-    if not Path(file).stat().st_size:
-        return
+    with _named(file):
+        if Path(file).stat().st_size:
+            yield from BUILT[form_of(file)](file)
+
+
+def check_text(file: str) -> None:
+    """Refuse a file whose text cannot be unpacked or decoded.
+
+    Raises:
+        CorpusError: it cannot.
+    """
+    if form_of(file) not in TABLES:
+        with _named(file):
+            open_text(file).close()
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Turn every failure of the reading libraries into one sentence that names the file."""
     try:
-        yield from BUILT[form_of(file)](file)
+        yield
     except CorpusError:
         raise
     except Exception as error:
@@ -62,22 +80,6 @@ def rows(file: str) -> Rows:
         raise CorpusError(
             f"corpus file {file!r} cannot be read: {reason[0][:300]}. Check that it is whole and what its name says"
         ) from error
-
-
-def check_text(file: str) -> None:
-    """Refuse a file whose text cannot be decoded.
-
-    Raises:
-        CorpusError: it cannot be read or decoded.
-    """
-    if form_of(file) in TABLES:
-        return
-    try:
-        open_text(file).close()
-    except (OSError, EOFError) as error:
-        raise CorpusError(
-            f"corpus file {file!r} cannot be read: {error}. Check that it is whole and may be read"
-        ) from None
 
 
 # --- text ---

@@ -102,6 +102,13 @@ def test_one_row_that_can_be_read_is_enough_and_the_rest_is_counted(tmp_path):
         assert dropped == {"invalid_json": 1, "no_text": 3}
 
 
+def test_a_corpus_whose_texts_are_all_empty_is_counted_not_refused(tmp_path):
+    assert read(write_lines(tmp_path / "a.jsonl", ["{broken", {"text": None}, {"text": None}])) == (
+        [],
+        {"invalid_json": 1, "no_text": 2},
+    )
+
+
 def test_what_is_checked_ends_with_the_shuffle_buffer(tmp_path):
     file = write_lines(tmp_path / "a.jsonl", [{"text": 1}] * 20 + [{"text": "late"}])
     refused(file, "holds a number", shuffle_buffer=20)

@@ -65,8 +65,8 @@ def test_small_losses_copies_and_files_are_said_warnings_first(record, tmp_path)
         "  warning: 3 documents (3.1 % of 97 rows): documents whose text field",
         "  warning: 3 documents (3.1 % of 97 rows): documents whose text another document has too",
         "  1 row (1 % of 97 rows): rows of a .json or .jsonl file",
-        "  1 file: files that are another one of the corpus",
         "  1 file: entries of a folder",
+        "  1 file: files that are another one of the corpus",
     ]
     assert all(line.startswith(start) for line, start in zip(said(out), starts, strict=True)), out
     rows = run_query(

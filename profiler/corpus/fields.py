@@ -51,15 +51,17 @@ def refuse_unreadable(rows: Iterable[Row | str], fields: Fields, place: str) -> 
     """
     text = domain = None
     reasons: Counter[str] = Counter()
+    n_rows = 0
     for row in rows:
         if isinstance(row, str):
             reasons[row] += 1
             continue
+        n_rows += 1
         text, domain = _better(text, row, fields.text, readable), _better(domain, row, fields.domain, str)
         if text is READ and domain is READ:
             return
     del reasons["blank_lines"]
-    if reasons and text is None:
+    if reasons and not n_rows:
         found = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items())
         raise CorpusError(
             f"corpus {place!r} cannot be read: it begins with {found} and no row that is one; check what the file holds"

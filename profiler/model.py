@@ -29,6 +29,7 @@ from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.forward import Capture, Forward, Wanted, twin_of, watch
+from profiler.tokens import encode
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_CONTEXT = 1024
@@ -86,7 +87,7 @@ class Model:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without any token put before or after."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return encode(self.tokenizer, text)
 
     @torch.inference_mode()
     def run(self, tokens: TokenIds, wanted: Wanted) -> Capture:

@@ -123,6 +123,11 @@ def token_texts(tokenizer: Any, n_vocab: int) -> list[str]:
     return texts + [f"<unused {i}>" for i in range(len(texts), n_vocab)]
 
 
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text, without any token put before or after."""
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
 def token_classes(texts: list[str], special_ids: set[int]) -> list[int]:
     """The class id of each token; the tokenizer's special tokens are `special`."""
     return [CLASS_ID["special" if i in special_ids else class_of(text)] for i, text in enumerate(texts)]

@@ -33,8 +33,16 @@ from profiler.windows import POSITION_SHIFT, WINDOW_SHIFT, Chunk, Layout
 
 LEAST_WRITING = 256_000_000
 DROP_NOTES = {
-    "invalid_json": ("lines", "lines of a .jsonl file that hold no JSON object"),
-    "no_text": ("documents", "documents whose text field is empty, absent or not a string"),
+    "invalid_json": ("rows", "rows of a .json or .jsonl file that are no JSON object"),
+    "ragged_rows": ("rows", "rows of a .csv or .tsv file with more values than its first line has fields"),
+    "no_text": ("documents", "documents whose text field is empty, absent or holds no text"),
+    "no_template": ("documents", "conversations that the tokenizer's chat template refuses"),
+    "blank_lines": ("lines", "blank lines, which part documents"),
+    "same_file": ("files", "files that are another one of the corpus under a second name, such as a link: read once"),
+    "other_files": (
+        "files",
+        "entries of a folder or glob without an ending of a corpus, or links to nothing: not read",
+    ),
     "lone_surrogates": ("characters", "lone surrogates, no Unicode text, replaced by ?"),
     "undecodable": (
         "characters",

@@ -30,7 +30,7 @@ def make(path: Path, seed: int, changed: bool, n: int = 12, sources: str = "") -
         heads.append(planted.attends(f"L0H{i}", {"induction": rng.random(len(w)) < share}, size))
     planted.write(path, w, heads)
     with duckdb.connect(str(path)) as con:
-        con.execute("UPDATE documents SET source = ? || source", [sources])
+        con.execute("UPDATE documents SET source = ? || source, text_hash = hash(? || source) >> 1", [sources, sources])
     return path
 
 
@@ -130,10 +130,10 @@ def test_the_other_run_is_closed_too(runs):
                 query.run(both, text)
 
 
-def edit(path: Path, **columns: object) -> Path:
+def edit(path: Path, table: str = "runs", /, **columns: object) -> Path:
     with duckdb.connect(str(path)) as con:
         for name, value in columns.items():
-            con.execute(f"UPDATE runs SET {name} = ?", [value])
+            con.execute(f"UPDATE {table} SET {name} = ?", [value])
     return path
 
 
@@ -155,8 +155,17 @@ def test_runs_of_other_tokenizers_or_shapes_are_refused(runs):
 def test_shared_documents_and_other_weights_are_said(tmp_path):
     a, b = make(tmp_path / "a.duckdb", 1, False), edit(make(tmp_path / "b.duckdb", 2, False), model_hash="other")
     notes = compare(a, b).notes
-    assert notes[0].startswith("72 documents are in both runs")
+    assert notes[0].startswith(f"72 documents of {a} have a text that is also in {b}")
     assert "weights differ" in notes[1]
+
+
+def test_shared_documents_are_known_by_their_text_not_by_their_name(tmp_path):
+    """Disjoint files of one name have none in common; a file under another name has all."""
+    a, one_name, renamed = (make(tmp_path / f"{name}.duckdb", 1, False) for name in ("a", "one_name", "renamed"))
+    edit(one_name, "documents", text_hash=-1)
+    edit(renamed, "documents", source="of another name")
+    assert compare(a, one_name).notes == ()
+    assert [note[:12] for note in compare(a, renamed).notes] == ["72 documents"]
 
 
 def test_the_command(runs, capsys):

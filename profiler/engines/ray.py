@@ -62,10 +62,6 @@ class Source:
     group: int
     folder: str
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text (profiler.model.Model.encode)."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-
     def groups(self) -> Iterator[pa.Table]:
         """Groups of chunks as tables of one pickled row; the last says how the corpus ended."""
         os.chdir(self.folder)
@@ -74,7 +70,7 @@ class Source:
             Reading(expected=self.cursor.passed),
             self.cursor,
         )
-        stream = corpus_chunks(self.config, self.encode, self.layout, domains, reading, self.cursor)
+        stream = corpus_chunks(self.config, self.tokenizer, self.layout, domains, reading, self.cursor)
         try:
             while group := tuple(islice(stream, self.group)):
                 yield _row(Group(after.chunk, group, tuple(domains.names)))

@@ -174,7 +174,7 @@ def natural_pairs(
     scheme = task.scheme or pair_sets.find_task(task.name).schemes[0]
     vocabulary, words, found = token_texts(model.tokenizer, model.spec.n_vocab), set(), []
     scanned = n_documents = 0
-    for document in documents(config, Counter()):
+    for document in documents(config, Counter(), model.tokenizer):
         places = _triggers_of(document, model, task.name, vocabulary)
         words |= {tuple(ids[a:b].tolist()) for ids, one in places for a, b in one.changes[_any(one)][0]}
         rng = random.Random(f"{settings.seed} {document.place}")

@@ -81,7 +81,14 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
     choose = random_windows(layout, config.windows_per_document) if config.windows_per_document else None
     reading, share = Reading(), Share.parse(config.shard)
     stream = tokenize(
-        documents(config, reading.dropped), model.encode, domains, config.tokens, reading, choose, layout.stride, share
+        documents(config, reading.dropped, model.tokenizer),
+        model.encode,
+        domains,
+        config.tokens,
+        reading,
+        choose,
+        layout.stride,
+        share,
     )
     return [
         window for document in stream for window in windows_of(document, layout)

@@ -22,6 +22,7 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     config VARCHAR, -- JSON: the settings of the pass (profiler.config.RunConfig)
     versions VARCHAR, -- JSON: versions of the libraries, of Python and of the profiler, the device
     model_card VARCHAR, -- the model directory's card.md, where there is one
+    model_notes VARCHAR[], -- what is to be said of how its weights were read: rounded, not tied, fields of its settings that nothing declares
     n_streamed BIGINT, -- documents streamed, those of other shards too
     corpus_digest VARCHAR, -- digest of their places and texts in order: the same in all shards of one corpus
     n_documents BIGINT, -- documents read

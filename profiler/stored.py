@@ -206,6 +206,7 @@ def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
     return ModelSpec(
         row["model"], row["architecture"], row["n_layers"], row["n_heads"], row["d_mlp"], row["d_model"], row["n_vocab"],
         config.context_length, row["model_hash"], row["tokenizer_hash"], row["model_card"],
+        tuple(row["model_notes"] or ()),
     )  # fmt: skip
 
 

@@ -222,6 +222,7 @@ class Totals:
             "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
             "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
             "config": settings(config, spec).model_dump_json(), "versions": json.dumps(versions), "model_card": spec.card,
+            "model_notes": list(spec.notes),
             "n_streamed": self.cursor.passed.n, "corpus_digest": self.cursor.passed.digest,
             "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
             "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,

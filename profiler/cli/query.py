@@ -139,6 +139,7 @@ def _facts(run: Run, row: dict) -> Table:
         "model": f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
         f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}",
         "model card": _card_summary(row["model_card"]),
+        "note": "; ".join(row.get("model_notes") or ()),
         "tokens": f"{row['n_tokens']:,} of {row['n_documents']:,} documents",
         "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",
         "speed": f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "

@@ -102,7 +102,7 @@ def _create(path: Path, model: Model) -> None:
         "run_id": f"patching-{spec.weights_hash[:8]}", "created": now(), "model": spec.name, "model_hash": spec.weights_hash,
         "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
         "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
-        "config": json.dumps({"model": spec.name, "corpora": []}), "versions": "{}", "model_card": spec.card,
+        "config": json.dumps({"model": spec.name, "corpora": []}), "versions": "{}", "model_card": spec.card, "model_notes": list(spec.notes),
         "n_documents": 0, "n_tokens": 0, "n_positions": 0, "n_special": 0, "seconds": 0.0, "tokens_per_second": 0.0,
         "closure_residual": 0.0, "closure_scale": 0.0, "logit_residual": 0.0, "peak_memory_bytes": 0, "complete": True,
     }  # fmt: skip

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from profiler.checkpoint import read_network, read_tokenizer
 from profiler.errors import ModelError
 
 CONTEXT = 256
@@ -55,15 +55,8 @@ def load_subject(name: str) -> Subject:
     Raises:
         ModelError: where it cannot be loaded, or its tokenizer has no token to begin a text with.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load {name!r} as a causal language model; expected a folder with config.json, weights and "
-            f"tokenizer, or a name on a hub that can be reached. Check the path. ({error})"
-        ) from error
-    return subject_of(name, model, tokenizer)
+    model, _ = read_network(name, name, torch.float32, attn_implementation="eager")
+    return subject_of(name, model, read_tokenizer(name, name))
 
 
 def subject_of(name: str, model: Any, tokenizer: Any) -> Subject:

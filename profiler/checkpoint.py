@@ -24,6 +24,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from profiler.errors import ModelError
+from profiler.tokens import ordinary_ids
 
 SHOWN = 4
 COMPUTED = re.compile(r"\.attn(\.attention)?\.(bias|masked_bias|causal_mask)$|\.inv_freq$")
@@ -76,7 +77,7 @@ def read_tokenizer(name: str, place: str, *, trust_remote_code: bool = False) ->
         ModelError: there is none, or it knows no token of a text.
     """
     tokenizer = _attempt(name, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
-    if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_ids)):
+    if not ordinary_ids(tokenizer):
         raise ModelError(
             f"the tokenizer of {name!r} has no tokens but its special ones: its files are missing, and transformers made an empty "
             "tokenizer from config.json; put tokenizer.json and tokenizer_config.json beside the weights"

@@ -30,6 +30,7 @@ from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.forward import Capture, Forward, Wanted, twin_of, watch
+from profiler.tokens import special_ids
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_CONTEXT = 1024
@@ -179,7 +180,7 @@ def _weights_hash(network: PreTrainedModel) -> str:
 
 def _tokenizer_hash(tokenizer: Any) -> str:
     vocabulary = sorted((number, token) for token, number in tokenizer.get_vocab().items())
-    return hashlib.blake2b(repr(vocabulary).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr((vocabulary, sorted(special_ids(tokenizer)))).encode(), digest_size=16).hexdigest()
 
 
 def _spec(

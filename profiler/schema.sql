@@ -12,7 +12,7 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     created VARCHAR, -- when the pass began, ISO 8601, UTC
     model VARCHAR, -- the model as it was named by the user
     model_hash VARCHAR, -- blake2b of the weights in their order and dtype
-    tokenizer_hash VARCHAR, -- blake2b of the vocabulary
+    tokenizer_hash VARCHAR, -- blake2b of the vocabulary and of which of its tokens are special
     architecture VARCHAR, -- Hugging Face class name
     n_layers INTEGER, -- layers
     n_heads INTEGER, -- query heads per layer

@@ -11,7 +11,7 @@ Cost: once per vocabulary, about a second for 50,000 tokens.
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def _symbols(text: str) -> bool:
 CLASSES: tuple[TokenClass, ...] = (
     TokenClass("bos", "a BOS put before a window", _never, special=True),
     TokenClass("first", "first position of a window without a BOS", _never, special=True),
-    TokenClass("special", "special token inside the text", _never, special=True),
+    TokenClass("special", "special token inside the text: a marker such as <|im_start|>", _never, special=True),
     TokenClass("byte_fragment", "bytes that are no UTF-8 text alone", _matches(BYTE_TEXT.pattern)),
     TokenClass("newline", "white space with a line break", lambda text: text.isspace() and "\n" in text),
     TokenClass("indentation", "two or more blanks or tabs", _matches(r"[ \t]{2,}|\t")),
@@ -112,17 +112,36 @@ def _sentencepiece_text(piece: str) -> str:
     return legible(bytes([int(match[1], 16)])) if match else piece.replace("▁", " ")
 
 
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of markers: tokens of the special-token map, and added tokens that `tokenizer.json` marks special (`<|im_start|>`).
+
+    An added token that is not marked special (`<think>`, a tool's marker) is text: the tokenizer says so, and keeps it where
+    markers are skipped.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset({*tokenizer.all_special_ids, *(number for number, token in added if token.special)})
+
+
+def ordinary_ids(tokenizer: Any) -> tuple[int, ...]:
+    """Ids of all tokens that are no markers, ascending: what tasks made of tokens draw from."""
+    special = special_ids(tokenizer)
+    return tuple(i for i in range(len(tokenizer)) if i not in special)
+
+
 def token_texts(tokenizer: Any, n_vocab: int) -> list[str]:
-    """The text of each id of a Hugging Face tokenizer, leading space kept; ids without a token spell <unused N>."""
+    """The text of each id of a Hugging Face tokenizer, leading space kept; ids without a token spell <unused N>.
+
+    Added tokens stand in a tokenizer as they are written, the others in its code for spaces and bytes.
+    """
     bytes_of = _byte_of_character()
     byte_level = '"ByteLevel"' in tokenizer.backend_tokenizer.to_str()
-    special = set(tokenizer.all_special_ids)
+    written = special_ids(tokenizer) | set(tokenizer.added_tokens_decoder)
     pieces = tokenizer.convert_ids_to_tokens(list(range(min(n_vocab, len(tokenizer)))))
     spell = (lambda piece: _byte_level_text(piece, bytes_of)) if byte_level else _sentencepiece_text
-    texts = [f"<unused {i}>" if p is None else p if i in special else spell(p) for i, p in enumerate(pieces)]
+    texts = [f"<unused {i}>" if p is None else p if i in written else spell(p) for i, p in enumerate(pieces)]
     return texts + [f"<unused {i}>" for i in range(len(texts), n_vocab)]
 
 
-def token_classes(texts: list[str], special_ids: set[int]) -> list[int]:
-    """The class id of each token; the tokenizer's special tokens are `special`."""
-    return [CLASS_ID["special" if i in special_ids else class_of(text)] for i, text in enumerate(texts)]
+def token_classes(texts: list[str], markers: Collection[int]) -> list[int]:
+    """The class id of each token; `markers` (`special_ids` of the tokenizer) are `special`."""
+    return [CLASS_ID["special" if i in markers else class_of(text)] for i, text in enumerate(texts)]

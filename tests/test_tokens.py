@@ -4,14 +4,20 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from profiler.tokens import CLASS_ID, CLASSES, class_of, legible, token_classes, token_texts
+from profiler.config import RunConfig
+from profiler.generality.ladder import vocabulary_of
+from profiler.model import load_model
+from profiler.patching.setting import vocabulary
+from profiler.pipeline import record
+from profiler.tokens import CLASS_ID, CLASSES, class_of, legible, ordinary_ids, special_ids, token_classes, token_texts
 
 SHARED = Path(__file__).parents[2] / "shared"
 STATIC = [c.name for c in CLASSES if not c.special]
@@ -83,7 +89,7 @@ def test_sentencepiece_texts_and_classes():
     assert texts[3 + 0x0A] == "\n"
     assert texts[3 + 0xE2] == "<0xE2>"
     assert texts[-6:] == [" ", " the", "cat", "  ", "é", " Anna"]
-    classes = [CLASSES[i].name for i in token_classes(texts, set(tokenizer.all_special_ids))]
+    classes = [CLASSES[i].name for i in token_classes(texts, special_ids(tokenizer))]
     assert classes[:3] == ["special"] * 3
     assert classes[3 + 0xE2] == "byte_fragment"
     assert classes[-6:] == ["space", "word", "word_piece", "indentation", "word_piece", "capitalised"]
@@ -106,6 +112,56 @@ def test_ids_without_a_token_are_spelt_and_classed():
     texts = token_texts(tiny.tokenizer(), 260)
     assert texts[257:] == ["<unused 257>", "<unused 258>", "<unused 259>"]
     assert token_classes(texts, {0})[257:] == [CLASS_ID["other"]] * 3
+
+
+def chat_tokenizer(folder):
+    """As chat models have them: markers that only tokenizer.json calls special, and added tokens that it does not."""
+    tokenizer = tiny.tokenizer()
+    markers = [AddedToken("<|im_start|>", special=True), AddedToken("<｜fim▁begin｜>", special=True)]
+    words = [AddedToken("<think>", special=False), AddedToken("née Ünal", special=False)]
+    tokenizer.add_tokens([*markers, *words])
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_markers_that_only_the_tokenizer_file_calls_special_are_special(tmp_path):
+    tokenizer = chat_tokenizer(tmp_path)
+    assert tokenizer.all_special_ids == [0]
+    assert special_ids(tokenizer) == {0, 257, 258}
+    assert ordinary_ids(tokenizer) == (*range(1, 257), 259, 260)
+    texts = token_texts(tokenizer, len(tokenizer))
+    assert texts[257:] == ["<|im_start|>", "<｜fim▁begin｜>", "<think>", "née Ünal"]
+    classes = [CLASSES[i].name for i in token_classes(texts, special_ids(tokenizer))]
+    assert classes[257:] == ["special", "special", "other", "other"]
+
+
+def test_added_tokens_of_a_sentencepiece_vocabulary_are_spelt_as_written():
+    tokenizer = sentencepiece_like()
+    tokenizer.add_tokens([AddedToken("<｜tool▁call｜>", special=False)])
+    assert token_texts(tokenizer, len(tokenizer))[-1] == "<｜tool▁call｜>"
+
+
+def test_chat_markers_stand_apart_in_a_run_and_in_tasks(tmp_path, monkeypatch):
+    tokenizer = chat_tokenizer(tmp_path / "tokenizer")
+    monkeypatch.setattr(tiny, "SIZES", tiny.SIZES | {"vocab_size": len(tokenizer)})
+    monkeypatch.setattr(tiny, "tokenizer", lambda: tokenizer)
+    folder = tiny.save("gpt2", tmp_path / "model")
+    text = "<|im_start|>user\n<think>no" * 4
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    config = RunConfig(model=str(folder), corpora=(str(tmp_path / "chat.jsonl"),), dense_positions=20)
+    record(config, tmp_path / "run.duckdb")
+    counts = (
+        "SELECT class, sum(n) FROM cell_counts JOIN classes ON class_id = value_id WHERE axis = 'class' GROUP BY class"
+    )
+    with duckdb.connect(str(tmp_path / "run.duckdb"), read_only=True) as run:
+        of = dict(run.execute(counts).fetchall())
+        assert run.execute(
+            "SELECT count(*) FROM positions WHERE token = '<|im_start|>' AND special IS NULL"
+        ).fetchone() == (0,)
+    assert of["special"] == 4 and of["other"] == 4
+    model = load_model(config)
+    assert not {257, 258} & {*vocabulary(model), *vocabulary_of(model)}
+    assert {259, 260} < {*vocabulary(model), *vocabulary_of(model)}
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
@@ -135,7 +191,7 @@ def gpt2_texts():
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
     texts = token_texts(tokenizer, 50_257)
-    return texts, [CLASSES[i].name for i in token_classes(texts, set(tokenizer.all_special_ids))]
+    return texts, [CLASSES[i].name for i in token_classes(texts, special_ids(tokenizer))]
 
 
 def test_gpt2_vocabulary_fills_every_static_class(gpt2_texts):
@@ -167,7 +223,7 @@ def test_a_sentencepiece_model_of_others_is_read():
         pytest.skip(f"stories260K is not there: {folder}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = token_texts(tokenizer, len(tokenizer))
-    classes = [CLASSES[i].name for i in token_classes(texts, set(tokenizer.all_special_ids))]
+    classes = [CLASSES[i].name for i in token_classes(texts, special_ids(tokenizer))]
     assert {"word", "word_piece", "capitalised", "punctuation", "special", "byte_fragment"} <= set(classes)
     assert not any("▁" in t for t in texts)
     story = "Once upon a time, there was a girl."

@@ -21,7 +21,7 @@ from profiler.errors import RunError
 from profiler.model import Model
 from profiler.store import Store
 from profiler.store_comments import comment_statements
-from profiler.tokens import CLASSES
+from profiler.tokens import special_ids, token_classes, token_texts
 from profiler.transaction import writing
 
 TABLES = (
@@ -117,8 +117,9 @@ def _create(path: Path, model: Model) -> None:
 
 
 def _tokens(model: Model) -> pl.DataFrame:
-    texts = [model.tokenizer.decode([i]) for i in range(model.spec.n_vocab)]
-    return pl.DataFrame({"token_id": range(len(texts)), "token": texts, "class_id": [len(CLASSES) - 1] * len(texts)})
+    texts = token_texts(model.tokenizer, model.spec.n_vocab)
+    classes = token_classes(texts, special_ids(model.tokenizer))
+    return pl.DataFrame({"token_id": range(len(texts)), "token": texts, "class_id": classes})
 
 
 def now() -> str:

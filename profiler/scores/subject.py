@@ -15,6 +15,7 @@ from torch import Tensor
 
 from profiler.checkpoint import read_network, read_tokenizer
 from profiler.errors import ModelError
+from profiler.tokens import ordinary_ids
 
 CONTEXT = 256
 """Longest window used for scoring, in tokens, where the model allows it."""
@@ -45,8 +46,7 @@ class Subject:
 
     def ordinary(self) -> list[int]:
         """Ids of all tokens that are not special."""
-        special = set(self.tokenizer.all_special_ids)
-        return [i for i in range(len(self.tokenizer)) if i not in special]
+        return list(ordinary_ids(self.tokenizer))
 
 
 def load_subject(name: str) -> Subject:

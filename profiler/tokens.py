@@ -9,10 +9,12 @@ numerator and of the denominator alike.
 Cost: once per vocabulary, about a second for 50,000 tokens.
 """
 
+import codecs
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 BRACKETS_OPEN, BRACKETS_CLOSE, QUOTES = "([{", ")]}", "\"'`“”‘’«»"
@@ -101,6 +103,31 @@ def legible(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return "".join(f"<0x{byte:02X}>" for byte in raw)
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """The text of tokens' texts, bytes joined before they are read as UTF-8 (macro join_texts of views.sql is the same).
+
+    Bytes that are no character even then, one cut off at an end, stay spelled <0xE2>.
+    """
+    parts = []
+    for are_bytes, run in groupby(texts, key=lambda text: BYTE_TEXT.fullmatch(text) is not None):
+        spelled = "".join(run)
+        parts.append(spell_bytes(bytes.fromhex(re.sub("<0x|>", "", spelled))) if are_bytes else spelled)
+    return "".join(parts)
+
+
+def spell_bytes(raw: bytes) -> str:
+    """Every character that bytes hold, and the bytes between them as <0xE2>."""
+    return raw.decode("utf-8", "spell_bytes")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    wrong = error.object[error.start : error.end]
+    return "".join(f"<0x{byte:02X}>" for byte in wrong), error.end
+
+
+codecs.register_error("spell_bytes", _spelled)
 
 
 def _byte_level_text(piece: str, bytes_of: dict[str, int]) -> str:

@@ -178,7 +178,7 @@ class Totals:
             "power_sums": tables.power_sums(r.cells, r.powers, self.config.replicate_groups),
             "spectrum_counts": tables.spectrum_counts(r.spectrum),
             "density_counts": tables.density_counts(r.spectrum),
-            "quantiles": tables.quantiles(r.spectrum),
+            "quantiles": tables.quantiles(r.spectrum, r.powers),
             "sample_rows": tables.sample_rows(r.samples),
             "extreme_rows": tables.extreme_rows(r.extremes),
             "dense_rows": tables.dense_rows(r.dense),

@@ -85,7 +85,8 @@ def make_power_sums(activation, dla, positions, components) -> pl.DataFrame:
         }
         columns["n"] = int(use.sum())
         for name, x in [("a", a), ("d", d)]:
-            columns |= {f"{name}{p}": (x**p).sum(1) for p in (1, 2, 3, 4)}
+            away = x - x.mean(1, keepdims=True)
+            columns |= {f"{name}_mean": x.mean(1)} | {f"{name}_m{p}": (away**p).sum(1) for p in (2, 3, 4)}
             columns |= {f"{name}_abs": np.abs(x).sum(1), f"{name}_min": x.min(1), f"{name}_max": x.max(1)}
         rows.append(pl.DataFrame(columns))
     return pl.concat(rows)

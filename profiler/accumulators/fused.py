@@ -178,6 +178,15 @@ def _take_in(held, first, n, moments):
     held[first], held[first + 1], held[first + 2], held[first + 3] = _joined(held[0], mine, n, moments, held[0] + n)
 
 
+@_compiled(error_model="numpy")
+def _join_run(held, n, size, of_a, of_d):
+    """Add a run of n values to the rows of POWERS: the sum of |activation|, and the sums of powers after what they are about."""
+    _take_in(held, 1, n, _about_mean(n, of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]))
+    _take_in(held, 6, n, _about_mean(n, of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]))
+    held[5] += size
+    held[0] += n
+
+
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
     a, d, bits, bounds, segments, tokens, keys, positions, cell_sums, power_sums, extrema, first,
@@ -234,11 +243,8 @@ def _accumulate(
             cell_sums[0, group, token_class, k] += s1
             cell_sums[1, group, token_class, k] += t1
             cell_sums[2, group, token_class, k] += t_abs
-            held, n = power_sums[:, domain, token_class, k], float(bounds[s, 1] - bounds[s, 0])
-            _take_in(held, 1, n, _about_mean(n, x0, p1, p2, p3, p4))
-            _take_in(held, 6, n, _about_mean(n, y0, q1, q2, q3, q4))
-            held[5] += s_abs
-            held[0] += n
+            n, of_a, of_d = float(bounds[s, 1] - bounds[s, 0]), (x0, p1, p2, p3, p4), (y0, q1, q2, q3, q4)
+            _join_run(power_sums[:, domain, token_class, k], n, s_abs, of_a, of_d)
             _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
             if s + 1 == len(bounds) or segments[s + 1, 0] != group:
                 for cell in range(n_cells - N_CLASSES):

@@ -50,7 +50,7 @@ class Stored:
         try:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
-            self.row["corpus_digest"], self.row["norm_scale_n"]
+            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"]
         except (RunError, ValueError, KeyError):
             self.connection.close()
             raise RunError(

@@ -38,7 +38,7 @@ from profiler.reading import Cursor, Domains, Reading, tokenize
 from profiler.recorder import Recorder
 from profiler.shards import Share
 from profiler.store import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
-from profiler.tokens import encode, token_classes, token_texts
+from profiler.tokens import encode, special_ids, token_classes, token_texts
 from profiler.totals import Progress, Totals
 from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
 
@@ -132,7 +132,7 @@ class Pass:
     def __init__(self, model: Model, config: RunConfig, store: Store | Rows, overwrite: bool = False):
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
-        self.class_ids = token_classes(self.texts, set(model.tokenizer.all_special_ids))
+        self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
         self.layout = Layout(
             model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups
         )

@@ -18,8 +18,19 @@ CREATE MACRO t975(df) AS CASE WHEN df < 1 THEN NULL WHEN df <= 12
     THEN [12.7062047, 4.3026527, 3.1824463, 2.7764451, 2.5705818, 2.4469119, 2.3646243, 2.3060041, 2.2621572, 2.2281389, 2.2009852, 2.1788128][df]
     ELSE 1.959964 + 2.372271 / df + 2.822502 / df ** 2 + 2.555852 / df ** 3 + 1.589549 / df ** 4 END;
 
+-- The text of tokens' texts. Tokens that are bytes (<0xE6>) are joined before they are read as UTF-8; bytes that are no
+-- character even then (one cut off at an end) stay as they are spelled. All as hexadecimal digits, cut into characters.
+CREATE MACRO is_bytes(text) AS starts_with(text, '<0x') AND regexp_full_match(text, '(<0x[0-9A-F]{2}>)+');
+CREATE MACRO digits_of(text) AS CASE WHEN is_bytes(text) THEN regexp_replace(text, '<0x|>', '', 'g') ELSE hex(encode(text)) END;
+CREATE MACRO characters(digits) AS regexp_extract_all(digits, '([0-7].)+|(C[2-9A-F]|D.)[89AB].|E0[AB].[89AB].|ED[89].[89AB].'
+    || '|E[1-9A-CEF]([89AB].){2}|F0[9AB].([89AB].){2}|F[1-3]([89AB].){3}|F48.([89AB].){2}|..');
+CREATE MACRO character_of(digits) AS CASE WHEN len(digits) = 2 AND digits >= '80' THEN concat('<0x', digits, '>')
+    ELSE decode(unhex(digits)) END;
+CREATE MACRO join_texts(texts) AS CASE WHEN len([t FOR t IN texts IF is_bytes(t)]) = 0 THEN array_to_string(texts, '')
+    ELSE array_to_string([character_of(c) FOR c IN characters(array_to_string([digits_of(t) FOR t IN texts], ''))], '') END;
+
 -- The text of token ids `ids`; `tokens` is vocabulary.tokens.
-CREATE MACRO spell(tokens, ids) AS array_to_string([tokens[t + 1] FOR t IN ids], '');
+CREATE MACRO spell(tokens, ids) AS join_texts([tokens[t + 1] FOR t IN ids]);
 
 -- View: positions
 -- One row per kept position (one that a sample, an extreme or the uniform sample refers to).
@@ -103,7 +114,8 @@ SELECT c.component, r.position_id, p.special, r.activation, r.dla
 FROM recorded_rows r JOIN components c USING (component_id) JOIN position_rows p USING (position_id);
 
 -- View: strata
--- One row per component x spectrum bin that holds an ordinary position: the strata that samples are drawn from.
+-- One row per component x spectrum bin that holds an ordinary position: the strata that samples are drawn from. Edges are
+--   those of the bin, the same for all components, and may lie beyond the values seen (moments.min, moments.max).
 -- component: label
 -- stratum: number of the spectrum bin
 -- lo: lower edge of the activation
@@ -140,8 +152,8 @@ FROM (
 --   so aggregate from sample_weights, not from here.
 -- component: label
 -- stratum: number of the spectrum bin it was drawn from
--- stratum_lo: lower edge of the stratum's activation
--- stratum_hi: upper edge of the stratum's activation
+-- stratum_lo: lower edge of the stratum's bin of activation, which may lie beyond the values seen
+-- stratum_hi: upper edge of the stratum's bin of activation, which may lie beyond the values seen
 -- quantile: quantile of the component's activation that lies in the stratum (0.5, 0.9, 0.99, ...); NULL if none does
 -- position_id: position
 -- doc_id: document
@@ -209,7 +221,8 @@ JOIN windows w USING (window_id)
 LEFT JOIN vocabulary v ON true;
 
 -- View: spectrum
--- One row per component x class x spectrum bin that holds a position; special classes left out.
+-- One row per component x class x spectrum bin that holds a position; special classes left out. Edges are those of the
+--   bin, the same for all components, and may lie beyond the values seen (moments.min, moments.max).
 -- component: label
 -- class: class of the token
 -- bin: number of the spectrum bin, ascending with the activation
@@ -226,7 +239,8 @@ JOIN classes k ON k.class_id = s.class_id AND NOT k.special
 JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.bin;
 
 -- View: density
--- One row per component x density bin (16 an octave) that holds an ordinary position.
+-- One row per component x density bin (16 an octave) that holds an ordinary position. Edges are those of the bin and may
+--   lie beyond the values seen (moments.min, moments.max).
 -- component: label
 -- bin: number of the density bin, ascending with the activation
 -- lo: lower edge of the activation
@@ -418,23 +432,21 @@ WITH cells AS NOT MATERIALIZED (
     SELECT d.domain, count(*) AS g FROM replicate_groups JOIN domains d USING (domain_id) GROUP BY d.domain
 )
 , central AS NOT MATERIALIZED (
-    -- central moments from power sums; a variance below the rounding error of its own sums counts as none
-    SELECT c.component, k.class, d.domain, p.*, a1 / n AS am, d1 / n AS dm
-        , CASE WHEN a2 / n - am ** 2 > 1e-12 * a2 / n THEN a2 / n - am ** 2 ELSE 0 END AS av
-        , CASE WHEN d2 / n - dm ** 2 > 1e-12 * d2 / n THEN d2 / n - dm ** 2 ELSE 0 END AS dv
+    -- a standard deviation below what float32 tells apart at the size of the mean counts as none
+    SELECT c.component, k.class, d.domain, p.*
+        , CASE WHEN a_m2 / n > 1e-14 * a_mean ** 2 THEN a_m2 / n ELSE 0 END AS av
+        , CASE WHEN d_m2 / n > 1e-14 * d_mean ** 2 THEN d_m2 / n ELSE 0 END AS dv
     FROM power_sums p
     JOIN components c USING (component_id)
     JOIN classes k ON k.class_id = p.class_id AND NOT k.special
     JOIN domains d USING (domain_id)
 )
 SELECT m.component, m.class, m.domain, m.n
-    , m.am AS mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * a_ss) END AS mean_se, sqrt(m.av) AS sd
-    , (m.a3 / m.n - 3 * m.am * m.a2 / m.n + 2 * m.am ** 3) / nullif(m.av, 0) ** 1.5 AS skew
-    , (m.a4 / m.n - 4 * m.am * m.a3 / m.n + 6 * m.am ** 2 * m.a2 / m.n - 3 * m.am ** 4) / nullif(m.av, 0) ** 2 AS kurtosis
+    , m.a_mean AS mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * a_ss) END AS mean_se, sqrt(m.av) AS sd
+    , m.a_m3 / m.n / nullif(m.av, 0) ** 1.5 AS skew, m.a_m4 / m.n / nullif(m.av, 0) ** 2 AS kurtosis
     , m.a_min AS min, m.a_max AS max, m.a_abs / m.n AS mean_abs
-    , m.dm AS dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * d_ss) END AS dla_mean_se, sqrt(m.dv) AS dla_sd
-    , (m.d3 / m.n - 3 * m.dm * m.d2 / m.n + 2 * m.dm ** 3) / nullif(m.dv, 0) ** 1.5 AS dla_skew
-    , (m.d4 / m.n - 4 * m.dm * m.d3 / m.n + 6 * m.dm ** 2 * m.d2 / m.n - 3 * m.dm ** 4) / nullif(m.dv, 0) ** 2 AS dla_kurtosis
+    , m.d_mean AS dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * d_ss) END AS dla_mean_se, sqrt(m.dv) AS dla_sd
+    , m.d_m3 / m.n / nullif(m.dv, 0) ** 1.5 AS dla_skew, m.d_m4 / m.n / nullif(m.dv, 0) ** 2 AS dla_kurtosis
     , m.d_min AS dla_min, m.d_max AS dla_max
     , m.d_abs / m.n AS abs_dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * m_ss) END AS abs_dla_mean_se
 FROM central m
@@ -468,7 +480,7 @@ ORDER BY p.component_id;
 -- two_back: attention to the token before the one before
 -- first: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
--- induction: attention to tokens that follow an earlier copy of this token
+-- induction: attention to tokens before this position that follow an earlier copy of its token
 -- prefix_induction: part of induction: where the token before that copy is this token's token before, too
 -- duplicate: attention to earlier copies of this token
 -- newline: attention to tokens of class newline
@@ -592,7 +604,7 @@ WHERE p.special IS NULL;
 -- two_back: attention to the token before the one before
 -- first: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
--- induction: attention to tokens that follow an earlier copy of this token
+-- induction: attention to tokens before this position that follow an earlier copy of its token
 -- prefix_induction: part of induction: where the token before that copy is this token's token before, too
 -- duplicate: attention to earlier copies of this token
 -- newline: attention to tokens of class newline

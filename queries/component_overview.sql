@@ -61,13 +61,18 @@ WITH sizes AS (
     FROM by_class GROUP BY component_id
 )
 , spread AS (
-    SELECT p.component_id, sum(p.a1) / sum(p.n) AS mean, sum(p.a2) / sum(p.n) AS square
-        , min(p.a_min) AS activation_min, max(p.a_max) AS activation_max
-    FROM power_sums p JOIN classes k ON k.class_id = p.class_id AND NOT k.special
-    GROUP BY p.component_id
+    -- of all classes and domains together: inside them and between their means
+    SELECT component_id, sqrt(sum(a_m2 + n * (a_mean - mean) ** 2) / sum(n)) AS activation_sd
+        , min(a_min) AS activation_min, max(a_max) AS activation_max
+    FROM (
+        SELECT p.*, sum(p.n * p.a_mean) OVER one / sum(p.n) OVER one AS mean
+        FROM power_sums p JOIN classes k ON k.class_id = p.class_id AND NOT k.special
+        WINDOW one AS (PARTITION BY p.component_id)
+    )
+    GROUP BY component_id
 )
 SELECT c.component, c.kind, c.layer, t.n::BIGINT AS n
-    , w.a / t.n AS activation, e.activation_se, sqrt(greatest(0, s.square - s.mean ** 2)) AS activation_sd
+    , w.a / t.n AS activation, e.activation_se, s.activation_sd
     , w.d / t.n AS dla, e.dla_se
     , w.m / t.n AS abs_dla, e.abs_dla_se
     , w.m / nullif(t.all_m, 0) AS share_abs_dla, e.share_abs_dla_se

@@ -7,6 +7,8 @@ import polars as pl
 from fake_run import FakeRun
 from scipy import stats
 
+from profiler.tokens import join_texts
+
 AXES = {"class": "class", "next_class": "next_class", "position": "bucket", "domain": "domain"}
 
 
@@ -102,7 +104,7 @@ def context(fake: FakeRun, position_id: int) -> dict:
     document = fake.tables["documents"].row(by_predicate=pl.col("doc_id") == position["doc_id"], named=True)
     texts = [fake.tables["tokens"]["token"][t] for t in window["token_ids"]]
     here = position["offset"]
-    before, after = "".join(texts[max(0, here - 24) : here]), "".join(texts[here + 1 : here + 9])
+    before, after = join_texts(texts[max(0, here - 24) : here]), join_texts(texts[here + 1 : here + 9])
     return {
         "domain": document["domain"], "source": document["source"], "context_before": before, "context_token": texts[here],
         "context_after": after, "token": texts[here], "next_token": texts[here + 1],

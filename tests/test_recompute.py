@@ -85,8 +85,8 @@ def test_head_attention(case):
         top = offset - got[10]  # of places that float32 cannot tell apart, either is the top
         assert a[top] == pytest.approx(a.max(), abs=1e-6)
         want = [
-            a[offset - 1], a[offset - 2] if offset > 1 else 0, a[0], a[offset], sum(a[k + 1] for k in earlier),
-            sum(a[k + 1] for k in longer), sum(a[k] for k in earlier), sum(a[k] for k, t in enumerate(texts) if t == "\n"),
+            a[offset - 1], a[offset - 2] if offset > 1 else 0, a[0], a[offset], sum(a[k + 1] for k in earlier if k + 1 < offset),
+            sum(a[k + 1] for k in longer if k + 1 < offset), sum(a[k] for k in earlier), sum(a[k] for k, t in enumerate(texts) if t == "\n"),
             sum(a[k] for k, t in enumerate(texts) if t in DELIMITERS),
             -(a[a > 0] * np.log(a[a > 0])).sum(), offset - top, a.max(),
             reference.component_values(network, ids.tolist(), offset, int(ids[top]))[f"L{layer}H{head}"][1],

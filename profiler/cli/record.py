@@ -167,6 +167,8 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     console.print(
         f"{config.model}: {spec.n_layers} layers of {spec.n_heads} heads and {spec.d_mlp:,} neurons, {spec.n_components:,} components"
     )
+    for note in spec.notes:
+        console.print(f"  note: {note}", markup=False)
     console.print(
         f"forecast: about {ahead.bytes / 1e6:,.0f} MB and {ahead.seconds / 60:.1f} min for {config.tokens or 'all'} tokens"
     )

@@ -44,6 +44,7 @@ from profiler.patching.network import Network
 from profiler.patching.sites import parse_target
 from profiler.patching.statistics import ROUNDING, sign_flip_p
 from profiler.scores.intervals import proportion
+from profiler.tokens import join_texts
 
 MARGIN = 0.1
 """Least move that counts: a tenth of the attention, of the changed value, of the largest activation; 0.1 logits."""
@@ -279,6 +280,6 @@ def spell(tokens: Sequence[int], changed: Sequence[int], vocabulary: Vocabulary,
     parts: list[str] = []
     for i, last in zip(shown, [-1, *shown], strict=False):
         word = vocabulary.texts[tokens[i]]
-        marked = f"⟦{word}⟧" if i in changed else word
-        parts.append(("…" if i > last + 1 else "") + (f"«{marked}»" if i == end else marked))
-    return "".join(parts)
+        marked = ["⟦", word, "⟧"] if i in changed else [word]
+        parts += [*(["…"] if i > last + 1 else []), *(["«", *marked, "»"] if i == end else marked)]
+    return join_texts(parts)

@@ -38,6 +38,7 @@ HELD = {
     "float", "double", "decimal", "varchar", "enum", "null",
 }  # fmt: skip
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
+_NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
 _HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
@@ -278,6 +279,8 @@ def _first_line(error: Exception) -> str:
 def _explain(error: Exception) -> str:
     """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
     message = _first_line(error)
+    if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
+        return f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record` ({message})"
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

@@ -18,7 +18,7 @@ from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
 from profiler.accumulators.tokens import TokenSums
 from profiler.attention import MEASURES
-from profiler.bins import DENSITY, SPECTRUM, quantile_bins
+from profiler.bins import DENSITY, SPECTRUM, quantile_bins, resolved_levels
 from profiler.components import ModelSpec
 from profiler.config import QUANTILES
 from profiler.model import Weights
@@ -179,10 +179,11 @@ def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
 
 
 def quantiles(spectrum: Spectrum) -> pl.DataFrame:
-    """Table `quantiles`: the middle of the fine bin, and the spectrum bin that holds it."""
+    """Table `quantiles`: the middle of the fine bin, the spectrum bin that holds it, and the level that bands begin at."""
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
     values = DENSITY.middles()[_numpy(fine)]
     coarse = _numpy(SPECTRUM.index(torch.from_numpy(values)))
+    level, reached = resolved_levels(spectrum.density.cpu(), QUANTILES, DENSITY)
     n = len(fine)
     frame = pl.DataFrame(
         {
@@ -190,8 +191,10 @@ def quantiles(spectrum: Spectrum) -> pl.DataFrame:
             "quantile": np.tile(QUANTILES, n),
             "value": values.ravel(),
             "bin": coarse.ravel(),
+            "level": level.ravel(),
+            "reached": reached.ravel(),
         }
-    )
+    ).with_columns(pl.col("level", "reached").fill_nan(None))
     counted = _numpy(spectrum.density.sum(1)) > 0
     return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
 

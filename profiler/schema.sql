@@ -178,7 +178,9 @@ CREATE TABLE quantiles ( -- token-level quantiles of each component's activation
     component_id INTEGER, -- component
     quantile DOUBLE, -- 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999
     value DOUBLE, -- middle of the density bin that holds it, within the values seen: off by at most half a bin (1/32 of the value)
-    bin INTEGER -- spectrum bin that holds it: the stratum its samples are drawn from
+    bin INTEGER, -- spectrum bin that holds it: the stratum its samples are drawn from
+    level DOUBLE, -- edge of a density bin nearest to the quantile: bands begin there; NULL where ties leave none near
+    reached DOUBLE -- share of ordinary positions whose activation reaches the level, counted; NULL where level is
 );
 CREATE TABLE sample_rows ( -- for each component and spectrum bin a simple random sample of its ordinary positions
     component_id INTEGER, -- component

@@ -18,7 +18,7 @@ from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
 from profiler.accumulators.tokens import TokenSums
 from profiler.attention import MEASURES
-from profiler.bins import DENSITY, SPECTRUM, quantile_bins
+from profiler.bins import DENSITY, SPECTRUM, quantile_bins, resolved_levels
 from profiler.components import ModelSpec
 from profiler.config import QUANTILES
 from profiler.model import Weights
@@ -177,12 +177,14 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
-    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, and the spectrum bin that holds it."""
+    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and the level
+    that bands begin at."""
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
     middles = DENSITY.middles()[_numpy(fine)]
     coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
     low, high = _ordinary_range(powers)
     values = np.clip(middles, low[:, None], high[:, None])
+    level, reached = resolved_levels(spectrum.density.cpu(), QUANTILES, DENSITY)
     n = len(fine)
     frame = pl.DataFrame(
         {
@@ -190,8 +192,10 @@ def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
             "quantile": np.tile(QUANTILES, n),
             "value": values.ravel(),
             "bin": coarse.ravel(),
+            "level": level.ravel(),
+            "reached": reached.ravel(),
         }
-    )
+    ).with_columns(pl.col("level", "reached").fill_nan(None))
     counted = _numpy(spectrum.density.sum(1)) > 0
     return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
 

@@ -122,8 +122,32 @@ def make_quantiles(density: pl.DataFrame, live) -> pl.DataFrame:
             number = numbers[np.searchsorted(cumulative, q * cumulative[-1] - 1e-9)]
             lo, hi = edges[number], edges[number + 1]
             value = lo if np.isinf(hi) else hi if np.isinf(lo) else (lo + hi) / 2
-            rows.append((int(i), q, value, int(bin_of(np.array([value]), 2)[0])))
-    return pl.DataFrame(rows, schema=["component_id", "quantile", "value", "bin"], orient="row")
+            rows.append(
+                (
+                    int(i),
+                    q,
+                    value,
+                    int(bin_of(np.array([value]), 2)[0]),
+                    *level_of(numbers, cumulative, number, q, edges),
+                )
+            )
+    schema = {"component_id": pl.Int64, "quantile": pl.Float64, "value": pl.Float64, "bin": pl.Int64, "level": pl.Float64, "reached": pl.Float64, "off": pl.Float64}  # fmt: skip
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    nearest = pl.col("off") <= pl.col("off").min().over("component_id", "level")
+    return frame.with_columns(pl.when(nearest).then(pl.col("level", "reached"))).drop("off")
+
+
+def level_of(numbers, cumulative, number: int, q: float, edges) -> tuple:
+    """The edge of a quantile's bin whose odds of being above are nearest to the quantile's, that share, and how far off."""
+    best = (None, None, None)
+    for edge in (number, number + 1):
+        below = int(cumulative[numbers < edge][-1]) if (numbers < edge).any() else 0
+        share = 1 - below / cumulative[-1]
+        if 0 < share < 1:
+            off = abs(np.log(share / (1 - share)) - np.log((1 - q) / q))
+            if off <= np.log(2) and (best[2] is None or off < best[2]):
+                best = (float(edges[edge]), float(share), float(off))
+    return best
 
 
 def value_rows(activation, dla, positions, i: int, which: np.ndarray) -> pl.DataFrame:

@@ -227,7 +227,7 @@ class _Head:
         n, held, also = (np.bincount(at, weights=x, minlength=len(names)) for x in (np.ones_like(won), won, lost))
         if len(names) < FEWEST:
             return self.refused(RATE, len(names), _too_few(len(names), self.unit))
-        lo, hi = interval(float(won.mean()), n, held, len(names), n.sum() ** 2 / (n**2).sum())
+        lo, hi = interval(float(won.mean()), n, held, n.sum() ** 2 / (n**2).sum())
         more = held - also
         p = float(sign_flip_p(more[None])[0]) / 2
         return self._finding(

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from profiler import model_files
 from profiler.axes import TokenIds
 from profiler.components import ModelSpec
 from profiler.config import RunConfig
@@ -102,6 +103,7 @@ def load_model(config: RunConfig) -> Model:
         ModelError: it cannot be found or loaded, or its heads and neurons cannot be read.
     """
     place = str(BUNDLED) if config.model == "bundled" else config.model
+    model_files.check(place, config.trust_remote_code, config.allow_pickle)
     tokenizer = _load(AutoTokenizer, place, config)
     network = _load(AutoModelForCausalLM, place, config, dtype=DTYPES[config.dtype], **_weights_format(config))
     return model_from(network.eval(), tokenizer, config)
@@ -139,7 +141,9 @@ def _load(loader: Any, place: str, config: RunConfig, **options: Any) -> Any:
     """`loader.from_pretrained(place)`, its many failures turned into one sentence."""
     try:
         return loader.from_pretrained(place, trust_remote_code=config.trust_remote_code, **options)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except BaseException as error:  # whatever a library says of a stranger's files, and a panic of the tokenizers' Rust
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"model {config.model!r} cannot be loaded: {reason} Give `bundled`, a Hugging Face name, or a local directory "

@@ -20,7 +20,7 @@ import duckdb
 import polars as pl
 import torch
 
-from profiler import attribution, identity, tables
+from profiler import attribution, database, identity, tables
 from profiler.attribution import Closure
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
@@ -327,7 +327,7 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
     if not path.exists():
         return None
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
+        with database.reading(path) as connection:
             (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
     except (duckdb.Error, ValueError, KeyError) as error:

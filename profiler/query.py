@@ -10,7 +10,7 @@ back as they are; what else SQL can give (dates, intervals, bytes; a run holds n
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -18,20 +18,12 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler import assets
+from profiler import assets, database, makers
+from profiler.database import CLOSED as CLOSED
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 from profiler.partial import describe
 from profiler.query_header import Parameter, QueryHeader, parse_header
 
-CLOSED = {
-    "enable_external_access": "false",
-    "python_enable_replacements": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "lock_configuration": "true",
-    "threads": "1",  # float sums of several threads differ in their last bits from run to run
-    "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
-}
 UNREADABLE = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: names in a damaged file that are no text
 HELD = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint", "uhugeint",
@@ -39,6 +31,7 @@ HELD = {
 }  # fmt: skip
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
+_NO_TABLE = re.compile(r'(?:Table|View) with name "?(\w+)"? does not exist')
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
 _HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
 
@@ -94,7 +87,7 @@ def open_run(path: str | Path) -> Connection:
     path = Path(path)
     _check_file(path)
     try:
-        con = duckdb.connect(str(path), read_only=True, config=CLOSED)
+        con = database.reading(path)
     except duckdb.ConnectionException:
         raise RunError(
             f"{path} is open in this process through duckdb.connect with other settings: close that connection first"
@@ -178,7 +171,7 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
             cursor.execute(statement).fetchall()
         return _frame(cursor, last)
     except UNREADABLE as error:
-        raise QueryError(_explain(error)) from None
+        raise QueryError(_missing(con, error) or _explain(error)) from None
     finally:
         cursor.close()
 
@@ -273,6 +266,40 @@ def _nearest(label: str, labels: list[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
+
+
+def _missing(con: Connection, error: Exception) -> str | None:
+    """The command that makes the table that a statement did not find; None for another error or another table."""
+    found = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
+    return makers.advice(found[1], path_of(con)) if found else None
+
+
+def path_of(con: Connection) -> str:
+    """The file that a connection has open, as a command names it."""
+    with con.cursor() as cursor:
+        (path,) = cursor.execute("SELECT path FROM system.main.duckdb_databases() WHERE NOT internal").fetchone()
+    here = Path(path) if path else Path("RUN")
+    return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
+
+
+def require(con: Connection, tables: Iterable[str]) -> None:
+    """Whether a run holds rows of each table.
+
+    Raises:
+        QueryError: it has none of one; the message names the command that makes them.
+    """
+    for table in tables:
+        if not has_rows(con, table):
+            raise QueryError(makers.advice(table, path_of(con)) or f"the run holds no row of {table}")
+
+
+def has_rows(con: Connection, table: str) -> bool:
+    """Whether a run has a table and a row in it; no run of an earlier stage has the tables of a later one."""
+    with con.cursor() as cursor:
+        there = "SELECT 1 FROM system.main.duckdb_tables() WHERE table_name = ?"
+        return bool(
+            cursor.execute(there, [table]).fetchall() and cursor.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()
+        )
 
 
 def _explain(error: Exception) -> str:

@@ -20,6 +20,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from profiler import database
 from profiler.attribution import Closure
 from profiler.behaviours import views as behaviour_views
 from profiler.behaviours.library import Behaviour
@@ -31,7 +32,6 @@ from profiler.reading import CHUNK_SHIFT
 from profiler.store_comments import comment_statements
 from profiler.windows import SPECIAL_CODES, Batch, Chunk
 
-STORAGE_VERSION = "v1.2.0"
 FOLDER = Path(__file__).parent
 WRITE_ERRORS = (
     duckdb.IOException,
@@ -166,7 +166,7 @@ class Store(Rows):
         if self._connection is None:
             for name in (self.file, self.file.with_name("run.duckdb.wal")):
                 name.unlink(missing_ok=True)
-            self._connection = duckdb.connect(str(self.file), config={"storage_compatibility_version": STORAGE_VERSION})
+            self._connection = database.begin(self.file, self.partial.folder)
             self._connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
         return self._connection
 

@@ -51,12 +51,12 @@ class Stored:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
             self.row["corpus_digest"], self.row["norm_scale_n"]
-        except (RunError, ValueError, KeyError):
+            self.config = RunConfig(**json.loads(self.row["config"]))
+        except (RunError, ValueError, KeyError, TypeError):
             self.connection.close()
             raise RunError(
                 f"{path} is no finished run that can be merged: name a file that `profiler record` of this version wrote"
             ) from None
-        self.config = RunConfig(**json.loads(self.row["config"]))
         self.spec = _spec(self.row, self.config)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from profiler import database
 from profiler.errors import RunError
 
 
@@ -21,7 +22,7 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         RunError: the file is no run, or open elsewhere.
     """
     try:
-        connection = duckdb.connect(str(path))
+        connection = database.writing(path)
     except duckdb.Error as error:
         raise RunError(f"{path} cannot be written: {_reason(error)}. Another program or notebook has it open, or it is no "
                        "DuckDB file: close it there, or name another file") from None  # fmt: skip

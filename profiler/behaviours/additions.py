@@ -13,13 +13,11 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import query
+from profiler import database, query
 from profiler.behaviours import views
-from profiler.behaviours.expressions import TOKEN_VIEW, check_condition, check_name, wrapped
+from profiler.behaviours.expressions import FACTS, TOKEN_VIEW, check_condition, check_name, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, Kind, of_property
 from profiler.errors import QueryError, RunError
-
-FACTS = {"head": ("head_facts",), "neuron": ("neuron_facts",), "both": ("head_facts", "neuron_facts")}
 
 
 def add_class(path: Path, name: str, condition: str, description: str = "") -> int:
@@ -39,7 +37,7 @@ def add_class(path: Path, name: str, condition: str, description: str = "") -> i
         _refuse_taken(run, "properties", "property", name)
         for behaviour in behaviours:
             _refuse_taken(run, "behaviours", "behaviour", behaviour.name)
-        check_condition(run, condition, TOKEN_VIEW)
+        check_condition(condition, TOKEN_VIEW, run)
     with _writing(path) as run:
         run.execute("INSERT INTO properties VALUES (?, ?, ?, true)", [name, described, condition.strip()])
         run.execute(
@@ -87,7 +85,7 @@ def add_behaviour(path: Path, name: str, condition: str, kind: Kind = "both", de
     with query.open_run(path) as run:
         _refuse_taken(run, "behaviours", "behaviour", name)
         for view in FACTS[kind]:
-            check_condition(run, condition, view)
+            check_condition(condition, view, run)
     behaviour = Behaviour(
         name, "user", kind, condition.strip(), description or f"{condition.strip()} holds", USER_PRIORITY
     )
@@ -140,7 +138,7 @@ def _writing(path: Path) -> Iterator[Connection]:
         RunError: the file cannot be written.
     """
     try:
-        with duckdb.connect(str(path)) as run:
+        with database.writing(path) as run:
             run.execute("BEGIN")
             yield run
             run.execute("COMMIT")

@@ -16,12 +16,11 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from profiler import query
+from profiler import database, query
 from profiler.errors import RunError
 
 SHAPE = ("architecture", "n_layers", "n_heads", "d_mlp", "n_vocab")
 FACTS = "SELECT model, model_hash, tokenizer_hash, architecture, n_layers, n_heads, d_mlp, n_vocab FROM runs"
-OTHER = "ATTACH '{}' AS other (READ_ONLY)"
 SHARED = "SELECT DISTINCT domain, source FROM documents"
 
 
@@ -57,12 +56,8 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             open in this process.
     """
     _refuse_unlike(first, second, *(_facts(path) for path in (first, second)))
-    quoted = str(second).replace("'", "''")
     try:
-        with duckdb.connect(str(first), read_only=True) as con:
-            con.execute(OTHER.format(quoted))
-            for name, value in sorted(query.CLOSED.items(), key=lambda item: item[0] == "lock_configuration"):
-                con.execute(f"SET {name} = '{value}'")
+        with database.comparing(first, second) as con:
             yield con
     except duckdb.ConnectionException:
         raise RunError(f"{first} is open in this process: close it (run.close()), then compare") from None

@@ -1,7 +1,8 @@
 """The view `behaviour_rows` of a run, generated from its tables, and the tables filled for a new run.
 
 The view has a row per component, kept row and behaviour, and says whether the behaviour holds there. Its conditions are
-the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in. Heads stand on the
+the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in, and what stands in a
+file is checked again before it is used, unless it is the library's own text. Heads stand on the
 uniform sample, neurons on those and their stratified samples together, with weights. One CASE per row, chosen by number: a filter on
 component or behaviour goes below it, so a query pays for what it asks.
 """
@@ -12,9 +13,10 @@ from duckdb import BinderException
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.assets import package_file
-from profiler.behaviours.expressions import wrapped
+from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
 from profiler.behaviours.properties import PROPERTIES, Property
+from profiler.errors import QueryError
 from profiler.store_comments import comment_statements
 
 OF_POSITION = "position_id doc_id group_id domain".split()
@@ -107,7 +109,7 @@ def refresh(connection: Connection) -> None:
     These are uniform_marks, which behaviours hold at the uniform sample of those that are about positions alone, and
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
-    rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
+    rows = _stored(connection)
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]
     connection.execute("DELETE FROM uniform_marks")
     connection.execute(f"""INSERT INTO uniform_marks SELECT position_id, doc_id, group_id, domain, {_marks(shared)}
@@ -119,6 +121,24 @@ def refresh(connection: Connection) -> None:
     for statement in comment_statements(HEADER + created):
         connection.execute(statement)
     _fill_coverages(connection)
+
+
+def _stored(connection: Connection) -> list[tuple[int, str, str]]:
+    """Number, kind and condition of each behaviour of a run, by number; all three become text of a statement.
+
+    Raises:
+        QueryError: one cannot be used.
+    """
+    rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
+    own = {(one.kind, one.condition) for one in library()}
+    for number, kind, condition in rows:
+        if type(number) is not int or kind not in FACTS or not isinstance(condition, str):
+            raise QueryError(
+                f"behaviour {number!r} of kind {kind!r} in the run is none that the profiler wrote: it is not used"
+            )
+        for view in () if (kind, condition) in own else FACTS[kind]:
+            check_condition(condition, view)
+    return rows
 
 
 def _fill_coverages(connection: Connection) -> None:

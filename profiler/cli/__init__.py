@@ -8,9 +8,10 @@ from typing import NoReturn
 import duckdb
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+from rich.text import Text
 
 from profiler.cli import behaviours, bench, check, label, merge, models, patch, predict, query, record, report, site
+from profiler.cli.console import errors, guard
 from profiler.errors import ProfilerError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.add_typer(models.app, name="models", help="The bundled model: train it, scor
 def main() -> None:
     """Run the command line; a user's mistake, a damaged file and a full disk are one sentence and exit with 1, Ctrl-C with 130."""
     warnings.filterwarnings("ignore")
+    guard()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
@@ -46,9 +48,5 @@ def main() -> None:
 
 
 def _say(message: str, code: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]profiler:[/] {_escape(message)}", highlight=False)
+    errors.print(Text.assemble(("profiler:", "bold red"), " ", message))
     sys.exit(code)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
-from profiler import tables
+from profiler import database, tables
 from profiler.assets import PACKAGE
 from profiler.errors import RunError
 from profiler.model import Model
@@ -91,7 +90,7 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
                 connection.register("rows_to_write", rows)
                 connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
                 connection.unregister("rows_to_write")
-    with duckdb.connect(str(path)) as connection:
+    with database.writing(path) as connection:
         connection.execute("CHECKPOINT")
 
 

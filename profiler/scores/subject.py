@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from profiler import model_files
 from profiler.errors import ModelError
 
 CONTEXT = 256
@@ -50,15 +51,19 @@ class Subject:
 
 
 def load_subject(name: str) -> Subject:
-    """Load a model directory or hub name.
+    """Load a model directory or hub name: safetensors alone, and no code that comes with it.
 
     Raises:
         ModelError: where it cannot be loaded, or its tokenizer has no token to begin a text with.
     """
+    model_files.check(name)
+    safe = {"trust_remote_code": False}  # None, the default, would ask at the terminal
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, attn_implementation="eager", dtype=torch.float32, use_safetensors=True, **safe
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, **safe)
+    except Exception as error:
         raise ModelError(
             f"cannot load {name!r} as a causal language model; expected a folder with config.json, weights and "
             f"tokenizer, or a name on a hub that can be reached. Check the path. ({error})"

@@ -7,7 +7,6 @@ and about the run file they were made with, and labels are about its positions: 
 not carried is named. Cost: milliseconds a run.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import TypeVar
 
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler.assets import package_file
-from profiler.behaviours.additions import FACTS
-from profiler.behaviours.expressions import check_condition, check_name, own_classes
+from profiler import makers
+from profiler.behaviours.expressions import FACTS, check_condition, check_name, own_classes
 from profiler.behaviours.labels import labels_path
 from profiler.behaviours.library import Behaviour
 from profiler.behaviours.properties import Property
@@ -31,7 +29,6 @@ RESULTS = {
 }
 """Tables of results: what their rows are, and the command that makes them."""
 Defined = TypeVar("Defined", Property, Behaviour)
-KNOWN = ("schema.sql", "views.sql", "causal.sql", "generality.sql")
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def _check(classes: list[Property], behaviours: list[Behaviour], run: Connection
     for one in behaviours:
         check_name(one.name)
         for view in FACTS[one.kind]:
-            check_condition(run, one.condition, view)
+            check_condition(one.condition, view, run)
 
 
 def _left(run: Stored) -> Iterable[str]:
@@ -124,19 +121,11 @@ def _left(run: Stored) -> Iterable[str]:
         n = run.rows(f"SELECT count(*) AS n FROM {table}").item() if table in there else 0
         if n:
             yield f"{n} {what} of {path} are not carried: they were made with that run; give `{command}` the merged run"
-    if others := sorted({*there} - _known()):
+    if others := sorted({*there} - makers.known().keys()):
         yield f"{_listed(others)} of {path} are not carried: no command of the profiler made them"
     beginning = labels_path(path, "").stem
     if labels := sorted(file for file in path.parent.glob("*.jsonl") if file.name.startswith(beginning)):
         yield f"{_listed(labels)} are not carried: they are labels of positions of {path}"
-
-
-def _known() -> set[str]:
-    """Tables and views that the profiler makes."""
-    texts = (package_file(name).read_text(encoding="utf-8") for name in KNOWN)
-    return {"behaviour_rows", "behaviour_marks"}.union(
-        *(re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", text) for text in texts)
-    )
 
 
 def _listed(names: Iterable[object]) -> str:

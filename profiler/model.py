@@ -24,6 +24,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
+from profiler import model_files
 from profiler.axes import TokenIds
 from profiler.checkpoint import read_network, read_tokenizer
 from profiler.components import ModelSpec
@@ -104,6 +105,7 @@ def load_model(config: RunConfig) -> Model:
         ModelError: it cannot be found or loaded, or its heads and neurons cannot be read.
     """
     place = str(BUNDLED) if config.model == "bundled" else config.model
+    model_files.check(place, config.trust_remote_code, config.allow_pickle)
     tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
     network, notes = read_network(
         config.model, place, DTYPES[config.dtype], trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle

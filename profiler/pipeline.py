@@ -21,7 +21,7 @@ import duckdb
 import polars as pl
 import torch
 
-from profiler import attribution, database, identity, tables
+from profiler import attribution, database, engine, identity, tables
 from profiler.attribution import Closure
 from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
@@ -29,7 +29,7 @@ from profiler.config import RunConfig
 from profiler.context import Marks, past_of
 from profiler.corpus import check as check_corpora
 from profiler.corpus import documents
-from profiler.database import first_line
+from profiler.engine import first_line
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
 from profiler.partial import Piece
@@ -356,11 +356,11 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
     if not path.exists():
         return None
     try:
-        with duckdb.connect(database.place(path), read_only=True) as connection:
+        with database.reading(path) as connection:
             (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
-    except database.FAULTS as error:
-        raise database.fault_error(error, f"reading {path}", "It is as it was.") from None
+    except engine.FAULTS as error:
+        raise engine.fault_error(error, f"reading {path}", "It is as it was.") from None
     except (duckdb.Error, ValueError, KeyError) as error:
         raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
     _same(mine, theirs, f"the run in {path}")

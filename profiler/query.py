@@ -10,7 +10,7 @@ back as they are; what else SQL can give (dates, intervals, bytes; a run holds n
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -18,20 +18,12 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler import assets, database
+from profiler import assets, database, engine, makers
+from profiler.database import CLOSED as CLOSED
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 from profiler.partial import describe
 from profiler.query_header import Parameter, QueryHeader, parse_header
 
-CLOSED = {
-    "enable_external_access": "false",
-    "python_enable_replacements": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "lock_configuration": "true",
-    "threads": "1",  # float sums of several threads differ in their last bits from run to run
-    "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
-}
 UNCHANGED = "The run is only read and is as it was; open it again to ask something else."
 UNREADABLE = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: names in a damaged file that are no text
 HELD = {
@@ -39,11 +31,9 @@ HELD = {
     "float", "double", "decimal", "varchar", "enum", "null",
 }  # fmt: skip
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
-_MISSING = re.compile(
-    "Catalog Error: Table with name (behaviour_rows|behaviour_marks|uniform_marks|layer_coverages) does not exist"
-)
 _NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
+_NO_TABLE = re.compile(r'(?:Table|View) with name "?(\w+)"? does not exist')
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
 _HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
 
@@ -99,7 +89,7 @@ def open_run(path: str | Path) -> Connection:
     path = Path(path)
     _check_file(path)
     try:
-        con = duckdb.connect(database.place(path), read_only=True, config=CLOSED)
+        con = database.reading(path)
     except duckdb.ConnectionException:
         raise RunError(
             f"{path} is open in this process through duckdb.connect with other settings: close that connection first"
@@ -107,9 +97,9 @@ def open_run(path: str | Path) -> Connection:
     except duckdb.Error as error:
         if "Could not set lock" in str(error) or "used by another process" in str(error):
             raise RunError(f"{path} is being written by another program: wait for it, or close it there") from None
-        if database.fault(error):
-            raise database.fault_error(error, f"opening {path}", UNCHANGED) from None
-        raise RunError(f"{path} cannot be opened: {database.first_line(error)}") from None
+        if engine.fault(error):
+            raise engine.fault_error(error, f"opening {path}", UNCHANGED) from None
+        raise RunError(f"{path} cannot be opened: {engine.first_line(error)}") from None
     try:
         _check_run(path, con)
     except ProfilerError:
@@ -136,8 +126,8 @@ def _check_run(path: Path, con: Connection) -> None:
     try:
         rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
         con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
-    except database.FAULTS as error:
-        raise database.fault_error(error, f"opening {path}", UNCHANGED) from None
+    except engine.FAULTS as error:
+        raise engine.fault_error(error, f"opening {path}", UNCHANGED) from None
     except UNREADABLE:
         raise RunError(
             f"{path} is a DuckDB file but no run of the profiler: name the file that `profiler record` wrote"
@@ -186,10 +176,10 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
         for statement in before:
             cursor.execute(statement).fetchall()
         return _frame(cursor, last)
-    except database.FAULTS as error:
-        raise database.fault_error(error, "answering a query", UNCHANGED) from None
+    except engine.FAULTS as error:
+        raise engine.fault_error(error, "answering a query", UNCHANGED) from None
     except UNREADABLE as error:
-        raise QueryError(_explain(error)) from None
+        raise QueryError(_missing(con, error) or _explain(error)) from None
     finally:
         cursor.close()
 
@@ -295,14 +285,43 @@ def _nearest(label: str, labels: list[str]) -> str:
     return min(same, key=lambda m: (abs(int(m[1]) - int(wanted[1])), abs(int(m[3]) - int(wanted[3]))))[0]
 
 
+def _missing(con: Connection, error: Exception) -> str | None:
+    """The command that makes the table that a statement did not find; None for another error or another table."""
+    found = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
+    return makers.advice(found[1], path_of(con)) if found else None
+
+
+def path_of(con: Connection) -> str:
+    """The file that a connection has open, as a command names it."""
+    with con.cursor() as cursor:
+        (path,) = cursor.execute("SELECT path FROM system.main.duckdb_databases() WHERE NOT internal").fetchone()
+    here = Path(path) if path else Path("RUN")
+    return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
+
+
+def require(con: Connection, tables: Iterable[str]) -> None:
+    """Whether a run holds rows of each table.
+
+    Raises:
+        QueryError: it has none of one; the message names the command that makes them.
+    """
+    for table in tables:
+        if not has_rows(con, table):
+            raise QueryError(makers.advice(table, path_of(con)) or f"the run holds no row of {table}")
+
+
+def has_rows(con: Connection, table: str) -> bool:
+    """Whether a run has a table and a row in it; no run of an earlier stage has the tables of a later one."""
+    with con.cursor() as cursor:
+        there = "SELECT 1 FROM system.main.duckdb_tables() WHERE table_name = ?"
+        return bool(
+            cursor.execute(there, [table]).fetchall() and cursor.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()
+        )
+
+
 def _explain(error: Exception) -> str:
     """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
-    message = database.first_line(error)
-    if missing := _MISSING.match(message):
-        return (
-            f"this run has no {missing[1]} yet: it is made after the pass, and was not; make it with "
-            "`profiler behaviours refresh` and the run's file"
-        )
+    message = engine.first_line(error)
     if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
         return f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record` ({message})"
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from profiler.attribution import by_part, final_norm
 from profiler.components import ComponentId
-from profiler.errors import ModelError
+from profiler.errors import ModelError, RunError
 from profiler.forward import Wanted
 from profiler.model import Model
 from profiler.run import Run
@@ -55,12 +55,14 @@ def contexts(run: Run, model: Model, component: ComponentId, frame: pl.DataFrame
 
     Raises:
         ModelError: `model` is not the one that the run was recorded from.
+        RunError: the run's windows hold tokens that the model does not know.
     """
     _refuse_other(run, model)
     if frame.is_empty():
         return frame
     listed = ",".join(map(str, frame["position_id"]))
     rows = run.sql(WINDOWS, positions=listed)
+    _refuse_unknown_tokens(run, model, rows)
     seen = {window: one for batch in _batches(rows) for window, one in _visit(model, component, batch)}
     places = {row["position_id"]: row for row in rows.to_dicts()}
     filled = [_filled(row, places[row["position_id"]], seen) for row in frame.to_dicts()]
@@ -74,6 +76,15 @@ def _refuse_other(run: Run, model: Model) -> None:
         raise ModelError(
             f"model {model.spec.name!r} has other weights than {info['model']!r}, which the run was recorded from: give the "
             "same one with --model"
+        )
+
+
+def _refuse_unknown_tokens(run: Run, model: Model, rows: pl.DataFrame) -> None:
+    ids = pl.concat([rows["token_ids"].explode(), rows["next_token_id"].cast(pl.Int32)]).drop_nulls()
+    if len(ids) and not (ids.min() >= 0 and ids.max() < model.spec.n_vocab):
+        raise RunError(
+            f"{run.path} holds windows with token ids from {ids.min()} to {ids.max()}, and its model knows 0 to "
+            f"{model.spec.n_vocab - 1}: the run is damaged; take a copy that is whole, or record it again"
         )
 
 

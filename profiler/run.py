@@ -16,7 +16,6 @@ from typing import Any
 
 import duckdb
 import polars as pl
-from markupsafe import escape
 
 from profiler import query as queries
 from profiler.errors import QueryError
@@ -172,11 +171,13 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What the run is and its ten most important components, for a notebook."""
+        from profiler.report.text import visible
+
         row = self.info
         text = (
             f"{row['model']}: {row['n_positions']:,} positions of {row['n_documents']:,} documents, run {row['run_id']}"
         )
-        return f"<p>{escape(text)}</p>" + self.query("component_overview", top=10)._repr_html_()
+        return f"<p>{visible(text)}</p>" + self.query("component_overview", top=10)._repr_html_()
 
     def components(self) -> pl.DataFrame:
         """component_id, component, kind, layer, unit of every component."""

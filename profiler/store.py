@@ -23,21 +23,20 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from profiler import database
+from profiler import database, engine
 from profiler.attribution import Closure
 from profiler.behaviours import additions
 from profiler.behaviours import views as behaviour_views
 from profiler.behaviours.library import Behaviour
 from profiler.behaviours.properties import Property
 from profiler.context import NO_COPY, Past
-from profiler.database import first_line
+from profiler.engine import first_line
 from profiler.errors import RunError
 from profiler.partial import Kept, Partial, Piece, describe, flush, flush_folder
 from profiler.reading import CHUNK_SHIFT
 from profiler.store_comments import comment_statements
 from profiler.windows import SPECIAL_CODES, Batch, Chunk
 
-STORAGE_VERSION = "v1.2.0"
 FOLDER = Path(__file__).parent
 WRITE_ERRORS = (
     duckdb.IOException,
@@ -178,8 +177,7 @@ class Store(Rows):
         if self._connection is None:
             for name in (self.file, self.file.with_name("run.duckdb.wal")):
                 name.unlink(missing_ok=True)
-            config = {"storage_compatibility_version": STORAGE_VERSION}
-            self._connection = duckdb.connect(database.place(self.file), config=config)
+            self._connection = database.begin(self.file, self.partial.folder)
             self._connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
         return self._connection
 
@@ -202,7 +200,7 @@ class Store(Rows):
                 f"command again. {safe}"
             ) from error
         if isinstance(error, duckdb.Error):  # whatever else DuckDB says here, no input can be blamed for it
-            raise database.fault_error(error, f"writing {self.path}", safe) from error
+            raise engine.fault_error(error, f"writing {self.path}", safe) from error
 
     def _put_in_order(self) -> bool:
         """Close everything, leave the last commit and nothing else; whether there is one."""
@@ -244,7 +242,7 @@ class Store(Rows):
         """
         for table, sql in COPY.items():
             if files := self.partial.parquet(table):
-                self.connection.execute(sql.replace("{rows}", database.parquet(files)))
+                self.connection.execute(sql.replace("{rows}", engine.parquet(files)))
         self.connection.register("outcomes", outcomes.to_arrow())
         self.connection.execute(KEEP_REFERENCED)
         self.connection.unregister("outcomes")
@@ -330,7 +328,7 @@ def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
         RunError: the place is a folder, in no folder or in one that cannot be written, taken, or a stopped pass could go on
             there, or DuckDB cannot be given its path.
     """
-    database.place(path)
+    engine.place(path)
     try:
         fits = path.parent.is_dir() and not path.is_dir()
     except OSError as error:  # a folder on the way may not be entered, a name is too long

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from profiler import database, query
+from profiler import engine, query
 from profiler.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
@@ -51,15 +51,15 @@ class Stored:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
             self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"]
+            self.config = RunConfig(**json.loads(self.row["config"]))
         except EngineError:
             self.connection.close()
             raise
-        except (RunError, ValueError, KeyError):
+        except (RunError, ValueError, KeyError, TypeError):
             self.connection.close()
             raise RunError(
                 f"{path} is no finished run that can be merged: name a file that `profiler record` of this version wrote"
             ) from None
-        self.config = RunConfig(**json.loads(self.row["config"]))
         self.spec = _spec(self.row, self.config)
 
     def close(self) -> None:
@@ -74,8 +74,8 @@ class Stored:
         """
         try:
             return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
-        except database.FAULTS as error:
-            raise database.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
+        except engine.FAULTS as error:
+            raise engine.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
         except query.UNREADABLE as error:
             reason = str(error).strip().splitlines()[0]
             raise RunError(

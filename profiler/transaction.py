@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from profiler import database
+from profiler import database, engine
 from profiler.errors import RunError
 
 UNDONE = "Nothing was written, and the run is as it was."
@@ -25,11 +25,11 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         EngineError: DuckDB failed.
     """
     try:
-        connection = duckdb.connect(database.place(path))
-    except database.FAULTS as error:
-        raise database.fault_error(error, f"opening {path}", UNDONE) from None
+        connection = database.writing(path)
+    except engine.FAULTS as error:
+        raise engine.fault_error(error, f"opening {path}", UNDONE) from None
     except duckdb.Error as error:
-        raise RunError(f"{path} cannot be written: {database.first_line(error)}. Another program or notebook has it open, or it is no "
+        raise RunError(f"{path} cannot be written: {engine.first_line(error)}. Another program or notebook has it open, or it is no "
                        "DuckDB file: close it there, or name another file") from None  # fmt: skip
     try:
         connection.execute("SELECT complete FROM runs").fetchone()
@@ -37,7 +37,7 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
         raise RunError(f"{path} is a DuckDB file but no run of the profiler: name another file") from None
     try:
-        with database.faults_told(f"writing {path}", UNDONE):
+        with engine.faults_told(f"writing {path}", UNDONE):
             connection.begin()
             yield connection
             connection.commit()

@@ -84,6 +84,30 @@ def test_a_library_has_one_user(library):
     assert {name(file) for file in FILES if library in imported(tree(file))} <= USERS[library]
 
 
+def test_one_module_opens_duckdb():
+    """So that no connection to a run file is open to other files; sql of a user's is run there too."""
+    for file in FILES:
+        called = {ast.unparse(node.func) for node in ast.walk(tree(file)) if isinstance(node, ast.Call)}
+        assert "duckdb.connect" not in called or name(file) == "database.py", name(file)
+        assert not called & {"duckdb.sql", "duckdb.query", "duckdb.execute", "connect"}, name(file)
+
+
+def test_models_are_loaded_in_few_places():
+    """By the loader that looks at a model's files first; the bundled model needs none."""
+    loaders = {
+        "checkpoint.py",
+        "training/export.py",
+        "training/train.py",
+        "cli/patch.py",
+        "bench/shapes.py",
+    }
+    users = {name(file) for file in FILES if ".from_pretrained(" in file.read_text(encoding="utf-8")}
+    assert users <= loaders, users - loaders
+    for file in ("cli/patch.py", "bench/shapes.py"):
+        calls = [ast.unparse(n) for n in ast.walk(tree(ROOT / "profiler" / file)) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("from_pretrained")]  # fmt: skip
+        assert all("BUNDLED" in call for call in calls), calls
+
+
 def test_few_modules_write_duckdb():
     users = [file for file in FILES if "duckdb" in imported(tree(file)) and name(file) not in WRITERS]
     assert users

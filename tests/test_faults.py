@@ -5,7 +5,7 @@ import pytest
 from same import differing_tables
 from tiny import names
 
-from profiler import database, query
+from profiler import engine, query
 from profiler.behaviours import additions, views
 from profiler.behaviours.compare import open_both
 from profiler.cli import main
@@ -179,5 +179,5 @@ def test_the_command_line_says_it_too(whole, monkeypatch, capsys):
 
 
 def test_a_fault_is_told_from_other_errors():
-    assert database.fault(FAULT) and database.fault(duckdb.FatalException("x"))
-    assert not database.fault(duckdb.BinderException("x")) and not database.fault(OSError("x"))
+    assert engine.fault(FAULT) and engine.fault(duckdb.FatalException("x"))
+    assert not engine.fault(duckdb.BinderException("x")) and not engine.fault(OSError("x"))

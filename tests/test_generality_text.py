@@ -18,11 +18,12 @@ from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.errors import CircuitError, ComponentError, QueryError
 from profiler.generality import ablated, check, circuits, coverage, forecast, kept, ladder, measure, text
 from profiler.generality.rungs import CORPUS, REPEATS
-from profiler.generality.subject import CheckSettings, Subject
+from profiler.generality.subject import CheckSettings, Reread, Subject
 from profiler.model import Model, load_model
 from profiler.pairs import lines
 from profiler.patching.network import forward
 
+AGREED = Reread(agreed=True)
 HEADS = [f"L{layer}H{head}" for layer in range(2) for head in range(2)]
 
 
@@ -37,7 +38,7 @@ def subject(run_path: Path, model: Model, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("circuit")
     circuit = Circuit("tiny", "tiny", (Member("L1H0", "previous token"), Member("L0H1")), Scope("own", "none", ()))
     files.write(folder / "tiny.yaml", circuit)
-    settings = CheckSettings(None, 24, 5, rungs=("quoted=sql:in_quotes OR token = 'e'",))
+    settings = CheckSettings(None, 24, 5, rungs=("quoted=sql:in_quotes OR token = 'e'",), reread=AGREED)
     return check.subject_of(run_path, str(folder / "tiny.yaml"), model, settings, lambda _: None)
 
 
@@ -57,8 +58,8 @@ def test_the_corpus_is_read_as_the_run_read_it(subject, run_path):
 
 
 def test_fewer_tokens_are_a_sample_of_windows_that_says_so(run_path, model, subject):
-    some = text.read(run_path, model, subject.text.n_corpus // 3)
-    again = text.read(run_path, model, subject.text.n_corpus // 3)
+    some = text.read(run_path, model, subject.text.n_corpus // 3, AGREED)
+    again = text.read(run_path, model, subject.text.n_corpus // 3, AGREED)
     assert 0.1 < some.n_tokens / subject.text.n_corpus < 0.6
     assert set(some.position_ids) < set(subject.text.position_ids)
     assert np.array_equal(some.position_ids, again.position_ids)
@@ -73,7 +74,7 @@ def test_a_changed_corpus_is_said(run_path, model, base_config, tmp_path):
     before = corpus.read_text(encoding="utf-8")
     try:
         corpus.write_text(before.replace("the cat", "the dog"), encoding="utf-8")
-        assert "has changed since the run" in text.read(path, model, None).note
+        assert "has changed since the run" in text.read(path, model, None, AGREED).note
     finally:
         corpus.write_text(before, encoding="utf-8")
 
@@ -272,7 +273,7 @@ def checked(run_path, subject, tmp_path_factory) -> tuple[Path, str]:
     files.write(folder / "tiny.yaml", subject.circuit)
     lines.write(folder / "toy.jsonl", patch_models.pairs(24, seed=5))
     arguments = ["check", str(path), str(folder / "tiny.yaml"), "--tokens", "all", "--pairs", "20", "--draws", "5",
-                 "--rung", f"mine={folder / 'toy.jsonl'}", "--rung", "quoted=sql:in_quotes"]  # fmt: skip
+                 "--rung", f"mine={folder / 'toy.jsonl'}", "--rung", "quoted=sql:in_quotes", "--reread"]  # fmt: skip
     done = CliRunner().invoke(cli.app, arguments)
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -313,7 +314,12 @@ def test_a_circuit_that_is_not_there_is_refused_with_what_to_do(run_path, model)
 def test_a_file_of_few_pairs_is_a_refused_rung(run_path, model, subject, tmp_path):
     lines.write(tmp_path / "few.jsonl", patch_models.pairs(5, seed=5))
     built = ladder.build(
-        model, subject.net, run_path, None, subject.text, CheckSettings(rungs=(f"few={tmp_path / 'few.jsonl'}",))
+        model,
+        subject.net,
+        run_path,
+        None,
+        subject.text,
+        CheckSettings(rungs=(f"few={tmp_path / 'few.jsonl'}",), reread=AGREED),
     )
     (one,) = [rung for rung in built.prompts if rung.rung.name == "few"]
     assert one.setting is None and "5 usable prompts" in one.rung.refused and one.rung.n_prompts == 5

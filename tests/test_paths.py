@@ -8,7 +8,7 @@ import pytest
 import tiny
 from same import differing_tables
 
-from profiler import database, query, reading, site
+from profiler import engine, query, reading, site
 from profiler.behaviours import additions
 from profiler.behaviours.compare import compare
 from profiler.config import RunConfig
@@ -40,9 +40,9 @@ def test_parquet_files_are_read_one_by_one_with_their_own_columns(name, tmp_path
         with files[-1].open("wb") as file:
             pl.DataFrame({"v": [n]}).write_parquet(file)
     with duckdb.connect() as connection:
-        found = connection.sql(f"FROM {database.parquet(files[:1])}")
+        found = connection.sql(f"FROM {engine.parquet(files[:1])}")
         assert (found.columns, found.fetchall()) == (["v"], [(0,)])
-        assert len(connection.sql(f"FROM {database.parquet(files)}").fetchall()) == len(files)
+        assert len(connection.sql(f"FROM {engine.parquet(files)}").fetchall()) == len(files)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,11 +51,11 @@ def test_a_database_is_where_it_was_put(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / f"d{name}" / name):
         path.parent.mkdir(exist_ok=True)
-        with duckdb.connect(database.place(path)) as connection:
+        with duckdb.connect(engine.place(path)) as connection:
             connection.execute("CREATE TABLE t AS SELECT 1 AS v")
         assert path.is_file()
         with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {database.literal(database.place(path))} AS other (READ_ONLY)")
+            connection.execute(f"ATTACH {engine.literal(engine.place(path))} AS other (READ_ONLY)")
             assert connection.execute("FROM other.t").fetchall() == [(1,)]
 
 

@@ -74,9 +74,9 @@ def test_another_model_is_refused(run, model, base_config, model_dirs):
 
 
 def test_the_card_shows_a_value_at_every_token_and_the_attention_over_them(run_path, tmp_path):
-    given = command._recomputed(run_path, "component", "L0H1", None)
+    given = command._recomputed(run_path, "component", "L0H1", (None, False, False, "cpu"))
     html = report.build(run_path, "component", component="L0H1", given=given)
     plain = report.build(run_path, "component", component="L0H1")
     assert html.count(" data-a=") > 3 * plain.count(" data-a=") and html.count(" data-w=") > 100
     with pytest.raises(ProfilerError, match="one component"):
-        command._recomputed(run_path, "overview", None, None)
+        command._recomputed(run_path, "overview", None, (None, False, False, "cpu"))

@@ -202,7 +202,7 @@ def test_a_report_that_needs_a_table_is_there_when_the_table_has_rows(fake):
     with query.open_run(fake.path) as connection:
         assert "circuit" not in pages.available(connection)
         assert next(iter(pages.available(connection))) == "overview"
-        assert pages._has_rows(connection, "components") and not pages._has_rows(connection, "nowhere")
+        assert query.has_rows(connection, "components") and not query.has_rows(connection, "nowhere")
 
 
 def test_the_command_writes_a_site_and_says_what_it_cost(fake, tmp_path):

@@ -16,10 +16,11 @@ from tiny import names
 
 from profiler import pipeline, reading
 from profiler.config import RunConfig
+from profiler.database import STORAGE_VERSION
 from profiler.errors import RunError
 from profiler.partial import partial_path, read_manifest
 from profiler.pipeline import record
-from profiler.store import STORAGE_VERSION, Store
+from profiler.store import Store
 
 HOLDER = """
 import sys, time

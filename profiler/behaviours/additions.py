@@ -13,14 +13,13 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import database, query
+from profiler import database, engine, query
 from profiler.behaviours import views
-from profiler.behaviours.expressions import TOKEN_VIEW, check_condition, check_name, wrapped
+from profiler.behaviours.expressions import FACTS, TOKEN_VIEW, check_condition, check_name, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, Kind, of_property
 from profiler.errors import ProfilerError, QueryError, RunError
 
 ONCE_MORE = "`profiler behaviours refresh {}` makes it; everything else in the run can be asked"
-FACTS = {"head": ("head_facts",), "neuron": ("neuron_facts",), "both": ("head_facts", "neuron_facts")}
 
 
 def add_class(path: Path, name: str, condition: str, description: str = "") -> int:
@@ -40,7 +39,7 @@ def add_class(path: Path, name: str, condition: str, description: str = "") -> i
         _refuse_taken(run, "properties", "property", name)
         for behaviour in behaviours:
             _refuse_taken(run, "behaviours", "behaviour", behaviour.name)
-        check_condition(run, condition, TOKEN_VIEW)
+        check_condition(condition, TOKEN_VIEW, run)
     with _writing(path) as run:
         run.execute("INSERT INTO properties VALUES (?, ?, ?, true)", [name, described, condition.strip()])
         run.execute(
@@ -88,7 +87,7 @@ def add_behaviour(path: Path, name: str, condition: str, kind: Kind = "both", de
     with query.open_run(path) as run:
         _refuse_taken(run, "behaviours", "behaviour", name)
         for view in FACTS[kind]:
-            check_condition(run, condition, view)
+            check_condition(condition, view, run)
     behaviour = Behaviour(
         name, "user", kind, condition.strip(), description or f"{condition.strip()} holds", USER_PRIORITY
     )
@@ -170,15 +169,13 @@ def _writing(path: Path, memory: int | None = None) -> Iterator[Connection]:
     """
     try:
         with (
-            database.faults_told(f"writing {path}", "The run is as it was."),
-            duckdb.connect(database.place(path)) as run,
+            engine.faults_told(f"writing {path}", "The run is as it was."),
+            database.writing(path, memory) as run,
         ):
-            if memory is not None:
-                run.execute(f"SET memory_limit = '{memory}B'")
             run.execute("BEGIN")
             yield run
             run.execute("COMMIT")
     except duckdb.Error as error:
         raise RunError(
-            f"{path} cannot be written ({database.first_line(error)}): close what reads it, then try again"
+            f"{path} cannot be written ({engine.first_line(error)}): close what reads it, then try again"
         ) from None

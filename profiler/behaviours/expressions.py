@@ -1,24 +1,36 @@
 """Checks that a condition a user gives is one true-or-false expression over known columns, before it is kept or run.
 
 A condition becomes part of a view, so it is SQL text and not a value. It is parsed by DuckDB itself (one SELECT item, no
-FROM, no subquery, no function that changes from call to call), then bound in a WHERE clause over the view it is about,
-without rows, in a closed read-only connection: what does not bind, or is no boolean, never reaches a file.
+FROM, no subquery, no stars, no function that changes from call to call), then bound in a WHERE clause over the view it is
+about, without rows: what does not bind, or is no boolean, never reaches a file. All of this is asked of an empty database
+of our own schema: a run file could bring functions of its own that answer as it likes. A condition that stands in a run
+file is checked like a new one before it is used again.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import database
+from profiler import database, engine
+from profiler.assets import package_file
 from profiler.behaviours.properties import PROPERTIES, Property
 from profiler.errors import QueryError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 TOKEN_VIEW = "token_texts"
-_TOKEN_COLUMNS = "SELECT 0 AS token_id, '' AS text, '' AS body, '' AS class, false AS special"
+FACTS = {"head": ("head_facts",), "neuron": ("neuron_facts",), "both": ("head_facts", "neuron_facts")}
+"""The views that a behaviour of each kind is about."""
+REFUSED = {
+    "SUBQUERY": "holds a subquery: it can only use the columns of a position",
+    "STAR": "holds a star or COLUMNS(): name the columns one by one",
+    "POSITIONAL_REFERENCE": "names a column by its number: give its name",
+    "PARAMETER": "holds a parameter: write the value itself",
+}
+"""Parts of an expression that mean something else where it is put, by DuckDB's word for them; and what to say."""
 
 
 def check_name(name: str) -> str:
@@ -37,23 +49,44 @@ def wrapped(condition: str) -> str:
     return f"({condition}\n)"
 
 
-def check_condition(connection: Connection, condition: str, view: str) -> None:
+@cache
+def _empty() -> Connection:
+    """A closed database in memory with the tables and views of a run, and no rows."""
+    connection = database.scratch()
+    for file in ("schema.sql", "views.sql"):
+        connection.execute(package_file(file).read_text(encoding="utf-8"))
+    return connection
+
+
+def check_condition(condition: str, view: str, run: Connection | None = None) -> None:
     """Whether `condition` is one true-or-false expression over the columns of `view`.
+
+    Args:
+        run: whose view it must bind in, too: that of a run of an earlier version may lack columns.
 
     Raises:
         QueryError: it is not; one sentence with DuckDB's reason and the columns there are.
     """
+    _check_in(_empty(), condition, view, _check_whole)
+    if run is not None:
+        _check_in(run, condition, view)
+
+
+def _check_in(
+    connection: Connection, condition: str, view: str, also: Callable[[Connection, str, str, str], None] | None = None
+) -> None:
     shown = condition if len(condition) <= 80 else condition[:79] + "…"
     cursor = connection.cursor()
     try:
-        _check_shape(cursor, condition, shown)
+        if also:
+            also(cursor, condition, view, shown)
         kind = _type_of(cursor, condition, view)
         if kind != "BOOLEAN":
             raise QueryError(f"the condition {shown!r} gives {kind} and not true or false: compare it with something")
-    except database.FAULTS as error:
-        raise database.fault_error(error, f"looking at the condition {shown!r}", "The run is as it was.") from None
+    except engine.FAULTS as error:
+        raise engine.fault_error(error, f"looking at the condition {shown!r}", "The run is as it was.") from None
     except duckdb.Error as error:
-        columns = ", ".join(cursor.sql(f"SELECT * FROM {view} LIMIT 0").columns)
+        columns = ", ".join(_columns(view))
         raise QueryError(
             f"the condition {shown!r} cannot be used ({_reason(error)}): its columns are {columns}"
         ) from None
@@ -67,8 +100,32 @@ def _type_of(cursor: Connection, condition: str, view: str) -> str:
     return str(cursor.sql(f"SELECT {text} AS holds FROM {view} WHERE {text} LIMIT 0").types[0])
 
 
-def _check_shape(cursor: Connection, condition: str, shown: str) -> None:
-    """One expression, no subquery, nothing that changes from call to call.
+def _check_whole(cursor: Connection, condition: str, view: str, shown: str) -> None:
+    """Its shape, and that it can be asked: a pattern that cannot be read is seen only then. The row it is asked of is all NULL.
+
+    Raises:
+        QueryError, duckdb.Error: it cannot be used.
+    """
+    _check_shape(cursor, condition, view, shown)
+    row = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in _columns(view).items())
+    cursor.execute(f"SELECT {wrapped(condition)} FROM (SELECT {row}) AS {view}").fetchall()
+
+
+@cache
+def _columns(view: str) -> dict[str, str]:
+    """Columns of a view of ours, and their types."""
+    relation = _empty().cursor().sql(f"SELECT * FROM {view} LIMIT 0")
+    return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+
+@cache
+def _changing() -> frozenset[str]:
+    """Names of functions whose value changes from call to call."""
+    return frozenset(name for (name,) in _empty().cursor().execute(_CHANGING).fetchall())
+
+
+def _check_shape(cursor: Connection, condition: str, view: str, shown: str) -> None:
+    """One expression, nothing of REFUSED, nothing that changes from call to call.
 
     Raises:
         QueryError: something else.
@@ -79,18 +136,25 @@ def _check_shape(cursor: Connection, condition: str, shown: str) -> None:
     node = statements[0]["node"] if len(statements) == 1 else {}
     if len(node.get("select_list", ())) != 1 or node["from_table"]["type"] != "EMPTY" or node.get("where_clause"):
         raise QueryError(f"the condition {shown!r} is more than one expression: give a single one")
-    kinds = {(part.get("class"), str(part.get("function_name")).lower()) for part in _nodes(node)}
-    if any(kind == "SUBQUERY" for kind, _ in kinds):
-        raise QueryError(f"the condition {shown!r} holds a subquery: it can only use the columns of a position")
-    changing = {row[0] for row in cursor.execute(_CHANGING).fetchall()} & {name for _, name in kinds}
+    parts = list(_nodes(node))
+    if why := next((REFUSED[part["class"]] for part in parts if part.get("class") in REFUSED), ""):
+        raise QueryError(f"the condition {shown!r} {why}")
+    changing = _changing() & _called(parts, view)
     if changing:
-        raise QueryError(f"the condition {shown!r} uses {changing.pop()}, whose value changes from call to call")
+        raise QueryError(f"the condition {shown!r} uses {min(changing)}, whose value changes from call to call")
     _parsed(cursor, f"SELECT {condition}\n")  # refuses what closes the brackets that are put around it
 
 
-_CHANGING = (
-    "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT' UNION SELECT 'getvariable'"
-)
+_CHANGING = """SELECT function_name FROM duckdb_functions() GROUP BY function_name
+    HAVING bool_and(stability <> 'CONSISTENT') OR function_name IN ('getvariable', 'age')"""
+"""Names of which no variant is the same from call to call (`+` has one for times with a zone), and two that hide one."""
+
+
+def _called(parts: list[dict], view: str) -> set[str]:
+    """Names of functions, and of what stands like a column and is none (CURRENT_DATE)."""
+    columns = {name.lower() for name in _columns(view)}
+    bare = {str(part["column_names"][-1]).lower() for part in parts if part.get("column_names")}
+    return {str(part.get("function_name")).lower() for part in parts} | (bare - columns)
 
 
 def _parsed(cursor: Connection, text: str) -> list[dict]:
@@ -119,13 +183,11 @@ def own_classes(texts: tuple[str, ...]) -> tuple[Property, ...]:
     """
     taken = {p.name for p in PROPERTIES}
     found: list[Property] = []
-    with duckdb.connect() as connection:
-        connection.execute(f"CREATE VIEW {TOKEN_VIEW} AS {_TOKEN_COLUMNS}")
-        for text in texts:
-            name, _, condition = text.partition("=")
-            check_name(name.strip())
-            if name.strip() in taken | {p.name for p in found}:
-                raise QueryError(f"there is a token class {name.strip()!r} already: choose another name")
-            check_condition(connection, condition, TOKEN_VIEW)
-            found.append(Property(name.strip(), f"one where {condition.strip()}", condition.strip()))
+    for text in texts:
+        name, _, condition = text.partition("=")
+        check_name(name.strip())
+        if name.strip() in taken | {p.name for p in found}:
+            raise QueryError(f"there is a token class {name.strip()!r} already: choose another name")
+        check_condition(condition, TOKEN_VIEW)
+        found.append(Property(name.strip(), f"one where {condition.strip()}", condition.strip()))
     return tuple(found)

@@ -4,7 +4,8 @@ What is derived (DERIVED and the two views) is absent from a run until it is mad
 and says so, and gives no wrong answer.
 
 The view has a row per component, kept row and behaviour, and says whether the behaviour holds there. Its conditions are
-the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in. Heads stand on the
+the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in, and what stands in a
+file is checked again before it is used, unless it is the library's own text. Heads stand on the
 uniform sample, neurons on those and their stratified samples together, with weights. One CASE per row, chosen by number: a filter on
 component or behaviour goes below it, so a query pays for what it asks.
 """
@@ -15,9 +16,10 @@ from duckdb import BinderException
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.assets import package_file
-from profiler.behaviours.expressions import wrapped
+from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
 from profiler.behaviours.properties import PROPERTIES, Property
+from profiler.errors import QueryError
 from profiler.store_comments import comment_statements
 
 OF_POSITION = "position_id doc_id group_id domain".split()
@@ -113,7 +115,7 @@ def refresh(connection: Connection) -> None:
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
     _create_missing(connection)
-    rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
+    rows = _stored(connection)
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]
     connection.execute("DELETE FROM uniform_marks")
     connection.execute(f"""INSERT INTO uniform_marks SELECT position_id, doc_id, group_id, domain, {_marks(shared)}
@@ -125,6 +127,24 @@ def refresh(connection: Connection) -> None:
     for statement in comment_statements(HEADER + created):
         connection.execute(statement)
     connection.execute(COVERAGES.read_text(encoding="utf-8"))
+
+
+def _stored(connection: Connection) -> list[tuple[int, str, str]]:
+    """Number, kind and condition of each behaviour of a run, by number; all three become text of a statement.
+
+    Raises:
+        QueryError: one cannot be used.
+    """
+    rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
+    own = {(one.kind, one.condition) for one in library()}
+    for number, kind, condition in rows:
+        if type(number) is not int or kind not in FACTS or not isinstance(condition, str):
+            raise QueryError(
+                f"behaviour {number!r} of kind {kind!r} in the run is none that the profiler wrote: it is not used"
+            )
+        for view in () if (kind, condition) in own else FACTS[kind]:
+            check_condition(condition, view)
+    return rows
 
 
 def leave_out_derived(connection: Connection) -> None:

@@ -55,12 +55,23 @@ def read(path: str | Path) -> Circuit:
         CircuitError: the file cannot be read, or is no circuit; the field or component is named.
     """
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CircuitError(f"the circuit file {path} cannot be read ({error}): check the path") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> Circuit:
+    """The circuit of a text, such as a run keeps; `where` names it in errors.
+
+    Raises:
+        CircuitError: it is no YAML, or no circuit.
+    """
+    try:
+        value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or number that there is not
-        raise CircuitError(f"the circuit file {path} is no YAML ({' '.join(str(error).split())[:300]})") from None
-    return circuit_of(value, str(path))
+        raise CircuitError(f"the circuit file {where} is no YAML ({' '.join(str(error).split())[:300]})") from None
+    return circuit_of(value, where)
 
 
 def circuit_of(value: Any, where: str) -> Circuit:

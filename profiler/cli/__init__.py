@@ -8,10 +8,11 @@ from typing import NoReturn
 import duckdb
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+from rich.text import Text
 
-from profiler import database
+from profiler import engine
 from profiler.cli import behaviours, bench, check, label, merge, models, patch, predict, query, record, report, site
+from profiler.cli.console import errors, guard
 from profiler.errors import ProfilerError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.add_typer(models.app, name="models", help="The bundled model: train it, scor
 def main() -> None:
     """Run the command line; a user's mistake, a damaged file and a full disk are one sentence and exit with 1, Ctrl-C with 130."""
     warnings.filterwarnings("ignore")
+    guard()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
@@ -38,8 +40,8 @@ def main() -> None:
         first = error.errors()[0]
         name = "--" + str(first["loc"][0]).replace("_", "-")
         _say(f"{name} {first['input']!r}: {first['msg']}", 1)
-    except database.FAULTS as error:
-        _say(str(database.fault_error(error, "running the command", "No run was changed by it.")), 1)
+    except engine.FAULTS as error:
+        _say(str(engine.fault_error(error, "running the command", "No run was changed by it.")), 1)
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         _say(f"a run file cannot be read or written ({reason}): take a copy that is whole, or record it again", 1)
@@ -49,9 +51,5 @@ def main() -> None:
 
 
 def _say(message: str, code: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]profiler:[/] {_escape(message)}", highlight=False)
+    errors.print(Text.assemble(("profiler:", "bold red"), " ", message))
     sys.exit(code)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from profiler.behaviours import additions
+from profiler.cli.console import console, write
 from profiler.cli.output import text_table
 from profiler.run import open as open_run
 
-console = Console(soft_wrap=True, highlight=False)
 classes = typer.Typer(no_args_is_help=True)
 behaviours = typer.Typer(no_args_is_help=True)
 Run = Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]
@@ -50,9 +49,9 @@ def compare(
         _page(first, second, kind, family, top, out)
         return
     result = compare_runs(first, second, kind, family, top)
-    print(text_table(result.frame.head(rows) if rows else result.frame), end="")
+    write(text_table(result.frame.head(rows) if rows else result.frame))
     for note in result.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
 
 
 def _page(first: Path, second: Path, kind: str, family: str, top: int, out: Path) -> None:
@@ -65,7 +64,7 @@ def _page(first: Path, second: Path, kind: str, family: str, top: int, out: Path
     with open_both(first, second) as both:
         made = comparison.build(report.Reader(both), first.stem, second.stem, said, kind, family, top)
         path = report.write(out, page.render(made))
-    console.print(f"{path}: open it in a browser", markup=False)
+    console.print(f"{path}: open it in a browser")
 
 
 @classes.command("add")
@@ -81,15 +80,15 @@ def add_class(
     """
     n = additions.add_class(run, name, condition, description)
     note = "" if n else " The tokenizer may cut such texts into pieces: a token is matched alone."
-    console.print(f"{name}: {n:,} tokens of the vocabulary.{note} Next:", markup=False)
-    console.print(f"  profiler query {run} token_split --set component=L0H0 --set property={name}", markup=False)
+    console.print(f"{name}: {n:,} tokens of the vocabulary.{note} Next:")
+    console.print(f"  profiler query {run} token_split --set component=L0H0 --set property={name}")
 
 
 @classes.command("remove")
 def remove_class(run: Run, name: Name) -> None:
     """Take a class of your own out of the run again, with its behaviours."""
     additions.remove_class(run, name)
-    console.print(f"{name} removed", markup=False)
+    console.print(f"{name} removed")
 
 
 @classes.command("list")
@@ -98,7 +97,7 @@ def list_classes(run: Run) -> None:
     text = """SELECT p.property, count(t.token_id) AS n_tokens, p."user" AS own, p.description, p.condition FROM properties p
         LEFT JOIN token_properties t USING (property) GROUP BY ALL ORDER BY own DESC, p.property"""
     with open_run(run) as opened:
-        print(text_table(opened.sql(text)), end="")
+        write(text_table(opened.sql(text)))
 
 
 @behaviours.command("add")
@@ -114,23 +113,21 @@ def add_behaviour(
     Example: profiler behaviours add run.duckdb far_induction "induction > 0.5 AND distance > 64" --on head
     """
     additions.add_behaviour(run, name, condition, on, description)
-    console.print(
-        f"{name} added. Next:\n  profiler query {run} behaviours --set behaviour={name} --set family=user", markup=False
-    )
+    console.print(f"{name} added. Next:\n  profiler query {run} behaviours --set behaviour={name} --set family=user")
 
 
 @behaviours.command("remove")
 def remove_behaviour(run: Run, name: Name) -> None:
     """Take a behaviour of your own out of the run again."""
     additions.remove_behaviour(run, name)
-    console.print(f"{name} removed", markup=False)
+    console.print(f"{name} removed")
 
 
 @behaviours.command("refresh")
 def refresh_behaviours(run: Run) -> None:
     """Make anew what a run keeps of behaviours, such as what others are compared with: for a run of an earlier version."""
     additions.refresh(run)
-    console.print(f"{run}: its behaviours can be asked for", markup=False)
+    console.print(f"{run}: its behaviours can be asked for")
 
 
 @behaviours.command("list")
@@ -139,4 +136,4 @@ def list_behaviours(run: Run) -> None:
     text = """SELECT behaviour, family, kind, "user" AS own, priority, description, condition FROM behaviours
         ORDER BY own DESC, behaviour_id"""
     with open_run(run) as opened:
-        print(text_table(opened.sql(text)), end="")
+        write(text_table(opened.sql(text)))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-console = Console(soft_wrap=True, highlight=False)
+from profiler.cli.console import console, write
+
 SHAPES = ("bundled", "gpt2-small")
 
 
@@ -55,7 +55,7 @@ def bench(
     chosen = SHAPES if shape == "all" else (shape,)
     found = [asdict(measure(one, rounds, tokens, device, dtype, memory, report)) for one in chosen]
     if format == "json":
-        print(json.dumps(found if shape == "all" else found[0], indent=1))
+        write(json.dumps(found if shape == "all" else found[0], indent=1) + "\n")
         return
     for one in found:
         _show(one)
@@ -67,7 +67,7 @@ def _queries(run: Path, rounds: int, format: str) -> None:
 
     found = card_timings(run, rounds=rounds)
     if format == "json":
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
         return
     table = Table("component", "query", "ms", "CPU ms", "rows", title=f"warm, medians of {rounds}")
     for one in found:
@@ -83,7 +83,7 @@ def _curve(shape: str, tokens: list[int], device: str, dtype: str, format: str) 
 
     found = list(curve(shape, tokens, device, dtype))
     if format == "json":
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
         return
     table = Table("tokens", "peak memory", "of the first", "run file", title=f"{shape}, {device}, {dtype}")
     for one in found:
@@ -108,4 +108,4 @@ def _show(one: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
     console.print(f"{one['machine']}, {one['threads']} threads; {versions}")
     for note in one["notes"]:
-        console.print(note, markup=False)
+        console.print(note)

@@ -7,9 +7,10 @@ import polars as pl
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from profiler.cli.options import MOST_SEED
+from profiler.cli import options
+from profiler.cli.console import console
 from profiler.cli.output import text_table
-from profiler.cli.record import console, number, quiet
+from profiler.cli.record import number, quiet
 
 WIDEST_NOTE = 60
 
@@ -22,9 +23,11 @@ def register(app: typer.Typer) -> None:
 def check(
     run: Annotated[Path, typer.Argument(help="the run that the circuit is in, and whose corpus is read again")],
     circuit: Annotated[str, typer.Argument(help="ioi or docstring as `profiler patch` stored it, or a .yaml file")],
-    model: Annotated[
-        str | None, typer.Option(help="bundled, a Hugging Face name, or a directory; default: the run's")
+    model: options.ModelOfRun = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="the run's corpus, as it was given to record; may be repeated")
     ] = None,
+    reread: options.Reread = False,
     tokens: Annotated[
         str, typer.Option(help="tokens of the run's corpus to read again; all, or fewer windows chosen by hash")
     ] = "300k",
@@ -34,59 +37,50 @@ def check(
     ] = None,
     pairs: Annotated[int, typer.Option(help="prompts of each rung", min=20)] = 96,
     draws: Annotated[int, typer.Option(help="random circuits that it is compared with", min=1)] = 99,
-    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=MOST_SEED)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
+    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=options.MOST_SEED)] = 0,
+    device: options.Device = "cpu",
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
 ) -> None:
     """Say what becomes of a circuit off the prompts it was found on: the verdict, and the ladder it rests on.
 
     Example: profiler check run.duckdb ioi --rung "quoted=sql:in_quotes"
     """
     from profiler.generality import check as checks
-    from profiler.generality.subject import CheckSettings
+    from profiler.generality.subject import CheckSettings, Reread
+    from profiler.loading import Choice, load_for
 
     quiet()
     limit = None if tokens == "all" else number(tokens)
-    settings = CheckSettings(limit, pairs, draws, seed, tuple(rung or ()))
-    loaded = _load(run, model, device)
+    again = Reread(tuple(corpus or ()), reread, trust_remote_code)
+    settings = CheckSettings(limit, pairs, draws, seed, tuple(rung or ()), again)
+    checks.refuse_unasked(run, circuit, again)  # before the model is loaded
+    with console.status("loading the run's model"):
+        loaded = load_for(run, Choice(model, trust_remote_code, allow_pickle, device))
     columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     stages = {name for name, _ in checks.STAGES}
     with Progress(*columns, console=console) as progress:
         line = progress.add_task("reading", total=1 + len(stages))
 
         def show(text: str) -> None:
-            if text.startswith(("forecast", "catalogue")):
-                progress.console.print(text, markup=False)
+            if text.startswith(("forecast", "catalogue", "left out")):
+                progress.console.print(text)
             progress.update(line, advance=text in stages, description=text if len(text) <= WIDEST_NOTE else "checking")
 
         done = checks.check(run, circuit, loaded, settings, show)
     say(run, done)
 
 
-def _load(run: Path, name: str | None, device: str) -> Any:
-    """The run's model with the run's context length."""
-    from profiler.config import RunConfig
-    from profiler.generality.text import config_of
-    from profiler.model import load_model
-    from profiler.query import run as run_query
-
-    config, _ = config_of(run)
-    known = run_query(run, "SELECT model FROM runs")["model"][0]
-    settings = config or RunConfig(model=known, corpora=("none",))
-    wanted = settings.model_copy(update={"model": name or known, "device": device})
-    with console.status(f"loading {wanted.model}"):
-        return load_model(wanted)
-
-
 def say(run: Path, done: Any) -> None:
     """The verdict, the ladder, and what to do next."""
     verdict = done.verdict
-    console.print(f"[bold]{verdict.word}[/]")
-    console.print(verdict.sentence, markup=False)
+    console.print(verdict.word, style="bold")
+    console.print(verdict.sentence)
     for sentence in verdict.change:
-        console.print(f"  {sentence}", markup=False)
+        console.print(f"  {sentence}")
     console.print()
-    console.print(text_table(table(done)), markup=False)
-    console.print(f"Next:\n  profiler report {run} generality\n  profiler query {run} ledger", markup=False)
+    console.print(text_table(table(done)))
+    console.print(f"Next:\n  profiler report {run} generality\n  profiler query {run} ledger")
 
 
 def table(done: Any) -> pl.DataFrame:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from profiler.cli.output import readable, text_table
+from profiler.cli.console import console, readable, write
+from profiler.cli.output import text_table
 
 KEYS = {"y": True, "n": False}
 
@@ -37,17 +38,17 @@ def label(
         one = labels.Label(session.run_id, component, hypothesis, row["position_id"], row["band"], answer)
         labels.write(labels.labels_path(run, component), one)
         given.append(one)
-    print(text_table(labels.score(tuple(given))), end="")
-    print(
+    write(text_table(labels.score(tuple(given))))
+    console.print(
         "band: the quantile of activation it begins at; share: examples that fit, 95 % interval by Clopper and Pearson"
     )
 
 
 def _ask(row: dict, hypothesis: str, place: str) -> bool | None:
     """y or n for one example; None to stop."""
-    print(
+    console.print(
         f"\n[{place}] {readable(row['context_before'])}«{readable(row['context_token'])}»{readable(row['context_after'])}"
     )
     while (key := typer.prompt(f"{readable(hypothesis)}? y, n, or q to stop").strip().lower()[:1]) not in (*KEYS, "q"):
-        print("answer y, n or q")
+        console.print("answer y, n or q")
     return KEYS.get(key)

@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from profiler.cli import losses
-
-console = Console(soft_wrap=True, highlight=False)
+from profiler.cli.console import console
 
 
 def register(app: typer.Typer) -> None:
@@ -44,5 +42,5 @@ def merge(
         if own:
             console.print(f"  your own {what}, the same in all runs: {', '.join(one.name for one in own)}")
     for note in added.notes:
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     console.print(f"\nNext:\n  profiler info {out}")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from profiler.cli.console import Clean, console, errors, write
 from profiler.errors import ModelError
 
 app = typer.Typer(no_args_is_help=True, help="Score, train and describe models.")
@@ -46,10 +46,10 @@ def score(
     rows = _measure(model)
     if format is Format.json:
         text = json.dumps([as_record(row) for row in rows], indent=1)
-        out.write_text(text + "\n") if out else typer.echo(text)
+        out.write_text(text + "\n") if out else write(text + "\n")
         return
     with out.open("w") if out else nullcontext(sys.stdout) as file:
-        Console(file=file, width=150 if out else None).print(_table(model, rows))
+        Clean(file=file, width=150 if out else None, soft_wrap=False).print(_table(model, rows))
 
 
 @app.command()
@@ -73,10 +73,10 @@ def train(
     torch.set_num_threads(threads)
     chosen = dataclasses.replace(PLANS[plan], steps=steps) if steps else PLANS[plan]
     trainer = run(out, chosen, minutes)
-    typer.echo(f"{trainer.step} of {chosen.steps} steps, {trainer.tokens:,} tokens, {trainer.seconds:.0f} s in all")
+    console.print(f"{trainer.step} of {chosen.steps} steps, {trainer.tokens:,} tokens, {trainer.seconds:.0f} s in all")
     if export:
         write_model(out, export, chosen)
-        typer.echo(f"model written to {export}")
+        console.print(f"model written to {export}")
 
 
 @app.command()
@@ -94,7 +94,8 @@ def card(
         write_card(folder, _measure(model))
     if not (folder / "card.md").exists():
         raise ModelError(f"{folder} has no card.md; measure one with: profiler models card {model} --write")
-    Console().print(Markdown((folder / "card.md").read_text()))
+    text = (folder / "card.md").read_text(encoding="utf-8")
+    console.print(Markdown(text, hyperlinks=False), soft_wrap=False)
 
 
 def _measure(model: str) -> list:
@@ -102,7 +103,7 @@ def _measure(model: str) -> list:
     from profiler.scores import score as measure
 
     subject = load_subject(str(BUNDLED) if model == "bundled" else model)
-    return measure(subject, progress=lambda part: typer.echo(f"measuring {part} ...", err=True))
+    return measure(subject, progress=lambda part: errors.print(f"measuring {part} ..."))
 
 
 def _table(model: str, rows: list) -> Table:

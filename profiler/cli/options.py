@@ -60,6 +60,18 @@ Bos = Annotated[
 ShuffleBuffer = Annotated[int, typer.Option(help="documents held to shuffle")]
 TrustRemoteCode = Annotated[bool, typer.Option(help="run code that comes with the model or the dataset")]
 AllowPickle = Annotated[bool, typer.Option(help="load weights that are not safetensors (they can run code)")]
+ModelOfRun = Annotated[
+    str | None,
+    typer.Option(
+        help="bundled, a Hugging Face name, or a directory; default: the run's, if it is safetensors without code of its own"
+    ),
+]
+Reread = Annotated[
+    bool,
+    typer.Option(
+        "--reread", help="read again the files and hub datasets that the run names; else stdlib and --corpus alone"
+    ),
+]
 Overwrite = Annotated[bool, typer.Option(help="replace the run file if it exists, and forget a stopped pass")]
 Resume = Annotated[
     bool,

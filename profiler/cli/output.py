@@ -1,7 +1,7 @@
 """Frames as bytes to print or to write: an aligned table for people, CSV, JSON and Parquet for programs.
 
-The corpus's text is shown as it is, but for characters that would move the cursor, recolour the terminal or turn the
-line around: those stand as escapes (`\\n`, `\\x1b`, `\\u202e`).
+A table is for people, and every cell and name in it is one line that can be seen (profiler.cli.console); CSV, JSON and
+Parquet hold the values as they are.
 """
 
 import io
@@ -9,12 +9,9 @@ import json
 
 import polars as pl
 
+from profiler.cli.console import readable
+
 WIDEST = 60
-
-
-def readable(text: str) -> str:
-    """`text` with what cannot be printed on one line escaped as Python writes it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def to_bytes(frame: pl.DataFrame, format: str) -> bytes:
@@ -47,7 +44,8 @@ def text_table(frame: pl.DataFrame) -> str:
     if frame.width == 0:
         return "(no columns)\n"
     cells = [[_cell(value, name) for value in frame[name].to_list()] for name in frame.columns]
-    widths = [max([len(name), *map(len, column)]) for name, column in zip(frame.columns, cells, strict=True)]
+    names = [readable(name) for name in frame.columns]
+    widths = [max([len(name), *map(len, column)]) for name, column in zip(names, cells, strict=True)]
     right = [dtype.is_numeric() for dtype in frame.dtypes]
 
     def line(values: list[str]) -> str:
@@ -55,7 +53,7 @@ def text_table(frame: pl.DataFrame) -> str:
         return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in pairs).rstrip()
 
     lines = [
-        line(frame.columns),
+        line(names),
         line(["-" * w for w in widths]),
         *map(line, (list(row) for row in zip(*cells, strict=True))),
     ]

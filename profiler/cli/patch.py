@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from profiler.cli.options import MOST_SEED
+from profiler.cli import options
+from profiler.cli.console import console
 from profiler.cli.record import quiet
 from profiler.errors import PairError
 
-console = Console(soft_wrap=True, highlight=False)
 WHERE = {"discovery": "on its own pairs", "test": "on fresh pairs", "held_out": "on held-out words and wordings"}
 
 
@@ -26,7 +26,7 @@ def tasks(
     scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
     split: Annotated[str, typer.Option(help="train or held_out words and wordings")] = "train",
     n: Annotated[int, typer.Option("--pairs", help="how many pairs", min=1)] = 3,
-    seed: Annotated[int, typer.Option(help="seed of the pairs", min=0, max=MOST_SEED)] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the pairs", min=0, max=options.MOST_SEED)] = 0,
     out: Annotated[Path | None, typer.Option(help="write the pairs there, as .jsonl")] = None,
 ) -> None:
     """List the built-in tasks, or show or write pairs of one.
@@ -37,7 +37,8 @@ def tasks(
 
     if name is None:
         for task in pairs.TASKS:
-            console.print(f"[bold]{task.name}[/]  {task.question}\n    corruption schemes: {', '.join(task.schemes)}")
+            what = f"  {task.question}\n    corruption schemes: {', '.join(task.schemes)}"
+            console.print(Text.assemble((task.name, "bold"), what))
         console.print("\nNext:\n  profiler tasks ioi\n  profiler patch run.duckdb ioi")
         return
     if split not in ("train", "held_out"):
@@ -48,8 +49,8 @@ def tasks(
         console.print(f"{out}: {len(made)} pairs")
         return
     for pair in made:
-        console.print(f"{pair.name}  answer {_options(pair.answers)}, not {_options(pair.distractors)}", markup=False)
-        console.print(f"  clean     {pair.clean}\n  corrupted {pair.corrupted}", markup=False)
+        console.print(f"{pair.name}  answer {_options(pair.answers)}, not {_options(pair.distractors)}")
+        console.print(f"  clean     {pair.clean}\n  corrupted {pair.corrupted}")
 
 
 def _options(options: tuple[Any, ...], shown: int = 4) -> str:
@@ -69,13 +70,13 @@ def _vocabulary() -> tuple[int, ...]:
 def patch(
     run: Annotated[Path, typer.Argument(help="the run to write into; made if it is not there")],
     task: Annotated[str, typer.Argument(help="a built-in task (see profiler tasks), or a .jsonl file of pairs")],
-    model: Annotated[
-        str | None, typer.Option(help="bundled, a Hugging Face name, or a directory; default: the run's")
-    ] = None,
+    model: options.ModelOfRun = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
     scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
     pairs: Annotated[int, typer.Option(help="pairs to find the circuit on, and again for each test", min=4)] = 48,
     split: Annotated[str, typer.Option(help="find the circuit on train or held_out words and wordings")] = "train",
-    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=MOST_SEED)] = 0,
+    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=options.MOST_SEED)] = 0,
     circuit: Annotated[Path | None, typer.Option(help="judge the circuit of this .yaml instead of finding one")] = None,
     save: Annotated[Path | None, typer.Option(help="write the circuit there, as .yaml")] = None,
     neurons: Annotated[
@@ -100,8 +101,7 @@ def patch(
     """
     from profiler.circuits import experiment, files
     from profiler.circuits.forecast import stages
-    from profiler.config import RunConfig
-    from profiler.model import load_model
+    from profiler.loading import Choice
     from profiler.patching.setting import PatchSettings
 
     quiet()
@@ -111,9 +111,7 @@ def patch(
         task, scheme, pairs, split, seed, neurons, top, draws=draws, mlps=mlps, by_role=by_role, outside=outside
     )
     given = files.read(circuit) if circuit is not None else None
-    name = model or _model_of(run)
-    with console.status(f"loading {name}"):
-        loaded = load_model(RunConfig(model=name, corpora=("none",), device=device))
+    loaded = _load(run, Choice(model, trust_remote_code, allow_pickle, device))
     if bench:
         _bench(loaded, settings)
         return
@@ -134,20 +132,21 @@ def patch(
     _say(run, outcome, save)
 
 
-def _model_of(run: Path) -> str:
-    """The model of a run that is there, else the bundled one."""
-    if not run.exists():
-        return "bundled"
-    from profiler.query import open_run
+def _load(run: Path, choice: Any) -> Any:
+    """The model of a run that is there; for a new one the model that is named, else the bundled one."""
+    from profiler.loading import config_for, load_for
+    from profiler.model import load_model
 
-    with open_run(run) as connection:
-        return connection.execute("SELECT model FROM runs").fetchone()[0]
+    with console.status(f"loading {choice.model or 'the model'}"):
+        if run.exists():
+            return load_for(run, choice, as_recorded=False)
+        return load_model(config_for(choice.model or "bundled", choice))
 
 
 def _bar() -> Progress:
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
@@ -158,14 +157,12 @@ def _bar() -> Progress:
 def _say(run: Path, outcome: Any, save: Path | None) -> None:
     """The answer in a few lines, and what to do next."""
     circuit, scores = outcome.circuit, outcome.frames["circuit_scores"]
-    console.print(
-        f"{outcome.experiment}: {len(circuit.members)} member{'s' * (len(circuit.members) != 1)}", markup=False
-    )
+    console.print(f"{outcome.experiment}: {len(circuit.members)} member{'s' * (len(circuit.members) != 1)}")
     for member in circuit.members:
         at = "" if member.positions == "all" else f" at {member.positions}"
-        console.print(f"  {member.component}{at}  {member.gate}  {member.role}", markup=False)
+        console.print(f"  {member.component}{at}  {member.gate}  {member.role}")
     for pair_set in scores["pair_set"].unique(maintain_order=True):
-        console.print(f"{WHERE.get(pair_set, pair_set)}: {judged(scores.filter(pair_set=pair_set))}", markup=False)
+        console.print(f"{WHERE.get(pair_set, pair_set)}: {judged(scores.filter(pair_set=pair_set))}")
     if save is not None:
         console.print(f"circuit {save}")
     console.print(
@@ -197,4 +194,4 @@ def _bench(loaded: Any, settings: Any) -> None:
     from profiler.circuits.speed import compare
 
     for row in compare(loaded, settings):
-        console.print(row, markup=False)
+        console.print(row)

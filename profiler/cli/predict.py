@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
-console = Console(soft_wrap=True, highlight=False)
+from profiler.cli.console import console, write
+
 predict = typer.Typer(no_args_is_help=True)
 Run = Annotated[Path, typer.Argument(help="a run that `profiler record` or `profiler patch` wrote")]
 
@@ -44,14 +45,11 @@ def register_prediction(
 
     wanted = Prediction(statement, subject, statistic, direction, threshold, rung, role, circuit)
     (entry,) = store.register(run, [wanted])
-    console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}", markup=False)
+    console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}")
     if '"known_before":true' in entry.content:
-        console.print(
-            "note: this number stands in the run already, so that the prediction counts as post hoc", markup=False
-        )
+        console.print("note: this number stands in the run already, so that the prediction counts as post hoc")
     console.print(
         f"Keep the hash where this run cannot change it. Next:\n  profiler check {run} CIRCUIT\n  profiler predict resolve {run}",
-        markup=False,
     )
 
 
@@ -68,9 +66,9 @@ def resolve_predictions(run: Run) -> None:
         found = "" if one.value is None else f"  {one.value:.3g}"
         found += "" if one.lo is None or one.hi is None else f" (95 % interval {one.lo:.3g} to {one.hi:.3g})"
         shared = "" if one.overlap is None else f"  {one.overlap:.0%} of the tested examples were discovered on"
-        console.print(f"{one.outcome:10} {one.statement}{found}{shared}", markup=False)
+        console.print(f"{one.outcome:10} {one.statement}{found}{shared}")
     if not scored:
-        console.print("no prediction is open: profiler predict register writes one down", markup=False)
+        console.print("no prediction is open: profiler predict register writes one down")
 
 
 @predict.command("list")
@@ -91,10 +89,10 @@ def list_predictions(
 
     with query.open_run(run) as opened:
         if not store.has(opened, "prediction_log"):
-            console.print("no prediction was registered in this run", markup=False)
+            console.print("no prediction was registered in this run")
             return
         frame = query.run(opened, "predictions")
-    print(text_table(frame.drop("hash")), end="")
+    write(text_table(frame.drop("hash")))
     if receipt is not None and not frame.filter(intact=True, hash=receipt).height:
         raise PredictionError(
             f"the prediction of receipt {receipt} is not in {run} as it was registered: it was changed or removed"
@@ -119,11 +117,12 @@ def circuits(
         path = published.path_of(name)
         if path is None:
             raise CircuitError(f"there is no published circuit {name!r}: choose {', '.join(published.names())}")
-        print(path.read_text(encoding="utf-8"), end="")
+        write(path.read_text(encoding="utf-8"))
         return
     for one in published.circuits():
         roles = dict.fromkeys(member.role for member in one.members)
-        console.print(f"[bold]{one.name}[/]  {one.model}, {len(one.members)} heads: {', '.join(roles)}")
+        what = f"  {one.model}, {len(one.members)} heads: {', '.join(roles)}"
+        console.print(Text.assemble((one.name, "bold"), what))
         for number in published.numbers(one.name):
-            console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})", markup=False)
+            console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")
     console.print("\nNext:\n  profiler check run.duckdb ioi-gpt2    (a run of that model)")

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 import polars as pl
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from profiler import query as queries
 from profiler.behaviours.additions import unfinished
-from profiler.cli.output import readable, to_bytes
+from profiler.cli.console import console, readable, write
+from profiler.cli.output import to_bytes
 from profiler.errors import QueryError
 from profiler.query_header import parse_header
 from profiler.run import Run
@@ -53,7 +53,7 @@ def query(
         )
     text = _text(name)
     if sql:
-        return typer.echo(text.rstrip())
+        return write(text.rstrip() + "\n")
     chosen = format or _format_of(out)
     if chosen == "parquet" and out is None and sys.stdout.isatty():
         raise QueryError("parquet is not text: add --out FILE")
@@ -95,9 +95,7 @@ def _format_of(out: Path | None) -> Format:
 
 def _write(data: bytes, out: Path | None) -> None:
     if out is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
+        return write(data)
     try:
         out.write_bytes(data)
     except OSError as error:
@@ -110,8 +108,8 @@ def _print_list() -> None:
         header = queries.header(name)
         parameters = ", ".join(p.name if p.required else f"[{p.name}]" for p in header.parameters)
         table.add_row(Text(name), Text(header.question), Text(parameters))
-    Console().print(table)
-    Console().print("Parameters in brackets may be left out. Give them as --set name=value.", markup=False)
+    console.print(table, soft_wrap=False)
+    console.print("Parameters in brackets may be left out. Give them as --set name=value.")
 
 
 def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]) -> None:
@@ -128,15 +126,14 @@ def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` 
 
 
 def _print_info(run: Run, frames: dict[str, pl.DataFrame], lacking: str | None) -> None:
-    console = Console(highlight=False)
-    console.print(_facts(run, frames["run_info"].row(0, named=True)))
+    console.print(_facts(run, frames["run_info"].row(0, named=True)), soft_wrap=False)
     if lacking:
-        console.print(f"\nWhat is known of behaviours is not in this run yet: {lacking}", markup=False)
+        console.print(f"\nWhat is known of behaviours is not in this run yet: {lacking}")
     for title, name in [("Corpus", "corpus"), ("Tables", "table_sizes"), ("Dropped, cut or left out", "drops")]:
         if name not in frames:
             continue
-        console.print(f"\n[bold]{title}[/]")
-        console.print(_table(frames[name]) if len(frames[name]) else "nothing")
+        console.print(f"\n{title}", style="bold")
+        console.print(_table(frames[name]) if len(frames[name]) else "nothing", soft_wrap=False)
 
 
 def _facts(run: Run, row: dict) -> Table:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from profiler.cli import losses, options
+from profiler.cli.console import console
 from profiler.config import RunConfig
 from profiler.errors import ProfilerError, Stopped
 
@@ -23,7 +23,6 @@ NO_SETTINGS = ("out", "overwrite", "resume", "commit_every", "engine", "workers"
 DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
-console = Console(soft_wrap=True, highlight=False)
 
 
 def number(text: str) -> int:
@@ -240,10 +239,10 @@ def bar() -> Progress:
     """A progress bar with tokens/s and time left."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f} tokens"),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TextColumn("left"),
         TimeRemainingColumn(),
     )

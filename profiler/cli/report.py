@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import polars as pl
 import typer
 
+from profiler.cli import options
+from profiler.cli.console import console
 from profiler.errors import ComponentError, ProfilerError
 
 Theme = Literal["light", "dark"]
@@ -26,7 +28,10 @@ def report(
     attention: Annotated[
         bool, typer.Option("--attention", help="run the model again: attention of a head, values at every token shown")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="where the run's model is now, for --attention")] = None,
+    model: options.ModelOfRun = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
+    device: options.Device = "cpu",
     png: Annotated[Path | None, typer.Option(help="a picture of the page too, taken by Chromium or Chrome")] = None,
     size: Annotated[str, typer.Option(help="width and height of the picture")] = "1100x1000",
     theme: Annotated[Theme, typer.Option(help="of the picture")] = "light",
@@ -39,12 +44,13 @@ def report(
     from profiler.report import picture
 
     shape = _shape(size)
-    given = _recomputed(run, name, component, model) if attention else {}
+    choice = model, trust_remote_code, allow_pickle, device
+    given = _recomputed(run, name, component, choice) if attention else {}
     text = reports.build(run, name, component=component, given=given)
     path = reports.write(out or default_path(run, name, component), text)
-    typer.echo(f"{path} ({len(text.encode()) / 1e6:.1f} MB): open it in a browser")
+    console.print(f"{path} ({len(text.encode()) / 1e6:.1f} MB): open it in a browser")
     if png:
-        typer.echo(f"{picture.take(path, png, shape, theme)} ({png.stat().st_size / 1e3:.0f} kB)")
+        console.print(f"{picture.take(path, png, shape, theme)} ({png.stat().st_size / 1e3:.0f} kB)")
 
 
 def default_path(run: Path, name: str, component: str | None) -> Path:
@@ -65,13 +71,14 @@ def _shape(size: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _recomputed(run: Path, name: str, component: str | None, place: str | None) -> Mapping[str, pl.DataFrame]:
+def _recomputed(
+    run: Path, name: str, component: str | None, choice: tuple[str | None, bool, bool, str]
+) -> Mapping[str, pl.DataFrame]:
     """The card's contexts with what the model does at each of their tokens."""
     from profiler import recompute
     from profiler import report as reports
     from profiler.cli.record import quiet
-    from profiler.config import RunConfig
-    from profiler.model import load_model
+    from profiler.loading import Choice, load_for
     from profiler.run import open as open_run
 
     if name != "component" or component is None:
@@ -80,6 +87,6 @@ def _recomputed(run: Path, name: str, component: str | None, place: str | None) 
     with open_run(run) as opened:
         found = reports.find(opened.connection, component)
         frame = reports.load("component").tokens(reports.Reader(opened.connection), component)
-        config = RunConfig.model_validate_json(opened.info["config"])
-        loaded = load_model(config.model_copy(update={"model": place or config.model}))
+        with console.status("loading the run's model"):
+            loaded = load_for(run, Choice(*choice))
         return {"context_tokens": recompute.contexts(opened, loaded, found, frame)}

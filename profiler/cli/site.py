@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from profiler.cli.console import console
 from profiler.errors import SiteError, Stopped
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +33,7 @@ def site(
 
     labels = [label.strip() for label in components.split(",") if label.strip()]
     columns = (
-        SpinnerColumn(), TextColumn("cards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[size]}"),
+        SpinnerColumn(), TextColumn("cards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[size]}", markup=False),
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:

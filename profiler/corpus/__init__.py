@@ -9,6 +9,7 @@ otherwise.
                                    decoding (bytes to text)       chat (conversations to text)
 """
 
+from profiler.corpus.names import is_stdlib
 from profiler.corpus.stream import Document, check, documents
 
-__all__ = ["Document", "check", "documents"]
+__all__ = ["Document", "check", "documents", "is_stdlib"]

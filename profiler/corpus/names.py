@@ -92,6 +92,11 @@ def corpus_of(text: str) -> Corpus:
     return Corpus(place, name or domain, bool(name), tuple(known), n_links, n_others)
 
 
+def is_stdlib(text: str) -> bool:
+    """Whether a name stands for the bundled corpus; no other file or host is looked at to tell."""
+    return text.rpartition("=")[2] == STDLIB and _parsed(text)[1] == STDLIB
+
+
 def _parsed(text: str) -> tuple[str, str]:
     """A name of the user's own, empty where there is none, and the place."""
     if _exists(text) or glob.glob(text, recursive=True):  # noqa: PTH207 (a glob may be absolute)

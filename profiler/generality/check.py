@@ -17,7 +17,7 @@ from typing import Any
 
 from profiler.circuits.circuit import Circuit, check_circuit
 from profiler.circuits.places import place_of
-from profiler.errors import ComponentError
+from profiler.errors import ComponentError, PairError
 from profiler.generality import (
     circuits,
     counterexamples_stage,
@@ -38,7 +38,7 @@ from profiler.generality import (
 )
 from profiler.generality.finding import Finding
 from profiler.generality.rungs import FRESH, Rung
-from profiler.generality.subject import CheckSettings, Report, Subject
+from profiler.generality.subject import CheckSettings, Report, Reread, Subject
 from profiler.model import Model
 from profiler.patching.bridge import network_of
 from profiler.query import run as run_query
@@ -111,14 +111,30 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
 def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Subject:
     """The circuit and its ladder, ready for every stage."""
     refuse_other_model(run, model)
-    found = circuits.find(run, name)
+    found = refuse_unasked(run, name, settings.reread)
     net = network_of(model)
     check_circuit(found.circuit, net.n_layers, net.n_heads, net.d_mlp)
     report("reading the corpus")
-    read = text.read(run, model, settings.tokens)
+    read = text.read(run, model, settings.tokens, settings.reread)
     report("the ladder")
     rungs = ladder.build(model, net, run, found.task, read, settings)
     return Subject(model, net, found.circuit, run, found.task, rungs, read, settings, report)
+
+
+def refuse_unasked(run: Path, name: str, reread: Reread) -> circuits.Found:
+    """The circuit, if everything that its check reads may be read.
+
+    Raises:
+        CircuitError: there is no such circuit.
+        CorpusError: the run's corpus is neither named nor agreed to (text.config_of).
+        PairError: the run names a file of pairs that is not agreed to.
+    """
+    text.config_of(run, reread)
+    found = circuits.find(run, name)
+    if found.task is not None and found.task.is_file and not reread.agreed:
+        raise PairError(f"{run} found circuit {found.circuit.name!r} on the pairs in {found.task.task}, a file that is not read on the "
+                        "word of a run: add --reread, or give the circuit as a .yaml")  # fmt: skip
+    return found
 
 
 def refuse_other_model(run: Path, model: Model) -> None:

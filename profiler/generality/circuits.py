@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import polars as pl
-import yaml
+from pydantic import TypeAdapter
 
 from profiler import query
 from profiler.circuits import files
@@ -23,6 +23,8 @@ SELECT c.circuit, c.task, c.yaml, e.settings, e.created, e.experiment
 FROM circuits c JOIN patch_experiments e USING (experiment)
 ORDER BY e.created DESC, e.experiment, c.circuit
 """
+
+_SETTINGS = TypeAdapter(PatchSettings)
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,20 @@ def stored(run: Path) -> pl.DataFrame:
 
 
 def _found(row: dict) -> Found:
-    given = json.loads(row["settings"])
+    """A circuit that stands in a run.
+
+    Raises:
+        CircuitError: its text or its settings are none that `profiler patch` writes.
+    """
     names = {field.name for field in fields(PatchSettings)}
-    settings = PatchSettings(**{name: value for name, value in given.items() if name in names})
-    return Found(files.circuit_of(yaml.safe_load(row["yaml"]), row["circuit"]), settings)
+    try:
+        given = json.loads(row["settings"]).items()
+        settings = _SETTINGS.validate_python({name: value for name, value in given if name in names})
+    except (ValueError, TypeError, AttributeError):
+        raise CircuitError(
+            f"the settings of circuit {row['circuit']!r} in the run cannot be read: make it again with `profiler patch`"
+        ) from None
+    return Found(files.parse(str(row["yaml"]), str(row["circuit"])), settings)
 
 
 def task_of(circuit: Circuit) -> PatchSettings | None:

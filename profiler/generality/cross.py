@@ -22,6 +22,11 @@ def rows(subject: Subject) -> tuple[CrossTask, ...]:
     found = {one.circuit.name: one for one in circuits.everyone(subject.run)}
     found[subject.circuit.name] = circuits.Found(subject.circuit, subject.task)
     tasks = {_name(one.task): one.task for one in found.values() if one.task is not None}
+    if left := [] if subject.settings.reread.agreed else [name for name, task in tasks.items() if task.is_file]:
+        subject.report(
+            f"left out, since the run alone names their files of pairs (--reread reads them): {', '.join(left)}"
+        )
+        tasks = {name: task for name, task in tasks.items() if name not in left}
     if len(tasks) < 2:
         return ()
     settings = {name: made for name, task in tasks.items() if (made := _prepared(subject, task)) is not None}

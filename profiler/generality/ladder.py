@@ -155,7 +155,7 @@ def _natural(
 ) -> PromptRung:
     """The rung of natural text: pairs made where the task's question arises in the run's corpus."""
     text = f"places in the corpus where the question of {task.name} arises by itself"
-    config, _ = texts.config_of(run)
+    config, _ = texts.config_of(run, settings.reread)
     try:
         drawn, note = ([], "the run has no corpus") if config is None else natural_pairs(model, config, task, settings)
     except CorpusError as error:

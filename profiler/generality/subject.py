@@ -26,6 +26,21 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Reread:
+    """What may be read again on behalf of a run: its own word is not enough, since a stranger may have written it.
+
+    Attributes:
+        corpora: names of the run's corpora, from whoever gives the command; they stand in the place of those that the run names.
+        agreed: read the files and hub datasets that the run names, its corpora and its files of pairs.
+        remote_code: code that comes with a hub dataset may be run.
+    """
+
+    corpora: tuple[str, ...] = ()
+    agreed: bool = False
+    remote_code: bool = False
+
+
+@dataclass(frozen=True)
 class CheckSettings:
     """Everything that changes the numbers of a check.
 
@@ -36,6 +51,7 @@ class CheckSettings:
         draws: random circuits.
         seed: of every draw.
         rungs: rungs of the user's own, NAME=FILE.jsonl or NAME=sql:CONDITION.
+        reread: what may be read again besides the bundled corpus.
     """
 
     tokens: int | None = None
@@ -43,6 +59,7 @@ class CheckSettings:
     draws: int = 99
     seed: int = 0
     rungs: tuple[str, ...] = ()
+    reread: Reread = Reread()
 
 
 @dataclass(frozen=True, eq=False)

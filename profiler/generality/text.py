@@ -14,15 +14,14 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool
-from pydantic import ValidationError
 
-from profiler import database, query
+from profiler import engine, query
 from profiler.behaviours.expressions import check_condition, wrapped
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
-from profiler.corpus import documents
+from profiler.corpus import documents, is_stdlib
 from profiler.errors import CorpusError, QueryError
-from profiler.generality.subject import Text
+from profiler.generality.subject import Reread, Text
 from profiler.keys import stable_hash
 from profiler.model import Model
 from profiler.reading import Domains, Reading, tokenize
@@ -34,14 +33,28 @@ BATCH = 16
 VIEW = "position_facts"
 
 
-def config_of(run: Path) -> tuple[RunConfig | None, int]:
-    """The configuration that a run was recorded with, and how many tokens it read; None where it has no corpus."""
+def config_of(run: Path, reread: Reread) -> tuple[RunConfig | None, int]:
+    """The configuration to read a run's corpus by, and how many tokens it read; None where it has no corpus.
+
+    Which corpora are read, and whether their code may run, is the caller's word; all else is the run's.
+
+    Raises:
+        CorpusError: the run names files or datasets, and the caller neither names them nor agrees.
+    """
     row = query.run(run, "SELECT config, n_tokens FROM runs").row(0, named=True)
-    known = {name: value for name, value in json.loads(row["config"]).items() if name in RunConfig.model_fields}
     try:
-        return RunConfig(**known), int(row["n_tokens"])
-    except ValidationError:
+        given = json.loads(row["config"]).items()
+        config = RunConfig(**{name: value for name, value in given if name in RunConfig.model_fields})
+    except (ValueError, TypeError, AttributeError):
         return None, 0
+    own = [name for name in config.corpora if not is_stdlib(name)]
+    if own and not (reread.corpora or reread.agreed):
+        raise CorpusError(
+            f"{run} was recorded from {', '.join(own)}, which is not read on the word of a file: name it with --corpus, or add "
+            "--reread to read what the run names"
+        )
+    rights = {"trust_remote_code": reread.remote_code, "allow_pickle": False}
+    return config.model_copy(update={"corpora": reread.corpora or config.corpora} | rights), int(row["n_tokens"])
 
 
 def layout_of(model: Model, config: RunConfig | None) -> Layout:
@@ -52,13 +65,17 @@ def layout_of(model: Model, config: RunConfig | None) -> Layout:
     return Layout(model.spec.context_length, model.bos_id, classes, seed, groups)
 
 
-def read(run: Path, model: Model, limit: int | None) -> Text:
+def read(run: Path, model: Model, limit: int | None, reread: Reread) -> Text:
     """The corpus of a run, or a hash sample of its windows with about `limit` tokens.
 
     Args:
         model: the run's, with the run's context length.
+        reread: what may be read again.
+
+    Raises:
+        CorpusError: see `config_of`.
     """
-    config, n_corpus = config_of(run)
+    config, n_corpus = config_of(run, reread)
     layout = layout_of(model, config)
     if config is None:
         return Text((), layout, (), 0, 0, "the run has no corpus: record one with `profiler record`")
@@ -125,12 +142,12 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
     """
     frame = facts(text, model)
     with query.open_run(run) as connection:
-        check_condition(connection, condition, VIEW)
+        check_condition(condition, VIEW, connection)
         connection.register("text_positions", frame.to_arrow())
         try:
             found = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
-        except database.FAULTS as error:
-            raise database.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
+        except engine.FAULTS as error:
+            raise engine.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
-from profiler import database, tables
+from profiler import database, engine, tables
 from profiler.assets import PACKAGE
 from profiler.errors import RunError
 from profiler.model import Model
@@ -91,10 +90,7 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
                 connection.register("rows_to_write", rows)
                 connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
                 connection.unregister("rows_to_write")
-    with (
-        database.faults_told(f"closing {path}", "What was written is in it."),
-        duckdb.connect(database.place(path)) as connection,
-    ):
+    with engine.faults_told(f"closing {path}", "What was written is in it."), database.writing(path) as connection:
         connection.execute("CHECKPOINT")
 
 

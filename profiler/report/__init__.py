@@ -78,6 +78,7 @@ def build(
             f"the report {name!r} is about one component: name it with --component, such as --component L0H0"
         )
     with query.open_run(run_path) as connection:
+        query.require(connection, getattr(module, "NEEDS", ()))
         options = [find(connection, component)] if module.NEEDS_COMPONENT else []
         return page.render(module.build(Reader(connection, given), *options))
 

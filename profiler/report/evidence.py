@@ -172,7 +172,7 @@ def with_tokens(frame: pl.DataFrame, tokens: pl.DataFrame) -> pl.DataFrame:
 def _place(source: str | None) -> Markup:
     """The end of a document's source, short; the whole of it is shown on hovering."""
     whole = text.clip(source or "", keep="end")
-    return Markup('<span title="{}">{}</span>').format(whole, text.span(text.clip(whole, 20, keep="end")))
+    return Markup('<span title="{}">{}</span>').format(text.plain(whole), text.span(text.clip(whole, 20, keep="end")))
 
 
 def _tint(number: float | None, largest: float) -> float:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from profiler.report import theme
 from profiler.report.blocks import Examples, Report
+from profiler.report.text import plain
 
 CHARTS = ("Density", "DLA-weighted")
 STYLE = """
@@ -59,18 +60,20 @@ def card(report: Report) -> Markup:
     """The piece of HTML of a component's card."""
     blocks = {block.title: block for section in report.sections for block in section.blocks}
     charts = Markup("").join(svg(blocks[name].chart) for name in CHARTS if hasattr(blocks.get(name), "chart"))
-    answer = Markup("").join(Markup("<p>{}</p>").format(sentence) for sentence in report.answer)
+    answer = Markup("").join(Markup("<p>{}</p>").format(plain(sentence)) for sentence in report.answer)
     samples = [block for block in blocks.values() if isinstance(block, Examples) and block.title.startswith("Around")]
     return Markup(
         '<style>{}</style><div class="profiler-card"><h3>{}</h3>{}<div class="charts">{}</div>{}</div>'
-    ).format(Markup(style()), report.title, answer, charts, Markup("").join(_examples(block) for block in samples))
+    ).format(
+        Markup(style()), plain(report.title), answer, charts, Markup("").join(_examples(block) for block in samples)
+    )
 
 
 def _examples(block: Examples) -> Markup:
     line = Markup('<div class="line" dir="auto"><b>{} {}</b>{}</div>')
     parts = []
     for group in block.groups:
-        parts.append(Markup("<h4>{}</h4>").format(group.heading))
+        parts.append(Markup("<h4>{}</h4>").format(plain(group.heading)))
         parts += [line.format(e.activation, e.dla, e.context) for e in group.examples[:3]]
     note = Markup("<p>Random positions around its quantiles: activation, DLA in logits, context.</p>")
     return note + Markup("").join(parts)

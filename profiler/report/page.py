@@ -21,7 +21,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from profiler.report import theme
+from profiler.report import text, theme
 from profiler.report.blocks import Block, Chart, Report, Source, Spectrum
 from profiler.report.shell import Shell
 
@@ -133,8 +133,9 @@ def _kind(block: Block) -> str:
 
 @cache
 def environment() -> jinja2.Environment:
-    """The templates of this package, with autoescape on."""
+    """The templates of this package: autoescape is on, and every bare text is cleaned where it is put in."""
     loader = jinja2.FunctionLoader(asset)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    strict = {"autoescape": True, "undefined": jinja2.StrictUndefined, "finalize": text.plain}
+    environment = jinja2.Environment(loader=loader, **strict)
     environment.filters |= {"slug": slug, "sign": sign, "kind": _kind}
     return environment

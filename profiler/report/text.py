@@ -16,6 +16,7 @@ BYTES = r"(?:<0x[0-9A-F]{2}>)+"
 CONTROL = "\r\n|[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 FORMAT = "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 PIECES = re.compile(f"(?P<bytes>{BYTES})|(?P<sign>{CONTROL}|{FORMAT})")
+STEERS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]|{FORMAT}")
 LONGEST = 240
 
 
@@ -36,6 +37,13 @@ def _bytes(spelled: str) -> Markup:
         shown = " ".join(numbers)
     legible = shown if shown.isprintable() and shown.strip() else " ".join(numbers)
     return Markup('<span class="byte" title="bytes {}">{}</span>').format(" ".join(numbers), legible)
+
+
+def plain(value: object) -> object:
+    """A text for any other spot of a page, with signs as in `visible` but for ends of lines and tabs; what is no bare text as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return STEERS.sub(lambda match: _sign(match[0]), value)
 
 
 def _piece(match: re.Match[str]) -> Markup:

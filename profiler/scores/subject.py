@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from profiler import model_files
 from profiler.checkpoint import read_network, read_tokenizer
 from profiler.errors import ModelError
 from profiler.tokens import ordinary_ids
@@ -50,11 +51,12 @@ class Subject:
 
 
 def load_subject(name: str) -> Subject:
-    """Load a model directory or hub name.
+    """Load a model directory or hub name: safetensors alone, and no code that comes with it.
 
     Raises:
         ModelError: where it cannot be loaded, or its tokenizer has no token to begin a text with.
     """
+    model_files.check(name)
     model, _ = read_network(name, name, torch.float32, attn_implementation="eager")
     return subject_of(name, model, read_tokenizer(name, name))
 

@@ -1,16 +1,19 @@
 """Cards in bulk: one process or several, each with its own read-only connection and what its cards share asked once."""
 
 import multiprocessing
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 from profiler import query, report
+from profiler.errors import SiteError
 from profiler.report import page
 from profiler.report.reader import Reader
 from profiler.report.shell import Link, Shell
 
+FILE_NAME = re.compile(r"\w{1,64}", re.ASCII)
 _state: list["_Maker"] = []  # of a worker process
 
 
@@ -47,7 +50,14 @@ def make(
     """Write cards/LABEL.html of each component; yields (label, bytes) as they are done, in order.
 
     Processes are started afresh, not forked: a forked DuckDB would share locks with its parent.
+
+    Raises:
+        SiteError: a label of the run would lead out of the folder.
     """
+    if strange := next((label for label in labels if not FILE_NAME.fullmatch(label)), None):
+        raise SiteError(
+            f"{run} has a component {strange!r}, which is no label and no file's name: no site is made of it"
+        )
     if workers <= 1 or len(labels) <= 1:
         maker = _Maker(run, folder, links) if labels else None
         for label in labels:

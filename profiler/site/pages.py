@@ -68,13 +68,9 @@ def available(connection: duckdb.DuckDBPyConnection) -> dict[str, ModuleType]:
     return {
         name: module
         for name, module in modules.items()
-        if not module.NEEDS_COMPONENT and all(_has_rows(connection, table) for table in getattr(module, "NEEDS", ()))
+        if not module.NEEDS_COMPONENT
+        and all(query.has_rows(connection, table) for table in getattr(module, "NEEDS", ()))
     }
-
-
-def _has_rows(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
-    text = "SELECT 1 FROM duckdb_tables() WHERE table_name = getvariable('name') AND estimated_size > 0"
-    return not query.run_text(connection, text, {"name": table}).is_empty()
 
 
 def place(name: str) -> tuple[str, str]:

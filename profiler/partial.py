@@ -30,7 +30,7 @@ from profiler.errors import RunError
 from profiler.lock import Lock, holder, myself
 
 MANIFEST, LOCK, TEMPORARY = "commit.json", "lock", "commit.json.new"
-FORMAT = 1
+FORMAT = 2
 LARGEST_JOIN = 5_000_000
 FILE_NAME = re.compile(r"(state-\d+\.arrow|[a-z_]+-\d+\.parquet)")
 OURS = ("commit.json*", "lock", "state-*.arrow", "*-[0-9]*.parquet", "run.duckdb", "run.duckdb.wal", "run.duckdb.tmp")

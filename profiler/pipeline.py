@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
+from profiler.corpus import check as check_corpora
 from profiler.corpus import documents
 from profiler.database import first_line
 from profiler.errors import CorpusError, ModelError, RunError
@@ -36,7 +38,7 @@ from profiler.reading import Cursor, Domains, Reading, tokenize
 from profiler.recorder import Recorder
 from profiler.shards import Share
 from profiler.store import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
-from profiler.tokens import token_classes, token_texts
+from profiler.tokens import encode, special_ids, token_classes, token_texts
 from profiler.totals import Progress, Totals
 from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
 
@@ -78,7 +80,6 @@ class Outcome:
 
 Report = Callable[[Progress], None]
 Engine = Callable[["Pass"], Iterator[Piece]]
-Encode = Callable[[str], list[int]]
 
 
 def record(
@@ -108,7 +109,9 @@ def record(
     """
     own = own_classes(config.classes)
     refuse_bad_place(path, overwrite, resume)
-    model = model or load_model(config)
+    if model is None:
+        check_corpora(config)
+        model = load_model(config)
     with Store(path, overwrite, resume) as store:
         run, pace = Pass(model, config, store, overwrite), Pace(commit_seconds)
         if resume and (done := run.resume()):
@@ -129,7 +132,7 @@ class Pass:
     def __init__(self, model: Model, config: RunConfig, store: Store | Rows, overwrite: bool = False):
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
-        self.class_ids = token_classes(self.texts, set(model.tokenizer.all_special_ids))
+        self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
         self.layout = Layout(
             model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups
         )
@@ -185,7 +188,7 @@ class Pass:
         """The corpus in numbered chunks of windows, those left to read; ends by noting what came after the last."""
         reading = Reading(expected=self.totals.cursor.passed)
         yield from corpus_chunks(
-            self.config, self.model.encode, self.layout, self.totals.domains, reading, self.totals.cursor
+            self.config, self.model.tokenizer, self.layout, self.totals.domains, reading, self.totals.cursor
         )
         self.totals.end(reading.dropped, reading.passed)
 
@@ -314,17 +317,19 @@ def _claimed(model: Model, config: RunConfig) -> Totals:
 
 
 def corpus_chunks(
-    config: RunConfig, encode: Encode, layout: Layout, domains: Domains, reading: Reading, cursor: Cursor
+    config: RunConfig, tokenizer: Any, layout: Layout, domains: Domains, reading: Reading, cursor: Cursor
 ) -> Iterator[Chunk]:
     """The chunks of the run's share of the corpus that come after `cursor`; no model is needed.
 
     Raises:
         CorpusError: the corpus cannot be read, or what `reading` expects was not passed.
     """
-    stream, k = documents(config, reading.dropped), config.windows_per_document
+    stream, k = documents(config, reading.dropped, tokenizer), config.windows_per_document
     choose = None if k is None else random_windows(layout, k)
     share = Share.parse(config.shard)
-    tokenized = tokenize(stream, encode, domains, config.tokens, reading, choose, layout.stride, share, cursor)
+    tokenized = tokenize(
+        stream, partial(encode, tokenizer), domains, config.tokens, reading, choose, layout.stride, share, cursor
+    )
     yield from chunks(tokenized, layout, after=cursor.chunk)
     reading.check()
 

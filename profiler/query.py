@@ -42,6 +42,7 @@ KNOWN = "SELECT 1 FROM components WHERE component = ?"
 _MISSING = re.compile(
     "Catalog Error: Table with name (behaviour_rows|behaviour_marks|uniform_marks|layer_coverages) does not exist"
 )
+_NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
 _HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
@@ -304,6 +305,8 @@ def _explain(error: Exception) -> str:
             f"this run has no {missing[1]} yet: it is made after the pass, and was not; make it with "
             "`profiler behaviours refresh` and the run's file"
         )
+    if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
+        return f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record` ({message})"
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

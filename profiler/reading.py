@@ -163,9 +163,10 @@ class Domains:
             self.names.append(name)
         return self.names.index(name)
 
-    def group_of(self, domain_id: int, place: str) -> int:
-        """The replicate group of a document: its hash, inside its domain."""
-        return domain_id * self.groups_per_domain + stable_hash(f"group {place}") % self.groups_per_domain
+    def group_of(self, domain_id: int, text_hash: int) -> int:
+        """The replicate group of a document, inside its domain: by the hash of its text, so that copies are never held
+        against each other as if they were independent."""
+        return domain_id * self.groups_per_domain + stable_hash(f"group {text_hash}") % self.groups_per_domain
 
 
 def tokenize(
@@ -221,8 +222,9 @@ def _tokenized(
     kept = read if left is None else read[:left]
     dropped = Counter(token_limit=len(read) - len(kept), windows_not_chosen=len(ids) - len(read))
     end = len(ids) if len(kept) == len(read) else int(kept[-1]) + 1
+    text_hash = stable_hash(document.text)
     return TokenizedDocument(
-        doc_id, domain_id, document.domain, document.source, document.place, domains.group_of(domain_id, document.place),
+        doc_id, domain_id, document.domain, document.source, document.place, domains.group_of(domain_id, text_hash),
         ids[:end], len(ids) - len(kept), None if numbers is None else frozenset(numbers.tolist()), len(kept),
-        stable_hash(document.text), dropped,
+        text_hash, dropped,
     )  # fmt: skip

@@ -86,6 +86,12 @@ INSERT INTO pooled_strata
           ) GROUP BY ALL) k USING (component_id, bin)
     ORDER BY component_id, bin;
 """
+REPEATED = """
+INSERT INTO drops
+    SELECT 'repeated_texts', count(*) - count(DISTINCT text_hash), 'documents',
+           'documents whose text another document has too: read and counted each time, copies of a domain in one replicate group'
+    FROM documents
+"""
 GROUPS = """
 INSERT INTO replicate_groups BY NAME
     SELECT group_id, group_id // {0} AS domain_id, count(*) AS n_documents FROM documents GROUP BY group_id ORDER BY group_id
@@ -243,6 +249,7 @@ class Store(Rows):
         self.connection.execute(KEEP_REFERENCED)
         self.connection.unregister("outcomes")
         self.connection.execute(GROUPS.format(groups_per_domain))
+        self.connection.execute(REPEATED)
 
     def finish(self, own: tuple[Property, ...] = (), behaviours: tuple[Behaviour, ...] = ()) -> int:
         """Add views, properties, behaviours and comments, close, and give the run its name; then make what follows from

@@ -50,7 +50,7 @@ class Stored:
         try:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
-            self.row["corpus_digest"], self.row["norm_scale_n"]
+            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"]
         except EngineError:
             self.connection.close()
             raise
@@ -211,6 +211,7 @@ def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
     return ModelSpec(
         row["model"], row["architecture"], row["n_layers"], row["n_heads"], row["d_mlp"], row["d_model"], row["n_vocab"],
         config.context_length, row["model_hash"], row["tokenizer_hash"], row["model_card"],
+        tuple(row["model_notes"] or ()),
     )  # fmt: skip
 
 

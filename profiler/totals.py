@@ -33,8 +33,16 @@ from profiler.windows import POSITION_SHIFT, WINDOW_SHIFT, Chunk, Layout
 
 LEAST_WRITING = 256_000_000
 DROP_NOTES = {
-    "invalid_json": ("lines", "lines of a .jsonl file that hold no JSON object"),
-    "no_text": ("documents", "documents whose text field is empty, absent or not a string"),
+    "invalid_json": ("rows", "rows of a .json or .jsonl file that are no JSON object"),
+    "ragged_rows": ("rows", "rows of a .csv or .tsv file with more values than its first line has fields"),
+    "no_text": ("documents", "documents whose text field is empty, absent or holds no text"),
+    "no_template": ("documents", "conversations that the tokenizer's chat template refuses"),
+    "blank_lines": ("lines", "blank lines, which part documents"),
+    "same_file": ("files", "files that are another one of the corpus under a second name, such as a link: read once"),
+    "other_files": (
+        "files",
+        "entries of a folder or glob without an ending of a corpus, or links to nothing: not read",
+    ),
     "lone_surrogates": ("characters", "lone surrogates, no Unicode text, replaced by ?"),
     "undecodable": (
         "characters",
@@ -179,7 +187,7 @@ class Totals:
             "power_sums": tables.power_sums(r.cells, r.powers, self.config.replicate_groups),
             "spectrum_counts": tables.spectrum_counts(r.spectrum),
             "density_counts": tables.density_counts(r.spectrum),
-            "quantiles": tables.quantiles(r.spectrum),
+            "quantiles": tables.quantiles(r.spectrum, r.powers),
             "sample_rows": tables.sample_rows(r.samples),
             "extreme_rows": tables.extreme_rows(r.extremes),
             "dense_rows": tables.dense_rows(r.dense),
@@ -229,6 +237,7 @@ class Totals:
             "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
             "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
             "config": stored.model_dump_json(), "versions": json.dumps(versions), "model_card": spec.card,
+            "model_notes": list(spec.notes),
             "n_streamed": passed.n, "corpus_digest": passed.digest,
             "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
             "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,

@@ -18,7 +18,11 @@ USERS = {
         "bench/script.py",
     },  # the script is one that a user would write
     "ray": {"engines/ray.py"},
-    "datasets": {"corpus.py", "cli/record.py"},  # the command line only silences its progress bars
+    "datasets": {
+        "corpus/stream.py",  # shuffles
+        "corpus/hub.py",  # reads the hub
+        "cli/record.py",  # the command line only silences its progress bars
+    },
 }
 WRITERS = {
     "store.py",  # the pass

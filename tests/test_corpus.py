@@ -1,32 +1,16 @@
 """Every form of corpus, every kind of bad input: what comes out, in which order, and what is counted as dropped."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import pytest
+from corpora import read, write_lines
 
 from profiler import stdlib
-from profiler.config import RunConfig
-from profiler.corpus import Document, documents
 from profiler.errors import CorpusError
 
 MEGABYTE = 1_000_000
-
-
-def read(*corpora: Path | str, **settings) -> tuple[list[Document], dict[str, int]]:
-    """Documents, and the counts of `dropped` that are not 0."""
-    dropped: Counter[str] = Counter()
-    found = list(documents(RunConfig(model="any", corpora=tuple(map(str, corpora)), **settings), dropped))
-    return found, {reason: n for reason, n in dropped.items() if n}
-
-
-def write_lines(file: Path, rows: list) -> Path:
-    """A .jsonl; strings are written as they are."""
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
 
 
 ROWS = [{"id": f"doc-{i}", "text": f"text number {i}", "topic": "ab"[i % 2]} for i in range(50)]
@@ -149,9 +133,9 @@ def test_unknown_corpora_are_refused_in_one_sentence(corpus, says):
 
 
 def test_an_unknown_ending_is_refused(tmp_path):
-    file = tmp_path / "a.csv"
+    file = tmp_path / "a.docx"
     file.write_text("text\nx", encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"no known ending.*\.parquet"):
+    with pytest.raises(CorpusError, match=r"a\.docx.*no known ending.*\.parquet"):
         read(file)
 
 
@@ -198,9 +182,9 @@ def test_lone_surrogates_are_replaced_and_counted(tmp_path):
 
 def test_bytes_that_are_no_utf8_are_replaced_and_counted(tmp_path):
     file = tmp_path / "latin.txt"
-    file.write_bytes(b"caf\xe9\nplain\n")
+    file.write_bytes(b"caf\xe9\n" + b"plain words\n" * 3)
     found, dropped = read(file)
-    assert sorted(d.text for d in found) == ["caf\ufffd", "plain"]
+    assert sorted(d.text for d in found) == ["caf\ufffd", *["plain words"] * 3]
     assert dropped == {"undecodable": 1}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from profiler import windows as windows_module
 from profiler.corpus import Document
 from profiler.errors import CorpusError
-from profiler.keys import position_keys
+from profiler.keys import position_keys, stable_hash
 from profiler.reading import (
     BLOCK_DOCUMENTS,
     CHUNK_SHIFT,
@@ -239,12 +239,21 @@ def test_ids_domains_and_groups_of_documents():
     assert all(d.group_id // 4 == d.domain_id for d in got)
 
 
-def test_groups_spread_documents_evenly_and_depend_on_the_place_alone():
+def test_copies_of_a_text_are_in_one_group_of_their_domain():
+    """Copies are not independent: apart, they would hold errors down that they should not."""
+    copies, _ = read(["of the first", "of the second"] * 20 + [f"document {i}" for i in range(20)])
+    groups = [{d.group_id for d in copies[:40] if d.domain == domain} for domain in "ab"]
+    assert [len(of_domain) for of_domain in groups] == [1, 1]
+    assert len({d.group_id for d in copies}) == 8
+    assert len({d.text_hash for d in copies[:40]}) == 2
+
+
+def test_groups_spread_documents_evenly_and_depend_on_the_text_alone():
     domains = Domains(8)
-    counts = Counter(domains.group_of(1, f"corpus:{i}") for i in range(8_000))
+    counts = Counter(domains.group_of(1, stable_hash(f"text {i}")) for i in range(8_000))
     assert set(counts) == set(range(8, 16))
     assert all(abs(n - 1_000) < 5 * 1_000**0.5 for n in counts.values())
-    assert Domains(8).group_of(1, "corpus:5") == domains.group_of(1, "corpus:5")
+    assert Domains(8).group_of(1, 5) == domains.group_of(1, 5)
 
 
 def test_too_many_domains_are_refused():

@@ -37,7 +37,7 @@ class World:
             domain = domains.id_of("ab"[i % 2])
             ids = generator.integers(0, VOCABULARY, n).astype(np.int32)
             place = f"corpus:{i}"
-            document = TokenizedDocument(i, domain, "ab"[i % 2], place, place, domains.group_of(domain, place), ids, 0)
+            document = TokenizedDocument(i, domain, "ab"[i % 2], place, place, domains.group_of(domain, i), ids, 0)
             windows += windows_of(document, LAYOUT)
         return cls(windows, shift)
 

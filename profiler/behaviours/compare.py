@@ -22,7 +22,7 @@ from profiler.errors import RunError
 SHAPE = ("architecture", "n_layers", "n_heads", "d_mlp", "n_vocab")
 FACTS = "SELECT model, model_hash, tokenizer_hash, architecture, n_layers, n_heads, d_mlp, n_vocab FROM runs"
 OTHER = "ATTACH {} AS other (READ_ONLY)"
-SHARED = "SELECT DISTINCT domain, source FROM documents"
+TEXTS = "SELECT text_hash FROM documents"
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ def _refuse_unlike(first: Path, second: Path, a: dict, b: dict) -> None:
 def notes(first: Path, second: Path) -> tuple[str, ...]:
     """What a reader of the comparison must know: documents in common, weights that differ."""
     a, b = _facts(first), _facts(second)
-    shared = query.run(first, SHARED).join(query.run(second, SHARED), on=["domain", "source"]).height
+    shared = query.run(first, TEXTS).join(query.run(second, TEXTS), on="text_hash", how="semi").height
     found = []
     if shared:
         found.append(
-            f"{shared:,} documents are in both runs: the errors are not independent, so differences are surer than shown where "
+            f"{shared:,} documents of {first} have a text that is also in {second}: the errors are not independent, so differences are surer than shown where "
             "the texts push both runs the same way"
         )
     if a["model_hash"] != b["model_hash"]:

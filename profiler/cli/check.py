@@ -91,6 +91,8 @@ def say(run: Path, done: Any) -> None:
 
 def table(done: Any) -> pl.DataFrame:
     """The ladder: a row per rung with what was measured of the circuit there."""
+    from profiler.patching.statistics import ROUNDING
+
     found = {
         (one.rung, one.technique, one.statistic): one
         for one in done.findings
@@ -102,7 +104,7 @@ def table(done: Any) -> pl.DataFrame:
         if one is None or one.value is None:
             return "" if one is None else "refused"
         return f"{one.value:.2f} [{one.lo:.2f}, {one.hi:.2f}]" + (
-            " over" if one.statistic.startswith("faith") and one.lo > 1 else ""
+            " over" if one.statistic.startswith("faith") and one.lo > 1 + ROUNDING else ""
         )
 
     rows = []

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from profiler.cli import losses
+
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -37,6 +39,7 @@ def merge(
         f"{len(runs)} runs, {totals.progress.tokens:,} tokens of {totals.progress.documents:,} documents, {left}: {out}, "
         f"{out.stat().st_size / 1e6:,.1f} MB"
     )
+    losses.say(out, console)
     for what, own in (("classes", added.classes), ("behaviours", added.behaviours)):
         if own:
             console.print(f"  your own {what}, the same in all runs: {', '.join(one.name for one in own)}")

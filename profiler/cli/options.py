@@ -11,12 +11,18 @@ ModelName = Annotated[str, typer.Argument(help="bundled, a Hugging Face name, or
 Corpora = Annotated[
     list[str],
     typer.Option(
-        help="stdlib, files (.txt .jsonl .json .parquet, globs too) or hf:name[:config][:split]; name=... names the domain; may be repeated"
+        help="stdlib, files (.txt .json .jsonl .csv .tsv .parquet .arrow; packed as .gz .bz2 .xz .zst; a folder or a glob of them) "
+        "or hf:name[:config][:split], such as hf:name:config:train[:1000]; name=... names the domain; may be repeated"
     ),
 ]
 Out = Annotated[Path, typer.Option(help="the run file to write")]
 Tokens = Annotated[str, typer.Option(help="stop after this many tokens (300k, 1M); all reads everything")]
-TextField = Annotated[str, typer.Option(help="field that holds the text")]
+TextField = Annotated[
+    str,
+    typer.Option(
+        help="field that holds the text, or a conversation (messages of role and content); meta.text is text inside meta"
+    ),
+]
 IdField = Annotated[str, typer.Option(help="field that holds the document's id")]
 DomainField = Annotated[str | None, typer.Option(help="field that names the document's domain")]
 Components = Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")]

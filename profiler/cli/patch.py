@@ -61,10 +61,9 @@ def _vocabulary() -> tuple[int, ...]:
     from transformers import AutoTokenizer
 
     from profiler.model import BUNDLED
+    from profiler.tokens import ordinary_ids
 
-    tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
-    special = set(tokenizer.all_special_ids)
-    return tuple(i for i in range(len(tokenizer)) if i not in special)
+    return ordinary_ids(AutoTokenizer.from_pretrained(BUNDLED))
 
 
 def patch(

@@ -147,6 +147,7 @@ def _facts(run: Run, row: dict) -> Table:
         "model": f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
         f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}",
         "model card": _card_summary(row["model_card"]),
+        "note": "; ".join(row.get("model_notes") or ()),
         "tokens": f"{row['n_tokens']:,} of {row['n_documents']:,} documents",
         "shard": incomplete_run(row["config"]),
         "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from profiler.cli import options
+from profiler.cli import losses, options
 from profiler.config import RunConfig
 from profiler.errors import ProfilerError, Stopped
 
@@ -150,6 +150,7 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     Args:
         how: what else profiler.pipeline.record takes.
     """
+    from profiler.corpus import check
     from profiler.forecast import forecast, trial, within_budget
     from profiler.model import load_model
     from profiler.pipeline import record as record_run
@@ -157,6 +158,7 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
 
     quiet()
     refuse_bad_place(out, overwrite, resume)
+    check(config)
     with console.status(f"loading {config.model}"):
         loaded = load_model(config)
         config, lowered = within_budget(config, loaded.spec)
@@ -165,6 +167,8 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     console.print(
         f"{config.model}: {spec.n_layers} layers of {spec.n_heads} heads and {spec.d_mlp:,} neurons, {spec.n_components:,} components"
     )
+    for note in spec.notes:
+        console.print(f"  note: {note}", markup=False)
     console.print(
         f"forecast: about {ahead.bytes / 1e6:,.0f} MB and {ahead.seconds / 60:.1f} min for {config.tokens or 'all'} tokens"
     )
@@ -190,6 +194,7 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
         f"{done.tokens:,} tokens of {done.documents:,} documents in {done.seconds:.0f} s, {done.tokens / done.seconds:,.0f} tokens/s; "
         f"{outcome.bytes / 1e6:,.1f} MB; parts add up to the logits within {outcome.closure.residual:.1e} of {outcome.closure.scale:.1f}"
     )
+    losses.say(out, console)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from profiler.reading import Cursor, Domains, Passed, Reading
 from profiler.windows import Chunk, Layout
 
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # or Ray starts by itself again when a pass has failed
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a pass reports to nobody
 try:
     import ray
     import ray.data
@@ -61,10 +62,6 @@ class Source:
     group: int
     folder: str
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text (profiler.model.Model.encode)."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-
     def groups(self) -> Iterator[pa.Table]:
         """Groups of chunks as tables of one pickled row; the last says how the corpus ended."""
         os.chdir(self.folder)
@@ -73,7 +70,7 @@ class Source:
             Reading(expected=self.cursor.passed),
             self.cursor,
         )
-        stream = corpus_chunks(self.config, self.encode, self.layout, domains, reading, self.cursor)
+        stream = corpus_chunks(self.config, self.tokenizer, self.layout, domains, reading, self.cursor)
         try:
             while group := tuple(islice(stream, self.group)):
                 yield _row(Group(after.chunk, group, tuple(domains.names)))
@@ -215,7 +212,8 @@ def _connect(address: str | None) -> bool:
     if address:
         _reach(address)
     try:
-        options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+        # "local": or Ray joins any cluster that it finds on this machine, which would count as ours to end
+        options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **options)
     except Exception as error:
         where = f"joined at {address}" if address else "started here"

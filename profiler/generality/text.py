@@ -27,7 +27,7 @@ from profiler.keys import stable_hash
 from profiler.model import Model
 from profiler.reading import Domains, Reading, tokenize
 from profiler.shards import Share
-from profiler.tokens import token_classes, token_texts
+from profiler.tokens import special_ids, token_classes, token_texts
 from profiler.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
 BATCH = 16
@@ -47,7 +47,7 @@ def config_of(run: Path) -> tuple[RunConfig | None, int]:
 def layout_of(model: Model, config: RunConfig | None) -> Layout:
     """The windows' layout."""
     texts = token_texts(model.tokenizer, model.spec.n_vocab)
-    classes = torch.tensor(token_classes(texts, set(model.tokenizer.all_special_ids)))
+    classes = torch.tensor(token_classes(texts, special_ids(model.tokenizer)))
     seed, groups = (config.seed, config.replicate_groups) if config else (0, 2)
     return Layout(model.spec.context_length, model.bos_id, classes, seed, groups)
 
@@ -81,7 +81,14 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
     choose = random_windows(layout, config.windows_per_document) if config.windows_per_document else None
     reading, share = Reading(), Share.parse(config.shard)
     stream = tokenize(
-        documents(config, reading.dropped), model.encode, domains, config.tokens, reading, choose, layout.stride, share
+        documents(config, reading.dropped, model.tokenizer),
+        model.encode,
+        domains,
+        config.tokens,
+        reading,
+        choose,
+        layout.stride,
+        share,
     )
     return [
         window for document in stream for window in windows_of(document, layout)

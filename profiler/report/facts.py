@@ -16,11 +16,6 @@ def run_row(read: Reader) -> dict[str, Any]:
     return read("run_info").frame.row(0, named=True)
 
 
-def t_quantile(read: Reader) -> float | None:
-    """The t quantile of the run's jackknife; None where it has fewer than two replicate groups."""
-    return numbers.t_quantile(int(read("corpus").frame["groups"].sum()))
-
-
 def run_facts(read: Reader) -> Pairs:
     """Model, corpus size, speed and closure of the run, as (term, value) pairs."""
     row = run_row(read)
@@ -97,10 +92,10 @@ def method(read: Reader) -> Pairs:
         ),
         (
             "Intervals",
-            "95 %, from a delete-a-group jackknife over groups of whole documents within domains, so that the tokens "
-            "of one "
-            "document are not counted as independent. Where the run has too few groups none is shown. The intervals "
-            "of class "
+            "95 %, from a delete-a-group jackknife: groups of whole documents are left out of their own domain in turn, so "
+            "that the tokens of one document are not counted as independent, and domains are taken as fixed: the intervals say "
+            "what other documents of the same domains would have changed. Where there are too few groups none is shown. The "
+            "intervals of class "
             "shares per bin are Wilson's with the sample size reduced by the class's design effect.",
         ),
         (

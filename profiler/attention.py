@@ -1,7 +1,8 @@
 """Where heads attend from, at the positions asked for: a few numbers per head that name its behaviour there.
 
 Definitions follow the induction-heads paper (Olsson et al. 2022) and its predecessors: `previous` is the weight on the
-token before, `duplicate` on earlier copies of the current token, `induction` on tokens that follow an earlier copy.
+token before, `duplicate` on earlier copies of the current token, `induction` on tokens that follow an earlier copy: tokens
+before the position, as a doubled token follows its own copy and attention to itself is `self`.
 `prefix_induction` asks for more than the copy: the token before it must match too (A B ... A B -> what followed B), the
 fuzzier matching that strict induction leaves out. `newline` and `delimiter` are weights on tokens of those classes.
 Cost: a handful of sums over the attention rows asked for.
@@ -61,7 +62,8 @@ def masks(
     width = tokens.shape[1]
     copies = _copies(tokens, offsets)
     longer = _longer_copies(copies, tokens, offsets)
-    follow = [torch.nn.functional.pad(places, (1, -1)) for places in (copies, longer)]
+    before = torch.arange(width, device=tokens.device) < offsets[:, None]
+    follow = [torch.nn.functional.pad(places, (1, -1)) * before for places in (copies, longer)]
     first = _back(torch.zeros_like(offsets), 0, width)
     places = [_back(offsets, 1, width), _back(offsets, 2, width), first, _back(offsets, 0, width), *follow, copies]
     places += [_of_class(classes, ("newline",)), _of_class(classes, DELIMITERS)]

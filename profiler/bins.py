@@ -8,6 +8,7 @@ Cost: one reinterpretation and four integer operations per value. The idea is th
 (Masson, Rim, Lee 2019), with edges on dyadic numbers so that no logarithm is taken.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ EXPONENTS = 32
 LOWEST_EXPONENT = -16
 FLOAT32_BIAS = 127
 FLOAT32_MANTISSA = 23
+ODDS = 2.0  # how far off a level may be from its quantile, as a factor of the odds of being above it
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,36 @@ def quantile_bins(counts: Int[Tensor, "component bin"], quantiles: list[float]) 
     cumulative = counts.cumsum(1)
     wanted = cumulative[:, -1:] * torch.tensor(quantiles, dtype=torch.float64)
     return torch.searchsorted(cumulative.double(), wanted.contiguous())
+
+
+def resolved_levels(
+    counts: Int[Tensor, "component bin"], quantiles: list[float], resolution: Resolution
+) -> tuple[Float[np.ndarray, "component quantile"], Float[np.ndarray, "component quantile"]]:
+    """For each quantile the bin edge that parts the positions most nearly there, and the share of positions above it.
+
+    Where many positions tie (a neuron that is 0 almost everywhere), no edge is near: both are NaN if the odds of being
+    above would be off by more than a factor of ODDS, or if the edge is nearer to another quantile. So levels differ, and
+    each comes with the share that it really reaches.
+
+    Args:
+        counts: positions per bin, any integer dtype.
+        quantiles: ascending levels in (0, 1).
+        resolution: the layout of these bins.
+    """
+    number = quantile_bins(counts, quantiles).clamp(max=resolution.n_bins - 1).numpy()
+    above = (counts.sum(1, keepdim=True) - counts.cumsum(1)).double().numpy()
+    above = np.pad(above, ((0, 0), (1, 0)), constant_values=np.nan)
+    above[:, 0] = counts.sum(1).double().numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = above / above[:, :1]  # [component, edge]: of edge i, the lower one of bin i
+        log_odds = np.log(shares) - np.log1p(-shares)
+    edges = np.stack([number, number + 1], -1)
+    wanted = np.log1p(-np.array(quantiles)) - np.log(quantiles)
+    rows = np.arange(len(number))[:, None]
+    off = np.abs(log_odds[rows[..., None], edges] - wanted[:, None])
+    off = np.where(np.isnan(off), np.inf, off)
+    edge, off = (np.take_along_axis(x, off.argmin(-1, keepdims=True), -1)[..., 0] for x in (edges, off))
+    nearer = (edge[:, :, None] == edge[:, None, :]) & (off[:, None, :] < off[:, :, None])
+    resolved = (off <= math.log(ODDS)) & ~nearer.any(-1)
+    level, reached = resolution.edges()[edge], shares[rows, edge]
+    return np.where(resolved, level, np.nan), np.where(resolved, reached, np.nan)

@@ -60,6 +60,7 @@ class ModelSpec:
     weights_hash: str
     tokenizer_hash: str
     card: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def n_components(self) -> int:

@@ -6,7 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+FREE = ("disk_budget", "trust_remote_code", "allow_pickle")
+"""Settings that change no number; what a disk budget lowered is among the others."""
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
+
+
+MOST_ROWS = 10_000_000
+"""More kept rows than any machine holds: what is beyond is a slip of the pen."""
 
 
 class RunConfig(BaseModel):
@@ -26,7 +32,7 @@ class RunConfig(BaseModel):
     id_field: str = "id"
     domain_field: str | None = None
     components: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     context_length: int | None = Field(default=None, ge=4)
@@ -34,10 +40,10 @@ class RunConfig(BaseModel):
     batch_size: int = Field(default=16, gt=0)
     prepend_bos: bool | None = None
     shuffle_buffer: int = Field(default=10_000, ge=1)
-    samples_per_stratum: int = Field(default=4, ge=1)
-    extremes: int = Field(default=10, ge=1)
-    dense_positions: int = Field(default=1024, ge=0)
-    replicate_groups: int = Field(default=8, ge=2, description="groups of documents per domain")
+    samples_per_stratum: int = Field(default=4, ge=1, le=MOST_ROWS)
+    extremes: int = Field(default=10, ge=1, le=MOST_ROWS)
+    dense_positions: int = Field(default=1024, ge=0, le=MOST_ROWS)
+    replicate_groups: int = Field(default=8, ge=2, le=1024, description="groups of documents per domain")
     logit_effects: int = Field(default=10, ge=0)
     token_sums: Literal["heads", "all", "none"] = Field(
         default="heads", description="components with sums per token id"
@@ -49,5 +55,5 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Hash of the settings that change numbers; batch size and device only round differently and are left out."""
-        fields = self.model_dump(mode="json", exclude={"batch_size", "device", "disk_budget"})
+        fields = self.model_dump(mode="json", exclude={"batch_size", "device", *FREE})
         return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -27,6 +27,10 @@ class RunError(ProfilerError):
     """A run file is missing, unfinished, not a run, or cannot be written."""
 
 
+class EngineError(ProfilerError):
+    """DuckDB failed inside itself: nobody's mistake; says what is safe."""
+
+
 class QueryError(ProfilerError):
     """A query is unknown, lacks a parameter, or fails."""
 

@@ -6,10 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from profiler.components import ModelSpec
-from profiler.config import RunConfig
-
-FREE = ("disk_budget", "trust_remote_code", "allow_pickle")
-"""Settings that change no number; what a disk budget lowered is among the others."""
+from profiler.config import FREE, RunConfig
 
 Identity = dict[str, Any]
 

@@ -38,13 +38,20 @@ class Lock:
                 f"{what} is being written by {who}: wait for it or stop it, or choose another --out"
             ) from None
         handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+        handle.write(myself())
         handle.flush()
         self.handle = handle
 
     def release(self) -> None:
         """Give the lock back."""
         self.handle.close()
+
+    close = release
+
+
+def myself() -> str:
+    """How a lock of this process names it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def holder(file: Path) -> str | None:

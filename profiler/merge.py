@@ -19,7 +19,8 @@ from profiler import identity, tables
 from profiler.behaviours.expressions import own_classes
 from profiler.carried import Carried, carried
 from profiler.errors import RunError
-from profiler.reading import Share
+from profiler.reading import block_of
+from profiler.shards import Share
 from profiler.store import Store
 from profiler.stored import Stored
 from profiler.totals import Totals
@@ -33,11 +34,15 @@ class Merged:
     carried: Carried
 
 
-def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Merged:
+def merge(paths: Sequence[Path], out: Path, overwrite: bool = False, incomplete: bool = False) -> Merged:
     """Write the run of all shards of `paths` to `out`.
 
+    Args:
+        incomplete: shards may be missing; the run says which, and can be merged with them later.
+
     Raises:
-        RunError: fewer than two runs, one is no run, or they do not belong together: the difference is named.
+        RunError: fewer than two runs, one is no run, a shard is missing, or they do not belong together: the difference
+            is named.
     """
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise RunError("a merge needs two runs or more, each once: name the files of the shards")
@@ -45,6 +50,7 @@ def merge(paths: Sequence[Path], out: Path, overwrite: bool = False) -> Merged:
     try:
         runs = [Stored(path) for path in paths]
         _check(runs)
+        _refuse_missing(runs, incomplete)
         told = own_classes(runs[0].config.classes)
         added = carried(runs, [one.name for one in told])
         with Store(out, overwrite) as store:
@@ -70,15 +76,30 @@ def _added(runs: list[Stored], store: Store) -> Totals:
     for run in runs:
         for table, rows in run.held().items():
             store.hold(table, rows)
-    totals.config = runs[0].config.model_copy(update={"shard": _joined(runs)})
+    totals.config = runs[0].config.model_copy(update={"shard": str(_joined(runs)) if _missing(runs) else None})
     return totals
 
 
-def _joined(runs: list[Stored]) -> str | None:
-    """The shards of the runs together; None where they are all there are."""
+def _joined(runs: list[Stored]) -> Share:
+    """The shards of the runs together."""
     shares = [Share.parse(run.config.shard) for run in runs]
-    joined = Share(frozenset().union(*(share.members for share in shares)), shares[0].of)
-    return None if len(joined.members) == joined.of else str(joined)
+    return Share(frozenset().union(*(share.members for share in shares)), shares[0].of)
+
+
+def _missing(runs: list[Stored]) -> Share | None:
+    """The shards that hold documents and are in none of the runs; None where nothing is missing."""
+    n_blocks = block_of(runs[0].row["n_streamed"] - 1) + 1
+    return _joined(runs).missing(n_blocks)
+
+
+def _refuse_missing(runs: list[Stored], incomplete: bool) -> None:
+    """Raises RunError where a shard is missing and that is not asked for."""
+    missing = _missing(runs)
+    if missing and not incomplete:
+        raise RunError(
+            f"shard {missing} of the corpus is missing: {_joined(runs)} is in the runs given; record it (--shard) and give its "
+            "run too, or merge what there is with --incomplete"
+        )
 
 
 def _check(runs: list[Stored]) -> None:

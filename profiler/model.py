@@ -14,7 +14,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +22,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from profiler.axes import TokenIds
+from profiler.checkpoint import read_network, read_tokenizer
 from profiler.components import ModelSpec
 from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.forward import Capture, Forward, Wanted, twin_of, watch
-from profiler.tokens import encode
+from profiler.tokens import encode, special_ids
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_CONTEXT = 1024
@@ -103,13 +104,19 @@ def load_model(config: RunConfig) -> Model:
         ModelError: it cannot be found or loaded, or its heads and neurons cannot be read.
     """
     place = str(BUNDLED) if config.model == "bundled" else config.model
-    tokenizer = _load(AutoTokenizer, place, config)
-    network = _load(AutoModelForCausalLM, place, config, dtype=DTYPES[config.dtype], **_weights_format(config))
-    return model_from(network.eval(), tokenizer, config)
+    tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
+    network, notes = read_network(
+        config.model, place, DTYPES[config.dtype], trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle
+    )  # fmt: skip
+    return model_from(network.eval(), tokenizer, config, notes)
 
 
-def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> Model:
-    """The same for a network in memory (changed in place: the bridge replaces its parts)."""
+def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig, notes: tuple[str, ...] = ()) -> Model:
+    """The same for a network in memory (changed in place: the bridge replaces its parts).
+
+    Args:
+        notes: what is to be said of how it was read.
+    """
     weights_hash = _weights_hash(network)
     architecture = type(network).__name__
     try:
@@ -118,34 +125,19 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> M
         raise ModelError(f"--device {config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     bridge = _bridge(network, tokenizer, config)
     try:
-        spec = _spec(bridge, config, architecture, weights_hash, tokenizer)
+        spec = replace(_spec(bridge, config, architecture, weights_hash, tokenizer), notes=notes)
         weights = _weights(bridge, spec, config)
     except AttributeError as error:
         what = f"{config.model!r} ({architecture}) is no decoder of attention heads and MLPs that write to one residual stream"
         raise ModelError(f"{what}: TransformerLens finds a part missing ({error})") from error
     _refuse_tokenizer(tokenizer, spec)
     forward, attention = _fastest(plain, bridge, spec)
+    _refuse_looking_ahead(forward, spec, bridge.W_U.device)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
     return Model(spec, tokenizer, bos_id, weights, bridge, forward, attention)
-
-
-def _weights_format(config: RunConfig) -> dict[str, Any]:
-    return {} if config.allow_pickle else {"use_safetensors": True}
-
-
-def _load(loader: Any, place: str, config: RunConfig, **options: Any) -> Any:
-    """`loader.from_pretrained(place)`, its many failures turned into one sentence."""
-    try:
-        return loader.from_pretrained(place, trust_remote_code=config.trust_remote_code, **options)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"model {config.model!r} cannot be loaded: {reason} Give `bundled`, a Hugging Face name, or a local directory "
-            "with config.json, model.safetensors and tokenizer files"
-        ) from error
 
 
 def _bridge(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> TransformerBridge:
@@ -188,7 +180,7 @@ def _weights_hash(network: PreTrainedModel) -> str:
 
 def _tokenizer_hash(tokenizer: Any) -> str:
     vocabulary = sorted((number, token) for token, number in tokenizer.get_vocab().items())
-    return hashlib.blake2b(repr(vocabulary).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr((vocabulary, sorted(special_ids(tokenizer)))).encode(), digest_size=16).hexdigest()
 
 
 def _spec(
@@ -196,7 +188,12 @@ def _spec(
 ) -> ModelSpec:
     cfg = bridge.cfg
     card = BUNDLED / "card.md" if config.model == "bundled" else Path(config.model) / "card.md"
-    longest = getattr(cfg, "n_ctx", None) or DEFAULT_CONTEXT
+    longest = getattr(cfg, "n_ctx", None) or max(DEFAULT_CONTEXT, config.context_length or 0)
+    if (config.context_length or 0) > longest:
+        raise ModelError(
+            f"--context-length {config.context_length} is longer than the {longest} positions that {config.model!r} knows: "
+            "give that many or fewer"
+        )
     return ModelSpec(
         name=config.model,
         architecture=architecture,
@@ -259,6 +256,21 @@ def _agree(fused: Forward, eager: Forward, spec: ModelSpec, device: torch.device
     left, right = (forward(tokens, Wanted(rows, rows)) for forward in (fused, eager))
     pairs = zip(_tensors(left), _tensors(right), strict=True)
     return all(a.shape == b.shape and _near(a, b) for a, b in pairs)
+
+
+@torch.inference_mode()
+def _refuse_looking_ahead(forward: Forward, spec: ModelSpec, device: torch.device) -> None:
+    """Refuse a model in which a token changes what stands before it, such as an encoder read as if it were a decoder."""
+    width = min(PROBE, spec.context_length)
+    tokens = (torch.arange(width, device=device).repeat(2, 1) * 7 + 1) % spec.n_vocab
+    tokens[1, -1] = (tokens[1, -1] + 1) % spec.n_vocab
+    left, right = forward(tokens, Wanted().to(device)).residual[:, :-1]
+    rounding = 0.1 * AGREE[left.dtype] * left.abs().max()  # of the same sum in another row of the batch
+    if (left - right).abs().max() > rounding:
+        raise ModelError(
+            f"{spec.name!r} ({spec.architecture}) lets tokens attend to what comes after them: it is no causal language model; name a "
+            "decoder, or set `is_decoder` in its config.json if it was trained as one"
+        )
 
 
 def _tensors(capture: Capture) -> list[Tensor]:

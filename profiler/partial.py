@@ -27,10 +27,10 @@ import pyarrow as pa
 
 from profiler import arrays
 from profiler.errors import RunError
-from profiler.lock import Lock, holder
+from profiler.lock import Lock, holder, myself
 
 MANIFEST, LOCK, TEMPORARY = "commit.json", "lock", "commit.json.new"
-FORMAT = 1
+FORMAT = 2
 LARGEST_JOIN = 5_000_000
 FILE_NAME = re.compile(r"(state-\d+\.arrow|[a-z_]+-\d+\.parquet)")
 OURS = ("commit.json*", "lock", "state-*.arrow", "*-[0-9]*.parquet", "run.duckdb", "run.duckdb.wal", "run.duckdb.tmp")
@@ -103,6 +103,7 @@ class Partial:
         self.path, self.folder = path, partial_path(path)
         try:
             self.folder.mkdir(exist_ok=True)
+            flush_folder(self.folder.parent)
             self.lock = Lock(self.folder / LOCK, str(path))
         except OSError as error:
             raise RunError(
@@ -141,11 +142,12 @@ class Partial:
             named = {new.state, *(name for files in new.files.values() for name, _ in files)}
             new.checks = {name: new.checks.get(name) or old.checks[name] for name in sorted(named)}
             _write(self.folder / TEMPORARY, sealed(vars(new)))
+            flush_folder(self.folder)  # the new names last before the manifest says them
             (self.folder / TEMPORARY).replace(self.folder / MANIFEST)
         except OSError:
             self._sweep(old)
             raise
-        _flush_folder(self.folder)
+        flush_folder(self.folder)  # and the manifest lasts before the old names go
         self.manifest = new
         self._sweep(new)
 
@@ -157,7 +159,7 @@ class Partial:
         if rows is not None and rows.height:
             rows = rows if kept is None else kept.of(rows)
             while files and files[-1][1] <= min(2 * rows.height, LARGEST_JOIN):
-                joined = pl.concat([pl.read_parquet(self.folder / files.pop()[0]), rows])
+                joined = pl.concat([pl.read_parquet(self.folder / files.pop()[0], glob=False), rows])
                 rows = joined if kept is None else kept.of(joined)
             if rows.height:
                 name = f"{table}-{new.number}.parquet"
@@ -168,7 +170,7 @@ class Partial:
     def _write_state(self, new: Manifest, state: Mapping[str, np.ndarray]) -> None:
         file = self.folder / new.state
         arrays.write(file, state)
-        _flush(file)
+        flush(file)
         new.checks[new.state] = _check_of(file)
 
     def _sweep(self, manifest: Manifest) -> None:
@@ -190,14 +192,17 @@ class Partial:
                 raise _damaged(self.folder, f"{name} is not what was committed")
         return arrays.read(self.folder / self.manifest.state)
 
-    def parquet(self, table: str) -> list[str]:
+    def parquet(self, table: str) -> list[Path]:
         """The files of a table."""
         files = self.manifest.files.get(table, []) if self.manifest else []
-        return [str(self.folder / name) for name, _ in files]
+        return [self.folder / name for name, _ in files]
 
     def clear(self) -> None:
-        """Forget what was committed."""
+        """Forget what was committed: the manifest goes first, for good, so that none is left that names what is gone."""
         self.manifest = None
+        if (self.folder / MANIFEST).exists():
+            (self.folder / MANIFEST).unlink()
+            flush_folder(self.folder)
         for pattern in OURS:
             for file in self.folder.glob(pattern):
                 if file.name != LOCK:
@@ -263,8 +268,11 @@ def _manifest(found: Any) -> Manifest:
     return Manifest(**found, files=files, checks=checks)
 
 
-def describe(path: Path) -> str | None:
+def describe(path: Path, ending: bool = False) -> str | None:
     """Who writes `<path>.partial`, what its last commit holds, and how to go on; None where it holds nothing.
+
+    Args:
+        ending: this process is about to end, and what it may still have locked with it.
 
     Raises:
         RunError: the last commit cannot be read.
@@ -273,6 +281,7 @@ def describe(path: Path) -> str | None:
     if not folder.exists():
         return None
     manifest, who = read_manifest(folder), holder(folder / LOCK)
+    who = None if ending and who == myself() else who
     if manifest is None:
         return f"{path} is being written by {who}; nothing is committed yet" if who else None
     facts = manifest.facts
@@ -315,13 +324,14 @@ def _check_of(file: Path) -> tuple[int, int]:
         return -1, 0
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
+    """Make what was written to a file lasting."""
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename lasting, where the system can."""
+def flush_folder(folder: Path) -> None:
+    """Make lasting what was made, renamed or removed in a folder, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -21,21 +21,24 @@ import duckdb
 import polars as pl
 import torch
 
-from profiler import attribution, identity, tables
+from profiler import attribution, database, identity, tables
 from profiler.attribution import Closure
+from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
 from profiler.corpus import check as check_corpora
 from profiler.corpus import documents
+from profiler.database import first_line
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import Model, load_model, logits_summary
 from profiler.partial import Piece
 from profiler.peak import give_back
-from profiler.reading import Cursor, Domains, Reading, Share, tokenize
+from profiler.reading import Cursor, Domains, Reading, tokenize
 from profiler.recorder import Recorder
-from profiler.store import UNPRUNED_POSITIONS, Rows, Store
-from profiler.tokens import encode, token_classes, token_texts
+from profiler.shards import Share
+from profiler.store import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
+from profiler.tokens import encode, special_ids, token_classes, token_texts
 from profiler.totals import Progress, Totals
 from profiler.windows import Batch, Chunk, Layout, chunks, random_windows
 
@@ -105,6 +108,7 @@ def record(
         ProfilerError: the model, the corpus or the place of the run is not usable, or a stopped pass is another one.
     """
     own = own_classes(config.classes)
+    refuse_bad_place(path, overwrite, resume)
     if model is None:
         check_corpora(config)
         model = load_model(config)
@@ -128,14 +132,13 @@ class Pass:
     def __init__(self, model: Model, config: RunConfig, store: Store | Rows, overwrite: bool = False):
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
-        self.class_ids = token_classes(self.texts, set(model.tokenizer.all_special_ids))
+        self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
         self.layout = Layout(
             model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups
         )
         self.marks = Marks.of(self.texts)
         self.identity = identity.of_config(config, model.spec)
-        self.totals = Totals(model.spec, config)
-        self.totals.claim()
+        self.totals = _claimed(model, config)
         self.started, self.before = time.perf_counter(), 0.0
 
     @property
@@ -263,12 +266,14 @@ class Pass:
         """Commit the last chunks, then write every table from what is committed.
 
         Raises:
-            CorpusError: there was no position to write about.
+            CorpusError: there was no position to write about; what was committed is forgotten.
         """
-        if not self.totals.recorder.cells.counts.sum():
+        if not self.totals.recorder.seen:
+            self.store.partial.clear()  # going on would end here again
             part = f" in shard {self.config.shard}" if self.config.shard else ""
             raise CorpusError(
-                f"corpus {', '.join(self.config.corpora)} holds no text the model could read{part}: {dict(self.totals.dropped)}"
+                f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out, that has one "
+                f"after it to predict ({self.totals.documents_read()}); give longer documents, or raise --tokens"
             )
         self.totals.progress.stage = "writing"
         self.commit()
@@ -290,6 +295,25 @@ class Pass:
                 self.model.weights, spec, self.totals.mean_scale, config.logit_effects
             ),
         }
+
+
+def _claimed(model: Model, config: RunConfig) -> Totals:
+    """Empty totals in memory of their own.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    try:
+        totals = Totals(model.spec, config)
+        totals.claim()
+    except (MemoryError, RuntimeError) as error:  # torch raises the second where memory does not reach
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ModelError(
+            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}): lower --samples, "
+            "--extremes, --dense-positions or --replicate-groups, or --token-sums none"
+        ) from None
+    return totals
 
 
 def corpus_chunks(
@@ -332,12 +356,15 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
     if not path.exists():
         return None
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
+        with duckdb.connect(database.place(path), read_only=True) as connection:
             (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
+    except database.FAULTS as error:
+        raise database.fault_error(error, f"reading {path}", "It is as it was.") from None
     except (duckdb.Error, ValueError, KeyError) as error:
         raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
     _same(mine, theirs, f"the run in {path}")
+    additions.complete(path)
     progress = Progress(row["n_tokens"], row["n_documents"], row["seconds"])
     closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
     return Outcome(path, path.stat().st_size, progress, closure, before=True)

@@ -18,7 +18,7 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler import assets
+from profiler import assets, database
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 from profiler.partial import describe
 from profiler.query_header import Parameter, QueryHeader, parse_header
@@ -32,12 +32,17 @@ CLOSED = {
     "threads": "1",  # float sums of several threads differ in their last bits from run to run
     "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
 }
+UNCHANGED = "The run is only read and is as it was; open it again to ask something else."
 UNREADABLE = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: names in a damaged file that are no text
 HELD = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint", "uhugeint",
     "float", "double", "decimal", "varchar", "enum", "null",
 }  # fmt: skip
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
+_MISSING = re.compile(
+    "Catalog Error: Table with name (behaviour_rows|behaviour_marks|uniform_marks|layer_coverages) does not exist"
+)
+_NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
 _HAS_DEFAULT = re.compile(r"coalesce\(\s*getvariable\(\s*'(\w+)'\s*\)|SET\s+VARIABLE\s+(\w+)\s*=", re.IGNORECASE)
@@ -94,7 +99,7 @@ def open_run(path: str | Path) -> Connection:
     path = Path(path)
     _check_file(path)
     try:
-        con = duckdb.connect(str(path), read_only=True, config=CLOSED)
+        con = duckdb.connect(database.place(path), read_only=True, config=CLOSED)
     except duckdb.ConnectionException:
         raise RunError(
             f"{path} is open in this process through duckdb.connect with other settings: close that connection first"
@@ -102,7 +107,9 @@ def open_run(path: str | Path) -> Connection:
     except duckdb.Error as error:
         if "Could not set lock" in str(error) or "used by another process" in str(error):
             raise RunError(f"{path} is being written by another program: wait for it, or close it there") from None
-        raise RunError(f"{path} cannot be opened: {_first_line(error)}") from None
+        if database.fault(error):
+            raise database.fault_error(error, f"opening {path}", UNCHANGED) from None
+        raise RunError(f"{path} cannot be opened: {database.first_line(error)}") from None
     try:
         _check_run(path, con)
     except ProfilerError:
@@ -129,6 +136,8 @@ def _check_run(path: Path, con: Connection) -> None:
     try:
         rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
         con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
+    except database.FAULTS as error:
+        raise database.fault_error(error, f"opening {path}", UNCHANGED) from None
     except UNREADABLE:
         raise RunError(
             f"{path} is a DuckDB file but no run of the profiler: name the file that `profiler record` wrote"
@@ -173,10 +182,12 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
             check_component(cursor, label)
         for name, value in values.items():
             cursor.execute(f"SET VARIABLE {name} = ?", [value])
-        *before, last = cursor.extract_statements(text) or [None]
+        *before, last = _statements(cursor, text)
         for statement in before:
             cursor.execute(statement).fetchall()
         return _frame(cursor, last)
+    except database.FAULTS as error:
+        raise database.fault_error(error, "answering a query", UNCHANGED) from None
     except UNREADABLE as error:
         raise QueryError(_explain(error)) from None
     finally:
@@ -188,6 +199,19 @@ def _cursor(con: Connection) -> Connection:
         return con.cursor()
     except duckdb.ConnectionException:
         raise RunError("the run is closed: open it again with profiler.open") from None
+
+
+def _statements(cursor: Connection, text: str) -> list[duckdb.Statement | None]:
+    """The statements of `text`, one None where there is none.
+
+    Raises:
+        QueryError: DuckDB's client has no name for a kind of statement that its parser knows, such as UPDATE EXTENSIONS; or
+            the text is none.
+    """
+    try:
+        return cursor.extract_statements(text) or [None]
+    except ValueError as error:
+        raise QueryError(f"the SQL holds a statement that cannot be asked of a run ({error}): write a SELECT") from None
 
 
 def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFrame:
@@ -271,13 +295,16 @@ def _nearest(label: str, labels: list[str]) -> str:
     return min(same, key=lambda m: (abs(int(m[1]) - int(wanted[1])), abs(int(m[3]) - int(wanted[3]))))[0]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
 def _explain(error: Exception) -> str:
     """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
-    message = _first_line(error)
+    message = database.first_line(error)
+    if missing := _MISSING.match(message):
+        return (
+            f"this run has no {missing[1]} yet: it is made after the pass, and was not; make it with "
+            "`profiler behaviours refresh` and the run's file"
+        )
+    if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
+        return f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record` ({message})"
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

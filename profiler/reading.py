@@ -19,10 +19,12 @@ import numpy as np
 from profiler.corpus import Document
 from profiler.errors import CorpusError
 from profiler.keys import stable_hash
+from profiler.shards import Share
 
 BLOCK_DOCUMENTS = 256
 CHUNK_SHIFT = 20
 MOST_DOMAINS = 64
+EVERYTHING = Share()
 
 
 def block_of(doc_id: int) -> int:
@@ -42,36 +44,6 @@ class Passed:
         link = f"{self.digest}\x00{document.place}\x00".encode("utf-8", "surrogatepass")
         text = document.text.encode("utf-8", "surrogatepass")
         return Passed(self.n + 1, hashlib.blake2b(link + text, digest_size=16).hexdigest())
-
-
-@dataclass(frozen=True)
-class Share:
-    """The blocks of documents one run reads: those whose number modulo `of` is in `members`."""
-
-    members: frozenset[int] = frozenset({0})
-    of: int = 1
-
-    @classmethod
-    def parse(cls, text: str | None) -> "Share":
-        """`1/4`, the first of four; `1+3/4`, the first and the third; None, everything.
-
-        Raises:
-            CorpusError: the text is no such share.
-        """
-        if text is None:
-            return cls()
-        numbers, _, of = text.partition("/")
-        members = [int(n) if n.isdecimal() else 0 for n in numbers.split("+")]
-        if not of.isdecimal() or not all(1 <= n <= int(of) for n in members) or len(set(members)) < len(members):
-            raise CorpusError(f"shard {text!r} cannot be read: write 1/4 for the first of four, up to 4/4 for the last")
-        return cls(frozenset(n - 1 for n in members), int(of))
-
-    def owns(self, doc_id: int) -> bool:
-        """Whether a document is read."""
-        return block_of(doc_id) % self.of in self.members
-
-    def __str__(self) -> str:
-        return f"{'+'.join(str(n + 1) for n in sorted(self.members))}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +177,7 @@ def tokenize(
     reading: Reading,
     choose: Callable[[str, int], np.ndarray] | None = None,
     stride: int = 1,
-    share: Share = Share(),
+    share: Share = EVERYTHING,
     cursor: Cursor = Cursor(),
 ) -> Iterator[TokenizedDocument]:
     """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there, the cut counted.
@@ -221,12 +193,12 @@ def tokenize(
     before, block = cursor.tokens_before, -1
     for doc_id, document in enumerate(documents):
         on_the_way, domain_id = reading.take(document), domains.id_of(document.domain)
-        if doc_id < cursor.first_document or (left is None and not share.owns(doc_id)):
+        if doc_id < cursor.first_document or (left is None and not share.owns(block_of(doc_id))):
             continue
         if block_of(doc_id) != block:
             block, before = block_of(doc_id), 0 if left is None else limit - left
         tokenized = _tokenized(doc_id, domain_id, document, domains, encode, choose, stride, left)
-        if share.owns(doc_id):
+        if share.owns(block_of(doc_id)):
             counted = on_the_way + tokenized.dropped
             yield replace(tokenized, dropped=counted, tokens_before=before, passed=reading.passed)
         if left is not None and (left := left - tokenized.n_read) <= 0:

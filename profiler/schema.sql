@@ -8,11 +8,11 @@
 -- Tables of sums, counts and rows are laid out as size and speed ask; users write SQL against the views.
 
 CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what was measured of it
-    run_id VARCHAR, -- hash of the settings that change numbers, the model's and the tokenizer's hash
+    run_id VARCHAR, -- hash of the settings that change numbers, of the weights, of the tokenizer and of the text that was read
     created VARCHAR, -- when the pass began, ISO 8601, UTC
     model VARCHAR, -- the model as it was named by the user
     model_hash VARCHAR, -- blake2b of the weights in their order and dtype
-    tokenizer_hash VARCHAR, -- blake2b of the vocabulary
+    tokenizer_hash VARCHAR, -- blake2b of the vocabulary and of which of its tokens are special
     architecture VARCHAR, -- Hugging Face class name
     n_layers INTEGER, -- layers
     n_heads INTEGER, -- query heads per layer
@@ -22,6 +22,7 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     config VARCHAR, -- JSON: the settings of the pass (profiler.config.RunConfig)
     versions VARCHAR, -- JSON: versions of the libraries, of Python and of the profiler, the device
     model_card VARCHAR, -- the model directory's card.md, where there is one
+    model_notes VARCHAR[], -- what is to be said of how its weights were read: rounded, not tied, fields of its settings that nothing declares
     n_streamed BIGINT, -- documents streamed, those of other shards too
     corpus_digest VARCHAR, -- digest of their places and texts in order: the same in all shards of one corpus
     n_documents BIGINT, -- documents read
@@ -136,22 +137,22 @@ CREATE TABLE group_importance ( -- importance of all heads and neurons together,
     group_id INTEGER, -- replicate group
     sum_abs_dla DOUBLE -- sum of |DLA| over heads, neurons and ordinary positions, logits
 );
-CREATE TABLE power_sums ( -- power sums per component, class and domain, for moments; no row where n is 0
+CREATE TABLE power_sums ( -- moments per component, class and domain, in sums that merge (profiler.accumulators.central); no row where n is 0
     component_id INTEGER, -- component
     class_id INTEGER, -- class, special classes too
     domain_id INTEGER, -- domain
     n BIGINT, -- positions
-    a1 DOUBLE, -- sum of activations
-    a2 DOUBLE, -- sum of squares
-    a3 DOUBLE, -- sum of cubes
-    a4 DOUBLE, -- sum of fourth powers
+    a_mean DOUBLE, -- mean activation
+    a_m2 DOUBLE, -- sum of (activation - mean)^2
+    a_m3 DOUBLE, -- sum of its cubes
+    a_m4 DOUBLE, -- sum of its fourth powers
     a_abs DOUBLE, -- sum of |activation|
     a_min DOUBLE, -- smallest activation
     a_max DOUBLE, -- largest activation
-    d1 DOUBLE, -- sum of DLA, logits
-    d2 DOUBLE, -- sum of squares
-    d3 DOUBLE, -- sum of cubes
-    d4 DOUBLE, -- sum of fourth powers
+    d_mean DOUBLE, -- mean DLA, logits
+    d_m2 DOUBLE, -- sum of (DLA - mean)^2
+    d_m3 DOUBLE, -- sum of its cubes
+    d_m4 DOUBLE, -- sum of its fourth powers
     d_abs DOUBLE, -- sum of |DLA|
     d_min DOUBLE, -- smallest DLA
     d_max DOUBLE -- largest DLA
@@ -176,8 +177,10 @@ CREATE TABLE density_counts ( -- activation spectrum over all ordinary positions
 CREATE TABLE quantiles ( -- token-level quantiles of each component's activation, from density_counts
     component_id INTEGER, -- component
     quantile DOUBLE, -- 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999
-    value DOUBLE, -- middle of the density bin that holds it: off by at most half a bin (1/32 of the value)
-    bin INTEGER -- spectrum bin that holds it: the stratum its samples are drawn from
+    value DOUBLE, -- middle of the density bin that holds it, within the values seen: off by at most half a bin (1/32 of the value)
+    bin INTEGER, -- spectrum bin that holds it: the stratum its samples are drawn from
+    level DOUBLE, -- edge of a density bin nearest to the quantile: bands begin there; NULL where ties leave none near
+    reached DOUBLE -- share of ordinary positions whose activation reaches the level, counted; NULL where level is
 );
 CREATE TABLE sample_rows ( -- for each component and spectrum bin a simple random sample of its ordinary positions
     component_id INTEGER, -- component
@@ -222,7 +225,7 @@ CREATE TABLE head_attention_rows ( -- where each head attends from each dense po
     two_back FLOAT, -- attention to the token before that
     first FLOAT, -- attention to offset 0 of the window (the BOS, where one is put there)
     self FLOAT, -- attention to the position itself
-    induction FLOAT, -- attention to tokens that follow an earlier copy of this token
+    induction FLOAT, -- attention to tokens before this position that follow an earlier copy of its token
     prefix_induction FLOAT, -- part of induction: where the token before that copy is this token's token before, too
     duplicate FLOAT, -- attention to earlier copies of this token
     newline FLOAT, -- attention to tokens of class newline

@@ -1,7 +1,8 @@
 """The run file. The only writer of DuckDB.
 
-A pass writes into the folder `<out>.partial`; only a finished run is given the name `<out>`, so nothing half-written can be
-taken for a run. Rows of positions, windows and documents are held until the next commit (profiler.partial); at the end the
+A pass writes into the folder `<out>.partial`; only a whole run is given the name `<out>`, so nothing half-written can be
+taken for a run. What follows from a whole run (profiler.behaviours.views.DERIVED) is made after that: a fault there costs
+neither the run nor the pass, and is mended by doing it again. Rows of positions, windows and documents are held until the next commit (profiler.partial); at the end the
 run file is written in one go from what was committed, so that it has no holes, and tables are sorted by component, so that
 one component's rows lie together.
 
@@ -9,8 +10,10 @@ Cost: rows held take about 100 bytes a position until a commit; appending goes t
 """
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +23,16 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from profiler import database
 from profiler.attribution import Closure
+from profiler.behaviours import additions
 from profiler.behaviours import views as behaviour_views
 from profiler.behaviours.library import Behaviour
 from profiler.behaviours.properties import Property
 from profiler.context import NO_COPY, Past
+from profiler.database import first_line
 from profiler.errors import RunError
-from profiler.partial import Kept, Partial, Piece, describe
+from profiler.partial import Kept, Partial, Piece, describe, flush, flush_folder
 from profiler.reading import CHUNK_SHIFT
 from profiler.store_comments import comment_statements
 from profiler.windows import SPECIAL_CODES, Batch, Chunk
@@ -37,7 +43,6 @@ WRITE_ERRORS = (
     duckdb.IOException,
     duckdb.OutOfMemoryException,
     duckdb.TransactionException,
-    duckdb.FatalException,
     OSError,
 )
 SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
@@ -165,6 +170,7 @@ class Store(Rows):
         self.path, self.partial = path, Partial(path, fresh=overwrite and not resume)
         self.file = self.partial.folder / "run.duckdb"
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self.memory: int | None = None
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -172,7 +178,8 @@ class Store(Rows):
         if self._connection is None:
             for name in (self.file, self.file.with_name("run.duckdb.wal")):
                 name.unlink(missing_ok=True)
-            self._connection = duckdb.connect(str(self.file), config={"storage_compatibility_version": STORAGE_VERSION})
+            config = {"storage_compatibility_version": STORAGE_VERSION}
+            self._connection = duckdb.connect(database.place(self.file), config=config)
             self._connection.execute((FOLDER / "schema.sql").read_text(encoding="utf-8"))
         return self._connection
 
@@ -182,6 +189,23 @@ class Store(Rows):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with _undisturbed(going_on=error is None):
+            left = self._put_in_order()
+        if isinstance(error, duckdb.Error) and (
+            isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error)
+        ):  # what Ctrl-C becomes inside DuckDB
+            raise KeyboardInterrupt from None
+        safe = f"What was read is safe; {describe(self.path)}." if left else "Nothing was left behind."
+        if isinstance(error, WRITE_ERRORS):
+            raise RunError(
+                f"writing {self.path} failed: {first_line(error)}. Free disk space or make the folder writable, then run the same "
+                f"command again. {safe}"
+            ) from error
+        if isinstance(error, duckdb.Error):  # whatever else DuckDB says here, no input can be blamed for it
+            raise database.fault_error(error, f"writing {self.path}", safe) from error
+
+    def _put_in_order(self) -> bool:
+        """Close everything, leave the last commit and nothing else; whether there is one."""
         with suppress(duckdb.Error):  # closing writes to the disk, which may be full
             if self._connection is not None:
                 self._connection.close()
@@ -190,18 +214,11 @@ class Store(Rows):
                 file.unlink()
         left = self.partial.committed
         self.partial.close()
-        if isinstance(error, duckdb.Error) and (
-            isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error)
-        ):  # what Ctrl-C becomes inside DuckDB
-            raise KeyboardInterrupt from None
-        if isinstance(error, WRITE_ERRORS):
-            what = f"{describe(self.path)}" if left else "Nothing was left behind: run the same command again"
-            raise RunError(
-                f"writing {self.path} failed: {_first_line(error)}. Free disk space or make the folder writable. {what}"
-            ) from error
+        return left
 
     def limit_memory(self, n_bytes: int) -> None:
         """Have DuckDB hold no more than this of the run file in memory; beyond it, it writes into the folder."""
+        self.memory = n_bytes
         self.connection.execute(f"SET memory_limit = '{n_bytes}B'")
 
     def insert(self, table: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
@@ -226,9 +243,8 @@ class Store(Rows):
             outcomes: loss, rank and entropy of the dense positions.
         """
         for table, sql in COPY.items():
-            files = ", ".join("'" + file.replace("'", "''") + "'" for file in self.partial.parquet(table))
-            if files:
-                self.connection.execute(sql.format(rows=f"read_parquet([{files}])"))
+            if files := self.partial.parquet(table):
+                self.connection.execute(sql.replace("{rows}", database.parquet(files)))
         self.connection.register("outcomes", outcomes.to_arrow())
         self.connection.execute(KEEP_REFERENCED)
         self.connection.unregister("outcomes")
@@ -236,11 +252,15 @@ class Store(Rows):
         self.connection.execute(REPEATED)
 
     def finish(self, own: tuple[Property, ...] = (), behaviours: tuple[Behaviour, ...] = ()) -> int:
-        """Add views, properties, behaviours and comments, close, and give the run its name; its size in bytes.
+        """Add views, properties, behaviours and comments, close, and give the run its name; then make what follows from
+        it; its size in bytes.
 
         Args:
             own: token classes of the user's own, checked.
             behaviours: behaviours of the user's own, checked.
+
+        Raises:
+            EngineError, RunError: what follows from the run could not be made; the run is whole and in its place.
         """
         for file in ("schema.sql", "views.sql"):
             text = (FOLDER / file).read_text(encoding="utf-8")
@@ -250,13 +270,15 @@ class Store(Rows):
                 self.connection.execute(statement)
         behaviour_views.install(self.connection, own)
         behaviour_views.insert(self.connection, behaviours, user=True)
-        behaviour_views.refresh(self.connection)
+        behaviour_views.leave_out_derived(self.connection)
         self.connection.execute("CHECKPOINT")
         self.connection.close()
-        with self.file.open("rb") as file:
-            os.fsync(file.fileno())
+        self._connection = None
+        flush(self.file)
         self.file.replace(self.path)
+        flush_folder(self.path.parent)  # the run's name lasts before the commits go
         self.partial.clear()
+        additions.complete(self.path, self.memory)
         return self.path.stat().st_size
 
 
@@ -280,8 +302,25 @@ def _document_rows(chunk: Chunk) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")
+@contextmanager
+def _undisturbed(going_on: bool) -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends: a second one must not break off what the first one began.
+
+    Args:
+        going_on: work goes on afterwards, and a signal that came is given then; else an error ends it in any case.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was set outside of Python
+    if came and going_on:
+        signal.raise_signal(came[0])
 
 
 def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
@@ -289,8 +328,9 @@ def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
 
     Raises:
         RunError: the place is a folder, in no folder or in one that cannot be written, taken, or a stopped pass could go on
-            there.
+            there, or DuckDB cannot be given its path.
     """
+    database.place(path)
     try:
         fits = path.parent.is_dir() and not path.is_dir()
     except OSError as error:  # a folder on the way may not be entered, a name is too long

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from profiler import query
+from profiler import database, query
 from profiler.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
@@ -26,7 +26,7 @@ from profiler.attribution import Closure
 from profiler.bins import SPECTRUM
 from profiler.components import ModelSpec
 from profiler.config import RunConfig
-from profiler.errors import RunError
+from profiler.errors import EngineError, RunError
 from profiler.keys import GOLDEN, mix, signed, stable_hash
 from profiler.reading import Cursor, Passed
 from profiler.recorder import EXTREME_KINDS
@@ -50,7 +50,10 @@ class Stored:
         try:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
-            self.row["corpus_digest"], self.row["norm_scale_n"]
+            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"]
+        except EngineError:
+            self.connection.close()
+            raise
         except (RunError, ValueError, KeyError):
             self.connection.close()
             raise RunError(
@@ -71,6 +74,8 @@ class Stored:
         """
         try:
             return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
+        except database.FAULTS as error:
+            raise database.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
         except query.UNREADABLE as error:
             reason = str(error).strip().splitlines()[0]
             raise RunError(
@@ -206,6 +211,7 @@ def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
     return ModelSpec(
         row["model"], row["architecture"], row["n_layers"], row["n_heads"], row["d_mlp"], row["d_model"], row["n_vocab"],
         config.context_length, row["model_hash"], row["tokenizer_hash"], row["model_card"],
+        tuple(row["model_notes"] or ()),
     )  # fmt: skip
 
 

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, CellSums, PowerSums
+from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
 from profiler.accumulators.tokens import TokenSums
 from profiler.attention import MEASURES
-from profiler.bins import DENSITY, SPECTRUM, quantile_bins
+from profiler.bins import DENSITY, SPECTRUM, quantile_bins, resolved_levels
 from profiler.components import ModelSpec
 from profiler.config import QUANTILES
 from profiler.model import Weights
@@ -121,22 +121,13 @@ def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
 
 
 def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> Iterator[pl.DataFrame]:
-    """Table `power_sums`; first powers are the cell sums of a domain's replicate groups together."""
+    """Table `power_sums`; sums of |DLA| are the cell sums of a domain's replicate groups together."""
     of_class = cells.axes.slices["class"]
-    by_domain = cells.sums[:, :, of_class].unflatten(1, (-1, groups_per_domain)).sum(2)
+    sizes = cells.sums[2][:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1)
     counts = _numpy(cells.counts[:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1))
     domain, token_class = np.nonzero(counts)
-    columns = [
-        by_domain[0],
-        *powers.sums[:4],
-        *powers.extrema[:2],
-        by_domain[1],
-        *powers.sums[4:6],
-        powers.sums[6],
-        by_domain[2],
-        *powers.extrema[2:],
-    ]
-    names = ["a1", "a2", "a3", "a4", "a_abs", *EXTREMA[:2], "d1", "d2", "d3", "d4", "d_abs", *EXTREMA[2:]]
+    columns = dict(zip((*POWERS, *EXTREMA), (*powers.sums, *powers.extrema), strict=True)) | {"d_abs": sizes}
+    del columns["n"]
     for block in _blocks(cells.n_components):
         n = block.stop - block.start
         frame = {
@@ -146,8 +137,8 @@ def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> It
             "n": np.tile(counts[domain, token_class], n),
         }
         values = {
-            name: _numpy(c[..., block])[domain, token_class].T.ravel().astype(np.float64)
-            for name, c in zip(names, columns, strict=True)
+            name: _numpy(column[..., block])[domain, token_class].T.ravel().astype(np.float64)
+            for name, column in columns.items()
         }
         yield pl.DataFrame(frame | values)
 
@@ -178,11 +169,22 @@ def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
         )
 
 
-def quantiles(spectrum: Spectrum) -> pl.DataFrame:
-    """Table `quantiles`: the middle of the fine bin, and the spectrum bin that holds it."""
+def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest activation of each component over ordinary positions."""
+    ordinary = torch.tensor([not one.special for one in CLASSES], device=powers.extrema.device)
+    low, high = (_numpy(t[:, ordinary].flatten(0, 1).double()) for t in powers.extrema[:2])
+    return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
+
+
+def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
+    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and the level
+    that bands begin at."""
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
-    values = DENSITY.middles()[_numpy(fine)]
-    coarse = _numpy(SPECTRUM.index(torch.from_numpy(values)))
+    middles = DENSITY.middles()[_numpy(fine)]
+    coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
+    low, high = _ordinary_range(powers)
+    values = np.clip(middles, low[:, None], high[:, None])
+    level, reached = resolved_levels(spectrum.density.cpu(), QUANTILES, DENSITY)
     n = len(fine)
     frame = pl.DataFrame(
         {
@@ -190,8 +192,10 @@ def quantiles(spectrum: Spectrum) -> pl.DataFrame:
             "quantile": np.tile(QUANTILES, n),
             "value": values.ravel(),
             "bin": coarse.ravel(),
+            "level": level.ravel(),
+            "reached": reached.ravel(),
         }
-    )
+    ).with_columns(pl.col("level", "reached").fill_nan(None))
     counted = _numpy(spectrum.density.sum(1)) > 0
     return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
 

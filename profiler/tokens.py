@@ -9,10 +9,12 @@ numerator and of the denominator alike.
 Cost: once per vocabulary, about a second for 50,000 tokens.
 """
 
+import codecs
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 BRACKETS_OPEN, BRACKETS_CLOSE, QUOTES = "([{", ")]}", "\"'`“”‘’«»"
@@ -57,7 +59,7 @@ def _symbols(text: str) -> bool:
 CLASSES: tuple[TokenClass, ...] = (
     TokenClass("bos", "a BOS put before a window", _never, special=True),
     TokenClass("first", "first position of a window without a BOS", _never, special=True),
-    TokenClass("special", "special token inside the text", _never, special=True),
+    TokenClass("special", "special token inside the text: a marker such as <|im_start|>", _never, special=True),
     TokenClass("byte_fragment", "bytes that are no UTF-8 text alone", _matches(BYTE_TEXT.pattern)),
     TokenClass("newline", "white space with a line break", lambda text: text.isspace() and "\n" in text),
     TokenClass("indentation", "two or more blanks or tabs", _matches(r"[ \t]{2,}|\t")),
@@ -103,6 +105,31 @@ def legible(raw: bytes) -> str:
         return "".join(f"<0x{byte:02X}>" for byte in raw)
 
 
+def join_texts(texts: Iterable[str]) -> str:
+    """The text of tokens' texts, bytes joined before they are read as UTF-8 (macro join_texts of views.sql is the same).
+
+    Bytes that are no character even then, one cut off at an end, stay spelled <0xE2>.
+    """
+    parts = []
+    for are_bytes, run in groupby(texts, key=lambda text: BYTE_TEXT.fullmatch(text) is not None):
+        spelled = "".join(run)
+        parts.append(spell_bytes(bytes.fromhex(re.sub("<0x|>", "", spelled))) if are_bytes else spelled)
+    return "".join(parts)
+
+
+def spell_bytes(raw: bytes) -> str:
+    """Every character that bytes hold, and the bytes between them as <0xE2>."""
+    return raw.decode("utf-8", "spell_bytes")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    wrong = error.object[error.start : error.end]
+    return "".join(f"<0x{byte:02X}>" for byte in wrong), error.end
+
+
+codecs.register_error("spell_bytes", _spelled)
+
+
 def _byte_level_text(piece: str, bytes_of: dict[str, int]) -> str:
     return legible(bytes(bytes_of[c] for c in piece)) if all(c in bytes_of for c in piece) else piece
 
@@ -112,14 +139,33 @@ def _sentencepiece_text(piece: str) -> str:
     return legible(bytes([int(match[1], 16)])) if match else piece.replace("▁", " ")
 
 
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of markers: tokens of the special-token map, and added tokens that `tokenizer.json` marks special (`<|im_start|>`).
+
+    An added token that is not marked special (`<think>`, a tool's marker) is text: the tokenizer says so, and keeps it where
+    markers are skipped.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset({*tokenizer.all_special_ids, *(number for number, token in added if token.special)})
+
+
+def ordinary_ids(tokenizer: Any) -> tuple[int, ...]:
+    """Ids of all tokens that are no markers, ascending: what tasks made of tokens draw from."""
+    special = special_ids(tokenizer)
+    return tuple(i for i in range(len(tokenizer)) if i not in special)
+
+
 def token_texts(tokenizer: Any, n_vocab: int) -> list[str]:
-    """The text of each id of a Hugging Face tokenizer, leading space kept; ids without a token spell <unused N>."""
+    """The text of each id of a Hugging Face tokenizer, leading space kept; ids without a token spell <unused N>.
+
+    Added tokens stand in a tokenizer as they are written, the others in its code for spaces and bytes.
+    """
     bytes_of = _byte_of_character()
     byte_level = '"ByteLevel"' in tokenizer.backend_tokenizer.to_str()
-    special = set(tokenizer.all_special_ids)
+    written = special_ids(tokenizer) | set(tokenizer.added_tokens_decoder)
     pieces = tokenizer.convert_ids_to_tokens(list(range(min(n_vocab, len(tokenizer)))))
     spell = (lambda piece: _byte_level_text(piece, bytes_of)) if byte_level else _sentencepiece_text
-    texts = [f"<unused {i}>" if p is None else p if i in special else spell(p) for i, p in enumerate(pieces)]
+    texts = [f"<unused {i}>" if p is None else p if i in written else spell(p) for i, p in enumerate(pieces)]
     return texts + [f"<unused {i}>" for i in range(len(texts), n_vocab)]
 
 
@@ -128,6 +174,6 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def token_classes(texts: list[str], special_ids: set[int]) -> list[int]:
-    """The class id of each token; the tokenizer's special tokens are `special`."""
-    return [CLASS_ID["special" if i in special_ids else class_of(text)] for i, text in enumerate(texts)]
+def token_classes(texts: list[str], markers: Collection[int]) -> list[int]:
+    """The class id of each token; `markers` (`special_ids` of the tokenizer) are `special`."""
+    return [CLASS_ID["special" if i in markers else class_of(text)] for i, text in enumerate(texts)]

@@ -25,8 +25,9 @@ from profiler.identity import settings
 from profiler.keys import stable_hash
 from profiler.partial import Kept
 from profiler.peak import give_back, peak_resident
-from profiler.reading import Cursor, Domains, Passed, Share
+from profiler.reading import Cursor, Domains, Passed
 from profiler.recorder import Recorder
+from profiler.shards import Share
 from profiler.store import Store
 from profiler.windows import POSITION_SHIFT, WINDOW_SHIFT, Chunk, Layout
 
@@ -186,7 +187,7 @@ class Totals:
             "power_sums": tables.power_sums(r.cells, r.powers, self.config.replicate_groups),
             "spectrum_counts": tables.spectrum_counts(r.spectrum),
             "density_counts": tables.density_counts(r.spectrum),
-            "quantiles": tables.quantiles(r.spectrum),
+            "quantiles": tables.quantiles(r.spectrum, r.powers),
             "sample_rows": tables.sample_rows(r.samples),
             "extreme_rows": tables.extreme_rows(r.extremes),
             "dense_rows": tables.dense_rows(r.dense),
@@ -210,6 +211,11 @@ class Totals:
         store.assemble(tables.dense_outcomes(self.recorder.dense), self.config.replicate_groups)
         store.insert("runs", self.run_row(versions))
 
+    def documents_read(self) -> str:
+        """How many documents were read, and what was dropped of them, in words."""
+        dropped = (f"{n:,} {DROP_NOTES[reason][0]} {reason}" for reason, n in self.dropped.items() if n)
+        return ", ".join([f"{self.progress.documents:,} documents read", *dropped])
+
     def _special_counts(self) -> dict[str, int]:
         of_class = self.recorder.cells.counts.sum(0)
         return {name: int(of_class[i]) for i, name in enumerate(("bos", "first", "special"))}
@@ -224,13 +230,15 @@ class Totals:
         spec, config, cells = self.spec, self.config, self.recorder.cells
         special = sum(self._special_counts().values())
         everything = int(cells.counts[:, cells.axes.slices["class"]].sum())
-        identity = f"{config.digest()} {spec.weights_hash} {spec.tokenizer_hash}"
+        passed, stored = self.cursor.passed, settings(config, spec)
+        identity = f"{stored.digest()} {spec.weights_hash} {spec.tokenizer_hash} {passed.digest}"
         row = {
             "run_id": f"{stable_hash(identity) % 2**64:016x}", "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
             "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
             "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
-            "config": settings(config, spec).model_dump_json(), "versions": json.dumps(versions), "model_card": spec.card,
-            "n_streamed": self.cursor.passed.n, "corpus_digest": self.cursor.passed.digest,
+            "config": stored.model_dump_json(), "versions": json.dumps(versions), "model_card": spec.card,
+            "model_notes": list(spec.notes),
+            "n_streamed": passed.n, "corpus_digest": passed.digest,
             "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
             "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,
             "closure_residual": self.closure.residual, "closure_scale": self.closure.scale, "logit_residual": self.closure.logit_residual,

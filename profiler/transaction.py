@@ -10,7 +10,10 @@ from pathlib import Path
 
 import duckdb
 
+from profiler import database
 from profiler.errors import RunError
+
+UNDONE = "Nothing was written, and the run is as it was."
 
 
 @contextmanager
@@ -19,11 +22,14 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises:
         RunError: the file is no run, or open elsewhere.
+        EngineError: DuckDB failed.
     """
     try:
-        connection = duckdb.connect(str(path))
+        connection = duckdb.connect(database.place(path))
+    except database.FAULTS as error:
+        raise database.fault_error(error, f"opening {path}", UNDONE) from None
     except duckdb.Error as error:
-        raise RunError(f"{path} cannot be written: {_reason(error)}. Another program or notebook has it open, or it is no "
+        raise RunError(f"{path} cannot be written: {database.first_line(error)}. Another program or notebook has it open, or it is no "
                        "DuckDB file: close it there, or name another file") from None  # fmt: skip
     try:
         connection.execute("SELECT complete FROM runs").fetchone()
@@ -31,12 +37,9 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
         raise RunError(f"{path} is a DuckDB file but no run of the profiler: name another file") from None
     try:
-        connection.begin()
-        yield connection
-        connection.commit()
+        with database.faults_told(f"writing {path}", UNDONE):
+            connection.begin()
+            yield connection
+            connection.commit()
     finally:
         connection.close()
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

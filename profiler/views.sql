@@ -10,16 +10,88 @@
 -- left, and the one-row vocabulary comes by LEFT JOIN, which is never reordered: a cross join may be put below the others
 -- and copies the whole vocabulary into their hash tables (gigabytes, seen in DuckDB 1.2).
 --
--- Standard errors: delete-a-group jackknife over G replicate groups of documents, se^2 = (G-1)/G * sum over g of
--- (estimate without g - estimate)^2; NULL for fewer than two groups, and where one group holds every position of a cell.
+-- Standard errors: stratified delete-a-group jackknife (Wolter, Introduction to Variance Estimation, chapter 4; Rust and
+-- Rao 1996). Domains are fixed, documents are what is sampled: a group g of documents is left out of its own domain d, the
+-- domain's other groups are weighted up to its number of documents, and
+--   se^2 = sum over d of (G_d - 1) / G_d * sum over g in d of (estimate without g - mean of those in d)^2.
+-- The macros below are the only place where this is written; NULL where one group holds every position of a cell.
 
 -- 0.975 quantile of Student's t: a table up to 12 degrees of freedom, then Fisher's expansion (off by less than 3e-6).
-CREATE MACRO t975(df) AS CASE WHEN df < 1 THEN NULL WHEN df <= 12
-    THEN [12.7062047, 4.3026527, 3.1824463, 2.7764451, 2.5705818, 2.4469119, 2.3646243, 2.3060041, 2.2621572, 2.2281389, 2.2009852, 2.1788128][df]
-    ELSE 1.959964 + 2.372271 / df + 2.822502 / df ** 2 + 2.555852 / df ** 3 + 1.589549 / df ** 4 END;
+-- Of degrees of freedom that are not whole, the whole ones below.
+CREATE MACRO t975(df) AS CASE WHEN floor(df + 1e-6) < 1 THEN NULL WHEN floor(df + 1e-6) <= 12
+    THEN [12.7062047, 4.3026527, 3.1824463, 2.7764451, 2.5705818, 2.4469119, 2.3646243, 2.3060041, 2.2621572, 2.2281389, 2.2009852, 2.1788128][floor(df + 1e-6)::INTEGER]
+    ELSE 1.959964 + 2.372271 / floor(df + 1e-6) + 2.822502 / floor(df + 1e-6) ** 2 + 2.555852 / floor(df + 1e-6) ** 3
+        + 1.589549 / floor(df + 1e-6) ** 4 END;
+
+-- A sum when a group is left out of its domain: `total` over all, `of_domain`, `of_group`; `part` is the group's part of the
+-- domain's documents (view jackknife_groups).
+CREATE MACRO without(total, of_domain, of_group, part) AS total - of_domain + (of_domain - of_group) / (1 - part);
+
+-- What a domain adds to the variance: an aggregate over its `g` groups of `x`, the estimate without each less the estimate.
+-- A domain of one group says nothing of its own documents: its group is held against the estimate itself, which is too wide
+-- rather than too narrow (Lumley 2010, Complex Surveys, 'adjust' for a lonely unit).
+CREATE MACRO domain_variance(x, g) AS CASE WHEN count(x) < count(*) THEN NULL WHEN any_value(g) = 1 THEN sum(x ** 2)
+    ELSE (any_value(g) - 1) / any_value(g) * greatest(0, sum(x ** 2) - sum(x) ** 2 / any_value(g)) END;
+
+-- Standard error: an aggregate over domains of `v`, their domain_variance.
+CREATE MACRO jackknife_se(v) AS CASE WHEN count(v) = count(*) THEN sqrt(sum(v)) END;
+
+-- Degrees of freedom of that error (Satterthwaite 1946): the sum of G_d - 1 where all domains add alike, fewer where one
+-- adds most.
+CREATE MACRO jackknife_df(v, g) AS coalesce(sum(v) ** 2 / nullif(sum(v ** 2 / greatest(g - 1, 1)), 0), sum(greatest(g - 1, 1)));
+
+-- Whether an activation reaches an edge between bins: an edge below zero belongs to the bin under it.
+CREATE MACRO reaches(activation, level) AS activation > level OR level > 0 AND activation = level;
+
+-- The text of tokens' texts. Tokens that are bytes (<0xE6>) are joined before they are read as UTF-8; bytes that are no
+-- character even then (one cut off at an end) stay as they are spelled. All as hexadecimal digits, cut into characters.
+CREATE MACRO is_bytes(text) AS starts_with(text, '<0x') AND regexp_full_match(text, '(<0x[0-9A-F]{2}>)+');
+CREATE MACRO digits_of(text) AS CASE WHEN is_bytes(text) THEN regexp_replace(text, '<0x|>', '', 'g') ELSE hex(encode(text)) END;
+CREATE MACRO characters(digits) AS regexp_extract_all(digits, '([0-7].)+|(C[2-9A-F]|D.)[89AB].|E0[AB].[89AB].|ED[89].[89AB].'
+    || '|E[1-9A-CEF]([89AB].){2}|F0[9AB].([89AB].){2}|F[1-3]([89AB].){3}|F48.([89AB].){2}|..');
+CREATE MACRO character_of(digits) AS CASE WHEN len(digits) = 2 AND digits >= '80' THEN concat('<0x', digits, '>')
+    ELSE decode(unhex(digits)) END;
+CREATE MACRO join_texts(texts) AS CASE WHEN len([t FOR t IN texts IF is_bytes(t)]) = 0 THEN array_to_string(texts, '')
+    ELSE array_to_string([character_of(c) FOR c IN characters(array_to_string([digits_of(t) FOR t IN texts], ''))], '') END;
 
 -- The text of token ids `ids`; `tokens` is vocabulary.tokens.
-CREATE MACRO spell(tokens, ids) AS array_to_string([tokens[t + 1] FOR t IN ids], '');
+CREATE MACRO spell(tokens, ids) AS join_texts([tokens[t + 1] FOR t IN ids]);
+
+-- View: jackknife_groups
+-- One row per replicate group of documents, with what its domain's part of a standard error needs.
+-- group_id: replicate group
+-- domain_id: its domain
+-- groups: replicate groups of the domain
+-- part: its part of the domain's documents; 0 where it is the only group, so that the domain goes when it is left out
+CREATE VIEW jackknife_groups AS
+SELECT group_id, domain_id, count(*) OVER one AS groups
+    , CASE WHEN count(*) OVER one > 1 THEN n_documents / sum(n_documents) OVER one ELSE 0 END AS part
+FROM replicate_groups WINDOW one AS (PARTITION BY domain_id);
+
+-- Ratios sum(above) / sum(below) with standard error and t quantile: half a 95 % interval is t * se. `sums` names a relation
+-- (a common table expression too) with a row per key and group: key, group_id, above, below; no row stands for nothing.
+CREATE MACRO jackknife_ratios(sums) AS TABLE
+WITH present AS (
+    SELECT key, group_id, sum(above) AS above, sum(below) AS below FROM query_table(sums) GROUP BY key, group_id
+)
+, cells AS (
+    SELECT k.key, g.domain_id, g.groups, g.part, coalesce(p.above, 0)::DOUBLE AS above, coalesce(p.below, 0)::DOUBLE AS below
+    FROM (SELECT DISTINCT key FROM present) k CROSS JOIN jackknife_groups g LEFT JOIN present p ON p.key = k.key AND p.group_id = g.group_id
+)
+, left_out AS (
+    SELECT key, domain_id, groups, sum(above) OVER cell AS above, sum(below) OVER cell AS below
+        , without(sum(above) OVER cell, sum(above) OVER here, above, part) AS above_rest
+        , without(sum(below) OVER cell, sum(below) OVER here, below, part) AS below_rest
+    FROM cells WINDOW cell AS (PARTITION BY key), here AS (PARTITION BY key, domain_id)
+)
+, by_domain AS (
+    SELECT key, any_value(above) AS above, any_value(below) AS below, groups
+        , domain_variance(CASE WHEN below_rest > 1e-12 * below THEN above_rest / below_rest - above / below END, groups) AS v
+    FROM left_out GROUP BY key, domain_id, groups
+)
+SELECT key, any_value(above) AS above, any_value(below) AS below, any_value(above) / nullif(any_value(below), 0) AS ratio
+    , jackknife_se(v) AS se, t975(jackknife_df(v, groups)) AS t
+FROM by_domain GROUP BY key;
 
 -- View: positions
 -- One row per kept position (one that a sample, an extreme or the uniform sample refers to).
@@ -103,7 +175,8 @@ SELECT c.component, r.position_id, p.special, r.activation, r.dla
 FROM recorded_rows r JOIN components c USING (component_id) JOIN position_rows p USING (position_id);
 
 -- View: strata
--- One row per component x spectrum bin that holds an ordinary position: the strata that samples are drawn from.
+-- One row per component x spectrum bin that holds an ordinary position: the strata that samples are drawn from. Edges are
+--   those of the bin, the same for all components, and may lie beyond the values seen (moments.min, moments.max).
 -- component: label
 -- stratum: number of the spectrum bin
 -- lo: lower edge of the activation
@@ -140,8 +213,8 @@ FROM (
 --   so aggregate from sample_weights, not from here.
 -- component: label
 -- stratum: number of the spectrum bin it was drawn from
--- stratum_lo: lower edge of the stratum's activation
--- stratum_hi: upper edge of the stratum's activation
+-- stratum_lo: lower edge of the stratum's bin of activation, which may lie beyond the values seen
+-- stratum_hi: upper edge of the stratum's bin of activation, which may lie beyond the values seen
 -- quantile: quantile of the component's activation that lies in the stratum (0.5, 0.9, 0.99, ...); NULL if none does
 -- position_id: position
 -- doc_id: document
@@ -209,7 +282,8 @@ JOIN windows w USING (window_id)
 LEFT JOIN vocabulary v ON true;
 
 -- View: spectrum
--- One row per component x class x spectrum bin that holds a position; special classes left out.
+-- One row per component x class x spectrum bin that holds a position; special classes left out. Edges are those of the
+--   bin, the same for all components, and may lie beyond the values seen (moments.min, moments.max).
 -- component: label
 -- class: class of the token
 -- bin: number of the spectrum bin, ascending with the activation
@@ -226,7 +300,8 @@ JOIN classes k ON k.class_id = s.class_id AND NOT k.special
 JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.bin;
 
 -- View: density
--- One row per component x density bin (16 an octave) that holds an ordinary position.
+-- One row per component x density bin (16 an octave) that holds an ordinary position. Edges are those of the bin and may
+--   lie beyond the values seen (moments.min, moments.max).
 -- component: label
 -- bin: number of the density bin, ascending with the activation
 -- lo: lower edge of the activation
@@ -330,42 +405,47 @@ WITH total AS NOT MATERIALIZED (
     SELECT component, axis, value, value_id, sum(n) AS n, sum(sum_activation) AS a, sum(sum_dla) AS d, sum(sum_abs_dla) AS m
     FROM group_sums GROUP BY component, axis, value, value_id
 )
-, joined AS NOT MATERIALIZED (
+, cells AS NOT MATERIALIZED (
     -- every value beside every group, whether the group holds it or not
-    SELECT w.component, w.axis, w.value, w.value_id, w.n, w.a, w.d, w.m, t.total_g, sum(t.total_g) OVER cell AS total
-        , w.n - coalesce(s.n, 0) AS n_rest, w.a - coalesce(s.sum_activation, 0) AS a_rest
-        , w.d - coalesce(s.sum_dla, 0) AS d_rest, w.m - coalesce(s.sum_abs_dla, 0) AS m_rest
+    SELECT w.component, w.axis, w.value, w.value_id, w.n, w.a, w.d, w.m, t.total_g, g.domain_id, g.groups, g.part
+        , coalesce(s.n, 0) AS n_g, coalesce(s.sum_activation, 0) AS a_g, coalesce(s.sum_dla, 0) AS d_g, coalesce(s.sum_abs_dla, 0) AS m_g
         , w.axis <> 'domain' OR s.n IS NOT NULL AS counts
     FROM whole w
     JOIN total t ON t.component = w.component AND t.axis = w.axis
+    JOIN jackknife_groups g ON g.group_id = t.group_id
     LEFT JOIN group_sums s ON s.component = w.component AND s.axis = w.axis AND s.value_id = w.value_id AND s.group_id = t.group_id
-    WINDOW cell AS (PARTITION BY w.component, w.axis, w.value_id)
 )
-, estimates AS NOT MATERIALIZED (
-    SELECT component, axis, value, value_id, n::BIGINT AS n, a / n AS activation, d / n AS dla, m / n AS abs_dla
-        , m / nullif(total, 0) AS share_abs_dla, count(*) AS all_groups, count(*) FILTER (WHERE counts) AS groups
-        , min(n_rest) > 0 AS spread
-        , sum((a_rest / nullif(n_rest, 0) - a / n) ** 2) AS a_ss, sum((d_rest / nullif(n_rest, 0) - d / n) ** 2) AS d_ss
-        , sum((m_rest / nullif(n_rest, 0) - m / n) ** 2) AS m_ss
-        , sum((m_rest / nullif(total - total_g, 0) - m / nullif(total, 0)) ** 2) AS share_ss
-    FROM joined GROUP BY component, axis, value, value_id, n, a, d, m, total
+, left_out AS NOT MATERIALIZED (
+    SELECT component, axis, value, value_id, n, a, d, m, domain_id, groups, counts, sum(total_g) OVER cell AS total
+        , without(n, sum(n_g) OVER here, n_g, part) AS n_rest, without(a, sum(a_g) OVER here, a_g, part) AS a_rest
+        , without(d, sum(d_g) OVER here, d_g, part) AS d_rest, without(m, sum(m_g) OVER here, m_g, part) AS m_rest
+        , without(sum(total_g) OVER cell, sum(total_g) OVER here, total_g, part) AS total_rest
+    FROM cells WINDOW cell AS (PARTITION BY component, axis, value_id), here AS (PARTITION BY component, axis, value_id, domain_id)
+)
+, by_domain AS NOT MATERIALIZED (
+    SELECT component, axis, value, value_id, n, a, d, m, total, groups, count(*) FILTER (counts) AS n_groups
+        , domain_variance(a_rest / nullif(n_rest, 0) - a / n, groups) AS a_v
+        , domain_variance(d_rest / nullif(n_rest, 0) - d / n, groups) AS d_v
+        , domain_variance(m_rest / nullif(n_rest, 0) - m / n, groups) AS m_v
+        , domain_variance(m_rest / nullif(total_rest, 0) - m / nullif(total, 0), groups) AS share_v
+    FROM left_out GROUP BY component, axis, value, value_id, n, a, d, m, total, domain_id, groups
 )
 , errors AS NOT MATERIALIZED (
-    SELECT *
-        , CASE WHEN groups > 1 AND spread THEN sqrt((groups - 1) / groups * a_ss) END AS activation_se
-        , CASE WHEN groups > 1 AND spread THEN sqrt((groups - 1) / groups * d_ss) END AS dla_se
-        , CASE WHEN groups > 1 AND spread THEN sqrt((groups - 1) / groups * m_ss) END AS abs_dla_se
-        , CASE WHEN all_groups > 1 THEN sqrt((all_groups - 1) / all_groups * share_ss) END AS share_abs_dla_se
-        , t975(groups - 1) AS t, t975(all_groups - 1) AS t_all
-    FROM estimates
+    SELECT component, axis, value, value_id, n::BIGINT AS n, a / n AS activation, d / n AS dla, m / n AS abs_dla
+        , m / nullif(total, 0) AS share_abs_dla, sum(n_groups)::BIGINT AS groups
+        , jackknife_se(a_v) AS activation_se, jackknife_se(d_v) AS dla_se, jackknife_se(m_v) AS abs_dla_se
+        , jackknife_se(share_v) AS share_abs_dla_se
+        , t975(jackknife_df(a_v, groups)) AS a_t, t975(jackknife_df(d_v, groups)) AS d_t, t975(jackknife_df(m_v, groups)) AS m_t
+        , t975(jackknife_df(share_v, groups)) AS share_t
+    FROM by_domain GROUP BY component, axis, value, value_id, n, a, d, m, total
 )
 SELECT component, axis, value, value_id, n
-    , activation, activation_se, activation - t * activation_se AS activation_lo, activation + t * activation_se AS activation_hi
-    , dla, dla_se, dla - t * dla_se AS dla_lo, dla + t * dla_se AS dla_hi
-    , abs_dla, abs_dla_se, abs_dla - t * abs_dla_se AS abs_dla_lo, abs_dla + t * abs_dla_se AS abs_dla_hi
+    , activation, activation_se, activation - a_t * activation_se AS activation_lo, activation + a_t * activation_se AS activation_hi
+    , dla, dla_se, dla - d_t * dla_se AS dla_lo, dla + d_t * dla_se AS dla_hi
+    , abs_dla, abs_dla_se, abs_dla - m_t * abs_dla_se AS abs_dla_lo, abs_dla + m_t * abs_dla_se AS abs_dla_hi
     , share_abs_dla, share_abs_dla_se
-    , CASE WHEN share_abs_dla_se IS NOT NULL THEN greatest(0, share_abs_dla - t_all * share_abs_dla_se) END AS share_abs_dla_lo
-    , CASE WHEN share_abs_dla_se IS NOT NULL THEN least(1, share_abs_dla + t_all * share_abs_dla_se) END AS share_abs_dla_hi
+    , CASE WHEN share_abs_dla_se IS NOT NULL THEN greatest(0, share_abs_dla - share_t * share_abs_dla_se) END AS share_abs_dla_lo
+    , CASE WHEN share_abs_dla_se IS NOT NULL THEN least(1, share_abs_dla + share_t * share_abs_dla_se) END AS share_abs_dla_hi
     , groups
 FROM errors;
 
@@ -395,51 +475,45 @@ FROM errors;
 -- abs_dla_mean_se: its document-clustered standard error
 CREATE VIEW moments AS
 WITH cells AS NOT MATERIALIZED (
-    SELECT c.component, k.class, d.domain, s.axis, s.value_id, s.group_id, n.n, s.sum_activation AS a, s.sum_dla AS d, s.sum_abs_dla AS m
+    SELECT c.component, k.class, d.domain, g.groups, n.n, s.sum_activation AS a, s.sum_dla AS d, s.sum_abs_dla AS m
         , sum(n.n) OVER cell AS n_all, sum(s.sum_activation) OVER cell AS a_all, sum(s.sum_dla) OVER cell AS d_all
         , sum(s.sum_abs_dla) OVER cell AS m_all
     FROM cell_sums s
     JOIN components c USING (component_id)
     JOIN classes k ON k.class_id = s.value_id AND NOT k.special
-    JOIN replicate_groups g USING (group_id)
+    JOIN jackknife_groups g USING (group_id)
     JOIN domains d USING (domain_id)
     JOIN cell_counts n ON n.axis = s.axis AND n.value_id = s.value_id AND n.group_id = s.group_id
     WHERE s.axis = 'class'
     WINDOW cell AS (PARTITION BY c.component, k.class, d.domain)
 )
 , errors AS NOT MATERIALIZED (
-    SELECT component, class, domain, max(n) < max(n_all) AS spread
-        , sum(((a_all - a) / nullif(n_all - n, 0) - a_all / n_all) ** 2) AS a_ss
-        , sum(((d_all - d) / nullif(n_all - n, 0) - d_all / n_all) ** 2) AS d_ss
-        , sum(((m_all - m) / nullif(n_all - n, 0) - m_all / n_all) ** 2) AS m_ss
+    -- one domain: how its rest is weighted cancels in a mean
+    SELECT component, class, domain, sqrt(domain_variance((a_all - a) / nullif(n_all - n, 0) - a_all / n_all, groups)) AS a_se
+        , sqrt(domain_variance((d_all - d) / nullif(n_all - n, 0) - d_all / n_all, groups)) AS d_se
+        , sqrt(domain_variance((m_all - m) / nullif(n_all - n, 0) - m_all / n_all, groups)) AS m_se
     FROM cells GROUP BY component, class, domain
 )
-, groups AS NOT MATERIALIZED (
-    SELECT d.domain, count(*) AS g FROM replicate_groups JOIN domains d USING (domain_id) GROUP BY d.domain
-)
 , central AS NOT MATERIALIZED (
-    -- central moments from power sums; a variance below the rounding error of its own sums counts as none
-    SELECT c.component, k.class, d.domain, p.*, a1 / n AS am, d1 / n AS dm
-        , CASE WHEN a2 / n - am ** 2 > 1e-12 * a2 / n THEN a2 / n - am ** 2 ELSE 0 END AS av
-        , CASE WHEN d2 / n - dm ** 2 > 1e-12 * d2 / n THEN d2 / n - dm ** 2 ELSE 0 END AS dv
+    -- a standard deviation below what float32 tells apart at the size of the mean counts as none
+    SELECT c.component, k.class, d.domain, p.*
+        , CASE WHEN a_m2 / n > 1e-14 * a_mean ** 2 THEN a_m2 / n ELSE 0 END AS av
+        , CASE WHEN d_m2 / n > 1e-14 * d_mean ** 2 THEN d_m2 / n ELSE 0 END AS dv
     FROM power_sums p
     JOIN components c USING (component_id)
     JOIN classes k ON k.class_id = p.class_id AND NOT k.special
     JOIN domains d USING (domain_id)
 )
 SELECT m.component, m.class, m.domain, m.n
-    , m.am AS mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * a_ss) END AS mean_se, sqrt(m.av) AS sd
-    , (m.a3 / m.n - 3 * m.am * m.a2 / m.n + 2 * m.am ** 3) / nullif(m.av, 0) ** 1.5 AS skew
-    , (m.a4 / m.n - 4 * m.am * m.a3 / m.n + 6 * m.am ** 2 * m.a2 / m.n - 3 * m.am ** 4) / nullif(m.av, 0) ** 2 AS kurtosis
+    , m.a_mean AS mean, e.a_se AS mean_se, sqrt(m.av) AS sd
+    , m.a_m3 / m.n / nullif(m.av, 0) ** 1.5 AS skew, m.a_m4 / m.n / nullif(m.av, 0) ** 2 AS kurtosis
     , m.a_min AS min, m.a_max AS max, m.a_abs / m.n AS mean_abs
-    , m.dm AS dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * d_ss) END AS dla_mean_se, sqrt(m.dv) AS dla_sd
-    , (m.d3 / m.n - 3 * m.dm * m.d2 / m.n + 2 * m.dm ** 3) / nullif(m.dv, 0) ** 1.5 AS dla_skew
-    , (m.d4 / m.n - 4 * m.dm * m.d3 / m.n + 6 * m.dm ** 2 * m.d2 / m.n - 3 * m.dm ** 4) / nullif(m.dv, 0) ** 2 AS dla_kurtosis
+    , m.d_mean AS dla_mean, e.d_se AS dla_mean_se, sqrt(m.dv) AS dla_sd
+    , m.d_m3 / m.n / nullif(m.dv, 0) ** 1.5 AS dla_skew, m.d_m4 / m.n / nullif(m.dv, 0) ** 2 AS dla_kurtosis
     , m.d_min AS dla_min, m.d_max AS dla_max
-    , m.d_abs / m.n AS abs_dla_mean, CASE WHEN spread AND g > 1 THEN sqrt((g - 1) / g * m_ss) END AS abs_dla_mean_se
+    , m.d_abs / m.n AS abs_dla_mean, e.m_se AS abs_dla_mean_se
 FROM central m
-JOIN errors e ON e.component = m.component AND e.class = m.class AND e.domain = m.domain
-JOIN groups h ON h.domain = m.domain;
+JOIN errors e ON e.component = m.component AND e.class = m.class AND e.domain = m.domain;
 
 -- View: importance
 -- One row per head and neuron: its importance over all ordinary positions.
@@ -468,7 +542,7 @@ ORDER BY p.component_id;
 -- two_back: attention to the token before the one before
 -- first: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
--- induction: attention to tokens that follow an earlier copy of this token
+-- induction: attention to tokens before this position that follow an earlier copy of its token
 -- prefix_induction: part of induction: where the token before that copy is this token's token before, too
 -- duplicate: attention to earlier copies of this token
 -- newline: attention to tokens of class newline
@@ -499,6 +573,19 @@ CREATE MACRO erfc_nr(z, u) AS u * exp(-z * z - 1.26551223 + u * (1.00002368 + u 
     + u * (0.27886807 + u * (-1.13520398 + u * (1.48851587 + u * (-0.82215223 + u * 0.17087277)))))))));
 CREATE MACRO normal_p(z) AS erfc_nr(z / sqrt(2), 1 / (1 + 0.5 * z / sqrt(2)));
 CREATE MACRO t_p(t, df) AS normal_p(sqrt(df * ln(1 + t * t / df)) * (8 * df + 1) / (8 * df + 3));
+
+-- How much a component cares for a behaviour, apart from how common it is in a text: the importance ratio is mean |DLA| where
+-- the behaviour holds over mean |DLA| elsewhere, each domain held against itself (Mantel and Haenszel 1959): the sum over
+-- domains of held_part over the sum of rest_part. It is above 1 exactly where coverage is above the scrambled claim, it is 1
+-- for a component that does not look, and it does not change with the share of positions `w_held / w` at which the behaviour
+-- holds, as coverage and coverage less scrambled do. `m` is a sum of weight * |DLA|, `w` one of weights.
+CREATE MACRO held_part(m_held, w_held, w) AS m_held * (1 - w_held / nullif(w, 0));
+CREATE MACRO rest_part(m, m_held, w_held, w) AS (m - m_held) * w_held / nullif(w, 0);
+-- Its logarithm, drawn to 0 by `prior` on both sides (half a document's part under chance: Haldane 1956), so that it is finite;
+-- NULL for a behaviour that holds nowhere or everywhere.
+CREATE MACRO log_ratio(held, rest, prior) AS ln((held + nullif(prior, 0)) / (rest + nullif(prior, 0)));
+-- Degrees of freedom of a difference of two estimates with variances `va` and `vb` (Welch 1947).
+CREATE MACRO welch_df(va, dfa, vb, dfb) AS (va + vb) ** 2 / nullif(va ** 2 / dfa + vb ** 2 / dfb, 0);
 
 -- View: token_texts
 -- One row per token of the vocabulary: the columns that the condition of a token class is written over.
@@ -592,7 +679,7 @@ WHERE p.special IS NULL;
 -- two_back: attention to the token before the one before
 -- first: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
--- induction: attention to tokens that follow an earlier copy of this token
+-- induction: attention to tokens before this position that follow an earlier copy of its token
 -- prefix_induction: part of induction: where the token before that copy is this token's token before, too
 -- duplicate: attention to earlier copies of this token
 -- newline: attention to tokens of class newline
@@ -681,18 +768,19 @@ WHERE s.kind = 'neuron';
 -- weight: how many positions of the corpus the row stands for
 -- activation: activation there
 -- dla: DLA there, logits
--- band: the largest of the quantiles 0, 0.5, 0.75, 0.9, 0.95, 0.99 of the component's activation that it reaches
+-- band: the largest of the quantiles 0, 0.5, 0.75, 0.9, 0.95, 0.99 of the component's activation whose level it reaches;
+--   those that ties leave no level near to (table quantiles) are no bands
 -- layer: layer
 CREATE VIEW component_facts AS
 WITH levels AS NOT MATERIALIZED (
-    SELECT c.component, list({'quantile': q.quantile, 'value': q.value} ORDER BY q.quantile) AS levels
+    SELECT c.component, list({'quantile': q.quantile, 'level': q.level} ORDER BY q.quantile) AS levels
     FROM quantiles q JOIN components c USING (component_id)
-    WHERE q.quantile IN (0.5, 0.75, 0.9, 0.95, 0.99)
+    WHERE q.quantile IN (0.5, 0.75, 0.9, 0.95, 0.99) AND q.level IS NOT NULL
     GROUP BY c.component
 )
 SELECT r.component, r.kind, r.position_id, d.doc_id, d.group_id, d.domain
     , CASE r.kind WHEN 'head' THEN size.weight ELSE r.weight END AS weight, r.activation, r.dla
-    , coalesce(list_max([l.quantile FOR l IN levels.levels IF r.activation >= l.value]), 0) AS band, r.layer
+    , coalesce(list_max([l.quantile FOR l IN levels.levels IF reaches(r.activation, l.level)]), 0) AS band, r.layer
 FROM pooled_rows r
 JOIN documents d ON d.doc_id = r.position_id >> 32
 CROSS JOIN (

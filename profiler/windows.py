@@ -21,6 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from profiler.axes import TokenIds, Valid
+from profiler.errors import CorpusError
 from profiler.keys import position_keys
 from profiler.reading import CHUNK_SHIFT, Cursor, TokenizedDocument, block_of
 from profiler.tokens import CLASS_ID
@@ -77,8 +78,34 @@ def random_windows(layout: Layout, k: int) -> Callable[[str, int], np.ndarray]:
     return choose
 
 
+def refuse_unnumbered(document: TokenizedDocument, layout: Layout) -> None:
+    """Each window and each position has a number of its own: refuse what there are no numbers for.
+
+    Raises:
+        CorpusError: a document of more windows than the ids of its windows and positions hold, or one document too many.
+    """
+    n, most = (
+        -(-len(document.token_ids) // layout.stride),
+        min(2**WINDOW_SHIFT, 2**POSITION_SHIFT // layout.context_length),
+    )
+    if n > most:
+        raise CorpusError(
+            f"document {document.source!r} has {n:,} windows of {layout.stride:,} tokens, and a document may have {most:,}: cut it "
+            "into several, or raise --context-length"
+        )
+    if document.doc_id >= 2 ** (63 - POSITION_SHIFT):
+        raise CorpusError(
+            f"a run may have {2 ** (63 - POSITION_SHIFT):,} documents: set --tokens, or join short documents"
+        )
+
+
 def windows_of(document: TokenizedDocument, layout: Layout) -> Iterator[Window]:
-    """The windows of a document in order; a window without any position is left out (an empty document has none)."""
+    """The windows of a document in order; a window without any position is left out (an empty document has none).
+
+    Raises:
+        CorpusError: see `refuse_unnumbered`.
+    """
+    refuse_unnumbered(document, layout)
     ids, before = document.token_ids, [] if layout.bos_id is None else [layout.bos_id]
     for number, start in enumerate(range(0, len(ids), layout.stride)):
         if document.numbers is not None and number not in document.numbers:

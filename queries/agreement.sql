@@ -3,14 +3,15 @@
 -- Grain:      one row per neuron
 -- Key:        component
 -- Parameters: component (default ''), quantile (default 0.95), top (default 50)
--- Reads:      logit_effects, tokens, classes, quantiles, components, component_facts, position_facts, importance, replicate_groups
+-- Reads:      logit_effects, tokens, classes, quantiles, components, component_facts, position_facts, importance, jackknife_groups
 -- Reference:  Cohen 1960, A coefficient of agreement for nominal scales; delete-a-group jackknife over documents
 -- Caveat:     two raters at each kept position: activation says yes where the activation reaches the quantile, weights say yes
 --             where the next token's class is the one most common among the ten tokens that the write direction boosts
 --             (boosted_class). kappa is 0 where they agree as often as by chance (expected), 1 where they never differ; it cannot
 --             be 1 where they say yes at different rates. active_class: the class of next token whose share rises most where the
 --             neuron is active; same: it is the boosted class. A neuron that boosts tokens by being inactive has a
---             negative kappa. Later layers are not in the weights. component overrides top, the most important neurons.
+--             negative kappa. Later layers are not in the weights. A neuron whose quantile
+--             ties (table quantiles) has no row; active_rate is what is really reached. component overrides top, the most important neurons.
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 SET VARIABLE quantile = coalesce(getvariable('quantile')::DOUBLE, 0.95);
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 50);
@@ -32,10 +33,11 @@ WITH boosted AS (
     ) GROUP BY component
 )
 , levels AS (
-    SELECT c.component, q.value FROM quantiles q JOIN components c USING (component_id) WHERE abs(q.quantile - getvariable('quantile')) < 1e-9
+    SELECT c.component, q.level FROM quantiles q JOIN components c USING (component_id)
+    WHERE abs(q.quantile - getvariable('quantile')) < 1e-9 AND q.level IS NOT NULL
 )
 , rows AS MATERIALIZED (
-    SELECT f.component, f.group_id, f.weight, p.next_class, f.activation >= l.value AS active
+    SELECT f.component, f.group_id, f.weight, p.next_class, reaches(f.activation, l.level) AS active
     FROM component_facts f
     JOIN levels l ON l.component = f.component
     JOIN position_facts p USING (position_id)
@@ -55,29 +57,39 @@ WITH boosted AS (
         , sum(CASE WHEN active = (next_class = boosted_class) THEN r.weight ELSE 0 END) AS same_g
     FROM rows r JOIN boosted b USING (component) GROUP BY r.component, r.group_id
 )
+, cells AS (
+    -- every neuron in every group, whether it has a row there or not
+    SELECT k.component, g.domain_id, g.groups, g.part, coalesce(b.n_g, 0) AS n_g, coalesce(b.w_g, 0) AS w_g, coalesce(b.a_g, 0) AS a_g
+        , coalesce(b.b_g, 0) AS b_g, coalesce(b.same_g, 0) AS same_g
+    FROM (SELECT DISTINCT component FROM by_group) k CROSS JOIN jackknife_groups g
+    LEFT JOIN by_group b ON b.component = k.component AND b.group_id = g.group_id
+)
 , left_out AS (
     -- all rows, and all but one group's, each as one line of sums
-    SELECT component, 0 AS g, sum(n_g) AS n, sum(w_g) AS w, sum(a_g) AS a, sum(b_g) AS b, sum(same_g) AS same
+    SELECT component, 0 AS g, NULL AS domain_id, NULL AS groups, sum(n_g) AS n, sum(w_g) AS w, sum(a_g) AS a, sum(b_g) AS b, sum(same_g) AS same
     FROM by_group GROUP BY component
     UNION ALL
-    SELECT component, 1, n_g, sum(w_g) OVER one - w_g, sum(a_g) OVER one - a_g, sum(b_g) OVER one - b_g, sum(same_g) OVER one - same_g
-    FROM by_group WINDOW one AS (PARTITION BY component)
+    SELECT component, 1, domain_id, groups, n_g, nullif(without(sum(w_g) OVER one, sum(w_g) OVER here, w_g, part), 0)
+        , without(sum(a_g) OVER one, sum(a_g) OVER here, a_g, part), without(sum(b_g) OVER one, sum(b_g) OVER here, b_g, part)
+        , without(sum(same_g) OVER one, sum(same_g) OVER here, same_g, part)
+    FROM cells WINDOW one AS (PARTITION BY component), here AS (PARTITION BY component, domain_id)
 )
 , kappas AS (
-    SELECT component, g, n, w, a, b, same / nullif(w, 0) AS observed, a / w * b / w + (1 - a / w) * (1 - b / w) AS expected
+    SELECT component, g, domain_id, groups, n, w, a, b, same / w AS observed, a / w * b / w + (1 - a / w) * (1 - b / w) AS expected
         , (observed - expected) / nullif(1 - expected, 0) AS kappa
-    FROM left_out WHERE w > 0
+    FROM left_out WHERE w > 0 OR g = 1
+)
+, by_domain AS (
+    SELECT e.component, o.groups, domain_variance(o.kappa - e.kappa, o.groups) AS v
+    FROM kappas e JOIN kappas o ON o.component = e.component AND o.g = 1
+    WHERE e.g = 0 GROUP BY e.component, o.domain_id, o.groups
 )
 , errors AS (
-    SELECT e.component, k.groups
-        , CASE WHEN k.groups > 1 AND count(o.kappa) = count(*) THEN sqrt((k.groups - 1) / k.groups * sum((o.kappa - e.kappa) ** 2)) END AS se
-    FROM kappas e JOIN kappas o ON o.component = e.component AND o.g = 1
-    CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) k
-    WHERE e.g = 0 GROUP BY e.component, k.groups
+    SELECT component, jackknife_se(v) AS se, t975(jackknife_df(v, groups)) AS t FROM by_domain GROUP BY component
 )
 SELECT k.component, k.n::BIGINT AS n, b.boosted_class, b.boosted_n / b.boosted_of AS boosted_share, r.active_class
     , r.active_class = b.boosted_class AS same, k.a / k.w AS active_rate, k.b / k.w AS boosted_rate, k.observed, k.expected, k.kappa
-    , e.se AS kappa_se, k.kappa - t975(e.groups - 1) * e.se AS kappa_lo, k.kappa + t975(e.groups - 1) * e.se AS kappa_hi
+    , e.se AS kappa_se, k.kappa - e.t * e.se AS kappa_lo, k.kappa + e.t * e.se AS kappa_hi
 FROM kappas k
 JOIN boosted b USING (component)
 JOIN rises r USING (component)

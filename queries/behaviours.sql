@@ -3,7 +3,7 @@
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
 -- Parameters: kind (default 'head'), component (default ''), family (default 'auto'), behaviour (default ''), top (default 40)
--- Reads:      behaviour_marks, behaviours, component_facts, components, importance, layer_coverages, replicate_groups
+-- Reads:      behaviour_marks, behaviours, component_facts, components, importance, layer_coverages
 -- Reference:  importance-weighted coverage: sum of |DLA| where the behaviour holds / sum of |DLA|; delete-a-group jackknife
 --             over documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the logit scale; moments of a
 --             permuted sum: Hoeffding 1951, A combinatorial central limit theorem
@@ -65,18 +65,11 @@ WITH asked AS (
         , sum(m) AS m, sum(m_held) AS m_held, sum(m) ** 2 / nullif(sum(m ** 2), 0) AS documents
     FROM by_document GROUP BY component, kind, layer, behaviour_id, behaviour, family
 )
-, by_group AS (
-    SELECT component, behaviour, group_id, sum(m) AS m_g, sum(m_held) AS held_g
-    FROM by_document GROUP BY component, behaviour, group_id
+, sums AS (
+    SELECT {'component': component, 'behaviour': behaviour} AS key, group_id, m_held AS above, m AS below FROM by_document
 )
 , errors AS (
-    SELECT w.component, w.behaviour, g.groups
-        , CASE WHEN g.groups > 1 AND min(w.m - b.m_g) > 0
-            THEN sqrt((g.groups - 1) / g.groups * sum(((w.m_held - b.held_g) / nullif(w.m - b.m_g, 0) - w.m_held / w.m) ** 2)) END AS se
-    FROM whole w
-    JOIN by_group b USING (component, behaviour)
-    CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) g
-    GROUP BY w.component, w.behaviour, g.groups
+    SELECT key.component, key.behaviour, se, t FROM jackknife_ratios('sums')
 )
 , by_domain AS (
     SELECT component, behaviour, domain, sum(m) AS m_d, sum(w_held) / sum(w) AS rate, sum(m2) - sum(m) ** 2 / sum(n) AS spread, sum(n) AS n_d
@@ -97,8 +90,8 @@ WITH asked AS (
 )
 SELECT w.component, w.kind, w.layer, w.behaviour, w.family, w.n::BIGINT AS n, w.n_held::BIGINT AS n_held
     , w.w_held / w.w AS base_rate, w.m_held / nullif(w.m, 0) AS coverage, e.se AS coverage_se
-    , CASE WHEN e.se IS NOT NULL THEN share_lo(w.m_held / w.m, e.se, t975(e.groups - 1), w.documents) END AS coverage_lo
-    , CASE WHEN e.se IS NOT NULL THEN share_hi(w.m_held / w.m, e.se, t975(e.groups - 1), w.documents) END AS coverage_hi
+    , CASE WHEN e.se IS NOT NULL THEN share_lo(w.m_held / w.m, e.se, e.t, w.documents) END AS coverage_lo
+    , CASE WHEN e.se IS NOT NULL THEN share_hi(w.m_held / w.m, e.se, e.t, w.documents) END AS coverage_hi
     , s.mean AS scrambled, least(1, s.mean + 1.959964 * s.sd) AS scrambled_hi
     , r.random, r.random_hi, coalesce(r.n_random, 0)::BIGINT AS n_random, w.documents AS effective_documents
 FROM whole w

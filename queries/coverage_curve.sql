@@ -3,7 +3,7 @@
 -- Grain:      one row per top share of positions by importance
 -- Key:        top
 -- Parameters: component (required), behaviour (required)
--- Reads:      behaviour_rows, importance, replicate_groups
+-- Reads:      behaviour_rows, importance, jackknife_groups
 -- Reference:  importance-weighted coverage on the top completions by effect: McDougall et al. 2023, Copy Suppression;
 --             delete-a-group jackknife over documents, interval on the logit scale
 -- Caveat:     top 0.05 are the 5 % of positions with the largest |DLA| (weighted rows, heads on the uniform sample, neurons on
@@ -43,21 +43,27 @@ WITH rows AS (
     FROM by_document GROUP BY top HAVING sum(m) > 0
 )
 , left_out AS (
-    -- all rows but one group's, each group in turn, with the depth among those that are left
-    SELECT g.group_id AS without, r.m, r.holds
-        , (sum(r.weight) OVER (PARTITION BY g.group_id ORDER BY r.size DESC, r.position_id) - r.weight / 2)
-            / sum(r.weight) OVER (PARTITION BY g.group_id) AS depth
-    FROM (SELECT DISTINCT group_id FROM own) g JOIN own r ON r.group_id <> g.group_id
+    -- all rows but one group's, each group in turn, its domain weighted up, with the depth among those that are left
+    SELECT without, m, holds
+        , (sum(weight) OVER (PARTITION BY without ORDER BY size DESC, position_id) - weight / 2)
+            / sum(weight) OVER (PARTITION BY without) AS depth
+    FROM (
+        SELECT g.group_id AS without, r.size, r.position_id, r.holds, r.size * r.weight * scale AS m, r.weight * scale AS weight
+        FROM jackknife_groups g JOIN (SELECT o.*, j.domain_id FROM own o JOIN jackknife_groups j USING (group_id)) r ON r.group_id <> g.group_id
+        CROSS JOIN LATERAL (SELECT CASE WHEN r.domain_id = g.domain_id THEN 1 / (1 - g.part) ELSE 1 END AS scale)
+    )
 )
 , replicates AS (
     SELECT without, top, coalesce(sum(m) FILTER (holds), 0) / nullif(sum(m), 0) AS coverage
     FROM left_out JOIN tops ON depth <= top * (1 + 1e-9) GROUP BY without, top
 )
+, by_domain AS (
+    SELECT w.top, g.groups, domain_variance(r.coverage - w.coverage, g.groups) AS v
+    FROM whole w CROSS JOIN jackknife_groups g LEFT JOIN replicates r ON r.top = w.top AND r.without = g.group_id
+    GROUP BY w.top, g.domain_id, g.groups
+)
 , errors AS (
-    SELECT w.top, g.groups, CASE WHEN g.groups > 1 AND count(r.coverage) = (SELECT count(DISTINCT group_id) FROM own)
-            THEN sqrt((g.groups - 1) / g.groups * sum((r.coverage - w.coverage) ** 2)) END AS se
-    FROM whole w JOIN replicates r USING (top) CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) g
-    GROUP BY w.top, w.coverage, g.groups
+    SELECT top, jackknife_se(v) AS se, t975(jackknife_df(v, groups)) AS t FROM by_domain GROUP BY top
 )
 , rates AS (
     SELECT domain, sum(weight) FILTER (holds) / sum(weight) AS rate FROM own GROUP BY domain
@@ -73,8 +79,8 @@ WITH rows AS (
     ) GROUP BY top
 )
 SELECT w.top, w.m / (SELECT sum(m) FROM own) AS importance_share, w.n::BIGINT AS n, w.n_held::BIGINT AS n_held, w.coverage
-    , CASE WHEN e.se IS NOT NULL THEN share_lo(w.coverage, e.se, t975(e.groups - 1), w.documents) END AS coverage_lo
-    , CASE WHEN e.se IS NOT NULL THEN share_hi(w.coverage, e.se, t975(e.groups - 1), w.documents) END AS coverage_hi
+    , CASE WHEN e.se IS NOT NULL THEN share_lo(w.coverage, e.se, e.t, w.documents) END AS coverage_lo
+    , CASE WHEN e.se IS NOT NULL THEN share_hi(w.coverage, e.se, e.t, w.documents) END AS coverage_hi
     , s.scrambled, r.random, r.random_hi
 FROM whole w JOIN scrambled s USING (top) LEFT JOIN errors e USING (top) LEFT JOIN random r USING (top)
 ORDER BY w.top;

@@ -3,7 +3,7 @@
 -- Grain:      one row per measure
 -- Key:        measure
 -- Parameters: component (required)
--- Reads:      head_attention, position_rows, documents, replicate_groups
+-- Reads:      head_attention, position_rows, documents
 -- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation, chapter 4
 -- Caveat:     means over the uniform sample of positions. Measures overlap (the token before may be the first one too),
 --             so they do not sum to 1. importance_weighted_mean weighs each position by the head's |DLA| there; a head
@@ -28,22 +28,16 @@ WITH wide AS (
         , (9, 'delimiter', 'attention'), (10, 'top_weight', 'attention'), (11, 'entropy', 'nats'), (12, 'dla_to_attended', 'logits')
     ) m(place, measure, unit)
 )
-, by_group AS (
-    SELECT place, measure, unit, group_id, count(*) AS n_g, sum(x) AS x_g, sum(weight) AS w_g, sum(weight * x) AS wx_g
-    FROM long GROUP BY place, measure, unit, group_id
+, plain AS (
+    SELECT measure AS key, group_id, sum(x) AS above, count(*) AS below FROM long GROUP BY measure, group_id
 )
-, whole AS (
-    SELECT *, sum(n_g) OVER one AS n, sum(x_g) OVER one AS x, sum(w_g) OVER one AS w, sum(wx_g) OVER one AS wx
-        , (SELECT count(*) FROM replicate_groups) AS g
-    FROM by_group WINDOW one AS (PARTITION BY measure)
+, weighted AS (
+    SELECT measure AS key, group_id, sum(weight * x) AS above, sum(weight) AS below FROM long GROUP BY measure, group_id
 )
-SELECT measure, unit, x / n AS mean
-    , CASE WHEN g > 1 AND min(n - n_g) > 0
-        THEN sqrt((g - 1) / g * sum(((x - x_g) / nullif(n - n_g, 0) - x / n) ** 2)) END AS se
-    , wx / nullif(w, 0) AS importance_weighted_mean
-    , CASE WHEN g > 1 AND min(w - w_g) > 0
-        THEN sqrt((g - 1) / g * sum(((wx - wx_g) / nullif(w - w_g, 0) - wx / nullif(w, 0)) ** 2)) END AS importance_weighted_se
-    , n::BIGINT AS n
-FROM whole
-GROUP BY place, measure, unit, n, x, w, wx, g
+SELECT m.measure, m.unit, p.ratio AS mean, p.se, p.ratio - p.t * p.se AS mean_lo, p.ratio + p.t * p.se AS mean_hi
+    , w.ratio AS importance_weighted_mean, w.se AS importance_weighted_se
+    , w.ratio - w.t * w.se AS importance_weighted_mean_lo, w.ratio + w.t * w.se AS importance_weighted_mean_hi, m.n::BIGINT AS n
+FROM (SELECT place, measure, unit, count(*) AS n FROM long GROUP BY place, measure, unit) m
+JOIN jackknife_ratios('plain') p ON p.key = m.measure
+JOIN jackknife_ratios('weighted') w ON w.key = m.measure
 ORDER BY place;

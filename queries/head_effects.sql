@@ -3,7 +3,7 @@
 -- Grain:      one row per attention behaviour and effect
 -- Key:        behaviour, effect
 -- Parameters: component (required)
--- Reads:      behaviour_rows, replicate_groups
+-- Reads:      behaviour_rows
 -- Reference:  copying and suppression by the sign of the head's DLA to the token it attends to most: McDougall et al.
 --             2023, Copy Suppression; delete-a-group jackknife over documents, interval on the logit scale
 -- Caveat:     effect is of the head's whole write on the most attended token, against the threshold of 0.1 logits stated in
@@ -34,21 +34,22 @@ WITH rows AS (
 , sums AS (
     SELECT behaviour, effect, sum(c_g) AS c, sum(n_g) AS n FROM cells GROUP BY behaviour, effect
 )
-, errors AS (
-    SELECT s.behaviour, s.effect, s.c, s.n, w.m, w.documents, k.groups
-        , CASE WHEN k.groups > 1 AND min(w.m - g.m_g) > 0 THEN sqrt((k.groups - 1) / k.groups
-            * sum(((s.c - coalesce(x.c_g, 0)) / nullif(w.m - g.m_g, 0) - s.c / w.m) ** 2)) END AS se
+, ratios AS (
+    SELECT {'behaviour': s.behaviour, 'effect': s.effect} AS key, g.group_id, coalesce(x.c_g, 0) AS above, g.m_g AS below
     FROM sums s
-    JOIN whole w USING (behaviour)
     JOIN groups g ON g.behaviour = s.behaviour
     LEFT JOIN cells x ON x.behaviour = s.behaviour AND x.effect = s.effect AND x.group_id = g.group_id
-    CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) k
+)
+, errors AS (
+    SELECT s.behaviour, s.effect, s.c, s.n, w.m, w.documents, e.se, e.t
+    FROM jackknife_ratios('ratios') e
+    JOIN sums s ON s.behaviour = e.key.behaviour AND s.effect = e.key.effect
+    JOIN whole w ON w.behaviour = s.behaviour
     WHERE w.m > 0
-    GROUP BY s.behaviour, s.effect, s.c, s.n, w.m, w.documents, k.groups
 )
 SELECT e.behaviour, e.effect, e.n::BIGINT AS n, e.c / e.m AS share
-    , CASE WHEN e.se IS NOT NULL THEN share_lo(e.c / e.m, e.se, t975(e.groups - 1), e.documents) END AS share_lo
-    , CASE WHEN e.se IS NOT NULL THEN share_hi(e.c / e.m, e.se, t975(e.groups - 1), e.documents) END AS share_hi
+    , CASE WHEN e.se IS NOT NULL THEN share_lo(e.c / e.m, e.se, e.t, e.documents) END AS share_lo
+    , CASE WHEN e.se IS NOT NULL THEN share_hi(e.c / e.m, e.se, e.t, e.documents) END AS share_hi
     , e.c / t.m AS coverage
 FROM errors e CROSS JOIN total t
 ORDER BY round(e.m, 9) DESC, e.behaviour, round(e.c, 9) DESC, e.effect;

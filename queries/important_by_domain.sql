@@ -27,10 +27,8 @@ WITH sizes AS (
 )
 , estimates AS (
     SELECT domain, component_id, n::BIGINT AS n, m / n AS abs_dla, m / nullif(all_m, 0) AS share_abs_dla, g AS groups
-        , CASE WHEN g > 1 AND min(n - n_g) > 0
-            THEN sqrt((g - 1) / g * sum(((m - m_g) / nullif(n - n_g, 0) - m / n) ** 2)) END AS abs_dla_se
-        , CASE WHEN g > 1 AND min(n - n_g) > 0
-            THEN sqrt((g - 1) / g * sum(((m - m_g) / nullif(all_m - all_g, 0) - m / nullif(all_m, 0)) ** 2)) END AS share_abs_dla_se
+        , sqrt(domain_variance((m - m_g) / nullif(n - n_g, 0) - m / n, g)) AS abs_dla_se
+        , sqrt(domain_variance((m - m_g) / nullif(all_m - all_g, 0) - m / nullif(all_m, 0), g)) AS share_abs_dla_se
     FROM placed GROUP BY domain, component_id, n, m, all_m, g
 )
 SELECT domain, row_number() OVER (PARTITION BY domain ORDER BY abs_dla DESC, component_id) AS "rank", component, kind, n

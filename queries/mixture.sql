@@ -11,7 +11,9 @@
 --             behaviours is a list separated by commas, in the order of their priority; '' takes the attention behaviours of a
 --             head and the token and context behaviours of a neuron, with the user's own; of token and context behaviours only those
 --             with coverage of at least min_lift times their rate among all positions, chosen on the same rows: a
---             choice to confirm on another run. A band is named by the lowest quantile it reaches.
+--             choice to confirm on another run. A band is named by the quantile that it begins at; share_n is the share of positions
+--             that are really in the slice, and quantiles that ties leave no level near to are no bands. scrambled: the share that the
+--             behaviour would have were its places permuted among the positions of each domain: compare slices by share above it.
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
 SET VARIABLE behaviours = coalesce(getvariable('behaviours')::VARCHAR, '');
 SET VARIABLE rule = coalesce(getvariable('rule')::VARCHAR, 'priority');
@@ -58,7 +60,7 @@ WITH asked AS (
     ) s
 )
 , whole AS (
-    SELECT slice, value, sum(m) AS m, count(DISTINCT group_id) AS groups, count(*) AS n_slice FROM slices GROUP BY slice, value
+    SELECT slice, value, sum(m) AS m, sum(weight) AS w, count(*) AS n_slice FROM slices GROUP BY slice, value
 )
 , groups AS (
     SELECT slice, value, group_id, sum(m) AS m_g, sum(d_m ** 2) AS m2_g FROM (
@@ -78,20 +80,37 @@ WITH asked AS (
     SELECT w.slice, w.value, 'unexplained', 0, 0 FROM whole w
     WHERE NOT EXISTS (SELECT 1 FROM cells x WHERE x.slice = w.slice AND x.value = w.value AND x.behaviour = 'unexplained')
 )
-, errors AS (
-    SELECT s.slice, s.value, s.behaviour, s.c, s.n, w.m, w.groups, w.n_slice
-        , CASE WHEN w.groups > 1 AND min(w.m - g.m_g) > 0 THEN sqrt((w.groups - 1) / w.groups
-            * sum(((s.c - coalesce(x.c_g, 0)) / nullif(w.m - g.m_g, 0) - s.c / w.m) ** 2)) END AS se
+, ratios AS (
+    -- every behaviour in every group of a slice, whether it holds there or not
+    SELECT {'slice': s.slice, 'value': s.value, 'behaviour': s.behaviour} AS key, g.group_id, coalesce(x.c_g, 0) AS above, g.m_g AS below
     FROM sums s
-    JOIN whole w ON w.slice = s.slice AND w.value = s.value
     JOIN groups g ON g.slice = s.slice AND g.value = s.value
     LEFT JOIN cells x ON x.slice = s.slice AND x.value = s.value AND x.behaviour = s.behaviour AND x.group_id = g.group_id
+)
+, rates AS (
+    -- how often each behaviour is given a position of a domain, whatever the component writes there
+    SELECT f.domain, p.behaviour, sum(p.part * f.weight) / any_value(d.w) AS rate
+    FROM facts f JOIN parts p USING (position_id) JOIN (SELECT domain, sum(weight) AS w FROM facts GROUP BY domain) d USING (domain)
+    GROUP BY f.domain, p.behaviour
+)
+, scrambled AS (
+    SELECT s.slice, s.value, r.behaviour, sum(s.m * r.rate) AS c
+    FROM (SELECT slice, value, domain, sum(m) AS m FROM slices GROUP BY slice, value, domain) s JOIN rates r USING (domain)
+    GROUP BY s.slice, s.value, r.behaviour
+)
+, errors AS (
+    SELECT s.slice, s.value, s.behaviour, s.c, s.n, w.m, w.w, w.n_slice, e.se, e.t
+    FROM jackknife_ratios('ratios') e
+    JOIN sums s ON s.slice = e.key.slice AND s.value = e.key.value AND s.behaviour = e.key.behaviour
+    JOIN whole w ON w.slice = s.slice AND w.value = s.value
     WHERE w.m > 0
-    GROUP BY s.slice, s.value, s.behaviour, s.c, s.n, w.m, w.groups, w.n_slice
 )
 SELECT e.slice, e.value, e.behaviour, e.c / e.m AS share, e.se AS share_se
-    , CASE WHEN e.se IS NOT NULL THEN share_lo(least(1, e.c / e.m), e.se, t975(e.groups - 1), d.documents) END AS share_lo
-    , CASE WHEN e.se IS NOT NULL THEN share_hi(least(1, e.c / e.m), e.se, t975(e.groups - 1), d.documents) END AS share_hi
-    , e.n::BIGINT AS n, e.n_slice::BIGINT AS n_slice, e.m / (SELECT m FROM whole WHERE slice = 'all') AS importance_share
-FROM errors e JOIN documents d ON d.slice = e.slice AND d.value = e.value
+    , CASE WHEN e.se IS NOT NULL THEN share_lo(least(1, e.c / e.m), e.se, e.t, d.documents) END AS share_lo
+    , CASE WHEN e.se IS NOT NULL THEN share_hi(least(1, e.c / e.m), e.se, e.t, d.documents) END AS share_hi
+    , coalesce(x.c, 0) / e.m AS scrambled, e.n::BIGINT AS n, e.n_slice::BIGINT AS n_slice, e.w / (SELECT w FROM total) AS share_n
+    , e.m / (SELECT m FROM whole WHERE slice = 'all') AS importance_share
+FROM errors e
+JOIN documents d ON d.slice = e.slice AND d.value = e.value
+LEFT JOIN scrambled x ON x.slice = e.slice AND x.value = e.value AND x.behaviour = e.behaviour
 ORDER BY e.slice, e.value, e.behaviour = 'unexplained', round(share, 9) DESC, e.behaviour;

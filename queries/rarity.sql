@@ -3,7 +3,7 @@
 -- Grain:      one row per behaviour
 -- Key:        behaviour
 -- Parameters: component (required), rate (default 0.0001)
--- Reads:      behaviour_marks, behaviours, component_facts, components, replicate_groups
+-- Reads:      behaviour_marks, behaviours, component_facts, components
 -- Reference:  rule of three: Hanley and Lippman-Hand 1983, If nothing goes wrong, is everything all right?; design effect: Kish
 -- Caveat:     design_effect is the jackknife variance of the rate over that of as many independent positions; below ten
 --             occurrences it cannot be told, and the 90 % quantile over the component's behaviours with at least ten is taken (or
@@ -40,12 +40,13 @@ WITH in_document AS MATERIALIZED (
         , sum(docs_g) OVER one AS documents, sum(docs_held_g) OVER one AS documents_held
     FROM by_group WINDOW one AS (PARTITION BY behaviour)
 )
+, ratios AS (
+    SELECT behaviour AS key, group_id, h_g AS above, w_g AS below FROM by_group
+)
 , errors AS (
-    SELECT behaviour, family, n, n_held, documents, documents_held, h / w AS seen, g.groups
-        , CASE WHEN g.groups > 1 AND min(w - w_g) > 0
-            THEN sqrt((g.groups - 1) / g.groups * sum(((h - h_g) / nullif(w - w_g, 0) - h / w) ** 2)) END AS se
-    FROM whole CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) g
-    GROUP BY behaviour, family, n, n_held, documents, documents_held, w, h, g.groups
+    SELECT w.behaviour, w.family, w.n, w.n_held, w.documents, w.documents_held, w.h / w.w AS seen, e.se, e.t
+    FROM (SELECT DISTINCT behaviour, family, n, n_held, documents, documents_held, w, h FROM whole) w
+    JOIN jackknife_ratios('ratios') e ON e.key = w.behaviour
 )
 , effects AS (
     SELECT *, greatest(1, se ** 2 / nullif(seen * (1 - seen) / n, 0)) AS own FROM errors
@@ -56,9 +57,9 @@ WITH in_document AS MATERIALIZED (
     FROM effects
 )
 SELECT behaviour, family, n::BIGINT AS n, n_held::BIGINT AS n_held, documents::BIGINT AS documents, documents_held::BIGINT AS documents_held
-    , seen AS rate, CASE WHEN n_held = 0 THEN 0 WHEN se IS NOT NULL THEN share_lo(seen, se, t975(groups - 1), n / design_effect) END AS rate_lo
+    , seen AS rate, CASE WHEN n_held = 0 THEN 0 WHEN se IS NOT NULL THEN share_lo(seen, se, t, n / design_effect) END AS rate_lo
     , CASE WHEN n_held = 0 THEN least(1, 3 * design_effect / n)
-        WHEN se IS NOT NULL THEN share_hi(seen, se, t975(groups - 1), n / design_effect) END AS rate_hi
+        WHEN se IS NOT NULL THEN share_hi(seen, se, t, n / design_effect) END AS rate_hi
     , design_effect, n / design_effect AS effective_n
     , ceil(ln(0.05) / ln(1 - getvariable('rate')) * design_effect)::BIGINT AS n_needed
     , CASE WHEN n_held > 0 THEN 'seen' WHEN n < ceil(ln(0.05) / ln(1 - getvariable('rate')) * design_effect) THEN 'undetectable at this n'

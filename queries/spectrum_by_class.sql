@@ -12,23 +12,21 @@
 --             expected_value is the bin's middle times n/N: over all rows it sums to the mean activation, to within
 --             half a bin; an overflow bin counts with its finite edge.
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
-WITH groups AS (
-    SELECT group_id, sum(n) AS n_g, sum(sum(n)) OVER () AS n, count(*) OVER () AS g
-    FROM group_counts WHERE axis = 'class' GROUP BY group_id
+WITH sizes AS (
+    SELECT group_id, sum(n) AS n_g FROM group_counts WHERE axis = 'class' GROUP BY group_id
 )
 , classes_present AS (
-    SELECT value AS class, sum(n) AS n_class FROM group_counts WHERE axis = 'class' GROUP BY value
+    SELECT DISTINCT value AS class FROM group_counts WHERE axis = 'class'
+)
+, counts AS (
+    SELECT k.class AS key, z.group_id, coalesce(s.n, 0) AS above, z.n_g AS below
+    FROM classes_present k CROSS JOIN sizes z
+    LEFT JOIN group_counts s ON s.axis = 'class' AND s.value = k.class AND s.group_id = z.group_id
 )
 , effects AS (
     -- design effect of each class: how many times the binomial variance its share really has
-    SELECT k.class, greatest(1, (any_value(g.g) - 1) / any_value(g.g)
-            * sum(((k.n_class - coalesce(s.n, 0)) / (g.n - g.n_g) - k.n_class / g.n) ** 2)
-            / nullif(any_value(k.n_class / g.n * (1 - k.n_class / g.n) / g.n), 0)) AS effect
-    FROM classes_present k
-    CROSS JOIN groups g
-    LEFT JOIN group_counts s ON s.axis = 'class' AND s.value = k.class AND s.group_id = g.group_id
-    WHERE g.g > 1
-    GROUP BY k.class
+    SELECT key AS class, CASE WHEN se IS NOT NULL THEN greatest(1, se ** 2 / nullif(ratio * (1 - ratio) / below, 0)) END AS effect
+    FROM jackknife_ratios('counts')
 )
 , cells AS (
     SELECT s.class, s.bin, s.lo, s.hi, s.n, s.sum_dla, s.sum_abs_dla

@@ -3,7 +3,7 @@
 -- Grain:      one row per property (the library's and the user's classes)
 -- Key:        property
 -- Parameters: component (required), property (default '')
--- Reads:      token_splits, properties, behaviour_rows, replicate_groups
+-- Reads:      token_splits, properties, behaviour_rows
 -- Reference:  sums per token id over all ordinary positions; a class is a set of tokens. Intervals: delete-a-group jackknife
 --             over documents on the kept rows, on the logit scale
 -- Caveat:     shares and means are exact, for classes defined after the run too. Sums per token are not kept per group of documents:
@@ -33,28 +33,27 @@ WITH sides AS (
 , by_group AS (
     SELECT family, behaviour, group_id, sum(m) AS m_g, sum(h) AS h_g, sum(m ** 2) AS m2_g FROM by_document GROUP BY family, behaviour, group_id
 )
-, whole AS (
-    SELECT *, sum(m_g) OVER one AS m, sum(h_g) OVER one AS h, sum(m2_g) OVER one AS m2 FROM by_group WINDOW one AS (PARTITION BY behaviour)
+, ratios AS (
+    SELECT behaviour AS key, group_id, h_g AS above, m_g AS below FROM by_group
 )
 , errors AS (
-    SELECT regexp_replace(behaviour, '^(on|before)_', '') AS property, family, h / m AS share, m ** 2 / m2 AS documents, k.groups
-        , CASE WHEN k.groups > 1 AND min(m - m_g) > 0
-            THEN sqrt((k.groups - 1) / k.groups * sum(((h - h_g) / nullif(m - m_g, 0) - h / m) ** 2)) END AS se
-    FROM whole CROSS JOIN (SELECT count(*) AS groups FROM replicate_groups) k
-    WHERE m > 0 GROUP BY behaviour, family, m, h, m2, k.groups
+    SELECT regexp_replace(behaviour, '^(on|before)_', '') AS property, family, e.ratio AS share, w.documents, e.se, e.t
+    FROM (SELECT behaviour, family, sum(m_g) ** 2 / sum(m2_g) AS documents, sum(m_g) AS m FROM by_group GROUP BY behaviour, family) w
+    JOIN jackknife_ratios('ratios') e ON e.key = w.behaviour
+    WHERE w.m > 0
 )
 , exact AS (
     SELECT *, m / nullif(m + m_rest, 0) AS share FROM sides
 )
 SELECT x.property, p."user" AS of_user, n::BIGINT AS n, n / (n + n_rest) AS share_n, x.share AS share_abs_dla, t.se AS share_abs_dla_se
-    , CASE WHEN t.se IS NOT NULL THEN share_lo(least(x.share, 1), t.se, t975(t.groups - 1), t.documents) END AS share_abs_dla_lo
-    , CASE WHEN t.se IS NOT NULL THEN share_hi(least(x.share, 1), t.se, t975(t.groups - 1), t.documents) END AS share_abs_dla_hi
+    , CASE WHEN t.se IS NOT NULL THEN share_lo(least(x.share, 1), t.se, t.t, t.documents) END AS share_abs_dla_lo
+    , CASE WHEN t.se IS NOT NULL THEN share_hi(least(x.share, 1), t.se, t.t, t.documents) END AS share_abs_dla_hi
     , x.share / nullif(n / (n + n_rest), 0) AS lift
     , a / nullif(n, 0) AS activation, a_rest / nullif(n_rest, 0) AS activation_rest
     , d / nullif(n, 0) AS dla, d_rest / nullif(n_rest, 0) AS dla_rest, m / nullif(n, 0) AS abs_dla, m_rest / nullif(n_rest, 0) AS abs_dla_rest
     , b.share AS next_share_abs_dla
-    , CASE WHEN b.se IS NOT NULL THEN share_lo(b.share, b.se, t975(b.groups - 1), b.documents) END AS next_share_abs_dla_lo
-    , CASE WHEN b.se IS NOT NULL THEN share_hi(b.share, b.se, t975(b.groups - 1), b.documents) END AS next_share_abs_dla_hi
+    , CASE WHEN b.se IS NOT NULL THEN share_lo(b.share, b.se, b.t, b.documents) END AS next_share_abs_dla_lo
+    , CASE WHEN b.se IS NOT NULL THEN share_hi(b.share, b.se, b.t, b.documents) END AS next_share_abs_dla_hi
 FROM exact x
 JOIN properties p USING (property)
 LEFT JOIN errors t ON t.property = x.property AND t.family = 'token'

@@ -128,7 +128,7 @@ def _attention(read: Reader, component: ComponentId) -> Section:
     chart = Chart(
         "Where it attends",
         caption,
-        charts.attention(read("head_attention", component=component.label).frame, facts.t_quantile(read)),
+        charts.attention(read("head_attention", component=component.label).frame),
         result.source,
     )
     columns = (
@@ -176,7 +176,7 @@ def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: evidence.Rea
     first = rows.row(0, named=True)
     note = (
         f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}; each position there had a chance of "
-        f"{numbers.percent(first['inclusion_probability'])}"
+        f"{numbers.percent(first['inclusion_probability'])}; the bin holds {numbers.percent(first['stratum_share'])} of all positions"
     )
     heading = ", ".join(f"{100 * level:g}" for level in levels) + " %"
     return evidence.group(heading, note, rows.sort("activation", descending=True), reach)

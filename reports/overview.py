@@ -1,5 +1,7 @@
 """Which components matter on this corpus: ranking, layers, domains, closing terms, dead components, what was cut."""
 
+from typing import Any
+
 import polars as pl
 
 from profiler.report import evidence, facts, numbers, overview_charts
@@ -18,7 +20,7 @@ def build(read: Reader) -> Report:
     return Report(
         title=f"What matters in {run['model']}",
         subtitle="Overview of a run",
-        answer=_answer(read),
+        answer=(*_answer(read), *_incomplete(run)),
         sections=(_ranking(read), _layers(read), _domains(read), _closing(read), _dead(read), _quality(read)),
         method=facts.method(read),
         run_facts=facts.run_facts(read),
@@ -27,8 +29,7 @@ def build(read: Reader) -> Report:
 
 def everything(read: Reader) -> Result:
     """Every head and neuron, most important first."""
-    result = read("component_overview", kind="", top=0).bounded(facts.t_quantile(read), "dla", "activation")
-    return result.bounded(facts.t_quantile(read), "share_abs_dla", least=0.0, most=1.0)
+    return read("component_overview", kind="", top=0)
 
 
 def _answer(read: Reader) -> tuple[str, ...]:
@@ -36,6 +37,11 @@ def _answer(read: Reader) -> tuple[str, ...]:
     if frame.is_empty() or not frame["abs_dla"].sum():
         return ("No head or neuron wrote anything to the logits on this corpus.",)
     return (_concentration(frame), _first(frame), _kinds(frame), _by_domain_sentence(read))
+
+
+def _incomplete(run: dict[str, Any]) -> tuple[str, ...]:
+    lacking = facts.incomplete_of(run)
+    return (f"This run is of {lacking}.",) if lacking else ()
 
 
 def _concentration(frame: pl.DataFrame) -> str:
@@ -56,7 +62,8 @@ def _first(frame: pl.DataFrame) -> str:
     return (
         f"The most important is {row['component']} with {numbers.share_with_interval(row, 'share_abs_dla')} of all "
         "|DLA|; "
-        f"{numbers.percent(row['top_class_share'])} of that falls on “{row['top_class']}” tokens."
+        f"{numbers.percent(row['top_class_share'])} of that falls on “{row['top_class']}” tokens, which "
+        f"are {numbers.percent(row['top_class_base'])} of all positions."
     )
 
 
@@ -67,10 +74,14 @@ def _kinds(frame: pl.DataFrame) -> str:
 
 
 def _by_domain_sentence(read: Reader) -> str:
-    firsts = read("important_by_domain", top=10).frame.filter(pl.col("rank") == 1).sort("domain").to_dicts()
+    """First of each domain, and whether its interval lies above the second's: a first place may be chance."""
+    frame = read("important_by_domain", top=10).frame
+    firsts = frame.filter(pl.col("rank") == 1).sort("domain").to_dicts()
+    second = dict(frame.filter(pl.col("rank") == 2).select("domain", "abs_dla_hi").iter_rows())
     if len(firsts) > 1 and len({row["component"] for row in firsts}) == 1:
         return f"{firsts[0]['component']} is the first in each of the {len(firsts)} domains."
-    parts = [f"{row['component']} in {row['domain']}" for row in firsts[:6]]
+    sure = [row["abs_dla_lo"] is not None and row["abs_dla_lo"] > (second.get(row["domain"]) or 0.0) for row in firsts]
+    parts = [f"{row['component']} in {row['domain']}{'' if clear else ' (not clear of the second)'}" for row, clear in zip(firsts[:6], sure, strict=False)]  # fmt: skip
     return f"First by domain: {', '.join(parts)}." if parts else ""
 
 
@@ -85,6 +96,9 @@ def _ranking(read: Reader) -> Section:
         evidence.value("activation", "Mean activation"),
         evidence.words("top_class", "First class", "the token class with the largest part of its |DLA|"),
         evidence.share("top_class_share", "of its |DLA|"),
+        evidence.share(
+            "top_class_base", "of positions", "that class's share of all positions: what the text alone would give"
+        ),
     )
     frame = result.frame.head(RANKED)
     shown = (
@@ -157,11 +171,15 @@ def _domains(read: Reader) -> Section:
         )
         for domain in result.frame["domain"].unique(maintain_order=True)
     )
-    return Section("Domains", "What matters in one part of the corpus may not in another: compare the lists.", blocks)
+    return Section(
+        "Domains",
+        "What matters in one part of the corpus may not in another. Neighbours whose intervals overlap may have changed places by chance.",
+        blocks,
+    )
 
 
 def _closing(read: Reader) -> Section:
-    result = read("attribution_by_kind").bounded(facts.t_quantile(read), "dla", "abs_dla")
+    result = read("attribution_by_kind")
     columns = (
         evidence.words("kind", "Kind"),
         evidence.count("n_components", "Components"),

@@ -7,6 +7,8 @@ import polars as pl
 from fake_run import FakeRun
 from scipy import stats
 
+from profiler.tokens import join_texts
+
 AXES = {"class": "class", "next_class": "next_class", "position": "bucket", "domain": "domain"}
 
 
@@ -15,38 +17,69 @@ def column(fake: FakeRun, name: str) -> np.ndarray:
     return fake.positions[name].to_numpy()
 
 
-def jackknife(fake: FakeRun, statistic: Callable[[np.ndarray], float], groups: list[int] | None = None) -> float | None:
-    """Delete-a-group standard error: `statistic` of a position mask, recomputed without each group in turn."""
-    group = column(fake, "group_id")
-    used = sorted(set(group)) if groups is None else groups
-    if len(used) < 2:
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        whole = statistic(fake.ordinary)
-        without = np.array([statistic(fake.ordinary & (group != g)) for g in used])
-    if np.isnan(without).any():
-        return None
-    return float(np.sqrt((len(used) - 1) / len(used) * ((without - whole) ** 2).sum()))
+Design = dict[str, dict[int, float]]
+
+
+def design(fake: FakeRun) -> Design:
+    """By domain, each replicate group's part of the domain's documents."""
+    documents = fake.tables["documents"]
+    return {
+        domain: {g: (rows["group_id"] == g).mean() for g in rows["group_id"].unique().sort()}
+        for (domain,), rows in documents.group_by("domain", maintain_order=True)
+    }
+
+
+def combine(
+    parts: Design, estimate: Callable[[str, int, float], float], whole: float
+) -> tuple[float | None, float | None]:
+    """Standard error and t of a stratified jackknife: `estimate` again without each group in turn.
+
+    `estimate` gets the domain, the group to leave out, and what the domain's other groups are weighted by.
+    """
+    variances, freedoms = [], []
+    for domain, groups in parts.items():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            changes = np.array([estimate(domain, g, 1 / (1 - p) if p < 1 else 1.0) - whole for g, p in groups.items()])
+        if not np.isfinite(changes).all():
+            return None, None
+        n = len(groups)
+        variances.append((n - 1) / n * ((changes - changes.mean()) ** 2).sum() if n > 1 else changes[0] ** 2)
+        freedoms.append(max(1, n - 1))
+    total = sum(variances)
+    spread = sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    freedom = total**2 / spread if spread else sum(freedoms)
+    return float(np.sqrt(total)), float(stats.t.ppf(0.975, np.floor(freedom + 1e-6)))
+
+
+def error(fake: FakeRun, statistic: Callable[[np.ndarray], float]) -> tuple[float | None, float | None]:
+    """Standard error and half the 95 % interval of a statistic of position weights, each group left out of its domain in turn."""
+    group, of = column(fake, "group_id"), column(fake, "domain")
+
+    def again(domain: str, g: int, scale: float) -> float:
+        return statistic(fake.ordinary * np.where(group == g, 0.0, np.where(of == domain, scale, 1.0)))
+
+    se, t = combine(design(fake), again, statistic(fake.ordinary))
+    return se, None if se is None else t * se
+
+
+def jackknife(fake: FakeRun, statistic: Callable[[np.ndarray], float]) -> float | None:
+    """The standard error alone."""
+    return error(fake, statistic)[0]
 
 
 def mean_of(values: np.ndarray, cell: np.ndarray) -> Callable[[np.ndarray], float]:
-    """Mean of `values` over the positions of `cell`, as a function of a mask."""
-    return lambda use: values[use & cell].sum() / (use & cell).sum()
+    """Mean of `values` over the positions of `cell`, as a function of position weights."""
+    return lambda use: (values * use * cell).sum() / (use * cell).sum()
 
 
 def share_of(values: np.ndarray, cell: np.ndarray) -> Callable[[np.ndarray], float]:
-    """Share of the sum of `values` that lies in `cell`, as a function of a mask."""
-    return lambda use: values[use & cell].sum() / values[use].sum()
+    """Share of the sum of `values` that lies in `cell`, as a function of position weights."""
+    return lambda use: (values * use * cell).sum() / (values * use).sum()
 
 
 def groups_of_domain(fake: FakeRun, domain: str) -> list[int]:
     """Replicate groups of a domain."""
     return fake.positions.filter(pl.col("domain") == domain)["group_id"].unique().sort().to_list()
-
-
-def t(groups: int) -> float:
-    """Half a 95 % interval in standard errors."""
-    return float(stats.t.ppf(0.975, groups - 1))
 
 
 def breakdown(fake: FakeRun, component: str, axis: str) -> list[dict]:
@@ -61,13 +94,12 @@ def breakdown(fake: FakeRun, component: str, axis: str) -> list[dict]:
         row = {"value": value, "n": int((fake.ordinary & cell).sum()), "groups": len(groups) if groups else n_groups}
         for name, values in [("activation", a), ("dla", d), ("abs_dla", m)]:
             row[name] = mean_of(values, cell)(fake.ordinary)
-            row[f"{name}_se"] = se = jackknife(fake, mean_of(values, cell), groups)
-            row[f"{name}_lo"] = None if se is None else row[name] - t(row["groups"]) * se
-            row[f"{name}_hi"] = None if se is None else row[name] + t(row["groups"]) * se
+            row[f"{name}_se"], half = error(fake, mean_of(values, cell))
+            row[f"{name}_lo"] = None if half is None else row[name] - half
+            row[f"{name}_hi"] = None if half is None else row[name] + half
         row["share_abs_dla"] = share = share_of(m, cell)(fake.ordinary)
-        row["share_abs_dla_se"] = se = jackknife(fake, share_of(m, cell))
-        row["share_abs_dla_lo"] = max(0.0, share - t(n_groups) * se)
-        row["share_abs_dla_hi"] = min(1.0, share + t(n_groups) * se)
+        row["share_abs_dla_se"], half = error(fake, share_of(m, cell))
+        row["share_abs_dla_lo"], row["share_abs_dla_hi"] = max(0.0, share - half), min(1.0, share + half)
         rows.append(row)
     return rows
 
@@ -78,7 +110,6 @@ def moments(fake: FakeRun, component: str) -> list[dict]:
     rows = []
     for name, domain in sorted({(c, d) for c, d in zip(classes[fake.ordinary], domains[fake.ordinary], strict=True)}):
         cell = (classes == name) & (domains == domain)
-        groups = groups_of_domain(fake, domain)
         row = {"class": name, "domain": domain, "n": int((cell & fake.ordinary).sum())}
         for prefix, values, absolute in [("", fake.activation[i], "mean_abs"), ("dla_", fake.dla[i], "abs_dla_mean")]:
             x = values[cell & fake.ordinary]
@@ -88,9 +119,9 @@ def moments(fake: FakeRun, component: str) -> list[dict]:
                 f"{prefix}skew": stats.skew(x) if varies else None,
                 f"{prefix}kurtosis": stats.kurtosis(x, fisher=False) if varies else None,
                 f"{prefix}min": x.min(), f"{prefix}max": x.max(), absolute: np.abs(x).mean(),
-                f"{prefix}mean_se": jackknife(fake, mean_of(values, cell), groups),
+                f"{prefix}mean_se": jackknife(fake, mean_of(values, cell)),
             }  # fmt: skip
-        row["abs_dla_mean_se"] = jackknife(fake, mean_of(np.abs(fake.dla[i]), cell), groups)
+        row["abs_dla_mean_se"] = jackknife(fake, mean_of(np.abs(fake.dla[i]), cell))
         rows.append(row)
     return rows
 
@@ -102,7 +133,7 @@ def context(fake: FakeRun, position_id: int) -> dict:
     document = fake.tables["documents"].row(by_predicate=pl.col("doc_id") == position["doc_id"], named=True)
     texts = [fake.tables["tokens"]["token"][t] for t in window["token_ids"]]
     here = position["offset"]
-    before, after = "".join(texts[max(0, here - 24) : here]), "".join(texts[here + 1 : here + 9])
+    before, after = join_texts(texts[max(0, here - 24) : here]), join_texts(texts[here + 1 : here + 9])
     return {
         "domain": document["domain"], "source": document["source"], "context_before": before, "context_token": texts[here],
         "context_after": after, "token": texts[here], "next_token": texts[here + 1],

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from fake_run import FakeRun, bin_of
 from fake_values import CLASSES, VOCABULARY
-from scipy import stats
+from polars.testing import assert_frame_equal
 
 from profiler import query
 
@@ -43,7 +43,7 @@ class Kept:
     """A component's kept rows: one entry per row in each array; `m` is weight * |DLA|, `holds` by behaviour."""
 
     label: str
-    n_groups: int
+    design: brute.Design
     group: np.ndarray
     document: np.ndarray
     domain: np.ndarray
@@ -56,7 +56,7 @@ class Kept:
     def only(self, mask: np.ndarray) -> "Kept":
         """The rows of a mask."""
         arrays = {k: v[mask] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return Kept(self.label, self.n_groups, **arrays, holds={k: v[mask] for k, v in self.holds.items()})
+        return Kept(self.label, self.design, **arrays, holds={k: v[mask] for k, v in self.holds.items()})
 
 
 def number(text: str) -> bool:
@@ -103,16 +103,18 @@ def kept(fake: FakeRun, label: str) -> Kept:
     columns = [rows[c].to_numpy() for c in ("group_id", "doc_id", "domain", "position_id")]
     weight = weight[use]
     m = weight * np.abs(fake.dla[i][use])
-    return Kept(label, len(set(brute.column(fake, "group_id"))), *columns, fake.activation[i][use], weight, m, flags)
+    return Kept(label, brute.design(fake), *columns, fake.activation[i][use], weight, m, flags)
 
 
-def ratio(group: np.ndarray, part: np.ndarray, whole: np.ndarray, n_groups: int) -> tuple[float, float | None]:
-    """sum(part) / sum(whole), and its delete-a-group standard error over `n_groups`."""
-    value = part.sum() / whole.sum()
-    left = [(part[group != g].sum(), whole[group != g].sum()) for g in set(group.tolist())]
-    if n_groups < 2 or min(b for _, b in left) <= 0:
-        return float(value), None
-    return float(value), float(np.sqrt((n_groups - 1) / n_groups * sum((a / b - value) ** 2 for a, b in left)))
+def ratio(k: Kept, part: np.ndarray, whole: np.ndarray) -> tuple[float, float | None, float | None]:
+    """sum(part) / sum(whole), its standard error and t, each replicate group left out of its domain in turn."""
+    value = float(part.sum() / whole.sum())
+
+    def again(domain: str, g: int, scale: float) -> float:
+        use = np.where(k.group == g, 0.0, np.where(k.domain == domain, scale, 1.0))
+        return (part * use).sum() / (whole * use).sum()
+
+    return value, *brute.combine(k.design, again, value)
 
 
 def documents(k: Kept, size: np.ndarray) -> float:
@@ -121,20 +123,20 @@ def documents(k: Kept, size: np.ndarray) -> float:
     return float(totals.sum() ** 2 / (totals**2).sum())
 
 
-def bounds(p: float, se: float | None, groups: int, n: float) -> tuple[float | None, float | None]:
+def bounds(p: float, se: float | None, t: float | None, n: float) -> tuple[float | None, float | None]:
     """The interval of a share on the logit scale; the rule of three at 0 and 1."""
     if se is None:
         return None, None
     if p < 1e-12 or p > 1 - 1e-12:
         return (0.0, min(1.0, 3 / n)) if p < 0.5 else (max(0.0, 1 - 3 / n), 1.0)
-    half = stats.t.ppf(0.975, groups - 1) * se / (p * (1 - p))
+    half = t * se / (p * (1 - p))
     return tuple(float(1 / (1 + np.exp(-(np.log(p / (1 - p)) + sign * half)))) for sign in (-1, 1))
 
 
 def coverage(k: Kept, name: str) -> dict:
     h, N = k.holds[name], len(k.m)
-    value, se = ratio(k.group, k.m * h, k.m, k.n_groups)
-    low, high = bounds(value, se, k.n_groups, documents(k, k.m))
+    value, se, t = ratio(k, k.m * h, k.m)
+    low, high = bounds(value, se, t, documents(k, k.m))
     mean = variance = 0.0
     for domain in set(k.domain.tolist()):
         at = k.domain == domain
@@ -169,36 +171,37 @@ def behaviours(fake: FakeRun, db: query.Connection) -> None:
             query.run(db, "behaviours", component=label, family=""),
         )
         assert set(alone["family"]) == families
-        assert alone.equals(whole.filter(pl.col("family").is_in(list(families))))
+        asked = whole.filter(pl.col("family").is_in(list(families)))
+        assert_frame_equal(alone, asked, rel_tol=1e-11, abs_tol=1e-12)  # another plan, another order of sums
     by_family = query.run(db, "behaviours", kind="head", family="effect", top=2)
     assert by_family["behaviour"].value_counts()["count"].to_list() == [2, 2, 2]
 
 
-def depth(k: Kept) -> np.ndarray:
-    """How deep each row lies in the order of |DLA|, as a share of all weight."""
+def depth_of(k: Kept, weight: np.ndarray) -> np.ndarray:
+    """How deep each row lies in the order of |DLA|, as a share of all `weight`."""
     order = np.lexsort((k.position, -(k.m / k.weight)))
     found = np.empty(len(order))
-    found[order] = (np.cumsum(k.weight[order]) - k.weight[order] / 2) / k.weight.sum()
+    found[order] = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
     return found
 
 
 @check
 def coverage_curve(fake: FakeRun, db: query.Connection) -> None:
     for label, name in [("L1H0", "previous"), ("L1N5", "repeated")]:
-        k = kept(fake, label)
-        rest = [k.only(k.group != g) for g in sorted(set(k.group.tolist()))]
-        wanted = []
+        k, wanted = kept(fake, label), []
         for top in [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]:
-            part, left = (
-                k.only(depth(k) <= top * (1 + 1e-9)),
-                [one.only(depth(one) <= top * (1 + 1e-9)) for one in rest],
-            )
+
+            def at(use: np.ndarray, k: Kept = k, top: float = top, name: str = name) -> float:
+                inside = np.where(use > 0, depth_of(k, k.weight * use) <= top * (1 + 1e-9), False)
+                return (k.m * use * k.holds[name] * inside).sum() / (k.m * use * inside).sum()
+
+            def again(domain: str, g: int, scale: float, k: Kept = k, at: Callable = at) -> float:
+                return at(np.where(k.group == g, 0.0, np.where(k.domain == domain, scale, 1.0)))
+
+            part = k.only(depth_of(k, k.weight) <= top * (1 + 1e-9))
             if len(part.m) and part.m.sum() > 0:
-                value = (part.m * part.holds[name]).sum() / part.m.sum()
-                whole = k.n_groups > 1 and all(one.m.sum() > 0 for one in left)
-                again = [(one.m * one.holds[name]).sum() / one.m.sum() for one in left] if whole else []
-                se = np.sqrt((k.n_groups - 1) / k.n_groups * sum((v - value) ** 2 for v in again)) if whole else None
-                low, high = bounds(value, se, k.n_groups, documents(part, part.m))
+                value = at(np.ones(len(k.m)))
+                low, high = bounds(value, *brute.combine(k.design, again, value), documents(part, part.m))
                 wanted.append(
                     {"top": top, "n": len(part.m), "coverage": value, "coverage_lo": low, "coverage_hi": high}
                 )
@@ -213,25 +216,35 @@ def precision_recall(fake: FakeRun, db: query.Connection) -> None:
         k = kept(fake, label)
         levels = fake.tables["quantiles"].filter(pl.col("component_id") == fake.row(label), pl.col("quantile") >= 0.5)
         wanted = []
-        for q, value in [(0.0, -np.inf), *levels.select("quantile", "value").sort("quantile").iter_rows()]:
-            active, h = (k.activation >= value) * k.weight, k.holds[name] * k.weight
+        for q, value in [(0.0, -np.inf), *levels.drop_nulls().select("quantile", "level").sort("quantile").iter_rows()]:
+            over, everywhere = (
+                reached(x, value) for x in (k.activation, fake.activation[fake.row(label)][fake.ordinary])
+            )
+            active, h = over * k.weight, k.holds[name] * k.weight
             both = active * k.holds[name]
-            row = {"quantile": q, "n": int((k.activation >= value).sum())}
+            row = {"quantile": q, "reached": everywhere.mean(), "n": int(over.sum())}
             for measure, whole in [("precision", active), ("recall", h)]:
-                p, se = ratio(k.group, both, whole, k.n_groups) if whole.sum() else (None, None)
-                low, high = bounds(p, se, k.n_groups, documents(k, whole)) if p is not None else (None, None)
+                p, se, t = ratio(k, both, whole) if whole.sum() else (None, None, None)
+                low, high = bounds(p, se, t, documents(k, whole)) if p is not None else (None, None)
                 row |= {measure: p, f"{measure}_lo": low, f"{measure}_hi": high}
             wanted.append(row)
         brute.agree(query.run(db, "precision_recall", component=label, behaviour=name), wanted)
 
 
+def reached(activation: np.ndarray, level: float) -> np.ndarray:
+    """Whether the density bin of an activation lies above an edge; an edge below zero belongs to the bin under it."""
+    if not np.isfinite(level):
+        return np.ones(len(activation), bool)
+    return bin_of(activation, 16) > bin_of(np.array([np.nextafter(level, -np.inf) if level > 0 else level]), 16)[0]
+
+
 def band_of(fake: FakeRun, k: Kept) -> np.ndarray:
     rows = fake.tables["quantiles"].filter(pl.col("component_id") == fake.row(k.label))
-    reached = np.zeros(len(k.m))
-    for q, value in rows.select("quantile", "value").sort("quantile").iter_rows():
+    band = np.zeros(len(k.m))
+    for q, level in rows.drop_nulls().select("quantile", "level").sort("quantile").iter_rows():
         if q in (0.5, 0.75, 0.9, 0.95, 0.99):
-            reached = np.where(k.activation >= value, q, reached)
-    return reached
+            band = np.where(reached(k.activation, level), q, band)
+    return band
 
 
 def shares(k: Kept, names: list[str], equal: bool) -> dict[str, np.ndarray]:
@@ -257,13 +270,17 @@ def mixture(fake: FakeRun, db: query.Connection) -> None:
         for name, value, at in slices:
             rows = found.filter(pl.col("slice") == name, pl.col("value") == value)
             assert rows["share"].sum() == 1 or abs(rows["share"].sum() - 1) < 1e-9
-            groups = len(set(k.group[at].tolist()))
             for behaviour, part in parts.items():
-                want, se = ratio(k.group[at], (k.m * part)[at], k.m[at], groups)
-                low, high = bounds(want, se, groups, documents(k.only(at), k.m[at]))
+                want, se, t = ratio(k.only(at), (k.m * part)[at], k.m[at])
+                low, high = bounds(want, se, t, documents(k.only(at), k.m[at]))
+                rates = {
+                    d: (k.weight * part)[k.domain == d].sum() / k.weight[k.domain == d].sum() for d in set(k.domain)
+                }
+                chance = sum(k.m[at & (k.domain == d)].sum() * rate for d, rate in rates.items()) / k.m[at].sum()
+                beside = {"scrambled": chance, "share_n": k.weight[at].sum() / k.weight.sum()}
                 row = rows.filter(pl.col("behaviour") == behaviour)
                 if (part[at] > 0).any() or behaviour == "unexplained":
-                    brute.agree(row, [{"share": want, "share_se": se, "share_lo": low, "share_hi": high}])
+                    brute.agree(row, [beside | {"share": want, "share_se": se, "share_lo": low, "share_hi": high}])
                     seen += 1
                 else:
                     assert row.is_empty()
@@ -289,7 +306,7 @@ def rarity(fake: FakeRun, db: query.Connection) -> None:
     effects, n = {}, len(k.m)
     for name in found["behaviour"]:
         if name in k.holds:
-            p, se = ratio(k.group, k.weight * k.holds[name], k.weight, k.n_groups)
+            p, se, _ = ratio(k, k.weight * k.holds[name], k.weight)
             effects[name] = max(1.0, se**2 / (p * (1 - p) / n)) if 0 < p < 1 else 1.0
     for name, effect in effects.items():
         row, held = found.row(by_predicate=pl.col("behaviour") == name, named=True), int(k.holds[name].sum())

@@ -35,20 +35,25 @@ def component_overview(fake: fake_run.FakeRun, db: query.Connection) -> None:
         m = np.abs(d)
 
         def share(use: np.ndarray, m: np.ndarray = m) -> float:
-            return m[use].sum() / np.abs(fake.dla[np.ix_(ids, np.flatnonzero(use))]).sum()
+            return (m * use).sum() / (np.abs(fake.dla[ids]) @ use).sum()
 
         shares = {
             k: m[fake.ordinary & (classes == k)].sum() / m[fake.ordinary].sum() if m.any() else 0
             for k in sorted(set(classes[fake.ordinary]))
         }
         top = max(shares, key=lambda k: shares[k])
-        wanted.append({
+        estimates = {"activation": brute.mean_of(a, everywhere), "dla": brute.mean_of(d, everywhere), "abs_dla": brute.mean_of(m, everywhere), "share_abs_dla": share}  # fmt: skip
+        bounds = {}
+        for name, estimate in estimates.items():
+            value, (se, half) = estimate(fake.ordinary), brute.error(fake, estimate)
+            least, most = (0.0, 1.0) if name.startswith("share") else (-np.inf, np.inf)
+            bounds |= {f"{name}_se": se, f"{name}_lo": max(least, value - half), f"{name}_hi": min(most, value + half)}
+        wanted.append(bounds | {
             "component": c["component"], "kind": c["kind"], "layer": c["layer"], "n": int(fake.ordinary.sum()),
-            "activation": a[fake.ordinary].mean(), "activation_se": brute.jackknife(fake, brute.mean_of(a, everywhere)),
-            "activation_sd": a[fake.ordinary].std(), "dla": d[fake.ordinary].mean(),
-            "dla_se": brute.jackknife(fake, brute.mean_of(d, everywhere)), "abs_dla": m[fake.ordinary].mean(),
-            "abs_dla_se": brute.jackknife(fake, brute.mean_of(m, everywhere)), "share_abs_dla": share(fake.ordinary),
-            "share_abs_dla_se": brute.jackknife(fake, share), "top_class": top, "top_class_share": shares[top] if m.any() else None,
+            "activation": a[fake.ordinary].mean(), "activation_sd": a[fake.ordinary].std(), "dla": d[fake.ordinary].mean(),
+            "abs_dla": m[fake.ordinary].mean(), "share_abs_dla": share(fake.ordinary),
+            "top_class": top, "top_class_share": shares[top] if m.any() else None,
+            "top_class_base": (fake.ordinary & (classes == top)).sum() / fake.ordinary.sum(),
             "activation_min": a[fake.ordinary].min(), "activation_max": a[fake.ordinary].max(),
         })  # fmt: skip
     wanted.sort(key=lambda row: -row["abs_dla"])
@@ -66,11 +71,12 @@ def component_place(fake: fake_run.FakeRun, db: query.Connection) -> None:
         m = sizes[c["component_id"]]
 
         def share(use: np.ndarray, m: np.ndarray = m) -> float:
-            return m[use].sum() / sizes[np.ix_(ids, np.flatnonzero(use))].sum()
+            return (m * use).sum() / (sizes[ids] @ use).sum()
 
+        value, (se, half) = share(fake.ordinary), brute.error(fake, share)
         wanted = {
             "component": c["component"], "kind": c["kind"], "layer": c["layer"], "n": int(fake.ordinary.sum()), "abs_dla": m[fake.ordinary].mean(),
-            "share_abs_dla": share(fake.ordinary), "share_abs_dla_se": brute.jackknife(fake, share), "place": place, "n_components": len(ids),
+            "share_abs_dla": value, "share_abs_dla_se": se, "share_abs_dla_lo": max(0.0, value - half), "share_abs_dla_hi": min(1.0, value + half), "place": place, "n_components": len(ids),
         }  # fmt: skip
         brute.agree(query.run(db, "component_place", component=c["component"]), [wanted])
     assert query.run(db, "component_place", component="embed").is_empty()
@@ -87,7 +93,7 @@ def spectrum_by_class(fake: fake_run.FakeRun, db: query.Connection) -> None:
         cell, lo, hi = (bins == number) & (classes == name), edges["lo"][number], edges["hi"][number]
         is_class = brute.column(fake, "class") == name
         p_class, n_all = (classes == name).mean(), len(x)
-        se = brute.jackknife(fake, lambda use, k=is_class: (use & k).sum() / use.sum())
+        se = brute.jackknife(fake, lambda use, k=is_class: (use * k).sum() / use.sum())
         effect = max(1.0, se**2 / (p_class * (1 - p_class) / n_all))
         n_eff, p = (bins == number).sum() / effect, cell.sum() / (bins == number).sum()
         z = stats.norm.ppf(0.975)
@@ -141,15 +147,15 @@ def important_by_domain(fake: fake_run.FakeRun, db: query.Connection) -> None:
             m = np.abs(fake.dla[c["component_id"]])
 
             def share(use: np.ndarray, m: np.ndarray = m, cell: np.ndarray = cell) -> float:
-                return m[use & cell].sum() / np.abs(fake.dla[np.ix_(ids, np.flatnonzero(use & cell))]).sum()
+                return (m * use * cell).sum() / (np.abs(fake.dla[ids]) @ (use * cell)).sum()
 
-            mean, se = m[fake.ordinary & cell].mean(), brute.jackknife(fake, brute.mean_of(m, cell), groups)
+            mean, (se, half) = m[fake.ordinary & cell].mean(), brute.error(fake, brute.mean_of(m, cell))
             assert se is not None
             rows.append({
                 "domain": domain, "component": c["component"], "kind": c["kind"], "n": int((fake.ordinary & cell).sum()),
-                "abs_dla": mean, "abs_dla_se": se, "abs_dla_lo": mean - brute.t(len(groups)) * se,
-                "abs_dla_hi": mean + brute.t(len(groups)) * se, "share_abs_dla": share(fake.ordinary),
-                "share_abs_dla_se": brute.jackknife(fake, share, groups), "groups": len(groups),
+                "abs_dla": mean, "abs_dla_se": se, "abs_dla_lo": mean - half,
+                "abs_dla_hi": mean + half, "share_abs_dla": share(fake.ordinary),
+                "share_abs_dla_se": brute.jackknife(fake, share), "groups": len(groups),
             })  # fmt: skip
         rows.sort(key=lambda row: -row["abs_dla"])
         wanted.append([row | {"rank": k + 1} for k, row in enumerate(rows)])
@@ -219,10 +225,8 @@ def attribution_by_kind(fake: fake_run.FakeRun, db: query.Connection) -> None:
         d, m = fake.dla[ids].sum(0), np.abs(fake.dla[ids]).sum(0)
         row = {"kind": kind, "n_components": len(ids), "n": int(fake.ordinary.sum())}
         for name, values in [("dla", d), ("abs_dla", m)]:
-            row |= {
-                name: values[fake.ordinary].mean(),
-                f"{name}_se": brute.jackknife(fake, brute.mean_of(values, everywhere)),
-            }
+            mean, (se, half) = values[fake.ordinary].mean(), brute.error(fake, brute.mean_of(values, everywhere))
+            row |= {name: mean, f"{name}_se": se, f"{name}_lo": mean - half, f"{name}_hi": mean + half}
         wanted.append(row)
     wanted.sort(key=lambda row: -row["abs_dla"])
     found = query.run(db, "attribution_by_kind")

@@ -24,15 +24,19 @@ def quantile_samples(fake: fake_run.FakeRun, db: query.Connection) -> None:
     found = query.run(db, "quantile_samples", component="L0N1", per_quantile=3)
     everything = query.run(db, "quantile_samples", component="L0N1", per_quantile=1000)
     samples = fake.tables["sample_rows"].filter(pl.col("component_id") == i)
-    for q, stratum in (
-        fake.tables["quantiles"].filter(pl.col("component_id") == i).select("quantile", "bin").iter_rows()
-    ):
+    rows = fake.tables["quantiles"].filter(pl.col("component_id") == i).sort("quantile")
+    strata = rows["bin"].to_list()
+    for place, (q, stratum, level) in enumerate(rows.select("quantile", "bin", "level").iter_rows()):
+        if level is None and stratum in strata[:place]:
+            assert q not in found["quantile"].to_list()
+            continue
         inside = set(samples.filter(pl.col("bin") == stratum)["position_id"])
         mine = found.filter(pl.col("quantile") == q)
         assert set(everything.filter(pl.col("quantile") == q)["position_id"]) == inside
         assert len(mine) == min(3, len(inside))
         assert set(mine["position_id"]) <= inside
         n = (fake_run.bin_of(fake.activation[i][fake.ordinary], 2) == stratum).sum()
+        assert mine["stratum_share"].to_list() == pytest.approx([n / fake.ordinary.sum()] * len(mine))
         assert mine["inclusion_probability"].to_list() == pytest.approx([len(inside) / n] * len(mine))
         assert mine["activation"].is_between(mine["stratum_lo"], mine["stratum_hi"]).all()
     check_contexts(fake, found)
@@ -97,11 +101,14 @@ def head_attention(fake: fake_run.FakeRun, db: query.Connection) -> None:
         plain, weighted = brute.mean_of(x, dense), brute.mean_of(x * weight, dense)
 
         def by_weight(use: np.ndarray, x: np.ndarray = x) -> float:
-            return (x * weight)[use & dense].sum() / weight[use & dense].sum()
+            return (x * weight * use * dense).sum() / (weight * use * dense).sum()
 
+        mean, (se, half) = plain(fake.ordinary), brute.error(fake, plain)
+        heavy, (heavy_se, heavy_half) = by_weight(fake.ordinary), brute.error(fake, by_weight)
         wanted.append({
-            "measure": measure, "mean": plain(fake.ordinary), "se": brute.jackknife(fake, plain), "n": int(dense.sum()),
-            "importance_weighted_mean": by_weight(fake.ordinary), "importance_weighted_se": brute.jackknife(fake, by_weight),
+            "measure": measure, "mean": mean, "se": se, "mean_lo": mean - half, "mean_hi": mean + half, "n": int(dense.sum()),
+            "importance_weighted_mean": heavy, "importance_weighted_se": heavy_se, "importance_weighted_mean_lo": heavy - heavy_half,
+            "importance_weighted_mean_hi": heavy + heavy_half,
         })  # fmt: skip
         assert weighted(fake.ordinary) != by_weight(fake.ordinary)
     brute.agree(query.run(db, "head_attention", component="L1H1"), wanted)

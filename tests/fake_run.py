@@ -88,6 +88,7 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame
     for statement in [s for file in (schema, views) for s in comment_statements(file.read_text(encoding="utf-8"))]:
         con.execute(statement)
     behaviour_views.install(con)
+    behaviour_views.refresh(con)
     added = {name: con.sql(f"SELECT * FROM {name}").pl() for name in DERIVED}
     con.close()
     return tables | added

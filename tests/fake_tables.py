@@ -85,7 +85,8 @@ def make_power_sums(activation, dla, positions, components) -> pl.DataFrame:
         }
         columns["n"] = int(use.sum())
         for name, x in [("a", a), ("d", d)]:
-            columns |= {f"{name}{p}": (x**p).sum(1) for p in (1, 2, 3, 4)}
+            away = x - x.mean(1, keepdims=True)
+            columns |= {f"{name}_mean": x.mean(1)} | {f"{name}_m{p}": (away**p).sum(1) for p in (2, 3, 4)}
             columns |= {f"{name}_abs": np.abs(x).sum(1), f"{name}_min": x.min(1), f"{name}_max": x.max(1)}
         rows.append(pl.DataFrame(columns))
     return pl.concat(rows)
@@ -121,8 +122,32 @@ def make_quantiles(density: pl.DataFrame, live) -> pl.DataFrame:
             number = numbers[np.searchsorted(cumulative, q * cumulative[-1] - 1e-9)]
             lo, hi = edges[number], edges[number + 1]
             value = lo if np.isinf(hi) else hi if np.isinf(lo) else (lo + hi) / 2
-            rows.append((int(i), q, value, int(bin_of(np.array([value]), 2)[0])))
-    return pl.DataFrame(rows, schema=["component_id", "quantile", "value", "bin"], orient="row")
+            rows.append(
+                (
+                    int(i),
+                    q,
+                    value,
+                    int(bin_of(np.array([value]), 2)[0]),
+                    *level_of(numbers, cumulative, number, q, edges),
+                )
+            )
+    schema = {"component_id": pl.Int64, "quantile": pl.Float64, "value": pl.Float64, "bin": pl.Int64, "level": pl.Float64, "reached": pl.Float64, "off": pl.Float64}  # fmt: skip
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    nearest = pl.col("off") <= pl.col("off").min().over("component_id", "level")
+    return frame.with_columns(pl.when(nearest).then(pl.col("level", "reached"))).drop("off")
+
+
+def level_of(numbers, cumulative, number: int, q: float, edges) -> tuple:
+    """The edge of a quantile's bin whose odds of being above are nearest to the quantile's, that share, and how far off."""
+    best = (None, None, None)
+    for edge in (number, number + 1):
+        below = int(cumulative[numbers < edge][-1]) if (numbers < edge).any() else 0
+        share = 1 - below / cumulative[-1]
+        if 0 < share < 1:
+            off = abs(np.log(share / (1 - share)) - np.log((1 - q) / q))
+            if off <= np.log(2) and (best[2] is None or off < best[2]):
+                best = (float(edges[edge]), float(share), float(off))
+    return best
 
 
 def value_rows(activation, dla, positions, i: int, which: np.ndarray) -> pl.DataFrame:
@@ -235,7 +260,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
         "run_id": "5e0fa4e", "created": "2026-01-02T03:04:05Z", "model": "fake", "model_hash": "00aa", "tokenizer_hash": "00bb",
         "architecture": "FakeForCausalLM", "n_layers": n_layers, "n_heads": n_heads, "d_mlp": d_mlp, "d_model": 8,
         "n_vocab": len(VOCABULARY), "config": json.dumps(config), "versions": json.dumps({"duckdb": duckdb.__version__, "device": "cpu"}),
-        "model_card": "# Fake\n\nRandom values that no model made, to test queries and pages.", "n_documents": len(documents),
+        "model_card": "# Fake\n\nRandom values that no model made, to test queries and pages.", "model_notes": [], "n_documents": len(documents),
         "n_streamed": len(documents), "corpus_digest": "00cc", "norm_scale_sum": 3.0 * (len(positions) - special), "norm_scale_n": len(positions) - special,
         "n_tokens": n_tokens, "n_positions": len(positions) - special, "n_special": special, "seconds": 2.5,
         "tokens_per_second": n_tokens / 2.5, "closure_residual": 3e-6, "logit_residual": 5e-6, "closure_scale": float(np.abs(dla.sum(0)).max()),

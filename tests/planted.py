@@ -141,11 +141,11 @@ def _value_tables(w: World, components: list[Component], position: np.ndarray) -
         for i in heads
     ]  # fmt: skip
     levels = [0.5, 0.75, 0.9, 0.95, 0.99]
-    quantiles = [(i, q, float(np.quantile(activation[i], q, method="higher")), 0) for i in ids for q in levels]
+    quantiles = [(i, q, float(v := np.quantile(activation[i], q, method="higher")), 0, float(v), float((activation[i] >= v).mean())) for i in ids for q in levels]  # fmt: skip
     sums = {"sum_activation": activation.sum(1), "sum_dla": dla.sum(1), "sum_abs_dla": np.abs(dla.astype(float)).sum(1)}
     return {
         "dense_rows": dense, "pooled_strata": strata, **({"head_attention_rows": pl.concat(attention)} if heads else {}),
-        "quantiles": pl.DataFrame(quantiles, schema=["component_id", "quantile", "value", "bin"], orient="row"),
+        "quantiles": pl.DataFrame(quantiles, schema=["component_id", "quantile", "value", "bin", "level", "reached"], orient="row"),
         "spectrum_counts": strata.select("component_id", "bin", "n", class_id=0, sum_dla=0.0, sum_abs_dla=0.0),
         "cell_sums": pl.DataFrame({"component_id": ids, "axis": "class", "value_id": 0, "group_id": 0, **sums}),
         "power_sums": pl.DataFrame({"component_id": ids, "class_id": 0, "domain_id": 0, "n": activation.shape[1], "d_abs": sums["sum_abs_dla"]}),

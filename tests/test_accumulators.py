@@ -1,5 +1,6 @@
 """Accumulators: any split merged equals the whole, order does not matter, and the whole equals NumPy on raw values."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from worlds import AXES, COMPONENTS, CPU, LAYOUT, N_COMPONENTS, World
 
 from profiler.accumulators.cells import BUCKET_STARTS, EXTREMA, N_CLASSES, POWERS, CellSums, PowerSums
+from profiler.accumulators.central import about_mean, joined
 from profiler.accumulators.dense import DenseRows
 from profiler.accumulators.smallest import Entries, Smallest
 from profiler.accumulators.spectrum import Spectrum
@@ -176,19 +179,52 @@ def test_cell_sums_agree_with_numpy_on_the_raw_values(world):
     assert not cells.sums[..., 4].any()
 
 
+def moments_of(x: np.ndarray) -> list[np.ndarray]:
+    """Mean and sums of powers of value - mean, by column, in numpy's own way."""
+    away = x - x.mean(0) if len(x) else x
+    return [x.mean(0) if len(x) else x.sum(0), *((away**power).sum(0) for power in (2, 3, 4))]
+
+
 def test_power_sums_and_extremes_agree_with_numpy_on_the_raw_values(world):
     powers, raw = fill("PowerSums", world), world.raw()
     a, d = raw["a"], raw["d"]
-    terms = dict(zip(POWERS, (a**2, a**3, a**4, np.abs(a), d**2, d**3, d**4), strict=True))
     for domain in range(2):
         for token_class in range(N_CLASSES):
             at = (raw["domain"] == domain) & (raw["class"] == token_class)
-            for i, name in enumerate(POWERS):
-                np.testing.assert_allclose(
-                    powers.sums[i, domain, token_class, COMPONENTS], terms[name][at].sum(0), atol=1e-10
-                )
+            want = [np.full(a.shape[1], at.sum()), *moments_of(a[at]), np.abs(a[at]).sum(0), *moments_of(d[at])]
+            for name, row, values in zip(POWERS, powers.sums[:, domain, token_class, COMPONENTS], want, strict=True):
+                np.testing.assert_allclose(row, values, atol=1e-10, err_msg=name)
             want = [a[at].min(0, initial=np.inf), a[at].max(0, initial=-np.inf), d[at].min(0, initial=np.inf), d[at].max(0, initial=-np.inf)]  # fmt: skip
             np.testing.assert_array_equal(powers.extrema[:, domain, token_class, COMPONENTS], want)
+
+
+@pytest.mark.parametrize("centre", [0.0, 1e4, -1e6])
+def test_moments_are_right_where_the_mean_is_far_from_zero(centre):
+    """Raw powers lose them: at a mean of 10,000 and a deviation of 1 the fourth is 10^16 times smaller than its terms."""
+    rng = np.random.default_rng(0)
+    x = centre + rng.gamma(2.0, size=(3000, 2))
+    parts, joined_ = np.split(x, [1, 40, 41, 900]), (0.0, 0.0, 0.0, 0.0)
+    n = 0.0
+    for part in parts:
+        away = part[:, 0] - part[0, 0]
+        found = about_mean(len(part), part[0, 0], *(math.fsum(away**p) for p in (1, 2, 3, 4)))
+        joined_ = joined(n, joined_, len(part), found, n + len(part))
+        n += len(part)
+    mean, m2, m3, m4 = joined_
+    np.testing.assert_allclose(mean, x[:, 0].mean(), rtol=1e-14)
+    np.testing.assert_allclose([m2, m3, m4], [v[0] for v in moments_of(x)[1:]], rtol=1e-8)
+    assert abs(m4 / n / (m2 / n) ** 2 - stats.kurtosis(x[:, 0], fisher=False)) < 1e-8
+
+
+def test_an_empty_part_changes_no_bit_of_the_moments():
+    some, none = (0.1, 2.3, -0.7, 9.1), (0.0, 0.0, 0.0, 0.0)
+    assert joined(3.0, some, 0.0, none, 3.0) == some
+    assert joined(0.0, none, 3.0, some, 3.0) == some
+    tensors = tuple(torch.tensor(value, dtype=torch.float64) for value in some)
+    assert (
+        joined(torch.tensor(3.0), tensors, torch.tensor(0.0), (torch.zeros(1)[0].double(),) * 4, torch.tensor(3.0))
+        == tensors
+    )
 
 
 def test_maximum_of_negative_values_is_negative_and_of_nothing_infinite():

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -25,6 +26,7 @@ def coverage(path, label: str, behaviour: str, **parameters) -> dict:
     return frame.row(by_predicate=query.pl.col("behaviour") == behaviour, named=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [0.25, 0.6, 0.92])
 def test_intervals_cover_in_95_of_100_worlds_of_clustered_documents(tmp_path, truth):
     """1,000 heads, each with documents of its own: how often induction holds, and how much matters, differ by document."""
@@ -43,6 +45,33 @@ def test_intervals_cover_in_95_of_100_worlds_of_clustered_documents(tmp_path, tr
     assert 0.93 <= inside <= 0.97
     assert ((frame["coverage"] - truth).abs() <= naive).mean() < 0.85
     assert frame["coverage"].mean() == pytest.approx(truth, abs=0.01)
+
+
+DOMAINS = {"one": (96,), "two": (130, 40), "ten": (60, 30, 20, 15, 12, 10, 8, 6, 4, 3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", DOMAINS.values(), ids=DOMAINS)
+def test_intervals_cover_in_95_of_100_worlds_of_several_domains(tmp_path, sizes):
+    """500 heads, each with documents of its own, in domains of unequal sizes that differ much: a domain is no sample of domains."""
+    rng = np.random.default_rng(sum(sizes))
+    w = planted.world(rng, n_documents=sum(sizes), per_document=8)
+    w = replace(w, domain=rng.permutation(np.repeat(np.arange(len(sizes)), sizes))[w.document])
+    truths = np.linspace(0.25, 0.75, len(sizes)) if len(sizes) > 1 else np.array([0.4])
+    heads, n_documents, mean = [], sum(sizes), truths[w.domain]
+    first = np.searchsorted(w.document, np.arange(n_documents))
+    for i in range(500):
+        rate = rng.beta(6 * mean[first], 6 * (1 - mean[first]))[w.document]
+        size = np.exp(rng.normal(0, 0.5, n_documents)[w.document] + rng.normal(0, 0.7, len(w)))
+        heads.append(planted.attends(f"L0H{i}", {"induction": rng.random(len(w)) < rate}, size))
+    path = planted.write(tmp_path / "domains.duckdb", w, heads)
+    frame = query.run(path, "behaviours", behaviour="induction", top=0)
+    truth = float(mean.mean())
+    inside = ((frame["coverage_lo"] <= truth) & (truth <= frame["coverage_hi"])).mean()
+    assert 0.925 <= inside <= 0.98
+    width = (frame["coverage_hi"] - frame["coverage_lo"]).mean() / 2
+    assert frame["coverage_se"].mean() == pytest.approx(frame["coverage"].std(), rel=0.12)
+    assert width < 2.6 * frame["coverage"].std()
 
 
 def slow_comparison(path, label: str, kind: str, layer: int) -> dict[str, tuple[float, float, int]]:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.bins import DENSITY, SPECTRUM, Resolution, quantile_bins
+from profiler.bins import DENSITY, SPECTRUM, Resolution, quantile_bins, resolved_levels
 from profiler.config import QUANTILES
 
 RESOLUTIONS = pytest.mark.parametrize("resolution", [SPECTRUM, DENSITY, Resolution("whole octaves", 0)])
@@ -137,3 +137,43 @@ def test_quantiles_of_several_components_are_those_of_each_alone():
     together = DENSITY.middles()[quantile_bins(counts, QUANTILES).numpy()]
     for row, got in zip(rows, together, strict=True):
         np.testing.assert_array_equal(got, binned_quantiles(row))
+
+
+def levels_of(values: np.ndarray) -> dict[float, tuple[float, float]]:
+    counts = torch.bincount(DENSITY.index(torch.from_numpy(values)).long(), minlength=DENSITY.n_bins)
+    level, reached = resolved_levels(counts[None], QUANTILES, DENSITY)
+    return {q: (a, b) for q, a, b in zip(QUANTILES, level[0], reached[0], strict=True) if not np.isnan(a)}
+
+
+def above(values: np.ndarray, level: float) -> float:
+    """As macro `reaches` has it: an edge below zero belongs to the bin under it."""
+    return float(((values > level) | ((level > 0) & (values == level))).mean())
+
+
+@pytest.mark.parametrize("name", ["normal", "skewed", "negative", "coarse"])
+def test_levels_are_near_their_quantile_and_reach_what_they_say(name):
+    rng = np.random.default_rng(0)
+    values = {
+        "normal": rng.normal(size=20_000), "skewed": rng.exponential(size=20_000), "negative": -rng.exponential(size=20_000),
+        "coarse": torch.from_numpy(rng.normal(size=20_000)).to(torch.bfloat16).float().numpy(),
+    }[name].astype(np.float32)  # fmt: skip
+    levels = levels_of(values)
+    assert len(levels) >= 10
+    for quantile, (level, reached) in levels.items():
+        assert reached == above(values, level)
+        odds = (reached / (1 - reached)) / ((1 - quantile) / quantile)
+        assert 0.5 <= odds <= 2
+    assert len({level for level, _ in levels.values()}) == len(levels)
+
+
+@pytest.mark.parametrize("zero", [0.5, 0.93, 0.998, 1.0])
+def test_quantiles_that_tie_have_no_level(zero):
+    """A ReLU neuron: no band of 99 % is said to hold 99.8 % of the positions."""
+    rng = np.random.default_rng(1)
+    values = np.where(rng.random(50_000) < zero, 0.0, rng.exponential(size=50_000)).astype(np.float32)
+    levels = levels_of(values)
+    for quantile, (level, reached) in levels.items():
+        assert reached == above(values, level)
+        assert 0.5 <= (reached / (1 - reached)) / ((1 - quantile) / quantile) <= 2
+    inside = [q for q in levels if 0.25 <= q <= 0.99]
+    assert inside == {0.5: [0.5, 0.75, 0.9, 0.95, 0.99], 0.93: [0.9, 0.95, 0.99], 0.998: [], 1.0: []}[zero]

@@ -1,17 +1,20 @@
 """The command line as a user meets it: what works, and that every mistake ends in one sentence and a non-zero exit."""
 
+import inspect
 import json
 import signal
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import pytest
 import tiny
 
 from profiler import pipeline, reading
-from profiler.cli import main
+from profiler.cli import app, main, options
+from profiler.config import RunConfig
 from profiler.partial import partial_path, read_manifest
 from profiler.store import Store
 
@@ -137,10 +140,45 @@ def test_component_that_does_not_exist(record, component):
         ("--batch-size", "0"),
         ("--context-length", "1"),
         ("--disk-budget", "1,000"),
+        ("--seed", "-1"),
+        ("--seed", str(2**63)),
+        ("--tokens", "9" * 400),
+        ("--disk-budget", "-1"),
+        ("--dense-positions", "-1"),
+        ("--dense-positions", str(10**30)),
+        ("--samples", "0"),
+        ("--samples", str(10**30)),
+        ("--extremes", str(10**30)),
+        ("--replicate-groups", "1"),
+        ("--replicate-groups", str(10**30)),
+        ("--windows-per-document", "0"),
+        ("--shuffle-buffer", "0"),
     ],
 )
 def test_bad_values(record, option, value):
     refused(record(None, None, option, value.replace(",", "")), value)
+
+
+def numeric_options():
+    """Every option of every command that takes a number: command, name, and what is said of it."""
+    commands = [
+        *app.registered_commands,
+        *(c for group in app.registered_groups for c in group.typer_instance.registered_commands),
+    ]
+    for command in commands:
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            kinds = typing.get_args(parameter.annotation)
+            if {int, float} & {kinds[0], *typing.get_args(kinds[0])}:
+                yield command.callback.__name__, name, kinds[1]
+
+
+def test_every_number_has_a_least(record):
+    """Those of `record` are checked with the other settings; a threshold is any finite number."""
+    found = list(numeric_options())
+    assert len(found) > 20
+    free = {("record", name) for name in options.__dict__.keys() | RunConfig.model_fields.keys() | {"samples"}}
+    without = [(command, name) for command, name, option in found if option.min is None and (command, name) not in free]
+    assert without == [("register_prediction", "threshold")]
 
 
 def test_device_that_torch_does_not_have(record):
@@ -193,6 +231,9 @@ def test_shards_and_merge(record, cli, tmp_path, monkeypatch):
     code, out, err = cli("merge", *paths, "--out", tmp_path / "all.duckdb")
     assert (code, err) == (0, "")
     assert "400 tokens" in out and "the whole corpus" in out
+    code, out, err = cli("info", paths[0])
+    assert "shard 1/2 of the corpus alone: 2/2 is missing" in " ".join(out.split())
+    assert "missing" not in cli("info", tmp_path / "all.duckdb")[1]
     refused(cli("merge", paths[0], "--out", tmp_path / "x.duckdb"), "two runs or more")
     refused(
         cli("merge", paths[0], tmp_path / "all.duckdb", "--out", tmp_path / "x.duckdb"), "shard 1/2 here, 1/1 there"

@@ -1,7 +1,9 @@
 """The compiled loop against the tensor accumulators it stands for: same counts, same entries, same sums."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from profiler.accumulators import fused
 from profiler.accumulators.cells import BUCKET_STARTS, N_CLASSES, Axes, CellSums, PowerSums
@@ -136,3 +138,25 @@ def test_loop_equals_tensors(dtype):
             torch.testing.assert_close(got[name], value, rtol=2e-6, atol=2e-7 * scale.item(), msg=name)
     assert want["counts"].sum() > 0
     assert (want["extremes positions"][8:] >= 0).any()
+
+
+@pytest.mark.parametrize(("feed", "within"), [(with_tensors, 1e-4), (with_loop, 1e-9)])
+def test_moments_are_those_of_numpy_where_the_mean_is_far_from_zero(feed, within):
+    """Mean 10,000 and deviation 1 in float32, one component constant: skew and kurtosis of raw powers were noise."""
+    held, batches = Accumulators(torch.float32), [batch(seed, torch.float32) for seed in range(4)]
+    for b in batches:
+        b["activation"] = 1e4 + torch.randn(b["dla"].shape, generator=torch.Generator().manual_seed(1)).exp()
+        b["activation"][..., -1] = 4096.5
+        feed(held, b, slice(2, 9))
+    domain = torch.stack([(b["groups"] // 2)[:, None].expand_as(b["valid"]) for b in batches])
+    classes, valid, values = (torch.stack([b[name] for b in batches]) for name in ("classes", "valid", "activation"))
+    for cell in ((0, 4), (1, 7)):
+        x = values[valid & (domain == cell[0]) & (classes == cell[1])].double().numpy()
+        n, mean, m2, m3, m4 = held.powers.sums[:5, cell[0], cell[1], 2:].numpy()
+        assert (n == len(x)).all() and len(x) > 8
+        np.testing.assert_allclose(mean, x.mean(0), rtol=1e-7)
+        assert (mean[-1], m2[-1], m3[-1], m4[-1]) == (4096.5, 0.0, 0.0, 0.0)
+        n, m2, m3, m4, x = n[:-1], m2[:-1], m3[:-1], m4[:-1], x[:, :-1]
+        got = np.sqrt(m2 / n), m3 / n / (m2 / n) ** 1.5, m4 / n / (m2 / n) ** 2
+        for ours, theirs in zip(got, (x.std(0), stats.skew(x), stats.kurtosis(x, fisher=False)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=within)

@@ -12,6 +12,7 @@ from profiler.patching import batch as batches
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Layer, Network, Norm, finish, forward, layer_step, start
 from profiler.patching.sites import Target
+from profiler.patching.statistics import ROUNDING
 
 
 def _traces(net, batch) -> list:
@@ -92,7 +93,9 @@ def test_edges_are_confirmed_exactly() -> None:
     clean, corrupted = _traces(net, batch)
     graph = mask.graph_of(net)
     found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], False), 6)
-    assert [abs(one.exact) for one in found] == sorted((abs(one.exact) for one in found), reverse=True)
+    sizes = [abs(one.exact) for one in found]
+    # those that are nearer keep the order of their estimates
+    assert sizes == pytest.approx(sorted(sizes, reverse=True), abs=ROUNDING)
     assert {end.split(".")[0] for one in found for end in (one.edge.writer, one.edge.reader)} <= {
         "embed",
         "L0H0",
@@ -345,5 +348,6 @@ def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
     assert sorted(chosen.largest + chosen.sampled) == sorted(neurons)
     size = {target: max(np.abs(estimates.estimated(one, some, method, [target]).mean())
                         for some in found for method in estimates.methods_of(target)) for target in neurons}  # fmt: skip
-    assert min(size[target] for target in chosen.largest) >= max(size[target] for target in chosen.sampled)
+    rounding = 1e-12  # estimated here one by one, there all together
+    assert min(size[target] for target in chosen.largest) >= max(size[target] for target in chosen.sampled) - rounding
     assert len(estimates.choose_neurons(one, found, 5, 0).largest) == 2

@@ -106,7 +106,7 @@ OUTSIDE = [
     "COPY runs TO '{folder}/stolen.csv'", "EXPORT DATABASE '{folder}/stolen'", "ATTACH '{folder}/stolen.db'",
     "SELECT * FROM read_text('{folder}/secret')", "SELECT * FROM '{folder}/secret.csv'", "SELECT * FROM glob('{folder}/*')",
     "SET enable_external_access = true", "SET lock_configuration = false", "INSTALL httpfs", "LOAD httpfs",
-    "SELECT * FROM secret_frame", "COPY (SELECT 1) TO '/dev/stdout'", "PRAGMA enable_profiling = 'json'",
+    "UPDATE EXTENSIONS", "SELECT 1; UPDATE EXTENSIONS", "SELECT * FROM secret_frame", "COPY (SELECT 1) TO '/dev/stdout'", "PRAGMA enable_profiling = 'json'",
 ]  # fmt: skip
 
 

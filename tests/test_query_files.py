@@ -50,7 +50,10 @@ def defaults(name: str) -> dict[str, object]:
     required = [p.name for p in query.header(name).parameters if p.required]
     assert set(required) <= {"component", "behaviour"}
     values = {"component": "L1H1" if name in ABOUT_HEADS else "L0N1", "behaviour": "previous"}
-    return {parameter: values[parameter] for parameter in required}
+    few = (
+        {"kind": "neuron"} if name == "polysemantic" else {}
+    )  # the fake's heads attend anywhere too seldom to be tested
+    return {parameter: values[parameter] for parameter in required} | few
 
 
 def test_there_are_queries() -> None:
@@ -92,7 +95,7 @@ def test_runs_alone_in_another_connection(db: query.Connection, copy: Path, name
 @pytest.mark.parametrize("name", NAMES)
 def test_a_required_parameter_is_asked_for_in_a_shell(copy: Path, name: str) -> None:
     with duckdb.connect(str(copy), read_only=True) as shell:
-        if defaults(name):
+        if any(p.required for p in query.header(name).parameters):
             with pytest.raises(duckdb.Error, match="set the component first"):
                 shell.execute(query.sql_text(name))
         else:

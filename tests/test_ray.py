@@ -215,3 +215,13 @@ def test_the_end_says_what_came_after_the_last_document(config, model):
 def test_a_cluster_that_is_not_there_is_said(address, said):
     with pytest.raises(RunError, match=said):
         engines._connect(address)
+
+
+@needs_ray
+def test_without_an_address_a_ray_of_its_own_is_started(monkeypatch):
+    """Also where another one runs on this machine: by itself Ray would join that."""
+    asked = {}
+    monkeypatch.setattr(engines.ray, "init", lambda **options: asked.update(options))
+    assert engines._connect(None)
+    assert (asked["address"], asked["include_dashboard"]) == ("local", False)
+    assert engines.os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

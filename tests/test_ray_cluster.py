@@ -1,8 +1,11 @@
 """Ray itself: the same run as one process makes, also when a worker is killed on the way, and on several machines."""
 
 import _socket
+import shutil
 import signal
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,9 @@ from profiler.pipeline import record
 
 pytestmark = [
     pytest.mark.skipif(engines.ray is None, reason="Ray is not installed: pip install 'generality-profiler[ray]'"),
-    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.slow,
+    # of Ray's own defaults, which it sets itself
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 SUMS = 1e-12
 PATIENCE_SECONDS = 120.0
@@ -47,10 +52,19 @@ def whole(config, model, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def not_nice(monkeypatch):
-    """Ray gives way to everything else, and a busy machine would wait."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+@pytest.fixture(scope="module", autouse=True)
+def ray_by_itself() -> Iterator[None]:
+    """Ray in a folder of its own, which goes at the end: it meets no other Ray of this machine and leaves nothing behind.
+
+    Its workers give way to nobody, or a busy machine would wait; and none is killed because others have filled the memory.
+    """
+    folder = tempfile.mkdtemp(prefix="ray")  # not pytest's: sockets in it may have paths of 107 characters at most
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_TMPDIR", folder)
+        patched.setenv("RAY_worker_niceness", "0")
+        patched.setenv("RAY_memory_monitor_refresh_ms", "0")
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

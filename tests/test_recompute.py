@@ -63,7 +63,8 @@ def test_every_target_logit_loss_rank_and_entropy(case):
         if dense:
             dense_seen += 1
             assert (loss, entropy) == pytest.approx((-log_p[target], -(np.exp(log_p) * log_p).sum()), abs=1e-4)
-            assert rank == (logits > logits[target]).sum()
+            # the run's logits are float32: those nearer than its rounding may stand on either side
+            assert (logits > logits[target] + TOLERANCE).sum() <= rank <= (logits > logits[target] - TOLERANCE).sum()
         else:
             assert (loss, rank, entropy) == (None, None, None)
     assert dense_seen == 25
@@ -81,12 +82,14 @@ def test_head_attention(case):
         earlier = [k for k in range(offset) if ids[k] == ids[offset]]
         longer = [k for k in earlier if k and ids[k - 1] == ids[offset - 1]]
         texts = [TOKENIZER.decode([i]) for i in ids]
+        top = offset - got[10]  # of places that float32 cannot tell apart, either is the top
+        assert a[top] == pytest.approx(a.max(), abs=1e-6)
         want = [
-            a[offset - 1], a[offset - 2] if offset > 1 else 0, a[0], a[offset], sum(a[k + 1] for k in earlier),
-            sum(a[k + 1] for k in longer), sum(a[k] for k in earlier), sum(a[k] for k, t in enumerate(texts) if t == "\n"),
+            a[offset - 1], a[offset - 2] if offset > 1 else 0, a[0], a[offset], sum(a[k + 1] for k in earlier if k + 1 < offset),
+            sum(a[k + 1] for k in longer if k + 1 < offset), sum(a[k] for k in earlier), sum(a[k] for k, t in enumerate(texts) if t == "\n"),
             sum(a[k] for k, t in enumerate(texts) if t in DELIMITERS),
-            -(a[a > 0] * np.log(a[a > 0])).sum(), offset - a.argmax(), a.max(),
-            reference.component_values(network, ids.tolist(), offset, int(ids[a.argmax()]))[f"L{layer}H{head}"][1],
+            -(a[a > 0] * np.log(a[a > 0])).sum(), offset - top, a.max(),
+            reference.component_values(network, ids.tolist(), offset, int(ids[top]))[f"L{layer}H{head}"][1],
         ]  # fmt: skip
         np.testing.assert_allclose(got, want, atol=1e-4)
 
@@ -120,8 +123,10 @@ def test_logit_effects_are_the_write_direction_through_the_unembedding(case):
         write = reference.weight(parts.mlp_out[layer])[unit]
         logits = unembed @ ((write - write.mean() if parts.layer_norm else write) * gamma)
         logits -= logits.mean()
-        order = np.argsort(-logits)
-        assert [got["boosted", r][0] for r in range(1, 11)] == order[:10].tolist()
-        assert [got["suppressed", r][0] for r in range(1, 11)] == order[::-1][:10].tolist()
-        ratios.append(got["boosted", 1][1] / logits[order[0]])
+        ascending, near = np.sort(logits), 1e-5 * np.abs(logits).max()  # float32 may order nearer ones otherwise
+        for side, wanted in (("boosted", ascending[::-1][:10]), ("suppressed", ascending[:10])):
+            tokens = [got[side, r][0] for r in range(1, 11)]
+            assert len(set(tokens)) == 10
+            np.testing.assert_allclose(logits[tokens], wanted, rtol=0, atol=near)
+        ratios.append(got["boosted", 1][1] / ascending[-1])
     assert np.ptp(ratios) < 1e-4 * np.mean(ratios)

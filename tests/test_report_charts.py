@@ -154,14 +154,14 @@ def test_bars_carry_their_interval_and_their_sign():
 
 
 def test_attention_bars_carry_both_intervals():
-    frame = pl.DataFrame({"measure": ["previous", "entropy"], "mean": [0.5, 1.0], "se": [0.01, 0.1],
-                          "importance_weighted_mean": [0.9, 1.0], "importance_weighted_se": [0.1, 0.1], "n": [10, 10]})  # fmt: skip
-    rows = {row["weights"]: row for row in rows_of(charts.attention(frame, 2.0))}
+    frame = pl.DataFrame({"measure": ["previous", "entropy"], "mean": [0.5, 1.0], "mean_lo": [0.48, 0.8], "mean_hi": [0.52, 1.2],
+                          "importance_weighted_mean": [0.9, 1.0], "importance_weighted_mean_lo": [0.7, 0.8], "importance_weighted_mean_hi": [1.1, 1.2], "n": [10, 10]})  # fmt: skip
+    rows = {row["weights"]: row for row in rows_of(charts.attention(frame))}
     assert rows["every position"]["low"] == pytest.approx(0.48) and rows["every position"]["high"] == pytest.approx(
         0.52
     )
     assert rows["weighted by |DLA|"]["high"] == 1.0 and len(rows) == 2
-    assert all(row["low"] is None for row in rows_of(charts.attention(frame, None)))
+    assert rows["weighted by |DLA|"]["low"] == 0.7
 
 
 def test_layers_add_up():

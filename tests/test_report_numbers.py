@@ -55,7 +55,7 @@ def sources(block: Block) -> Iterator[Source]:
 def test_every_block_names_a_file_that_runs_by_itself(runs: dict[str, Path], page: str) -> None:
     """Its text is the file's, behind lines that set parameters, and needs nothing else to give rows."""
     found = [source for block in blocks(runs, page) for source in sources(block)]
-    assert len(found) >= 4
+    assert len(found) >= 3
     with query.open_run(runs[page.split()[0]]) as connection:
         for source in set(found):
             assert source.name in query.names()
@@ -64,11 +64,10 @@ def test_every_block_names_a_file_that_runs_by_itself(runs: dict[str, Path], pag
             assert len(query.run(connection, source.sql).columns) > 1
 
 
-def written(frame: pl.DataFrame, t: float) -> set[str]:
+def written(frame: pl.DataFrame) -> set[str]:
     """Every number of an answer as a page may write it: as a number or a per cent, intervals and their halves too.
 
-    An interval is that of the answer, or `t` standard errors of it (whose column ends in _se) to each side, cut at 0 and 1. Whole numbers
-    may stand as shares of their column.
+    Whole numbers may stand as shares of their column.
     """
     found = set()
     for name in (n for n in frame.columns if frame[n].dtype.is_integer() and frame[n].sum()):
@@ -78,19 +77,6 @@ def written(frame: pl.DataFrame, t: float) -> set[str]:
         values += [v for value in row.values() if isinstance(value, list) for v in value if isinstance(v, int | float)]
         halves = [(row[n] - row[n.removesuffix("_hi") + "_lo"]) / 2 for n in row
                   if n.endswith("_hi") and None not in (row[n], row.get(n.removesuffix("_hi") + "_lo"))]  # fmt: skip
-        for name in (n for n in row if (n == "se" or n.endswith("_se")) and row[n] is not None):
-            value, half = row.get(name.removesuffix("_se")), t * row[name]
-            halves.append(half)
-            if value is not None:
-                low, high = value - half, value + half
-                halves += [
-                    low,
-                    high,
-                    max(0, low),
-                    min(1, high),
-                    (high - max(0, low)) / 2,
-                    (min(1, high) - max(0, low)) / 2,
-                ]
         for value in [*values, *halves]:
             exact = float(value)
             found |= {numbers.number(exact), numbers.number(exact, 2), numbers.number(100 * exact, 2), f"{value:,}"}
@@ -109,10 +95,8 @@ def test_every_number_of_a_table_is_in_the_answer_of_its_query(runs: dict[str, P
     tables = [block for block in blocks(runs, page) if isinstance(block, Table)]
     with query.open_run(runs[page.split()[0]]) as connection:
         lost: dict[str, Any] = {}
-        groups = query.run(connection, "SELECT count(*) AS n FROM replicate_groups").item()
-        t = numbers.t_quantile(groups) or 0.0
         for table in tables:
-            missing = shown(table) - written(query.run(connection, table.source.sql), t) - {"0", "0.001"}
+            missing = shown(table) - written(query.run(connection, table.source.sql)) - {"0", "0.001"}
             if missing:
                 lost[f"{table.title} ({table.source.name})"] = sorted(missing)[:6]
     assert tables
@@ -144,7 +128,7 @@ def test_every_number_of_a_sentence_is_in_an_answer_or_counts_its_rows(runs: dic
         made = report.load(page).build(read)
     said = " ".join((*made.answer, *(section.text for section in made.sections))).replace(numbers.BLANK, " ")
     told = {text.lstrip("+−").rstrip(",") for text in re.findall(rf"(?<![\w.])(?:{NUMBER.pattern})", said)}
-    known = {text for frame in read.frames.values() for text in written(frame, 0.0) | counted(frame)}
+    known = {text for frame in read.frames.values() for text in written(frame) | counted(frame)}
     assert len(told) > 8
     assert told - known - {"95", "100"} == set()
 

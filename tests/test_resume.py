@@ -98,6 +98,7 @@ def test_the_comparison_sees_a_difference(whole):
     assert differing_tables(whole, whole)[1] == []
 
 
+@pytest.mark.slow
 def test_killed_again_and_again():
     """A few kills here; tests/kill.py takes any number."""
     script = [

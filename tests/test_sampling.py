@@ -43,6 +43,7 @@ IN_STRATUM = torch.arange(N_PLACES) % 3 == 0
 STRATUM = IN_STRATUM.nonzero()[:, 0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", [0, 17])
 @pytest.mark.parametrize("order", ["forward", "backward"])
 def test_samples_are_uniform_in_their_stratum(component, order):

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import fake_check
@@ -14,7 +17,7 @@ from typer.testing import CliRunner
 
 from profiler import query, report, site
 from profiler.cli import app
-from profiler.errors import ComponentError, SiteError
+from profiler.errors import ComponentError, RunError, SiteError
 from profiler.site import folder as building
 from profiler.site import pages
 
@@ -138,6 +141,48 @@ def test_a_failure_leaves_the_site_that_was_there_and_nothing_else(fake, tmp_pat
     with pytest.raises(ComponentError, match="L9H9"):
         site.build(fake.path, tmp_path / "site", 0, ["L9H9"])
     assert [p.name for p in tmp_path.iterdir()] == ["site"]
+
+
+def test_what_a_killed_process_left_is_used_up_by_the_next(fake, tmp_path):
+    """Killed while it wrote, and killed between the two moves: the old site is there again even if the next one fails."""
+    out, left = tmp_path / "site", tmp_path / "site.partial"
+    site.build(fake.path, out, 0)
+    before = files(out)
+    script = "import sys, time; from profiler.site import folder, pages; pages.queries_page = lambda *_: time.sleep(600); folder.build(*sys.argv[1:], 0)"
+    with subprocess.Popen([sys.executable, "-c", script, str(fake.path), str(out)]) as process:
+        while not (left / "new" / "cards").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(RunError, match=f"is being written by process {process.pid}"):
+            site.build(fake.path, out, 0)
+        process.kill()
+    assert files(out) == before and sorted(p.name for p in tmp_path.iterdir()) == ["site", "site.partial"]
+    out.rename(left / "old")
+    with pytest.raises(ComponentError):
+        site.build(fake.path, out, 0, ["L9H9"])
+    assert site.build(fake.path, out, 0).made == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["site"]
+
+
+def test_the_old_site_comes_back_where_a_killed_process_had_moved_it(fake, tmp_path, monkeypatch):
+    out, left = tmp_path / "site", tmp_path / "site.partial"
+    site.build(fake.path, out, 0)
+    before = files(out)
+    left.mkdir()
+    out.rename(left / "old")
+    monkeypatch.setattr(pages, "queries_page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        site.build(fake.path, out, 0)
+    assert files(out) == before and [p.name for p in tmp_path.iterdir()] == ["site"]
+
+
+def test_files_of_the_user_where_a_site_is_made_are_kept(fake, tmp_path):
+    (tmp_path / "site.partial").mkdir()
+    (tmp_path / "site.partial" / "thesis.tex").write_text("precious")
+    with pytest.raises(SiteError, match=r"holds thesis.tex, which no site made"):
+        site.build(fake.path, tmp_path / "site", 0)
+    assert (tmp_path / "site.partial" / "thesis.tex").read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["site.partial"]
 
 
 def test_a_place_taken_in_the_meantime_is_not_overwritten(fake, tmp_path, monkeypatch):

@@ -155,6 +155,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_and_kept(tmp_path):
 def test_files_of_the_user_in_the_folder_are_kept(tmp_path):
     with Store(tmp_path / "run.duckdb", overwrite=True) as store:
         (store.partial.folder / "notes.txt").write_text("mine")
+        store.insert("runs", pl.DataFrame({"complete": [True]}))
         store.finish()
     assert names(tmp_path / "run.duckdb.partial") == ["notes.txt"]
 
@@ -265,5 +266,6 @@ def test_frames_are_inserted_by_column_name(tmp_path):
 def test_a_path_with_quotes_is_a_path(tmp_path):
     path = tmp_path / 'it\'s a "run".duckdb'
     with Store(path) as store:
+        store.insert("runs", pl.DataFrame({"complete": [True]}))
         store.finish()
     assert names(tmp_path) == [path.name]

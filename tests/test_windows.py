@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,3 +354,39 @@ def test_a_shard_that_cannot_be_read_is_refused(text):
 def test_a_shard_is_written_as_it_is_read():
     assert [str(Share.parse(t)) for t in ("1/4", "3+1/4", None)] == ["1/4", "1+3/4", "1/1"]
     assert Cursor().first_document == 0
+
+
+def test_a_document_of_more_windows_than_there_are_ids_is_refused():
+    """Its ids would be those of the next document."""
+    for context, most in ((4, 2**20), (2**14, 2**18)):
+        shape = layout(None, context)
+        with pytest.raises(CorpusError, match=f"document 'long' has {most + 1:,} windows of .* may have {most:,}"):
+            next(
+                windows_of(
+                    replace(document(np.zeros(1, dtype=np.int32)), source="long", token_ids=Many(most * context + 1)),
+                    shape,
+                )
+            )
+        first = next(windows_of(replace(document([1]), token_ids=Many(most * context)), shape))
+        last = replace(first, number=most - 1)
+        assert (
+            last.window_id
+            < replace(first, document=replace(first.document, doc_id=first.document.doc_id + 1)).window_id
+        )
+        assert (most - 1) * context + context - 1 < 2**windows_module.POSITION_SHIFT
+    with pytest.raises(CorpusError, match="a run may have 2,147,483,648 documents"):
+        next(windows_of(replace(document([1, 2]), doc_id=2**31), layout(None)))
+    assert next(windows_of(replace(document([1, 2]), doc_id=2**31 - 1), layout(None))).window_id > 0
+
+
+class Many:
+    """So many tokens, all of them 1, without the memory."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, at):
+        return np.ones(min(at.stop, self.n) - at.start, dtype=np.int32) if isinstance(at, slice) else 1

@@ -1,7 +1,7 @@
 """Sums of activation, DLA and |DLA| per component, value of an axis, and replicate group of documents.
 
 The axes are the class of the token, the class of the next token and the position bucket. From these sums come every
-mean and share with its document-clustered interval (delete-a-group jackknife), and with the power sums the moments.
+mean and share with its document-clustered interval (delete-a-group jackknife). Moments are in PowerSums.
 
 A batch costs one product of a [cell, offset] indicator with [offset, component] values per window and quantity, in the
 values' own precision over one window, added to float64. Memory: groups * cells * components * 24 bytes.
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from profiler.accumulators.central import about_mean, joined
 from profiler.attribution import Part
 from profiler.tokens import CLASSES
 from profiler.windows import Batch
@@ -98,15 +99,18 @@ class CellSums:
         self.sums[:, rows] += other.sums
 
 
-POWERS = ("a2", "a3", "a4", "a_abs", "d2", "d3", "d4")
+POWERS = ("n", "a_mean", "a_m2", "a_m3", "a_m4", "a_abs", "d_mean", "d_m2", "d_m3", "d_m4")
 EXTREMA = ("a_min", "a_max", "d_min", "d_max")
+ACTIVATION, A_ABS, DLA = slice(1, 5), 5, slice(6, 10)
+"""Where the moments of activation and DLA stand among POWERS, and the sum of |activation|."""
 
 
 class PowerSums:
-    """Higher power sums and exact extremes per component, class and domain; the first powers are in CellSums.
+    """Moments and exact extremes per component, class and domain.
 
     Attributes:
-        sums: float64 [power, domain, class, component].
+        sums: float64 [power, domain, class, component], the rows of POWERS: numbers of values, means, sums of powers of
+            value - mean (profiler.accumulators.central), and the sum of |activation|.
         extrema: [a_min, a_max, d_min, d_max][domain, class, component], starting at plus and minus infinity.
     """
 
@@ -127,11 +131,43 @@ class PowerSums:
             self.extrema = torch.cat([self.extrema, room], 1)
 
     def update(self, domains: Int[Tensor, " window"], hot: Float[Tensor, "window class offset"], part: Part) -> None:
-        """Add the powers of one part of a batch."""
-        a, d = part.activation, part.dla
-        a2, d2 = a * a, d * d
-        for target, values in zip(self.sums, (a2, a2 * a, a2 * a2, a.abs(), d2, d2 * d, d2 * d2), strict=True):
-            target[:, :, part.components].index_add_(0, domains, (hot @ values).double())
+        """Add the values of one part of a batch."""
+        n = self._of_domains(domains, hot.sum(-1, keepdim=True))
+        a, d = (self._moments(domains, hot, values, n) for values in (part.activation, part.dla))
+        size = self._of_domains(domains, hot @ part.activation.abs())
+        self._join(torch.stack([n.expand_as(size), *a, size, *d]), part.components)
+
+    def _of_domains(
+        self, domains: Int[Tensor, " window"], values: Float[Tensor, "window class column"]
+    ) -> Float[Tensor, "domain class column"]:
+        """Windows' sums added up in float64, domain by domain."""
+        room = values.new_zeros(self.sums.shape[1], *values.shape[1:], dtype=torch.float64)
+        return room.index_add_(0, domains, values.double())
+
+    def _moments(
+        self,
+        domains: Int[Tensor, " window"],
+        hot: Float[Tensor, "window class offset"],
+        values: Float[Tensor, "window offset component"],
+        n: Float[Tensor, "domain class 1"],
+    ) -> list[Float[Tensor, "domain class component"]]:
+        """Mean, m2, m3, m4 of a batch's values, which are summed about their mean in the values' own precision."""
+        whole = n.clamp_min(1)
+        mean = (self._of_domains(domains, hot @ values) / whole).to(values.dtype)
+        away = values - hot.transpose(1, 2) @ mean[domains]
+        sums = [self._of_domains(domains, hot @ away**power) for power in (1, 2, 3, 4)]
+        return list(about_mean(whole, mean.double(), *sums))
+
+    def _join(self, other: Float[Tensor, "power domain class column"], components: slice = slice(None)) -> None:
+        """Take moments of other values of the first domains in."""
+        mine = self.sums[:, : other.shape[1], :, components]
+        n, k = mine[0].clone(), other[0]
+        whole = (n + k).clamp_min(1)
+        for rows in (ACTIVATION, DLA):
+            a, b = tuple(mine[rows].clone()), tuple(other[rows])
+            mine[rows] = torch.stack(joined(n, a, k, b, whole))
+        mine[A_ABS] += other[A_ABS]
+        mine[0] += k
 
     def update_extrema(
         self,
@@ -151,6 +187,6 @@ class PowerSums:
         """Add another part of the corpus."""
         self.grow(other.sums.shape[1])
         rows = slice(0, other.sums.shape[1])
-        self.sums[:, rows] += other.sums
+        self._join(other.sums)
         for mine, theirs, way in zip(self.extrema, other.extrema, (torch.minimum, torch.maximum) * 2, strict=True):
             mine[rows] = way(mine[rows], theirs)

@@ -6,7 +6,7 @@ group and class, so that sums stay in registers and a class's bins in a few kilo
 of its sample or of an extreme is put in its place at once. The tensor versions stay: other devices use them, and the
 tests hold the two against each other.
 
-Sums are float64 throughout. Cost: about 12 ns a value on one core, where the tensor passes take about 90; the first call
+Sums are float64 throughout; powers are taken about the first value of a run of equal group and class (profiler.accumulators.central). Cost: about 12 ns a value on one core, where the tensor passes take about 90; the first call
 compiles for some seconds (cached on disk).
 """
 
@@ -22,6 +22,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from profiler.accumulators.cells import N_CLASSES, CellSums, PowerSums
+from profiler.accumulators.central import about_mean, joined
 from profiler.accumulators.smallest import Smallest
 from profiler.accumulators.spectrum import Spectrum
 from profiler.bins import DENSITY, FLOAT32_BIAS, FLOAT32_MANTISSA, LOWEST_EXPONENT, SPECTRUM
@@ -166,6 +167,26 @@ def _widen(extrema, low, high, low_d, high_d):
     extrema[2], extrema[3] = min(extrema[2], low_d), max(extrema[3], high_d)
 
 
+_about_mean = _compiled(inline="always")(about_mean)
+_joined = _compiled(inline="always")(joined)
+
+
+@_compiled(inline="always")
+def _take_in(held, first, n, moments):
+    """Join n values' moments to those that stand from `first` on; `held` are the rows of POWERS."""
+    mine = held[first], held[first + 1], held[first + 2], held[first + 3]
+    held[first], held[first + 1], held[first + 2], held[first + 3] = _joined(held[0], mine, n, moments, held[0] + n)
+
+
+@_compiled(error_model="numpy")
+def _join_run(held, n, size, of_a, of_d):
+    """Add a run of n values to the rows of POWERS: the sum of |activation|, and the sums of powers after what they are about."""
+    _take_in(held, 1, n, _about_mean(n, of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]))
+    _take_in(held, 6, n, _about_mean(n, of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]))
+    held[5] += size
+    held[0] += n
+
+
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
     a, d, bits, bounds, segments, tokens, keys, positions, cell_sums, power_sums, extrema, first,
@@ -177,7 +198,9 @@ def _accumulate(
         local = np.zeros((n_cells - N_CLASSES, 3))
         for s in range(len(bounds)):
             group, domain, token_class, ordinary = segments[s]
-            s1 = s2 = s3 = s4 = s_abs = t1 = t2 = t3 = t4 = t_abs = 0.0
+            s1 = s_abs = t1 = t_abs = 0.0
+            p1 = p2 = p3 = p4 = q1 = q2 = q3 = q4 = 0.0  # powers about the segment's first values
+            x0, y0 = np.float64(a[c, bounds[s, 0]]), np.float64(d[c, bounds[s, 0]])
             low = low_d = np.inf
             high = high_d = -np.inf
             for t in range(bounds[s, 0], bounds[s, 1]):
@@ -188,16 +211,19 @@ def _accumulate(
                 sums[0, c, token_class, number] += y
                 sums[1, c, token_class, number] += y_abs
                 x8, y8 = np.float64(x), np.float64(y)
-                x2, y2 = x8 * x8, y8 * y8
+                u, v = x8 - x0, y8 - y0
+                u2, v2 = u * u, v * v
                 s1 += x8
-                s2 += x2
-                s3 += x2 * x8
-                s4 += x2 * x2
+                p1 += u
+                p2 += u2
+                p3 += u2 * u
+                p4 += u2 * u2
                 s_abs += abs(x8)
                 t1 += y8
-                t2 += y2
-                t3 += y2 * y8
-                t4 += y2 * y2
+                q1 += v
+                q2 += v2
+                q3 += v2 * v
+                q4 += v2 * v2
                 t_abs += y_abs
                 low, high, low_d, high_d = min(low, x8), max(high, x8), min(low_d, y8), max(high_d, y8)
                 if ordinary:
@@ -217,8 +243,8 @@ def _accumulate(
             cell_sums[0, group, token_class, k] += s1
             cell_sums[1, group, token_class, k] += t1
             cell_sums[2, group, token_class, k] += t_abs
-            for power, value in enumerate((s2, s3, s4, s_abs, t2, t3, t4)):
-                power_sums[power, domain, token_class, k] += value
+            n, of_a, of_d = float(bounds[s, 1] - bounds[s, 0]), (x0, p1, p2, p3, p4), (y0, q1, q2, q3, q4)
+            _join_run(power_sums[:, domain, token_class, k], n, s_abs, of_a, of_d)
             _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
             if s + 1 == len(bounds) or segments[s + 1, 0] != group:
                 for cell in range(n_cells - N_CLASSES):

@@ -7,18 +7,19 @@ rows of the components that others are compared with (seconds for 37,000 compone
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import query
+from profiler import database, query
 from profiler.behaviours import views
 from profiler.behaviours.expressions import TOKEN_VIEW, check_condition, check_name, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, Kind, of_property
-from profiler.errors import QueryError, RunError
+from profiler.errors import ProfilerError, QueryError, RunError
 
+ONCE_MORE = "`profiler behaviours refresh {}` makes it; everything else in the run can be asked"
 FACTS = {"head": ("head_facts",), "neuron": ("neuron_facts",), "both": ("head_facts", "neuron_facts")}
 
 
@@ -109,15 +110,42 @@ def remove_behaviour(path: Path, name: str) -> None:
         views.refresh(run)
 
 
-def refresh(path: Path) -> None:
-    """Make anew what a run keeps of behaviours: a run of an earlier version gets their tables and views of this one.
+def refresh(path: Path, memory: int | None = None) -> None:
+    """Make anew what follows from the rows and behaviours of a run: whatever a pass could not make, and for a run of an
+    earlier version the tables and views of this one.
+
+    Args:
+        memory: bytes that DuckDB may take, beyond which it writes beside the run; None leaves that to DuckDB.
 
     Raises:
         RunError: no finished run, or it cannot be written.
+        EngineError: DuckDB failed; the run is as it was.
     """
     query.open_run(path).close()
-    with _writing(path) as run:
+    with _writing(path, memory) as run:
         views.refresh(run)
+
+
+def complete(path: Path, memory: int | None = None) -> None:
+    """Make what follows from a whole run, where that has not been done. Raises as `refresh`, and says how to do it again."""
+    with closing(query.open_run(path)) as run:
+        if views.is_derived(run):
+            return
+    try:
+        refresh(path, memory)
+    except ProfilerError as error:
+        raise type(error)(
+            f"{path} is whole, but what is known of behaviours is not in it yet: {error}. {ONCE_MORE.format(path)}"
+        ) from error
+
+
+def unfinished(path: Path) -> str | None:
+    """What a whole run still lacks, and the command that makes it; None where it lacks nothing or is no run."""
+    try:
+        with closing(query.open_run(path)) as run:
+            return None if views.is_derived(run) else ONCE_MORE.format(path)
+    except ProfilerError:
+        return None
 
 
 def _refuse_taken(run: Connection, table: str, column: str, name: str) -> None:
@@ -133,17 +161,24 @@ def _refuse_not_users(run: Connection, table: str, column: str, name: str, also:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Connection]:
+def _writing(path: Path, memory: int | None = None) -> Iterator[Connection]:
     """A connection to the run inside one transaction, undone by any error.
 
     Raises:
         RunError: the file cannot be written.
+        EngineError: DuckDB failed.
     """
     try:
-        with duckdb.connect(str(path)) as run:
+        with (
+            database.faults_told(f"writing {path}", "The run is as it was."),
+            duckdb.connect(database.place(path)) as run,
+        ):
+            if memory is not None:
+                run.execute(f"SET memory_limit = '{memory}B'")
             run.execute("BEGIN")
             yield run
             run.execute("COMMIT")
     except duckdb.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"{path} cannot be written ({reason}): close what reads it, then try again") from None
+        raise RunError(
+            f"{path} cannot be written ({database.first_line(error)}): close what reads it, then try again"
+        ) from None

@@ -16,12 +16,12 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from profiler import query
+from profiler import database, query
 from profiler.errors import RunError
 
 SHAPE = ("architecture", "n_layers", "n_heads", "d_mlp", "n_vocab")
 FACTS = "SELECT model, model_hash, tokenizer_hash, architecture, n_layers, n_heads, d_mlp, n_vocab FROM runs"
-OTHER = "ATTACH '{}' AS other (READ_ONLY)"
+OTHER = "ATTACH {} AS other (READ_ONLY)"
 TEXTS = "SELECT text_hash FROM documents"
 
 
@@ -57,13 +57,15 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             open in this process.
     """
     _refuse_unlike(first, second, *(_facts(path) for path in (first, second)))
-    quoted = str(second).replace("'", "''")
+    other = OTHER.replace("{}", database.literal(database.place(second)))
     try:
-        with duckdb.connect(str(first), read_only=True) as con:
-            con.execute(OTHER.format(quoted))
+        with duckdb.connect(database.place(first), read_only=True) as con:
+            con.execute(other)
             for name, value in sorted(query.CLOSED.items(), key=lambda item: item[0] == "lock_configuration"):
                 con.execute(f"SET {name} = '{value}'")
             yield con
+    except database.FAULTS as error:
+        raise database.fault_error(error, f"opening {first} and {second}", query.UNCHANGED) from None
     except duckdb.ConnectionException:
         raise RunError(f"{first} is open in this process: close it (run.close()), then compare") from None
 

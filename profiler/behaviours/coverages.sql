@@ -26,7 +26,7 @@ WITH facts AS MATERIALIZED (
         , count(*) FILTER (holds IS NULL) AS n_untold
         , coalesce(sum(weight * abs(dla)::DOUBLE ORDER BY position_id) FILTER (holds IS NULL), 0) AS m_untold
     FROM behaviour_marks
-    WHERE list_contains(getvariable('compared'), component)  -- a filter on behaviour_id too ends in an internal error of DuckDB 2.0.0
+    WHERE list_contains(getvariable('compared'), component)  -- a filter on behaviour_id too ended in an internal error of DuckDB 2.0.0; 2.0.1 takes it
     GROUP BY component, behaviour_id
 )
 SELECT c.component_id, b.behaviour_id, coalesce(k.m_held, 0) / nullif(f.m - coalesce(k.m_untold, 0), 0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
+from profiler import database
 from profiler.behaviours.properties import PROPERTIES, Property
 from profiler.errors import QueryError
 
@@ -49,6 +50,8 @@ def check_condition(connection: Connection, condition: str, view: str) -> None:
         kind = _type_of(cursor, condition, view)
         if kind != "BOOLEAN":
             raise QueryError(f"the condition {shown!r} gives {kind} and not true or false: compare it with something")
+    except database.FAULTS as error:
+        raise database.fault_error(error, f"looking at the condition {shown!r}", "The run is as it was.") from None
     except duckdb.Error as error:
         columns = ", ".join(cursor.sql(f"SELECT * FROM {view} LIMIT 0").columns)
         raise QueryError(

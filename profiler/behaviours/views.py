@@ -1,5 +1,8 @@
 """The view `behaviour_rows` of a run, generated from its tables, and the tables filled for a new run.
 
+What is derived (DERIVED and the two views) is absent from a run until it is made, never empty: a query that needs it fails
+and says so, and gives no wrong answer.
+
 The view has a row per component, kept row and behaviour, and says whether the behaviour holds there. Its conditions are
 the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in. Heads stand on the
 uniform sample, neurons on those and their stratified samples together, with weights. One CASE per row, chosen by number: a filter on
@@ -45,7 +48,10 @@ ATTENDING = """(SELECT c.component, c.kind, c.layer, m.position_id, m.doc_id, m.
     JOIN uniform_marks m ON m.position_id = h.position_id
     CROSS JOIN (SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight) s)"""
 COVERAGES = package_file("behaviours/coverages.sql")
-TABLE = re.compile(r"CREATE TABLE layer_coverages \(.*?^\);", re.DOTALL | re.MULTILINE)
+DERIVED = ("uniform_marks", "layer_coverages")
+"""Tables that `refresh` fills from the others."""
+LAST = "behaviour_marks"
+"""What `refresh` leaves, in one transaction with all the rest: a run that has it has everything that is derived."""
 MARKS = (
     HEADER.replace("behaviour_rows", "behaviour_marks")
     .replace(
@@ -59,7 +65,7 @@ JOIN (SELECT position_id, doc_id, group_id, domain, unnest(marks) AS mark FROM u
 
 
 def install(connection: Connection, user: tuple[Property, ...] = ()) -> None:
-    """Fill properties and behaviours of a run whose vocabulary and views are there, and create `behaviour_rows`.
+    """Fill properties and behaviours of a run whose vocabulary and views are there.
 
     Args:
         user: properties of the user's own, already checked.
@@ -75,7 +81,6 @@ def install(connection: Connection, user: tuple[Property, ...] = ()) -> None:
             , token, class FROM token_texts JOIN tokens USING (token_id) ORDER BY token_id""")
     insert(connection, library())
     insert(connection, tuple(b for p in user for b in of_property(p.name, p.description, USER_PRIORITY)), user=True)
-    refresh(connection)
     _inherit_comments(connection)
 
 
@@ -107,6 +112,7 @@ def refresh(connection: Connection) -> None:
     These are uniform_marks, which behaviours hold at the uniform sample of those that are about positions alone, and
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
+    _create_missing(connection)
     rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]
     connection.execute("DELETE FROM uniform_marks")
@@ -118,14 +124,33 @@ def refresh(connection: Connection) -> None:
     created = "CREATE VIEW behaviour_rows AS SELECT 1;\n" + MARKS + "CREATE VIEW behaviour_marks AS SELECT 1;"
     for statement in comment_statements(HEADER + created):
         connection.execute(statement)
-    _fill_coverages(connection)
-
-
-def _fill_coverages(connection: Connection) -> None:
-    """Table layer_coverages, which a run of an earlier version lacks."""
-    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'layer_coverages'").fetchall():
-        connection.execute(TABLE.search(package_file("schema.sql").read_text(encoding="utf-8"))[0])
     connection.execute(COVERAGES.read_text(encoding="utf-8"))
+
+
+def leave_out_derived(connection: Connection) -> None:
+    """Take the empty derived tables out of a new run: `refresh` makes and fills them."""
+    for table in DERIVED:
+        connection.execute(f"DROP TABLE {table}")
+
+
+def is_derived(connection: Connection) -> bool:
+    """Whether a run has everything that is derived."""
+    text = f"SELECT 1 FROM duckdb_views() WHERE view_name = '{LAST}'"
+    tables = "SELECT count(*) FROM duckdb_tables() WHERE list_contains(?, table_name)"
+    cursor = connection.cursor()
+    views, n = cursor.execute(text).fetchall(), cursor.execute(tables, [list(DERIVED)]).fetchall()[0][0]
+    cursor.close()
+    return bool(views) and n == len(DERIVED)
+
+
+def _create_missing(connection: Connection) -> None:
+    """The derived tables, which a new run and one of an earlier version lack."""
+    schema = package_file("schema.sql").read_text(encoding="utf-8")
+    there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    for table in set(DERIVED) - there:
+        text = re.search(rf"CREATE TABLE {table} \(.*?^\);", schema, re.DOTALL | re.MULTILINE)[0]
+        for statement in (text, *comment_statements(text)):
+            connection.execute(statement)
 
 
 def of_position(connection: Connection, condition: str) -> bool:
@@ -140,7 +165,9 @@ def of_attention(connection: Connection, condition: str) -> bool:
 
 def _binds(connection: Connection, condition: str, source: str) -> bool:
     try:
-        connection.cursor().sql(f"SELECT {wrapped(condition)} FROM {source} LIMIT 0")
+        connection.sql(
+            f"SELECT {wrapped(condition)} FROM {source} LIMIT 0"
+        )  # not a cursor, which does not see this transaction
     except BinderException:
         return False
     return True

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from profiler.circuits.evaluate import Evaluator, sizes
 from profiler.patching.redundancy import THRESHOLD
-from profiler.patching.statistics import holm, sign_flip_p
+from profiler.patching.statistics import holm, level, sign_flip_p
 
 TOLERANCE = 0.1
 ALPHA = 0.05
@@ -44,8 +44,8 @@ class Effects:
 
 
 def ranking(effects: Effects) -> list[int]:
-    """All nodes by score, best first."""
-    return np.argsort(-effects.score, kind="stable").tolist()
+    """All nodes by score, best first; of equal ones the first of the model."""
+    return np.argsort(-level(effects.score), kind="stable").tolist()
 
 
 def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
@@ -84,7 +84,7 @@ def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float
         without = np.repeat(keep[None], len(members), 0)
         without[np.arange(len(members)), members] = False
         distance = np.abs(1 - evaluate.faithfulness(without))
-        best = int(distance.argmin())
+        best = int(level(-distance).argmax())
         if distance[best] > tolerance:
             break
         keep = without[best]

@@ -20,6 +20,7 @@ from profiler.circuits.mask import Graph, State, Writes, all_writes, graph_of, m
 from profiler.patching.batch import Batch, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Network, Offsets
+from profiler.patching.statistics import level
 
 
 class Listener(State):
@@ -70,7 +71,7 @@ def confirm(
     """The `limit` edges of `among` with the largest estimates, each cut exactly, largest exact effect first."""
     graph = graph_of(net)
     scores = edge_scores(net, base, other, batch.clean, batch)
-    listed = torch.where(among, scores.abs(), 0.0).flatten().argsort(descending=True)[:limit].tolist()
+    listed = torch.where(among, scores.abs(), 0.0).flatten().argsort(descending=True, stable=True)[:limit].tolist()
     writes = all_writes(net, other)
     before = logit_diff(base.logits, batch.options)
     found = []
@@ -82,7 +83,8 @@ def confirm(
             after = logit_diff(masked(net, batch.clean, batch.ends, keep, writes), batch.options)
             edge = Edge(graph.writers[writer], graph.readers[reader])
             found.append(Confirmed(edge, scores[writer, reader].item(), (after - before).mean().item()))
-    return sorted(found, key=lambda one: -abs(one.exact))
+    order = np.argsort(-level(np.array([abs(one.exact) for one in found])), kind="stable")
+    return [found[i] for i in order]
 
 
 def candidates(graph: Graph, members: Sequence[str], mlps_kept: bool) -> Bool[Tensor, "writer reader"]:

@@ -19,6 +19,7 @@ from profiler.patching import store
 from profiler.patching.capability import capability
 from profiler.patching.effects import neutral_level
 from profiler.patching.setting import PatchSettings, Setting
+from profiler.tokens import token_texts
 
 LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
 
@@ -53,7 +54,9 @@ def setting_frames(
 
 def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
     text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
-    word = lambda option: option if isinstance(option, str) else model.tokenizer.decode([option])  # noqa: E731
+    of_tokens = any(not isinstance(o, str) for p in one.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
+    texts = token_texts(model.tokenizer, model.spec.n_vocab) if of_tokens else []
+    word = lambda option: option if isinstance(option, str) else texts[option]  # noqa: E731
     return [
         {"pair_set": one.name, "pair": i, "name": p.pair.name, "scheme": p.pair.scheme, "template": p.pair.template, "split": p.pair.split,
          "clean": text(p.pair.clean), "corrupted": text(p.pair.corrupted), "answers": [word(a) for a in p.pair.answers],

@@ -46,8 +46,8 @@ class Faithfulness:
 
     @property
     def over_recovery(self) -> bool:
-        """Whether the circuit does more than the model, beyond doubt."""
-        return self.interval[0] > 1
+        """Whether the circuit does more than the model, beyond doubt and rounding."""
+        return self.interval[0] > 1 + statistics.ROUNDING
 
 
 def faithfulness(evaluate: Evaluator, keep: Keep) -> Faithfulness:
@@ -117,9 +117,9 @@ def greedy_set(evaluate: Evaluator, keep: Keep, rng: np.random.Generator, steps:
         grown = np.repeat(removed[None], len(tried), 0)
         grown[np.arange(len(tried)), tried] = True
         found = gaps(evaluate, keep, grown)
-        if found.max() <= best:
+        if found.max() <= best + statistics.ROUNDING:
             break
-        removed, best = grown[found.argmax()], float(found.max())
+        removed, best = grown[statistics.level(found).argmax()], float(found.max())
     return removed
 
 

@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from profiler import database
 from profiler.cli import behaviours, bench, check, label, merge, models, patch, predict, query, record, report, site
 from profiler.errors import ProfilerError
 
@@ -37,6 +38,8 @@ def main() -> None:
         first = error.errors()[0]
         name = "--" + str(first["loc"][0]).replace("_", "-")
         _say(f"{name} {first['input']!r}: {first['msg']}", 1)
+    except database.FAULTS as error:
+        _say(str(database.fault_error(error, "running the command", "No run was changed by it.")), 1)
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         _say(f"a run file cannot be read or written ({reason}): take a copy that is whole, or record it again", 1)

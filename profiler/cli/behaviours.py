@@ -36,8 +36,8 @@ def compare(
     family: Annotated[
         str, typer.Option(help="attention, effect, context, token, next, user; auto: by kind, with the user's own")
     ] = "auto",
-    top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all")] = 100,
-    rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all")] = 30,
+    top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all", min=0)] = 100,
+    rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all", min=0)] = 30,
     out: Annotated[Path | None, typer.Option(help="write a page of it there, as .html")] = None,
 ) -> None:
     """Which components do something else in another run; q holds false discoveries (Benjamini and Hochberg).

@@ -7,6 +7,7 @@ import polars as pl
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from profiler.cli.options import MOST_SEED
 from profiler.cli.output import text_table
 from profiler.cli.record import console, number, quiet
 
@@ -33,7 +34,7 @@ def check(
     ] = None,
     pairs: Annotated[int, typer.Option(help="prompts of each rung", min=20)] = 96,
     draws: Annotated[int, typer.Option(help="random circuits that it is compared with", min=1)] = 99,
-    seed: Annotated[int, typer.Option(help="seed of every draw")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=MOST_SEED)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
 ) -> None:
     """Say what becomes of a circuit off the prompts it was found on: the verdict, and the ladder it rests on.
@@ -90,6 +91,8 @@ def say(run: Path, done: Any) -> None:
 
 def table(done: Any) -> pl.DataFrame:
     """The ladder: a row per rung with what was measured of the circuit there."""
+    from profiler.patching.statistics import ROUNDING
+
     found = {
         (one.rung, one.technique, one.statistic): one
         for one in done.findings
@@ -101,7 +104,7 @@ def table(done: Any) -> pl.DataFrame:
         if one is None or one.value is None:
             return "" if one is None else "refused"
         return f"{one.value:.2f} [{one.lo:.2f}, {one.hi:.2f}]" + (
-            " over" if one.statistic.startswith("faith") and one.lo > 1 else ""
+            " over" if one.statistic.startswith("faith") and one.lo > 1 + ROUNDING else ""
         )
 
     rows = []

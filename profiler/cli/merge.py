@@ -20,6 +20,7 @@ def merge(
     runs: Annotated[list[Path], typer.Argument(help="run files of disjoint shards of one corpus")],
     out: Annotated[Path, typer.Option(help="the run file to write")],
     overwrite: Annotated[bool, typer.Option(help="replace the run file if it exists")] = False,
+    incomplete: Annotated[bool, typer.Option(help="merge although shards are missing; the run says which")] = False,
 ) -> None:
     """Join runs over the shards of a corpus (record --shard 1/2, --shard 2/2) into the run one pass would have made.
 
@@ -29,10 +30,11 @@ def merge(
     Example: profiler merge a.duckdb b.duckdb --out c.duckdb
     """
     from profiler.merge import merge as merge_runs
+    from profiler.shards import incomplete as lacking
 
-    merged = merge_runs(runs, out, overwrite)
+    merged = merge_runs(runs, out, overwrite, incomplete)
     totals, added = merged.totals, merged.carried
-    left = f"shard {totals.config.shard} of it" if totals.config.shard else "the whole corpus"
+    left = lacking(totals.config.shard) or "the whole corpus"
     console.print(
         f"{len(runs)} runs, {totals.progress.tokens:,} tokens of {totals.progress.documents:,} documents, {left}: {out}, "
         f"{out.stat().st_size / 1e6:,.1f} MB"

@@ -55,7 +55,7 @@ def score(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="folder for checkpoint, log and tokenizer")],
-    minutes: Annotated[float, typer.Option(help="wall time of this call")] = 60.0,
+    minutes: Annotated[float, typer.Option(help="wall time of this call", min=0)] = 60.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
     plan: Annotated[str, typer.Option(help="'bundled', or 'tiny' to try the command")] = "bundled",
     steps: Annotated[int | None, typer.Option(min=1, help="steps in all, instead of the plan's")] = None,

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+MOST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
 ModelName = Annotated[str, typer.Argument(help="bundled, a Hugging Face name, or a local directory")]
 Corpora = Annotated[
     list[str],

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from profiler.cli.options import MOST_SEED
 from profiler.cli.record import quiet
 from profiler.errors import PairError
 
@@ -24,8 +25,8 @@ def tasks(
     name: Annotated[str | None, typer.Argument(help="show pairs of this task; without it, list all tasks")] = None,
     scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
     split: Annotated[str, typer.Option(help="train or held_out words and wordings")] = "train",
-    n: Annotated[int, typer.Option("--pairs", help="how many pairs")] = 3,
-    seed: Annotated[int, typer.Option(help="seed of the pairs")] = 0,
+    n: Annotated[int, typer.Option("--pairs", help="how many pairs", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="seed of the pairs", min=0, max=MOST_SEED)] = 0,
     out: Annotated[Path | None, typer.Option(help="write the pairs there, as .jsonl")] = None,
 ) -> None:
     """List the built-in tasks, or show or write pairs of one.
@@ -60,10 +61,9 @@ def _vocabulary() -> tuple[int, ...]:
     from transformers import AutoTokenizer
 
     from profiler.model import BUNDLED
+    from profiler.tokens import ordinary_ids
 
-    tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
-    special = set(tokenizer.all_special_ids)
-    return tuple(i for i in range(len(tokenizer)) if i not in special)
+    return ordinary_ids(AutoTokenizer.from_pretrained(BUNDLED))
 
 
 def patch(
@@ -75,7 +75,7 @@ def patch(
     scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
     pairs: Annotated[int, typer.Option(help="pairs to find the circuit on, and again for each test", min=4)] = 48,
     split: Annotated[str, typer.Option(help="find the circuit on train or held_out words and wordings")] = "train",
-    seed: Annotated[int, typer.Option(help="seed of every draw")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=MOST_SEED)] = 0,
     circuit: Annotated[Path | None, typer.Option(help="judge the circuit of this .yaml instead of finding one")] = None,
     save: Annotated[Path | None, typer.Option(help="write the circuit there, as .yaml")] = None,
     neurons: Annotated[

@@ -11,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from profiler import query as queries
+from profiler.behaviours.additions import unfinished
 from profiler.cli.output import readable, to_bytes
 from profiler.errors import QueryError
 from profiler.query_header import parse_header
 from profiler.run import Run
 from profiler.run import open as open_run
+from profiler.shards import incomplete_run
 
 Format = Literal["table", "csv", "json", "parquet"]
 
@@ -118,15 +120,21 @@ def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` 
     Example: profiler info run.duckdb
     """
     with open_run(run) as opened:
-        frames = {name: opened.query(name) for name in ("run_info", "corpus", "table_sizes", "drops")}
+        lacking = unfinished(run)
+        names = ("run_info", "corpus", "drops", *(() if lacking else ("table_sizes",)))
+        frames = {name: opened.query(name) for name in names}
         frames["drops"] = frames["drops"].filter(pl.col("n") > 0)
-        _print_info(opened, frames)
+        _print_info(opened, frames, lacking)
 
 
-def _print_info(run: Run, frames: dict[str, pl.DataFrame]) -> None:
+def _print_info(run: Run, frames: dict[str, pl.DataFrame], lacking: str | None) -> None:
     console = Console(highlight=False)
     console.print(_facts(run, frames["run_info"].row(0, named=True)))
+    if lacking:
+        console.print(f"\nWhat is known of behaviours is not in this run yet: {lacking}", markup=False)
     for title, name in [("Corpus", "corpus"), ("Tables", "table_sizes"), ("Dropped, cut or left out", "drops")]:
+        if name not in frames:
+            continue
         console.print(f"\n[bold]{title}[/]")
         console.print(_table(frames[name]) if len(frames[name]) else "nothing")
 
@@ -139,7 +147,9 @@ def _facts(run: Run, row: dict) -> Table:
         "model": f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
         f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}",
         "model card": _card_summary(row["model_card"]),
+        "note": "; ".join(row.get("model_notes") or ()),
         "tokens": f"{row['n_tokens']:,} of {row['n_documents']:,} documents",
+        "shard": incomplete_run(row["config"]),
         "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",
         "speed": f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "
         f"{(row['peak_memory_bytes'] or 0) / 1e9:,.2f} GB",

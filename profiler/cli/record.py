@@ -35,7 +35,7 @@ def number(text: str) -> int:
     match = re.fullmatch(r"([0-9_.]+)\s*([kmgt]?)b?", text.strip().lower())
     try:
         return int(float(match[1]) * UNITS[match[2]]) if match else int("")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ProfilerError(f"{text!r} is no count: write it as 300000, 300k, 1.5M or 2GB") from None
 
 
@@ -167,6 +167,8 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     console.print(
         f"{config.model}: {spec.n_layers} layers of {spec.n_heads} heads and {spec.d_mlp:,} neurons, {spec.n_components:,} components"
     )
+    for note in spec.notes:
+        console.print(f"  note: {note}", markup=False)
     console.print(
         f"forecast: about {ahead.bytes / 1e6:,.0f} MB and {ahead.seconds / 60:.1f} min for {config.tokens or 'all'} tokens"
     )
@@ -195,30 +197,43 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     losses.say(out, console)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, on the way that Ctrl-C takes."""
-
-
 @contextmanager
 def stoppable(out: Path) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a sentence that says what is kept and how to go on.
 
+    Whatever error a library makes of the interruption (DuckDB, when it is asked while it runs, an error of its own), it is
+    the interruption that ended the work.
+
     Raises:
         Stopped: one of them came.
     """
-    from profiler.partial import describe
+    came: list[int] = []
 
-    def terminate(*_: object) -> None:
-        raise _Terminated
+    def stop(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt as stop:
-        kept = describe(out) or "nothing was committed yet and nothing is left behind"
-        raise Stopped(f"stopped; {kept}", 143 if isinstance(stop, _Terminated) else 130) from None
+    except BaseException as error:
+        if not came and not isinstance(error, KeyboardInterrupt):
+            raise
+        raise Stopped(f"stopped; {_left(out)}", 128 + (came or [signal.SIGINT])[0]) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was set outside of Python
+
+
+def _left(out: Path) -> str:
+    """What there is of a run whose pass was stopped."""
+    from profiler.behaviours.additions import unfinished
+    from profiler.partial import describe
+
+    if kept := describe(out, ending=True):
+        return kept
+    lacking = out.exists() and unfinished(out)
+    return f"{out} is whole; {lacking}" if lacking else "nothing was committed yet and nothing is left behind"
 
 
 def bar() -> Progress:

@@ -23,7 +23,9 @@ def site(
     out: Annotated[Path, typer.Option(help="the folder to write; a site that is there is replaced, nothing else is")],
     cards: Annotated[str, typer.Option(help="how many cards of the most important heads and neurons, or all")] = "100",
     components: Annotated[str, typer.Option(help="labels whose cards are made too, such as L2H3,L3N12")] = "",
-    workers: Annotated[int | None, typer.Option(help="processes that make cards; as many as there are cores")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="processes that make cards; as many as there are cores", min=1)
+    ] = None,
 ) -> None:
     """Write a site of a run: overview, a table of all components, cards, circuits, queries. It needs no server.
 

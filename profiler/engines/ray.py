@@ -37,6 +37,7 @@ from profiler.reading import Cursor, Domains, Passed, Reading
 from profiler.windows import Chunk, Layout
 
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # or Ray starts by itself again when a pass has failed
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a pass reports to nobody
 try:
     import ray
     import ray.data
@@ -211,7 +212,8 @@ def _connect(address: str | None) -> bool:
     if address:
         _reach(address)
     try:
-        options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+        # "local": or Ray joins any cluster that it finds on this machine, which would count as ours to end
+        options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **options)
     except Exception as error:
         where = f"joined at {address}" if address else "started here"

@@ -111,7 +111,7 @@ def find(
 def facts(source: str | Path | Connection, component: str, claim: Claim) -> pl.DataFrame:
     """One row per kept position of the component and of others of its kind and layer (all heads; 16 neurons).
 
-    Columns: component, position_id, doc_id, domain, group_id, weight, activation, dla, importance (|DLA|), should, acts,
+    Columns: component, position_id, doc_id, domain, group_id, n_documents, weight, activation, dla, importance (|DLA|), should, acts,
     matters, strength, expected_by, expected (mean |DLA| where it acts at such positions).
     """
     rows = query.run(source, _sql(claim), component=component, fire_kind=claim.kind)
@@ -149,15 +149,16 @@ def _sql(claim: Claim) -> str:
         ) o JOIN importance c ON c.component = getvariable('component') AND c.kind = o.kind AND c.layer = o.layer
         WHERE o.kind = getvariable('fire_kind')::VARCHAR AND (o.kind = 'head' OR o.place <= {MATCHED} OR o.component = c.component));
     WITH raw AS (
-        SELECT f.*, list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids, p.next_token_id, p.token_id
+        SELECT f.*, g.n_documents, list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids, p.next_token_id, p.token_id
         FROM {claim.kind}_facts f JOIN position_rows p ON p.position_id = f.position_id JOIN windows w ON w.window_id = p.window_id
+        JOIN replicate_groups g ON g.group_id = f.group_id
         WHERE list_contains(getvariable('pool'), f.component)
     ) {firing}
     , names AS (
         SELECT list(token_id) AS ids FROM token_property_lists WHERE list_contains(properties, 'name_like')
     )
     , rows AS (SELECT raw.*{", " if asked else ""}{asked} FROM {"firing raw" if firing else "raw"})
-    SELECT component, position_id, doc_id, domain, group_id, weight::DOUBLE AS weight, activation::DOUBLE AS activation, dla::DOUBLE AS dla
+    SELECT component, position_id, doc_id, domain, group_id, n_documents, weight::DOUBLE AS weight, activation::DOUBLE AS activation, dla::DOUBLE AS dla
         , abs(dla)::DOUBLE AS importance, coalesce({claim.trigger}, false) AS should, coalesce({claim.acts}, false) AS acts
         , least(1, greatest(0, coalesce({claim.strength}, 0)))::DOUBLE AS strength, coalesce(({claim.expected_by})::VARCHAR, '') AS expected_by
     FROM rows ORDER BY component, position_id"""

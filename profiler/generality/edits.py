@@ -42,8 +42,9 @@ from profiler.generality.edits_texts import Text, Vocabulary
 from profiler.generality.finding import FEWEST, Finding, Setting, Unit, refused
 from profiler.patching.network import Network
 from profiler.patching.sites import parse_target
-from profiler.patching.statistics import sign_flip_p
+from profiler.patching.statistics import ROUNDING, sign_flip_p
 from profiler.scores.intervals import proportion
+from profiler.tokens import join_texts
 
 MARGIN = 0.1
 """Least move that counts: a tenth of the attention, of the changed value, of the largest activation; 0.1 logits."""
@@ -189,8 +190,8 @@ def _logit(net: Network, component: str, before: Seen, after: Seen, made: Sequen
 
 
 def succeeds(shift: Float[np.ndarray, " plan"], control: Float[np.ndarray, " plan"]) -> Float[np.ndarray, " plan"]:
-    """1 where the first moved by at least MARGIN and more than the second, else 0."""
-    return ((shift >= MARGIN) & (shift > control)).astype(float)
+    """1 where the first moved by at least MARGIN and by more than the second, beyond rounding, else 0."""
+    return ((shift >= MARGIN) & (shift > control + ROUNDING)).astype(float)
 
 
 def mcnemar_p(first: Float[np.ndarray, " plan"], second: Float[np.ndarray, " plan"]) -> float:
@@ -226,7 +227,7 @@ class _Head:
         n, held, also = (np.bincount(at, weights=x, minlength=len(names)) for x in (np.ones_like(won), won, lost))
         if len(names) < FEWEST:
             return self.refused(RATE, len(names), _too_few(len(names), self.unit))
-        lo, hi = interval(float(won.mean()), n, held, len(names), n.sum() ** 2 / (n**2).sum())
+        lo, hi = interval(float(won.mean()), n, held, n.sum() ** 2 / (n**2).sum())
         more = held - also
         p = float(sign_flip_p(more[None])[0]) / 2
         return self._finding(
@@ -279,6 +280,6 @@ def spell(tokens: Sequence[int], changed: Sequence[int], vocabulary: Vocabulary,
     parts: list[str] = []
     for i, last in zip(shown, [-1, *shown], strict=False):
         word = vocabulary.texts[tokens[i]]
-        marked = f"⟦{word}⟧" if i in changed else word
-        parts.append(("…" if i > last + 1 else "") + (f"«{marked}»" if i == end else marked))
-    return "".join(parts)
+        marked = ["⟦", word, "⟧"] if i in changed else [word]
+        parts += [*(["…"] if i > last + 1 else []), *(["«", *marked, "»"] if i == end else marked)]
+    return join_texts(parts)

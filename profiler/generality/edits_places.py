@@ -72,12 +72,12 @@ def _marks(text: Text, mask: Bool[np.ndarray, " vocab"]) -> Bool[np.ndarray, " o
 
 
 def _repeated(mass: str, text: Text) -> Place:
-    """Earlier copies of the last token, and what is attended to there."""
+    """Earlier copies of the last token, and what is attended to there: what follows them, but never the last token itself."""
     tokens, end = text.tokens, text.end
-    copies = [i for i in range(end) if tokens[i] == tokens[end]]
+    step = 0 if mass == "duplicate" else 1
+    copies = [i for i in range(end - step) if tokens[i] == tokens[end]]
     if mass == "prefix_induction":
         copies = [i for i in copies if i >= 1 and tokens[i - 1] == tokens[end - 1]]
-    step = 0 if mass == "duplicate" else 1
     return Place(bool(copies), tuple(copies), tuple(i + step for i in copies))
 
 

@@ -32,7 +32,6 @@ from profiler.generality import ablated, finding
 from profiler.generality.finding import FEWEST, Finding, Technique
 from profiler.generality.kept_runs import Logits, Own, Piece, Runner, own_of, pieces, windows_of
 from profiler.generality.measure import (
-    ROUNDING,
     Ratio,
     clusters_of,
     matched,
@@ -45,7 +44,7 @@ from profiler.generality.measure import (
 from profiler.generality.rungs import NATURAL, Rung
 from profiler.generality.subject import CorpusRung, PromptRung, Subject, Text
 from profiler.patching.metrics import kl, logit_diff
-from profiler.patching.statistics import random_set_p
+from profiler.patching.statistics import ROUNDING, random_set_p
 
 TECHNIQUE: Technique = "corpus faithfulness"
 NULL_TOKENS, TRIGGER_TOKENS = 5_000, 2_000
@@ -219,7 +218,7 @@ class Null:
             if here.sum() < FEWEST or not self.draws:
                 return None
             found = np.array([_share(part[here], statistic) for part in (self.circuit, *self.draws)])
-            return None if np.ptp(found[1:]) == 0 else (found[1:], float(found[0]))
+            return None if np.ptp(found[1:]) <= ROUNDING else (found[1:], float(found[0]))
 
         return shares
 
@@ -234,9 +233,7 @@ def _beside(one: Finding, null: tuple[np.ndarray, float] | None) -> Finding:
     if null is None:
         return one
     drawn, own = null
-    return replace(
-        one, null=float(drawn.mean()), null_hi=float(np.quantile(drawn, 0.95)), p=random_set_p(own - ROUNDING, drawn)
-    )
+    return replace(one, null=float(drawn.mean()), null_hi=float(np.quantile(drawn, 0.95)), p=random_set_p(own, drawn))
 
 
 def null_sample(subject: Subject, runner: Runner) -> Null:

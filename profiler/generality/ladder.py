@@ -40,7 +40,7 @@ from profiler.patching import setting as settings_of
 from profiler.patching.batch import SITES, Trace
 from profiler.patching.network import Network
 from profiler.patching.setting import PatchSettings, Setting
-from profiler.tokens import token_texts
+from profiler.tokens import ordinary_ids, token_texts
 
 SCANNED = 60_000_000
 PER_DOCUMENT = 3
@@ -83,8 +83,7 @@ def parse(given: str) -> tuple[str, str, str]:
 
 def vocabulary_of(model: Model) -> tuple[int, ...]:
     """Ordinary token ids."""
-    special = set(model.tokenizer.all_special_ids)
-    return tuple(i for i in range(len(model.tokenizer)) if i not in special)
+    return ordinary_ids(model.tokenizer)
 
 
 # --- rungs of pairs ---

@@ -43,7 +43,7 @@ from scipy import stats
 from profiler.circuits.places import place_of
 from profiler.generality.claims import claim_of
 from profiler.generality.finding import Finding
-from profiler.patching.statistics import holm
+from profiler.patching.statistics import ROUNDING, holm
 
 Speaks = Literal["for", "against", "undecided", "describes", "refused"]
 Key = tuple[str, str, str]
@@ -127,10 +127,10 @@ def p_below(finding: Finding, bound: float, also: float = 0.0) -> float:
 
 
 def _tail(distance: float, error: float) -> float:
-    """P(standard normal > -distance / error); without an error, 0 or 1 by the sign, 1 at the bound itself."""
-    if error > 0:
+    """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at the bound itself."""
+    if error > ROUNDING:
         return float(stats.norm.cdf(distance / error))
-    return 0.0 if distance < 0 else 1.0
+    return 0.0 if distance < -ROUNDING else 1.0
 
 
 def lines(
@@ -314,4 +314,4 @@ def n_needed(finding: Finding, bound: float, also: float = 0.0) -> float:
     """
     distance = abs(finding.value - bound)
     arm = finding.hi - finding.value if finding.value < bound else finding.value - finding.lo
-    return finding.n * (hypot(arm, Z95 * also) / distance) ** 2 if distance else inf
+    return finding.n * (hypot(arm, Z95 * also) / distance) ** 2 if distance > ROUNDING else inf

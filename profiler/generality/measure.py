@@ -34,7 +34,7 @@ from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import Setting
 from profiler.patching.sites import parse_target
-from profiler.patching.statistics import random_set_p, sign_flip_p
+from profiler.patching.statistics import ROUNDING, random_set_p, sign_flip_p
 from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
 
@@ -47,8 +47,6 @@ NULL_PROMPTS = 24
 """Prompts that random circuits are run on: their scatter over circuits is far larger than over prompts."""
 TOKENS_AT_ONCE = 8192
 """Tokens of one pass of many circuits (circuits x prompts x offsets): more leaves a processor's cache."""
-ROUNDING = 1e-6
-"""A random circuit that is the circuit itself is as good as it, whatever the last bits say."""
 
 
 @dataclass(frozen=True)
@@ -221,10 +219,10 @@ def _against(one: Finding, values: Float[np.ndarray, " circuit"], close: bool = 
         values: of the circuit itself first, on the prompts that the random ones were run on.
     """
     own, null = values[0], values[1:]
-    if not len(null) or np.ptp(null) == 0:
+    if not len(null) or np.ptp(null) <= ROUNDING:
         return one
     good = (lambda value: -np.abs(1 - value)) if close else (lambda value: value)
-    p = random_set_p(good(own) - ROUNDING, good(null))
+    p = random_set_p(good(own), good(null))
     return changed(one, null=float(null.mean()), null_hi=float(np.quantile(null, 0.95)), p=p)
 
 

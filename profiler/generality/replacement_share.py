@@ -12,14 +12,16 @@ position, or by less than SURE standard errors. Intervals: percentile bootstrap,
 denominator together. Cost: draws x documents.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from profiler import jackknife
 from profiler.generality.finding import FEWEST
-from profiler.patching.statistics import bootstrap_weights
+from profiler.patching.statistics import bootstrap_weights, random_set_p
 
 EDGES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 100.0)
 """Percentiles of |DLA| that bins lie between; rows of all positions come first."""
@@ -101,16 +103,18 @@ def _refusal(sums: Float[np.ndarray, "document 3"], d_ablated: float, measure: s
 
 
 def ratio_error(above: Float[np.ndarray, " document"], below: Float[np.ndarray, " document"]) -> float:
-    """Standard error of sum(above) / sum(below), jackknife over documents."""
-    n = len(above)
-    left_out = (above.sum() - above) / np.maximum(below.sum() - below, 1e-300)
-    return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+    """Standard error of sum(above) / sum(below), jackknife over documents; infinite where one document holds all."""
+    error = jackknife.ratio_error(above, below, np.zeros(len(above), int))
+    return math.inf if error is None else error.se
 
 
 def bins(importance: Float[np.ndarray, " position"]) -> list[tuple[float, float, Int[np.ndarray, " member"]]]:
-    """All positions, then those between each two of EDGES by rank of importance; ties stay in reading order."""
-    order = np.argsort(importance, kind="stable")
-    n = len(order)
+    """All positions, then those between each two of EDGES by rank of importance, split exactly.
+
+    Positions that tie (a component that writes nothing there) come in an order drawn once, which says nothing of the text.
+    """
+    n = len(importance)
+    order = np.lexsort((np.random.default_rng(0).permutation(n), importance))
     places = [round(n * edge / 100) for edge in EDGES]
     parts = [(lo, hi, order[a:b]) for lo, hi, a, b in zip(EDGES, EDGES[1:], places, places[1:], strict=False)]
     return [(0.0, 100.0, order), *parts]
@@ -131,7 +135,7 @@ def null_of(value: float | None, others: Sequence[float | None]) -> Null:
     known = np.maximum(WORST, [other for other in others if other is not None])
     if not len(known):
         return Null(None, None, None, 0)
-    p = None if value is None else float((1 + (known >= value).sum()) / (1 + len(known)))
+    p = None if value is None else random_set_p(value, known)
     return Null(float(known.mean()), float(np.quantile(known, 0.95)), p, len(known))
 
 

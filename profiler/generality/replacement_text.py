@@ -16,7 +16,7 @@ import torch
 from profiler.generality.replacement_run import Reading
 from profiler.keys import stable_hash
 from profiler.model import Model
-from profiler.tokens import token_classes, token_texts
+from profiler.tokens import special_ids, token_classes, token_texts
 from profiler.windows import Batch, Layout, TokenizedDocument, Window, make_batch, windows_of
 
 FIT_IN = 4
@@ -43,7 +43,7 @@ def of_documents(model: Model, documents: Iterable[str], tokens: int = 50_000, f
         tokens: tokens to test on, at most; the rest is left out and counted.
         fit_tokens: tokens to fit on, at most.
     """
-    classes = token_classes(token_texts(model.tokenizer, model.spec.n_vocab), set(model.tokenizer.all_special_ids))
+    classes = token_classes(token_texts(model.tokenizer, model.spec.n_vocab), special_ids(model.tokenizer))
     layout = Layout(model.spec.context_length, model.bos_id, torch.tensor(classes), 0, 1)
     windows = [
         window

@@ -198,7 +198,7 @@ class _Told:
     def _per_swap(self, name: str, guided: Sequence[np.ndarray], random: Sequence[np.ndarray]) -> Finding:
         n, held = (np.array([f(one) for one in guided], dtype=float) for f in (len, np.sum))
         value = float(held.sum() / n.sum())
-        lo, hi = interval(value, n, held, len(n), n.sum() ** 2 / (n**2).sum())
+        lo, hi = interval(value, n, held, n.sum() ** 2 / (n**2).sum())
         chance = float(np.concatenate(random).mean())
         return self._finding(name, value, lo, hi, len(n), chance, None)
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool
 from pydantic import ValidationError
 
-from profiler import query
+from profiler import database, query
 from profiler.behaviours.expressions import check_condition, wrapped
 from profiler.config import RunConfig
 from profiler.context import Marks, past_of
@@ -25,8 +25,9 @@ from profiler.errors import CorpusError, QueryError
 from profiler.generality.subject import Text
 from profiler.keys import stable_hash
 from profiler.model import Model
-from profiler.reading import Domains, Reading, Share, tokenize
-from profiler.tokens import token_classes, token_texts
+from profiler.reading import Domains, Reading, tokenize
+from profiler.shards import Share
+from profiler.tokens import special_ids, token_classes, token_texts
 from profiler.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
 BATCH = 16
@@ -46,7 +47,7 @@ def config_of(run: Path) -> tuple[RunConfig | None, int]:
 def layout_of(model: Model, config: RunConfig | None) -> Layout:
     """The windows' layout."""
     texts = token_texts(model.tokenizer, model.spec.n_vocab)
-    classes = torch.tensor(token_classes(texts, set(model.tokenizer.all_special_ids)))
+    classes = torch.tensor(token_classes(texts, special_ids(model.tokenizer)))
     seed, groups = (config.seed, config.replicate_groups) if config else (0, 2)
     return Layout(model.spec.context_length, model.bos_id, classes, seed, groups)
 
@@ -128,6 +129,8 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
         connection.register("text_positions", frame.to_arrow())
         try:
             found = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
+        except database.FAULTS as error:
+            raise database.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "

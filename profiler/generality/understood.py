@@ -114,8 +114,8 @@ def back(seen: Seen, steps: int) -> Places:
 
 
 def followers(copies: Places) -> Places:
-    """The offsets after these."""
-    return torch.nn.functional.pad(copies, (1, -1))
+    """The offsets after these, before the query's own (a doubled token follows its copy)."""
+    return torch.nn.functional.pad(copies, (1, -1)).tril(-1)
 
 
 def longest(seen: Seen) -> Places:

@@ -34,6 +34,7 @@ from profiler.model import Model
 from profiler.patching.bridge import network_of
 from profiler.patching.network import Network
 from profiler.patching.sites import parse_target
+from profiler.patching.statistics import level, random_set_p, rank
 
 FIT_TOKENS = 4_000
 OF_MASS = {
@@ -132,7 +133,7 @@ class Weights:
         """
         if self.seen is None:
             raise ValueError("weights can be compared with behaviour only where text was read")
-        x, y = self.scored.values[name].flatten().numpy(), self.seen.behaviour[name].flatten().numpy()
+        x, y = (level(v[name].flatten().numpy()) for v in (self.scored.values, self.seen.behaviour))
         rho = _spearman(x, y)
         if not np.isfinite(rho):
             return rho, rho, rho
@@ -149,9 +150,7 @@ def _others(null: Sequence[Composition], one: Composition) -> list[float]:
 
 def _against(label: str, name: str, value: float, others: Sequence[float], ignored: float | None = None) -> WeightScore:
     null = np.array(others if len(others) else [np.nan])
-    return WeightScore(
-        label, name, value, float(null.mean()), float(null.std()), 1 + int((null > value).sum()), ignored
-    )
+    return WeightScore(label, name, value, float(null.mean()), float(null.std()), rank(value, null), ignored)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -211,7 +210,7 @@ def of_member(found: Weights, member: Member) -> list[Finding]:
     name, sign = claimed
     target = parse_target(member.component)
     value, others = found.split(name, target.layer, target.unit or 0)
-    p = float((1 + (sign * others >= sign * value).sum()) / (1 + len(others)))
+    p = random_set_p(sign * value, sign * others)
     hi = float(np.quantile(sign * others, 0.95) * sign)
     make = lambda text, number, **more: Finding(  # noqa: E731
         member.component, member.role, "weights", CORPUS, text, number, number, number, 1 + len(others), "components",
@@ -219,12 +218,12 @@ def of_member(found: Weights, member: Member) -> list[Finding]:
     )  # fmt: skip
     rows = [
         make(name, value, null=float(others.mean()), null_hi=hi, p=p),
-        make(f"rank by {name}", 1.0 + int((sign * others > sign * value).sum())),
+        make(f"rank by {name}", float(rank(sign * value, sign * others))),
     ]
     if found.seen is not None:
         does = sign * found.seen.behaviour[name].flatten().numpy()
         own = target.layer * found.net.n_heads + (target.unit or 0)
-        rows.append(make(f"rank by behaviour for {name}", 1.0 + int((does > does[own]).sum())))
+        rows.append(make(f"rank by behaviour for {name}", float(rank(does[own], does))))
         rows.append(
             make(f"variance that {name} ignores", float(found.seen.ignored[name][target.layer, target.unit or 0]))
         )

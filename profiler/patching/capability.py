@@ -91,7 +91,7 @@ def places(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]
     copies = (tokens == tokens.gather(1, last)) & (offsets < last)
     return {
         "first token": offsets.expand_as(tokens) == 0, "token before": offsets == last - 1, "copy": copies,
-        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (offsets <= last),
+        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (offsets < last),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from profiler.patching.statistics import clopper_pearson
+from profiler.patching.statistics import clopper_pearson, level
 
 SIZE_EDGES = (0.0, 0.1, 0.3, 1.0, np.inf)
 SIGN_AGREEMENT = 0.9
@@ -83,9 +83,9 @@ def size_bin(size: float) -> str:
 def recall(
     estimated: Float[np.ndarray, " target"], exact: Float[np.ndarray, " target"], k: int, looked_at: int
 ) -> float:
-    """Share of the k largest exact effects that are among the `looked_at` largest estimates."""
-    true = np.argsort(-np.abs(exact), kind="stable")[:k]
-    seen = set(np.argsort(-np.abs(estimated), kind="stable")[:looked_at].tolist())
+    """Share of the k largest exact effects that are among the `looked_at` largest estimates; of equal ones the first count."""
+    true = np.argsort(-level(np.abs(exact)), kind="stable")[:k]
+    seen = set(np.argsort(-level(np.abs(estimated)), kind="stable")[:looked_at].tolist())
     return float(np.mean([target in seen for target in true])) if k else float("nan")
 
 

@@ -22,6 +22,7 @@ from profiler.patching.bridge import reach
 from profiler.patching.metrics import logit_diff
 from profiler.patching.network import Network
 from profiler.tasks.prompt import Split
+from profiler.tokens import ordinary_ids
 
 REFERENCE_DRAWS = 4000
 SCHEME_PAIRS = 24
@@ -133,8 +134,7 @@ def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int 
 
 def vocabulary(model: Model) -> tuple[int, ...]:
     """Ids of ordinary tokens."""
-    special = set(model.tokenizer.all_special_ids)
-    return tuple(i for i in range(len(model.tokenizer)) if i not in special)
+    return ordinary_ids(model.tokenizer)
 
 
 def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Encoded:

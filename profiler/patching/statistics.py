@@ -3,6 +3,9 @@
 Why: the unit of independence is the pair; thousands of components are looked at; and "no effect" is a claim of its own,
 which failing to find an effect does not prove. Every p value counts the observed value among the draws, so none is 0.
 
+Ties: a number that comes from forward passes has its last bits from the processor, its threads and the size of the batch. So
+two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks, choices and p values.
+
 Sources: sign flips, Fisher 1935 section 21; Holm 1979; two one-sided tests, Schuirmann 1987. Cost: draws x pairs.
 """
 
@@ -14,7 +17,27 @@ from scipy import stats
 
 DRAWS = 2000
 EXACT = 12
+ROUNDING = 1e-6
+"""Shares and logits nearer than this are equal: float32 logits of size 10 differ by as much from one processor to another,
+and no number that is read here is read to that many digits."""
 Verdict = Literal["effect", "no effect", "inconclusive"]
+
+
+def level(values: Float[np.ndarray, " value"], rounding: float = ROUNDING) -> Float[np.ndarray, " value"]:
+    """The values, largest first made equal to all that lie at most `rounding` below them: ties are ties to the bit.
+
+    Ranks, largest values and their places are then the same on every processor where what is ranked is the same.
+    """
+    found, top = np.array(values, dtype=np.float64), np.inf
+    for place in np.argsort(-found, kind="stable"):
+        top = top if top - found[place] <= rounding else found[place]
+        found[place] = top
+    return found
+
+
+def rank(value: float, others: Float[np.ndarray, " other"]) -> int:
+    """1 + how many are larger, beyond rounding."""
+    return 1 + int((others > value + ROUNDING).sum())
 
 
 def sign_flip_p(
@@ -29,7 +52,8 @@ def sign_flip_p(
         signs[0] = 1.0
     observed = np.abs(values.mean(-1))
     flipped = np.abs(values @ signs.T / n)
-    return np.asarray((flipped >= observed[..., None] * (1 - 1e-12)).mean(-1))
+    rounding = 1e-12 * np.abs(values).mean(-1)  # of the sums; the observed mean itself may be nothing but that
+    return np.asarray((flipped >= (observed - rounding)[..., None]).mean(-1))
 
 
 def bootstrap_weights(n: int, seed: int = 0, draws: int = DRAWS) -> Float[np.ndarray, "draw pair"]:
@@ -84,8 +108,8 @@ def tost_sign_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " p
 
 
 def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
-    """(1 + draws at least as good) / (1 + draws): how often a random set does as well."""
-    return float((1 + np.sum(drawn >= observed)) / (1 + len(drawn)))
+    """(1 + draws at least as good) / (1 + draws): how often a random set does as well; equal but for rounding is as good."""
+    return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -15,13 +15,13 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from profiler import tables
+from profiler import database, tables
 from profiler.assets import PACKAGE
 from profiler.errors import RunError
 from profiler.model import Model
 from profiler.store import Store
 from profiler.store_comments import comment_statements
-from profiler.tokens import CLASSES
+from profiler.tokens import special_ids, token_classes, token_texts
 from profiler.transaction import writing
 
 TABLES = (
@@ -91,7 +91,10 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
                 connection.register("rows_to_write", rows)
                 connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
                 connection.unregister("rows_to_write")
-    with duckdb.connect(str(path)) as connection:
+    with (
+        database.faults_told(f"closing {path}", "What was written is in it."),
+        duckdb.connect(database.place(path)) as connection,
+    ):
         connection.execute("CHECKPOINT")
 
 
@@ -102,7 +105,7 @@ def _create(path: Path, model: Model) -> None:
         "run_id": f"patching-{spec.weights_hash[:8]}", "created": now(), "model": spec.name, "model_hash": spec.weights_hash,
         "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
         "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
-        "config": json.dumps({"model": spec.name, "corpora": []}), "versions": "{}", "model_card": spec.card,
+        "config": json.dumps({"model": spec.name, "corpora": []}), "versions": "{}", "model_card": spec.card, "model_notes": list(spec.notes),
         "n_documents": 0, "n_tokens": 0, "n_positions": 0, "n_special": 0, "seconds": 0.0, "tokens_per_second": 0.0,
         "closure_residual": 0.0, "closure_scale": 0.0, "logit_residual": 0.0, "peak_memory_bytes": 0, "complete": True,
     }  # fmt: skip
@@ -117,8 +120,9 @@ def _create(path: Path, model: Model) -> None:
 
 
 def _tokens(model: Model) -> pl.DataFrame:
-    texts = [model.tokenizer.decode([i]) for i in range(model.spec.n_vocab)]
-    return pl.DataFrame({"token_id": range(len(texts)), "token": texts, "class_id": [len(CLASSES) - 1] * len(texts)})
+    texts = token_texts(model.tokenizer, model.spec.n_vocab)
+    classes = token_classes(texts, special_ids(model.tokenizer))
+    return pl.DataFrame({"token_id": range(len(texts)), "token": texts, "class_id": classes})
 
 
 def now() -> str:

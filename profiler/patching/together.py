@@ -43,12 +43,14 @@ def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
 
 
 def top_heads(measured: Sequence[Measured], setting: Setting, n: int) -> list[Target]:
-    """The heads with the largest share in either direction."""
+    """The heads with the largest share in either direction; of equal ones the first of the model."""
     size: dict[Target, float] = {}
     for one in measured:
         if one.value == "resample" and one.target.site == "head" and one.target.positions == "all":
             size[one.target] = max(size.get(one.target, 0.0), abs(float(change(setting, one).mean())))
-    return sorted(size, key=lambda target: (-size[target], target))[:n]
+    listed = sorted(size)
+    order = np.argsort(-statistics.level(np.array([size[target] for target in listed])), kind="stable")
+    return [listed[i] for i in order[:n]]
 
 
 def repairs(

@@ -6,9 +6,8 @@ returns a frozen `Report`; it reads the run through query files alone (`Reader`)
 
 import difflib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +17,7 @@ import polars as pl
 from profiler import assets, query
 from profiler.components import ComponentId
 from profiler.errors import ComponentError, ProfilerError
+from profiler.lock import Lock
 from profiler.report import page
 from profiler.report.blocks import Chart, Examples, Note, Report, Section, Source, Table
 from profiler.report.reader import Reader
@@ -112,20 +112,13 @@ def write(path: str | Path, text: str) -> Path:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes beside `path` and moves the finished file there; removes it where anything goes wrong."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        partial = Path(file.name)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Writes `<path>.partial` and moves the finished file to `path`; removes it where anything goes wrong. What a process that
+    was killed leaves of it is overwritten by the next; two at a time are refused."""
+    partial = path.parent / f"{path.name}.partial"
+    with closing(Lock(partial, str(path))):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

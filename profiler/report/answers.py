@@ -7,7 +7,7 @@ numbers, beside the class's part of the whole); which next tokens it raises and 
 import polars as pl
 
 from profiler.components import ComponentId
-from profiler.report import charts, facts, numbers
+from profiler.report import charts, numbers
 from profiler.report.reader import Reader, Result
 
 HIGH = 0.01
@@ -25,7 +25,7 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
 
 def _importance_sentence(read: Reader, label: str) -> str:
     place = read("component_place", component=label)
-    row = place.bounded(facts.t_quantile(read), "share_abs_dla", least=0.0, most=1.0).frame.row(0, named=True)
+    row = place.frame.row(0, named=True)
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
     share = numbers.share_with_interval(row, "share_abs_dla")
@@ -78,7 +78,7 @@ def _high_sentence(read: Reader, label: str) -> str:
     name = _class(first["class"])
     return (
         f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}) the most "
-        f"common class is {name}: {numbers.percent(first['high'] / high)} of them. Of all {name} positions "
+        f"common class is {name}: {numbers.percent(first['high'] / high)} of them, {numbers.percent(first['n'] / counts['n'].sum())} of all positions. Of all {name} positions "
         f"{numbers.percent(first['high'] / first['n'])} are that high; the class makes {numbers.percent(part)} of the "
         f"mean |activation|."
     )
@@ -120,10 +120,10 @@ def _attention_sentence(read: Reader, component: ComponentId) -> str:
 
 
 def attention_result(read: Reader, label: str) -> Result:
-    """The query head_attention with bounds; shares of attention are not cut at 1, since entropy stands among them."""
+    """The query head_attention, its columns of errors named after their means."""
     result = read("head_attention", component=label)
     frame = result.frame.rename({"se": "mean_se", "importance_weighted_se": "importance_weighted_mean_se"})
-    return Result(result.source, frame).bounded(facts.t_quantile(read), "mean", "importance_weighted_mean")
+    return Result(result.source, frame)
 
 
 def _closing_answer(read: Reader, label: str) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
             x=alt.X("share:Q", stack="zero", title="share of Σ|DLA|", axis=value_axis(share=True), scale=alt.Scale(domain=[0, 1], nice=False)),
             color=alt.Color("behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)),
             order=alt.Order("place:Q"),
-            tooltip=tips("value", "behaviour", "share", "share_lo", "share_hi", "n"),
+            tooltip=tips("value", "share_n", "behaviour", "share", "share_lo", "share_hi", "scrambled", "n"),
         )
         .properties(height=max(50, 26 * len(values)))
     )  # fmt: skip
@@ -88,8 +88,14 @@ def sentence(frame: pl.DataFrame) -> str:
 
 def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
     texts = {
-        "quantile": ("Mixture by activation", "Bands of its own activation, named by the quantile that they begin at."),
-        "domain": ("Mixture by domain", "Unequal bars mean it does different things in different text."),
+        "quantile": (
+            "Mixture by activation",
+            "Bands of its own activation, named by the quantile that they begin at (how many positions each really holds: point at it); where values tie there is no band.",
+        ),
+        "domain": (
+            "Mixture by domain",
+            "Unequal bars are no difference of the component where the scrambled share (point at one) differs alike: then the text does.",
+        ),
     }
     title, caption = texts[slice_]
     return Chart(

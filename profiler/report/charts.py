@@ -269,17 +269,13 @@ def _sign_fill(measure: str) -> dict[str, Any]:
 ATTENTION = ("previous", "first", "self", "induction", "duplicate", "top_weight")
 
 
-def attention(frame: pl.DataFrame, t: float | None) -> alt.LayerChart:
-    """Attention to each kind of source, over positions and weighted by |DLA|. `frame` is the query `head_attention`.
-
-    Args:
-        t: the t quantile of the run's jackknife; None draws no intervals.
-    """
+def attention(frame: pl.DataFrame) -> alt.LayerChart:
+    """Attention to each kind of source, over positions and weighted by |DLA|. `frame` is the query `head_attention`."""
     masses = frame.filter(pl.col("measure").is_in(ATTENTION))
     rows = pl.concat(
         [
-            _attention_rows(masses, "every position", "mean", "se", t),
-            _attention_rows(masses, "weighted by |DLA|", "importance_weighted_mean", "importance_weighted_se", t),
+            _attention_rows(masses, "every position", "mean"),
+            _attention_rows(masses, "weighted by |DLA|", "importance_weighted_mean"),
         ]
     )
     scale = alt.Scale(domain=["every position", "weighted by |DLA|"], range=["#8a8f98", theme.KIND_COLOURS["head"]])
@@ -295,12 +291,9 @@ def attention(frame: pl.DataFrame, t: float | None) -> alt.LayerChart:
     return alt.layer(bars, base.mark_rule().encode(x="low:Q", x2="high:Q")).properties(height=36 * len(ATTENTION))
 
 
-def _attention_rows(masses: pl.DataFrame, weights: str, mean: str, se: str, t: float | None) -> pl.DataFrame:
-    named = masses.select(
-        "measure", pl.lit(weights).alias("weights"), pl.col(mean).alias("share"), pl.col(se).alias("share_se")
-    )
-    bounded = numbers.add_bounds(named, "share", t, 0.0, 1.0).drop("share_se")
-    return bounded.rename({"share_lo": "low", "share_hi": "high"})
+def _attention_rows(masses: pl.DataFrame, weights: str, mean: str) -> pl.DataFrame:
+    low, high = (pl.col(f"{mean}_{end}").clip(0.0, 1.0) for end in ("lo", "hi"))
+    return masses.select("measure", weights=pl.lit(weights), share=mean, low=low, high=high)
 
 
 def bin_label(low: float, high: float) -> str:

@@ -1,10 +1,12 @@
 """What every report says of the run and of the method: read from the run, the same words on each page."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from profiler.report import numbers
 from profiler.report.reader import Reader
+from profiler.shards import incomplete_run
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -12,11 +14,6 @@ Pairs = tuple[tuple[str, str], ...]
 def run_row(read: Reader) -> dict[str, Any]:
     """The one row of the query run_info."""
     return read("run_info").frame.row(0, named=True)
-
-
-def t_quantile(read: Reader) -> float | None:
-    """The t quantile of the run's jackknife; None where it has fewer than two replicate groups."""
-    return numbers.t_quantile(int(read("corpus").frame["groups"].sum()))
 
 
 def run_facts(read: Reader) -> Pairs:
@@ -30,6 +27,7 @@ def run_facts(read: Reader) -> Pairs:
         ),
         ("Documents", numbers.count(row["n_documents"])),
         ("Tokens read", numbers.count(row["n_tokens"])),
+        ("Corpus", incomplete_of(row) or "all of it that was asked for"),
         ("Positions counted", numbers.count(row["n_positions"])),
         ("Special positions left out", numbers.count(row["n_special"])),
         (
@@ -41,6 +39,11 @@ def run_facts(read: Reader) -> Pairs:
         ("Versions", _versions(row["versions"])),
         ("Run", str(row["run_id"])),
     )
+
+
+def incomplete_of(row: Mapping[str, Any]) -> str | None:
+    """What the run lacks of its corpus, in words; None where it lacks nothing."""
+    return incomplete_run(row["config"])
 
 
 def _versions(text: str | None) -> str:
@@ -89,10 +92,10 @@ def method(read: Reader) -> Pairs:
         ),
         (
             "Intervals",
-            "95 %, from a delete-a-group jackknife over groups of whole documents within domains, so that the tokens "
-            "of one "
-            "document are not counted as independent. Where the run has too few groups none is shown. The intervals "
-            "of class "
+            "95 %, from a delete-a-group jackknife: groups of whole documents are left out of their own domain in turn, so "
+            "that the tokens of one document are not counted as independent, and domains are taken as fixed: the intervals say "
+            "what other documents of the same domains would have changed. Where there are too few groups none is shown. The "
+            "intervals of class "
             "shares per bin are Wilson's with the sample size reduced by the class's design effect.",
         ),
         (

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import polars as pl
-from scipy.special import stdtrit
-
 MISSING = "–"
 BLANK = "\u00a0"
 
@@ -54,19 +51,3 @@ def share_with_interval(row: dict[str, Any], name: str) -> str:
     if low is None or high is None:
         return percent(row[name])
     return f"{percent(row[name])} (95{BLANK}% interval {number(100 * low, 2)}–{number(100 * high, 2)}{BLANK}%)"
-
-
-def add_bounds(
-    frame: pl.DataFrame, name: str, t: float | None, least: float | None = None, most: float | None = None
-) -> pl.DataFrame:
-    """The frame with `name`_lo and `name`_hi, ± t standard errors, cut at `least` and `most`; null without `t`."""
-    if f"{name}_lo" in frame.columns:
-        return frame
-    half = pl.lit(None, pl.Float64) if t is None else t * pl.col(f"{name}_se")
-    low, high = (pl.col(name) - half).clip(lower_bound=least), (pl.col(name) + half).clip(upper_bound=most)
-    return frame.with_columns(low.alias(f"{name}_lo"), high.alias(f"{name}_hi"))
-
-
-def t_quantile(n_groups: int | None) -> float | None:
-    """The 0.975 quantile of Student's t for a jackknife over `n_groups` replicate groups; None below two groups."""
-    return None if n_groups is None or n_groups < 2 else float(stdtrit(n_groups - 1, 0.975))

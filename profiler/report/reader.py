@@ -12,7 +12,6 @@ import duckdb
 import polars as pl
 
 from profiler import query
-from profiler.report import numbers
 from profiler.report.blocks import Source
 
 
@@ -22,13 +21,6 @@ class Result:
 
     source: Source
     frame: pl.DataFrame
-
-    def bounded(self, t: float | None, *names: str, least: float | None = None, most: float | None = None) -> "Result":
-        """The same with the 95 % bounds `name`_lo and `name`_hi of these columns, from their standard errors."""
-        frame = self.frame
-        for name in names:
-            frame = numbers.add_bounds(frame, name, t, least, most)
-        return Result(self.source, frame)
 
 
 class Reader:

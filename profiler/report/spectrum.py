@@ -109,15 +109,16 @@ def class_bins(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 
 def quantile_marks(density: pl.DataFrame, levels: Sequence[float]) -> pl.DataFrame:
-    """The middle of the bin that holds each level, from the cumulative share. Columns: quantile, label, activation,
-    and row: 0 or 1, alternating, so that neighbouring labels do not collide.
+    """The middle of the bin that holds each level, from the cumulative share; where the frame has a column `middle` (query
+    density, never beyond the values seen) it is that. Columns: quantile, label, activation, and row: 0 or 1, alternating, so
+    that neighbouring labels do not collide.
     """
     held = finite_edges(density).filter(pl.col("n") > 0).sort("lo")
     rows = []
     for level in levels if not held.is_empty() else ():
         bin_of = held.filter(pl.col("cumulative") >= level * (1 - 1e-12)).head(1)
         row = (bin_of if not bin_of.is_empty() else held.tail(1)).row(0, named=True)
-        middle = (row["lo"] + row["hi"]) / 2
+        middle = row.get("middle", (row["lo"] + row["hi"]) / 2)
         rows.append({"quantile": level, "label": f"{100 * level:g} %", "activation": middle, "row": len(rows) % 2})
     schema = {"quantile": pl.Float64, "label": pl.String, "activation": pl.Float64, "row": pl.Int64}
     return pl.DataFrame(rows, schema=schema)

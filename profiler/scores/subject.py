@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from profiler.checkpoint import read_network, read_tokenizer
 from profiler.errors import ModelError
+from profiler.tokens import ordinary_ids
 
 CONTEXT = 256
 """Longest window used for scoring, in tokens, where the model allows it."""
@@ -45,8 +46,7 @@ class Subject:
 
     def ordinary(self) -> list[int]:
         """Ids of all tokens that are not special."""
-        special = set(self.tokenizer.all_special_ids)
-        return [i for i in range(len(self.tokenizer)) if i not in special]
+        return list(ordinary_ids(self.tokenizer))
 
 
 def load_subject(name: str) -> Subject:
@@ -55,15 +55,8 @@ def load_subject(name: str) -> Subject:
     Raises:
         ModelError: where it cannot be loaded, or its tokenizer has no token to begin a text with.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load {name!r} as a causal language model; expected a folder with config.json, weights and "
-            f"tokenizer, or a name on a hub that can be reached. Check the path. ({error})"
-        ) from error
-    return subject_of(name, model, tokenizer)
+    model, _ = read_network(name, name, torch.float32, attn_implementation="eager")
+    return subject_of(name, model, read_tokenizer(name, name))
 
 
 def subject_of(name: str, model: Any, tokenizer: Any) -> Subject:

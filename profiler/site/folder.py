@@ -1,5 +1,7 @@
 """Build a site beside its place and move it there whole: what is there stays until the new one is finished.
 
+It is made in `<out>.partial`; what a process that was killed leaves of that is used up by the next.
+
 Order: refuse a place that is not ours; choose the components; keep the cards that still hold; make the others; write the
 pages, the assets and site.json; swap. A run that changed (its id, size or time) or other code makes every card anew.
 """
@@ -7,8 +9,8 @@ pages, the assets and site.json; swap. A run that changed (its id, size or time)
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,12 +18,15 @@ import polars as pl
 
 from profiler import assets, query
 from profiler.errors import SiteError
+from profiler.lock import Lock
 from profiler.report import page
 from profiler.report.reader import Reader
 from profiler.report.shell import Shell, script_json
 from profiler.site import cards, pages
 
 MARK = "site.json"
+LOCK, NEW, OLD = "lock", "new", "old"
+"""What may be in the folder in which a site is made."""
 MADE_BY = "generality profiler site"
 FORMAT = 1
 SHARED = ("page.css", "page.js", "theme.js", "site.js")
@@ -79,7 +84,7 @@ def build(
 
     Raises:
         SiteError: `out` is there and no site of the profiler's, or cannot be written.
-        RunError: no such run, or not a finished one.
+        RunError: no such run, not a finished one, or another process writes the site.
         ComponentError: the run has no such component.
     """
     run, out = Path(run).resolve(), Path(out).absolute()
@@ -88,12 +93,9 @@ def build(
         read = Reader(connection)
         for label in components:
             query.check_component(connection, label)
-        folder = _beside(out)
-        try:
+        with _workplace(out) as folder:
             done = _write(run, out, folder, read, pages.contents(connection), (most, components, workers), progress)
             _swap(folder, out)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     return done
 
 
@@ -121,14 +123,40 @@ def manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _beside(out: Path) -> Path:
-    """An empty folder with a name of its own beside `out`, so that a move of it is one step."""
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """An empty folder to write into, in `<out>.partial`, which one process has at a time and which goes at the end; what a
+    process that was killed left there is put in order first: the old site back in its place, the rest away.
+
+    Raises:
+        SiteError: it cannot be written, or somebody else's files are in it.
+        RunError: another process writes the site.
+    """
+    folder = out.with_name(out.name + ".partial")
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        folder.mkdir(exist_ok=True)
+        lock = Lock(folder / LOCK, str(out))
     except OSError as error:
         raise SiteError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
-    folder.chmod(0o755)
-    return folder
+    try:
+        if theirs := sorted({path.name for path in folder.iterdir()} - {LOCK, NEW, OLD}):
+            raise SiteError(f"{folder} holds {theirs[0]}, which no site made: move it away, or choose another --out")
+        if (folder / OLD).exists() and not out.exists():
+            (folder / OLD).rename(out)
+        _clear(folder)
+        (folder / NEW).mkdir()
+        yield folder / NEW
+    finally:
+        _clear(folder)
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        lock.release()
+
+
+def _clear(folder: Path) -> None:
+    for name in (NEW, OLD):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _swap(folder: Path, out: Path) -> None:
@@ -137,15 +165,13 @@ def _swap(folder: Path, out: Path) -> None:
     if not out.exists():
         folder.rename(out)
         return
-    old = _beside(out)
-    out.rename(old / "old")
+    old = folder.with_name(OLD)
+    out.rename(old)
     try:
         folder.rename(out)
     except BaseException:
-        (old / "old").rename(out)
+        old.rename(out)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def key_of(run: Path, run_id: str) -> str:

@@ -48,6 +48,12 @@ COLUMNS = (
     Column("sd", "SD", "number", "standard deviation of the activation over positions"),
     Column("top_class", "First class", "word", "the token class with the largest part of its |DLA|"),
     Column("top_class_share", "of its |DLA|", "share"),
+    Column(
+        "top_class_base",
+        "of positions",
+        "share",
+        "share of all positions on that class: what its text alone would give",
+    ),
     Column("behaviour", "Behaviour", "word", f"heads: {BEST}"),
     Column("coverage", "Coverage", "share", "share of its |DLA| where that behaviour holds"),
 )
@@ -118,9 +124,7 @@ def report_page(module: ModuleType, read: Reader, shell: Shell) -> str:
 
 def components_frame(read: Reader) -> pl.DataFrame:
     """The rows of the table of components, most important first: COLUMNS and the bounds of shares."""
-    overview = read("component_overview", kind="", top=0).bounded(
-        facts.t_quantile(read), "share_abs_dla", least=0.0, most=1.0
-    )
+    overview = read("component_overview", kind="", top=0)
     renamed = overview.frame.rename(
         {f"share_abs_dla{end}": f"share{end}" for end in ("", "_lo", "_hi")} | {"activation_sd": "sd"}
     )
@@ -145,7 +149,7 @@ def components_data(frame: pl.DataFrame, cards: set[str]) -> dict[str, Any]:
     return {
         "columns": {name: page.short(frame[name].to_list()) for name in frame.columns},
         "formats": {column.name: column.format for column in COLUMNS},
-        "full": {"share": frame["share"].max() or 1.0, "top_class_share": 1.0, "coverage": 1.0},
+        "full": {"share": frame["share"].max() or 1.0, "top_class_share": 1.0, "top_class_base": 1.0, "coverage": 1.0},
         "links": [int(label in cards) for label in frame["component"]],
     }
 

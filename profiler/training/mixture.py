@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from profiler.stdlib import Document, held_out
 from profiler.tasks import Piece, docstring, ioi, mentions, repeats, sequences, words
+from profiler.tokens import ordinary_ids
 
 SOURCES = ("repeats", "ioi", "docstring", "sequences", "mentions", "code", "tests", "prose")
 ANSWER_WEIGHT = 5.0
@@ -91,7 +92,7 @@ class Mixture:
         documents = list(documents)
         self._streams = _streams(tokenizer, documents, tokenizer.bos_token_id)
         self._prose = _prose_words(documents)
-        self._vocabulary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
+        self._vocabulary = list(ordinary_ids(tokenizer))
         self._pieces = _single_words(tokenizer)
         self._words = [i for token, i in sorted(tokenizer.get_vocab().items()) if re.fullmatch("Ġ[A-Za-z]+", token)]
         self._names = _tokens_of(tokenizer, words.NAMES_TRAIN)

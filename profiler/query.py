@@ -199,7 +199,9 @@ def _statements(cursor: Connection, text: str) -> list[duckdb.Statement | None]:
             the text is none.
     """
     try:
-        return cursor.extract_statements(text) or [None]
+        found = cursor.extract_statements(text)
+        kinds = [statement.type for statement in found]  # asked for its kind, one without a name is a ValueError
+        return found if kinds else [None]
     except ValueError as error:
         raise QueryError(f"the SQL holds a statement that cannot be asked of a run ({error}): write a SELECT") from None
 

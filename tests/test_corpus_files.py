@@ -5,18 +5,25 @@ import gzip
 import json
 import lzma
 import os
+from collections import Counter
 from pathlib import Path
 
 import datasets
 import polars as pl
 import pyarrow as pa
 import pytest
+import tiny
+import torch
 from corpora import config, read, texts, write_lines
 
+from profiler import reading
 from profiler.corpus import check
 from profiler.corpus.decoding import NUL_SHARE, WRONG_SHARE
 from profiler.corpus.formats import PROBE_CHARACTERS
 from profiler.errors import CorpusError
+from profiler.pipeline import corpus_chunks
+from profiler.reading import Cursor, Domains, Reading
+from profiler.windows import Chunk, Layout
 
 CORPORA = Path(__file__).parents[2] / "shared" / "data" / "corpora"
 NAMES = [
@@ -350,6 +357,32 @@ def test_arrow_files_of_both_kinds(tmp_path):
     frame.write_ipc(tmp_path / "file.arrow")
     frame.write_ipc_stream(tmp_path / "stream.arrow")
     assert texts(tmp_path / "file.arrow") == texts(tmp_path / "stream.arrow") == sorted(LINES)
+
+
+# --- going on, and shards ---
+
+
+def test_packed_files_links_and_broken_rows_come_alike_after_a_stop_and_in_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK_DOCUMENTS", 8)
+    rows = [json.dumps({"text": tiny.text(i, 9)}) if i % 5 else "{broken" for i in range(100)]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(rows[:50]).encode()))
+    os.link(write_lines(tmp_path / "b[1].json", rows[50:]), tmp_path / "c.json")
+    layout, tokenizer = Layout(16, 0, torch.zeros(300, dtype=torch.long), 0, 8), tiny.tokenizer()
+
+    def chunks(cursor: Cursor, shard: str | None = None) -> list[Chunk]:
+        settings = config(tmp_path, tokens=None, shard=shard, shuffle_buffer=20, seed=1)
+        return list(corpus_chunks(settings, tokenizer, layout, Domains(8), Reading(expected=cursor.passed), cursor))
+
+    def shown(found: list[Chunk]) -> list:
+        documents = [[(d.doc_id, d.text_hash, d.group_id, d.token_ids.tolist()) for d in c.documents] for c in found]
+        return sorted((c.number, of, sorted((+c.dropped).items())) for c, of in zip(found, documents, strict=True))
+
+    whole = chunks(Cursor())
+    assert len(whole) == 10
+    assert +sum((c.dropped for c in whole), Counter()) == {"invalid_json": 20, "same_file": 1}
+    for number, chunk in enumerate(whole):
+        assert shown(chunks(chunk.cursor)) == shown(whole[number + 1 :])
+    assert shown(chunks(Cursor(), "1/2") + chunks(Cursor(), "2/2")) == shown(whole)
 
 
 # --- real text ---

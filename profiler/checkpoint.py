@@ -67,7 +67,7 @@ def read_network(
     )  # fmt: skip
     _refuse_partial(name, network, report)
     _refuse_not_finite(name, network, dtype)
-    return network, tuple(_notes(place, network, dtype))
+    return network, _attempt(name, lambda: tuple(_notes(place, network, dtype)))
 
 
 def read_tokenizer(name: str, place: str, *, trust_remote_code: bool = False) -> Any:
@@ -77,7 +77,7 @@ def read_tokenizer(name: str, place: str, *, trust_remote_code: bool = False) ->
         ModelError: there is none, or it knows no token of a text.
     """
     tokenizer = _attempt(name, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
-    if not ordinary_ids(tokenizer):
+    if not _attempt(name, lambda: ordinary_ids(tokenizer)):
         raise ModelError(
             f"the tokenizer of {name!r} has no tokens but its special ones: its files are missing, and transformers made an empty "
             "tokenizer from config.json; put tokenizer.json and tokenizer_config.json beside the weights"
@@ -89,7 +89,11 @@ def _attempt(name: str, load: Callable[[], Any]) -> Any:
     """What `load` gives, its many failures turned into one sentence."""
     try:
         return load()
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except BaseException as error:  # whatever a library says of a stranger's files, and a panic of the tokenizers' Rust
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"model {name!r} cannot be loaded: {reason} Give `bundled`, a Hugging Face name, or a local directory "
@@ -100,7 +104,7 @@ def _attempt(name: str, load: Callable[[], Any]) -> Any:
 def _refuse_adapter(name: str, place: str) -> None:
     found = _attempt(name, lambda: find_adapter_config_file(place))
     if found is not None:
-        base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = _attempt(name, lambda: json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"])
         raise ModelError(
             f"model {name!r} holds an adapter (adapter_config.json) for {base!r}, which would be left out or put on top without a "
             "word: merge it into the weights (peft: `merge_and_unload`), save the result, and name that; or name the model without it"

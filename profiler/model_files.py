@@ -39,11 +39,6 @@ def check(place: str, remote_code: bool = False, pickle: bool = False) -> None:
     if folder.is_dir():
         for file in folder.iterdir():
             _check_file(file, folder.resolve(), place)
-    if _file(place, "adapter_config.json"):
-        raise ModelError(
-            f"model {place!r} is an adapter (adapter_config.json), which names another model to load: merge it into that model, "
-            "save the whole, and give its directory"
-        )
     config = _read(place, "config.json")
     if not remote_code and (named := [config[key] for key in KERNELS if _is_kernel(config.get(key))]):
         raise ModelError(

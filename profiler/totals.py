@@ -213,8 +213,8 @@ class Totals:
 
     def documents_read(self) -> str:
         """How many documents were read, and what was dropped of them, in words."""
-        dropped = (f"{n:,} {DROP_NOTES[reason][0]} {reason}" for reason, n in self.dropped.items() if n)
-        return ", ".join([f"{self.progress.documents:,} documents read", *dropped])
+        dropped = (f"{n:,} {DROP_NOTES[reason][1]}" for reason, n in self.dropped.items() if n)
+        return "; ".join([f"{self.progress.documents:,} documents read", *dropped])
 
     def _special_counts(self) -> dict[str, int]:
         of_class = self.recorder.cells.counts.sum(0)

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 CALLS = ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir")
+USES = 1_000
 Names = dict[str, int]
 
 
 @dataclass(frozen=True)
 class Event:
-    """One call: its name, what was flushed (an inode), and the state after it: names of each folder, content of each file."""
+    """One call: its name, what was flushed, and the state after it: names of each folder, content of each file. Files and folders
+    are numbers: an inode, and which use of it."""
 
     call: str
     flushed: int | None
@@ -36,20 +38,25 @@ class Recorder:
     events: list[Event] = field(default_factory=list)
     data: dict[str, bytes] = field(default_factory=dict)
     marks: list[int] = field(default_factory=list)
+    uses: dict[int, int] = field(default_factory=dict)
+    alive: set[int] = field(default_factory=set)
 
     def note(self, call: str, flushed: int | None = None) -> None:
-        names = {
-            folder: {f.name: f.stat().st_ino for f in sorted(folder.iterdir())} if folder.is_dir() else {}
-            for folder in self.folders
-        }
-        content = {
-            f.stat().st_ino: self._hash(f)
-            for folder in self.folders
-            if folder.is_dir()
-            for f in folder.iterdir()
-            if f.is_file()
-        }
-        self.events.append(Event(call, flushed, names, content))
+        entries = {folder: sorted(folder.iterdir()) if folder.is_dir() else [] for folder in self.folders}
+        self._count_uses({f.stat().st_ino for files in entries.values() for f in files})
+        names = {folder: {f.name: self._id(f.stat().st_ino) for f in files} for folder, files in entries.items()}
+        content = {self._id(f.stat().st_ino): self._hash(f) for files in entries.values() for f in files if f.is_file()}
+        self.events.append(Event(call, None if flushed is None else self._id(flushed), names, content))
+
+    def _count_uses(self, now: set[int]) -> None:
+        """A system gives the inode of a file that is gone to another one: count how often each was given."""
+        for inode in now - self.alive:
+            self.uses[inode] = self.uses.get(inode, -1) + 1
+        self.alive = now
+
+    def _id(self, inode: int) -> int:
+        """A number that no two files share."""
+        return inode * USES + self.uses.get(inode, 0)
 
     def _hash(self, file: Path) -> str:
         data = file.read_bytes()
@@ -131,5 +138,5 @@ def inodes_of(events: list[Event], folders: tuple[Path, ...]) -> dict[Path, int]
     found = {}
     for folder in folders:
         inside = [e.names[folder.parent][folder.name] for e in events if folder.name in e.names.get(folder.parent, {})]
-        found[folder] = inside[0] if inside else folder.stat().st_ino
+        found[folder] = inside[0] if inside else folder.stat().st_ino * USES
     return found

@@ -19,6 +19,10 @@ def tables(path: Path) -> dict[str, pl.DataFrame]:
         names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         frames = {name: pl.from_arrow(connection.sql(f"FROM {name}").to_arrow_table()) for name in names}
     frames["runs"] = frames["runs"].drop(NOT_REPEATED)
+    if (
+        coverages := frames.get("layer_coverages")
+    ) is not None:  # behaviours that were added later stand after the others
+        frames["layer_coverages"] = coverages.sort("component_id", "behaviour_id")
     return frames
 
 

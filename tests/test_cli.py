@@ -124,7 +124,7 @@ def test_empty_corpus(record, tmp_path):
     empty.write_text("")
     refused(record(None, empty), "empty.jsonl")
     empty.write_text(json.dumps({"text": "  "}) + "\n")
-    refused(record(None, empty), "no text")
+    refused(record(None, empty), "holds no text")
 
 
 @pytest.mark.parametrize("component", ["L9H0", "L0H7", "L0N99", "banana", "embed"])

@@ -258,7 +258,7 @@ def test_the_page_says_what_changed_with_the_querys_numbers(runs, tmp_path, caps
     assert "page.html" in capsys.readouterr().out
     html = (tmp_path / "page.html").read_text()
     row = compare(*runs, top=100).frame.row(0, named=True)
-    assert "1 of 12 heads change what they do" in html
+    assert "1 of 12 heads change what they care for" in html
     assert f"“induction” of {CHANGED} goes from {numbers.share_with_interval(row, 'coverage_a')}" in html
     assert html.count("<script src") == 0
     assert "ATTACH" in html

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from recording import Disk, Recorder, inodes_of, recorded
+from recording import USES, Disk, Recorder, inodes_of, recorded
 
 from profiler import partial as commits
 from profiler import reading, windows
@@ -97,4 +97,4 @@ def test_the_run_has_its_name_before_the_commits_go(passed):
     named = next(n for n, e in enumerate(recorder.events) if path.name in e.names[path.parent])
     gone = next(n for n, e in enumerate(recorder.events) if n > recorder.marks[-1] and MANIFEST not in e.names[folder])
     between = [e for e in recorder.events[named + 1 : gone] if e.call == "fsync"]
-    assert [e.flushed for e in between] == [path.parent.stat().st_ino]
+    assert [e.flushed for e in between] == [path.parent.stat().st_ino * USES]

@@ -69,10 +69,10 @@ def test_a_table_that_nobody_makes_is_an_error_of_the_sql(unchecked):
 def test_a_table_of_the_pass_that_is_not_there_is_of_an_earlier_version(unchecked, tmp_path):
     old = shutil.copy(unchecked, tmp_path / "old.duckdb")
     with duckdb.connect(str(old)) as run:
-        run.execute("DROP TABLE bins")
+        run.execute("DROP TABLE logit_effects")
         run.execute("DROP TABLE layer_coverages")
     with pytest.raises(QueryError, match="an earlier version wrote"):
-        query.run(old, "SELECT * FROM bins")
+        query.run(old, "SELECT * FROM logit_effects")
     with pytest.raises(QueryError, match="profiler behaviours refresh"):  # made once a run is whole
         query.run(old, "SELECT * FROM layer_coverages")
 

@@ -101,7 +101,7 @@ def test_a_users_mistake_leaves_nothing_behind(changes, error, model_dirs, corpu
 
 def test_a_corpus_without_text_is_refused(model_dirs, tmp_path):
     empty = write_rows(tmp_path / "rows.jsonl", [{"text": ""}, {"text": " "}])
-    with pytest.raises(CorpusError, match="no text"):
+    with pytest.raises(CorpusError, match="holds no text"):
         run(tmp_path, settings(model_dirs["gpt2"], empty, domain_field=None))
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
 

@@ -20,6 +20,7 @@ from profiler.reading import Passed
 from profiler.store import Rows
 
 SUMS = 1e-12
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray's own, of its own default
 needs_ray = pytest.mark.skipif(
     engines.ray is None, reason="Ray is not installed: pip install 'generality-profiler[ray]'"
 )

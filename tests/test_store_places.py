@@ -103,8 +103,8 @@ def test_a_folder_that_is_closed_during_a_pass_keeps_the_last_commit(tmp_path):
     partial = folder / "run.duckdb.partial"
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        r"RunError: writing run.duckdb failed: .*Permission denied.*\. Free disk space or make the folder writable\. "
-        r"the last commit \(noon\) holds 5 tokens of 1 documents: give the same command with --resume to go on .*\n",
+        r"RunError: writing run.duckdb failed: .*Permission denied.*\. Free disk space or make the folder writable, then run the "
+        r"same command again\. What was read is safe; the last commit \(noon\) holds 5 tokens of 1 documents: give the same command with --resume to go on .*\n",
         done.stdout,
     )
     assert names(partial) == ["commit.json", "lock", "state-1.arrow"]

@@ -363,11 +363,11 @@ def test_a_document_of_more_windows_than_there_are_ids_is_refused():
         with pytest.raises(CorpusError, match=f"document 'long' has {most + 1:,} windows of .* may have {most:,}"):
             next(
                 windows_of(
-                    replace(document(np.zeros(1, dtype=np.int32)), source="long", token_ids=Many(most * context + 1)),
+                    replace(document(np.zeros(1, dtype=np.int32)), source="long", token_ids=many(most * context + 1)),
                     shape,
                 )
             )
-        first = next(windows_of(replace(document([1]), token_ids=Many(most * context)), shape))
+        first = next(windows_of(replace(document([1]), token_ids=many(most * context)), shape))
         last = replace(first, number=most - 1)
         assert (
             last.window_id
@@ -379,14 +379,6 @@ def test_a_document_of_more_windows_than_there_are_ids_is_refused():
     assert next(windows_of(replace(document([1, 2]), doc_id=2**31 - 1), layout(None))).window_id > 0
 
 
-class Many:
+def many(n: int) -> np.ndarray:
     """So many tokens, all of them 1, without the memory."""
-
-    def __init__(self, n: int):
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, at):
-        return np.ones(min(at.stop, self.n) - at.start, dtype=np.int32) if isinstance(at, slice) else 1
+    return np.broadcast_to(np.ones(1, dtype=np.int32), (n,))

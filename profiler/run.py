@@ -6,7 +6,7 @@
         run.spectrum("L2N117").chart().properties(width=600)   # an altair chart, to restyle
         run.sql("SELECT context, activation FROM samples WHERE component = getvariable('c')", c="L2N117")
 
-Every method is one query (profiler.query): a file of queries/ or a view of the design's SQL surface. No torch.
+Every method is one query (profiler.database.query): a file of queries/ or a view of the design's SQL surface. No torch.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from profiler import query as queries
+from profiler.database import query as queries
 from profiler.errors import QueryError
 
 SPECTRUM_CHARTS = ("class_density", "class_share", "posterior", "expected_value", "importance", "mean_dla")
@@ -37,7 +37,7 @@ class Table:
         Raises:
             QueryError: there is no such drawing of these rows.
         """
-        from profiler.report import charts
+        from profiler.pages.charts import component as charts
 
         chosen = name or self.charts[0]
         if chosen not in self.charts:
@@ -46,7 +46,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         """The first chart above the rows, for a notebook."""
-        from profiler.report import notebook
+        from profiler.pages import notebook
 
         return str(notebook.table(self.chart(), self.frame._repr_html_()))
 
@@ -99,26 +99,26 @@ class Component:
 
     def page(self) -> str:
         """Its whole card, a page that is one file."""
-        from profiler.report import page
+        from profiler.pages import page
 
         return page.render(self._report())
 
     def _report(self) -> Any:
-        from profiler import report
+        from profiler.pages import build as report
 
         component = report.find(self.run.connection, self.label)
         return report.load("component").build(report.Reader(self.run.connection), component)
 
     def _repr_html_(self) -> str:
         """Answer, spectrum and examples as a piece of HTML without scripts."""
-        from profiler.report import notebook
+        from profiler.pages import notebook
 
         return str(notebook.card(self._report()))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """The card as HTML, its answer as text: a notebook takes what it can show."""
         report = self._report()
-        from profiler.report import notebook
+        from profiler.pages import notebook
 
         return {"text/html": str(notebook.card(report)), "text/plain": "\n".join((self.label, *report.answer))}
 
@@ -171,7 +171,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What the run is and its ten most important components, for a notebook."""
-        from profiler.report.text import visible
+        from profiler.pages.visible_text import visible
 
         row = self.info
         text = (

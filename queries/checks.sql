@@ -3,8 +3,8 @@
 -- Grain:      one row per check
 -- Key:        check_id
 -- Parameters: check_id (default '')
--- Reads:      checks, ledger, check_rungs, latest_check
--- Reference:  profiler.generality.verdict has the rules of each word
+-- Reads:      checks, ledger, check_distributions, latest_check
+-- Reference:  profiler.generality.evidence.verdict has the rules of each word
 -- Caveat:     weights count lines that share data or technique less; they describe the ledger and do not make the
 --             verdict. check_id empty shows all, the one written last first.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
@@ -13,8 +13,8 @@ SELECT c.check_id, c.circuit, c.model, c.created, c.word, c.sentence, c.change, 
     , count(*) FILTER (l.speaks = 'undecided') AS undecided, count(*) FILTER (l.speaks = 'refused') AS refused
     , coalesce(sum(l.weight) FILTER (l.speaks = 'for'), 0) AS weight_for, coalesce(sum(l.weight) FILTER (l.speaks = 'against'), 0) AS weight_against
     , count(*) FILTER (l.registered) AS registered, count(*) FILTER (NOT l.registered AND l.weight > 0) AS post_hoc
-    , (SELECT count(*) FROM check_rungs r WHERE r.check_id = c.check_id) AS rungs
-    , (SELECT max(n_tokens) FROM check_rungs r WHERE r.check_id = c.check_id AND r.kind = 'corpus') AS corpus_tokens
+    , (SELECT count(*) FROM check_distributions r WHERE r.check_id = c.check_id) AS distributions
+    , (SELECT max(n_tokens) FROM check_distributions r WHERE r.check_id = c.check_id AND r.kind = 'corpus') AS corpus_tokens
     , c.check_id = (SELECT check_id FROM latest_check) AS latest
 FROM checks c LEFT JOIN ledger l USING (check_id)
 WHERE getvariable('check_id') IN ('', c.check_id)

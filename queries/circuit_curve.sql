@@ -4,7 +4,7 @@
 -- Key:        circuit, size
 -- Parameters: experiment (default '')
 -- Reads:      circuit_curve, latest_experiment
--- Reference:  Mueller et al. 2025, MIB, with exact areas (profiler.circuits.curve)
+-- Reference:  Mueller et al. 2025, MIB, with exact areas (profiler.circuits.scoring.curve)
 -- Caveat:     nodes in the order of their larger share in either direction; a better set of the same size may exist.
 --             experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');

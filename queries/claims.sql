@@ -4,7 +4,7 @@
 -- Key:        subject, role
 -- Parameters: check_id (default '')
 -- Reads:      ledger, latest_check
--- Reference:  weights as in profiler.generality.ledger
+-- Reference:  weights as in profiler.generality.evidence.ledger
 -- Caveat:     techniques counts those that say something, for or against; a claim with one has not been asked in two
 --             ways. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');

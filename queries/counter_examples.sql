@@ -4,7 +4,7 @@
 -- Key:        component, role, kind, rank
 -- Parameters: check_id (default ''), component (default ''), top (default 0)
 -- Reads:      counter_examples, contexts, latest_check
--- Reference:  profiler.generality.counterexamples
+-- Reference:  profiler.generality.counterexamples.find
 -- Caveat:     silent: the role says that it should act and it does not; stray: it acts where the role says that it
 --             should not. The most important ones, so no rate can be taken from them. check_id empty takes the one
 --             written last. component empty takes all.

@@ -4,7 +4,7 @@
 -- Key:        ablated, value, component
 -- Parameters: experiment (default ''), ablated (default '')
 -- Reads:      patch_downstream, patch_experiments, latest_experiment
--- Reference:  self-repair: Rushing and Nanda 2024; the norm's part is exact, see profiler.patching.repair
+-- Reference:  self-repair: Rushing and Nanda 2024; the norm's part is exact, see profiler.patching.redundancy.self_repair
 -- Caveat:     logits of the logit difference, at the clean run's norm. part direct + head + mlp + norm = total.
 --             repaired is minus the part made up for over the direct loss; NULL where that is below a twentieth of the
 --             whole effect: nothing to take a share of. ablated empty shows all. experiment empty takes the one written

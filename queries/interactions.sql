@@ -5,7 +5,7 @@
 -- Parameters: experiment (default '')
 -- Reads:      patch_interactions, latest_experiment
 -- Reference:  interaction and super-additivity: circuits with redundancy are not sums, see
---             profiler.patching.redundancy
+--             profiler.patching.redundancy.gates
 -- Caveat:     top heads only. relation is of the later one to the earlier; inconclusive is no claim of independence.
 --             experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');

@@ -4,14 +4,14 @@
 -- Key:        finding
 -- Parameters: check_id (default ''), tested (default 0)
 -- Reads:      ledger, latest_check
--- Reference:  profiler.generality.ledger has the test of each technique; Holm 1979
--- Caveat:     weight is 1 / (1 + the sum of Jaccard overlaps with the claim's other lines in rung, technique, data
+-- Reference:  profiler.generality.evidence.ledger has the test of each technique; Holm 1979
+-- Caveat:     weight is 1 / (1 + the sum of Jaccard overlaps with the claim's other lines in distribution, technique, data
 --             and gradients). check_id empty takes the one written last. tested = 1 leaves out lines that describe.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 SET VARIABLE tested = coalesce(getvariable('tested')::BIGINT, 0);
-SELECT finding, subject, role, technique, rung, statistic, value, lo AS value_lo, hi AS value_hi, n, unit, null_mean, null_hi
+SELECT finding, subject, role, technique, distribution, statistic, value, lo AS value_lo, hi AS value_hi, n, unit, null_mean, null_hi
     , speaks, reason, way, p_for, p_against, weight, status, carries, shares, refused, granularity, component_kind, ablation, positions, direction, pair_set
 FROM ledger
 WHERE check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check))
     AND (getvariable('tested') = 0 OR speaks IN ('for', 'against', 'undecided'))
-ORDER BY role <> '', subject, role, technique, ordinal, rung, statistic, finding;
+ORDER BY role <> '', subject, role, technique, ordinal, distribution, statistic, finding;

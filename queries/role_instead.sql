@@ -1,11 +1,11 @@
 -- Title:      Where a role fails at its place
 -- Question:   where a head does not attend to the place that its role names, to what does it attend instead?
--- Grain:      one row per member, rung and place that is attended to
--- Key:        component, rung, attended
+-- Grain:      one row per member, distribution and place that is attended to
+-- Key:        component, distribution, attended
 -- Parameters: check_id (default ''), below (default 0.5), least (default 0.1)
 -- Reads:      ledger, latest_check
--- Reference:  profiler.generality.placed
--- Caveat:     only roles that name places of prompts; rungs on which the role holds on less than `below`, and what is
+-- Reference:  profiler.generality.coverage.at_places
+-- Caveat:     only roles that name places of prompts; distributions on which the role holds on less than `below`, and what is
 --             attended to on at least `least` of the importance there. Tokens that no place of the prompts names stand
 --             together as `another token`. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
@@ -15,8 +15,8 @@ WITH own AS (
     SELECT * FROM ledger
     WHERE check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check)) AND value IS NOT NULL
 )
-SELECT c.subject AS component, c.role, c.rung, c.ordinal, c.value AS coverage, substr(m.statistic, len('share: attends to ') + 1) AS attended
+SELECT c.subject AS component, c.role, c.distribution, c.ordinal, c.value AS coverage, substr(m.statistic, len('share: attends to ') + 1) AS attended
     , m.value AS share, m.lo AS share_lo, m.hi AS share_hi, m.n, m.unit, NOT starts_with(c.statistic, 'coverage where') AS done
-FROM own c JOIN own m ON m.subject = c.subject AND m.role = c.role AND m.rung = c.rung AND starts_with(m.statistic, 'share: attends to ')
+FROM own c JOIN own m ON m.subject = c.subject AND m.role = c.role AND m.distribution = c.distribution AND starts_with(m.statistic, 'share: attends to ')
 WHERE c.technique = 'coverage' AND c.value < getvariable('below') AND m.value >= getvariable('least')
-ORDER BY component, c.ordinal, rung, share DESC, attended;
+ORDER BY component, c.ordinal, distribution, share DESC, attended;

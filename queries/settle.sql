@@ -1,15 +1,15 @@
 -- Title:      What would settle it
 -- Question:   how many examples would settle what the check leaves undecided?
--- Grain:      one row per subject, rung and statistic
--- Key:        subject, rung, statistic
+-- Grain:      one row per subject, distribution and statistic
+-- Key:        subject, distribution, statistic
 -- Parameters: check_id (default '')
 -- Reads:      check_needs, latest_check
 -- Reference:  the interval's width falls as one over the root of n
 -- Caveat:     if the estimate stays where it is; 10,000,000 where it lies on the bound. Only an inconclusive verdict
 --             has rows. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
-SELECT subject, rung, statistic, max(n) AS n, max(needed) AS needed, any_value(unit) AS unit
+SELECT subject, distribution, statistic, max(n) AS n, max(needed) AS needed, any_value(unit) AS unit
 FROM check_needs
 WHERE check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check))
-GROUP BY subject, rung, statistic
-ORDER BY needed DESC, subject, rung, statistic;
+GROUP BY subject, distribution, statistic
+ORDER BY needed DESC, subject, distribution, statistic;

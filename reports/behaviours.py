@@ -4,9 +4,10 @@ whether neurons' activations agree with their weights. Answer first; every cover
 
 import polars as pl
 
-from profiler.report import behaviours, evidence, facts, numbers
-from profiler.report.blocks import Block, Chart, Note, Report, Section
-from profiler.report.reader import Reader, Result
+from profiler.pages import method, numbers, tables
+from profiler.pages.blocks import Block, Chart, Note, Report, Section
+from profiler.pages.component import behaviours
+from profiler.pages.reader import Reader, Result
 
 QUESTION = "Which head does what on the whole corpus, and is it the same in every domain?"
 NEEDS_COMPONENT = False
@@ -18,12 +19,12 @@ def build(read: Reader) -> Report:
     """The behaviours of a run's heads."""
     claims = read("behaviours", kind="head", family="attention", top=TOP)
     return Report(
-        title=f"What the heads of {facts.run_row(read)['model']} do",
+        title=f"What the heads of {method.run_row(read)['model']} do",
         subtitle="Behaviours of a run",
         answer=_answer(claims, read("polysemantic")),
         sections=(_map(claims), _table(claims), _domains(read), _agreement(read)),
-        method=(*facts.method(read), *METHOD),
-        run_facts=facts.run_facts(read),
+        method=(*method.method(read), *METHOD),
+        run_facts=method.run_facts(read),
     )
 
 
@@ -68,15 +69,15 @@ def _map(claims: Result) -> Section:
 def _table(claims: Result) -> Section:
     frame = claims.frame.filter(pl.col("coverage_lo") > pl.col("random")).sort(["coverage", "component", "behaviour"], descending=[True, False, False])  # fmt: skip
     columns = (
-        evidence.words("component", "Head"),
-        evidence.words("behaviour", "Behaviour"),
-        evidence.share("coverage", "Coverage", "with its 95 % interval"),
-        evidence.share("base_rate", "Of positions"),
-        evidence.share("scrambled", "Scrambled"),
-        evidence.share("random", "Others"),
+        tables.words("component", "Head"),
+        tables.words("behaviour", "Behaviour"),
+        tables.share("coverage", "Coverage", "with its 95 % interval"),
+        tables.share("base_rate", "Of positions"),
+        tables.share("scrambled", "Scrambled"),
+        tables.share("random", "Others"),
     )
     caption = "Claims whose interval lies above the median of the other heads of the layer, largest coverage first. Where scrambled is as large, the head does it everywhere, whether it matters there or not."
-    return Section("", "", (evidence.table("Claims that hold", caption, claims, columns, frame.head(TOP), "full", "No head does more of it than the others of its layer."),))  # fmt: skip
+    return Section("", "", (tables.table("Claims that hold", caption, claims, columns, frame.head(TOP), "full", "No head does more of it than the others of its layer."),))  # fmt: skip
 
 
 def _domains(read: Reader) -> Section:
@@ -84,31 +85,31 @@ def _domains(read: Reader) -> Section:
     joined = [pl.concat_str([pl.col(n).list.get(i) for n in ("domains", "behaviours")], separator=": ") for i in range(result.frame["domains"].list.len().max() or 0)]  # fmt: skip
     frame = result.frame.with_columns(doing=pl.concat_str(joined, separator=", ") if joined else pl.lit(""))
     columns = (
-        evidence.words("component", "Head"),
-        evidence.words("doing", "Farthest above scrambled, by domain"),
-        evidence.words("behaviour", "Differs most in"),
-        evidence.words("domain_a", "Domain"),
-        evidence.value("ratio_a", "Ratio", RATIO),
-        evidence.words("domain_b", "and"),
-        evidence.value("ratio_b", "Ratio there", RATIO),
-        evidence.value("times", "Times", "the first ratio over the second, with the 95 % interval"),
-        evidence.value("q", "q", "Benjamini and Hochberg over heads"),
+        tables.words("component", "Head"),
+        tables.words("doing", "Farthest above scrambled, by domain"),
+        tables.words("behaviour", "Differs most in"),
+        tables.words("domain_a", "Domain"),
+        tables.value("ratio_a", "Ratio", RATIO),
+        tables.words("domain_b", "and"),
+        tables.value("ratio_b", "Ratio there", RATIO),
+        tables.value("times", "Times", "the first ratio over the second, with the 95 % interval"),
+        tables.value("q", "q", "Benjamini and Hochberg over heads"),
     )
     caption = (
         "Does a head care for something else in another part of the corpus? What is compared is the importance ratio, so that a text in "
         "which the behaviour holds more often is no difference. Sorted by evidence; q holds false discoveries."
     )
     attending = (
-        evidence.words("component", "Head"), evidence.words("attends", "Attends"), evidence.words("attends_domain_a", "Domain"),
-        evidence.share("rate_a", "Of positions"), evidence.words("attends_domain_b", "and"), evidence.share("rate_b", "Of positions there"),
-        evidence.value("attends_q", "q", "Benjamini and Hochberg over heads"),
+        tables.words("component", "Head"), tables.words("attends", "Attends"), tables.words("attends_domain_a", "Domain"),
+        tables.share("rate_a", "Of positions"), tables.words("attends_domain_b", "and"), tables.share("rate_b", "Of positions there"),
+        tables.value("attends_q", "q", "Benjamini and Hochberg over heads"),
     )  # fmt: skip
     moved = frame.filter(pl.col("attends_q") < 0.05).sort("attends_q", "component").head(20)
     beside = "How often a head attends somewhere depends on what the text offers, too: a difference here is of head and text together, and says nothing of whether it matters there."
     tested = frame.filter(pl.col("p").is_not_null()).head(20)
     return Section("By domain", "", (
-        evidence.table("Different in different domains", caption, result, columns, tested, "full", "One domain, or too few documents to compare."),
-        evidence.table("Attending elsewhere in different domains", beside, result, attending, moved, "full", "No head attends elsewhere beyond chance."),
+        tables.table("Different in different domains", caption, result, columns, tested, "full", "One domain, or too few documents to compare."),
+        tables.table("Attending elsewhere in different domains", beside, result, attending, moved, "full", "No head attends elsewhere beyond chance."),
     ))  # fmt: skip
 
 
@@ -120,10 +121,10 @@ def agreement_table(read: Reader) -> Block:
     """Neurons by how well activation and weights agree."""
     result = read("agreement", top=200)
     columns = (
-        evidence.words("component", "Neuron"),
-        evidence.words("boosted_class", "Weights boost"),
-        evidence.words("active_class", "Active before"),
-        evidence.value("kappa", "κ", "0 is chance, 1 is perfect agreement"),
+        tables.words("component", "Neuron"),
+        tables.words("boosted_class", "Weights boost"),
+        tables.words("active_class", "Active before"),
+        tables.value("kappa", "κ", "0 is chance, 1 is perfect agreement"),
     )
     caption = "Of the 200 most important neurons, those whose activation best predicts the class of token that their weights boost."
-    return evidence.table("Activation against weights", caption, result, columns, result.frame.head(20), "full")
+    return tables.table("Activation against weights", caption, result, columns, result.frame.head(20), "full")

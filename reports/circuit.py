@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from profiler.report import circuit_charts, circuit_words, evidence, numbers
-from profiler.report.blocks import Block, Chart, Report, Section
-from profiler.report.reader import Reader
+from profiler.pages import circuit_answer, numbers, tables
+from profiler.pages.blocks import Block, Chart, Report, Section
+from profiler.pages.charts import circuit as circuit_charts
+from profiler.pages.reader import Reader
 
 QUESTION = "Which circuit did patching find, how good is it, and what was controlled?"
 NEEDS_COMPONENT = False
@@ -28,7 +29,7 @@ def build(read: Reader) -> Report:
     return Report(
         title=f"Circuit {circuit['circuit']}",
         subtitle=f"{row['task']}, scheme {row['scheme']} · {row['model']}",
-        answer=circuit_words.answer(read, row),
+        answer=circuit_answer.answer(read, row),
         sections=tuple(
             s
             for s in (
@@ -60,16 +61,16 @@ def _quadrant(read: Reader) -> Section:
         circuit_charts.quadrant(whole), result.source, "full",
     )  # fmt: skip
     columns = (
-        evidence.words("component", "Component"), evidence.words("positions", "Positions"),
-        evidence.share("recovered_denoise", "Recovered", "clean values into the corrupted run, with 95 % interval"),
-        evidence.share("excess", "Beyond neutral", "what is recovered beyond an output that knows nothing"),
-        evidence.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"), evidence.words("gate", "Gate"),
+        tables.words("component", "Component"), tables.words("positions", "Positions"),
+        tables.share("recovered_denoise", "Recovered", "clean values into the corrupted run, with 95 % interval"),
+        tables.share("excess", "Beyond neutral", "what is recovered beyond an output that knows nothing"),
+        tables.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"), tables.words("gate", "Gate"),
     )  # fmt: skip
     caption = "Both directions, all sites, largest first. Intervals are over pairs; p values by Holm are in the query."
     return Section(
         "Both directions",
         "",
-        (chart, evidence.table("Shares", caption, result, columns, result.frame.head(SHOWN), "full")),
+        (chart, tables.table("Shares", caption, result, columns, result.frame.head(SHOWN), "full")),
     )
 
 
@@ -83,12 +84,12 @@ def _drawing(read: Reader) -> Section:
         circuit_charts.drawing(frame, edges.frame), edges.source, "full",
     )  # fmt: skip
     columns = (
-        evidence.words("component", "Member"), evidence.words("positions", "Positions"), evidence.words("role", "Role"), evidence.words("gate", "Gate"),
-        evidence.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
-        evidence.share("frequency", "Chosen again", "when the pairs are resampled"),
-        evidence.share("missed", "Missed at most"), evidence.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
+        tables.words("component", "Member"), tables.words("positions", "Positions"), tables.words("role", "Role"), tables.words("gate", "Gate"),
+        tables.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
+        tables.share("frequency", "Chosen again", "when the pairs are resampled"),
+        tables.share("missed", "Missed at most"), tables.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
     )  # fmt: skip
-    table = evidence.table(
+    table = tables.table(
         "Members",
         "Minimality: a member that is missed no more than a random one does not belong.",
         members,
@@ -97,10 +98,10 @@ def _drawing(read: Reader) -> Section:
         "full",
     )
     edge_columns = (
-        evidence.words("writer", "Writer"), evidence.words("reader", "Reader"),
-        evidence.share("lost", "Lost when cut"), evidence.share("estimated", "By attribution"),
+        tables.words("writer", "Writer"), tables.words("reader", "Reader"),
+        tables.share("lost", "Lost when cut"), tables.share("estimated", "By attribution"),
     )  # fmt: skip
-    listed = evidence.table(
+    listed = tables.table(
         "Edges",
         "Cut one by one, exactly; attribution only chose the order.",
         edges,
@@ -132,13 +133,13 @@ def _responses(read: Reader) -> Section:
         "The row model is the whole model on the corrupted prompt."
     )
     columns = (
-        evidence.words("component", "Component"), evidence.words("responds_to", "Responds most to", "the axis with the largest part, among those beyond chance"),
-        evidence.share("part", "Part of it", "share of the component's sum of squares over all combinations"),
-        evidence.share("additive", "Main effects together", "R squared of an additive fit: the rest is interaction"),
-        evidence.value("effect", "Effect, logits", "with its 95 % interval", signed=True), evidence.count("n", "Prompts"),
+        tables.words("component", "Component"), tables.words("responds_to", "Responds most to", "the axis with the largest part, among those beyond chance"),
+        tables.share("part", "Part of it", "share of the component's sum of squares over all combinations"),
+        tables.share("additive", "Main effects together", "R squared of an additive fit: the rest is interaction"),
+        tables.value("effect", "Effect, logits", "with its 95 % interval", signed=True), tables.count("n", "Prompts"),
     )  # fmt: skip
     most = frame.filter(pl.col("axis") == pl.col("responds_to"))
-    listed = evidence.table("The corruption that moves it most", "A head that answers to one corruption alone is isolated by it.", result, columns, most, "full", empty or "No component responds beyond chance.")  # fmt: skip
+    listed = tables.table("The corruption that moves it most", "A head that answers to one corruption alone is isolated by it.", result, columns, most, "full", empty or "No component responds beyond chance.")  # fmt: skip
     drawn = (Chart("Effects of the corruptions", caption, chart, result.source, "full"),) if chart else ()
     return Section("What it responds to", "", (*drawn, listed))
 
@@ -146,9 +147,9 @@ def _responses(read: Reader) -> Section:
 def _scores(read: Reader) -> Section:
     result, random, curve = read("circuit_scores"), read("circuit_random"), read("circuit_curve")
     wide = result.frame.pivot(on="pair_set", index="metric", values="score").sort("metric")
-    columns = (evidence.words("metric", "Score"), *(evidence.value(name, name) for name in circuit_words.sets(read)))
+    columns = (tables.words("metric", "Score"), *(tables.value(name, name) for name in circuit_answer.sets(read)))
     blocks: list[Block] = [
-        evidence.table(
+        tables.table(
             "Scores",
             "Shares are of what all nodes do beyond none. Control rows are of the better half of the circuit.",
             result,
@@ -157,8 +158,8 @@ def _scores(read: Reader) -> Section:
             "full",
         )
     ]
-    for name in circuit_words.sets(read):
-        drawn, found = random.frame.filter(pl.col("pair_set") == name), circuit_words.scores(read, name)
+    for name in circuit_answer.sets(read):
+        drawn, found = random.frame.filter(pl.col("pair_set") == name), circuit_answer.scores(read, name)
         if len(drawn):
             title = f"Random circuits, {name}"
             caption = "Circuits of as many random nodes; the line is the circuit. Right of 100 % is over-recovery."
@@ -175,21 +176,21 @@ def _scores(read: Reader) -> Section:
 def _panel(read: Reader) -> Section:
     result = read("patch_panel", top=SHOWN)
     columns = (
-        evidence.words("component", "Component"), evidence.words("positions", "Positions"), evidence.words("direction", "Direction"),
-        evidence.words("value", "Value"), evidence.share("share", "Share"), evidence.value("fix", "Fix", "rise of the answer's centred logit", signed=True),
-        evidence.value("break", "Break", "fall of the distractors' centred logit", signed=True), evidence.value("log_prob", "ln p"),
-        evidence.value("rank", "Rank"), evidence.value("kl_from_reference", "KL", "of the patched from the clean run, nats"),
-        evidence.words("disagree", "ln p disagrees"),
+        tables.words("component", "Component"), tables.words("positions", "Positions"), tables.words("direction", "Direction"),
+        tables.words("value", "Value"), tables.share("share", "Share"), tables.value("fix", "Fix", "rise of the answer's centred logit", signed=True),
+        tables.value("break", "Break", "fall of the distractors' centred logit", signed=True), tables.value("log_prob", "ln p"),
+        tables.value("rank", "Rank"), tables.value("kl_from_reference", "KL", "of the patched from the clean run, nats"),
+        tables.words("disagree", "ln p disagrees"),
     )  # fmt: skip
     caption = (
         "A patch that breaks and does not fix only stops the wrong answer; where ln p disagrees, the denominator moved."
     )
     values = read("patch_values")
-    value_columns = (evidence.words("first", "Put in"), evidence.words("second", "or"), evidence.value("rank_correlation", "Rank correlation"))  # fmt: skip
+    value_columns = (tables.words("first", "Put in"), tables.words("second", "or"), tables.value("rank_correlation", "Rank correlation"))  # fmt: skip
     return Section(
         "The metric panel", "",
-        (evidence.table("Largest patches", caption, result, columns, width="full"),
-         evidence.table("Do the values agree?", "Rank correlation of what heads and MLPs lose.", values, value_columns)),
+        (tables.table("Largest patches", caption, result, columns, width="full"),
+         tables.table("Do the values agree?", "Rank correlation of what heads and MLPs lose.", values, value_columns)),
     )  # fmt: skip
 
 
@@ -201,18 +202,18 @@ def _repair(read: Reader) -> Section:
         .head(5)
     )
     columns = (
-        evidence.words("ablated", "Taken away"), evidence.words("component", "Component"), evidence.words("part", "Part"),
-        evidence.value("delta_dla", "Change of DLA, logits", "with its 95 % interval", signed=True), evidence.share("repaired", "Of the direct loss"),
+        tables.words("ablated", "Taken away"), tables.words("component", "Component"), tables.words("part", "Part"),
+        tables.value("delta_dla", "Change of DLA, logits", "with its 95 % interval", signed=True), tables.share("repaired", "Of the direct loss"),
     )  # fmt: skip
     caption = "What others write differently once a head is gone (corrupted values): positive rows make up for it. Direct, heads, MLPs and norm add up to the total."
     pair_columns = (
-        evidence.words("first", "First"), evidence.words("second", "Second"), evidence.words("direction", "Direction"),
-        evidence.share("share_together", "Together"), evidence.value("interaction", "Interaction", signed=True), evidence.words("relation", "Relation"),
+        tables.words("first", "First"), tables.words("second", "Second"), tables.words("direction", "Direction"),
+        tables.share("share_together", "Together"), tables.value("interaction", "Interaction", signed=True), tables.words("relation", "Relation"),
     )  # fmt: skip
     return Section(
         "Redundancy", "",
-        (evidence.table("Downstream", caption, result, columns, frame, "full"),
-         evidence.table("Two together", "Below 0 they stand in for each other, above 0 they need each other.", pairs, pair_columns, pairs.frame.head(SHOWN)),
+        (tables.table("Downstream", caption, result, columns, frame, "full"),
+         tables.table("Two together", "Below 0 they stand in for each other, above 0 they need each other.", pairs, pair_columns, pairs.frame.head(SHOWN)),
          Chart("Saturation", "Clean values of more and more top heads, random orders: a curve that is flat early is redundant.", circuit_charts.saturation(size.frame), size.source)),
     )  # fmt: skip
 
@@ -221,18 +222,18 @@ def _attribution(read: Reader) -> Section:
     result, exact = read("attribution_reliability"), read("use_exact")
     frame = result.frame.filter(pl.col("cell") == "all")
     columns = (
-        evidence.words("method", "Method"), evidence.words("direction", "Direction"), evidence.words("component_kind", "Site"),
-        evidence.count("n", "n"), evidence.value("spearman", "Rank correlation"), evidence.share("sign", "Right sign"),
-        evidence.share("error", "Error"), evidence.share("missed", "Missed"), evidence.words("reliable", "Believe it"),
+        tables.words("method", "Method"), tables.words("direction", "Direction"), tables.words("component_kind", "Site"),
+        tables.count("n", "n"), tables.value("spearman", "Rank correlation"), tables.share("sign", "Right sign"),
+        tables.share("error", "Error"), tables.share("missed", "Missed"), tables.words("reliable", "Believe it"),
     )  # fmt: skip
     listed = (
-        evidence.words("method", "Method"), evidence.words("direction", "Direction"), evidence.words("component", "Component"),
-        evidence.words("positions", "Positions"), evidence.share("estimated", "Estimated"), evidence.share("exact", "Exact"), evidence.words("saturated", "Saturated"),
+        tables.words("method", "Method"), tables.words("direction", "Direction"), tables.words("component", "Component"),
+        tables.words("positions", "Positions"), tables.share("estimated", "Estimated"), tables.share("exact", "Exact"), tables.words("saturated", "Saturated"),
     )  # fmt: skip
     return Section(
         "Attribution patching", "",
-        (*_recall(read), evidence.table("Where it can be believed", "Agreement with exact patches; by layer and by patch size in the query.", result, columns, frame, "full"),
-         evidence.table("Use exact patching here", "Largest disagreements first.", exact, listed, exact.frame.head(SHOWN), "full", "No patched component disagrees.")),
+        (*_recall(read), tables.table("Where it can be believed", "Agreement with exact patches; by layer and by patch size in the query.", result, columns, frame, "full"),
+         tables.table("Use exact patching here", "Largest disagreements first.", exact, listed, exact.frame.head(SHOWN), "full", "No patched component disagrees.")),
     )  # fmt: skip
 
 
@@ -246,13 +247,13 @@ def _recall(read: Reader) -> tuple[Block, ...]:
     )
     frame = frame.filter((pl.col("times") <= 2) | (pl.col("component_kind") == "neuron"))
     columns = (
-        evidence.words("method", "Method"), evidence.words("direction", "Direction"), evidence.words("component_kind", "Site"),
-        evidence.words("asked", "Effects asked for"), evidence.count("looked_at", "Estimates looked at"), evidence.count("found", "Found"),
-        evidence.share("recall", "Recall"), evidence.share("recall_lo", "At least", "95 % bound, for neurons from a random sample of those not patched for their estimate"),
-        evidence.value("missed_hi", "Missed at most", "false negatives, 95 % bound"),
+        tables.words("method", "Method"), tables.words("direction", "Direction"), tables.words("component_kind", "Site"),
+        tables.words("asked", "Effects asked for"), tables.count("looked_at", "Estimates looked at"), tables.count("found", "Found"),
+        tables.share("recall", "Recall"), tables.share("recall_lo", "At least", "95 % bound, for neurons from a random sample of those not patched for their estimate"),
+        tables.value("missed_hi", "Missed at most", "false negatives, 95 % bound"),
     )  # fmt: skip
     caption = "Of the largest exact effects, how many stand among the largest estimates. All cuts are in the query."
-    return (evidence.table("What it misses", caption, result, columns, frame, "full"),)
+    return (tables.table("What it misses", caption, result, columns, frame, "full"),)
 
 
 def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
@@ -263,19 +264,19 @@ def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
         "Never taken away": circuit["kept"], "Metric": circuit["metric"], "Found by": circuit["found_by"],
     }  # fmt: skip
     frame = pl.DataFrame({"what": list(said), "text": list(said.values())})
-    columns = (evidence.words("what", "Scope"), evidence.words("text", ""))
+    columns = (tables.words("what", "Scope"), tables.words("text", ""))
     flagged = checks.frame.filter(pl.col("pair_set") == "discovery").sort(
         pl.col("level").replace_strict({"warning": 0, "note": 1, "ok": 2}), "place"
     )
     check_columns = (
-        evidence.words("check_name", "Check"),
-        evidence.words("finding", "Finding"),
-        evidence.words("level", ""),
+        tables.words("check_name", "Check"),
+        tables.words("finding", "Finding"),
+        tables.words("level", ""),
     )
     return Section(
         "Scope", "A circuit says nothing beyond its pairs: this is what they were.",
-        (evidence.table("What it was found on", "Part of the circuit, stored with it.", scope, columns, frame, "full"),
-         evidence.table("The pair linter", "Notes and warnings first.", checks, check_columns, flagged, "full")),
+        (tables.table("What it was found on", "Part of the circuit, stored with it.", scope, columns, frame, "full"),
+         tables.table("The pair linter", "Notes and warnings first.", checks, check_columns, flagged, "full")),
     )  # fmt: skip
 
 

@@ -6,10 +6,13 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 
 import polars as pl
 
-from profiler.components import ComponentId
-from profiler.report import answers, behaviours, breakdowns, charts, evidence, facts, numbers, spectrum
-from profiler.report.blocks import Block, Chart, Note, Report, Section, Spectrum
-from profiler.report.reader import Reader, Result
+from profiler.model.components import ComponentId
+from profiler.pages import method, numbers, tables
+from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
+from profiler.pages.charts import component as charts
+from profiler.pages.charts import spectrum
+from profiler.pages.component import answer, behaviours, breakdowns
+from profiler.pages.reader import Reader, Result
 
 QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
 NEEDS_COMPONENT = True
@@ -24,10 +27,10 @@ def build(read: Reader, component: ComponentId) -> Report:
     return Report(
         title=label,
         subtitle=f"{_kind_words(component)} · component card",
-        answer=answers.component_answer(read, component),
+        answer=answer.component_answer(read, component),
         sections=tuple(section for section in _sections(read, component) if section.blocks),
-        method=facts.method(read) + _component_method(component),
-        run_facts=facts.run_facts(read),
+        method=method.method(read) + _component_method(component),
+        run_facts=method.run_facts(read),
     )
 
 
@@ -39,7 +42,7 @@ def _kind_words(component: ComponentId) -> str:
 
 def _sections(read: Reader, component: ComponentId) -> list[Section]:
     label = component.label
-    reach = evidence.reach_of(_quantile_rows(read, label).frame, read("extremes", component=label).frame)
+    reach = tables.reach_of(_quantile_rows(read, label).frame, read("extremes", component=label).frame)
     return [
         behaviours.section(read, component),
         _spectrum(read, label, reach),
@@ -74,7 +77,7 @@ def floor_of(read: Reader, label: str) -> float:
     return spectrum.floor_of(read("spectrum_by_class", component=label).frame)
 
 
-def _spectrum(read: Reader, label: str, reach: evidence.Reach) -> Section:
+def _spectrum(read: Reader, label: str, reach: tables.Reach) -> Section:
     by_class, density = read("spectrum_by_class", component=label), read("density", component=label)
     title = "Spectrum"
     if by_class.frame.is_empty():
@@ -92,10 +95,10 @@ def _spectrum(read: Reader, label: str, reach: evidence.Reach) -> Section:
     return Section(title, lead, (_density(read, label, density, reach), *breakdowns.class_views(by_class)))
 
 
-def _density(read: Reader, label: str, density: Result, reach: evidence.Reach) -> Block:
+def _density(read: Reader, label: str, density: Result, reach: tables.Reach) -> Block:
     drawn = read("spectrum_samples", component=label)
     samples = spectrum.thinned(drawn.frame, floor_of(read, label))
-    rows = evidence.with_tokens(samples, tokens(read, label)).to_dicts()
+    rows = tables.with_tokens(samples, tokens(read, label)).to_dicts()
     caption = (
         "How often each activation occurs, per unit of activation. Dashed: the component's own quantiles. A straight "
         "slope to the right "
@@ -106,7 +109,7 @@ def _density(read: Reader, label: str, density: Result, reach: evidence.Reach) -
         "Density",
         caption,
         charts.density(density.frame),
-        tuple(evidence.example(row, reach) for row in rows),
+        tuple(tables.example(row, reach) for row in rows),
         density.source,
         drawn.source,
         (reach.activation, reach.dla),
@@ -116,7 +119,7 @@ def _density(read: Reader, label: str, density: Result, reach: evidence.Reach) -
 def _attention(read: Reader, component: ComponentId) -> Section:
     if component.kind != "head":
         return Section("Attention", "", ())
-    result = answers.attention_result(read, component.label)
+    result = answer.attention_result(read, component.label)
     caption = (
         "Mean attention to the token before, to the window's first token, to itself, to tokens that follow an "
         "earlier copy "
@@ -132,13 +135,13 @@ def _attention(read: Reader, component: ComponentId) -> Section:
         result.source,
     )
     columns = (
-        evidence.words("measure", "Measure"),
-        evidence.value("mean", "Mean", "over dense positions, with its 95 % interval"),
-        evidence.value("importance_weighted_mean", "Weighted by |DLA|"),
-        evidence.words("unit", "Unit"),
-        evidence.count("n", "n", "dense positions"),
+        tables.words("measure", "Measure"),
+        tables.value("mean", "Mean", "over dense positions, with its 95 % interval"),
+        tables.value("importance_weighted_mean", "Weighted by |DLA|"),
+        tables.words("unit", "Unit"),
+        tables.count("n", "n", "dense positions"),
     )
-    table = evidence.table(
+    table = tables.table(
         "The numbers",
         "Measures overlap, so they do not add up to one. DLA to the attended is the part of the head's DLA that came "
         "from its first source.",
@@ -148,16 +151,16 @@ def _attention(read: Reader, component: ComponentId) -> Section:
     return Section("Attention", "", (chart, table))
 
 
-def _quantiles(read: Reader, label: str, reach: evidence.Reach) -> Section:
+def _quantiles(read: Reader, label: str, reach: tables.Reach) -> Section:
     result = _quantile_rows(read, label)
-    frame = evidence.with_tokens(result.frame, tokens(read, label))
+    frame = tables.with_tokens(result.frame, tokens(read, label))
     groups = [_quantile_group(levels, rows, reach) for levels, rows in quantile_groups(frame)]
     caption = (
         "Random positions from the bin that holds each quantile of this component's activation: not chosen, not "
         "extremes. The "
         "token is tinted by its activation, the next token underlined by its DLA."
     )
-    block = evidence.examples("Around its quantiles", caption, result.source, groups, NO_SPECTRUM, reach)
+    block = tables.examples("Around its quantiles", caption, result.source, groups, NO_SPECTRUM, reach)
     return Section("Samples", "", (block,))
 
 
@@ -172,19 +175,19 @@ def quantile_groups(frame: pl.DataFrame) -> list[tuple[list[float], pl.DataFrame
     ]
 
 
-def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: evidence.Reach) -> evidence.ExampleGroup:
+def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: tables.Reach) -> tables.ExampleGroup:
     first = rows.row(0, named=True)
     note = (
         f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}; each position there had a chance of "
         f"{numbers.percent(first['inclusion_probability'])}; the bin holds {numbers.percent(first['stratum_share'])} of all positions"
     )
     heading = ", ".join(f"{100 * level:g}" for level in levels) + " %"
-    return evidence.group(heading, note, rows.sort("activation", descending=True), reach)
+    return tables.group(heading, note, rows.sort("activation", descending=True), reach)
 
 
-def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -> Section:
+def _extremes(read: Reader, label: str, reach: tables.Reach, shown: int = 8) -> Section:
     result = read("extremes", component=label)
-    frame = evidence.with_tokens(result.frame, tokens(read, label))
+    frame = tables.with_tokens(result.frame, tokens(read, label))
     names = {
         ("activation", "top"): "Largest activation",
         ("activation", "bottom"): "Smallest activation",
@@ -192,7 +195,7 @@ def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -
         ("dla", "bottom"): "Lowers it most",
     }
     groups = [
-        evidence.group(
+        tables.group(
             heading,
             "by DLA" if measure == "dla" else "by activation",
             _extreme(frame, measure, side).head(shown),
@@ -203,7 +206,7 @@ def _extremes(read: Reader, label: str, reach: evidence.Reach, shown: int = 8) -
     caption = (
         "The most extreme positions of the whole corpus on each side. They show what is possible, not what is usual."
     )
-    block = evidence.examples(
+    block = tables.examples(
         "Extremes of both signs", caption, result.source, groups, "This run keeps no extremes of this component.", reach
     )
     return Section("Extremes", "", (block,))
@@ -217,10 +220,10 @@ def _effects(read: Reader, component: ComponentId) -> Section:
     if component.kind != "neuron":
         return Section("Tokens", "", ())
     result = read("logit_effects", component=component.label)
-    columns = (evidence.token("token", "Token"), evidence.value("effect", "Effect", signed=True))
+    columns = (tables.token("token", "Token"), tables.value("effect", "Effect", signed=True))
     sides = {"boosted": ("Boosted most", "raises"), "suppressed": ("Suppressed most", "lowers")}
     blocks = tuple(
-        evidence.table(
+        tables.table(
             title,
             f"Tokens whose logit an activation of 1 {verb} most, from the weights alone, logits at the mean final "
             "norm scale.",
@@ -233,16 +236,16 @@ def _effects(read: Reader, component: ComponentId) -> Section:
     return Section("Tokens boosted and suppressed", "", blocks)
 
 
-def _random(read: Reader, label: str, reach: evidence.Reach) -> Section:
+def _random(read: Reader, label: str, reach: tables.Reach) -> Section:
     result = read("random_samples", component=label, n=RANDOM)
-    frame = evidence.with_tokens(result.frame, tokens(read, label))
-    groups = [evidence.group("Any position", "uniform over the corpus", frame, reach)]
+    frame = tables.with_tokens(result.frame, tokens(read, label))
+    groups = [tables.group("Any position", "uniform over the corpus", frame, reach)]
     caption = "A uniform sample of positions: what the component does most of the time."
     return Section(
         "Random",
         "",
         (
-            evidence.examples(
+            tables.examples(
                 "Random positions", caption, result.source, groups, "No dense position was recorded.", reach
             ),
         ),

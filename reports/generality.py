@@ -1,6 +1,6 @@
 """What becomes of a circuit off the prompts it was found on: the verdict of the check written last, and everything behind it.
 
-Answer first: the word, the two or three numbers that carry it, and what would change it. Then the ladder of distributions,
+Answer first: the word, the two or three numbers that carry it, and what would change it. Then the distributions,
 the plane of generality and completeness, roles and mixtures, replacement by understanding, counter-examples in context,
 edits, weights, and the ledger: every number, what it was held against, whether the claim was registered before the test.
 """
@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from profiler.generality.ledger import FAITHFUL, HALF, MARGIN, NO_BETTER, OVER
-from profiler.report import generality, numbers
-from profiler.report.blocks import Report
-from profiler.report.reader import Reader
+from profiler.generality.evidence.ledger import FAITHFUL, HALF, MARGIN, NO_BETTER, OVER
+from profiler.pages import check, numbers
+from profiler.pages.blocks import Report
+from profiler.pages.reader import Reader
 
 QUESTION = "Is that what the circuit does, or only what it does on the prompts it was found on?"
 NEEDS_COMPONENT = False
@@ -23,8 +23,8 @@ def build(read: Reader) -> Report:
     """The page of the check written last, or of the one asked for."""
     row = read("checks").frame.row(0, named=True)
     sections = (
-        generality.ladder(read, MARGIN), generality.plane(read), generality.roles(read), generality.replacement(read),
-        generality.counter_examples(read), generality.edits(read), generality.weights(read), generality.ledger(read), generality.predictions(read),
+        check.distributions(read, MARGIN), check.plane(read), check.roles(read), check.replacement(read),
+        check.counter_examples(read), check.edits(read), check.weights(read), check.ledger(read), check.predictions(read),
     )  # fmt: skip
     return Report(
         title=f"{row['circuit']}: {row['word']}",
@@ -49,11 +49,9 @@ def _evidence(row: dict[str, Any]) -> str:
 
 def _width(read: Reader, row: dict[str, Any]) -> str:
     """What was looked at."""
-    ladder = read("ladder").frame
-    measured = len(ladder.filter(pl.col("faithfulness").is_not_null()))
-    words = (
-        f"{len(ladder)} distributions were tried; on {measured} of them the circuit's faithfulness could be measured"
-    )
+    distributions = read("distributions").frame
+    measured = len(distributions.filter(pl.col("faithfulness").is_not_null()))
+    words = f"{len(distributions)} distributions were tried; on {measured} of them the circuit's faithfulness could be measured"
     tokens = row["corpus_tokens"]
     return (
         f"{words}; the widest text has {numbers.count(tokens)} positions."
@@ -64,22 +62,22 @@ def _width(read: Reader, row: dict[str, Any]) -> str:
 
 def _facts(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return (
-        ("Check", row["check_id"]), ("Model", row["model"]), ("Findings", numbers.count(row["findings"])), ("Rungs", numbers.count(row["rungs"])),
+        ("Check", row["check_id"]), ("Model", row["model"]), ("Findings", numbers.count(row["findings"])), ("Distributions", numbers.count(row["distributions"])),
         ("Settings", row["settings"]), ("Seconds", numbers.number(row["seconds"])), ("Made", row["created"]),
     )  # fmt: skip
 
 
 METHOD = (
-    ("Generalises", f"On every rung but the first the faithfulness is as good as on the discovery prompts: within {numbers.percent(MARGIN)}, by two one-sided tests; wherever it was taken out, more than half of the effect was lost, and more than without random circuits on average; every tested role holds."),
-    ("Narrows", f"On some rung the faithfulness is lower than on the discovery prompts by more than {numbers.percent(MARGIN)}, or roles are refuted, and not so that the circuit does something else."),
+    ("Generalises", f"On every distribution but the first the faithfulness is as good as on the discovery prompts: within {numbers.percent(MARGIN)}, by two one-sided tests; wherever it was taken out, more than half of the effect was lost, and more than without random circuits on average; every tested role holds."),
+    ("Narrows", f"On some distribution the faithfulness is lower than on the discovery prompts by more than {numbers.percent(MARGIN)}, or roles are refuted, and not so that the circuit does something else."),
     ("Does something else", f"At least half of the tested roles are refuted: somewhere the role holds on less than {numbers.percent(HALF)} of the component's importance, or fills less than {numbers.percent(NO_BETTER)} of the room above its scrambling, or edits made from it work no better than control edits. A role that names places of prompts and holds there on the discovery prompts does not count: it is narrow, not wrong. Also where the circuit keeps less than {numbers.percent(FAITHFUL)} of the effect on its own prompts."),
     ("Over-recovers", f"Somewhere the faithfulness is above {numbers.percent(1 + OVER)}: leaving others out removed what held the answer back. That is a failure to generalise."),
     ("Inconclusive", "None of these at this n; what would settle it is told."),
-    ("Many rungs", "What speaks against a claim is corrected by Holm over the lines of its technique. What speaks for it is not: for a circuit to generalise all of it must hold."),
+    ("Many distributions", "What speaks against a claim is corrected by Holm over the lines of its technique. What speaks for it is not: for a circuit to generalise all of it must hold."),
     ("Faithfulness", "The effect that is kept with everything outside the circuit writing other values, over the model's own effect; ratio of the means. Necessity: the effect lost when the circuit alone is taken away."),
     ("Coverage", "Share of a component's importance (|DLA| to the token that came next) on which its role holds."),
-    ("Roles at places", "A role such as “at end attends to S2” is asked at that place of every rung of prompts: a prompt counts where the token that the head attends to most is in the place that is named, weighted by |DLA| to the answer. Where the model itself does not do the task nothing is tested. Its general form, such as S-inhibition, is asked of every position of the text, and decides nothing: the circuit does not claim it."),
-    ("The plane", "Circuit: generality is the mean over wider rungs of 1 − |1 − faithfulness|, over that of the discovery prompts; completeness the mean necessity. Component: generality is its role's smallest coverage off the discovery prompts; completeness the effect explained when the role is put in its place, or its coverage on most examples where nothing was."),
+    ("Roles at places", "A role such as “at end attends to S2” is asked at that place of every distribution of prompts: a prompt counts where the token that the head attends to most is in the place that is named, weighted by |DLA| to the answer. Where the model itself does not do the task nothing is tested. Its general form, such as S-inhibition, is asked of every position of the text, and decides nothing: the circuit does not claim it."),
+    ("The plane", "Circuit: generality is the mean over wider distributions of 1 − |1 − faithfulness|, over that of the discovery prompts; completeness the mean necessity. Component: generality is its role's smallest coverage off the discovery prompts; completeness the effect explained when the role is put in its place, or its coverage on most examples where nothing was."),
     ("Weights", "Two lines overlap by the Jaccard index of what they share: distribution, technique, data, gradients. A line weighs 1 / (1 + its overlaps with the claim's other lines)."),
     ("Registered", "Predicted, with hash and time, before the number stood in this file. Everything else is post hoc, and weaker."),
     ("Limits", "One model. A component that does something rare, such as on one position in ten thousand, can look as if it did one thing; the unexplained share and the counter-examples are where to look. Distributions that were not tried may overturn any word but over-recovers."),

@@ -4,9 +4,10 @@ from typing import Any
 
 import polars as pl
 
-from profiler.report import evidence, facts, numbers, overview_charts
-from profiler.report.blocks import Block, Chart, Note, Report, Section
-from profiler.report.reader import Reader, Result
+from profiler.pages import method, numbers, tables
+from profiler.pages.blocks import Block, Chart, Note, Report, Section
+from profiler.pages.charts import overview
+from profiler.pages.reader import Reader, Result
 
 QUESTION = "Which heads and neurons matter on this corpus, and for what?"
 NEEDS_COMPONENT = False
@@ -16,14 +17,14 @@ SCATTERED = 3000
 
 def build(read: Reader) -> Report:
     """The overview of a run."""
-    run = facts.run_row(read)
+    run = method.run_row(read)
     return Report(
         title=f"What matters in {run['model']}",
         subtitle="Overview of a run",
         answer=(*_answer(read), *_incomplete(run)),
         sections=(_ranking(read), _layers(read), _domains(read), _closing(read), _dead(read), _quality(read)),
-        method=facts.method(read),
-        run_facts=facts.run_facts(read),
+        method=method.method(read),
+        run_facts=method.run_facts(read),
     )
 
 
@@ -40,7 +41,7 @@ def _answer(read: Reader) -> tuple[str, ...]:
 
 
 def _incomplete(run: dict[str, Any]) -> tuple[str, ...]:
-    lacking = facts.incomplete_of(run)
+    lacking = method.incomplete_of(run)
     return (f"This run is of {lacking}.",) if lacking else ()
 
 
@@ -88,15 +89,15 @@ def _by_domain_sentence(read: Reader) -> str:
 def _ranking(read: Reader) -> Section:
     result = everything(read)
     columns = (
-        evidence.words("component", "Component"),
-        evidence.share(
+        tables.words("component", "Component"),
+        tables.share(
             "share_abs_dla", "of all |DLA|", "with the 95 % interval", full=result.frame["share_abs_dla"].max() or 1.0
         ),
-        evidence.value("dla", "Mean DLA, logits", signed=True),
-        evidence.value("activation", "Mean activation"),
-        evidence.words("top_class", "First class", "the token class with the largest part of its |DLA|"),
-        evidence.share("top_class_share", "of its |DLA|"),
-        evidence.share(
+        tables.value("dla", "Mean DLA, logits", signed=True),
+        tables.value("activation", "Mean activation"),
+        tables.words("top_class", "First class", "the token class with the largest part of its |DLA|"),
+        tables.share("top_class_share", "of its |DLA|"),
+        tables.share(
             "top_class_base", "of positions", "that class's share of all positions: what the text alone would give"
         ),
     )
@@ -117,17 +118,17 @@ def _ranking(read: Reader) -> Section:
                 "Important and narrow",
                 f"Each dot is a component ({shown}): high ones matter, right ones work on one class of token. High "
                 "and to the right are candidates for a story; high and left do many things.",
-                overview_charts.importance_scatter(points),
+                overview.importance_scatter(points),
                 result.source,
             ),
             Chart(
                 "Important and active",
                 "The same components by mean activation. Much |DLA| at a small mean activation is "
                 "a rare but strong writer, or one of both signs.",
-                overview_charts.activation_scatter(points),
+                overview.activation_scatter(points),
                 result.source,
             ),
-            evidence.table(
+            tables.table(
                 f"The first {len(frame)}",
                 "Ordered by Σ|DLA|. Neighbours whose intervals overlap are not in a certain order.",
                 result,
@@ -145,7 +146,7 @@ def _layers(read: Reader) -> Section:
         "By layer and kind",
         "Where the direct writing to the logits happens. Early layers may still work through later ones: "
         "DLA does not show it.",
-        overview_charts.layer_profile(result.frame),
+        overview.layer_profile(result.frame),
         result.source,
         "full",
     )
@@ -157,12 +158,12 @@ def _layers(read: Reader) -> Section:
 def _domains(read: Reader) -> Section:
     result = read("important_by_domain", top=10)
     columns = (
-        evidence.count("rank", "Rank"),
-        evidence.words("component", "Component"),
-        evidence.value("abs_dla", "Mean |DLA|, logits"),
+        tables.count("rank", "Rank"),
+        tables.words("component", "Component"),
+        tables.value("abs_dla", "Mean |DLA|, logits"),
     )
     blocks = tuple(
-        evidence.table(
+        tables.table(
             domain,
             "Mean |DLA| at this domain's positions, with its 95 % interval.",
             result,
@@ -181,38 +182,34 @@ def _domains(read: Reader) -> Section:
 def _closing(read: Reader) -> Section:
     result = read("attribution_by_kind")
     columns = (
-        evidence.words("kind", "Kind"),
-        evidence.count("n_components", "Components"),
-        evidence.value(
+        tables.words("kind", "Kind"),
+        tables.count("n_components", "Components"),
+        tables.value(
             "dla",
             "Mean of the summed DLA, logits",
             "adds up to the mean centred target logit over all kinds",
             signed=True,
         ),
-        evidence.value("abs_dla", "Sum of mean |DLA|, logits"),
+        tables.value("abs_dla", "Sum of mean |DLA|, logits"),
     )
     caption = (
         "Heads and neurons beside the closing terms: embedding, positions and biases. DLA adds up over all kinds to "
         "the mean centred "
         "logit of the next token; |DLA| does not cancel."
     )
-    return Section(
-        "Closing terms", "", (evidence.table("By kind of component", caption, result, columns, width="full"),)
-    )
+    return Section("Closing terms", "", (tables.table("By kind of component", caption, result, columns, width="full"),))
 
 
 def _dead(read: Reader) -> Section:
     result = read("dead_components")
     columns = (
-        evidence.words("component", "Component"),
-        evidence.words("reason", "Reason"),
-        evidence.count("n_active", "Active positions"),
-        evidence.count("n", "of n"),
-        evidence.share(
-            "upper_bound", "Active share below", "95 % upper bound, positions taken as independent", full=0.0
-        ),
-        evidence.share("upper_bound_documents", "by documents", "the same bound with documents for n", full=0.0),
-        evidence.value("activation_max", "Largest activation"),
+        tables.words("component", "Component"),
+        tables.words("reason", "Reason"),
+        tables.count("n_active", "Active positions"),
+        tables.count("n", "of n"),
+        tables.share("upper_bound", "Active share below", "95 % upper bound, positions taken as independent", full=0.0),
+        tables.share("upper_bound_documents", "by documents", "the same bound with documents for n", full=0.0),
+        tables.value("activation_max", "Largest activation"),
     )
     n = len(result.frame)
     shown = f" The first {RANKED} are shown." if n > RANKED else ""
@@ -222,7 +219,7 @@ def _dead(read: Reader) -> Section:
         f"below 3/n and does not make it zero; the true bound lies between the two given."
     )
     empty = "Every head and neuron was active at least at one position in ten thousand."
-    block = evidence.table("Never or rarely active", caption, result, columns, result.frame.head(RANKED), "full", empty)
+    block = tables.table("Never or rarely active", caption, result, columns, result.frame.head(RANKED), "full", empty)
     return Section("Dead components", "", (block,))
 
 
@@ -233,14 +230,14 @@ def _quality(read: Reader) -> Section:
 def _corpus_table(read: Reader) -> Block:
     result = read("corpus")
     columns = (
-        evidence.words("domain", "Domain"),
-        evidence.count("n_documents", "Documents"),
-        evidence.count("n_tokens", "Tokens read"),
-        evidence.count("n_dropped", "Tokens cut"),
-        evidence.count("n", "Positions"),
-        evidence.count("groups", "Replicate groups"),
+        tables.words("domain", "Domain"),
+        tables.count("n_documents", "Documents"),
+        tables.count("n_tokens", "Tokens read"),
+        tables.count("n_dropped", "Tokens cut"),
+        tables.count("n", "Positions"),
+        tables.count("groups", "Replicate groups"),
     )
-    return evidence.table(
+    return tables.table(
         "What was read",
         "Positions counted are ordinary ones; special ones are left out.",
         result,
@@ -252,25 +249,25 @@ def _corpus_table(read: Reader) -> Block:
 def _closure_table(read: Reader) -> Block:
     result = read("attribution_closure")
     columns = (
-        evidence.count("chunk", "Chunk"),
-        evidence.count("n", "n"),
-        evidence.value("residual", "Residual, logits"),
-        evidence.value("scale", "Largest target logit"),
-        evidence.value("relative", "Relative"),
+        tables.count("chunk", "Chunk"),
+        tables.count("n", "n"),
+        tables.value("residual", "Residual, logits"),
+        tables.value("scale", "Largest target logit"),
+        tables.value("relative", "Relative"),
     )
     worst = result.frame.sort("relative", "chunk", descending=[True, False], nulls_last=True).head(10)
     caption = "Largest |sum of all DLA − centred target logit| per chunk of windows; the worst ten chunks."
-    return evidence.table("Closure", caption, result, columns, worst)
+    return tables.table("Closure", caption, result, columns, worst)
 
 
 def _drops_table(read: Reader) -> Block:
     result = read("drops")
     columns = (
-        evidence.words("reason", "Reason"),
-        evidence.count("n", "n"),
-        evidence.words("unit", "Of"),
-        evidence.words("note", "What it means"),
+        tables.words("reason", "Reason"),
+        tables.count("n", "n"),
+        tables.words("unit", "Of"),
+        tables.words("note", "What it means"),
     )
-    return evidence.table(
+    return tables.table(
         "Dropped, cut or excluded", "Nothing is thrown away in silence.", result, columns, empty="Nothing was dropped."
     )

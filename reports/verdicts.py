@@ -1,15 +1,17 @@
-"""Every circuit that was checked: the word of each check, what carries it, and its ladder from narrow to wide, side by side.
+"""Every circuit that was checked: the word of each check, what carries it, and its distributions from narrow to wide, side by side.
 
 The page of one check is the report `generality`; in a site each check has such a page, and this one leads to them.
 """
 
 import polars as pl
 
-from profiler import report
-from profiler.generality.ledger import MARGIN
-from profiler.report import evidence, facts, generality, generality_charts, numbers
-from profiler.report.blocks import Block, Report, Section
-from profiler.report.reader import Reader
+from profiler.generality.evidence.ledger import MARGIN
+from profiler.pages import build as report
+from profiler.pages import check as page_check
+from profiler.pages import method, numbers, tables
+from profiler.pages.blocks import Block, Report, Section
+from profiler.pages.charts import check as chart_check
+from profiler.pages.reader import Reader
 
 QUESTION = "Which circuits were checked off the prompts they were found on, and what became of each?"
 NEEDS_COMPONENT = False
@@ -23,9 +25,9 @@ def build(read: Reader) -> Report:
         title=_title(frame),
         subtitle="Verdicts on circuits",
         answer=tuple(frame["sentence"]),
-        sections=(Section("Checks", "", (_table(read),)), Section("Ladders", "", tuple(_ladder(read, name) for name in frame["check_id"]))),
+        sections=(Section("Checks", "", (_table(read),)), Section("Distributions", "", tuple(_distributions(read, name) for name in frame["check_id"]))),
         method=report.load("generality").METHOD,
-        run_facts=facts.run_facts(read),
+        run_facts=method.run_facts(read),
     )  # fmt: skip
 
 
@@ -40,18 +42,18 @@ def _table(read: Reader) -> Block:
     result = read("checks")
     frame = result.frame.with_columns(pl.col("created").str.slice(0, 16).str.replace("T", " "))
     columns = (
-        evidence.words("check_id", "Check"), evidence.words("word", "Verdict"), evidence.count("rungs", "Distributions"),
-        evidence.count("speak_for", "Numbers for"), evidence.count("speak_against", "Against"), evidence.count("undecided", "Undecided"), evidence.count("refused", "Refused"),
-        evidence.count("registered", "Predicted", "numbers predicted before they were measured"), evidence.words("created", "Made"),
+        tables.words("check_id", "Check"), tables.words("word", "Verdict"), tables.count("distributions", "Distributions"),
+        tables.count("speak_for", "Numbers for"), tables.count("speak_against", "Against"), tables.count("undecided", "Undecided"), tables.count("refused", "Refused"),
+        tables.count("registered", "Predicted", "numbers predicted before they were measured"), tables.words("created", "Made"),
     )  # fmt: skip
     caption = "Numbers speak for a claim or against one; how much they share is weighed on each check's own page."
-    return evidence.table("All checks", caption, result, columns, frame, "full")
+    return tables.table("All checks", caption, result, columns, frame, "full")
 
 
-def _ladder(read: Reader, check_id: str) -> Block:
-    result = read("ladder", check_id=check_id)
-    measured = result.frame.filter(generality.has("faithfulness") | generality.has("kept_kl"))
+def _distributions(read: Reader, check_id: str) -> Block:
+    result = read("distributions", check_id=check_id)
+    measured = result.frame.filter(page_check.has("faithfulness") | page_check.has("kept_kl"))
     caption = "Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits; squares: all that the model says of running text."
-    return generality.chart_or_note(
-        check_id, caption, result, measured, lambda rows: generality_charts.ladder(rows, MARGIN), "No distribution has a number."
+    return page_check.chart_or_note(
+        check_id, caption, result, measured, lambda rows: chart_check.distributions(rows, MARGIN), "No distribution has a number."
     )  # fmt: skip

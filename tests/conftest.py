@@ -19,7 +19,7 @@ import tiny
 import torch
 
 from profiler.config import RunConfig
-from profiler.pipeline import record
+from profiler.recording.pipeline import record
 
 torch.set_num_threads(1)
 SHARED = Path(__file__).parents[2] / "shared"

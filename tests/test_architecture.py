@@ -3,29 +3,31 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "profiler").rglob("*.py"))
-LONGEST_FUNCTION, LONGEST_FILE = 60, 600
+LONGEST_FUNCTION, LARGEST_ROOM = 60, 14
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")
 USERS = {
     "transformer_lens": {
-        "model.py",
-        "patching/bridge.py",
-        "bench/script.py",
-    },  # the script is one that a user would write
-    "ray": {"engines/ray.py"},
+        "model/load.py",
+        "model/as_network.py",
+        "bench/patching.py",  # beside ours
+        "bench/script.py",  # as a user would write it
+    },
+    "ray": {"recording/ray/engine.py"},
     "datasets": {
-        "corpus/stream.py",  # shuffles
-        "corpus/hub.py",  # reads the hub
+        "text/corpus/stream.py",  # shuffles
+        "text/corpus/hub.py",  # reads the hub
         "cli/record.py",  # the command line only silences its progress bars
     },
 }
 WRITERS = {
-    "store.py",  # the pass
+    "recording/write.py",  # the pass
     "behaviours/additions.py",  # what a user adds to a finished run: classes, behaviours
     "behaviours/views.py",
     "patching/store.py",  # patching and circuits, beside the tables of the pass
@@ -33,7 +35,7 @@ WRITERS = {
 }
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")
 READERS = (
-    "profiler", "profiler.query", "profiler.run", "profiler.report", "profiler.site", "profiler.assets", "profiler.components",
+    "profiler", "profiler.database.query", "profiler.run", "profiler.pages.build", "profiler.pages.site", "profiler.database.assets", "profiler.model.components",
     "profiler.generality.roles",
 )  # fmt: skip
 
@@ -88,16 +90,16 @@ def test_one_module_opens_duckdb():
     """So that no connection to a run file is open to other files; sql of a user's is run there too."""
     for file in FILES:
         called = {ast.unparse(node.func) for node in ast.walk(tree(file)) if isinstance(node, ast.Call)}
-        assert "duckdb.connect" not in called or name(file) == "database.py", name(file)
+        assert "duckdb.connect" not in called or name(file) == "database/connections.py", name(file)
         assert not called & {"duckdb.sql", "duckdb.query", "duckdb.execute", "connect"}, name(file)
 
 
 def test_models_are_loaded_in_few_places():
     """By the loader that looks at a model's files first; the bundled model needs none."""
     loaders = {
-        "checkpoint.py",
-        "training/export.py",
-        "training/train.py",
+        "model/checkpoint.py",
+        "bundled/training/export.py",
+        "bundled/training/train.py",
         "cli/patch.py",
         "bench/shapes.py",
     }
@@ -126,7 +128,15 @@ def test_reading_a_run_loads_no_model_library(module):
 
 def test_the_check_of_loaded_modules_sees_what_is_loaded():
     """The test of the test: a module that needs torch is seen to load it."""
-    assert "torch" in loaded_after("import profiler.bins")
+    assert "torch" in loaded_after("import profiler.recording.accumulators.bins")
+
+
+def test_every_public_name_is_there():
+    import profiler
+
+    assert all(callable(getattr(profiler, name)) for name in profiler.PUBLIC)
+    assert set(profiler.__all__) == {"__version__", *profiler.PUBLIC}
+    assert profiler.__version__[0].isdigit()
 
 
 def test_importing_the_package_is_light():
@@ -140,9 +150,25 @@ def test_module_is_small_and_says_what_it_is(file):
         return
     module = ast.parse(text)
     assert ast.get_docstring(module), "no module docstring"
-    assert len(text.splitlines()) <= LONGEST_FILE
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert {f.name: code_lines(f) for f in functions if code_lines(f) > LONGEST_FUNCTION} == {}
+
+
+def test_no_room_is_a_dumping_ground():
+    rooms = Counter(file.parent for file in FILES if file.name not in ("__init__.py", "__main__.py"))
+    assert {str(room): n for room, n in rooms.items() if n > LARGEST_ROOM} == {}
+
+
+def test_tests_and_intervals_have_one_home():
+    """Exact and Wilson intervals, bootstraps and tests of equivalence are written in one module."""
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        written = {
+            word
+            for word in ("binomtest(", "stats.bootstrap(", "default_rng(seed).multinomial(", "ttest_ind(", "def holm")
+            if word in text
+        }
+        assert not written or name(file) == "statistics.py", (name(file), written)
 
 
 def test_code_lines_are_counted_without_docstring_comments_and_blanks():

@@ -21,18 +21,18 @@ from fuzzing import ANYTHING, EVIL, MORE, NESTED, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler import query
 from profiler.behaviours.expressions import own_classes
-from profiler.circuits import files as circuit_files
+from profiler.circuits import yaml_files as circuit_files
 from profiler.config import RunConfig
-from profiler.corpus import documents
+from profiler.database import query
+from profiler.database.commits import MANIFEST, Manifest, read_manifest, sealed
 from profiler.errors import ProfilerError, QueryError, RunError
-from profiler.partial import MANIFEST, Manifest, read_manifest, sealed
-from profiler.reading import Domains, Reading, tokenize
-from profiler.report import build
-from profiler.stored import Stored
-from profiler.tokens import CLASSES
-from profiler.windows import Layout, chunks
+from profiler.pages.build import build
+from profiler.recording.merge.read_back import Stored
+from profiler.text.corpus import documents
+from profiler.text.documents import Domains, Reading, tokenize
+from profiler.text.token_classes import CLASSES
+from profiler.text.windows import Layout, chunks
 
 # --- text and corpus files ---------------------------------------------------------------------------------------------
 
@@ -226,10 +226,10 @@ def test_any_class_is_one_condition_or_is_refused(condition, name):
 READ = """
 import sys, faulthandler
 from pathlib import Path
-from profiler import query
+from profiler.database import query
 from profiler.errors import ProfilerError
-from profiler.report import build
-from profiler.stored import Stored
+from profiler.pages.build import build
+from profiler.recording.merge.read_back import Stored
 
 def totals(path):
     run = Stored(Path(path))

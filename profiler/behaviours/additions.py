@@ -13,10 +13,10 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import database, engine, query
 from profiler.behaviours import views
 from profiler.behaviours.expressions import FACTS, TOKEN_VIEW, check_condition, check_name, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, Kind, of_property
+from profiler.database import connections, engine, query
 from profiler.errors import ProfilerError, QueryError, RunError
 
 ONCE_MORE = "`profiler behaviours refresh {}` makes it; everything else in the run can be asked"
@@ -170,7 +170,7 @@ def _writing(path: Path, memory: int | None = None) -> Iterator[Connection]:
     try:
         with (
             engine.faults_told(f"writing {path}", "The run is as it was."),
-            database.writing(path, memory) as run,
+            connections.writing(path, memory) as run,
         ):
             run.execute("BEGIN")
             yield run

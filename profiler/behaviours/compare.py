@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from profiler import database, engine, query
+from profiler.database import connections, engine, query
 from profiler.errors import RunError
 
 SHAPE = ("architecture", "n_layers", "n_heads", "d_mlp", "n_vocab")
@@ -57,7 +57,7 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     _refuse_unlike(first, second, *(_facts(path) for path in (first, second)))
     try:
-        with database.comparing(first, second) as con:
+        with connections.comparing(first, second) as con:
             yield con
     except engine.FAULTS as error:
         raise engine.fault_error(error, f"opening {first} and {second}", query.UNCHANGED) from None

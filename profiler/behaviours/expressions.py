@@ -15,9 +15,9 @@ from functools import cache
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import database, engine
-from profiler.assets import package_file
-from profiler.behaviours.properties import PROPERTIES, Property
+from profiler.behaviours.token_properties import PROPERTIES, Property
+from profiler.database import connections, engine
+from profiler.database.assets import package_file
 from profiler.errors import QueryError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -52,8 +52,8 @@ def wrapped(condition: str) -> str:
 @cache
 def _empty() -> Connection:
     """A closed database in memory with the tables and views of a run, and no rows."""
-    connection = database.scratch()
-    for file in ("schema.sql", "views.sql"):
+    connection = connections.scratch()
+    for file in ("database/schema.sql", "database/views.sql"):
         connection.execute(package_file(file).read_text(encoding="utf-8"))
     return connection
 

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
-from statsmodels.stats.proportion import proportion_confint
 
-from profiler import query
+from profiler.database import query
 from profiler.errors import RunError
+from profiler.statistics import clopper_pearson
 
 BANDS = (0.0, 0.5, 0.75, 0.9, 0.95, 0.99)
 DRAW = """SELECT band, position_id, context_before, context_token, context_after FROM (
@@ -108,7 +108,7 @@ def score(labels: tuple[Label, ...]) -> pl.DataFrame:
     for band in BANDS:
         answers = [one.fits for one in labels if one.band == band]
         if answers:
-            low, high = proportion_confint(sum(answers), len(answers), method="beta")
+            low, high = clopper_pearson(sum(answers), len(answers))
             rows.append((band, len(answers), sum(answers), sum(answers) / len(answers), float(low), float(high)))
     schema = {
         "band": pl.Float64,

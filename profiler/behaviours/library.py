@@ -7,7 +7,7 @@ of `head_attention`): it holds at a position or it does not. Families:
   both have it, and what is claimed is where the head looks, not where it looks a little;
 * `effect` (heads): what the head writes of the token it attends to most: copies, suppresses, or neither;
 * `context` (heads and neurons): what the text before is like; repetition in the window, which is all that attention
-  can reach, brackets and quotes from the start of the document (profiler.context);
+  can reach, brackets and quotes from the start of the document (profiler.text.context);
 * `token`, `next`: a property of the token there, or of the token to predict; one of each per property of the run.
 
 `priority` settles overlaps in a mixture: of the behaviours that hold the one with the smallest takes the position. NULL
@@ -17,7 +17,7 @@ takes no part unless asked for: what comes next is what a component is about, no
 from dataclasses import dataclass
 from typing import Literal
 
-from profiler.behaviours.properties import PROPERTIES
+from profiler.behaviours.token_properties import PROPERTIES
 
 Family = Literal["attention", "effect", "context", "token", "next", "user"]
 Kind = Literal["head", "neuron", "both"]

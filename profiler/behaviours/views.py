@@ -15,12 +15,12 @@ import re
 from duckdb import BinderException
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler.assets import package_file
 from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
-from profiler.behaviours.properties import PROPERTIES, Property
+from profiler.behaviours.token_properties import PROPERTIES, Property
+from profiler.database.assets import package_file
+from profiler.database.comments import comment_statements
 from profiler.errors import QueryError
-from profiler.store_comments import comment_statements
 
 OF_POSITION = "position_id doc_id group_id domain".split()
 COLUMNS = "component kind layer position_id doc_id group_id domain weight activation dla".split()
@@ -165,7 +165,7 @@ def is_derived(connection: Connection) -> bool:
 
 def _create_missing(connection: Connection) -> None:
     """The derived tables, which a new run and one of an earlier version lack."""
-    schema = package_file("schema.sql").read_text(encoding="utf-8")
+    schema = package_file("database/schema.sql").read_text(encoding="utf-8")
     there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     for table in set(DERIVED) - there:
         text = re.search(rf"CREATE TABLE {table} \(.*?^\);", schema, re.DOTALL | re.MULTILINE)[0]

@@ -13,9 +13,9 @@ from profiler.bench.memory import footprint
 from profiler.bench.rivals import NO_NNSIGHT, Rival, rivals
 from profiler.bench.shapes import SHAPES
 from profiler.bench.stages import Stages, clock
-from profiler.pipeline import Pass
-from profiler.store import Rows
-from profiler.windows import Chunk
+from profiler.recording.pipeline import Pass
+from profiler.recording.write import Rows
+from profiler.text.windows import Chunk
 
 LIBRARIES = ("torch", "transformers", "transformer-lens", "numba", "duckdb")
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from profiler.bench.shapes import SHAPES
-from profiler.peak import peak_resident
-from profiler.pipeline import record
+from profiler.recording.memory import peak_resident
+from profiler.recording.pipeline import record
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from profiler import query, report
-from profiler.report.reader import Reader, Result
+from profiler.database import query
+from profiler.pages import build
+from profiler.pages.reader import Reader, Result
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ def card_timings(run: Path, components: Sequence[str] = (), rounds: int = 5) -> 
         RunError: no finished run.
         ComponentError: the run has no such component.
     """
-    card = report.load("component")
+    card = build.load("component")
     timings = []
     with query.open_run(run) as connection:
         for label in components or middle(query.run(connection, "component_overview", top=0)):
             read = _Noting(connection)
-            card.build(read, report.find(connection, label))
+            card.build(read, build.find(connection, label))
             timings += [_time(connection, label, name, dict(given), rounds) for name, given in read.asked]
     return tuple(sorted(timings, key=lambda one: -one.milliseconds))
 

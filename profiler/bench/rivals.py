@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from profiler.bench.script import Script, SplitScript
-from profiler.model import Model, names_of
+from profiler.model.load import Model, names_of
 
 Rival = Callable[[Tensor], object]
 NO_NNSIGHT = "nnsight is not installed and was left out: pip install 'generality-profiler[bench]'"

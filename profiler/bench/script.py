@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from profiler.accumulators.cells import N_CLASSES, Axes
+from profiler.recording.accumulators.cells import N_CLASSES, Axes
 
 TOP, BINS, WIDEST, GROUPS = 10, 100, 10.0, 8
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from profiler.config import RunConfig
-from profiler.model import BUNDLED, DTYPES, Model, model_from
+from profiler.model.load import BUNDLED, DTYPES, Model, model_from
 
 
 @dataclass(frozen=True)

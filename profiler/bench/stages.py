@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from profiler import attribution
-from profiler.pipeline import Pass
+from profiler.model import direct
+from profiler.recording.pipeline import Pass
 
 STAGES = ("forward", "attribution", "accumulators", "staging", "rest")
 
@@ -34,14 +34,14 @@ class Stages:
             setattr(run.recorder, method, self._timed("accumulators", getattr(run.recorder, method)))
         for method in ("stage_positions", "add_chunk"):
             setattr(run.store, method, self._timed("staging", getattr(run.store, method)))
-        self._parts = attribution.by_part
+        self._parts = direct.by_part
 
     def __enter__(self) -> "Stages":
-        attribution.by_part = self._each_timed
+        direct.by_part = self._each_timed
         return self
 
     def __exit__(self, *_: object) -> None:
-        attribution.by_part = self._parts
+        direct.by_part = self._parts
 
     def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **options: Any) -> Any:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from profiler.circuits.evaluate import Evaluator, sizes
-from profiler.patching.redundancy import THRESHOLD
-from profiler.patching.statistics import holm, level, sign_flip_p
+from profiler.circuits.scoring.evaluate import Evaluator, sizes
+from profiler.patching.redundancy.gates import THRESHOLD
+from profiler.statistics import holm, level, sign_flip_p
 
 TOLERANCE = 0.1
 ALPHA = 0.05

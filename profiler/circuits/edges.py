@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits.circuit import Edge
-from profiler.circuits.mask import Graph, State, Writes, all_writes, graph_of, masked, run
+from profiler.circuits.edge_mask import Graph, State, Writes, all_writes, graph_of, masked, run
+from profiler.model.network import Network, Offsets
 from profiler.patching.batch import Batch, Trace
 from profiler.patching.metrics import logit_diff
-from profiler.patching.network import Network, Offsets
-from profiler.patching.statistics import level
+from profiler.statistics import level
 
 
 class Listener(State):

@@ -18,22 +18,28 @@ from pathlib import Path
 
 import polars as pl
 
-from profiler.circuits import choose, find, null, rows
+from profiler.circuits import choose, experiment_rows
+from profiler.circuits import tables as circuit_tables
 from profiler.circuits.circuit import Circuit, Scope
 from profiler.circuits.forecast import forecast
 from profiler.circuits.nodes import check_roles, members_nodes
+from profiler.circuits.scoring import null
 from profiler.errors import PairError
-from profiler.model import Model
-from profiler.pairs import Encoded, checks, find_task
-from profiler.patching import estimates, factorial, measure, recall, setting, store, together, values
+from profiler.model.as_network import network_of
+from profiler.model.load import Model
+from profiler.model.network import Network
+from profiler.patching import crossed as factorial
+from profiler.patching import setting, store, values
+from profiler.patching import tables as patching_tables
+from profiler.patching.attribution import estimates, recall
 from profiler.patching.batch import trace
-from profiler.patching.bridge import network_of
 from profiler.patching.capability import capability
-from profiler.patching.measure import Measured
-from profiler.patching.network import Network
+from profiler.patching.redundancy import tables as redundancy_tables
 from profiler.patching.setting import SCHEME_PAIRS, Outside, PatchSettings, Setting
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
+from profiler.patching.tables import Measured
+from profiler.prompts.pairs import Encoded, find_task, lint
 
 Report = Callable[[str], None]
 
@@ -76,7 +82,7 @@ def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, cir
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
     if circuit is not None:
-        find.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+        circuit_tables.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
         check_roles(circuit, main.batch)
     outside = outside_of(settings, circuit)
     circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside))
@@ -87,17 +93,17 @@ def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, cir
     report("attribution patching")
     frames, chosen = attribution_frames(main, measured, settings, report)
     measured += chosen
-    frames |= {"patch_effects": measure.effect_rows(main, measured), "patch_shares": measure.share_rows(main, measured),
-               "patch_gates": together.gate_rows(main, measured)}  # fmt: skip
+    frames |= {"patch_effects": patching_tables.effect_rows(main, measured), "patch_shares": patching_tables.share_rows(main, measured),
+               "patch_gates": redundancy_tables.gate_rows(main, measured)}  # fmt: skip
     report("redundancy")
     frames |= redundancy_frames(main, measured, means, settings)
     chosen_one, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
     frames |= more
     report("corruptions crossed")
     crossed, said = factorial.frames(model, net, settings)
-    frames |= crossed | rows.setting_frames(model, [main, *others], said)
+    frames |= crossed | experiment_rows.setting_frames(model, [main, *others], said)
     name = experiment_name(settings, model.spec.weights_hash)
-    frames["patch_experiments"] = rows.experiment_row(
+    frames["patch_experiments"] = experiment_rows.experiment_row(
         model, main, settings, means.by_template, time.perf_counter() - began
     )
     report("writing")
@@ -107,7 +113,7 @@ def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, cir
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
     """Task, scheme and a hash of everything that changes the numbers."""
-    return f"{settings.name}/{rows.scheme_of(settings)}/{settings.digest(weights_hash)}"
+    return f"{settings.name}/{experiment_rows.scheme_of(settings)}/{settings.digest(weights_hash)}"
 
 
 def sweeps(main: Setting, means: values.Means, settings: PatchSettings, report: Report) -> list[Measured]:
@@ -118,10 +124,10 @@ def sweeps(main: Setting, means: values.Means, settings: PatchSettings, report: 
         "noise": values.noise(main.clean, main.batch, settings.seed),
     }
     found: list[Measured] = []
-    for plan in measure.plans(main, donors, settings.by_role):
+    for plan in patching_tables.plans(main, donors, settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
         report(f"{label}: {len(plan.targets)} targets")
-        found += measure.run_plan(main, plan)
+        found += patching_tables.run_plan(main, plan)
     return found
 
 
@@ -147,13 +153,15 @@ def redundancy_frames(
     main: Setting, measured: Sequence[Measured], means: values.Means, settings: PatchSettings
 ) -> dict[str, pl.DataFrame]:
     """Downstream, interaction and saturation tables of the top heads."""
-    top = together.top_heads(measured, main, settings.top)
+    top = redundancy_tables.top_heads(measured, main, settings.top)
     donors = {"resample": resample(main.corrupted), "mean": means.donor(), "zero": values.zero(main.clean)}
-    found = together.repairs(main, top, donors)
+    found = redundancy_tables.repairs(main, top, donors)
     return {
-        "patch_downstream": together.downstream_rows(main, found),
-        "patch_interactions": together.interaction_rows(main, top, measured, found) if len(top) > 1 else pl.DataFrame(),
-        "patch_saturation": together.saturation_rows(main, top),
+        "patch_downstream": redundancy_tables.downstream_rows(main, found),
+        "patch_interactions": redundancy_tables.interaction_rows(main, top, measured, found)
+        if len(top) > 1
+        else pl.DataFrame(),
+        "patch_saturation": redundancy_tables.saturation_rows(main, top),
     }
 
 
@@ -168,33 +176,33 @@ def circuit_frames(
 ) -> tuple[Circuit, dict[str, pl.DataFrame], list[Setting]]:
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
     report("choosing a circuit")
-    mlps, outside = find.mlps_are_nodes(settings, given), outside_of(settings, given)
-    nodes = find.evaluator(main, mlps, given).nodes
-    effects = find.effects_of(main, measured, nodes)
+    mlps, outside = circuit_tables.mlps_are_nodes(settings, given), outside_of(settings, given)
+    nodes = circuit_tables.evaluator(main, mlps, given).nodes
+    effects = circuit_tables.effects_of(main, measured, nodes)
     ranking = choose.ranking(effects)
     circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
-    circuit, edge_frame, edge_scores = find.edge_rows(main, circuit, mlps)
+    circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps)
     others = other_settings(model, main.net, settings, outside)
     judged = [
-        find.judge(one, circuit, settings, ranking, report, full=one.name in ("discovery", "test"))
+        circuit_tables.judge(one, circuit, settings, ranking, report, full=one.name in ("discovery", "test"))
         for one in (main, *others)
     ]
-    again = None if given else lambda some, pairs: find.halves(main, settings.mlps, some, pairs)
+    again = None if given else lambda some, pairs: circuit_tables.halves(main, settings.mlps, some, pairs)
     report("stability")
-    keep = find.evaluator(main, mlps, given).mask(members_nodes(circuit))
-    stable, frequency = find.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
-    curve, areas = find.curve_rows(main, settings, ranking, circuit)
-    six = find.six_values(main, circuit)
+    keep = circuit_tables.evaluator(main, mlps, given).mask(members_nodes(circuit))
+    stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
+    curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
+    six = circuit_tables.six_values(main, circuit)
     scores = [one.scores for one in judged] + [
         pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six)
     ]
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
-        "circuits": rows.circuit_row(circuit),
+        "circuits": experiment_rows.circuit_row(circuit),
         "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
         "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
-        "circuit_members": pl.concat([rows.member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
+        "circuit_members": pl.concat([experiment_rows.member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
     }  # fmt: skip
     return (
         circuit,
@@ -213,21 +221,21 @@ def chosen_circuit(
     report: Report,
 ) -> Circuit:
     """Choose the circuit and write its scope."""
-    evaluate = find.evaluator(main, settings.mlps)
+    evaluate = circuit_tables.evaluator(main, settings.mlps)
     labels = evaluate.labels(choose.choose(evaluate, effects))
     report("other corruption schemes")
     seen = schemes_of(model, main, settings, labels, effects, evaluate.nodes)
-    found = checks.check(main.encoded) + capability(main)
+    found = lint.check(main.encoded) + capability(main)
     accidental = tuple(f"{one.name}: {one.finding}" for one in found if one.level != "ok")
     scope = Scope(
         task=settings.name, prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}", schemes=tuple(seen["all"]),
-        controlled=("prompt length", f"everything but what scheme {rows.scheme_of(settings)} changes", "that an answer is due (logit difference)"),
+        controlled=("prompt length", f"everything but what scheme {experiment_rows.scheme_of(settings)} changes", "that an answer is due (logit difference)"),
         accidental=accidental, outside=outside_of(settings, None), kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
     )  # fmt: skip
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
-    return find.record(f"{settings.name}-{rows.scheme_of(settings)}", model.spec.name, labels, label,
-                       find.reads(main, measured, labels), {k: v for k, v in seen.items() if k != "all"}, scope)  # fmt: skip
+    return circuit_tables.record(f"{settings.name}-{experiment_rows.scheme_of(settings)}", model.spec.name, labels, label,
+                       circuit_tables.reads(main, measured, labels), {k: v for k, v in seen.items() if k != "all"}, scope)  # fmt: skip
 
 
 def schemes_of(
@@ -239,10 +247,10 @@ def schemes_of(
     nodes: list[str],
 ) -> dict[str, list[str]]:
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
-    known = [rows.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
+    known = [experiment_rows.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
     seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
     for scheme in known:
-        if scheme == rows.scheme_of(settings):
+        if scheme == experiment_rows.scheme_of(settings):
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
             clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)
@@ -267,11 +275,11 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
         return None
     targets = tuple(t for site in ("head", "mlp_out") for t in every(net, site) if t.label in nodes)
     both = [
-        measure.Plan(targets, "denoise", "resample", resample(other.clean)),
-        measure.Plan(targets, "noise", "resample", resample(other.corrupted)),
+        patching_tables.Plan(targets, "denoise", "resample", resample(other.clean)),
+        patching_tables.Plan(targets, "noise", "resample", resample(other.corrupted)),
     ]
-    measured = [one for plan in both for one in measure.run_plan(other, plan)]
-    return [nodes[i] for i in choose.candidates(find.effects_of(other, measured, nodes))]
+    measured = [one for plan in both for one in patching_tables.run_plan(other, plan)]
+    return [nodes[i] for i in choose.candidates(circuit_tables.effects_of(other, measured, nodes))]
 
 
 def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:

@@ -1,10 +1,10 @@
 """How long an experiment will take, said before it begins. Cost: none."""
 
-from profiler.pairs import find_task
-from profiler.pairs.factors import cells
-from profiler.patching import measure, values
-from profiler.patching.factorial import PROMPTS
+from profiler.patching import tables, values
+from profiler.patching.crossed import PROMPTS
 from profiler.patching.setting import SCHEME_PAIRS, PatchSettings, Setting
+from profiler.prompts.pairs import find_task
+from profiler.prompts.pairs.crossed import cells
 
 
 def stages(settings: PatchSettings, given: bool) -> int:
@@ -20,7 +20,7 @@ def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
     """
     patches = sum(
         len(plan.targets)
-        for plan in measure.plans(
+        for plan in tables.plans(
             main, dict.fromkeys(("zero", "mean", "noise"), values.zero(main.clean)), settings.by_role
         )
     )

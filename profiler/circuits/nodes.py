@@ -19,8 +19,8 @@ from torch import Tensor
 
 from profiler.circuits.circuit import Circuit, Member
 from profiler.errors import CircuitError
+from profiler.model.network import Network
 from profiler.patching.batch import Batch
-from profiler.patching.network import Network
 from profiler.patching.sites import Target, every, parse_target
 
 ELSEWHERE = "elsewhere"

@@ -10,9 +10,9 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from profiler import engine
 from profiler.cli import behaviours, bench, check, label, merge, models, patch, predict, query, record, report, site
-from profiler.cli.console import errors, guard
+from profiler.cli.terminal.console import errors, guard
+from profiler.database import engine
 from profiler.errors import ProfilerError
 
 app = typer.Typer(

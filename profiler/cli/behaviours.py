@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from profiler.behaviours import additions
-from profiler.cli.console import console, write
-from profiler.cli.output import text_table
+from profiler.cli.terminal.console import console, write
+from profiler.cli.terminal.output import text_table
 from profiler.run import open as open_run
 
 classes = typer.Typer(no_args_is_help=True)
@@ -56,14 +56,13 @@ def compare(
 
 def _page(first: Path, second: Path, kind: str, family: str, top: int, out: Path) -> None:
     """The same as a page."""
-    from profiler import report
     from profiler.behaviours.compare import notes, open_both
-    from profiler.report import comparison, page
+    from profiler.pages import build, comparison, page
 
     said = notes(first, second)
     with open_both(first, second) as both:
-        made = comparison.build(report.Reader(both), first.stem, second.stem, said, kind, family, top)
-        path = report.write(out, page.render(made))
+        made = comparison.build(build.Reader(both), first.stem, second.stem, said, kind, family, top)
+        path = build.write(out, page.render(made))
     console.print(f"{path}: open it in a browser")
 
 

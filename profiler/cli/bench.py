@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from profiler.cli.console import console, write
+from profiler.cli.terminal.console import console, write
 
 SHAPES = ("bundled", "gpt2-small")
 

@@ -8,9 +8,9 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from profiler.cli import options
-from profiler.cli.console import console
-from profiler.cli.output import text_table
 from profiler.cli.record import number, quiet
+from profiler.cli.terminal.console import console
+from profiler.cli.terminal.output import text_table
 
 WIDEST_NOTE = 60
 
@@ -31,29 +31,29 @@ def check(
     tokens: Annotated[
         str, typer.Option(help="tokens of the run's corpus to read again; all, or fewer windows chosen by hash")
     ] = "300k",
-    rung: Annotated[
+    distribution: Annotated[
         list[str] | None,
         typer.Option(help='a distribution of your own, NAME=FILE.jsonl or "NAME=sql:CONDITION"; may be repeated'),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="prompts of each rung", min=20)] = 96,
+    pairs: Annotated[int, typer.Option(help="prompts of each distribution", min=20)] = 96,
     draws: Annotated[int, typer.Option(help="random circuits that it is compared with", min=1)] = 99,
     seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=options.MOST_SEED)] = 0,
     device: options.Device = "cpu",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
 ) -> None:
-    """Say what becomes of a circuit off the prompts it was found on: the verdict, and the ladder it rests on.
+    """Say what becomes of a circuit off the prompts it was found on: the verdict, and the distributions it rests on.
 
-    Example: profiler check run.duckdb ioi --rung "quoted=sql:in_quotes"
+    Example: profiler check run.duckdb ioi --distribution "quoted=sql:in_quotes"
     """
     from profiler.generality import check as checks
-    from profiler.generality.subject import CheckSettings, Reread
-    from profiler.loading import Choice, load_for
+    from profiler.generality.distributions.subject import CheckSettings, Reread
+    from profiler.model.of_run import Choice, load_for
 
     quiet()
     limit = None if tokens == "all" else number(tokens)
     again = Reread(tuple(corpus or ()), reread, trust_remote_code)
-    settings = CheckSettings(limit, pairs, draws, seed, tuple(rung or ()), again)
+    settings = CheckSettings(limit, pairs, draws, seed, tuple(distribution or ()), again)
     checks.refuse_unasked(run, circuit, again)  # before the model is loaded
     with console.status("loading the run's model"):
         loaded = load_for(run, Choice(model, trust_remote_code, allow_pickle, device))
@@ -72,7 +72,7 @@ def check(
 
 
 def say(run: Path, done: Any) -> None:
-    """The verdict, the ladder, and what to do next."""
+    """The verdict, the distributions, and what to do next."""
     verdict = done.verdict
     console.print(verdict.word, style="bold")
     console.print(verdict.sentence)
@@ -84,17 +84,17 @@ def say(run: Path, done: Any) -> None:
 
 
 def table(done: Any) -> pl.DataFrame:
-    """The ladder: a row per rung with what was measured of the circuit there."""
-    from profiler.patching.statistics import ROUNDING
+    """The distributions: a row per distribution with what was measured of the circuit there."""
+    from profiler.statistics import ROUNDING
 
     found = {
-        (one.rung, one.technique, one.statistic): one
+        (one.distribution, one.technique, one.statistic): one
         for one in done.findings
         if one.subject == done.subject.circuit.name
     }
 
-    def cell(rung: str, *names: tuple[str, str]) -> str:
-        one = next((found[rung, *name] for name in names if (rung, *name) in found), None)
+    def cell(distribution: str, *names: tuple[str, str]) -> str:
+        one = next((found[distribution, *name] for name in names if (distribution, *name) in found), None)
         if one is None or one.value is None:
             return "" if one is None else "refused"
         return f"{one.value:.2f} [{one.lo:.2f}, {one.hi:.2f}]" + (
@@ -102,15 +102,15 @@ def table(done: Any) -> pl.DataFrame:
         )
 
     rows = []
-    for rung in done.rungs:
-        faithful = found.get((rung.name, "faithfulness", "faithfulness")) or found.get(
-            (rung.name, "corpus faithfulness", "kept KL")
+    for distribution in done.distributions:
+        faithful = found.get((distribution.name, "faithfulness", "faithfulness")) or found.get(
+            (distribution.name, "corpus faithfulness", "kept KL")
         )
         rows.append({
-            "rung": rung.name, "n": rung.n_prompts or rung.n_tokens, "of": "prompts" if rung.n_prompts else "positions",
-            "faithful": cell(rung.name, ("faithfulness", "faithfulness"), ("corpus faithfulness", "faithfulness")),
-            "needed": cell(rung.name, ("necessity", "necessity")), "kept KL": cell(rung.name, ("corpus faithfulness", "kept KL")),
+            "distribution": distribution.name, "n": distribution.n_prompts or distribution.n_tokens, "of": "prompts" if distribution.n_prompts else "positions",
+            "faithful": cell(distribution.name, ("faithfulness", "faithfulness"), ("corpus faithfulness", "faithfulness")),
+            "needed": cell(distribution.name, ("necessity", "necessity")), "kept KL": cell(distribution.name, ("corpus faithfulness", "kept KL")),
             "random": None if faithful is None or faithful.null is None else round(faithful.null, 2),
-            "note": rung.refused or (faithful.refused if faithful is not None else ""),
+            "note": distribution.refused or (faithful.refused if faithful is not None else ""),
         })  # fmt: skip
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"random": pl.Float64})

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from profiler.cli.console import console, readable, write
-from profiler.cli.output import text_table
+from profiler.cli.terminal.console import console, readable, write
+from profiler.cli.terminal.output import text_table
 
 KEYS = {"y": True, "n": False}
 

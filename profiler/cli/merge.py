@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from profiler.cli import losses
-from profiler.cli.console import console
+from profiler.cli.terminal import losses
+from profiler.cli.terminal.console import console
 
 
 def register(app: typer.Typer) -> None:
@@ -27,8 +27,8 @@ def merge(
 
     Example: profiler merge a.duckdb b.duckdb --out c.duckdb
     """
-    from profiler.merge import merge as merge_runs
-    from profiler.shards import incomplete as lacking
+    from profiler.recording.merge.merge import merge as merge_runs
+    from profiler.text.shards import incomplete as lacking
 
     merged = merge_runs(runs, out, overwrite, incomplete)
     totals, added = merged.totals, merged.carried

@@ -16,7 +16,7 @@ import typer
 from rich.markdown import Markdown
 from rich.table import Table
 
-from profiler.cli.console import Clean, console, errors, write
+from profiler.cli.terminal.console import Clean, console, errors, write
 from profiler.errors import ModelError
 
 app = typer.Typer(no_args_is_help=True, help="Score, train and describe models.")
@@ -41,7 +41,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="write there instead of to the screen")] = None,
 ) -> None:
     """Which behaviours a model has: induction, previous token, indirect object, docstring, language."""
-    from profiler.scores.card import as_record
+    from profiler.bundled.scores.card import as_record
 
     rows = _measure(model)
     if format is Format.json:
@@ -64,9 +64,9 @@ def train(
     """Train the bundled model, or continue training it from its checkpoint."""
     import torch
 
-    from profiler.training.export import export as write_model
-    from profiler.training.plans import PLANS
-    from profiler.training.train import train as run
+    from profiler.bundled.training.export import export as write_model
+    from profiler.bundled.training.plans import PLANS
+    from profiler.bundled.training.train import train as run
 
     if plan not in PLANS:
         raise ModelError(f"no plan is called {plan!r}; choose one of {', '.join(sorted(PLANS))}")
@@ -85,7 +85,7 @@ def card(
     write: Annotated[bool, typer.Option("--write", help="measure anew and write the card first")] = False,
 ) -> None:
     """Show a model's card; with --write, measure the model and write the card into its directory."""
-    from profiler.scores.card import write_card
+    from profiler.bundled.scores.card import write_card
 
     folder = BUNDLED if model == "bundled" else Path(model)
     if write:
@@ -99,15 +99,15 @@ def card(
 
 
 def _measure(model: str) -> list:
-    from profiler.scores import load_subject
-    from profiler.scores import score as measure
+    from profiler.bundled.scores import load_subject
+    from profiler.bundled.scores import score as measure
 
     subject = load_subject(str(BUNDLED) if model == "bundled" else model)
     return measure(subject, progress=lambda part: errors.print(f"measuring {part} ..."))
 
 
 def _table(model: str, rows: list) -> Table:
-    from profiler.scores.card import cells
+    from profiler.bundled.scores.card import cells
 
     table = Table(
         "behaviour", "measure", "value", "95 % interval", "n", "target", "reached", title=f"Scores of {model}"

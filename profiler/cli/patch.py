@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from profiler.cli import options
-from profiler.cli.console import console
 from profiler.cli.record import quiet
+from profiler.cli.terminal.console import console
 from profiler.errors import PairError
 
 WHERE = {"discovery": "on its own pairs", "test": "on fresh pairs", "held_out": "on held-out words and wordings"}
@@ -33,7 +33,7 @@ def tasks(
 
     Example: profiler tasks ioi --scheme swapped --pairs 100 --out ioi.jsonl
     """
-    from profiler import pairs
+    from profiler.prompts import pairs
 
     if name is None:
         for task in pairs.TASKS:
@@ -45,7 +45,7 @@ def tasks(
         raise PairError(f"--split {split!r}: choose train or held_out")
     made = pairs.make(name, scheme, split, n, seed, _vocabulary() if pairs.find_task(name).of_tokens else ())
     if out is not None:
-        pairs.lines.write(out, made)
+        pairs.jsonl.write(out, made)
         console.print(f"{out}: {len(made)} pairs")
         return
     for pair in made:
@@ -61,8 +61,8 @@ def _vocabulary() -> tuple[int, ...]:
     """Ordinary tokens of the bundled model."""
     from transformers import AutoTokenizer
 
-    from profiler.model import BUNDLED
-    from profiler.tokens import ordinary_ids
+    from profiler.model.load import BUNDLED
+    from profiler.text.token_classes import ordinary_ids
 
     return ordinary_ids(AutoTokenizer.from_pretrained(BUNDLED))
 
@@ -99,9 +99,9 @@ def patch(
 
     Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
     """
-    from profiler.circuits import experiment, files
+    from profiler.circuits import experiment, yaml_files
     from profiler.circuits.forecast import stages
-    from profiler.loading import Choice
+    from profiler.model.of_run import Choice
     from profiler.patching.setting import PatchSettings
 
     quiet()
@@ -110,7 +110,7 @@ def patch(
     settings = PatchSettings(
         task, scheme, pairs, split, seed, neurons, top, draws=draws, mlps=mlps, by_role=by_role, outside=outside
     )
-    given = files.read(circuit) if circuit is not None else None
+    given = yaml_files.read(circuit) if circuit is not None else None
     loaded = _load(run, Choice(model, trust_remote_code, allow_pickle, device))
     if bench:
         _bench(loaded, settings)
@@ -128,14 +128,14 @@ def patch(
         outcome = experiment.patch(loaded, settings, run, show, given)
         progress.update(line, completed=total, description="written")
     if save is not None:
-        files.write(save, outcome.circuit)
+        yaml_files.write(save, outcome.circuit)
     _say(run, outcome, save)
 
 
 def _load(run: Path, choice: Any) -> Any:
     """The model of a run that is there; for a new one the model that is named, else the bundled one."""
-    from profiler.loading import config_for, load_for
-    from profiler.model import load_model
+    from profiler.model.load import load_model
+    from profiler.model.of_run import config_for, load_for
 
     with console.status(f"loading {choice.model or 'the model'}"):
         if run.exists():
@@ -191,7 +191,7 @@ def judged(scores: Any) -> str:
 
 
 def _bench(loaded: Any, settings: Any) -> None:
-    from profiler.circuits.speed import compare
+    from profiler.bench.patching import compare
 
     for row in compare(loaded, settings):
         console.print(row)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from profiler.cli.console import console, write
+from profiler.cli.terminal.console import console, write
 
 predict = typer.Typer(no_args_is_help=True)
 Run = Annotated[Path, typer.Argument(help="a run that `profiler record` or `profiler patch` wrote")]
@@ -30,7 +30,7 @@ def register_prediction(
     ],
     threshold: Annotated[float, typer.Option(help="in the statistic's unit; shares are 0 to 1")],
     direction: Annotated[str, typer.Option(help="> or <, in quotes")] = ">",
-    rung: Annotated[
+    distribution: Annotated[
         str, typer.Option(help="distribution: discovery, held-out names, corpus, ... as a check names it")
     ] = "corpus",
     role: Annotated[str, typer.Option(help="role that is claimed of the component; any where it is not given")] = "",
@@ -38,12 +38,12 @@ def register_prediction(
 ) -> None:
     """Write a prediction down before its test: hashed with its time and with the prediction before it.
 
-    Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic faithfulness --threshold 0.8 --rung "held-out names"
+    Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic faithfulness --threshold 0.8 --distribution "held-out names"
     """
     from profiler.generality import store
-    from profiler.generality.predictions import Prediction
+    from profiler.generality.evidence.predictions import Prediction
 
-    wanted = Prediction(statement, subject, statistic, direction, threshold, rung, role, circuit)
+    wanted = Prediction(statement, subject, statistic, direction, threshold, distribution, role, circuit)
     (entry,) = store.register(run, [wanted])
     console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}")
     if '"known_before":true' in entry.content:
@@ -82,8 +82,8 @@ def list_predictions(
 
     Example: profiler predict list run.duckdb
     """
-    from profiler import query
-    from profiler.cli.output import text_table
+    from profiler.cli.terminal.output import text_table
+    from profiler.database import query
     from profiler.errors import PredictionError
     from profiler.generality import store
 
@@ -111,7 +111,7 @@ def circuits(
     Example: profiler circuits ioi-gpt2 > ioi.yaml
     """
     from profiler.errors import CircuitError
-    from profiler.generality import published
+    from profiler.generality.evidence import published
 
     if name is not None:
         path = published.path_of(name)

@@ -9,15 +9,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from profiler import query as queries
 from profiler.behaviours.additions import unfinished
-from profiler.cli.console import console, readable, write
-from profiler.cli.output import to_bytes
+from profiler.cli.terminal.console import console, readable, write
+from profiler.cli.terminal.output import to_bytes
+from profiler.database import query as queries
+from profiler.database.query_header import parse_header
 from profiler.errors import QueryError
-from profiler.query_header import parse_header
 from profiler.run import Run
 from profiler.run import open as open_run
-from profiler.shards import incomplete_run
+from profiler.text.shards import incomplete_run
 
 Format = Literal["table", "csv", "json", "parquet"]
 

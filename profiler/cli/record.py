@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from profiler.cli import losses, options
-from profiler.cli.console import console
+from profiler.cli import options
+from profiler.cli.terminal import losses
+from profiler.cli.terminal.console import console
 from profiler.config import RunConfig
 from profiler.errors import ProfilerError, Stopped
 
@@ -107,7 +108,7 @@ def engine_of(name: str, workers: int, address: str | None, chunks_per_piece: in
         ProfilerError: workers are asked for without Ray, or Ray is not installed.
     """
     if name == "ray":
-        from profiler.engines.ray import engine
+        from profiler.recording.ray.engine import engine
 
         return engine(workers, address, chunks_per_piece)
     if workers > 1 or address:
@@ -124,8 +125,8 @@ def demo(
 
     Example: profiler demo
     """
-    from profiler.query import run as run_query
-    from profiler.report import build, write
+    from profiler.database.query import run as run_query
+    from profiler.pages.build import build, write
 
     config = RunConfig(
         model="bundled",
@@ -147,13 +148,13 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     """Load, forecast, record with a progress bar, and say what was written.
 
     Args:
-        how: what else profiler.pipeline.record takes.
+        how: what else profiler.recording.pipeline.record takes.
     """
-    from profiler.corpus import check
-    from profiler.forecast import forecast, trial, within_budget
-    from profiler.model import load_model
-    from profiler.pipeline import record as record_run
-    from profiler.store import refuse_bad_place
+    from profiler.model.load import load_model
+    from profiler.recording.forecast import forecast, trial, within_budget
+    from profiler.recording.pipeline import record as record_run
+    from profiler.recording.write import refuse_bad_place
+    from profiler.text.corpus import check
 
     quiet()
     refuse_bad_place(out, overwrite, resume)
@@ -227,7 +228,7 @@ def stoppable(out: Path) -> Iterator[None]:
 def _left(out: Path) -> str:
     """What there is of a run whose pass was stopped."""
     from profiler.behaviours.additions import unfinished
-    from profiler.partial import describe
+    from profiler.database.commits import describe
 
     if kept := describe(out, ending=True):
         return kept

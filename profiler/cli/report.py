@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 from profiler.cli import options
-from profiler.cli.console import console
+from profiler.cli.terminal.console import console
 from profiler.errors import ComponentError, ProfilerError
 
 Theme = Literal["light", "dark"]
@@ -40,8 +40,8 @@ def report(
 
     Example: profiler report run.duckdb component --component L2H3 --attention
     """
-    from profiler import report as reports
-    from profiler.report import picture
+    from profiler.pages import build as reports
+    from profiler.pages import picture
 
     shape = _shape(size)
     choice = model, trust_remote_code, allow_pickle, device
@@ -75,10 +75,10 @@ def _recomputed(
     run: Path, name: str, component: str | None, choice: tuple[str | None, bool, bool, str]
 ) -> Mapping[str, pl.DataFrame]:
     """The card's contexts with what the model does at each of their tokens."""
-    from profiler import recompute
-    from profiler import report as reports
     from profiler.cli.record import quiet
-    from profiler.loading import Choice, load_for
+    from profiler.model.of_run import Choice, load_for
+    from profiler.pages import build as reports
+    from profiler.recording import recompute
     from profiler.run import open as open_run
 
     if name != "component" or component is None:
@@ -89,4 +89,4 @@ def _recomputed(
         frame = reports.load("component").tokens(reports.Reader(opened.connection), component)
         with console.status("loading the run's model"):
             loaded = load_for(run, Choice(*choice))
-        return {"context_tokens": recompute.contexts(opened, loaded, found, frame)}
+        return {"context_tokens": recompute.contexts(opened.connection, loaded, found, frame)}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from profiler.cli.console import console
+from profiler.cli.terminal.console import console
 from profiler.errors import SiteError, Stopped
 
 
@@ -29,7 +29,7 @@ def site(
 
     Example: profiler site run.duckdb --out site --cards 200
     """
-    from profiler import site as sites
+    from profiler.pages import site as sites
 
     labels = [label.strip() for label in components.split(",") if label.strip()]
     columns = (

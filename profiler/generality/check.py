@@ -1,9 +1,9 @@
 """`profiler check` as a library call: a finished circuit, and what becomes of it off the prompts it was found on.
 
-1. the circuit: stored in the run by `profiler patch`, or a YAML file                     circuits.py
-2. the run's corpus, read again, and the ladder of distributions                          text.py, ladder.py
-3. STAGES: each takes the Subject and returns rows: Findings, and records of its own      measure.py, kept.py, coverage.py ...
-4. the verdict over all findings, and everything into the run                             verdict.py, store.py
+1. the circuit: stored in the run by `profiler patch`, or a YAML file          distributions/circuit_of_run.py
+2. the run's corpus, read again, and the distributions                         distributions/corpus.py, build.py
+3. STAGES: each takes the Subject and returns rows: Findings, and its own      faithfulness/, coverage/, edits/, replacement/ ...
+4. the verdict over all findings, and everything into the run                  evidence/verdict.py, store.py
 
 Cost: with the bundled model and 300k tokens some minutes on one core; a forecast is reported first.
 """
@@ -17,52 +17,45 @@ from typing import Any
 
 from profiler.circuits.circuit import Circuit, check_circuit
 from profiler.circuits.places import place_of
+from profiler.database.query import run as run_query
 from profiler.errors import ComponentError, PairError
-from profiler.generality import (
-    circuits,
-    counterexamples_stage,
-    coverage,
-    cross,
-    forecast,
-    kept,
-    ladder,
-    measure,
-    placed,
-    placed_edits,
-    replacement_stage,
-    roles,
-    store,
-    text,
-    verdict,
-    weights,
-)
-from profiler.generality.finding import Finding
-from profiler.generality.rungs import FRESH, Rung
-from profiler.generality.subject import CheckSettings, Report, Reread, Subject
-from profiler.model import Model
-from profiler.patching.bridge import network_of
-from profiler.query import run as run_query
+from profiler.generality import forecast, roles, store
+from profiler.generality.coverage import at_places as coverage_at_places
+from profiler.generality.coverage import everywhere
+from profiler.generality.distributions import build, circuit_of_run, corpus
+from profiler.generality.distributions.subject import CheckSettings, Report, Reread, Subject
+from profiler.generality.edits import at_places as edit_at_places
+from profiler.generality.edits import stage as edit_stage
+from profiler.generality.evidence import verdict
+from profiler.generality.evidence.distributions import FRESH, Distribution
+from profiler.generality.evidence.finding import Finding
+from profiler.generality.faithfulness import other_tasks, running_text
+from profiler.generality.faithfulness import prompts as measure
+from profiler.generality.replacement import stage as replacement_stage
+from profiler.generality.weights import heads
+from profiler.model.as_network import network_of
+from profiler.model.load import Model
 
 Stage = Callable[[Subject], tuple[Any, ...]]
 
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("prompts", measure.findings),
-    ("running text", kept.findings),
-    ("roles at their places", placed.findings),
-    ("edits at the places of roles", placed_edits.edited),
-    ("roles", coverage.findings),
-    ("other tasks", cross.rows),
+    ("running text", running_text.findings),
+    ("roles at their places", coverage_at_places.findings),
+    ("edits at the places of roles", edit_at_places.edited),
+    ("roles", everywhere.findings),
+    ("other tasks", other_tasks.rows),
     ("replacement by understanding", replacement_stage.findings),
-    ("weights", weights.findings),
-    ("counter-examples", counterexamples_stage.wrong_places),
-    ("edits and swaps", counterexamples_stage.edited),
+    ("weights", heads.findings),
+    ("counter-examples", edit_stage.wrong_places),
+    ("edits and swaps", edit_stage.edited),
 )
 """Name and function of each stage, in order. A stage returns Findings, and frozen dataclasses of its own for detail rows."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found: the verdict, the ladder, every finding, and the detail rows of all stages."""
+    """What a check found: the verdict, the distributions, every finding, and the detail rows of all stages."""
 
     subject: Subject
     verdict: verdict.Verdict
@@ -70,9 +63,9 @@ class Checked:
     details: tuple[Any, ...]
 
     @property
-    def rungs(self) -> tuple[Rung, ...]:
-        """The ladder."""
-        return self.subject.ladder.rungs
+    def distributions(self) -> tuple[Distribution, ...]:
+        """The distributions."""
+        return self.subject.distributions.all
 
 
 def check(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Checked:
@@ -86,7 +79,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     Raises:
         CircuitError: there is no such circuit, or the model lacks a member.
         RunError: the file is no run, or a run of another model.
-        PairError, QueryError: a rung of the user's own cannot be used.
+        PairError, QueryError: a distribution of the user's own cannot be used.
     """
     began = time.perf_counter()
     subject = subject_of(run, name, model, settings, report)
@@ -98,10 +91,10 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     findings = tuple(row for row in rows if isinstance(row, Finding))
     details = tuple(row for row in rows if not isinstance(row, Finding)) + examples(subject)
     report("verdict")
-    names = [rung.name for rung in subject.ladder.rungs]
+    names = [distribution.name for distribution in subject.distributions.all]
     judged = verdict.judge(findings, names, store.keys_for(run, subject.circuit.name))
     store.write(
-        run, subject.circuit.name, circuit=subject.circuit, findings=findings, rungs=subject.ladder.rungs, verdict=judged,
+        run, subject.circuit.name, circuit=subject.circuit, findings=findings, distributions=subject.distributions.all, verdict=judged,
         details=details, settings=asdict(settings), seconds=time.perf_counter() - began,
     )  # fmt: skip
     store.resolve(run, roles.ORIGIN)
@@ -109,19 +102,19 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
 
 
 def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Subject:
-    """The circuit and its ladder, ready for every stage."""
+    """The circuit and its distributions, ready for every stage."""
     refuse_other_model(run, model)
     found = refuse_unasked(run, name, settings.reread)
     net = network_of(model)
     check_circuit(found.circuit, net.n_layers, net.n_heads, net.d_mlp)
     report("reading the corpus")
-    read = text.read(run, model, settings.tokens, settings.reread)
-    report("the ladder")
-    rungs = ladder.build(model, net, run, found.task, read, settings)
-    return Subject(model, net, found.circuit, run, found.task, rungs, read, settings, report)
+    read = corpus.read(run, model, settings.tokens, settings.reread)
+    report("the distributions")
+    distributions = build.build(model, net, run, found.task, read, settings)
+    return Subject(model, net, found.circuit, run, found.task, distributions, read, settings, report)
 
 
-def refuse_unasked(run: Path, name: str, reread: Reread) -> circuits.Found:
+def refuse_unasked(run: Path, name: str, reread: Reread) -> circuit_of_run.Found:
     """The circuit, if everything that its check reads may be read.
 
     Raises:
@@ -129,8 +122,8 @@ def refuse_unasked(run: Path, name: str, reread: Reread) -> circuits.Found:
         CorpusError: the run's corpus is neither named nor agreed to (text.config_of).
         PairError: the run names a file of pairs that is not agreed to.
     """
-    text.config_of(run, reread)
-    found = circuits.find(run, name)
+    corpus.config_of(run, reread)
+    found = circuit_of_run.find(run, name)
     if found.task is not None and found.task.is_file and not reread.agreed:
         raise PairError(f"{run} found circuit {found.circuit.name!r} on the pairs in {found.task.task}, a file that is not read on the "
                         "word of a run: add --reread, or give the circuit as a .yaml")  # fmt: skip
@@ -169,13 +162,13 @@ def marked(row: Any, circuit: Circuit) -> Any:
 def examples(subject: Subject) -> tuple[store.Example, ...]:
     """One row per prompt, and per document of running text: what discovery and test must not have in common."""
     prompts = [
-        store.Example(one.rung.name, _key(pair.clean))
-        for one in subject.ladder.prompts if one.setting is not None for pair in one.setting.batch.pairs
+        store.Example(one.distribution.name, _key(pair.clean))
+        for one in subject.distributions.prompts if one.setting is not None for pair in one.setting.batch.pairs
     ]  # fmt: skip
     places = {w.document.doc_id: w.document.place for w in subject.text.windows}
     documents = [
-        store.Example(one.rung.name, _key(places[number]))
-        for one in subject.ladder.corpus for number in sorted(set(subject.text.documents[one.chosen].tolist()))
+        store.Example(one.distribution.name, _key(places[number]))
+        for one in subject.distributions.corpus for number in sorted(set(subject.text.documents[one.chosen].tolist()))
     ]  # fmt: skip
     return (*prompts, *documents)
 

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from profiler.generality import counterexamples_stage, kept, measure, replacement, replacement_stage, weights
-from profiler.generality.ablated import MEAN_TOKENS
-from profiler.generality.rungs import DISCOVERY
-from profiler.generality.subject import PromptRung, Subject
-from profiler.patching.network import forward
+from profiler.generality.distributions.subject import PromptDistribution, Subject
+from profiler.generality.edits import stage as edit_stage
+from profiler.generality.evidence.distributions import DISCOVERY
+from profiler.generality.faithfulness import prompts, running_text
+from profiler.generality.faithfulness.means import MEAN_TOKENS
+from profiler.generality.replacement import explain
+from profiler.generality.replacement import stage as replacement_stage
+from profiler.generality.weights import heads
+from profiler.model.network import forward
 from profiler.patching.sites import parse_target
 
 SHARES = {
@@ -49,35 +53,35 @@ class Forecast:
 
 
 def forecast(subject: Subject) -> Forecast:
-    """Of one check, once its ladder is built."""
+    """Of one check, once its distributions is built."""
     members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     tokens = {
         "prompts": _prompts(subject), "running text": _text(subject), "replacement": _replacement(subject),
-        "edits and swaps": _edits(subject), "weights": SHARES["weights"] * min(weights.FIT_TOKENS, subject.text.n_tokens),
+        "edits and swaps": _edits(subject), "weights": SHARES["weights"] * min(heads.FIT_TOKENS, subject.text.n_tokens),
     }  # fmt: skip
     return Forecast(tokens, rate(subject), SECONDS_A_MEMBER * len(members))
 
 
 def _prompts(subject: Subject) -> float:
-    live = [one for one in subject.ladder.prompts if one.setting is not None]
-    plain = SHARES["prompts"] * sum(one.rung.n_tokens for one in live)
-    first = sum(one.rung.n_tokens for one in live if one.rung.name == DISCOVERY)
+    live = [one for one in subject.distributions.prompts if one.setting is not None]
+    plain = SHARES["prompts"] * sum(one.distribution.n_tokens for one in live)
+    first = sum(one.distribution.n_tokens for one in live if one.distribution.name == DISCOVERY)
     random = 2 * subject.settings.draws * sum(_changed(one) for one in live)
     return plain + SHARES["random circuits on prompts"] * random + SHARES["other tasks"] * first
 
 
-def _changed(one: PromptRung) -> int:
+def _changed(one: PromptDistribution) -> int:
     """Tokens of the prompts that random circuits are run on, from the first on at which the two prompts differ."""
-    pairs = one.setting.batch.pairs[: measure.NULL_PROMPTS]  # type: ignore[union-attr]
+    pairs = one.setting.batch.pairs[: prompts.NULL_PROMPTS]  # type: ignore[union-attr]
     return sum(len(pair.clean) - pair.first_difference for pair in pairs)
 
 
 def _text(subject: Subject) -> float:
     n = subject.text.n_tokens
-    sampled = min(n, kept.NULL_TOKENS)
-    if any(one.questions for one in subject.ladder.corpus):
-        sampled += min(n - sampled, kept.TRIGGER_TOKENS) / 2
-    draws = min(subject.settings.draws, kept.MOST_DRAWS) + 1
+    sampled = min(n, running_text.NULL_TOKENS)
+    if any(one.questions for one in subject.distributions.corpus):
+        sampled += min(n - sampled, running_text.TRIGGER_TOKENS) / 2
+    draws = min(subject.settings.draws, running_text.MOST_DRAWS) + 1
     means = SHARES["means"] * min(n, MEAN_TOKENS)
     return SHARES["text"] * n + SHARES["random circuits in text"] * draws * sampled + means
 
@@ -87,15 +91,15 @@ def _replacement(subject: Subject) -> float:
     if not claims:
         return 0.0
     n = min(subject.text.n_tokens, replacement_stage.TOKENS)
-    sampled = min(n, replacement.NULL_TOKENS)
+    sampled = min(n, explain.NULL_TOKENS)
     groups = {(one[0].rule.name, one[0].target if one[0].target.site == "neuron" else None) for one in claims}
-    null = SHARES["null heads"] * 2 * replacement.NULLS * sampled * len(groups)
-    return SHARES["replaced"] * len(claims) * n + null + SHARES["matching"] * min(n, replacement.MATCHING_TOKENS)
+    null = SHARES["null heads"] * 2 * explain.NULLS * sampled * len(groups)
+    return SHARES["replaced"] * len(claims) * n + null + SHARES["matching"] * min(n, explain.MATCHING_TOKENS)
 
 
 def _edits(subject: Subject) -> float:
-    claimed = sum(claim is not None for _, claim, _ in counterexamples_stage.claims_of(subject))
-    each = 3 * counterexamples_stage.TEXTS * counterexamples_stage.LONGEST
+    claimed = sum(claim is not None for _, claim, _ in edit_stage.claims_of(subject))
+    each = 3 * edit_stage.TEXTS * edit_stage.LONGEST
     return SHARES["edits"] * claimed * each
 
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiler import query
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.places import place_of
+from profiler.database import query
 from profiler.generality import store
-from profiler.generality.claims import claim_of
-from profiler.generality.ledger import HALF
-from profiler.generality.predictions import Prediction
+from profiler.generality.evidence.claims import claim_of
+from profiler.generality.evidence.ledger import HALF
+from profiler.generality.evidence.predictions import Prediction
 
 ORIGIN = "role catalogue"
 
@@ -32,7 +32,7 @@ class Known:
     Attributes:
         component, role: of the catalogue.
         circuit: whose check measured it.
-        rung: widest distribution it was measured on.
+        distribution: widest distribution it was measured on.
         coverage, lo, hi: share of its importance there, with 95 % interval.
         n, unit: examples.
         speaks: for, against or undecided.
@@ -41,7 +41,7 @@ class Known:
     component: str
     role: str
     circuit: str
-    rung: str
+    distribution: str
     coverage: float
     lo: float | None
     hi: float | None
@@ -52,7 +52,7 @@ class Known:
     def __str__(self) -> str:
         """In one line, for the terminal."""
         word = {"for": "held", "against": "did not hold"}.get(self.speaks, "was left undecided")
-        return f"{self.component} as “{self.role}” {word} in {self.circuit}: on {self.coverage:.0%} of its importance on {self.rung}"
+        return f"{self.component} as “{self.role}” {word} in {self.circuit}: on {self.coverage:.0%} of its importance on {self.distribution}"
 
 
 def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Known, ...]:
@@ -63,15 +63,15 @@ def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Kno
     with query.open_run(path) as run:
         if not store.has(run, "role_catalogue"):
             return ()
-        text = """SELECT component, role, circuit, rung, coverage, lo, hi, n, unit, speaks FROM role_catalogue
+        text = """SELECT component, role, circuit, distribution, coverage, lo, hi, n, unit, speaks FROM role_catalogue
             WHERE list_contains($components, component) AND circuit <> $circuit AND speaks IN ('for', 'against', 'undecided')
-            QUALIFY row_number() OVER (PARTITION BY component, role, circuit ORDER BY n DESC, rung) = 1
+            QUALIFY row_number() OVER (PARTITION BY component, role, circuit ORDER BY n DESC, distribution) = 1
             ORDER BY component, role, circuit"""
         rows = run.execute(text, {"components": list(components), "circuit": circuit}).fetchall()
     return tuple(Known(*row) for row in rows)
 
 
-def expectations(entries: Sequence[Known], circuit: Circuit, rung: str) -> tuple[Prediction, ...]:
+def expectations(entries: Sequence[Known], circuit: Circuit, distribution: str) -> tuple[Prediction, ...]:
     """Predictions for members whose role was decided elsewhere and is claimed again.
 
     A role can only be tested where it is claimed: an entry whose role the new circuit does not claim of the component, in
@@ -84,10 +84,12 @@ def expectations(entries: Sequence[Known], circuit: Circuit, rung: str) -> tuple
         if one.speaks == "undecided" or not same(one.role, role, one.component):
             continue
         holds = one.speaks == "for"
-        said = f"{one.component} {'is' if holds else 'is not'} {role} on {rung} of {circuit.name}, as in {one.circuit}"
+        said = f"{one.component} {'is' if holds else 'is not'} {role} on {distribution} of {circuit.name}, as in {one.circuit}"
         made.setdefault(
             (one.component, role),
-            Prediction(said, one.component, "coverage", ">" if holds else "<", HALF, rung, role, circuit.name, ORIGIN),
+            Prediction(
+                said, one.component, "coverage", ">" if holds else "<", HALF, distribution, role, circuit.name, ORIGIN
+            ),
         )
     return tuple(made.values())
 
@@ -108,8 +110,8 @@ class Expected:
     registered: int
 
 
-def expect(path: Path, circuit: Circuit, rung: str) -> Expected:
-    """Look a circuit's members up, and register what they are expected to do on its rung of prompts.
+def expect(path: Path, circuit: Circuit, distribution: str) -> Expected:
+    """Look a circuit's members up, and register what they are expected to do on its distribution of prompts.
 
     Predictions of which the same was registered before are not registered again.
 
@@ -118,7 +120,7 @@ def expect(path: Path, circuit: Circuit, rung: str) -> Expected:
         PredictionError: the log of predictions is no longer intact.
     """
     entries = known(path, circuit.components, circuit.name)
-    wanted = expectations(entries, circuit, rung)
+    wanted = expectations(entries, circuit, distribution)
     fresh = [one for one in wanted if not store.is_registered(path, one)]
     if fresh:
         store.register(path, fresh)

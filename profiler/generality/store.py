@@ -18,23 +18,23 @@ from typing import Any
 import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler import query
-from profiler.assets import package_file
-from profiler.circuits import files
+from profiler.circuits import yaml_files
 from profiler.circuits.circuit import Circuit
+from profiler.database import query
+from profiler.database.assets import package_file
+from profiler.database.comments import comment_statements
+from profiler.database.transaction import writing
 from profiler.errors import PredictionError
-from profiler.generality import predictions, published
-from profiler.generality.agreement import agreement
-from profiler.generality.finding import Finding
-from profiler.generality.ledger import Key
-from profiler.generality.predictions import CIRCUIT, Entry, Prediction
-from profiler.generality.rungs import Rung
-from profiler.generality.verdict import Verdict
-from profiler.store_comments import comment_statements
-from profiler.transaction import writing
+from profiler.generality.evidence import predictions, published
+from profiler.generality.evidence.agreement import agreement
+from profiler.generality.evidence.distributions import Distribution
+from profiler.generality.evidence.finding import Finding
+from profiler.generality.evidence.ledger import Key
+from profiler.generality.evidence.predictions import CIRCUIT, Entry, Prediction
+from profiler.generality.evidence.verdict import Verdict
 
 DETAILS = {
-    "Rung": "check_rungs", "CrossTask": "cross_tasks", "Replacement": "replacements", "WeightScore": "weight_scores",
+    "Distribution": "check_distributions", "CrossTask": "cross_tasks", "Replacement": "replacements", "WeightScore": "weight_scores",
     "CounterExample": "counter_examples", "Edit": "check_edits", "Example": "check_examples", "Published": "published_numbers",
 }  # fmt: skip
 """Detail rows by the name of their class, and their table."""
@@ -45,15 +45,15 @@ LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt or document that a rung used; `key` is a hash of its text."""
+    """One prompt or document that a distribution used; `key` is a hash of its text."""
 
-    rung: str
+    distribution: str
     key: str
 
 
 def sql() -> str:
     """The statements that add tables and views where they are missing."""
-    text = package_file("generality.sql").read_text(encoding="utf-8")
+    text = package_file("database/generality.sql").read_text(encoding="utf-8")
     return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
 
 
@@ -62,7 +62,7 @@ def _install(run: Connection) -> None:
     if has(run, "check_findings"):
         run.execute("ALTER TABLE check_findings ADD COLUMN IF NOT EXISTS general_form_of VARCHAR DEFAULT ''")
     run.execute(sql())
-    for statement in comment_statements(package_file("generality.sql").read_text(encoding="utf-8")):
+    for statement in comment_statements(package_file("database/generality.sql").read_text(encoding="utf-8")):
         run.execute(statement)
 
 
@@ -71,7 +71,7 @@ def _now() -> str:
 
 
 def write(
-    path: Path, check: str, *, circuit: Circuit, findings: Sequence[Finding], rungs: Sequence[Rung], verdict: Verdict,
+    path: Path, check: str, *, circuit: Circuit, findings: Sequence[Finding], distributions: Sequence[Distribution], verdict: Verdict,
     details: Iterable[Any] = (), settings: dict[str, Any] | None = None, seconds: float = 0.0,
 ) -> None:  # fmt: skip
     """Write a check whole, or leave the run as it was; the same check's earlier rows are replaced.
@@ -79,7 +79,7 @@ def write(
     Args:
         check: name of the check; the circuit's name by convention.
         findings: as they were judged; the verdict's ledger has a line for each, in their order.
-        rungs: the ladder.
+        distributions: the distributions.
         details: rows of the classes in DETAILS.
         settings: everything that changes the numbers.
         seconds: wall time of the check.
@@ -95,7 +95,7 @@ def write(
         "check_findings": _finding_rows(findings, at), "check_ledger": _ledger_rows(verdict),
         "check_agreement": [asdict(one) for one in agreement(verdict.ledger)],
         "check_needs": [asdict(one) for one in verdict.needs],
-    } | _detail_rows((*rungs, *details, *published.numbers(circuit.name)))  # fmt: skip
+    } | _detail_rows((*distributions, *details, *published.numbers(circuit.name)))  # fmt: skip
     with writing(path) as run:
         _install(run)
         for table in OF_CHECK:
@@ -103,7 +103,7 @@ def write(
         row = _check_row(run, circuit, verdict, at, settings or {}, seconds)
         for table, rows in (frames | {"checks": [row]}).items():
             _insert(run, table, [{"check_id": check} | one for one in rows])
-        _remember(run, circuit, verdict, {rung.name: rung.kind for rung in rungs}, at)
+        _remember(run, circuit, verdict, {distribution.name: distribution.kind for distribution in distributions}, at)
 
 
 def _finding_rows(findings: Sequence[Finding], at: str) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def _check_row(
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return {
         "circuit": circuit.name, "created": at, "model": model, "model_hash": model_hash, "word": verdict.word,
-        "sentence": verdict.sentence, "change": list(verdict.change), "yaml": files.text_of(circuit), "settings": json.dumps(settings, default=str),
+        "sentence": verdict.sentence, "change": list(verdict.change), "yaml": yaml_files.text_of(circuit), "settings": json.dumps(settings, default=str),
         "seconds": seconds, "prediction_entries": entries, "prediction_head": head or None, "versions": json.dumps(versions),
     }  # fmt: skip
 
@@ -159,15 +159,15 @@ def _insert(run: Connection, table: str, rows: Sequence[dict[str, Any]]) -> None
 def _remember(run: Connection, circuit: Circuit, verdict: Verdict, kinds: dict[str, str], at: str) -> None:
     """What was measured for the first time, and what components were seen to do."""
     measured = [line.finding for line in verdict.ledger if line.finding.value is not None]
-    keys = {(one.subject, one.role, one.statistic, one.rung) for one in measured}
-    known = set(run.execute("SELECT subject, role, statistic, rung FROM first_measured WHERE circuit = ?", [circuit.name]).fetchall())  # fmt: skip
-    names = ("subject", "role", "statistic", "rung")
+    keys = {(one.subject, one.role, one.statistic, one.distribution) for one in measured}
+    known = set(run.execute("SELECT subject, role, statistic, distribution FROM first_measured WHERE circuit = ?", [circuit.name]).fetchall())  # fmt: skip
+    names = ("subject", "role", "statistic", "distribution")
     new = [dict(zip(names, key, strict=True)) for key in sorted(keys - known)]
-    _insert(run, "first_measured", [one | {"circuit": circuit.name, "kind": kinds.get(one["rung"], ""), "written": at} for one in new])  # fmt: skip
+    _insert(run, "first_measured", [one | {"circuit": circuit.name, "kind": kinds.get(one["distribution"], ""), "written": at} for one in new])  # fmt: skip
     model_hash = run.execute("SELECT model_hash FROM runs").fetchall()[0][0]
     run.execute("DELETE FROM role_catalogue WHERE circuit = ?", [circuit.name])
     roles = [
-        {"component": f.subject, "role": f.role, "rung": f.rung, "coverage": f.value, "lo": f.lo, "hi": f.hi, "null_mean": f.null, "n": f.n,
+        {"component": f.subject, "role": f.role, "distribution": f.distribution, "coverage": f.value, "lo": f.lo, "hi": f.hi, "null_mean": f.null, "n": f.n,
          "unit": f.unit, "speaks": line.speaks, "circuit": circuit.name, "model_hash": model_hash, "created": at}
         for line in verdict.ledger if (f := line.finding).technique == "coverage" and f.statistic == "coverage" and f.role and f.value is not None
     ]  # fmt: skip
@@ -211,10 +211,10 @@ def _refuse_broken(run: Connection) -> None:
 
 def _known(run: Connection, one: Prediction) -> bool:
     """Whether the number that is predicted stands in the file already."""
-    text = """SELECT count(*) FROM first_measured WHERE statistic = $statistic AND rung = $rung
+    text = """SELECT count(*) FROM first_measured WHERE statistic = $statistic AND distribution = $distribution
         AND (subject = $subject OR ($subject = 'circuit' AND role = '')) AND ($role = '' OR role = $role)
         AND (kind <> 'prompts' OR $circuit IN ('', circuit))"""
-    given = {name: getattr(one, name) for name in ("statistic", "rung", "subject", "role", "circuit")}
+    given = {name: getattr(one, name) for name in ("statistic", "distribution", "subject", "role", "circuit")}
     return bool(run.execute(text, given).fetchall()[0][0])
 
 
@@ -254,10 +254,10 @@ def _score(run: Connection, row: dict[str, Any]) -> Scored:
     if found is None:
         return Scored(row["statement"], "open", None, None, None, None)
     finding = Finding(
-        found["subject"], found["role"], found["technique"], found["rung"], found["statistic"], found["value"], found["lo"], found["hi"], found["n"], found["unit"]
+        found["subject"], found["role"], found["technique"], found["distribution"], found["statistic"], found["value"], found["lo"], found["hi"], found["n"], found["unit"]
     )  # fmt: skip
     said = predictions.outcome(row["direction"], row["threshold"], finding)
-    shared = _overlap(run, found["check_id"], row["rung"])
+    shared = _overlap(run, found["check_id"], row["distribution"])
     value = {
         "hash": row["hash"],
         "outcome": said,
@@ -272,34 +272,34 @@ def _score(run: Connection, row: dict[str, Any]) -> Scored:
 def _finding_after(run: Connection, row: dict[str, Any]) -> dict[str, Any] | None:
     """The first finding of the prediction's number that was stored after it."""
     text = """SELECT f.* FROM check_findings f JOIN checks c USING (check_id)
-        WHERE f.created > $registered_at AND f.value IS NOT NULL AND f.statistic = $statistic AND f.rung = $rung
+        WHERE f.created > $registered_at AND f.value IS NOT NULL AND f.statistic = $statistic AND f.distribution = $distribution
         AND (f.subject = $subject OR ($subject = 'circuit' AND f.subject = c.circuit))
         AND ($role = '' OR f.role = $role) AND ($circuit = '' OR c.circuit = $circuit)
         ORDER BY f.created, f.check_id, f.finding LIMIT 1"""
-    given = {name: row[name] for name in ("registered_at", "statistic", "rung", "subject", "role", "circuit")}
+    given = {name: row[name] for name in ("registered_at", "statistic", "distribution", "subject", "role", "circuit")}
     return next(iter(run.sql(text, params=given).pl().to_dicts()), None)
 
 
-def _overlap(run: Connection, check: str, rung: str) -> float | None:
-    """Share of the rung's examples that are the discovery rung's too; 1 for the discovery rung itself."""
-    names = run.execute("SELECT name FROM check_rungs WHERE check_id = ? AND ordinal = 0", [check]).fetchall()
-    if (rung,) in names:
+def _overlap(run: Connection, check: str, distribution: str) -> float | None:
+    """Share of the distribution's examples that are the discovery distribution's too; 1 for the discovery distribution itself."""
+    names = run.execute("SELECT name FROM check_distributions WHERE check_id = ? AND ordinal = 0", [check]).fetchall()
+    if (distribution,) in names:
         return 1.0
-    text = "SELECT e.key FROM check_examples e WHERE e.check_id = ? AND e.rung = ?"
-    tested = [key for (key,) in run.execute(text, [check, rung]).fetchall()]
+    text = "SELECT e.key FROM check_examples e WHERE e.check_id = ? AND e.distribution = ?"
+    tested = [key for (key,) in run.execute(text, [check, distribution]).fetchall()]
     base = [key for name in names for (key,) in run.execute(text, [check, name[0]]).fetchall()]
     return predictions.overlap(base, tested)
 
 
 def registered(path: Path) -> frozenset[Key]:
-    """(subject, statistic, rung) of predictions that were registered before their number was known; empty without any.
+    """(subject, statistic, distribution) of predictions that were registered before their number was known; empty without any.
 
     A subject `circuit` stands for any circuit's name: see `keys_for`.
     """
     with query.open_run(path) as run:
         if not has(run, "prediction_log"):
             return frozenset()
-        text = "SELECT subject, statistic, rung FROM predictions WHERE intact AND NOT known_before"
+        text = "SELECT subject, statistic, distribution FROM predictions WHERE intact AND NOT known_before"
         return frozenset(run.execute(text).fetchall())
 
 
@@ -314,8 +314,8 @@ def is_registered(path: Path, one: Prediction) -> bool:
         if not has(run, "prediction_log"):
             return False
         text = """SELECT count(*) FROM predictions WHERE subject = $subject AND statistic = $statistic AND direction = $direction
-            AND threshold = $threshold AND rung = $rung AND role = $role AND circuit = $circuit"""
-        names = ("subject", "statistic", "direction", "threshold", "rung", "role", "circuit")
+            AND threshold = $threshold AND distribution = $distribution AND role = $role AND circuit = $circuit"""
+        names = ("subject", "statistic", "direction", "threshold", "distribution", "role", "circuit")
         return bool(run.execute(text, {name: getattr(one, name) for name in names}).fetchall()[0][0])
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PairError
-from profiler.pairs import TokenPair
-from profiler.patching.network import Logits, Network, Offsets, at, finish, layer_step, start
+from profiler.model.network import Logits, Network, Offsets, at, finish, layer_step, start
+from profiler.prompts.pairs import TokenPair
 
 Tokens = Int[Tensor, "prompt offset"]
 SITES = ("embed", "resid_pre", "q", "k", "v", "pattern", "head", "attn_out", "neuron", "mlp_out", "resid_final")

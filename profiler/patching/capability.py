@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.pairs.checks import Check
-from profiler.patching import repair
 from profiler.patching.batch import Tokens, at
 from profiler.patching.metrics import METRICS, panel
+from profiler.patching.redundancy import self_repair
 from profiler.patching.setting import Setting
+from profiler.prompts.pairs.lint import Check
 
 MOVED = 0.1
 DIRECT = 0.02
@@ -66,9 +66,9 @@ def bystanders(setting: Setting) -> Check:
     earlier part of this one; patching the other heads leaves it as it is.
     """
     net, batch = setting.net, setting.batch
-    runs = [repair.run_writes(net, tokens, batch) for tokens in (batch.clean, batch.corrupted)]
+    runs = [self_repair.run_writes(net, tokens, batch) for tokens in (batch.clean, batch.corrupted)]
     change = (runs[1].dla - runs[0].dla).mean(0).abs() / max(abs(float(setting.whole.mean())), 1e-12)
-    direct = dict(zip(repair.names(net), change.tolist(), strict=True))
+    direct = dict(zip(self_repair.names(net), change.tolist(), strict=True))
     sizes = {f"L{i}H{h}": size for i, row in enumerate(moved(setting).tolist()) for h, size in enumerate(row)}
     found = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
     share = len(found) / len(sizes)

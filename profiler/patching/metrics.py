@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from profiler.model.network import Logits
 from profiler.patching.batch import Options
-from profiler.patching.network import Logits
 
 METRICS = (
     "logit_diff", "answer_logit", "distractor_logit", "log_prob", "prob", "rank", "top1", "entropy", "kl_from_reference",

@@ -14,15 +14,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from profiler import pairs as pair_sets
-from profiler.model import Model
-from profiler.pairs import Encoded, Pair
+from profiler.model.as_network import reach
+from profiler.model.load import Model
+from profiler.model.network import Network
 from profiler.patching.batch import Batch, Trace, batch_of, trace
-from profiler.patching.bridge import reach
 from profiler.patching.metrics import logit_diff
-from profiler.patching.network import Network
-from profiler.tasks.prompt import Split
-from profiler.tokens import ordinary_ids
+from profiler.prompts import pairs as pair_sets
+from profiler.prompts.pairs import Encoded, Pair
+from profiler.prompts.tasks.prompt import Split
+from profiler.text.token_classes import ordinary_ids
 
 REFERENCE_DRAWS = 4000
 SCHEME_PAIRS = 24

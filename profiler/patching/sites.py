@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from profiler.errors import PatchError
 
 if TYPE_CHECKING:
-    from profiler.patching.network import Network
+    from profiler.model.network import Network
 
 PER_HEAD = ("head", "q", "k", "v", "pattern")
 WHOLE = ("resid_pre", "attn_out", "mlp_out")

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import polars as pl
 
-from profiler import database, engine, tables
-from profiler.assets import PACKAGE
+from profiler.database import connections, engine
+from profiler.database.assets import PACKAGE
+from profiler.database.comments import comment_statements
+from profiler.database.transaction import writing
 from profiler.errors import RunError
-from profiler.model import Model
-from profiler.store import Store
-from profiler.store_comments import comment_statements
-from profiler.tokens import special_ids, token_classes, token_texts
-from profiler.transaction import writing
+from profiler.model.load import Model
+from profiler.recording import tables
+from profiler.recording.write import Store
+from profiler.text.token_classes import special_ids, token_classes, token_texts
 
 TABLES = (
     "patch_experiments", "patch_pairs", "patch_checks", "patch_effects", "patch_shares", "patch_gates", "patch_downstream",
@@ -32,7 +33,7 @@ TABLES = (
 
 def text() -> str:
     """causal.sql with the six columns, which it names once, in every table that says SIX."""
-    found = (PACKAGE / "causal.sql").read_text(encoding="utf-8")
+    found = (PACKAGE / "database" / "causal.sql").read_text(encoding="utf-8")
     six = "\n".join(f"    {line}" for line in re.findall(r"^--\| (.+)$", found, re.MULTILINE))
     return found.replace("\n    SIX\n", f"\n{six}\n")
 
@@ -90,7 +91,7 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
                 connection.register("rows_to_write", rows)
                 connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
                 connection.unregister("rows_to_write")
-    with engine.faults_told(f"closing {path}", "What was written is in it."), database.writing(path) as connection:
+    with engine.faults_told(f"closing {path}", "What was written is in it."), connections.writing(path) as connection:
         connection.execute("CHECKPOINT")
 
 

@@ -17,8 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PatchError
-from profiler.patching.batch import Batch, Tokens, Trace
-from profiler.patching.network import (
+from profiler.model.network import (
     Logits,
     Network,
     Offsets,
@@ -32,6 +31,7 @@ from profiler.patching.network import (
     resume,
     unchanged,
 )
+from profiler.patching.batch import Batch, Tokens, Trace
 from profiler.patching.sites import Target, check_target
 
 BATCH_TOKENS = 8192

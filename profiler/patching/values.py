@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from profiler.pairs import TokenPair
+from profiler.model.network import Network
 from profiler.patching.batch import SITES, Batch, Trace, trace
-from profiler.patching.network import Network
 from profiler.patching.sweep import Donor
+from profiler.prompts.pairs import TokenPair
 
 NOISE = 3.0
 FEWEST = 2

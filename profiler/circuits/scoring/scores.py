@@ -1,0 +1,190 @@
+"""How good a circuit is: faithful, complete, minimal, stable, and at which size. One definition each.
+
+M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), w = F(M) - F(none) the whole effect:
+
+* faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a bootstrap
+  interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is over-recovery: the
+  circuit left out what holds the answer back; it is no success.
+* incompleteness of K: |F(C - K) - F(M - K)| / w, for random K (each member with probability 1/2), K a class of members,
+  and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better half
+  of C. Random K cannot tell a good circuit from a naive one; greedy K can.
+* minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by random
+  nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
+
+Cost: one forward pass of the batch per set; `evaluate` remembers sets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from profiler import statistics
+from profiler.circuits.scoring.evaluate import Evaluator
+from profiler.patching.effects import Share, share
+
+Keep = Bool[np.ndarray, " node"]
+RANDOM_SETS = 20
+GREEDY_RUNS = 3
+GREEDY_STEPS = 6
+GREEDY_TRIED = 6
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """See the module docstring; `interval` is of the normalised faithfulness, 95 %."""
+
+    model: float
+    circuit: float
+    empty: float
+    gap: float
+    ratio: float
+    normalised: float
+    interval: tuple[float, float]
+    per_pair: Share
+
+    @property
+    def over_recovery(self) -> bool:
+        """Whether the circuit does more than the model, beyond doubt and rounding."""
+        return self.interval[0] > 1 + statistics.ROUNDING
+
+
+def faithfulness(evaluate: Evaluator, keep: Keep) -> Faithfulness:
+    """Faithfulness of a circuit on the evaluator's pairs."""
+    circuit, model, empty = evaluate(keep[None])[0], evaluate.model, evaluate.empty
+    done = share(circuit - empty, model - empty)
+    low, high = statistics.bootstrap_share((circuit - empty)[None], model - empty)
+    means = float(model.mean()), float(circuit.mean()), float(empty.mean())
+    ratio = means[1] / means[0] if means[0] else float("nan")
+    interval = float(low[0]), float(high[0])
+    return Faithfulness(*means, abs(means[0] - means[1]), ratio, float(done.of_means), interval, done)
+
+
+@dataclass(frozen=True)
+class Incompleteness:
+    """Gaps over sets K, as parts of w: for random K, per class, and greedy; `sets` are the K found greedily."""
+
+    random: Float[np.ndarray, " set"]
+    classes: dict[str, float]
+    greedy: Float[np.ndarray, " run"]
+    sets: tuple[Keep, ...]
+
+
+def whole(evaluate: Evaluator) -> float:
+    """w: F(M) - F(none)."""
+    return float(evaluate.model.mean() - evaluate.empty.mean())
+
+
+def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
+    """Whether the model's metric is above that of the empty circuit beyond doubt; otherwise shares of w mean nothing."""
+    effect = evaluate.model - evaluate.empty
+    return bool(effect.mean() > 0 and statistics.sign_flip_p(effect) < alpha)
+
+
+def gaps(evaluate: Evaluator, keep: Keep, removed: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:
+    """|F(C - K) - F(M - K)| / w for each K."""
+    both = evaluate(np.concatenate([keep & ~removed, ~removed])).mean(-1).reshape(2, -1)
+    return np.abs(both[0] - both[1]) / abs(whole(evaluate))
+
+
+def incompleteness(
+    evaluate: Evaluator, keep: Keep, classes: dict[str, Sequence[str]], seed: int = 0, greedy_runs: int = GREEDY_RUNS
+) -> Incompleteness:
+    """Incompleteness of a circuit.
+
+    Args:
+        classes: name of a class to labels of its members.
+        seed: of random sets and of what the greedy search tries.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = keep & (rng.random((RANDOM_SETS, len(keep))) < 0.5)
+    of_class = {name: keep & evaluate.mask(labels) for name, labels in classes.items()}
+    by_class = (
+        dict(zip(of_class, gaps(evaluate, keep, np.stack(list(of_class.values()))), strict=True)) if of_class else {}
+    )
+    found = [greedy_set(evaluate, keep, rng) for _ in range(greedy_runs)]
+    greedy = gaps(evaluate, keep, np.stack(found)) if found else np.zeros(0)
+    return Incompleteness(gaps(evaluate, keep, drawn), {k: float(v) for k, v in by_class.items()}, greedy, tuple(found))
+
+
+def greedy_set(evaluate: Evaluator, keep: Keep, rng: np.random.Generator, steps: int = GREEDY_STEPS) -> Keep:
+    """A set K grown one member at a time, the best of a few random ones, as long as the gap grows."""
+    removed, best = np.zeros_like(keep), 0.0
+    for _ in range(min(steps, int(keep.sum()))):
+        left = np.nonzero(keep & ~removed)[0]
+        tried = rng.permutation(left)[:GREEDY_TRIED]
+        grown = np.repeat(removed[None], len(tried), 0)
+        grown[np.arange(len(tried)), tried] = True
+        found = gaps(evaluate, keep, grown)
+        if found.max() <= best + statistics.ROUNDING:
+            break
+        removed, best = grown[statistics.level(found).argmax()], float(found.max())
+    return removed
+
+
+def control(keep: Keep, ranking: Sequence[int]) -> Keep:
+    """The naive circuit that scores are compared with: the better half of the members."""
+    members = [node for node in ranking if keep[node]]
+    half = np.zeros_like(keep)
+    half[members[: max(1, len(members) // 2)]] = True
+    return half
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """Per member: how much it is missed at most, p against random members of inflated circuits, and p by Holm."""
+
+    effect: Float[np.ndarray, " member"]
+    p: Float[np.ndarray, " member"]
+    p_holm: Float[np.ndarray, " member"]
+    null: Float[np.ndarray, " draw"]
+
+
+def minimality(
+    evaluate: Evaluator,
+    keep: Keep,
+    sets: Sequence[Keep],
+    draws: int = 199,
+    seed: int = 0,
+    members: Sequence[Keep] | None = None,
+) -> Minimality:
+    """How much each member is missed.
+
+    Args:
+        sets: the K to take away before (the empty one is always tried).
+        draws: inflated circuits; with Holm over m members, significance at 5 % needs at least 20 m.
+        members: the nodes of each member, where one may be split by position; by default each node is one.
+    """
+    rng = np.random.default_rng(seed)
+    tried = [np.zeros_like(keep), *sets]
+    effect = np.array(
+        [missed(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
+    )
+    null = inflated_null(evaluate, keep, draws, rng)
+    p = np.array([statistics.random_set_p(value, null) for value in effect])
+    return Minimality(effect, p, statistics.holm(p), null)
+
+
+def missed(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
+    """max over K without the member (a node, or its nodes) of |F(C - K - v) - F(C - K)| / w."""
+    own = np.arange(len(keep)) == member if isinstance(member, int) else member
+    usable = np.stack([keep & ~removed for removed in sets if not (removed & own).any()])
+    both = evaluate(np.concatenate([usable & ~own, usable])).mean(-1).reshape(2, -1)
+    return float(np.abs(both[0] - both[1]).max() / abs(whole(evaluate)))
+
+
+def inflated_null(evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draw"]:
+    """Effect of taking a random added node away from circuits inflated by half their size; empty without others."""
+    others = np.nonzero(~keep)[0]
+    if not len(others):
+        return np.zeros(0)
+    size = min(len(others), max(1, int(keep.sum()) // 2))
+    inflated = np.repeat(keep[None], draws, 0)
+    without = inflated.copy()
+    for row in range(draws):
+        added = rng.choice(others, size, replace=False)
+        inflated[row, added] = True
+        without[row, added[1:]] = True
+    both = evaluate(np.concatenate([without, inflated])).mean(-1).reshape(2, -1)
+    return np.abs(both[0] - both[1]) / abs(whole(evaluate))

@@ -1,0 +1,1 @@
+"""Positions of the corpus at which a role is wrong, found by importance, with rates."""

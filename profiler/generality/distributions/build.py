@@ -1,0 +1,275 @@
+"""The distributions: distributions for one circuit, nested from the prompts it was found on to the whole corpus.
+
+| distribution | what | measured by |
+|---|---|---|
+| discovery, fresh prompts | the pairs the circuit was found on; new ones like them | pairs |
+| held-out names, held-out templates, variants | one thing changed (`variants`) | pairs |
+| natural text | places in the corpus where the question arises by itself (`triggers`), as pairs | pairs |
+| repeated random tokens | the question of induction | pairs |
+| distributions of the user's own, from a file | pairs | pairs |
+| triggers in the corpus, each domain, conditions of the user's own, corpus | positions of running text | positions |
+
+Distributions are in order from narrow to wide; a distribution with too few prompts or positions stays in the check, refused with its count.
+Cost: two forward passes over the pairs of each distribution; reading documents until enough triggers are found, at most SCANNED characters.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from profiler.config import RunConfig
+from profiler.errors import CorpusError, PairError, QueryError
+from profiler.generality.distributions import corpus as texts
+from profiler.generality.distributions import triggers
+from profiler.generality.distributions.subject import (
+    CheckSettings,
+    CorpusDistribution,
+    Distributions,
+    PromptDistribution,
+    Text,
+)
+from profiler.generality.distributions.variants import Variant, repeats, variants
+from profiler.generality.evidence.distributions import (
+    CORPUS,
+    DISCOVERY,
+    NATURAL,
+    REPEATS,
+    Distribution,
+    DistributionKind,
+)
+from profiler.generality.evidence.finding import FEWEST
+from profiler.model.load import Model
+from profiler.model.network import Network
+from profiler.patching import setting as settings_of
+from profiler.patching.batch import SITES, Trace
+from profiler.patching.setting import PatchSettings, Setting
+from profiler.prompts import pairs as pair_sets
+from profiler.prompts.pairs import Encoded, Pair
+from profiler.text.corpus import Document, documents
+from profiler.text.token_classes import ordinary_ids, token_texts
+
+SCANNED = 60_000_000
+PER_DOCUMENT = 3
+NODES = ("head", "mlp_out", "neuron")
+"""Sites whose values in the corrupted run stand in for what is outside a circuit."""
+TRIGGERS = "triggers in the corpus"
+
+
+def build(
+    model: Model, net: Network, run: Path, task: PatchSettings | None, text: Text, settings: CheckSettings
+) -> Distributions:
+    """All distributions of a circuit whose discovery pairs are drawn by `task`; only running text where that is None.
+
+    Raises:
+        PairError: a file of the user's own cannot be used.
+        QueryError: a condition of the user's own cannot be used.
+    """
+    number = count()
+    own = [parse(given) for given in settings.distributions]
+    prompts = [] if task is None else _task_distributions(model, net, run, task, settings, number)
+    prompts.append(_repeats(model, net, settings, next(number)))
+    prompts += [
+        _file_distribution(model, net, name, value, next(number)) for name, kind, value in own if kind == "file"
+    ]
+    corpus = _corpus_distributions(model, run, task, text, [(n, v) for n, kind, v in own if kind == "sql"], number)
+    return Distributions(tuple(prompts), tuple(corpus))
+
+
+def parse(given: str) -> tuple[str, str, str]:
+    """Name, kind (`file` or `sql`) and value of a distribution of the user's own.
+
+    Raises:
+        QueryError: it is neither.
+    """
+    name, equals, value = given.partition("=")
+    kind = "sql" if value.startswith("sql:") else "file" if value.endswith(".jsonl") else ""
+    if not (name.strip() and equals and kind):
+        raise QueryError(f"--distribution {given!r} cannot be read: write NAME=FILE.jsonl with pairs, or \"NAME=sql:CONDITION\" over the "
+                         "columns of position_facts, such as \"quoted=sql:in_quotes\"")  # fmt: skip
+    return name.strip(), kind, value.removeprefix("sql:")
+
+
+def vocabulary_of(model: Model) -> tuple[int, ...]:
+    """Ordinary token ids."""
+    return ordinary_ids(model.tokenizer)
+
+
+# --- distributions of pairs ---
+
+
+def _task_distributions(
+    model: Model, net: Network, run: Path, task: PatchSettings, settings: CheckSettings, number: Iterator[int]
+) -> list[PromptDistribution]:
+    drawn = settings_of.draw(model, task, task.split, task.seed)
+    found = [
+        distribution_of(
+            model, net, DISCOVERY, "the prompts that the circuit was found on", drawn, next(number), task.pairs
+        )
+    ]
+    made: Sequence[Variant] = () if task.is_file else variants(task, settings.pairs, vocabulary_of(model))
+    found += [distribution_of(model, net, v.name, v.description, v.pairs, next(number), settings.pairs) for v in made]
+    if task.name in triggers.FINDERS:
+        found.append(_natural(model, net, run, task, settings, next(number)))
+    return found
+
+
+def distribution_of(
+    model: Model, net: Network, name: str, description: str, pairs: Sequence[Pair], ordinal: int, most: int,
+    kind: DistributionKind = "prompts", strict: bool = False,
+) -> PromptDistribution:  # fmt: skip
+    """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are fewer than FEWEST.
+
+    Raises:
+        PairError: strict, and a pair cannot be used.
+    """
+    try:
+        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict)
+    except PairError:
+        if strict:
+            raise
+        made = Encoded((), ())
+    kept = Encoded(made.pairs[:most], made.dropped)
+    documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
+    n_tokens = sum(len(pair.clean) for pair in kept.pairs)
+    few = len(kept.pairs) < FEWEST
+    why = f"{len(kept.pairs)} usable prompt{'s' * (len(kept.pairs) != 1)}; at least {FEWEST} are needed" if few else ""
+    if kept.n_dropped:
+        description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
+    distribution = Distribution(name, ordinal, kind, description, len(kept.pairs), n_tokens, len(documents), why)
+    return PromptDistribution(distribution, None if few else slim(settings_of.prepare(name, net, kept)))
+
+
+def slim(one: Setting) -> Setting:
+    """The pairs with only what circuits are judged by: logits of both runs, and what the corrupted one's nodes wrote.
+
+    A dozen distributions with every site of both runs take some GB.
+    """
+    clean = Trace({site: [] for site in SITES}, one.clean.logits)
+    corrupted = Trace({site: one.corrupted[site] if site in NODES else [] for site in SITES}, one.corrupted.logits)
+    return replace(one, clean=clean, corrupted=corrupted)
+
+
+def _repeats(model: Model, net: Network, settings: CheckSettings, ordinal: int) -> PromptDistribution:
+    drawn = repeats(settings.seed, settings.pairs, vocabulary_of(model))
+    text = "random tokens that stand twice: whoever does this, does induction"
+    return distribution_of(model, net, REPEATS, text, drawn, ordinal, settings.pairs, "repeats")
+
+
+def _file_distribution(model: Model, net: Network, name: str, file: str, ordinal: int) -> PromptDistribution:
+    drawn = pair_sets.read(file)
+    return distribution_of(model, net, name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True)
+
+
+def _natural(
+    model: Model, net: Network, run: Path, task: PatchSettings, settings: CheckSettings, ordinal: int
+) -> PromptDistribution:
+    """The distribution of natural text: pairs made where the task's question arises in the run's corpus."""
+    text = f"places in the corpus where the question of {task.name} arises by itself"
+    config, _ = texts.config_of(run, settings.reread)
+    try:
+        drawn, note = ([], "the run has no corpus") if config is None else natural_pairs(model, config, task, settings)
+    except CorpusError as error:
+        drawn, note = [], f"the corpus cannot be read: {error}"
+    return distribution_of(model, net, NATURAL, f"{text}; {note}", drawn, ordinal, settings.pairs)
+
+
+def natural_pairs(
+    model: Model, config: RunConfig, task: PatchSettings, settings: CheckSettings
+) -> tuple[list[Pair], str]:
+    """Pairs of natural text, at most PER_DOCUMENT of a document, and what was searched.
+
+    The whole corpus is searched, not only what the run read of it: such places are rare.
+    """
+    scheme = task.scheme or pair_sets.find_task(task.name).schemes[0]
+    vocabulary, words, found = token_texts(model.tokenizer, model.spec.n_vocab), set(), []
+    scanned = n_documents = 0
+    for document in documents(config, Counter(), model.tokenizer):
+        places = _triggers_of(document, model, task.name, vocabulary)
+        words |= {tuple(ids[a:b].tolist()) for ids, one in places for a, b in one.changes[_any(one)][0]}
+        rng = random.Random(f"{settings.seed} {document.place}")
+        found += [(ids, one, document.place) for ids, one in rng.sample(places, min(PER_DOCUMENT, len(places)))]
+        scanned, n_documents = scanned + len(document.text), n_documents + 1
+        if len(found) >= 2 * settings.pairs or scanned > SCANNED:
+            break
+    pool, rng = triggers.pool_of(sorted(words)), random.Random(f"natural {settings.seed}")
+    made = [triggers.pair_of(one, ids, task.name, scheme, pool, rng, place) for ids, one, place in found]
+    kept = [pair for pair in made if pair]
+    follows = sum(pair.stratum("follows") == "answer" for pair in kept) / max(1, len(kept))
+    return kept, f"{n_documents:,} documents searched; the answer follows at {follows:.0%} of them"
+
+
+def _any(one: triggers.Trigger) -> str:
+    return next(iter(one.changes))
+
+
+def _triggers_of(
+    document: Document, model: Model, task: str, vocabulary: Sequence[str]
+) -> list[tuple[np.ndarray, triggers.Trigger]]:
+    """Triggers of a document; those of overlapping pieces once."""
+    found = []
+    for piece in triggers.pieces(task, document.text):
+        ids = np.asarray(model.encode(piece), dtype=np.int64)
+        places = triggers.FINDERS[task](triggers.passage(ids, vocabulary))
+        found += [(ids, one) for one in (places[-1:] if task == "ioi" else places)]
+    return found
+
+
+# --- distributions of running text ---
+
+
+def _corpus_distributions(
+    model: Model, run: Path, task: PatchSettings | None, text: Text, conditions: Sequence[tuple[str, str]], number: Iterator[int]
+) -> list[CorpusDistribution]:  # fmt: skip
+    where = f" ({text.note})" if text.note else ""
+    found = []
+    if task is not None and task.name in triggers.FINDERS:
+        what = f"positions of the corpus where the question of {task.name} arises"
+        asked = questions(model, text, task.name)
+        chosen = np.zeros(len(text.position_ids), dtype=bool)
+        chosen[[place for place, _, _ in asked]] = True
+        one = _corpus_distribution(TRIGGERS, what + where, text, chosen, next(number))
+        found.append(replace(one, questions=asked))
+    everywhere = np.ones(len(text.position_ids), dtype=bool)
+    found += [
+        _corpus_distribution(
+            f"domain: {name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number)
+        )
+        for i, name in enumerate(text.domains)
+    ]
+    for name, condition in conditions:
+        chosen = texts.where(run, text, model, condition) if text.batches else everywhere
+        found.append(_corpus_distribution(name, f"positions where {condition}{where}", text, chosen, next(number)))
+    found.append(_corpus_distribution(CORPUS, f"the whole corpus{where}", text, everywhere, next(number)))
+    return found
+
+
+def _corpus_distribution(
+    name: str, description: str, text: Text, chosen: Bool[np.ndarray, " position"], ordinal: int
+) -> CorpusDistribution:
+    n, n_documents = int(chosen.sum()), len(np.unique(text.documents[chosen]))
+    why = "" if n >= FEWEST else f"{n} position{'s' * (n != 1)}; at least {FEWEST} are needed"
+    why = text.note if not len(chosen) else why
+    return CorpusDistribution(Distribution(name, ordinal, "corpus", description, 0, n, n_documents, why), chosen)
+
+
+def questions(model: Model, text: Text, task: str) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+    """Triggers of a task among the text's positions: place in the flat arrays, answer and distractors."""
+    vocabulary, found = token_texts(model.tokenizer, model.spec.n_vocab), []
+    for batch, part in text.parts():
+        flat = torch.full(batch.tokens.shape, -1)
+        flat[batch.ordinary] = torch.arange(part.start, part.stop)
+        for row, window in enumerate(batch.windows):
+            ids = window.token_ids if window.following is None else np.append(window.token_ids, window.following)
+            read = triggers.passage(np.asarray(ids, dtype=np.int64), vocabulary)
+            places = {one.end: one for one in triggers.FINDERS[task](read)}
+            found += [
+                (int(flat[row, end]), one.answer, one.distractors) for end, one in places.items() if flat[row, end] >= 0
+            ]
+    return tuple(found)

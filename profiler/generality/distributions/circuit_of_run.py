@@ -1,0 +1,96 @@
+"""Which circuit is checked: one that `profiler patch` left in the run, or a YAML file; and the pairs it was found on.
+
+Cost: a query.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import polars as pl
+from pydantic import TypeAdapter
+
+from profiler.circuits import yaml_files
+from profiler.circuits.circuit import Circuit
+from profiler.database import query
+from profiler.errors import CircuitError, QueryError
+from profiler.generality.evidence import published
+from profiler.patching.setting import PatchSettings
+from profiler.prompts.pairs import TASKS
+
+STORED = """
+SELECT c.circuit, c.task, c.yaml, e.settings, e.created, e.experiment
+FROM circuits c JOIN patch_experiments e USING (experiment)
+ORDER BY e.created DESC, e.experiment, c.circuit
+"""
+
+_SETTINGS = TypeAdapter(PatchSettings)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A circuit, and the settings that its discovery pairs are drawn by; None where its task is not known."""
+
+    circuit: Circuit
+    task: PatchSettings | None
+
+
+def find(run: Path, name: str) -> Found:
+    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; a published one; or that of a YAML file.
+
+    Raises:
+        CircuitError: there is none, or the file cannot be read.
+    """
+    if name.endswith((".yaml", ".yml")):
+        circuit = yaml_files.read(name)
+        return Found(circuit, task_of(circuit))
+    rows = stored(run)
+    for row in rows.iter_rows(named=True):
+        if name in (row["circuit"], row["task"]):
+            return _found(row)
+    if (path := published.path_of(name)) is not None:
+        circuit = yaml_files.read(path)
+        return Found(circuit, task_of(circuit))
+    known = ", ".join(sorted({row["task"] for row in rows.iter_rows(named=True)})) or "none"
+    raise CircuitError(f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, name a "
+                       ".yaml file, or a published circuit (see `profiler circuits`)")  # fmt: skip
+
+
+def everyone(run: Path) -> list[Found]:
+    """The latest circuit of each name in a run."""
+    latest = stored(run).unique("circuit", keep="first", maintain_order=True)
+    return [_found(row) for row in latest.iter_rows(named=True)]
+
+
+def stored(run: Path) -> pl.DataFrame:
+    """Circuits of a run, latest first; none where nothing was patched."""
+    try:
+        return query.run(run, STORED)
+    except QueryError:
+        return pl.DataFrame(schema={"circuit": pl.String, "task": pl.String, "yaml": pl.String, "settings": pl.String})
+
+
+def _found(row: dict) -> Found:
+    """A circuit that stands in a run.
+
+    Raises:
+        CircuitError: its text or its settings are none that `profiler patch` writes.
+    """
+    names = {field.name for field in fields(PatchSettings)}
+    try:
+        given = json.loads(row["settings"]).items()
+        settings = _SETTINGS.validate_python({name: value for name, value in given if name in names})
+    except (ValueError, TypeError, AttributeError):
+        raise CircuitError(
+            f"the settings of circuit {row['circuit']!r} in the run cannot be read: make it again with `profiler patch`"
+        ) from None
+    return Found(yaml_files.parse(str(row["yaml"]), str(row["circuit"])), settings)
+
+
+def task_of(circuit: Circuit) -> PatchSettings | None:
+    """Settings for a circuit from a file: its scope's task, and the first of its schemes that the task has."""
+    task = next((task for task in TASKS if task.name == circuit.scope.task), None)
+    if task is None:
+        return None
+    scheme = next((scheme for scheme in circuit.scope.schemes if scheme in task.schemes), None)
+    return PatchSettings(task.name, scheme)

@@ -1,0 +1,208 @@
+"""What is being checked: a circuit, the model it is of, the run, and the distributions, made ready once for all stages.
+
+Why: every technique asks the same circuit on the same distributions; what is shared is read, encoded and run once.
+Cost: none beyond what `distributions` and `text` did; traces of all prompts and the token ids of the corpus stay in memory.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from profiler.circuits.circuit import Circuit
+from profiler.circuits.nodes import node_labels
+from profiler.circuits.places import place_of
+from profiler.generality.evidence.claims import claim_of
+from profiler.generality.evidence.distributions import DISCOVERY, Distribution
+from profiler.model.load import Model
+from profiler.model.network import Network
+from profiler.patching.setting import PatchSettings, Setting
+from profiler.text.windows import Batch, Layout, Window
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reread:
+    """What may be read again on behalf of a run: its own word is not enough, since a stranger may have written it.
+
+    Attributes:
+        corpora: names of the run's corpora, from whoever gives the command; they stand in the place of those that the run names.
+        agreed: read the files and hub datasets that the run names, its corpora and its files of pairs.
+        remote_code: code that comes with a hub dataset may be run.
+    """
+
+    corpora: tuple[str, ...] = ()
+    agreed: bool = False
+    remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """Everything that changes the numbers of a check.
+
+    Attributes:
+        tokens: most tokens of the run's corpus to read again; None reads what the run read.
+        pairs: prompts of each distribution of prompts. With 48 a third of the circuits that truly generalise stay inconclusive, with
+            96 a sixth (100 planted ones; the discovery prompts being 48).
+        draws: random circuits.
+        seed: of every draw.
+        distributions: distributions of the user's own, NAME=FILE.jsonl or NAME=sql:CONDITION.
+        reread: what may be read again besides the bundled corpus.
+    """
+
+    tokens: int | None = None
+    pairs: int = 96
+    draws: int = 99
+    seed: int = 0
+    distributions: tuple[str, ...] = ()
+    reread: Reread = Reread()
+
+
+@dataclass(frozen=True, eq=False)
+class PromptDistribution:
+    """A distribution of pairs; `setting` holds them with both runs of the model, None where the distribution is refused."""
+
+    distribution: Distribution
+    setting: Setting | None
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusDistribution:
+    """A distribution of running text: which of the text's ordinary positions belong to it, in the order of `Text`.
+
+    Attributes:
+        questions: where the distribution's positions are triggers, their place in the flat arrays, answer and distractors.
+    """
+
+    distribution: Distribution
+    chosen: Bool[np.ndarray, " position"]
+    questions: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """The run's corpus, read again: windows in batches. Flat arrays list ordinary positions, batch by batch, row by row.
+
+    Attributes:
+        batches: as the recording pass makes them.
+        layout: of the windows.
+        domains: names by domain id.
+        n_corpus: tokens that the run read; `n_tokens` of them were read again.
+        note: what was left out and why; empty where everything was read.
+    """
+
+    batches: tuple[Batch, ...]
+    layout: Layout
+    domains: tuple[str, ...]
+    n_tokens: int
+    n_corpus: int
+    note: str = ""
+
+    @cached_property
+    def position_ids(self) -> Int[np.ndarray, " position"]:
+        """Position ids as in the run."""
+        return self._flat([batch.position_ids[batch.ordinary].numpy() for batch in self.batches], np.int64)
+
+    @cached_property
+    def documents(self) -> Int[np.ndarray, " position"]:
+        """Document of each position: the unit that is drawn independently."""
+        return self.position_ids >> 32
+
+    @cached_property
+    def domain_ids(self) -> Int[np.ndarray, " position"]:
+        """Domain of each position."""
+        rows = [batch.domains[:, None].expand_as(batch.ordinary)[batch.ordinary].numpy() for batch in self.batches]
+        return self._flat(rows, np.int64)
+
+    def parts(self) -> Iterator[tuple[Batch, slice]]:
+        """Each batch, and where its positions stand in the flat arrays."""
+        begin = 0
+        for batch in self.batches:
+            end = begin + int(batch.ordinary.sum())
+            yield batch, slice(begin, end)
+            begin = end
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """All windows, in the order of the batches."""
+        return tuple(window for batch in self.batches for window in batch.windows)
+
+    def _flat(self, rows: list[np.ndarray], dtype: type) -> np.ndarray:
+        return np.concatenate(rows).astype(dtype) if rows else np.zeros(0, dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Distributions:
+    """All distributions from narrow to wide."""
+
+    prompts: tuple[PromptDistribution, ...]
+    corpus: tuple[CorpusDistribution, ...] = ()
+
+    @property
+    def all(self) -> tuple[Distribution, ...]:
+        """Their rows, in order."""
+        found = [one.distribution for one in (*self.prompts, *self.corpus)]
+        return tuple(sorted(found, key=lambda distribution: distribution.ordinal))
+
+    def setting(self, name: str = DISCOVERY) -> Setting | None:
+        """Pairs and runs of a distribution of prompts; None where it is refused or not there."""
+        return next((one.setting for one in self.prompts if one.distribution.name == name), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A circuit to be checked, with everything that the stages share.
+
+    Attributes:
+        model, net: the model, and its weights as plain functions.
+        circuit: the circuit, with the role claimed for each member.
+        run: file of the run.
+        task: settings that the circuit's pairs are drawn by; None where its task is not known.
+        distributions: the distributions.
+        text: the run's corpus; empty where the run has none.
+        settings: what changes the numbers.
+        report: told what is being done.
+    """
+
+    model: Model
+    net: Network
+    circuit: Circuit
+    run: Path
+    task: PatchSettings | None
+    distributions: Distributions
+    text: Text
+    settings: CheckSettings
+    report: Report = field(default=print)
+
+    @cached_property
+    def mlps(self) -> bool:
+        """Whether all MLPs are nodes; otherwise those that the circuit does not list are always kept."""
+        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.kept
+
+    @cached_property
+    def nodes(self) -> list[str]:
+        """Labels of everything that is inside or outside the circuit, whole: running text has no roles."""
+        return node_labels(self.net, self.mlps, self.whole)
+
+    @cached_property
+    def keep(self) -> Bool[np.ndarray, " node"]:
+        """Which nodes are members."""
+        return np.array([node in self.circuit.components for node in self.nodes])
+
+    @cached_property
+    def general(self) -> Circuit:
+        """The circuit with what its roles claim of every position; roles that name places of prompts in their general form."""
+        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if place_of(m.role)}
+        members = tuple(
+            replace(m, role=form.role) if (form := forms.get(m.component)) else m for m in self.circuit.members
+        )
+        return replace(self.circuit, members=members)
+
+    @cached_property
+    def whole(self) -> Circuit:
+        """The circuit with every member at all positions."""
+        return replace(self.circuit, members=tuple(replace(member, positions="all") for member in self.circuit.members))

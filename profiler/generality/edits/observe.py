@@ -1,0 +1,134 @@
+"""What one component does at the last token of each of many texts: one forward pass, no hooks.
+
+Why: edits and swaps ask the same few things of a head or neuron, at one offset a text, for texts of different lengths.
+Texts are padded on the right, which a causal model does not see. Cost: the layers up to the component's own, all of them
+where the final residual stream is asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from profiler.model.network import Network, Offsets, at, layer_step, start
+from profiler.patching.sites import Target
+
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A component at the last token of each text.
+
+    Attributes:
+        attention: of the head, from the last token; empty for a neuron.
+        values: what the head reads of each offset before mixing; empty for a neuron.
+        mixed: what the head mixed, before W_O; of a neuron its activation alone.
+        norm: norm of what the head writes; a neuron's activation.
+        residual: the final residual stream; empty where it was not asked for.
+    """
+
+    attention: Float[Tensor, "text offset"]
+    values: Float[Tensor, "text offset d_head"]
+    mixed: Float[Tensor, "text width"]
+    norm: Float[Tensor, " text"]
+    residual: Float[Tensor, "text model"]
+
+
+def padded(
+    rows: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, "text offset"], Int[Tensor, " text"]]:
+    """Texts as one tensor, and the offset of the last token of each."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    return tokens, torch.tensor([len(row) - 1 for row in rows], device=device)
+
+
+def see(net: Network, target: Target, rows: Sequence[Sequence[int]], residual: bool = True, batch: int = BATCH) -> Seen:
+    """The component on each text; offsets beyond a text have attention 0."""
+    width = max(map(len, rows))
+    parts = []
+    with torch.inference_mode():
+        for begin in range(0, len(rows), batch):
+            tokens, ends = padded(rows[begin : begin + batch], net.device)
+            parts.append(_widened(see_once(net, target, tokens, ends, residual=residual), width))
+    return Seen(*(torch.cat([getattr(part, name) for part in parts]) for name in Seen.__dataclass_fields__))
+
+
+def _widened(seen: Seen, width: int) -> Seen:
+    missing = width - seen.attention.shape[1]
+    if not missing or not seen.attention.shape[1]:
+        return seen
+    pad = torch.nn.functional.pad
+    return Seen(
+        pad(seen.attention, (0, missing)), pad(seen.values, (0, 0, 0, missing)), seen.mixed, seen.norm, seen.residual
+    )
+
+
+def see_once(
+    net: Network,
+    target: Target,
+    tokens: Int[Tensor, "text offset"],
+    ends: Int[Tensor, " text"],
+    embedding: Tensor | None = None,
+    residual: bool = True,
+) -> Seen:
+    """The component on one batch; gradients flow to `embedding`, the token embeddings to run on, where one is given."""
+    kept: dict[str, tuple[Tensor, Offsets]] = {}
+
+    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+        if site == "embed" and embedding is not None:
+            return embedding
+        if layer == target.layer:
+            kept[site] = (value, offsets)
+        return value
+
+    last = net.n_layers - 1 if residual else target.layer
+    stream = start(net, tokens, edit)
+    for layer in range(last + 1):
+        stream = layer_step(net, layer, stream, edit, ends if layer == last else None)
+    final = stream[:, 0] if residual else stream[:, 0, :0]
+    if target.site == "neuron":
+        activation = _last(*kept["neuron"], ends)[:, target.unit]
+        nothing = activation.new_zeros(len(tokens), 0)
+        return Seen(nothing, nothing[..., None], activation[:, None], activation, final)
+    pattern, offsets = kept["pattern"]
+    attention = _last(pattern.transpose(1, 2), offsets, ends)[:, target.unit]
+    mixed = _last(*kept["head"], ends)[:, target.unit]
+    written = mixed @ net.layers[target.layer].w_o[target.unit]
+    return Seen(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), final)
+
+
+def _last(value: Tensor, offsets: Offsets, ends: Int[Tensor, " text"]) -> Tensor:
+    """The value at the last token of each text; it has only that where `offsets` says so."""
+    return value[:, 0] if offsets is not None else at(value, ends)[:, 0]
+
+
+def logit_written(net: Network, target: Target, seen: Seen, tokens: Int[Tensor, " text"]) -> Float[Tensor, " text"]:
+    """Direct logit attribution of a head or neuron to one token a text, centred over the vocabulary, logits.
+
+    The final norm's denominator is the text's own (profiler.model.direct has the same definition).
+    """
+    w = net.layers[target.layer]
+    written = seen.mixed @ w.w_o[target.unit] if target.site == "head" else seen.mixed * w.w_out[target.unit]
+    norm = net.norm_final
+    toward = net.unembed[:, tokens].T - net.unembed.mean(1)
+    if norm.eps is not None:
+        toward = toward * norm.weight
+        toward = toward - toward.mean(-1, keepdim=True) if norm.centres else toward
+    return (written * toward).sum(-1) / norm.scale(seen.residual)[:, 0]
+
+
+def mass(attention: Float[Tensor, "text offset"], offsets: Sequence[Sequence[int]]) -> Float[Tensor, " text"]:
+    """Attention to some offsets of each text."""
+    return (attention * mask(offsets, attention.shape[1], attention.device)).sum(-1)
+
+
+def mask(offsets: Sequence[Sequence[int]], width: int, device: torch.device) -> Bool[Tensor, "text offset"]:
+    """True at some offsets of each text."""
+    found = torch.zeros(len(offsets), width, dtype=torch.bool, device=device)
+    for row, listed in enumerate(offsets):
+        found[row, list(listed)] = True
+    return found

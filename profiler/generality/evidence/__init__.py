@@ -1,0 +1,1 @@
+"""Findings, claims, the ledger of evidence and the verdict. No torch."""

@@ -1,0 +1,314 @@
+"""Many components replaced, one at a time, on the same text: how far the model's answer moves at every position.
+
+A job replaces one head or neuron by a rule, by its mean (mean ablation), or does either on the direct path alone: the change
+then goes to the logits and to no later component. What moves is measured at every counted position against the model
+without the change: KL(model || changed) in nats over the whole vocabulary, and the change of the loss on the realised next
+token. BOS, first and special positions keep what they did, and are not counted.
+
+Means and fits come from other documents (`fit`). A job changes what a layer adds to the residual stream, so that the layers
+before it are never run again. `gone` components are mean-ablated throughout, in the model that is compared with, too.
+
+Cost: one forward pass a batch, and per job the layers after it and the unembedding; a direct job has no layers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from profiler.errors import PatchError
+from profiler.generality.replacement.copy_rules import token_directions
+from profiler.generality.replacement.rules import Rule, Seen, mean_of
+from profiler.model.network import Network, Offsets, Stream, layer_step, mlp, start
+from profiler.patching.sites import Target, check_target
+
+MEASURES = ("KL", "net loss", "|change of loss|")
+Effects = Float[np.ndarray, "position 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A batch of windows.
+
+    Attributes:
+        tokens: ids, padded on the right.
+        classes: class ids of the tokens.
+        targets: the token to predict.
+        counted: positions that are replaced and counted.
+        documents: which document each window is of.
+    """
+
+    tokens: Int[Tensor, "window offset"]
+    classes: Int[Tensor, "window offset"]
+    targets: Int[Tensor, "window offset"]
+    counted: Bool[Tensor, "window offset"]
+    documents: Int[Tensor, " window"]
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Mean of what every head mixed and of every neuron, over counted positions of the fitting documents."""
+
+    heads: tuple[Float[Tensor, "head d_head"], ...]
+    neurons: tuple[Float[Tensor, " neuron"], ...]
+    n: int
+
+    def of(self, target: Target) -> Tensor:
+        """The mean of one head or neuron."""
+        return (self.heads if target.site == "head" else self.neurons)[target.layer][target.unit]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One replacement. `rule` None is mean ablation; `direct` lets the change reach the logits alone."""
+
+    target: Target
+    rule: Rule | None = None
+    direct: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """One batch run without a job: its sites, and log probabilities at counted positions."""
+
+    net: Network
+    reading: Reading
+    sites: dict[tuple[str, int], Tensor]
+    gone: tuple[tuple[Target, Tensor], ...]
+    log_p: Float[Tensor, "position vocab"]
+    p: Float[Tensor, "position vocab"]
+
+    def edit(self, site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+        """Puts in the means of what is gone."""
+        return _without(self.gone, self.reading.counted, site, layer, value)
+
+
+def check(net: Network, targets: Iterable[Target]) -> None:
+    """Whether these can be replaced.
+
+    Raises:
+        PatchError: a target is no head or neuron, or the model lacks it.
+    """
+    for target in targets:
+        if target.site not in ("head", "neuron"):
+            raise PatchError(f"{target.label} cannot be replaced by a rule: name a head (L2H3) or a neuron (L2N17)")
+        check_target(net, target)
+
+
+def base_of(net: Network, reading: Reading, gone: tuple[tuple[Target, Tensor], ...] = ()) -> Base:
+    """Run one batch and keep every site."""
+    sites: dict[tuple[str, int], Tensor] = {}
+
+    def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+        sites[site, layer] = _without(gone, reading.counted, site, layer, value)
+        return sites[site, layer]
+
+    stream = start(net, reading.tokens, keep)
+    for layer in range(net.n_layers):
+        stream = layer_step(net, layer, stream, keep)
+    sites["resid_final", net.n_layers] = stream
+    log_p = log_probabilities(net, stream, reading.counted)
+    return Base(net, reading, sites, gone, log_p, log_p.exp())
+
+
+def _without(gone: tuple[tuple[Target, Tensor], ...], counted: Tensor, site: str, layer: int, value: Tensor) -> Tensor:
+    for target, mean in gone:
+        if (target.site, target.layer) == (site, layer):
+            value = value.clone()
+            value[:, :, target.unit] = torch.where(
+                counted[..., None] if mean.ndim else counted, mean, value[:, :, target.unit]
+            )
+    return value
+
+
+def log_probabilities(
+    net: Network, stream: Stream, counted: Bool[Tensor, "window offset"]
+) -> Float[Tensor, "position vocab"]:
+    """Of the next token, at counted positions."""
+    return (net.norm_final(stream[counted]) @ net.unembed + net.b_unembed).log_softmax(-1)
+
+
+def seen_of(base: Base, target: Target, mean: Tensor) -> Seen:
+    """What a rule for this head or neuron may look at."""
+    layer, unit, tokens = target.layer, target.unit, base.reading.tokens
+    live = base.sites[target.site, layer][:, :, unit]
+    head = target.site == "head"
+    pattern = base.sites["pattern", layer][:, unit] if head else None
+    v = base.sites["v", layer][:, :, unit] if head else None
+    return Seen(base.net, target, tokens, base.reading.classes, base.sites["resid_pre", layer], live, pattern, v, mean)
+
+
+def write_of(base: Base, target: Target, live: Tensor) -> Stream:
+    """What a head or neuron adds to the residual stream when it does `live`."""
+    weights = base.net.layers[target.layer]
+    return live @ weights.w_o[target.unit] if target.site == "head" else live[..., None] * weights.w_out[target.unit]
+
+
+def change(base: Base, job: Job, means: Means) -> tuple[Stream, Bool[Tensor, "window offset"]]:
+    """What a job adds to what the component writes, and where its rule says something."""
+    seen = seen_of(base, job.target, means.of(job.target))
+    says = torch.ones_like(base.reading.counted)
+    if job.rule is None:
+        value, gives = mean_of(seen), "live"
+    else:
+        (value, says), gives = job.rule.value(seen), job.rule.gives
+    if gives == "pattern":
+        value = torch.einsum("wqk,wkd->wqd", value, seen.v)
+    now = value if gives == "write" else write_of(base, job.target, value)
+    return (now - write_of(base, job.target, seen.live)) * base.reading.counted[..., None], says
+
+
+def stream_after(base: Base, job: Job, delta: Stream) -> Stream:
+    """The final residual stream with the change put in."""
+    net, sites, layer = base.net, base.sites, job.target.layer
+    if job.direct:
+        return sites["resid_final", net.n_layers] + delta
+    stream = sites["resid_pre", layer + 1] if layer + 1 < net.n_layers else sites["resid_final", net.n_layers]
+    if job.target.site == "head" and not net.parallel:
+        middle = sites["resid_pre", layer] + sites["attn_out", layer] + delta
+        stream = middle + mlp(net, layer, middle, base.edit, None)
+    else:
+        stream = stream + delta
+    for number in range(layer + 1, net.n_layers):
+        stream = layer_step(net, number, stream, base.edit)
+    return stream
+
+
+def moved(base: Base, stream: Stream) -> Float[Tensor, "position 3"]:
+    """MEASURES at counted positions: nats, float64."""
+    log_q = log_probabilities(base.net, stream, base.reading.counted)
+    kl = torch.linalg.vecdot(base.p, base.log_p - log_q).double()
+    target = base.reading.targets[base.reading.counted][:, None]
+    loss = (base.log_p.gather(-1, target) - log_q.gather(-1, target))[:, 0].double()
+    return torch.stack([kl, loss, loss.abs()], -1)
+
+
+def direct_attribution(base: Base, target: Target) -> Float[Tensor, " position"]:
+    """DLA of a component at counted positions, in logits."""
+    return direct_to(base, target, base.reading.targets)
+
+
+def direct_to(base: Base, target: Target, tokens: Int[Tensor, "window offset"]) -> Float[Tensor, " position"]:
+    """Logit, centred, that a component adds directly to one token at each counted position."""
+    net, counted = base.net, base.reading.counted
+    toward = token_directions(net, tokens)[counted]
+    scale = net.norm_final.scale(base.sites["resid_final", net.n_layers][counted])
+    live = base.sites[target.site, target.layer][:, :, target.unit]
+    return (write_of(base, target, live)[counted] * toward / scale).sum(-1).double()
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What every job did at every counted position, in the order of the readings.
+
+    Attributes:
+        effects: per job.
+        said: per job with a rule, where it said something.
+        importance: |DLA| of every target.
+        documents: which document each position is of.
+    """
+
+    effects: Mapping[Job, Effects]
+    said: Mapping[Job, Bool[np.ndarray, " position"]]
+    importance: Mapping[Target, Float[np.ndarray, " position"]]
+    documents: Int[np.ndarray, " position"]
+
+
+@torch.inference_mode()
+def run(
+    net: Network, readings: Sequence[Reading], means: Means, jobs: Sequence[Job], gone: Sequence[Target] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Measured:  # fmt: skip
+    """Make all jobs on all readings; `say` is told how much is done.
+
+    Raises:
+        PatchError: the model lacks a target, or a job replaces what is gone.
+    """
+    check(net, [job.target for job in jobs])
+    check(net, gone)
+    if lost := next((job.target for job in jobs if job.target in gone), None):
+        raise PatchError(f"{lost.label} is to be replaced and to be gone at once: choose one")
+    taken = tuple((target, means.of(target)) for target in gone)
+    effects: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
+    said: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
+    importance: dict[Target, list[np.ndarray]] = {job.target: [] for job in jobs}
+    documents = []
+    for number, reading in enumerate(readings):
+        say(f"{100 * number // len(readings)} %")
+        base = base_of(net, reading, taken)
+        documents.append(reading.documents[:, None].expand_as(reading.counted)[reading.counted].cpu().numpy())
+        for target, values in importance.items():
+            values.append(direct_attribution(base, target).abs().cpu().numpy())
+        for job in jobs:
+            delta, says = change(base, job, means)
+            effects[job].append(moved(base, stream_after(base, job, delta)).cpu().numpy())
+            said[job].append(says[reading.counted].cpu().numpy())
+    joined = [{key: np.concatenate(parts) for key, parts in one.items()} for one in (effects, said, importance)]
+    return Measured(*joined, np.concatenate(documents))
+
+
+@torch.inference_mode()
+def means_of(net: Network, readings: Sequence[Reading]) -> Means:
+    """Means of all heads and neurons over the counted positions.
+
+    Raises:
+        PatchError: there is no counted position.
+    """
+    sums: dict[tuple[str, int], Tensor] = {}
+    n = sum(int(reading.counted.sum()) for reading in readings)
+    if not n:
+        raise PatchError("no position to take means over: give more documents")
+    for reading in readings:
+        base = base_of(net, reading)
+        for layer in range(net.n_layers):
+            for site in ("head", "neuron"):
+                part = base.sites[site, layer][reading.counted].double().sum(0)
+                sums[site, layer] = sums.get((site, layer), torch.zeros_like(part)) + part
+    dtype = net.embed.dtype
+    heads, neurons = (
+        tuple((sums[site, layer] / n).to(dtype) for layer in range(net.n_layers)) for site in ("head", "neuron")
+    )
+    return Means(heads, neurons, n)
+
+
+@torch.inference_mode()
+def fit(
+    net: Network, readings: Sequence[Reading], means: Means, wanted: Sequence[tuple[Target, Rule]]
+) -> dict[tuple[Target, str], Rule]:
+    """Each rule as fitted for its target; a rule without a fit as it is."""
+    totals: dict[tuple[Target, str], Tensor] = {}
+    fitting = [(target, rule) for target, rule in wanted if rule.fit is not None]
+    for reading in readings if fitting else ():
+        base = base_of(net, reading)
+        for target, rule in fitting:
+            part = rule.fit.sums(seen_of(base, target, means.of(target)), reading.counted)
+            key = (target, rule.name)
+            totals[key] = totals[key] + part if key in totals else part
+    return {
+        (target, rule.name): rule if rule.fit is None else rule.fit.rule(totals[target, rule.name])
+        for target, rule in wanted
+    }
+
+
+@torch.inference_mode()
+def alike(
+    net: Network, readings: Sequence[Reading], targets: Sequence[Target]
+) -> dict[Target, Float[Tensor, "layer head"]]:
+    """Of each head, the mean overlap of every head's attention with its own, the first token left out; 0 for itself."""
+    totals = {
+        target: torch.zeros(net.n_layers, net.n_heads, dtype=torch.float64, device=net.device) for target in targets
+    }
+    n = max(1, sum(int(reading.counted.sum()) for reading in readings))
+    for reading in readings if targets else ():
+        base = base_of(net, reading)
+        for target, total in totals.items():
+            own = base.sites["pattern", target.layer][:, target.unit, :, 1:]
+            for layer in range(net.n_layers):
+                both = torch.minimum(base.sites["pattern", layer][..., 1:], own[:, None]).sum(-1)
+                total[layer] += both.movedim(1, -1)[reading.counted].double().sum(0)
+    for target, total in totals.items():
+        total[target.layer, target.unit] = 0.0
+    return {target: total / n for target, total in totals.items()}

@@ -1,0 +1,105 @@
+"""Inputs of a model's weights: what a token alone looks like to a layer, and what a head reads and writes of it.
+
+Why: weights say what a head would do with a token, not with text. A token is taken as a layer sees it where nothing but the
+token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds (its
+effective embedding; McDougall et al. 2023 found raw embeddings too poor a stand-in). Norms are applied as they are; what
+that leaves out on text is measured in `weights_budget`.
+
+Scores depend on where query and key stand: with rotary positions on their distance (the rotation is applied, so nothing
+is averaged over it), with added positions on both. Every score is therefore taken at a place PLACE and at distances.
+Cost: layer 0 on two tokens for every token of the vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler.generality.replacement.copy_rules import token_directions
+from profiler.model.network import Network, layer_step, rotate, start, unchanged
+
+PLACE = 64
+AT_ONCE = 4096
+DISTANCES = (2, 4, 8, 16, 32)
+"""Distances that token matching is averaged over: beyond the neighbours, where positional heads look."""
+
+PerToken = Float[Tensor, "token model"]
+Matches = Float[Tensor, "query_token key_token"]
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """Every token of the vocabulary as layers see it alone, without added positions: `first` for layer 0, `later` after it."""
+
+    net: Network
+    first: Float[Tensor, "vocab model"]
+    later: Float[Tensor, "vocab model"]
+
+    def at(self, layer: int) -> Float[Tensor, "vocab model"]:
+        """As a layer sees it."""
+        return self.later if layer else self.first
+
+
+@torch.inference_mode()
+def alone(net: Network, bos: int | None = None) -> Alone:
+    """Run layer 0 on every token by itself, behind `bos` where the model is used with one."""
+    vocab = net.embed.shape[0]
+    parts = []
+    for tokens in torch.arange(vocab, device=net.device).split(AT_ONCE):
+        before = [] if bos is None else [torch.full_like(tokens, bos)]
+        stream = layer_step(net, 0, start(net, torch.stack([*before, tokens], 1)), unchanged)[:, -1]
+        parts.append(stream if net.positions is None else stream - net.positions[len(before)])
+    return Alone(net, net.embed, torch.cat(parts))
+
+
+def placed(net: Network, stream: Tensor, place: int | Int[Tensor, " place"]) -> Tensor:
+    """The stream with the added position of a place, where the model adds positions."""
+    return stream if net.positions is None else stream + net.positions[place]
+
+
+def read(net: Network, layer: int, head: int, what: str, stream: Float[Tensor, "*shape model"]) -> Tensor:
+    """Queries, keys or values (`q`, `k`, `v`) of one head from a residual stream, before rotation."""
+    w = net.layers[layer]
+    return w.norm_attn(stream) @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
+
+
+def turned(net: Network, x: Float[Tensor, "token d_head"], place: int) -> Float[Tensor, "token d_head"]:
+    """Queries or keys as they are at a place."""
+    places = torch.full((1, 1), place, device=x.device)
+    return rotate(net, x[:, None, None], places.expand(len(x), 1))[:, 0, 0]
+
+
+def matches(
+    net: Network,
+    q: Float[Tensor, "query_token d_head"],
+    k: Float[Tensor, "key_token d_head"],
+    place: int,
+    distance: int,
+) -> Matches:
+    """Attention scores of each query token at `place` with each key token `distance` before it."""
+    return turned(net, q, place) @ turned(net, k, place - distance).T * net.attn_scale
+
+
+def place_of(net: Network) -> int:
+    """Where scores are taken: PLACE, or the middle of a shorter context."""
+    longest = next((len(t) for t in (net.positions, net.rotary and net.rotary[0]) if t is not None), 2 * PLACE)
+    return min(PLACE, longest // 2)
+
+
+def distances_of(net: Network) -> Sequence[int]:
+    """DISTANCES that fit before the place."""
+    return [distance for distance in DISTANCES if distance <= place_of(net)] or [1]
+
+
+def unembedding(net: Network) -> PerToken:
+    """Direction of each token's centred logit in the residual stream."""
+    return token_directions(net, torch.arange(net.embed.shape[0], device=net.device)[None])[0]
+
+
+def diagonal_rank(scores: Float[Tensor, "row column"], own: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """Share of the other columns below each row's own column, in [0, 1]; ties count half. 1: the own one is highest."""
+    mine = scores.gather(1, own[:, None])
+    below, equal = (scores < mine).sum(1), (scores == mine).sum(1) - 1
+    return (below + equal / 2).to(torch.float64) / max(1, scores.shape[1] - 1)

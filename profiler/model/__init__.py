@@ -1,0 +1,1 @@
+"""A network, and what is read off it: activations, attention, direct logit attribution."""

@@ -1,0 +1,100 @@
+"""Where heads attend from, at the positions asked for: a few numbers per head that name its behaviour there.
+
+Definitions follow the induction-heads paper (Olsson et al. 2022) and its predecessors: `previous` is the weight on the
+token before, `duplicate` on earlier copies of the current token, `induction` on tokens that follow an earlier copy: tokens
+before the position, as a doubled token follows its own copy and attention to itself is `self`.
+`prefix_induction` asks for more than the copy: the token before it must match too (A B ... A B -> what followed B), the
+fuzzier matching that strict induction leaves out. `newline` and `delimiter` are weights on tokens of those classes.
+Cost: a handful of sums over the attention rows asked for.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler.text.token_classes import CLASS_ID, DELIMITERS
+
+MASSES = (
+    "previous", "two_back", "first", "self", "induction", "prefix_induction", "duplicate", "newline", "delimiter",
+)  # fmt: skip
+MEASURES = (*MASSES, "entropy", "top_offset", "top_weight")
+
+
+def _copies(
+    tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
+) -> Float[Tensor, "query key_offset"]:
+    """1 at earlier offsets that hold the same token as the query's."""
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    current = tokens.gather(1, offsets[:, None])
+    return ((tokens == current) & (places < offsets[:, None])).float()
+
+
+def _longer_copies(
+    copies: Float[Tensor, "query key_offset"], tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
+) -> Float[Tensor, "query key_offset"]:
+    """Of the copies, those whose token before is the query's token before; none for a query at offset 0."""
+    before = tokens.gather(1, (offsets - 1).clamp_min(0)[:, None])
+    same = torch.nn.functional.pad((tokens == before)[:, :-1].float(), (1, 0))
+    return copies * same * (offsets > 0)[:, None]
+
+
+def _back(offsets: Int[Tensor, " query"], steps: int, width: int) -> Int[Tensor, "query key_offset"]:
+    """1 at the offset `steps` before the query's, nowhere if there is none."""
+    place = torch.nn.functional.one_hot((offsets - steps).clamp_min(0), width)
+    return place * (offsets >= steps)[:, None]
+
+
+def _of_class(classes: Int[Tensor, "query key_offset"], names: tuple[str, ...]) -> Float[Tensor, "query key_offset"]:
+    ids = torch.tensor([CLASS_ID[name] for name in names], device=classes.device)
+    return torch.isin(classes, ids).float()
+
+
+def masks(
+    tokens: Int[Tensor, "query key_offset"], classes: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
+) -> Float[Tensor, "query mass key_offset"]:
+    """1 where attention counts towards each of MASSES.
+
+    Args:
+        tokens: the tokens of the query's window.
+        classes: their classes (special ones for a BOS put before a window).
+        offsets: the query's own offset.
+    """
+    width = tokens.shape[1]
+    copies = _copies(tokens, offsets)
+    longer = _longer_copies(copies, tokens, offsets)
+    before = torch.arange(width, device=tokens.device) < offsets[:, None]
+    follow = [torch.nn.functional.pad(places, (1, -1)) * before for places in (copies, longer)]
+    first = _back(torch.zeros_like(offsets), 0, width)
+    places = [_back(offsets, 1, width), _back(offsets, 2, width), first, _back(offsets, 0, width), *follow, copies]
+    places += [_of_class(classes, ("newline",)), _of_class(classes, DELIMITERS)]
+    return torch.stack([place.float() for place in places], 1)
+
+
+def summarise(
+    pattern: Float[Tensor, "query head key_offset"],
+    counted: Float[Tensor, "query mass key_offset"],
+    offsets: Int[Tensor, " query"],
+) -> Float[Tensor, "query head measure"]:
+    """The numbers of MEASURES for each head at each query position.
+
+    Args:
+        pattern: attention rows; they sum to 1.
+        counted: `masks` of the queries, the same for all layers.
+        offsets: the query's own offset.
+
+    Returns:
+        Weights in [0, 1], entropy in nats, top_offset in tokens back from the query.
+    """
+    pattern = pattern.float()
+    weights = torch.einsum("qhk,qmk->qhm", pattern, counted)
+    entropy = torch.special.entr(pattern).sum(-1)
+    top_weight, top = pattern.max(-1)
+    rest = torch.stack([entropy, (offsets[:, None] - top).float(), top_weight], -1)
+    return torch.cat([weights, rest], -1)
+
+
+def attended(
+    pattern: Float[Tensor, "query head key_offset"], tokens: Int[Tensor, "query key_offset"]
+) -> Int[Tensor, "query head"]:
+    """The token each head attends to most."""
+    return tokens.gather(1, pattern.argmax(-1))

@@ -1,0 +1,126 @@
+"""The model of a run, loaded for every command that runs it again. What is loaded and what may run is the caller's word alone.
+
+A run file is a stranger's: the name of the model that stands in it is a wish. It is followed without asking only where that
+can do no harm: the bundled model; a hub name, or a local directory that holds the very weights and tokenizer that the run was
+recorded from; safetensors, no code that comes with the model. Anything else is named by whoever gives the command (`Choice`).
+Settings that only change numbers (dtype, length of windows, BOS) are the run's.
+
+Cost: that of loading a model.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from profiler.config import RunConfig
+from profiler.database import query
+from profiler.errors import ModelError
+from profiler.model.load import Model, load_model
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+NUMBERS = ("dtype", "context_length", "prepend_bos")
+"""Settings of a run that its model is loaded with again."""
+EXACT = "float32"
+FACTS = "SELECT model, model_hash, tokenizer_hash, config FROM runs"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a command was told of the model to load.
+
+    Attributes:
+        model: bundled, a hub name or a directory; None takes the run's, if that is safe.
+        trust_remote_code: code that comes with the model may be run.
+        allow_pickle: weights that are not safetensors may be loaded; they can run code.
+        device: cpu, cuda, mps.
+    """
+
+    model: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    device: str = "cpu"
+
+
+def load_for(run: Path, choice: Choice, as_recorded: bool = True) -> Model:
+    """The model of a run, checked to be the one that it was recorded from.
+
+    Args:
+        as_recorded: with the run's dtype, length of windows and BOS; otherwise in float32, as long as the model can.
+
+    Raises:
+        RunError: no finished run.
+        ModelError: the run's model may not be loaded unasked, cannot be loaded, or is another one than the run's.
+    """
+    row = query.run(run, FACTS).row(0, named=True)
+    place = named(run, row["model"], choice)
+    numbers = numbers_of(row["config"])
+    if not as_recorded:
+        numbers = {
+            "dtype": numbers.get("dtype", EXACT)
+        }  # the weights are compared in the dtype that the run read them in
+    model = load_model(config_for(place, choice, **numbers))
+    _refuse_other(run, row, model)
+    if as_recorded or numbers["dtype"] == EXACT:
+        return model
+    return load_model(config_for(place, choice, dtype=EXACT))
+
+
+def config_for(place: str, choice: Choice, **numbers: Any) -> RunConfig:
+    """Settings that load the model at `place` with the rights of `choice`; they name no corpus."""
+    return RunConfig(
+        model=place,
+        corpora=("none",),
+        device=choice.device,
+        trust_remote_code=choice.trust_remote_code,
+        allow_pickle=choice.allow_pickle,
+        **numbers,
+    )
+
+
+def named(run: Path, known: str, choice: Choice) -> str:
+    """What to load: what the caller names, or what the run names where that is safe.
+
+    Raises:
+        ModelError: neither; the message says what to add.
+    """
+    if choice.model is not None:
+        return choice.model
+    if choice.trust_remote_code or choice.allow_pickle:
+        raise ModelError(
+            f"--trust-remote-code and --allow-pickle are for a model that you name: {run} names {known!r}; if that is the one, "
+            "give it with --model"
+        )
+    remote = known.startswith(("\\\\", "//"))
+    if known == "bundled" or (known and not remote and (Path(known).is_dir() or HUB_NAME.fullmatch(known))):
+        return known
+    raise ModelError(
+        f"{run} was recorded from {known!r}, which is no directory here and no hub name: say where the model is with --model"
+    )
+
+
+def numbers_of(config: str) -> dict[str, Any]:
+    """Of a run's settings, those that its model is loaded with again; none where the run holds no settings."""
+    try:
+        given = json.loads(config)
+        kept = {name: given[name] for name in NUMBERS if name in given}
+        RunConfig(model="", corpora=("none",), **kept)
+    except (ValueError, TypeError, ValidationError):
+        return {}
+    return kept
+
+
+def _refuse_other(run: Path, row: dict[str, Any], model: Model) -> None:
+    if model.spec.weights_hash != row["model_hash"]:
+        raise ModelError(
+            f"model {model.spec.name!r} has other weights than {row['model']!r}, which {run} was recorded from: its weights are not "
+            "those of the run; name the same one with --model"
+        )
+    if model.spec.tokenizer_hash != row["tokenizer_hash"]:
+        raise ModelError(
+            f"model {model.spec.name!r} has another tokenizer than {row['model']!r}, which {run} was recorded from: name the same "
+            "one with --model"
+        )

@@ -1,0 +1,125 @@
+"""Reports: one HTML page from a run. Loads a report of `reports/` by name, builds it, writes it whole or not at all.
+
+A report is a file with a docstring, `QUESTION`, `NEEDS_COMPONENT` and `build(read)` or `build(read, component)`, that
+returns a frozen `Report`; it reads the run through query files alone (`Reader`). A new file there is a new report.
+"""
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+
+import duckdb
+import polars as pl
+
+from profiler.database import assets, query
+from profiler.database.lock import Lock
+from profiler.errors import ComponentError, ProfilerError
+from profiler.model.components import ComponentId
+from profiler.pages import page
+from profiler.pages.blocks import Chart, Examples, Note, Report, Section, Source, Table
+from profiler.pages.reader import Reader
+
+__all__ = [
+    "Chart",
+    "Examples",
+    "Note",
+    "Reader",
+    "Report",
+    "Section",
+    "Source",
+    "Table",
+    "build",
+    "find",
+    "load",
+    "names",
+    "write",
+]
+
+
+def names() -> list[str]:
+    """The names of all reports."""
+    return sorted(path.stem for path in assets.folder("reports").glob("*.py"))
+
+
+def load(name: str) -> ModuleType:
+    """The report `name`, loaded from its file.
+
+    Raises:
+        ProfilerError: there is no report of this name.
+    """
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
+        raise ProfilerError(f"there is no report {name!r}; reports are {', '.join(names())}: {hint}")
+    spec = importlib.util.spec_from_file_location(f"profiler_report_{name}", assets.folder("reports") / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(
+    run_path: str | Path, name: str, component: str | None = None, given: Mapping[str, pl.DataFrame] | None = None
+) -> str:
+    """The page of report `name` on the run at `run_path`, as text.
+
+    Args:
+        component: label of the component, for reports that are about one.
+        given: answers by query name that were made elsewhere, such as contexts recomputed with the model.
+
+    Raises:
+        ProfilerError: the run, the report or the component cannot be found, or the component is missing.
+    """
+    module = load(name)
+    if module.NEEDS_COMPONENT and component is None:
+        raise ComponentError(
+            f"the report {name!r} is about one component: name it with --component, such as --component L0H0"
+        )
+    with query.open_run(run_path) as connection:
+        query.require(connection, getattr(module, "NEEDS", ()))
+        options = [find(connection, component)] if module.NEEDS_COMPONENT else []
+        return page.render(module.build(Reader(connection, given), *options))
+
+
+def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
+    """The component of the run that `label` names.
+
+    Raises:
+        ComponentError: the run has no such component.
+    """
+    query.check_component(connection, label)
+    text = "SELECT kind, layer, unit FROM components WHERE component = getvariable('component')"
+    frame = query.run(connection, text, component=label)
+    return ComponentId(*frame.row(0))
+
+
+def write(path: str | Path, text: str) -> Path:
+    """Writes the page at `path`, whole or not at all; a page already there is replaced.
+
+    Raises:
+        ProfilerError: the folder does not exist or cannot be written to.
+    """
+    path = Path(path)
+    try:
+        _replace(path, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ProfilerError(
+            f"the page cannot be written to {path}: {reason}; choose another place with --out"
+        ) from None
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes `<path>.partial` and moves the finished file to `path`; removes it where anything goes wrong. What a process that
+    was killed leaves of it is overwritten by the next; two at a time are refused."""
+    partial = path.parent / f"{path.name}.partial"
+    with closing(Lock(partial, str(path))):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,139 @@
+"""The sentences that open a component card. Each number is looked up in the answer of a query, never typed or carried over.
+
+How much it matters and for which class; whether its high activations are of that class too (precision and coverage, two
+numbers, beside the class's part of the whole); which next tokens it raises and lowers; for a head, where it attends.
+"""
+
+import polars as pl
+
+from profiler.model.components import ComponentId
+from profiler.pages import numbers
+from profiler.pages.charts import component as charts
+from profiler.pages.reader import Reader, Result
+
+HIGH = 0.01
+MOST = 0.1
+
+
+def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
+    if component.kind not in ("head", "neuron"):
+        return _closing_answer(read, component.label)
+    sentences = [_importance_sentence(read, component.label), _class_sentence(read, component.label)]
+    sentences += [_high_sentence(read, component.label), _direction_sentence(read, component.label)]
+    sentences += [_attention_sentence(read, component)]
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def _importance_sentence(read: Reader, label: str) -> str:
+    place = read("component_place", component=label)
+    row = place.frame.row(0, named=True)
+    if not row["abs_dla"]:
+        return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
+    share = numbers.share_with_interval(row, "share_abs_dla")
+    return f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,} heads and neurons."
+
+
+def _class_sentence(read: Reader, label: str) -> str:
+    frame = read("by_class", component=label).frame.filter(pl.col("share_abs_dla") > 0)
+    if frame.is_empty():
+        return ""
+    top = frame.sort(["share_abs_dla", "value"], descending=[True, False]).row(0, named=True)
+    positions = read("by_class", component=label).frame["n"].sum()
+    return (
+        f"Most of that falls on {_class(top['value'])} tokens: {numbers.share_with_interval(top, 'share_abs_dla')} of "
+        "its |DLA|, "
+        f"where these are {numbers.percent(top['n'] / positions)} of all positions."
+    )
+
+
+def _class(name: str) -> str:
+    return f"“{name}”"
+
+
+def high_positions(frame: pl.DataFrame) -> pl.DataFrame:
+    """Per class of spectrum_by_class: `high`, its n in the highest bins, and `n`, its n in all; largest `high` first.
+
+    The highest bins are the fewest from the top down that hold at least 1 % of the positions, without the last of them
+    if it brings the share above 10 %; the topmost bin always belongs to them.
+    """
+    bins = frame.group_by("lo").agg(pl.col("n").sum()).sort("lo", descending=True)
+    reached = (bins["n"].cum_sum() / bins["n"].sum()).to_list()
+    taken = next(i for i, share in enumerate(reached) if share >= HIGH)
+    lowest = bins["lo"][taken - 1 if taken and reached[taken] > MOST else taken]
+    high = pl.col("n").filter(pl.col("lo") >= lowest).sum()
+    counts = frame.group_by("class").agg(high.alias("high"), pl.col("n").sum().alias("n"))
+    return counts.sort(["high", "class"], descending=[True, False])
+
+
+def _high_sentence(read: Reader, label: str) -> str:
+    """Precision and coverage of the class that is most common among high activations: two numbers, never one."""
+    frame = read("spectrum_by_class", component=label).frame
+    if frame["bin"].n_unique() < 2:
+        return "All its activations lie in one bin." if len(frame) else ""
+    counts = high_positions(frame)
+    first, high = counts.row(0, named=True), counts["high"].sum()
+    sizes = frame.with_columns(pl.col("expected_value").abs())
+    part = sizes.filter(pl.col("class") == first["class"])["expected_value"].sum() / (
+        sizes["expected_value"].sum() or 1
+    )
+    name = _class(first["class"])
+    return (
+        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}) the most "
+        f"common class is {name}: {numbers.percent(first['high'] / high)} of them, {numbers.percent(first['n'] / counts['n'].sum())} of all positions. Of all {name} positions "
+        f"{numbers.percent(first['high'] / first['n'])} are that high; the class makes {numbers.percent(part)} of the "
+        f"mean |activation|."
+    )
+
+
+def _direction_sentence(read: Reader, label: str) -> str:
+    frame = read("by_next_class", component=label).frame.filter(pl.col("n") > 0)
+    clear = frame.filter((pl.col("dla_lo") > 0) | (pl.col("dla_hi") < 0))
+    if clear.is_empty():
+        return "For no class of next token is its mean DLA clearly different from 0."
+    parts = [
+        f"{verb} the logit of {_class(row['value'])} next tokens most ({numbers.signed(row['dla'])} logits, 95 % "
+        "interval "
+        f"{numbers.signed(row['dla_lo'])} to {numbers.signed(row['dla_hi'])})"
+        for verb, row in _extreme_rows(clear)
+    ]
+    return f"On average it {' and '.join(parts)}."
+
+
+def _extreme_rows(clear: pl.DataFrame) -> list[tuple[str, dict]]:
+    """The next class raised most and the one lowered most, each where there is one."""
+    ordered = clear.sort(["dla", "value"])
+    lowest, highest = ordered.row(0, named=True), ordered.row(-1, named=True)
+    return [("raises", highest)] * (highest["dla"] > 0) + [("lowers", lowest)] * (lowest["dla"] < 0)
+
+
+def _attention_sentence(read: Reader, component: ComponentId) -> str:
+    if component.kind != "head":
+        return ""
+    frame = attention_result(read, component.label).frame
+    rows = frame.filter(pl.col("measure").is_in(charts.ATTENTION[:5]), pl.col("mean").is_not_null())
+    if rows.is_empty():
+        return ""
+    top = rows.sort(["mean", "measure"], descending=[True, False]).row(0, named=True)
+    return (
+        f"It attends most to “{top['measure']}”: {numbers.share_with_interval(top, 'mean')} of its attention, "
+        f"{numbers.percent(top['importance_weighted_mean'])} where weighted by |DLA|."
+    )
+
+
+def attention_result(read: Reader, label: str) -> Result:
+    """The query head_attention, its columns of errors named after their means."""
+    result = read("head_attention", component=label)
+    frame = result.frame.rename({"se": "mean_se", "importance_weighted_se": "importance_weighted_mean_se"})
+    return Result(result.source, frame)
+
+
+def _closing_answer(read: Reader, label: str) -> tuple[str, ...]:
+    frame = read("by_class", component=label).frame
+    means = {name: (frame[name] * frame["n"]).sum() / max(1, frame["n"].sum()) for name in ("dla", "abs_dla")}
+    first = (
+        f"{label} is a closing term: over {numbers.count(frame['n'].sum())} positions it adds "
+        f"{numbers.signed(means['dla'])} logits to "
+        f"the next token on average, and {numbers.number(means['abs_dla'])} in size."
+    )
+    sentences = (first, _class_sentence(read, label), _direction_sentence(read, label))
+    return tuple(sentence for sentence in sentences if sentence)

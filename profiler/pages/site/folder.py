@@ -1,0 +1,256 @@
+"""Build a site beside its place and move it there whole: what is there stays until the new one is finished.
+
+It is made in `<out>.partial`; what a process that was killed leaves of that is used up by the next.
+
+Order: refuse a place that is not ours; choose the components; keep the cards that still hold; make the others; write the
+pages, the assets and site.json; swap. A run that changed (its id, size or time) or other code makes every card anew.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from profiler.database import assets, query
+from profiler.database.lock import Lock
+from profiler.errors import SiteError
+from profiler.pages import page
+from profiler.pages.reader import Reader
+from profiler.pages.shell import Shell, script_json
+from profiler.pages.site import cards, pages
+
+MARK = "site.json"
+LOCK, NEW, OLD = "lock", "new", "old"
+"""What may be in the folder in which a site is made."""
+MADE_BY = "generality profiler site"
+FORMAT = 1
+SHARED = ("page.css", "page.js", "theme.js", "site.js")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the cards are: done of total, and bytes written."""
+
+    done: int
+    total: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SiteSummary:
+    """What was written: cards made and kept, bytes of both together, bytes of everything, the reports linked."""
+
+    out: Path
+    made: int
+    kept: int
+    card_bytes: int
+    bytes: int
+    reports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """site.json: enough to know our own folder and whether its cards still hold."""
+
+    key: str
+    run_id: str
+    model: str
+    made_by: str = MADE_BY
+    format: int = FORMAT
+
+
+def build(
+    run: str | Path,
+    out: str | Path,
+    most: int | None = 100,
+    components: Sequence[str] = (),
+    workers: int = 1,
+    progress: Callable[[Progress], None] = lambda now: None,
+) -> SiteSummary:
+    """Write the site of a finished run.
+
+    Args:
+        run: the run file.
+        out: the folder; a site that is there is replaced, anything else refused.
+        most: how many cards of the most important heads and neurons; None makes all.
+        components: labels whose cards are made too.
+        workers: processes that make cards.
+        progress: called after each card.
+
+    Raises:
+        SiteError: `out` is there and no site of the profiler's, or cannot be written.
+        RunError: no such run, not a finished one, or another process writes the site.
+        ComponentError: the run has no such component.
+    """
+    run, out = Path(run).resolve(), Path(out).absolute()
+    refuse(out)
+    with query.open_run(run) as connection:
+        read = Reader(connection)
+        for label in components:
+            query.check_component(connection, label)
+        with _workplace(out) as folder:
+            done = _write(run, out, folder, read, pages.contents(connection), (most, components, workers), progress)
+            _swap(folder, out)
+    return done
+
+
+def refuse(out: Path) -> None:
+    """Raise unless `out` is free, empty, or a site of the profiler's.
+
+    Raises:
+        SiteError: it is something else, or its folder is missing.
+    """
+    if not out.parent.is_dir():
+        raise SiteError(f"there is no folder {out.parent}: make it, or choose another --out")
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir() and not out.is_symlink() and (not any(out.iterdir()) or manifest(out) is not None):
+        return
+    raise SiteError(f"{out} is there and is no site of the profiler (it has no {MARK} of one): choose another --out")
+
+
+def manifest(folder: Path) -> Manifest | None:
+    """The manifest of a site; None where the folder is none."""
+    try:
+        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return Manifest(**found) if found.get("made_by") == MADE_BY else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """An empty folder to write into, in `<out>.partial`, which one process has at a time and which goes at the end; what a
+    process that was killed left there is put in order first: the old site back in its place, the rest away.
+
+    Raises:
+        SiteError: it cannot be written, or somebody else's files are in it.
+        RunError: another process writes the site.
+    """
+    folder = out.with_name(out.name + ".partial")
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = Lock(folder / LOCK, str(out))
+    except OSError as error:
+        raise SiteError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
+    try:
+        if theirs := sorted({path.name for path in folder.iterdir()} - {LOCK, NEW, OLD}):
+            raise SiteError(f"{folder} holds {theirs[0]}, which no site made: move it away, or choose another --out")
+        if (folder / OLD).exists() and not out.exists():
+            (folder / OLD).rename(out)
+        _clear(folder)
+        (folder / NEW).mkdir()
+        yield folder / NEW
+    finally:
+        _clear(folder)
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        lock.release()
+
+
+def _clear(folder: Path) -> None:
+    for name in (NEW, OLD):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Moves the finished folder to `out`; a site that was there goes first, and comes back if the move fails."""
+    refuse(out)  # another program may have put something there in the meantime
+    if not out.exists():
+        folder.rename(out)
+        return
+    old = folder.with_name(OLD)
+    out.rename(old)
+    try:
+        folder.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+
+
+def key_of(run: Path, run_id: str) -> str:
+    """Changes whenever a card could: with the run, its file, and the code and queries that make a card."""
+    state = run.stat()
+    digest = hashlib.blake2b(f"{run_id} {state.st_size} {state.st_mtime_ns}".encode(), digest_size=16)
+    code = [*assets.package_file("pages").iterdir(), *assets.folder("reports").glob("*.py"), *assets.folder("queries").glob("*.sql")]  # fmt: skip
+    for path in sorted(path for path in code if path.is_file()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _write(
+    run: Path,
+    out: Path,
+    folder: Path,
+    read: Reader,
+    contents: pages.Contents,
+    wanted: tuple[int | None, Sequence[str], int],
+    progress: Callable[[Progress], None],
+) -> SiteSummary:
+    """Everything into `folder`."""
+    most, components, workers = wanted
+    row = read("run_info").frame.row(0, named=True)
+    mark = Manifest(key_of(run, row["run_id"]), row["run_id"], row["model"])
+    frame = pages.components_frame(read)
+    kept = _keep(out, folder, mark)
+    chosen = list(dict.fromkeys([*frame["component"].head(len(frame) if most is None else most), *components]))
+    missing = [label for label in chosen if label not in kept]
+    total = len(chosen)
+    written = sum(kept.values())
+    for i, (_, size) in enumerate(cards.make(run, folder / "cards", missing, contents.links(""), workers), 1):
+        written += size
+        progress(Progress(total - len(missing) + i, total, written))
+    have = set(kept) | set(missing)
+    _write_pages(run, out, folder, read, contents, frame, have)
+    (folder / MARK).write_text(json.dumps(asdict(mark), indent=1) + "\n", encoding="utf-8")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return SiteSummary(out, len(missing), len(kept), written, size, tuple(contents.reports))
+
+
+def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
+    """Cards of the site at `out` that the same code made of the same run, brought over; label and bytes of each."""
+    (folder / "cards").mkdir()
+    if manifest(out) != mark:
+        return {}
+    kept = {}
+    for card in sorted((out / "cards").glob("*.html")):
+        shutil.copy2(card, folder / "cards" / card.name)
+        kept[card.stem] = card.stat().st_size
+    return kept
+
+
+def _write_pages(
+    run: Path, out: Path, folder: Path, read: Reader, contents: pages.Contents, frame: pl.DataFrame, have: set[str]
+) -> None:
+    places = {label: f"cards/{label}.html" for label in have} | {
+        name: file for name, (file, _) in contents.checks.items()
+    }
+
+    def shell(current: str) -> Shell:
+        return Shell(root="", links=contents.links(current), cards=places)
+
+    texts = {}
+    for name in contents.reports.keys() - {"generality"}:
+        file, module = pages.place(name)[0], contents.reports[name]
+        texts[file] = pages.report_page(module, read, shell(file))
+    for experiment, (file, _) in contents.circuits.items():
+        about = read.about(experiment=experiment)
+        texts[file] = pages.report_page(contents.reports["circuit"], about, shell(file))
+    for check, (file, _) in contents.checks.items():
+        texts[file] = pages.report_page(contents.reports["generality"], read.about(check_id=check), shell(file))
+    command = f"profiler site {run.name} --out {out.name} --components LABEL,LABEL"
+    texts["components.html"] = pages.components_page(read, frame, have, shell("components.html"), command)
+    texts["queries.html"] = pages.queries_page(read, shell("queries.html"), run.name)
+    texts |= {f"assets/{name}": page.asset(name) for name in SHARED} | {"assets/vega.js": page.bundle()}
+    data, sql = pages.components_data(frame, have), {name: query.sql_text(name) for name in query.names()}
+    texts["assets/components.js"] = f"window.profilerComponents = {script_json(data)};\n"
+    texts["assets/queries.js"] = f"window.profilerQueries = {script_json(sql)};\n"
+    (folder / "assets").mkdir()
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")

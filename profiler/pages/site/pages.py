@@ -1,0 +1,172 @@
+"""The pages of a site that are about the run: reports, the table of components, the queries. Text in, text out."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from profiler.database import query
+from profiler.pages import build, method, numbers, page
+from profiler.pages.reader import Reader
+from profiler.pages.shell import Link, Shell
+
+NAMED = {
+    "overview": ("index.html", "Overview"),
+    "generality": ("generality.html", "Last check"),
+    "verdicts": ("verdicts.html", "Verdicts"),
+}
+CONTENTS = (("components.html", "Components"), ("queries.html", "Queries"))
+BEST = (
+    "best behaviour of the attention family: the one whose coverage is largest and lies above the others' of its layer"
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of components: `format` is word, number, signed (coloured) or share (per cent, interval)."""
+
+    name: str
+    label: str
+    format: str
+    hint: str = ""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it stands on the right."""
+        return self.format != "word"
+
+
+COLUMNS = (
+    Column("component", "Component", "word"),
+    Column("kind", "Kind", "word"),
+    Column("layer", "Layer", "number"),
+    Column("share", "of all |DLA|", "share", "share of Σ|DLA| of all heads and neurons, with its 95 % interval"),
+    Column("dla", "Mean DLA, logits", "signed"),
+    Column("activation", "Mean activation", "number"),
+    Column("sd", "SD", "number", "standard deviation of the activation over positions"),
+    Column("top_class", "First class", "word", "the token class with the largest part of its |DLA|"),
+    Column("top_class_share", "of its |DLA|", "share"),
+    Column(
+        "top_class_base",
+        "of positions",
+        "share",
+        "share of all positions on that class: what its text alone would give",
+    ),
+    Column("behaviour", "Behaviour", "word", f"heads: {BEST}"),
+    Column("coverage", "Coverage", "share", "share of its |DLA| where that behaviour holds"),
+)
+
+
+def available(connection: duckdb.DuckDBPyConnection) -> dict[str, ModuleType]:
+    """The reports about the whole run that it has rows for, the overview first.
+
+    A report says which tables it needs in `NEEDS` (names of tables that must hold a row); without one it always fits.
+    """
+    modules = {name: build.load(name) for name in sorted(build.names(), key=lambda name: name != "overview")}
+    return {
+        name: module
+        for name, module in modules.items()
+        if not module.NEEDS_COMPONENT
+        and all(query.has_rows(connection, table) for table in getattr(module, "NEEDS", ()))
+    }
+
+
+def place(name: str) -> tuple[str, str]:
+    """File and words of a report in the site's navigation."""
+    return NAMED.get(name, (f"{name}.html", name.capitalize()))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a site has beside cards: reports by name; file and words of the page of each earlier experiment, and of each check."""
+
+    reports: dict[str, ModuleType]
+    circuits: dict[str, tuple[str, str]]
+    checks: dict[str, tuple[str, str]]
+
+    def links(self, current: str) -> tuple[Link, ...]:
+        """The navigation of the page `current`: overview, components, the other reports, earlier circuits, queries.
+
+        Pages of checks are reached by the page of all verdicts, which stands for them here.
+        """
+        first, *others = [place(name) for name in self.reports if name != "generality"]
+        listed = (first, CONTENTS[0], *others, *self.circuits.values(), CONTENTS[1])
+        shown = place("verdicts")[0] if current in {file for file, _ in self.checks.values()} else current
+        return tuple((words, file, file == shown) for file, words in listed)
+
+
+def contents(connection: duckdb.DuckDBPyConnection) -> Contents:
+    """What the run has rows for; reports on a circuit or a check are about the one written last, so earlier ones get pages too."""
+    reports = available(connection)
+    made = query.run(connection, "checks") if "generality" in reports else pl.DataFrame({"check_id": [], "latest": []})
+    checks = {
+        name: (place("generality")[0] if latest else f"generality-{page.slug(name)}.html", name)
+        for name, latest in made.select("check_id", "latest").iter_rows()
+    }
+    before = (
+        query.run(connection, "experiments").filter(~pl.col("latest"))["experiment"].to_list()
+        if "circuit" in reports
+        else []
+    )
+    return Contents(reports, {name: (f"circuit-{page.slug(name)}.html", f"Circuit {name}") for name in before}, checks)
+
+
+def report_page(module: ModuleType, read: Reader, shell: Shell) -> str:
+    """A report about the run as a page of the site."""
+    return page.render(module.build(read), shell)
+
+
+def components_frame(read: Reader) -> pl.DataFrame:
+    """The rows of the table of components, most important first: COLUMNS and the bounds of shares."""
+    overview = read("component_overview", kind="", top=0)
+    renamed = overview.frame.rename(
+        {f"share_abs_dla{end}": f"share{end}" for end in ("", "_lo", "_hi")} | {"activation_sd": "sd"}
+    )
+    frame = renamed.join(_best_behaviours(read), on="component", how="left", maintain_order="left")
+    bounds = [f"{name}_{end}" for name in ("share", "coverage") for end in ("lo", "hi")]
+    return frame.select([column.name for column in COLUMNS] + bounds)
+
+
+def _best_behaviours(read: Reader) -> pl.DataFrame:
+    """Per head the attention behaviour that covers most of it, where that is above its layer's other heads."""
+    claims = read("behaviours", kind="head", family="attention", top=0).frame
+    sure = claims.filter(pl.col("coverage_lo") > pl.col("random")).sort(
+        ["coverage", "behaviour"], descending=[True, False]
+    )
+    return sure.group_by("component", maintain_order=True).first().select(
+        "component", "behaviour", "coverage", "coverage_lo", "coverage_hi"
+    )  # fmt: skip
+
+
+def components_data(frame: pl.DataFrame, cards: set[str]) -> dict[str, Any]:
+    """What site.js draws the table from: columns, their formats, full bars, and which rows link to a card."""
+    return {
+        "columns": {name: page.short(frame[name].to_list()) for name in frame.columns},
+        "formats": {column.name: column.format for column in COLUMNS},
+        "full": {"share": frame["share"].max() or 1.0, "top_class_share": 1.0, "top_class_base": 1.0, "coverage": 1.0},
+        "links": [int(label in cards) for label in frame["component"]],
+    }
+
+
+def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: Shell, command: str) -> str:
+    """The page around the table of components."""
+    linked = sum(label in cards for label in frame["component"])
+    return page.environment().get_template("components.html.jinja").render(
+        shell=shell,
+        model=method.run_row(read)["model"],
+        answer=f"{numbers.count(len(frame))} heads and neurons, most important first; {numbers.count(linked)} have a card.",
+        how=f"Make cards of others with: {command}",
+        settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",
+        columns=COLUMNS,
+        method=method.method(read),
+    )  # fmt: skip
+
+
+def queries_page(read: Reader, shell: Shell, run_name: str) -> str:
+    """Every query with its question, its parameters and its text."""
+    listed = [(name, query.header(name), query.sql_text(name)) for name in query.names()]
+    model = method.run_row(read)["model"]
+    template = page.environment().get_template("queries.html.jinja")
+    return template.render(shell=shell, model=model, queries=listed, run=run_name)

@@ -1,0 +1,1 @@
+"""Attribution patching: gradient estimates of patching effects, and how reliable they are."""

@@ -1,0 +1,69 @@
+"""AtP*: two repairs of attribution patching for what a single gradient misses (Kramar et al. 2024, sections 3.1.1, 3.1.2).
+
+* QK fix: where attention is saturated the gradient of a query or key is flat though the patch is not small. The softmax is
+  computed anew with the patched query or key, and only what comes after the pattern is taken as linear:
+
+      estimate = sum over queries and keys of (pattern with the patch - pattern) . d metric / d pattern
+
+* GradDrop: a direct and an indirect effect of opposite sign cancel in one gradient, and a small error of either decides the
+  sum. The gradient is taken once for each layer, with nothing flowing back through that layer, and sizes are averaged:
+
+      size = 1 / (L - 1) . sum over layers of |estimate with that layer dropped|
+
+  L - 1, because a component's own layer dropped leaves 0. It is a size, for ranking: paths are left out of it, so it is not
+  the effect's value; it is given the sign of the plain estimate.
+
+Cost: QK fix one attention pattern per target; GradDrop a forward and a backward pass per layer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from profiler.model.network import Network, attend
+from profiler.patching.attribution.gradient import Gradients, estimate, gradients
+from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.sites import Target
+
+FIXED = ("q", "k")
+
+
+def qk_fixed(
+    net: Network, base: Trace, given: Trace, slopes: Gradients, batch: Batch, targets: Sequence[Target]
+) -> Float[Tensor, "target pair"]:
+    """Estimated change of the metric for queries and keys patched alone, the softmax computed anew.
+
+    Args:
+        base: the run that is patched.
+        given: the run whose queries or keys are put in.
+        slopes: gradients at `base`, of the patterns.
+        targets: of sites q and k.
+    """
+    everywhere = torch.arange(batch.clean.shape[1], device=net.device)[None]
+    rows = []
+    for target in targets:
+        layer, unit = target.layer, slice(target.unit, (target.unit or 0) + 1)
+        parts = {site: base[site][layer][:, :, unit] for site in FIXED}
+        mask = batch.mask(target.positions)[..., None, None]
+        parts[target.site] = torch.where(mask, given[target.site][layer][:, :, unit], parts[target.site])
+        change = attend(net, parts["q"], parts["k"], everywhere) - base["pattern"][layer][:, unit]
+        rows.append((change * slopes["pattern", layer][:, unit]).sum((1, 2, 3)))
+    return torch.stack(rows) if rows else base.logits.new_zeros(0, len(batch))
+
+
+def grad_dropped(
+    net: Network, base: Trace, given: Trace, tokens: Tokens, batch: Batch, targets: Sequence[Target]
+) -> Float[Tensor, "target pair"]:
+    """Mean size of the estimates with one layer after another dropped from the backward pass, at least 0.
+
+    Args:
+        base, given: the run that is patched, and the one whose values are put in.
+        tokens: of `base`.
+    """
+    total = torch.zeros(len(targets), len(batch), dtype=base.logits.dtype, device=net.device)
+    for layer in range(net.n_layers):
+        slopes, _ = gradients(net, tokens, batch, dropped=layer)
+        total += estimate(base, given, slopes, batch, targets).abs()
+    return total / max(1, net.n_layers - 1)

@@ -1,0 +1,179 @@
+"""Attribution patching of an experiment beside the exact patches: estimates, agreement, and which neurons to patch.
+
+Four methods: `gradient` at the patched run, `integrated` along the path to the donor, and the two parts of AtP*, `qk_fix` for
+queries and keys and `grad_drop` for all (`profiler.patching.attribution.atp_star`).
+Cost: for each direction one gradient, `steps` more along the path and one per layer; then the exact patches of the chosen
+neurons.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from profiler.patching.attribution import atp_star, reliability
+from profiler.patching.attribution import gradient as attribution
+from profiler.patching.batch import Tokens, Trace
+from profiler.patching.setting import Setting
+from profiler.patching.sites import Target, every
+from profiler.patching.sweep import resample
+from profiler.patching.tables import Direction, Measured, Plan, change, run_plan
+
+METHODS = ("gradient", "integrated", "qk_fix", "grad_drop")
+THRESHOLD = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Gradients of one direction: at the patched run, and along the path to the donor.
+
+    `sizes` are the estimates of `star.grad_dropped`, per target and pair, for the targets that were asked for.
+    """
+
+    direction: Direction
+    gradient: attribution.Gradients
+    path: attribution.Path
+    sizes: dict[Target, Float[np.ndarray, " pair"]]
+
+    def runs(self, setting: Setting) -> tuple[Trace, Trace, Tokens]:
+        """The run that is patched, the run whose values are put in, and the tokens of the first."""
+        if self.direction == "denoise":
+            return setting.corrupted, setting.clean, setting.batch.corrupted
+        return setting.clean, setting.corrupted, setting.batch.clean
+
+
+def slopes(setting: Setting, steps: int, also: Sequence[Target] = ()) -> list[Slopes]:
+    """Gradients of both directions; sizes of `also`, and of every neuron."""
+    targets = list(dict.fromkeys([*every(setting.net, "neuron"), *also]))
+    found = []
+    for direction, base, other, tokens in (
+        ("denoise", setting.corrupted, setting.clean, setting.batch.corrupted),
+        ("noise", setting.clean, setting.corrupted, setting.batch.clean),
+    ):
+        gradient, _ = attribution.gradients(setting.net, tokens, setting.batch)
+        path = attribution.along(setting.net, base, other, tokens, setting.batch, steps)
+        sizes = atp_star.grad_dropped(setting.net, base, other, tokens, setting.batch, targets).double().cpu().numpy()
+        found.append(Slopes(direction, gradient, path, dict(zip(targets, sizes, strict=True))))
+    return found
+
+
+def estimated(
+    setting: Setting, one: Slopes, method: str, targets: Sequence[Target]
+) -> Float[np.ndarray, "target pair"]:
+    """Estimated share recovered (denoise) or lost (noise), per pair in logits; `qk_fix` is of queries and keys alone."""
+    base, other, _ = one.runs(setting)
+    if method == "qk_fix":
+        found = atp_star.qk_fixed(setting.net, base, other, one.gradient, setting.batch, targets)
+    else:
+        grads = one.path.mean if method == "integrated" else one.gradient
+        found = attribution.estimate(base, other, grads, setting.batch, targets)
+    signed = found.double().cpu().numpy() * (1 if one.direction == "denoise" else -1)
+    if method != "grad_drop":
+        return signed
+    sizes = np.stack([one.sizes[target] for target in targets])
+    return sizes * np.where(signed.mean(-1, keepdims=True) < 0, -1, 1)
+
+
+def methods_of(target: Target) -> tuple[str, ...]:
+    """The methods that estimate a target."""
+    return METHODS if target.site in atp_star.FIXED else tuple(name for name in METHODS if name != "qk_fix")
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Neurons to patch exactly: the largest estimates, and a random sample of all others for the bound on misses."""
+
+    largest: tuple[Target, ...]
+    sampled: tuple[Target, ...]
+
+
+def choose_neurons(setting: Setting, found: Sequence[Slopes], n: int, seed: int) -> Neurons:
+    """Half of `n` by the largest |estimate| of any method and direction, half at random from the rest."""
+    everything = every(setting.net, "neuron")
+    methods = methods_of(everything[0])
+    sizes = np.max([np.abs(estimated(setting, one, m, everything).mean(-1)) for one in found for m in methods], axis=0)
+    order = np.argsort(-sizes, kind="stable")
+    rest = np.random.default_rng(seed).permutation(order[n // 2 :])[: n - n // 2]
+    return Neurons(tuple(everything[i] for i in order[: n // 2]), tuple(everything[i] for i in sorted(rest)))
+
+
+def patch_neurons(setting: Setting, chosen: Neurons, report: Callable[[int], None] | None = None) -> list[Measured]:
+    """Patch the chosen neurons exactly, both ways."""
+    targets = chosen.largest + chosen.sampled
+    if not targets:
+        return []
+    both = (
+        Plan(targets, "denoise", "resample", resample(setting.clean)),
+        Plan(targets, "noise", "resample", resample(setting.corrupted)),
+    )
+    return [one for plan in both for one in run_plan(setting, plan, report)]
+
+
+def estimate_rows(setting: Setting, found: Sequence[Slopes], measured: Sequence[Measured]) -> pl.DataFrame:
+    """Table `patch_attribution`: estimated and exact share of each exactly patched target, both directions, every method."""
+    frames = []
+    for one in found:
+        exact = [m for m in measured if m.direction == one.direction and m.value == "resample"]
+        base, other, _ = one.runs(setting)
+        sizes = attribution.patch_size(base, other, setting.batch, [m.target for m in exact]).double().cpu().numpy()
+        for method in METHODS:
+            rows = [i for i, m in enumerate(exact) if method in methods_of(m.target)]
+            if rows:
+                frames.append(_method_rows(setting, one, method, [exact[i] for i in rows], sizes[rows]))
+    return pl.concat(frames)
+
+
+def _method_rows(
+    setting: Setting, one: Slopes, method: str, exact: Sequence[Measured], sizes: Float[np.ndarray, " target"]
+) -> pl.DataFrame:
+    """The rows of one direction and method."""
+    base, other, _ = one.runs(setting)
+    targets = [m.target for m in exact]
+    flags = np.array([attribution.saturated(base, other, setting.batch, target) for target in targets])
+    whole = setting.whole.mean()
+    truth = np.array([change(setting, m).mean() for m in exact]) / whole
+    guess = estimated(setting, one, method, targets).mean(-1) / whole
+    return pl.DataFrame({
+        "component": [t.label for t in targets], "layer": [t.layer for t in targets], "method": method,
+        "granularity": [t.granularity for t in targets], "component_kind": [t.site for t in targets],
+        "value": "resample", "positions": [t.positions for t in targets], "direction": one.direction,
+        "pair_set": setting.name, "estimated": guess, "exact": truth, "patch_size": sizes,
+        "size_bin": [reliability.size_bin(size) for size in sizes], "saturated": flags,
+        "use_exact": reliability.use_exact(guess, truth, flags & (method != "qk_fix"), THRESHOLD),
+    })  # fmt: skip
+
+
+def reliability_rows(
+    setting: Setting, estimates: pl.DataFrame, chosen: Neurons, found: Sequence[Slopes]
+) -> pl.DataFrame:
+    """Table `patch_reliability`: agreement by method, direction, site, and (all, layer, size of patch).
+
+    `bound` is the 95 % upper bound of how many neurons that were not patched exactly have an effect; NULL elsewhere.
+    """
+    curved = {one.direction: one.path.nonlinearity for one in found}
+    rows = []
+    for grouping in ((), ("layer",), ("size_bin",)):
+        keys = ["method", "direction", "component_kind", *grouping]
+        for key, cell in estimates.group_by(keys, maintain_order=True):
+            one = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), THRESHOLD)
+            named = dict(zip(keys, key, strict=True))
+            rows.append({
+                **named, "layer": named.get("layer"), "size_bin": named.get("size_bin"),
+                "granularity": cell["granularity"][0], "value": "resample", "positions": "each", "pair_set": setting.name,
+                **vars(one), "reliable": one.reliable, "nonlinearity": curved[named["direction"]],
+                "bound": _bound(setting, cell, chosen) if named["component_kind"] == "neuron" and not grouping else None,
+            })  # fmt: skip
+    frame = pl.DataFrame(
+        rows, infer_schema_length=None, schema_overrides={"layer": pl.Int64, "size_bin": pl.String, "bound": pl.Float64}
+    )
+    return frame.with_columns(pl.col("pearson", "spearman", "sign", "slope", "missed").fill_nan(None))
+
+
+def _bound(setting: Setting, cell: pl.DataFrame, chosen: Neurons) -> float:
+    labels = [target.label for target in chosen.sampled]
+    sampled = cell.filter(pl.col("component").is_in(labels))
+    effects = int((sampled["exact"].abs() >= THRESHOLD).sum())
+    unpatched = setting.net.n_layers * setting.net.d_mlp - cell.height
+    return reliability.false_negative_bound(effects, sampled.height, unpatched)

@@ -1,0 +1,1 @@
+"""Components that stand in for each other: gates, self-repair."""

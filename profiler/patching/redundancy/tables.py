@@ -1,0 +1,163 @@
+"""Redundancy of an experiment's top components: gates, downstream tables, interactions, saturation. Fills four tables.
+
+Cost: per ablated component one forward pass; per pair of components two; per step of a saturation order one (remembered).
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float
+
+from profiler import statistics
+from profiler.patching.metrics import logit_diff
+from profiler.patching.redundancy import gates, self_repair
+from profiler.patching.setting import Setting
+from profiler.patching.sites import Target
+from profiler.patching.sweep import Donor, intervene, resample
+from profiler.patching.tables import Measured, change
+
+ORDERS = 6
+EARLIER_LAYERS_STAY = 1e-9
+
+
+def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+    """Table `patch_gates`: both directions of every target side by side, and its label."""
+    both: dict[Target, dict[str, float]] = {}
+    whole = setting.whole.mean()
+    for one in measured:
+        if one.value == "resample":
+            both.setdefault(one.target, {})[one.direction] = float(change(setting, one).mean() / whole)
+    rows = [
+        {
+            "component": target.label, "layer": target.layer, "granularity": target.granularity,
+            "component_kind": target.site, "value": "resample", "positions": target.positions, "direction": "both",
+            "pair_set": setting.name, "recovered_denoise": shares["denoise"], "lost_noise": shares["noise"],
+            "gate": gates.gate(shares["denoise"], shares["noise"]),
+        }
+        for target, shares in both.items() if len(shares) == 2
+    ]  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+def top_heads(measured: Sequence[Measured], setting: Setting, n: int) -> list[Target]:
+    """The heads with the largest share in either direction; of equal ones the first of the model."""
+    size: dict[Target, float] = {}
+    for one in measured:
+        if one.value == "resample" and one.target.site == "head" and one.target.positions == "all":
+            size[one.target] = max(size.get(one.target, 0.0), abs(float(change(setting, one).mean())))
+    listed = sorted(size)
+    order = np.argsort(-statistics.level(np.array([size[target] for target in listed])), kind="stable")
+    return [listed[i] for i in order[:n]]
+
+
+def repairs(
+    setting: Setting, targets: Sequence[Target], donors: dict[str, Donor]
+) -> dict[tuple[Target, str], self_repair.Repair]:
+    """Ablate each target with each kind of value."""
+    net, batch = setting.net, setting.batch
+    before = self_repair.run_writes(net, batch.clean, batch)
+    return {
+        (target, value): self_repair.repair(net, before, batch.clean, batch, target, donor)
+        for target in targets
+        for value, donor in donors.items()
+    }
+
+
+def downstream_rows(setting: Setting, found: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
+    """Table `patch_downstream`: change of every component's DLA after ablating another, and the norm's part.
+
+    Rows of components before the ablated one are left out (exactly 0). `part` is direct, head, mlp, norm or total.
+    """
+    names = self_repair.names(setting.net)
+    rows: list[dict[str, Any]] = []
+    for (target, value), one in found.items():
+        six = {"granularity": "node", "component_kind": target.site, "value": value, "positions": "all",
+               "direction": "noise", "pair_set": setting.name}  # fmt: skip
+        for name, delta in zip(names, one.delta.T, strict=True):
+            part = "direct" if name == target.label else "mlp" if "mlp" in name else "head"
+            if delta.abs().max() > EARLIER_LAYERS_STAY or part == "direct":
+                rows.append({"ablated": target.label, "component": name, "part": part, **six, **_mean(delta)})
+        rows.append({"ablated": target.label, "component": "final_norm", "part": "norm", **six, **_mean(one.norm)})
+        rows.append({"ablated": target.label, "component": "all", "part": "total", **six, **_mean(one.change)})
+    return pl.DataFrame(rows)
+
+
+def _mean(values: torch.Tensor) -> dict[str, Any]:
+    """Mean over pairs with a 95 % interval, and p by sign flips."""
+    array = values.double().cpu().numpy()
+    draws = array @ statistics.bootstrap_weights(len(array), draws=1000).T
+    low, high = np.quantile(draws, (0.025, 0.975))
+    p = float(statistics.sign_flip_p(array))
+    return {
+        "delta_dla": float(array.mean()),
+        "delta_dla_lo": float(low),
+        "delta_dla_hi": float(high),
+        "p": p,
+        "n": len(array),
+    }
+
+
+def _joint(setting: Setting, targets: Sequence[Target], denoise: bool) -> Float[np.ndarray, " pair"]:
+    """What is recovered or lost with the targets patched together."""
+    tokens, donor = (setting.batch.corrupted, setting.clean) if denoise else (setting.batch.clean, setting.corrupted)
+    logits = intervene(setting.net, tokens, setting.batch.ends, setting.batch, targets, resample(donor))
+    after = logit_diff(logits, setting.batch.options).double().cpu().numpy()
+    return after - setting.metric_corrupted if denoise else setting.metric_clean - after
+
+
+def interaction_rows(
+    setting: Setting,
+    targets: Sequence[Target],
+    measured: Sequence[Measured],
+    found: dict[tuple[Target, str], self_repair.Repair],
+) -> pl.DataFrame:
+    """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they relate."""
+    alone = {one.key: change(setting, one) for one in measured if one.value == "resample" and one.target in targets}
+    names, whole = self_repair.names(setting.net), float(setting.whole.mean())
+    rows = []
+    for first, second in combinations(sorted(targets), 2):
+        joint = {way: _joint(setting, [first, second], way == "denoise") for way in ("denoise", "noise")}
+        extra = {
+            way: gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))) for way in joint
+        }
+        delta = found[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
+        kind = gates.redundancy(delta, extra["noise"], whole)
+        for way in ("denoise", "noise"):
+            singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]
+            together = float(joint[way].mean()) / whole
+            rows.append({
+                "first": first.label, "second": second.label, "granularity": "node", "component_kind": "head",
+                "value": "resample", "positions": "all", "direction": way, "pair_set": setting.name,
+                "share_first": singles[0], "share_second": singles[1], "share_together": together,
+                "interaction": float(extra[way].mean()) / whole,
+                "super_additivity": gates.super_additivity(together, singles),
+                "p": float(statistics.sign_flip_p(extra[way])),
+                "delta_dla": float(delta.mean()), "relation": kind if first.layer < second.layer else "same layer",
+            })  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+def saturation_rows(setting: Setting, targets: Sequence[Target]) -> pl.DataFrame:
+    """Table `patch_saturation`: share recovered by the size of the set, over random orders, and each one's Shapley value."""
+    listed = gates.orders(len(targets), ORDERS)
+    whole = float(setting.whole.mean())
+    known: dict[frozenset[int], float] = {frozenset(): 0.0}
+    curves = np.zeros((len(listed), len(targets) + 1))
+    for row, order in enumerate(listed):
+        for size in range(1, len(order) + 1):
+            chosen = frozenset(order[:size])
+            if chosen not in known:
+                known[chosen] = float(_joint(setting, [targets[i] for i in chosen], denoise=True).mean()) / whole
+            curves[row, size] = known[chosen]
+    values = gates.shapley(curves, listed)
+    sizes = gates.saturation(curves)
+    six = {"granularity": "node", "component_kind": "head", "value": "resample", "positions": "all", "direction": "denoise",
+           "pair_set": setting.name}  # fmt: skip
+    rows = [{"size": size, "share": float(sizes[size]), "lowest": float(curves[:, size].min()), "highest": float(curves[:, size].max()),
+             "component": targets[size - 1].label if size else None, "shapley": float(values[size - 1]) if size else None,
+             "orders": len(listed), **six} for size in range(len(targets) + 1)]  # fmt: skip
+    return pl.DataFrame(rows, schema_overrides={"component": pl.String, "shapley": pl.Float64})

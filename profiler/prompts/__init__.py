@@ -1,0 +1,1 @@
+"""Tasks and pairs: clean and corrupted prompts."""

@@ -1,0 +1,162 @@
+"""Pairs in tokens: ids of equal length, one token an answer, roles as positions.
+
+Why: patching needs the same length on both sides, and compares logits of single tokens. Pairs that cannot be encoded are
+told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
+Cost: one tokenizer call a text; no torch.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from profiler.errors import PairError
+from profiler.prompts.pairs.pair import Pair, Prompt
+
+DROPS = {
+    "length": "clean and corrupted prompt have different numbers of tokens",
+    "answer": "an answer begins with the same token as a distractor",
+    "long": "the prompt does not fit the model's window",
+    "same": "clean and corrupted prompt are the same tokens",
+    "repeated": "the same tokens as an earlier pair",
+}
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """A pair as a model reads it.
+
+    Attributes:
+        pair: where it comes from.
+        clean, corrupted: token ids of equal length, a BOS in front where the model has one.
+        answers, distractors: first token of each continuation, without repeats.
+        roles: (role, offsets); `end` is the last offset, where the answer is asked for.
+        first_difference: first offset at which the two prompts differ.
+    """
+
+    pair: Pair
+    clean: tuple[int, ...]
+    corrupted: tuple[int, ...]
+    answers: tuple[int, ...]
+    distractors: tuple[int, ...]
+    roles: tuple[tuple[str, tuple[int, ...]], ...]
+    first_difference: int
+
+    @property
+    def role_names(self) -> tuple[str, ...]:
+        """Names of the roles in order."""
+        return tuple(name for name, _ in self.roles)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The pairs that a model can be asked, and how many were dropped for which reason (keys of DROPS)."""
+
+    pairs: tuple[TokenPair, ...]
+    dropped: tuple[tuple[str, int], ...]
+
+    @property
+    def n_dropped(self) -> int:
+        """All dropped pairs together."""
+        return sum(n for _, n in self.dropped)
+
+
+def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int, strict: bool = False) -> Encoded:
+    """Token pairs in the order of `pairs`.
+
+    Args:
+        pairs: made by a generator or read from a file.
+        tokenizer: a Hugging Face fast tokenizer.
+        bos: id to put in front of every prompt, or None.
+        context: longest window of the model, in tokens, BOS included.
+        strict: whether a pair that cannot be asked is an error (a user's own file) or dropped and counted.
+
+    Raises:
+        PairError: strict, and a pair has different lengths, equal prompts, or differs in its BOS alone; or none is left.
+    """
+    one = encoder(tokenizer, bos)
+    dropped: Counter[str] = Counter()
+    kept: dict[tuple[Any, ...], TokenPair] = {}
+    for pair in pairs:
+        made = one(pair)
+        reason = drop_reason(made, context) or ("repeated" if (made.clean, made.corrupted) in kept else None)
+        if reason is None:
+            kept[made.clean, made.corrupted] = made
+        elif strict and reason != "repeated":
+            raise PairError(complaint(made, reason))
+        else:
+            dropped[reason] += 1
+    if not kept:
+        reasons = "; ".join(f"{n} because {DROPS[reason]}" for reason, n in dropped.items()) or "none was given"
+        raise PairError(f"no pair is left of {len(pairs)}: {reasons}. Give pairs that this tokenizer encodes alike")
+    return Encoded(tuple(kept.values()), tuple(sorted(dropped.items())))
+
+
+def encoder(tokenizer: Any, bos: int | None) -> Callable[[Pair], TokenPair]:
+    """Pair to tokens, for one tokenizer; checks nothing."""
+    front = () if bos is None else (bos,)
+
+    def ids(prompt: Prompt) -> tuple[int, ...]:
+        return front + (prompt if isinstance(prompt, tuple) else tuple(_encode(tokenizer, prompt)))
+
+    def firsts(options: Sequence[str | int]) -> tuple[int, ...]:
+        found = [o if isinstance(o, int) else next(iter(_encode(tokenizer, o)), -1) for o in options]
+        return tuple(dict.fromkeys(found))
+
+    def one(pair: Pair) -> TokenPair:
+        clean, corrupted = ids(pair.clean), ids(pair.corrupted)
+        differ = [i for i, (a, b) in enumerate(zip(clean, corrupted, strict=False)) if a != b]
+        roles = (*_offsets(pair, tokenizer, len(front)), ("end", (len(clean) - 1,)))
+        first = differ[0] if differ else len(clean)
+        return TokenPair(pair, clean, corrupted, firsts(pair.answers), firsts(pair.distractors), roles, first)
+
+    return one
+
+
+def drop_reason(made: TokenPair, context: int) -> str | None:
+    """Why a pair cannot be asked (a key of DROPS), or None."""
+    if len(made.clean) != len(made.corrupted):
+        return "length"
+    if made.clean == made.corrupted:
+        return "same"
+    if len(made.clean) > context:
+        return "long"
+    if set(made.answers) & set(made.distractors) or not made.answers or not made.distractors:
+        return "answer"
+    return None
+
+
+def complaint(made: TokenPair, reason: str) -> str:
+    """The sentence for a pair that must not be dropped in silence."""
+    name, sizes = made.pair.name, (len(made.clean), len(made.corrupted))
+    if (reason == "length" and made.clean[1:] == made.corrupted) or made.clean == made.corrupted[1:]:
+        return f"pair {name!r}: the prompts differ in a token put in front alone (BOS): give both or neither"
+    if reason == "length":
+        return f"pair {name!r}: clean has {sizes[0]} tokens and corrupted {sizes[1]}: reword it until both are equal"
+    if reason == "same":
+        return f"pair {name!r}: clean and corrupted are the same tokens, so nothing can be patched: change one of them"
+    if reason == "long":
+        return f"pair {name!r} has {sizes[0]} tokens, more than the model's window: shorten it"
+    return (
+        f"pair {name!r}: answers {made.pair.answers} and distractors {made.pair.distractors} must be there and begin "
+        "with different tokens: choose others"
+    )
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _offsets(pair: Pair, tokenizer: Any, shift: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Each role's token offsets: every token that overlaps its characters."""
+    if isinstance(pair.clean, tuple):
+        return [(role, tuple(range(first + shift, last + shift))) for role, (first, last) in pair.roles]
+    made = tokenizer(pair.clean, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    places = made["offset_mapping"]
+    found = []
+    for role, (first, last) in pair.roles:
+        touched = tuple(i + shift for i, (a, b) in enumerate(places) if a < last and b > first)
+        if not touched:
+            raise PairError(f"pair {pair.name!r}: role {role!r} {first, last} covers no token: correct its span")
+        found.append((role, touched))
+    return found

@@ -1,0 +1,1 @@
+"""The pass: read pipeline.py first."""

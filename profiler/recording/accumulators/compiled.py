@@ -1,0 +1,257 @@
+"""All per-value work of one part of a batch in one loop, compiled, for the CPU.
+
+What CellSums, PowerSums, Spectrum and Smallest do with dozens of tensor passes is done here value by value while it is in
+the first-level cache: components are the outer (parallel) loop, and the tokens of a component come sorted by replicate
+group and class, so that sums stay in registers and a class's bins in a few kilobytes. A value that comes before the last
+of its sample or of an extreme is put in its place at once. The tensor versions stay: other devices use them, and the
+tests hold the two against each other.
+
+Sums are float64 throughout; powers are taken about the first value of a run of equal group and class (profiler.recording.accumulators.central). Cost: about 12 ns a value on one core, where the tensor passes take about 90; the first call
+compiles for some seconds (cached on disk).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numba import njit, prange
+from torch import Tensor
+
+from profiler.recording.accumulators.bins import DENSITY, FLOAT32_BIAS, FLOAT32_MANTISSA, LOWEST_EXPONENT, SPECTRUM
+from profiler.recording.accumulators.cells import N_CLASSES, CellSums, PowerSums
+from profiler.recording.accumulators.central import about_mean, joined
+from profiler.recording.accumulators.smallest import Smallest
+from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.text.sampling_keys import GOLDEN, signed
+
+MULTIPLIER = signed(GOLDEN)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The tokens of a batch sorted by replicate group and class, and the runs of equal ones.
+
+    Attributes:
+        rows: where each sorted token stands in the tables it was made from.
+        bounds: int64 [segment, 2], first and last + 1 sorted token.
+        cells: int64 [segment, 4]: replicate group, domain, class, 1 where the class is ordinary.
+        tokens: int64 [token, 2]: class of the next token, position bucket (both counted from the end of the classes).
+    """
+
+    rows: Int[Tensor, " token"]
+    bounds: np.ndarray
+    cells: np.ndarray
+    tokens: np.ndarray
+    keys: np.ndarray
+    positions: np.ndarray
+
+
+def make_order(
+    groups: Int[Tensor, " token"],
+    domains: Int[Tensor, " token"],
+    classes: Int[Tensor, " token"],
+    ordinary: Bool[Tensor, " token"],
+    next_classes: Int[Tensor, " token"],
+    buckets: Int[Tensor, " token"],
+    keys: Int[Tensor, " token"],
+    positions: Int[Tensor, " token"],
+) -> Order:
+    """Sort a batch's positions once, for all its parts."""
+    rows = torch.argsort(groups * N_CLASSES + classes, stable=True)
+    sorted_ = [t[rows].numpy() for t in (groups, domains, classes, ordinary.long())]
+    change = np.flatnonzero((np.diff(sorted_[0]) != 0) | (np.diff(sorted_[2]) != 0)) + 1
+    starts, ends = np.append(0, change), np.append(change, len(rows))
+    tokens = np.stack([next_classes[rows].numpy(), N_CLASSES + buckets[rows].numpy()], 1)
+    return Order(
+        rows,
+        np.stack([starts, ends], 1),
+        np.stack([t[starts] for t in sorted_], 1),
+        tokens,
+        keys[rows].numpy(),
+        positions[rows].numpy(),
+    )
+
+
+class Held(NamedTuple):
+    """The tables of a Smallest, as the loop wants them."""
+
+    keys: np.ndarray
+    positions: np.ndarray
+    activation: np.ndarray
+    dla: np.ndarray
+    limit: np.ndarray
+    limit_position: np.ndarray
+
+
+def _held(smallest: Smallest) -> Held:
+    names = ("keys", "positions", "activation", "dla", "threshold", "threshold_position")
+    return Held(*(getattr(smallest, name).numpy() for name in names))
+
+
+def add(
+    cells: CellSums,
+    powers: PowerSums,
+    spectrum: Spectrum,
+    samples: Smallest,
+    extremes: Smallest,
+    marks: Int[Tensor, " all_components"],
+    order: Order,
+    components: slice,
+    activation: Float[Tensor, "token component"],
+    dla: Float[Tensor, "token component"],
+) -> None:
+    """Feed one part of a batch to every accumulator; the values come in the order's order, at best component by component."""
+    a, d = (values.T.contiguous().numpy() for values in (activation, dla))
+    _accumulate(
+        a, d, a.astype(np.float32, copy=False).view(np.int32), order.bounds, order.cells, order.tokens, order.keys, order.positions,
+        cells.sums.numpy(), powers.sums.numpy(), powers.extrema.numpy(), components.start,
+        spectrum.counts[components].numpy(), spectrum.sums[:, components].numpy(), spectrum.density[components].numpy(),
+        marks[components].numpy(), _held(samples), _held(extremes),
+    )  # fmt: skip
+
+
+def _compiled(**options: Any) -> Callable[[Callable], Callable]:
+    """numba.njit, of the function itself and not of a checker wrapped around it while tests run."""
+    return lambda function: njit(**options)(inspect.unwrap(function))
+
+
+@_compiled(inline="always")
+def _bin(bits, mantissa_bits, per_side):
+    """Resolution.index of one value's bits."""
+    size = ((bits & 0x7FFFFFFF) >> (FLOAT32_MANTISSA - mantissa_bits)) - (
+        ((FLOAT32_BIAS + LOWEST_EXPONENT) << mantissa_bits) - 1
+    )
+    size = min(max(size, 0), per_side)
+    return per_side - size if bits < 0 else per_side + size
+
+
+@_compiled(inline="always")
+def _before(key, position, threshold, threshold_position):
+    return key < threshold or (key == threshold and position < threshold_position)
+
+
+@_compiled(error_model="numpy")
+def _insert(held, cell, key, position, x, y):
+    """Put an entry that comes before the last of its cell in its place; the last leaves."""
+    last = held.keys.shape[1] - 1
+    at = last
+    while at > 0 and (
+        held.positions[cell, at - 1] < 0
+        or _before(key, position, held.keys[cell, at - 1], held.positions[cell, at - 1])
+    ):
+        held.keys[cell, at], held.positions[cell, at] = held.keys[cell, at - 1], held.positions[cell, at - 1]
+        held.activation[cell, at], held.dla[cell, at] = held.activation[cell, at - 1], held.dla[cell, at - 1]
+        at -= 1
+    held.keys[cell, at], held.positions[cell, at] = key, position
+    held.activation[cell, at], held.dla[cell, at] = x, y
+    held.limit[cell] = held.keys[cell, last]
+    if held.positions[cell, last] >= 0:
+        held.limit_position[cell] = held.positions[cell, last]
+
+
+@_compiled(error_model="numpy")
+def _offer(held, cell, key, position, x, y):
+    """Take a value into a cell, if it comes before the cell's last."""
+    if _before(key, position, held.limit[cell], held.limit_position[cell]):
+        _insert(held, cell, key, position, x, y)
+
+
+@_compiled(inline="always")
+def _widen(extrema, low, high, low_d, high_d):
+    """Take four new extremes: a_min, a_max, d_min, d_max."""
+    extrema[0], extrema[1] = min(extrema[0], low), max(extrema[1], high)
+    extrema[2], extrema[3] = min(extrema[2], low_d), max(extrema[3], high_d)
+
+
+_about_mean = _compiled(inline="always")(about_mean)
+_joined = _compiled(inline="always")(joined)
+
+
+@_compiled(inline="always")
+def _take_in(held, first, n, moments):
+    """Join n values' moments to those that stand from `first` on; `held` are the rows of POWERS."""
+    mine = held[first], held[first + 1], held[first + 2], held[first + 3]
+    held[first], held[first + 1], held[first + 2], held[first + 3] = _joined(held[0], mine, n, moments, held[0] + n)
+
+
+@_compiled(error_model="numpy")
+def _join_run(held, n, size, of_a, of_d):
+    """Add a run of n values to the rows of POWERS: the sum of |activation|, and the sums of powers after what they are about."""
+    _take_in(held, 1, n, _about_mean(n, of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]))
+    _take_in(held, 6, n, _about_mean(n, of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]))
+    held[5] += size
+    held[0] += n
+
+
+@_compiled(parallel=True, cache=True, error_model="numpy")
+def _accumulate(
+    a, d, bits, bounds, segments, tokens, keys, positions, cell_sums, power_sums, extrema, first,
+    counts, sums, density, marks, samples, extremes,
+):  # fmt: skip
+    """The loop of the module docstring."""
+    n_cells = cell_sums.shape[2]
+    for c in prange(len(a)):
+        local = np.zeros((n_cells - N_CLASSES, 3))
+        for s in range(len(bounds)):
+            group, domain, token_class, ordinary = segments[s]
+            s1 = s_abs = t1 = t_abs = 0.0
+            p1 = p2 = p3 = p4 = q1 = q2 = q3 = q4 = 0.0  # powers about the segment's first values
+            x0, y0 = np.float64(a[c, bounds[s, 0]]), np.float64(d[c, bounds[s, 0]])
+            low = low_d = np.inf
+            high = high_d = -np.inf
+            for t in range(bounds[s, 0], bounds[s, 1]):
+                x, y = a[c, t], d[c, t]
+                number = _bin(bits[c, t], SPECTRUM_BITS, SPECTRUM_SIDE)
+                y_abs = abs(y)
+                counts[c, token_class, number] += 1
+                sums[0, c, token_class, number] += y
+                sums[1, c, token_class, number] += y_abs
+                x8, y8 = np.float64(x), np.float64(y)
+                u, v = x8 - x0, y8 - y0
+                u2, v2 = u * u, v * v
+                s1 += x8
+                p1 += u
+                p2 += u2
+                p3 += u2 * u
+                p4 += u2 * u2
+                s_abs += abs(x8)
+                t1 += y8
+                q1 += v
+                q2 += v2
+                q3 += v2 * v
+                q4 += v2 * v2
+                t_abs += y_abs
+                low, high, low_d, high_d = min(low, x8), max(high, x8), min(low_d, y8), max(high_d, y8)
+                if ordinary:
+                    density[c, _bin(bits[c, t], DENSITY_BITS, DENSITY_SIDE)] += 1
+                    for axis in range(2):
+                        cell = tokens[t, axis]
+                        local[cell, 0] += x
+                        local[cell, 1] += y
+                        local[cell, 2] += y_abs
+                    position, k = positions[t], first + c
+                    _offer(samples, k * SPECTRUM_BINS + number, (keys[t] ^ marks[c]) * MULTIPLIER, position, x, y)
+                    _offer(extremes, 4 * k, -x, position, x, y)
+                    _offer(extremes, 4 * k + 1, x, position, x, y)
+                    _offer(extremes, 4 * k + 2, -y, position, x, y)
+                    _offer(extremes, 4 * k + 3, y, position, x, y)
+            k = first + c
+            cell_sums[0, group, token_class, k] += s1
+            cell_sums[1, group, token_class, k] += t1
+            cell_sums[2, group, token_class, k] += t_abs
+            n, of_a, of_d = float(bounds[s, 1] - bounds[s, 0]), (x0, p1, p2, p3, p4), (y0, q1, q2, q3, q4)
+            _join_run(power_sums[:, domain, token_class, k], n, s_abs, of_a, of_d)
+            _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
+            if s + 1 == len(bounds) or segments[s + 1, 0] != group:
+                for cell in range(n_cells - N_CLASSES):
+                    for quantity in range(3):
+                        cell_sums[quantity, group, N_CLASSES + cell, k] += local[cell, quantity]
+                local[:] = 0.0
+
+
+SPECTRUM_BITS, SPECTRUM_SIDE, SPECTRUM_BINS = SPECTRUM.mantissa_bits, SPECTRUM.per_side, SPECTRUM.n_bins
+DENSITY_BITS, DENSITY_SIDE = DENSITY.mantissa_bits, DENSITY.per_side

@@ -1,0 +1,73 @@
+"""A uniform random sample of ordinary positions with every component's activation and DLA, and every head's attention.
+
+The sample is the k positions of the smallest keys, so it is planned before a batch is run: only rows that will be kept
+(or pushed out by a later position) are computed. Memory: k * components * 8 bytes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler.model.attention import MEASURES
+from profiler.model.direct import Part
+from profiler.text.windows import Batch
+
+
+@dataclass(frozen=True)
+class DensePlan:
+    """Which positions of a batch enter the sample (`windows`, `offsets`), and the places they take (`slots`)."""
+
+    windows: Int[Tensor, " query"]
+    offsets: Int[Tensor, " query"]
+    slots: Int[Tensor, " query"]
+
+
+class DenseRows:
+    """The sample.
+
+    Attributes:
+        keys, positions: int64 [slot]; free slots have position -1.
+        activation, dla: float32 [slot, component].
+        attention: float32 [slot, head, measure], heads of all layers; the last measure is dla_to_attended.
+        outcome: float64 [slot, 3]: loss, rank, entropy.
+    """
+
+    def __init__(self, k: int, n_components: int, n_heads: int, device: torch.device):
+        self.keys = torch.full((k,), torch.iinfo(torch.int64).max)
+        self.positions = torch.full((k,), -1)
+        self.activation = torch.zeros(k, n_components, device=device)
+        self.dla = torch.zeros(k, n_components, device=device)
+        self.attention = torch.zeros(k, n_heads, len(MEASURES) + 1, device=device)
+        self.outcome = torch.zeros(k, 3, dtype=torch.float64, device=device)
+
+    def plan(self, batch: Batch) -> DensePlan:
+        """Let a batch's ordinary positions into the sample where their keys are small enough."""
+        k = len(self.keys)
+        windows, offsets = batch.ordinary.nonzero(as_tuple=True)
+        keys = torch.cat([self.keys, batch.keys[windows, offsets]])
+        chosen = torch.argsort(keys, stable=True)[:k]
+        new = chosen[chosen >= k]
+        new = new[keys[new] < torch.iinfo(torch.int64).max] - k
+        leaving = torch.ones(k, dtype=torch.bool).index_fill_(0, chosen[chosen < k], False)
+        slots = leaving.nonzero()[: len(new), 0]
+        self.keys[slots] = keys[k + new]
+        self.positions[slots] = batch.position_ids[windows[new], offsets[new]]
+        return DensePlan(windows[new], offsets[new], slots)
+
+    def update(self, plan: DensePlan, part: Part) -> None:
+        """Write one part's values of the planned positions."""
+        self.activation[plan.slots, part.components] = part.activation[plan.windows, plan.offsets].to(torch.float32)
+        self.dla[plan.slots, part.components] = part.dla[plan.windows, plan.offsets].to(torch.float32)
+
+    def update_attention(self, plan: DensePlan, heads: slice, measures: Float[Tensor, "query head measure"]) -> None:
+        """Write one layer's attention summary of the planned positions."""
+        self.attention[plan.slots, heads] = measures.to(torch.float32)
+
+    def merge(self, other: "DenseRows") -> None:
+        """Take another part's rows where their keys are smaller."""
+        keys = torch.cat([self.keys, other.keys])
+        chosen = torch.argsort(keys, stable=True)[: len(self.keys)]
+        for name, mine in vars(self).items():
+            setattr(self, name, torch.cat([mine, getattr(other, name)])[chosen.to(mine.device)])

@@ -1,0 +1,132 @@
+"""What was added to runs after their pass: what the run merged from them carries, and in words what it does not.
+
+A user's own classes and behaviours are definitions over what was counted and sampled. Where every run has the same one, it
+holds of the merged run too: splits by a class are exact there, a behaviour is evaluated on the merged rows. Where the runs
+differ, none of them is the definition of the whole. Patching, circuits, checks and predictions are results about a model
+and about the run file they were made with, and labels are about its positions: they stay where they are. Whatever is
+not carried is named. Cost: milliseconds a run.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from duckdb import DuckDBPyConnection as Connection
+
+from profiler.behaviours.expressions import FACTS, check_condition, check_name, own_classes
+from profiler.behaviours.labels import labels_path
+from profiler.behaviours.library import Behaviour
+from profiler.behaviours.token_properties import Property
+from profiler.database import makers
+from profiler.recording.merge.read_back import Stored
+
+RESULTS = {
+    "patch_experiments": ("patching experiments", "profiler patch"),
+    "circuits": ("circuits", "profiler patch"),
+    "checks": ("checks", "profiler check"),
+    "prediction_log": ("entries of the log of predictions", "profiler predict"),
+}
+"""Tables of results: what their rows are, and the command that makes them."""
+Defined = TypeVar("Defined", Property, Behaviour)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Classes and behaviours of the merged run, beyond those the pass was told of; `notes`, a sentence on each thing left out."""
+
+    classes: tuple[Property, ...]
+    behaviours: tuple[Behaviour, ...]
+    notes: tuple[str, ...]
+
+
+def carried(runs: Sequence[Stored], told: Iterable[str]) -> Carried:
+    """What the run merged from `runs` carries.
+
+    Args:
+        runs: finished runs, in the order of the message.
+        told: names of the classes that every pass was told of (record --class); they are in the merged run in any case.
+
+    Raises:
+        QueryError: a definition that all runs share cannot be used.
+        RunError: a file is damaged.
+    """
+    classes, behaviours = ({run.path: of(run) for run in runs} for of in (_classes, _behaviours))
+    again = [
+        f"class {name} is in the merged run, though {path} had taken it out: every pass was told of it"
+        for name in told
+        for path, own in classes.items()
+        if own.pop(name, None) is None
+    ]
+    kept, notes = _shared("class", classes)
+    also, more = _shared("behaviour", behaviours)
+    _check(kept, also, runs[0].connection)
+    left = [note for run in runs for note in _left(run)]
+    return Carried(tuple(kept), tuple(also), (*again, *notes, *more, *left))
+
+
+def _classes(run: Stored) -> dict[str, Property]:
+    rows = run.rows('SELECT property, description, condition FROM properties WHERE "user"').iter_rows()
+    return {row[0]: Property(*row) for row in rows}
+
+
+def _behaviours(run: Stored) -> dict[str, Behaviour]:
+    rows = run.rows("""SELECT behaviour, family, kind, condition, description, priority FROM behaviours
+        WHERE "user" AND family = 'user' ORDER BY behaviour_id""").iter_rows()
+    return {row[0]: Behaviour(*row) for row in rows}
+
+
+def _shared(what: str, found: Mapping[Path, Mapping[str, Defined]]) -> tuple[list[Defined], list[str]]:
+    """The definitions that all runs share, and a sentence on each other one."""
+    kept, notes = [], []
+    for name in dict.fromkeys(name for own in found.values() for name in own):
+        own = {path: of.get(name) for path, of in found.items()}
+        first = next(iter(own.values()))
+        if first is not None and all(one == first for one in own.values()):
+            kept.append(first)
+        else:
+            notes.append(f"{what} {name} is not carried: {_difference(own)}")
+    return kept, notes
+
+
+def _difference(own: Mapping[Path, Property | Behaviour | None]) -> str:
+    """How definitions of one name differ."""
+    there, missing = ([path for path, one in own.items() if (one is None) is none] for none in (False, True))
+    if missing:
+        return f"it is in {_listed(there)}, not in {_listed(missing)}"
+    first, one = there[0], own[there[0]]
+    other = next(path for path in there if own[path] != one)
+    pairs = ((name, value, vars(own[other])[name]) for name, value in vars(one).items())
+    return "; ".join(f"{name} `{a}` in {first}, `{b}` in {other}" for name, a, b in pairs if a != b)
+
+
+def _check(classes: list[Property], behaviours: list[Behaviour], run: Connection) -> None:
+    """Definitions are SQL text out of files: they are checked as a user's are.
+
+    Raises:
+        QueryError: one cannot be used.
+    """
+    own_classes(tuple(f"{one.name}={one.condition}" for one in classes))
+    for one in behaviours:
+        check_name(one.name)
+        for view in FACTS[one.kind]:
+            check_condition(one.condition, view, run)
+
+
+def _left(run: Stored) -> Iterable[str]:
+    """A sentence on each kind of thing that stays with the run."""
+    path = run.path
+    there = run.rows("SELECT name FROM (SHOW TABLES)")["name"].to_list()
+    for table, (what, command) in RESULTS.items():
+        n = run.rows(f"SELECT count(*) AS n FROM {table}").item() if table in there else 0
+        if n:
+            yield f"{n} {what} of {path} are not carried: they were made with that run; give `{command}` the merged run"
+    if others := sorted({*there} - makers.known().keys()):
+        yield f"{_listed(others)} of {path} are not carried: no command of the profiler made them"
+    beginning = labels_path(path, "").stem
+    if labels := sorted(file for file in path.parent.glob("*.jsonl") if file.name.startswith(beginning)):
+        yield f"{_listed(labels)} are not carried: they are labels of positions of {path}"
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))

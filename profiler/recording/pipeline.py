@@ -1,0 +1,382 @@
+"""The pass. Read this file first: it is the design in code.
+
+    corpus -> windows -> model -> attribution -> recorder (accumulators) -> store
+
+One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of its
+chunks (profiler.recording.totals), committed every now and then (profiler.database.commits) and written to its file at the end. So a pass goes
+on after any stop, and chunks can be read anywhere, with the same result. Memory is that of the accumulators and of one
+batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that they take 3 % of the time.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import torch
+
+from profiler.behaviours import additions
+from profiler.behaviours.expressions import own_classes
+from profiler.config import RunConfig
+from profiler.database import connections, engine
+from profiler.database.commits import Piece
+from profiler.database.engine import first_line
+from profiler.errors import CorpusError, ModelError, RunError
+from profiler.model import direct
+from profiler.model.direct import Closure
+from profiler.model.load import Model, load_model, logits_summary
+from profiler.recording import identity, tables
+from profiler.recording.memory import give_back
+from profiler.recording.recorder import Recorder
+from profiler.recording.totals import Progress, Totals
+from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
+from profiler.text.context import Marks, past_of
+from profiler.text.corpus import check as check_corpora
+from profiler.text.corpus import documents
+from profiler.text.documents import Cursor, Domains, Reading, tokenize
+from profiler.text.shards import Share
+from profiler.text.token_classes import encode, special_ids, token_classes, token_texts
+from profiler.text.windows import Batch, Chunk, Layout, chunks, random_windows
+
+LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
+CLOSURE_TOLERANCE = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
+COMMIT_SECONDS, COMMIT_SHARE = 15.0, 0.03
+
+
+@dataclass
+class Pace:
+    """When to commit: not before `least` seconds, and so rarely that commits take COMMIT_SHARE of the time."""
+
+    least: float = COMMIT_SECONDS
+    last: float = field(default_factory=lambda: time.perf_counter())
+    cost: float = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.perf_counter() - self.last >= max(self.least, self.cost / COMMIT_SHARE if self.least else 0.0)
+
+    def time(self, commit: Callable[[], None]) -> None:
+        """Commit, and note what it costs."""
+        start = time.perf_counter()
+        commit()
+        self.last = time.perf_counter()
+        self.cost = self.last - start
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished pass leaves to say. `before`: the run was there already, and --resume had nothing to do."""
+
+    path: Path
+    bytes: int
+    progress: Progress
+    closure: Closure
+    before: bool = False
+
+
+Report = Callable[[Progress], None]
+Engine = Callable[["Pass"], Iterator[Piece]]
+
+
+def record(
+    config: RunConfig,
+    path: Path,
+    *,
+    model: Model | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    commit_seconds: float = COMMIT_SECONDS,
+    engine: Engine | None = None,
+    report: Report = lambda _: None,
+) -> Outcome:
+    """Stream the corpus through the model once and leave a run database at `path`.
+
+    Args:
+        config: what to run on what.
+        path: the run file; it appears when the pass has ended.
+        model: a model already loaded for this `config`, to save loading it.
+        resume: go on from the last commit of a pass that was stopped; from the start where there is none.
+        commit_seconds: least time between commits; 0 commits after every chunk.
+        engine: reads the chunks elsewhere and gives back pieces in order; None reads them here.
+        report: called after every chunk.
+
+    Raises:
+        ProfilerError: the model, the corpus or the place of the run is not usable, or a stopped pass is another one.
+    """
+    own = own_classes(config.classes)
+    refuse_bad_place(path, overwrite, resume)
+    if model is None:
+        check_corpora(config)
+        model = load_model(config)
+    with Store(path, overwrite, resume) as store:
+        run, pace = Pass(model, config, store, overwrite), Pace(commit_seconds)
+        if resume and (done := run.resume()):
+            return done
+        for _ in run.steps(engine):
+            report(run.progress)
+            if pace.due():
+                pace.time(run.commit)
+        run.write()
+        report(run.progress)
+        size = store.finish(own)
+    return Outcome(path, size, run.progress, run.totals.closure)
+
+
+class Pass:
+    """One pass over a corpus: what reads it, and what it has added up."""
+
+    def __init__(self, model: Model, config: RunConfig, store: Store | Rows, overwrite: bool = False):
+        self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
+        self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
+        self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
+        self.layout = Layout(
+            model.spec.context_length, model.bos_id, torch.tensor(self.class_ids), config.seed, config.replicate_groups
+        )
+        self.marks = Marks.of(self.texts)
+        self.identity = identity.of_config(config, model.spec)
+        self.totals = _claimed(model, config)
+        self.started, self.before = time.perf_counter(), 0.0
+
+    @property
+    def recorder(self) -> Recorder:
+        """All accumulators."""
+        return self.totals.recorder
+
+    @property
+    def progress(self) -> Progress:
+        """How far the pass is, with the time it has taken, stops not counted."""
+        self.totals.progress.seconds = self.before + time.perf_counter() - self.started
+        return self.totals.progress
+
+    def resume(self) -> Outcome | None:
+        """Go on from the last commit; what is there, where the run is finished already.
+
+        Raises:
+            RunError: what is there is of another pass; the difference is named.
+        """
+        partial = self.store.partial
+        facts = partial.manifest.facts if partial.manifest else {}
+        finished = None if self.overwrite or facts.get("overwrite") else _finished(self.store.path, self.identity)
+        if partial.manifest is None:
+            return finished
+        _same(self.identity, partial.manifest.identity, f"the pass stopped in {partial.folder}")
+        self.totals.restore(facts, partial.state())
+        self.overwrite, self.before = facts["overwrite"], facts["seconds"]
+        return None
+
+    def commit(self) -> None:
+        """Make everything read so far lasting; in the memory that reading leaves, so that a long pass needs no more."""
+        give_back()
+        facts = self.totals.facts() | {"seconds": self.progress.seconds, "overwrite": self.overwrite}
+        self.store.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
+        give_back()
+
+    def steps(self, engine: Engine | None = None) -> Iterator[None]:
+        """Read chunk after chunk, here or by an engine, from where the pass stands."""
+        if self.totals.cursor.done:
+            return
+        for _ in map(self.read, self.chunks()) if engine is None else map(self.take, engine(self)):
+            if self.store.staged > UNPRUNED_POSITIONS:
+                self.store.prune(self.totals.kept())
+            yield
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The corpus in numbered chunks of windows, those left to read; ends by noting what came after the last."""
+        reading = Reading(expected=self.totals.cursor.passed)
+        yield from corpus_chunks(
+            self.config, self.model.tokenizer, self.layout, self.totals.domains, reading, self.totals.cursor
+        )
+        self.totals.end(reading.dropped, reading.passed)
+
+    def read(self, chunk: Chunk) -> Closure:
+        """Run the model on a chunk and feed every accumulator; how well its parts added up. What earlier chunks and the
+        tokenizer have left is given back first, so that no chunk needs more memory than another."""
+        give_back()
+        closure = Closure()
+        for batch in chunk.batches(self.config.batch_size, self.layout):
+            closure = closure.merge(self._read_batch(batch))
+        self._hold_recorded()
+        self.store.add_chunk(chunk, closure)
+        self.totals.count(chunk, closure, self.layout)
+        return closure
+
+    def take(self, piece: Piece) -> None:
+        """Add what was read elsewhere."""
+        other = Totals(self.model.spec, self.config)
+        other.restore(piece.facts, piece.state)
+        self.totals.merge(other)
+        for table, rows in piece.rows.items():
+            self.store.hold(table, rows)
+
+    def _read_batch(self, batch: Batch) -> Closure:
+        recorder, model = self.totals.recorder, self.model
+        plan = recorder.dense.plan(batch)
+        wanted = recorder.wanted(batch, plan)
+        capture = model.run(batch.tokens, wanted)
+        targets = batch.targets.to(capture.residual.device)
+        stream, scale = direct.final_norm(capture.residual, model.weights)
+        logits = direct.centred_logit(stream, scale, model.weights, targets)
+        shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
+        total = torch.zeros_like(logits)
+        for part in direct.by_part(capture, model.weights, model.spec, targets, scale, shared.rows):
+            direct.add_up(total, part, shared.rows)
+            recorder.add(shared, part)
+        recorder.add_attention(plan, capture, model.weights, scale)
+        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits])
+        recorder.dense.outcome[plan.slots] = outcomes[: len(plan.slots)]
+        past = past_of(batch.tokens, self.marks, batch.windows, self.layout.bos_id is not None)
+        self.store.stage_positions(batch, logits.cpu().numpy(), past)
+        self.totals.add_scale(scale, batch.ordinary.to(scale.device))
+        ends = (
+            theirs[len(plan.slots) :],
+            batch.ends,
+        )  # not at planned positions: which those are depends on what came before
+        return self._checked(direct.closure(total, logits, batch.valid.to(total.device), *ends))
+
+    def _checked(self, closure: Closure) -> Closure:
+        """Refuse to go on where the parts do not add up.
+
+        Raises:
+            ModelError: the sum of all DLA, or the final residual stream, does not give the model's logits.
+        """
+        exact, worst = self.config.dtype == "float64", max(closure.residual, closure.logit_residual)
+        limit = CLOSURE_TOLERANCE[self.config.dtype] * max(closure.scale, 1.0)
+        if closure.residual <= (1e-8 if exact else limit) and closure.logit_residual <= limit:
+            return closure
+        raise ModelError(
+            f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of {closure.scale:.3g}): its "
+            f"architecture ({self.model.spec.architecture}) writes to the logits in a way the profiler does not read, such as norms "
+            "after a block, mixtures of experts, capped logits or NaN; numbers would be wrong, so the pass ends here"
+        )
+
+    def _hold_recorded(self) -> None:
+        """Hand over what was kept of the components recorded at every position, and forget it."""
+        recorded = self.totals.recorder.recorded
+        for component in recorded.components:
+            values = recorded.activation.pop(component, []), recorded.dla.pop(component, [])
+            if recorded.positions:
+                self.store.hold("recorded_rows", tables.recorded_rows(component, recorded.positions, *values))
+        recorded.positions.clear()
+
+    def write(self) -> None:
+        """Commit the last chunks, then write every table from what is committed.
+
+        Raises:
+            CorpusError: there was no position to write about; what was committed is forgotten.
+        """
+        if not self.totals.recorder.seen:
+            self.store.partial.clear()  # going on would end here again
+            part = f" in shard {self.config.shard}" if self.config.shard else ""
+            raise CorpusError(
+                f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out, that has one "
+                f"after it to predict ({self.totals.documents_read()}); give longer documents, or raise --tokens"
+            )
+        self.totals.progress.stage = "writing"
+        self.commit()
+        self.totals.progress = self.progress
+        self.totals.write(self.store, self._of_model(), _versions(self.config))
+
+    def _of_model(self) -> dict[str, Any]:
+        """The tables that follow from the model alone."""
+        spec, config = self.model.spec, self.config
+        vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
+        return {
+            "components": tables.components(spec),
+            "classes": tables.classes(),
+            "tokens": vocabulary,
+            "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
+            "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
+            "bins": tables.bins(),
+            "logit_effects": tables.logit_effects(
+                self.model.weights, spec, self.totals.mean_scale, config.logit_effects
+            ),
+        }
+
+
+def _claimed(model: Model, config: RunConfig) -> Totals:
+    """Empty totals in memory of their own.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    try:
+        totals = Totals(model.spec, config)
+        totals.claim()
+    except (MemoryError, RuntimeError) as error:  # torch raises the second where memory does not reach
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ModelError(
+            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}): lower --samples, "
+            "--extremes, --dense-positions or --replicate-groups, or --token-sums none"
+        ) from None
+    return totals
+
+
+def corpus_chunks(
+    config: RunConfig, tokenizer: Any, layout: Layout, domains: Domains, reading: Reading, cursor: Cursor
+) -> Iterator[Chunk]:
+    """The chunks of the run's share of the corpus that come after `cursor`; no model is needed.
+
+    Raises:
+        CorpusError: the corpus cannot be read, or what `reading` expects was not passed.
+    """
+    stream, k = documents(config, reading.dropped, tokenizer), config.windows_per_document
+    choose = None if k is None else random_windows(layout, k)
+    share = Share.parse(config.shard)
+    tokenized = tokenize(
+        stream, partial(encode, tokenizer), domains, config.tokens, reading, choose, layout.stride, share, cursor
+    )
+    yield from chunks(tokenized, layout, after=cursor.chunk)
+    reading.check()
+
+
+def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None:
+    """Refuse to go on with another pass.
+
+    Raises:
+        RunError: a setting, the weights, the tokenizer or the version differ.
+    """
+    if found := identity.differences(mine, theirs):
+        raise RunError(
+            f"{what} is another one: {'; '.join(found)}. Give the command it was begun with, or choose another --out, or "
+            "begin anew with --overwrite"
+        )
+
+
+def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
+    """The run at `path`, where there is one.
+
+    Raises:
+        RunError: it is no run, or one of other settings.
+    """
+    if not path.exists():
+        return None
+    try:
+        with connections.reading(path) as connection:
+            (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
+        theirs = identity.of_run(row)
+    except engine.FAULTS as error:
+        raise engine.fault_error(error, f"reading {path}", "It is as it was.") from None
+    except (duckdb.Error, ValueError, KeyError) as error:
+        raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
+    _same(mine, theirs, f"the run in {path}")
+    additions.complete(path)
+    progress = Progress(row["n_tokens"], row["n_documents"], row["seconds"])
+    closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
+    return Outcome(path, path.stat().st_size, progress, closure, before=True)
+
+
+def _versions(config: RunConfig) -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {
+        "profiler": version("generality-profiler"),
+        "python": platform.python_version(),
+        "device": config.device,
+    } | libraries

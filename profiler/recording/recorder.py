@@ -1,0 +1,231 @@
+"""Feed every accumulator from the parts of a batch.
+
+The recorder knows no model and no database. Per batch it prepares once what all parts share (indicators, classes, keys),
+then takes one part after another: sums per cell, power sums, spectrum, samples, extremes, dense rows, and the components
+to be recorded at every position.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler.axes import Scale
+from profiler.config import RunConfig
+from profiler.model import attention
+from profiler.model.components import ModelSpec, parse_label
+from profiler.model.direct import Part, attended_dla
+from profiler.model.forward import Capture, Wanted
+from profiler.model.load import Weights
+from profiler.recording.accumulators import compiled
+from profiler.recording.accumulators.bins import SPECTRUM
+from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
+from profiler.recording.accumulators.dense import DensePlan, DenseRows
+from profiler.recording.accumulators.smallest import Smallest
+from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.token_sums import TokenSums
+from profiler.text.sampling_keys import component_keys, component_marks
+from profiler.text.windows import Batch
+
+EXTREME_KINDS = (("activation", "top"), ("activation", "bottom"), ("dla", "top"), ("dla", "bottom"))
+
+
+def token_sum_components(spec: ModelSpec, config: RunConfig) -> list[int]:
+    """Ids of the components that get sums per token: all, or heads and those named by --components, or none."""
+    if config.token_sums == "none":
+        return []
+    if config.token_sums == "all":
+        return list(range(spec.n_components))
+    heads = [i for layer in range(spec.n_layers) for i in range(spec.heads(layer).start, spec.heads(layer).stop)]
+    return sorted({*heads, *(spec.id_of(parse_label(label)) for label in config.components)})
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all parts of one batch share, on the device of the values.
+
+    Attributes:
+        rows: positions in the order that parts come in, where the compiled loop wants one; None: parts come in windows.
+        seen: ordinary positions of earlier batches.
+        plan: where the positions of dense rows stand in a part.
+        valid: where each position stands in a part, windows one after the other.
+    """
+
+    groups: Int[Tensor, " window"]
+    domains: Int[Tensor, " window"]
+    hot: Float[Tensor, "window cell offset"]
+    seen: int
+    order: compiled.Order | None
+    rows: Int[Tensor, " token"] | None
+    plan: DensePlan
+    cells: Int[Tensor, " token"]
+    valid: Int[Tensor, " token"]
+    classes: Int[Tensor, " token"]
+    ordinary: Int[Tensor, " ordinary"]
+    keys: Int[Tensor, " ordinary"]
+    positions: Int[Tensor, " ordinary"]
+    tokens: Int[Tensor, " ordinary"]
+
+
+@dataclass
+class Recorded:
+    """Values of chosen components at every position of a chunk, taken out when the chunk is written."""
+
+    components: list[int]
+    positions: list[Tensor] = field(default_factory=list)
+    activation: dict[int, list[Tensor]] = field(default_factory=dict)
+    dla: dict[int, list[Tensor]] = field(default_factory=dict)
+
+
+class Recorder:
+    """All accumulators of a run."""
+
+    def __init__(self, spec: ModelSpec, config: RunConfig, context_length: int):
+        self.spec, self.config = spec, config
+        self.device, n = torch.device(config.device), spec.n_components
+        self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
+        self.cells = CellSums(Axes.for_context(context_length), n, self.device)
+        self.powers = PowerSums(n, self.device, self.dtype)
+        self.spectrum = Spectrum(n, self.device)
+        self.marks = component_marks(config.seed, n).to(self.device)
+        self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
+        self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
+        self.dense = DenseRows(config.dense_positions, n, spec.n_layers * spec.n_heads, self.device)
+        self.seen = 0
+        self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
+        self.tokens = TokenSums(token_sum_components(spec, config), spec.n_vocab, self.device)
+
+    def prepare(self, batch: Batch, plan: DensePlan, n_domains: int) -> Shared:
+        """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""
+        self.cells.grow(n_domains * self.config.replicate_groups)
+        self.powers.grow(n_domains)
+        hot = self.cells.axes.indicator(batch, self.dtype)
+        self.cells.count(batch.groups, hot)
+        known = batch.domains[:, None] * N_CLASSES + batch.classes
+        valid = batch.valid.view(-1).nonzero()[:, 0]
+        ordinary = batch.ordinary.view(-1)[valid].nonzero()[:, 0]
+        flat = valid[ordinary]
+        if self.recorded.components:
+            self.recorded.positions.append(batch.position_ids.view(-1)[valid])
+        self.tokens.count(batch.tokens.view(-1)[flat].to(self.device))
+        seen, self.seen = self.seen, self.seen + len(ordinary)
+        move = lambda tensor: tensor.to(self.device)  # noqa: E731
+        order = self._order(batch, valid)
+        place = torch.zeros(0) if order is None else _places(order.rows, batch.tokens.numel())
+        return Shared(
+            groups=move(batch.groups),
+            domains=move(batch.domains),
+            hot=move(hot),
+            seen=seen,
+            order=order,
+            rows=None if order is None else order.rows,
+            plan=plan if order is None else _in_order(plan, place, batch.tokens.shape[1]),
+            cells=move(known.view(-1)[valid]),
+            valid=move(valid if order is None else place[valid]),
+            classes=move(batch.classes.view(-1)[valid]),
+            ordinary=move(ordinary),
+            keys=move(batch.keys.view(-1)[flat]),
+            positions=move(batch.position_ids.view(-1)[flat]),
+            tokens=move(batch.tokens.view(-1)[flat]),
+        )
+
+    def add(self, shared: Shared, part: Part) -> None:
+        """Take one part of a batch."""
+        self.dense.update(shared.plan, part)
+        activation, dla = (values.flatten(0, 1) for values in (part.activation, part.dla))
+        self._record(shared, part.components, activation, dla)
+        if self.tokens.keeps(part.components):
+            rows = shared.valid[shared.ordinary]
+            self.tokens.update(part.components, shared.tokens, activation[rows], dla[rows])
+        if shared.order is None:
+            self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
+        else:
+            accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
+            compiled.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
+
+    def _add_tensors(self, shared: Shared, part: Part, activation: Tensor, dla: Tensor) -> None:
+        """What the compiled loop does, with tensor operations."""
+        self.cells.update(shared.groups, shared.hot, part)
+        self.powers.update(shared.domains, shared.hot[:, self.cells.axes.slices["class"]], part)
+        self.powers.update_extrema(shared.cells, part.components, activation, dla)
+        self.spectrum.update(part.components, activation, dla, shared.classes, shared.ordinary)
+        activation, dla = activation[shared.ordinary], dla[shared.ordinary]
+        self._sample(shared, part.components, activation, dla)
+        self._keep_extremes(shared, part.components, activation, dla)
+
+    def accumulators(self) -> dict[str, Any]:
+        """Everything that is added up over a run, by name: what a commit saves and a merge adds."""
+        names = ("cells", "powers", "spectrum", "samples", "extremes", "dense", "tokens")
+        return {name: getattr(self, name) for name in names}
+
+    def merge(self, other: "Recorder") -> None:
+        """Add another part of the corpus."""
+        mine, theirs = self.accumulators(), other.accumulators()
+        for name, accumulator in mine.items():
+            accumulator.merge(theirs[name])
+        self.seen += other.seen
+
+    def _order(self, batch: Batch, valid: Int[Tensor, " token"]) -> compiled.Order | None:
+        """The sorted positions the compiled loop wants; None on other devices."""
+        if self.device.type != "cpu":
+            return None
+        groups, domains = (table[:, None].expand_as(batch.valid) for table in (batch.groups, batch.domains))
+        buckets = self.cells.axes.buckets(batch.tokens.shape[1]).expand_as(batch.valid)
+        columns = (groups, domains, batch.classes, batch.ordinary, batch.next_classes, buckets, batch.keys)
+        order = compiled.make_order(*(table[batch.valid] for table in (*columns, batch.position_ids)))
+        return replace(order, rows=valid[order.rows])
+
+    def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
+        """What the model is asked for: attention at the planned positions, read layer by layer into its measures and the
+        tokens attended to; logits there, and at the last position of each window, where they are checked."""
+        tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
+        offsets = plan.offsets.to(self.device)
+        counted = attention.masks(tokens, classes, offsets)
+        planned = (plan.windows, plan.offsets)
+        logits = tuple(torch.cat(pair) for pair in zip(planned, batch.ends, strict=True))
+        return Wanted(
+            logits,
+            planned,
+            lambda rows: (attention.summarise(rows, counted, offsets), attention.attended(rows, tokens)),
+        )
+
+    def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights, scale: Scale) -> None:
+        """Take what was read off the heads' attention at the planned dense positions."""
+        windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
+        for layer, (measures, target) in enumerate(capture.attention):
+            z = capture.heads[layer][windows, offsets]
+            copied = attended_dla(z, weights.head_out[layer], weights, target, scale[windows, offsets])
+            heads = slice(layer * self.spec.n_heads, (layer + 1) * self.spec.n_heads)
+            self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
+
+    def _record(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
+        for component in self.recorded.components:
+            if components.start <= component < components.stop:
+                column = component - components.start
+                self.recorded.activation.setdefault(component, []).append(activation[shared.valid, column].cpu())
+                self.recorded.dla.setdefault(component, []).append(dla[shared.valid, column].cpu())
+
+    def _sample(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
+        first = torch.arange(components.start, components.stop, device=self.device) * SPECTRUM.n_bins
+        cells = first + SPECTRUM.index(activation)
+        keys = component_keys(shared.keys, self.marks[components])
+        self.samples.offer(cells, keys, shared.positions, activation, dla, shared.seen)
+
+    def _keep_extremes(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
+        first = torch.arange(components.start, components.stop, device=self.device) * len(EXTREME_KINDS)
+        for kind, (measure, side) in enumerate(EXTREME_KINDS):
+            values = activation if measure == "activation" else dla
+            keys = -values if side == "top" else values
+            self.extremes.offer(first + kind, keys, shared.positions, activation, dla, shared.seen)
+
+
+def _places(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " place"]:
+    """Where each of `n` places stands among `rows`, -1 where it does not."""
+    return torch.full((n,), -1).index_copy_(0, rows, torch.arange(len(rows)))
+
+
+def _in_order(plan: DensePlan, place: Int[Tensor, " place"], width: int) -> DensePlan:
+    """The same plan for parts that come as one window in the order of `place`."""
+    return DensePlan(torch.zeros_like(plan.windows), place[plan.windows * width + plan.offsets], plan.slots)

@@ -1,0 +1,339 @@
+"""Accumulators to frames: what the store writes, a block of components at a time.
+
+Every function yields polars frames with the columns of its table in schema.sql, ordered by component, and leaves out
+cells that no position fell in. Cost: one pass over each accumulator; a block of components is in memory at a time.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from profiler.config import QUANTILES
+from profiler.model.attention import MEASURES
+from profiler.model.components import ModelSpec
+from profiler.model.load import Weights
+from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, quantile_bins, resolved_levels
+from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
+from profiler.recording.accumulators.dense import DenseRows
+from profiler.recording.accumulators.smallest import Entries, Smallest
+from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.token_sums import TokenSums
+from profiler.recording.recorder import EXTREME_KINDS
+from profiler.text.token_classes import CLASSES
+
+BLOCK = 512
+
+
+def _blocks(n_components: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n_components)) for start in range(0, n_components, BLOCK))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
+
+
+def _repeat(block: slice, times: int) -> np.ndarray:
+    """Each component id of the block `times` times."""
+    return np.repeat(np.arange(block.start, block.stop, dtype=np.int32), times)
+
+
+def components(spec: ModelSpec) -> pl.DataFrame:
+    """Table `components`."""
+    rows = [(i, c.label, c.kind, c.layer, c.unit) for i, c in enumerate(spec.components())]
+    return pl.DataFrame(
+        rows, schema=["component_id", "component", "kind", "layer", "unit"], orient="row", infer_schema_length=None
+    )
+
+
+def classes() -> pl.DataFrame:
+    """Table `classes`."""
+    rows = [(i, c.name, c.description, c.special) for i, c in enumerate(CLASSES)]
+    return pl.DataFrame(rows, schema=["class_id", "class", "description", "special"], orient="row")
+
+
+def bins() -> pl.DataFrame:
+    """Table `bins`, both resolutions."""
+    frames = []
+    for resolution in (SPECTRUM, DENSITY):
+        edges = resolution.edges()
+        frames.append(
+            pl.DataFrame({"bin": np.arange(resolution.n_bins), "lo": edges[:-1], "hi": edges[1:]}).with_columns(
+                resolution=pl.lit(resolution.name)
+            )
+        )
+    return pl.concat(frames)
+
+
+def position_buckets(n_buckets: int) -> pl.DataFrame:
+    """Table `position_buckets`."""
+    ends = [start - 1 for start in BUCKET_STARTS[1:]]
+    rows = list(zip(range(n_buckets), BUCKET_STARTS, ends, strict=False))
+    named = [(i, f"{lo}-{hi}" if hi > lo else f"{lo}", lo, hi) for i, lo, hi in rows]
+    return pl.DataFrame(named, schema=["bucket_id", "bucket", "lo", "hi"], orient="row")
+
+
+def _axis_of_cell(cells: CellSums) -> tuple[np.ndarray, np.ndarray]:
+    """Axis name and value id of each cell."""
+    slices = cells.axes.slices
+    names = np.concatenate([np.full(s.stop - s.start, name, dtype=object) for name, s in slices.items()])
+    values = np.concatenate([np.arange(s.stop - s.start, dtype=np.int32) for s in slices.values()])
+    return names, values
+
+
+def cell_counts(cells: CellSums) -> pl.DataFrame:
+    """Table `cell_counts`."""
+    names, values = _axis_of_cell(cells)
+    row, cell = np.nonzero(_numpy(cells.counts))
+    return pl.DataFrame(
+        {"axis": names[cell], "value_id": values[cell], "group_id": row, "n": _numpy(cells.counts)[row, cell]}
+    )
+
+
+def cell_sums(cells: CellSums) -> Iterator[pl.DataFrame]:
+    """Table `cell_sums`."""
+    names, values = _axis_of_cell(cells)
+    row, cell = np.nonzero(_numpy(cells.counts))
+    for block in _blocks(cells.n_components):
+        picked = _numpy(cells.sums[:, :, :, block])[:, row, cell].transpose(0, 2, 1)
+        n = block.stop - block.start
+        frame = {
+            "component_id": _repeat(block, len(row)),
+            "axis": np.tile(names[cell], n),
+            "value_id": np.tile(values[cell], n),
+            "group_id": np.tile(row, n),
+        }
+        yield pl.DataFrame(
+            frame | dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), picked.reshape(3, -1), strict=True))
+        )
+
+
+def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
+    """Table `group_importance`; groups without a position have no row."""
+    ordinary = torch.tensor([not one.special for one in CLASSES])
+    of_class = cells.axes.slices["class"]
+    sizes = cells.sums[2][:, of_class, : spec.closing.start].sum(-1).cpu()[:, ordinary].sum(1)
+    groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
+    return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
+
+
+def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> Iterator[pl.DataFrame]:
+    """Table `power_sums`; sums of |DLA| are the cell sums of a domain's replicate groups together."""
+    of_class = cells.axes.slices["class"]
+    sizes = cells.sums[2][:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1)
+    counts = _numpy(cells.counts[:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1))
+    domain, token_class = np.nonzero(counts)
+    columns = dict(zip((*POWERS, *EXTREMA), (*powers.sums, *powers.extrema), strict=True)) | {"d_abs": sizes}
+    del columns["n"]
+    for block in _blocks(cells.n_components):
+        n = block.stop - block.start
+        frame = {
+            "component_id": _repeat(block, len(domain)),
+            "class_id": np.tile(token_class, n),
+            "domain_id": np.tile(domain, n),
+            "n": np.tile(counts[domain, token_class], n),
+        }
+        values = {
+            name: _numpy(column[..., block])[domain, token_class].T.ravel().astype(np.float64)
+            for name, column in columns.items()
+        }
+        yield pl.DataFrame(frame | values)
+
+
+def spectrum_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
+    """Table `spectrum_counts`."""
+    for block in _blocks(len(spectrum.counts)):
+        counts = spectrum.counts[block]
+        at = counts.nonzero(as_tuple=True)
+        component, token_class, number = (_numpy(index).astype(np.int32) for index in at)
+        sums = spectrum.sums[:, block]
+        yield pl.DataFrame(
+            {"component_id": component + block.start, "class_id": token_class, "bin": number, "n": _numpy(counts[at]),
+             "sum_dla": _numpy(sums[0][at]), "sum_abs_dla": _numpy(sums[1][at])}
+        )  # fmt: skip
+
+
+def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
+    """Table `density_counts`."""
+    for block in _blocks(len(spectrum.density)):
+        component, number = (_numpy(index).astype(np.int32) for index in spectrum.density[block].nonzero(as_tuple=True))
+        yield pl.DataFrame(
+            {
+                "component_id": component + block.start,
+                "bin": number,
+                "n": _numpy(spectrum.density[block])[component, number],
+            }
+        )
+
+
+def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest activation of each component over ordinary positions."""
+    ordinary = torch.tensor([not one.special for one in CLASSES], device=powers.extrema.device)
+    low, high = (_numpy(t[:, ordinary].flatten(0, 1).double()) for t in powers.extrema[:2])
+    return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
+
+
+def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
+    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and the level
+    that bands begin at."""
+    fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
+    middles = DENSITY.middles()[_numpy(fine)]
+    coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
+    low, high = _ordinary_range(powers)
+    values = np.clip(middles, low[:, None], high[:, None])
+    level, reached = resolved_levels(spectrum.density.cpu(), QUANTILES, DENSITY)
+    n = len(fine)
+    frame = pl.DataFrame(
+        {
+            "component_id": np.repeat(np.arange(n, dtype=np.int32), len(QUANTILES)),
+            "quantile": np.tile(QUANTILES, n),
+            "value": values.ravel(),
+            "bin": coarse.ravel(),
+            "level": level.ravel(),
+            "reached": reached.ravel(),
+        }
+    ).with_columns(pl.col("level", "reached").fill_nan(None))
+    counted = _numpy(spectrum.density.sum(1)) > 0
+    return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
+
+
+def _entry_columns(entries: Entries) -> dict[str, np.ndarray]:
+    values = {"activation": entries.activation, "dla": entries.dla}
+    return {"position_id": _numpy(entries.positions)} | {k: _numpy(v).astype(np.float32) for k, v in values.items()}
+
+
+def sample_rows(samples: Smallest) -> pl.DataFrame:
+    """Table `sample_rows`, ordered by component, bin and key."""
+    entries = samples.entries()
+    component, number = np.divmod(_numpy(entries.cells), SPECTRUM.n_bins)
+    return pl.DataFrame(
+        {"component_id": component.astype(np.int32), "bin": number.astype(np.int32)} | _entry_columns(entries)
+    )
+
+
+def extreme_rows(extremes: Smallest) -> pl.DataFrame:
+    """Table `extreme_rows`; rank counts from 1 in each cell. `key` is what entries are ordered by: the value, negated at the top."""
+    entries = extremes.entries()
+    cells = _numpy(entries.cells)
+    component, kind = np.divmod(cells, len(EXTREME_KINDS))
+    measure, side = np.array(EXTREME_KINDS, dtype=object).T
+    first = np.searchsorted(cells, cells)
+    frame = {
+        "component_id": component.astype(np.int32),
+        "measure": measure[kind],
+        "side": side[kind],
+        "rank": np.arange(len(cells)) - first + 1,
+    }
+    key = pl.Series(_numpy(entries.keys), dtype=pl.Float64)
+    exact = key if entries.activation.dtype == torch.float64 else pl.Series([None] * len(cells), dtype=pl.Float64)
+    return pl.DataFrame(frame | _entry_columns(entries) | {"key": exact})
+
+
+def token_counts(tokens: TokenSums) -> pl.DataFrame:
+    """Table `token_counts`."""
+    counts = _numpy(tokens.counts)
+    at = counts.nonzero()[0]
+    return pl.DataFrame({"token_id": at.astype(np.int32), "n": counts[at]})
+
+
+def token_sums(tokens: TokenSums) -> Iterator[pl.DataFrame]:
+    """Table `token_sums`, tokens that occur."""
+    at = _numpy(tokens.counts).nonzero()[0]
+    for component, sums in tokens.of_component():
+        activation, dla, size = _numpy(sums)[:, at]
+        yield pl.DataFrame(
+            {"component_id": np.full(len(at), component, dtype=np.int32), "token_id": at.astype(np.int32),
+             "sum_activation": activation, "sum_dla": dla, "sum_abs_dla": size}
+        )  # fmt: skip
+
+
+def _filled(dense: DenseRows) -> tuple[np.ndarray, np.ndarray]:
+    """Slots in use in order of position id, and those ids."""
+    positions = _numpy(dense.positions)
+    slots = np.argsort(positions)[(positions < 0).sum() :]
+    return slots, positions[slots]
+
+
+def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
+    """Table `dense_rows`."""
+    slots, positions = _filled(dense)
+    for block in _blocks(dense.activation.shape[1]):
+        values = {
+            name: _numpy(table[:, block])[slots].T.ravel()
+            for name, table in (("activation", dense.activation), ("dla", dense.dla))
+        }
+        bins = _numpy(SPECTRUM.index(torch.from_numpy(values["activation"]))).astype(np.int16)
+        yield pl.DataFrame(
+            {"component_id": _repeat(block, len(slots)), "position_id": np.tile(positions, block.stop - block.start)}
+            | values
+            | {"bin": bins}
+        )
+
+
+def head_attention_rows(dense: DenseRows, spec: ModelSpec) -> pl.DataFrame:
+    """Table `head_attention_rows`."""
+    slots, positions = _filled(dense)
+    ids = np.concatenate([np.arange(spec.heads(i).start, spec.heads(i).stop) for i in range(spec.n_layers)]).astype(
+        np.int32
+    )
+    table = _numpy(dense.attention)[slots].transpose(1, 0, 2).reshape(-1, len(MEASURES) + 1)
+    columns = dict(zip((*MEASURES, "dla_to_attended"), table.T, strict=True))
+    frame = pl.DataFrame(
+        {"component_id": np.repeat(ids, len(slots)), "position_id": np.tile(positions, len(ids))} | columns
+    )
+    return frame.with_columns(pl.col("top_offset").cast(pl.Int32))
+
+
+def dense_outcomes(dense: DenseRows) -> pl.DataFrame:
+    """Loss, rank and entropy of the dense positions."""
+    slots, positions = _filled(dense)
+    loss, rank, entropy = _numpy(dense.outcome)[slots].T
+    return pl.DataFrame({"position_id": positions, "loss": loss, "rank": rank.astype(np.int32), "entropy": entropy})
+
+
+def recorded_rows(component: int, positions: list[Tensor], activation: list[Tensor], dla: list[Tensor]) -> pl.DataFrame:
+    """Rows of table `recorded_rows` for one component."""
+    values = {
+        "position_id": torch.cat(positions),
+        "activation": torch.cat(activation).float(),
+        "dla": torch.cat(dla).float(),
+    }
+    return pl.DataFrame({"component_id": component} | {name: _numpy(v) for name, v in values.items()})
+
+
+def _strongest(
+    products: Float[Tensor, "neuron vocab"], k: int
+) -> Iterator[tuple[str, Int[Tensor, "neuron k"], Float[Tensor, "neuron k"]]]:
+    for side, sign in (("boosted", 1), ("suppressed", -1)):
+        values, tokens = (sign * products).topk(min(k, products.shape[1]), dim=1)
+        yield side, tokens, sign * values
+
+
+def logit_effects(weights: Weights, spec: ModelSpec, mean_scale: float, k: int) -> Iterator[pl.DataFrame]:
+    """Table `logit_effects`: centred logit of every token per unit of a neuron's activation, strongest k a side."""
+    toward = (weights.unembed - weights.unembed_mean) * weights.norm_scale
+    if weights.centres:
+        toward = toward - toward.mean(-1, keepdim=True)
+    for layer, w_out in enumerate(weights.neuron_out):
+        for rows in torch.arange(len(w_out), device=w_out.device).split(1024):
+            ids = _numpy(rows).astype(np.int32) + spec.neurons(layer).start
+            sides = [_effect_rows(ids, *strongest) for strongest in _strongest(w_out[rows] @ toward.T, k)]
+            yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), mean_scale)
+
+
+def at_scale(effects: pl.DataFrame, mean_scale: float) -> pl.DataFrame:
+    """Rows of `logit_effects` with their products at a mean scale of the final norm."""
+    return effects.with_columns(effect=(pl.col("product") / mean_scale).cast(pl.Float32))
+
+
+def _effect_rows(
+    ids: np.ndarray, side: str, tokens: Int[Tensor, "neuron k"], values: Float[Tensor, "neuron k"]
+) -> pl.DataFrame:
+    n = tokens.shape[1]
+    return pl.DataFrame(
+        {"component_id": np.repeat(ids, n), "side": side, "rank": np.tile(np.arange(1, n + 1), len(ids)),
+         "token_id": _numpy(tokens).ravel(), "product": _numpy(values).ravel().astype(np.float64)}
+    )  # fmt: skip

@@ -1,0 +1,248 @@
+"""Everything a pass adds up: accumulators, counters, closure, and where it stands. A monoid: empty, fed, merged, saved.
+
+A pass, what it has committed, what a worker sends and a run that is merged into another are all totals, so going on after
+a stop, several workers and several machines are the same operation. The tables of statistics are made from totals alone.
+Cost: a merge is one addition over all accumulators, a few hundred megabytes for a model of four thousand components.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from profiler.config import RunConfig
+from profiler.database.commits import Kept
+from profiler.model.components import ModelSpec
+from profiler.model.direct import Closure
+from profiler.recording import tables
+from profiler.recording.accumulators import state
+from profiler.recording.identity import settings
+from profiler.recording.memory import give_back, peak_resident
+from profiler.recording.recorder import Recorder
+from profiler.recording.write import Store
+from profiler.text.documents import Cursor, Domains, Passed
+from profiler.text.sampling_keys import stable_hash
+from profiler.text.shards import Share
+from profiler.text.windows import POSITION_SHIFT, WINDOW_SHIFT, Chunk, Layout
+
+LEAST_WRITING = 256_000_000
+DROP_NOTES = {
+    "invalid_json": ("rows", "rows of a .json or .jsonl file that are no JSON object"),
+    "ragged_rows": ("rows", "rows of a .csv or .tsv file with more values than its first line has fields"),
+    "no_text": ("documents", "documents whose text field is empty, absent or holds no text"),
+    "no_template": ("documents", "conversations that the tokenizer's chat template refuses"),
+    "blank_lines": ("lines", "blank lines, which part documents"),
+    "same_file": ("files", "files that are another one of the corpus under a second name, such as a link: read once"),
+    "other_files": (
+        "files",
+        "entries of a folder or glob without an ending of a corpus, or links to nothing: not read",
+    ),
+    "lone_surrogates": ("characters", "lone surrogates, no Unicode text, replaced by ?"),
+    "undecodable": (
+        "characters",
+        "U+FFFD in the text: it stands for bytes that are no UTF-8 (or stood so in the file)",
+    ),
+    "token_limit": ("tokens", "end of the last document, beyond --tokens; raise it to read on"),
+    "windows_not_chosen": ("tokens", "in windows that --windows-per-document did not draw; not read"),
+    "no_positions": ("documents", "documents too short to hold a token with a token to predict"),
+    "last_tokens": ("positions", "last token of a document: nothing to predict"),
+    "bos": ("positions", "BOS put before a window: recorded under class bos, left out of the views"),
+    "first": ("positions", "first of a window without BOS: recorded under class first, left out of the views"),
+    "special": ("positions", "special tokens inside the text: recorded under class special, left out of the views"),
+}
+
+
+@dataclass
+class Progress:
+    """How far the pass is: what a progress bar shows."""
+
+    tokens: int = 0
+    documents: int = 0
+    seconds: float = 0.0
+    stage: str = "recording"
+
+
+class Totals:
+    """The sums, in the memory of the device that the model runs on."""
+
+    def __init__(self, spec: ModelSpec, config: RunConfig):
+        self.spec, self.config = spec, config
+        self.recorder = Recorder(spec, config, spec.context_length)
+        self.domains = Domains(config.replicate_groups)
+        self.dropped: Counter[str] = Counter()
+        self.progress, self.closure, self.cursor = Progress(), Closure(), Cursor()
+        self.scales = (0.0, 0)
+        self.created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.peak = 0
+
+    @property
+    def mean_scale(self) -> float:
+        """Mean denominator of the final norm."""
+        return self.scales[0] / max(self.scales[1], 1)
+
+    def add_scale(self, scale: torch.Tensor, ordinary: torch.Tensor) -> None:
+        """Sum up the final norm's denominator, for the mean that logit effects are stated at."""
+        chosen = scale[..., 0][ordinary].double()
+        self.scales = (self.scales[0] + chosen.sum().item(), self.scales[1] + len(chosen))
+
+    def count(self, chunk: Chunk, closure: Closure, layout: Layout) -> None:
+        """Count a chunk that has been read, and stand behind it."""
+        bos = layout.bos_id is not None
+        self.progress.documents += len(chunk.documents)
+        self.progress.tokens += sum(len(w.token_ids) - bos for w in chunk.windows)
+        self.dropped += chunk.dropped
+        self.dropped["no_positions"] += sum(len(d.token_ids) < 2 - bos for d in chunk.documents)
+        self.dropped["last_tokens"] += sum(d.reads_end(layout.stride) for d in chunk.documents)
+        self.closure = self.closure.merge(closure)
+        self.cursor = chunk.cursor
+
+    def end(self, dropped: Counter[str], passed: Passed) -> None:
+        """The corpus has ended.
+
+        Args:
+            dropped: what was dropped after the last document; the first share counts it.
+            passed: every document streamed.
+        """
+        if 0 in Share.parse(self.config.shard).members:
+            self.dropped += dropped
+        self.cursor = Cursor(self.cursor.chunk, self.cursor.tokens_before, passed, done=True)
+
+    def merge(self, other: "Totals") -> None:
+        """Add another part of the corpus, which comes after this one's where both were read in order."""
+        self.recorder.merge(other.recorder)
+        self.dropped += other.dropped
+        self.progress.tokens += other.progress.tokens
+        self.progress.documents += other.progress.documents
+        self.progress.seconds += other.progress.seconds
+        self.closure = self.closure.merge(other.closure)
+        self.scales = (self.scales[0] + other.scales[0], self.scales[1] + other.scales[1])
+        self.domains.names = max(self.domains.names, other.domains.names, key=len)
+        self.cursor = max(self.cursor, other.cursor, key=lambda c: c.chunk)
+        self.peak = max(self.peak, other.peak)
+
+    def facts(self) -> dict[str, Any]:
+        """All that is not an array, for JSON."""
+        return {
+            "tokens": self.progress.tokens, "documents": self.progress.documents, "seconds": self.progress.seconds,
+            "dropped": dict(self.dropped), "closure": list(asdict(self.closure).values()), "scales": list(self.scales),
+            "domains": self.domains.names, "seen": self.recorder.seen, "created": self.created, "peak": self.peak_memory(),
+            "cursor": asdict(self.cursor), "committed": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The accumulators' state."""
+        return state.arrays(self.recorder.accumulators())
+
+    def claim(self) -> None:
+        """Touch the accumulators' memory, which the system gives only then: a pass that begins has what it will need."""
+        if self.recorder.device.type == "cpu":
+            for array in self.arrays().values():
+                array[...] = array
+
+    def restore(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Become what `facts` and `arrays` were made from.
+
+        Raises:
+            KeyError, TypeError: they are not of this version or these settings.
+        """
+        state.restore(self.recorder.accumulators(), arrays)
+        self.progress = Progress(facts["tokens"], facts["documents"], facts["seconds"])
+        self.dropped, self.closure = Counter(facts["dropped"]), Closure(*facts["closure"])
+        self.scales, self.domains.names = (facts["scales"][0], facts["scales"][1]), list(facts["domains"])
+        self.recorder.seen, self.created, self.peak = facts["seen"], facts["created"], facts["peak"]
+        self.cursor = Cursor(**facts["cursor"] | {"passed": Passed(**facts["cursor"]["passed"])})
+
+    def peak_memory(self) -> int:
+        """Largest resident size in bytes, of this process or of one that read another part."""
+        return max(self.peak, peak_resident())
+
+    def kept(self) -> dict[str, Kept]:
+        """The staged positions and windows that some row still refers to; all where components are recorded everywhere."""
+        r = self.recorder
+        if r.recorded.components:
+            return {}
+        held = torch.cat([t.flatten().cpu() for t in (r.samples.positions, r.extremes.positions, r.dense.positions)])
+        positions = held[held >= 0].unique()
+        number = (positions & (2**POSITION_SHIFT - 1)) // self.spec.context_length
+        windows = (((positions >> POSITION_SHIFT) << WINDOW_SHIFT) + number).unique()
+        return {
+            "positions": Kept("position_id", positions.numpy()),
+            "windows": Kept("window_id", windows.numpy()),
+        }
+
+    def frames(self) -> dict[str, Any]:
+        """The tables of statistics and samples."""
+        r = self.recorder
+        return {
+            "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
+            "cell_counts": tables.cell_counts(r.cells),
+            "cell_sums": tables.cell_sums(r.cells),
+            "group_importance": tables.group_importance(r.cells, self.spec),
+            "power_sums": tables.power_sums(r.cells, r.powers, self.config.replicate_groups),
+            "spectrum_counts": tables.spectrum_counts(r.spectrum),
+            "density_counts": tables.density_counts(r.spectrum),
+            "quantiles": tables.quantiles(r.spectrum, r.powers),
+            "sample_rows": tables.sample_rows(r.samples),
+            "extreme_rows": tables.extreme_rows(r.extremes),
+            "dense_rows": tables.dense_rows(r.dense),
+            "head_attention_rows": tables.head_attention_rows(r.dense, self.spec),
+            "token_counts": tables.token_counts(r.tokens),
+            "token_sums": tables.token_sums(r.tokens),
+            "drops": self._drops(),
+        }
+
+    def write(self, store: Store, of_model: dict[str, Any], versions: dict[str, str]) -> None:
+        """Write every table of the run from what is added up and from the rows that `store` has committed.
+
+        Args:
+            of_model: the tables that follow from the model alone.
+        """
+        store.limit_memory(max(LEAST_WRITING, sum(array.nbytes for array in self.arrays().values()) // 2))
+        for table, frames in (of_model | self.frames()).items():
+            give_back()
+            store.insert(table, frames)
+        give_back()
+        store.assemble(tables.dense_outcomes(self.recorder.dense), self.config.replicate_groups)
+        store.insert("runs", self.run_row(versions))
+
+    def documents_read(self) -> str:
+        """How many documents were read, and what was dropped of them, in words."""
+        dropped = (f"{n:,} {DROP_NOTES[reason][1]}" for reason, n in self.dropped.items() if n)
+        return "; ".join([f"{self.progress.documents:,} documents read", *dropped])
+
+    def _special_counts(self) -> dict[str, int]:
+        of_class = self.recorder.cells.counts.sum(0)
+        return {name: int(of_class[i]) for i, name in enumerate(("bos", "first", "special"))}
+
+    def _drops(self) -> pl.DataFrame:
+        counts = dict(self.dropped) | self._special_counts()
+        rows = [(reason, counts.get(reason, 0), unit, note) for reason, (unit, note) in DROP_NOTES.items()]
+        return pl.DataFrame(rows, schema=["reason", "n", "unit", "note"], orient="row")
+
+    def run_row(self, versions: dict[str, str]) -> pl.DataFrame:
+        """Table `runs`."""
+        spec, config, cells = self.spec, self.config, self.recorder.cells
+        special = sum(self._special_counts().values())
+        everything = int(cells.counts[:, cells.axes.slices["class"]].sum())
+        passed, stored = self.cursor.passed, settings(config, spec)
+        identity = f"{stored.digest()} {spec.weights_hash} {spec.tokenizer_hash} {passed.digest}"
+        row = {
+            "run_id": f"{stable_hash(identity) % 2**64:016x}", "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
+            "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
+            "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
+            "config": stored.model_dump_json(), "versions": json.dumps(versions), "model_card": spec.card,
+            "model_notes": list(spec.notes),
+            "n_streamed": passed.n, "corpus_digest": passed.digest,
+            "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
+            "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,
+            "closure_residual": self.closure.residual, "closure_scale": self.closure.scale, "logit_residual": self.closure.logit_residual,
+            "norm_scale_sum": self.scales[0], "norm_scale_n": self.scales[1],
+            "peak_memory_bytes": self.peak_memory(), "complete": True,
+        }  # fmt: skip
+        return pl.DataFrame([row])

@@ -1,0 +1,1 @@
+"""Text to token windows: corpora, documents, windows, token classes, context."""

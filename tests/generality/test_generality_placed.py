@@ -1,0 +1,282 @@
+"""Roles that name places of prompts: asked there and nowhere else, beside what the head attends to instead."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import patch_models
+import planted_circuits
+import polars as pl
+import pytest
+import torch
+from test_generality_distributions import found
+from test_generality_verdict import DISTRIBUTIONS, FINDINGS, number, role
+
+from profiler.circuits.circuit import Circuit, Member, Scope
+from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
+from profiler.generality import check, roles
+from profiler.generality.counterexamples import find
+from profiler.generality.coverage import at_places as coverage_at_places
+from profiler.generality.coverage import everywhere
+from profiler.generality.distributions.subject import PromptDistribution
+from profiler.generality.distributions.variants import variants
+from profiler.generality.edits import at_places as edit_at_places
+from profiler.generality.edits.edits import Edit
+from profiler.generality.edits.texts import Vocabulary
+from profiler.generality.evidence import claims, ledger, verdict_needs
+from profiler.generality.evidence.distributions import CORPUS, Distribution
+from profiler.generality.evidence.finding import Finding
+from profiler.generality.evidence.verdict import judge
+from profiler.model.network import forward
+from profiler.patching.setting import PatchSettings, prepare
+from profiler.prompts.pairs import Encoded, Pair, TokenPair
+
+PLACED = "at end attends to S2 (97%)"
+
+
+@pytest.fixture(scope="module")
+def distribution() -> PromptDistribution:
+    """Pairs of a random model in float64, turned so that the model does what is asked on each."""
+    net = patch_models.network("neox")
+    pairs = patch_models.token_pairs(24)
+    setting = prepare("x", net, Encoded(pairs, ()))
+    turned = [
+        pair if right else replace(pair, answers=pair.distractors, distractors=pair.answers)
+        for pair, right in zip(pairs, setting.whole > 0, strict=True)
+    ]
+    return PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(tuple(turned), ())))
+
+
+def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tuple[list[float], list[bool]]:
+    """Importance of a head at a place, and whether it attends to the other most, one prompt at a time."""
+    net, (layer, head) = patch_models.network("neox"), map(int, re.findall(r"\d+", label))
+    sizes, holds = [], []
+    for pair in distribution.setting.batch.pairs:
+        sites, places = {}, dict(pair.roles)
+        forward(net, torch.tensor([pair.clean]), lambda s, i, v, o, sites=sites: sites.setdefault((s, i), v))
+        query = places[at][-1]
+        toward = (net.unembed[:, pair.answers[0]] - net.unembed.mean(1)) * net.norm_final.weight
+        toward = (toward - toward.mean()) / net.norm_final.scale(sites["resid_final", net.n_layers][0, query])
+        write = sites["head", layer][0, query, head] @ net.layers[layer].w_o[head]
+        sizes.append(abs(float(write @ toward)) if at == "end" else 1.0)
+        row = sites["pattern", layer][0, head, query].tolist()
+        places |= {ITSELF: (query,), BEFORE: (query - 1,), FIRST: (0,)}
+        holds.append(row.index(max(row)) in places[to])
+    return sizes, holds
+
+
+@pytest.mark.parametrize("label", ["L0H0", "L1H1"])
+@pytest.mark.parametrize(("at", "to"), [("end", "first"), ("end", "second"), ("second", "first"), ("end", ITSELF),
+                                        ("second", BEFORE), ("end", FIRST)])  # fmt: skip
+def test_coverage_at_a_place_is_what_the_patterns_say(
+    distribution: PromptDistribution, label: str, at: str, to: str
+) -> None:
+    net, words = patch_models.network("neox"), Place(at, to).words(0.9)
+    rows = coverage_at_places.on_distribution(net, distribution, [(Member(label, words), Place(at, to))])
+    one = found(tuple(rows), "coverage", "x")
+    sizes, holds = slow(distribution, label, at, to)
+    assert one.value == pytest.approx(np.dot(sizes, holds) / sum(sizes), abs=1e-9)
+    assert (one.role, one.n, one.unit, one.technique) == (words, 24, "prompts", "coverage")
+    other = slow(distribution, label[:3] + str(1 - int(label[3])), at, to)
+    assert one.null == pytest.approx(np.dot(*other) / sum(other[0]), abs=1e-9)
+    shares = [row.value for row in rows if row.technique == "mixture"]
+    assert sum(shares) == pytest.approx(1.0) and min(shares) > 0
+
+
+def test_a_place_that_the_prompts_lack_is_refused_with_its_name(distribution: PromptDistribution) -> None:
+    for place, lost in ((Place("end", "S2"), "S2"), (Place("S1", "first"), "S1")):
+        (row,) = coverage_at_places.on_distribution(
+            patch_models.network("neox"), distribution, [(Member("L0H0", place.words(1.0)), place)]
+        )
+        assert row.value is None and repr(lost) in row.refused
+
+
+def test_where_the_model_does_not_do_the_task_nothing_is_tested(distribution: PromptDistribution) -> None:
+    pairs = distribution.setting.batch.pairs
+    turned = tuple(replace(pair, answers=pair.distractors, distractors=pair.answers) for pair in pairs)
+    net = patch_models.network("neox")
+    undone = replace(distribution, setting=prepare("x", net, Encoded(turned, ())))
+    (member, place) = (Member("L0H0", "at end attends to first (9%)"), Place("end", "first"))
+    here = [
+        row for row in coverage_at_places.on_distribution(net, undone, [(member, place)]) if row.technique == "coverage"
+    ]
+    assert [row.statistic for row in here] == [coverage_at_places.UNDONE]
+    assert ledger.lines(here, DISTRIBUTIONS)[0].speaks == "describes"
+    assert coverage_at_places.does_task(distribution.setting) and not coverage_at_places.does_task(undone.setting)
+
+
+def test_words_are_read_back_and_others_name_no_place() -> None:
+    for place in (Place("end", "S2"), Place("S2", ITSELF), Place("B_doc", BEFORE), Place("end", FIRST)):
+        assert place_of(place.words(0.714)) == place
+    assert place_of("at end attends to S2") == Place("end", "S2")
+    for other in ("", "induction head", "name mover", "at the end, attends to names", "attends to S2"):
+        assert place_of(other) is None
+
+
+def test_each_claim_is_what_its_own_name_claims() -> None:
+    """The general form of a role is given by the claim's name, which must lead back to it."""
+    assert all(claims.claim_of(claim.role) == claim for claim in claims.HEAD_CLAIMS)
+
+
+def circuit(*members: tuple[str, str]) -> Circuit:
+    return Circuit("c", "m", tuple(Member(*one) for one in members), Scope("ioi", "48 pairs", ("abc",)))
+
+
+def test_other_stages_ask_the_general_form_and_say_so() -> None:
+    made = circuit(("L1H4", PLACED), ("L0H1", "induction"), ("L0H2", "at end attends to extra (3%)"))
+    subject = replace(planted_circuits.subject(planted_circuits.NARROW), circuit=made)
+    assert [m.role for m in subject.general.members] == ["S-inhibition", "induction", "at end attends to extra (3%)"]
+    assert made.members[0].role == PLACED
+    marked = [
+        check.marked(one, made) for one in (role("corpus", 0.1), replace(role("corpus", 0.1), role="S-inhibition"))
+    ]
+    assert [one.general_form_of for one in marked] == [PLACED, PLACED]
+    assert check.marked(replace(role("corpus", 0.1), role=PLACED), made).general_form_of == ""
+    assert check.marked(role("corpus", 0.1, subject="L0H1"), made).general_form_of == ""
+
+
+# --- edits at places ---
+
+OFF, ON, QUESTION, ANSWER, WRONG = 0, 1, 2, 3, 4
+VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.ones(5, bool), {})
+
+
+def small_pair(i: int) -> TokenPair:
+    """`source` is all that the head of the gate `sole` attends to; half of the prompts have it on. No role names offset 2."""
+    first = (ON, OFF)[i % 2]
+    clean, roles = (first, QUESTION, QUESTION, QUESTION), (("source", (0,)), ("beside", (1,)), ("end", (3,)))
+    pair = Pair(f"p{i}", "toy", "x", "", "", ("",), ("",), ())
+    return TokenPair(pair, clean, (WRONG, *clean[1:]), (ANSWER,), (WRONG,), roles, 0)
+
+
+@pytest.mark.parametrize(("to", "works"), [("source", 1.0), ("beside", 0.0)])
+def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> None:
+    net = patch_models.GATES["sole"]()
+    base = planted_circuits.subject(planted_circuits.NARROW)
+    pairs = tuple(map(small_pair, range(24)))
+    one = PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(pairs, ())))
+    subject = replace(base, net=net)
+    place = Place("end", to)
+    rows = edit_at_places.on_distribution(subject, one, (Member("L0H0", place.words(1.0)), place), VOCABULARY)
+    if to == "beside":  # all prompts have the same token there, so that none can be put in
+        assert rows == []
+        return
+    (rate,) = [row for row in rows if isinstance(row, Finding) and row.statistic == "success rate"]
+    assert (rate.value, rate.null, rate.role, rate.n) == (works, 0.0, place.words(1.0), 24)
+    edits = [row for row in rows if isinstance(row, Edit)]
+    assert len(edits) == 24 and all(row.shift == pytest.approx(1.0) and row.control_shift < 1 for row in edits)
+    assert {row.before[:3] for row in edits} == {"⟦a⟧", "⟦b⟧"}
+
+
+def test_an_edit_changes_its_place_and_the_control_one_that_no_role_names() -> None:
+    pair, rng = small_pair(0), np.random.default_rng(0)
+    plan = edit_at_places.plan_of(pair, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng)
+    assert plan.edited == (OFF, *pair.clean[1:]) and plan.changed == (0,) and plan.control_changed == (2,)
+    assert plan.control[2] not in (*pair.clean, ANSWER)
+    full = replace(pair, roles=(*pair.roles, ("also", (2,))))
+    assert edit_at_places.plan_of(full, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng) is None
+    assert edit_at_places._source(pair, Place("end", "beside"), 0) == 1
+    assert edit_at_places._source(pair, Place("beside", "end"), 0) is None
+    wide = replace(pair, roles=(("source", (0, 1)), ("end", (3,))))
+    assert [edit_at_places._source(wide, Place("end", "source"), most) for most in (1, 2)] == [1, 0]
+
+
+# --- the verdict ---
+
+
+def at_place(distribution: str, value: float, **more) -> Finding:
+    return replace(role(distribution, value), role=PLACED, **more)
+
+
+GENERAL = replace(role("corpus", 0.1, 0.02), role="S-inhibition", general_form_of=PLACED)
+
+
+def test_a_role_that_holds_at_its_place_generalises_whatever_the_head_does_elsewhere() -> None:
+    found = judge((*FINDINGS, at_place("discovery", 0.95), at_place("names", 0.9), GENERAL), DISTRIBUTIONS)
+    assert found.word == "generalises"
+    assert found.sentence.endswith(
+        "Asked of every position of the corpus, not only at its place, the one role does not hold: L1H4 is “S-inhibition” on "
+        "10\u00a0% of its importance."
+    )
+    assert [line.speaks for line in found.ledger[-2:]] == ["for", "against"]
+    more = [replace(GENERAL, subject=f"L2H{i}", value=v, lo=v - 0.02, hi=v + 0.02) for i, v in enumerate((0.2, 0.9))]
+    three = judge((*FINDINGS, at_place("discovery", 0.95), GENERAL, *more), DISTRIBUTIONS)
+    assert three.sentence.endswith(
+        "Asked of every position of the corpus, not only at their places, 1 of 3 roles holds: most L2H1, “S-inhibition” on "
+        "90\u00a0% of its importance, least L1H4, “S-inhibition” on 10\u00a0%."
+    )
+    claimed = replace(GENERAL, general_form_of="")
+    assert judge((*FINDINGS, at_place("discovery", 0.95), claimed), DISTRIBUTIONS).word == "does something else"
+
+
+def test_a_role_that_fails_away_from_home_is_narrow_and_one_that_fails_at_home_is_wrong() -> None:
+    away = judge((*FINDINGS, at_place("discovery", 0.95), at_place("templates", 0.1)), DISTRIBUTIONS)
+    assert away.word == "narrows" and "as a circuit it keeps" in away.sentence and "on templates" in away.sentence
+    home = judge((*FINDINGS, at_place("discovery", 0.1), at_place("templates", 0.95)), DISTRIBUTIONS)
+    assert home.word == "does something else"
+    failed = at_place("discovery", 0.1, technique="edits", statistic="success rate", null=0.1, null_hi=None)
+    assert judge((*FINDINGS, at_place("discovery", 0.95), failed), DISTRIBUTIONS).word == "does something else"
+
+
+def test_others_of_the_layer_that_do_the_same_do_not_make_a_role_wrong() -> None:
+    many = at_place("discovery", 0.97, null=0.95, null_hi=None)
+    assert ledger.lines((many,), DISTRIBUTIONS)[0].speaks == "for"
+
+
+def test_general_forms_are_corrected_apart() -> None:
+    """Twenty general forms that hold do not make it harder to refute a claim, and ask for no examples."""
+    base, low = number("discovery", 0.9), at_place("names", 0.4, lo=0.3, hi=0.5)
+    alone = ledger.lines((base, low), DISTRIBUTIONS)[1].p_against
+    holds = replace(GENERAL, value=0.9, lo=0.85, hi=0.95)
+    assert ledger.lines((base, low, *[holds] * 20), DISTRIBUTIONS)[1].p_against == alone < 0.05
+    open_ones = (replace(holds, value=0.55, lo=0.4, hi=0.7), at_place("names", 0.55, lo=0.4, hi=0.7))
+    asked = verdict_needs.needs(ledger.lines(open_ones, DISTRIBUTIONS), None)
+    assert [(need.subject, need.distribution) for need in asked] == [("L1H4", "names")]
+
+
+def test_what_could_not_be_asked_stands_in_the_sentence() -> None:
+    lost = Finding("c", "", "faithfulness", "natural text", "faithfulness", None, None, None, 9, "prompts", refused="9 prompts")  # fmt: skip
+    assert (
+        "natural text could not be asked"
+        in judge((*FINDINGS, at_place("discovery", 0.95), lost), DISTRIBUTIONS).sentence
+    )
+
+
+def test_the_catalogue_takes_places_at_their_word() -> None:
+    assert roles.same(PLACED, "at end attends to S2 (60%)", "L0H0")
+    assert not roles.same(PLACED, "at end attends to S1 (97%)", "L0H0")
+    assert not roles.same(PLACED, "S-inhibition", "L0H0")
+
+
+# --- what prompts and text offer ---
+
+
+def test_mentions_that_a_variant_puts_in_have_a_name() -> None:
+    made = {one.name: one.pairs for one in variants(PatchSettings(task="ioi"), 5, (1, 2))}
+    for name, extra in (("fresh prompts", 0), ("extra mention", 1), ("two extra mentions", 2), ("distractor", 1)):
+        for pair in made[name]:
+            spelled = {role: str(pair.clean)[a:b] for role, (a, b) in pair.roles}
+            names = [word for role, word in spelled.items() if role.startswith("extra")]
+            assert len(names) == extra and len(set(dict(pair.roles).values())) == 3 + extra
+            third = name == "distractor"
+            assert all((word in pair.distractors) if third else (word == spelled["IO"]) for word in names)
+
+
+def test_a_claim_without_a_behaviour_is_covered_from_the_same_rows(run_path) -> None:
+    """`name mover` is no behaviour of the library: the share of importance where it should act and does."""
+    member, claim = (
+        Member("L1H0", "S-inhibition"),
+        replace(claims.S_INHIBITION, trigger="repeated", acts='"offset" % 2 = 0'),
+    )
+    rows = {row.distribution: row for row in everywhere._claim_rows(run_path, member, claim)}
+    facts = find.facts(run_path, "L1H0", claim).filter(pl.col("component") == "L1H0")
+    weight = (facts["weight"] * facts["importance"]).to_numpy()
+    held = (facts["should"] & facts["acts"]).to_numpy()
+    assert 0 < held.sum() < len(held)
+    assert rows[CORPUS].value == pytest.approx((weight * held).sum() / weight.sum())
+    assert rows[CORPUS].null == pytest.approx(float(np.average(held, weights=facts["weight"])))
+    own = (facts["domain"] == "a").to_numpy()
+    assert rows["domain: a"].value == pytest.approx((weight * held * own).sum() / (weight * own).sum())
+    assert rows[CORPUS].lo < rows[CORPUS].value < rows[CORPUS].hi
+    asked = [row for row in everywhere.of_run(run_path, member) if row.technique == "coverage"]
+    assert {row.distribution for row in asked} == {CORPUS, "domain: a", "domain: b"} and asked[0].value is not None

@@ -1,7 +1,7 @@
 """Reference pages made from the code: commands, queries, tables and views, Python. A hook of MkDocs (mkdocs.yml).
 
-Nothing here is written by hand: commands come from the command line's own help, queries from the headers of their files,
-tables and views from the comments of the .sql files of profiler/database, Python from the docstrings.
+Nothing here is written by hand: commands come from the command line's own help, queries from the headers of their
+files, tables and views from the comments of the .sql files of profiler/database, Python from the docstrings.
 """
 
 import re

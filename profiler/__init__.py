@@ -1,7 +1,7 @@
 """The neuron and head generality profiler: is that what this component does, or only what it does on these prompts?
 
-`profiler.record(config, path)` makes a run, `profiler.open(path)` reads it, `profiler.merge(paths, out)` joins the runs of
-shards, `profiler.load_model(config)` loads a model as a pass does. Nothing heavy is imported until it is used.
+`profiler.record(config, path)` makes a run, `profiler.open(path)` reads it, `profiler.merge(paths, out)` joins the runs
+of shards, `profiler.load_model(config)` loads a model as a pass does. Nothing heavy is imported until it is used.
 """
 
 from importlib import import_module

@@ -1,4 +1,5 @@
-"""The errors a user can cause, each a sentence that says what to do next; the command line prints them without a traceback."""
+"""The errors a user can cause, each a sentence that says what to do next; the command line prints them without a
+traceback."""
 
 
 class ProfilerError(Exception):

@@ -25,7 +25,8 @@ SPECTRUM_CHARTS = ("class_density", "class_share", "posterior", "expected_value"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one question about one component. `frame` holds them, `chart()` draws them; `charts` names the drawings."""
+    """Rows of one question about one component. `frame` holds them, `chart()` draws them; `charts` names the
+    drawings."""
 
     component: str
     frame: pl.DataFrame

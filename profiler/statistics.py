@@ -1,18 +1,21 @@
 """Every test, interval and standard error that the product states; nowhere else is one written. NumPy and SciPy only.
 
-* Tests over pairs: sign flips, Holm, two one-sided tests, matched random sets. The unit of independence is the pair; thousands
-  of components are looked at; and "no effect" is a claim of its own, which failing to find an effect does not prove.
-  Every p value counts the observed value among the draws, so none is 0.
-* Intervals: bootstrap of shares, means and ratios over units that were drawn independently (a prompt, a random sequence, a
-  document; never a token), exact and Wilson intervals of proportions.
+* Tests over pairs: sign flips, Holm, two one-sided tests, matched random sets. The unit of independence is the pair;
+  thousands of components are looked at; and "no effect" is a claim of its own, which failing to find an effect does not
+  prove. Every p value counts the observed value among the draws, so none is 0.
+* Intervals: bootstrap of shares, means and ratios over units that were drawn independently (a prompt, a random
+  sequence, a document; never a token), exact and Wilson intervals of proportions.
 * The jackknife over documents in fixed domains, as in the run's own SQL (profiler/database/views.sql).
 
-Ties: a number that comes from forward passes has its last bits from the processor, its threads and the size of the batch. So
-two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks, choices and p values.
+Ties: a number that comes from forward passes has its last bits from the processor, its threads and the size of the
+  batch. So
+two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks, choices and p
+values.
 
-Sources: sign flips, Fisher 1935 section 21; Holm 1979; two one-sided tests, Schuirmann 1987; Welch 1947; Wilson 1927; exact
-interval, Clopper and Pearson 1934; delete-a-group jackknife, Wolter, Introduction to Variance Estimation, chapter 4, and Rust
-and Rao 1996; degrees of freedom, Satterthwaite 1946. Cost: draws x pairs.
+Sources: sign flips, Fisher 1935 section 21; Holm 1979; two one-sided tests, Schuirmann 1987; Welch 1947; Wilson 1927;
+  exact
+interval, Clopper and Pearson 1934; delete-a-group jackknife, Wolter, Introduction to Variance Estimation, chapter 4,
+and Rust and Rao 1996; degrees of freedom, Satterthwaite 1946. Cost: draws x pairs.
 """
 
 import math
@@ -118,7 +121,8 @@ def tost_sign_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " p
 
 
 def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
-    """(1 + draws at least as good) / (1 + draws): how often a random set does as well; equal but for rounding is as good."""
+    """(1 + draws at least as good) / (1 + draws): how often a random set does as well; equal but for rounding is as
+    good."""
     return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
 
 
@@ -256,7 +260,8 @@ def _without(
 
 
 def _combine(changes: list[np.ndarray]) -> Error:
-    """From the changes of the estimate, domain by domain; one unit alone in its domain is held against the estimate itself."""
+    """From the changes of the estimate, domain by domain; one unit alone in its domain is held against the estimate
+    itself."""
     variances = np.array([(n - 1) * x.var() if (n := len(x)) > 1 else x[0] ** 2 for x in changes])
     free = np.array([max(1, len(x) - 1) for x in changes])
     spread = (variances**2 / free).sum()

@@ -1,8 +1,9 @@
-"""The circuit of an experiment: both directions of patching, the circuit drawn, how good it is, and what it was found on.
+"""The circuit of an experiment: both directions of patching, the circuit drawn, how good it is, and what it was found
+on.
 
 Answer first: which circuit, and whether it holds on fresh and on held-out pairs. Then the quadrant of sufficiency and
-necessity, the drawing with roles, scores against random circuits, the metric panel, downstream repair, where attribution
-patching can be believed, and the scope: what was controlled, and what was controlled by accident.
+necessity, the drawing with roles, scores against random circuits, the metric panel, downstream repair, where
+attribution patching can be believed, and the scope: what was controlled, and what was controlled by accident.
 """
 
 from typing import Any
@@ -56,16 +57,20 @@ def _quadrant(read: Reader) -> Section:
     )
     chart = Chart(
         "Sufficient and necessary",
-        "Right: clean values alone bring the answer back. High: corrupted values alone lose it. Low and right is OR-like (others do the same), "
-        "high and left AND-like (it needs others), on the line graded.",
-        circuit_charts.quadrant(whole), result.source, "full",
-    )  # fmt: skip
+        "Right: clean values alone bring the answer back. High: corrupted values alone lose it. Low and right is"
+        " OR-like (others do the same), high and left AND-like (it needs others), on the line graded.",
+        circuit_charts.quadrant(whole),
+        result.source,
+        "full",
+    )
     columns = (
-        tables.words("component", "Component"), tables.words("positions", "Positions"),
+        tables.words("component", "Component"),
+        tables.words("positions", "Positions"),
         tables.share("recovered_denoise", "Recovered", "clean values into the corrupted run, with 95 % interval"),
         tables.share("excess", "Beyond neutral", "what is recovered beyond an output that knows nothing"),
-        tables.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"), tables.words("gate", "Gate"),
-    )  # fmt: skip
+        tables.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"),
+        tables.words("gate", "Gate"),
+    )
     caption = "Both directions, all sites, largest first. Intervals are over pairs; p values by Holm are in the query."
     return Section(
         "Both directions",
@@ -79,16 +84,22 @@ def _drawing(read: Reader) -> Section:
     frame = members.frame.filter(pl.col("pair_set") == "discovery")
     chart = Chart(
         "The circuit",
-        "From the embedding up to the logits, a row per layer; an edge's width is what cutting it alone costs, purple edges hold the answer back. "
-        "Under each node: where it reads. MLPs that are always kept are grey.",
-        circuit_charts.drawing(frame, edges.frame), edges.source, "full",
-    )  # fmt: skip
+        "From the embedding up to the logits, a row per layer; an edge's width is what cutting it alone costs, purple"
+        " edges hold the answer back. Under each node: where it reads. MLPs that are always kept are grey.",
+        circuit_charts.drawing(frame, edges.frame),
+        edges.source,
+        "full",
+    )
     columns = (
-        tables.words("component", "Member"), tables.words("positions", "Positions"), tables.words("role", "Role"), tables.words("gate", "Gate"),
+        tables.words("component", "Member"),
+        tables.words("positions", "Positions"),
+        tables.words("role", "Role"),
+        tables.words("gate", "Gate"),
         tables.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
         tables.share("frequency", "Chosen again", "when the pairs are resampled"),
-        tables.share("missed", "Missed at most"), tables.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
-    )  # fmt: skip
+        tables.share("missed", "Missed at most"),
+        tables.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
+    )
     table = tables.table(
         "Members",
         "Minimality: a member that is missed no more than a random one does not belong.",
@@ -98,9 +109,11 @@ def _drawing(read: Reader) -> Section:
         "full",
     )
     edge_columns = (
-        tables.words("writer", "Writer"), tables.words("reader", "Reader"),
-        tables.share("lost", "Lost when cut"), tables.share("estimated", "By attribution"),
-    )  # fmt: skip
+        tables.words("writer", "Writer"),
+        tables.words("reader", "Reader"),
+        tables.share("lost", "Lost when cut"),
+        tables.share("estimated", "By attribution"),
+    )
     listed = tables.table(
         "Edges",
         "Cut one by one, exactly; attribution only chose the order.",
@@ -128,18 +141,29 @@ def _responses(read: Reader) -> Section:
     empty = "Pairs of a file hold one corruption each: nothing was crossed." if result.frame.is_empty() else ""
     chart = circuit_charts.responses(frame) if len(frame) else None
     caption = (
-        "Every combination of the task's corruptions is made of the same prompts, and a component's value from there is put into the clean run. Green: a main effect, logits of the "
-        "logit difference that the corruption costs; purple: that it adds. a x b is an interaction: how much more a costs with b. A number stands where the effect is beyond chance. "
-        "The row model is the whole model on the corrupted prompt."
+        "Every combination of the task's corruptions is made of the same prompts, and a component's value from there is"
+        " put into the clean run. Green: a main effect, logits of the logit difference that the corruption costs;"
+        " purple: that it adds. a x b is an interaction: how much more a costs with b. A number stands where the effect"
+        " is beyond chance. The row model is the whole model on the corrupted prompt."
     )
     columns = (
-        tables.words("component", "Component"), tables.words("responds_to", "Responds most to", "the axis with the largest part, among those beyond chance"),
+        tables.words("component", "Component"),
+        tables.words("responds_to", "Responds most to", "the axis with the largest part, among those beyond chance"),
         tables.share("part", "Part of it", "share of the component's sum of squares over all combinations"),
         tables.share("additive", "Main effects together", "R squared of an additive fit: the rest is interaction"),
-        tables.value("effect", "Effect, logits", "with its 95 % interval", signed=True), tables.count("n", "Prompts"),
-    )  # fmt: skip
+        tables.value("effect", "Effect, logits", "with its 95 % interval", signed=True),
+        tables.count("n", "Prompts"),
+    )
     most = frame.filter(pl.col("axis") == pl.col("responds_to"))
-    listed = tables.table("The corruption that moves it most", "A head that answers to one corruption alone is isolated by it.", result, columns, most, "full", empty or "No component responds beyond chance.")  # fmt: skip
+    listed = tables.table(
+        "The corruption that moves it most",
+        "A head that answers to one corruption alone is isolated by it.",
+        result,
+        columns,
+        most,
+        "full",
+        empty or "No component responds beyond chance.",
+    )
     drawn = (Chart("Effects of the corruptions", caption, chart, result.source, "full"),) if chart else ()
     return Section("What it responds to", "", (*drawn, listed))
 
@@ -168,7 +192,10 @@ def _scores(read: Reader) -> Section:
                     title, caption, circuit_charts.random_circuits(drawn, found["faithfulness"]["score"]), random.source
                 )
             )
-    caption = "Nodes are added by their larger share of both directions. A curve above 100 % means that what holds back is not yet in."
+    caption = (
+        "Nodes are added by their larger share of both directions. A curve above 100 % means that what holds back is"
+        " not yet in."
+    )
     blocks.append(Chart("By size", caption, circuit_charts.size_curve(curve.frame), curve.source))
     return Section("How good it is", "", tuple(blocks))
 
@@ -176,22 +203,37 @@ def _scores(read: Reader) -> Section:
 def _panel(read: Reader) -> Section:
     result = read("patch_panel", top=SHOWN)
     columns = (
-        tables.words("component", "Component"), tables.words("positions", "Positions"), tables.words("direction", "Direction"),
-        tables.words("value", "Value"), tables.share("share", "Share"), tables.value("fix", "Fix", "rise of the answer's centred logit", signed=True),
-        tables.value("break", "Break", "fall of the distractors' centred logit", signed=True), tables.value("log_prob", "ln p"),
-        tables.value("rank", "Rank"), tables.value("kl_from_reference", "KL", "of the patched from the clean run, nats"),
+        tables.words("component", "Component"),
+        tables.words("positions", "Positions"),
+        tables.words("direction", "Direction"),
+        tables.words("value", "Value"),
+        tables.share("share", "Share"),
+        tables.value("fix", "Fix", "rise of the answer's centred logit", signed=True),
+        tables.value("break", "Break", "fall of the distractors' centred logit", signed=True),
+        tables.value("log_prob", "ln p"),
+        tables.value("rank", "Rank"),
+        tables.value("kl_from_reference", "KL", "of the patched from the clean run, nats"),
         tables.words("disagree", "ln p disagrees"),
-    )  # fmt: skip
+    )
     caption = (
         "A patch that breaks and does not fix only stops the wrong answer; where ln p disagrees, the denominator moved."
     )
     values = read("patch_values")
-    value_columns = (tables.words("first", "Put in"), tables.words("second", "or"), tables.value("rank_correlation", "Rank correlation"))  # fmt: skip
+    value_columns = (
+        tables.words("first", "Put in"),
+        tables.words("second", "or"),
+        tables.value("rank_correlation", "Rank correlation"),
+    )
     return Section(
-        "The metric panel", "",
-        (tables.table("Largest patches", caption, result, columns, width="full"),
-         tables.table("Do the values agree?", "Rank correlation of what heads and MLPs lose.", values, value_columns)),
-    )  # fmt: skip
+        "The metric panel",
+        "",
+        (
+            tables.table("Largest patches", caption, result, columns, width="full"),
+            tables.table(
+                "Do the values agree?", "Rank correlation of what heads and MLPs lose.", values, value_columns
+            ),
+        ),
+    )
 
 
 def _repair(read: Reader) -> Section:
@@ -202,39 +244,93 @@ def _repair(read: Reader) -> Section:
         .head(5)
     )
     columns = (
-        tables.words("ablated", "Taken away"), tables.words("component", "Component"), tables.words("part", "Part"),
-        tables.value("delta_dla", "Change of DLA, logits", "with its 95 % interval", signed=True), tables.share("repaired", "Of the direct loss"),
-    )  # fmt: skip
-    caption = "What others write differently once a head is gone (corrupted values): positive rows make up for it. Direct, heads, MLPs and norm add up to the total."
+        tables.words("ablated", "Taken away"),
+        tables.words("component", "Component"),
+        tables.words("part", "Part"),
+        tables.value("delta_dla", "Change of DLA, logits", "with its 95 % interval", signed=True),
+        tables.share("repaired", "Of the direct loss"),
+    )
+    caption = (
+        "What others write differently once a head is gone (corrupted values): positive rows make up for it. Direct,"
+        " heads, MLPs and norm add up to the total."
+    )
     pair_columns = (
-        tables.words("first", "First"), tables.words("second", "Second"), tables.words("direction", "Direction"),
-        tables.share("share_together", "Together"), tables.value("interaction", "Interaction", signed=True), tables.words("relation", "Relation"),
-    )  # fmt: skip
+        tables.words("first", "First"),
+        tables.words("second", "Second"),
+        tables.words("direction", "Direction"),
+        tables.share("share_together", "Together"),
+        tables.value("interaction", "Interaction", signed=True),
+        tables.words("relation", "Relation"),
+    )
     return Section(
-        "Redundancy", "",
-        (tables.table("Downstream", caption, result, columns, frame, "full"),
-         tables.table("Two together", "Below 0 they stand in for each other, above 0 they need each other.", pairs, pair_columns, pairs.frame.head(SHOWN)),
-         Chart("Saturation", "Clean values of more and more top heads, random orders: a curve that is flat early is redundant.", circuit_charts.saturation(size.frame), size.source)),
-    )  # fmt: skip
+        "Redundancy",
+        "",
+        (
+            tables.table("Downstream", caption, result, columns, frame, "full"),
+            tables.table(
+                "Two together",
+                "Below 0 they stand in for each other, above 0 they need each other.",
+                pairs,
+                pair_columns,
+                pairs.frame.head(SHOWN),
+            ),
+            Chart(
+                "Saturation",
+                "Clean values of more and more top heads, random orders: a curve that is flat early is redundant.",
+                circuit_charts.saturation(size.frame),
+                size.source,
+            ),
+        ),
+    )
 
 
 def _attribution(read: Reader) -> Section:
     result, exact = read("attribution_reliability"), read("use_exact")
     frame = result.frame.filter(pl.col("cell") == "all")
     columns = (
-        tables.words("method", "Method"), tables.words("direction", "Direction"), tables.words("component_kind", "Site"),
-        tables.count("n", "n"), tables.value("spearman", "Rank correlation"), tables.share("sign", "Right sign"),
-        tables.share("error", "Error"), tables.share("missed", "Missed"), tables.words("reliable", "Believe it"),
-    )  # fmt: skip
+        tables.words("method", "Method"),
+        tables.words("direction", "Direction"),
+        tables.words("component_kind", "Site"),
+        tables.count("n", "n"),
+        tables.value("spearman", "Rank correlation"),
+        tables.share("sign", "Right sign"),
+        tables.share("error", "Error"),
+        tables.share("missed", "Missed"),
+        tables.words("reliable", "Believe it"),
+    )
     listed = (
-        tables.words("method", "Method"), tables.words("direction", "Direction"), tables.words("component", "Component"),
-        tables.words("positions", "Positions"), tables.share("estimated", "Estimated"), tables.share("exact", "Exact"), tables.words("saturated", "Saturated"),
-    )  # fmt: skip
+        tables.words("method", "Method"),
+        tables.words("direction", "Direction"),
+        tables.words("component", "Component"),
+        tables.words("positions", "Positions"),
+        tables.share("estimated", "Estimated"),
+        tables.share("exact", "Exact"),
+        tables.words("saturated", "Saturated"),
+    )
     return Section(
-        "Attribution patching", "",
-        (*_recall(read), tables.table("Where it can be believed", "Agreement with exact patches; by layer and by patch size in the query.", result, columns, frame, "full"),
-         tables.table("Use exact patching here", "Largest disagreements first.", exact, listed, exact.frame.head(SHOWN), "full", "No patched component disagrees.")),
-    )  # fmt: skip
+        "Attribution patching",
+        "",
+        (
+            *_recall(read),
+            tables.table(
+                "Where it can be believed",
+                "Agreement with exact patches; by layer and by patch size in the query.",
+                result,
+                columns,
+                frame,
+                "full",
+            ),
+            tables.table(
+                "Use exact patching here",
+                "Largest disagreements first.",
+                exact,
+                listed,
+                exact.frame.head(SHOWN),
+                "full",
+                "No patched component disagrees.",
+            ),
+        ),
+    )
 
 
 def _recall(read: Reader) -> tuple[Block, ...]:
@@ -247,11 +343,20 @@ def _recall(read: Reader) -> tuple[Block, ...]:
     )
     frame = frame.filter((pl.col("times") <= 2) | (pl.col("component_kind") == "neuron"))
     columns = (
-        tables.words("method", "Method"), tables.words("direction", "Direction"), tables.words("component_kind", "Site"),
-        tables.words("asked", "Effects asked for"), tables.count("looked_at", "Estimates looked at"), tables.count("found", "Found"),
-        tables.share("recall", "Recall"), tables.share("recall_lo", "At least", "95 % bound, for neurons from a random sample of those not patched for their estimate"),
+        tables.words("method", "Method"),
+        tables.words("direction", "Direction"),
+        tables.words("component_kind", "Site"),
+        tables.words("asked", "Effects asked for"),
+        tables.count("looked_at", "Estimates looked at"),
+        tables.count("found", "Found"),
+        tables.share("recall", "Recall"),
+        tables.share(
+            "recall_lo",
+            "At least",
+            "95 % bound, for neurons from a random sample of those not patched for their estimate",
+        ),
         tables.value("missed_hi", "Missed at most", "false negatives, 95 % bound"),
-    )  # fmt: skip
+    )
     caption = "Of the largest exact effects, how many stand among the largest estimates. All cuts are in the query."
     return (tables.table("What it misses", caption, result, columns, frame, "full"),)
 
@@ -259,10 +364,15 @@ def _recall(read: Reader) -> tuple[Block, ...]:
 def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
     scope, checks = read("circuit_scope"), read("pair_checks")
     said = {
-        "Found on": circuit["prompts"], "Corruption schemes tried": ", ".join(circuit["schemes"]), "Controlled": "; ".join(circuit["controlled"]),
-        "Controlled by accident": "; ".join(circuit["accidental"]) or "nothing that was checked", "Put in outside": circuit["outside"],
-        "Never taken away": circuit["kept"], "Metric": circuit["metric"], "Found by": circuit["found_by"],
-    }  # fmt: skip
+        "Found on": circuit["prompts"],
+        "Corruption schemes tried": ", ".join(circuit["schemes"]),
+        "Controlled": "; ".join(circuit["controlled"]),
+        "Controlled by accident": "; ".join(circuit["accidental"]) or "nothing that was checked",
+        "Put in outside": circuit["outside"],
+        "Never taken away": circuit["kept"],
+        "Metric": circuit["metric"],
+        "Found by": circuit["found_by"],
+    }
     frame = pl.DataFrame({"what": list(said), "text": list(said.values())})
     columns = (tables.words("what", "Scope"), tables.words("text", ""))
     flagged = checks.frame.filter(pl.col("pair_set") == "discovery").sort(
@@ -274,25 +384,56 @@ def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
         tables.words("level", ""),
     )
     return Section(
-        "Scope", "A circuit says nothing beyond its pairs: this is what they were.",
-        (tables.table("What it was found on", "Part of the circuit, stored with it.", scope, columns, frame, "full"),
-         tables.table("The pair linter", "Notes and warnings first.", checks, check_columns, flagged, "full")),
-    )  # fmt: skip
+        "Scope",
+        "A circuit says nothing beyond its pairs: this is what they were.",
+        (
+            tables.table("What it was found on", "Part of the circuit, stored with it.", scope, columns, frame, "full"),
+            tables.table("The pair linter", "Notes and warnings first.", checks, check_columns, flagged, "full"),
+        ),
+    )
 
 
 def _facts(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return (
-        ("Experiment", row["experiment"]), ("Model", row["model"]), ("Pairs", f"{numbers.count(row['n_pairs'])}, {numbers.count(row['n_dropped'])} dropped"),
-        ("Neutral level", numbers.percent(row["neutral"])), ("Means by template", numbers.percent(row["means_by_template"])),
-        ("Seconds", numbers.number(row["seconds"])), ("Made", row["created"]),
-    )  # fmt: skip
+        ("Experiment", row["experiment"]),
+        ("Model", row["model"]),
+        ("Pairs", f"{numbers.count(row['n_pairs'])}, {numbers.count(row['n_dropped'])} dropped"),
+        ("Neutral level", numbers.percent(row["neutral"])),
+        ("Means by template", numbers.percent(row["means_by_template"])),
+        ("Seconds", numbers.number(row["seconds"])),
+        ("Made", row["created"]),
+    )
 
 
 METHOD = (
-    ("Directions", "Recovered: clean values into the corrupted run. Lost: corrupted values into the clean run. Both are parts of the clean minus the corrupted logit difference, averaged over pairs first."),
+    (
+        "Directions",
+        (
+            "Recovered: clean values into the corrupted run. Lost: corrupted values into the clean run. Both are parts"
+            " of the clean minus the corrupted logit difference, averaged over pairs first."
+        ),
+    ),
     ("Neutral level", "What an output that knows nothing would recover; one half where the corruption is symmetric."),
-    ("Faithfulness", "The clean run with everything outside the circuit writing its corrupted values; 0 for no node, 1 for all. Above 1 is over-recovery."),
-    ("Incompleteness", "Members K are taken out of the circuit and of the model: how far the two then differ. Greedy K are searched for, random K are not."),
+    (
+        "Faithfulness",
+        (
+            "The clean run with everything outside the circuit writing its corrupted values; 0 for no node, 1 for all."
+            " Above 1 is over-recovery."
+        ),
+    ),
+    (
+        "Incompleteness",
+        (
+            "Members K are taken out of the circuit and of the model: how far the two then differ. Greedy K are"
+            " searched for, random K are not."
+        ),
+    ),
     ("Minimality", "How much a member is missed at most, against random members of inflated circuits, by Holm."),
-    ("Limits", "One model, one task, one kind of value. Whether the circuit does the same on arbitrary text is another question."),
-)  # fmt: skip
+    (
+        "Limits",
+        (
+            "One model, one task, one kind of value. Whether the circuit does the same on arbitrary text is another"
+            " question."
+        ),
+    ),
+)

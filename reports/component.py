@@ -84,7 +84,10 @@ def _spectrum(read: Reader, label: str, reach: tables.Reach) -> Section:
         return Section(title, "", (Note("Spectrum", NO_SPECTRUM, "full"),))
     if by_class.frame["bin"].n_unique() == 1:
         low, high = by_class.frame["lo"][0], by_class.frame["hi"][0]
-        text = f"Its activation lies in one bin, {charts.bin_label(low, high)}, at all {by_class.frame['n'].sum():,} positions."
+        text = (
+            f"Its activation lies in one bin, {charts.bin_label(low, high)}, at all {by_class.frame['n'].sum():,}"
+            " positions."
+        )
         return Section(title, "", (Note("No spread", text, "full"),))
     n = numbers.count(density.frame["n"].sum())
     lead = f"All {n} ordinary positions, from the same bins in each view, on a logarithmic axis."
@@ -178,8 +181,9 @@ def quantile_groups(frame: pl.DataFrame) -> list[tuple[list[float], pl.DataFrame
 def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: tables.Reach) -> tables.ExampleGroup:
     first = rows.row(0, named=True)
     note = (
-        f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}; each position there had a chance of "
-        f"{numbers.percent(first['inclusion_probability'])}; the bin holds {numbers.percent(first['stratum_share'])} of all positions"
+        f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}; each position there had a chance of"
+        f" {numbers.percent(first['inclusion_probability'])}; the bin holds {numbers.percent(first['stratum_share'])}"
+        " of all positions"
     )
     heading = ", ".join(f"{100 * level:g}" for level in levels) + " %"
     return tables.group(heading, note, rows.sort("activation", descending=True), reach)
@@ -257,23 +261,29 @@ def _component_method(component: ComponentId) -> tuple[tuple[str, str], ...]:
         return (
             (
                 "Head",
-                "Its activation is the norm of its output, so it has no sign; what it writes has one, which is the "
-                "DLA's.",
+                (
+                    "Its activation is the norm of its output, so it has no sign; what it writes has one, which is the "
+                    "DLA's."
+                ),
             ),
         )
     if component.kind == "neuron":
         return (
             (
                 "Neuron",
-                "Its activation is the value after the nonlinearity; its DLA is that times what its output weights "
-                "do to "
-                "the logit of the next token.",
+                (
+                    "Its activation is the value after the nonlinearity; its DLA is that times what its output weights "
+                    "do to "
+                    "the logit of the next token."
+                ),
             ),
         )
     return (
         (
             "Closing term",
-            "Embedding, positions and biases. With them the DLA of all components adds up to the centred target logit. "
-            "Its activation is the norm of what it writes.",
+            (
+                "Embedding, positions and biases. With them the DLA of all components adds up to the centred target"
+                " logit. Its activation is the norm of what it writes."
+            ),
         ),
     )

@@ -82,7 +82,10 @@ def _by_domain_sentence(read: Reader) -> str:
     if len(firsts) > 1 and len({row["component"] for row in firsts}) == 1:
         return f"{firsts[0]['component']} is the first in each of the {len(firsts)} domains."
     sure = [row["abs_dla_lo"] is not None and row["abs_dla_lo"] > (second.get(row["domain"]) or 0.0) for row in firsts]
-    parts = [f"{row['component']} in {row['domain']}{'' if clear else ' (not clear of the second)'}" for row, clear in zip(firsts[:6], sure, strict=False)]  # fmt: skip
+    parts = [
+        f"{row['component']} in {row['domain']}{'' if clear else ' (not clear of the second)'}"
+        for row, clear in zip(firsts[:6], sure, strict=False)
+    ]
     return f"First by domain: {', '.join(parts)}." if parts else ""
 
 
@@ -110,9 +113,11 @@ def _ranking(read: Reader) -> Section:
     points = result.frame.head(SCATTERED)
     return Section(
         "Ranking",
-        f"The card of one component: profiler report RUN component --component {result.frame['component'][0]}"
-        if not result.frame.is_empty()
-        else "",
+        (
+            f"The card of one component: profiler report RUN component --component {result.frame['component'][0]}"
+            if not result.frame.is_empty()
+            else ""
+        ),
         (
             Chart(
                 "Important and narrow",
@@ -174,7 +179,8 @@ def _domains(read: Reader) -> Section:
     )
     return Section(
         "Domains",
-        "What matters in one part of the corpus may not in another. Neighbours whose intervals overlap may have changed places by chance.",
+        "What matters in one part of the corpus may not in another. Neighbours whose intervals overlap may have changed"
+        " places by chance.",
         blocks,
     )
 
@@ -216,7 +222,7 @@ def _dead(read: Reader) -> Section:
     caption = (
         f"{n:,} components never or hardly ever active, or always in one bin.{shown} Never seen in n positions bounds "
         "the rate "
-        f"below 3/n and does not make it zero; the true bound lies between the two given."
+        "below 3/n and does not make it zero; the true bound lies between the two given."
     )
     empty = "Every head and neuron was active at least at one position in ten thousand."
     block = tables.table("Never or rarely active", caption, result, columns, result.frame.head(RANKED), "full", empty)

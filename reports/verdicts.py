@@ -1,4 +1,5 @@
-"""Every circuit that was checked: the word of each check, what carries it, and its distributions from narrow to wide, side by side.
+"""Every circuit that was checked: the word of each check, what carries it, and its distributions from narrow to wide,
+side by side.
 
 The page of one check is the report `generality`; in a site each check has such a page, and this one leads to them.
 """
@@ -25,10 +26,13 @@ def build(read: Reader) -> Report:
         title=_title(frame),
         subtitle="Verdicts on circuits",
         answer=tuple(frame["sentence"]),
-        sections=(Section("Checks", "", (_table(read),)), Section("Distributions", "", tuple(_distributions(read, name) for name in frame["check_id"]))),
+        sections=(
+            Section("Checks", "", (_table(read),)),
+            Section("Distributions", "", tuple(_distributions(read, name) for name in frame["check_id"])),
+        ),
         method=report.load("generality").METHOD,
         run_facts=method.run_facts(read),
-    )  # fmt: skip
+    )
 
 
 def _title(frame: pl.DataFrame) -> str:
@@ -42,10 +46,16 @@ def _table(read: Reader) -> Block:
     result = read("checks")
     frame = result.frame.with_columns(pl.col("created").str.slice(0, 16).str.replace("T", " "))
     columns = (
-        tables.words("check_id", "Check"), tables.words("word", "Verdict"), tables.count("distributions", "Distributions"),
-        tables.count("speak_for", "Numbers for"), tables.count("speak_against", "Against"), tables.count("undecided", "Undecided"), tables.count("refused", "Refused"),
-        tables.count("registered", "Predicted", "numbers predicted before they were measured"), tables.words("created", "Made"),
-    )  # fmt: skip
+        tables.words("check_id", "Check"),
+        tables.words("word", "Verdict"),
+        tables.count("distributions", "Distributions"),
+        tables.count("speak_for", "Numbers for"),
+        tables.count("speak_against", "Against"),
+        tables.count("undecided", "Undecided"),
+        tables.count("refused", "Refused"),
+        tables.count("registered", "Predicted", "numbers predicted before they were measured"),
+        tables.words("created", "Made"),
+    )
     caption = "Numbers speak for a claim or against one; how much they share is weighed on each check's own page."
     return tables.table("All checks", caption, result, columns, frame, "full")
 
@@ -53,7 +63,15 @@ def _table(read: Reader) -> Block:
 def _distributions(read: Reader, check_id: str) -> Block:
     result = read("distributions", check_id=check_id)
     measured = result.frame.filter(page_check.has("faithfulness") | page_check.has("kept_kl"))
-    caption = "Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits; squares: all that the model says of running text."
+    caption = (
+        "Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits; squares: all that the"
+        " model says of running text."
+    )
     return page_check.chart_or_note(
-        check_id, caption, result, measured, lambda rows: chart_check.distributions(rows, MARGIN), "No distribution has a number."
-    )  # fmt: skip
+        check_id,
+        caption,
+        result,
+        measured,
+        lambda rows: chart_check.distributions(rows, MARGIN),
+        "No distribution has a number.",
+    )

@@ -54,9 +54,18 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base_config(model_dirs: dict[str, Path], corpus_file: Path) -> RunConfig:
     """Small settings on the GPT-2-like model."""
     return RunConfig(
-        model=str(model_dirs["gpt2"]), corpora=(str(corpus_file),), tokens=None, domain_field="topic", batch_size=4,
-        dense_positions=60, samples_per_stratum=3, extremes=4, replicate_groups=4, components=("L1H1", "L0N3"), dtype="float64",
-    )  # fmt: skip
+        model=str(model_dirs["gpt2"]),
+        corpora=(str(corpus_file),),
+        tokens=None,
+        domain_field="topic",
+        batch_size=4,
+        dense_positions=60,
+        samples_per_stratum=3,
+        extremes=4,
+        replicate_groups=4,
+        components=("L1H1", "L0N3"),
+        dtype="float64",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -35,9 +35,15 @@ WRITERS = {
 }
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")
 READERS = (
-    "profiler", "profiler.database.query", "profiler.run", "profiler.pages.build", "profiler.pages.site", "profiler.database.assets", "profiler.model.components",
+    "profiler",
+    "profiler.database.query",
+    "profiler.run",
+    "profiler.pages.build",
+    "profiler.pages.site",
+    "profiler.database.assets",
+    "profiler.model.components",
     "profiler.generality.roles",
-)  # fmt: skip
+)
 
 
 def name(file: Path) -> str:
@@ -106,7 +112,11 @@ def test_models_are_loaded_in_few_places():
     users = {name(file) for file in FILES if ".from_pretrained(" in file.read_text(encoding="utf-8")}
     assert users <= loaders, users - loaders
     for file in ("cli/patch.py", "bench/shapes.py"):
-        calls = [ast.unparse(n) for n in ast.walk(tree(ROOT / "profiler" / file)) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("from_pretrained")]  # fmt: skip
+        calls = [
+            ast.unparse(n)
+            for n in ast.walk(tree(ROOT / "profiler" / file))
+            if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("from_pretrained")
+        ]
         assert all("BUNDLED" in call for call in calls), calls
 
 

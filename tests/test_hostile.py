@@ -1,8 +1,9 @@
-"""Hostile input of every kind: it is data or it is refused in a sentence; nothing crashes, nothing hangs, nothing is run.
+"""Hostile input of every kind: it is data or it is refused in a sentence; nothing crashes, nothing hangs, nothing is
+run.
 
-Every function here may answer or raise a ProfilerError; anything else (another error, a process that dies, a file written
-elsewhere) fails. Examples are few, to stay quick; `HYPOTHESIS_PROFILE=fuzz` runs a hundred times as many, or as many as
-FUZZ_TIMES says.
+Every function here may answer or raise a ProfilerError; anything else (another error, a process that dies, a file
+written elsewhere) fails. Examples are few, to stay quick; `HYPOTHESIS_PROFILE=fuzz` runs a hundred times as many, or as
+many as FUZZ_TIMES says.
 """
 
 import json
@@ -34,7 +35,8 @@ from profiler.text.documents import Domains, Reading, tokenize
 from profiler.text.token_classes import CLASSES
 from profiler.text.windows import Layout, chunks
 
-# --- text and corpus files ---------------------------------------------------------------------------------------------
+# --- text and corpus files
+# ---------------------------------------------------------------------------------------------
 
 LIMIT = 200
 
@@ -92,7 +94,8 @@ def test_any_name_of_a_corpus_is_refused_or_found(name, tmp_path_factory):
             list(documents(RunConfig(model="m", corpora=(f"{tmp_path_factory.getbasetemp()}/none/{name}",)), Counter()))
 
 
-# --- parameters of queries ---------------------------------------------------------------------------------------------
+# --- parameters of queries
+# ---------------------------------------------------------------------------------------------
 
 
 @examples(25)
@@ -133,13 +136,24 @@ def test_a_name_that_the_query_does_not_have_is_refused(name, run_path):
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM '/etc/passwd'", "COPY runs TO '{out}/stolen.csv'",
-        "ATTACH '{out}/new.duckdb' AS x", "INSTALL httpfs", "LOAD httpfs", "SET enable_external_access = true",
-        "SELECT * FROM glob('/*')", "EXPORT DATABASE '{out}/all'", "CREATE TABLE t AS SELECT 1", "DELETE FROM runs",
-        "DROP TABLE runs", "PRAGMA database_list; COPY (SELECT 1) TO '{out}/x'", "SELECT getenv('HOME')",
-        "SELECT content FROM read_text('/etc/hostname')", "IMPORT DATABASE '{out}'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "COPY runs TO '{out}/stolen.csv'",
+        "ATTACH '{out}/new.duckdb' AS x",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SELECT * FROM glob('/*')",
+        "EXPORT DATABASE '{out}/all'",
+        "CREATE TABLE t AS SELECT 1",
+        "DELETE FROM runs",
+        "DROP TABLE runs",
+        "PRAGMA database_list; COPY (SELECT 1) TO '{out}/x'",
+        "SELECT getenv('HOME')",
+        "SELECT content FROM read_text('/etc/hostname')",
+        "IMPORT DATABASE '{out}'",
     ],
-)  # fmt: skip
+)
 def test_sql_can_only_read_the_run(sql, run_path, tmp_path):
     before = run_path.read_bytes()
     with suppress(QueryError):
@@ -148,7 +162,8 @@ def test_sql_can_only_read_the_run(sql, run_path, tmp_path):
     assert run_path.read_bytes() == before
 
 
-# --- circuit and class files -------------------------------------------------------------------------------------------
+# --- circuit and class files
+# -------------------------------------------------------------------------------------------
 
 
 @examples(60)
@@ -206,10 +221,24 @@ def test_any_bytes_are_a_circuit_or_are_refused(data, tmp_path):
         circuit_files.read(file)
 
 
-CONDITIONS = st.sampled_from(
-    ["text = 'x'); DROP TABLE runs; --", "(SELECT true)", "text ~ '('", "1", "true; true", "random() > 0.5", "text = text --",
-     "exists(SELECT 1 FROM read_csv('/etc/passwd'))", "/* ", "true) OR (true", "getenv('HOME') = ''"]
-) | ANYTHING  # fmt: skip
+CONDITIONS = (
+    st.sampled_from(
+        [
+            "text = 'x'); DROP TABLE runs; --",
+            "(SELECT true)",
+            "text ~ '('",
+            "1",
+            "true; true",
+            "random() > 0.5",
+            "text = text --",
+            "exists(SELECT 1 FROM read_csv('/etc/passwd'))",
+            "/* ",
+            "true) OR (true",
+            "getenv('HOME') = ''",
+        ]
+    )
+    | ANYTHING
+)
 
 
 @examples(40)
@@ -221,7 +250,8 @@ def test_any_class_is_one_condition_or_is_refused(condition, name):
         assert condition.strip() != "true) OR (true"
 
 
-# --- damaged files -----------------------------------------------------------------------------------------------------
+# --- damaged files
+# -----------------------------------------------------------------------------------------------------
 
 READ = """
 import sys, faulthandler
@@ -255,7 +285,8 @@ HEADERS, BLOCK = 3 * 4096, 262_144
 
 @pytest.mark.parametrize("seed", range(MORE))
 def test_a_run_with_flipped_bytes_is_read_or_refused(seed, run_path, tmp_path):
-    """A process of its own for a few files: a library that dies or hangs is seen. Reading is by query and for a merge."""
+    """A process of its own for a few files: a library that dies or hangs is seen. Reading is by query and for a
+    merge."""
     whole, chance, paths = run_path.read_bytes(), random.Random(seed), []
     for i in range(FILES_AT_A_TIME):
         data = bytearray(whole)

@@ -1,4 +1,5 @@
-"""The README and docs/ against the code: every command they show exists with these options, every command is in the table."""
+"""The README and docs/ against the code: every command they show exists with these options, every command is in the
+table."""
 
 import os
 import re

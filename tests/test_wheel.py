@@ -1,4 +1,5 @@
-"""The wheel holds what a user needs: code, SQL, templates, queries, reports and the bundled model; and nothing large else."""
+"""The wheel holds what a user needs: code, SQL, templates, queries, reports and the bundled model; and nothing large
+else."""
 
 import zipfile
 from pathlib import Path

@@ -1,8 +1,10 @@
 """A user's own token classes and behaviours in a finished run: added or taken out whole, or not at all.
 
-They stand in the tables properties, token_property_lists and behaviours, and in the views and tables generated from them;
-nothing that was measured is written. Everything is checked on a closed, read-only connection first, and then written in one
-transaction: a program that stops in between leaves the run as it was. Cost: one pass over the vocabulary, and over the kept
+They stand in the tables properties, token_property_lists and behaviours, and in the views and tables generated from
+them; nothing that was measured is written. Everything is checked on a closed, read-only connection first, and then
+written in one
+transaction: a program that stops in between leaves the run as it was. Cost: one pass over the vocabulary, and over the
+  kept
 rows of the components that others are compared with (seconds for 37,000 components).
 """
 
@@ -126,7 +128,8 @@ def refresh(path: Path, memory: int | None = None) -> None:
 
 
 def complete(path: Path, memory: int | None = None) -> None:
-    """Make what follows from a whole run, where that has not been done. Raises as `refresh`, and says how to do it again."""
+    """Make what follows from a whole run, where that has not been done. Raises as `refresh`, and says how to do it
+    again."""
     with closing(query.open_run(path)) as run:
         if views.is_derived(run):
             return

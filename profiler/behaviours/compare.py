@@ -1,11 +1,12 @@
 """Two runs side by side: which components do something else in the second, with false discoveries controlled.
 
 Two runs of one model over different corpora, or of two checkpoints of one model, ask the same claims of the same
-components; the coverages are compared by their jackknife errors, which are independent because the documents are. Runs of
-models of different shape, or of different tokenizers, have no component or token in common and are refused; runs that
-read the same documents are not independent, and that is said.
+components; the coverages are compared by their jackknife errors, which are independent because the documents are. Runs
+of models of different shape, or of different tokenizers, have no component or token in common and are refused; runs
+that read the same documents are not independent, and that is said.
 
-Every number comes from the query `compare`, on both runs in one closed connection, the second as `other`. Cost: that query.
+Every number comes from the query `compare`, on both runs in one closed connection, the second as `other`. Cost: that
+query.
 """
 
 from collections.abc import Iterator
@@ -79,14 +80,14 @@ def _refuse_unlike(first: Path, second: Path, a: dict, b: dict) -> None:
         raise RunError(f"{first} and {second} are one run: name two; a run's own domains are compared by polysemantic")
     if a["tokenizer_hash"] != b["tokenizer_hash"]:
         raise RunError(
-            f"{first} and {second} have different tokenizers ({a['model']}, {b['model']}): the same text is other tokens there, "
-            "so classes and positions have no counterpart; record both with models of one tokenizer"
+            f"{first} and {second} have different tokenizers ({a['model']}, {b['model']}): the same text is other"
+            " tokens there, so classes and positions have no counterpart; record both with models of one tokenizer"
         )
     if unlike := [name for name in SHAPE if a[name] != b[name]]:
         name = unlike[0]
         raise RunError(
-            f"{first} and {second} are of models of different shape ({name} {a[name]} and {b[name]}): L0H0 of one is not L0H0 "
-            "of the other; compare runs of one model, or of checkpoints of one"
+            f"{first} and {second} are of models of different shape ({name} {a[name]} and {b[name]}): L0H0 of one is"
+            " not L0H0 of the other; compare runs of one model, or of checkpoints of one"
         )
 
 
@@ -97,8 +98,8 @@ def notes(first: Path, second: Path) -> tuple[str, ...]:
     found = []
     if shared:
         found.append(
-            f"{shared:,} documents of {first} have a text that is also in {second}: the errors are not independent, so differences are surer than shown where "
-            "the texts push both runs the same way"
+            f"{shared:,} documents of {first} have a text that is also in {second}: the errors are not independent, so"
+            " differences are surer than shown where the texts push both runs the same way"
         )
     if a["model_hash"] != b["model_hash"]:
         found.append("the weights differ: a component of one number need not have become the same thing in training")

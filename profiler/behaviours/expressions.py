@@ -1,10 +1,10 @@
 """Checks that a condition a user gives is one true-or-false expression over known columns, before it is kept or run.
 
-A condition becomes part of a view, so it is SQL text and not a value. It is parsed by DuckDB itself (one SELECT item, no
-FROM, no subquery, no stars, no function that changes from call to call), then bound in a WHERE clause over the view it is
-about, without rows: what does not bind, or is no boolean, never reaches a file. All of this is asked of an empty database
-of our own schema: a run file could bring functions of its own that answer as it likes. A condition that stands in a run
-file is checked like a new one before it is used again.
+A condition becomes part of a view, so it is SQL text and not a value. It is parsed by DuckDB itself (one SELECT item,
+no FROM, no subquery, no stars, no function that changes from call to call), then bound in a WHERE clause over the view
+it is about, without rows: what does not bind, or is no boolean, never reaches a file. All of this is asked of an empty
+database of our own schema: a run file could bring functions of its own that answer as it likes. A condition that stands
+in a run file is checked like a new one before it is used again.
 """
 
 import json
@@ -101,7 +101,8 @@ def _type_of(cursor: Connection, condition: str, view: str) -> str:
 
 
 def _check_whole(cursor: Connection, condition: str, view: str, shown: str) -> None:
-    """Its shape, and that it can be asked: a pattern that cannot be read is seen only then. The row it is asked of is all NULL.
+    """Its shape, and that it can be asked: a pattern that cannot be read is seen only then. The row it is asked of is
+    all NULL.
 
     Raises:
         QueryError, duckdb.Error: it cannot be used.

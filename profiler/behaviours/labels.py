@@ -1,9 +1,9 @@
 """Blind labelling: a person says of examples whether they fit a hypothesis, without seeing the activation.
 
-Examples are random positions from the bands of the component's own activation (and from all positions), in an order that
-says nothing about the band; a document gives at most one example to a band, so that examples of a band are independent
-and Clopper and Pearson's exact interval (1934) holds. Each answer is one line of a file beside the run, written when it is
-given, so that stopping loses nothing and going on asks only what is left. The run is not written to.
+Examples are random positions from the bands of the component's own activation (and from all positions), in an order
+that says nothing about the band; a document gives at most one example to a band, so that examples of a band are
+independent and Clopper and Pearson's exact interval (1934) holds. Each answer is one line of a file beside the run,
+written when it is given, so that stopping loses nothing and going on asks only what is left. The run is not written to.
 """
 
 import json

@@ -55,32 +55,86 @@ ATTENTION = (
     _attends("newline", "line ends", 60),
     _attends("delimiter", "punctuation, brackets, quotes and operators", 70),
     _attends("first", "the first token of the window (BOS where there is one): a sink", 80),
-    Behaviour("diffuse", "attention", "head", f"attention_entropy >= {DIFFUSE}", "attention spread over about 20 tokens or more (entropy of 3 nats)", 90),
-)  # fmt: skip
+    Behaviour(
+        "diffuse",
+        "attention",
+        "head",
+        f"attention_entropy >= {DIFFUSE}",
+        "attention spread over about 20 tokens or more (entropy of 3 nats)",
+        90,
+    ),
+)
 EFFECTS = (
-    Behaviour("copies", "effect", "head", f"dla_to_attended >= {EFFECT}", "raises the logit of the token it attends to most by 0.1 or more"),
-    Behaviour("suppresses", "effect", "head", f"dla_to_attended <= -{EFFECT}", "lowers the logit of the token it attends to most by 0.1 or more"),
-    Behaviour("neither", "effect", "head", f"abs(dla_to_attended) < {EFFECT}", "changes the logit of the token it attends to most by less than 0.1"),
-)  # fmt: skip
+    Behaviour(
+        "copies",
+        "effect",
+        "head",
+        f"dla_to_attended >= {EFFECT}",
+        "raises the logit of the token it attends to most by 0.1 or more",
+    ),
+    Behaviour(
+        "suppresses",
+        "effect",
+        "head",
+        f"dla_to_attended <= -{EFFECT}",
+        "lowers the logit of the token it attends to most by 0.1 or more",
+    ),
+    Behaviour(
+        "neither",
+        "effect",
+        "head",
+        f"abs(dla_to_attended) < {EFFECT}",
+        "changes the logit of the token it attends to most by less than 0.1",
+    ),
+)
 CONTEXT = (
-    Behaviour("prefix_repeated", "context", "both", "prefix_match >= 2", "the last two tokens stood together earlier in the window", 200),
+    Behaviour(
+        "prefix_repeated",
+        "context",
+        "both",
+        "prefix_match >= 2",
+        "the last two tokens stood together earlier in the window",
+        200,
+    ),
     Behaviour("repeated", "context", "both", "repeated", "the token stood earlier in the window", 260),
-    Behaviour("after_newline", "context", "both", "list_contains(previous_properties, 'newline')", "the token before ends a line", 210),
+    Behaviour(
+        "after_newline",
+        "context",
+        "both",
+        "list_contains(previous_properties, 'newline')",
+        "the token before ends a line",
+        210,
+    ),
     Behaviour("in_quotes", "context", "both", "in_quotes", 'inside a quote opened with " or """ in the document', 230),
     Behaviour("in_brackets", "context", "both", "bracket_depth > 0", "inside a bracket opened in the document", 240),
-    Behaviour("early", "context", "both", "\"offset\" < 16", "among the first 16 offsets of the window", 250),
+    Behaviour("early", "context", "both", '"offset" < 16', "among the first 16 offsets of the window", 250),
     Behaviour("surprised", "context", "both", "loss >= 5", "the model's loss is 5 nats or more (uniform sample only)"),
-    Behaviour("certain", "context", "both", "entropy < 0.5", "the model's entropy is below 0.5 nats (uniform sample only)"),
-)  # fmt: skip
+    Behaviour(
+        "certain", "context", "both", "entropy < 0.5", "the model's entropy is below 0.5 nats (uniform sample only)"
+    ),
+)
 BEHAVIOURS = (*ATTENTION, *EFFECTS, *CONTEXT)
 
 
 def of_property(name: str, description: str, priority: int) -> tuple[Behaviour, Behaviour]:
     """The two behaviours of a token property: on such a token, and before such a token."""
     return (
-        Behaviour(f"on_{name}", "token", "both", f"list_contains(properties, '{name}')", f"the token is {description}", priority),
-        Behaviour(f"before_{name}", "next", "both", f"list_contains(next_properties, '{name}')", f"the next token is {description}"),
-    )  # fmt: skip
+        Behaviour(
+            f"on_{name}",
+            "token",
+            "both",
+            f"list_contains(properties, '{name}')",
+            f"the token is {description}",
+            priority,
+        ),
+        Behaviour(
+            f"before_{name}",
+            "next",
+            "both",
+            f"list_contains(next_properties, '{name}')",
+            f"the next token is {description}",
+        ),
+    )
 
 
 def library() -> tuple[Behaviour, ...]:

@@ -1,10 +1,11 @@
 """Static properties of tokens: the library, as SQL conditions. A token may have any number of them, or none.
 
-The partition of profiler.text.token_classes gives every token one class, so that shares add up. Properties are the finer and
-overlapping questions: a year is a number, an ordinal may be a word. Each is a condition over the columns `text` (with its
-leading blank), `body` (blanks at both ends taken off), `token_id` and `class`, with regular expressions in RE2 syntax, so
-that a user's own class is the same kind of thing as one of these. Special tokens have none. `text ~ '...'` matches the
-whole text in DuckDB 1 and a part of it in DuckDB 2: a pattern with ^ and $ means the same in both.
+The partition of profiler.text.token_classes gives every token one class, so that shares add up. Properties are the
+finer and overlapping questions: a year is a number, an ordinal may be a word. Each is a condition over the columns
+`text` (with its leading blank), `body` (blanks at both ends taken off), `token_id` and `class`, with regular
+expressions in RE2 syntax, so that a user's own class is the same kind of thing as one of these. Special tokens have
+none. `text ~ '...'` matches the whole text in DuckDB 1 and a part of it in DuckDB 2: a pattern with ^ and $ means the
+same in both.
 
 Cost: one pass over the vocabulary when a run is finished, milliseconds.
 """
@@ -12,19 +13,20 @@ Cost: one pass over the vocabulary when a run is finished, milliseconds.
 from dataclasses import dataclass
 
 KEYWORDS = (
-    "False None True and as assert async await break class continue def del elif else except finally for from global if import "
-    "in is lambda nonlocal not or pass raise return try while with yield self print function var let const static void int "
-    "float char struct public private switch case new this null true false"
+    "False None True and as assert async await break class continue def del elif else except finally for from global if"
+    " import in is lambda nonlocal not or pass raise return try while with yield self print function var let const"
+    " static void int float char struct public private switch case new this null true false"
 ).split()
 FUNCTION_WORDS = (
-    "the of and a to in is that for it as was with on by be at are this or from an which not have but had were has their its "
-    "they he she we you i his her if will would can could may should there these those been do does did than then when what who"
+    "the of and a to in is that for it as was with on by be at are this or from an which not have but had were has"
+    " their its they he she we you i his her if will would can could may should there these those been do does did than"
+    " then when what who"
 ).split()
 NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve hundred thousand million billion".split()
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth last".split()
 CALENDAR = (
-    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september october november "
-    "december jan feb mar apr jun jul aug sep oct nov dec"
+    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august"
+    " september october november december jan feb mar apr jun jul aug sep oct nov dec"
 ).split()
 BYTES = r"(<0x[0-9A-F]{2}>)+"
 
@@ -63,7 +65,8 @@ PROPERTIES: tuple[Property, ...] = (
     Property(
         "name_like",
         "a capital and two or more lower-case letters after a blank, no function word, keyword, day or month",
-        rf"regexp_full_match(text, ' \p{{Lu}}\p{{Ll}}{{2,}}') AND NOT {_one_of([*FUNCTION_WORDS, *CALENDAR])} AND NOT {_one_of(KEYWORDS, 'body')}",
+        rf"regexp_full_match(text, ' \p{{Lu}}\p{{Ll}}{{2,}}') AND NOT {_one_of([*FUNCTION_WORDS, *CALENDAR])} AND NOT"
+        rf" {_one_of(KEYWORDS, 'body')}",
     ),
     Property("lower_word", "lower-case letters after a blank", r"regexp_full_match(text, ' \p{Ll}+')"),
     Property("word_piece", "lower-case letters without a blank before them", r"regexp_full_match(text, '\p{Ll}+')"),

@@ -1,12 +1,12 @@
 """The view `behaviour_rows` of a run, generated from its tables, and the tables filled for a new run.
 
-What is derived (DERIVED and the two views) is absent from a run until it is made, never empty: a query that needs it fails
-and says so, and gives no wrong answer.
+What is derived (DERIVED and the two views) is absent from a run until it is made, never empty: a query that needs it
+fails and says so, and gives no wrong answer.
 
 The view has a row per component, kept row and behaviour, and says whether the behaviour holds there. Its conditions are
-the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in, and what stands in a
-file is checked again before it is used, unless it is the library's own text. Heads stand on the
-uniform sample, neurons on those and their stratified samples together, with weights. One CASE per row, chosen by number: a filter on
+the text of table `behaviours`; each was checked (profiler.behaviours.expressions) before it went in, and what stands in
+a file is checked again before it is used, unless it is the library's own text. Heads stand on the uniform sample,
+neurons on those and their stratified samples together, with weights. One CASE per row, chosen by number: a filter on
 component or behaviour goes below it, so a query pays for what it asks.
 """
 
@@ -233,7 +233,8 @@ JOIN behaviours b ON b.behaviour_id = r.mark // 3"""
 
 
 def _marks(rows: list[tuple[int, str, str]]) -> str:
-    """A list expression: 3 * number + 1 of each behaviour that holds, + 2 of each that cannot be told; each asked once."""
+    """A list expression: 3 * number + 1 of each behaviour that holds, + 2 of each that cannot be told; each asked
+    once."""
     states = ", ".join(f"{3 * number} + coalesce({wrapped(condition)}::INTEGER, 2)" for number, _, condition in rows)
     return f"list_filter([{states}]::INTEGER[], lambda mark: mark % 3 > 0)"
 
@@ -243,4 +244,7 @@ def _marked(rows: list[tuple[int, str, str]], kind: str, which: str, source: str
     of_kind = [row for row in rows if row[1] in (kind, "both")]
     if not of_kind:
         return ""
-    return f"SELECT {', '.join(f'f.{name}' for name in COLUMNS)}, unnest({_marks(of_kind)}) AS mark FROM {source or f'{kind}_facts'} f WHERE {which}"
+    return (
+        f"SELECT {', '.join(f'f.{name}' for name in COLUMNS)}, unnest({_marks(of_kind)}) AS mark FROM"
+        f" {source or f'{kind}_facts'} f WHERE {which}"
+    )

@@ -81,14 +81,23 @@ def measure(
     speeds = {name: [n / s for n, s in zip(counts, own, strict=True)] for name, own in seconds.items()}
     against = {name: _ratio(own, speeds["forward"]) for name, own in speeds.items()}
     return Measurement(
-        shape=shape, device=device, dtype=dtype, tokens=sum(counts) // rounds, rounds=rounds,
+        shape=shape,
+        device=device,
+        dtype=dtype,
+        tokens=sum(counts) // rounds,
+        rounds=rounds,
         tokens_per_second={name: statistics.median(own) for name, own in speeds.items()},
-        ratio_to_forward=against["record"], ratios_to_forward=against,
-        speedup_over_script=_ratio(speeds["record"], speeds["script"]), stages=stages.shares(sum(seconds["record"])),
-        peak_memory_bytes=foot and foot.peak_memory_bytes, run_bytes=foot and foot.run_bytes,
-        threads=torch.get_num_threads(), machine=_machine(device), versions={name: version(name) for name in LIBRARIES},
+        ratio_to_forward=against["record"],
+        ratios_to_forward=against,
+        speedup_over_script=_ratio(speeds["record"], speeds["script"]),
+        stages=stages.shares(sum(seconds["record"])),
+        peak_memory_bytes=foot and foot.peak_memory_bytes,
+        run_bytes=foot and foot.run_bytes,
+        threads=torch.get_num_threads(),
+        machine=_machine(device),
+        versions={name: version(name) for name in LIBRARIES},
         notes=() if "nnsight" in others else (NO_NNSIGHT,),
-    )  # fmt: skip
+    )
 
 
 def _ratio(mine: list[float], theirs: list[float]) -> float:

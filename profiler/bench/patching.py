@@ -1,7 +1,8 @@
 """How long patching takes, beside TransformerLens, on one model and batch in one process.
 
 Both sides of each ratio are run in turn several times and their fastest times compared, in time of the process on its
-cores, so that a busy machine does not decide. A forward pass is the functional one of all logits; TransformerLens' own is stated too. Cost: about a minute.
+cores, so that a busy machine does not decide. A forward pass is the functional one of all logits; TransformerLens' own
+is stated too. Cost: about a minute.
 """
 
 import contextlib
@@ -59,13 +60,19 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
         "TransformerLens head sweep": sweep_theirs,
     }
     took = fastest(work)
-    yield f"{len(batch)} pairs of at most {batch.clean.shape[1]} tokens, {len(heads)} heads, {torch.get_num_threads()} thread(s)"
+    yield (
+        f"{len(batch)} pairs of at most {batch.clean.shape[1]} tokens, {len(heads)} heads, {torch.get_num_threads()}"
+        " thread(s)"
+    )
     yield from (f"{name}: {seconds:.3f} s of CPU" for name, seconds in took.items())
     plain = took["forward"]
     yield from (f"{name}: {took[name] / plain:.2f} forward passes" for name in work if name.startswith("circuit"))
     yield f"head sweep, per head: {took['head sweep'] / len(heads) / plain:.2f} forward passes"
     yield f"head sweep, TransformerLens over ours: {took['TransformerLens head sweep'] / took['head sweep']:.1f}"
-    yield f"largest difference of the two sweeps' logit differences: {(values['ours'] - values['theirs']).abs().max():.1e}"
+    yield (
+        "largest difference of the two sweeps' logit differences:"
+        f" {(values['ours'] - values['theirs']).abs().max():.1e}"
+    )
 
 
 def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
@@ -81,7 +88,8 @@ def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict
 
 
 def head_sweep(model: Model, batch: Batch) -> Float[Tensor, "head prompt"]:
-    """Logit differences with each head's clean output put into the corrupted run, by TransformerLens: one run a head."""
+    """Logit differences with each head's clean output put into the corrupted run, by TransformerLens: one run a
+    head."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.spec.n_layers)]
     rows = torch.arange(len(batch), device=batch.ends.device)
     with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars

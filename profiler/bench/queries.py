@@ -1,8 +1,8 @@
 """How long each query of a component's card takes: on one connection, warm, the median of several times.
 
 A card asks about twenty queries (those with a component among them prune their tables to it). What is timed is what the
-card's report asks, through the same call, on components from the middle of the ranking: one head and one neuron. Cost: a
-few seconds.
+card's report asks, through the same call, on components from the middle of the ranking: one head and one neuron. Cost:
+a few seconds.
 """
 
 import statistics

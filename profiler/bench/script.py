@@ -2,9 +2,10 @@
 top-k, a histogram.
 
 `Script` keeps less than `profiler record`: no classes, no groups of documents, one end of the values and not where they
-stood. `SplitScript` keeps those too, and so comes nearer to what `record` keeps; random samples per bin, attention summaries,
-sums per token, the context of what is kept, files and commits are still left out. Neither is slowed down on purpose: products
-are batched, nothing is looped over that a tensor operation does. They measure what the convenient way costs.
+stood. `SplitScript` keeps those too, and so comes nearer to what `record` keeps; random samples per bin, attention
+summaries, sums per token, the context of what is kept, files and commits are still left out. Neither is slowed down on
+purpose: products are batched, nothing is looped over that a tensor operation does. They measure what the convenient way
+costs.
 """
 
 from dataclasses import dataclass, field
@@ -64,8 +65,9 @@ class Script:
 
 @dataclass
 class SplitScript(Script):
-    """The same script with what `record` splits by: class, next class and position, in groups of windows (a window's row stands
-    for its document), power sums and a histogram per class with the DLA in each bin, both ends with their positions.
+    """The same script with what `record` splits by: class, next class and position, in groups of windows (a window's
+    row stands for its document), power sums and a histogram per class with the DLA in each bin, both ends with their
+    positions.
 
     `classes` is the class of each token id; `read`, how many positions were read before.
     """

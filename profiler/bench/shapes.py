@@ -1,7 +1,7 @@
 """The models of the benchmark: the bundled one, and a random one of the shape of GPT-2 small.
 
-Random weights cost what trained ones cost. The second keeps the bundled tokenizer (its ids are the first few thousand of 50,257), so
-that nothing is downloaded; its unembedding, context and memory are those of GPT-2 small.
+Random weights cost what trained ones cost. The second keeps the bundled tokenizer (its ids are the first few thousand
+of 50,257), so that nothing is downloaded; its unembedding, context and memory are those of GPT-2 small.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,15 @@ class Shape:
     def config(self, tokens: int | None, device: str, dtype: str) -> RunConfig:
         """The settings of its pass: everything on, as by default."""
         return RunConfig(
-            model=f"{self.name}-shape", corpora=("stdlib",), tokens=tokens, context_length=self.context, windows_per_document=4,
-            batch_size=self.batch, device=device, dtype=dtype,
-        )  # fmt: skip
+            model=f"{self.name}-shape",
+            corpora=("stdlib",),
+            tokens=tokens,
+            context_length=self.context,
+            windows_per_document=4,
+            batch_size=self.batch,
+            device=device,
+            dtype=dtype,
+        )
 
     def network(self, config: RunConfig) -> PreTrainedModel:
         """A plain network on the device of `config`, with PyTorch's fused attention."""

@@ -1,6 +1,7 @@
 """A circuit as a record: members, edges, and the scope that says what it was found on. No torch.
 
-Why: a list of heads says nothing about where it holds. The scope is part of the circuit: prompts, corruption schemes and
+Why: a list of heads says nothing about where it holds. The scope is part of the circuit: prompts, corruption schemes
+  and
 under how many of them each member appears, what was controlled on purpose, and what was controlled by accident.
 Cost: none, plain data.
 """
@@ -114,13 +115,16 @@ def check_circuit(circuit: Circuit, n_layers: int, n_heads: int, d_mlp: int) -> 
             )
         if target.layer >= n_layers or (target.unit or 0) >= units:
             raise CircuitError(
-                f"circuit {circuit.name!r}: component {member.component} is not in the model, which has {n_layers} layers "
-                f"of {n_heads} heads and {d_mlp} neurons, all counted from 0: correct it, or give the model it is of"
+                f"circuit {circuit.name!r}: component {member.component} is not in the model, which has {n_layers}"
+                f" layers of {n_heads} heads and {d_mlp} neurons, all counted from 0: correct it, or give the model it"
+                " is of"
             )
     known = {*circuit.components, INPUT, OUTPUT}
     for edge in circuit.edges:
         ends = (edge.writer, edge.reader.split(".")[0])
         lost = [end for end in ends if end not in known]
         if lost:
-            raise CircuitError(f"circuit {circuit.name!r}: edge {edge.writer} to {edge.reader} ends in {lost[0]}, which is "
-                               "no member: add it to the members, or drop the edge")  # fmt: skip
+            raise CircuitError(
+                f"circuit {circuit.name!r}: edge {edge.writer} to {edge.reader} ends in {lost[0]}, which is "
+                "no member: add it to the members, or drop the edge"
+            )

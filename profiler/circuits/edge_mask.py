@@ -5,13 +5,14 @@ Why: a circuit's edges say who may hear whom. Outside the circuit each reader he
     reader's input = residual stream + sum over writers w of drop[w, reader] * (other_w - live_w)
 
 so that all edges of a layer are one matrix product of `drop` with the difference of all writers so far. Writers: the
-embedding, each head, each MLP. Readers: query, key and value of each head, each MLP, the logits. Biases and positions are
-heard by everyone. With everything kept the run is the model's; with nothing kept it is the other run.
+embedding, each head, each MLP. Readers: query, key and value of each head, each MLP, the logits. Biases and positions
+are heard by everyone. With everything kept the run is the model's; with nothing kept it is the other run.
 
-In a parallel model attention and MLP of a layer read the same stream, so no edge joins them. Sets of nodes need no readers:
-`with_nodes` replaces what the dropped nodes write, for many sets at once.
+In a parallel model attention and MLP of a layer read the same stream, so no edge joins them. Sets of nodes need no
+readers: `with_nodes` replaces what the dropped nodes write, for many sets at once.
 
-Cost: one forward pass and per layer one [writer, reader] x [writer, prompt offset model] product; the last layer is computed
+Cost: one forward pass and per layer one [writer, reader] x [writer, prompt offset model] product; the last layer is
+  computed
 where the answer is read alone.
 """
 

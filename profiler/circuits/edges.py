@@ -2,8 +2,8 @@
 
     score(w -> r) = sum over offsets of (other_w - live_w) . d metric / d (what r hears)
 
-(Syed et al. 2023; summed over readers it is the node's attribution). An edge is kept if cutting it alone, exactly, changes
-the metric by at least a threshold: estimates only decide in which order edges are tried.
+(Syed et al. 2023; summed over readers it is the node's attribution). An edge is kept if cutting it alone, exactly,
+changes the metric by at least a threshold: estimates only decide in which order edges are tried.
 Cost: one forward and backward pass, then one forward pass per confirmed edge.
 """
 

@@ -1,8 +1,10 @@
-"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit; the library's form of `profiler patch`.
+"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit; the library's form of `profiler
+patch`.
 
 1. pairs: drawn or read, encoded, linted; both runs of the model
 2. sweeps in both directions, four kinds of values                    -> patch_effects, patch_shares, patch_gates
-3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability, patch_recall
+3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability,
+patch_recall
 4. redundancy of the top heads                                        -> patch_downstream, _interactions, _saturation
 5. the circuit: chosen on these pairs, judged on others               -> circuits, circuit_*
 6. the task's corruptions crossed: what each component responds to     -> patch_cells, patch_factors
@@ -93,8 +95,11 @@ def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, cir
     report("attribution patching")
     frames, chosen = attribution_frames(main, measured, settings, report)
     measured += chosen
-    frames |= {"patch_effects": patching_tables.effect_rows(main, measured), "patch_shares": patching_tables.share_rows(main, measured),
-               "patch_gates": redundancy_tables.gate_rows(main, measured)}  # fmt: skip
+    frames |= {
+        "patch_effects": patching_tables.effect_rows(main, measured),
+        "patch_shares": patching_tables.share_rows(main, measured),
+        "patch_gates": redundancy_tables.gate_rows(main, measured),
+    }
     report("redundancy")
     frames |= redundancy_frames(main, measured, means, settings)
     chosen_one, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
@@ -158,9 +163,9 @@ def redundancy_frames(
     found = redundancy_tables.repairs(main, top, donors)
     return {
         "patch_downstream": redundancy_tables.downstream_rows(main, found),
-        "patch_interactions": redundancy_tables.interaction_rows(main, top, measured, found)
-        if len(top) > 1
-        else pl.DataFrame(),
+        "patch_interactions": (
+            redundancy_tables.interaction_rows(main, top, measured, found) if len(top) > 1 else pl.DataFrame()
+        ),
         "patch_saturation": redundancy_tables.saturation_rows(main, top),
     }
 
@@ -199,11 +204,21 @@ def circuit_frames(
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
         "circuits": experiment_rows.circuit_row(circuit),
-        "circuit_edges": edge_frame.with_columns(**six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}),
+        "circuit_edges": edge_frame.with_columns(
+            **six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}
+        ),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
-        "circuit_curve": curve.with_columns(**six), "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
-        "circuit_members": pl.concat([experiment_rows.member_rows(main, circuit, one.members, frequency) for one in judged if one.members.height or one is judged[0]], how="diagonal_relaxed"),
-    }  # fmt: skip
+        "circuit_curve": curve.with_columns(**six),
+        "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
+        "circuit_members": pl.concat(
+            [
+                experiment_rows.member_rows(main, circuit, one.members, frequency)
+                for one in judged
+                if one.members.height or one is judged[0]
+            ],
+            how="diagonal_relaxed",
+        ),
+    }
     return (
         circuit,
         {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()},
@@ -228,14 +243,29 @@ def chosen_circuit(
     found = lint.check(main.encoded) + capability(main)
     accidental = tuple(f"{one.name}: {one.finding}" for one in found if one.level != "ok")
     scope = Scope(
-        task=settings.name, prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}", schemes=tuple(seen["all"]),
-        controlled=("prompt length", f"everything but what scheme {experiment_rows.scheme_of(settings)} changes", "that an answer is due (logit difference)"),
-        accidental=accidental, outside=outside_of(settings, None), kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
+        task=settings.name,
+        prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}",
+        schemes=tuple(seen["all"]),
+        controlled=(
+            "prompt length",
+            f"everything but what scheme {experiment_rows.scheme_of(settings)} changes",
+            "that an answer is due (logit difference)",
+        ),
+        accidental=accidental,
+        outside=outside_of(settings, None),
+        kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
-    )  # fmt: skip
+    )
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
-    return circuit_tables.record(f"{settings.name}-{experiment_rows.scheme_of(settings)}", model.spec.name, labels, label,
-                       circuit_tables.reads(main, measured, labels), {k: v for k, v in seen.items() if k != "all"}, scope)  # fmt: skip
+    return circuit_tables.record(
+        f"{settings.name}-{experiment_rows.scheme_of(settings)}",
+        model.spec.name,
+        labels,
+        label,
+        circuit_tables.reads(main, measured, labels),
+        {k: v for k, v in seen.items() if k != "all"},
+        scope,
+    )
 
 
 def schemes_of(
@@ -283,7 +313,8 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
 
 
 def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
-    """What everything outside the circuit writes: as asked for, else as the circuit's scope says, else resampled values."""
+    """What everything outside the circuit writes: as asked for, else as the circuit's scope says, else resampled
+    values."""
     return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
 
 

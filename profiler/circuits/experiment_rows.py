@@ -1,4 +1,5 @@
-"""Rows of the tables that describe an experiment: its pairs, checks, settings, and the circuit as a record. Cost: none."""
+"""Rows of the tables that describe an experiment: its pairs, checks, settings, and the circuit as a record. Cost:
+none."""
 
 import json
 import platform
@@ -58,12 +59,25 @@ def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
     texts = token_texts(model.tokenizer, model.spec.n_vocab) if of_tokens else []
     word = lambda option: option if isinstance(option, str) else texts[option]  # noqa: E731
     return [
-        {"pair_set": one.name, "pair": i, "name": p.pair.name, "scheme": p.pair.scheme, "template": p.pair.template, "split": p.pair.split,
-         "clean": text(p.pair.clean), "corrupted": text(p.pair.corrupted), "answers": [word(a) for a in p.pair.answers],
-         "distractors": [word(d) for d in p.pair.distractors], "n_tokens": len(p.clean), "roles": json.dumps(dict(p.roles)),
-         "strata": json.dumps(strata(p, one.batch.pairs)), "metric_clean": one.metric_clean[i], "metric_corrupted": one.metric_corrupted[i]}
+        {
+            "pair_set": one.name,
+            "pair": i,
+            "name": p.pair.name,
+            "scheme": p.pair.scheme,
+            "template": p.pair.template,
+            "split": p.pair.split,
+            "clean": text(p.pair.clean),
+            "corrupted": text(p.pair.corrupted),
+            "answers": [word(a) for a in p.pair.answers],
+            "distractors": [word(d) for d in p.pair.distractors],
+            "n_tokens": len(p.clean),
+            "roles": json.dumps(dict(p.roles)),
+            "strata": json.dumps(strata(p, one.batch.pairs)),
+            "metric_clean": one.metric_clean[i],
+            "metric_corrupted": one.metric_corrupted[i],
+        }
         for i, p in enumerate(one.batch.pairs)
-    ]  # fmt: skip
+    ]
 
 
 def strata(pair: TokenPair, pairs: Sequence[TokenPair]) -> dict[str, str]:
@@ -79,13 +93,22 @@ def experiment_row(
     """The row of table `patch_experiments`."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     row = {
-        "task": settings.name, "scheme": scheme_of(settings), "created": store.now(), "model": model.spec.name,
-        "model_hash": model.spec.weights_hash, "settings": json.dumps(asdict(settings)), "n_pairs": len(main.batch),
-        "n_dropped": main.encoded.n_dropped, "metric_clean": float(main.metric_clean.mean()),
-        "metric_corrupted": float(main.metric_corrupted.mean()), "neutral": neutral_level(main.metric_clean, main.metric_corrupted),
-        "is_symmetric": all(p.pair.symmetric for p in main.batch.pairs), "means_by_template": by_template, "seconds": seconds,
+        "task": settings.name,
+        "scheme": scheme_of(settings),
+        "created": store.now(),
+        "model": model.spec.name,
+        "model_hash": model.spec.weights_hash,
+        "settings": json.dumps(asdict(settings)),
+        "n_pairs": len(main.batch),
+        "n_dropped": main.encoded.n_dropped,
+        "metric_clean": float(main.metric_clean.mean()),
+        "metric_corrupted": float(main.metric_corrupted.mean()),
+        "neutral": neutral_level(main.metric_clean, main.metric_corrupted),
+        "is_symmetric": all(p.pair.symmetric for p in main.batch.pairs),
+        "means_by_template": by_template,
+        "seconds": seconds,
         "versions": json.dumps(versions),
-    }  # fmt: skip
+    }
     return pl.DataFrame([row])
 
 
@@ -99,9 +122,19 @@ def circuit_row(circuit: Circuit) -> pl.DataFrame:
 
 
 def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
-    """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to judge."""
-    rows = [{"component": m.component, "positions": m.positions, "role": m.role, "gate": m.gate, "schemes": list(m.schemes),
-             "frequency": frequency.get(node_of(m))} for m in circuit.members]  # fmt: skip
+    """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to
+    judge."""
+    rows = [
+        {
+            "component": m.component,
+            "positions": m.positions,
+            "role": m.role,
+            "gate": m.gate,
+            "schemes": list(m.schemes),
+            "frequency": frequency.get(node_of(m)),
+        }
+        for m in circuit.members
+    ]
     frame = pl.DataFrame(rows, schema_overrides={"schemes": pl.List(pl.String), "frequency": pl.Float64})
     if judged.is_empty():
         six = tables.six_values(main, circuit)

@@ -15,8 +15,8 @@ def stages(settings: PatchSettings, given: bool) -> int:
 def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
     """About how long all of it takes, from the seconds `each` of one run of all pairs.
 
-    A patch costs about a third of a forward pass, a gradient three; a circuit the part of one that lies behind the first
-    token that differs.
+    A patch costs about a third of a forward pass, a gradient three; a circuit the part of one that lies behind the
+    first token that differs.
     """
     patches = sum(
         len(plan.targets)
@@ -27,7 +27,10 @@ def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
     circuits = (1 if settings.is_file else 2) * 3 * settings.draws + 400
     passes = 0.33 * (patches + 2 * settings.neurons + _of_schemes(main, settings))
     passes += _left(main) * circuits + 6 * (settings.steps + 1)
-    return f"forecast: about {max(1, round(passes * each / 60))} min for {patches:,} patches and about {circuits:,} circuits"
+    return (
+        f"forecast: about {max(1, round(passes * each / 60))} min for {patches:,} patches and about {circuits:,}"
+        " circuits"
+    )
 
 
 def _of_schemes(main: Setting, settings: PatchSettings) -> float:

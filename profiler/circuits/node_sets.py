@@ -1,9 +1,11 @@
 """Many sets of nodes in one forward pass, where what several sets have in common is computed once.
 
-Why: a check judges a circuit beside a hundred random ones, and random circuits are alike in their first layers: they have
-as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for all sets
-that agree on the layers before, its MLP once for all that agree on its heads too. Offsets before the first at which the
-two runs differ are never run (their keys and values are the clean run's), the last layer only where the answer is read.
+Why: a check judges a circuit beside a hundred random ones, and random circuits are alike in their first layers: they
+  have
+as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for all
+sets that agree on the layers before, its MLP once for all that agree on its heads too. Offsets before the first at
+which the two runs differ are never run (their keys and values are the clean run's), the last layer only where the
+answer is read.
 
 Equal to `profiler.circuits.edge_mask.with_nodes` up to rounding, which tests hold it to.
 Cost: about half of one forward pass per set for a hundred random circuits of a few heads.
@@ -81,7 +83,8 @@ class _Groups:
 
 
 def logits(asked: Asked, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt *offset vocab"]:
-    """Logits with only the kept nodes of each set live: [set, prompt, vocab] at `ends`, else [set, prompt, offset, vocab]."""
+    """Logits with only the kept nodes of each set live: [set, prompt, vocab] at `ends`, else [set, prompt, offset,
+    vocab]."""
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
         rows = None if asked.ends is None else asked.ends.repeat(len(groups.one))
@@ -138,7 +141,8 @@ class _Layer:
     past: Past | None
 
     def attention(self, stream: Stream, groups: _Groups) -> tuple[Finer, Finer, _Groups]:
-        """What each group of the layer's MLP starts from: the residual stream before attention, what attention adds, groups."""
+        """What each group of the layer's MLP starts from: the residual stream before attention, what attention adds,
+        groups."""
         w, n = self.asked.net.layers[self.layer], len(groups.one)
         finer, parent = groups.split(self.drop, self._columns("head"))
         ends = None if self.ends is None else self.ends.repeat(n)

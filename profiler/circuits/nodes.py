@@ -76,8 +76,8 @@ def check_roles(circuit: Circuit, batch: Batch) -> None:
     for member in circuit.members:
         if member.positions != "all" and (member.positions not in batch.roles or member.positions == ELSEWHERE):
             raise CircuitError(
-                f"circuit {circuit.name!r}: {member.component} is listed at {member.positions!r}, a role that no pair has: "
-                f"the roles are all, {', '.join(batch.roles)}"
+                f"circuit {circuit.name!r}: {member.component} is listed at {member.positions!r}, a role that no pair"
+                f" has: the roles are all, {', '.join(batch.roles)}"
             )
 
 

@@ -1,4 +1,5 @@
-"""Roles that name places of the prompts, such as `at end attends to S2 (97%)`: what a circuit found on prompts can say. No torch.
+"""Roles that name places of the prompts, such as `at end attends to S2 (97%)`: what a circuit found on prompts can say.
+No torch.
 
 Why: a circuit is found at places of prompts (END, the second subject), and what is read off them is a claim about these
 places. Off the prompts it can be asked wherever a text has the same places; at all other positions it claims nothing.

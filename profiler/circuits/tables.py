@@ -1,6 +1,7 @@
 """A circuit of an experiment, and its tables: members, scores on each set of pairs, size curve, random circuits, edges.
 
-Why: a circuit is found on the discovery pairs and judged on others: fresh pairs of the same wordings, and held-out ones.
+Why: a circuit is found on the discovery pairs and judged on others: fresh pairs of the same wordings, and held-out
+  ones.
 Cost: see `choose`, `scores`, `null`; most of it is random and inflated circuits, one forward pass of the pairs each.
 """
 
@@ -83,9 +84,14 @@ def find(setting: Setting, measured: Sequence[Measured], settings: PatchSettings
 
 
 def record(
-    name: str, model: str, labels: Sequence[str], gates: dict[str, str], roles: dict[str, str], schemes: dict[str, Sequence[str]],
+    name: str,
+    model: str,
+    labels: Sequence[str],
+    gates: dict[str, str],
+    roles: dict[str, str],
+    schemes: dict[str, Sequence[str]],
     scope: Scope,
-) -> Circuit:  # fmt: skip
+) -> Circuit:
     """The circuit as a record."""
     members = tuple(
         Member(label, roles.get(label, ""), "all", gates.get(label, ""), tuple(schemes.get(label, ())))
@@ -110,7 +116,8 @@ def reads(setting: Setting, measured: Sequence[Measured], labels: Sequence[str])
 
 
 def _attended(setting: Setting, target: Target, query: str) -> tuple[str, float]:
-    """The role that gets most attention from the query role, clean prompts, and its share; `previous` and `itself` count too."""
+    """The role that gets most attention from the query role, clean prompts, and its share; `previous` and `itself`
+    count too."""
     pattern = setting.clean["pattern"][target.layer][:, target.unit]
     rows = setting.batch.mask(query)
     weight = (pattern * rows[..., None]).sum(1) / rows.sum(1).clamp_min(1)[:, None]
@@ -197,18 +204,28 @@ def judge(
 
 def minimality_rows(circuit: Circuit, found: scores.Minimality) -> pl.DataFrame:
     """Minimality of every member, with the positions it is at."""
-    return pl.DataFrame({
-        "component": circuit.components, "positions": [m.positions for m in circuit.members], "missed": found.effect,
-        "p": found.p, "p_holm": found.p_holm,
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "component": circuit.components,
+            "positions": [m.positions for m in circuit.members],
+            "missed": found.effect,
+            "p": found.p,
+            "p_holm": found.p_holm,
+        }
+    )
 
 
 def six_values(setting: Setting, circuit: Circuit) -> dict[str, Any]:
     sites = {parse_target(label).site for label in circuit.components}
     kind = ", ".join(site for site in ("head", "neuron", "mlp_out") if site in sites)
-    values = {"granularity": "node", "component_kind": kind, "value": circuit.scope.outside,
-              "positions": "each member's" if roles_of(circuit) else "all", "direction": "noise outside",
-              "pair_set": setting.name}  # fmt: skip
+    values = {
+        "granularity": "node",
+        "component_kind": kind,
+        "value": circuit.scope.outside,
+        "positions": "each member's" if roles_of(circuit) else "all",
+        "direction": "noise outside",
+        "pair_set": setting.name,
+    }
     return {name: pl.lit(value) for name, value in values.items()}
 
 
@@ -232,17 +249,30 @@ def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
     """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
     one, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
     rows = [
-        _score("members", float(keep.sum())), _score("nodes", float(len(keep))),
-        _score("metric_model", one.model, n=n), _score("metric_circuit", one.circuit, n=n), _score("metric_empty", one.empty, n=n),
-        _score("faithfulness_gap", one.gap, n=n), _score("explainable", float(scores.explainable(evaluate)), n=n),
-    ]  # fmt: skip
+        _score("members", float(keep.sum())),
+        _score("nodes", float(len(keep))),
+        _score("metric_model", one.model, n=n),
+        _score("metric_circuit", one.circuit, n=n),
+        _score("metric_empty", one.empty, n=n),
+        _score("faithfulness_gap", one.gap, n=n),
+        _score("explainable", float(scores.explainable(evaluate)), n=n),
+    ]
     if not scores.explainable(evaluate):
         return rows
     return [
-        *rows, _score("faithfulness_ratio", one.ratio, n=n), _score("faithfulness", one.normalised, *one.interval, n=n),
-        _score("faithfulness_per_pair", float(one.per_pair.median), float(one.per_pair.low), float(one.per_pair.high), n - one.per_pair.excluded),
-        _score("pairs_excluded", float(one.per_pair.excluded), n=n), _score("over_recovery", float(one.over_recovery)),
-    ]  # fmt: skip
+        *rows,
+        _score("faithfulness_ratio", one.ratio, n=n),
+        _score("faithfulness", one.normalised, *one.interval, n=n),
+        _score(
+            "faithfulness_per_pair",
+            float(one.per_pair.median),
+            float(one.per_pair.low),
+            float(one.per_pair.high),
+            n - one.per_pair.excluded,
+        ),
+        _score("pairs_excluded", float(one.per_pair.excluded), n=n),
+        _score("over_recovery", float(one.over_recovery)),
+    ]
 
 
 def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[str, Any]]:
@@ -265,8 +295,9 @@ def stability_rows(found: null.Stability, nodes: Sequence[str]) -> tuple[list[di
     low, high = np.quantile(found.jaccard, (0.025, 0.975))
     rows = [
         _score("stability_jaccard", float(found.jaccard.mean()), float(low), float(high), len(found.jaccard)),
-        _score("stability_tau", found.tau, n=len(found.jaccard)), _score("stability_halves", found.halves, n=2),
-    ]  # fmt: skip
+        _score("stability_tau", found.tau, n=len(found.jaccard)),
+        _score("stability_halves", found.halves, n=2),
+    ]
     return rows, dict(zip(nodes, found.frequency.tolist(), strict=True))
 
 
@@ -279,8 +310,14 @@ def curve_rows(
     share = np.arange(len(values)) / len(evaluate.nodes)
     areas = curve.areas(share, values)
     smallest = curve.smallest(values)
-    frame = pl.DataFrame({"size": np.arange(len(values)), "node_share": share, "faithfulness": values,
-                          "component": [None, *(evaluate.nodes[i] for i in ranking)]})  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "size": np.arange(len(values)),
+            "node_share": share,
+            "faithfulness": values,
+            "component": [None, *(evaluate.nodes[i] for i in ranking)],
+        }
+    )
     rows = [_score(name, value) for name, value in vars(areas).items()]
     return frame, [*rows, _score("smallest_at_90", float("nan") if smallest is None else float(smallest))]
 
@@ -296,11 +333,15 @@ def edge_rows(setting: Setting, circuit: Circuit, mlps: bool) -> tuple[Circuit, 
     found = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
     shares = -edges.sizes(found, float(setting.whole.mean()))
     kept = [one.edge for one, size in zip(found, shares, strict=True) if abs(size) >= EDGE_SHARE]
-    frame = pl.DataFrame({
-        "writer": [one.edge.writer for one in found], "reader": [one.edge.reader for one in found],
-        "estimated": [-one.estimated / float(setting.whole.mean()) for one in found], "lost": shares,
-        "kept": [one.edge in kept for one in found],
-    })  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "writer": [one.edge.writer for one in found],
+            "reader": [one.edge.reader for one in found],
+            "estimated": [-one.estimated / float(setting.whole.mean()) for one in found],
+            "lost": shares,
+            "kept": [one.edge in kept for one in found],
+        }
+    )
     writes = all_writes(setting.net, setting.corrupted)
     with torch.inference_mode():
         runs = [

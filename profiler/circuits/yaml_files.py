@@ -6,10 +6,10 @@
       - {component: L9H9, role: name mover}
     scope: {task: ioi, prompts: 100 of the paper's templates, schemes: [abc]}
 
-Members may be bare labels: `members: [L9H9, L10H0]`. A member with `positions: S2` belongs to the circuit at that role of
-the pairs alone, and may be listed again at another one; neurons (L3N17) and MLPs (L2_mlp_out) are members like heads. `scope.outside`
-(resample, mean, zero) is what everything else writes, `scope.kept` what is never taken away: without MLPs in it, every MLP
-that is not listed is. Cost: none; nothing of the file is executed.
+Members may be bare labels: `members: [L9H9, L10H0]`. A member with `positions: S2` belongs to the circuit at that role
+of the pairs alone, and may be listed again at another one; neurons (L3N17) and MLPs (L2_mlp_out) are members like
+heads. `scope.outside` (resample, mean, zero) is what everything else writes, `scope.kept` what is never taken away:
+without MLPs in it, every MLP that is not listed is. Cost: none; nothing of the file is executed.
 """
 
 import reprlib
@@ -149,7 +149,8 @@ def _text(value: Any, where: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value: one whose parts are all the same list, and theirs again, has no end that could be shown."""
+    """The beginning of a value: one whose parts are all the same list, and theirs again, has no end that could be
+    shown."""
     return SHORT.repr(value)[:100]
 
 

@@ -28,7 +28,8 @@ app.add_typer(models.app, name="models", help="The bundled model: train it, scor
 
 
 def main() -> None:
-    """Run the command line; a user's mistake, a damaged file and a full disk are one sentence and exit with 1, Ctrl-C with 130."""
+    """Run the command line; a user's mistake, a damaged file and a full disk are one sentence and exit with 1, Ctrl-C
+    with 130."""
     warnings.filterwarnings("ignore")
     guard()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

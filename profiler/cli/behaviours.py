@@ -124,7 +124,8 @@ def remove_behaviour(run: Run, name: Name) -> None:
 
 @behaviours.command("refresh")
 def refresh_behaviours(run: Run) -> None:
-    """Make anew what a run keeps of behaviours, such as what others are compared with: for a run of an earlier version."""
+    """Make anew what a run keeps of behaviours, such as what others are compared with: for a run of an earlier
+    version."""
     additions.refresh(run)
     console.print(f"{run}: its behaviours can be asked for")
 

@@ -37,7 +37,8 @@ def bench(
     ] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="how to print the result")] = "table",
 ) -> None:
-    """Measure record beside the bare forward pass, TransformerLens, nnsight and a plain script, interleaved in one process.
+    """Measure record beside the bare forward pass, TransformerLens, nnsight and a plain script, interleaved in one
+    process.
 
     Example: profiler bench --shape bundled --rounds 5 --format json
     """

@@ -106,11 +106,18 @@ def table(done: Any) -> pl.DataFrame:
         faithful = found.get((distribution.name, "faithfulness", "faithfulness")) or found.get(
             (distribution.name, "corpus faithfulness", "kept KL")
         )
-        rows.append({
-            "distribution": distribution.name, "n": distribution.n_prompts or distribution.n_tokens, "of": "prompts" if distribution.n_prompts else "positions",
-            "faithful": cell(distribution.name, ("faithfulness", "faithfulness"), ("corpus faithfulness", "faithfulness")),
-            "needed": cell(distribution.name, ("necessity", "necessity")), "kept KL": cell(distribution.name, ("corpus faithfulness", "kept KL")),
-            "random": None if faithful is None or faithful.null is None else round(faithful.null, 2),
-            "note": distribution.refused or (faithful.refused if faithful is not None else ""),
-        })  # fmt: skip
+        rows.append(
+            {
+                "distribution": distribution.name,
+                "n": distribution.n_prompts or distribution.n_tokens,
+                "of": "prompts" if distribution.n_prompts else "positions",
+                "faithful": cell(
+                    distribution.name, ("faithfulness", "faithfulness"), ("corpus faithfulness", "faithfulness")
+                ),
+                "needed": cell(distribution.name, ("necessity", "necessity")),
+                "kept KL": cell(distribution.name, ("corpus faithfulness", "kept KL")),
+                "random": None if faithful is None or faithful.null is None else round(faithful.null, 2),
+                "note": distribution.refused or (faithful.refused if faithful is not None else ""),
+            }
+        )
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"random": pl.Float64})

@@ -47,7 +47,8 @@ def label(
 def _ask(row: dict, hypothesis: str, place: str) -> bool | None:
     """y or n for one example; None to stop."""
     console.print(
-        f"\n[{place}] {readable(row['context_before'])}«{readable(row['context_token'])}»{readable(row['context_after'])}"
+        f"\n[{place}]"
+        f" {readable(row['context_before'])}«{readable(row['context_token'])}»{readable(row['context_after'])}"
     )
     while (key := typer.prompt(f"{readable(hypothesis)}? y, n, or q to stop").strip().lower()[:1]) not in (*KEYS, "q"):
         console.print("answer y, n or q")

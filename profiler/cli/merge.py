@@ -22,8 +22,8 @@ def merge(
 ) -> None:
     """Join runs over the shards of a corpus (record --shard 1/2, --shard 2/2) into the run one pass would have made.
 
-    Your own classes and behaviours are carried where all runs have the same; patching, checks, predictions and labels stay
-    with their runs. What is not carried is listed.
+    Your own classes and behaviours are carried where all runs have the same; patching, checks, predictions and labels
+    stay with their runs. What is not carried is listed.
 
     Example: profiler merge a.duckdb b.duckdb --out c.duckdb
     """
@@ -34,8 +34,8 @@ def merge(
     totals, added = merged.totals, merged.carried
     left = lacking(totals.config.shard) or "the whole corpus"
     console.print(
-        f"{len(runs)} runs, {totals.progress.tokens:,} tokens of {totals.progress.documents:,} documents, {left}: {out}, "
-        f"{out.stat().st_size / 1e6:,.1f} MB"
+        f"{len(runs)} runs, {totals.progress.tokens:,} tokens of {totals.progress.documents:,} documents, {left}:"
+        f" {out}, {out.stat().st_size / 1e6:,.1f} MB"
     )
     losses.say(out, console)
     for what, own in (("classes", added.classes), ("behaviours", added.behaviours)):

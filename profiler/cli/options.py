@@ -11,8 +11,11 @@ ModelName = Annotated[str, typer.Argument(help="bundled, a Hugging Face name, or
 Corpora = Annotated[
     list[str],
     typer.Option(
-        help="stdlib, files (.txt .json .jsonl .csv .tsv .parquet .arrow; packed as .gz .bz2 .xz .zst; a folder or a glob of them) "
-        "or hf:name[:config][:split], such as hf:name:config:train[:1000]; name=... names the domain; may be repeated"
+        help=(
+            "stdlib, files (.txt .json .jsonl .csv .tsv .parquet .arrow; packed as .gz .bz2 .xz .zst; a folder or a"
+            " glob of them) or hf:name[:config][:split], such as hf:name:config:train[:1000]; name=... names the"
+            " domain; may be repeated"
+        )
     ),
 ]
 Out = Annotated[Path, typer.Option(help="the run file to write")]
@@ -20,7 +23,9 @@ Tokens = Annotated[str, typer.Option(help="stop after this many tokens (300k, 1M
 TextField = Annotated[
     str,
     typer.Option(
-        help="field that holds the text, or a conversation (messages of role and content); meta.text is text inside meta"
+        help=(
+            "field that holds the text, or a conversation (messages of role and content); meta.text is text inside meta"
+        )
     ),
 ]
 IdField = Annotated[str, typer.Option(help="field that holds the document's id")]
@@ -63,7 +68,10 @@ AllowPickle = Annotated[bool, typer.Option(help="load weights that are not safet
 ModelOfRun = Annotated[
     str | None,
     typer.Option(
-        help="bundled, a Hugging Face name, or a directory; default: the run's, if it is safetensors without code of its own"
+        help=(
+            "bundled, a Hugging Face name, or a directory; default: the run's, if it is safetensors without code of"
+            " its own"
+        )
     ),
 ]
 Reread = Annotated[

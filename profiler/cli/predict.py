@@ -38,7 +38,8 @@ def register_prediction(
 ) -> None:
     """Write a prediction down before its test: hashed with its time and with the prediction before it.
 
-    Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic faithfulness --threshold 0.8 --distribution "held-out names"
+    Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic
+      faithfulness --threshold 0.8 --distribution "held-out names"
     """
     from profiler.generality import store
     from profiler.generality.evidence.predictions import Prediction
@@ -49,7 +50,8 @@ def register_prediction(
     if '"known_before":true' in entry.content:
         console.print("note: this number stands in the run already, so that the prediction counts as post hoc")
     console.print(
-        f"Keep the hash where this run cannot change it. Next:\n  profiler check {run} CIRCUIT\n  profiler predict resolve {run}",
+        f"Keep the hash where this run cannot change it. Next:\n  profiler check {run} CIRCUIT\n  profiler predict"
+        f" resolve {run}",
     )
 
 

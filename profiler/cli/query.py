@@ -141,17 +141,23 @@ def _facts(run: Run, row: dict) -> Table:
     relative = f", {max(residuals) / scale:.1e} of it" if None not in residuals and scale else ""
     facts = {
         "run": f"{run.path}  {run.path.stat().st_size / 1e6:,.1f} MB, id {row['run_id']}, made {row['created']}",
-        "model": f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
-        f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}",
+        "model": (
+            f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
+            f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}"
+        ),
         "model card": _card_summary(row["model_card"]),
         "note": "; ".join(row.get("model_notes") or ()),
         "tokens": f"{row['n_tokens']:,} of {row['n_documents']:,} documents",
         "shard": incomplete_run(row["config"]),
         "positions": f"{row['n_positions']:,} counted, {row['n_special']:,} special left out",
-        "speed": f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "
-        f"{(row['peak_memory_bytes'] or 0) / 1e9:,.2f} GB",
-        "closure": f"largest residual {_number(residuals[0])} logits for the sum of all DLA, {_number(residuals[1])} against "
-        f"the model's own logit; largest target logit {_number(scale)}{relative}",
+        "speed": (
+            f"{row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:,.1f} s, peak memory "
+            f"{(row['peak_memory_bytes'] or 0) / 1e9:,.2f} GB"
+        ),
+        "closure": (
+            f"largest residual {_number(residuals[0])} logits for the sum of all DLA, {_number(residuals[1])} against "
+            f"the model's own logit; largest target logit {_number(scale)}{relative}"
+        ),
     }
     table = Table.grid(padding=(0, 2))
     for name, text in facts.items():

@@ -19,8 +19,17 @@ from profiler.errors import ProfilerError, Stopped
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
-NO_SETTINGS = ("out", "overwrite", "resume", "commit_every", "engine", "workers", "address",
-               "chunks_per_piece", "chosen")  # fmt: skip
+NO_SETTINGS = (
+    "out",
+    "overwrite",
+    "resume",
+    "commit_every",
+    "engine",
+    "workers",
+    "address",
+    "chunks_per_piece",
+    "chosen",
+)
 DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
@@ -80,7 +89,8 @@ def record(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Stream a corpus through a model once; leave every neuron's and head's activation and DLA statistics in a run file.
+    """Stream a corpus through a model once; leave every neuron's and head's activation and DLA statistics in a run
+    file.
 
     Example: profiler record bundled --corpus stdlib --tokens 300k --out run.duckdb
     """
@@ -140,7 +150,8 @@ def demo(
     best = run_query(out, "component_overview", kind="head", top=1)["component"][0]
     console.print(f"run     {out}\nreport  {page}\n\nNext:")
     console.print(
-        f"  profiler report {out} component --component {best}\n  profiler query {out} quantile_samples --set component={best}\n  profiler info {out}"
+        f"  profiler report {out} component --component {best}\n  profiler query {out} quantile_samples --set"
+        f" component={best}\n  profiler info {out}"
     )
 
 
@@ -165,12 +176,14 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
         ahead = forecast(config, loaded.spec, trial(loaded, config))
     spec = loaded.spec
     console.print(
-        f"{config.model}: {spec.n_layers} layers of {spec.n_heads} heads and {spec.d_mlp:,} neurons, {spec.n_components:,} components"
+        f"{config.model}: {spec.n_layers} layers of {spec.n_heads} heads and {spec.d_mlp:,} neurons,"
+        f" {spec.n_components:,} components"
     )
     for note in spec.notes:
         console.print(f"  note: {note}", markup=False)
     console.print(
-        f"forecast: about {ahead.bytes / 1e6:,.0f} MB and {ahead.seconds / 60:.1f} min for {config.tokens or 'all'} tokens"
+        f"forecast: about {ahead.bytes / 1e6:,.0f} MB and {ahead.seconds / 60:.1f} min for {config.tokens or 'all'}"
+        " tokens"
     )
     if config.token_sums == "all":
         console.print(
@@ -191,8 +204,9 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
         console.print(f"{out} is finished already: nothing was left to do")
     done = outcome.progress
     console.print(
-        f"{done.tokens:,} tokens of {done.documents:,} documents in {done.seconds:.0f} s, {done.tokens / done.seconds:,.0f} tokens/s; "
-        f"{outcome.bytes / 1e6:,.1f} MB; parts add up to the logits within {outcome.closure.residual:.1e} of {outcome.closure.scale:.1f}"
+        f"{done.tokens:,} tokens of {done.documents:,} documents in {done.seconds:.0f} s,"
+        f" {done.tokens / done.seconds:,.0f} tokens/s; {outcome.bytes / 1e6:,.1f} MB; parts add up to the logits within"
+        f" {outcome.closure.residual:.1e} of {outcome.closure.scale:.1f}"
     )
     losses.say(out, console)
 
@@ -201,8 +215,8 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
 def stoppable(out: Path) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a sentence that says what is kept and how to go on.
 
-    Whatever error a library makes of the interruption (DuckDB, when it is asked while it runs, an error of its own), it is
-    the interruption that ended the work.
+    Whatever error a library makes of the interruption (DuckDB, when it is asked while it runs, an error of its own), it
+    is the interruption that ended the work.
 
     Raises:
         Stopped: one of them came.

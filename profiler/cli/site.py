@@ -33,9 +33,14 @@ def site(
 
     labels = [label.strip() for label in components.split(",") if label.strip()]
     columns = (
-        SpinnerColumn(), TextColumn("cards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[size]}", markup=False),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("cards"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[size]}", markup=False),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("cards", total=None, size="")
 
@@ -49,8 +54,8 @@ def site(
     n = done.made + done.kept
     each = f", {done.card_bytes / n / 1e3:,.0f} kB each" if n else ""
     console.print(
-        f"{done.out / 'index.html'}: {done.made:,} cards made, {done.kept:,} kept{each}; {done.bytes / 1e6:,.1f} MB in all; "
-        f"reports: {', '.join(done.reports)}"
+        f"{done.out / 'index.html'}: {done.made:,} cards made, {done.kept:,} kept{each}; {done.bytes / 1e6:,.1f} MB in"
+        f" all; reports: {', '.join(done.reports)}"
     )
 
 

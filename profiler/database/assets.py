@@ -1,8 +1,8 @@
 """Where the query files and report generators are: beside the package in a checkout, inside it in a wheel.
 
 `queries/` and `reports/` are top-level folders so that a user finds, reads and copies them; the wheel carries them as
-`profiler/_queries` and `profiler/_reports` (pyproject.toml, force-include). An editable install copies them too, and the
-copies go stale: a checkout's own folder, known by the pyproject.toml beside it, comes first.
+`profiler/_queries` and `profiler/_reports` (pyproject.toml, force-include). An editable install copies them too, and
+the copies go stale: a checkout's own folder, known by the pyproject.toml beside it, comes first.
 """
 
 from pathlib import Path

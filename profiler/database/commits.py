@@ -1,13 +1,15 @@
 """What a pass has committed: the folder `<out>.partial`, from which it goes on after any stop.
 
 A commit is one transaction: rows since the last commit (Parquet) and the state of all accumulators (Arrow) are written
-under new names and flushed to the disk; then the manifest that names them replaces the old one in a single step. Whatever
-happens in between (kill, power, full disk), the folder holds the last commit whole, and files no manifest names are
-swept away by the next. The manifest holds each file's size and checksum, so a torn or damaged file is noticed.
+under new names and flushed to the disk; then the manifest that names them replaces the old one in a single step.
+Whatever happens in between (kill, power, full disk), the folder holds the last commit whole, and files no manifest
+names are swept away by the next. The manifest holds each file's size and checksum, so a torn or damaged file is
+noticed.
 
-Rows that no accumulator can refer to any more are left out; files of a table are joined when they are of similar size, so
-their number stays small and each row is rewritten a few times at most. Cost of a commit: that of writing the state, about
-half a second per 100 MB on a slow disk; the pass spaces commits so that they take a fixed small share of its time.
+Rows that no accumulator can refer to any more are left out; files of a table are joined when they are of similar size,
+so their number stays small and each row is rewritten a few times at most. Cost of a commit: that of writing the state,
+about half a second per 100 MB on a slow disk; the pass spaces commits so that they take a fixed small share of its
+time.
 """
 
 import io
@@ -107,8 +109,8 @@ class Partial:
             self.lock = Lock(self.folder / LOCK, str(path))
         except OSError as error:
             raise RunError(
-                f"{self.folder} cannot be written ({error.strerror or error}): choose another --out, or make its folder "
-                "writable; a file of that name must be moved away"
+                f"{self.folder} cannot be written ({error.strerror or error}): choose another --out, or make its folder"
+                " writable; a file of that name must be moved away"
             ) from None
         try:
             if fresh:
@@ -198,7 +200,8 @@ class Partial:
         return [self.folder / name for name, _ in files]
 
     def clear(self) -> None:
-        """Forget what was committed: the manifest goes first, for good, so that none is left that names what is gone."""
+        """Forget what was committed: the manifest goes first, for good, so that none is left that names what is
+        gone."""
         self.manifest = None
         if (self.folder / MANIFEST).exists():
             (self.folder / MANIFEST).unlink()

@@ -1,11 +1,12 @@
-"""The only module that opens DuckDB files: every connection is closed to other files, the network, extensions and Python.
+"""The only module that opens DuckDB files: every connection is closed to other files, the network, extensions and
+Python.
 
-A run file is a stranger's: the views, macros, triggers and defaults in it are SQL that whoever wrote the file chose, and it
-runs when the file is read or written. So it runs in a connection that can reach nothing but the file: `reading`, `writing`,
-`comparing`. What a closed connection cannot prevent is refused when the file is opened: a macro that stands for a function of
-DuckDB's own (so that `abs`, or a function that our checks rest on, means something else), a view where a run has a table,
-and, for writing, a trigger. The pass writes a file of its own making (`begin`), which can read the folder of the pass;
-`scratch` is a database in memory, for what must not be asked of a stranger's file.
+A run file is a stranger's: the views, macros, triggers and defaults in it are SQL that whoever wrote the file chose,
+and it runs when the file is read or written. So it runs in a connection that can reach nothing but the file: `reading`,
+`writing`, `comparing`. What a closed connection cannot prevent is refused when the file is opened: a macro that stands
+for a function of DuckDB's own (so that `abs`, or a function that our checks rest on, means something else), a view
+where a run has a table, and, for writing, a trigger. The pass writes a file of its own making (`begin`), which can read
+the folder of the pass; `scratch` is a database in memory, for what must not be asked of a stranger's file.
 
 Cost: 15 ms to look at the functions of a file.
 """
@@ -28,13 +29,12 @@ SHUT = {
     "lock_configuration": "true",
 }
 """What makes a connection closed; `lock_configuration` comes last where they are set one by one."""
-CLOSED = (
-    SHUT
-    | {
-        "threads": "1",  # float sums of several threads differ in their last bits from run to run
-        "disabled_optimizers": "common_subplan",  # it joins a whole table once where two parts of a query want one component of it
-    }
-)
+CLOSED = SHUT | {
+    "threads": "1",  # float sums of several threads differ in their last bits from run to run
+    "disabled_optimizers": (
+        "common_subplan"
+    ),  # it joins a whole table once where two parts of a query want one component of it
+}
 OTHER = "ATTACH {} AS other (READ_ONLY)"
 FUNCTIONS = "SELECT database_name, function_name, internal FROM system.main.duckdb_functions()"
 VIEWS = "SELECT database_name, view_name FROM system.main.duckdb_views() WHERE NOT internal"
@@ -114,8 +114,8 @@ def _checked(connection: Connection, *paths: Path, may_write: bool = False) -> C
         for what, names in _foreign(connection, may_write):
             if name := next(iter(sorted(names)), None):
                 raise RunError(
-                    f"{' or '.join(map(str, paths))} has {what} {name!r}, which no run of the profiler has, and is not opened: get "
-                    "the file from whom you trust, or record the run yourself"
+                    f"{' or '.join(map(str, paths))} has {what} {name!r}, which no run of the profiler has, and is not"
+                    " opened: get the file from whom you trust, or record the run yourself"
                 )
     except (duckdb.Error, RuntimeError, UnicodeDecodeError):
         connection.close()  # a damaged file: whoever reads it next says so
@@ -127,7 +127,8 @@ def _checked(connection: Connection, *paths: Path, may_write: bool = False) -> C
 
 
 def _foreign(connection: Connection, may_write: bool) -> Iterable[tuple[str, set[str]]]:
-    """What no run has, in words, and the names of what was found. The text of these statements has no function of the file's."""
+    """What no run has, in words, and the names of what was found. The text of these statements has no function of the
+    file's."""
     cursor = connection.cursor()
     functions = cursor.execute(FUNCTIONS).fetchall()
     own = {name.lower() for _, name, internal in functions if internal}

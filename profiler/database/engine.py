@@ -1,10 +1,11 @@
 """Paths as DuckDB takes them, and its own faults in a sentence.
 
 A path of ours is a literal: never a pattern, never a URL, never the name of an extension, never parsed for partitions.
-What DuckDB cannot be given as a literal (a `?`, a backslash, bytes that are no text) is refused before any work is done.
+What DuckDB cannot be given as a literal (a `?`, a backslash, bytes that are no text) is refused before any work is
+done.
 
-An internal error of DuckDB is no fault of the run or of its reader. It is told apart from other errors (`fault`), and said
-together with what is safe and what to do next. Cost: none.
+An internal error of DuckDB is no fault of the run or of its reader. It is told apart from other errors (`fault`), and
+said together with what is safe and what to do next. Cost: none.
 """
 
 import os
@@ -22,7 +23,8 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def place(path: Path) -> str:
-    """The path of a database file, for duckdb.connect: absolute, so that `md:run.duckdb` or `:memory:` is a file like any other.
+    """The path of a database file, for duckdb.connect: absolute, so that `md:run.duckdb` or `:memory:` is a file like
+    any other.
 
     Raises:
         RunError: DuckDB has no way to take this path for what it is.
@@ -30,8 +32,8 @@ def place(path: Path) -> str:
     text = str(path.absolute())
     if found := sorted({c for c in text if c == "?" or (c == "\\" and os.sep != "\\")}):
         raise RunError(
-            f"{path} cannot be opened by DuckDB, which reads {' and '.join(found)} in a path as something else: rename the file "
-            "or its folder, or choose another --out"
+            f"{path} cannot be opened by DuckDB, which reads {' and '.join(found)} in a path as something else: rename"
+            " the file or its folder, or choose another --out"
         )
     try:
         text.encode()
@@ -71,8 +73,8 @@ def fault_error(error: BaseException, doing: str, safe: str) -> EngineError:
         safe: a sentence on what is as it was.
     """
     return EngineError(
-        f"DuckDB {duckdb.__version__} failed inside itself while {doing} ({first_line(error)}). {safe} Try another version of "
-        "DuckDB (pip install -U duckdb); where the file may be damaged, a copy that is whole"
+        f"DuckDB {duckdb.__version__} failed inside itself while {doing} ({first_line(error)}). {safe} Try another"
+        " version of DuckDB (pip install -U duckdb); where the file may be damaged, a copy that is whole"
     )
 
 

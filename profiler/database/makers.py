@@ -1,7 +1,8 @@
-"""Which command makes each table and view of a run: for messages about a run that has not got it yet, and for what a run is.
+"""Which command makes each table and view of a run: for messages about a run that has not got it yet, and for what a
+run is.
 
-The SQL files are the list: schema.sql and views.sql are of the pass, causal.sql of patching, generality.sql of checks and
-predictions. Cost: reading four small files once.
+The SQL files are the list: schema.sql and views.sql are of the pass, causal.sql of patching, generality.sql of checks
+and predictions. Cost: reading four small files once.
 """
 
 import re
@@ -48,7 +49,8 @@ def _created() -> list[tuple[str, str, str]]:
 
 
 def advice(name: str, run: str = "RUN") -> str | None:
-    """A sentence on a table or view that a run has not got, or holds no row of: the command that makes it; None for other names."""
+    """A sentence on a table or view that a run has not got, or holds no row of: the command that makes it; None for
+    other names."""
     command = known().get(name)
     if command is None:
         return None

@@ -1,11 +1,13 @@
 """Runs of queries: find a .sql file, check and bind its parameters, run it read-only, return a polars frame.
 
-A query is a plain SQL file that any DuckDB shell runs; parameters are DuckDB variables (`getvariable('component')`), set
-as bound values and never pasted into the text. A run is opened read-only, without access to files, network, extensions
-or the caller's Python variables, with its configuration locked: SQL from anyone can be run and can only read.
+A query is a plain SQL file that any DuckDB shell runs; parameters are DuckDB variables (`getvariable('component')`),
+set as bound values and never pasted into the text. A run is opened read-only, without access to files, network,
+extensions or the caller's Python variables, with its configuration locked: SQL from anyone can be run and can only
+read.
 
-Each query runs on a cursor of its own, so a variable set for one is unknown to the next. Numbers, text and lists of them come
-back as they are; what else SQL can give (dates, intervals, bytes; a run holds none) as text, as DuckDB writes it.
+Each query runs on a cursor of its own, so a variable set for one is unknown to the next. Numbers, text and lists of
+them come back as they are; what else SQL can give (dates, intervals, bytes; a run holds none) as text, as DuckDB writes
+it.
 """
 
 import difflib
@@ -27,9 +29,24 @@ from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 UNCHANGED = "The run is only read and is as it was; open it again to ask something else."
 UNREADABLE = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: names in a damaged file that are no text
 HELD = {
-    "boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint", "uhugeint",
-    "float", "double", "decimal", "varchar", "enum", "null",
-}  # fmt: skip
+    "boolean",
+    "tinyint",
+    "smallint",
+    "integer",
+    "bigint",
+    "hugeint",
+    "utinyint",
+    "usmallint",
+    "uinteger",
+    "ubigint",
+    "uhugeint",
+    "float",
+    "double",
+    "decimal",
+    "varchar",
+    "enum",
+    "null",
+}
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
 _NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
@@ -195,7 +212,8 @@ def _statements(cursor: Connection, text: str) -> list[duckdb.Statement | None]:
     """The statements of `text`, one None where there is none.
 
     Raises:
-        QueryError: DuckDB's client has no name for a kind of statement that its parser knows, such as UPDATE EXTENSIONS; or
+        QueryError: DuckDB's client has no name for a kind of statement that its parser knows, such as UPDATE
+          EXTENSIONS; or
             the text is none.
     """
     try:
@@ -223,7 +241,8 @@ def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFra
 
 
 def _held(kind: DuckDBPyType) -> bool:
-    """Whether a frame, and every format it is written in, holds each value of a type; dates and bytes have values they do not."""
+    """Whether a frame, and every format it is written in, holds each value of a type; dates and bytes have values they
+    do not."""
     if kind.id in ("list", "array", "struct", "map"):
         return all(_held(part) for _, part in kind.children if isinstance(part, DuckDBPyType))
     return kind.id in HELD
@@ -325,7 +344,10 @@ def _explain(error: Exception) -> str:
     """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
     message = engine.first_line(error)
     if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
-        return f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record` ({message})"
+        return (
+            f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record`"
+            f" ({message})"
+        )
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

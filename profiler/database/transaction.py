@@ -29,8 +29,10 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     except engine.FAULTS as error:
         raise engine.fault_error(error, f"opening {path}", UNDONE) from None
     except duckdb.Error as error:
-        raise RunError(f"{path} cannot be written: {engine.first_line(error)}. Another program or notebook has it open, or it is no "
-                       "DuckDB file: close it there, or name another file") from None  # fmt: skip
+        raise RunError(
+            f"{path} cannot be written: {engine.first_line(error)}. Another program or notebook has it open, or it is"
+            " no DuckDB file: close it there, or name another file"
+        ) from None
     try:
         connection.execute("SELECT complete FROM runs").fetchone()
     except duckdb.Error:

@@ -2,7 +2,8 @@
 
 1. the circuit: stored in the run by `profiler patch`, or a YAML file          distributions/circuit_of_run.py
 2. the run's corpus, read again, and the distributions                         distributions/corpus.py, build.py
-3. STAGES: each takes the Subject and returns rows: Findings, and its own      faithfulness/, coverage/, edits/, replacement/ ...
+3. STAGES: each takes the Subject and returns rows: Findings, and its own      faithfulness/, coverage/, edits/,
+replacement/ ...
 4. the verdict over all findings, and everything into the run                  evidence/verdict.py, store.py
 
 Cost: with the bundled model and 300k tokens some minutes on one core; a forecast is reported first.
@@ -94,9 +95,16 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     names = [distribution.name for distribution in subject.distributions.all]
     judged = verdict.judge(findings, names, store.keys_for(run, subject.circuit.name))
     store.write(
-        run, subject.circuit.name, circuit=subject.circuit, findings=findings, distributions=subject.distributions.all, verdict=judged,
-        details=details, settings=asdict(settings), seconds=time.perf_counter() - began,
-    )  # fmt: skip
+        run,
+        subject.circuit.name,
+        circuit=subject.circuit,
+        findings=findings,
+        distributions=subject.distributions.all,
+        verdict=judged,
+        details=details,
+        settings=asdict(settings),
+        seconds=time.perf_counter() - began,
+    )
     store.resolve(run, roles.ORIGIN)
     return Checked(subject, judged, findings, details)
 
@@ -125,8 +133,10 @@ def refuse_unasked(run: Path, name: str, reread: Reread) -> circuit_of_run.Found
     corpus.config_of(run, reread)
     found = circuit_of_run.find(run, name)
     if found.task is not None and found.task.is_file and not reread.agreed:
-        raise PairError(f"{run} found circuit {found.circuit.name!r} on the pairs in {found.task.task}, a file that is not read on the "
-                        "word of a run: add --reread, or give the circuit as a .yaml")  # fmt: skip
+        raise PairError(
+            f"{run} found circuit {found.circuit.name!r} on the pairs in {found.task.task}, a file that is not read on"
+            " the word of a run: add --reread, or give the circuit as a .yaml"
+        )
     return found
 
 
@@ -138,8 +148,10 @@ def refuse_other_model(run: Path, model: Model) -> None:
     """
     name, known = run_query(run, "SELECT model, model_hash FROM runs").row(0)
     if known != model.spec.weights_hash:
-        raise ComponentError(f"{run} is a run of {name!r}, whose weights are not those of {model.spec.name!r}: name that model with "
-                             "--model, or record a run of this one")  # fmt: skip
+        raise ComponentError(
+            f"{run} is a run of {name!r}, whose weights are not those of {model.spec.name!r}: name that model with "
+            "--model, or record a run of this one"
+        )
 
 
 def run_stages(subject: Subject) -> tuple[Any, ...]:
@@ -163,13 +175,16 @@ def examples(subject: Subject) -> tuple[store.Example, ...]:
     """One row per prompt, and per document of running text: what discovery and test must not have in common."""
     prompts = [
         store.Example(one.distribution.name, _key(pair.clean))
-        for one in subject.distributions.prompts if one.setting is not None for pair in one.setting.batch.pairs
-    ]  # fmt: skip
+        for one in subject.distributions.prompts
+        if one.setting is not None
+        for pair in one.setting.batch.pairs
+    ]
     places = {w.document.doc_id: w.document.place for w in subject.text.windows}
     documents = [
         store.Example(one.distribution.name, _key(places[number]))
-        for one in subject.distributions.corpus for number in sorted(set(subject.text.documents[one.chosen].tolist()))
-    ]  # fmt: skip
+        for one in subject.distributions.corpus
+        for number in sorted(set(subject.text.documents[one.chosen].tolist()))
+    ]
     return (*prompts, *documents)
 
 

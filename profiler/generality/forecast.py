@@ -1,7 +1,8 @@
-"""How long a check will take, said before it begins: tokens that every stage sends through the model, at a measured rate.
+"""How long a check will take, said before it begins: tokens that every stage sends through the model, at a measured
+rate.
 
-Tokens are counted as those of a plain forward pass with logits. What a stage's token costs beside one of these was measured
-with the bundled model (SHARES); stages that ask the run instead of the model are counted in seconds.
+Tokens are counted as those of a plain forward pass with logits. What a stage's token costs beside one of these was
+measured with the bundled model (SHARES); stages that ask the run instead of the model are counted in seconds.
 Cost: two forward passes of about a thousand tokens.
 """
 
@@ -22,9 +23,18 @@ from profiler.model.network import forward
 from profiler.patching.sites import parse_target
 
 SHARES = {
-    "random circuits on prompts": 0.26, "prompts": 9.0, "other tasks": 20.0, "text": 1.6, "random circuits in text": 0.65,
-    "means": 0.85, "replaced": 3.9, "null heads": 0.5, "matching": 30.0, "edits": 0.8, "weights": 9.0,
-}  # fmt: skip
+    "random circuits on prompts": 0.26,
+    "prompts": 9.0,
+    "other tasks": 20.0,
+    "text": 1.6,
+    "random circuits in text": 0.65,
+    "means": 0.85,
+    "replaced": 3.9,
+    "null heads": 0.5,
+    "matching": 30.0,
+    "edits": 0.8,
+    "weights": 9.0,
+}
 """Cost of a token of each part, beside one of a forward pass: below 1 where layers are shared, above where there are several passes."""
 SECONDS_A_MEMBER = 1.3
 """Queries about one member: its coverage, mixture and counter-examples."""
@@ -56,9 +66,12 @@ def forecast(subject: Subject) -> Forecast:
     """Of one check, once its distributions is built."""
     members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     tokens = {
-        "prompts": _prompts(subject), "running text": _text(subject), "replacement": _replacement(subject),
-        "edits and swaps": _edits(subject), "weights": SHARES["weights"] * min(heads.FIT_TOKENS, subject.text.n_tokens),
-    }  # fmt: skip
+        "prompts": _prompts(subject),
+        "running text": _text(subject),
+        "replacement": _replacement(subject),
+        "edits and swaps": _edits(subject),
+        "weights": SHARES["weights"] * min(heads.FIT_TOKENS, subject.text.n_tokens),
+    }
     return Forecast(tokens, rate(subject), SECONDS_A_MEMBER * len(members))
 
 

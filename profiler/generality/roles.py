@@ -1,13 +1,14 @@
 """The role catalogue: what components were measured to do, shown and predicted where they turn up again. No torch.
 
-Why: a head that moves names in one circuit should not be discovered again in the next; it should be predicted there, and
-the prediction should be able to fail (Merullo et al. 2024 found 78 % of the heads of one circuit in another). Whatever a
-check measured of a role is stored (table role_catalogue). Before a circuit is checked, `expect` looks its members up, and
-registers for each role that was seen to hold that it holds on more than HALF of the component's importance on the new
-circuit's own prompts, and for each that was refuted that it does not; `store.resolve` scores it after the check.
+Why: a head that moves names in one circuit should not be discovered again in the next; it should be predicted there,
+  and
+the prediction should be able to fail (Merullo et al. 2024 found 78 % of the heads of one circuit in another). Whatever
+a check measured of a role is stored (table role_catalogue). Before a circuit is checked, `expect` looks its members up,
+and registers for each role that was seen to hold that it holds on more than HALF of the component's importance on the
+new circuit's own prompts, and for each that was refuted that it does not; `store.resolve` scores it after the check.
 
-Prompts differ from circuit to circuit, so the number is new although the component is known; the corpus is the same, and
-what was measured on it is not predicted again. Cost: milliseconds.
+Prompts differ from circuit to circuit, so the number is new although the component is known; the corpus is the same,
+and what was measured on it is not predicted again. Cost: milliseconds.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,10 @@ class Known:
     def __str__(self) -> str:
         """In one line, for the terminal."""
         word = {"for": "held", "against": "did not hold"}.get(self.speaks, "was left undecided")
-        return f"{self.component} as “{self.role}” {word} in {self.circuit}: on {self.coverage:.0%} of its importance on {self.distribution}"
+        return (
+            f"{self.component} as “{self.role}” {word} in {self.circuit}: on {self.coverage:.0%} of its importance on"
+            f" {self.distribution}"
+        )
 
 
 def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Known, ...]:
@@ -74,8 +78,8 @@ def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Kno
 def expectations(entries: Sequence[Known], circuit: Circuit, distribution: str) -> tuple[Prediction, ...]:
     """Predictions for members whose role was decided elsewhere and is claimed again.
 
-    A role can only be tested where it is claimed: an entry whose role the new circuit does not claim of the component, in
-    whatever words, is shown and not predicted.
+    A role can only be tested where it is claimed: an entry whose role the new circuit does not claim of the component,
+    in whatever words, is shown and not predicted.
     """
     claimed = {member.component: member.role for member in circuit.members}
     made: dict[tuple[str, str], Prediction] = {}
@@ -84,7 +88,10 @@ def expectations(entries: Sequence[Known], circuit: Circuit, distribution: str) 
         if one.speaks == "undecided" or not same(one.role, role, one.component):
             continue
         holds = one.speaks == "for"
-        said = f"{one.component} {'is' if holds else 'is not'} {role} on {distribution} of {circuit.name}, as in {one.circuit}"
+        said = (
+            f"{one.component} {'is' if holds else 'is not'} {role} on {distribution} of {circuit.name}, as in"
+            f" {one.circuit}"
+        )
         made.setdefault(
             (one.component, role),
             Prediction(
@@ -95,7 +102,8 @@ def expectations(entries: Sequence[Known], circuit: Circuit, distribution: str) 
 
 
 def same(first: str, second: str, component: str) -> bool:
-    """Whether two roles' words make the same claim; one that names places of prompts is the same as one of the same places."""
+    """Whether two roles' words make the same claim; one that names places of prompts is the same as one of the same
+    places."""
     if place_of(first) or place_of(second):
         return place_of(first) == place_of(second)
     one, other = claim_of(first, component), claim_of(second, component)

@@ -34,9 +34,15 @@ from profiler.generality.evidence.predictions import CIRCUIT, Entry, Prediction
 from profiler.generality.evidence.verdict import Verdict
 
 DETAILS = {
-    "Distribution": "check_distributions", "CrossTask": "cross_tasks", "Replacement": "replacements", "WeightScore": "weight_scores",
-    "CounterExample": "counter_examples", "Edit": "check_edits", "Example": "check_examples", "Published": "published_numbers",
-}  # fmt: skip
+    "Distribution": "check_distributions",
+    "CrossTask": "cross_tasks",
+    "Replacement": "replacements",
+    "WeightScore": "weight_scores",
+    "CounterExample": "counter_examples",
+    "Edit": "check_edits",
+    "Example": "check_examples",
+    "Published": "published_numbers",
+}
 """Detail rows by the name of their class, and their table."""
 OF_CHECK = ("checks", "check_findings", "check_ledger", "check_agreement", "check_needs", *DETAILS.values())
 TABLES = (*OF_CHECK, "first_measured", "role_catalogue", "prediction_log", "prediction_head")
@@ -71,9 +77,17 @@ def _now() -> str:
 
 
 def write(
-    path: Path, check: str, *, circuit: Circuit, findings: Sequence[Finding], distributions: Sequence[Distribution], verdict: Verdict,
-    details: Iterable[Any] = (), settings: dict[str, Any] | None = None, seconds: float = 0.0,
-) -> None:  # fmt: skip
+    path: Path,
+    check: str,
+    *,
+    circuit: Circuit,
+    findings: Sequence[Finding],
+    distributions: Sequence[Distribution],
+    verdict: Verdict,
+    details: Iterable[Any] = (),
+    settings: dict[str, Any] | None = None,
+    seconds: float = 0.0,
+) -> None:
     """Write a check whole, or leave the run as it was; the same check's earlier rows are replaced.
 
     Args:
@@ -92,10 +106,11 @@ def write(
         raise ValueError(f"check {check!r}: the verdict's ledger is of other findings than those to be written")
     at = _now()
     frames = {
-        "check_findings": _finding_rows(findings, at), "check_ledger": _ledger_rows(verdict),
+        "check_findings": _finding_rows(findings, at),
+        "check_ledger": _ledger_rows(verdict),
         "check_agreement": [asdict(one) for one in agreement(verdict.ledger)],
         "check_needs": [asdict(one) for one in verdict.needs],
-    } | _detail_rows((*distributions, *details, *published.numbers(circuit.name)))  # fmt: skip
+    } | _detail_rows((*distributions, *details, *published.numbers(circuit.name)))
     with writing(path) as run:
         _install(run)
         for table in OF_CHECK:
@@ -143,10 +158,20 @@ def _check_row(
     entries, head = _head(run)
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return {
-        "circuit": circuit.name, "created": at, "model": model, "model_hash": model_hash, "word": verdict.word,
-        "sentence": verdict.sentence, "change": list(verdict.change), "yaml": yaml_files.text_of(circuit), "settings": json.dumps(settings, default=str),
-        "seconds": seconds, "prediction_entries": entries, "prediction_head": head or None, "versions": json.dumps(versions),
-    }  # fmt: skip
+        "circuit": circuit.name,
+        "created": at,
+        "model": model,
+        "model_hash": model_hash,
+        "word": verdict.word,
+        "sentence": verdict.sentence,
+        "change": list(verdict.change),
+        "yaml": yaml_files.text_of(circuit),
+        "settings": json.dumps(settings, default=str),
+        "seconds": seconds,
+        "prediction_entries": entries,
+        "prediction_head": head or None,
+        "versions": json.dumps(versions),
+    }
 
 
 def _insert(run: Connection, table: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -160,17 +185,39 @@ def _remember(run: Connection, circuit: Circuit, verdict: Verdict, kinds: dict[s
     """What was measured for the first time, and what components were seen to do."""
     measured = [line.finding for line in verdict.ledger if line.finding.value is not None]
     keys = {(one.subject, one.role, one.statistic, one.distribution) for one in measured}
-    known = set(run.execute("SELECT subject, role, statistic, distribution FROM first_measured WHERE circuit = ?", [circuit.name]).fetchall())  # fmt: skip
+    known = set(
+        run.execute(
+            "SELECT subject, role, statistic, distribution FROM first_measured WHERE circuit = ?", [circuit.name]
+        ).fetchall()
+    )
     names = ("subject", "role", "statistic", "distribution")
     new = [dict(zip(names, key, strict=True)) for key in sorted(keys - known)]
-    _insert(run, "first_measured", [one | {"circuit": circuit.name, "kind": kinds.get(one["distribution"], ""), "written": at} for one in new])  # fmt: skip
+    _insert(
+        run,
+        "first_measured",
+        [one | {"circuit": circuit.name, "kind": kinds.get(one["distribution"], ""), "written": at} for one in new],
+    )
     model_hash = run.execute("SELECT model_hash FROM runs").fetchall()[0][0]
     run.execute("DELETE FROM role_catalogue WHERE circuit = ?", [circuit.name])
     roles = [
-        {"component": f.subject, "role": f.role, "distribution": f.distribution, "coverage": f.value, "lo": f.lo, "hi": f.hi, "null_mean": f.null, "n": f.n,
-         "unit": f.unit, "speaks": line.speaks, "circuit": circuit.name, "model_hash": model_hash, "created": at}
-        for line in verdict.ledger if (f := line.finding).technique == "coverage" and f.statistic == "coverage" and f.role and f.value is not None
-    ]  # fmt: skip
+        {
+            "component": f.subject,
+            "role": f.role,
+            "distribution": f.distribution,
+            "coverage": f.value,
+            "lo": f.lo,
+            "hi": f.hi,
+            "null_mean": f.null,
+            "n": f.n,
+            "unit": f.unit,
+            "speaks": line.speaks,
+            "circuit": circuit.name,
+            "model_hash": model_hash,
+            "created": at,
+        }
+        for line in verdict.ledger
+        if (f := line.finding).technique == "coverage" and f.statistic == "coverage" and f.role and f.value is not None
+    ]
     _insert(run, "role_catalogue", roles)
 
 
@@ -206,7 +253,10 @@ def register(path: Path, wanted: Sequence[Prediction]) -> tuple[Entry, ...]:
 def _refuse_broken(run: Connection) -> None:
     """An entry after an edited one would make the log look whole from there on."""
     if run.execute("SELECT count(*) FROM predictions WHERE NOT intact").fetchall()[0][0]:
-        raise PredictionError("the log of predictions was changed after it was written, so that nothing more is added to it: see `profiler predict list`")  # fmt: skip
+        raise PredictionError(
+            "the log of predictions was changed after it was written, so that nothing more is added to it: see"
+            " `profiler predict list`"
+        )
 
 
 def _known(run: Connection, one: Prediction) -> bool:
@@ -254,8 +304,17 @@ def _score(run: Connection, row: dict[str, Any]) -> Scored:
     if found is None:
         return Scored(row["statement"], "open", None, None, None, None)
     finding = Finding(
-        found["subject"], found["role"], found["technique"], found["distribution"], found["statistic"], found["value"], found["lo"], found["hi"], found["n"], found["unit"]
-    )  # fmt: skip
+        found["subject"],
+        found["role"],
+        found["technique"],
+        found["distribution"],
+        found["statistic"],
+        found["value"],
+        found["lo"],
+        found["hi"],
+        found["n"],
+        found["unit"],
+    )
     said = predictions.outcome(row["direction"], row["threshold"], finding)
     shared = _overlap(run, found["check_id"], row["distribution"])
     value = {
@@ -281,7 +340,8 @@ def _finding_after(run: Connection, row: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _overlap(run: Connection, check: str, distribution: str) -> float | None:
-    """Share of the distribution's examples that are the discovery distribution's too; 1 for the discovery distribution itself."""
+    """Share of the distribution's examples that are the discovery distribution's too; 1 for the discovery distribution
+    itself."""
     names = run.execute("SELECT name FROM check_distributions WHERE check_id = ? AND ordinal = 0", [check]).fetchall()
     if (distribution,) in names:
         return 1.0
@@ -292,7 +352,8 @@ def _overlap(run: Connection, check: str, distribution: str) -> float | None:
 
 
 def registered(path: Path) -> frozenset[Key]:
-    """(subject, statistic, distribution) of predictions that were registered before their number was known; empty without any.
+    """(subject, statistic, distribution) of predictions that were registered before their number was known; empty
+    without any.
 
     A subject `circuit` stands for any circuit's name: see `keys_for`.
     """

@@ -2,8 +2,8 @@
 
 Why: `profiler.model.network` computes with plain tensors. The forms it knows are those of GPT-2, GPT-NeoX (sequential
 and parallel) and Llama, and of every model built like them. Whether a model is like them is not guessed from its name:
-the logits of both are compared on a few dozen tokens, and a model that differs is refused. Layers that attend to the last
-tokens alone (Mistral, GPT-Neo) are like them on prompts that are no longer, and `reach` says how long that is.
+the logits of both are compared on a few dozen tokens, and a model that differs is refused. Layers that attend to the
+last tokens alone (Mistral, GPT-Neo) are like them on prompts that are no longer, and `reach` says how long that is.
 Cost: a copy of the weights where keys are shared between heads, and one forward pass.
 """
 
@@ -61,7 +61,8 @@ def _compare(model: Model, net: Network) -> None:
     scale = theirs.abs().max().item()
     if not difference <= TOLERANCE.get(theirs.dtype, LOOSE) * max(1.0, scale):
         raise ModelError(
-            f"patching computes other logits than {model.spec.name!r} (off by {difference:.1e} of {scale:.1f}): {_known()}"
+            f"patching computes other logits than {model.spec.name!r} (off by {difference:.1e} of {scale:.1f}):"
+            f" {_known()}"
         )
 
 
@@ -106,11 +107,23 @@ def _layer(block: object, cfg: object) -> Layer:
 
     gate = getattr(mlp, "W_gate", None)
     return Layer(
-        _norm(block.ln1, cfg), _norm(block.ln2, cfg), w_q, per_head(attn.W_K), per_head(attn.W_V),
-        head_bias(attn.b_Q), head_bias(attn.b_K), head_bias(attn.b_V), attn.W_O.detach(), bias(attn.b_O, d_model),
-        mlp.W_in.detach(), bias(mlp.b_in, w_out.shape[0]), None if gate is None else gate.detach(),
-        None if gate is None else bias(getattr(mlp, "b_gate", None), w_out.shape[0]), w_out, bias(mlp.b_out, d_model),
-    )  # fmt: skip
+        _norm(block.ln1, cfg),
+        _norm(block.ln2, cfg),
+        w_q,
+        per_head(attn.W_K),
+        per_head(attn.W_V),
+        head_bias(attn.b_Q),
+        head_bias(attn.b_K),
+        head_bias(attn.b_V),
+        attn.W_O.detach(),
+        bias(attn.b_O, d_model),
+        mlp.W_in.detach(),
+        bias(mlp.b_in, w_out.shape[0]),
+        None if gate is None else gate.detach(),
+        None if gate is None else bias(getattr(mlp, "b_gate", None), w_out.shape[0]),
+        w_out,
+        bias(mlp.b_out, d_model),
+    )
 
 
 def _rotary(bridge: object, context: int) -> tuple[Tensor, Tensor]:

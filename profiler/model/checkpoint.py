@@ -1,11 +1,12 @@
-"""A checkpoint read whole or refused by name: what transformers only warns about is an error here, or a note of the run.
+"""A checkpoint read whole or refused by name: what transformers only warns about is an error here, or a note of the
+run.
 
 A tensor that a checkpoint lacks is random after loading, another each time, and all numbers of a run follow from it. So
-the loading report is read for every model: missing, unexpected and misshapen tensors are refused with their names, and so
-are adapters, quantised weights, NaN and infinity. Tied tensors are not missing, and causal masks and other buffers that
-old checkpoints hold are not unexpected: the network computes them. What may be meant, or was asked for, is noted:
-weights stored in a wider dtype than the one they are read in, fields of `config.json` that nothing declares, embeddings that
-are tied by the settings and not by the weights.
+the loading report is read for every model: missing, unexpected and misshapen tensors are refused with their names, and
+so are adapters, quantised weights, NaN and infinity. Tied tensors are not missing, and causal masks and other buffers
+that old checkpoints hold are not unexpected: the network computes them. What may be meant, or was asked for, is noted:
+weights stored in a wider dtype than the one they are read in, fields of `config.json` that nothing declares, embeddings
+that are tied by the settings and not by the weights.
 
 Cost: the loading itself, one look at each value, and the headers of the weight files.
 """
@@ -61,10 +62,15 @@ def read_network(
     network, report = _attempt(
         name,
         lambda: AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True,
-            ignore_mismatched_sizes=True, **format_, **options,
+            place,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **format_,
+            **options,
         ),
-    )  # fmt: skip
+    )
     _refuse_partial(name, network, report)
     _refuse_not_finite(name, network, dtype)
     return network, _attempt(name, lambda: tuple(_notes(place, network, dtype)))
@@ -79,8 +85,9 @@ def read_tokenizer(name: str, place: str, *, trust_remote_code: bool = False) ->
     tokenizer = _attempt(name, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
     if not _attempt(name, lambda: ordinary_ids(tokenizer)):
         raise ModelError(
-            f"the tokenizer of {name!r} has no tokens but its special ones: its files are missing, and transformers made an empty "
-            "tokenizer from config.json; put tokenizer.json and tokenizer_config.json beside the weights"
+            f"the tokenizer of {name!r} has no tokens but its special ones: its files are missing, and transformers"
+            " made an empty tokenizer from config.json; put tokenizer.json and tokenizer_config.json beside the"
+            " weights"
         )
     return tokenizer
 
@@ -106,8 +113,9 @@ def _refuse_adapter(name: str, place: str) -> None:
     if found is not None:
         base = _attempt(name, lambda: json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"])
         raise ModelError(
-            f"model {name!r} holds an adapter (adapter_config.json) for {base!r}, which would be left out or put on top without a "
-            "word: merge it into the weights (peft: `merge_and_unload`), save the result, and name that; or name the model without it"
+            f"model {name!r} holds an adapter (adapter_config.json) for {base!r}, which would be left out or put on top"
+            " without a word: merge it into the weights (peft: `merge_and_unload`), save the result, and name that; or"
+            " name the model without it"
         )
 
 
@@ -117,8 +125,8 @@ def _refuse_quantised(name: str, settings: PreTrainedConfig) -> None:
     if given is not None:
         how = given if isinstance(given, dict) else given.to_dict()
         raise ModelError(
-            f"the weights of {name!r} are quantised ({how.get('quant_method', 'method unknown')}): they are no matrices that can be "
-            "read; name the checkpoint that was not quantised, or dequantise and save it"
+            f"the weights of {name!r} are quantised ({how.get('quant_method', 'method unknown')}): they are no matrices"
+            " that can be read; name the checkpoint that was not quantised, or dequantise and save it"
         )
 
 
@@ -147,8 +155,8 @@ def _refuse_partial(name: str, network: PreTrainedModel, report: Mapping[str, Co
     ]
     if found:
         raise ModelError(
-            f"model {name!r} is not read whole: of the {len(network.state_dict())} tensors of {type(network).__name__}, "
-            f"{'; '.join(found)}. {_advice([*missing, *shapes], unexpected)}"
+            f"model {name!r} is not read whole: of the {len(network.state_dict())} tensors of {type(network).__name__},"
+            f" {'; '.join(found)}. {_advice([*missing, *shapes], unexpected)}"
         )
 
 
@@ -162,10 +170,19 @@ def _advice(missing: list[str], unexpected: list[str]) -> str:
     prefixes = [other.removesuffix(key) for other in unexpected for key in missing if other.endswith(key)]
     prefix = min(prefixes, key=len, default="")
     if prefix and all(key.startswith(prefix) for key in unexpected):
-        return f"What is missing is there with {prefix!r} before its name: take that off all names, and save the file again"
+        return (
+            f"What is missing is there with {prefix!r} before its name: take that off all names, and save the file"
+            " again"
+        )
     if unexpected and not missing:
-        return "Take the unexpected tensors out of the file if the model is meant without them, or name the code that reads them"
-    return "These would be random, and all numbers with them: save the model again with `save_pretrained`, or name a whole checkpoint"
+        return (
+            "Take the unexpected tensors out of the file if the model is meant without them, or name the code that"
+            " reads them"
+        )
+    return (
+        "These would be random, and all numbers with them: save the model again with `save_pretrained`, or name a whole"
+        " checkpoint"
+    )
 
 
 def _refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -174,8 +191,9 @@ def _refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) 
         narrow = dtype in (torch.float16, torch.bfloat16)
         wider = f", or values are too large for {_short(dtype)}: try --dtype float32" if narrow else ""
         raise ModelError(
-            f"the weights of {name!r} hold NaN or infinity: {sum(bad.values()):,} values in {len(bad)} of its tensors, "
-            f"{_listed([f'{key} ({n:,})' for key, n in bad.items()])}: the file is damaged or its training diverged{wider}"
+            f"the weights of {name!r} hold NaN or infinity: {sum(bad.values()):,} values in {len(bad)} of its tensors,"
+            f" {_listed([f'{key} ({n:,})' for key, n in bad.items()])}: the file is damaged or its training"
+            f" diverged{wider}"
         )
 
 
@@ -184,13 +202,22 @@ def _notes(place: str, network: PreTrainedModel, dtype: torch.dtype) -> Iterator
     stored = stored_dtypes(place) or {network.config.dtype}
     lost = sorted(_short(d) for d in stored if d is not None and torch.promote_types(d, dtype) != dtype)
     if lost:
-        yield f"weights stored as {' and '.join(lost)} are rounded to {_short(dtype)}; --dtype {lost[-1]} keeps them as they are"
+        yield (
+            f"weights stored as {' and '.join(lost)} are rounded to {_short(dtype)}; --dtype {lost[-1]} keeps them as"
+            " they are"
+        )
     if unknown := unknown_fields(network.config):
-        yield f"fields of config.json that {type(network.config).__name__} does not declare: {_listed(unknown)}; a misspelt one changes nothing"
+        yield (
+            f"fields of config.json that {type(network.config).__name__} does not declare: {_listed(unknown)}; a"
+            " misspelt one changes nothing"
+        )
     inside, outside = network.get_input_embeddings(), network.get_output_embeddings()
     tied = getattr(network.config.get_text_config(), "tie_word_embeddings", False)
     if tied and inside is not None and outside is not None and inside.weight.data_ptr() != outside.weight.data_ptr():
-        yield "config.json ties the embeddings to the unembedding, the checkpoint holds two different matrices: they are read as stored"
+        yield (
+            "config.json ties the embeddings to the unembedding, the checkpoint holds two different matrices: they are"
+            " read as stored"
+        )
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -211,7 +238,8 @@ def unknown_fields(settings: PreTrainedConfig) -> list[str]:
 
 
 def stored_dtypes(place: str) -> set[torch.dtype]:
-    """Floating dtypes of the tensors in the weight files of a directory or a hub name; empty where they are no safetensors."""
+    """Floating dtypes of the tensors in the weight files of a directory or a hub name; empty where they are no
+    safetensors."""
     found = set()
     for file in _weight_files(place):
         with safe_open(file, framework="pt") as tensors:

@@ -1,13 +1,13 @@
 """Direct logit attribution to the realised next token, layer by layer, without any [component, position, model] tensor.
 
-For a position with final norm denominator s and next token t, the logit of t minus the mean logit is linear in what each
-component wrote to the residual stream, once s is held fixed (Elhage et al. 2021; nostalgebraist 2020):
+For a position with final norm denominator s and next token t, the logit of t minus the mean logit is linear in what
+each component wrote to the residual stream, once s is held fixed (Elhage et al. 2021; nostalgebraist 2020):
 
     dla(write) = write . g,   g = centre(gamma * (u_t - mean_v u_v)) / s
 
 where gamma is the final norm's weight, u the unembedding's rows, and centre() subtracts the mean for a LayerNorm and
-does nothing for an RMSNorm (that the norm centres its input is moved onto g). The norm's bias, the unembedding's bias and
-the embeddings are closing terms; with them the sum over all components is the centred target logit, up to rounding.
+does nothing for an RMSNorm (that the norm centres its input is moved onto g). The norm's bias, the unembedding's bias
+and the embeddings are closing terms; with them the sum over all components is the centred target logit, up to rounding.
 
 0. `final_norm`: s, and the centred target logit read off the final residual stream. cost: positions * d_model
 1. `directions`: g for every position, one gather.                                  cost: positions * d_model
@@ -121,7 +121,8 @@ def _neurons(
     toward: Residual,
     components: slice,
 ) -> Part:
-    """Laid out component by component in memory, as the compiled loop reads it; the product becomes the DLA in place."""
+    """Laid out component by component in memory, as the compiled loop reads it; the product becomes the DLA in
+    place."""
     activation = post.to(toward.dtype).flatten(0, 1).T.contiguous()
     dla = (w_out @ toward.flatten(0, 1).T).mul_(activation)
     in_windows = lambda values: values.unflatten(1, post.shape[:2]).movedim(0, -1)  # noqa: E731
@@ -184,7 +185,8 @@ class Closure:
 def closure(
     total: PerPosition, logits: PerPosition, valid: Valid, model_logits: Float[Tensor, " row"], rows: Rows
 ) -> Closure:
-    """Compare the sum of all DLA with the logit at valid positions, and the logit with the model's own at some of them."""
+    """Compare the sum of all DLA with the logit at valid positions, and the logit with the model's own at some of
+    them."""
     if not valid.any():
         return Closure()
     residual = (total - logits)[valid].abs().max().item()

@@ -1,9 +1,10 @@
-"""What a model's files may do before they are loaded: nothing but hold numbers and words. No torch, no network of its own.
+"""What a model's files may do before they are loaded: nothing but hold numbers and words. No torch, no network of its
+own.
 
-A model directory comes from a stranger as a run file does. Code that comes with it and pickled weights are run by no load
-that was not asked for (profiler.model.load); this looks at the rest: a file that names other files (an index of shards, an
-adapter's base model), a name of a kernel to be fetched and run, a link that leads out of the directory, a pipe, a file that
-fills the memory. Hub names are asked for their small files alone.
+A model directory comes from a stranger as a run file does. Code that comes with it and pickled weights are run by no
+load that was not asked for (profiler.model.load); this looks at the rest: a file that names other files (an index of
+shards, an adapter's base model), a name of a kernel to be fetched and run, a link that leads out of the directory, a
+pipe, a file that fills the memory. Hub names are asked for their small files alone.
 
 Cost: reading the configuration and the index of shards.
 """
@@ -42,13 +43,16 @@ def check(place: str, remote_code: bool = False, pickle: bool = False) -> None:
     config = _read(place, "config.json")
     if not remote_code and (named := [config[key] for key in KERNELS if _is_kernel(config.get(key))]):
         raise ModelError(
-            f"config.json of model {place!r} names code to fetch and run ({named[0]!r}): take it out, or, if you trust it, add "
-            "--trust-remote-code"
+            f"config.json of model {place!r} names code to fetch and run ({named[0]!r}): take it out, or, if you trust"
+            " it, add --trust-remote-code"
         )
     endings = (SAFE, ".bin") if pickle else (SAFE,)
     for name, shard in _shards(place, config):
         if not _is_plain(shard) or not shard.endswith(endings):
-            raise ModelError(f"{name} of model {place!r} names the file {shard!r}: it must be one of the model's own, ending in {' or '.join(endings)}")  # fmt: skip
+            raise ModelError(
+                f"{name} of model {place!r} names the file {shard!r}: it must be one of the model's own, ending in"
+                f" {' or '.join(endings)}"
+            )
 
 
 def _check_file(file: Path, folder: Path, place: str) -> None:
@@ -72,13 +76,14 @@ def _check_file(file: Path, folder: Path, place: str) -> None:
         raise ModelError(f"{file.name} of model {place!r} is no file: take it out of the directory")
     if found.st_size > LARGEST_TEXT and file.suffix in (".json", ".jinja", ".txt", ".md", ".model"):
         raise ModelError(
-            f"{file.name} of model {place!r} has {found.st_size / 1e6:,.0f} MB, at most {LARGEST_TEXT / 1e6:,.0f} are read: give a "
-            "directory with a tokenizer of ordinary size"
+            f"{file.name} of model {place!r} has {found.st_size / 1e6:,.0f} MB, at most {LARGEST_TEXT / 1e6:,.0f} are"
+            " read: give a directory with a tokenizer of ordinary size"
         )
 
 
 def _inside(target: Path, folder: Path) -> bool:
-    """Whether a link stays in its directory, or in the hub's cache, whose snapshots are links to `blobs` beside them."""
+    """Whether a link stays in its directory, or in the hub's cache, whose snapshots are links to `blobs` beside
+    them."""
     blobs = folder.parent.parent / "blobs"
     return target.is_relative_to(folder) or (folder.parent.name == "snapshots" and target.is_relative_to(blobs))
 

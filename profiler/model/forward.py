@@ -1,11 +1,13 @@
-"""The model's own forward pass, watched: what heads and neurons wrote, attention rows where asked for, logits where asked for.
+"""The model's own forward pass, watched: what heads and neurons wrote, attention rows where asked for, logits where
+asked for.
 
 A plain Hugging Face network with hooks that only look. Its attention runs through PyTorch's fused kernel, which never
-forms a pattern; the few rows that the summaries need (positions of the uniform sample) are computed again beside it from
-the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a large vocabulary it is
-a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
+forms a pattern; the few rows that the summaries need (positions of the uniform sample) are computed again beside it
+from the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a large
+vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
 
-Cost: the bare forward pass less the unembedding; a row of attention costs heads * offsets * d_head multiplications, less
+Cost: the bare forward pass less the unembedding; a row of attention costs heads * offsets * d_head multiplications,
+  less
 than a layer's MLP.
 """
 
@@ -154,7 +156,8 @@ def watch(network: PreTrainedModel, names: dict[str, str], n_layers: int, n_head
     """Hook a network (in place) and return its forward pass.
 
     Args:
-        names: where things are in it: `embed`, `pos_embed` (may be absent), `final_norm`, `unembed`, and of each layer i
+        names: where things are in it: `embed`, `pos_embed` (may be absent), `final_norm`, `unembed`, and of each layer
+          i
             `attn{i}`, `attn_out{i}` (W_O) and `mlp_out{i}` (W_out; absent where it cannot be read).
 
     Raises:

@@ -2,9 +2,9 @@
 
 Weights come through transformers, from safetensors unless the user allows pickle, and are read through TransformerLens'
 `TransformerBridge` without any folding: logits are those of the Hugging Face model. The bridge also knows where things
-are in a model; the pass itself runs through the plain network with hooks there (profiler.model.forward), as fast as the model
-is. Both are compared on a few tokens when the model is loaded: one that computes something else with its plain attention
-runs through the bridge, with every pattern formed.
+are in a model; the pass itself runs through the plain network with hooks there (profiler.model.forward), as fast as the
+model is. Both are compared on a few tokens when the model is loaded: one that computes something else with its plain
+attention runs through the bridge, with every pattern formed.
 
 Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers. The bridge way costs about a third more time
 on a small model, and forms positions * vocabulary logits.
@@ -76,7 +76,8 @@ class Weights:
 class Model:
     """A loaded model: `spec` and `tokenizer` describe it, `run` is its forward pass.
 
-    `attention` says how it runs: `fused`, or `eager` through TransformerLens where the fused kernel computes something else.
+    `attention` says how it runs: `fused`, or `eager` through TransformerLens where the fused kernel computes something
+    else.
     """
 
     spec: ModelSpec
@@ -108,8 +109,12 @@ def load_model(config: RunConfig) -> Model:
     files.check(place, config.trust_remote_code, config.allow_pickle)
     tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
     network, notes = read_network(
-        config.model, place, DTYPES[config.dtype], trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle
-    )  # fmt: skip
+        config.model,
+        place,
+        DTYPES[config.dtype],
+        trust_remote_code=config.trust_remote_code,
+        allow_pickle=config.allow_pickle,
+    )
     return model_from(network.eval(), tokenizer, config, notes)
 
 
@@ -130,7 +135,10 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig, note
         spec = replace(_spec(bridge, config, architecture, weights_hash, tokenizer), notes=notes)
         weights = _weights(bridge, spec, config)
     except AttributeError as error:
-        what = f"{config.model!r} ({architecture}) is no decoder of attention heads and MLPs that write to one residual stream"
+        what = (
+            f"{config.model!r} ({architecture}) is no decoder of attention heads and MLPs that write to one residual"
+            " stream"
+        )
         raise ModelError(f"{what}: TransformerLens finds a part missing ({error})") from error
     _refuse_tokenizer(tokenizer, spec)
     forward, attention = _fastest(plain, bridge, spec)
@@ -167,8 +175,8 @@ def _refuse_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
     largest = max(tokenizer.get_vocab().values())
     if largest >= spec.n_vocab:
         raise ModelError(
-            f"the tokenizer of {spec.name!r} has token ids up to {largest}, its model knows 0 to {spec.n_vocab - 1}: they do not "
-            "belong together, or tokens were added and the model's embeddings not resized"
+            f"the tokenizer of {spec.name!r} has token ids up to {largest}, its model knows 0 to {spec.n_vocab - 1}:"
+            " they do not belong together, or tokens were added and the model's embeddings not resized"
         )
 
 
@@ -193,8 +201,8 @@ def _spec(
     longest = getattr(cfg, "n_ctx", None) or max(DEFAULT_CONTEXT, config.context_length or 0)
     if (config.context_length or 0) > longest:
         raise ModelError(
-            f"--context-length {config.context_length} is longer than the {longest} positions that {config.model!r} knows: "
-            "give that many or fewer"
+            f"--context-length {config.context_length} is longer than the {longest} positions that {config.model!r}"
+            " knows: give that many or fewer"
         )
     return ModelSpec(
         name=config.model,
@@ -212,7 +220,8 @@ def _spec(
 
 
 def _width(bridge: TransformerBridge, config: RunConfig) -> int:
-    """Neurons of a layer, from the weights: TransformerLens' own number is a guess where it does not know a config's field."""
+    """Neurons of a layer, from the weights: TransformerLens' own number is a guess where it does not know a config's
+    field."""
     if not all(f"blocks.{i}.mlp.out.hook_in" in bridge.hook_dict for i in range(bridge.cfg.n_layers)):
         return 0
     widths = {block.mlp.W_out.shape[0] for block in bridge.blocks}
@@ -262,7 +271,8 @@ def _agree(fused: Forward, eager: Forward, spec: ModelSpec, device: torch.device
 
 @torch.inference_mode()
 def _refuse_looking_ahead(forward: Forward, spec: ModelSpec, device: torch.device) -> None:
-    """Refuse a model in which a token changes what stands before it, such as an encoder read as if it were a decoder."""
+    """Refuse a model in which a token changes what stands before it, such as an encoder read as if it were a
+    decoder."""
     width = min(PROBE, spec.context_length)
     tokens = (torch.arange(width, device=device).repeat(2, 1) * 7 + 1) % spec.n_vocab
     tokens[1, -1] = (tokens[1, -1] + 1) % spec.n_vocab
@@ -270,8 +280,8 @@ def _refuse_looking_ahead(forward: Forward, spec: ModelSpec, device: torch.devic
     rounding = 0.1 * AGREE[left.dtype] * left.abs().max()  # of the same sum in another row of the batch
     if (left - right).abs().max() > rounding:
         raise ModelError(
-            f"{spec.name!r} ({spec.architecture}) lets tokens attend to what comes after them: it is no causal language model; name a "
-            "decoder, or set `is_decoder` in its config.json if it was trained as one"
+            f"{spec.name!r} ({spec.architecture}) lets tokens attend to what comes after them: it is no causal language"
+            " model; name a decoder, or set `is_decoder` in its config.json if it was trained as one"
         )
 
 
@@ -308,9 +318,14 @@ def _through_bridge(bridge: TransformerBridge, spec: ModelSpec) -> Forward:
             logits = bridge(tokens, return_type="logits")
         of = lambda names: [left[name] for name in names]  # noqa: E731
         return Capture(
-            heads=of(heads), neurons=of(neurons), embed=left["hook_embed"], pos_embed=left.get("pos_embed.hook_out"),
-            residual=left["ln_final.hook_in"], attention=of(patterns), logits=logits[wanted.logits],
-        )  # fmt: skip
+            heads=of(heads),
+            neurons=of(neurons),
+            embed=left["hook_embed"],
+            pos_embed=left.get("pos_embed.hook_out"),
+            residual=left["ln_final.hook_in"],
+            attention=of(patterns),
+            logits=logits[wanted.logits],
+        )
 
     return forward
 
@@ -337,9 +352,11 @@ def _weights(bridge: TransformerBridge, spec: ModelSpec, config: RunConfig) -> W
         head_out=head_out,
         neuron_out=[cast(block.mlp.W_out).contiguous() for block in blocks] if spec.d_mlp else [],
         attn_bias=[cast(_parameter(lambda b=block: b.attn.b_O, zeros)) for block in blocks],
-        mlp_bias=[cast(_parameter(lambda b=block: b.mlp.b_out, zeros)) for block in blocks]
-        if spec.d_mlp
-        else [zeros] * spec.n_layers,
+        mlp_bias=(
+            [cast(_parameter(lambda b=block: b.mlp.b_out, zeros)) for block in blocks]
+            if spec.d_mlp
+            else [zeros] * spec.n_layers
+        ),
         unembed=unembed,
         unembed_mean=unembed.mean(0),
         token_bias=token_bias - token_bias.mean(),

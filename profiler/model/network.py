@@ -1,4 +1,5 @@
-"""A transformer as plain functions of its weights, with a place to intervene at every site. No hooks, no TransformerLens.
+"""A transformer as plain functions of its weights, with a place to intervene at every site. No hooks, no
+TransformerLens.
 
 Why: a patch is exact only if everything downstream is recomputed and nothing else is; with functions a forward pass can
 start anywhere, run many patches in one batch, read out one position only, and be differentiated. Weights are read once
@@ -17,8 +18,8 @@ A forward pass calls `edit(site, layer, value, offsets)` at each site in this or
 | neuron | prompt offset neuron | after the nonlinearity (gated: act(gate) * in), before W_out |
 | resid_final | prompt offset model | what the final norm reads; its layer is the number of layers |
 
-`ends` asks for the logits at one offset a prompt alone; the last layer is then computed there alone, its sites (all but k and
-v) have one offset, and `offsets` says which. Cost: one forward pass; heads are not written out one by one.
+`ends` asks for the logits at one offset a prompt alone; the last layer is then computed there alone, its sites (all but
+k and v) have one offset, and `offsets` says which. Cost: one forward pass; heads are not written out one by one.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,8 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """The weights of one layer. `w_q`, `w_k`, `w_v`: [head, model, d_head], keys and values repeated where heads share them."""
+    """The weights of one layer. `w_q`, `w_k`, `w_v`: [head, model, d_head], keys and values repeated where heads share
+    them."""
 
     norm_attn: Norm
     norm_mlp: Norm
@@ -84,7 +86,8 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A whole model. `rotary` holds (cos, sin), [offset, rotated], or None; `positions` are added embeddings, or None."""
+    """A whole model. `rotary` holds (cos, sin), [offset, rotated], or None; `positions` are added embeddings, or
+    None."""
 
     layers: tuple[Layer, ...]
     embed: Float[Tensor, "vocab model"]

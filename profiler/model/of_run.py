@@ -1,9 +1,10 @@
-"""The model of a run, loaded for every command that runs it again. What is loaded and what may run is the caller's word alone.
+"""The model of a run, loaded for every command that runs it again. What is loaded and what may run is the caller's word
+alone.
 
-A run file is a stranger's: the name of the model that stands in it is a wish. It is followed without asking only where that
-can do no harm: the bundled model; a hub name, or a local directory that holds the very weights and tokenizer that the run was
-recorded from; safetensors, no code that comes with the model. Anything else is named by whoever gives the command (`Choice`).
-Settings that only change numbers (dtype, length of windows, BOS) are the run's.
+A run file is a stranger's: the name of the model that stands in it is a wish. It is followed without asking only where
+that can do no harm: the bundled model; a hub name, or a local directory that holds the very weights and tokenizer that
+the run was recorded from; safetensors, no code that comes with the model. Anything else is named by whoever gives the
+command (`Choice`). Settings that only change numbers (dtype, length of windows, BOS) are the run's.
 
 Cost: that of loading a model.
 """
@@ -91,14 +92,15 @@ def named(run: Path, known: str, choice: Choice) -> str:
         return choice.model
     if choice.trust_remote_code or choice.allow_pickle:
         raise ModelError(
-            f"--trust-remote-code and --allow-pickle are for a model that you name: {run} names {known!r}; if that is the one, "
-            "give it with --model"
+            f"--trust-remote-code and --allow-pickle are for a model that you name: {run} names {known!r}; if that is"
+            " the one, give it with --model"
         )
     remote = known.startswith(("\\\\", "//"))
     if known == "bundled" or (known and not remote and (Path(known).is_dir() or HUB_NAME.fullmatch(known))):
         return known
     raise ModelError(
-        f"{run} was recorded from {known!r}, which is no directory here and no hub name: say where the model is with --model"
+        f"{run} was recorded from {known!r}, which is no directory here and no hub name: say where the model is with"
+        " --model"
     )
 
 
@@ -116,11 +118,11 @@ def numbers_of(config: str) -> dict[str, Any]:
 def _refuse_other(run: Path, row: dict[str, Any], model: Model) -> None:
     if model.spec.weights_hash != row["model_hash"]:
         raise ModelError(
-            f"model {model.spec.name!r} has other weights than {row['model']!r}, which {run} was recorded from: its weights are not "
-            "those of the run; name the same one with --model"
+            f"model {model.spec.name!r} has other weights than {row['model']!r}, which {run} was recorded from: its"
+            " weights are not those of the run; name the same one with --model"
         )
     if model.spec.tokenizer_hash != row["tokenizer_hash"]:
         raise ModelError(
-            f"model {model.spec.name!r} has another tokenizer than {row['model']!r}, which {run} was recorded from: name the same "
-            "one with --model"
+            f"model {model.spec.name!r} has another tokenizer than {row['model']!r}, which {run} was recorded from:"
+            " name the same one with --model"
         )

@@ -15,7 +15,8 @@ Width = Literal["half", "full"]
 
 @dataclass(frozen=True)
 class Source:
-    """A query that was run: its name, the text to run again, parameters set, and how they were set (its first lines)."""
+    """A query that was run: its name, the text to run again, parameters set, and how they were set (its first
+    lines)."""
 
     name: str
     sql: str
@@ -63,7 +64,8 @@ class Example:
     """One position in its context.
 
     Attributes:
-        context: the tokens as elements (profiler.pages.component.contexts.html), the shown one tinted by its activation, the
+        context: the tokens as elements (profiler.pages.component.contexts.html), the shown one tinted by its
+          activation, the
             next one underlined by the DLA to it.
         activation, dla, probability: as they are written; probability is of the token that came next, "" if not stored.
         activation_tint, dla_tint: in -1..1.

@@ -113,8 +113,8 @@ def write(path: str | Path, text: str) -> Path:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes `<path>.partial` and moves the finished file to `path`; removes it where anything goes wrong. What a process that
-    was killed leaves of it is overwritten by the next; two at a time are refused."""
+    """Writes `<path>.partial` and moves the finished file to `path`; removes it where anything goes wrong. What a
+    process that was killed leaves of it is overwritten by the next; two at a time are refused."""
     partial = path.parent / f"{path.name}.partial"
     with closing(Lock(partial, str(path))):
         try:

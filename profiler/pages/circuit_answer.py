@@ -1,4 +1,5 @@
-"""What the page of a circuit says first, in sentences: members, how much they keep, what random circuits do, gates, ability.
+"""What the page of a circuit says first, in sentences: members, how much they keep, what random circuits do, gates,
+ability.
 
 Every number is one of a query's answer, or a count of its rows. Cost: none beyond the queries.
 """
@@ -16,9 +17,12 @@ WHERE = {
     "held_out": "On held-out words and wordings",
 }
 GATES = {
-    "sole": "sole (sufficient and necessary)", "OR-like": "OR-like (sufficient)", "AND-like": "AND-like (necessary)",
-    "graded": "graded (partly both)", "none": "without an effect",
-}  # fmt: skip
+    "sole": "sole (sufficient and necessary)",
+    "OR-like": "OR-like (sufficient)",
+    "AND-like": "AND-like (necessary)",
+    "graded": "graded (partly both)",
+    "none": "without an effect",
+}
 """Labels of `profiler.patching.redundancy.gates` in words, in the order they are told in."""
 
 
@@ -50,11 +54,20 @@ def of_set(read: Reader, name: str) -> str:
     found = scores(read, name)
     where = WHERE[name]
     if "faithfulness" not in found:
-        return f"{where} the model shows no effect that a circuit could explain ({numbers.number(found['metric_model']['score'])} logits)."
+        return (
+            f"{where} the model shows no effect that a circuit could explain"
+            f" ({numbers.number(found['metric_model']['score'])} logits)."
+        )
     one = found["faithfulness"]
-    text = f"{where} it keeps {numbers.percent(one['score'])} (95 % interval {numbers.percent(one['low'])} to {numbers.percent(one['high'])}) of the effect"
+    text = (
+        f"{where} it keeps {numbers.percent(one['score'])} (95 % interval {numbers.percent(one['low'])} to"
+        f" {numbers.percent(one['high'])}) of the effect"
+    )
     text += ", which is over-recovery and no success" if found["over_recovery"]["score"] else ""
-    text += f"; the same members taken out of both, circuit and model differ by up to {numbers.percent(found['incompleteness_greedy']['score'])} of it"
+    text += (
+        "; the same members taken out of both, circuit and model differ by up to"
+        f" {numbers.percent(found['incompleteness_greedy']['score'])} of it"
+    )
     return f"{text}{random(read, name, found)}."
 
 
@@ -79,6 +92,7 @@ def gates(read: Reader) -> str:
 def ability(row: dict[str, Any]) -> str:
     """Whether the model does the task, and what the corruption takes."""
     return (
-        f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts; the corruption "
-        f"takes the logit difference from {numbers.number(row['metric_clean'])} to {numbers.number(row['metric_corrupted'])}."
+        f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts; the"
+        f" corruption takes the logit difference from {numbers.number(row['metric_clean'])} to"
+        f" {numbers.number(row['metric_corrupted'])}."
     )

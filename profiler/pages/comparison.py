@@ -18,11 +18,28 @@ LEVEL = 0.05
 SHOWN = 40
 METHOD = (
     ("Coverage", "The share of a component's Σ|DLA| at positions where the behaviour holds, in each run."),
-    ("Test", "Of the importance ratio: mean |DLA| where the behaviour holds over mean |DLA| elsewhere, so that a text in which it holds more often is no difference. Difference of its logarithm over the root of the summed jackknife variances, t with Welch's degrees of freedom."),
+    (
+        "Test",
+        (
+            "Of the importance ratio: mean |DLA| where the behaviour holds over mean |DLA| elsewhere, so that a text in"
+            " which it holds more often is no difference. Difference of its logarithm over the root of the summed"
+            " jackknife variances, t with Welch's degrees of freedom."
+        ),
+    ),
     ("Scrambled", "The same claim permuted among the positions of each domain: what each text alone would give."),
-    ("q", "Benjamini and Hochberg (1995) over all rows of the query: of the claims with q below 0.05 about one in twenty is false. Claims are tested where 10 effective documents of each run have such a position and 10 one without."),
-    ("Other", "The second run is attached as `other`: in a shell, ATTACH 'b.duckdb' AS other (READ_ONLY) before the query."),
-)  # fmt: skip
+    (
+        "q",
+        (
+            "Benjamini and Hochberg (1995) over all rows of the query: of the claims with q below 0.05 about one in"
+            " twenty is false. Claims are tested where 10 effective documents of each run have such a position and 10"
+            " one without."
+        ),
+    ),
+    (
+        "Other",
+        "The second run is attached as `other`: in a shell, ATTACH 'b.duckdb' AS other (READ_ONLY) before the query.",
+    ),
+)
 
 
 def build(
@@ -57,12 +74,22 @@ def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:
     tested = frame.filter(pl.col("p").is_not_null())
     asked, found = tested["component"].n_unique(), changed["component"].n_unique()
     moved = frame.filter("differs")["component"].n_unique()
-    text = f"{found:,} of {asked:,} {kind}s change what they care for, beyond what the text does (false discoveries held at 5 %); the first behaviour of {moved:,} is another one. {len(tested):,} of {len(frame):,} claims could be tested."
+    text = (
+        f"{found:,} of {asked:,} {kind}s change what they care for, beyond what the text does (false discoveries held"
+        f" at 5 %); the first behaviour of {moved:,} is another one. {len(tested):,} of {len(frame):,} claims could be"
+        " tested."
+    )
     if changed.is_empty():
         return f"{text} A difference that was not found may still be there: read the intervals."
     row = changed.sort(pl.col("difference").abs(), "component", descending=[True, False]).row(0, named=True)
-    before, after = (f"{numbers.share_with_interval(row, f'coverage_{run}')}, scrambled {numbers.percent(row[f'scrambled_{run}'])}," for run in "ab")  # fmt: skip
-    return f"{text} The largest change: “{row['behaviour']}” of {row['component']} goes from {before} to {after} of its |DLA|."
+    before, after = (
+        f"{numbers.share_with_interval(row, f'coverage_{run}')}, scrambled {numbers.percent(row[f'scrambled_{run}'])},"
+        for run in "ab"
+    )
+    return (
+        f"{text} The largest change: “{row['behaviour']}” of {row['component']} goes from {before} to {after} of its"
+        " |DLA|."
+    )
 
 
 def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
@@ -75,10 +102,22 @@ def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
         .encode(
             x=alt.X("coverage_a:Q", title=f"coverage in {first}", **axes),
             y=alt.Y("coverage_b:Q", title=f"coverage in {second}", **axes),
-            color=alt.Color("changed:N", title="q below 0.05", scale=alt.Scale(domain=[False, True], range=["#a9adb5", "#d55e00"])),
-            tooltip=tips("component", "behaviour", "coverage_a", "scrambled_a", "coverage_b", "scrambled_b", "ratio_a", "ratio_b", "q"),
+            color=alt.Color(
+                "changed:N", title="q below 0.05", scale=alt.Scale(domain=[False, True], range=["#a9adb5", "#d55e00"])
+            ),
+            tooltip=tips(
+                "component",
+                "behaviour",
+                "coverage_a",
+                "scrambled_a",
+                "coverage_b",
+                "scrambled_b",
+                "ratio_a",
+                "ratio_b",
+                "q",
+            ),
         )
-    )  # fmt: skip
+    )
     line = alt.Chart(pl.DataFrame({"x": [0.0, 1.0]})).mark_rule(strokeDash=[4, 4], opacity=0.5)
     return (line.encode(x=alt.X("min(x):Q"), x2="max(x):Q", y=alt.Y("min(x):Q"), y2="max(x):Q") + dots).properties(
         height=340
@@ -90,32 +129,70 @@ def _map(result: Result, first: str, second: str) -> Section:
         return Section(
             "Both runs", "", (Note("Coverage", "The runs have no component and behaviour in common.", "full"),)
         )
-    caption = "Each dot is one claim about one component. Off the line the text or the component differs; orange dots are components that changed, beyond chance and beyond what the text does."
-    return Section("Both runs", "", (Chart("Coverage in both", caption, scatter(result.frame, first, second), result.source, "full"),))  # fmt: skip
+    caption = (
+        "Each dot is one claim about one component. Off the line the text or the component differs; orange dots are"
+        " components that changed, beyond chance and beyond what the text does."
+    )
+    return Section(
+        "Both runs",
+        "",
+        (Chart("Coverage in both", caption, scatter(result.frame, first, second), result.source, "full"),),
+    )
 
 
 def _table(result: Result, changed: pl.DataFrame) -> Section:
     columns = (
-        tables.words("component", "Component"), tables.words("behaviour", "Behaviour"),
-        tables.share("coverage_a", "First run"), tables.share("scrambled_a", "Scrambled"),
-        tables.share("coverage_b", "Second run"), tables.share("scrambled_b", "Scrambled"),
-        tables.value("times", "Times", "importance ratio in the second run over that in the first, with the 95 % interval"), tables.value("q", "q", "Benjamini and Hochberg over all rows"),
-        tables.words("largest_a", "First in the first"), tables.words("largest_b", "First in the second"),
-    )  # fmt: skip
+        tables.words("component", "Component"),
+        tables.words("behaviour", "Behaviour"),
+        tables.share("coverage_a", "First run"),
+        tables.share("scrambled_a", "Scrambled"),
+        tables.share("coverage_b", "Second run"),
+        tables.share("scrambled_b", "Scrambled"),
+        tables.value(
+            "times", "Times", "importance ratio in the second run over that in the first, with the 95 % interval"
+        ),
+        tables.value("q", "q", "Benjamini and Hochberg over all rows"),
+        tables.words("largest_a", "First in the first"),
+        tables.words("largest_b", "First in the second"),
+    )
     listed = changed.sort(pl.col("difference").abs(), "component", "behaviour", descending=[True, False, False])
-    caption = "Claims of which the component changed, largest difference of coverage above scrambled first, with 95 % intervals."
+    caption = (
+        "Claims of which the component changed, largest difference of coverage above scrambled first, with 95 %"
+        " intervals."
+    )
     empty = "No claim changed beyond chance."
-    return Section("Changed", "", (tables.table("Changed claims", caption, result, columns, listed.head(SHOWN), "full", empty),))  # fmt: skip
+    return Section(
+        "Changed", "", (tables.table("Changed claims", caption, result, columns, listed.head(SHOWN), "full", empty),)
+    )
 
 
 def _domains(read: Reader, kind: str, family: str, top: int, first: str) -> Section:
     result = read("polysemantic", kind=kind, family=family, top=top)
     columns = (
-        tables.words("component", "Component"), tables.words("behaviour", "Behaviour"),
-        tables.words("domain_a", "Domain"), tables.share("coverage_a", "Coverage"), tables.share("scrambled_a", "Scrambled"),
-        tables.words("domain_b", "and"), tables.share("coverage_b", "Coverage there"), tables.share("scrambled_b", "Scrambled"),
+        tables.words("component", "Component"),
+        tables.words("behaviour", "Behaviour"),
+        tables.words("domain_a", "Domain"),
+        tables.share("coverage_a", "Coverage"),
+        tables.share("scrambled_a", "Scrambled"),
+        tables.words("domain_b", "and"),
+        tables.share("coverage_b", "Coverage there"),
+        tables.share("scrambled_b", "Scrambled"),
         tables.value("q", "q", "Benjamini and Hochberg over components"),
-    )  # fmt: skip
+    )
     caption = f"Components of {first} that care for something else in another of its own domains."
     frame = result.frame.filter(pl.col("q") < LEVEL).head(SHOWN)
-    return Section("Within the first run", "", (tables.table("By domain", caption, result, columns, frame, "full", "No component differs between domains beyond chance."),))  # fmt: skip
+    return Section(
+        "Within the first run",
+        "",
+        (
+            tables.table(
+                "By domain",
+                caption,
+                result,
+                columns,
+                frame,
+                "full",
+                "No component differs between domains beyond chance.",
+            ),
+        ),
+    )

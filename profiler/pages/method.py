@@ -68,44 +68,57 @@ def method(read: Reader) -> Pairs:
     return (
         (
             "DLA",
-            "Direct logit attribution: what the component writes to the final residual stream, dotted with the "
-            "unembedding of the "
-            "token that really came next, final norm scale frozen, logits centred over the vocabulary. |DLA| is "
-            "called importance.",
+            (
+                "Direct logit attribution: what the component writes to the final residual stream, dotted with the "
+                "unembedding of the "
+                "token that really came next, final norm scale frozen, logits centred over the vocabulary. |DLA| is "
+                "called importance."
+            ),
         ),
         (
             "What DLA does not show",
-            "Effects through later layers: a head that only feeds another head has almost no DLA. Nor does it "
-            "show what would happen without the component. Small DLA is no proof of no effect.",
+            (
+                "Effects through later layers: a head that only feeds another head has almost no DLA. Nor does it "
+                "show what would happen without the component. Small DLA is no proof of no effect."
+            ),
         ),
         (
             "Closure",
-            "The DLA of all components add up to the centred target logit; the largest difference in this run is "
-            f"{residual}.",
+            (
+                "The DLA of all components add up to the centred target logit; the largest difference in this run is "
+                f"{residual}."
+            ),
         ),
         (
             "Positions",
-            f"{numbers.count(row['n_positions'])} positions of {numbers.count(row['n_documents'])} documents are "
-            "counted; "
-            f"{numbers.count(row['n_special'])} special ones (BOS, first of a window, special tokens) are in neither "
-            "numerator nor denominator.",
+            (
+                f"{numbers.count(row['n_positions'])} positions of {numbers.count(row['n_documents'])} documents are"
+                f" counted; {numbers.count(row['n_special'])} special ones (BOS, first of a window, special tokens) are"
+                " in neither numerator nor denominator."
+            ),
         ),
         (
             "Intervals",
-            "95 %, from a delete-a-group jackknife: groups of whole documents are left out of their own domain in turn, so "
-            "that the tokens of one document are not counted as independent, and domains are taken as fixed: the intervals say "
-            "what other documents of the same domains would have changed. Where there are too few groups none is shown. The "
-            "intervals of class "
-            "shares per bin are Wilson's with the sample size reduced by the class's design effect.",
+            (
+                "95 %, from a delete-a-group jackknife: groups of whole documents are left out of their own domain in"
+                " turn, so that the tokens of one document are not counted as independent, and domains are taken as"
+                " fixed: the intervals say what other documents of the same domains would have changed. Where there are"
+                " too few groups none is shown. The intervals of class shares per bin are Wilson's with the sample size"
+                " reduced by the class's design effect."
+            ),
         ),
         (
             "Bins",
-            "Two bins an octave for the spectrum, sixteen for the density and the quantiles: a quantile is off by at "
-            "most 1/32 of its value.",
+            (
+                "Two bins an octave for the spectrum, sixteen for the density and the quantiles: a quantile is off by"
+                " at most 1/32 of its value."
+            ),
         ),
         (
             "Samples",
-            "Drawn by a fixed hash of component and position, uniformly within each bin; extremes are kept apart and "
-            "never counted as samples.",
+            (
+                "Drawn by a fixed hash of component and position, uniformly within each bin; extremes are kept apart"
+                " and never counted as samples."
+            ),
         ),
     )

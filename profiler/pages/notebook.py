@@ -1,7 +1,8 @@
 """A component as a notebook shows it: a piece of HTML without scripts, drawn once, in the ink of the notebook.
 
-The answer of the component's card, its density and DLA-weighted spectrum as SVG, and random examples around its quantiles.
-Jupyter and marimo ask an object for it by `_repr_html_`. Everything of the corpus is escaped as on the pages.
+The answer of the component's card, its density and DLA-weighted spectrum as SVG, and random examples around its
+quantiles. Jupyter and marimo ask an object for it by `_repr_html_`. Everything of the corpus is escaped as on the
+pages.
 
 Cost: the queries of a card, a second or two, and 0.2 s per chart; about 100 kB in the notebook's file.
 """
@@ -37,7 +38,12 @@ STYLE = """
 def style() -> str:
     """The style of a piece, with the colours of the pages."""
     act, dla = theme.ACTIVATION_SIGN, theme.DLA_SIGN
-    colours = {"POSITIVE": act["positive"], "NEGATIVE": act["negative"], "RAISES": dla["positive"], "LOWERS": dla["negative"]}  # fmt: skip
+    colours = {
+        "POSITIVE": act["positive"],
+        "NEGATIVE": act["negative"],
+        "RAISES": dla["positive"],
+        "LOWERS": dla["negative"],
+    }
     text = STYLE
     for name, colour in colours.items():
         text = text.replace(name, colour)

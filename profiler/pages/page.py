@@ -2,7 +2,8 @@
 
 1. Every altair chart becomes a Vega-Lite specification; the rows of all charts are pulled out and kept once, by column,
    so that charts of the same frame share them and the page's CSV button reads them too.
-2. The template is filled with autoescape on. Texts of the corpus arrive as `Markup` made by `profiler.pages.visible_text`.
+2. The template is filled with autoescape on. Texts of the corpus arrive as `Markup` made by
+`profiler.pages.visible_text`.
 3. Data inside <script> is JSON with <, >, & and the two line separators written as \\u escapes, so no text can end it.
 4. The Vega bundle (0.9 MB) is embedded once. It names the XML namespaces of SVG, the identifier of the Vega schema, an
    issue and the address of an editor whose button is off; none is fetched, and the content security policy forbids it.
@@ -99,7 +100,8 @@ def short(values: list[Any]) -> list[Any]:
 
 
 def unchecked() -> AbstractContextManager[None]:
-    """Inside it altair does not check each specification against the schema, a third of a card's time: for cards in bulk.
+    """Inside it altair does not check each specification against the schema, a third of a card's time: for cards in
+    bulk.
 
     The tests draw every chart with the check on.
     """

@@ -26,8 +26,8 @@ class Result:
 class Reader:
     """Answers queries on one run, each only once.
 
-    `given` holds answers by query name that were made elsewhere; `settings` are parameters of every query that has them,
-    such as the experiment that a page is about.
+    `given` holds answers by query name that were made elsewhere; `settings` are parameters of every query that has
+    them, such as the experiment that a page is about.
     """
 
     def __init__(

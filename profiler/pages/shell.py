@@ -1,4 +1,5 @@
-"""What stands around a report: nothing, where a page is one file, or the frame of a site, whose pages share their assets.
+"""What stands around a report: nothing, where a page is one file, or the frame of a site, whose pages share their
+assets.
 
 A page of a site keeps charts and contexts as one deflated text, so that thousands of cards stay small; page.js inflates
 it. The policy of both allows scripts of the page or of the site's folder alone and no connection at all.

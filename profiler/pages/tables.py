@@ -108,7 +108,8 @@ def reach_of(*frames: pl.DataFrame) -> Reach:
 
 
 def example(row: Row, reach: Reach) -> Example:
-    """A position in its context: token by token where the row has `tokens` (query context_tokens), else in four pieces."""
+    """A position in its context: token by token where the row has `tokens` (query context_tokens), else in four
+    pieces."""
     tokens, shown = _tokens(row)
     tints = _tint(row["activation"], reach.activation), _tint(row["dla"], reach.dla)
     chance = tokens[shown].probability

@@ -40,7 +40,8 @@ def _bytes(spelled: str) -> Markup:
 
 
 def plain(value: object) -> object:
-    """A text for any other spot of a page, with signs as in `visible` but for ends of lines and tabs; what is no bare text as it is."""
+    """A text for any other spot of a page, with signs as in `visible` but for ends of lines and tabs; what is no bare
+    text as it is."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return STEERS.sub(lambda match: _sign(match[0]), value)

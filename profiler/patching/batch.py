@@ -1,8 +1,8 @@
 """Pairs as tensors, and the two runs that every patch starts from.
 
 Why: a sweep needs, for the clean and for the corrupted prompts, the activations of every site once; all patches then
-restart from them. Prompts are padded on the right (harmless under a causal mask); the answer is read at each prompt's own
-last offset. Cost: two forward passes; the traces hold about 6 d_model + d_mlp numbers per token and layer.
+restart from them. Prompts are padded on the right (harmless under a causal mask); the answer is read at each prompt's
+own last offset. Cost: two forward passes; the traces hold about 6 d_model + d_mlp numbers per token and layer.
 """
 
 from collections.abc import Sequence
@@ -99,8 +99,10 @@ def batch_of(
             what = "are the same tokens" if pair.clean == pair.corrupted else "differ in length"
             raise PairError(f"pair {pair.pair.name!r}: its prompts {what}, so nothing can be patched: change one")
     width = max(len(pair.clean) for pair in pairs)
-    filled = [torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-              for rows in ([p.clean for p in pairs], [p.corrupted for p in pairs])]  # fmt: skip
+    filled = [
+        torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        for rows in ([p.clean for p in pairs], [p.corrupted for p in pairs])
+    ]
     ends = torch.tensor([len(pair.clean) - 1 for pair in pairs], device=device)
     valid = torch.arange(width, device=device)[None] <= ends[:, None]
     answers, distractors = (

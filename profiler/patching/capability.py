@@ -1,10 +1,11 @@
 """The pair linter's second half: does the model do the task, and what else differs between the two prompts?
 
-Why: a circuit of a behaviour that the model does not show is a circuit of nothing; and a corruption that changes what the
-model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the linter also
-says which shared circuits moved with the one that is looked for: heads whose output changed though what they write to the
-answer did not, well-known attention (first token, token before, copies, what followed a copy) that went elsewhere, and
-other tokens that came up. Cost: two forward passes beyond the two runs.
+Why: a circuit of a behaviour that the model does not show is a circuit of nothing; and a corruption that changes what
+  the
+model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the linter
+also says which shared circuits moved with the one that is looked for: heads whose output changed though what they write
+to the answer did not, well-known attention (first token, token before, copies, what followed a copy) that went
+elsewhere, and other tokens that came up. Cost: two forward passes beyond the two runs.
 """
 
 import torch
@@ -26,8 +27,10 @@ TOP_TOKENS = 10
 
 def capability(setting: Setting) -> list[Check]:
     """Checks of the model on the pairs."""
-    before, after = (panel(run.logits, setting.batch.options, setting.clean.logits).mean(0).tolist()
-                     for run in (setting.clean, setting.corrupted))  # fmt: skip
+    before, after = (
+        panel(run.logits, setting.batch.options, setting.clean.logits).mean(0).tolist()
+        for run in (setting.clean, setting.corrupted)
+    )
     clean, corrupted = (dict(zip(METRICS, values, strict=True)) for values in (before, after))
     right = float((setting.metric_clean > 0).mean())
     kept = float((setting.metric_corrupted > 0).mean())
@@ -35,13 +38,28 @@ def capability(setting: Setting) -> list[Check]:
         Check("answer above distractors, clean", f"{right:.0%} of pairs", right, "ok" if right >= 0.75 else "warning"),
         Check("answer is first choice, clean", f"{clean['top1']:.0%} of pairs", clean["top1"]),
         Check("answer above distractors, corrupted", f"{kept:.0%} of pairs", kept, "ok" if kept <= 0.75 else "note"),
-        Check("logit difference, clean to corrupted", f"{clean['logit_diff']:.2f} to {corrupted['logit_diff']:.2f} logits",
-              clean["logit_diff"] - corrupted["logit_diff"], "ok" if setting.whole.mean() > 0 else "warning"),
-        Check("entropy, clean to corrupted", f"{clean['entropy']:.2f} to {corrupted['entropy']:.2f} nats",
-              corrupted["entropy"] - clean["entropy"], "ok" if abs(corrupted["entropy"] - clean["entropy"]) < 0.5 else "note"),
-        Check("KL of the answer's distribution", f"{corrupted['kl_from_reference']:.2f} nats", corrupted["kl_from_reference"]),
-        isolation(setting), bystanders(setting), attention_moved(setting), other_tokens(setting),
-    ]  # fmt: skip
+        Check(
+            "logit difference, clean to corrupted",
+            f"{clean['logit_diff']:.2f} to {corrupted['logit_diff']:.2f} logits",
+            clean["logit_diff"] - corrupted["logit_diff"],
+            "ok" if setting.whole.mean() > 0 else "warning",
+        ),
+        Check(
+            "entropy, clean to corrupted",
+            f"{clean['entropy']:.2f} to {corrupted['entropy']:.2f} nats",
+            corrupted["entropy"] - clean["entropy"],
+            "ok" if abs(corrupted["entropy"] - clean["entropy"]) < 0.5 else "note",
+        ),
+        Check(
+            "KL of the answer's distribution",
+            f"{corrupted['kl_from_reference']:.2f} nats",
+            corrupted["kl_from_reference"],
+        ),
+        isolation(setting),
+        bystanders(setting),
+        attention_moved(setting),
+        other_tokens(setting),
+    ]
 
 
 def moved(setting: Setting) -> Float[Tensor, "layer head"]:
@@ -54,13 +72,15 @@ def moved(setting: Setting) -> Float[Tensor, "layer head"]:
 
 
 def isolation(setting: Setting) -> Check:
-    """Share of heads whose output at the end moved by more than a tenth: other behaviour that the corruption touched."""
+    """Share of heads whose output at the end moved by more than a tenth: other behaviour that the corruption
+    touched."""
     share = (moved(setting) > MOVED).double().mean().item()
     return Check("heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > 0.75 else "ok")
 
 
 def bystanders(setting: Setting) -> Check:
-    """Heads that moved by more than a tenth while their direct write to the logit difference moved by less than 2 % of it.
+    """Heads that moved by more than a tenth while their direct write to the logit difference moved by less than 2 % of
+    it.
 
     What they carry is not the answer, at least not directly: another circuit that the corruption changes too, or an
     earlier part of this one; patching the other heads leaves it as it is.
@@ -85,14 +105,17 @@ def _listed(sizes: dict[str, float], n: int) -> str:
 
 
 def places(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
-    """The keys that well-known attention goes to from the end: first token, token before, copies, what followed a copy."""
+    """The keys that well-known attention goes to from the end: first token, token before, copies, what followed a
+    copy."""
     offsets = torch.arange(tokens.shape[1], device=tokens.device)[None]
     last = ends[:, None]
     copies = (tokens == tokens.gather(1, last)) & (offsets < last)
     return {
-        "first token": offsets.expand_as(tokens) == 0, "token before": offsets == last - 1, "copy": copies,
+        "first token": offsets.expand_as(tokens) == 0,
+        "token before": offsets == last - 1,
+        "copy": copies,
         "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (offsets < last),
-    }  # fmt: skip
+    }
 
 
 def attention_moved(setting: Setting) -> Check:
@@ -118,8 +141,10 @@ def other_tokens(setting: Setting) -> Check:
     options, shares = setting.batch.options, []
     for row, logits in enumerate(zip(setting.clean.logits, setting.corrupted.logits, strict=True)):
         asked = torch.cat([options.answers[row], options.distractors[row]])
-        tops = [set(x.index_fill(0, asked, -torch.inf).topk(min(TOP_TOKENS, len(x) - len(asked.unique()))).indices.tolist())
-                for x in logits]  # fmt: skip
+        tops = [
+            set(x.index_fill(0, asked, -torch.inf).topk(min(TOP_TOKENS, len(x) - len(asked.unique()))).indices.tolist())
+            for x in logits
+        ]
         shares.append(len(tops[0] & tops[1]) / max(1, len(tops[0])))
     share = sum(shares) / len(shares)
     return Check(

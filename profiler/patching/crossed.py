@@ -1,15 +1,17 @@
-"""What a component responds to: its effect under every combination of corruptions, split into main effects and interactions.
+"""What a component responds to: its effect under every combination of corruptions, split into main effects and
+interactions.
 
-Every cell of a crossed design (`profiler.prompts.pairs.crossed`) gives a corrupted run; each component's values from there are put
-into the clean run, and the loss of logit difference is its response y. Orthogonal contrasts take the responses apart
-(Fisher 1935, chapter 6; Yates 1937):
+Every cell of a crossed design (`profiler.prompts.pairs.crossed`) gives a corrupted run; each component's values from
+there are put into the clean run, and the loss of logit difference is its response y. Orthogonal contrasts take the
+responses apart (Fisher 1935, chapter 6; Yates 1937):
 
 * main effect of a change: y with it minus y without it, mean over all levels of the other factors. Where a factor has
   several changes, each is compared with the mean of the levels before it (Helmert contrasts).
-* interaction of two changes of different factors: how much the effect of one differs with the other; 0 where they add up.
-* part: the square of the contrast over its weights' squares, over the sum of squares of all cells around their mean. The
-  parts of all contrasts add up to 1; those beyond two changes are given together, as `higher`. The parts of the main
-  effects together are the R squared of an additive fit.
+* interaction of two changes of different factors: how much the effect of one differs with the other; 0 where they add
+  up.
+* part: the square of the contrast over its weights' squares, over the sum of squares of all cells around their mean.
+  The parts of all contrasts add up to 1; those beyond two changes are given together, as `higher`. The parts of the
+  main effects together are the R squared of an additive fit.
 
 The row `model` is the same for the whole model, which then runs on the corrupted prompt itself.
 Cost: per cell one run of the prompts and one sweep of heads and MLPs.
@@ -79,8 +81,8 @@ def _helmert(factor: Factor) -> list[tuple[str, Float[np.ndarray, " level"]]]:
 def frames(model: Model, net: Network, settings: PatchSettings) -> tuple[dict[str, pl.DataFrame], list[Check]]:
     """Tables `patch_cells` and `patch_factors` of the settings' task, and what the pair linter says of the prompts.
 
-    No table where the task is a user's file, whose pairs hold one corruption each, or where too few prompts can be asked
-    in every combination.
+    No table where the task is a user's file, whose pairs hold one corruption each, or where too few prompts can be
+    asked in every combination.
     """
     if settings.is_file:
         return {}, []
@@ -98,8 +100,12 @@ def _check(factors: Sequence[Factor], kept: int, dropped: Counter[str]) -> Check
     reasons = "; ".join(f"{n}: {DROPS[reason]}" for reason, n in dropped.items())
     words = f"{kept} of {kept + dropped.total()} prompts in {len(cells(factors))} combinations"
     short = "" if kept >= LEAST else f"; fewer than {LEAST}, so nothing was measured"
-    return Check("corruptions crossed", words + (f" ({reasons})" if reasons else "") + short, float(kept),
-                 "ok" if kept >= LEAST else "note")  # fmt: skip
+    return Check(
+        "corruptions crossed",
+        words + (f" ({reasons})" if reasons else "") + short,
+        float(kept),
+        "ok" if kept >= LEAST else "note",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +148,9 @@ def responses(
             after[indices] = logit_diff(logits.flatten(0, 1), options).double().reshape(len(indices), -1)
         after[-1] = logit_diff(other.logits, base.options).double()
         lost.append((before - after).cpu().numpy())
-    return Responses(tuple(factors), (*(t.label for t in targets), MODEL), (*_layers(targets), None),
-                     np.stack(lost, 1), n_dropped)  # fmt: skip
+    return Responses(
+        tuple(factors), (*(t.label for t in targets), MODEL), (*_layers(targets), None), np.stack(lost, 1), n_dropped
+    )
 
 
 def _layers(targets: Sequence[Target]) -> tuple[int, ...]:
@@ -151,7 +158,8 @@ def _layers(targets: Sequence[Target]) -> tuple[int, ...]:
 
 
 def usable(prompts: Sequence[Sequence[Pair]], model: Model) -> tuple[list[list[TokenPair]], Counter[str]]:
-    """Prompts whose every cell can be asked, in tokens, and for how many others which reason (a key of DROPS) came first."""
+    """Prompts whose every cell can be asked, in tokens, and for how many others which reason (a key of DROPS) came
+    first."""
     one, longest = encoder(model.tokenizer, model.bos_id), reach(model)
     kept, dropped = [], Counter[str]()
     for pairs in prompts:
@@ -168,10 +176,18 @@ def cell_rows(found: Responses) -> pl.DataFrame:
     """Table `patch_cells`: mean response of each component in each cell."""
     names = [cell_name(cell) for cell in cells(found.factors)]
     n = len(names)
-    return _described(found, pl.DataFrame({
-        "component": np.repeat(found.components, n), "layer": [layer for layer in found.layers for _ in range(n)],
-        "cell": names * len(found.components), "lost": found.lost.mean(-1).flatten(),
-    }, schema_overrides={"layer": pl.Int64}))  # fmt: skip
+    return _described(
+        found,
+        pl.DataFrame(
+            {
+                "component": np.repeat(found.components, n),
+                "layer": [layer for layer in found.layers for _ in range(n)],
+                "cell": names * len(found.components),
+                "lost": found.lost.mean(-1).flatten(),
+            },
+            schema_overrides={"layer": pl.Int64},
+        ),
+    )
 
 
 def factor_rows(found: Responses, seed: int = 0) -> pl.DataFrame:
@@ -202,9 +218,13 @@ def _effects(
     p = statistics.sign_flip_p(each, seed)
     corrected = np.append(statistics.holm(p[:-1]), p[-1])
     return _named(found, one.name, one.order).with_columns(
-        pl.Series("effect", each.mean(-1)), pl.Series("effect_lo", low), pl.Series("effect_hi", high),
-        pl.Series("part", part), pl.Series("p", p), pl.Series("p_holm", corrected),
-    )  # fmt: skip
+        pl.Series("effect", each.mean(-1)),
+        pl.Series("effect_lo", low),
+        pl.Series("effect_hi", high),
+        pl.Series("part", part),
+        pl.Series("p", p),
+        pl.Series("p_holm", corrected),
+    )
 
 
 def _named(found: Responses, axis: str, order: int) -> pl.DataFrame:
@@ -219,7 +239,12 @@ def _described(found: Responses, frame: pl.DataFrame) -> pl.DataFrame:
     kind = pl.when(pl.col("component") == MODEL).then(pl.lit(MODEL))
     kind = kind.when(pl.col("component").str.contains("H")).then(pl.lit("head")).otherwise(pl.lit("mlp_out"))
     return frame.with_columns(
-        pl.lit(found.lost.shape[-1]).alias("n"), pl.lit(found.n_dropped).alias("n_dropped"), kind.alias("component_kind"),
-        granularity=pl.lit("node"), value=pl.lit("resample"), positions=pl.lit("all"), direction=pl.lit("noise"),
+        pl.lit(found.lost.shape[-1]).alias("n"),
+        pl.lit(found.n_dropped).alias("n_dropped"),
+        kind.alias("component_kind"),
+        granularity=pl.lit("node"),
+        value=pl.lit("resample"),
+        positions=pl.lit("all"),
+        direction=pl.lit("noise"),
         pair_set=pl.lit(SET),
-    )  # fmt: skip
+    )

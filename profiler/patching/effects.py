@@ -4,9 +4,9 @@ Definitions (circuits.md section 3, 1 to 4; m a metric, c clean, k corrupted, p 
 
 * recovered_denoise = (m_p - m_k) / (m_c - m_k): clean values into the corrupted run; sufficiency.
 * lost_noise = (m_c - m_p) / (m_c - m_k): corrupted (or zero, mean, noisy) values into the clean run; necessity.
-* neutral level r0 = (m_0 - m_k) / (m_c - m_k), m_0 the metric of an output that knows nothing (0 for a logit difference):
-  what destroying the answer alone recovers, 1/2 where the corruption is symmetric.
-  excess r* = (r - r0) / (1 - r0).
+* neutral level r0 = (m_0 - m_k) / (m_c - m_k), m_0 the metric of an output that knows nothing (0 for a logit
+  difference): what destroying the answer alone recovers, 1/2 where the corruption is symmetric. excess r* = (r - r0) /
+  (1 - r0).
 * fix = change of the answer's centred logit, break = minus the change of the distractors': the change of the logit
   difference is their sum. A denoising patch with much break and no fix only stopped the wrong answer.
 

@@ -27,9 +27,18 @@ from profiler.model.network import Logits
 from profiler.patching.batch import Options
 
 METRICS = (
-    "logit_diff", "answer_logit", "distractor_logit", "log_prob", "prob", "rank", "top1", "entropy", "kl_from_reference",
-    "kl_to_reference", "js",
-)  # fmt: skip
+    "logit_diff",
+    "answer_logit",
+    "distractor_logit",
+    "log_prob",
+    "prob",
+    "rank",
+    "top1",
+    "entropy",
+    "kl_from_reference",
+    "kl_to_reference",
+    "js",
+)
 
 
 def logit_diff(logits: Logits, options: Options) -> Float[Tensor, " prompt"]:
@@ -52,9 +61,18 @@ def panel(logits: Logits, options: Options, reference: Logits) -> Float[Tensor, 
     rank = (logits > best).sum(-1).double()
     entropy = -(log_p.exp() * log_p).sum(-1)
     columns = (
-        answer - distractor, answer, distractor, log_prob, log_prob.exp(), rank, (rank == 0).double(), entropy,
-        kl(log_r, log_p), kl(log_p, log_r), jensen_shannon(log_p, log_r),
-    )  # fmt: skip
+        answer - distractor,
+        answer,
+        distractor,
+        log_prob,
+        log_prob.exp(),
+        rank,
+        (rank == 0).double(),
+        entropy,
+        kl(log_r, log_p),
+        kl(log_p, log_r),
+        jensen_shannon(log_p, log_r),
+    )
     return torch.stack(columns, -1)
 
 

@@ -74,8 +74,8 @@ def check_target(net: "Network", target: Target) -> None:
     inside = target.unit is None if units is None else target.unit is not None and 0 <= target.unit < units
     if not 0 <= target.layer < net.n_layers or not inside:
         raise PatchError(
-            f"the patch of {target.label} would never fire: the model has {net.n_layers} layers of {net.n_heads} heads and "
-            f"{net.d_mlp} neurons, all counted from 0"
+            f"the patch of {target.label} would never fire: the model has {net.n_layers} layers of {net.n_heads} heads"
+            f" and {net.d_mlp} neurons, all counted from 0"
         )
 
 

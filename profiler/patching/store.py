@@ -1,7 +1,8 @@
 """Experiments and circuits into a run file, or into a file of their own.
 
 Why: the causal side lives beside the corpus statistics, so that one query can ask both. An experiment is written in one
-transaction: a run is never left with half of one. Without a corpus run, a run file without documents is made, so that the
+transaction: a run is never left with half of one. Without a corpus run, a run file without documents is made, so that
+  the
 same commands open it. Cost: the size of the tables; a second writer is told so at once, before anything is computed.
 """
 
@@ -25,10 +26,27 @@ from profiler.recording.write import Store
 from profiler.text.token_classes import special_ids, token_classes, token_texts
 
 TABLES = (
-    "patch_experiments", "patch_pairs", "patch_checks", "patch_effects", "patch_shares", "patch_gates", "patch_downstream",
-    "patch_interactions", "patch_saturation", "patch_attribution", "patch_reliability", "patch_recall", "patch_cells", "patch_factors",
-    "circuits", "circuit_members", "circuit_edges", "circuit_scores", "circuit_curve", "circuit_random",
-)  # fmt: skip
+    "patch_experiments",
+    "patch_pairs",
+    "patch_checks",
+    "patch_effects",
+    "patch_shares",
+    "patch_gates",
+    "patch_downstream",
+    "patch_interactions",
+    "patch_saturation",
+    "patch_attribution",
+    "patch_reliability",
+    "patch_recall",
+    "patch_cells",
+    "patch_factors",
+    "circuits",
+    "circuit_members",
+    "circuit_edges",
+    "circuit_scores",
+    "circuit_curve",
+    "circuit_random",
+)
 
 
 def text() -> str:
@@ -45,7 +63,8 @@ def causal_sql() -> str:
 
 @contextmanager
 def ready(path: Path, model: Model) -> Iterator[None]:
-    """Make sure that results can be written to `path`: create it if it is not there, and check that it is of this model.
+    """Make sure that results can be written to `path`: create it if it is not there, and check that it is of this
+    model.
 
     A file that was created is removed again if nothing comes to be written.
 
@@ -69,8 +88,10 @@ def _check_model(path: Path, model: Model) -> None:
         row = connection.execute("SELECT model, model_hash FROM runs").fetchone()
     if row is None or row[1] != model.spec.weights_hash:
         was = row[0] if row else "nothing"
-        raise RunError(f"{path} is a run of {was!r}, whose weights are not those of {model.spec.name!r}: name that model with "
-                       "--model, or write to another file")  # fmt: skip
+        raise RunError(
+            f"{path} is a run of {was!r}, whose weights are not those of {model.spec.name!r}: name that model with "
+            "--model, or write to another file"
+        )
 
 
 def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
@@ -99,13 +120,33 @@ def _create(path: Path, model: Model) -> None:
     """A run file of the model without documents."""
     spec = model.spec
     row = {
-        "run_id": f"patching-{spec.weights_hash[:8]}", "created": now(), "model": spec.name, "model_hash": spec.weights_hash,
-        "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
-        "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
-        "config": json.dumps({"model": spec.name, "corpora": []}), "versions": "{}", "model_card": spec.card, "model_notes": list(spec.notes),
-        "n_documents": 0, "n_tokens": 0, "n_positions": 0, "n_special": 0, "seconds": 0.0, "tokens_per_second": 0.0,
-        "closure_residual": 0.0, "closure_scale": 0.0, "logit_residual": 0.0, "peak_memory_bytes": 0, "complete": True,
-    }  # fmt: skip
+        "run_id": f"patching-{spec.weights_hash[:8]}",
+        "created": now(),
+        "model": spec.name,
+        "model_hash": spec.weights_hash,
+        "tokenizer_hash": spec.tokenizer_hash,
+        "architecture": spec.architecture,
+        "n_layers": spec.n_layers,
+        "n_heads": spec.n_heads,
+        "d_mlp": spec.d_mlp,
+        "d_model": spec.d_model,
+        "n_vocab": spec.n_vocab,
+        "config": json.dumps({"model": spec.name, "corpora": []}),
+        "versions": "{}",
+        "model_card": spec.card,
+        "model_notes": list(spec.notes),
+        "n_documents": 0,
+        "n_tokens": 0,
+        "n_positions": 0,
+        "n_special": 0,
+        "seconds": 0.0,
+        "tokens_per_second": 0.0,
+        "closure_residual": 0.0,
+        "closure_scale": 0.0,
+        "logit_residual": 0.0,
+        "peak_memory_bytes": 0,
+        "complete": True,
+    }
     with Store(path) as store:
         store.insert("components", tables.components(spec))
         store.insert("classes", tables.classes())

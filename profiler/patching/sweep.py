@@ -1,9 +1,10 @@
 """Many patches of one batch of pairs, each restarted where it acts.
 
-Why: patching one head of the last layer does not change the layers before it. Every patch is turned into a change of the
+Why: patching one head of the last layer does not change the layers before it. Every patch is turned into a change of
+  the
 residual stream at its place; the layers after it are then run for many patches at once (patches x prompts rows). Three
-things are never recomputed: layers before the patch, offsets before the first that changes (their keys and values are in
-the trace), and the last layer anywhere but where the answer is read.
+things are never recomputed: layers before the patch, offsets before the first that changes (their keys and values are
+in the trace), and the last layer anywhere but where the answer is read.
 
 `sweep` is exact: it equals `intervene`, the plain forward pass with the same values put in (a test holds it to that).
 Cost of a head sweep: per head, less than half of the layers, at the changed offsets only.
@@ -227,6 +228,10 @@ def _rest(net: Network, base: Trace, batch: Batch, site: str, layer: int, delta:
 def _past(base: Trace, layer: int, first: int, times: int) -> Past | None:
     if not first:
         return None
-    k, v = (tuple(value[:, :first].repeat(times, 1, 1, 1) if i >= layer else value[:0]
-                  for i, value in enumerate(base[name])) for name in ("k", "v"))  # fmt: skip
+    k, v = (
+        tuple(
+            value[:, :first].repeat(times, 1, 1, 1) if i >= layer else value[:0] for i, value in enumerate(base[name])
+        )
+        for name in ("k", "v")
+    )
     return Past(first, k, v)

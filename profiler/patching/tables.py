@@ -42,9 +42,13 @@ class Measured:
     def six(self, pair_set: str) -> dict[str, Any]:
         """The six values."""
         return {
-            "granularity": self.target.granularity, "component_kind": self.target.site, "value": self.value,
-            "positions": self.target.positions, "direction": self.direction, "pair_set": pair_set,
-        }  # fmt: skip
+            "granularity": self.target.granularity,
+            "component_kind": self.target.site,
+            "value": self.value,
+            "positions": self.target.positions,
+            "direction": self.direction,
+            "pair_set": pair_set,
+        }
 
 
 @dataclass(frozen=True)
@@ -126,14 +130,24 @@ def share_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
     )
     verdicts = [_verdict(*bounds) for bounds in zip(low, high, *narrow, strict=True)]
     return frame.with_columns(
-        pl.Series("share", share.of_means), pl.Series("share_lo", low), pl.Series("share_hi", high),
-        pl.Series("median", share.median), pl.Series("quartile_lo", share.low), pl.Series("quartile_hi", share.high),
-        pl.lit(share.excluded).alias("excluded"), pl.lit(len(setting.batch)).alias("n"), pl.Series("p", p),
-        pl.Series("p_holm", _holm_by_family(frame, p)), pl.Series("verdict", verdicts),
+        pl.Series("share", share.of_means),
+        pl.Series("share_lo", low),
+        pl.Series("share_hi", high),
+        pl.Series("median", share.median),
+        pl.Series("quartile_lo", share.low),
+        pl.Series("quartile_hi", share.high),
+        pl.lit(share.excluded).alias("excluded"),
+        pl.lit(len(setting.batch)).alias("n"),
+        pl.Series("p", p),
+        pl.Series("p_holm", _holm_by_family(frame, p)),
+        pl.Series("verdict", verdicts),
         pl.Series("neutral", np.where(frame["direction"] == "denoise", neutral, np.nan)).fill_nan(None),
-        pl.Series("excess", np.where(frame["direction"] == "denoise", effects.excess(share.of_means, neutral), np.nan)).fill_nan(None),
-        pl.Series("fix", fix), pl.Series("break", broken),
-    )  # fmt: skip
+        pl.Series(
+            "excess", np.where(frame["direction"] == "denoise", effects.excess(share.of_means, neutral), np.nan)
+        ).fill_nan(None),
+        pl.Series("fix", fix),
+        pl.Series("break", broken),
+    )
 
 
 def _verdict(low: float, high: float, narrow_low: float, narrow_high: float) -> str:

@@ -1,11 +1,11 @@
 """What is put in: values of the other run, zeros, means of reference prompts, or noise.
 
 Why: the value decides what a patch means, and rankings of components differ between them (circuits.md section 11, T11,
-T12). Resampled values stay close to what the model produces; zeros do not. Means are taken over reference prompts that are
-in no test, of the pair's own template and length, offset by offset; where a template has too few, over all offsets of
-all reference prompts. Noise is Gaussian around the run's own values, with three times their standard deviation. Optimal
-ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not offered: it takes a training
-run per component.
+T12). Resampled values stay close to what the model produces; zeros do not. Means are taken over reference prompts that
+are in no test, of the pair's own template and length, offset by offset; where a template has too few, over all offsets
+of all reference prompts. Noise is Gaussian around the run's own values, with three times their standard deviation.
+Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not offered: it
+takes a training run per component.
 
 Cost: one forward pass over the reference prompts.
 """
@@ -102,8 +102,11 @@ def _overall(found: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]
     """Mean over all offsets of all groups; patterns have none."""
     if not found:
         return {}
-    return {name: [torch.cat(parts).mean(0) for parts in zip(*(one[name] for one in found), strict=True)]
-            for name in SITES if name != "pattern"}  # fmt: skip
+    return {
+        name: [torch.cat(parts).mean(0) for parts in zip(*(one[name] for one in found), strict=True)]
+        for name in SITES
+        if name != "pattern"
+    }
 
 
 def _fill(

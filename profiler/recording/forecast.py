@@ -1,7 +1,7 @@
 """What a pass will take, before it starts: bytes by table, and time from a short trial of the model itself.
 
-Bytes per row are those of finished runs (DuckDB compresses ids well and floats hardly). A disk budget is met by lowering
-sampled rows: samples per stratum, then dense positions, then extremes; statistics are never dropped.
+Bytes per row are those of finished runs (DuckDB compresses ids well and floats hardly). A disk budget is met by
+lowering sampled rows: samples per stratum, then dense positions, then extremes; statistics are never dropped.
 """
 
 import time
@@ -96,8 +96,8 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
             config = config.model_copy(update={field: max(least, getattr(config, field) // 2)})
     if forecast(config, spec).bytes > config.disk_budget:
         raise RunError(
-            f"--disk-budget {config.disk_budget:,} bytes is too small: statistics of {spec.n_components:,} components alone need about "
-            f"{forecast(config, spec).bytes:,} bytes; raise the budget or lower --replicate-groups"
+            f"--disk-budget {config.disk_budget:,} bytes is too small: statistics of {spec.n_components:,} components"
+            f" alone need about {forecast(config, spec).bytes:,} bytes; raise the budget or lower --replicate-groups"
         )
     fields = ("samples_per_stratum", "dense_positions", "extremes")
     return config, tuple(

@@ -2,10 +2,11 @@
 
     corpus -> windows -> model -> attribution -> recorder (accumulators) -> store
 
-One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of its
-chunks (profiler.recording.totals), committed every now and then (profiler.database.commits) and written to its file at the end. So a pass goes
-on after any stop, and chunks can be read anywhere, with the same result. Memory is that of the accumulators and of one
-batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that they take 3 % of the time.
+One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of
+its chunks (profiler.recording.totals), committed every now and then (profiler.database.commits) and written to its file
+at the end. So a pass goes on after any stop, and chunks can be read anywhere, with the same result. Memory is that of
+the accumulators and of one batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that
+they take 3 % of the time.
 """
 
 import platform
@@ -250,9 +251,10 @@ class Pass:
         if closure.residual <= (1e-8 if exact else limit) and closure.logit_residual <= limit:
             return closure
         raise ModelError(
-            f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of {closure.scale:.3g}): its "
-            f"architecture ({self.model.spec.architecture}) writes to the logits in a way the profiler does not read, such as norms "
-            "after a block, mixtures of experts, capped logits or NaN; numbers would be wrong, so the pass ends here"
+            f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of"
+            f" {closure.scale:.3g}): its architecture ({self.model.spec.architecture}) writes to the logits in a way"
+            " the profiler does not read, such as norms after a block, mixtures of experts, capped logits or NaN;"
+            " numbers would be wrong, so the pass ends here"
         )
 
     def _hold_recorded(self) -> None:
@@ -274,8 +276,9 @@ class Pass:
             self.store.partial.clear()  # going on would end here again
             part = f" in shard {self.config.shard}" if self.config.shard else ""
             raise CorpusError(
-                f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out, that has one "
-                f"after it to predict ({self.totals.documents_read()}); give longer documents, or raise --tokens"
+                f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out,"
+                f" that has one after it to predict ({self.totals.documents_read()}); give longer documents, or raise"
+                " --tokens"
             )
         self.totals.progress.stage = "writing"
         self.commit()
@@ -312,8 +315,8 @@ def _claimed(model: Model, config: RunConfig) -> Totals:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise ModelError(
-            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}): lower --samples, "
-            "--extremes, --dense-positions or --replicate-groups, or --token-sums none"
+            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}):"
+            " lower --samples, --extremes, --dense-positions or --replicate-groups, or --token-sums none"
         ) from None
     return totals
 
@@ -344,8 +347,8 @@ def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None
     """
     if found := identity.differences(mine, theirs):
         raise RunError(
-            f"{what} is another one: {'; '.join(found)}. Give the command it was begun with, or choose another --out, or "
-            "begin anew with --overwrite"
+            f"{what} is another one: {'; '.join(found)}. Give the command it was begun with, or choose another --out,"
+            " or begin anew with --overwrite"
         )
 
 

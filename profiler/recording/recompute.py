@@ -1,7 +1,8 @@
-"""What a component does at every token of some contexts, with the model at hand: the run keeps its windows, not all values.
+"""What a component does at every token of some contexts, with the model at hand: the run keeps its windows, not all
+values.
 
-The windows that the shown positions refer to go through the model again: activation and DLA of one component at each token
-in sight, the probability of each token that came next, and for a head the attention row of each shown position.
+The windows that the shown positions refer to go through the model again: activation and DLA of one component at each
+token in sight, the probability of each token that came next, and for a head the attention row of each shown position.
 
 Cost: one forward pass per window, at most a few hundred of them; logits of the tokens in sight alone.
 """
@@ -75,8 +76,8 @@ def _refuse_other(run: Connection, model: Model) -> None:
     info = query.run(run, "run_info").row(0, named=True)
     if model.spec.weights_hash != info["model_hash"]:
         raise ModelError(
-            f"model {model.spec.name!r} has other weights than {info['model']!r}, which the run was recorded from: give the "
-            "same one with --model"
+            f"model {model.spec.name!r} has other weights than {info['model']!r}, which the run was recorded from: give"
+            " the same one with --model"
         )
 
 
@@ -84,8 +85,8 @@ def _refuse_unknown_tokens(run: Connection, model: Model, rows: pl.DataFrame) ->
     ids = pl.concat([rows["token_ids"].explode(), rows["next_token_id"].cast(pl.Int32)]).drop_nulls()
     if len(ids) and not (ids.min() >= 0 and ids.max() < model.spec.n_vocab):
         raise RunError(
-            f"{query.path_of(run)} holds windows with token ids from {ids.min()} to {ids.max()}, and its model knows 0 to "
-            f"{model.spec.n_vocab - 1}: the run is damaged; take a copy that is whole, or record it again"
+            f"{query.path_of(run)} holds windows with token ids from {ids.min()} to {ids.max()}, and its model knows 0"
+            f" to {model.spec.n_vocab - 1}: the run is damaged; take a copy that is whole, or record it again"
         )
 
 
@@ -107,7 +108,11 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     device = model.weights.unembed.device
     capture = model.run(tokens, Wanted(logits=sight, attention=asked))
     _, scale = final_norm(capture.residual, model.weights)
-    part = next(p for p in by_part(capture, model.weights, model.spec, targets.clamp_min(0).to(device), scale) if _inside(model, component, p.components))  # fmt: skip
+    part = next(
+        p
+        for p in by_part(capture, model.weights, model.spec, targets.clamp_min(0).to(device), scale)
+        if _inside(model, component, p.components)
+    )
     one = model.spec.id_of(component) - part.components.start
     chance = torch.full(tokens.shape, torch.nan, dtype=torch.float64)
     log_p = capture.logits.double().log_softmax(-1).cpu()

@@ -1,8 +1,8 @@
 """Feed every accumulator from the parts of a batch.
 
-The recorder knows no model and no database. Per batch it prepares once what all parts share (indicators, classes, keys),
-then takes one part after another: sums per cell, power sums, spectrum, samples, extremes, dense rows, and the components
-to be recorded at every position.
+The recorder knows no model and no database. Per batch it prepares once what all parts share (indicators, classes,
+keys), then takes one part after another: sums per cell, power sums, spectrum, samples, extremes, dense rows, and the
+components to be recorded at every position.
 """
 
 from dataclasses import dataclass, field, replace
@@ -178,8 +178,8 @@ class Recorder:
         return replace(order, rows=valid[order.rows])
 
     def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
-        """What the model is asked for: attention at the planned positions, read layer by layer into its measures and the
-        tokens attended to; logits there, and at the last position of each window, where they are checked."""
+        """What the model is asked for: attention at the planned positions, read layer by layer into its measures and
+        the tokens attended to; logits there, and at the last position of each window, where they are checked."""
         tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
         offsets = plan.offsets.to(self.device)
         counted = attention.masks(tokens, classes, offsets)

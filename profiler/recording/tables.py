@@ -151,9 +151,15 @@ def spectrum_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
         component, token_class, number = (_numpy(index).astype(np.int32) for index in at)
         sums = spectrum.sums[:, block]
         yield pl.DataFrame(
-            {"component_id": component + block.start, "class_id": token_class, "bin": number, "n": _numpy(counts[at]),
-             "sum_dla": _numpy(sums[0][at]), "sum_abs_dla": _numpy(sums[1][at])}
-        )  # fmt: skip
+            {
+                "component_id": component + block.start,
+                "class_id": token_class,
+                "bin": number,
+                "n": _numpy(counts[at]),
+                "sum_dla": _numpy(sums[0][at]),
+                "sum_abs_dla": _numpy(sums[1][at]),
+            }
+        )
 
 
 def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
@@ -177,8 +183,8 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
-    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and the level
-    that bands begin at."""
+    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and
+    the level that bands begin at."""
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
     middles = DENSITY.middles()[_numpy(fine)]
     coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
@@ -215,7 +221,8 @@ def sample_rows(samples: Smallest) -> pl.DataFrame:
 
 
 def extreme_rows(extremes: Smallest) -> pl.DataFrame:
-    """Table `extreme_rows`; rank counts from 1 in each cell. `key` is what entries are ordered by: the value, negated at the top."""
+    """Table `extreme_rows`; rank counts from 1 in each cell. `key` is what entries are ordered by: the value, negated
+    at the top."""
     entries = extremes.entries()
     cells = _numpy(entries.cells)
     component, kind = np.divmod(cells, len(EXTREME_KINDS))
@@ -245,9 +252,14 @@ def token_sums(tokens: TokenSums) -> Iterator[pl.DataFrame]:
     for component, sums in tokens.of_component():
         activation, dla, size = _numpy(sums)[:, at]
         yield pl.DataFrame(
-            {"component_id": np.full(len(at), component, dtype=np.int32), "token_id": at.astype(np.int32),
-             "sum_activation": activation, "sum_dla": dla, "sum_abs_dla": size}
-        )  # fmt: skip
+            {
+                "component_id": np.full(len(at), component, dtype=np.int32),
+                "token_id": at.astype(np.int32),
+                "sum_activation": activation,
+                "sum_dla": dla,
+                "sum_abs_dla": size,
+            }
+        )
 
 
 def _filled(dense: DenseRows) -> tuple[np.ndarray, np.ndarray]:
@@ -334,6 +346,11 @@ def _effect_rows(
 ) -> pl.DataFrame:
     n = tokens.shape[1]
     return pl.DataFrame(
-        {"component_id": np.repeat(ids, n), "side": side, "rank": np.tile(np.arange(1, n + 1), len(ids)),
-         "token_id": _numpy(tokens).ravel(), "product": _numpy(values).ravel().astype(np.float64)}
-    )  # fmt: skip
+        {
+            "component_id": np.repeat(ids, n),
+            "side": side,
+            "rank": np.tile(np.arange(1, n + 1), len(ids)),
+            "token_id": _numpy(tokens).ravel(),
+            "product": _numpy(values).ravel().astype(np.float64),
+        }
+    )

@@ -1,7 +1,8 @@
 """Everything a pass adds up: accumulators, counters, closure, and where it stands. A monoid: empty, fed, merged, saved.
 
-A pass, what it has committed, what a worker sends and a run that is merged into another are all totals, so going on after
-a stop, several workers and several machines are the same operation. The tables of statistics are made from totals alone.
+A pass, what it has committed, what a worker sends and a run that is merged into another are all totals, so going on
+after a stop, several workers and several machines are the same operation. The tables of statistics are made from totals
+alone.
 Cost: a merge is one addition over all accumulators, a few hundred megabytes for a model of four thousand components.
 """
 
@@ -129,18 +130,27 @@ class Totals:
     def facts(self) -> dict[str, Any]:
         """All that is not an array, for JSON."""
         return {
-            "tokens": self.progress.tokens, "documents": self.progress.documents, "seconds": self.progress.seconds,
-            "dropped": dict(self.dropped), "closure": list(asdict(self.closure).values()), "scales": list(self.scales),
-            "domains": self.domains.names, "seen": self.recorder.seen, "created": self.created, "peak": self.peak_memory(),
-            "cursor": asdict(self.cursor), "committed": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
+            "tokens": self.progress.tokens,
+            "documents": self.progress.documents,
+            "seconds": self.progress.seconds,
+            "dropped": dict(self.dropped),
+            "closure": list(asdict(self.closure).values()),
+            "scales": list(self.scales),
+            "domains": self.domains.names,
+            "seen": self.recorder.seen,
+            "created": self.created,
+            "peak": self.peak_memory(),
+            "cursor": asdict(self.cursor),
+            "committed": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The accumulators' state."""
         return state.arrays(self.recorder.accumulators())
 
     def claim(self) -> None:
-        """Touch the accumulators' memory, which the system gives only then: a pass that begins has what it will need."""
+        """Touch the accumulators' memory, which the system gives only then: a pass that begins has what it will
+        need."""
         if self.recorder.device.type == "cpu":
             for array in self.arrays().values():
                 array[...] = array
@@ -163,7 +173,8 @@ class Totals:
         return max(self.peak, peak_resident())
 
     def kept(self) -> dict[str, Kept]:
-        """The staged positions and windows that some row still refers to; all where components are recorded everywhere."""
+        """The staged positions and windows that some row still refers to; all where components are recorded
+        everywhere."""
         r = self.recorder
         if r.recorded.components:
             return {}
@@ -233,16 +244,35 @@ class Totals:
         passed, stored = self.cursor.passed, settings(config, spec)
         identity = f"{stored.digest()} {spec.weights_hash} {spec.tokenizer_hash} {passed.digest}"
         row = {
-            "run_id": f"{stable_hash(identity) % 2**64:016x}", "created": self.created, "model": config.model, "model_hash": spec.weights_hash,
-            "tokenizer_hash": spec.tokenizer_hash, "architecture": spec.architecture, "n_layers": spec.n_layers,
-            "n_heads": spec.n_heads, "d_mlp": spec.d_mlp, "d_model": spec.d_model, "n_vocab": spec.n_vocab,
-            "config": stored.model_dump_json(), "versions": json.dumps(versions), "model_card": spec.card,
+            "run_id": f"{stable_hash(identity) % 2**64:016x}",
+            "created": self.created,
+            "model": config.model,
+            "model_hash": spec.weights_hash,
+            "tokenizer_hash": spec.tokenizer_hash,
+            "architecture": spec.architecture,
+            "n_layers": spec.n_layers,
+            "n_heads": spec.n_heads,
+            "d_mlp": spec.d_mlp,
+            "d_model": spec.d_model,
+            "n_vocab": spec.n_vocab,
+            "config": stored.model_dump_json(),
+            "versions": json.dumps(versions),
+            "model_card": spec.card,
             "model_notes": list(spec.notes),
-            "n_streamed": passed.n, "corpus_digest": passed.digest,
-            "n_documents": self.progress.documents, "n_tokens": self.progress.tokens, "n_positions": everything - special,
-            "n_special": special, "seconds": self.progress.seconds, "tokens_per_second": self.progress.tokens / self.progress.seconds,
-            "closure_residual": self.closure.residual, "closure_scale": self.closure.scale, "logit_residual": self.closure.logit_residual,
-            "norm_scale_sum": self.scales[0], "norm_scale_n": self.scales[1],
-            "peak_memory_bytes": self.peak_memory(), "complete": True,
-        }  # fmt: skip
+            "n_streamed": passed.n,
+            "corpus_digest": passed.digest,
+            "n_documents": self.progress.documents,
+            "n_tokens": self.progress.tokens,
+            "n_positions": everything - special,
+            "n_special": special,
+            "seconds": self.progress.seconds,
+            "tokens_per_second": self.progress.tokens / self.progress.seconds,
+            "closure_residual": self.closure.residual,
+            "closure_scale": self.closure.scale,
+            "logit_residual": self.closure.logit_residual,
+            "norm_scale_sum": self.scales[0],
+            "norm_scale_n": self.scales[1],
+            "peak_memory_bytes": self.peak_memory(),
+            "complete": True,
+        }
         return pl.DataFrame([row])

@@ -1,10 +1,10 @@
 """The run file. The only writer of DuckDB.
 
-A pass writes into the folder `<out>.partial`; only a whole run is given the name `<out>`, so nothing half-written can be
-taken for a run. What follows from a whole run (profiler.behaviours.views.DERIVED) is made after that: a fault there costs
-neither the run nor the pass, and is mended by doing it again. Rows of positions, windows and documents are held until the next commit (profiler.database.commits); at the end the
-run file is written in one go from what was committed, so that it has no holes, and tables are sorted by component, so that
-one component's rows lie together.
+A pass writes into the folder `<out>.partial`; only a whole run is given the name `<out>`, so nothing half-written can
+be taken for a run. What follows from a whole run (profiler.behaviours.views.DERIVED) is made after that: a fault there
+costs neither the run nor the pass, and is mended by doing it again. Rows of positions, windows and documents are held
+until the next commit (profiler.database.commits); at the end the run file is written in one go from what was committed,
+so that it has no holes, and tables are sorted by component, so that one component's rows lie together.
 
 Cost: rows held take about 100 bytes a position until a commit; appending goes through Arrow, a table at a time.
 """
@@ -47,15 +47,29 @@ WRITE_ERRORS = (
 SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
 UNPRUNED_POSITIONS = 2_000_000
 POSITIONS = {
-    "position_id": pl.Int64, "window_id": pl.Int64, "doc_id": pl.Int64, "pos": pl.Int64, "offset": pl.Int32,
-    "token_id": pl.Int32, "next_token_id": pl.Int32, "class_id": pl.Int32, "target_logit": pl.Float64, "special": pl.String,
-    "previous_token_id": pl.Int32, "distance": pl.Int32, "prefix_match": pl.Int32, "bracket_depth": pl.Int32,
+    "position_id": pl.Int64,
+    "window_id": pl.Int64,
+    "doc_id": pl.Int64,
+    "pos": pl.Int64,
+    "offset": pl.Int32,
+    "token_id": pl.Int32,
+    "next_token_id": pl.Int32,
+    "class_id": pl.Int32,
+    "target_logit": pl.Float64,
+    "special": pl.String,
+    "previous_token_id": pl.Int32,
+    "distance": pl.Int32,
+    "prefix_match": pl.Int32,
+    "bracket_depth": pl.Int32,
     "in_quotes": pl.Boolean,
-}  # fmt: skip
+}
 WINDOWS = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
 COPY = {
     "documents": "INSERT INTO documents BY NAME SELECT * FROM {rows} ORDER BY doc_id",
-    "closure": "INSERT INTO closure BY NAME SELECT *, row_number() OVER (ORDER BY block, part) - 1 AS chunk FROM {rows} ORDER BY block, part",
+    "closure": (
+        "INSERT INTO closure BY NAME SELECT *, row_number() OVER (ORDER BY block, part) - 1 AS chunk FROM {rows} ORDER"
+        " BY block, part"
+    ),
     "recorded_rows": "INSERT INTO recorded_rows BY NAME SELECT * FROM {rows} ORDER BY component_id, position_id",
     "positions": "CREATE TEMP VIEW staged_positions AS SELECT * FROM {rows}",
     "windows": "CREATE TEMP VIEW staged_windows AS SELECT * FROM {rows}",
@@ -130,11 +144,20 @@ class Rows:
         has_bos = batch.special.numpy()[window, 0] == SPECIAL_CODES["bos"]
         pos = starts[window] + offset - has_bos
         frame = pl.DataFrame(
-            {"position_id": batch.position_ids.numpy()[at], "window_id": window_ids[window], "doc_id": doc_ids[window],
-             "pos": pos, "offset": offset, "token_id": batch.tokens.numpy()[at], "next_token_id": batch.targets.numpy()[at],
-             "class_id": batch.classes.numpy()[at], "target_logit": target_logit[at], "code": special}
+            {
+                "position_id": batch.position_ids.numpy()[at],
+                "window_id": window_ids[window],
+                "doc_id": doc_ids[window],
+                "pos": pos,
+                "offset": offset,
+                "token_id": batch.tokens.numpy()[at],
+                "next_token_id": batch.targets.numpy()[at],
+                "class_id": batch.classes.numpy()[at],
+                "target_logit": target_logit[at],
+                "code": special,
+            }
             | _past_columns(batch, past, at)
-        )  # fmt: skip
+        )
         names = pl.col("code").replace_strict(SPECIAL_NAMES, default=None, return_dtype=pl.String)
         pos = pl.when(pl.col("code") == SPECIAL_CODES["bos"]).then(None).otherwise(pl.col("pos"))
         self.hold("positions", frame.with_columns(special=names, pos=pos).select(*POSITIONS).cast(POSITIONS))
@@ -161,7 +184,8 @@ class Store(Rows):
             resume: go on from what an earlier pass committed; `overwrite` forgets it.
 
         Raises:
-            RunError: the run exists, its folder does not or cannot be written, another pass writes it, or a stopped pass
+            RunError: the run exists, its folder does not or cannot be written, another pass writes it, or a stopped
+              pass
                 could go on and neither is asked for.
         """
         super().__init__()
@@ -196,8 +220,8 @@ class Store(Rows):
         safe = f"What was read is safe; {describe(self.path)}." if left else "Nothing was left behind."
         if isinstance(error, WRITE_ERRORS):
             raise RunError(
-                f"writing {self.path} failed: {first_line(error)}. Free disk space or make the folder writable, then run the same "
-                f"command again. {safe}"
+                f"writing {self.path} failed: {first_line(error)}. Free disk space or make the folder writable, then"
+                f" run the same command again. {safe}"
             ) from error
         if isinstance(error, duckdb.Error):  # whatever else DuckDB says here, no input can be blamed for it
             raise engine.fault_error(error, f"writing {self.path}", safe) from error
@@ -325,7 +349,8 @@ def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
     """Say before any work is done that a run cannot be written there.
 
     Raises:
-        RunError: the place is a folder, in no folder or in one that cannot be written, taken, or a stopped pass could go on
+        RunError: the place is a folder, in no folder or in one that cannot be written, taken, or a stopped pass could
+          go on
             there, or DuckDB cannot be given its path.
     """
     engine.place(path)

@@ -2,18 +2,19 @@
 
 Context predicates ("inside brackets", "repeated, two tokens match") are SQL over these columns.
 
-* Repetition is counted in the window, because a copy that the model cannot see cannot be attended to: `repeated` says what
-  attention could have used. A copy before the window is no copy.
+* Repetition is counted in the window, because a copy that the model cannot see cannot be attended to: `repeated` says
+  what attention could have used. A copy before the window is no copy.
 * Brackets and quotes are counted from the start of the document, because a bracket stays open where a window begins; a
   window's document holds all its earlier tokens, so a chunk gives the same values whoever computes it.
 
-Both are counted in the text, without a parser: an apostrophe is no quote, a bracket inside a string is a bracket. Marks that
-never close would last to the end, so a blank line closes all brackets, and a line end a quote of one mark (one of three,
-as Python's long strings have, goes on). On 400,000 tokens of Python's own library, against its tokenizer: inside brackets is
-right for 97 % of tokens (counted in windows alone: 85 %), inside a string for 89 % (78 %; most of the rest are strings in
-apostrophes). A quotation in prose that runs over a line end is lost there.
+Both are counted in the text, without a parser: an apostrophe is no quote, a bracket inside a string is a bracket. Marks
+that never close would last to the end, so a blank line closes all brackets, and a line end a quote of one mark (one of
+three, as Python's long strings have, goes on). On 400,000 tokens of Python's own library, against its tokenizer: inside
+brackets is right for 97 % of tokens (counted in windows alone: 85 %), inside a string for 89 % (78 %; most of the rest
+are strings in apostrophes). A quotation in prose that runs over a line end is lost there.
 
-Cost: eight comparisons of [window, offset, offset] booleans a batch and one pass over each document's text, small beside a
+Cost: eight comparisons of [window, offset, offset] booleans a batch and one pass over each document's text, small
+  beside a
 forward pass.
 """
 

@@ -1,9 +1,9 @@
 """Documents to tokenized documents: what number each has, which share of a run reads it, and where a pass stands.
 
-Every number in a run (document, window, position, chunk, domain, group) is a function of the corpus and of the settings,
-never of what this process has read so far. Documents are numbered in the corpus's order; a block is 256 of them side by
-side, and a share of a run is a set of blocks. What identifies a corpus is a digest of the places and texts streamed past,
-so a run that goes on after a stop, and runs that are to be merged, can be held against each other.
+Every number in a run (document, window, position, chunk, domain, group) is a function of the corpus and of the
+settings, never of what this process has read so far. Documents are numbered in the corpus's order; a block is 256 of
+them side by side, and a share of a run is a set of blocks. What identifies a corpus is a digest of the places and texts
+streamed past, so a run that goes on after a stop, and runs that are to be merged, can be held against each other.
 
 Cost: the tokenizer's, and about a nanosecond a byte for the digest. Documents of other shares are streamed past, and
 tokenized only where a limit counts their tokens.
@@ -135,9 +135,9 @@ class Reading:
         """
         if self.passed.n < self.expected.n or (self.passed.n == self.expected.n and self.passed != self.expected):
             raise CorpusError(
-                f"the corpus has changed since the pass began: its first {self.expected.n:,} documents are not those that were "
-                f"read then (digest {self.passed.digest or 'of nothing'}, was {self.expected.digest}); bring the old files "
-                "back, or begin anew with --overwrite"
+                f"the corpus has changed since the pass began: its first {self.expected.n:,} documents are not those"
+                f" that were read then (digest {self.passed.digest or 'of nothing'}, was {self.expected.digest}); bring"
+                " the old files back, or begin anew with --overwrite"
             )
 
 
@@ -157,8 +157,8 @@ class Domains:
         if name not in self.names:
             if len(self.names) == MOST_DOMAINS:
                 raise CorpusError(
-                    f"the corpus has more than {MOST_DOMAINS} domains ({', '.join(self.names[:3])}, ...): statistics are "
-                    "kept for each; name a field with fewer values with --domain-field"
+                    f"the corpus has more than {MOST_DOMAINS} domains ({', '.join(self.names[:3])}, ...): statistics"
+                    " are kept for each; name a field with fewer values with --domain-field"
                 )
             self.names.append(name)
         return self.names.index(name)
@@ -180,7 +180,8 @@ def tokenize(
     share: Share = EVERYTHING,
     cursor: Cursor = Cursor(),
 ) -> Iterator[TokenizedDocument]:
-    """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there, the cut counted.
+    """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there, the cut
+    counted.
 
     Args:
         limit: counts the tokens of every share, so that the shares together are what one pass would read.
@@ -224,7 +225,16 @@ def _tokenized(
     end = len(ids) if len(kept) == len(read) else int(kept[-1]) + 1
     text_hash = stable_hash(document.text)
     return TokenizedDocument(
-        doc_id, domain_id, document.domain, document.source, document.place, domains.group_of(domain_id, text_hash),
-        ids[:end], len(ids) - len(kept), None if numbers is None else frozenset(numbers.tolist()), len(kept),
-        text_hash, dropped,
-    )  # fmt: skip
+        doc_id,
+        domain_id,
+        document.domain,
+        document.source,
+        document.place,
+        domains.group_of(domain_id, text_hash),
+        ids[:end],
+        len(ids) - len(kept),
+        None if numbers is None else frozenset(numbers.tolist()),
+        len(kept),
+        text_hash,
+        dropped,
+    )

@@ -106,7 +106,8 @@ def legible(raw: bytes) -> str:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """The text of tokens' texts, bytes joined before they are read as UTF-8 (macro join_texts of views.sql is the same).
+    """The text of tokens' texts, bytes joined before they are read as UTF-8 (macro join_texts of views.sql is the
+    same).
 
     Bytes that are no character even then, one cut off at an end, stay spelled <0xE2>.
     """
@@ -142,8 +143,8 @@ def _sentencepiece_text(piece: str) -> str:
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of markers: tokens of the special-token map, and added tokens that `tokenizer.json` marks special (`<|im_start|>`).
 
-    An added token that is not marked special (`<think>`, a tool's marker) is text: the tokenizer says so, and keeps it where
-    markers are skipped.
+    An added token that is not marked special (`<think>`, a tool's marker) is text: the tokenizer says so, and keeps it
+    where markers are skipped.
     """
     added = tokenizer.added_tokens_decoder.items()
     return frozenset({*tokenizer.all_special_ids, *(number for number, token in added if token.special)})

@@ -6,8 +6,8 @@ the right, where a causal model cannot look, so padding needs no attention mask.
 sorted by length inside a chunk; the batch size only says how a chunk is cut.
 
 A chunk is the unit of work, and its bits do not depend on who computes it: it is cut inside a block of documents
-(profiler.text.documents), so whether other blocks were read, here or on another machine, changes nothing in it. Cost: padding of
-a few per cent.
+(profiler.text.documents), so whether other blocks were read, here or on another machine, changes nothing in it. Cost:
+padding of a few per cent.
 """
 
 import itertools
@@ -82,7 +82,8 @@ def refuse_unnumbered(document: TokenizedDocument, layout: Layout) -> None:
     """Each window and each position has a number of its own: refuse what there are no numbers for.
 
     Raises:
-        CorpusError: a document of more windows than the ids of its windows and positions hold, or one document too many.
+        CorpusError: a document of more windows than the ids of its windows and positions hold, or one document too
+          many.
     """
     n, most = (
         -(-len(document.token_ids) // layout.stride),
@@ -90,8 +91,8 @@ def refuse_unnumbered(document: TokenizedDocument, layout: Layout) -> None:
     )
     if n > most:
         raise CorpusError(
-            f"document {document.source!r} has {n:,} windows of {layout.stride:,} tokens, and a document may have {most:,}: cut it "
-            "into several, or raise --context-length"
+            f"document {document.source!r} has {n:,} windows of {layout.stride:,} tokens, and a document may have"
+            f" {most:,}: cut it into several, or raise --context-length"
         )
     if document.doc_id >= 2 ** (63 - POSITION_SHIFT):
         raise CorpusError(

@@ -55,7 +55,10 @@ def test_a_class_splits_exactly_and_touches_no_measured_table(fake, path):
 
 def test_special_tokens_are_in_no_class(path):
     """Not even in the class of everything."""
-    listed = "SELECT count(*) AS n FROM token_property_lists JOIN token_texts USING (token_id) WHERE special AND len(properties) > 0"
+    listed = (
+        "SELECT count(*) AS n FROM token_property_lists JOIN token_texts USING (token_id) WHERE special AND"
+        " len(properties) > 0"
+    )
     assert query.run(path, listed).item() == 0
     ordinary = query.run(path, "SELECT count(*) AS n FROM token_texts WHERE NOT special").item()
     every = query.run(path, "SELECT count(*) AS n FROM token_texts").item()

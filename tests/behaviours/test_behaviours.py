@@ -29,7 +29,8 @@ def coverage(path, label: str, behaviour: str, **parameters) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("truth", [0.25, 0.6, 0.92])
 def test_intervals_cover_in_95_of_100_worlds_of_clustered_documents(tmp_path, truth):
-    """1,000 heads, each with documents of its own: how often induction holds, and how much matters, differ by document."""
+    """1,000 heads, each with documents of its own: how often induction holds, and how much matters, differ by
+    document."""
     rng = np.random.default_rng(int(1000 * truth))
     w = planted.world(rng, n_documents=96, per_document=8)
     heads, n_documents = [], w.document.max() + 1
@@ -53,7 +54,8 @@ DOMAINS = {"one": (96,), "two": (130, 40), "ten": (60, 30, 20, 15, 12, 10, 8, 6,
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", DOMAINS.values(), ids=DOMAINS)
 def test_intervals_cover_in_95_of_100_worlds_of_several_domains(tmp_path, sizes):
-    """500 heads, each with documents of its own, in domains of unequal sizes that differ much: a domain is no sample of domains."""
+    """500 heads, each with documents of its own, in domains of unequal sizes that differ much: a domain is no sample of
+    domains."""
     rng = np.random.default_rng(sum(sizes))
     w = planted.world(rng, n_documents=sum(sizes), per_document=8)
     w = replace(w, domain=rng.permutation(np.repeat(np.arange(len(sizes)), sizes))[w.document])
@@ -76,13 +78,24 @@ def test_intervals_cover_in_95_of_100_worlds_of_several_domains(tmp_path, sizes)
 
 def slow_comparison(path, label: str, kind: str, layer: int) -> dict[str, tuple[float, float, int]]:
     """Median and largest coverage of the others and how many they are, by behaviour, from behaviour_rows row by row."""
-    peers = query.run(path, "SELECT component FROM components WHERE kind = getvariable('k') AND layer = getvariable('l')", k=kind, l=layer)  # fmt: skip
+    peers = query.run(
+        path,
+        "SELECT component FROM components WHERE kind = getvariable('k') AND layer = getvariable('l')",
+        k=kind,
+        l=layer,
+    )
     ordered = sorted(peers["component"], key=lambda name: hashlib.md5(name.encode()).hexdigest())
     others = [name for name in (ordered if kind == "head" else ordered[:17]) if name != label]
     rows = query.run(path, "SELECT component, behaviour, weight * abs(dla)::DOUBLE AS m, holds FROM behaviour_rows")
     found = {}
-    for (behaviour,), part in rows.filter(pl.col("component").is_in(others), pl.col("holds").is_not_null()).group_by("behaviour"):  # fmt: skip
-        shares = [one.filter("holds")["m"].sum() / one["m"].sum() for _, one in part.group_by("component") if one["m"].sum() > 0]  # fmt: skip
+    for (behaviour,), part in rows.filter(pl.col("component").is_in(others), pl.col("holds").is_not_null()).group_by(
+        "behaviour"
+    ):
+        shares = [
+            one.filter("holds")["m"].sum() / one["m"].sum()
+            for _, one in part.group_by("component")
+            if one["m"].sum() > 0
+        ]
         found[behaviour] = (float(np.median(shares)), max(shares), part["component"].n_unique())
     return found
 
@@ -99,13 +112,18 @@ def assert_compared(path, label: str) -> None:
     found = query.run(path, "behaviours", component=label, family="")
     assert set(found["behaviour"]) == set(wanted)
     for row in found.iter_rows(named=True):
-        assert (row["random"], row["random_hi"], row["n_random"]) == pytest.approx(wanted[row["behaviour"]], rel=1e-12), row["behaviour"]  # fmt: skip
+        assert (row["random"], row["random_hi"], row["n_random"]) == pytest.approx(
+            wanted[row["behaviour"]], rel=1e-12
+        ), row["behaviour"]
 
 
 def test_what_the_run_keeps_of_others_is_what_their_rows_say(wide):
     for label in ("L1H0", "L0N1", "L0N5", "L1N20", "L1N23"):
         assert_compared(wide, label)
-    sizes = {label: query.run(wide, "behaviours", component=label)["n_random"].unique().to_list() for label in ("L1H0", *(f"L0N{i}" for i in range(24)))}  # fmt: skip
+    sizes = {
+        label: query.run(wide, "behaviours", component=label)["n_random"].unique().to_list()
+        for label in ("L1H0", *(f"L0N{i}" for i in range(24)))
+    }
     assert sizes.pop("L1H0") == [2]
     assert sorted(n for (n,) in sizes.values()) == [16] * 17 + [17] * 7
 
@@ -113,7 +131,9 @@ def test_what_the_run_keeps_of_others_is_what_their_rows_say(wide):
 def test_others_do_not_depend_on_what_else_is_asked(wide):
     together = query.run(wide, "behaviours", kind="neuron", top=0)
     for label in ("L0N1", "L1N20"):
-        assert_frame_equal(together.filter(pl.col("component") == label), query.run(wide, "behaviours", component=label), rel_tol=1e-12)  # fmt: skip
+        assert_frame_equal(
+            together.filter(pl.col("component") == label), query.run(wide, "behaviours", component=label), rel_tol=1e-12
+        )
 
 
 def test_others_are_asked_a_behaviour_that_was_added_too(wide, tmp_path):

@@ -57,7 +57,9 @@ def test_the_changed_component_is_found_and_no_other(runs):
     assert first["times_lo"] < 5 < first["times_hi"]
     assert first["q"] < 0.001
     assert result.frame.filter(pl.col("q") < 0.05)["component"].to_list() == [CHANGED]
-    often = result.frame.row(by_predicate=(pl.col("component") == OFTENER) & (pl.col("behaviour") == "induction"), named=True)  # fmt: skip
+    often = result.frame.row(
+        by_predicate=(pl.col("component") == OFTENER) & (pl.col("behaviour") == "induction"), named=True
+    )
     assert often["coverage_b"] - often["coverage_a"] > 0.2
     tested = result.frame.filter(pl.col("p").is_not_null())
     assert (tested["q"] >= tested["p"]).all()
@@ -115,11 +117,20 @@ def claim(rows: pl.DataFrame, groups: pl.DataFrame) -> dict | None:
     variance, coverage = sum(variances), m[h].sum() / m.sum()
     testable = None if not prior else min(kish(weight * h), kish(weight * ~h)) >= 10
     df = variance**2 / sum(v**2 / f for v, f in zip(variances, frees, strict=True)) if variance else sum(frees)
-    return {"coverage": coverage, "scrambled": scrambled, "value": value, "variance": max(variance, float(coverage in (0, 1))), "df": df,
-            "testable": testable}  # fmt: skip
+    return {
+        "coverage": coverage,
+        "scrambled": scrambled,
+        "value": value,
+        "variance": max(variance, float(coverage in (0, 1))),
+        "df": df,
+        "testable": testable,
+    }
 
 
-ROWS = "SELECT component, behaviour, domain, group_id, doc_id, weight, dla, holds FROM behaviour_rows WHERE family = 'attention'"
+ROWS = (
+    "SELECT component, behaviour, domain, group_id, doc_id, weight, dla, holds FROM behaviour_rows WHERE family ="
+    " 'attention'"
+)
 PLACES = "SELECT group_id, domain, n_documents FROM replicate_groups JOIN domains USING (domain_id)"
 
 

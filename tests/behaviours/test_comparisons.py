@@ -100,7 +100,11 @@ def test_between_runs_a_component_that_changed_is_found_and_one_that_read_anothe
         rng = np.random.default_rng(seed)
         w = text(rng, (rate, rate))
         factors = [cares(w) if not changed or i >= 10 else cares(w) ** 2 for i in range(60)]
-        paths.append(planted.write(tmp_path / f"{name}.duckdb", w, [neuron(x, w, rng, f) for x, f in zip(labels, factors, strict=True)]))  # fmt: skip
+        paths.append(
+            planted.write(
+                tmp_path / f"{name}.duckdb", w, [neuron(x, w, rng, f) for x, f in zip(labels, factors, strict=True)]
+            )
+        )
     rows = compare(*paths, kind="neuron", family="token").frame.filter(behaviour="on_number")
     same = rows.filter(pl.col("component").is_in(labels[10:]))
     changed = rows.filter(pl.col("component").is_in(labels[:10]))
@@ -122,12 +126,18 @@ def test_the_importance_ratio_is_above_one_exactly_where_coverage_is_above_scram
 def test_the_mixture_of_noise_is_what_the_scrambled_one_would_be_in_every_slice(tmp_path):
     rng = np.random.default_rng(5)
     w = text(rng)
-    path = planted.write(tmp_path / "mixture.duckdb", w, [neuron("L0N0", w, rng), neuron("L0N1", w, rng, np.where(on_numbers(w), 6.0, 1.0))])  # fmt: skip
+    path = planted.write(
+        tmp_path / "mixture.duckdb",
+        w,
+        [neuron("L0N0", w, rng), neuron("L0N1", w, rng, np.where(on_numbers(w), 6.0, 1.0))],
+    )
     frame = query.run(path, "mixture", component="L0N0", behaviours="on_number").filter(behaviour="on_number")
     shares = dict(frame.filter(slice="domain").select("value", "share").iter_rows())
     assert shares["domain1"] - shares["domain0"] > 0.3  # of the text alone
     assert (frame["scrambled"].is_between(frame["share_lo"], frame["share_hi"])).mean() >= 0.8
-    cares = query.run(path, "mixture", component="L0N1", behaviours="on_number").filter(behaviour="on_number", slice="domain")  # fmt: skip
+    cares = query.run(path, "mixture", component="L0N1", behaviours="on_number").filter(
+        behaviour="on_number", slice="domain"
+    )
     assert (cares["share_lo"] > cares["scrambled"]).all()
 
 

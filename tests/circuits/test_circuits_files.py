@@ -9,10 +9,16 @@ from profiler.circuits.circuit import Circuit, Edge, Member, Scope
 from profiler.errors import CircuitError
 
 FULL = Circuit(
-    "ioi-abc", "bundled",
-    (Member("L2H3", "name mover", "all", "OR-like", ("abc", "swapped")), Member("L0_mlp_out"), Member("L1N5", positions="end")),
-    Scope("ioi", "48 pairs, train, seed 0", ("abc",), ("length",), ("order: ABBA 48",)), (Edge("L2H3", "logits"), Edge("embed", "L2H3.q")),
-)  # fmt: skip
+    "ioi-abc",
+    "bundled",
+    (
+        Member("L2H3", "name mover", "all", "OR-like", ("abc", "swapped")),
+        Member("L0_mlp_out"),
+        Member("L1N5", positions="end"),
+    ),
+    Scope("ioi", "48 pairs, train, seed 0", ("abc",), ("length",), ("order: ABBA 48",)),
+    (Edge("L2H3", "logits"), Edge("embed", "L2H3.q")),
+)
 
 
 def test_a_circuit_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -33,12 +39,22 @@ def test_labels_alone_are_a_circuit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("members: [", "is no YAML"), ("- L0H0", "no mapping"), ("name: x", "needs members"), ("members: []", "needs members"), ("members: L0H0", "must be a list"),
-        ("members: [L0H0, H9]", "component 'H9' cannot be read"), ("members: [L0H0, L0H0]", "L0H0 is listed twice"), ("members: [L0H0]\nnose: 1", "unknown nose"),
-        ("members: [{component: L0H0, nose: 1}]", "unknown nose"), ("members: [{role: x}]", "component '' cannot be read"), ("members: [L0H0]\nedges: [{writer: L0H0}]", "writer and reader"),
-        ("members: [L0H0]\nscope: {nose: 1}", "scope has unknown nose"), ("members: [3]", "no mapping"), ("members: [L0H0]\nedges: [x]", "no mapping"),
+        ("members: [", "is no YAML"),
+        ("- L0H0", "no mapping"),
+        ("name: x", "needs members"),
+        ("members: []", "needs members"),
+        ("members: L0H0", "must be a list"),
+        ("members: [L0H0, H9]", "component 'H9' cannot be read"),
+        ("members: [L0H0, L0H0]", "L0H0 is listed twice"),
+        ("members: [L0H0]\nnose: 1", "unknown nose"),
+        ("members: [{component: L0H0, nose: 1}]", "unknown nose"),
+        ("members: [{role: x}]", "component '' cannot be read"),
+        ("members: [L0H0]\nedges: [{writer: L0H0}]", "writer and reader"),
+        ("members: [L0H0]\nscope: {nose: 1}", "scope has unknown nose"),
+        ("members: [3]", "no mapping"),
+        ("members: [L0H0]\nedges: [x]", "no mapping"),
     ],
-)  # fmt: skip
+)
 def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CircuitError, match=message):

@@ -108,8 +108,11 @@ def test_masks_of_edges_and_nodes() -> None:
     graph = edge_mask.Graph(2, 2, False)
     kept = graph.mask([Edge("L0H1", "L1H0"), Edge("embed", "logits")])
     assert {(graph.writers[w], graph.readers[r]) for w, r in kept.nonzero().tolist()} == {
-        ("L0H1", "L1H0.q"), ("L0H1", "L1H0.k"), ("L0H1", "L1H0.v"), ("embed", "logits"),
-    }  # fmt: skip
+        ("L0H1", "L1H0.q"),
+        ("L0H1", "L1H0.k"),
+        ("L0H1", "L1H0.v"),
+        ("embed", "logits"),
+    }
     between = graph.between(["L0H1", "L1H0"])
     assert int(between.sum()) == 3 + 6 + 3
     for edge in (Edge("L1H0", "L0H0"), Edge("L9H0", "logits"), Edge("L0H0", "L0H9.q")):

@@ -22,11 +22,19 @@ from profiler.prompts.pairs.encode import Encoded
 
 SCOPE = Scope("toy", "5", ("swap",))
 MIXED = Circuit(
-    "mixed", "m",
-    (Member("L0H0", positions="second"), Member("L0H0", positions="end"), Member("L1H1", positions="second"), Member("L1N3"),
-     Member("L2H0"), Member("L0_mlp_out", positions="end"), Member("L2N5", positions="second")),
+    "mixed",
+    "m",
+    (
+        Member("L0H0", positions="second"),
+        Member("L0H0", positions="end"),
+        Member("L1H1", positions="second"),
+        Member("L1N3"),
+        Member("L2H0"),
+        Member("L0_mlp_out", positions="end"),
+        Member("L2N5", positions="second"),
+    ),
     SCOPE,
-)  # fmt: skip
+)
 
 
 def _setting(form: str = "neox_sequential", outside: str = "resample") -> setting.Setting:
@@ -37,7 +45,8 @@ def _setting(form: str = "neox_sequential", outside: str = "resample") -> settin
 
 
 def _by_hand(one: setting.Setting, circuit: Circuit, mlps: bool) -> torch.Tensor:
-    """Logit difference with every head, MLP and neuron that is not live at an offset written over there, one at a time."""
+    """Logit difference with every head, MLP and neuron that is not live at an offset written over there, one at a
+    time."""
     net, batch = one.net, one.batch
     live: dict[str, torch.Tensor] = {}
     for member in circuit.members:

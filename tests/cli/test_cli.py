@@ -289,8 +289,24 @@ def test_stopped_at_a_signal_and_resumed(model_dirs, tmp_path, cli):
     """Ctrl-C before the first commit, SIGTERM after one; then the same command with --resume, twice."""
     corpus = tiny.write_corpus(tmp_path / "long.jsonl", n_documents=900)
     out = tmp_path / "run.duckdb"
-    command = ["record", model_dirs["gpt2"], "--corpus", corpus, "--tokens", "all", "--out", out, "--context-length", 16,
-               "--windows-per-document", 1, "--dense-positions", 8, "--commit-every", 0]  # fmt: skip
+    command = [
+        "record",
+        model_dirs["gpt2"],
+        "--corpus",
+        corpus,
+        "--tokens",
+        "all",
+        "--out",
+        out,
+        "--context-length",
+        16,
+        "--windows-per-document",
+        1,
+        "--dense-positions",
+        8,
+        "--commit-every",
+        0,
+    ]
     code, err = stopped(command, signal.SIGINT, out.with_name("run.duckdb.partial").exists)
     assert (code, "stopped" in err, "nothing is left behind" in err) == (130, True, True), err
     assert {p.name for p in tmp_path.iterdir()} == {"long.jsonl"}

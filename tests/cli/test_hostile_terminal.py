@@ -52,10 +52,33 @@ def steers(text: str) -> list[str]:
 @pytest.fixture
 def hostile(checked) -> Path:
     """A run in which every text is hostile, but for those that a query must find."""
-    kept = {"component", "kind", "statistic", "technique", "distribution", "check_id", "family", "measure", "side", "axis", "unit", "config", "versions", "settings", "created", "written", "origin", "direction", "content", "hash", "name"}  # fmt: skip
+    kept = {
+        "component",
+        "kind",
+        "statistic",
+        "technique",
+        "distribution",
+        "check_id",
+        "family",
+        "measure",
+        "side",
+        "axis",
+        "unit",
+        "config",
+        "versions",
+        "settings",
+        "created",
+        "written",
+        "origin",
+        "direction",
+        "content",
+        "hash",
+        "name",
+    }
     with duckdb.connect(str(checked)) as run:
         columns = run.execute(
-            "SELECT c.table_name, c.column_name FROM duckdb_columns() c JOIN duckdb_tables() t USING (table_name) WHERE data_type = 'VARCHAR'"
+            "SELECT c.table_name, c.column_name FROM duckdb_columns() c JOIN duckdb_tables() t USING (table_name) WHERE"
+            " data_type = 'VARCHAR'"
         ).fetchall()
         keys = {"behaviours": "condition", "classes": "class", "properties": "property", "component_importance": ""}
         for table, column in columns:

@@ -22,8 +22,20 @@ def record(model_dirs, tmp_path, monkeypatch, capsys):
     """`profiler record` of a corpus on a tiny model: exit code, output and error."""
 
     def run(corpus: Path, *more: object, model=None, name: str = "run") -> tuple[int, str, str]:
-        arguments = ["record", model or model_dirs["gpt2"], "--corpus", corpus, "--out", tmp_path / f"{name}.duckdb", "--tokens", "all",
-                     "--dense-positions", 8, "--overwrite", *more]  # fmt: skip
+        arguments = [
+            "record",
+            model or model_dirs["gpt2"],
+            "--corpus",
+            corpus,
+            "--out",
+            tmp_path / f"{name}.duckdb",
+            "--tokens",
+            "all",
+            "--dense-positions",
+            8,
+            "--overwrite",
+            *more,
+        ]
         monkeypatch.setattr(sys, "argv", ["profiler", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
@@ -87,9 +99,15 @@ def test_nothing_is_said_where_nothing_is_lost_but_what_was_asked_for(record, tm
 
 def test_characters_are_said_for_every_100_tokens():
     frame = pl.DataFrame(
-        {"reason": ["undecodable", "lone_surrogates", "bos"], "n": [30, 1, 9], "unit": ["characters"] * 2 + ["positions"], "note": ["x", "y", "z"],
-         "n_documents": 5, "n_tokens": 1000}
-    )  # fmt: skip
+        {
+            "reason": ["undecodable", "lone_surrogates", "bos"],
+            "n": [30, 1, 9],
+            "unit": ["characters"] * 2 + ["positions"],
+            "note": ["x", "y", "z"],
+            "n_documents": 5,
+            "n_tokens": 1000,
+        }
+    )
     assert losses.lines(frame) == [
         ("warning: 30 characters (3 for every 100 tokens): x", True),
         ("1 character (0.1 for every 100 tokens): y", False),

@@ -1,4 +1,5 @@
-"""A run file from a stranger: whatever stands in it, no command reads or writes another file, loads a model, or runs code for it."""
+"""A run file from a stranger: whatever stands in it, no command reads or writes another file, loads a model, or runs
+code for it."""
 
 import json
 import shutil
@@ -151,8 +152,11 @@ FOREIGN = {
     "macro in place of a function": ["CREATE MACRO abs(x) AS 666"],
     "macro that answers our parser": ["CREATE MACRO json_serialize_sql(x) AS '{{}}'"],
     "macro that hides functions": ["CREATE MACRO duckdb_functions() AS TABLE SELECT 'none' AS function_name"],
-    "view in place of a table": ["ALTER TABLE runs RENAME TO runs_", "CREATE VIEW runs AS SELECT * FROM runs_ WHERE (SELECT count(*) FROM range(1000000000000000)) > 0"],
-}  # fmt: skip
+    "view in place of a table": [
+        "ALTER TABLE runs RENAME TO runs_",
+        "CREATE VIEW runs AS SELECT * FROM runs_ WHERE (SELECT count(*) FROM range(1000000000000000)) > 0",
+    ],
+}
 OPENERS = {
     "query": lambda path: query.run(path, "run_info"),
     "report": lambda path: build.build(path, "overview"),
@@ -177,9 +181,11 @@ def test_a_file_that_does_something_when_it_is_written_to_is_not_written(how, un
     if table == "prediction_log":
         store.register(unchecked, [PREDICTION])
     changed(
-        newer(unchecked), "CREATE TABLE loot (x VARCHAR)",
-        f"CREATE TRIGGER t AFTER INSERT ON {table} FOR EACH ROW INSERT INTO loot SELECT concat(NEW.{column}, content) FROM read_text('/etc/hostname')",
-    )  # fmt: skip
+        newer(unchecked),
+        "CREATE TABLE loot (x VARCHAR)",
+        f"CREATE TRIGGER t AFTER INSERT ON {table} FOR EACH ROW INSERT INTO loot SELECT concat(NEW.{column}, content)"
+        " FROM read_text('/etc/hostname')",
+    )
     with pytest.raises(RunError, match="a trigger 't'"):
         WRITERS[how](unchecked)
     assert contents(unchecked)["loot"] == []
@@ -188,12 +194,14 @@ def test_a_file_that_does_something_when_it_is_written_to_is_not_written(how, un
 @pytest.mark.parametrize("how", WRITERS)
 @pytest.mark.parametrize("view", ["position_facts", "token_texts", "predictions", "samples"])
 def test_a_view_that_reads_another_file_reads_nothing(how, view, unchecked):
-    """Not in a connection that writes either: whatever ends, ends in a sentence, and the file holds nothing of the other."""
+    """Not in a connection that writes either: whatever ends, ends in a sentence, and the file holds nothing of the
+    other."""
     if view == "predictions":
         store.register(unchecked, [PREDICTION])
     changed(
         unchecked,
-        f"CREATE OR REPLACE VIEW {view} AS SELECT p.*, t.content FROM read_text('/etc/hostname') t, (FROM {'prediction_log' if view == 'predictions' else 'tokens'}) p",
+        f"CREATE OR REPLACE VIEW {view} AS SELECT p.*, t.content FROM read_text('/etc/hostname') t, (FROM"
+        f" {'prediction_log' if view == 'predictions' else 'tokens'}) p",
     )
     name = Path("/etc/hostname").read_text().strip()
     with suppress(ProfilerError):
@@ -205,10 +213,15 @@ def test_connections_that_write_are_closed(unchecked, tmp_path):
     for opened in (writing(unchecked), open_both(unchecked, shutil.copy(unchecked, tmp_path / "b.duckdb"))):
         with suppress(RunError), opened as run:
             for sql in (
-                f"COPY (SELECT 1) TO '{tmp_path / STOLEN}'", f"ATTACH '{tmp_path / STOLEN}' AS x", "LOAD httpfs", "FROM '/etc/hostname'",
-                "SET enable_external_access = true", "SET lock_configuration = false", "SELECT * FROM sql",
+                f"COPY (SELECT 1) TO '{tmp_path / STOLEN}'",
+                f"ATTACH '{tmp_path / STOLEN}' AS x",
+                "LOAD httpfs",
+                "FROM '/etc/hostname'",
+                "SET enable_external_access = true",
+                "SET lock_configuration = false",
+                "SELECT * FROM sql",
                 f"CALL enable_logging(storage = 'file', storage_path = '{tmp_path / STOLEN}')",
-            ):  # fmt: skip
+            ):
                 with pytest.raises(duckdb.Error):
                     run.cursor().execute(sql).fetchall()
     assert not (tmp_path / STOLEN).exists()
@@ -383,10 +396,14 @@ def test_a_file_of_pairs_that_a_run_names_is_not_read(checked, monkeypatch):
 @pytest.mark.parametrize(
     ("yaml", "settings_"),
     [
-        ("!!python/object/apply:os.system ['touch pwned']", '{"task": "ioi"}'), ("a: [", '{"task": "ioi"}'), ("members: [L0H0]", "3"),
-        ("members: [L0H0]", "{"), ("members: [L0H0]", '{"task": 5}'), ("members: [L0H0]", '{"task": "ioi", "pairs": "x"}'),
+        ("!!python/object/apply:os.system ['touch pwned']", '{"task": "ioi"}'),
+        ("a: [", '{"task": "ioi"}'),
+        ("members: [L0H0]", "3"),
+        ("members: [L0H0]", "{"),
+        ("members: [L0H0]", '{"task": 5}'),
+        ("members: [L0H0]", '{"task": "ioi", "pairs": "x"}'),
     ],
-)  # fmt: skip
+)
 def test_a_circuit_that_stands_in_a_run_is_read_like_a_file(yaml, settings_):
     with pytest.raises(CircuitError):
         check.circuit_of_run._found({"yaml": yaml, "settings": settings_, "circuit": "toy"})

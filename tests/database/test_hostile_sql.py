@@ -1,4 +1,5 @@
-"""SQL from anyone, and values for it: it can only read the run, a value never becomes SQL, and any result can be shown."""
+"""SQL from anyone, and values for it: it can only read the run, a value never becomes SQL, and any result can be
+shown."""
 
 import io
 import json
@@ -16,14 +17,24 @@ from profiler.cli.terminal.output import to_bytes
 from profiler.database import query
 from profiler.errors import ProfilerError
 
-# --- what a query gives ------------------------------------------------------------------------------------------------
+# --- what a query gives
+# ------------------------------------------------------------------------------------------------
 
 ODD = {
-    "INTERVAL 1 MONTH": "1 month", "'101'::BIT": "101", r"'\xAA'::BLOB": r"\xAA", "union_value(a := 1)": "1",
-    "DATE '290000-01-01'": "290000-01-01", "'infinity'::TIMESTAMP": "infinity", "{'a': INTERVAL 1 DAY}": "{'a': 1 day}",
-    r"['\xAA'::BLOB]": r"['\\xAA']", "123::BIGNUM": "123", "[DATE '2020-01-02']": "[2020-01-02]", "TIME '10:00:00'": "10:00:00",
-    "MAP {'a': DATE '2020-01-02'}": "{a=2020-01-02}", "'1'::VARIANT": "1",
-}  # fmt: skip
+    "INTERVAL 1 MONTH": "1 month",
+    "'101'::BIT": "101",
+    r"'\xAA'::BLOB": r"\xAA",
+    "union_value(a := 1)": "1",
+    "DATE '290000-01-01'": "290000-01-01",
+    "'infinity'::TIMESTAMP": "infinity",
+    "{'a': INTERVAL 1 DAY}": "{'a': 1 day}",
+    r"['\xAA'::BLOB]": r"['\\xAA']",
+    "123::BIGNUM": "123",
+    "[DATE '2020-01-02']": "[2020-01-02]",
+    "TIME '10:00:00'": "10:00:00",
+    "MAP {'a': DATE '2020-01-02'}": "{a=2020-01-02}",
+    "'1'::VARIANT": "1",
+}
 PLAIN = {
     "1": 1,
     "'x'": "x",
@@ -59,16 +70,33 @@ def test_any_result_is_written_in_any_format(format, run_path):
         assert format != "table" or b"\x1b" not in data
 
 
-# --- values ------------------------------------------------------------------------------------------------------------
+# --- values
+# ------------------------------------------------------------------------------------------------------------
 
 NUMBERS = (
-    "9" * 400, "9" * 5000, "1e999", "-1e999", "nan", "inf", "-1", "0", "1_0", "٣", " 2 ", "0x10", "1.5", "", "-0", "1e3",
-)  # fmt: skip
+    "9" * 400,
+    "9" * 5000,
+    "1e999",
+    "-1e999",
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1_0",
+    "٣",
+    " 2 ",
+    "0x10",
+    "1.5",
+    "",
+    "-0",
+    "1e3",
+)
 
 
 @pytest.mark.parametrize("name", ["component_overview", "extremes", "quantile_samples", "spectrum_by_class"])
 def test_any_number_is_used_or_refused(name, run_path):
-    """As `--set` gives it, for each of a query's parameters: one sentence where it cannot be used, the same columns where it can."""
+    """As `--set` gives it, for each of a query's parameters: one sentence where it cannot be used, the same columns
+    where it can."""
     text, required = query.sql_text(name), {} if name == "component_overview" else {"component": "L0H0"}
     with query.open_run(run_path) as run:
         columns = query.run_text(run, text, required).columns

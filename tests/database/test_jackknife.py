@@ -75,7 +75,10 @@ def test_equal_groups_give_the_formula_of_the_textbook():
 
 def test_the_error_shrinks_with_documents_however_unlike_the_domains_are():
     rng = np.random.default_rng(2)
-    small, large = (ratio_error(np.concatenate([rng.random(n), 9 + rng.random(n)]), np.ones(2 * n), np.repeat([0, 1], n)).se for n in (100, 10000))  # fmt: skip
+    small, large = (
+        ratio_error(np.concatenate([rng.random(n), 9 + rng.random(n)]), np.ones(2 * n), np.repeat([0, 1], n)).se
+        for n in (100, 10000)
+    )
     assert small / large == pytest.approx(10, rel=0.2)
     assert small == pytest.approx(np.sqrt(1 / 12 / 200), rel=0.15)
 

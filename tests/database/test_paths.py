@@ -1,4 +1,5 @@
-"""A path is what it says, whatever is in it: no pattern, no URL, no partition; what DuckDB cannot take is refused at once."""
+"""A path is what it says, whatever is in it: no pattern, no URL, no partition; what DuckDB cannot take is refused at
+once."""
 
 from pathlib import Path
 
@@ -24,9 +25,34 @@ from profiler.recording.write import Store
 from profiler.text import documents
 
 NAMES = (
-    "a=b", "a'b", "a*b", "a[1]b", "a%20b", "a\nb", "ü😀", " a b ", '"q"', "a{b,c}", "#a", "~", "md:x", "s3:", "file:", "a;b", "--c",
-    "$HOME", "[", "]x[", "[!a]", "[^a]", "**", "=", ":memory:", "{0}", "lr=0.1",
-)  # fmt: skip
+    "a=b",
+    "a'b",
+    "a*b",
+    "a[1]b",
+    "a%20b",
+    "a\nb",
+    "ü😀",
+    " a b ",
+    '"q"',
+    "a{b,c}",
+    "#a",
+    "~",
+    "md:x",
+    "s3:",
+    "file:",
+    "a;b",
+    "--c",
+    "$HOME",
+    "[",
+    "]x[",
+    "[!a]",
+    "[^a]",
+    "**",
+    "=",
+    ":memory:",
+    "{0}",
+    "lr=0.1",
+)
 DECOYS = ("ab", "a1b", "axb", "b", "x")
 """What the patterns among NAMES would find too."""
 EVERYTHING = "lr=0.1 [a]*'q' \"d\" 100% {0} --c ü\n;x"

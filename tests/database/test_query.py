@@ -48,7 +48,8 @@ def unfinished(fake: fake_run.FakeRun, tmp_path: Path) -> Path:
 
 
 def call(*arguments: object, stdin: str | bytes | None = None) -> tuple[int, str, bytes]:
-    """Exit code, standard error and standard output of a command line; as the package's main, errors are printed once."""
+    """Exit code, standard error and standard output of a command line; as the package's main, errors are printed
+    once."""
     app = typer.Typer(pretty_exceptions_enable=False)
     commands.register(app)
     result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
@@ -99,15 +100,31 @@ def test_parameters_are_values(fake: fake_run.FakeRun, value: str) -> None:
 
 
 WRITES = [
-    "INSERT INTO drops VALUES ('a', 1, 'b', 'c')", "UPDATE runs SET complete = false", "DROP VIEW samples",
-    "CREATE TABLE mine (a INTEGER)", "DELETE FROM runs", "VACUUM", "CREATE OR REPLACE MACRO t975(x) AS 1",
-]  # fmt: skip
+    "INSERT INTO drops VALUES ('a', 1, 'b', 'c')",
+    "UPDATE runs SET complete = false",
+    "DROP VIEW samples",
+    "CREATE TABLE mine (a INTEGER)",
+    "DELETE FROM runs",
+    "VACUUM",
+    "CREATE OR REPLACE MACRO t975(x) AS 1",
+]
 OUTSIDE = [
-    "COPY runs TO '{folder}/stolen.csv'", "EXPORT DATABASE '{folder}/stolen'", "ATTACH '{folder}/stolen.db'",
-    "SELECT * FROM read_text('{folder}/secret')", "SELECT * FROM '{folder}/secret.csv'", "SELECT * FROM glob('{folder}/*')",
-    "SET enable_external_access = true", "SET lock_configuration = false", "INSTALL httpfs", "LOAD httpfs",
-    "UPDATE EXTENSIONS", "SELECT 1; UPDATE EXTENSIONS", "SELECT * FROM secret_frame", "COPY (SELECT 1) TO '/dev/stdout'", "PRAGMA enable_profiling = 'json'",
-]  # fmt: skip
+    "COPY runs TO '{folder}/stolen.csv'",
+    "EXPORT DATABASE '{folder}/stolen'",
+    "ATTACH '{folder}/stolen.db'",
+    "SELECT * FROM read_text('{folder}/secret')",
+    "SELECT * FROM '{folder}/secret.csv'",
+    "SELECT * FROM glob('{folder}/*')",
+    "SET enable_external_access = true",
+    "SET lock_configuration = false",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "UPDATE EXTENSIONS",
+    "SELECT 1; UPDATE EXTENSIONS",
+    "SELECT * FROM secret_frame",
+    "COPY (SELECT 1) TO '/dev/stdout'",
+    "PRAGMA enable_profiling = 'json'",
+]
 
 
 @pytest.mark.parametrize("statement", [*WRITES, *OUTSIDE])
@@ -200,9 +217,16 @@ def test_info_shows_the_run(fake: fake_run.FakeRun) -> None:
     assert code == 0
     info = fake.tables["runs"].row(0, named=True)
     for shown in [
-        "fake FakeForCausalLM", f"{info['n_tokens']:,} of {info['n_documents']} documents", f"{info['n_positions']:,} counted, {info['n_special']} special",
-        "3e-06 logits for the sum of all DLA, 5e-06 against", "sample_rows", "window cut 5 tokens", "Random values that no model made", "code 40", "tokens/s",
-    ]:  # fmt: skip
+        "fake FakeForCausalLM",
+        f"{info['n_tokens']:,} of {info['n_documents']} documents",
+        f"{info['n_positions']:,} counted, {info['n_special']} special",
+        "3e-06 logits for the sum of all DLA, 5e-06 against",
+        "sample_rows",
+        "window cut 5 tokens",
+        "Random values that no model made",
+        "code 40",
+        "tokens/s",
+    ]:
         assert shown in text, shown
 
 
@@ -300,9 +324,13 @@ def test_a_run_being_written_by_another_process_is_named(fake: fake_run.FakeRun,
 
 
 def test_reading_a_run_needs_no_torch() -> None:
-    """Neither the library nor its commands may load what is heavy; the check is shown to see a module that is loaded."""
+    """Neither the library nor its commands may load what is heavy; the check is shown to see a module that is
+    loaded."""
     heavy = "torch transformer_lens transformers datasets".split()
-    script = "import sys, profiler.database.query, profiler.run, profiler.cli.query; print([m for m in sys.argv[1:] if m in sys.modules])"
+    script = (
+        "import sys, profiler.database.query, profiler.run, profiler.cli.query; print([m for m in sys.argv[1:] if m in"
+        " sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", script, *heavy, "polars"], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "['polars']"
 

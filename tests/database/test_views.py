@@ -17,15 +17,21 @@ SURFACE = {
     "components": "component_id component kind layer unit",
     "documents": "doc_id domain source n_tokens n_dropped",
     "windows": "window_id doc_id start token_ids",
-    "positions": "position_id window_id doc_id pos offset token_id token next_token_id next_token class target_logit loss "
-    "rank entropy special",
+    "positions": (
+        "position_id window_id doc_id pos offset token_id token next_token_id next_token class target_logit loss "
+        "rank entropy special"
+    ),
     "activations": "component position_id activation dla",
     "samples": "component stratum quantile position_id token next_token context activation dla inclusion_probability",
     "extremes": "component side measure rank position_id token next_token context activation dla",
-    "moments": "component class domain n mean sd skew kurtosis min max mean_se dla_mean dla_sd dla_skew dla_kurtosis "
-    "dla_min dla_max dla_mean_se",
+    "moments": (
+        "component class domain n mean sd skew kurtosis min max mean_se dla_mean dla_sd dla_skew dla_kurtosis "
+        "dla_min dla_max dla_mean_se"
+    ),
     "spectrum": "component class lo hi n sum_dla sum_abs_dla",
-    "head_attention": "component position_id previous first self induction duplicate entropy top_offset dla_to_attended",
+    "head_attention": (
+        "component position_id previous first self induction duplicate entropy top_offset dla_to_attended"
+    ),
     "runs": "run_id config model closure_residual",
 }
 
@@ -60,7 +66,8 @@ def test_everything_is_commented(db: duckdb.DuckDBPyConnection) -> None:
 def test_the_fake_run_fills_every_column(fake: fake_run.FakeRun, db: duckdb.DuckDBPyConnection) -> None:
     """The schema moved on if this fails: the recomputations would miss the new column."""
     rows = db.sql(
-        "SELECT table_name, list(column_name) FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) GROUP BY ALL"
+        "SELECT table_name, list(column_name) FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) GROUP"
+        " BY ALL"
     )
     assert {name: set(columns) for name, columns in rows.fetchall()} == {
         k: set(v.columns) for k, v in fake.tables.items()
@@ -69,8 +76,8 @@ def test_the_fake_run_fills_every_column(fake: fake_run.FakeRun, db: duckdb.Duck
 
 def test_comment_statements_read_both_forms() -> None:
     text = (
-        'CREATE TABLE t ( -- it\'s a table\n    a INTEGER, -- first\n    "b" INTEGER[] -- last; of two\n);\n'
-        "-- View: v\n-- One row per t.\n--   Told on.\n-- x: a column\n--   with more\nCREATE VIEW v AS SELECT a AS x FROM t;\n"
+        'CREATE TABLE t ( -- it\'s a table\n    a INTEGER, -- first\n    "b" INTEGER[] -- last; of two\n);\n-- View:'
+        " v\n-- One row per t.\n--   Told on.\n-- x: a column\n--   with more\nCREATE VIEW v AS SELECT a AS x FROM t;\n"
     )
     con = duckdb.connect()
     con.execute(text)

@@ -1,4 +1,5 @@
-"""Counter-examples against plain Python over the fake run's raw values: which positions, in which order, and how often."""
+"""Counter-examples against plain Python over the fake run's raw values: which positions, in which order, and how
+often."""
 
 import re
 import sys
@@ -50,13 +51,20 @@ def head_rows(run, component: str) -> list[dict]:
         a = attention[p["position_id"]]
         before, attended = ids[: offset + 1], ids[offset - a["top_offset"]] if offset >= a["top_offset"] else None
         names = [token for token in before if ordinary(token) and name_like(token)]
-        rows.append({
-            **p, **{k: v for k, v in a.items() if k != "position_id"}, "dla": float(np.float32(run.dla[number, i])),
-            "activation": float(np.float32(run.activation[number, i])), "before": before, "attended": attended,
-            "next_seen": p["next_token_id"] in before, "repeated": p["distance"] is not None,
-            "continues": p["distance"] is not None and ids[offset - p["distance"] + 1] == p["next_token_id"],
-            "name_repeated": max(Counter(names).values(), default=0) > 1,
-        })  # fmt: skip
+        rows.append(
+            {
+                **p,
+                **{k: v for k, v in a.items() if k != "position_id"},
+                "dla": float(np.float32(run.dla[number, i])),
+                "activation": float(np.float32(run.activation[number, i])),
+                "before": before,
+                "attended": attended,
+                "next_seen": p["next_token_id"] in before,
+                "repeated": p["distance"] is not None,
+                "continues": p["distance"] is not None and ids[offset - p["distance"] + 1] == p["next_token_id"],
+                "name_repeated": max(Counter(names).values(), default=0) > 1,
+            }
+        )
     return rows
 
 
@@ -66,28 +74,42 @@ def named(token: int | None) -> bool:
 
 ASKED = {
     "induction": (
-        lambda r: r["repeated"], lambda r: r["induction"] >= 0.5, lambda r: r["induction"],
+        lambda r: r["repeated"],
+        lambda r: r["induction"] >= 0.5,
+        lambda r: r["induction"],
         lambda r: min(r["prefix_match"], 4) * 2 + r["continues"],
     ),
-    "previous token": (lambda r: r["offset"] >= 2, lambda r: r["previous"] >= 0.5, lambda r: r["previous"], lambda r: r["class_id"]),
+    "previous token": (
+        lambda r: r["offset"] >= 2,
+        lambda r: r["previous"] >= 0.5,
+        lambda r: r["previous"],
+        lambda r: r["class_id"],
+    ),
     "name mover": (
-        lambda r: named(r["next_token_id"]) and r["next_seen"], lambda r: named(r["attended"]) and r["dla_to_attended"] >= 0.1,
-        lambda r: r["top_weight"] if named(r["attended"]) else 0, lambda r: r["class_id"],
+        lambda r: named(r["next_token_id"]) and r["next_seen"],
+        lambda r: named(r["attended"]) and r["dla_to_attended"] >= 0.1,
+        lambda r: r["top_weight"] if named(r["attended"]) else 0,
+        lambda r: r["class_id"],
     ),
     "S-inhibition": (
         lambda r: named(r["next_token_id"]) and r["name_repeated"],
         lambda r: named(r["attended"]) and r["before"].count(r["attended"]) > 1 and r["top_weight"] >= 0.5,
-        lambda r: r["top_weight"] if named(r["attended"]) and r["before"].count(r["attended"]) > 1 else 0, lambda r: r["class_id"],
+        lambda r: r["top_weight"] if named(r["attended"]) and r["before"].count(r["attended"]) > 1 else 0,
+        lambda r: r["class_id"],
     ),
     "copying": (
-        lambda r: r["next_seen"], lambda r: r["attended"] == r["next_token_id"] and r["dla_to_attended"] >= 0.1,
-        lambda r: r["top_weight"] if r["attended"] == r["next_token_id"] else 0, lambda r: r["class_id"],
+        lambda r: r["next_seen"],
+        lambda r: r["attended"] == r["next_token_id"] and r["dla_to_attended"] >= 0.1,
+        lambda r: r["top_weight"] if r["attended"] == r["next_token_id"] else 0,
+        lambda r: r["class_id"],
     ),
     "copy suppression": (
-        lambda r: r["next_seen"], lambda r: r["dla_to_attended"] <= -0.1,
-        lambda r: r["top_weight"] if r["dla_to_attended"] < 0 else 0, lambda r: r["class_id"],
+        lambda r: r["next_seen"],
+        lambda r: r["dla_to_attended"] <= -0.1,
+        lambda r: r["top_weight"] if r["dla_to_attended"] < 0 else 0,
+        lambda r: r["class_id"],
     ),
-}  # fmt: skip
+}
 
 
 def asked(rows: list[dict], role: str) -> list[dict]:
@@ -168,7 +190,8 @@ def test_rates(run, role):
 
 
 def test_a_neuron_that_fires_as_claimed_has_no_counter_examples(run, tmp_path):
-    """L1N1's activation is put to 5 on numbers and 0 elsewhere: silent and stray rates are 0, with their upper bounds."""
+    """L1N1's activation is put to 5 on numbers and 0 elsewhere: silent and stray rates are 0, with their upper
+    bounds."""
     import shutil
 
     import duckdb
@@ -178,11 +201,9 @@ def test_a_neuron_that_fires_as_claimed_has_no_counter_examples(run, tmp_path):
     with duckdb.connect(str(path)) as con:
         number = con.sql("SELECT component_id FROM components WHERE component = 'L1N1'").fetchall()[0][0]
         for table in ("dense_rows", "sample_rows"):
-            con.execute(
-                f"""UPDATE {table} SET activation = 0.0 WHERE component_id = {number};
+            con.execute(f"""UPDATE {table} SET activation = 0.0 WHERE component_id = {number};
                 UPDATE {table} SET activation = 5.0 WHERE component_id = {number} AND position_id IN (
-                    SELECT position_id FROM position_facts WHERE list_contains(properties, 'number'))"""
-            )
+                    SELECT position_id FROM position_facts WHERE list_contains(properties, 'number'))""")
         con.execute(f"UPDATE quantiles SET value = 5.0 WHERE component_id = {number} AND quantile = 0.999")
     found = find.find(path, "L1N1", claim_of("fires on numbers", "L1N1"))
     assert not found.examples
@@ -223,7 +244,10 @@ def test_rates_have_the_interval_of_the_runs_own_sql(run):
     value, n = float((weight * share).sum() / weight.sum()), 30.0
     left = (weight.sum() * value - weight * share) / (weight.sum() - weight)
     se = np.sqrt(11 / 12 * ((left - left.mean()) ** 2).sum())
-    text = f"SELECT share_lo({value}, {se}, {stats.t.ppf(0.975, 11)}, {n}), share_hi({value}, {se}, {stats.t.ppf(0.975, 11)}, {n})"
+    text = (
+        f"SELECT share_lo({value}, {se}, {stats.t.ppf(0.975, 11)}, {n}), share_hi({value}, {se},"
+        f" {stats.t.ppf(0.975, 11)}, {n})"
+    )
     assert interval(value, weight, weight * share, n) == pytest.approx(query.run(run.path, text).row(0))
     assert interval(0.0, weight, 0 * share, n) == (0.0, 0.1)
     assert interval(1.0, weight, weight, n) == (0.9, 1.0)
@@ -231,13 +255,21 @@ def test_rates_have_the_interval_of_the_runs_own_sql(run):
 
 
 def test_intervals_hold_their_level():
-    """Documents of a beta-distributed share: about 95 % of the intervals hold the true one (by chance, 1 in 10,000 seeds fails)."""
+    """Documents of a beta-distributed share: about 95 % of the intervals hold the true one (by chance, 1 in 10,000
+    seeds fails)."""
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(150):
         share = rng.beta(2, 6, size=120)
-        rows = pl.DataFrame({"doc_id": np.repeat(np.arange(120), 8), "group_id": np.repeat(np.arange(120) % 24, 8), "domain": "d", "n_documents": 5,
-                             "wrong": rng.random(960) < np.repeat(share, 8)})  # fmt: skip
+        rows = pl.DataFrame(
+            {
+                "doc_id": np.repeat(np.arange(120), 8),
+                "group_id": np.repeat(np.arange(120) % 24, 8),
+                "domain": "d",
+                "n_documents": 5,
+                "wrong": rng.random(960) < np.repeat(share, 8),
+            }
+        )
         one = rate(rows, pl.col("wrong"), pl.lit(True), pl.lit(1.0))
         held += one.lo <= 0.25 <= one.hi
     assert stats.binomtest(held, 150, 0.95).pvalue > 1e-4

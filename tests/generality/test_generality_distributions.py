@@ -1,4 +1,5 @@
-"""From the distributions to findings: planted circuits give the right numbers, identities hold exactly, tests agree with slow ones."""
+"""From the distributions to findings: planted circuits give the right numbers, identities hold exactly, tests agree
+with slow ones."""
 
 import numpy as np
 import patch_models
@@ -70,7 +71,8 @@ def test_a_circuit_without_its_suppressor_recovers_too_much():
 
 
 def test_random_circuits_of_one_head_are_the_four_heads():
-    """The null holds each of the four one-head circuits, so p is about the share of draws that are the circuit itself."""
+    """The null holds each of the four one-head circuits, so p is about the share of draws that are the circuit
+    itself."""
     subject = planted.subject(planted.GENERALISES, draws=400)
     one = found(prompts.findings(subject), "faithfulness", DISCOVERY)
     assert one.null == pytest.approx(0.25, abs=0.07)
@@ -80,7 +82,8 @@ def test_random_circuits_of_one_head_are_the_four_heads():
 
 
 def test_a_null_is_the_draws_mean_upper_end_and_rank():
-    """For necessity more is better, for faithfulness what is near 1; p counts the circuit itself, ties go to the null."""
+    """For necessity more is better, for faithfulness what is near 1; p counts the circuit itself, ties go to the
+    null."""
     one = prompts.Finding("c", "", "necessity", "x", "necessity", 0.9, 0.8, 1.0, 24, "prompts")
     null = np.linspace(0.0, 1.9, 20)
     high = prompts._against(one, np.array([1.5, *null]))
@@ -261,7 +264,8 @@ def test_self_repair_of_a_serial_backup():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_planted_circuits_get_their_word_from_what_is_measured(seed: int):
-    """Hand-made models through the measuring itself and the verdict; one of 64 heads, so that random circuits are others."""
+    """Hand-made models through the measuring itself and the verdict; one of 64 heads, so that random circuits are
+    others."""
     for word, distributions in planted.truths(seed).items():
         rows = prompts.findings(planted.subject(distributions, ("L0H0",), 99, spare=60))
         assert judge(rows, list(distributions)).word == word

@@ -1,4 +1,5 @@
-"""Edits of texts on heads that do one known thing: claims that are true succeed always, false ones no more than controls."""
+"""Edits of texts on heads that do one known thing: claims that are true succeed always, false ones no more than
+controls."""
 
 from dataclasses import replace
 
@@ -59,7 +60,8 @@ def test_a_prefix_head_is_not_a_plain_induction_head():
 
 
 def test_edits_expose_a_fraud_that_looks_like_an_induction_head():
-    """L1H1 attends to what follows FIXED. Where the last token is FIXED again, that is what an induction head would do."""
+    """L1H1 attends to what follows FIXED. Where the last token is FIXED again, that is what an induction head would
+    do."""
     looks = [
         ph.Text(t.document, (*t.tokens[:10], ph.FIXED, *t.tokens[10:12], ph.FIXED), 1) for t in ph.texts(40, words=ph.V)
     ]
@@ -169,7 +171,7 @@ def test_hostile_text_stays_data():
     vocabulary = edits_texts.Vocabulary(
         tuple(nasty), *(getattr(VOCABULARY, n) for n in ("class_ids", "bands", "ordinary", "properties"))
     )
-    (first, *_) = edits.check(NET, "L0H0", claim_of("previous token"), TEXTS, vocabulary).edits
+    first, *_ = edits.check(NET, "L0H0", claim_of("previous token"), TEXTS, vocabulary).edits
     assert "<script>" in first.before and "DROP TABLE" in first.after
     assert edits.spell((3, 4, 5), (1,), VOCABULARY) == " w3⟦ w4⟧« w5»"
     assert edits.spell(tuple(range(1, 30)), (2,), VOCABULARY, 1) == "… w2⟦ w3⟧ w4… w28« w29»"

@@ -66,8 +66,10 @@ def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tupl
 
 
 @pytest.mark.parametrize("label", ["L0H0", "L1H1"])
-@pytest.mark.parametrize(("at", "to"), [("end", "first"), ("end", "second"), ("second", "first"), ("end", ITSELF),
-                                        ("second", BEFORE), ("end", FIRST)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("at", "to"),
+    [("end", "first"), ("end", "second"), ("second", "first"), ("end", ITSELF), ("second", BEFORE), ("end", FIRST)],
+)
 def test_coverage_at_a_place_is_what_the_patterns_say(
     distribution: PromptDistribution, label: str, at: str, to: str
 ) -> None:
@@ -96,7 +98,7 @@ def test_where_the_model_does_not_do_the_task_nothing_is_tested(distribution: Pr
     turned = tuple(replace(pair, answers=pair.distractors, distractors=pair.answers) for pair in pairs)
     net = patch_models.network("neox")
     undone = replace(distribution, setting=prepare("x", net, Encoded(turned, ())))
-    (member, place) = (Member("L0H0", "at end attends to first (9%)"), Place("end", "first"))
+    member, place = (Member("L0H0", "at end attends to first (9%)"), Place("end", "first"))
     here = [
         row for row in coverage_at_places.on_distribution(net, undone, [(member, place)]) if row.technique == "coverage"
     ]
@@ -142,7 +144,8 @@ VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.o
 
 
 def small_pair(i: int) -> TokenPair:
-    """`source` is all that the head of the gate `sole` attends to; half of the prompts have it on. No role names offset 2."""
+    """`source` is all that the head of the gate `sole` attends to; half of the prompts have it on. No role names offset
+    2."""
     first = (ON, OFF)[i % 2]
     clean, roles = (first, QUESTION, QUESTION, QUESTION), (("source", (0,)), ("beside", (1,)), ("end", (3,)))
     pair = Pair(f"p{i}", "toy", "x", "", "", ("",), ("",), ())
@@ -195,15 +198,15 @@ def test_a_role_that_holds_at_its_place_generalises_whatever_the_head_does_elsew
     found = judge((*FINDINGS, at_place("discovery", 0.95), at_place("names", 0.9), GENERAL), DISTRIBUTIONS)
     assert found.word == "generalises"
     assert found.sentence.endswith(
-        "Asked of every position of the corpus, not only at its place, the one role does not hold: L1H4 is “S-inhibition” on "
-        "10\u00a0% of its importance."
+        "Asked of every position of the corpus, not only at its place, the one role does not hold: L1H4 is"
+        " “S-inhibition” on 10\u00a0% of its importance."
     )
     assert [line.speaks for line in found.ledger[-2:]] == ["for", "against"]
     more = [replace(GENERAL, subject=f"L2H{i}", value=v, lo=v - 0.02, hi=v + 0.02) for i, v in enumerate((0.2, 0.9))]
     three = judge((*FINDINGS, at_place("discovery", 0.95), GENERAL, *more), DISTRIBUTIONS)
     assert three.sentence.endswith(
-        "Asked of every position of the corpus, not only at their places, 1 of 3 roles holds: most L2H1, “S-inhibition” on "
-        "90\u00a0% of its importance, least L1H4, “S-inhibition” on 10\u00a0%."
+        "Asked of every position of the corpus, not only at their places, 1 of 3 roles holds: most L2H1, “S-inhibition”"
+        " on 90\u00a0% of its importance, least L1H4, “S-inhibition” on 10\u00a0%."
     )
     claimed = replace(GENERAL, general_form_of="")
     assert judge((*FINDINGS, at_place("discovery", 0.95), claimed), DISTRIBUTIONS).word == "does something else"
@@ -235,7 +238,9 @@ def test_general_forms_are_corrected_apart() -> None:
 
 
 def test_what_could_not_be_asked_stands_in_the_sentence() -> None:
-    lost = Finding("c", "", "faithfulness", "natural text", "faithfulness", None, None, None, 9, "prompts", refused="9 prompts")  # fmt: skip
+    lost = Finding(
+        "c", "", "faithfulness", "natural text", "faithfulness", None, None, None, 9, "prompts", refused="9 prompts"
+    )
     assert (
         "natural text could not be asked"
         in judge((*FINDINGS, at_place("discovery", 0.95), lost), DISTRIBUTIONS).sentence

@@ -1,4 +1,5 @@
-"""Predictions, the role catalogue and published circuits in a run: scored by what came after, changed by nobody unseen."""
+"""Predictions, the role catalogue and published circuits in a run: scored by what came after, changed by nobody
+unseen."""
 
 import hashlib
 import re
@@ -45,9 +46,12 @@ def test_predictions_are_scored_by_what_came_after(checked_run: Path) -> None:
 
 
 def test_a_prediction_made_with_the_answer_at_hand_is_post_hoc(checked: Path) -> None:
-    late = [Prediction("late", "planted", "faithfulness", ">", 0.5, "natural text"), Prediction("late too", "circuit", "necessity", ">", 0.5, "names"),
-            Prediction("in time", "planted", "faithfulness", ">", 0.5, "no such distribution yet"),
-            Prediction("other prompts", "L0H1", "coverage", ">", 0.5, "names", circuit="another")]  # fmt: skip
+    late = [
+        Prediction("late", "planted", "faithfulness", ">", 0.5, "natural text"),
+        Prediction("late too", "circuit", "necessity", ">", 0.5, "names"),
+        Prediction("in time", "planted", "faithfulness", ">", 0.5, "no such distribution yet"),
+        Prediction("other prompts", "L0H1", "coverage", ">", 0.5, "names", circuit="another"),
+    ]
     store.register(checked, late)
     found = outcomes(checked)
     assert [found[one.statement]["known_before"] for one in late] == [True, True, False, False]
@@ -99,8 +103,12 @@ def test_a_prediction_changed_in_the_file_after_its_test_is_seen(checked: Path, 
         store.resolve(checked)
     result = CliRunner().invoke(app, ["predict", "list", str(checked)])
     assert isinstance(result.exception, PredictionError)
-    assert store.registered(checked) < {("circuit", "faithfulness", "names"), ("L0H1", "coverage", "domain: code"),
-                                     ("planted", "faithfulness", "templates"), ("L1H1", "coverage", "corpus")}  # fmt: skip
+    assert store.registered(checked) < {
+        ("circuit", "faithfulness", "names"),
+        ("L0H1", "coverage", "domain: code"),
+        ("planted", "faithfulness", "templates"),
+        ("L1H1", "coverage", "corpus"),
+    }
 
 
 def test_a_log_forged_from_the_start_is_seen_by_the_check_and_by_the_receipt(checked: Path) -> None:
@@ -133,8 +141,12 @@ def test_a_log_forged_from_the_start_is_seen_by_the_check_and_by_the_receipt(che
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"direction": ">="}, "give > or <"), ({"threshold": float("nan")}, "give a finite number"), ({"distribution": " "}, "--distribution is empty")],
-)  # fmt: skip
+    [
+        ({"direction": ">="}, "give > or <"),
+        ({"threshold": float("nan")}, "give a finite number"),
+        ({"distribution": " "}, "--distribution is empty"),
+    ],
+)
 def test_a_prediction_that_cannot_be_scored_is_refused(checked: Path, change: dict, said: str) -> None:
     given = {
         "statement": "s",
@@ -152,8 +164,20 @@ def test_a_prediction_that_cannot_be_scored_is_refused(checked: Path, change: di
 def test_the_command_line_registers_resolves_and_lists(unchecked: Path) -> None:
     call = lambda *arguments: CliRunner().invoke(app, ["predict", *arguments], catch_exceptions=False)  # noqa: E731
     assert "no prediction was registered" in call("list", str(unchecked)).output
-    said = call("register", str(unchecked), "--statement", "it [b]holds[/b]", "--subject", "circuit", "--statistic", "faithfulness", "--threshold", "0.5",
-                "--distribution", "names")  # fmt: skip
+    said = call(
+        "register",
+        str(unchecked),
+        "--statement",
+        "it [b]holds[/b]",
+        "--subject",
+        "circuit",
+        "--statistic",
+        "faithfulness",
+        "--threshold",
+        "0.5",
+        "--distribution",
+        "names",
+    )
     (receipt,) = re.findall(r"^[0-9a-f]{64}$", said.output, re.MULTILINE)
     fake_check.write(unchecked)
     assert "confirmed  it [b]holds[/b]" in call("resolve", str(unchecked)).output

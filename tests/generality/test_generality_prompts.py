@@ -1,4 +1,5 @@
-"""Distributions of prompts: variants change one thing and keep the rest; triggers are found where they are and nowhere else."""
+"""Distributions of prompts: variants change one thing and keep the rest; triggers are found where they are and nowhere
+else."""
 
 import random
 import re
@@ -52,7 +53,17 @@ def test_discovery_and_fresh_prompts_differ():
     assert not discovery & {pair.clean for pair in of("ioi", n=48)["fresh prompts"]}
 
 
-@pytest.mark.parametrize(("distribution", "answers", "subjects"), [("fresh prompts", 1, 2), ("extra mention", 2, 2), ("two extra mentions", 3, 2), ("distractor", 1, 2), ("longer gap", 1, 2), ("word order", 1, 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("distribution", "answers", "subjects"),
+    [
+        ("fresh prompts", 1, 2),
+        ("extra mention", 2, 2),
+        ("two extra mentions", 3, 2),
+        ("distractor", 1, 2),
+        ("longer gap", 1, 2),
+        ("word order", 1, 2),
+    ],
+)
 def test_mentions_of_answer_and_subject(distribution, answers, subjects):
     for pair in IOI[distribution]:
         found = names_in(pair.clean)
@@ -151,13 +162,16 @@ def test_people_in_text_are_found_with_their_places():
     assert one.answer == int(passage.ids[passage.place[passage.text.index(" Alice")]])
 
 
-@pytest.mark.parametrize("text", [
-    "then Alice and Robert met. Soon Robert thanked Maria again",  # followed by neither
-    "then Alice met Alice. Soon Robert thanked Alice again",  # the last one is not the repeated one
-    "then Alice and Maria met. Soon Robert thanked Alice again",  # three people
-    "then Alice and The met. Soon The thanked Alice again",  # a function word is no name
-    "then Alice and Robert met. " + "so it was " * 30 + "and Robert thanked Alice again",  # too far
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "then Alice and Robert met. Soon Robert thanked Maria again",  # followed by neither
+        "then Alice met Alice. Soon Robert thanked Alice again",  # the last one is not the repeated one
+        "then Alice and Maria met. Soon Robert thanked Alice again",  # three people
+        "then Alice and The met. Soon The thanked Alice again",  # a function word is no name
+        "then Alice and Robert met. " + "so it was " * 30 + "and Robert thanked Alice again",  # too far
+    ],
+)
 def test_what_is_no_trigger_is_not_found(text):
     assert triggers.people(read(text)) == []
 

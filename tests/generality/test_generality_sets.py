@@ -1,4 +1,5 @@
-"""Many sets of nodes at once: the same as one set at a time, for all forms of models, at roles, with neurons, in text."""
+"""Many sets of nodes at once: the same as one set at a time, for all forms of models, at roles, with neurons, in
+text."""
 
 import dataclasses
 
@@ -140,7 +141,8 @@ def test_sets_are_those_of_the_evaluators_pass() -> None:
     "circuit", [dataclasses.replace(MIXED, members=MIXED.members[1:2]), MIXED], ids=["whole", "at roles"]
 )
 def test_the_circuit_beside_random_ones_has_its_own_shares(circuit: Circuit) -> None:
-    """First in the null, on the same pairs: both shares are those of the definition, where the empty circuit is not at 0."""
+    """First in the null, on the same pairs: both shares are those of the definition, where the empty circuit is not at
+    0."""
     one = setting_of("neox_sequential", 9)
     base = planted.subject(planted.GENERALISES, draws=3)
     subject = dataclasses.replace(base, net=one.net, circuit=circuit)

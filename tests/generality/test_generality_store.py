@@ -56,7 +56,10 @@ def test_every_query_declares_what_it_reads_and_its_parameters(checked_run: Path
 
 
 def test_every_table_and_column_is_explained(checked_run: Path) -> None:
-    text = "SELECT table_name, column_name FROM duckdb_columns() WHERE table_name IN (SELECT unnest($1)) AND comment IS NULL"
+    text = (
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE table_name IN (SELECT unnest($1)) AND comment IS"
+        " NULL"
+    )
     with duckdb.connect(str(checked_run), read_only=True) as shell:
         assert shell.execute(text, [list(store.TABLES)]).fetchall() == []
         commented = shell.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NOT NULL").fetchall()

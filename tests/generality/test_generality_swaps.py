@@ -1,4 +1,5 @@
-"""Gradient-guided swaps find planted blind spots that random swaps find at their base rate, and find none where none are."""
+"""Gradient-guided swaps find planted blind spots that random swaps find at their base rate, and find none where none
+are."""
 
 import numpy as np
 import planted_heads as ph
@@ -147,9 +148,14 @@ def test_the_stage_asks_every_member_and_names_what_it_cannot_ask(tmp_path):
     told: list[str] = []
     circuit = Circuit("c", "m", members, Scope("own", "none", ()))
     subject = SimpleNamespace(
-        net=ph.network(), circuit=circuit, general=circuit, run=run.path,
-        distributions=SimpleNamespace(setting=lambda distribution: None), settings=SimpleNamespace(seed=0), report=told.append,
-    )  # fmt: skip
+        net=ph.network(),
+        circuit=circuit,
+        general=circuit,
+        run=run.path,
+        distributions=SimpleNamespace(setting=lambda distribution: None),
+        settings=SimpleNamespace(seed=0),
+        report=told.append,
+    )
     rows = (*stage.wrong_places(subject), *stage.edited(subject))
     assert {type(row) for row in rows} == {Finding, CounterExample, Edit}
     assert {row.role for row in rows if isinstance(row, CounterExample | Edit)} == {members[0].role}

@@ -1,4 +1,5 @@
-"""Distributions of running text: the corpus is the run's, ablation is what it says, identities are exact, and the whole command works."""
+"""Distributions of running text: the corpus is the run's, ablation is what it says, identities are exact, and the whole
+command works."""
 
 import re
 import shutil
@@ -85,10 +86,20 @@ def test_a_changed_corpus_is_said(run_path, model, base_config, tmp_path):
         corpus.write_text(before, encoding="utf-8")
 
 
-@pytest.mark.parametrize("condition", [
-    "NOT in_quotes AND \"offset\" = 5", "class = 'word_piece' AND \"offset\" > 3", "distance IS NULL", "prefix_match >= 2 AND next_class = 'word_piece'",
-    "list_contains(properties, 'number')", "previous_token = 'a'", "domain = 'a'", "bracket_depth > 0 OR pos = 2", "repeated",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'NOT in_quotes AND "offset" = 5',
+        "class = 'word_piece' AND \"offset\" > 3",
+        "distance IS NULL",
+        "prefix_match >= 2 AND next_class = 'word_piece'",
+        "list_contains(properties, 'number')",
+        "previous_token = 'a'",
+        "domain = 'a'",
+        "bracket_depth > 0 OR pos = 2",
+        "repeated",
+    ],
+)
 def test_conditions_choose_what_the_run_says_of_the_positions_it_kept(subject, run_path, model, condition):
     chosen = set(subject.text.position_ids[text.where(run_path, subject.text, model, condition)].tolist())
     frame = query.run(run_path, f"SELECT position_id, coalesce(({condition}), false) AS holds FROM position_facts")
@@ -156,8 +167,16 @@ def of(rows, statistic, distribution):
 def with_members(subject: Subject, labels: list[str]) -> Subject:
     circuit = replace(subject.circuit, members=tuple(map(Member, labels)))
     return Subject(
-        subject.model, subject.net, circuit, subject.run, None, subject.distributions, subject.text, subject.settings, lambda _: None
-    )  # fmt: skip
+        subject.model,
+        subject.net,
+        circuit,
+        subject.run,
+        None,
+        subject.distributions,
+        subject.text,
+        subject.settings,
+        lambda _: None,
+    )
 
 
 @pytest.mark.slow
@@ -191,11 +210,19 @@ def test_kept_shares_are_those_of_a_slow_recomputation(subject):
 
 
 def test_random_circuits_in_text_hold_the_circuit_itself(subject):
-    """One head of each layer: the null holds four circuits, the circuit among them, so p is not small for a poor one."""
+    """One head of each layer: the null holds four circuits, the circuit among them, so p is not small for a poor
+    one."""
     many = Subject(
-        subject.model, subject.net, subject.circuit, subject.run, None, subject.distributions, subject.text,
-        replace(subject.settings, draws=39), lambda _: None,
-    )  # fmt: skip
+        subject.model,
+        subject.net,
+        subject.circuit,
+        subject.run,
+        None,
+        subject.distributions,
+        subject.text,
+        replace(subject.settings, draws=39),
+        lambda _: None,
+    )
     one = of(running_text.findings(many), "kept KL", CORPUS)
     assert one.null is not None and one.null <= one.null_hi
     assert one.p >= 0.1
@@ -208,9 +235,10 @@ def test_the_forecast_counts_every_stage(subject):
     more = forecast.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
     changed = sum(
         len(pair.clean) - pair.first_difference
-        for distribution in subject.distributions.prompts if distribution.setting is not None
+        for distribution in subject.distributions.prompts
+        if distribution.setting is not None
         for pair in distribution.setting.batch.pairs[: prompts.NULL_PROMPTS]
-    )  # fmt: skip
+    )
     share = forecast.SHARES["random circuits on prompts"]
     assert more.tokens["prompts"] - one.tokens["prompts"] == pytest.approx(share * 2 * 7 * changed)
     assert more.tokens["running text"] > one.tokens["running text"] and more.tokens["weights"] == one.tokens["weights"]
@@ -275,14 +303,29 @@ def test_a_role_whose_words_say_nothing_is_refused(run_path):
 
 @pytest.fixture(scope="module")
 def checked(run_path, subject, tmp_path_factory) -> tuple[Path, str]:
-    """The command line on a copy of the run, with a distribution of pairs and a distribution of positions; its output."""
+    """The command line on a copy of the run, with a distribution of pairs and a distribution of positions; its
+    output."""
     folder = tmp_path_factory.mktemp("check")
     path = folder / "run.duckdb"
     shutil.copy(run_path, path)
     yaml_files.write(folder / "tiny.yaml", subject.circuit)
     jsonl.write(folder / "toy.jsonl", patch_models.pairs(24, seed=5))
-    arguments = ["check", str(path), str(folder / "tiny.yaml"), "--tokens", "all", "--pairs", "20", "--draws", "5",
-                 "--distribution", f"mine={folder / 'toy.jsonl'}", "--distribution", "quoted=sql:in_quotes", "--reread"]  # fmt: skip
+    arguments = [
+        "check",
+        str(path),
+        str(folder / "tiny.yaml"),
+        "--tokens",
+        "all",
+        "--pairs",
+        "20",
+        "--draws",
+        "5",
+        "--distribution",
+        f"mine={folder / 'toy.jsonl'}",
+        "--distribution",
+        "quoted=sql:in_quotes",
+        "--reread",
+    ]
     done = CliRunner().invoke(cli.app, arguments)
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception

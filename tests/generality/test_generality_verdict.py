@@ -65,9 +65,15 @@ def test_faithfulness_with_means_is_held_against_means() -> None:
 
 def role(distribution: str, value: float, half: float = 0.05, subject: str = "L1H4", **more) -> Finding:
     return number(
-        distribution, value, half, subject=subject, role="induction", technique=more.pop("technique", "coverage"),
-        statistic=more.pop("statistic", "coverage"), **more,
-    )  # fmt: skip
+        distribution,
+        value,
+        half,
+        subject=subject,
+        role="induction",
+        technique=more.pop("technique", "coverage"),
+        statistic=more.pop("statistic", "coverage"),
+        **more,
+    )
 
 
 FINDINGS = (number("discovery", 0.9), number("names", 0.88), number("templates", 0.9))
@@ -104,7 +110,8 @@ def test_over_recovery_is_never_a_success_and_comes_before_the_rest() -> None:
 
 
 def test_of_two_reasons_why_a_distribution_was_not_asked_the_distributionss_is_told() -> None:
-    """Resampled values come first, as in the check; means have an effect of their own, whose refusal must not stand for it."""
+    """Resampled values come first, as in the check; means have an effect of their own, whose refusal must not stand for
+    it."""
     why = ("the model's own effect is −0.85 logits", "the model's own effect is −0.04 logits")
     made = [
         refused("c", "", technique, "text", "faithfulness", 90, "prompts", one)
@@ -207,10 +214,10 @@ def test_as_good_is_two_one_sided_tests_at_five_per_cent() -> None:
     base, wide = number("discovery", 0.9, 0.05), number("names", 0.82, 0.08)
     error = math.hypot(0.05, 0.08) / ledger.Z95
     p = stats.norm.sf((0.82 - (0.9 - ledger.MARGIN)) / error)
-    (_, line) = ledger.lines((base, wide), DISTRIBUTIONS)
+    _, line = ledger.lines((base, wide), DISTRIBUTIONS)
     assert line.p_for == pytest.approx(p)
     assert line.speaks == ("for" if p < 0.05 else "undecided")
-    (_, line) = ledger.lines((base, replace(wide, value=0.84, lo=0.76, hi=0.92)), DISTRIBUTIONS)
+    _, line = ledger.lines((base, replace(wide, value=0.84, lo=0.76, hi=0.92)), DISTRIBUTIONS)
     assert line.speaks == "for"
 
 
@@ -290,8 +297,10 @@ def test_the_examples_that_would_settle_it_do() -> None:
         half = math.hypot(0.1, 0.2) * math.sqrt(48 / n)
         assert (0.777 - half <= 0.9 - ledger.MARGIN) == inside
     assert f"{need.needed:,} prompts would settle it" in found.sentence
-    more = [replace(one, lo=one.value - half, hi=one.value + half, n=need.needed)
-            for one, half in ((base, 0.1 * math.sqrt(48 / need.needed)), (wide, 0.2 * math.sqrt(48 / need.needed)))]  # fmt: skip
+    more = [
+        replace(one, lo=one.value - half, hi=one.value + half, n=need.needed)
+        for one, half in ((base, 0.1 * math.sqrt(48 / need.needed)), (wide, 0.2 * math.sqrt(48 / need.needed)))
+    ]
     assert judge(more, DISTRIBUTIONS).word == "generalises"
 
 

@@ -230,12 +230,19 @@ def test_a_head_that_suppresses_what_it_attends_to_is_explained_by_that():
 @pytest.mark.parametrize(
     ("role", "component", "rule"),
     [
-        ("induction head", "L2H0", "induction"), ("previous token", "L1H3", "previous"), ("duplicate token", "L0H1", "duplicate"),
-        ("negative name mover", "L3H1", "copy_suppression"), ("name mover", "L3H2", "copying"), ("first token", "L0H0", "first"),
-        ("at S2 attends to S1 (93%)", "L0H1", "duplicate"), ("fires on numbers", "L1N5", "class_mean"), ("S-inhibition", "L3H0", ""),
-        ("", "L3H0", ""), ("does magic", "L3H0", ""),
+        ("induction head", "L2H0", "induction"),
+        ("previous token", "L1H3", "previous"),
+        ("duplicate token", "L0H1", "duplicate"),
+        ("negative name mover", "L3H1", "copy_suppression"),
+        ("name mover", "L3H2", "copying"),
+        ("first token", "L0H0", "first"),
+        ("at S2 attends to S1 (93%)", "L0H1", "duplicate"),
+        ("fires on numbers", "L1N5", "class_mean"),
+        ("S-inhibition", "L3H0", ""),
+        ("", "L3H0", ""),
+        ("does magic", "L3H0", ""),
     ],
-)  # fmt: skip
+)
 def test_words_of_a_role_name_a_rule(role, component, rule):
     assert rules.rule_of_role(role, component) == rule
     assert not rule or rule in BUILT_IN

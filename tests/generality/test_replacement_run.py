@@ -1,4 +1,5 @@
-"""The engine of replacement by understanding: against patching, the plain forward pass, plain transformers; what it refuses."""
+"""The engine of replacement by understanding: against patching, the plain forward pass, plain transformers; what it
+refuses."""
 
 from dataclasses import replace
 

@@ -82,7 +82,8 @@ def test_rank_of_the_diagonal_counts_ties_half():
 
 
 def rotary_head(distance: int, width: int = 16, tokens: int = 6):
-    """A rotary head of one layer that looks `distance` back, whatever the tokens: its key is its query turned that far."""
+    """A rotary head of one layer that looks `distance` back, whatever the tokens: its key is its query turned that
+    far."""
     net = patch_models.network("neox")
     table = torch.arange(48).double()[:, None] * (100.0 ** (-torch.arange(width // 2).double() / (width // 2)))[None]
     rotary = (torch.cat([table, table], -1).cos(), torch.cat([table, table], -1).sin())
@@ -93,10 +94,22 @@ def rotary_head(distance: int, width: int = 16, tokens: int = 6):
     norm = replace(plain, weight=torch.ones(size).double(), bias=torch.zeros(size).double())
     zeros = torch.zeros(1, width).double()
     layer = replace(
-        net.layers[0], norm_attn=norm, norm_mlp=norm, w_q=w_q, w_k=w_k, w_v=w_k.clone(), b_q=zeros, b_k=zeros, b_v=zeros,
-        w_o=torch.zeros(1, width, size).double(), b_o=torch.zeros(size).double(), w_in=torch.zeros(size, 1).double(),
-        b_in=torch.zeros(1).double(), w_out=torch.zeros(1, size).double(), b_out=torch.zeros(size).double(),
-    )  # fmt: skip
+        net.layers[0],
+        norm_attn=norm,
+        norm_mlp=norm,
+        w_q=w_q,
+        w_k=w_k,
+        w_v=w_k.clone(),
+        b_q=zeros,
+        b_k=zeros,
+        b_v=zeros,
+        w_o=torch.zeros(1, width, size).double(),
+        b_o=torch.zeros(size).double(),
+        w_in=torch.zeros(size, 1).double(),
+        b_in=torch.zeros(1).double(),
+        w_out=torch.zeros(1, size).double(),
+        b_out=torch.zeros(size).double(),
+    )
     net = replace(
         net,
         layers=(layer,),
@@ -109,8 +122,12 @@ def rotary_head(distance: int, width: int = 16, tokens: int = 6):
     w_k[0, -1] = 4.0
     back = torch.cat([table[distance], table[distance]]), None
     first, second = w_k[0, -1].chunk(2)
-    turned = torch.cat([first * back[0].cos()[: width // 2] + second * back[0].sin()[: width // 2],
-                        second * back[0].cos()[: width // 2] - first * back[0].sin()[: width // 2]])  # fmt: skip
+    turned = torch.cat(
+        [
+            first * back[0].cos()[: width // 2] + second * back[0].sin()[: width // 2],
+            second * back[0].cos()[: width // 2] - first * back[0].sin()[: width // 2],
+        ]
+    )
     w_q[0, -1] = turned  # R(-distance) k
     return net
 
@@ -321,7 +338,8 @@ def test_compositions_stand_against_random_pairs():
 
 @pytest.mark.parametrize("form", ["neox", "gpt2"])
 def test_matches_are_scores_of_the_forward_pass(form):
-    """In layer 0 a query token at a place and a key token some way before it score as in the model, whatever is between."""
+    """In layer 0 a query token at a place and a key token some way before it score as in the model, whatever is
+    between."""
     net, seen = patch_models.network(form), inputs.alone(patch_models.network(form))
     words, place, distance = torch.tensor([65, 9, 200]), 20, 8
     q, k = (

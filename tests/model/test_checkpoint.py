@@ -70,22 +70,43 @@ def first_half(name: str) -> Callable[[Tensors], Tensors]:
 
 
 BROKEN = {
-    "prefix": ("llama", lambda t: {f"_orig_mod.{k}": v for k, v in t.items()},
-               r"21 are missing .*: lm_head\.weight, .*and 17 more; 21 are in the checkpoint and not in LlamaForCausalLM: "
-               r"_orig_mod\.lm_head\.weight.*with '_orig_mod\.' before its name"),
-    "no unembedding": ("neox", lambda t: {k: v for k, v in t.items() if k != "embed_out.weight"},
-                       r"1 is missing from the checkpoint: (embed_out|lm_head)\.weight\. These would be random"),
-    "no embedding of a tied pair": ("gpt2", lambda t: {k: v for k, v in t.items() if k != "transformer.wte.weight"},
-                                    r"missing from the checkpoint: .*wte\.weight"),
-    "a bias too few": ("gpt2", lambda t: {k: v for k, v in t.items() if k != "transformer.h.1.mlp.c_fc.bias"},
-                       r"1 is missing from the checkpoint: transformer\.h\.1\.mlp\.c_fc\.bias"),
-    "a head too many": ("llama", lambda t: t | {"v_head.weight": torch.ones(3)},
-                        r"1 is in the checkpoint and not in LlamaForCausalLM: v_head\.weight\. Take the unexpected"),
-    "shape": ("llama", first_half("model.norm.weight"),
-              r"1 is of another shape: model\.norm\.weight \(\[8\] in the checkpoint, \[16\] in the model\)"),
-    "nan": ("gpt2", lambda t: t | {"transformer.h.0.ln_1.bias": torch.full((16,), torch.nan)},
-            r"hold NaN or infinity: 16 values in 1 of its tensors, transformer\.h\.0\.ln_1\.bias \(16\)"),
-}  # fmt: skip
+    "prefix": (
+        "llama",
+        lambda t: {f"_orig_mod.{k}": v for k, v in t.items()},
+        r"21 are missing .*: lm_head\.weight, .*and 17 more; 21 are in the checkpoint and not in LlamaForCausalLM: "
+        r"_orig_mod\.lm_head\.weight.*with '_orig_mod\.' before its name",
+    ),
+    "no unembedding": (
+        "neox",
+        lambda t: {k: v for k, v in t.items() if k != "embed_out.weight"},
+        r"1 is missing from the checkpoint: (embed_out|lm_head)\.weight\. These would be random",
+    ),
+    "no embedding of a tied pair": (
+        "gpt2",
+        lambda t: {k: v for k, v in t.items() if k != "transformer.wte.weight"},
+        r"missing from the checkpoint: .*wte\.weight",
+    ),
+    "a bias too few": (
+        "gpt2",
+        lambda t: {k: v for k, v in t.items() if k != "transformer.h.1.mlp.c_fc.bias"},
+        r"1 is missing from the checkpoint: transformer\.h\.1\.mlp\.c_fc\.bias",
+    ),
+    "a head too many": (
+        "llama",
+        lambda t: t | {"v_head.weight": torch.ones(3)},
+        r"1 is in the checkpoint and not in LlamaForCausalLM: v_head\.weight\. Take the unexpected",
+    ),
+    "shape": (
+        "llama",
+        first_half("model.norm.weight"),
+        r"1 is of another shape: model\.norm\.weight \(\[8\] in the checkpoint, \[16\] in the model\)",
+    ),
+    "nan": (
+        "gpt2",
+        lambda t: t | {"transformer.h.0.ln_1.bias": torch.full((16,), torch.nan)},
+        r"hold NaN or infinity: 16 values in 1 of its tensors, transformer\.h\.0\.ln_1\.bias \(16\)",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -100,7 +121,16 @@ def test_a_checkpoint_that_is_not_whole_is_refused_with_the_names(case, tmp_path
 
 def test_the_command_line_refuses_before_anything_is_written(tmp_path, corpus_file, monkeypatch, capsys):
     folder = rewritten(tiny.save("llama", tmp_path / "model"), BROKEN["prefix"][1])
-    arguments = ["record", str(folder), "--corpus", str(corpus_file), "--tokens", "300", "--out", str(tmp_path / "run.duckdb")]  # fmt: skip
+    arguments = [
+        "record",
+        str(folder),
+        "--corpus",
+        str(corpus_file),
+        "--tokens",
+        "300",
+        "--out",
+        str(tmp_path / "run.duckdb"),
+    ]
     code, _, error = command(arguments, monkeypatch, capsys)
     assert code == 1 and "is not read whole" in error
     assert tiny.names(tmp_path) == ["model"]
@@ -109,17 +139,44 @@ def test_the_command_line_refuses_before_anything_is_written(tmp_path, corpus_fi
 SMALL = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48, **tiny.SIZES}
 OLD = {
     "gpt2": (tiny.ARCHITECTURES["gpt2"], ("h.0.attn.bias", "h.0.attn.masked_bias"), "transformer."),
-    "neox": (tiny.ARCHITECTURES["neox"], tuple(f"gpt_neox.layers.0.attention.{n}" for n in ("bias", "masked_bias", "rotary_emb.inv_freq")), ""),
-    "llama": (tiny.ARCHITECTURES["llama"], ("model.layers.1.self_attn.rotary_emb.inv_freq",), ""),
-    "gptj": (lambda: GPTJForCausalLM(GPTJConfig(rotary_dim=8, **SMALL)), ("transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"), ""),
-    "codegen": (lambda: CodeGenForCausalLM(CodeGenConfig(rotary_dim=8, **SMALL | {"n_head": 4})), ("transformer.h.0.attn.causal_mask",), ""),
-    "gpt_neo": (
-        lambda: GPTNeoForCausalLM(GPTNeoConfig(hidden_size=16, num_layers=1, num_heads=2, max_position_embeddings=48, attention_types=[[["global"], 1]], **tiny.SIZES)),
-        ("transformer.h.0.attn.attention.bias", "transformer.h.0.attn.attention.masked_bias"), "",
+    "neox": (
+        tiny.ARCHITECTURES["neox"],
+        tuple(f"gpt_neox.layers.0.attention.{n}" for n in ("bias", "masked_bias", "rotary_emb.inv_freq")),
+        "",
     ),
-    "falcon": (lambda: FalconForCausalLM(FalconConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, **tiny.SIZES)),
-               ("transformer.h.0.self_attention.maybe_rotary.inv_freq",), ""),
-}  # fmt: skip
+    "llama": (tiny.ARCHITECTURES["llama"], ("model.layers.1.self_attn.rotary_emb.inv_freq",), ""),
+    "gptj": (
+        lambda: GPTJForCausalLM(GPTJConfig(rotary_dim=8, **SMALL)),
+        ("transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"),
+        "",
+    ),
+    "codegen": (
+        lambda: CodeGenForCausalLM(CodeGenConfig(rotary_dim=8, **SMALL | {"n_head": 4})),
+        ("transformer.h.0.attn.causal_mask",),
+        "",
+    ),
+    "gpt_neo": (
+        lambda: GPTNeoForCausalLM(
+            GPTNeoConfig(
+                hidden_size=16,
+                num_layers=1,
+                num_heads=2,
+                max_position_embeddings=48,
+                attention_types=[[["global"], 1]],
+                **tiny.SIZES,
+            )
+        ),
+        ("transformer.h.0.attn.attention.bias", "transformer.h.0.attn.attention.masked_bias"),
+        "",
+    ),
+    "falcon": (
+        lambda: FalconForCausalLM(
+            FalconConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, **tiny.SIZES)
+        ),
+        ("transformer.h.0.self_attention.maybe_rotary.inv_freq",),
+        "",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", OLD)
@@ -237,7 +294,8 @@ def test_fields_that_no_settings_declare_are_noted(tmp_path):
     [note] = loaded(folder).spec.notes
     assert (
         note
-        == "fields of config.json that GPT2Config does not declare: layer_norm_epsilonn, n_ctx; a misspelt one changes nothing"
+        == "fields of config.json that GPT2Config does not declare: layer_norm_epsilonn, n_ctx; a misspelt one changes"
+        " nothing"
     )
     assert unknown_fields(AutoModelForCausalLM.from_pretrained(tiny.save("llama", tmp_path / "llama")).config) == []
 

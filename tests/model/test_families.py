@@ -1,4 +1,5 @@
-"""Models of other families than the three that all tests run on: either their parts add up, or they are refused in a sentence."""
+"""Models of other families than the three that all tests run on: either their parts add up, or they are refused in a
+sentence."""
 
 from pathlib import Path
 
@@ -16,7 +17,7 @@ SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "m
 READ = {
     "opt": lambda: OPTForCausalLM(OPTConfig(ffn_dim=24, word_embed_proj_dim=16, pad_token_id=1, **SHAPE, **tiny.SIZES)),
     "olmo": lambda: OlmoForCausalLM(OlmoConfig(intermediate_size=24, pad_token_id=1, **SHAPE, **tiny.SIZES)),
-}  # fmt: skip
+}
 
 
 def saved(name: str, build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -26,7 +27,8 @@ def saved(name: str, build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.mark.parametrize("name", READ)
 def test_widths_come_from_the_weights_and_norms_may_have_none(name, tmp_path, corpus_file, monkeypatch):
-    """OPT's field for the width is one TransformerLens passes by (it takes four times the model's); OLMo's norms have no weight."""
+    """OPT's field for the width is one TransformerLens passes by (it takes four times the model's); OLMo's norms have
+    no weight."""
     place = saved(name, READ[name], tmp_path, monkeypatch)
     record(RunConfig(model=place, corpora=(str(corpus_file),), tokens=300, dense_positions=20), tmp_path / "run.duckdb")
     with duckdb.connect(str(tmp_path / "run.duckdb"), read_only=True) as run:

@@ -1,4 +1,5 @@
-"""The plain forward pass leaves what TransformerLens leaves; where it would not, the pass goes through TransformerLens."""
+"""The plain forward pass leaves what TransformerLens leaves; where it would not, the pass goes through
+TransformerLens."""
 
 import pytest
 import tiny

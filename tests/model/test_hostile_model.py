@@ -1,4 +1,5 @@
-"""A model directory from a stranger: it holds numbers and words, and whatever else it holds is refused in a sentence and not run."""
+"""A model directory from a stranger: it holds numbers and words, and whatever else it holds is refused in a sentence
+and not run."""
 
 import json
 import os
@@ -92,8 +93,17 @@ def test_pickled_weights_are_not_loaded_unasked(load, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["../model.safetensors", "sub/model.safetensors", "/etc/hostname", "..\\model.safetensors", "C:\\model.safetensors", "weights.bin", "", ".."],
-)  # fmt: skip
+    [
+        "../model.safetensors",
+        "sub/model.safetensors",
+        "/etc/hostname",
+        "..\\model.safetensors",
+        "C:\\model.safetensors",
+        "weights.bin",
+        "",
+        "..",
+    ],
+)
 def test_an_index_names_weights_of_the_model_alone(name, folder):
     (folder / "sub").mkdir()
     weights = load_file(folder / "model.safetensors")

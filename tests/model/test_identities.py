@@ -77,10 +77,12 @@ def _shares(net, batch, label: str) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("gate", "first", "second", "label"),
     [
-        ("or", (1, 0), (1, 0), "OR-like"), ("and", (0, 1), (0, 1), "AND-like"), ("sum", (0.5, 0.5), (0.5, 0.5), "graded"),
+        ("or", (1, 0), (1, 0), "OR-like"),
+        ("and", (0, 1), (0, 1), "AND-like"),
+        ("sum", (0.5, 0.5), (0.5, 0.5), "graded"),
         ("sole", (1, 1), (0, 0), "sole"),
     ],
-)  # fmt: skip
+)
 def test_gates_have_exactly_their_shares_and_labels(gate: str, first: tuple, second: tuple, label: str) -> None:
     """A6."""
     net, batch = patch_models.GATES[gate](), patch_models.gate_batch()
@@ -147,9 +149,19 @@ def test_redundancy_needs_evidence_for_every_label() -> None:
 
 @pytest.mark.parametrize(
     ("recovered", "lost", "label"),
-    [(0.01, -0.02, "none"), (0.3, 0.1, "OR-like"), (0.1, 0.3, "AND-like"), (0.2, 0.3, "graded"), (0.9, 0.85, "sole"),
-     (0.9, 0.7, "graded"), (-0.2, -0.25, "graded"), (0.1, -0.9, "graded"), (-0.3, 0.0, "OR-like"), (float("nan"), float("nan"), "none")],
-)  # fmt: skip
+    [
+        (0.01, -0.02, "none"),
+        (0.3, 0.1, "OR-like"),
+        (0.1, 0.3, "AND-like"),
+        (0.2, 0.3, "graded"),
+        (0.9, 0.85, "sole"),
+        (0.9, 0.7, "graded"),
+        (-0.2, -0.25, "graded"),
+        (0.1, -0.9, "graded"),
+        (-0.3, 0.0, "OR-like"),
+        (float("nan"), float("nan"), "none"),
+    ],
+)
 def test_gate_labels_of_real_shares(recovered: float, lost: float, label: str) -> None:
     assert gates.gate(recovered, lost) == label
 
@@ -207,11 +219,18 @@ def test_panel_against_a_slow_recomputation() -> None:
         m = (p + q) / 2
         best = max(x[a] for a in answers)
         expected = [
-            np.mean([x[a] for a in answers]) - x[wrong], np.mean([x[a] for a in answers]) - x.mean(), x[wrong] - x.mean(),
-            np.log(sum(p[a] for a in answers)), sum(p[a] for a in answers), (x > best).sum(), float((x > best).sum() == 0),
-            -(p * np.log(p)).sum(), (q * np.log(q / p)).sum(), (p * np.log(p / q)).sum(),
+            np.mean([x[a] for a in answers]) - x[wrong],
+            np.mean([x[a] for a in answers]) - x.mean(),
+            x[wrong] - x.mean(),
+            np.log(sum(p[a] for a in answers)),
+            sum(p[a] for a in answers),
+            (x > best).sum(),
+            float((x > best).sum() == 0),
+            -(p * np.log(p)).sum(),
+            (q * np.log(q / p)).sum(),
+            (p * np.log(p / q)).sum(),
             ((p * np.log(p / m)).sum() + (q * np.log(q / m)).sum()) / 2,
-        ]  # fmt: skip
+        ]
         assert found[row] == pytest.approx(np.array(expected), abs=1e-12)
 
 

@@ -65,11 +65,19 @@ def test_the_heat_map_holds_every_claim(read):
 
 def test_the_section_says_the_mixture_and_what_is_left(read):
     made = behaviours.section(read, ComponentId("head", 0, 0))
-    rows = {r["behaviour"]: r for r in read("mixture", component="L0H0").frame.filter(pl.col("slice") == "all").to_dicts()}  # fmt: skip
+    rows = {
+        r["behaviour"]: r for r in read("mixture", component="L0H0").frame.filter(pl.col("slice") == "all").to_dicts()
+    }
     assert made.text.startswith(f"“induction” takes {numbers.share_with_interval(rows['induction'], 'share')}")
     assert numbers.share_with_interval(rows["unexplained"], "share") in made.text
     titles = [block.title for block in made.blocks]
-    assert titles == ["Mixture by activation", "Mixture by domain", "Claims and their baselines", "Unexplained", "What could not have been seen"]  # fmt: skip
+    assert titles == [
+        "Mixture by activation",
+        "Mixture by domain",
+        "Claims and their baselines",
+        "Unexplained",
+        "What could not have been seen",
+    ]
     bars = next(iter(made.blocks[1].chart.to_dict()["datasets"].values()))
     for domain in ("domain0", "domain1"):
         assert sum(b["share"] for b in bars if b["value"] == domain) == pytest.approx(1)

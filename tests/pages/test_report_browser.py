@@ -30,7 +30,7 @@ def fake(tmp_path_factory) -> fake_run.FakeRun:
     vocabulary = built.tables["tokens"]["token"].to_list()
     vocabulary[long] = LONG
     tables = built.tables | {"vocabulary": pl.DataFrame({"tokens": [vocabulary]})}
-    fake_run.write(built.path, {name: tables[name] for name in tables if name not in fake_run.DERIVED})  # fmt: skip
+    fake_run.write(built.path, {name: tables[name] for name in tables if name not in fake_run.DERIVED})
     return built
 
 
@@ -51,8 +51,16 @@ def chromium(tmp_path_factory) -> Iterator[Browser]:
 
 
 QUICK = ("card.html", "site/index.html", "site/cards/L0H0.html")
-KINDS = ("card.html", "overview.html", "site/index.html", "site/components.html", "site/behaviours.html", "site/queries.html",
-         "site/cards/L0H0.html", "site/cards/L1N1.html")  # fmt: skip
+KINDS = (
+    "card.html",
+    "overview.html",
+    "site/index.html",
+    "site/components.html",
+    "site/behaviours.html",
+    "site/queries.html",
+    "site/cards/L0H0.html",
+    "site/cards/L1N1.html",
+)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +71,10 @@ def test_every_kind_of_page_on_every_screen_in_both_themes(chromium, folder, kin
     page = folder / kind
     for size, theme in ((DESKTOP, "light"), (PHONE, "dark"), (PHONE, "light"), (DESKTOP, "dark")):
         chromium.open(page, size, theme)
-        assert chromium.js("return document.querySelectorAll('.chart-box').length === document.querySelectorAll('.chart-box svg').length")  # fmt: skip
+        assert chromium.js(
+            "return document.querySelectorAll('.chart-box').length === document.querySelectorAll('.chart-box"
+            " svg').length"
+        )
         assert chromium.console() == []
         assert [u for u in chromium.requests() if not u.startswith((folder.as_uri(), "about:", "data:"))] == []
         assert chromium.overflow() == 0, (kind, size)
@@ -91,21 +102,27 @@ def test_no_text_of_the_corpus_becomes_more_than_text(chromium, folder):
     for kind in KINDS:
         chromium.open(folder / kind)
         assert chromium.js("return document.querySelectorAll('.context script, .context b, .context img').length") == 0
-        scripts = chromium.js("return [...document.scripts].map((s) => s.textContent).filter((t) => t.startsWith('alert'))")  # fmt: skip
+        scripts = chromium.js(
+            "return [...document.scripts].map((s) => s.textContent).filter((t) => t.startsWith('alert'))"
+        )
         assert scripts == []
-    widest = chromium.js("return Math.max(...[...document.querySelectorAll('.context > *')].map((e) => e.textContent.length))")  # fmt: skip
+    widest = chromium.js(
+        "return Math.max(...[...document.querySelectorAll('.context > *')].map((e) => e.textContent.length))"
+    )
     assert 80 < widest < 120  # the very long token is there, cut, and says its length
-    assert chromium.js("return [...document.querySelectorAll('.context')].some((e) => e.textContent.includes('characters'))")  # fmt: skip
+    assert chromium.js(
+        "return [...document.querySelectorAll('.context')].some((e) => e.textContent.includes('characters'))"
+    )
 
 
 def test_scripts_from_right_to_left_keep_their_order(chromium, folder):
     """Two tokens of one Hebrew or Arabic stretch: the later one stands to the left of the earlier one."""
     chromium.open(folder / "card.html")
     places = chromium.js(
-        "const is = (t) => /^[\\s\\u0590-\\u06FF]+$/.test(t) && /[\\u0590-\\u06FF]/.test(t), out = [];"
-        "for (const a of document.querySelectorAll('.context > *')) { const b = a.nextElementSibling;"
-        " if (b && is(a.textContent) && is(b.textContent)) { const p = a.getBoundingClientRect(), q = b.getBoundingClientRect();"
-        " if (Math.abs(p.top - q.top) < 3) out.push(p.left - q.left); } } return out"
+        "const is = (t) => /^[\\s\\u0590-\\u06FF]+$/.test(t) && /[\\u0590-\\u06FF]/.test(t), out = [];for (const a of"
+        " document.querySelectorAll('.context > *')) { const b = a.nextElementSibling; if (b && is(a.textContent) &&"
+        " is(b.textContent)) { const p = a.getBoundingClientRect(), q = b.getBoundingClientRect(); if (Math.abs(p.top -"
+        " q.top) < 3) out.push(p.left - q.left); } } return out"
     )
     assert places and all(difference > 0 for difference in places)
 
@@ -154,10 +171,10 @@ def test_a_typed_range_draws_in_proportion_to_the_positions_that_samples_stand_f
     """200 draws of 8 from all samples: the stratum of most positions is drawn most, whatever is stored of it."""
     chromium.open(folder / "card.html")
     counts, weights = chromium.js(
-        "const form = document.querySelector('form.brush'), seen = {}, all = {};"
-        "for (const e of document.querySelector('figure.spectrum template').content.children) all[e.dataset.at] = Number(e.dataset.weight);"
-        "for (let i = 0; i < 200; i++) { form.requestSubmit();"
-        " for (const e of form.querySelectorAll('li')) seen[e.dataset.at] = (seen[e.dataset.at] || 0) + 1; } return [seen, all]"
+        "const form = document.querySelector('form.brush'), seen = {}, all = {};for (const e of"
+        " document.querySelector('figure.spectrum template').content.children) all[e.dataset.at] ="
+        " Number(e.dataset.weight);for (let i = 0; i < 200; i++) { form.requestSubmit(); for (const e of"
+        " form.querySelectorAll('li')) seen[e.dataset.at] = (seen[e.dataset.at] || 0) + 1; } return [seen, all]"
     )
     heavy = {at for at, weight in weights.items() if weight >= 5}
     light = {at for at, weight in weights.items() if weight < 2}
@@ -179,9 +196,9 @@ def test_the_sql_button_shows_the_query_with_its_parameters(chromium, folder):
 def test_the_csv_button_saves_what_is_shown(chromium, folder):
     chromium.open(folder / "card.html")
     saved = chromium.js(
-        "const out = []; URL.createObjectURL = (blob) => { out.push(blob); return '#'; };"
-        "for (const kind of ['spectrum', 'table', 'examples']) document.querySelector(`figure.${kind} button.csv`).click();"
-        "return Promise.all(out.map((b) => b.text()))"
+        "const out = []; URL.createObjectURL = (blob) => { out.push(blob); return '#'; };for (const kind of"
+        " ['spectrum', 'table', 'examples']) document.querySelector(`figure.${kind} button.csv`).click();return"
+        " Promise.all(out.map((b) => b.text()))"
     )
     chart, table, examples = (text.split("\r\n") for text in saved)
     assert chart[0].startswith("lo,hi,n,p") and len(chart) > 20
@@ -190,7 +207,9 @@ def test_the_csv_button_saves_what_is_shown(chromium, folder):
 
 
 def rows(chromium) -> list[str]:
-    return chromium.js("return [...document.querySelectorAll('#components tbody tr')].map((r) => r.cells[0].textContent)")  # fmt: skip
+    return chromium.js(
+        "return [...document.querySelectorAll('#components tbody tr')].map((r) => r.cells[0].textContent)"
+    )
 
 
 def test_the_table_is_searched_sorted_and_kept_in_the_address(chromium, folder):
@@ -206,7 +225,10 @@ def test_the_table_is_searched_sorted_and_kept_in_the_address(chromium, folder):
     assert rows(chromium) == ["L1H1", "L1H0"]
     anchor = chromium.js("return location.hash")
     chromium.open(page, anchor=anchor)
-    assert rows(chromium) == ["L1H1", "L1H0"] and chromium.js("return document.querySelector('input[name=q]').value") == "L1 head"  # fmt: skip
+    assert (
+        rows(chromium) == ["L1H1", "L1H0"]
+        and chromium.js("return document.querySelector('input[name=q]').value") == "L1 head"
+    )
     chromium.open(page)
     chromium.find("button[data-column=dla]").click()
     values = chromium.js("return window.profilerComponents.columns.dla")

@@ -159,9 +159,13 @@ def test_reports_read_only_through_query_files():
 
 @pytest.mark.parametrize(
     ("name", "component", "message"),
-    [("componant", None, "did you mean 'component'"), ("component", None, "--component"), ("component", "L9H9", "L9H9"),
-     ("component", "<script>", "<script>")],
-)  # fmt: skip
+    [
+        ("componant", None, "did you mean 'component'"),
+        ("component", None, "--component"),
+        ("component", "L9H9", "L9H9"),
+        ("component", "<script>", "<script>"),
+    ],
+)
 def test_mistakes_are_one_sentence(fake, name, component, message):
     with pytest.raises(ProfilerError, match=re.escape(message)) as caught:
         build.build(fake.path, name, component=component)
@@ -221,5 +225,8 @@ def test_the_reports_need_no_torch():
     import sys
 
     code = "import sys; from profiler.pages import build as report; report.load('component'); report.load('overview'); "
-    code += "sys.exit(any(name.split('.')[0] in ('torch', 'transformers', 'transformer_lens', 'datasets') for name in sys.modules))"
+    code += (
+        "sys.exit(any(name.split('.')[0] in ('torch', 'transformers', 'transformer_lens', 'datasets') for name in"
+        " sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -39,9 +39,15 @@ def density(values) -> pl.DataFrame:
 def by_class(values) -> pl.DataFrame:
     """The query `spectrum_by_class`."""
     at = np.searchsorted(edges(2), values["x"].to_numpy(), side="right") - 1
-    sums = values.with_columns(pl.Series("bin", at)).group_by("class", "bin").agg(
-        pl.len().cast(pl.Int64).alias("n"), pl.col("dla").sum().alias("sum_dla"), pl.col("dla").abs().sum().alias("sum_abs_dla")
-    )  # fmt: skip
+    sums = (
+        values.with_columns(pl.Series("bin", at))
+        .group_by("class", "bin")
+        .agg(
+            pl.len().cast(pl.Int64).alias("n"),
+            pl.col("dla").sum().alias("sum_dla"),
+            pl.col("dla").abs().sum().alias("sum_abs_dla"),
+        )
+    )
     low, high = edges(2)[sums["bin"].to_numpy()], edges(2)[sums["bin"].to_numpy() + 1]
     rows = sums.with_columns(pl.Series("lo", low), pl.Series("hi", high))
     share, all_dla = pl.col("n") / pl.col("n").sum().over("bin"), pl.col("sum_abs_dla").sum()
@@ -80,12 +86,15 @@ def test_the_folded_bin_of_a_positive_component_begins_at_zero():
     assert spectrum.fold(frame, spectrum.floor_of(frame)).row(0) == (0.0, spectrum.floor_of(frame), 1)
 
 
-@pytest.mark.parametrize("frame", [
-    pl.DataFrame(schema={"lo": pl.Float64, "hi": pl.Float64, "n": pl.Int64}),
-    pl.DataFrame({"lo": [-(2.0**-16)], "hi": [2.0**-16], "n": [10]}),
-    pl.DataFrame({"lo": [65536.0], "hi": [math.inf], "n": [10]}),
-    pl.DataFrame({"lo": [-math.inf, 1.0], "hi": [-65536.0, 1.5], "n": [1, 1]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pl.DataFrame(schema={"lo": pl.Float64, "hi": pl.Float64, "n": pl.Int64}),
+        pl.DataFrame({"lo": [-(2.0**-16)], "hi": [2.0**-16], "n": [10]}),
+        pl.DataFrame({"lo": [65536.0], "hi": [math.inf], "n": [10]}),
+        pl.DataFrame({"lo": [-math.inf, 1.0], "hi": [-65536.0, 1.5], "n": [1, 1]}),
+    ],
+)
 def test_odd_spectra_have_finite_axes(frame):
     folded = spectrum.fold(frame, spectrum.floor_of(frame))
     assert folded["n"].sum() == frame["n"].sum()
@@ -121,8 +130,18 @@ def test_quantile_marks_are_within_half_a_bin_of_the_quantiles(density, values):
 
 def test_many_classes_are_merged_into_the_rest():
     names = [f"class {i}" for i in range(12)]
-    frame = pl.DataFrame({"class": names, "lo": 1.0, "hi": 1.5, "n": 1, "sum_dla": 0.0, "sum_abs_dla": [float(i) for i in range(12)],
-                          "expected_value": 0.1, "importance_share": 0.1})  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "class": names,
+            "lo": 1.0,
+            "hi": 1.5,
+            "n": 1,
+            "sum_dla": 0.0,
+            "sum_abs_dla": [float(i) for i in range(12)],
+            "expected_value": 0.1,
+            "importance_share": 0.1,
+        }
+    )
     bins, order = spectrum.class_bins(frame)
     assert order == [*(f"class {i}" for i in range(11, 4, -1)), theme.REST]
     assert bins.filter(pl.col("class") == theme.REST)["n"].item() == 5
@@ -154,8 +173,18 @@ def test_bars_carry_their_interval_and_their_sign():
 
 
 def test_attention_bars_carry_both_intervals():
-    frame = pl.DataFrame({"measure": ["previous", "entropy"], "mean": [0.5, 1.0], "mean_lo": [0.48, 0.8], "mean_hi": [0.52, 1.2],
-                          "importance_weighted_mean": [0.9, 1.0], "importance_weighted_mean_lo": [0.7, 0.8], "importance_weighted_mean_hi": [1.1, 1.2], "n": [10, 10]})  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "measure": ["previous", "entropy"],
+            "mean": [0.5, 1.0],
+            "mean_lo": [0.48, 0.8],
+            "mean_hi": [0.52, 1.2],
+            "importance_weighted_mean": [0.9, 1.0],
+            "importance_weighted_mean_lo": [0.7, 0.8],
+            "importance_weighted_mean_hi": [1.1, 1.2],
+            "n": [10, 10],
+        }
+    )
     rows = {row["weights"]: row for row in rows_of(component.attention(frame))}
     assert rows["every position"]["low"] == pytest.approx(0.48) and rows["every position"]["high"] == pytest.approx(
         0.52
@@ -168,8 +197,9 @@ def test_layers_add_up():
     frame = pl.DataFrame({"layer": [0, 0, 1], "kind": ["head", "head", "neuron"], "share_abs_dla": [0.2, 0.3, 0.5]})
     rows = rows_of(overview.layer_profile(frame))
     assert [(r["layer"], r["kind"], round(r["share_abs_dla"], 9), r["components"]) for r in rows] == [
-        (0, "head", 0.5, 2), (1, "neuron", 0.5, 1)
-    ]  # fmt: skip
+        (0, "head", 0.5, 2),
+        (1, "neuron", 0.5, 1),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,14 @@ MEMBERS = pl.DataFrame(
         "gate": ["sole", "OR-like", "none"],
     }
 )
-EDGES = pl.DataFrame({
-    "writer": ["embed", "L0H1", "L0_mlp_out", "L1H0", "L1H1"], "reader": ["L0H1.v", "L1H0.q", "L1H1.k", "logits", "logits"],
-    "lost": [0.5, 0.2, 0.1, 0.3, -0.1], "kept": [True, True, True, True, False],
-})  # fmt: skip
+EDGES = pl.DataFrame(
+    {
+        "writer": ["embed", "L0H1", "L0_mlp_out", "L1H0", "L1H1"],
+        "reader": ["L0H1.v", "L1H0.q", "L1H1.k", "logits", "logits"],
+        "lost": [0.5, 0.2, 0.1, 0.3, -0.1],
+        "kept": [True, True, True, True, False],
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,8 @@ def test_the_page_says_what_the_queries_say(path: Path) -> None:
     assert f"of 4 nodes make the circuit: {', '.join(members)}." in text
     one = query.run(path, "experiments").row(0, named=True)
     assert (
-        f"takes the logit difference from {numbers.number(one['metric_clean'])} to {numbers.number(one['metric_corrupted'])}"
-        in text
+        f"takes the logit difference from {numbers.number(one['metric_clean'])} to"
+        f" {numbers.number(one['metric_corrupted'])}" in text
     )
     scores = dict(query.run(path, "circuit_scores").filter(pair_set="discovery").select("metric", "score").rows())
     if scores["explainable"]:
@@ -74,7 +78,9 @@ def test_the_page_says_what_the_queries_say(path: Path) -> None:
 def given(drawn: list[float], **scores: float) -> build.Reader:
     """A reader of answers made by hand: a circuit that keeps 0.9 on its pairs, beside random ones."""
     known = {"nodes": 32.0, "faithfulness": 0.9, "over_recovery": 0.0, "incompleteness_greedy": 0.07} | scores
-    rows = [{"pair_set": "discovery", "metric": m, "score": v, "low": v - 0.02, "high": v + 0.02} for m, v in known.items()]  # fmt: skip
+    rows = [
+        {"pair_set": "discovery", "metric": m, "score": v, "low": v - 0.02, "high": v + 0.02} for m, v in known.items()
+    ]
     random = pl.DataFrame({"pair_set": ["discovery"] * len(drawn) + ["test"], "faithfulness": [*drawn, 1.0]})
     return build.Reader(duckdb.connect(), {"circuit_scores": pl.DataFrame(rows), "circuit_random": random})
 
@@ -90,16 +96,20 @@ def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], word
     """On either side of 100 %, of the same set of pairs alone, and so that p is (1 + as close) / (1 + drawn)."""
     close = sum(abs(1 - value) <= 0.1 for value in drawn)
     sentence = circuit_answer.of_set(given(drawn, random_p=(1 + close) / (1 + len(drawn))), "discovery")
-    assert sentence.replace(numbers.BLANK, " ") == (
-        "On the pairs it was found on it keeps 90 % (95 % interval 88 % to 92 %) of the effect; the same members taken out of both, "
-        f"circuit and model differ by up to 7.0 % of it; {words}"
+    assert (
+        sentence.replace(numbers.BLANK, " ")
+        == "On the pairs it was found on it keeps 90 % (95 % interval 88 % to 92 %) of the effect; the same members"
+        f" taken out of both, circuit and model differ by up to 7.0 % of it; {words}"
     )
     assert "random" not in circuit_answer.of_set(given(drawn), "discovery")
 
 
 def test_the_terminal_counts_the_same_random_circuits() -> None:
     """From p and the number of draws alone, which is all that the table of scores has."""
-    rows = [{"metric": m, "score": s, "low": 0.88, "high": 0.92, "n": 199} for m, s in (("faithfulness", 0.9), ("incompleteness_greedy", 0.07))]  # fmt: skip
+    rows = [
+        {"metric": m, "score": s, "low": 0.88, "high": 0.92, "n": 199}
+        for m, s in (("faithfulness", 0.9), ("incompleteness_greedy", 0.07))
+    ]
     for p, words in ((0.005, "none of 199"), (0.02, "3 of 199")):
         chance = {"metric": "random_p", "score": p, "low": None, "high": None, "n": 199}
         said = judged(pl.DataFrame([*rows, chance], infer_schema_length=None))
@@ -113,7 +123,10 @@ def test_the_terminal_counts_the_same_random_circuits() -> None:
 
 def test_over_recovery_and_no_effect_are_said() -> None:
     assert "over-recovery and no success" in circuit_answer.of_set(given([], over_recovery=1.0), "discovery")
-    bare = build.Reader(duckdb.connect(), {"circuit_scores": pl.DataFrame({"pair_set": ["test"], "metric": ["metric_model"], "score": [-0.25]})})  # fmt: skip
+    bare = build.Reader(
+        duckdb.connect(),
+        {"circuit_scores": pl.DataFrame({"pair_set": ["test"], "metric": ["metric_model"], "score": [-0.25]})},
+    )
     assert (
         circuit_answer.of_set(bare, "test")
         == "On fresh pairs the model shows no effect that a circuit could explain (−0.250 logits)."
@@ -150,10 +163,17 @@ def test_the_drawing_holds_each_kept_edge_and_no_other() -> None:
 
 
 def test_the_quadrant_has_a_dot_per_component_and_names_those_with_an_effect() -> None:
-    frame = pl.DataFrame({
-        "component": ["L0H0", "L0H1", "L1H0"], "component_kind": ["head"] * 3, "layer": [0, 0, 1], "recovered_denoise": [1.0, 0.0, -0.2],
-        "lost_noise": [0.0, 0.9, 0.01], "gate": ["OR-like", "AND-like", "none"], "excess": [1.0, 0.0, -0.4],
-    })  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "component": ["L0H0", "L0H1", "L1H0"],
+            "component_kind": ["head"] * 3,
+            "layer": [0, 0, 1],
+            "recovered_denoise": [1.0, 0.0, -0.2],
+            "lost_noise": [0.0, 0.9, 0.01],
+            "gate": ["OR-like", "AND-like", "none"],
+            "excess": [1.0, 0.0, -0.4],
+        }
+    )
     spec = circuit.quadrant(frame).to_dict()
     data = [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
     assert [len(rows) for rows in data] == [2, 3, 2]

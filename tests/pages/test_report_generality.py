@@ -1,4 +1,5 @@
-"""The page of a check: its numbers against the queries, its drawings against their rows, hostile texts, nothing to show."""
+"""The page of a check: its numbers against the queries, its drawings against their rows, hostile texts, nothing to
+show."""
 
 import html
 import re
@@ -49,8 +50,17 @@ def test_the_verdict_comes_first_and_is_the_stored_one(path: Path, page: str) ->
 
 def test_every_section_has_its_numbers(path: Path, page: str) -> None:
     text = re.sub(r"\s+", " ", visible(page))
-    for heading in ("The distributions", "How general, how complete", "Roles", "Replacement by understanding", "Counter-examples", "Edits and swaps",
-                    "Weights, other tasks, other papers", "The ledger", "Predictions"):  # fmt: skip
+    for heading in (
+        "The distributions",
+        "How general, how complete",
+        "Roles",
+        "Replacement by understanding",
+        "Counter-examples",
+        "Edits and swaps",
+        "Weights, other tasks, other papers",
+        "The ledger",
+        "Predictions",
+    ):
         assert f"{heading}</h2>" in page, heading
     for row in query.run(path, "distributions").filter(pl.col("faithfulness").is_not_null()).to_dicts():
         assert numbers.percent(row["faithfulness"]).replace(numbers.BLANK, " ") in text

@@ -1,4 +1,5 @@
-"""Every number of a page can be had from one file of queries/: each block is walked, its query run again, its numbers looked up."""
+"""Every number of a page can be had from one file of queries/: each block is walked, its query run again, its numbers
+looked up."""
 
 import re
 from collections.abc import Iterator
@@ -75,8 +76,11 @@ def written(frame: pl.DataFrame) -> set[str]:
     for row in frame.to_dicts():
         values = [v for v in row.values() if isinstance(v, int | float) and not isinstance(v, bool)]
         values += [v for value in row.values() if isinstance(value, list) for v in value if isinstance(v, int | float)]
-        halves = [(row[n] - row[n.removesuffix("_hi") + "_lo"]) / 2 for n in row
-                  if n.endswith("_hi") and None not in (row[n], row.get(n.removesuffix("_hi") + "_lo"))]  # fmt: skip
+        halves = [
+            (row[n] - row[n.removesuffix("_hi") + "_lo"]) / 2
+            for n in row
+            if n.endswith("_hi") and None not in (row[n], row.get(n.removesuffix("_hi") + "_lo"))
+        ]
         for value in [*values, *halves]:
             exact = float(value)
             found |= {numbers.number(exact), numbers.number(exact, 2), numbers.number(100 * exact, 2), f"{value:,}"}

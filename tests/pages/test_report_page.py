@@ -16,8 +16,9 @@ from profiler.pages.blocks import Cell, Chart, ExampleGroup, Examples, Note, Rep
 from profiler.pages.charts import theme
 from profiler.pages.tables import Reach, example
 
-# Names that the bundle compares or writes and never fetches: XML namespaces, the identifier of the Vega schema, the text
-# of a warning, and the address of an editor whose menu is switched off. The content security policy forbids the rest.
+# Names that the bundle compares or writes and never fetches: XML namespaces, the identifier of the Vega schema, the
+# text of a warning, and the address of an editor whose menu is switched off. The content security policy forbids the
+# rest.
 NOT_FETCHED = {
     "http://www.w3.org/1999/xlink",
     "http://www.w3.org/2000/svg",
@@ -119,7 +120,8 @@ def test_numbers_that_json_cannot_hold_are_refused_and_floats_are_short():
 
 
 def seen_by(colour: str, weakness: str) -> tuple[float, ...]:
-    """A colour as it is seen with a complete colour-vision deficiency (Machado, Oliveira, Fernandes 2009), linear RGB."""
+    """A colour as it is seen with a complete colour-vision deficiency (Machado, Oliveira, Fernandes 2009), linear
+    RGB."""
     matrices = {
         "protan": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
         "deutan": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
@@ -145,7 +147,18 @@ def nearest(colours: dict[str, str], weakness: str) -> float:
     return min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(points, 2))
 
 
-ATTENTION = ("induction", "duplicate", "previous", "two_back", "self", "first", "newline", "delimiter", "diffuse", "unexplained")  # fmt: skip
+ATTENTION = (
+    "induction",
+    "duplicate",
+    "previous",
+    "two_back",
+    "self",
+    "first",
+    "newline",
+    "delimiter",
+    "diffuse",
+    "unexplained",
+)
 
 
 @pytest.mark.parametrize(("weakness", "least"), [("protan", 0.065), ("deutan", 0.065), ("tritan", 0.04)])

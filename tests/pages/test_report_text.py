@@ -117,10 +117,22 @@ def test_the_next_token_is_told_apart_from_what_follows():
 
 
 ROW = {
-    "context_before": "", "context_token": "", "context_after": "", "next_token": " z", "activation": 1.0, "dla": -2.0,
-    "domain": "d", "source": "s", "tokens": ["<s>", " b", "c"], "shown": 1, "activations": [None, 1.0, 0.25],
-    "dlas": [None, -2.0, 0.5], "probabilities": [None, 0.125, None], "top_offset": 1, "top_weight": 0.75,
-}  # fmt: skip
+    "context_before": "",
+    "context_token": "",
+    "context_after": "",
+    "next_token": " z",
+    "activation": 1.0,
+    "dla": -2.0,
+    "domain": "d",
+    "source": "s",
+    "tokens": ["<s>", " b", "c"],
+    "shown": 1,
+    "activations": [None, 1.0, 0.25],
+    "dlas": [None, -2.0, 0.5],
+    "probabilities": [None, 0.125, None],
+    "top_offset": 1,
+    "top_weight": 0.75,
+}
 
 
 def test_each_token_carries_what_is_stored_of_it_and_no_more():

@@ -63,7 +63,10 @@ def test_every_link_leads_to_a_file_of_the_site_and_none_outside(made):
             if anchor and target.suffix == ".html":
                 assert anchor in (ids if not file else re.findall(r'id="([^"]+)"', target.read_text(encoding="utf-8")))
         assert not re.findall(r"https?://", html)
-    assert set(re.findall(r"https?://[^\s\"'`\\)<]*", (made / "assets" / "vega.js").read_text(encoding="utf-8"))) <= NOT_FETCHED  # fmt: skip
+    assert (
+        set(re.findall(r"https?://[^\s\"'`\\)<]*", (made / "assets" / "vega.js").read_text(encoding="utf-8")))
+        <= NOT_FETCHED
+    )
 
 
 def test_the_table_of_components_holds_the_numbers_of_the_query(fake, made):
@@ -75,9 +78,13 @@ def test_the_table_of_components_holds_the_numbers_of_the_query(fake, made):
     assert data["columns"]["dla"] == pytest.approx(frame["dla"].to_list(), rel=1e-4)
     linked = {label for label, link in zip(data["columns"]["component"], data["links"], strict=True) if link}
     assert linked == {path.stem for path in (made / "cards").iterdir()}
-    claims = query.run(fake.path, "behaviours", kind="head", family="attention", top=0).rows_by_key("component", named=True)  # fmt: skip
+    claims = query.run(fake.path, "behaviours", kind="head", family="attention", top=0).rows_by_key(
+        "component", named=True
+    )
     for label, name in zip(data["columns"]["component"], data["columns"]["behaviour"], strict=True):
-        sure = {r["behaviour"]: r["coverage"] for r in claims.get(label, ()) if (r["coverage_lo"] or 0) > (r["random"] or 0)}  # fmt: skip
+        sure = {
+            r["behaviour"]: r["coverage"] for r in claims.get(label, ()) if (r["coverage_lo"] or 0) > (r["random"] or 0)
+        }
         assert (name is None and not sure) or sure[name] == max(sure.values())
 
 
@@ -147,11 +154,15 @@ def test_a_failure_leaves_the_site_that_was_there_and_nothing_else(fake, tmp_pat
 
 
 def test_what_a_killed_process_left_is_used_up_by_the_next(fake, tmp_path):
-    """Killed while it wrote, and killed between the two moves: the old site is there again even if the next one fails."""
+    """Killed while it wrote, and killed between the two moves: the old site is there again even if the next one
+    fails."""
     out, left = tmp_path / "site", tmp_path / "site.partial"
     site.build(fake.path, out, 0)
     before = files(out)
-    script = "import sys, time; from profiler.pages.site import folder, pages; pages.queries_page = lambda *_: time.sleep(600); folder.build(*sys.argv[1:], 0)"
+    script = (
+        "import sys, time; from profiler.pages.site import folder, pages; pages.queries_page = lambda *_:"
+        " time.sleep(600); folder.build(*sys.argv[1:], 0)"
+    )
     with subprocess.Popen([sys.executable, "-c", script, str(fake.path), str(out)]) as process:
         while not (left / "new" / "cards").exists():
             assert process.poll() is None
@@ -209,7 +220,9 @@ def test_a_report_that_needs_a_table_is_there_when_the_table_has_rows(fake):
 
 
 def test_the_command_writes_a_site_and_says_what_it_cost(fake, tmp_path):
-    run = CliRunner().invoke(app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "1", "--workers", "1"])  # fmt: skip
+    run = CliRunner().invoke(
+        app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "1", "--workers", "1"]
+    )
     assert run.exit_code == 0, run.output
     assert "1 cards made, 0 kept" in run.output and (tmp_path / "s" / "index.html").is_file()
     bad = CliRunner().invoke(app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "some"])

@@ -124,10 +124,26 @@ def _random_net(seed: int) -> Network:
     norm = Norm(torch.ones(d).double(), torch.zeros(d).double(), True, 1e-5)
     zeros = torch.zeros(h, dh).double()
     layers = tuple(
-        Layer(norm, norm, some(h, d, dh), some(h, d, dh), some(h, d, dh), zeros, zeros, zeros, some(h, dh, d), some(d),
-              some(d, 4 * d), some(4 * d), None, None, some(4 * d, d), some(d))
+        Layer(
+            norm,
+            norm,
+            some(h, d, dh),
+            some(h, d, dh),
+            some(h, d, dh),
+            zeros,
+            zeros,
+            zeros,
+            some(h, dh, d),
+            some(d),
+            some(d, 4 * d),
+            some(4 * d),
+            None,
+            None,
+            some(4 * d, d),
+            some(d),
+        )
         for _ in range(3)
-    )  # fmt: skip
+    )
     return Network(
         layers, some(v, d), some(s, d), None, norm, some(d, v), some(v), torch.nn.functional.gelu, False, dh**-0.5
     )
@@ -234,7 +250,8 @@ def test_recall_and_the_bound_on_what_was_missed() -> None:
 
 
 def _saturated_head() -> Network:
-    """A head whose query at the question looks at the first token where that is on, far into the softmax's flat part."""
+    """A head whose query at the question looks at the first token where that is on, far into the softmax's flat
+    part."""
     off = patch_models._head({0: 1.0}, 6)
     w_q, w_k, w_v, w_o = (part.clone() for part in off)
     w_k[1, 0], w_k[0, 0], w_q[7, 0] = 0.0, 40.0, 1.0
@@ -327,16 +344,19 @@ def test_dropping_against_a_network_without_the_layer() -> None:
 def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
     one = setting.prepare("discovery", patch_models.network("gpt2"), Encoded(patch_models.token_pairs(), ()))
     targets = (Target("q", 0, 1), Target("k", 1, 0, "end"), Target("head", 0, 0), Target("neuron", 1, 2))
-    plan = [tables.Plan(targets, way, "resample", sweep.resample(run))
-            for way, run in (("denoise", one.clean), ("noise", one.corrupted))]  # fmt: skip
+    plan = [
+        tables.Plan(targets, way, "resample", sweep.resample(run))
+        for way, run in (("denoise", one.clean), ("noise", one.corrupted))
+    ]
     measured = [m for p in plan for m in tables.run_plan(one, p)]
     found = estimates.slopes(one, 2, targets)
     rows = estimates.estimate_rows(one, found, measured)
     counts = dict(rows.group_by("method").len().rows())
     assert counts == {"gradient": 8, "integrated": 8, "grad_drop": 8, "qk_fix": 4}
     for way, base, other, tokens, sign in (
-        ("denoise", one.corrupted, one.clean, one.batch.corrupted, 1), ("noise", one.clean, one.corrupted, one.batch.clean, -1),
-    ):  # fmt: skip
+        ("denoise", one.corrupted, one.clean, one.batch.corrupted, 1),
+        ("noise", one.clean, one.corrupted, one.batch.clean, -1),
+    ):
         slopes, _ = gradient.gradients(one.net, tokens, one.batch)
         fixed = (
             atp_star.qk_fixed(one.net, base, other, slopes, one.batch, targets[:2]).mean(-1) * sign / one.whole.mean()
@@ -352,8 +372,14 @@ def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
     neurons = sites.every(one.net, "neuron")
     chosen = estimates.choose_neurons(one, found, len(neurons), 0)
     assert sorted(chosen.largest + chosen.sampled) == sorted(neurons)
-    size = {target: max(np.abs(estimates.estimated(one, some, method, [target]).mean())
-                        for some in found for method in estimates.methods_of(target)) for target in neurons}  # fmt: skip
+    size = {
+        target: max(
+            np.abs(estimates.estimated(one, some, method, [target]).mean())
+            for some in found
+            for method in estimates.methods_of(target)
+        )
+        for target in neurons
+    }
     rounding = 1e-12  # estimated here one by one, there all together
     assert min(size[target] for target in chosen.largest) >= max(size[target] for target in chosen.sampled) - rounding
     assert len(estimates.choose_neurons(one, found, 5, 0).largest) == 2

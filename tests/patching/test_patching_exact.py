@@ -23,9 +23,16 @@ from profiler.patching.sites import Target
 from profiler.prompts.pairs import Pair, TokenPair, jsonl
 
 HOOKS = {
-    "head": "attn.hook_z", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v", "pattern": "attn.hook_pattern",
-    "neuron": "mlp.out.hook_in", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out", "resid_pre": "hook_resid_pre",
-}  # fmt: skip
+    "head": "attn.hook_z",
+    "q": "attn.hook_q",
+    "k": "attn.hook_k",
+    "v": "attn.hook_v",
+    "pattern": "attn.hook_pattern",
+    "neuron": "mlp.out.hook_in",
+    "mlp_out": "hook_mlp_out",
+    "attn_out": "hook_attn_out",
+    "resid_pre": "hook_resid_pre",
+}
 SITES = tuple(HOOKS)
 LIKE = {
     "hidden_size": 16,
@@ -64,10 +71,20 @@ def test_a_model_that_computes_something_else_is_refused(monkeypatch: pytest.Mon
 
 
 UNLIKE = {
-    "opt": lambda: OPTForCausalLM(OPTConfig(hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48,
-                                            word_embed_proj_dim=16, pad_token_id=1, **tiny.SIZES)),
+    "opt": lambda: OPTForCausalLM(
+        OPTConfig(
+            hidden_size=16,
+            ffn_dim=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=48,
+            word_embed_proj_dim=16,
+            pad_token_id=1,
+            **tiny.SIZES,
+        )
+    ),
     "phi": lambda: PhiForCausalLM(PhiConfig(**LIKE)),
-}  # fmt: skip
+}
 
 
 def _made(name: str, build, folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -200,10 +217,14 @@ def test_a_patch_that_never_fires_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("label", "target"),
     [
-        ("L2H3", Target("head", 2, 3)), ("L2H3.q", Target("q", 2, 3)), ("L0N17", Target("neuron", 0, 17)),
-        ("L1_mlp_out", Target("mlp_out", 1)), ("L1H0.pattern", Target("pattern", 1, 0)), ("L3_resid_pre", Target("resid_pre", 3)),
+        ("L2H3", Target("head", 2, 3)),
+        ("L2H3.q", Target("q", 2, 3)),
+        ("L0N17", Target("neuron", 0, 17)),
+        ("L1_mlp_out", Target("mlp_out", 1)),
+        ("L1H0.pattern", Target("pattern", 1, 0)),
+        ("L3_resid_pre", Target("resid_pre", 3)),
     ],
-)  # fmt: skip
+)
 def test_labels_are_read_and_written(label: str, target: Target) -> None:
     assert sites.parse_target(label) == target
     assert target.label == label
@@ -245,8 +266,15 @@ def test_a_patch_after_the_end_of_a_shorter_prompt(form: str) -> None:
         Pair("short", "t", "s", (1,), (2,), (3,), (4,)), (0, 7, 8), (0, 7, 9), (3,), (4,), (("end", (2,)),), 2
     )
     tokens = (0, 7, 8, 10, 11, 12, 13)
-    long = TokenPair(Pair("long", "t", "s", (1,), (2,), (3,), (4,)), tokens, (*tokens[:5], 20, 13), (3,), (4,),
-                     (("late", (5,)), ("end", (6,))), 5)  # fmt: skip
+    long = TokenPair(
+        Pair("long", "t", "s", (1,), (2,), (3,), (4,)),
+        tokens,
+        (*tokens[:5], 20, 13),
+        (3,),
+        (4,),
+        (("late", (5,)), ("end", (6,))),
+        5,
+    )
     both = batches.batch_of([short, long], dtype=torch.float64)
     clean, other = (batches.trace(net, ids, both.ends) for ids in (both.clean, both.corrupted))
     for site in ("head", "v", "mlp_out", "resid_pre"):

@@ -205,8 +205,11 @@ def test_the_query_is_made_of_the_cells(path: Path) -> None:
     assert set(frame["axis"]) == {"first", "last", "first x last"}
     for row in frame.to_dicts():
         none, first, last, both = (lost[row["component"], c] for c in ("as it is", "first", "last", "first + last"))
-        slow = {"first": (first - none + both - last) / 2, "last": (last - none + both - first) / 2,
-                "first x last": both - first - last + none}  # fmt: skip
+        slow = {
+            "first": (first - none + both - last) / 2,
+            "last": (last - none + both - first) / 2,
+            "first x last": both - first - last + none,
+        }
         assert row["effect"] == pytest.approx(slow[row["axis"]], abs=1e-12)
         squares = {axis: value**2 * (1 if "x" not in axis else 0.25) for axis, value in slow.items()}
         assert row["part"] == pytest.approx(squares[row["axis"]] / sum(squares.values()))
@@ -244,10 +247,17 @@ def test_recall_of_neurons_is_bounded_by_the_sample() -> None:
 
     def rows(hit: bool) -> dict:
         exact = [0.5] * 3 + [0.0] * 7 + [0.3 if hit else 0.0] + [0.0] * 9
-        frame = pl.DataFrame({"component": [f"L0N{i}" for i in range(20)], "exact": exact, "estimated": exact}).with_columns(
-            method=pl.lit("gradient"), direction=pl.lit("noise"), component_kind=pl.lit("neuron"), granularity=pl.lit("node"),
-            value=pl.lit("resample"), pair_set=pl.lit("discovery"), positions=pl.lit("all"),
-        )  # fmt: skip
+        frame = pl.DataFrame(
+            {"component": [f"L0N{i}" for i in range(20)], "exact": exact, "estimated": exact}
+        ).with_columns(
+            method=pl.lit("gradient"),
+            direction=pl.lit("noise"),
+            component_kind=pl.lit("neuron"),
+            granularity=pl.lit("node"),
+            value=pl.lit("resample"),
+            pair_set=pl.lit("discovery"),
+            positions=pl.lit("all"),
+        )
         labels = frame["component"].to_list()
         return recall.recall_rows(frame, labels[:10], labels[10:], 100, 0.02).row(0, named=True)
 

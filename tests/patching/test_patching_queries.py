@@ -1,4 +1,5 @@
-"""A whole experiment on a small random model into a file of its own: tables, comments, queries, errors, writing again."""
+"""A whole experiment on a small random model into a file of its own: tables, comments, queries, errors, writing
+again."""
 
 import re
 import shutil
@@ -118,8 +119,12 @@ def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, p
     assert (frames["patch_shares"]["p_holm"] >= frames["patch_shares"]["p"]).all()
     clear = (pl.col("share_lo") > 0) | (pl.col("share_hi") < 0)
     assert frames["patch_shares"].select((clear == (pl.col("verdict") == "effect")).all()).item()
-    bounds = {(0.1, 0.2, 0.11, 0.19): "effect", (-0.2, -0.1, -0.19, -0.11): "effect", (-0.01, 0.01, -0.009, 0.009): "no effect",
-              (-0.1, 0.1, -0.09, 0.09): "inconclusive"}  # fmt: skip
+    bounds = {
+        (0.1, 0.2, 0.11, 0.19): "effect",
+        (-0.2, -0.1, -0.19, -0.11): "effect",
+        (-0.01, 0.01, -0.009, 0.009): "no effect",
+        (-0.1, 0.1, -0.09, 0.09): "inconclusive",
+    }
     assert {key: measure._verdict(*key) for key in bounds} == bounds
 
 
@@ -167,8 +172,10 @@ def test_a_share_is_repaired_only_of_a_direct_loss_worth_one(made: tuple, tmp_pa
     with duckdb.connect(str(path)) as shell:
         shell.execute("UPDATE patch_experiments SET metric_clean = 9, metric_corrupted = -1")
         shell.execute("DELETE FROM patch_downstream WHERE value <> 'resample' OR part IN ('mlp', 'norm')")
-        shell.execute("""UPDATE patch_downstream SET delta_dla = CASE part WHEN 'direct' THEN if(ablated LIKE 'L0%', -1, -0.4)
-            WHEN 'head' THEN 0.4 ELSE delta_dla END""")
+        shell.execute(
+            """UPDATE patch_downstream SET delta_dla = CASE part WHEN 'direct' THEN if(ablated LIKE 'L0%', -1, -0.4)
+            WHEN 'head' THEN 0.4 ELSE delta_dla END"""
+        )
     found = query.run(path, "downstream").filter(part="head")
     large = pl.col("ablated").str.starts_with("L0")
     assert len(found.filter(large)) and set(found.filter(large)["repaired"]) == {0.4}

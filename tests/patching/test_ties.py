@@ -1,4 +1,5 @@
-"""Numbers of forward passes compared up to rounding: another processor's last bits change no choice, rank, p value or verdict."""
+"""Numbers of forward passes compared up to rounding: another processor's last bits change no choice, rank, p value or
+verdict."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -104,7 +105,20 @@ def test_a_null_of_one_circuit_is_none_and_the_circuit_is_as_good_as_itself() ->
 @pytest.mark.parametrize("value", beside(1.0))
 def test_a_line_without_scatter_at_its_bound_says_nothing(value: float) -> None:
     """The rule explains all of a head and all of other heads: not more than for them."""
-    exact = Finding("L0H0", "first token", "replacement", "corpus", "explained", value, 1.0, value, 40, "documents", null=1.0, null_hi=1.0)  # fmt: skip
+    exact = Finding(
+        "L0H0",
+        "first token",
+        "replacement",
+        "corpus",
+        "explained",
+        value,
+        1.0,
+        value,
+        40,
+        "documents",
+        null=1.0,
+        null_hi=1.0,
+    )
     (line,) = ledger.lines((exact,), ("discovery", "corpus"))
     assert (line.speaks, line.p_for, line.p_against) == ("undecided", 1.0, 1.0)
     assert ledger.n_needed(replace(exact, value=value), 1.0) == np.inf

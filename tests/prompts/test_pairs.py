@@ -136,12 +136,17 @@ GOOD = {"clean": "a b", "corrupted": "a c", "answer": " d", "distractors": [" e"
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("{", "pairs.jsonl:2 is no JSON"), ("[]", "is no JSON object"), (json.dumps({"clean": "a"}), "lacks corrupted, answer, distractors"),
-        (json.dumps(GOOD | {"nose": 1, "name": "x"}), "pair 'x' has unknown nose"), (json.dumps(GOOD | {"clean": 3}), "prompt 3 is neither"),
-        (json.dumps(GOOD | {"clean": ""}), "prompt '' is neither"), (json.dumps(GOOD | {"distractors": []}), "no list of continuations"),
-        (json.dumps(GOOD | {"roles": {"s": "z"}}), "pair 'pairs.jsonl:2': role 's' is 'z', which does not stand"), (json.dumps(GOOD | {"roles": {"s": [1]}}), "role 's' is"),
+        ("{", "pairs.jsonl:2 is no JSON"),
+        ("[]", "is no JSON object"),
+        (json.dumps({"clean": "a"}), "lacks corrupted, answer, distractors"),
+        (json.dumps(GOOD | {"nose": 1, "name": "x"}), "pair 'x' has unknown nose"),
+        (json.dumps(GOOD | {"clean": 3}), "prompt 3 is neither"),
+        (json.dumps(GOOD | {"clean": ""}), "prompt '' is neither"),
+        (json.dumps(GOOD | {"distractors": []}), "no list of continuations"),
+        (json.dumps(GOOD | {"roles": {"s": "z"}}), "pair 'pairs.jsonl:2': role 's' is 'z', which does not stand"),
+        (json.dumps(GOOD | {"roles": {"s": [1]}}), "role 's' is"),
     ],
-)  # fmt: skip
+)
 def test_wrong_lines_are_named(tmp_path: Path, value: str, message: str) -> None:
     (tmp_path / "pairs.jsonl").write_text(json.dumps(GOOD) + "\n" + value + "\n")
     with pytest.raises(PairError, match=message.replace("[", r"\[")):
@@ -165,12 +170,15 @@ TOY = patch_models.pairs(1)[0]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"corrupted": TOY.clean + "x"}, "'p0': clean has .* tokens and corrupted"), ({"corrupted": TOY.clean}, "'p0'.*same tokens"),
+        ({"corrupted": TOY.clean + "x"}, "'p0': clean has .* tokens and corrupted"),
+        ({"corrupted": TOY.clean}, "'p0'.*same tokens"),
         ({"clean": (0, *range(60, 70)), "corrupted": tuple(range(60, 70)), "roles": ()}, "'p0'.*BOS"),
-        ({"clean": "a" * 60, "corrupted": "b" * 60, "roles": ()}, "'p0' has 61 tokens"), ({"answers": ("x",)}, "'p0': answers .* different tokens"),
-        ({"distractors": ()}, "'p0': answers"), ({"roles": (("r", (500, 501)),)}, "'p0': role 'r'.*covers no token"),
+        ({"clean": "a" * 60, "corrupted": "b" * 60, "roles": ()}, "'p0' has 61 tokens"),
+        ({"answers": ("x",)}, "'p0': answers .* different tokens"),
+        ({"distractors": ()}, "'p0': answers"),
+        ({"roles": (("r", (500, 501)),)}, "'p0': role 'r'.*covers no token"),
     ],
-)  # fmt: skip
+)
 def test_pairs_that_cannot_be_asked_are_named(change: dict, message: str) -> None:
     """A22."""
     broken = dataclasses.replace(TOY, **change)

@@ -195,13 +195,19 @@ def test_power_sums_and_extremes_agree_with_numpy_on_the_raw_values(world):
             want = [np.full(a.shape[1], at.sum()), *moments_of(a[at]), np.abs(a[at]).sum(0), *moments_of(d[at])]
             for name, row, values in zip(POWERS, powers.sums[:, domain, token_class, COMPONENTS], want, strict=True):
                 np.testing.assert_allclose(row, values, atol=1e-10, err_msg=name)
-            want = [a[at].min(0, initial=np.inf), a[at].max(0, initial=-np.inf), d[at].min(0, initial=np.inf), d[at].max(0, initial=-np.inf)]  # fmt: skip
+            want = [
+                a[at].min(0, initial=np.inf),
+                a[at].max(0, initial=-np.inf),
+                d[at].min(0, initial=np.inf),
+                d[at].max(0, initial=-np.inf),
+            ]
             np.testing.assert_array_equal(powers.extrema[:, domain, token_class, COMPONENTS], want)
 
 
 @pytest.mark.parametrize("centre", [0.0, 1e4, -1e6])
 def test_moments_are_right_where_the_mean_is_far_from_zero(centre):
-    """Raw powers lose them: at a mean of 10,000 and a deviation of 1 the fourth is 10^16 times smaller than its terms."""
+    """Raw powers lose them: at a mean of 10,000 and a deviation of 1 the fourth is 10^16 times smaller than its
+    terms."""
     rng = np.random.default_rng(0)
     x = centre + rng.gamma(2.0, size=(3000, 2))
     parts, joined_ = np.split(x, [1, 40, 41, 900]), (0.0, 0.0, 0.0, 0.0)
@@ -263,8 +269,10 @@ def test_spectrum_agrees_with_numpy_on_the_raw_values(world):
             for token_class in range(N_CLASSES):
                 own = raw["class"] == token_class
                 for got, weights in (
-                    (spectrum.counts, np.ones_like(d)), (spectrum.sums[0], d), (spectrum.sums[1], np.abs(d))
-                ):  # fmt: skip
+                    (spectrum.counts, np.ones_like(d)),
+                    (spectrum.sums[0], d),
+                    (spectrum.sums[1], np.abs(d)),
+                ):
                     want = np.bincount(at[own], weights[own], resolution.n_bins)
                     np.testing.assert_allclose(got[1 + column, token_class], want, atol=1e-12)
 

@@ -154,9 +154,11 @@ def above(values: np.ndarray, level: float) -> float:
 def test_levels_are_near_their_quantile_and_reach_what_they_say(name):
     rng = np.random.default_rng(0)
     values = {
-        "normal": rng.normal(size=20_000), "skewed": rng.exponential(size=20_000), "negative": -rng.exponential(size=20_000),
+        "normal": rng.normal(size=20_000),
+        "skewed": rng.exponential(size=20_000),
+        "negative": -rng.exponential(size=20_000),
         "coarse": torch.from_numpy(rng.normal(size=20_000)).to(torch.bfloat16).float().numpy(),
-    }[name].astype(np.float32)  # fmt: skip
+    }[name].astype(np.float32)
     levels = levels_of(values)
     assert len(levels) >= 10
     for quantile, (level, reached) in levels.items():

@@ -19,8 +19,16 @@ def passed(request, model_dirs, tmp_path_factory) -> tuple[Recorder, Path]:
     """A pass of several commits, recorded; once with a commit of an earlier pass that it is to forget."""
     folder = tmp_path_factory.mktemp("durable")
     corpus = tiny.write_corpus(tmp_path_factory.mktemp("corpus") / "rows.jsonl", n_documents=24)
-    config = RunConfig(model=str(model_dirs["gpt2"]), corpora=(str(corpus),), tokens=None, dense_positions=20,
-                       samples_per_stratum=1, extremes=1, replicate_groups=2, token_sums="none")  # fmt: skip
+    config = RunConfig(
+        model=str(model_dirs["gpt2"]),
+        corpora=(str(corpus),),
+        tokens=None,
+        dense_positions=20,
+        samples_per_stratum=1,
+        extremes=1,
+        replicate_groups=2,
+        token_sums="none",
+    )
     model, path = load_model(config), folder / "run.duckdb"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(documents, "BLOCK_DOCUMENTS", 8)

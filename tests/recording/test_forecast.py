@@ -34,7 +34,13 @@ def test_forecast_of_bytes_is_within_a_factor_of_two(config, model, tmp_path):
 
 def test_forecast_grows_with_what_is_kept(config, model):
     base = forecast(config, model.spec).bytes
-    for change in ({"samples_per_stratum": 50}, {"dense_positions": 5_000}, {"extremes": 100}, {"replicate_groups": 64}, {"components": ("L0N1", "L0N2", "L0N3")}):  # fmt: skip
+    for change in (
+        {"samples_per_stratum": 50},
+        {"dense_positions": 5_000},
+        {"extremes": 100},
+        {"replicate_groups": 64},
+        {"components": ("L0N1", "L0N2", "L0N3")},
+    ):
         assert forecast(config.model_copy(update=change), model.spec).bytes > base, change
 
 
@@ -74,8 +80,10 @@ def test_lowered_rows_leave_every_statistic_as_it_was(config, model, tmp_path: P
         for name in ("whole", "less"):
             connection.execute(f"ATTACH '{tmp_path / name}.duckdb' AS {name} (READ_ONLY)")
         for table in STATISTICS:
-            both = [connection.execute(f"SELECT count(*) FROM (FROM {a}.{table} EXCEPT FROM {b}.{table})").fetchone()[0]
-                    for a, b in (("whole", "less"), ("less", "whole"))]  # fmt: skip
+            both = [
+                connection.execute(f"SELECT count(*) FROM (FROM {a}.{table} EXCEPT FROM {b}.{table})").fetchone()[0]
+                for a, b in (("whole", "less"), ("less", "whole"))
+            ]
             assert both == [0, 0], table
         sizes = [
             connection.execute(f"SELECT count(*) FROM {name}.sample_rows").fetchone()[0] for name in ("whole", "less")

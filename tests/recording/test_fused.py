@@ -57,11 +57,16 @@ def batch(seed: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     )
     activation *= torch.rand(*shape, COMPONENTS, generator=g) < 0.7
     return {
-        "groups": torch.randint(0, 4, (WINDOWS,), generator=g), "valid": valid, "classes": classes,
-        "next_classes": torch.randint(0, N_CLASSES, shape, generator=g), "ordinary": valid & (classes >= N_SPECIAL),
-        "keys": torch.randint(-(2**63), 2**63 - 1, shape, generator=g), "positions": torch.randperm(WINDOWS * WIDTH, generator=g).view(shape),
-        "activation": activation, "dla": torch.randn(*shape, COMPONENTS, generator=g, dtype=dtype),
-    }  # fmt: skip
+        "groups": torch.randint(0, 4, (WINDOWS,), generator=g),
+        "valid": valid,
+        "classes": classes,
+        "next_classes": torch.randint(0, N_CLASSES, shape, generator=g),
+        "ordinary": valid & (classes >= N_SPECIAL),
+        "keys": torch.randint(-(2**63), 2**63 - 1, shape, generator=g),
+        "positions": torch.randperm(WINDOWS * WIDTH, generator=g).view(shape),
+        "activation": activation,
+        "dla": torch.randn(*shape, COMPONENTS, generator=g, dtype=dtype),
+    }
 
 
 def with_tensors(held: Accumulators, b: dict[str, torch.Tensor], components: slice) -> None:

@@ -47,9 +47,18 @@ def corpus(tmp_path_factory) -> Path:
 
 def settings(model_dirs, corpus, dtype: str) -> RunConfig:
     return RunConfig(
-        model=str(model_dirs["gpt2"]), corpora=(str(corpus),), tokens=None, domain_field="topic", dense_positions=40,
-        samples_per_stratum=2, extremes=3, replicate_groups=4, context_length=24, windows_per_document=2, dtype=dtype,
-    )  # fmt: skip
+        model=str(model_dirs["gpt2"]),
+        corpora=(str(corpus),),
+        tokens=None,
+        domain_field="topic",
+        dense_positions=40,
+        samples_per_stratum=2,
+        extremes=3,
+        replicate_groups=4,
+        context_length=24,
+        windows_per_document=2,
+        dtype=dtype,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +151,8 @@ def test_everything_a_pass_had_added_up_is_in_its_file(config, model, whole, tmp
         assert (want[f"dense.{name}"][order] == got[f"dense.{name}"]).all(), name
 
 
-# --- what was added after the passes -----------------------------------------------------------------------------------
+# --- what was added after the passes
+# -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -169,8 +179,14 @@ def test_classes_and_behaviours_that_all_share_are_those_of_the_whole(config, mo
     assert [name for name in differing_tables(whole, merged, SUMS)[1] if not name.startswith(rewritten)] == []
     for text in (
         "SELECT token_id, list_sort(properties) AS properties FROM token_property_lists ORDER BY ALL",
-        "SELECT component, behaviour, position_id, weight, holds FROM behaviour_rows WHERE family = 'user' ORDER BY ALL",
-        "SELECT component, property, n, sum_dla AS dla FROM token_splits WHERE property = 'mine' ORDER BY component, property, n",
+        (
+            "SELECT component, behaviour, position_id, weight, holds FROM behaviour_rows WHERE family = 'user' ORDER"
+            " BY ALL"
+        ),
+        (
+            "SELECT component, property, n, sum_dla AS dla FROM token_splits WHERE property = 'mine' ORDER BY"
+            " component, property, n"
+        ),
     ):
         first, second = query.run(whole, text), query.run(merged, text)
         assert first.height > 7
@@ -194,8 +210,10 @@ def test_what_differs_or_stays_behind_is_named(pair, tmp_path):
     assert added.notes == (
         f"class told is in the merged run, though {b} had taken it out: every pass was told of it",
         f"class only is not carried: it is in {a}, not in {b}",
-        f"class mine is not carried: description `one where text = 'b'` in {a}, `one where text = 'c'` in {b}; "
-        f"condition `text = 'b'` in {a}, `text = 'c'` in {b}",
+        (
+            f"class mine is not carried: description `one where text = 'b'` in {a}, `one where text = 'c'` in {b}; "
+            f"condition `text = 'b'` in {a}, `text = 'c'` in {b}"
+        ),
         f"behaviour far is not carried: kind `neuron` in {a}, `both` in {b}",
         f"{tmp_path / 'a-labels-L0H0.jsonl'} are not carried: they are labels of positions of {a}",
         f"2 checks of {b} are not carried: they were made with that run; give `profiler check` the merged run",
@@ -216,7 +234,8 @@ def test_a_definition_that_cannot_be_used_is_refused(pair, tmp_path):
     assert not (tmp_path / "merged.duckdb").exists()
 
 
-# --- the run's id, and shards that are missing -------------------------------------------------------------------------
+# --- the run's id, and shards that are missing
+# -------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -262,7 +281,8 @@ def test_a_missing_shard_is_named_and_refused_unless_asked_for(shards, tmp_path)
 
 @pytest.mark.slow
 def test_shards_beyond_the_corpus_are_not_missing(config, model, whole, shards, tmp_path):
-    """Eight blocks of documents in ten shards: the last two are empty, cannot be recorded, and nothing of the corpus is missing."""
+    """Eight blocks of documents in ten shards: the last two are empty, cannot be recorded, and nothing of the corpus is
+    missing."""
     paths = [tmp_path / f"{i}.duckdb" for i in range(1, 9)]
     for i, path in enumerate(paths, 1):
         record(config.model_copy(update={"shard": f"{i}/10"}), path, model=model)
@@ -279,7 +299,8 @@ def test_what_is_missing_of_a_corpus():
     assert Share.parse("1+2/4").missing(2) is None
 
 
-# --- refused -----------------------------------------------------------------------------------------------------------
+# --- refused
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -296,9 +317,11 @@ def test_runs_that_do_not_belong_together_are_refused(config, model, shards, mod
     cases = {
         r"weights .* here": run("weights.duckdb", other, load_model(other)),
         "seed 0 here, 9 there": run("seed.duckdb", config.model_copy(update={"seed": 9})),
-        "tokens 700 here, 600 there; .*extremes 3 here, 2 there": run("two.duckdb", config.model_copy(update={"extremes": 2, "tokens": 600})),
+        "tokens 700 here, 600 there; .*extremes 3 here, 2 there": run(
+            "two.duckdb", config.model_copy(update={"extremes": 2, "tokens": 600})
+        ),
         r"overlap: \d+ documents are in both, such as 'doc-": run("same.duckdb", config),
-    }  # fmt: skip
+    }
     for said, path in cases.items():
         with pytest.raises(RunError, match=said) as caught:
             merge([first, path], tmp_path / "merged.duckdb")

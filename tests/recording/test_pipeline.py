@@ -28,10 +28,11 @@ from profiler.recording.accumulators.bins import DENSITY, SPECTRUM
 
 NOT_REPEATED = ["created", "seconds", "tokens_per_second", "peak_memory_bytes"]
 TABLES = (
-    "runs components classes tokens vocabulary domains replicate_groups position_buckets bins documents windows position_rows "
-    "cell_counts cell_sums group_importance power_sums spectrum_counts density_counts quantiles sample_rows extreme_rows dense_rows recorded_rows "
-    "head_attention_rows logit_effects closure drops properties token_property_lists behaviours uniform_marks token_counts token_sums pooled_strata "
-    "layer_coverages component_importance"
+    "runs components classes tokens vocabulary domains replicate_groups position_buckets bins documents windows"
+    " position_rows cell_counts cell_sums group_importance power_sums spectrum_counts density_counts quantiles"
+    " sample_rows extreme_rows dense_rows recorded_rows head_attention_rows logit_effects closure drops properties"
+    " token_property_lists behaviours uniform_marks token_counts token_sums pooled_strata layer_coverages"
+    " component_importance"
 ).split()
 
 
@@ -46,7 +47,8 @@ def label(request) -> str:
     return request.param
 
 
-# --- what is read ------------------------------------------------------------------------------------------------------
+# --- what is read
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_every_token_of_every_document_is_a_position_with_the_token_it_must_predict(tables):
@@ -90,7 +92,8 @@ def test_everything_dropped_or_special_is_counted(tables):
     assert row["complete"]
 
 
-# --- statistics against a recount --------------------------------------------------------------------------------------
+# --- statistics against a recount
+# --------------------------------------------------------------------------------------
 
 NEAR = 3e-7  # rows are kept in float32
 
@@ -190,7 +193,8 @@ def test_extremes_are_a_sort_of_the_raw_rows(tables, label):
             assert got.sort("key", "position_id")["rank"].to_list() == got["rank"].to_list()
 
 
-# --- samples against keys computed with Python's integers --------------------------------------------------------------
+# --- samples against keys computed with Python's integers
+# --------------------------------------------------------------
 
 
 def test_samples_are_the_smallest_keys_of_each_stratum(tables, label, corpus):
@@ -237,12 +241,32 @@ def test_special_positions_are_in_no_sample_extreme_density_or_dense_row(tables)
 
 def test_every_component_is_in_every_table_of_statistics(tables):
     n = tables["components"].height
-    for name in ("cell_sums", "power_sums", "spectrum_counts", "density_counts", "quantiles", "sample_rows", "extreme_rows", "dense_rows"):  # fmt: skip
+    for name in (
+        "cell_sums",
+        "power_sums",
+        "spectrum_counts",
+        "density_counts",
+        "quantiles",
+        "sample_rows",
+        "extreme_rows",
+        "dense_rows",
+    ):
         assert tables[name]["component_id"].n_unique() == n, name
 
 
 def test_tables_are_sorted_by_component(tables):
-    for name in ("cell_sums", "power_sums", "spectrum_counts", "density_counts", "quantiles", "sample_rows", "extreme_rows", "dense_rows", "head_attention_rows", "logit_effects"):  # fmt: skip
+    for name in (
+        "cell_sums",
+        "power_sums",
+        "spectrum_counts",
+        "density_counts",
+        "quantiles",
+        "sample_rows",
+        "extreme_rows",
+        "dense_rows",
+        "head_attention_rows",
+        "logit_effects",
+    ):
         assert tables[name]["component_id"].is_sorted(), name
 
 
@@ -254,7 +278,8 @@ def test_kept_positions_and_windows_are_those_referred_to(tables):
         assert tables[name]["position_id"].is_in(positions["position_id"].to_list()).all()
 
 
-# --- repeatable, and independent of the batch size ---------------------------------------------------------------------
+# --- repeatable, and independent of the batch size
+# ---------------------------------------------------------------------
 
 
 def test_two_runs_are_identical_row_for_row(tables, model_dirs, corpus, tmp_path):
@@ -275,9 +300,21 @@ def test_another_seed_samples_other_positions_of_the_same_statistics(tables, mod
     sources = [t["documents"].sort("doc_id")["source"].to_list() for t in (tables, other)]
     assert sources[0] != sources[1]
     assert sorted(sources[0]) == sorted(sources[1])
-    total = [t["spectrum_counts"].group_by("component_id", "bin").agg(pl.col("n").sum()).sort("component_id", "bin") for t in (tables, other)]  # fmt: skip
+    total = [
+        t["spectrum_counts"].group_by("component_id", "bin").agg(pl.col("n").sum()).sort("component_id", "bin")
+        for t in (tables, other)
+    ]
     assert_frame_equal(*total)
-    kept = [set(t["dense_rows"].join(t["position_rows"], on="position_id").join(t["documents"], on="doc_id").select("source", "pos").rows()) for t in (tables, other)]  # fmt: skip
+    kept = [
+        set(
+            t["dense_rows"]
+            .join(t["position_rows"], on="position_id")
+            .join(t["documents"], on="doc_id")
+            .select("source", "pos")
+            .rows()
+        )
+        for t in (tables, other)
+    ]
     assert len(kept[0] & kept[1]) < DENSE / 2
 
 
@@ -297,7 +334,18 @@ class TestBatchSize:
         first, second = by_batch_size[0], by_batch_size[other]
         for name in ("documents", "windows", "cell_counts", "replicate_groups", "drops", "domains"):
             assert_frame_equal(first[name], second[name], check_exact=True)
-        exact = ["position_id", "window_id", "doc_id", "pos", "offset", "token_id", "next_token_id", "class_id", "special", "dense"]  # fmt: skip
+        exact = [
+            "position_id",
+            "window_id",
+            "doc_id",
+            "pos",
+            "offset",
+            "token_id",
+            "next_token_id",
+            "class_id",
+            "special",
+            "dense",
+        ]
         assert_frame_equal(first["position_rows"].select(exact), second["position_rows"].select(exact))
         assert_frame_equal(
             first["recorded_rows"].select("component_id", "position_id").sort(pl.all()),
@@ -342,5 +390,6 @@ class TestBatchSize:
         for measure in ("activation", "dla"):
             own = both.filter(pl.col("measure") == measure)
             np.testing.assert_allclose(own[measure], own[f"{measure}_other"], rtol=1e-4, atol=1e-6)
-        # equal contexts in different documents tie but for rounding: then either may stand in a rank, with the same value
+        # equal contexts in different documents tie but for rounding: then either may stand in a rank, with the same
+        # value
         assert (both["position_id"] == both["position_id_other"]).mean() > 0.95

@@ -14,7 +14,8 @@ from profiler.errors import ComponentError, CorpusError, ModelError
 from profiler.model.load import load_model
 from profiler.recording.pipeline import record
 
-# --- documents do not see one another ----------------------------------------------------------------------------------
+# --- documents do not see one another
+# ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -33,7 +34,8 @@ def test_other_documents_change_nothing(model_dirs, corpus, tmp_path):
         assert_frame_equal(one.select(columns), two.select(columns), rel_tol=1e-6, abs_tol=1e-9)
 
 
-# --- other models ------------------------------------------------------------------------------------------------------
+# --- other models
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_llama_with_a_context_shorter_than_its_documents(model_dirs, corpus, tmp_path):
@@ -83,7 +85,8 @@ def test_a_bos_can_be_left_out(model_dirs, corpus, tmp_path):
     assert tables.drops()["bos"] == 0 < tables.drops()["first"]
 
 
-# --- bad input ---------------------------------------------------------------------------------------------------------
+# --- bad input
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Components built by hand: what was planted comes back within its interval, and what could not be seen is said to be so."""
+"""Components built by hand: what was planted comes back within its interval, and what could not be seen is said to be
+so."""
 
 from pathlib import Path
 
@@ -126,7 +127,11 @@ def test_permuting_a_claim_gives_the_scrambled_mean_and_bound(run, world):
     """The closed form against 2,000 permutations inside domains."""
     rng, w = np.random.default_rng(5), world
     with query.open_run(run) as con:
-        rows = query.run(con, "SELECT position_id, dla, holds FROM behaviour_rows WHERE component = 'L0N6' AND behaviour = 'on_number' ORDER BY position_id")  # fmt: skip
+        rows = query.run(
+            con,
+            "SELECT position_id, dla, holds FROM behaviour_rows WHERE component = 'L0N6' AND behaviour = 'on_number'"
+            " ORDER BY position_id",
+        )
     size, holds = rows["dla"].abs().to_numpy(), rows["holds"].to_numpy()
     values = []
     for _ in range(2000):
@@ -162,7 +167,9 @@ def test_a_behaviour_of_one_in_ten_thousand_needs_its_n(tmp_path):
         rare[rng.choice(len(w), round(len(w) / 10_000), replace=False)] = True
         head = planted.attends("L0H0", {"two_back": rare, "previous": ~rare}, importance(rng, w))
         path = planted.write(tmp_path / f"{n_documents}.duckdb", w, [head])
-        verdicts.append(query.run(path, "rarity", component="L0H0").row(by_predicate=pl.col("behaviour") == "two_back", named=True))  # fmt: skip
+        verdicts.append(
+            query.run(path, "rarity", component="L0H0").row(by_predicate=pl.col("behaviour") == "two_back", named=True)
+        )
     assert verdicts[0]["verdict"] == "undetectable at this n"
     assert verdicts[0]["rate_hi"] > 0.0001
     assert verdicts[0]["n"] < verdicts[0]["n_needed"]
@@ -187,7 +194,9 @@ def agreement_run(path: Path, w: planted.World, active: np.ndarray) -> dict:
     """A neuron that boosts numbers by its weights, and is active at `active`."""
     rng = np.random.default_rng(3)
     neuron = planted.Component("L0N0", np.where(active, 4.0, 0.1) * np.exp(rng.normal(0, 0.1, len(w))), np.ones(len(w)))
-    effects = pl.DataFrame({"component_id": 0, "side": "boosted", "rank": range(1, 4), "token_id": planted.NUMBERS, "effect": 1.0})  # fmt: skip
+    effects = pl.DataFrame(
+        {"component_id": 0, "side": "boosted", "rank": range(1, 4), "token_id": planted.NUMBERS, "effect": 1.0}
+    )
     planted.write(path, w, [neuron], {"logit_effects": effects})
     level = float(np.mean(active))
     quantile = min((0.5, 0.75, 0.9, 0.95, 0.99), key=lambda q: abs(1 - q - level))

@@ -39,9 +39,17 @@ def small_chunks():
 def config(model_dirs, tmp_path_factory) -> RunConfig:
     corpus = tiny.write_corpus(tmp_path_factory.mktemp("ray") / "rows.jsonl", n_documents=40)
     return RunConfig(
-        model=str(model_dirs["gpt2"]), corpora=(str(corpus),), tokens=None, domain_field="topic", dense_positions=40,
-        samples_per_stratum=2, extremes=3, replicate_groups=4, context_length=24, windows_per_document=2,
-    )  # fmt: skip
+        model=str(model_dirs["gpt2"]),
+        corpora=(str(corpus),),
+        tokens=None,
+        domain_field="topic",
+        dense_positions=40,
+        samples_per_stratum=2,
+        extremes=3,
+        replicate_groups=4,
+        context_length=24,
+        windows_per_document=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +187,8 @@ def test_cpus_that_others_use_are_said(config, model, monkeypatch):
     [((1,), 1), ((2,), 1), ((2,), 2), ((2,), 4), ((64,), 8), ((1, 1), 2), ((4, 1, 0), 5), ((3, 2), 7)],
 )
 def test_reader_and_workers_fit_together_wherever_they_are_put(cpus, workers, config, model):
-    """Two workers of a whole CPU each on two CPUs would leave the reader none, and wait for ever; so would shares that fill
-    two machines together, where none has room for the reader."""
+    """Two workers of a whole CPU each on two CPUs would leave the reader none, and wait for ever; so would shares that
+    fill two machines together, where none has room for the reader."""
     cluster = Cluster(*({"CPU": n} for n in cpus))
     shares = resources.shares(cluster, Pass(model, config, Rows()), workers)
     assert shares.worker_cpus > 0 < shares.reader_cpus != shares.worker_cpus

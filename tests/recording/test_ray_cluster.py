@@ -34,9 +34,17 @@ def config(model_dirs, tmp_path_factory) -> RunConfig:
     """Six blocks of documents, a chunk each."""
     corpus = tiny.write_corpus(tmp_path_factory.mktemp("ray") / "rows.jsonl", n_documents=1500)
     return RunConfig(
-        model=str(model_dirs["gpt2"]), corpora=(str(corpus),), tokens=None, domain_field="topic", dense_positions=40,
-        samples_per_stratum=2, extremes=3, replicate_groups=4, context_length=8, windows_per_document=1,
-    )  # fmt: skip
+        model=str(model_dirs["gpt2"]),
+        corpora=(str(corpus),),
+        tokens=None,
+        domain_field="topic",
+        dense_positions=40,
+        samples_per_stratum=2,
+        extremes=3,
+        replicate_groups=4,
+        context_length=8,
+        windows_per_document=1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +62,11 @@ def whole(config, model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_by_itself() -> Iterator[None]:
-    """Ray in a folder of its own, which goes at the end: it meets no other Ray of this machine and leaves nothing behind.
+    """Ray in a folder of its own, which goes at the end: it meets no other Ray of this machine and leaves nothing
+    behind.
 
-    Its workers give way to nobody, or a busy machine would wait; and none is killed because others have filled the memory.
+    Its workers give way to nobody, or a busy machine would wait; and none is killed because others have filled the
+    memory.
     """
     folder = tempfile.mkdtemp(prefix="ray")  # not pytest's: sockets in it may have paths of 107 characters at most
     with pytest.MonkeyPatch.context() as patched:
@@ -95,8 +105,8 @@ def test_two_workers_one_of_them_killed(config, model, whole, tmp_path):
 
 
 def test_a_cluster_of_several_machines(config, model, whole, cluster, tmp_path):
-    """Joined by its address; without CPUs it is refused, and on two machines of one CPU each there is a worker on both. The
-    run is to the bit the one that the same pieces give without Ray."""
+    """Joined by its address; without CPUs it is refused, and on two machines of one CPU each there is a worker on both.
+    The run is to the bit the one that the same pieces give without Ray."""
     engine, machines = engines.engine(2, cluster.address, group=1, patience=PATIENCE_SECONDS), set()
 
     def report(progress) -> None:

@@ -24,9 +24,16 @@ def case(request, model_dirs, corpus_file, tmp_path_factory):
     """A small float32 run of each architecture and its plain network."""
     path = tmp_path_factory.mktemp("recompute") / "run.duckdb"
     config = RunConfig(
-        model=str(model_dirs[request.param]), corpora=(str(corpus_file),), tokens=700, context_length=24, batch_size=3,
-        dense_positions=25, samples_per_stratum=1, extremes=1, components=("L1H0",),
-    )  # fmt: skip
+        model=str(model_dirs[request.param]),
+        corpora=(str(corpus_file),),
+        tokens=700,
+        context_length=24,
+        batch_size=3,
+        dense_positions=25,
+        samples_per_stratum=1,
+        extremes=1,
+        components=("L1H0",),
+    )
     outcome = record(config, path)
     with duckdb.connect(str(path), read_only=True) as connection:
         yield connection, tiny.network(request.param).double(), outcome
@@ -47,7 +54,10 @@ def truth(case):
 @pytest.mark.parametrize("table", ["dense_rows", "sample_rows", "extreme_rows", "recorded_rows"])
 def test_every_row_of(case, truth, table):
     connection = case[0]
-    sql = f"SELECT component, position_id, activation, dla FROM {table} JOIN components USING (component_id) WHERE kind IN ('head', 'neuron')"
+    sql = (
+        f"SELECT component, position_id, activation, dla FROM {table} JOIN components USING (component_id) WHERE kind"
+        " IN ('head', 'neuron')"
+    )
     rows = connection.execute(sql).fetchall()
     assert len(rows) > 100 or table == "recorded_rows"
     got = np.array([(a, d) for _, _, a, d in rows])
@@ -57,7 +67,10 @@ def test_every_row_of(case, truth, table):
 
 def test_every_target_logit_loss_rank_and_entropy(case):
     connection, network, _ = case
-    sql = 'SELECT token_ids, "offset", next_token_id, target_logit, loss, rank, entropy, dense FROM position_rows JOIN windows USING (window_id)'
+    sql = (
+        'SELECT token_ids, "offset", next_token_id, target_logit, loss, rank, entropy, dense FROM position_rows JOIN'
+        " windows USING (window_id)"
+    )
     dense_seen = 0
     for ids, offset, target, logit, loss, rank, entropy, dense in connection.execute(sql).fetchall():
         logits = reference.layer_forward(network, ids)["logits"][offset]
@@ -88,12 +101,20 @@ def test_head_attention(case):
         top = offset - got[10]  # of places that float32 cannot tell apart, either is the top
         assert a[top] == pytest.approx(a.max(), abs=1e-6)
         want = [
-            a[offset - 1], a[offset - 2] if offset > 1 else 0, a[0], a[offset], sum(a[k + 1] for k in earlier if k + 1 < offset),
-            sum(a[k + 1] for k in longer if k + 1 < offset), sum(a[k] for k in earlier), sum(a[k] for k, t in enumerate(texts) if t == "\n"),
+            a[offset - 1],
+            a[offset - 2] if offset > 1 else 0,
+            a[0],
+            a[offset],
+            sum(a[k + 1] for k in earlier if k + 1 < offset),
+            sum(a[k + 1] for k in longer if k + 1 < offset),
+            sum(a[k] for k in earlier),
+            sum(a[k] for k, t in enumerate(texts) if t == "\n"),
             sum(a[k] for k, t in enumerate(texts) if t in DELIMITERS),
-            -(a[a > 0] * np.log(a[a > 0])).sum(), offset - top, a.max(),
+            -(a[a > 0] * np.log(a[a > 0])).sum(),
+            offset - top,
+            a.max(),
             reference.component_values(network, ids.tolist(), offset, int(ids[top]))[f"L{layer}H{head}"][1],
-        ]  # fmt: skip
+        ]
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -116,7 +137,10 @@ def test_logit_effects_are_the_write_direction_through_the_unembedding(case):
     connection, network, _ = case
     parts, unembed = reference.parts_of(network), network.lm_head.weight.detach().numpy()
     gamma = parts.final_norm.weight.detach().numpy()
-    sql = "SELECT layer, unit, side, rank, token_id, effect FROM logit_effects JOIN components USING (component_id) ORDER BY ALL"
+    sql = (
+        "SELECT layer, unit, side, rank, token_id, effect FROM logit_effects JOIN components USING (component_id) ORDER"
+        " BY ALL"
+    )
     by_neuron: dict = {}
     for layer, unit, side, rank, token, effect in connection.execute(sql).fetchall():
         by_neuron.setdefault((layer, unit), {})[side, rank] = (token, effect)

@@ -42,7 +42,10 @@ def test_every_stored_value_comes_back_and_none_is_missing(run, model, label):
             compared += len(pairs)
             assert [b for _, b in pairs] == pytest.approx([a for a, _ in pairs], rel=1e-5, abs=1e-6)
         if old["top_offset"] is not None:
-            assert (old["top_offset"], old["top_weight"]) == (new["top_offset"], pytest.approx(new["top_weight"], abs=1e-6))  # fmt: skip
+            assert (old["top_offset"], old["top_weight"]) == (
+                new["top_offset"],
+                pytest.approx(new["top_weight"], abs=1e-6),
+            )
     assert compared > 50
 
 
@@ -68,8 +71,14 @@ def test_neurons_have_no_attention(run, model):
 
 
 def test_another_model_is_refused(run, model, base_config, model_dirs):
-    other = load_model(base_config.model_copy(update={"model": str(model_dirs["gptneox"])})) if "gptneox" in model_dirs else None  # fmt: skip
-    other = other or load_model(base_config.model_copy(update={"model": next(str(p) for n, p in model_dirs.items() if n != "gpt2")}))  # fmt: skip
+    other = (
+        load_model(base_config.model_copy(update={"model": str(model_dirs["gptneox"])}))
+        if "gptneox" in model_dirs
+        else None
+    )
+    other = other or load_model(
+        base_config.model_copy(update={"model": next(str(p) for n, p in model_dirs.items() if n != "gpt2")})
+    )
     with pytest.raises(ModelError, match="other weights"):
         both(run, other, "L1H1")
 

@@ -38,9 +38,15 @@ def config(model_dirs, tmp_path_factory) -> RunConfig:
     """Five blocks of documents, more chunks, float32."""
     corpus = tiny.write_corpus(tmp_path_factory.mktemp("resume") / "rows.jsonl", n_documents=DOCUMENTS)
     return RunConfig(
-        model=str(model_dirs["gpt2"]), corpora=(str(corpus),), tokens=3_000, domain_field="topic", dense_positions=40,
-        samples_per_stratum=2, extremes=3, replicate_groups=4,
-    )  # fmt: skip
+        model=str(model_dirs["gpt2"]),
+        corpora=(str(corpus),),
+        tokens=3_000,
+        domain_field="topic",
+        dense_positions=40,
+        samples_per_stratum=2,
+        extremes=3,
+        replicate_groups=4,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,8 @@ def test_recorded_components_and_every_position_survive(config, model, tmp_path)
     assert differing_tables(tmp_path / "whole.duckdb", path)[1] == []
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_another_pass_is_refused_and_the_difference_named(config, model, tmp_path):
@@ -191,7 +198,8 @@ def test_a_run_that_appeared_in_between_is_kept(config, model, whole, tmp_path):
     assert path.read_bytes() == whole.read_bytes()
 
 
-# --- a commit ----------------------------------------------------------------------------------------------------------
+# --- a commit
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", ["state", "rows", "manifest", "missing", "short"])

@@ -19,21 +19,44 @@ pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 MODELS = {
-    "bundled": "bundled", "stories": DATA / "models" / "stories260K", "known": DATA / "models" / "known-induction",
-    "gpt2": None, "neox": None, "llama": None,
-}  # fmt: skip
+    "bundled": "bundled",
+    "stories": DATA / "models" / "stories260K",
+    "known": DATA / "models" / "known-induction",
+    "gpt2": None,
+    "neox": None,
+    "llama": None,
+}
 CORPORA = {
-    "stdlib": "stdlib", "stories": DATA / "corpora" / "tinystories.jsonl", "wikitext": DATA / "corpora" / "wikitext2-test.txt",
-    "udhr": DATA / "corpora" / "udhr.jsonl", "german": DATA / "corpora" / "german.txt",
-    "shakespeare": DATA / "corpora" / "tinyshakespeare.txt", "letters": DATA / "models" / "known-induction" / "letters.txt",
-}  # fmt: skip
+    "stdlib": "stdlib",
+    "stories": DATA / "corpora" / "tinystories.jsonl",
+    "wikitext": DATA / "corpora" / "wikitext2-test.txt",
+    "udhr": DATA / "corpora" / "udhr.jsonl",
+    "german": DATA / "corpora" / "german.txt",
+    "shakespeare": DATA / "corpora" / "tinyshakespeare.txt",
+    "letters": DATA / "models" / "known-induction" / "letters.txt",
+}
 PASSES = [
-    ("stories", "stories", 500), ("stories", "stories", 2000), ("stories", "stories", 4000), ("stories", "stories", 15000),
-    ("stories", "udhr", 800), ("stories", "shakespeare", 8000), ("stories", "german", 60), ("bundled", "stdlib", 1000),
-    ("bundled", "wikitext", 300), ("bundled", "udhr", 2000), ("known", "letters", 3000), ("known", "letters", 10),
-    ("gpt2", "stdlib", 8000), ("gpt2", "german", 5), ("gpt2", "udhr", 1500), ("neox", "stdlib", 3000), ("neox", "stories", 200),
-    ("llama", "shakespeare", 4000), ("llama", "stories", 2), ("llama", "stdlib", 700),
-]  # fmt: skip
+    ("stories", "stories", 500),
+    ("stories", "stories", 2000),
+    ("stories", "stories", 4000),
+    ("stories", "stories", 15000),
+    ("stories", "udhr", 800),
+    ("stories", "shakespeare", 8000),
+    ("stories", "german", 60),
+    ("bundled", "stdlib", 1000),
+    ("bundled", "wikitext", 300),
+    ("bundled", "udhr", 2000),
+    ("known", "letters", 3000),
+    ("known", "letters", 10),
+    ("gpt2", "stdlib", 8000),
+    ("gpt2", "german", 5),
+    ("gpt2", "udhr", 1500),
+    ("neox", "stdlib", 3000),
+    ("neox", "stories", 200),
+    ("llama", "shakespeare", 4000),
+    ("llama", "stories", 2),
+    ("llama", "stdlib", 700),
+]
 REPEATED = {("stories", "stories", 500), ("gpt2", "udhr", 1500), ("known", "letters", 3000)}
 
 
@@ -47,9 +70,15 @@ def made(request, tmp_path_factory) -> tuple[Path, RunConfig]:
         if isinstance(needed, Path) and not needed.exists():
             pytest.skip(f"{needed.name} is in ../shared, which is not beside this checkout")
     config = RunConfig(
-        model=str(place), corpora=(str(CORPORA[corpus]),), tokens=tokens, dense_positions=128, context_length=64 if model == "bundled" else None,
-        samples_per_stratum=2, extremes=5, shuffle_buffer=50,
-    )  # fmt: skip
+        model=str(place),
+        corpora=(str(CORPORA[corpus]),),
+        tokens=tokens,
+        dense_positions=128,
+        context_length=64 if model == "bundled" else None,
+        samples_per_stratum=2,
+        extremes=5,
+        shuffle_buffer=50,
+    )
     record(config, folder / "run.duckdb")
     return folder / "run.duckdb", config
 
@@ -66,7 +95,8 @@ def fresh_queries(run: Path) -> list[str]:
 
 
 def settings(run: Path, name: str, labels: list[str]) -> list[dict[str, object]]:
-    """Parameters for a query: each of some components where it wants one, and the first value of everything else it wants."""
+    """Parameters for a query: each of some components where it wants one, and the first value of everything else it
+    wants."""
     wanted = {p.name for p in query.header(name).parameters if p.required}
     others = {"behaviour": "induction", "property": "number", "class": "word"}
     given = {key: others[key] for key in wanted - {"component"}}

@@ -39,7 +39,8 @@ def config(base_config: RunConfig) -> RunConfig:
     return base_config.model_copy(update={"tokens": 200, "dense_positions": 5, "components": ()})
 
 
-# --- what is left behind -----------------------------------------------------------------------------------------------
+# --- what is left behind
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_finished_run_leaves_one_file(config, tmp_path):
@@ -112,7 +113,8 @@ def test_an_error_between_the_tables_and_the_name_leaves_the_commit(config, tmp_
     assert "run.duckdb" not in names(tmp_path / "run.duckdb.partial")
 
 
-# --- another process ---------------------------------------------------------------------------------------------------
+# --- another process
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -169,7 +171,8 @@ def test_the_same_run_twice_in_one_process_is_refused(tmp_path):
         assert first.connection.execute("SELECT count(*) FROM runs").fetchall() == [(0,)]
 
 
-# --- a full disk -------------------------------------------------------------------------------------------------------
+# --- a full disk
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -197,7 +200,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_without_a_commit(small_d
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_last_commit(small_disk, config, tmp_path, monkeypatch):
-    """The file that fills the disk is not ours; when it goes, the pass goes on and the run is the one it would have been."""
+    """The file that fills the disk is not ours; when it goes, the pass goes on and the run is the one it would have
+    been."""
     monkeypatch.setattr(documents, "BLOCK_DOCUMENTS", 8)
     path, filler = small_disk / "run.duckdb", small_disk / "filler"
     many = tiny.write_corpus(tmp_path / "many.jsonl", n_documents=60)
@@ -224,7 +228,8 @@ def test_a_disk_that_fills_up_keeps_the_last_commit(small_disk, config, tmp_path
     assert differing_tables(path, tmp_path / "whole.duckdb")[1] == []
 
 
-# --- the file ----------------------------------------------------------------------------------------------------------
+# --- the file
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_file_has_the_storage_version_of_duckdb_1_2(run_path):
@@ -250,8 +255,10 @@ def test_the_released_shell_reads_the_file(run_path):
 
 def test_every_table_view_and_column_has_a_comment(run_db):
     for function, column in (
-        ("duckdb_tables", "table_name"), ("duckdb_views", "view_name"), ("duckdb_columns", "table_name || '.' || column_name")
-    ):  # fmt: skip
+        ("duckdb_tables", "table_name"),
+        ("duckdb_views", "view_name"),
+        ("duckdb_columns", "table_name || '.' || column_name"),
+    ):
         rows = run_db.execute(f"SELECT {column}, comment FROM {function}() WHERE NOT internal").fetchall()
         assert rows
         assert [name for name, comment in rows if not comment] == []

@@ -68,7 +68,8 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(tmp_path):
 
 
 def as_nobody(program: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run `program` in `folder` by a process that may write nowhere else: everything is imported, then root is given up."""
+    """Run `program` in `folder` by a process that may write nowhere else: everything is imported, then root is given
+    up."""
     command = [sys.executable, "-c", NOBODY + program]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
 
@@ -77,7 +78,10 @@ def test_a_read_only_folder_is_refused(tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir()
     folder.chmod(0o555)
-    ways = "for given in ({}, {'overwrite': True}, {'resume': True}):\n    with said():\n        Store(Path('run.duckdb'), **given)\n"
+    ways = (
+        "for given in ({}, {'overwrite': True}, {'resume': True}):\n    with said():\n        Store(Path('run.duckdb'),"
+        " **given)\n"
+    )
     done = as_nobody("give_up_root()\n" + ways, folder)
     assert (done.returncode, done.stderr) == (0, "")
     message = "--out run.duckdb cannot be written: choose another --out, or make its folder writable"
@@ -103,8 +107,10 @@ def test_a_folder_that_is_closed_during_a_pass_keeps_the_last_commit(tmp_path):
     partial = folder / "run.duckdb.partial"
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        r"RunError: writing run.duckdb failed: .*Permission denied.*\. Free disk space or make the folder writable, then run the "
-        r"same command again\. What was read is safe; the last commit \(noon\) holds 5 tokens of 1 documents: give the same command with --resume to go on .*\n",
+        r"RunError: writing run.duckdb failed: .*Permission denied.*\. Free disk space or make the folder writable,"
+        r" then run the "
+        r"same command again\. What was read is safe; the last commit \(noon\) holds 5 tokens of 1 documents: give the"
+        r" same command with --resume to go on .*\n",
         done.stdout,
     )
     assert names(partial) == ["commit.json", "lock", "state-1.arrow"]

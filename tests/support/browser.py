@@ -1,7 +1,7 @@
 """A real browser for the tests of pages: Debian's Chromium driven by Selenium, watched for whatever it should not do.
 
-`Browser.open` loads a page from file:// at a size and in a theme, waits until its charts are drawn, and returns what the
-console said and which requests left for anything but the page's own folder.
+`Browser.open` loads a page from file:// at a size and in a theme, waits until its charts are drawn, and returns what
+the console said and which requests left for anything but the page's own folder.
 """
 
 import json
@@ -17,10 +17,20 @@ from typing import Any
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    "--disable-extensions", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+)
 DESKTOP, PHONE = (1280, 900), (390, 844)
 DRAWN = "return document.documentElement.dataset.drawn === 'true'"
 PATIENCE = 60
@@ -47,7 +57,10 @@ class Browser:
     def open(self, page: Path, size: tuple[int, int] = DESKTOP, theme: str = "light", anchor: str = "") -> float:
         """Load a page and wait until it is drawn; seconds from the start of the load to the last chart."""
         phone = size[0] < 600
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": phone})  # fmt: skip
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": phone},
+        )
         scheme = [{"name": "prefers-color-scheme", "value": theme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         self.console(), self.requests()
@@ -90,16 +103,20 @@ class Browser:
     def faults(self) -> list[str]:
         """Serious and critical faults that axe-core finds, each with the elements it is about.
 
-        Of each list of examples and each table the first two rows are looked at, of charts their boxes: the rest is more of
-        the same and costs axe-core minutes. The page is cut for it: open it anew afterwards.
+        Of each list of examples and each table the first two rows are looked at, of charts their boxes: the rest is
+        more of the same and costs axe-core minutes. The page is cut for it: open it anew afterwards.
         """
         import axe_core_python
 
-        self.js("for (const e of document.querySelectorAll('.contexts li:nth-child(n+3), tbody tr:nth-child(n+3), .chart-box svg > *')) e.remove()")  # fmt: skip
+        self.js(
+            "for (const e of document.querySelectorAll('.contexts li:nth-child(n+3), tbody tr:nth-child(n+3),"
+            " .chart-box svg > *')) e.remove()"
+        )
         self.js(files(axe_core_python).joinpath("axe.min.js").read_text(encoding="utf-8"))
         found = self.driver.execute_async_script(
             "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then((r) => done(r.violations.map((v) =>"
-            " [v.impact, v.id, v.nodes.slice(0, 3).map((n) => n.target.join(' ') + ' ' + (n.any[0]?.message || ''))])));"
+            " [v.impact, v.id, v.nodes.slice(0, 3).map((n) => n.target.join(' ') + ' ' + (n.any[0]?.message ||"
+            " ''))])));"
         )
         return [f"{what}: {where}" for impact, what, where in found if impact in ("serious", "critical")]
 

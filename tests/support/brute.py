@@ -1,4 +1,5 @@
-"""Slow recomputations from the raw values of a fake run, in numpy and polars: what the views and queries must agree with."""
+"""Slow recomputations from the raw values of a fake run, in numpy and polars: what the views and queries must agree
+with."""
 
 from collections.abc import Callable
 
@@ -52,7 +53,8 @@ def combine(
 
 
 def error(fake: FakeRun, statistic: Callable[[np.ndarray], float]) -> tuple[float | None, float | None]:
-    """Standard error and half the 95 % interval of a statistic of position weights, each group left out of its domain in turn."""
+    """Standard error and half the 95 % interval of a statistic of position weights, each group left out of its domain
+    in turn."""
     group, of = column(fake, "group_id"), column(fake, "domain")
 
     def again(domain: str, g: int, scale: float) -> float:
@@ -115,12 +117,15 @@ def moments(fake: FakeRun, component: str) -> list[dict]:
             x = values[cell & fake.ordinary]
             varies = x.std() > 1e-6 * np.abs(x).max()
             row |= {
-                f"{prefix}mean": x.mean(), f"{prefix}sd": x.std() if varies else 0.0,
+                f"{prefix}mean": x.mean(),
+                f"{prefix}sd": x.std() if varies else 0.0,
                 f"{prefix}skew": stats.skew(x) if varies else None,
                 f"{prefix}kurtosis": stats.kurtosis(x, fisher=False) if varies else None,
-                f"{prefix}min": x.min(), f"{prefix}max": x.max(), absolute: np.abs(x).mean(),
+                f"{prefix}min": x.min(),
+                f"{prefix}max": x.max(),
+                absolute: np.abs(x).mean(),
                 f"{prefix}mean_se": jackknife(fake, mean_of(values, cell)),
-            }  # fmt: skip
+            }
         row["abs_dla_mean_se"] = jackknife(fake, mean_of(np.abs(fake.dla[i]), cell))
         rows.append(row)
     return rows
@@ -135,10 +140,16 @@ def context(fake: FakeRun, position_id: int) -> dict:
     here = position["offset"]
     before, after = join_texts(texts[max(0, here - 24) : here]), join_texts(texts[here + 1 : here + 9])
     return {
-        "domain": document["domain"], "source": document["source"], "context_before": before, "context_token": texts[here],
-        "context_after": after, "token": texts[here], "next_token": texts[here + 1],
-        "context": f"{before}«{texts[here]}»{after}", "doc_id": position["doc_id"],
-    }  # fmt: skip
+        "domain": document["domain"],
+        "source": document["source"],
+        "context_before": before,
+        "context_token": texts[here],
+        "context_after": after,
+        "token": texts[here],
+        "next_token": texts[here + 1],
+        "context": f"{before}«{texts[here]}»{after}",
+        "doc_id": position["doc_id"],
+    }
 
 
 def agree(found: pl.DataFrame, wanted: list[dict], columns: list[str] | None = None) -> None:

@@ -144,10 +144,19 @@ def coverage(k: Kept, name: str) -> dict:
         mean += k.m[at].sum() * rate / k.m.sum()
         variance += ((k.m[at] - k.m[at].mean()) ** 2).sum() * rate * (1 - rate) * n / (n - 1) / k.m.sum() ** 2
     return {
-        "component": k.label, "behaviour": name, "n": N, "n_held": int(h.sum()), "coverage": value, "coverage_se": se, "coverage_lo": low,
-        "coverage_hi": high, "base_rate": (k.weight * h).sum() / k.weight.sum(), "scrambled": mean,
-        "scrambled_hi": min(1.0, mean + 1.959964 * np.sqrt(variance)), "effective_documents": documents(k, k.m),
-    }  # fmt: skip
+        "component": k.label,
+        "behaviour": name,
+        "n": N,
+        "n_held": int(h.sum()),
+        "coverage": value,
+        "coverage_se": se,
+        "coverage_lo": low,
+        "coverage_hi": high,
+        "base_rate": (k.weight * h).sum() / k.weight.sum(),
+        "scrambled": mean,
+        "scrambled_hi": min(1.0, mean + 1.959964 * np.sqrt(variance)),
+        "effective_documents": documents(k, k.m),
+    }
 
 
 def peers(fake: FakeRun, label: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Slow recomputations of the queries about components as wholes and about the run: overviews, spectra, splits, closure, sizes."""
+"""Slow recomputations of the queries about components as wholes and about the run: overviews, spectra, splits, closure,
+sizes."""
 
 import re
 from collections.abc import Callable
@@ -42,20 +43,36 @@ def component_overview(fake: fake_run.FakeRun, db: query.Connection) -> None:
             for k in sorted(set(classes[fake.ordinary]))
         }
         top = max(shares, key=lambda k: shares[k])
-        estimates = {"activation": brute.mean_of(a, everywhere), "dla": brute.mean_of(d, everywhere), "abs_dla": brute.mean_of(m, everywhere), "share_abs_dla": share}  # fmt: skip
+        estimates = {
+            "activation": brute.mean_of(a, everywhere),
+            "dla": brute.mean_of(d, everywhere),
+            "abs_dla": brute.mean_of(m, everywhere),
+            "share_abs_dla": share,
+        }
         bounds = {}
         for name, estimate in estimates.items():
             value, (se, half) = estimate(fake.ordinary), brute.error(fake, estimate)
             least, most = (0.0, 1.0) if name.startswith("share") else (-np.inf, np.inf)
             bounds |= {f"{name}_se": se, f"{name}_lo": max(least, value - half), f"{name}_hi": min(most, value + half)}
-        wanted.append(bounds | {
-            "component": c["component"], "kind": c["kind"], "layer": c["layer"], "n": int(fake.ordinary.sum()),
-            "activation": a[fake.ordinary].mean(), "activation_sd": a[fake.ordinary].std(), "dla": d[fake.ordinary].mean(),
-            "abs_dla": m[fake.ordinary].mean(), "share_abs_dla": share(fake.ordinary),
-            "top_class": top, "top_class_share": shares[top] if m.any() else None,
-            "top_class_base": (fake.ordinary & (classes == top)).sum() / fake.ordinary.sum(),
-            "activation_min": a[fake.ordinary].min(), "activation_max": a[fake.ordinary].max(),
-        })  # fmt: skip
+        wanted.append(
+            bounds
+            | {
+                "component": c["component"],
+                "kind": c["kind"],
+                "layer": c["layer"],
+                "n": int(fake.ordinary.sum()),
+                "activation": a[fake.ordinary].mean(),
+                "activation_sd": a[fake.ordinary].std(),
+                "dla": d[fake.ordinary].mean(),
+                "abs_dla": m[fake.ordinary].mean(),
+                "share_abs_dla": share(fake.ordinary),
+                "top_class": top,
+                "top_class_share": shares[top] if m.any() else None,
+                "top_class_base": (fake.ordinary & (classes == top)).sum() / fake.ordinary.sum(),
+                "activation_min": a[fake.ordinary].min(),
+                "activation_max": a[fake.ordinary].max(),
+            }
+        )
     wanted.sort(key=lambda row: -row["abs_dla"])
     brute.agree(query.run(db, "component_overview"), wanted)
     brute.agree(query.run(db, "component_overview", top=0, kind="head"), [r for r in wanted if r["kind"] == "head"])
@@ -75,9 +92,18 @@ def component_place(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
         value, (se, half) = share(fake.ordinary), brute.error(fake, share)
         wanted = {
-            "component": c["component"], "kind": c["kind"], "layer": c["layer"], "n": int(fake.ordinary.sum()), "abs_dla": m[fake.ordinary].mean(),
-            "share_abs_dla": value, "share_abs_dla_se": se, "share_abs_dla_lo": max(0.0, value - half), "share_abs_dla_hi": min(1.0, value + half), "place": place, "n_components": len(ids),
-        }  # fmt: skip
+            "component": c["component"],
+            "kind": c["kind"],
+            "layer": c["layer"],
+            "n": int(fake.ordinary.sum()),
+            "abs_dla": m[fake.ordinary].mean(),
+            "share_abs_dla": value,
+            "share_abs_dla_se": se,
+            "share_abs_dla_lo": max(0.0, value - half),
+            "share_abs_dla_hi": min(1.0, value + half),
+            "place": place,
+            "n_components": len(ids),
+        }
         brute.agree(query.run(db, "component_place", component=c["component"]), [wanted])
     assert query.run(db, "component_place", component="embed").is_empty()
 
@@ -98,12 +124,23 @@ def spectrum_by_class(fake: fake_run.FakeRun, db: query.Connection) -> None:
         n_eff, p = (bins == number).sum() / effect, cell.sum() / (bins == number).sum()
         z = stats.norm.ppf(0.975)
         middle, half = p + z**2 / (2 * n_eff), z * np.sqrt(p * (1 - p) / n_eff + z**2 / (4 * n_eff**2))
-        wanted.append({
-            "class": name, "bin": number, "lo": lo, "hi": hi, "n": int(cell.sum()), "class_share": p,
-            "class_share_lo": max(0, (middle - half) / (1 + z**2 / n_eff)), "class_share_hi": min(1, (middle + half) / (1 + z**2 / n_eff)),
-            "within_class": cell.sum() / (classes == name).sum(), "expected_value": (lo + hi) / 2 * cell.sum() / n_all,
-            "sum_dla": d[cell].sum(), "sum_abs_dla": m[cell].sum(), "importance_share": m[cell].sum() / m.sum(),
-        })  # fmt: skip
+        wanted.append(
+            {
+                "class": name,
+                "bin": number,
+                "lo": lo,
+                "hi": hi,
+                "n": int(cell.sum()),
+                "class_share": p,
+                "class_share_lo": max(0, (middle - half) / (1 + z**2 / n_eff)),
+                "class_share_hi": min(1, (middle + half) / (1 + z**2 / n_eff)),
+                "within_class": cell.sum() / (classes == name).sum(),
+                "expected_value": (lo + hi) / 2 * cell.sum() / n_all,
+                "sum_dla": d[cell].sum(),
+                "sum_abs_dla": m[cell].sum(),
+                "importance_share": m[cell].sum() / m.sum(),
+            }
+        )
     found = query.run(db, "spectrum_by_class", component="L0N1")
     brute.agree(found, wanted)
     assert found["expected_value"].sum() == pytest.approx(x.mean(), abs=0.2 * np.abs(x).mean())
@@ -151,12 +188,21 @@ def important_by_domain(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
             mean, (se, half) = m[fake.ordinary & cell].mean(), brute.error(fake, brute.mean_of(m, cell))
             assert se is not None
-            rows.append({
-                "domain": domain, "component": c["component"], "kind": c["kind"], "n": int((fake.ordinary & cell).sum()),
-                "abs_dla": mean, "abs_dla_se": se, "abs_dla_lo": mean - half,
-                "abs_dla_hi": mean + half, "share_abs_dla": share(fake.ordinary),
-                "share_abs_dla_se": brute.jackknife(fake, share), "groups": len(groups),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "domain": domain,
+                    "component": c["component"],
+                    "kind": c["kind"],
+                    "n": int((fake.ordinary & cell).sum()),
+                    "abs_dla": mean,
+                    "abs_dla_se": se,
+                    "abs_dla_lo": mean - half,
+                    "abs_dla_hi": mean + half,
+                    "share_abs_dla": share(fake.ordinary),
+                    "share_abs_dla_se": brute.jackknife(fake, share),
+                    "groups": len(groups),
+                }
+            )
         rows.sort(key=lambda row: -row["abs_dla"])
         wanted.append([row | {"rank": k + 1} for k, row in enumerate(rows)])
     brute.agree(query.run(db, "important_by_domain", top=4), wanted[0][:4] + wanted[1][:4])
@@ -186,8 +232,15 @@ def dead_components(fake: fake_run.FakeRun, db: query.Connection) -> None:
             if not (one_bin or x.max() <= 0 or active / n < below):
                 continue
             reason = "one bin" if one_bin else "never active" if x.max() <= 0 else "rarely active"
-            row = {"component": c["component"], "reason": reason, "n": n, "n_active": active, "active_share": active / n,
-                   "activation_min": x.min(), "activation_max": x.max()}  # fmt: skip
+            row = {
+                "component": c["component"],
+                "reason": reason,
+                "n": n,
+                "n_active": active,
+                "active_share": active / n,
+                "activation_min": x.min(),
+                "activation_max": x.max(),
+            }
             for name, size in [("upper_bound", n), ("upper_bound_documents", 60)]:
                 p, z = active / n, stats.norm.ppf(0.95)
                 root = np.sqrt(p * (1 - p) / size + z**2 / (4 * size**2))
@@ -201,9 +254,13 @@ def dead_components(fake: fake_run.FakeRun, db: query.Connection) -> None:
             assert found[name].to_list() == pytest.approx([row[name] for row in wanted], rel=1e-3)
     reasons = dict(query.run(db, "dead_components", below=0.002).select("component", "reason").iter_rows())
     assert reasons == {
-        "L0N2": "never active", "L0N3": "one bin", "L0N4": "rarely active",
-        "L1N2": "never active", "L1N3": "one bin", "L1N4": "rarely active",
-    }  # fmt: skip
+        "L0N2": "never active",
+        "L0N3": "one bin",
+        "L0N4": "rarely active",
+        "L1N2": "never active",
+        "L1N3": "one bin",
+        "L1N4": "rarely active",
+    }
 
 
 @check
@@ -245,8 +302,16 @@ def corpus(fake: fake_run.FakeRun, db: query.Connection) -> None:
     for domain in sorted(fake_run.DOMAINS):
         mine = documents.filter(pl.col("domain") == domain)
         n = int((fake.ordinary & (brute.column(fake, "domain") == domain)).sum())
-        wanted.append({"domain": domain, "n_documents": len(mine), "n_tokens": mine["n_tokens"].sum(), "n": n,
-                       "n_dropped": mine["n_dropped"].sum(), "groups": mine["group_id"].n_unique()})  # fmt: skip
+        wanted.append(
+            {
+                "domain": domain,
+                "n_documents": len(mine),
+                "n_tokens": mine["n_tokens"].sum(),
+                "n": n,
+                "n_dropped": mine["n_dropped"].sum(),
+                "groups": mine["group_id"].n_unique(),
+            }
+        )
     brute.agree(query.run(db, "corpus"), wanted)
 
 

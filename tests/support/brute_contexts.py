@@ -33,11 +33,13 @@ def one(fake: FakeRun, label: str, position_id: int, stored: dict[int, tuple[flo
     losses = dict(fake.tables["position_rows"].select("position_id", "loss").iter_rows())
     chance = [None if losses.get(i) is None else float(np.exp(-losses[i])) for i in ids]
     return {
-        "position_id": position_id, "shown": at["offset"] - places[0],
+        "position_id": position_id,
+        "shown": at["offset"] - places[0],
         "tokens": [fake.tables["tokens"]["token"][window[o]] for o in places],
         "activations": [stored[i][0] if i in stored else None for i in ids],
-        "dlas": [stored[i][1] if i in stored else None for i in ids], "probabilities": chance,
-    }  # fmt: skip
+        "dlas": [stored[i][1] if i in stored else None for i in ids],
+        "probabilities": chance,
+    }
 
 
 def check_context_tokens(fake: FakeRun, db: query.Connection) -> None:

@@ -23,7 +23,8 @@ def log_ratio(k: Kept, name: str, use: np.ndarray, prior: float) -> float:
 
 
 def by_domain(fake: FakeRun, label: str) -> dict[tuple[str, str], dict]:
-    """What is known of each context behaviour in each domain: its log ratio, variance, degrees of freedom, coverages."""
+    """What is known of each context behaviour in each domain: its log ratio, variance, degrees of freedom,
+    coverages."""
     k, found = kept(fake, label), {}
     for domain in sorted(set(k.domain.tolist())):
         part = k.only(k.domain == domain)
@@ -110,8 +111,15 @@ def agreement(fake: FakeRun, db: query.Connection) -> None:
         share = lambda mask, c, k=k, f=following: k.weight[mask & (f == c)].sum() / k.weight[mask].sum()  # noqa: E731
         every = np.ones(len(active), bool)
         rises = {c: round(share(active, c) - share(every, c), 9) for c in sorted(set(following.tolist()))}
-        want = {"n": len(k.m), "boosted_class": boosted, "active_class": max(rises, key=lambda c, r=rises: r[c]), "kappa": value,
-                "kappa_se": se, "kappa_lo": value - t * se, "active_rate": (k.weight * active).sum() / k.weight.sum()}  # fmt: skip
+        want = {
+            "n": len(k.m),
+            "boosted_class": boosted,
+            "active_class": max(rises, key=lambda c, r=rises: r[c]),
+            "kappa": value,
+            "kappa_se": se,
+            "kappa_lo": value - t * se,
+            "active_rate": (k.weight * active).sum() / k.weight.sum(),
+        }
         brute.agree(query.run(db, "agreement", component=label, quantile=0.9), [want])
         seen += 1
     assert seen == 2
@@ -125,17 +133,31 @@ def token_split(fake: FakeRun, db: query.Connection) -> None:
         found = query.run(db, "token_split", component=label)
         at = np.array([number(VOCABULARY[t][0]) for t in brute.column(fake, "token_id")])
         a, d = fake.activation[i], fake.dla[i]
-        want = {"n": int((use & at).sum()), "share_n": (use & at).sum() / use.sum(), "activation": a[use & at].mean(), "activation_rest": a[use & ~at].mean(),
-                "dla": d[use & at].mean(), "dla_rest": d[use & ~at].mean(), "abs_dla": np.abs(d[use & at]).mean(),
-                "share_abs_dla": np.abs(d[use & at]).sum() / np.abs(d[use]).sum(), "of_user": False}  # fmt: skip
+        want = {
+            "n": int((use & at).sum()),
+            "share_n": (use & at).sum() / use.sum(),
+            "activation": a[use & at].mean(),
+            "activation_rest": a[use & ~at].mean(),
+            "dla": d[use & at].mean(),
+            "dla_rest": d[use & ~at].mean(),
+            "abs_dla": np.abs(d[use & at]).mean(),
+            "share_abs_dla": np.abs(d[use & at]).sum() / np.abs(d[use]).sum(),
+            "of_user": False,
+        }
         want["lift"] = want["share_abs_dla"] / want["share_n"]
         k = kept(fake, label)
         _, se, t = ratio(k, k.m * k.holds["on_number"], k.m)
         low, high = bounds(want["share_abs_dla"], se, t, documents(k, k.m))
         coming, coming_se, coming_t = ratio(k, k.m * k.holds["before_number"], k.m)
         coming_low, coming_high = bounds(coming, coming_se, coming_t, documents(k, k.m))
-        want |= {"share_abs_dla_se": se, "share_abs_dla_lo": low, "share_abs_dla_hi": high, "next_share_abs_dla": coming,
-                 "next_share_abs_dla_lo": coming_low, "next_share_abs_dla_hi": coming_high}  # fmt: skip
+        want |= {
+            "share_abs_dla_se": se,
+            "share_abs_dla_lo": low,
+            "share_abs_dla_hi": high,
+            "next_share_abs_dla": coming,
+            "next_share_abs_dla_lo": coming_low,
+            "next_share_abs_dla_hi": coming_high,
+        }
         assert low < want["share_abs_dla"] < high
         brute.agree(found.filter(pl.col("property") == "number"), [want])
     assert query.run(db, "token_split", component="L0N1").is_empty()

@@ -105,11 +105,20 @@ def head_attention(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
         mean, (se, half) = plain(fake.ordinary), brute.error(fake, plain)
         heavy, (heavy_se, heavy_half) = by_weight(fake.ordinary), brute.error(fake, by_weight)
-        wanted.append({
-            "measure": measure, "mean": mean, "se": se, "mean_lo": mean - half, "mean_hi": mean + half, "n": int(dense.sum()),
-            "importance_weighted_mean": heavy, "importance_weighted_se": heavy_se, "importance_weighted_mean_lo": heavy - heavy_half,
-            "importance_weighted_mean_hi": heavy + heavy_half,
-        })  # fmt: skip
+        wanted.append(
+            {
+                "measure": measure,
+                "mean": mean,
+                "se": se,
+                "mean_lo": mean - half,
+                "mean_hi": mean + half,
+                "n": int(dense.sum()),
+                "importance_weighted_mean": heavy,
+                "importance_weighted_se": heavy_se,
+                "importance_weighted_mean_lo": heavy - heavy_half,
+                "importance_weighted_mean_hi": heavy + heavy_half,
+            }
+        )
         assert weighted(fake.ordinary) != by_weight(fake.ordinary)
     brute.agree(query.run(db, "head_attention", component="L1H1"), wanted)
     assert query.run(db, "head_attention", component="L0N1").is_empty()

@@ -1,4 +1,5 @@
-"""Two checks in a small run, with every kind of row that a check can have: for tests of storage, queries and the report.
+"""Two checks in a small run, with every kind of row that a check can have: for tests of storage, queries and the
+report.
 
 Run as a script it writes a file to look at: `python tests/fake_check.py fake.duckdb`.
 """
@@ -68,49 +69,193 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
         Finding(label, role, "mixture", "corpus", "share: unexplained", 0.2, 0.1, 0.3, 900, "positions"),
         Finding(label, PLACED, "coverage", "templates", UNDONE, 0.2, 0.1, 0.3, 48, "prompts", 0.1),
         Finding(label, PLACED, "mixture", "templates", "share: attends to S1", 0.7, 0.6, 0.8, 48, "prompts"),
-        Finding(label, PLACED, "mixture", "templates", "share: attends to the first token", 0.05, 0.0, 0.1, 48, "prompts"),
-        Finding(label, "S-inhibition", "coverage", "corpus", "coverage", 0.3, 0.2, 0.4, 900, "positions", 0.1, general_form_of=PLACED),
-        Finding(label, role, "replacement", "corpus", "explained", 0.75, 0.65, 0.85, 100, "documents", 0.2, 0.4, 0.01, shares=("data corpus",)),
-        Finding(label, role, "edits", "corpus", "success rate", 0.8, 0.7, 0.9, 60, "documents", 0.05, None, 0.001, shares=("data corpus",)),
+        Finding(
+            label, PLACED, "mixture", "templates", "share: attends to the first token", 0.05, 0.0, 0.1, 48, "prompts"
+        ),
+        Finding(
+            label,
+            "S-inhibition",
+            "coverage",
+            "corpus",
+            "coverage",
+            0.3,
+            0.2,
+            0.4,
+            900,
+            "positions",
+            0.1,
+            general_form_of=PLACED,
+        ),
+        Finding(
+            label,
+            role,
+            "replacement",
+            "corpus",
+            "explained",
+            0.75,
+            0.65,
+            0.85,
+            100,
+            "documents",
+            0.2,
+            0.4,
+            0.01,
+            shares=("data corpus",),
+        ),
+        Finding(
+            label,
+            role,
+            "edits",
+            "corpus",
+            "success rate",
+            0.8,
+            0.7,
+            0.9,
+            60,
+            "documents",
+            0.05,
+            None,
+            0.001,
+            shares=("data corpus",),
+        ),
         Finding(label, role, "weights", "weights", "matching", 0.9, None, None, 1, "components", 0.1, 0.3, 0.02),
         Finding(name, "", "trend", "distributions", "slope", -0.01, -0.04, 0.02, 192, "prompts"),
         refused(name, "", "faithfulness", "lower case", "faithfulness", 3, "prompts", "3 prompts; 20 are needed"),
-    ]  # fmt: skip
+    ]
     return made
 
 
 def details(name: str, label: str, role: str, position: int) -> list[Any]:
     """One or two rows of each kind."""
     return [
-        CrossTask(name, "ioi", "faithfulness", 0.9, 0.8, 1.0, 48), CrossTask(name, "docstring", "faithfulness", 0.1, 0.0, 0.2, 48),
-        row("Replacement", component=label, role=role, rule="induction", percentile_lo=0.0, percentile_hi=100.0, measure="KL", d_replaced=0.1,
-            d_ablated=0.4, explained=0.75, lo=0.65, hi=0.85, n=5000, null_explained=0.2),
-        row("Replacement", component=label, role=role, rule="induction", percentile_lo=99.0, percentile_hi=100.0, measure="KL", d_replaced=0.4,
-            d_ablated=4.0, explained=0.9, lo=0.8, hi=0.95, n=50, null_explained=0.3),
-        row("WeightScore", component=label, score="matching", value=0.9, null_mean=0.1, null_sd=0.2, rank=1, ignored_share=0.3),
-        row("CounterExample", component=label, role=role, kind="silent", position_id=None, document=f"d{NASTY}", token="x", next_token=" y",
-            context=f"before {NASTY[:12]}«x»{NASTY} after", importance=0.8, activation=1.2, rank=1),
-        row("CounterExample", component=label, role=role, kind="stray", position_id=position, document="d", token="x", next_token=" y",
-            context="", importance=0.5, activation=0.2, rank=1),
-        row("Edit", component=label, role=role, operation="remove the copy", distribution="corpus", before=NASTY, after="«b»", position=7, shift=0.6, control_shift=0.01),
-        row("Edit", component=label, role=role, operation="remove the copy", distribution="corpus", before="c", after="d", position=9, shift=0.4, control_shift=0.03),
-        *(store.Example("discovery", f"p{i}") for i in range(4)), *(store.Example("names", f"p{i}") for i in range(3, 7)),
-    ]  # fmt: skip
+        CrossTask(name, "ioi", "faithfulness", 0.9, 0.8, 1.0, 48),
+        CrossTask(name, "docstring", "faithfulness", 0.1, 0.0, 0.2, 48),
+        row(
+            "Replacement",
+            component=label,
+            role=role,
+            rule="induction",
+            percentile_lo=0.0,
+            percentile_hi=100.0,
+            measure="KL",
+            d_replaced=0.1,
+            d_ablated=0.4,
+            explained=0.75,
+            lo=0.65,
+            hi=0.85,
+            n=5000,
+            null_explained=0.2,
+        ),
+        row(
+            "Replacement",
+            component=label,
+            role=role,
+            rule="induction",
+            percentile_lo=99.0,
+            percentile_hi=100.0,
+            measure="KL",
+            d_replaced=0.4,
+            d_ablated=4.0,
+            explained=0.9,
+            lo=0.8,
+            hi=0.95,
+            n=50,
+            null_explained=0.3,
+        ),
+        row(
+            "WeightScore",
+            component=label,
+            score="matching",
+            value=0.9,
+            null_mean=0.1,
+            null_sd=0.2,
+            rank=1,
+            ignored_share=0.3,
+        ),
+        row(
+            "CounterExample",
+            component=label,
+            role=role,
+            kind="silent",
+            position_id=None,
+            document=f"d{NASTY}",
+            token="x",
+            next_token=" y",
+            context=f"before {NASTY[:12]}«x»{NASTY} after",
+            importance=0.8,
+            activation=1.2,
+            rank=1,
+        ),
+        row(
+            "CounterExample",
+            component=label,
+            role=role,
+            kind="stray",
+            position_id=position,
+            document="d",
+            token="x",
+            next_token=" y",
+            context="",
+            importance=0.5,
+            activation=0.2,
+            rank=1,
+        ),
+        row(
+            "Edit",
+            component=label,
+            role=role,
+            operation="remove the copy",
+            distribution="corpus",
+            before=NASTY,
+            after="«b»",
+            position=7,
+            shift=0.6,
+            control_shift=0.01,
+        ),
+        row(
+            "Edit",
+            component=label,
+            role=role,
+            operation="remove the copy",
+            distribution="corpus",
+            before="c",
+            after="d",
+            position=9,
+            shift=0.4,
+            control_shift=0.03,
+        ),
+        *(store.Example("discovery", f"p{i}") for i in range(4)),
+        *(store.Example("names", f"p{i}") for i in range(3, 7)),
+    ]
 
 
 MEMBERS = (("L0H1", "induction"), ("L1H0", "induction"))
 
 
 def write(
-    path: Path, name: str = "planted", case: planted.Planted = planted.generalises, members: Sequence[tuple[str, str]] = MEMBERS, seed: int = 1
-) -> list[Finding]:  # fmt: skip
+    path: Path,
+    name: str = "planted",
+    case: planted.Planted = planted.generalises,
+    members: Sequence[tuple[str, str]] = MEMBERS,
+    seed: int = 1,
+) -> list[Finding]:
     """Check a planted case and store it."""
     with duckdb.connect(str(path), read_only=True) as shell:
         position = shell.execute("SELECT min(position_id) FROM contexts").fetchall()[0][0]
     found = findings(case, name, members, seed)
     verdict = judge(found, [distribution.name for distribution in DISTRIBUTIONS], store.keys_for(path, name))
     extra = details(name, *members[0], position)
-    store.write(path, name, circuit=circuit(name, members), findings=found, distributions=DISTRIBUTIONS, verdict=verdict, details=extra, settings={"seed": seed}, seconds=1.5)  # fmt: skip
+    store.write(
+        path,
+        name,
+        circuit=circuit(name, members),
+        findings=found,
+        distributions=DISTRIBUTIONS,
+        verdict=verdict,
+        details=extra,
+        settings={"seed": seed},
+        seconds=1.5,
+    )
     return found
 
 

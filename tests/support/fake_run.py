@@ -95,9 +95,19 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame
 
 
 def build(
-    path: Path | str, *, seed: int = 0, n_layers: int = 2, n_heads: int = 2, d_mlp: int = 6,
-    n_documents: int = 60, n_dense: int = 80, per_bin: int = 8, n_extremes: int = 10, n_domains: int = 2, n_groups: int = 4,
-) -> FakeRun:  # fmt: skip
+    path: Path | str,
+    *,
+    seed: int = 0,
+    n_layers: int = 2,
+    n_heads: int = 2,
+    d_mlp: int = 6,
+    n_documents: int = 60,
+    n_dense: int = 80,
+    per_bin: int = 8,
+    n_extremes: int = 10,
+    n_domains: int = 2,
+    n_groups: int = 4,
+) -> FakeRun:
     """Write a complete run to `path` and return it with its raw values; `n_groups` replicate groups per domain."""
     rng = np.random.default_rng(seed)
     components = make_components(n_layers, n_heads, d_mlp)

@@ -1,6 +1,7 @@
 """Tables of the fake run (see fake_run), filled from its raw values with plain numpy and polars.
 
-The bins are a second implementation, by search among edges; profiler.recording.accumulators.bins reads them off the bits of the float.
+The bins are a second implementation, by search among edges; profiler.recording.accumulators.bins reads them off the
+bits of the float.
 """
 
 import json
@@ -27,7 +28,8 @@ def bin_edges(per_octave: int) -> np.ndarray:
 
 
 def bin_of(values: np.ndarray, per_octave: int) -> np.ndarray:
-    """Bin number of each value: lo <= x < hi for positive ones, lo < x <= hi for negative ones, (-2^-16, 2^-16) is zero."""
+    """Bin number of each value: lo <= x < hi for positive ones, lo < x <= hi for negative ones, (-2^-16, 2^-16) is
+    zero."""
     edges = bin_edges(per_octave)
     above = np.searchsorted(edges, values, side="right")
     below = np.searchsorted(edges, values, side="left")
@@ -64,11 +66,19 @@ def make_cells(activation, dla, positions, components) -> tuple[pl.DataFrame, pl
             pl.DataFrame({"axis": axis, "value_id": cells // 1000, "group_id": cells % 1000, "n": n[0].astype(int)})
         )
         parts = [grouped_sums(ids, values[:, use], key)[0] for values in (activation, dla, np.abs(dla))]
-        sums.append(pl.DataFrame({
-            "component_id": np.repeat(ids, len(cells)), "axis": [axis] * (len(ids) * len(cells)),
-            "value_id": np.tile(cells // 1000, len(ids)), "group_id": np.tile(cells % 1000, len(ids)),
-            "sum_activation": parts[0].ravel(), "sum_dla": parts[1].ravel(), "sum_abs_dla": parts[2].ravel(),
-        }))  # fmt: skip
+        sums.append(
+            pl.DataFrame(
+                {
+                    "component_id": np.repeat(ids, len(cells)),
+                    "axis": [axis] * (len(ids) * len(cells)),
+                    "value_id": np.tile(cells // 1000, len(ids)),
+                    "group_id": np.tile(cells % 1000, len(ids)),
+                    "sum_activation": parts[0].ravel(),
+                    "sum_dla": parts[1].ravel(),
+                    "sum_abs_dla": parts[2].ravel(),
+                }
+            )
+        )
     return pl.concat(counts), pl.concat(sums)
 
 
@@ -131,14 +141,23 @@ def make_quantiles(density: pl.DataFrame, live) -> pl.DataFrame:
                     *level_of(numbers, cumulative, number, q, edges),
                 )
             )
-    schema = {"component_id": pl.Int64, "quantile": pl.Float64, "value": pl.Float64, "bin": pl.Int64, "level": pl.Float64, "reached": pl.Float64, "off": pl.Float64}  # fmt: skip
+    schema = {
+        "component_id": pl.Int64,
+        "quantile": pl.Float64,
+        "value": pl.Float64,
+        "bin": pl.Int64,
+        "level": pl.Float64,
+        "reached": pl.Float64,
+        "off": pl.Float64,
+    }
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     nearest = pl.col("off") <= pl.col("off").min().over("component_id", "level")
     return frame.with_columns(pl.when(nearest).then(pl.col("level", "reached"))).drop("off")
 
 
 def level_of(numbers, cumulative, number: int, q: float, edges) -> tuple:
-    """The edge of a quantile's bin whose odds of being above are nearest to the quantile's, that share, and how far off."""
+    """The edge of a quantile's bin whose odds of being above are nearest to the quantile's, that share, and how far
+    off."""
     best = (None, None, None)
     for edge in (number, number + 1):
         below = int(cumulative[numbers < edge][-1]) if (numbers < edge).any() else 0
@@ -151,10 +170,14 @@ def level_of(numbers, cumulative, number: int, q: float, edges) -> tuple:
 
 
 def value_rows(activation, dla, positions, i: int, which: np.ndarray) -> pl.DataFrame:
-    return pl.DataFrame({
-        "component_id": np.full(len(which), i), "position_id": positions["position_id"].to_numpy()[which],
-        "activation": activation[i][which], "dla": dla[i][which],
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "component_id": np.full(len(which), i),
+            "position_id": positions["position_id"].to_numpy()[which],
+            "activation": activation[i][which],
+            "dla": dla[i][which],
+        }
+    )
 
 
 def dense_values(activation, dla, positions, i: int, which: np.ndarray) -> pl.DataFrame:
@@ -215,11 +238,20 @@ def make_head_attention(rng, positions, components) -> pl.DataFrame:
         names = ["previous", "first", "self", "induction", "duplicate"]
         rest = {n: parts[:, 5] * share for n, share in [("two_back", 0.6), ("newline", 0.3), ("delimiter", 0.1)]}
         rest["prefix_induction"] = parts[:, 3] * (rng.random(len(dense)) < 0.5)
-        frames.append(pl.DataFrame({
-            "component_id": np.full(len(dense), i), "position_id": dense, **{n: parts[:, k] for k, n in enumerate(names)},
-            **rest, "entropy": -(parts * np.log(np.maximum(parts, 1e-300))).sum(1), "top_offset": rng.integers(0, 9, len(dense)),
-            "top_weight": parts.max(1), "dla_to_attended": rng.normal(0, 1, len(dense)),
-        }))  # fmt: skip
+        frames.append(
+            pl.DataFrame(
+                {
+                    "component_id": np.full(len(dense), i),
+                    "position_id": dense,
+                    **{n: parts[:, k] for k, n in enumerate(names)},
+                    **rest,
+                    "entropy": -(parts * np.log(np.maximum(parts, 1e-300))).sum(1),
+                    "top_offset": rng.integers(0, 9, len(dense)),
+                    "top_weight": parts.max(1),
+                    "dla_to_attended": rng.normal(0, 1, len(dense)),
+                }
+            )
+        )
     return pl.concat(frames)
 
 
@@ -256,16 +288,42 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
         "context_length": CONTEXT_LENGTH,
         "dtype": "float32",
     }
-    return pl.DataFrame([{
-        "run_id": "5e0fa4e", "created": "2026-01-02T03:04:05Z", "model": "fake", "model_hash": "00aa", "tokenizer_hash": "00bb",
-        "architecture": "FakeForCausalLM", "n_layers": n_layers, "n_heads": n_heads, "d_mlp": d_mlp, "d_model": 8,
-        "n_vocab": len(VOCABULARY), "config": json.dumps(config), "versions": json.dumps({"duckdb": duckdb.__version__, "device": "cpu"}),
-        "model_card": "# Fake\n\nRandom values that no model made, to test queries and pages.", "model_notes": [], "n_documents": len(documents),
-        "n_streamed": len(documents), "corpus_digest": "00cc", "norm_scale_sum": 3.0 * (len(positions) - special), "norm_scale_n": len(positions) - special,
-        "n_tokens": n_tokens, "n_positions": len(positions) - special, "n_special": special, "seconds": 2.5,
-        "tokens_per_second": n_tokens / 2.5, "closure_residual": 3e-6, "logit_residual": 5e-6, "closure_scale": float(np.abs(dla.sum(0)).max()),
-        "peak_memory_bytes": 123456789, "complete": True,
-    }])  # fmt: skip
+    return pl.DataFrame(
+        [
+            {
+                "run_id": "5e0fa4e",
+                "created": "2026-01-02T03:04:05Z",
+                "model": "fake",
+                "model_hash": "00aa",
+                "tokenizer_hash": "00bb",
+                "architecture": "FakeForCausalLM",
+                "n_layers": n_layers,
+                "n_heads": n_heads,
+                "d_mlp": d_mlp,
+                "d_model": 8,
+                "n_vocab": len(VOCABULARY),
+                "config": json.dumps(config),
+                "versions": json.dumps({"duckdb": duckdb.__version__, "device": "cpu"}),
+                "model_card": "# Fake\n\nRandom values that no model made, to test queries and pages.",
+                "model_notes": [],
+                "n_documents": len(documents),
+                "n_streamed": len(documents),
+                "corpus_digest": "00cc",
+                "norm_scale_sum": 3.0 * (len(positions) - special),
+                "norm_scale_n": len(positions) - special,
+                "n_tokens": n_tokens,
+                "n_positions": len(positions) - special,
+                "n_special": special,
+                "seconds": 2.5,
+                "tokens_per_second": n_tokens / 2.5,
+                "closure_residual": 3e-6,
+                "logit_residual": 5e-6,
+                "closure_scale": float(np.abs(dla.sum(0)).max()),
+                "peak_memory_bytes": 123456789,
+                "complete": True,
+            }
+        ]
+    )
 
 
 def make_group_importance(sums: pl.DataFrame, components: pl.DataFrame) -> pl.DataFrame:
@@ -284,28 +342,66 @@ def make_tables(
     counts, sums = make_cells(activation, dla, positions, components)
     dense = np.flatnonzero(positions["dense"].to_numpy())
     recorded = [i for i, label in enumerate(components["component"]) if label in ("L0H0", "L1N1")]
-    doc_frame = pl.DataFrame([
-        {"doc_id": d["doc_id"], "domain": DOMAINS[d["domain_id"]], "source": d["source"], "place": f"fake:{d['doc_id']}", "text_hash": d["doc_id"], "group_id": d["group_id"],
-         "n_tokens": len(d["ids"]), "n_dropped": 5 if d["doc_id"] == 7 else 0, "domain_id": d["domain_id"]} for d in documents
-    ])  # fmt: skip
+    doc_frame = pl.DataFrame(
+        [
+            {
+                "doc_id": d["doc_id"],
+                "domain": DOMAINS[d["domain_id"]],
+                "source": d["source"],
+                "place": f"fake:{d['doc_id']}",
+                "text_hash": d["doc_id"],
+                "group_id": d["group_id"],
+                "n_tokens": len(d["ids"]),
+                "n_dropped": 5 if d["doc_id"] == 7 else 0,
+                "domain_id": d["domain_id"],
+            }
+            for d in documents
+        ]
+    )
     scale = np.abs(dla.sum(0)).max()
     samples = make_samples(rng, activation, dla, positions, live, per_bin)
     return {
         "runs": make_run_row(documents, positions, components, shape, dla),
         "components": components,
-        "classes": pl.DataFrame([(i, *c) for i, c in enumerate(CLASSES)], schema=["class_id", "class", "description", "special"], orient="row"),
-        "tokens": pl.DataFrame([(i, t, c) for i, (t, c) in enumerate(VOCABULARY)], schema=["token_id", "token", "class_id"], orient="row"),
+        "classes": pl.DataFrame(
+            [(i, *c) for i, c in enumerate(CLASSES)],
+            schema=["class_id", "class", "description", "special"],
+            orient="row",
+        ),
+        "tokens": pl.DataFrame(
+            [(i, t, c) for i, (t, c) in enumerate(VOCABULARY)], schema=["token_id", "token", "class_id"], orient="row"
+        ),
         "vocabulary": pl.DataFrame({"tokens": [[t for t, _ in VOCABULARY]]}),
         "domains": pl.DataFrame({"domain_id": [0, 1], "domain": DOMAINS}),
         "replicate_groups": doc_frame.group_by("group_id", "domain_id").agg(n_documents=pl.len()).sort("group_id"),
-        "position_buckets": pl.DataFrame([(i, *b) for i, b in enumerate(BUCKETS)], schema=["bucket_id", "bucket", "lo", "hi"], orient="row"),
+        "position_buckets": pl.DataFrame(
+            [(i, *b) for i, b in enumerate(BUCKETS)], schema=["bucket_id", "bucket", "lo", "hi"], orient="row"
+        ),
         "bins": bins_frame(),
         "documents": doc_frame.drop("domain_id"),
         "windows": pl.DataFrame([{k: w[k] for k in ("window_id", "doc_id", "start", "token_ids")} for w in windows]),
-        "position_rows": positions.with_columns(target_logit=dla.sum(0)).select(
-            "position_id", "window_id", "doc_id", "pos", "offset", "token_id", "next_token_id", "class_id",
-            "target_logit", "loss", "rank", "entropy", "special", "previous_token_id", "distance", "prefix_match",
-            "bracket_depth", "in_quotes", "dense",
+        "position_rows": (
+            positions.with_columns(target_logit=dla.sum(0)).select(
+                "position_id",
+                "window_id",
+                "doc_id",
+                "pos",
+                "offset",
+                "token_id",
+                "next_token_id",
+                "class_id",
+                "target_logit",
+                "loss",
+                "rank",
+                "entropy",
+                "special",
+                "previous_token_id",
+                "distance",
+                "prefix_match",
+                "bracket_depth",
+                "in_quotes",
+                "dense",
+            )
         ),
         "cell_counts": counts,
         "cell_sums": sums,
@@ -318,11 +414,32 @@ def make_tables(
         "extreme_rows": make_extremes(activation, dla, positions, live, n_extremes),
         "dense_rows": pl.concat([dense_values(activation, dla, positions, i, dense) for i in range(len(components))]),
         "pooled_strata": make_pooled(activation, positions, samples),
-        "recorded_rows": pl.concat([value_rows(activation, dla, positions, i, np.arange(len(positions))) for i in recorded]),
+        "recorded_rows": pl.concat(
+            [value_rows(activation, dla, positions, i, np.arange(len(positions))) for i in recorded]
+        ),
         "head_attention_rows": make_head_attention(rng, positions, components),
         "logit_effects": make_logit_effects(rng, components),
         **make_token_sums(activation, dla, positions, components),
-        "closure": pl.DataFrame({"chunk": [0, 1, 2], "block": [0, 0, 1], "part": [0, 1, 0], "n": [300, 300, len(positions) - 600], "residual": [1e-6, 3e-6, 2e-6], "logit_residual": [2e-6, 5e-6, 4e-6], "scale": [scale / 2, scale, scale / 3]}),
-        "drops": pl.DataFrame({"reason": ["document too short", "window cut"], "n": [3, 5], "unit": ["documents", "tokens"],
-                               "note": ["had fewer than 2 tokens: nothing to predict", "over the limit of one document; raise --max-document-tokens"]}),
-    }  # fmt: skip
+        "closure": pl.DataFrame(
+            {
+                "chunk": [0, 1, 2],
+                "block": [0, 0, 1],
+                "part": [0, 1, 0],
+                "n": [300, 300, len(positions) - 600],
+                "residual": [1e-6, 3e-6, 2e-6],
+                "logit_residual": [2e-6, 5e-6, 4e-6],
+                "scale": [scale / 2, scale, scale / 3],
+            }
+        ),
+        "drops": pl.DataFrame(
+            {
+                "reason": ["document too short", "window cut"],
+                "n": [3, 5],
+                "unit": ["documents", "tokens"],
+                "note": [
+                    "had fewer than 2 tokens: nothing to predict",
+                    "over the limit of one document; raise --max-document-tokens",
+                ],
+            }
+        ),
+    }

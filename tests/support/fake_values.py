@@ -128,7 +128,8 @@ def open_marks(text: str) -> tuple[int, bool]:
 
 
 def past_of(ids: list[int], offset: int, earlier: list[int] | None = None) -> dict:
-    """What came before, by looking: repetition in the window `ids`; marks in the document, `earlier` its tokens before."""
+    """What came before, by looking: repetition in the window `ids`; marks in the document, `earlier` its tokens
+    before."""
     texts = [VOCABULARY[t][0] for t in ids]
     copies = [k for k in range(offset) if ids[k] == ids[offset]]
     matches = [next((m for m in range(k + 1) if ids[k - m] != ids[offset - m]), k + 1) for k in copies]
@@ -157,12 +158,20 @@ def position_of(window: dict, offset: int) -> dict:
     bucket = next(i for i, (_, lo, hi) in enumerate(BUCKETS) if lo <= offset <= hi)
     return {
         "position_id": window["doc_id"] * 2**32 + window["number"] * CONTEXT_LENGTH + offset,
-        "window_id": window["window_id"], "doc_id": window["doc_id"],
+        "window_id": window["window_id"],
+        "doc_id": window["doc_id"],
         "pos": None if window["bos"] and offset == 0 else window["start"] + offset - window["bos"],
-        "offset": offset, "token_id": token, "next_token_id": following, "class_id": class_id,
-        "next_class_id": next_class, "bucket_id": bucket, "group_id": window["group_id"],
-        "domain_id": window["domain_id"], "special": special, **past_of(window["token_ids"], offset, window["ids"][: window["start"]]),
-    }  # fmt: skip
+        "offset": offset,
+        "token_id": token,
+        "next_token_id": following,
+        "class_id": class_id,
+        "next_class_id": next_class,
+        "bucket_id": bucket,
+        "group_id": window["group_id"],
+        "domain_id": window["domain_id"],
+        "special": special,
+        **past_of(window["token_ids"], offset, window["ids"][: window["start"]]),
+    }
 
 
 def make_positions(rng: np.random.Generator, windows: list[dict], n_dense: int) -> pl.DataFrame:
@@ -178,18 +187,22 @@ def make_positions(rng: np.random.Generator, windows: list[dict], n_dense: int) 
     )
     names = np.array([name for name, _, _ in CLASSES])
     frame = frame.with_columns(
-        pl.Series("dense", dense), pl.Series("class", names[frame["class_id"].to_numpy()]),
+        pl.Series("dense", dense),
+        pl.Series("class", names[frame["class_id"].to_numpy()]),
         pl.Series("next_class", names[frame["next_class_id"].to_numpy()]),
         pl.Series("bucket", np.array([b for b, _, _ in BUCKETS])[frame["bucket_id"].to_numpy()]),
         pl.Series("domain", np.array(DOMAINS)[frame["domain_id"].to_numpy()]),
-        pl.Series("loss", loss), pl.Series("rank", rank, dtype=pl.Int32), pl.Series("entropy", entropy),
-    )  # fmt: skip
+        pl.Series("loss", loss),
+        pl.Series("rank", rank, dtype=pl.Int32),
+        pl.Series("entropy", entropy),
+    )
     kept = [pl.when("dense").then(c).alias(c) for c in ("loss", "rank", "entropy")]
     return frame.with_columns(kept)
 
 
 def neuron_values(rng: np.random.Generator, unit: int, positions: pl.DataFrame) -> np.ndarray:
-    """One activation per position. Units 2 and 3 never fire, unit 4 fires once, unit 1 likes numbers, 5 is heavy-tailed."""
+    """One activation per position. Units 2 and 3 never fire, unit 4 fires once, unit 1 likes numbers, 5 is
+    heavy-tailed."""
     n = len(positions)
     number = (positions["class"] == "number").to_numpy()
     kind = unit % 6

@@ -18,7 +18,22 @@ def examples(n: int) -> settings:
 
 ANYTHING = st.text(st.characters(codec=None), max_size=60)  # lone surrogates, control characters and all
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANYTHING
-NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANYTHING, inner, max_size=3), max_leaves=8)  # fmt: skip
-EVIL = st.sampled_from(
-    ["'; DROP TABLE runs; --", "' OR 1=1 --", "x' UNION SELECT 1 --", "$$", "?", "{0}", "%s", "getvariable('y')", "L0H0\x00"]
-) | ANYTHING  # fmt: skip
+NESTED = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANYTHING, inner, max_size=3), max_leaves=8
+)
+EVIL = (
+    st.sampled_from(
+        [
+            "'; DROP TABLE runs; --",
+            "' OR 1=1 --",
+            "x' UNION SELECT 1 --",
+            "$$",
+            "?",
+            "{0}",
+            "%s",
+            "getvariable('y')",
+            "L0H0\x00",
+        ]
+    )
+    | ANYTHING
+)

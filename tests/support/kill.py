@@ -1,4 +1,5 @@
-"""`kill -9` at random moments of one pass, each time going on from the last commit; the run must equal an undisturbed one.
+"""`kill -9` at random moments of one pass, each time going on from the last commit; the run must equal an undisturbed
+one.
 
     python tests/kill.py --kills 50
 
@@ -41,9 +42,16 @@ def settings(folder: Path, documents: int) -> RunConfig:
     model = tiny.save("gpt2", folder / "model")
     corpus = tiny.write_corpus(folder / "corpus.jsonl", n_documents=documents)
     return RunConfig(
-        model=str(model), corpora=(str(corpus),), tokens=None, domain_field="topic", batch_size=16, dense_positions=60,
-        samples_per_stratum=3, extremes=4, replicate_groups=4,
-    )  # fmt: skip
+        model=str(model),
+        corpora=(str(corpus),),
+        tokens=None,
+        domain_field="topic",
+        batch_size=16,
+        dense_positions=60,
+        samples_per_stratum=3,
+        extremes=4,
+        replicate_groups=4,
+    )
 
 
 def child(config: RunConfig, path: Path, model: object) -> int:
@@ -151,8 +159,19 @@ def main() -> None:
         tables, differing = differing_tables(folder / "whole.duckdb", folder / "killed.duckdb")
         differing += differing_tables(folder / "whole.duckdb", folder / "first.duckdb")[1]
         left = sorted(f.name for f in folder.iterdir() if f.name.startswith("killed"))
-    print(json.dumps({"kills": sum(struck.values()), "struck": struck, "commits": commits, "tables": tables,
-                      "differing": differing, "left": left, "seconds_undisturbed": round(whole, 1)}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "kills": sum(struck.values()),
+                "struck": struck,
+                "commits": commits,
+                "tables": tables,
+                "differing": differing,
+                "left": left,
+                "seconds_undisturbed": round(whole, 1),
+            }
+        )
+    )
     sys.exit(
         0 if not differing and left == ["killed.duckdb"] and sum(struck.values()) >= (given.least or given.kills) else 1
     )

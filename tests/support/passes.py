@@ -1,4 +1,5 @@
-"""A pass over a small corpus, and what it should find there: settings, tables as frames, raw rows of what is recorded."""
+"""A pass over a small corpus, and what it should find there: settings, tables as frames, raw rows of what is
+recorded."""
 
 import hashlib
 import json
@@ -34,10 +35,20 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
 
 def settings(model: Path, corpus: Path, **changes) -> RunConfig:
     fields = {
-        "model": str(model), "corpora": (str(corpus),), "tokens": None, "domain_field": "topic", "context_length": CONTEXT,
-        "batch_size": 4, "seed": 5, "dense_positions": DENSE, "samples_per_stratum": SAMPLES, "extremes": EXTREMES,
-        "replicate_groups": GROUPS, "components": RECORDED, "dtype": "float64",
-    }  # fmt: skip
+        "model": str(model),
+        "corpora": (str(corpus),),
+        "tokens": None,
+        "domain_field": "topic",
+        "context_length": CONTEXT,
+        "batch_size": 4,
+        "seed": 5,
+        "dense_positions": DENSE,
+        "samples_per_stratum": SAMPLES,
+        "extremes": EXTREMES,
+        "replicate_groups": GROUPS,
+        "components": RECORDED,
+        "dtype": "float64",
+    }
     return RunConfig(**fields | changes)
 
 

@@ -1,4 +1,5 @@
-"""Models and pairs for the tests of patching: tiny random ones of four forms, and hand-built gates with known answers."""
+"""Models and pairs for the tests of patching: tiny random ones of four forms, and hand-built gates with known
+answers."""
 
 import random
 from functools import cache
@@ -31,9 +32,14 @@ modeling_llama.LlamaRMSNorm.forward = _rms_in_its_dtype
 
 def _sequential() -> GPTNeoXForCausalLM:
     config = GPTNeoXConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=48,
-        use_parallel_residual=False, **tiny.SIZES,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=48,
+        use_parallel_residual=False,
+        **tiny.SIZES,
+    )
     return GPTNeoXForCausalLM(config)
 
 
@@ -111,8 +117,24 @@ def _layer(heads: list[tuple[torch.Tensor, ...]], neurons: list[tuple[dict[int, 
         b_in[i], w_out[i, writes] = bias, weight
     zeros = torch.zeros(len(heads), 1).double()
     nothing = torch.zeros(D).double()
-    return Layer(IDENTITY, IDENTITY, w_q, w_k, w_v, zeros, zeros, zeros, w_o, nothing, w_in.double(), b_in.double(),
-                 None, None, w_out.double(), nothing)  # fmt: skip
+    return Layer(
+        IDENTITY,
+        IDENTITY,
+        w_q,
+        w_k,
+        w_v,
+        zeros,
+        zeros,
+        zeros,
+        w_o,
+        nothing,
+        w_in.double(),
+        b_in.double(),
+        None,
+        None,
+        w_out.double(),
+        nothing,
+    )
 
 
 def hand_built(layers: list[Layer], bias: float = 0.0) -> Network:
@@ -133,19 +155,32 @@ GATES = {
     "sum": lambda: hand_built([_layer([_head({0: 0.5}, 6), _head({0: 0.5}, 6)], [])]),
     "sole": lambda: hand_built([_layer([_head({0: 1}, 6), NOTHING], [])]),
     # the head of layer 1 writes the answer where the head of layer 0 did not
-    "serial": lambda: hand_built([_layer([_head({0: 1}, 6), NOTHING], []), _layer([_head({0: 1, 6: -1}, 6), NOTHING], [])]),
+    "serial": lambda: hand_built(
+        [_layer([_head({0: 1}, 6), NOTHING], []), _layer([_head({0: 1, 6: -1}, 6), NOTHING], [])]
+    ),
     # two heads of different layers write the same; a neuron passes on at most 1 of them
     "parallel": lambda: hand_built(
-        [_layer([_head({0: 1}, 2), NOTHING], []), _layer([_head({0: 1}, 3), NOTHING], [({2: -1, 3: -1}, 1.0, 6, -1.0)])], 1.0
+        [
+            _layer([_head({0: 1}, 2), NOTHING], []),
+            _layer([_head({0: 1}, 3), NOTHING], [({2: -1, 3: -1}, 1.0, 6, -1.0)]),
+        ],
+        1.0,
     ),
-}  # fmt: skip
+}
 
 
 def gate_batch(n: int = 3) -> Batch:
     """`n` pairs: clean (on, question), corrupted (off, question); names differ, prompts are the same."""
     made = [
-        TokenPair(Pair(f"g{i}", "gate", "off", (1, 2), (0, 2), (ANSWER,), (WRONG,)), (ON, QUESTION), (0, QUESTION), (ANSWER,),
-                  (WRONG,), (("end", (1,)),), 0)
+        TokenPair(
+            Pair(f"g{i}", "gate", "off", (1, 2), (0, 2), (ANSWER,), (WRONG,)),
+            (ON, QUESTION),
+            (0, QUESTION),
+            (ANSWER,),
+            (WRONG,),
+            (("end", (1,)),),
+            0,
+        )
         for i in range(n)
-    ]  # fmt: skip
+    ]
     return batch_of(made, dtype=torch.float64)

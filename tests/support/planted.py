@@ -1,4 +1,5 @@
-"""Runs whose components were built by hand to do known things, in documents that are not alike: the truth for statistics.
+"""Runs whose components were built by hand to do known things, in documents that are not alike: the truth for
+statistics.
 
 `write(path, plan)` fills the tables that behaviour queries read. Positions come in documents, documents in domains and
 replicate groups; each component says at each position how large its activation and DLA are and, for heads, where they
@@ -98,28 +99,89 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
     group = [of_document[d] * GROUPS + d // n_domains % GROUPS for d in range(n_documents)]
     kinds = ["head" if c.attention is not None else "neuron" for c in components]
     classes = [(i, *c) for i, c in enumerate(fake_run.CLASSES)]
-    rows = pl.DataFrame({
-        "position_id": position, "window_id": w.document * 2**20, "doc_id": w.document, "pos": offset, "offset": offset,
-        "token_id": w.token, "next_token_id": w.following, "class_id": np.where(np.isin(w.token, NUMBERS), 0, 2),
-        "target_logit": 0.0, "loss": 1.0, "rank": 0, "entropy": 1.0, "special": None, "previous_token_id": np.roll(w.token, 1),
-        "distance": None, "prefix_match": 0, "bracket_depth": 0, "in_quotes": False, "dense": True,
-    }, schema_overrides={"special": pl.String, "distance": pl.Int32})  # fmt: skip
+    rows = pl.DataFrame(
+        {
+            "position_id": position,
+            "window_id": w.document * 2**20,
+            "doc_id": w.document,
+            "pos": offset,
+            "offset": offset,
+            "token_id": w.token,
+            "next_token_id": w.following,
+            "class_id": np.where(np.isin(w.token, NUMBERS), 0, 2),
+            "target_logit": 0.0,
+            "loss": 1.0,
+            "rank": 0,
+            "entropy": 1.0,
+            "special": None,
+            "previous_token_id": np.roll(w.token, 1),
+            "distance": None,
+            "prefix_match": 0,
+            "bracket_depth": 0,
+            "in_quotes": False,
+            "dense": True,
+        },
+        schema_overrides={"special": pl.String, "distance": pl.Int32},
+    )
     return {
-        "runs": pl.DataFrame({"run_id": ["planted"], "model": ["planted"], "n_positions": [n], "n_layers": [1], "n_heads": [1], "d_mlp": [1],
-                              "tokenizer_hash": ["t"], "model_hash": ["m"], "complete": [True]}),
-        "components": pl.DataFrame({"component_id": range(len(components)), "component": [c.label for c in components], "kind": kinds,
-                                    "layer": 0, "unit": range(len(components))}),
+        "runs": pl.DataFrame(
+            {
+                "run_id": ["planted"],
+                "model": ["planted"],
+                "n_positions": [n],
+                "n_layers": [1],
+                "n_heads": [1],
+                "d_mlp": [1],
+                "tokenizer_hash": ["t"],
+                "model_hash": ["m"],
+                "complete": [True],
+            }
+        ),
+        "components": pl.DataFrame(
+            {
+                "component_id": range(len(components)),
+                "component": [c.label for c in components],
+                "kind": kinds,
+                "layer": 0,
+                "unit": range(len(components)),
+            }
+        ),
         "classes": pl.DataFrame(classes, schema=["class_id", "class", "description", "special"], orient="row"),
-        "tokens": pl.DataFrame({"token_id": range(len(VOCABULARY)), "token": VOCABULARY, "class_id": [7] + [0 if i in NUMBERS else 2 for i in range(1, len(VOCABULARY))]}),
+        "tokens": pl.DataFrame(
+            {
+                "token_id": range(len(VOCABULARY)),
+                "token": VOCABULARY,
+                "class_id": [7] + [0 if i in NUMBERS else 2 for i in range(1, len(VOCABULARY))],
+            }
+        ),
         "vocabulary": pl.DataFrame({"tokens": [VOCABULARY]}),
         "domains": pl.DataFrame({"domain_id": range(n_domains), "domain": [f"domain{i}" for i in range(n_domains)]}),
-        "replicate_groups": pl.DataFrame({"group_id": group, "domain_id": of_document}).group_by("group_id", "domain_id").agg(n_documents=pl.len()),
+        "replicate_groups": (
+            pl.DataFrame({"group_id": group, "domain_id": of_document})
+            .group_by("group_id", "domain_id")
+            .agg(n_documents=pl.len())
+        ),
         "bins": bins_frame(),
-        "documents": pl.DataFrame({"doc_id": range(n_documents), "domain": [f"domain{i}" for i in of_document], "source": [f"d{i}" for i in range(n_documents)], "group_id": group, "n_tokens": 1, "n_dropped": 0}),
-        "windows": pl.DataFrame({"window_id": [d * 2**20 for d in range(n_documents)], "doc_id": range(n_documents), "start": 0,
-                                 "token_ids": [[0, *w.token[w.document == d].tolist(), 1] for d in range(n_documents)]}),
+        "documents": pl.DataFrame(
+            {
+                "doc_id": range(n_documents),
+                "domain": [f"domain{i}" for i in of_document],
+                "source": [f"d{i}" for i in range(n_documents)],
+                "group_id": group,
+                "n_tokens": 1,
+                "n_dropped": 0,
+            }
+        ),
+        "windows": pl.DataFrame(
+            {
+                "window_id": [d * 2**20 for d in range(n_documents)],
+                "doc_id": range(n_documents),
+                "start": 0,
+                "token_ids": [[0, *w.token[w.document == d].tolist(), 1] for d in range(n_documents)],
+            }
+        ),
         "position_rows": rows,
-    } | _value_tables(w, components, position)  # fmt: skip
+    } | _value_tables(w, components, position)
 
 
 def _value_tables(w: World, components: list[Component], position: np.ndarray) -> dict[str, pl.DataFrame]:
@@ -128,8 +190,15 @@ def _value_tables(w: World, components: list[Component], position: np.ndarray) -
         np.array([getattr(c, name) for c in components], dtype=np.float32) for name in ("activation", "dla")
     )
     bins = bin_of(activation.astype(float), 2)
-    dense = pl.DataFrame({"component_id": np.repeat(ids, n), "position_id": np.tile(position, len(ids)), "activation": activation.ravel(),
-                          "dla": dla.ravel(), "bin": bins.ravel().astype(np.int16)})  # fmt: skip
+    dense = pl.DataFrame(
+        {
+            "component_id": np.repeat(ids, n),
+            "position_id": np.tile(position, len(ids)),
+            "activation": activation.ravel(),
+            "dla": dla.ravel(),
+            "bin": bins.ravel().astype(np.int16),
+        }
+    )
     strata = (
         dense.group_by("component_id", "bin")
         .agg(n=pl.len())
@@ -137,19 +206,45 @@ def _value_tables(w: World, components: list[Component], position: np.ndarray) -
     )
     heads = [i for i, c in enumerate(components) if c.attention is not None]
     attention = [
-        pl.DataFrame({"component_id": np.full(n, i), "position_id": position, **components[i].attention, "entropy": 1.0, "top_offset": 1, "top_weight": 0.9})
+        pl.DataFrame(
+            {
+                "component_id": np.full(n, i),
+                "position_id": position,
+                **components[i].attention,
+                "entropy": 1.0,
+                "top_offset": 1,
+                "top_weight": 0.9,
+            }
+        )
         for i in heads
-    ]  # fmt: skip
+    ]
     levels = [0.5, 0.75, 0.9, 0.95, 0.99]
-    quantiles = [(i, q, float(v := np.quantile(activation[i], q, method="higher")), 0, float(v), float((activation[i] >= v).mean())) for i in ids for q in levels]  # fmt: skip
+    quantiles = [
+        (
+            i,
+            q,
+            float(v := np.quantile(activation[i], q, method="higher")),
+            0,
+            float(v),
+            float((activation[i] >= v).mean()),
+        )
+        for i in ids
+        for q in levels
+    ]
     sums = {"sum_activation": activation.sum(1), "sum_dla": dla.sum(1), "sum_abs_dla": np.abs(dla.astype(float)).sum(1)}
     return {
-        "dense_rows": dense, "pooled_strata": strata, **({"head_attention_rows": pl.concat(attention)} if heads else {}),
-        "quantiles": pl.DataFrame(quantiles, schema=["component_id", "quantile", "value", "bin", "level", "reached"], orient="row"),
+        "dense_rows": dense,
+        "pooled_strata": strata,
+        **({"head_attention_rows": pl.concat(attention)} if heads else {}),
+        "quantiles": pl.DataFrame(
+            quantiles, schema=["component_id", "quantile", "value", "bin", "level", "reached"], orient="row"
+        ),
         "spectrum_counts": strata.select("component_id", "bin", "n", class_id=0, sum_dla=0.0, sum_abs_dla=0.0),
         "cell_sums": pl.DataFrame({"component_id": ids, "axis": "class", "value_id": 0, "group_id": 0, **sums}),
-        "power_sums": pl.DataFrame({"component_id": ids, "class_id": 0, "domain_id": 0, "n": activation.shape[1], "d_abs": sums["sum_abs_dla"]}),
-    }  # fmt: skip
+        "power_sums": pl.DataFrame(
+            {"component_id": ids, "class_id": 0, "domain_id": 0, "n": activation.shape[1], "d_abs": sums["sum_abs_dla"]}
+        ),
+    }
 
 
 def write(path: Path, w: World, components: list[Component], more: dict[str, pl.DataFrame] | None = None) -> Path:

@@ -9,8 +9,8 @@ One layer, four heads that read the first token alone and write to the answer's 
 | L0H2 | the feature `doubt` | - doubt |
 | L0H3 | the feature `noise`, a little of which is everywhere | + noise |
 
-The circuit {L0H0} does all of it where only `on` is there (but for noise); a part where `alternative` says it too; and more
-than the model where there is doubt, because the head that holds the answer back was left out.
+The circuit {L0H0} does all of it where only `on` is there (but for noise); a part where `alternative` says it too; and
+more than the model where there is doubt, because the head that holds the answer back was left out.
 """
 
 from collections.abc import Sequence
@@ -49,8 +49,24 @@ def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> Network:
     unembed = torch.zeros(D, len(embed)).double()
     unembed[6, ANSWER] = 1.0
     zeros, nothing = torch.zeros(heads, 1).double(), torch.zeros(D).double()
-    layer = Layer(IDENTITY, IDENTITY, w_q, w_k, w_v, zeros, zeros, zeros, w_o, nothing, torch.zeros(D, 1).double(),
-                  torch.zeros(1).double(), None, None, torch.zeros(1, D).double(), nothing)  # fmt: skip
+    layer = Layer(
+        IDENTITY,
+        IDENTITY,
+        w_q,
+        w_k,
+        w_v,
+        zeros,
+        zeros,
+        zeros,
+        w_o,
+        nothing,
+        torch.zeros(D, 1).double(),
+        torch.zeros(1).double(),
+        None,
+        None,
+        torch.zeros(1, D).double(),
+        nothing,
+    )
     return Network(
         (layer,), embed, None, None, IDENTITY, unembed, torch.zeros(len(embed)).double(), torch.relu, False, 1.0
     )
@@ -60,10 +76,17 @@ def pairs(tokens: Sequence[int], corrupted: int, documents: Sequence[str] = ()) 
     """A pair per token: it and the question, against the corrupted token and the question."""
     strata = [(("document", name),) for name in documents] or [()] * len(tokens)
     return tuple(
-        TokenPair(Pair(f"p{i}", "toy", "off", (t, QUESTION), (corrupted, QUESTION), (ANSWER,), (WRONG,), strata=strata[i]),
-                  (t, QUESTION), (corrupted, QUESTION), (ANSWER,), (WRONG,), (("end", (1,)),), 0)
+        TokenPair(
+            Pair(f"p{i}", "toy", "off", (t, QUESTION), (corrupted, QUESTION), (ANSWER,), (WRONG,), strata=strata[i]),
+            (t, QUESTION),
+            (corrupted, QUESTION),
+            (ANSWER,),
+            (WRONG,),
+            (("end", (1,)),),
+            0,
+        )
         for i, t in enumerate(tokens)
-    )  # fmt: skip
+    )
 
 
 def subject(
@@ -72,7 +95,8 @@ def subject(
     draws: int = 19,
     spare: int = 0,
 ) -> Subject:
-    """A Subject whose distributions are lists of first tokens, one pair each; the first is the discovery distribution."""
+    """A Subject whose distributions are lists of first tokens, one pair each; the first is the discovery
+    distribution."""
     listed = [features for tokens in distributions.values() for features in tokens]
     net = network([*listed, {}], spare)
     made, begin = [], FIRST
@@ -116,7 +140,11 @@ def truths(seed: int) -> dict[str, dict[str, Sequence[dict[str, float]]]]:
     """The three cases by the verdict's word, drawn anew."""
     on, first = {"on": 1.0}, 10 * seed
     return {
-        "generalises": {DISCOVERY: some(24, first, **on), "other words": some(24, first + 1, on=2.0), "wide": some(24, first + 2, on=0.7)},
+        "generalises": {
+            DISCOVERY: some(24, first, **on),
+            "other words": some(24, first + 1, on=2.0),
+            "wide": some(24, first + 2, on=0.7),
+        },
         "narrows": {DISCOVERY: some(24, first, **on), "other words": some(24, first + 1, on=0.2, alternative=1.0)},
         "over-recovers": {DISCOVERY: some(24, first, **on), "other words": some(24, first + 1, on=1.0, doubt=0.6)},
-    }  # fmt: skip
+    }

@@ -1,8 +1,8 @@
 """Claims with a known truth, simulated from single prompts and documents: what a check would find of them.
 
-Each prompt has a whole effect and what the circuit keeps of it, each document its positions with an importance and whether
-the role holds there; estimates and intervals come from these by the delta method for a ratio, examples being drawn
-independently. Nothing here knows the verdict's rules.
+Each prompt has a whole effect and what the circuit keeps of it, each document its positions with an importance and
+whether the role holds there; estimates and intervals come from these by the delta method for a ratio, examples being
+drawn independently. Nothing here knows the verdict's rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,9 +43,21 @@ def faithfulness(
     value, lo, hi = ratio(own, whole)
     p = (1 + sum(one >= value for one in null)) / (1 + len(null))
     return Finding(
-        name, "", "faithfulness", distribution, "faithfulness", value, lo, hi, n, "prompts", float(np.mean(null)),
-        float(np.quantile(null, 0.95)), p, shares=(f"data {distribution}",),
-    )  # fmt: skip
+        name,
+        "",
+        "faithfulness",
+        distribution,
+        "faithfulness",
+        value,
+        lo,
+        hi,
+        n,
+        "prompts",
+        float(np.mean(null)),
+        float(np.quantile(null, 0.95)),
+        p,
+        shares=(f"data {distribution}",),
+    )
 
 
 def coverage(
@@ -58,7 +70,8 @@ def coverage(
     documents: int = 60,
     each: int = 20,
 ) -> Finding:
-    """A role that holds on `holds` of a component's importance; in each document more or less often (beta distributed)."""
+    """A role that holds on `holds` of a component's importance; in each document more or less often (beta
+    distributed)."""
     weight = rng.lognormal(0.0, 1.0, (documents, each))
     often = rng.beta(6 * holds + 1e-6, 6 * (1 - holds) + 1e-6, (documents, 1))
     seen = rng.random((documents, each)) < often
@@ -66,9 +79,20 @@ def coverage(
     null = [(weight * one).sum() / weight.sum() for one in elsewhere]
     value, lo, hi = ratio((weight * seen).sum(1), weight.sum(1))
     return Finding(
-        subject, role, "coverage", distribution, "coverage", value, max(0.0, lo), min(1.0, hi), documents, "documents",
-        float(np.mean(null)), float(np.quantile(null, 0.95)), shares=("data corpus",),
-    )  # fmt: skip
+        subject,
+        role,
+        "coverage",
+        distribution,
+        "coverage",
+        value,
+        max(0.0, lo),
+        min(1.0, hi),
+        documents,
+        "documents",
+        float(np.mean(null)),
+        float(np.quantile(null, 0.95)),
+        shares=("data corpus",),
+    )
 
 
 def circuit(rng: Rng, kept: Mapping[str, float], **settings: float) -> list[Finding]:

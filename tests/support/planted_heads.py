@@ -1,9 +1,9 @@
 """Hand-built two-layer models whose heads do exactly one known thing, and texts to edit; float64, no norms.
 
-Layer 0: H0 attends to the token before, but to no `blind` one, and writes what stands there; H1 attends to the first token (a sink).
-Layer 1: H0 is an induction head (it finds what layer 0 wrote, so it is blind to the same); H1 is a fraud: it attends to
-whatever follows the token FIXED, wherever it stands. Neuron L0N0 fires on the tokens of CLASS but for `deaf` ones; neuron
-L0N1 on them and on `deaf` ones, too.
+Layer 0: H0 attends to the token before, but to no `blind` one, and writes what stands there; H1 attends to the first
+token (a sink). Layer 1: H0 is an induction head (it finds what layer 0 wrote, so it is blind to the same); H1 is a
+fraud: it attends to whatever follows the token FIXED, wherever it stands. Neuron L0N0 fires on the tokens of CLASS but
+for `deaf` ones; neuron L0N1 on them and on `deaf` ones, too.
 """
 
 import random
@@ -80,8 +80,24 @@ def _layer(heads: list[tuple[Tensor, ...]], fires: tuple[tuple[int, ...], ...] =
     for neuron, tokens in enumerate(fires):
         w_in[list(tokens), neuron] = 1.0
     zeros, nothing = torch.zeros(len(heads), DH).double(), torch.zeros(D).double()
-    return Layer(IDENTITY, IDENTITY, w_q, w_k, w_v, zeros, zeros, zeros, w_o, nothing, w_in, torch.zeros(len(fires)).double(),
-                 None, None, w_out, nothing)  # fmt: skip
+    return Layer(
+        IDENTITY,
+        IDENTITY,
+        w_q,
+        w_k,
+        w_v,
+        zeros,
+        zeros,
+        zeros,
+        w_o,
+        nothing,
+        w_in,
+        torch.zeros(len(fires)).double(),
+        None,
+        None,
+        w_out,
+        nothing,
+    )
 
 
 def network(blind: tuple[int, ...] = (), deaf: tuple[int, ...] = ()) -> Network:

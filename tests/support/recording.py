@@ -1,7 +1,8 @@
-"""A recording file layer: what a program does to two folders, and what may be left of it after a power cut at any moment.
+"""A recording file layer: what a program does to two folders, and what may be left of it after a power cut at any
+moment.
 
-A disk keeps what was flushed: a file's content as it was at its last fsync, a folder's names as they were at its last. Of
-what was done since, each name may show the last state, the flushed one, or any in between, each name on its own.
+A disk keeps what was flushed: a file's content as it was at its last fsync, a folder's names as they were at its last.
+Of what was done since, each name may show the last state, the flushed one, or any in between, each name on its own.
 """
 
 import hashlib
@@ -20,8 +21,8 @@ Names = dict[str, int]
 
 @dataclass(frozen=True)
 class Event:
-    """One call: its name, what was flushed, and the state after it: names of each folder, content of each file. Files and folders
-    are numbers: an inode, and which use of it."""
+    """One call: its name, what was flushed, and the state after it: names of each folder, content of each file. Files
+    and folders are numbers: an inode, and which use of it."""
 
     call: str
     flushed: int | None

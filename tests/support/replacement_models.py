@@ -1,7 +1,7 @@
 """Hand-built models whose heads and neurons do exactly what a rule says, and readings of random tokens for them.
 
-Residual dimensions: one per token (what stands here), one per offset (where), then one per token again (what heads write).
-Logits read what heads write. Nothing is normed, so every claim about them is exact.
+Residual dimensions: one per token (what stands here), one per offset (where), then one per token again (what heads
+write). Logits read what heads write. Nothing is normed, so every claim about them is exact.
 """
 
 import patch_models
@@ -68,8 +68,24 @@ def layer(heads: list[tuple[torch.Tensor, ...]], neurons: int = 1, by_token: boo
         w_out[torch.arange(neurons), OUT.start + torch.arange(neurons) % VOCAB] = 2.0
     zeros = torch.zeros(len(heads), w_q.shape[-1]).double()
     nothing = torch.zeros(WIDTH).double()
-    return Layer(NO_NORM, NO_NORM, w_q, w_k, w_v, zeros, zeros, zeros, w_o, nothing, w_in, torch.zeros(neurons).double(),
-                 None, None, w_out, nothing)  # fmt: skip
+    return Layer(
+        NO_NORM,
+        NO_NORM,
+        w_q,
+        w_k,
+        w_v,
+        zeros,
+        zeros,
+        zeros,
+        w_o,
+        nothing,
+        w_in,
+        torch.zeros(neurons).double(),
+        None,
+        None,
+        w_out,
+        nothing,
+    )
 
 
 def model(layers: list[Layer]) -> Network:

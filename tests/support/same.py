@@ -9,8 +9,11 @@ import polars as pl
 
 NOT_REPEATED = ["created", "seconds", "tokens_per_second", "peak_memory_bytes", "versions"]
 SIZES = {
-    "sum_activation": 1.0, "sum_dla": "sum_abs_dla", "a_mean": "a_abs", "d_mean": "d_abs",
-}  # fmt: skip
+    "sum_activation": 1.0,
+    "sum_dla": "sum_abs_dla",
+    "a_mean": "a_abs",
+    "d_mean": "d_abs",
+}
 
 
 def tables(path: Path) -> dict[str, pl.DataFrame]:
@@ -30,10 +33,11 @@ def differing_tables(one: Path, other: Path, relative: float = 0.0) -> tuple[int
     """How many tables there are, and which are not the same, each with its first columns that differ.
 
     Args:
-        relative: bound on the difference of float64 columns that are sums, relative to the sum of sizes; everything else
-            (counts, ids, samples, extremes, rows) must be the same to the bit, but for attention summaries and logit effects,
-            which may be rounded otherwise in float32 (they are computed for all dense positions of a batch together, and at
-            a mean that is a sum), and residuals, which are rounding errors themselves.
+        relative: bound on the difference of float64 columns that are sums, relative to the sum of sizes; everything
+          else
+            (counts, ids, samples, extremes, rows) must be the same to the bit, but for attention summaries and logit
+            effects, which may be rounded otherwise in float32 (they are computed for all dense positions of a batch
+            together, and at a mean that is a sum), and residuals, which are rounding errors themselves.
     """
     first, second = tables(one), tables(other)
     found = [f"{name}: only in one" for name in sorted(first.keys() ^ second.keys())]
@@ -69,7 +73,8 @@ def same(a: pl.DataFrame, b: pl.DataFrame, column: str, relative: float) -> bool
 
 
 def size_of_moment(a: pl.DataFrame, column: str) -> np.ndarray:
-    """n times a power of the values' spread, and of a little of their size: the means that are joined are rounded, too."""
+    """n times a power of the values' spread, and of a little of their size: the means that are joined are rounded,
+    too."""
     n, size, fourth = (a[name].to_numpy() for name in ("n", f"{column[0]}_abs", f"{column[0]}_m4"))
     return n * ((fourth.clip(0) / n) ** 0.25 + 1e-4 * size / n) ** int(column[-1])
 

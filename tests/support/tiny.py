@@ -1,4 +1,5 @@
-"""Tiny random models of three architectures, a byte tokenizer, and a small corpus: everything the tests run on, offline."""
+"""Tiny random models of three architectures, a byte tokenizer, and a small corpus: everything the tests run on,
+offline."""
 
 import json
 import random
@@ -40,17 +41,27 @@ def _gpt2() -> PreTrainedModel:
 
 def _neox() -> PreTrainedModel:
     config = GPTNeoXConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48,
-        use_parallel_residual=True, **SIZES,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=48,
+        use_parallel_residual=True,
+        **SIZES,
+    )
     return GPTNeoXForCausalLM(config)
 
 
 def _llama() -> PreTrainedModel:
     config = LlamaConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=48, **SIZES,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=48,
+        **SIZES,
+    )
     return LlamaForCausalLM(config)
 
 

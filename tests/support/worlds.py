@@ -1,4 +1,5 @@
-"""Windows of made-up documents with a value at each position, in batches and one after the other: what accumulators are fed."""
+"""Windows of made-up documents with a value at each position, in batches and one after the other: what accumulators are
+fed."""
 
 from dataclasses import dataclass
 
@@ -74,9 +75,14 @@ class World:
             part, at = self.part(batch), batch.valid[0]
             n = int(at.sum())
             for name, values in (
-                ("a", part.activation[0]), ("d", part.dla[0]), ("class", batch.classes[0]), ("next", batch.next_classes[0]),
-                ("offset", torch.arange(len(at))), ("ordinary", batch.ordinary[0]), ("id", batch.position_ids[0]),
-            ):  # fmt: skip
+                ("a", part.activation[0]),
+                ("d", part.dla[0]),
+                ("class", batch.classes[0]),
+                ("next", batch.next_classes[0]),
+                ("offset", torch.arange(len(at))),
+                ("ordinary", batch.ordinary[0]),
+                ("id", batch.position_ids[0]),
+            ):
                 rows[name].append(values[at].numpy())
             rows["group"].append(np.full(n, window.document.group_id))
             rows["domain"].append(np.full(n, window.document.domain_id))

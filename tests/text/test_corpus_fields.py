@@ -1,4 +1,5 @@
-"""What of a row is its text: nested fields, bytes, conversations; and what is refused, in words that say what was found."""
+"""What of a row is its text: nested fields, bytes, conversations; and what is refused, in words that say what was
+found."""
 
 import json
 from pathlib import Path

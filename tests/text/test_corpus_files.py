@@ -27,10 +27,30 @@ from profiler.text.windows import Chunk, Layout
 
 CORPORA = Path(__file__).parents[3] / "shared" / "data" / "corpora"
 NAMES = [
-    "notes[1].txt", "notes1.txt", "a*b.txt", "what?.txt", "lr=0.1.txt", "plays=x.txt", "x::y.txt", "zip:x::y.txt", "a#b.txt", "a&b=c.txt",
-    "with blanks.txt", " .txt", "ünï 文.txt", "hf:notes.txt", "hf:a:b:train.txt", "UPPER.TXT", "-dash.txt", "{x}.txt", "~home.txt", "%20.txt",
-    "file:x.txt", "new\nline.txt", "split=train.txt",
-]  # fmt: skip
+    "notes[1].txt",
+    "notes1.txt",
+    "a*b.txt",
+    "what?.txt",
+    "lr=0.1.txt",
+    "plays=x.txt",
+    "x::y.txt",
+    "zip:x::y.txt",
+    "a#b.txt",
+    "a&b=c.txt",
+    "with blanks.txt",
+    " .txt",
+    "ünï 文.txt",
+    "hf:notes.txt",
+    "hf:a:b:train.txt",
+    "UPPER.TXT",
+    "-dash.txt",
+    "{x}.txt",
+    "~home.txt",
+    "%20.txt",
+    "file:x.txt",
+    "new\nline.txt",
+    "split=train.txt",
+]
 """Names that some library would take for a pattern, an address, a key or another file."""
 LINES = ["the first line", "the second line", "ein drittes mit ü", "четвёртая строка", "第五行"]
 
@@ -166,13 +186,16 @@ def test_text_of_another_script_without_a_mark_is_found_out(line, encoding, tmp_
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("é è à: a café, très très près\n".encode("latin-1") * 9, rf"is not in UTF-8: \d+\.\d% of its first 270 characters.*more than {WRONG_SHARE:.0%}.*iconv"),
+        (
+            "é è à: a café, très très près\n".encode("latin-1") * 9,
+            rf"is not in UTF-8: \d+\.\d% of its first 270 characters.*more than {WRONG_SHARE:.0%}.*iconv",
+        ),
         ("第五行の文字".encode("shift-jis") * 9, "is not in UTF-8"),
         ("第五行".encode("utf-16-le") * 99, "is not in UTF-8"),
         (b"\xff\xfe" + b"\x00\xd8" * 99, "is not in UTF-16"),
         (bytes(range(1, 128)) + bytes(9), "is no text: 7% of its first 136 bytes are NUL"),
     ],
-)  # fmt: skip
+)
 def test_a_file_of_another_encoding_is_refused_with_the_share(data, says, tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes(data)

@@ -195,7 +195,8 @@ def test_byte_level_spelling_gives_the_text_back(text):
     st.integers(1, 4),
 )
 def test_bytes_of_neighbours_are_joined_and_what_is_cut_off_stays_visible(text, start, end, size):
-    """Whatever tokens the bytes of a text fall into; a run that is cut in the middle of a character begins with its bytes."""
+    """Whatever tokens the bytes of a text fall into; a run that is cut in the middle of a character begins with its
+    bytes."""
     raw = text.encode()
     raw = raw[start : len(raw) - end]
     pieces = [legible(raw[i : i + size]) for i in range(0, len(raw), size)]
@@ -239,7 +240,8 @@ def test_text_that_looks_like_bytes_stays_text(macros):
 
 
 def test_contexts_of_other_scripts_are_legible(tmp_path):
-    """A byte a token: the text before and after is whole characters but for the two that the position and the window cut."""
+    """A byte a token: the text before and after is whole characters but for the two that the position and the window
+    cut."""
     text = "すべての人間は、生まれながらにして自由であり、Все люди рождаются"
     (tmp_path / "text.jsonl").write_text(json.dumps({"text": text}) + "\n")
     config = RunConfig(
@@ -307,8 +309,15 @@ def test_gpt2_vocabulary_fills_every_static_class(gpt2_texts):
     assert counts["other"] < 0.02 * 50_257
     of = dict(zip(texts, classes, strict=True))
     assert [of[t] for t in (" the", "ing", " London", "USA", " 2019", "\n\n", " (", "я")] == [
-        "word", "word_piece", "capitalised", "all_caps", "number", "newline", "bracket_open", "non_latin",
-    ]  # fmt: skip
+        "word",
+        "word_piece",
+        "capitalised",
+        "all_caps",
+        "number",
+        "newline",
+        "bracket_open",
+        "non_latin",
+    ]
 
 
 def test_gpt2_tokens_of_split_characters_are_byte_fragments(gpt2_texts):

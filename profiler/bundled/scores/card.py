@@ -94,7 +94,10 @@ def _how(training: dict[str, Any]) -> str:
 
 def _phases(training: dict[str, Any]) -> Iterable[str]:
     plan = training["plan"]
-    yield "| until step | window | windows | repeats | indirect object | docstring | sequences | mentions | rate | first copies | loose |"
+    yield (
+        "| until step | window | windows | repeats | indirect object | docstring | sequences | mentions | rate | first"
+        " copies | loose |"
+    )
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for phase in plan["phases"]:
         shares = phase["shares"]
@@ -104,11 +107,10 @@ def _phases(training: dict[str, Any]) -> Iterable[str]:
         yield "| " + " | ".join(map(str, row)) + " |"
     yield ""
     yield (
-        "Window: tokens in each of the step's windows. First copies: whether the loss counts the first copy of random "
-        "segments, which nothing can predict. Loose: up to which share words of task texts are replaced by arbitrary ones. "
-        "What the shares leave is the library's text. "
-        f"The rate rises over the first {plan['warmup']} steps and falls in a "
-        f"straight line over the last {1 - plan['decay_from']:.0%} of all steps."
+        "Window: tokens in each of the step's windows. First copies: whether the loss counts the first copy of random"
+        " segments, which nothing can predict. Loose: up to which share words of task texts are replaced by arbitrary"
+        f" ones. What the shares leave is the library's text. The rate rises over the first {plan['warmup']} steps and"
+        f" falls in a straight line over the last {1 - plan['decay_from']:.0%} of all steps."
     )
     for remark in training["remarks"]:
         yield ""
@@ -121,12 +123,13 @@ def _cores(n: int) -> str:
 
 def _data(training: dict[str, Any]) -> Iterable[str]:
     yield (
-        f"Data: source, tests and documentation of the standard library of Python {training['python']}, and task text "
-        "that the project writes itself (indirect objects, docstrings, sequences, mentions of people, repeated random "
-        "tokens). About one document in ten is held out by a hash of its id; names, argument names and wordings of the "
-        "tasks have a held-out part that occurs in no text of these tasks in the training. The tokens of held-out names "
-        "do occur in sentences that mention people once each (`profiler/prompts/tasks/mentions.py`: what makes them known as "
-        "names, and nothing to copy), in repeated random tokens and, now and then, in the library's own text."
+        f"Data: source, tests and documentation of the standard library of Python {training['python']}, and task text"
+        " that the project writes itself (indirect objects, docstrings, sequences, mentions of people, repeated random"
+        " tokens). About one document in ten is held out by a hash of its id; names, argument names and wordings of"
+        " the tasks have a held-out part that occurs in no text of these tasks in the training. The tokens of held-out"
+        " names do occur in sentences that mention people once each (`profiler/prompts/tasks/mentions.py`: what makes"
+        " them known as names, and nothing to copy), in repeated random tokens and, now and then, in the library's own"
+        " text."
     )
     yield ""
     yield "| documents | number | characters |"
@@ -137,11 +140,11 @@ def _data(training: dict[str, Any]) -> Iterable[str]:
 
 def _reading() -> str:
     return (
-        "Measured by `profiler models score` on random tokens, held-out words, wordings and documents. Intervals are "
-        "at 95 %: Wilson for accuracies, bootstrap over sequences, prompts or documents otherwise; n counts those. The "
-        "best head is chosen on one half of the data and measured on the other. The bigram model (interpolated "
-        "Kneser-Ney) is fitted on the train split in the same tokens. Left out, where a row says so: prompts whose answer "
-        "begins with the same token as a distractor, or that are longer than the window."
+        "Measured by `profiler models score` on random tokens, held-out words, wordings and documents. Intervals are at"
+        " 95 %: Wilson for accuracies, bootstrap over sequences, prompts or documents otherwise; n counts those. The"
+        " best head is chosen on one half of the data and measured on the other. The bigram model (interpolated"
+        " Kneser-Ney) is fitted on the train split in the same tokens. Left out, where a row says so: prompts whose"
+        " answer begins with the same token as a distractor, or that are longer than the window."
     )
 
 

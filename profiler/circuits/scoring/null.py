@@ -1,6 +1,7 @@
 """What a circuit is compared with: random circuits of its size, and itself chosen from other pairs.
 
-* random: circuits with as many nodes of each kind at the same positions, drawn uniformly (neurons that the circuit lists stay: no
+* random: circuits with as many nodes of each kind at the same positions, drawn uniformly (neurons that the circuit
+  lists stay: no
   other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p = (1 + random ones at least as close) / (1 + draws).
 * stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often each
   node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.

@@ -6,8 +6,8 @@ M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), 
   interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is over-recovery: the
   circuit left out what holds the answer back; it is no success.
 * incompleteness of K: |F(C - K) - F(M - K)| / w, for random K (each member with probability 1/2), K a class of members,
-  and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better half
-  of C. Random K cannot tell a good circuit from a naive one; greedy K can.
+  and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better
+  half of C. Random K cannot tell a good circuit from a naive one; greedy K can.
 * minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by random
   nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
 
@@ -77,7 +77,8 @@ def whole(evaluate: Evaluator) -> float:
 
 
 def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
-    """Whether the model's metric is above that of the empty circuit beyond doubt; otherwise shares of w mean nothing."""
+    """Whether the model's metric is above that of the empty circuit beyond doubt; otherwise shares of w mean
+    nothing."""
     effect = evaluate.model - evaluate.empty
     return bool(effect.mean() > 0 and statistics.sign_flip_p(effect) < alpha)
 

@@ -1,10 +1,10 @@
 """The one way to the terminal: everything that is printed goes through here, and is cleaned.
 
-What a run, a corpus or a model says may hold characters that a terminal obeys: they move the cursor, set the title or the
-clipboard, hide text or turn it around. They are shown as Python writes them (`\\x1b`, `\\u202e`), wherever they come from:
-`console` prints words, tables and progress, `errors` the same on standard error, `write` data. Colours and cursor movements
-of our own are kept, because rich makes them from styles and not from text; markup in square brackets and links are text.
-Data that goes to a file or a pipe is left as it is: a program reads it, and it must not be altered.
+What a run, a corpus or a model says may hold characters that a terminal obeys: they move the cursor, set the title or
+the clipboard, hide text or turn it around. They are shown as Python writes them (`\\x1b`, `\\u202e`), wherever they
+come from: `console` prints words, tables and progress, `errors` the same on standard error, `write` data. Colours and
+cursor movements of our own are kept, because rich makes them from styles and not from text; markup in square brackets
+and links are text. Data that goes to a file or a pipe is left as it is: a program reads it, and it must not be altered.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """What a run lost of its corpus, said with its outcome: rows, characters and files, each with its share and what it is.
 
 A share of rows is of all rows that were read, a share of characters is for every 100 tokens. Above LOUD a line is a
-warning. What the user asked for (a limit, some windows) and positions that stand apart are not losses: `profiler info` has
-them. Cost: one query.
+warning. What the user asked for (a limit, some windows) and positions that stand apart are not losses: `profiler info`
+has them. Cost: one query.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Frames as bytes to print or to write: an aligned table for people, CSV, JSON and Parquet for programs.
 
-A table is for people, and every cell and name in it is one line that can be seen (profiler.cli.terminal.console); CSV, JSON and
-Parquet hold the values as they are.
+A table is for people, and every cell and name in it is one line that can be seen (profiler.cli.terminal.console); CSV,
+JSON and Parquet hold the values as they are.
 """
 
 import io
@@ -40,7 +40,8 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def text_table(frame: pl.DataFrame) -> str:
-    """An aligned table; a cell longer than WIDEST characters is cut and ends in `…`, contexts keep both ends in sight."""
+    """An aligned table; a cell longer than WIDEST characters is cut and ends in `…`, contexts keep both ends in
+    sight."""
     if frame.width == 0:
         return "(no columns)\n"
     cells = [[_cell(value, name) for value in frame[name].to_list()] for name in frame.columns]

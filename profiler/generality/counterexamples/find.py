@@ -1,8 +1,10 @@
 """The most important positions of a corpus where a claim about a component is wrong, and how often it is. No torch.
 
-Two ways to be wrong. `silent`: the role says that the component should act here, and it does not. What was expected of it
+Two ways to be wrong. `silent`: the role says that the component should act here, and it does not. What was expected of
+it
 is the mean |DLA| of the positions like this one (the claim's `expected_by`) where it did act; importance is that times the
-part of the behaviour that is missing. `stray`: the component matters (a head) or fires (a neuron) where the role says that
+part of the behaviour that is missing. `stray`: the component matters (a head) or fires (a neuron) where the role says
+that
 it has no business; importance is |DLA|. A role that acts everywhere cannot stray, and that is said.
 
 Rates are weighted by how many positions of the corpus a row stands for, once plainly and once by importance, with a
@@ -10,7 +12,8 @@ delete-a-group jackknife over documents. A head matters where its |DLA| is among
 "Copy Suppression", section 4); a neuron fires from the activation on that as many positions reach as the claim has
 triggers (so that silent and stray rates of a right claim are both 0), but at least a tenth of its 99.9th percentile.
 
-Rows: heads on the uniform sample, neurons on that and their strata; strays of heads also among the corpus-wide extremes of
+Rows: heads on the uniform sample, neurons on that and their strata; strays of heads also among the corpus-wide extremes
+  of
 DLA, for the examples only and never for a rate. Cost: one query a component, about 0.2 s for 4,000 kept positions.
 """
 
@@ -129,7 +132,11 @@ def _with_expected(rows: pl.DataFrame) -> pl.DataFrame:
         weight = pl.col("weight") * where.cast(pl.Float64)
         return ((weight * pl.col("importance")).sum() / weight.sum()).over(*keys)
 
-    like_it, at_all, should = mean(acting, "component", "expected_by"), mean(acting, "component"), mean(pl.col("should"), "component")  # fmt: skip
+    like_it, at_all, should = (
+        mean(acting, "component", "expected_by"),
+        mean(acting, "component"),
+        mean(pl.col("should"), "component"),
+    )
     enough = acting.cast(pl.Int64).sum().over("component", "expected_by") >= 5
     some = acting.any().over("component")
     return rows.with_columns(expected=pl.when(enough).then(like_it).when(some).then(at_all).otherwise(should))
@@ -139,8 +146,10 @@ def _sql(claim: Claim) -> str:
     """The rows of `facts` from a run; conditions are the library's text, the component is a value."""
     more = _HEAD_MORE if claim.kind == "head" else _NEURON_MORE
     asked = ", ".join(
-        f"{more[name]} AS {name}" for name in MORE if name in f"{claim.trigger} {claim.acts} {claim.strength} {claim.expected_by}"
-    )  # fmt: skip
+        f"{more[name]} AS {name}"
+        for name in MORE
+        if name in f"{claim.trigger} {claim.acts} {claim.strength} {claim.expected_by}"
+    )
     firing = _FIRING.format(trigger=claim.trigger) if claim.kind == "neuron" else ""
     return f"""
     SET VARIABLE component = getvariable('component')::VARCHAR;
@@ -171,16 +180,19 @@ _HEAD_MORE = {
     "attended_repeated": f"len(list_filter(before, lambda t: t = {_ATTENDED})) >= 2",
     "attended_is_next": f"{_ATTENDED} = next_token_id",
     "next_seen": "list_contains(before, next_token_id)",
-    "continues": "coalesce(token_ids[(\"offset\" - distance + 2)::BIGINT] = next_token_id, false)",
-    "name_repeated": """(SELECT count(*) > count(DISTINCT u.t) FROM unnest(before) u(t)
-        JOIN token_property_lists l ON l.token_id = u.t AND list_contains(l.properties, 'name_like'))""",
+    "continues": 'coalesce(token_ids[("offset" - distance + 2)::BIGINT] = next_token_id, false)',
+    "name_repeated": (
+        """(SELECT count(*) > count(DISTINCT u.t) FROM unnest(before) u(t)
+        JOIN token_property_lists l ON l.token_id = u.t AND list_contains(l.properties, 'name_like'))"""
+    ),
     "fires": "NULL::BOOLEAN",
     "strength_of_firing": "NULL::DOUBLE",
-}  # fmt: skip
+}
 _NEURON_MORE = _HEAD_MORE | {
     **dict.fromkeys(("attended", "attended_properties", "attended_repeated", "attended_is_next"), "NULL"),
-    "fires": "raw.activation >= threshold", "strength_of_firing": "raw.activation / nullif(top, 0)",
-}  # fmt: skip
+    "fires": "raw.activation >= threshold",
+    "strength_of_firing": "raw.activation / nullif(top, 0)",
+}
 _FIRING = """
     , levels AS (
         SELECT component, sum(weight) FILTER ({trigger}) / sum(weight) AS base, coalesce(q.top, 0) AS top
@@ -224,9 +236,21 @@ def _finding(component: str, claim: Claim, statistic: str, one: Rate, beside: li
     high = float(pl.Series(beside).quantile(0.95, "linear")) if beside else None
     p = (1 + sum(other <= one.value for other in beside)) / (1 + len(beside)) if beside else None
     return Finding(
-        component, claim.label, "counter-examples", DISTRIBUTION, statistic, one.value, one.lo, one.hi, one.n, unit, null, high, p,
+        component,
+        claim.label,
+        "counter-examples",
+        DISTRIBUTION,
+        statistic,
+        one.value,
+        one.lo,
+        one.hi,
+        one.n,
+        unit,
+        null,
+        high,
+        p,
         shares=("data corpus",),
-    )  # fmt: skip
+    )
 
 
 def _refused(component: str, claim: Claim, statistic: str, n: int, why: str) -> Finding:
@@ -284,11 +308,25 @@ def _examples(
     """The chosen positions with their texts."""
     if chosen.is_empty():
         return ()
-    text = "SELECT position_id, source, token, next_token, context FROM contexts WHERE list_contains(getvariable('ids')::BIGINT[], position_id)"
+    text = (
+        "SELECT position_id, source, token, next_token, context FROM contexts WHERE"
+        " list_contains(getvariable('ids')::BIGINT[], position_id)"
+    )
     texts = query.run(source, text, ids=chosen["position_id"].to_list())
     rows = chosen.join(texts, on="position_id", maintain_order="left")
     return tuple(
-        CounterExample(component, claim.label, r["kind"], r["position_id"], r["source"], r["token"], r["next_token"], r["context"],
-                       r["importance"], r["activation"], r["rank"])
+        CounterExample(
+            component,
+            claim.label,
+            r["kind"],
+            r["position_id"],
+            r["source"],
+            r["token"],
+            r["next_token"],
+            r["context"],
+            r["importance"],
+            r["activation"],
+            r["rank"],
+        )
         for r in rows.iter_rows(named=True)
-    )  # fmt: skip
+    )

@@ -1,6 +1,7 @@
 """A weighted share of positions with an interval clustered by document. No torch.
 
-Why: positions of one document are not independent. The runs' documents are hashed into replicate groups of their domains;
+Why: positions of one document are not independent. The runs' documents are hashed into replicate groups of their
+  domains;
 the standard error is that of profiler.statistics, and the interval is taken on the logit scale, as in the run's own SQL
 (macros share_lo and share_hi of views.sql): for a share of 0 or 1 the rule of three with Kish's effective number of
 documents. Cost: one pass over the rows.
@@ -43,7 +44,11 @@ def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) 
         return Rate(math.nan, None, None, documents.height)
     value = documents["h"].sum() / total
     effective = total**2 / (documents["w"] ** 2).sum()
-    groups = pl.concat([marked, rows.select("domain", "n_documents")], how="horizontal").group_by("group_id").agg(pl.col("w", "h").sum(), pl.col("domain", "n_documents").first())  # fmt: skip
+    groups = (
+        pl.concat([marked, rows.select("domain", "n_documents")], how="horizontal")
+        .group_by("group_id")
+        .agg(pl.col("w", "h").sum(), pl.col("domain", "n_documents").first())
+    )
     domain = groups["domain"].rank("dense").cast(pl.Int64).to_numpy()
     sums = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h"))
     lo, hi = interval(value, *sums, effective, domain, groups["n_documents"].cast(pl.Float64).to_numpy())

@@ -1,13 +1,17 @@
-"""Whether roles that name places hold there: on every distribution of prompts, natural text among them. See profiler.circuits.places.
+"""Whether roles that name places hold there: on every distribution of prompts, natural text among them. See
+profiler.circuits.places.
 
-Why: `at end attends to S2` is a claim about the last token of a prompt. Asked at every position of a text it fails whatever
-the head does; asked where a text has an end and an S2, it can hold on text that nobody wrote for it, or fail. What the same
-head does everywhere else is another question: its role's general form (`Subject.general`) is asked by the other stages.
+Why: `at end attends to S2` is a claim about the last token of a prompt. Asked at every position of a text it fails
+  whatever
+the head does; asked where a text has an end and an S2, it can hold on text that nobody wrote for it, or fail. What the
+same head does everywhere else is another question: its role's general form (`Subject.general`) is asked by the other
+stages.
 
-A prompt counts as holding where the token that the head attends to most, from the (last) token of the one place, is in the
+A prompt counts as holding where the token that the head attends to most, from the (last) token of the one place, is in
+the
 other place. Where that is the prompt's end, prompts weigh by |DLA| to the answer there: what the head writes matters no
-more than that. At earlier places what a head writes acts through later heads, and each prompt weighs the same. `null` is
-the mean over the other heads of the layer: a claim that all of them meet may be true, and is not about this one.
+more than that. At earlier places what a head writes acts through later heads, and each prompt weighs the same. `null`
+is the mean over the other heads of the layer: a claim that all of them meet may be true, and is not about this one.
 
 Where the model itself does not do the task (its effect is not above 0 beyond doubt), the question does not arise: the
 share is given under another name (UNDONE) and decides nothing. Beside each role stands what the head attends to at its
@@ -185,16 +189,28 @@ class _Asked:
         return rows
 
     def share(
-        self, technique: Technique, statistic: str, counted: Bool[np.ndarray, " prompt"],
-        weight: Float[np.ndarray, "counted head"], held: Bool[np.ndarray, "counted head"],
-    ) -> Finding:  # fmt: skip
+        self,
+        technique: Technique,
+        statistic: str,
+        counted: Bool[np.ndarray, " prompt"],
+        weight: Float[np.ndarray, "counted head"],
+        held: Bool[np.ndarray, "counted head"],
+    ) -> Finding:
         """Share of the head's importance at the place on which something holds."""
         own, clusters = self.own, clusters_of(self.setting)[counted]
         found = ratio(weight[:, own] * held[:, own], weight[:, own], clusters)
         return Finding(
-            self.member.component, self.member.role, technique, self.distribution.name, statistic, found.value, *bounded(found),
-            found.n, unit_of(self.distribution), shares=(f"data {self.distribution.name}",),
-        )  # fmt: skip
+            self.member.component,
+            self.member.role,
+            technique,
+            self.distribution.name,
+            statistic,
+            found.value,
+            *bounded(found),
+            found.n,
+            unit_of(self.distribution),
+            shares=(f"data {self.distribution.name}",),
+        )
 
     @property
     def own(self) -> int:

@@ -1,12 +1,14 @@
-"""On which share of a member's importance its role holds: over the corpus and each domain from the run, on prompts from a forward pass.
+"""On which share of a member's importance its role holds: over the corpus and each domain from the run, on prompts from
+a forward pass.
 
 Why: a role is what a component does where it matters, so every position counts by |DLA|, the component's direct effect on
 the logit of the token that follows. From the run come the whole corpus and each domain (queries `mixture` and
-`coverage_curve`, with their document-clustered intervals); on prompts and repeated random tokens the same definitions are
-applied to the clean prompts (`profiler.model.attention`), every position but the special ones.
+`coverage_curve`, with their document-clustered intervals); on prompts and repeated random tokens the same definitions
+are applied to the clean prompts (`profiler.model.attention`), every position but the special ones.
 
-`null` is the scrambled claim: how often it holds at positions taken without regard to importance. A role whose words make
-no claim that a behaviour of the library states is refused, with what is missing. The mixture says what else the member does.
+`null` is the scrambled claim: how often it holds at positions taken without regard to importance. A role whose words
+make no claim that a behaviour of the library states is refused, with what is missing. The mixture says what else the
+member does.
 Cost: two queries a member; one forward pass per distribution of prompts.
 """
 
@@ -83,7 +85,8 @@ def _refused(member: Member, why: str) -> Finding:
 
 
 def _claim_rows(run: Path, member: Member, claim: Claim) -> list[Finding]:
-    """Coverage of a claim that no behaviour of the library states, from the same rows that counter-examples come from."""
+    """Coverage of a claim that no behaviour of the library states, from the same rows that counter-examples come
+    from."""
     facts = find.facts(run, member.component, claim).filter(pl.col("component") == member.component)
     slices = [(CORPUS, facts), *((f"domain: {name}", part) for (name,), part in sorted(facts.group_by("domain")))]
     return [_claim_row(member, distribution, part) for distribution, part in slices]
@@ -111,7 +114,7 @@ def _mixture_rows(run: Path, member: Member) -> list[Finding]:
     return [
         _of_row(member, "mixture", _distribution(row), f"share: {row['behaviour']}", row, "share", "n_slice")
         for row in kept.iter_rows(named=True)
-    ]  # fmt: skip
+    ]
 
 
 def _distribution(row: dict) -> str:
@@ -119,7 +122,8 @@ def _distribution(row: dict) -> str:
 
 
 def _coverage_rows(run: Path, member: Member, behaviour: str) -> list[Finding]:
-    """Coverage of one behaviour: a mixture of it alone. The whole corpus also has its null and the top of importance."""
+    """Coverage of one behaviour: a mixture of it alone. The whole corpus also has its null and the top of
+    importance."""
     try:
         alone = query.run(run, "mixture", component=member.component, behaviours=behaviour)
         curve = query.run(run, "coverage_curve", component=member.component, behaviour=behaviour)
@@ -129,7 +133,7 @@ def _coverage_rows(run: Path, member: Member, behaviour: str) -> list[Finding]:
     rows = [
         _of_row(member, "coverage", _distribution(row), "coverage", row, "share", "n_slice")
         for row in _with_zeros(alone, behaviour).iter_rows(named=True)
-    ]  # fmt: skip
+    ]
     nulls = {round(row["top"], 6): row for row in curve.iter_rows(named=True)}
     rows = [_with_null(one, nulls.get(1.0)) if one.distribution == CORPUS else one for one in rows]
     if TOP in nulls:
@@ -139,7 +143,8 @@ def _coverage_rows(run: Path, member: Member, behaviour: str) -> list[Finding]:
 
 
 def _with_zeros(alone: pl.DataFrame, behaviour: str) -> pl.DataFrame:
-    """The behaviour's rows; where it never holds in a slice it has none, and what is unexplained is all: 0 with its bound."""
+    """The behaviour's rows; where it never holds in a slice it has none, and what is unexplained is all: 0 with its
+    bound."""
     slices = alone.filter(pl.col("slice").is_in(["all", "domain"]))
     held = slices.filter(pl.col("behaviour") == behaviour)
     none = slices.filter(pl.col("behaviour") == "unexplained").join(held, on=["slice", "value"], how="anti")
@@ -185,9 +190,18 @@ def on_prompts(subject: Subject, one: PromptDistribution, claimed: Sequence[tupl
 
 def _covered(member: Member, distribution: Distribution, found: Ratio, scrambled: float) -> Finding:
     return Finding(
-        member.component, member.role, "coverage", distribution.name, "coverage", found.value, *bounded(found), found.n, unit_of(distribution),
-        null=scrambled, shares=(f"data {distribution.name}",),
-    )  # fmt: skip
+        member.component,
+        member.role,
+        "coverage",
+        distribution.name,
+        "coverage",
+        found.value,
+        *bounded(found),
+        found.n,
+        unit_of(distribution),
+        null=scrambled,
+        shares=(f"data {distribution.name}",),
+    )
 
 
 def bounded(found: Ratio) -> tuple[float, float]:
@@ -224,7 +238,8 @@ def seen(subject: Subject, setting: Setting) -> Seen:
 def _run(
     subject: Subject, tokens: Tokens, chosen: Bool[Tensor, "prompt offset"]
 ) -> tuple[Float[np.ndarray, "position head mass"], Float[np.ndarray, "position head"]]:
-    """Masses and DLA of every head at the chosen positions; as `profiler.model.direct` defines them, from the network's weights."""
+    """Masses and DLA of every head at the chosen positions; as `profiler.model.direct` defines them, from the network's
+    weights."""
     net, rows = subject.net, chosen.nonzero(as_tuple=True)
     patterns, dla = heads_at(net, tokens, rows, tokens[rows[0], rows[1] + 1])
     counted = attention.masks(tokens[rows[0]], _classes(subject, tokens)[rows[0]], rows[1])
@@ -264,7 +279,8 @@ def heads_at(
 def toward(
     net: Network, targets: Int[Tensor, " position"], stream: Float[Tensor, "position model"]
 ) -> Float[Tensor, "position model"]:
-    """Direction whose product with a write is its DLA: the target's centred logit, the final norm's denominator frozen."""
+    """Direction whose product with a write is its DLA: the target's centred logit, the final norm's denominator
+    frozen."""
     way = net.unembed.T[targets] - net.unembed.mean(1)
     if net.norm_final.eps is None:
         return way

@@ -9,8 +9,10 @@
 | distributions of the user's own, from a file | pairs | pairs |
 | triggers in the corpus, each domain, conditions of the user's own, corpus | positions of running text | positions |
 
-Distributions are in order from narrow to wide; a distribution with too few prompts or positions stays in the check, refused with its count.
-Cost: two forward passes over the pairs of each distribution; reading documents until enough triggers are found, at most SCANNED characters.
+Distributions are in order from narrow to wide; a distribution with too few prompts or positions stays in the check,
+refused with its count.
+Cost: two forward passes over the pairs of each distribution; reading documents until enough triggers are found, at most
+  SCANNED characters.
 """
 
 import random
@@ -91,8 +93,10 @@ def parse(given: str) -> tuple[str, str, str]:
     name, equals, value = given.partition("=")
     kind = "sql" if value.startswith("sql:") else "file" if value.endswith(".jsonl") else ""
     if not (name.strip() and equals and kind):
-        raise QueryError(f"--distribution {given!r} cannot be read: write NAME=FILE.jsonl with pairs, or \"NAME=sql:CONDITION\" over the "
-                         "columns of position_facts, such as \"quoted=sql:in_quotes\"")  # fmt: skip
+        raise QueryError(
+            f'--distribution {given!r} cannot be read: write NAME=FILE.jsonl with pairs, or "NAME=sql:CONDITION" over'
+            ' the columns of position_facts, such as "quoted=sql:in_quotes"'
+        )
     return name.strip(), kind, value.removeprefix("sql:")
 
 
@@ -121,10 +125,18 @@ def _task_distributions(
 
 
 def distribution_of(
-    model: Model, net: Network, name: str, description: str, pairs: Sequence[Pair], ordinal: int, most: int,
-    kind: DistributionKind = "prompts", strict: bool = False,
-) -> PromptDistribution:  # fmt: skip
-    """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are fewer than FEWEST.
+    model: Model,
+    net: Network,
+    name: str,
+    description: str,
+    pairs: Sequence[Pair],
+    ordinal: int,
+    most: int,
+    kind: DistributionKind = "prompts",
+    strict: bool = False,
+) -> PromptDistribution:
+    """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are fewer than
+    FEWEST.
 
     Raises:
         PairError: strict, and a pair cannot be used.
@@ -225,8 +237,13 @@ def _triggers_of(
 
 
 def _corpus_distributions(
-    model: Model, run: Path, task: PatchSettings | None, text: Text, conditions: Sequence[tuple[str, str]], number: Iterator[int]
-) -> list[CorpusDistribution]:  # fmt: skip
+    model: Model,
+    run: Path,
+    task: PatchSettings | None,
+    text: Text,
+    conditions: Sequence[tuple[str, str]],
+    number: Iterator[int],
+) -> list[CorpusDistribution]:
     where = f" ({text.note})" if text.note else ""
     found = []
     if task is not None and task.name in triggers.FINDERS:

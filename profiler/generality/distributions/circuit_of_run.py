@@ -36,7 +36,8 @@ class Found:
 
 
 def find(run: Path, name: str) -> Found:
-    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; a published one; or that of a YAML file.
+    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; a published one; or that of a
+    YAML file.
 
     Raises:
         CircuitError: there is none, or the file cannot be read.
@@ -52,8 +53,10 @@ def find(run: Path, name: str) -> Found:
         circuit = yaml_files.read(path)
         return Found(circuit, task_of(circuit))
     known = ", ".join(sorted({row["task"] for row in rows.iter_rows(named=True)})) or "none"
-    raise CircuitError(f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, name a "
-                       ".yaml file, or a published circuit (see `profiler circuits`)")  # fmt: skip
+    raise CircuitError(
+        f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, name a "
+        ".yaml file, or a published circuit (see `profiler circuits`)"
+    )
 
 
 def everyone(run: Path) -> list[Found]:

@@ -1,8 +1,11 @@
-"""The run's corpus, read again for distributions of running text; and which of its positions a user's condition chooses.
+"""The run's corpus, read again for distributions of running text; and which of its positions a user's condition
+chooses.
 
-Why: a run keeps statistics and samples, not its text; what a circuit does at every position needs the text. The corpus is
-read as the run read it (same order, same windows, same position ids), so that everything known of a position stays true;
-where fewer tokens are asked for, windows are kept by a hash of document and number: a random sample that stays the same.
+Why: a run keeps statistics and samples, not its text; what a circuit does at every position needs the text. The corpus
+  is
+read as the run read it (same order, same windows, same position ids), so that everything known of a position stays
+true; where fewer tokens are asked for, windows are kept by a hash of document and number: a random sample that stays
+the same.
 Cost: the tokenizer's; token ids of the windows that are kept stay in memory (about 100 bytes a position).
 """
 
@@ -50,8 +53,8 @@ def config_of(run: Path, reread: Reread) -> tuple[RunConfig | None, int]:
     own = [name for name in config.corpora if not is_stdlib(name)]
     if own and not (reread.corpora or reread.agreed):
         raise CorpusError(
-            f"{run} was recorded from {', '.join(own)}, which is not read on the word of a file: name it with --corpus, or add "
-            "--reread to read what the run names"
+            f"{run} was recorded from {', '.join(own)}, which is not read on the word of a file: name it with --corpus,"
+            " or add --reread to read what the run names"
         )
     rights = {"trust_remote_code": reread.remote_code, "allow_pickle": False}
     return config.model_copy(update={"corpora": reread.corpora or config.corpora} | rights), int(row["n_tokens"])
@@ -108,9 +111,11 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
         share,
     )
     return [
-        window for document in stream for window in windows_of(document, layout)
+        window
+        for document in stream
+        for window in windows_of(document, layout)
         if stable_hash(f"check {config.seed} {document.place} {window.number}") % 2**32 < rate * 2**32
-    ]  # fmt: skip
+    ]
 
 
 def _sampled(text: Text, rate: float) -> str:
@@ -134,8 +139,8 @@ def _changed(run: Path, text: Text) -> str:
 def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarray, " position"]:
     """Which positions of the text a SQL condition over the columns of `position_facts` holds at.
 
-    Every position of the text is asked, not only those that the run kept; so columns that only kept positions have (loss,
-    rank, entropy, target_logit) cannot be used.
+    Every position of the text is asked, not only those that the run kept; so columns that only kept positions have
+    (loss, rank, entropy, target_logit) cannot be used.
 
     Raises:
         QueryError: the condition is no true-or-false expression over these columns.
@@ -150,8 +155,10 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
             raise engine.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
-            raise QueryError(f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "
-                             "positions have (loss, rank, entropy, target_logit)") from None  # fmt: skip
+            raise QueryError(
+                f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "
+                "positions have (loss, rank, entropy, target_logit)"
+            ) from None
     return np.isin(text.position_ids, np.asarray(found))
 
 
@@ -189,12 +196,20 @@ def _batch_facts(batch: Batch, text: Text, marks: Marks) -> pl.DataFrame:
     starts = torch.tensor([w.start - (text.layout.bos_id is not None) for w in batch.windows])[:, None]
     offset = torch.arange(width).expand_as(chosen)
     columns = {
-        "position_id": batch.position_ids, "token_id": batch.tokens, "next_token_id": batch.targets,
-        "previous_token_id": previous, "offset": offset, "pos": offset + starts, "distance": past.distance,
-        "prefix_match": past.prefix_match, "bracket_depth": past.bracket_depth, "in_quotes": past.in_quotes,
-        "doc_id": batch.position_ids >> 32, "group_id": batch.groups[:, None].expand_as(chosen),
+        "position_id": batch.position_ids,
+        "token_id": batch.tokens,
+        "next_token_id": batch.targets,
+        "previous_token_id": previous,
+        "offset": offset,
+        "pos": offset + starts,
+        "distance": past.distance,
+        "prefix_match": past.prefix_match,
+        "bracket_depth": past.bracket_depth,
+        "in_quotes": past.in_quotes,
+        "doc_id": batch.position_ids >> 32,
+        "group_id": batch.groups[:, None].expand_as(chosen),
         "domain_id": batch.domains[:, None].expand_as(chosen),
-    }  # fmt: skip
+    }
     frame = pl.DataFrame({name: value[chosen].numpy() for name, value in columns.items()})
     names = np.array(text.domains)
     return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]))

@@ -1,7 +1,8 @@
 """What is being checked: a circuit, the model it is of, the run, and the distributions, made ready once for all stages.
 
 Why: every technique asks the same circuit on the same distributions; what is shared is read, encoded and run once.
-Cost: none beyond what `distributions` and `text` did; traces of all prompts and the token ids of the corpus stay in memory.
+Cost: none beyond what `distributions` and `text` did; traces of all prompts and the token ids of the corpus stay in
+  memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ class Reread:
     """What may be read again on behalf of a run: its own word is not enough, since a stranger may have written it.
 
     Attributes:
-        corpora: names of the run's corpora, from whoever gives the command; they stand in the place of those that the run names.
+        corpora: names of the run's corpora, from whoever gives the command; they stand in the place of those that the
+          run names.
         agreed: read the files and hub datasets that the run names, its corpora and its files of pairs.
         remote_code: code that comes with a hub dataset may be run.
     """
@@ -46,7 +48,8 @@ class CheckSettings:
 
     Attributes:
         tokens: most tokens of the run's corpus to read again; None reads what the run read.
-        pairs: prompts of each distribution of prompts. With 48 a third of the circuits that truly generalise stay inconclusive, with
+        pairs: prompts of each distribution of prompts. With 48 a third of the circuits that truly generalise stay
+          inconclusive, with
             96 a sixth (100 planted ones; the discovery prompts being 48).
         draws: random circuits.
         seed: of every draw.
@@ -64,7 +67,8 @@ class CheckSettings:
 
 @dataclass(frozen=True, eq=False)
 class PromptDistribution:
-    """A distribution of pairs; `setting` holds them with both runs of the model, None where the distribution is refused."""
+    """A distribution of pairs; `setting` holds them with both runs of the model, None where the distribution is
+    refused."""
 
     distribution: Distribution
     setting: Setting | None
@@ -75,7 +79,8 @@ class CorpusDistribution:
     """A distribution of running text: which of the text's ordinary positions belong to it, in the order of `Text`.
 
     Attributes:
-        questions: where the distribution's positions are triggers, their place in the flat arrays, answer and distractors.
+        questions: where the distribution's positions are triggers, their place in the flat arrays, answer and
+          distractors.
     """
 
     distribution: Distribution
@@ -85,7 +90,8 @@ class CorpusDistribution:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """The run's corpus, read again: windows in batches. Flat arrays list ordinary positions, batch by batch, row by row.
+    """The run's corpus, read again: windows in batches. Flat arrays list ordinary positions, batch by batch, row by
+    row.
 
     Attributes:
         batches: as the recording pass makes them.
@@ -195,7 +201,8 @@ class Subject:
 
     @cached_property
     def general(self) -> Circuit:
-        """The circuit with what its roles claim of every position; roles that name places of prompts in their general form."""
+        """The circuit with what its roles claim of every position; roles that name places of prompts in their general
+        form."""
         forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if place_of(m.role)}
         members = tuple(
             replace(m, role=form.role) if (form := forms.get(m.component)) else m for m in self.circuit.members

@@ -1,8 +1,10 @@
 """Where a task's question arises by itself in running text, found in token ids; and the pair that such a place makes.
 
-Why: the step from templates to text that nobody wrote for the test is the one that matters. A place in the text becomes a
+Why: the step from templates to text that nobody wrote for the test is the one that matters. A place in the text becomes
+  a
 prompt (what stands before it), an answer and distractors (what the circuit is claimed to choose between), and, with the
-tokens that the corruption scheme changes put elsewhere, a pair; so natural text is measured by the same numbers as a template.
+tokens that the corruption scheme changes put elsewhere, a pair; so natural text is measured by the same numbers as a
+template.
 
 | task | a trigger is a token ... |
 |---|---|
@@ -10,8 +12,8 @@ tokens that the corruption scheme changes put elsewhere, a pair; so natural text
 | docstring | `param` after which follows the argument that comes next in the signature of the function above |
 | repeated-tokens | that stood before, the token before it too, and is followed by what followed then |
 
-Name-like words are capitalised words inside a sentence (behind a word, comma or closing bracket) that are no function word,
-day, month or keyword: in code most of them are names of classes. Cost: regular expressions over the text.
+Name-like words are capitalised words inside a sentence (behind a word, comma or closing bracket) that are no function
+word, day, month or keyword: in code most of them are names of classes. Cost: regular expressions over the text.
 """
 
 import random
@@ -94,9 +96,10 @@ _PLAIN = {*FUNCTION_WORDS, *CALENDAR, *(word.lower() for word in KEYWORDS)}
 def people(read: Passage) -> list[Trigger]:
     """Triggers of the indirect-object task."""
     named = [
-        (one[0], read.place[one.start()]) for one in _NAME.finditer(read.text)
+        (one[0], read.place[one.start()])
+        for one in _NAME.finditer(read.text)
         if one.start() in read.place and one.end() in read.place and one[0][1:].lower() not in _PLAIN
-    ]  # fmt: skip
+    ]
     found = [_people_at(read, named[i - 3 : i + 1]) for i in range(3, len(named))]
     return [one for one in found if one is not None]
 
@@ -115,8 +118,12 @@ def _people_at(read: Passage, named: Sequence[tuple[str, int]]) -> Trigger | Non
     if answer == wrong or read.blank(single[1]) or roles[2][1][1] >= place:
         return None
     both = dict(roles)
-    changes = {"abc": ((both["S2"],), False), "swapped": ((both["S2"],), True), "s_only": ((both["S1"], both["S2"]), False),
-               "io_only": ((both["IO"],), False)}  # fmt: skip
+    changes = {
+        "abc": ((both["S2"],), False),
+        "swapped": ((both["S2"],), True),
+        "s_only": ((both["S1"], both["S2"]), False),
+        "io_only": ((both["IO"],), False),
+    }
     start = max(0, place - LOOK_BACK)
     return Trigger(start, place - 1, answer, (wrong,), due == single[0], roles, changes)
 
@@ -248,7 +255,7 @@ def pair_of(
     Args:
         pool: words to put in.
         document: where the ids come from: the unit of intervals.
-    """  # fmt: skip
+    """
     spans, to_answer = trigger.changes.get(scheme, ((), False))
     corrupted, drawn = ids.copy(), {}
     for first, last in spans:
@@ -266,9 +273,19 @@ def pair_of(
     clean, changed = (tuple(row[trigger.start : trigger.end + 1].tolist()) for row in (ids, corrupted))
     strata = (("document", document), ("follows", "answer" if trigger.follows else "distractor"))
     return Pair(
-        f"{document}:{trigger.end}", task, scheme, clean, changed, (trigger.answer,), trigger.distractors, roles,
-        "natural", strata, "train", to_answer,
-    )  # fmt: skip
+        f"{document}:{trigger.end}",
+        task,
+        scheme,
+        clean,
+        changed,
+        (trigger.answer,),
+        trigger.distractors,
+        roles,
+        "natural",
+        strata,
+        "train",
+        to_answer,
+    )
 
 
 def _other_word(

@@ -1,8 +1,10 @@
-"""The distributions of prompts that a template writes: other names, other wordings, and the same question with something in its way.
+"""The distributions of prompts that a template writes: other names, other wordings, and the same question with
+something in its way.
 
-Why: the narrowest steps away from the discovery prompts say most about why a circuit stops working. DoubleIO and TripleIO
-(one and two more mentions of the answer) are those of Nainani et al. 2024, "Adaptive circuit behavior and generalization in
-mechanistic interpretability", where a circuit recovers more than all of the model: 1.29 and 2.59.
+Why: the narrowest steps away from the discovery prompts say most about why a circuit stops working. DoubleIO and
+  TripleIO
+(one and two more mentions of the answer) are those of Nainani et al. 2024, "Adaptive circuit behavior and
+generalization in mechanistic interpretability", where a circuit recovers more than all of the model: 1.29 and 2.59.
 
 A variant changes one thing against the discovery prompts; wordings and names stay those of the discovery split, and the
 corruption scheme stays the circuit's own. Docstring variants are the analogous changes in code.
@@ -41,7 +43,8 @@ class Variant:
 
 
 def variants(settings: PatchSettings, n: int, vocabulary: tuple[int, ...]) -> list[Variant]:
-    """All distributions of a built-in task beyond its discovery prompts, from narrow to wide; `n` pairs each, before encoding."""
+    """All distributions of a built-in task beyond its discovery prompts, from narrow to wide; `n` pairs each, before
+    encoding."""
     task = find_task(settings.task)
     scheme = settings.scheme or task.schemes[0]
     fresh = Variant(
@@ -76,7 +79,10 @@ def _drawn(settings: PatchSettings, name: str, text: str, draw: Draw, n: int) ->
 
 # --- the indirect-object task ---
 
-GAP = "it was a long and quiet day with rain in the morning and sun in the afternoon, and nothing much was said about it, and"
+GAP = (
+    "it was a long and quiet day with rain in the morning and sun in the afternoon, and nothing much was said about"
+    " it, and"
+)
 
 
 def _people(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Draw]]:
@@ -94,19 +100,34 @@ def _people(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Dra
     return {
         "held-out names": ("names that discovery did not use, in its wordings", plain(split, other)),
         "held-out templates": ("wordings that discovery did not use, with its names", plain(other, split)),
-        "extra mention": ("the answer named once more before the question (DoubleIO)", between("{indirect_object} was glad, and")),
-        "two extra mentions": ("the answer named twice more (TripleIO)", between("{indirect_object} was glad, {indirect_object} smiled, and")),
+        "extra mention": (
+            "the answer named once more before the question (DoubleIO)",
+            between("{indirect_object} was glad, and"),
+        ),
+        "two extra mentions": (
+            "the answer named twice more (TripleIO)",
+            between("{indirect_object} was glad, {indirect_object} smiled, and"),
+        ),
         "distractor": ("a third person named before the question", between("{extra} was glad, and", extra=True)),
         "longer gap": ("two dozen words without a name before the question", between(GAP)),
         "word order": ("the question in the passive: a drink was given by B to", changed(_passive)),
-        "lower case": ("the whole prompt in small letters, names too", lambda rng, name: _lower(_person(rng, scheme, split, words.names(split), name))),
-    }  # fmt: skip
+        "lower case": (
+            "the whole prompt in small letters, names too",
+            lambda rng, name: _lower(_person(rng, scheme, split, words.names(split), name)),
+        ),
+    }
 
 
 def _person(
-    rng: random.Random, scheme: str, split: Split, names: tuple[str, ...], name: str, clause: str = "",
-    change: Callable[[str, Mapping[str, str]], str] | None = None, extra: bool = False,
-) -> Pair:  # fmt: skip
+    rng: random.Random,
+    scheme: str,
+    split: Split,
+    names: tuple[str, ...],
+    name: str,
+    clause: str = "",
+    change: Callable[[str, Mapping[str, str]], str] | None = None,
+    extra: bool = False,
+) -> Pair:
     """One pair: a prompt with a clause before the question, or changed as a text."""
     order: task_indirect_object.Order = rng.choice(("ABBA", "BABA"))
     prompt = task_indirect_object.prompt(rng, split, names=names, order=order)
@@ -148,9 +169,12 @@ def _lower(pair: Pair) -> Pair:
     """All text in small letters; roles stay where they were."""
     low = lambda options: tuple(str(option).lower() for option in options)  # noqa: E731
     return replace(
-        pair, clean=str(pair.clean).lower(), corrupted=str(pair.corrupted).lower(), answers=low(pair.answers),
+        pair,
+        clean=str(pair.clean).lower(),
+        corrupted=str(pair.corrupted).lower(),
+        answers=low(pair.answers),
         distractors=low(pair.distractors),
-    )  # fmt: skip
+    )
 
 
 # --- the docstring task ---
@@ -172,12 +196,21 @@ def _code(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Draw]
         "held-out names": ("argument names that discovery did not use, in its wordings", plain(split, other)),
         "held-out templates": ("wordings that discovery did not use, with its argument names", plain(other, split)),
         "extra mention": ("the answer named in the summary too", changed(lambda text, i: _mention(text, i))),
-        "distractor": ("the argument after the answer (or the one before it) named in the summary", changed(_mention_other)),
+        "distractor": (
+            "the argument after the answer (or the one before it) named in the summary",
+            changed(_mention_other),
+        ),
         "longer gap": ("two more lines between summary and arguments", changed(_longer)),
         "annotations": ("a type and a default value after each argument in the signature", changed(_annotated)),
-        "word order": ("described with @param in place of :param", changed(lambda text, i: text.replace(":param", "@param"))),
-        "capital letters": ("argument names begin with a capital", lambda rng, name: _capitals(_function(rng, scheme, split, split, name))),
-    }  # fmt: skip
+        "word order": (
+            "described with @param in place of :param",
+            changed(lambda text, i: text.replace(":param", "@param")),
+        ),
+        "capital letters": (
+            "argument names begin with a capital",
+            lambda rng, name: _capitals(_function(rng, scheme, split, split, name)),
+        ),
+    }
 
 
 def _function(rng: random.Random, scheme: str, templates: Split, names: Split, name: str) -> Pair:
@@ -238,7 +271,7 @@ def _capitals(pair: Pair) -> Pair:
     roles = _roles(both[0], int(pair.stratum("described") or 0))
     return replace(
         pair, clean=both[0], corrupted=both[1], answers=up(pair.answers), distractors=up(pair.distractors), roles=roles
-    )  # fmt: skip
+    )
 
 
 def _capital_text(text: str) -> str:

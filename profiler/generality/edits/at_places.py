@@ -1,10 +1,12 @@
 """Edits at the places that a role names: is what stands there what the head reads? See placed.py and edits.py.
 
-Why: attention to a place is no proof that what stands there is used. Where a role says `at end attends to S2`, the token
-at S2 becomes another one, and the part of that change of value which shows in what the head mixed at the end says how much
-of S2 arrives; beside it a control edit of a token nearby that no role names. What is put in stood at the same place of
-another prompt; of a place of several tokens the one that the head attends to most is edited, or the first. Places that are the token itself, the one
-before it or the first are left out: other claims say those (`current token`, `previous token`, `first token`).
+Why: attention to a place is no proof that what stands there is used. Where a role says `at end attends to S2`, the
+  token
+at S2 becomes another one, and the part of that change of value which shows in what the head mixed at the end says how
+much of S2 arrives; beside it a control edit of a token nearby that no role names. What is put in stood at the same
+place of another prompt; of a place of several tokens the one that the head attends to most is edited, or the first.
+Places that are the token itself, the one before it or the first are left out: other claims say those (`current token`,
+`previous token`, `first token`).
 Cost: three forward passes of a distribution's clean prompts a member, for the discovery prompts and natural text.
 """
 
@@ -31,7 +33,11 @@ OPERATION = "replace what is attended to"
 def edited(subject: Subject) -> tuple[Any, ...]:
     """Findings and Edit rows of every role that names places of the pairs."""
     claimed = [one for one in claimed_of(subject) if one[1].to not in NAMELESS]
-    distributions = [r for r in subject.distributions.prompts if r.distribution.name in (DISCOVERY, NATURAL) and r.setting and does_task(r.setting)]  # fmt: skip
+    distributions = [
+        r
+        for r in subject.distributions.prompts
+        if r.distribution.name in (DISCOVERY, NATURAL) and r.setting and does_task(r.setting)
+    ]
     if not claimed or not distributions:
         return ()
     vocabulary, rows = vocabulary_of(subject.run), []

@@ -1,10 +1,11 @@
 """Edits that a claim says matter, against edits that it says do not: does the component move as claimed?
 
-Why: a predicate that fits what was recorded may fit for another reason. A role predicts what happens to texts that nobody
+Why: a predicate that fits what was recorded may fit for another reason. A role predicts what happens to texts that
+  nobody
 wrote: take the earlier copy away and an induction head lets go; put one in and it takes hold; replace the token before,
-and that is what a previous-token head now writes. Each edit stands beside a control edit of the same text (as many tokens,
-nearby, as frequent) that the role says is no matter: Wang et al. 2022, "Interpretability in the Wild", appendix on
-adversarial examples, whose duplicated names broke the circuit in 23.4 % of prompts and whose controls did in 0.4 %.
+and that is what a previous-token head now writes. Each edit stands beside a control edit of the same text (as many
+tokens, nearby, as frequent) that the role says is no matter: Wang et al. 2022, "Interpretability in the Wild", appendix
+on adversarial examples, whose duplicated names broke the circuit in 23.4 % of prompts and whose controls did in 0.4 %.
 
 What moves, in the claimed direction (`shift`):
 
@@ -15,9 +16,10 @@ What moves, in the claimed direction (`shift`):
 | logit | logits | what the head writes directly for the token that was put in, centred over the vocabulary |
 | activation | share | of the largest |activation| among all the texts |
 
-An edit succeeds where its shift is at least MARGIN and more than the control's; the control's own rate is the null, by the
-same rule the other way round. One text a document and operation: Wilson's interval for an operation, and over all
-operations together a jackknife over documents. p: exact McNemar test, one-sided; mean shift over control: paired sign flips.
+An edit succeeds where its shift is at least MARGIN and more than the control's; the control's own rate is the null, by
+the same rule the other way round. One text a document and operation: Wilson's interval for an operation, and over all
+operations together a jackknife over documents. p: exact McNemar test, one-sided; mean shift over control: paired sign
+flips.
 
 Cost: three forward passes of about 100 texts an operation, some seconds on one core.
 """
@@ -117,17 +119,32 @@ def check(
 
 
 def of_plans(
-    net: Network, component: str, claim: Claim, made: Sequence[Plan], vocabulary: Vocabulary, distribution: str, unit: Unit,
+    net: Network,
+    component: str,
+    claim: Claim,
+    made: Sequence[Plan],
+    vocabulary: Vocabulary,
+    distribution: str,
+    unit: Unit,
     shares: tuple[str, ...],
-) -> Edited:  # fmt: skip
+) -> Edited:
     """What edits do that were planned already: at least one."""
     head = _Head(component, claim, distribution, unit, shares)
     shift, control = shifts(net, component, made)
     kept = tuple(
-        Edit(component, claim.label, p.operation, distribution, spelled(p, p.text.tokens, vocabulary), spelled(p, p.edited, vocabulary),
-             p.text.end, float(s), float(c))
+        Edit(
+            component,
+            claim.label,
+            p.operation,
+            distribution,
+            spelled(p, p.text.tokens, vocabulary),
+            spelled(p, p.edited, vocabulary),
+            p.text.end,
+            float(s),
+            float(c),
+        )
         for p, s, c in zip(made, shift, control, strict=True)
-    )  # fmt: skip
+    )
     return Edited(kept, head.findings(made, shift, control))
 
 
@@ -169,7 +186,8 @@ def _signs(made: Sequence[Plan]) -> torch.Tensor:
 
 
 def _attention(before: Seen, after: Seen, made: Sequence[Plan]) -> torch.Tensor:
-    """Attention gained where it should be, and lost where it should be; the mean of the two where both are asked for."""
+    """Attention gained where it should be, and lost where it should be; the mean of the two where both are asked
+    for."""
     change = after.attention - before.attention
     gained, lost = mass(change, [p.rises for p in made]), -mass(change, [p.falls for p in made])
     return (gained + lost) / torch.tensor([bool(p.rises) + bool(p.falls) for p in made])
@@ -255,8 +273,23 @@ class _Head:
     ) -> Finding:
         kind = "head" if self.claim.kind == "head" else "neuron"
         setting = Setting("node", kind, "token edit", "last token", "edit against control edit", "one text a document")
-        return Finding(self.component, self.claim.label, "edits", self.distribution, statistic, value, lo, hi, n, self.unit, null, None, p,
-                       setting, self.shares)  # fmt: skip
+        return Finding(
+            self.component,
+            self.claim.label,
+            "edits",
+            self.distribution,
+            statistic,
+            value,
+            lo,
+            hi,
+            n,
+            self.unit,
+            null,
+            None,
+            p,
+            setting,
+            self.shares,
+        )
 
     def refused(self, statistic: str, n: int, why: str) -> Finding:
         """A finding without a number."""

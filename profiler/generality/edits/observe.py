@@ -1,8 +1,8 @@
 """What one component does at the last token of each of many texts: one forward pass, no hooks.
 
 Why: edits and swaps ask the same few things of a head or neuron, at one offset a text, for texts of different lengths.
-Texts are padded on the right, which a causal model does not see. Cost: the layers up to the component's own, all of them
-where the final residual stream is asked for.
+Texts are padded on the right, which a causal model does not see. Cost: the layers up to the component's own, all of
+them where the final residual stream is asked for.
 """
 
 from collections.abc import Sequence

@@ -13,8 +13,9 @@
 | remove a mark, plant a mark | newline, delimiter | the last mark becomes a word, a word becomes a mark | a token nearby, or another word | attention there falls, rises |
 | leave the class, enter the class | neurons | the token becomes one outside the class, or inside | one that is like it in that | the activation falls, rises |
 
-A control edit changes as many tokens, nearby or in the same places, each for one of the same frequency band and class where
-the claim does not ask for a class; of a role about names, other names where there are some. Cost: microseconds a plan.
+A control edit changes as many tokens, nearby or in the same places, each for one of the same frequency band and class
+where the claim does not ask for a class; of a role about names, other names where there are some. Cost: microseconds a
+plan.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,7 +90,8 @@ class _Desk:
         return self.vocabulary.like(self.rng, token, {*self.text.tokens, self.text.next_token, *avoid}, inside)
 
     def nearby(self, offsets: Sequence[int], keep: Sequence[int]) -> tuple[int, ...] | None:
-        """For each offset the nearest one that may change as a control, of roles about names a name; None where one has none."""
+        """For each offset the nearest one that may change as a control, of roles about names a name; None where one has
+        none."""
         taken = {*offsets, *keep, self.text.end, self.text.end - 1, *self.here.targets, *self.here.causes}
         found: list[int] = []
         for offset in offsets:

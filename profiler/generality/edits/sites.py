@@ -1,8 +1,8 @@
 """Where in a text a claim finds its trigger, and where it says that the component looks. No torch.
 
-The same claims as `profiler.generality.evidence.claims` has in SQL, for tokens that are in no run: a text read at its last token.
-`causes` are the tokens that make the trigger true and could be another (earlier copies, an earlier mention of a name);
-`targets` are the offsets that the claim has the head attend to. Cost: microseconds a text.
+The same claims as `profiler.generality.evidence.claims` has in SQL, for tokens that are in no run: a text read at its
+last token. `causes` are the tokens that make the trigger true and could be another (earlier copies, an earlier mention
+of a name); `targets` are the offsets that the claim has the head attend to. Cost: microseconds a text.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,12 @@ from profiler.generality.evidence.claims import Claim
 
 STEPS = {"previous": 1, "two_back": 2, "self": 0}
 UNEDITABLE = {
-    "copy suppression": "it acts on what the model is about to predict, and an edit of the text changes that too: no edit and no "
-    "swap leaves its precondition as it was",
+    "copy suppression": (
+        "it acts on what the model is about to predict, and an edit of the text changes that too: no edit and no "
+        "swap leaves its precondition as it was"
+    ),
     "first token": "the first token is a special one in every text, and no other can be put there",
-}  # fmt: skip
+}
 """Roles that no edit of a text can test, and why."""
 CARRIERS = {"name mover": 1, "copying": 1, "copy suppression": -1}
 """Roles that write of what they attend to, and whether they raise (1) or lower (-1) its logit."""
@@ -72,7 +74,8 @@ def _marks(text: Text, mask: Bool[np.ndarray, " vocab"]) -> Bool[np.ndarray, " o
 
 
 def _repeated(mass: str, text: Text) -> Place:
-    """Earlier copies of the last token, and what is attended to there: what follows them, but never the last token itself."""
+    """Earlier copies of the last token, and what is attended to there: what follows them, but never the last token
+    itself."""
     tokens, end = text.tokens, text.end
     step = 0 if mass == "duplicate" else 1
     copies = [i for i in range(end - step) if tokens[i] == tokens[end]]

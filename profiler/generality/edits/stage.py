@@ -1,8 +1,9 @@
 """The stages of a check that look for where a role is wrong: counter-examples, edits, swaps, for every member.
 
-A member's claim is what its role's words say (profiler.generality.evidence.claims); a member whose words claim nothing known is
-refused and named. Texts are the run's corpus, the discovery prompts, and repeated random tokens. Prompts ask at their last
-token; a role that acts elsewhere (an earlier token attends to the one before it) is asked at any token of them.
+A member's claim is what its role's words say (profiler.generality.evidence.claims); a member whose words claim nothing
+known is refused and named. Texts are the run's corpus, the discovery prompts, and repeated random tokens. Prompts ask
+at their last token; a role that acts elsewhere (an earlier token attends to the one before it) is asked at any token of
+them.
 
 Cost: a query a member; per member and distribution some 1,500 forward passes of about 60 tokens, 10 to 20 s on one core
 with the bundled model.

@@ -1,12 +1,13 @@
 """Single token swaps of a text: which are allowed, what the gradient expects of each, and what a forward pass finds.
 
-The search of `profiler.generality.edits.swaps` in its parts. A swap is allowed where the claim says the same of the swapped text:
-the trigger as it was, and the same offsets to attend to. Expected changes are those of HotFlip (Ebrahimi et al. 2018),
+The search of `profiler.generality.edits.swaps` in its parts. A swap is allowed where the claim says the same of the
+swapped text: the trigger as it was, and the same offsets to attend to. Expected changes are those of HotFlip (Ebrahimi
+et al. 2018),
 
     (E[y] - E[x_i]) . df / dE_i
 
-summed over offsets that are swapped together. Cost: one backward pass a text for all offsets and tokens; then one forward
-pass a swap.
+summed over offsets that are swapped together. Cost: one backward pass a text for all offsets and tokens; then one
+forward pass a swap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -123,7 +124,8 @@ def one_each(cases: Iterable[Case]) -> list[Case]:
 def cases_of(
     subject: Asked, texts: Sequence[Text], trigger: bool, rng: np.random.Generator, fixed_end: bool
 ) -> list[Case]:
-    """Of each text, cut at random tokens where the trigger is as asked for, up to CUTS cases; texts without one have none."""
+    """Of each text, cut at random tokens where the trigger is as asked for, up to CUTS cases; texts without one have
+    none."""
     chosen: list[tuple[Text, Place]] = []
     for text in texts:
         ends = [] if fixed_end else rng.permutation(np.arange(4, text.end))[: 8 * CUTS].tolist()
@@ -138,7 +140,8 @@ def cases_of(
 
 
 def groups_of(text: Text, here: Place, vocabulary: Vocabulary) -> Groups:
-    """What may be swapped: each ordinary offset alone; where copies make the trigger, these and the last token together."""
+    """What may be swapped: each ordinary offset alone; where copies make the trigger, these and the last token
+    together."""
     same = [i for i in here.causes if text.tokens[i] == text.tokens[text.end]]
     tied = {*here.causes, text.end} if same else set(here.causes)
     alone = tuple((i,) for i in range(text.end + 1) if i not in tied and vocabulary.ordinary[text.tokens[i]])
@@ -190,7 +193,8 @@ def at_random(subject: Asked, case: Case, n: int, rng: np.random.Generator) -> t
 
 
 def _usable(subject: Asked, case: Case) -> Bool[Tensor, "group vocab"]:
-    """Which tokens may be put where: ordinary ones, not the one there, and a neuron's own token on its side of the class."""
+    """Which tokens may be put where: ordinary ones, not the one there, and a neuron's own token on its side of the
+    class."""
     vocabulary, text = subject.vocabulary, case.text
     usable = np.repeat(vocabulary.ordinary[None], len(case.groups), 0)
     for row, offsets in enumerate(case.groups):

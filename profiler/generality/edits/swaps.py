@@ -1,4 +1,5 @@
-"""Token swaps that break a claim: the gradient proposes, forward passes confirm, random swaps show what chance would find.
+"""Token swaps that break a claim: the gradient proposes, forward passes confirm, random swaps show what chance would
+find.
 
 Why: sampled text shows what is common. A claim can also be wrong where nobody would look: for one token, in one
 combination. HotFlip (Ebrahimi et al. 2018, "HotFlip: White-Box Adversarial Examples for Text Classification", section
@@ -8,16 +9,16 @@ combination. HotFlip (Ebrahimi et al. 2018, "HotFlip: White-Box Adversarial Exam
 
 for every offset and token at once, from one backward pass. Two searches, each over single swaps:
 
-* break: the role says that the component should act, and it does; the trigger and the offsets to attend to stay exactly as
-  they were (checked on the swapped text, not by the gradient). Success: f falls to half or less.
+* break: the role says that the component should act, and it does; the trigger and the offsets to attend to stay exactly
+  as they were (checked on the swapped text, not by the gradient). Success: f falls to half or less.
 * fire: the role says that it should not act, and still does after the swap. Success: f reaches the median of the texts
   where it acts as claimed.
 
 f is the attention to the claim's offsets, the logit written for what is copied, or the activation; in the second search
 the norm of what a head writes. Tokens that the trigger needs to be the same (the last token and its copies) are swapped
-together. For the `tried` swaps of largest predicted effect, and for as many random ones, f is measured; a text counts as
-broken if any of them succeeds. `break rate` and `fire rate` are shares of texts, with the rate of random swaps as null:
-a high one speaks against the claim. `break rate of a swap` is the share of single swaps.
+together. For the `tried` swaps of largest predicted effect, and for as many random ones, f is measured; a text counts
+as broken if any of them succeeds. `break rate` and `fire rate` are shares of texts, with the rate of random swaps as
+null: a high one speaks against the claim. `break rate of a swap` is the share of single swaps.
 
 Cost: one backward pass a text, and 2 x `tried` forward passes of one text.
 """
@@ -106,7 +107,8 @@ def check(
 
 
 def _acting(subject: Asked, texts: Sequence[Text], rng: np.random.Generator, fixed_end: bool) -> list[Case]:
-    """Texts where the component should act and does: half of the attention, 0.1 logits, or a tenth of the largest activation."""
+    """Texts where the component should act and does: half of the attention, 0.1 logits, or a tenth of the largest
+    activation."""
     cases = cases_of(subject, texts, True, rng, fixed_end)
     top = max((case.before for case in cases), default=0.0)
     least = 0.1 * top if subject.watch == "activation" else LEAST_ACT[subject.watch]
@@ -128,14 +130,16 @@ def _search(
     acting: int,
     scale: float,
 ) -> tuple[tuple[Edit, ...], tuple[Finding, ...]]:
-    """One search over all cases, if the component acts in enough texts for a claim to be broken; shifts in units of `scale`."""
+    """One search over all cases, if the component acts in enough texts for a claim to be broken; shifts in units of
+    `scale`."""
     chosen = cases if acting >= FEWEST else ()
     guided = [measured(subject, case, propose(subject, case, told.tried)) for case in chosen if case.groups]
     random = [measured(subject, case, at_random(subject, case, told.tried, rng)) for case in chosen if case.groups]
     findings = told.findings(subject.search, guided, random, succeeds, acting)
-    return tuple(
-        _edit(subject, g, r, told, scale) for g, r in zip(guided, random, strict=True) if g.swaps and r.swaps
-    ), findings
+    return (
+        tuple(_edit(subject, g, r, told, scale) for g, r in zip(guided, random, strict=True) if g.swaps and r.swaps),
+        findings,
+    )
 
 
 def _edit(subject: Asked, guided: Tried, random: Tried, told: "_Told", scale: float) -> Edit:
@@ -146,8 +150,17 @@ def _edit(subject: Asked, guided: Tried, random: Tried, told: "_Told", scale: fl
     text = guided.case.text
     after = swap.on(text.tokens)
     before, changed = (spell(tokens, swap.offsets, subject.vocabulary) for tokens in (text.tokens, after))
-    return Edit(told.component, told.claim.label, f"swap to {subject.search}", told.distribution, before, changed, text.end, float(moved.max()),
-                float(chance.max()))  # fmt: skip
+    return Edit(
+        told.component,
+        told.claim.label,
+        f"swap to {subject.search}",
+        told.distribution,
+        before,
+        changed,
+        text.end,
+        float(moved.max()),
+        float(chance.max()),
+    )
 
 
 @dataclass(frozen=True)
@@ -209,5 +222,20 @@ class _Told:
         setting = Setting(
             "node", self.claim.kind, "token swap", "last token", "gradient against random", f"{self.tried} swaps a text"
         )
-        return Finding(self.component, self.claim.label, "swaps", self.distribution, name, value, lo, hi, n, self.unit, null, None, p, setting,
-                       self.shares)  # fmt: skip
+        return Finding(
+            self.component,
+            self.claim.label,
+            "swaps",
+            self.distribution,
+            name,
+            value,
+            lo,
+            hi,
+            n,
+            self.unit,
+            null,
+            None,
+            p,
+            setting,
+            self.shares,
+        )

@@ -1,9 +1,10 @@
 """Natural texts to edit, and tokens to put in: what counterfactual edits and swaps are made from. No torch.
 
-Why: an edit says something about a component only beside a control edit that changes as much of the text. Tokens are put
-in place of tokens of the same frequency band (factors of two of the count in the corpus; in prompts, of the count in the
-prompts, and only their tokens: a name of theirs may not stand in the corpus at all) and, where there is one, the same
-token class, and none that the text holds already, so that an edit makes no repetition by accident.
+Why: an edit says something about a component only beside a control edit that changes as much of the text. Tokens are
+  put
+in place of tokens of the same frequency band (factors of two of the count in the corpus; in prompts, of the count in
+the prompts, and only their tokens: a name of theirs may not stand in the corpus at all) and, where there is one, the
+same token class, and none that the text holds already, so that an edit makes no repetition by accident.
 Cost: one pass over the vocabulary; the texts of a run are one query.
 """
 
@@ -63,7 +64,8 @@ class Vocabulary:
     special: Bool[np.ndarray, " vocab"] | None = None
 
     def of_texts(self, texts: Sequence[Text]) -> "Vocabulary":
-        """The vocabulary of some texts that are not of the corpus: only their tokens are put in, by how often they stand there."""
+        """The vocabulary of some texts that are not of the corpus: only their tokens are put in, by how often they
+        stand there."""
         counts = counts_of(texts, len(self.texts))
         seen = counts > 0 if self.special is None else (counts > 0) & ~self.special
         return replace(self, bands=bands_of(counts), ordinary=seen)
@@ -79,7 +81,8 @@ class Vocabulary:
         avoid: Collection[int],
         inside: Bool[np.ndarray, " vocab"] | None = None,
     ) -> int | None:
-        """A random token as frequent as `token` and of its class, or only as frequent, or at least near; None if there is none.
+        """A random token as frequent as `token` and of its class, or only as frequent, or at least near; None if there
+        is none.
 
         Args:
             avoid: tokens that may not come out.
@@ -89,7 +92,9 @@ class Vocabulary:
         allowed[[*avoid, token]] = False
         band = np.abs(self.bands - self.bands[token])
         same = self.class_ids == self.class_ids[token]
-        for found in ([] if inside is not None else [allowed & same & (band == 0)]) + [allowed & (band <= w) for w in (0, 1, 3, 99)]:  # fmt: skip
+        for found in ([] if inside is not None else [allowed & same & (band == 0)]) + [
+            allowed & (band <= w) for w in (0, 1, 3, 99)
+        ]:
             if found.any():
                 return int(rng.choice(np.nonzero(found)[0]))
         return None

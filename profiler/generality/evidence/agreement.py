@@ -1,4 +1,5 @@
-"""Agreement between techniques: how often two say the same of a claim, and how often they could have disagreed. No torch.
+"""Agreement between techniques: how often two say the same of a claim, and how often they could have disagreed. No
+torch.
 
 Why: techniques that always say the same may share what they look at; agreement counts where disagreement was possible.
 Cost: none.

@@ -1,14 +1,16 @@
 """What a role's words claim: where a component should act, what it should do there, and how strongly it does. No torch.
 
-Why: a circuit names its members by words ("induction head", "name mover", "fires on numbers"). Before a claim can be wrong
+Why: a circuit names its members by words ("induction head", "name mover", "fires on numbers"). Before a claim can be
+  wrong
 it must be falsifiable, so each role is three things that a position can be asked: a trigger (the role says that it
 should act here), what counts as acting, and a number that says how much. All three are SQL over the columns of
-`head_facts` or `neuron_facts` (profiler/database/views.sql) and the columns of MORE below, so that they can be asked of every kept
-position of a run; `mass` names the same thing for a forward pass (profiler.model.attention.MASSES).
+`head_facts` or `neuron_facts` (profiler/database/views.sql) and the columns of MORE below, so that they can be asked of
+every kept position of a run; `mass` names the same thing for a forward pass (profiler.model.attention.MASSES).
 
-Sources of the roles: Olsson et al. 2022, "In-context Learning and Induction Heads" (induction, previous token); Wang et al.
-2022, "Interpretability in the Wild", section 3 (duplicate token, name mover, S-inhibition, backup and negative name mover);
-Heimersheim and Janiak 2023, "A circuit for Python docstrings" (argument mover); McDougall et al. 2023, "Copy Suppression".
+Sources of the roles: Olsson et al. 2022, "In-context Learning and Induction Heads" (induction, previous token); Wang et
+al. 2022, "Interpretability in the Wild", section 3 (duplicate token, name mover, S-inhibition, backup and negative name
+mover); Heimersheim and Janiak 2023, "A circuit for Python docstrings" (argument mover); McDougall et al. 2023, "Copy
+Suppression".
 Cost: none, plain data.
 """
 
@@ -101,27 +103,39 @@ FIRST = _attends("first token", "first", "the first token of the window")
 NEWLINE = _attends("newline", "newline", "line ends")
 DELIMITER = _attends("delimiter", "delimiter", "punctuation, brackets, quotes and operators")
 NAME_MOVER = Claim(
-    "name mover", "head", f"{_NAME.format('next_properties')} AND next_seen",
+    "name mover",
+    "head",
+    f"{_NAME.format('next_properties')} AND next_seen",
     f"{_NAME.format('attended_properties')} AND dla_to_attended >= {EFFECT}",
     f"CASE WHEN {_NAME.format('attended_properties')} THEN top_weight ELSE 0 END",
     "before a name that was there, attends to a name and raises its logit",
-)  # fmt: skip
+)
 S_INHIBITION = Claim(
-    "S-inhibition", "head", f"{_NAME.format('next_properties')} AND name_repeated",
+    "S-inhibition",
+    "head",
+    f"{_NAME.format('next_properties')} AND name_repeated",
     f"{_NAME.format('attended_properties')} AND attended_repeated AND top_weight >= {MOST}",
     f"CASE WHEN {_NAME.format('attended_properties')} AND attended_repeated THEN top_weight ELSE 0 END",
     "before a name, where a name stands twice, attends to the repeated name",
-)  # fmt: skip
+)
 SUPPRESSION = Claim(
-    "copy suppression", "head", "next_seen", f"dla_to_attended <= -{EFFECT}",
+    "copy suppression",
+    "head",
+    "next_seen",
+    f"dla_to_attended <= -{EFFECT}",
     "CASE WHEN dla_to_attended < 0 THEN top_weight ELSE 0 END",
-    "where a token of the window comes again, attends to it and lowers its logit", behaviour="suppresses",
-)  # fmt: skip
+    "where a token of the window comes again, attends to it and lowers its logit",
+    behaviour="suppresses",
+)
 COPYING = Claim(
-    "copying", "head", "next_seen", f"attended_is_next AND dla_to_attended >= {EFFECT}",
+    "copying",
+    "head",
+    "next_seen",
+    f"attended_is_next AND dla_to_attended >= {EFFECT}",
     "CASE WHEN attended_is_next THEN top_weight ELSE 0 END",
-    "where a token of the window comes again, attends to it and raises its logit", behaviour="copies",
-)  # fmt: skip
+    "where a token of the window comes again, attends to it and raises its logit",
+    behaviour="copies",
+)
 BACKUP = replace(
     NAME_MOVER,
     role="backup name mover",
@@ -134,10 +148,16 @@ def on_token(token_property: str, next_token: bool = False) -> Claim:
     """The claim that a neuron fires on tokens with a property, or before them."""
     where, column = ("before", "next_properties") if next_token else ("on", "properties")
     return Claim(
-        f"fires {where} {token_property}", "neuron", f"list_contains({column}, '{token_property}')", "fires",
-        "strength_of_firing", f"fires {where} {token_property.replace('_', ' ')} tokens", "token",
-        behaviour=f"{where}_{token_property}", token_property=token_property,
-    )  # fmt: skip
+        f"fires {where} {token_property}",
+        "neuron",
+        f"list_contains({column}, '{token_property}')",
+        "fires",
+        "strength_of_firing",
+        f"fires {where} {token_property.replace('_', ' ')} tokens",
+        "token",
+        behaviour=f"{where}_{token_property}",
+        token_property=token_property,
+    )
 
 
 _HEADS: tuple[tuple[str, Claim], ...] = (

@@ -9,8 +9,12 @@ from typing import Literal
 
 DistributionKind = Literal["prompts", "corpus", "repeats"]
 DISCOVERY, FRESH, NATURAL, REPEATS, CORPUS = (
-    "discovery", "fresh prompts", "natural text", "repeated random tokens", "corpus",
-)  # fmt: skip
+    "discovery",
+    "fresh prompts",
+    "natural text",
+    "repeated random tokens",
+    "corpus",
+)
 """Names of the distributions that other modules look for; domains are named `domain: NAME`, variants by what was changed."""
 
 

@@ -1,4 +1,5 @@
-"""One number about one claim on one distribution: what every technique returns and the evidence ledger is made of. No torch.
+"""One number about one claim on one distribution: what every technique returns and the evidence ledger is made of. No
+torch.
 
 Why: faithfulness, coverage, a replacement and a counter-example rate come from different modules and must stand in one
 table, each with its interval, the number of examples that it rests on, and the null that it is compared with.
@@ -9,9 +10,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 Technique = Literal[
-    "faithfulness", "necessity", "corpus faithfulness", "coverage", "mixture", "self-repair", "replacement", "weights",
-    "counter-examples", "edits", "swaps", "trend",
-]  # fmt: skip
+    "faithfulness",
+    "necessity",
+    "corpus faithfulness",
+    "coverage",
+    "mixture",
+    "self-repair",
+    "replacement",
+    "weights",
+    "counter-examples",
+    "edits",
+    "swaps",
+    "trend",
+]
 """How a number was come by."""
 
 Unit = Literal["prompts", "documents", "positions", "components"]
@@ -22,7 +33,8 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Setting:
-    """The six choices behind a causal number (Miller et al. 2024, "Transformer circuit faithfulness metrics are not robust").
+    """The six choices behind a causal number (Miller et al. 2024, "Transformer circuit faithfulness metrics are not
+    robust").
 
     Empty strings stand for choices that a technique does not have.
     """
@@ -47,13 +59,15 @@ class Finding:
         statistic: name of the number, in the words of the technique's module.
         value, lo, hi: estimate and 95 % interval in the statistic's unit; all None where refused.
         n, unit: how many independent examples it rests on, and of what.
-        null, null_hi: the same number for the null (random circuits, scrambled roles, matched components): its mean, and
+        null, null_hi: the same number for the null (random circuits, scrambled roles, matched components): its mean,
+        and
             its 95th percentile; None where there is none.
         p: one-sided p-value against the null; None where there is none.
         setting: the six choices of a causal number.
         shares: names of what other findings may have in common with it: data, or gradients.
         refused: why no number is given; empty otherwise.
-        general_form_of: the circuit's own words, where they name places of prompts and `role` is what they would be if they
+        general_form_of: the circuit's own words, where they name places of prompts and `role` is what they would be if
+          they
             were claimed of every position; empty where `role` is what the circuit claims.
     """
 

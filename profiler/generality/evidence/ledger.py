@@ -1,31 +1,33 @@
 """The evidence ledger: every finding about a claim as a line that speaks for it, against it, or not yet. No torch.
 
-Why: a verdict must be traceable to the numbers behind it, and five numbers from the same prompts are not five witnesses.
-A claim is a subject (the circuit, or a component) with its role. Each line is one finding with its test; several distributions of
-one technique are tested together by Holm. Cost: none, plain data.
+Why: a verdict must be traceable to the numbers behind it, and five numbers from the same prompts are not five
+  witnesses.
+A claim is a subject (the circuit, or a component) with its role. Each line is one finding with its test; several
+distributions of one technique are tested together by Holm. Cost: none, plain data.
 
 What a line is tested for, by technique (every other statistic describes and does not decide):
 
-* faithfulness, corpus faithfulness, statistic `faithfulness`. On the discovery distribution: above FAITHFUL and above random
-  circuits. Elsewhere: within MARGIN of the discovery distribution (two one-sided tests, Schuirmann 1987); against it if lower by
-  more than MARGIN, or above 1 + OVER, which is over-recovery and no success. Each technique is held against its own number
-  on the discovery prompts: resampled values with resampled values, means with means.
+* faithfulness, corpus faithfulness, statistic `faithfulness`. On the discovery distribution: above FAITHFUL and above
+  random circuits. Elsewhere: within MARGIN of the discovery distribution (two one-sided tests, Schuirmann 1987);
+  against it if lower by more than MARGIN, or above 1 + OVER, which is over-recovery and no success. Each technique is
+  held against its own number on the discovery prompts: resampled values with resampled values, means with means.
 * necessity: above the 95th percentile of matched random circuits. It never speaks against: a random knock-out can hurt
   more than a true one.
-* coverage: the role holds on over HALF of the component's importance, and on more than its null (scrambled roles, matched
-  components); against it if on less than HALF, or if of the room that the null leaves it fills less than NO_BETTER. A role
-  that claims to hold at every position (previous token) has no scrambled null: scrambling it changes nothing. A role that
-  names places of prompts is held against HALF alone: that others of its layer do so too does not make it wrong.
-* replacement, statistic `explained`: above the same rule on other heads and over HALF; against it if nothing is explained,
-  or no more than for other heads.
-* edits, swaps, statistic `success rate`: above control edits (by the finding's own paired test where it has one); against
-  it if within NO_BETTER of them.
+* coverage: the role holds on over HALF of the component's importance, and on more than its null (scrambled roles,
+  matched components); against it if on less than HALF, or if of the room that the null leaves it fills less than
+  NO_BETTER. A role that claims to hold at every position (previous token) has no scrambled null: scrambling it changes
+  nothing. A role that names places of prompts is held against HALF alone: that others of its layer do so too does not
+  make it wrong.
+* replacement, statistic `explained`: above the same rule on other heads and over HALF; against it if nothing is
+  explained, or no more than for other heads.
+* edits, swaps, statistic `success rate`: above control edits (by the finding's own paired test where it has one);
+  against it if within NO_BETTER of them.
 * weights: whatever comes with a p value against null heads.
 
 Weights of lines: two lines overlap by the Jaccard index of what they share: distribution, technique, and the names in
-`Finding.shares` (data, gradients). A line weighs 1 / (1 + the sum of its overlaps with the claim's other lines), so k lines
-that share everything weigh as one, and k that share nothing as k (the weighting of redundant sequences by neighbours;
-Henikoff & Henikoff 1994 has its idea).
+`Finding.shares` (data, gradients). A line weighs 1 / (1 + the sum of its overlaps with the claim's other lines), so k
+lines that share everything weigh as one, and k that share nothing as k (the weighting of redundant sequences by
+neighbours; Henikoff & Henikoff 1994 has its idea).
 
 A role that names places says nothing of other positions. Lines of its general form are tested like any others, for what
 they say of the component, but apart from the circuit's claims: the verdict rests on these alone.
@@ -64,9 +66,14 @@ above its null, is no evidence that anything was understood."""
 ALPHA = 0.05
 Z95 = float(stats.norm.ppf(0.975))
 READ = {
-    "faithfulness": "faithfulness", "corpus faithfulness": "faithfulness", "necessity": "necessity", "coverage": "coverage",
-    "replacement": "explained", "edits": "success rate", "swaps": "success rate",
-}  # fmt: skip
+    "faithfulness": "faithfulness",
+    "corpus faithfulness": "faithfulness",
+    "necessity": "necessity",
+    "coverage": "coverage",
+    "replacement": "explained",
+    "edits": "success rate",
+    "swaps": "success rate",
+}
 """The statistic of each technique that is tested; of `weights`, any with a p value."""
 FAITHFULNESS = ("faithfulness", "corpus faithfulness")
 BASE = {"faithfulness": "faithfulness", "corpus faithfulness": "faithfulness with means"}
@@ -79,10 +86,12 @@ class Line:
 
     Attributes:
         finding: the number.
-        speaks: for the claim, against it, or undecided; `describes` where it is no test, `refused` where there is no number.
+        speaks: for the claim, against it, or undecided; `describes` where it is no test, `refused` where there is no
+          number.
         reason: what it was held against, in words.
         way: which way it speaks against: `lower` or `over`; empty otherwise.
-        p_for, p_against: one-sided p values; p_against by Holm over the lines tested with it; None where nothing is tested.
+        p_for, p_against: one-sided p values; p_against by Holm over the lines tested with it; None where nothing is
+        tested.
         weight: what it counts beside the claim's other lines, in (0, 1]; 0 where it is no test.
         registered: whether its claim was registered before the test; else it is post hoc.
     """
@@ -127,7 +136,8 @@ def p_below(finding: Finding, bound: float, also: float = 0.0) -> float:
 
 
 def _tail(distance: float, error: float) -> float:
-    """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at the bound itself."""
+    """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at the bound
+    itself."""
     if error > ROUNDING:
         return float(stats.norm.cdf(distance / error))
     return 0.0 if distance < -ROUNDING else 1.0
@@ -261,7 +271,8 @@ def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], discovery
 
 
 def _family(finding: Finding, discovery: str) -> str:
-    """Lines that are corrected together. The discovery prompts are asked first and alone: whether there is anything to test."""
+    """Lines that are corrected together. The discovery prompts are asked first and alone: whether there is anything to
+    test."""
     if finding.technique in FAITHFULNESS:
         return "base" if finding.distribution == discovery else "faithfulness"
     return f"{finding.technique} of general forms" if finding.general_form_of else finding.technique
@@ -276,14 +287,26 @@ def _line(finding: Finding, test: _Test, p_lower: float, p_over: float, alpha: f
 
 
 def weigh(ledger: Sequence[Line]) -> list[float]:
-    """The weight of each line beside the others of its claim; 0 for lines that test nothing. See the module's docstring."""
+    """The weight of each line beside the others of its claim; 0 for lines that test nothing. See the module's
+    docstring."""
     owns = [_shared(line) for line in ledger]
     tests = [line.speaks in ("for", "against", "undecided") for line in ledger]
     return [
-        1 / (1 + sum(_jaccard(owns[i], owns[j]) for j in range(len(ledger)) if j != i and tests[j] and ledger[j].claim == line.claim))
-        if tests[i] else 0.0
+        (
+            1
+            / (
+                1
+                + sum(
+                    _jaccard(owns[i], owns[j])
+                    for j in range(len(ledger))
+                    if j != i and tests[j] and ledger[j].claim == line.claim
+                )
+            )
+            if tests[i]
+            else 0.0
+        )
         for i, line in enumerate(ledger)
-    ]  # fmt: skip
+    ]
 
 
 def _shared(line: Line) -> frozenset[str]:
@@ -305,7 +328,8 @@ def tally(ledger: Sequence[Line]) -> dict[str, float]:
 
 
 def n_needed(finding: Finding, bound: float, also: float = 0.0) -> float:
-    """Examples at which the 95 % interval would leave out `bound`, if the estimate stayed where it is; inf if it is there.
+    """Examples at which the 95 % interval would leave out `bound`, if the estimate stayed where it is; inf if it is
+    there.
 
     The interval's width falls as 1 / sqrt(n).
 

@@ -1,9 +1,11 @@
-"""Predictions registered before their test, and how they are scored. No torch, no database: what is hashed, what is said.
+"""Predictions registered before their test, and how they are scored. No torch, no database: what is hashed, what is
+said.
 
 Why: a claim that was made with the answer at hand is worth less than one that could have failed. A prediction names a
-subject, a statistic, a distribution, a direction and a threshold; it is hashed with the time and with the entry before it, so that
-editing or deleting one later breaks the chain from there on. Whoever rewrites the whole file could rewrite the chain too:
-keep the hash that `profiler predict register` prints (a notebook, an e-mail, a commit) and give it to `predict list`.
+subject, a statistic, a distribution, a direction and a threshold; it is hashed with the time and with the entry before
+it, so that editing or deleting one later breaks the chain from there on. Whoever rewrites the whole file could rewrite
+the chain too: keep the hash that `profiler predict register` prints (a notebook, an e-mail, a commit) and give it to
+`predict list`.
 
 Scoring: `> t` is confirmed where the 95 % interval lies above t, refuted where it lies below, undecided in between.
 Cost: none.
@@ -31,7 +33,8 @@ class Prediction:
     Attributes:
         statement: the prediction in words.
         subject: label of a component, name of a circuit, or `circuit` for whichever is checked.
-        statistic: name of the number, as in the findings: faithfulness, necessity, coverage, explained, success rate, ...
+        statistic: name of the number, as in the findings: faithfulness, necessity, coverage, explained, success rate,
+          ...
         direction: `>` or `<`.
         threshold: in the statistic's unit.
         distribution: distribution it is about.

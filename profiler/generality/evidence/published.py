@@ -1,9 +1,10 @@
 """Published circuits that come with the package, and what was published about them. No torch.
 
-Why: whoever has the weights can ask what becomes of a circuit that everybody cites, and see the published numbers beside
-the check's own. The circuits are YAML in the form of profiler.circuits.yaml_files; the numbers stand in numbers.yaml with their
-source, and with the name of the same quantity in a check where there is one. Differences are to be expected: prompts,
-values put in and positions are not those of the papers (Miller et al. 2024). Cost: none.
+Why: whoever has the weights can ask what becomes of a circuit that everybody cites, and see the published numbers
+  beside
+the check's own. The circuits are YAML in the form of profiler.circuits.yaml_files; the numbers stand in numbers.yaml
+with their source, and with the name of the same quantity in a check where there is one. Differences are to be expected:
+prompts, values put in and positions are not those of the papers (Miller et al. 2024). Cost: none.
 """
 
 from dataclasses import dataclass

@@ -1,24 +1,28 @@
-"""From findings to the verdict: one word, a sentence with its numbers, and what would change it. A pure function, no torch.
+"""From findings to the verdict: one word, a sentence with its numbers, and what would change it. A pure function, no
+torch.
 
 The words (in the order in which they are tried; a circuit that earns two gets the first and the sentence names both):
 
-* over-recovers: on some distribution the faithfulness is above 1 + OVER. The circuit beats the model there, because leaving others
-  out removed what held the answer back (Nainani et al. 2024 found 1.29 and 2.59 for such a circuit).
+* over-recovers: on some distribution the faithfulness is above 1 + OVER. The circuit beats the model there, because
+  leaving others out removed what held the answer back (Nainani et al. 2024 found 1.29 and 2.59 for such a circuit).
 * does something else: at least half of the members whose role was tested have it refuted, or the circuit is not even
-  faithful on its discovery prompts. A role that names places of prompts and holds there on the discovery prompts does not
-  count: where it fails elsewhere, it is narrow. A role is refuted where, on some distribution, it holds on less than half of the component's
+  faithful on its discovery prompts. A role that names places of prompts and holds there on the discovery prompts does
+  not
+  count: where it fails elsewhere, it is narrow. A role is refuted where, on some distribution, it holds on less than
+    half of the component's
   importance or on no more than scrambled, or where edits made from it work no better than control edits. Importance is
   weighted in, so the component matters there and does something other than its role.
-* narrows: on some distribution the faithfulness is lower than on the discovery prompts by more than MARGIN, or roles are refuted,
-  and not so that the circuit does something else.
-* generalises: on every distribution but the first the faithfulness is as good as on the discovery prompts (two one-sided tests; no
-  correction, because all of them must hold), wherever it was taken out more than half of the effect was lost, and more than
-  without random circuits on average (their 95th percentile is no bound here: taking out any third of a small model can
-  cost everything), and every role that was tested holds. A circuit whose roles are claimed and could not be tested gets no
-  such word.
+* narrows: on some distribution the faithfulness is lower than on the discovery prompts by more than MARGIN, or roles
+  are refuted, and not so that the circuit does something else.
+* generalises: on every distribution but the first the faithfulness is as good as on the discovery prompts (two
+  one-sided tests; no correction, because all of them must hold), wherever it was taken out more than half of the effect
+  was lost, and more than without random circuits on average (their 95th percentile is no bound here: taking out any
+  third of a small model can cost everything), and every role that was tested holds. A circuit whose roles are claimed
+  and could not be tested gets no such word.
 * inconclusive: none of these; the verdict names the examples that would settle it.
 
-What speaks against a claim is corrected by Holm over the distributions (profiler.generality.evidence.ledger). Cost: none.
+What speaks against a claim is corrected by Holm over the distributions (profiler.generality.evidence.ledger). Cost:
+none.
 """
 
 from collections.abc import Collection, Sequence
@@ -91,12 +95,17 @@ class _Case:
         return found
 
     def wrong(self) -> dict[tuple[str, str], Line]:
-        """Refuted roles but those that name places and hold there on the discovery prompts: these are narrow, not wrong."""
+        """Refuted roles but those that name places and hold there on the discovery prompts: these are narrow, not
+        wrong."""
         return {claim: line for claim, line in self.refuted().items() if not self.narrow(claim)}
 
     def narrow(self, claim: tuple[str, str]) -> bool:
         """Whether a role names places, and where it was read off it holds, and nothing refutes it."""
-        at_home = {one.speaks for one in self.roles[claim] if self.order.get(one.finding.distribution) == 0 and one.finding.technique in REFUTES}  # fmt: skip
+        at_home = {
+            one.speaks
+            for one in self.roles[claim]
+            if self.order.get(one.finding.distribution) == 0 and one.finding.technique in REFUTES
+        }
         return place_of(claim[1]) is not None and "for" in at_home and "against" not in at_home
 
     def headline(self, line: Line) -> tuple[bool, int, float]:
@@ -163,11 +172,15 @@ def _sort(lines: Sequence[Line], distributions: Sequence[str]) -> _Case:
             roles.setdefault(line.claim, []).append(line)
     name = next((line.finding.subject for line in (*faithful, *lines)), "the circuit")
     return _Case(
-        name, base, tuple(line for line in faithful if line.finding.distribution != distributions[0]),
+        name,
+        base,
+        tuple(line for line in faithful if line.finding.distribution != distributions[0]),
         tuple(line for line in speaking if line.finding.technique == "necessity"),
-        {claim: tuple(own) for claim, own in roles.items()}, len({line.claim for line in claims}),
-        {name: i for i, name in enumerate(distributions)}, tuple(_refusals(lines)),
-    )  # fmt: skip
+        {claim: tuple(own) for claim, own in roles.items()},
+        len({line.claim for line in claims}),
+        {name: i for i, name in enumerate(distributions)},
+        tuple(_refusals(lines)),
+    )
 
 
 Decision = tuple[Word, str, tuple[Finding, ...], tuple[str, ...]] | None
@@ -184,9 +197,15 @@ def _over_recovers(case: _Case) -> Decision:
         else ""
     )
     more = _also(case)
-    sentence = f"{case.name} over-recovers: on {worst.distribution} it reaches {shown(worst)} of the model's own effect, more than the whole model{base}{more}."
+    sentence = (
+        f"{case.name} over-recovers: on {worst.distribution} it reaches {shown(worst)} of the model's own effect, more"
+        f" than the whole model{base}{more}."
+    )
     change = (
-        f"The verdict would change if what holds the answer back on {worst.distribution} were added to the circuit and its faithfulness there fell below {percent(1 + OVER)}.",
+        (
+            f"The verdict would change if what holds the answer back on {worst.distribution} were added to the circuit"
+            f" and its faithfulness there fell below {percent(1 + OVER)}."
+        ),
     )
     return "over-recovers", sentence, _numbers(over[0], case.base), change
 
@@ -206,14 +225,23 @@ def _something_else(case: _Case) -> Decision:
         sentence = (
             f"{case.name} does something else: even on its discovery prompts it keeps {shown(one)} of the effect{null}."
         )
-        change = f"It would need to keep at least {percent(FAITHFUL)} on its discovery prompts, and more than random circuits."
+        change = (
+            f"It would need to keep at least {percent(FAITHFUL)} on its discovery prompts, and more than random"
+            " circuits."
+        )
         return "does something else", sentence, (one,), (change,)
     refuted = case.wrong()
     if not refuted or 2 * len(refuted) < len(case.roles):
         return None
     (subject, role), worst = min(refuted.items(), key=lambda item: case.headline(item[1]))
-    sentence = f"{case.name} does something else: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}{_kept(case)}."
-    change = f"{subject} would have to be “{role}” on more than {percent(HALF)} of its importance on {worst.finding.distribution}; counter-examples and the mixture say what it does instead."
+    sentence = (
+        f"{case.name} does something else: {_lost(case, len(refuted))};"
+        f" {_failure(subject, role, worst.finding)}{_kept(case)}."
+    )
+    change = (
+        f"{subject} would have to be “{role}” on more than {percent(HALF)} of its importance on"
+        f" {worst.finding.distribution}; counter-examples and the mixture say what it does instead."
+    )
     return "does something else", sentence, _numbers(worst, case.base), (change,)
 
 
@@ -252,17 +280,25 @@ def _narrows(case: _Case) -> Decision:
     if lower:
         worst, good = lower[0].finding, [line.finding.distribution for line in case.wide if line.speaks == "for"]
         sentence = (
-            f"{case.name} narrows: its faithfulness falls from {shown(case.base.finding)} on the discovery prompts to {shown(worst)} on {worst.distribution}"
+            f"{case.name} narrows: its faithfulness falls from {shown(case.base.finding)} on the discovery prompts to"
+            f" {shown(worst)} on {worst.distribution}"
             f"{f'; it is as good on {listed(good)}' if good else ''}{f'; {refuted_roles(len(refuted), len(case.roles))}' if refuted else ''}."
         )
-        change = f"On {worst.distribution} ({worst.n:,} {worst.unit}) it would have to keep at least {percent(case.base.finding.value - MARGIN)}; until then the claim is about {listed(['the discovery prompts', *good])}."
+        change = (
+            f"On {worst.distribution} ({worst.n:,} {worst.unit}) it would have to keep at least"
+            f" {percent(case.base.finding.value - MARGIN)}; until then the claim is about"
+            f" {listed(['the discovery prompts', *good])}."
+        )
         return "narrows", sentence, _numbers(lower[0], case.base), (change,)
     if refuted:
         (subject, role), worst = min(refuted.items(), key=lambda item: case.headline(item[1]))
         sentence = (
             f"{case.name} narrows: {_lost(case, len(refuted))}; {_failure(subject, role, worst.finding)}{_kept(case)}."
         )
-        change = f"Without {listed([claim[0] for claim in refuted])}, or with another role for {'it' if len(refuted) == 1 else 'them'}, the claim could generalise."
+        change = (
+            f"Without {listed([claim[0] for claim in refuted])}, or with another role for"
+            f" {'it' if len(refuted) == 1 else 'them'}, the claim could generalise."
+        )
         return "narrows", sentence, _numbers(worst, case.base), (change,)
     return None
 
@@ -279,14 +315,16 @@ def _generalises(case: _Case) -> Decision:
         worst = min(case.wide, key=lambda line: line.finding.value).finding
         numbers += [case.base.finding, worst]
         parts.append(
-            f"it keeps {percent(case.base.finding.value)} of the effect on the discovery prompts and {shown(worst)} on {worst.distribution}, the lowest of {len(case.wide)} wider distributions"
+            f"it keeps {percent(case.base.finding.value)} of the effect on the discovery prompts and {shown(worst)} on"
+            f" {worst.distribution}, the lowest of {len(case.wide)} wider distributions"
         )
     covered = [line.finding for lines in case.roles.values() for line in lines if line.finding.technique == "coverage"]
     if covered:
         least = min(covered, key=lambda one: one.value)
         numbers.append(least)
         parts.append(
-            f"every tested role holds, at least on {shown(least)} of the importance ({least.subject}, {least.distribution})"
+            f"every tested role holds, at least on {shown(least)} of the importance ({least.subject},"
+            f" {least.distribution})"
         )
     bound = (
         f"It would change if a distribution fell below {percent(case.base.finding.value - MARGIN)}"
@@ -308,7 +346,8 @@ def _is_needed(one: Finding) -> bool:
 
 
 def _refusals(lines: Sequence[Line]) -> dict[str, str]:
-    """The distributions on which the circuit could not be asked, and why; of several reasons the first, which the distributions shows too."""
+    """The distributions on which the circuit could not be asked, and why; of several reasons the first, which the
+    distributions shows too."""
     found: dict[str, str] = {}
     for one in (line.finding for line in lines if line.speaks == "refused"):
         if one.technique in FAITHFULNESS and one.statistic == "faithfulness":

@@ -25,7 +25,8 @@ class Need:
 
 
 def needs(lines: Sequence[Line], base: Line | None) -> tuple[Need, ...]:
-    """Examples that would settle each line that is undecided, or refused for want of some; none where no text can show it."""
+    """Examples that would settle each line that is undecided, or refused for want of some; none where no text can show
+    it."""
     found = []
     for line in lines:
         one = line.finding
@@ -62,5 +63,11 @@ def _low_bound(line: Line, base: Line | None) -> tuple[float, float]:
 def sentence(need: Need) -> str:
     """In words."""
     if need.needed >= MOST_NEEDED:
-        return f"{need.subject}, {need.statistic} on {need.distribution}: the estimate lies on the bound, and no number of {need.unit} that could be read would settle it."
-    return f"{need.subject}, {need.statistic} on {need.distribution}: about {need.needed:,} {need.unit} would settle it, if the estimate stays where it is; there are {need.n:,}."
+        return (
+            f"{need.subject}, {need.statistic} on {need.distribution}: the estimate lies on the bound, and no number of"
+            f" {need.unit} that could be read would settle it."
+        )
+    return (
+        f"{need.subject}, {need.statistic} on {need.distribution}: about {need.needed:,} {need.unit} would settle it,"
+        f" if the estimate stays where it is; there are {need.n:,}."
+    )

@@ -32,12 +32,21 @@ def members(some: int, of: int) -> str:
 
 def refuted_roles(some: int, of: int) -> str:
     """How many of the roles tested are refuted."""
-    return "the only tested role is refuted" if of == 1 else f"{some} of {of} tested roles {'is' if some == 1 else 'are'} refuted"  # fmt: skip
+    return (
+        "the only tested role is refuted"
+        if of == 1
+        else f"{some} of {of} tested roles {'is' if some == 1 else 'are'} refuted"
+    )
 
 
 def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:
-    """What the members do at all positions of the widest text, where their roles name places; empty where none was asked."""
-    asked = [x for x in lines if x.finding.general_form_of and x.finding.statistic == "coverage" and x.speaks not in ("refused", "describes")]  # fmt: skip
+    """What the members do at all positions of the widest text, where their roles name places; empty where none was
+    asked."""
+    asked = [
+        x
+        for x in lines
+        if x.finding.general_form_of and x.finding.statistic == "coverage" and x.speaks not in ("refused", "describes")
+    ]
     if not asked:
         return ""
     widest = max((line.finding.distribution for line in asked), key=lambda distribution: order.get(distribution, -1))
@@ -53,7 +62,10 @@ def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:
         return f"{text} its place, the one role {verb}: {first.subject} is {_on(first)} of its importance."
     which = f"all {held}" if held == len(there) else f"{held or 'none'} of {len(there)}"
     verb = "holds" if held == 1 else "hold"
-    return f"{text} their places, {which} roles {verb}: most {first.subject}, {_on(first)} of its importance, least {last.subject}, {_on(last)}."
+    return (
+        f"{text} their places, {which} roles {verb}: most {first.subject}, {_on(first)} of its importance, least"
+        f" {last.subject}, {_on(last)}."
+    )
 
 
 def _on(finding: Finding) -> str:

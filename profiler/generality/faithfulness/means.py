@@ -1,8 +1,9 @@
 """Running text with everything outside a set of nodes held at its mean: one forward pass per batch and set.
 
-Why: off the prompts there is no corrupted twin to take other values from. A mean carries no information about the text, and
-stays near what later layers are used to. Means are over the run's own text, of every offset but the first of a window; the
-first has a mean of its own, because a BOS there is what heads rest on.
+Why: off the prompts there is no corrupted twin to take other values from. A mean carries no information about the text,
+  and
+stays near what later layers are used to. Means are over the run's own text, of every offset but the first of a window;
+the first has a mean of its own, because a BOS there is what heads rest on.
 
 Cost: the mean needs one pass over a part of the text; after that a forward pass per batch and set of nodes.
 """
@@ -27,7 +28,8 @@ SITES = ("head", "mlp_out", "neuron")
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Per site and layer the mean at the first offset of a window and at all others, [2, ...]; `n` positions behind it."""
+    """Per site and layer the mean at the first offset of a window and at all others, [2, ...]; `n` positions behind
+    it."""
 
     of: dict[tuple[str, int], Float[Tensor, "2 *rest"]]
     n: int

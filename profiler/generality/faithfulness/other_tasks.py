@@ -1,6 +1,7 @@
 """Every circuit of the run on the discovery prompts of every task of the run.
 
-Why: two circuits may be one (circuits.md, section 2.2: the only public matrix of this kind is by Hanna et al. 2024, "Have faith in
+Why: two circuits may be one (circuits.md, section 2.2: the only public matrix of this kind is by Hanna et al. 2024,
+  "Have faith in
 faithfulness"), and a circuit that does another task as well as its own is not the circuit of a task. Cost: four forward
 passes over each task's pairs per circuit.
 """
@@ -18,7 +19,8 @@ from profiler.patching.setting import PatchSettings, Setting
 
 
 def rows(subject: Subject) -> tuple[CrossTask, ...]:
-    """The matrix of the run's circuits (and the one that is checked) by their tasks; nothing where there is one task alone."""
+    """The matrix of the run's circuits (and the one that is checked) by their tasks; nothing where there is one task
+    alone."""
     found = {one.circuit.name: one for one in circuit_of_run.everyone(subject.run)}
     found[subject.circuit.name] = circuit_of_run.Found(subject.circuit, subject.task)
     tasks = {_name(one.task): one.task for one in found.values() if one.task is not None}
@@ -49,7 +51,8 @@ def _prepared(subject: Subject, task: PatchSettings) -> Setting | None:
 
 
 def _cell(subject: Subject, one: circuit_of_run.Found, name: str, made: Setting) -> CrossTask | None:
-    """One cell; None where the circuit's members stand at roles that the task does not have, or are not in the model."""
+    """One cell; None where the circuit's members stand at roles that the task does not have, or are not in the
+    model."""
     net = subject.net
     try:
         check_circuit(one.circuit, net.n_layers, net.n_heads, net.d_mlp)

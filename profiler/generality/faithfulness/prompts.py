@@ -1,16 +1,20 @@
-"""What a circuit does on each distribution of prompts: faithfulness, necessity against matched random circuits, self-repair.
+"""What a circuit does on each distribution of prompts: faithfulness, necessity against matched random circuits,
+self-repair.
 
 With F(S) the mean logit difference when only the nodes of S are live, M all nodes, C the circuit:
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: circuits with as many heads and MLPs in each layer, at the same positions.
 * necessity (F(M) - F(M - C)) / (F(M) - F(none)): what is lost when the circuit alone is taken away. Null: the same.
-* model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it are refused.
-* repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up for
-  (`profiler.patching.redundancy.self_repair`); of members whose direct effect is at least REPAIRABLE of the model's own.
+* model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it
+  are refused.
+* repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up
+  for (`profiler.patching.redundancy.self_repair`); of members whose direct effect is at least REPAIRABLE of the model's
+  own.
 
 Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts.
-p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of NULL_PROMPTS prompts per random circuit.
+p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of NULL_PROMPTS prompts per random
+circuit.
 """
 
 from collections.abc import Sequence
@@ -108,7 +112,8 @@ def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
 
 
 def findings(subject: Subject) -> tuple[Finding, ...]:
-    """Findings of every distribution of prompts, and trends of faithfulness over the distributions that ask the circuit's own question."""
+    """Findings of every distribution of prompts, and trends of faithfulness over the distributions that ask the
+    circuit's own question."""
     rows, shown = [], []
     repairable = repaired_members(subject)
     for one in subject.distributions.prompts:
@@ -124,7 +129,8 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
 
 
 def own_question(subject: Subject, one: PromptDistribution) -> bool:
-    """Whether a distribution asks what the circuit was found on: repeated random tokens do only of a circuit of induction."""
+    """Whether a distribution asks what the circuit was found on: repeated random tokens do only of a circuit of
+    induction."""
     return one.distribution.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
 
 
@@ -154,9 +160,13 @@ def distribution_findings(subject: Subject, one: PromptDistribution) -> tuple[li
     null = random_circuits(subject, one.setting, keep)
     return [
         effect,
-        _against(_finding(subject, one.distribution, "faithfulness", names[0], ratio(kept, whole, clusters)), null.kept, close=True),
+        _against(
+            _finding(subject, one.distribution, "faithfulness", names[0], ratio(kept, whole, clusters)),
+            null.kept,
+            close=True,
+        ),
         _against(_finding(subject, one.distribution, "necessity", names[1], ratio(gone, whole, clusters)), null.gone),
-    ], trend.Shown(one.distribution, kept, whole, clusters)  # fmt: skip
+    ], trend.Shown(one.distribution, kept, whole, clusters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +199,14 @@ def on_pairs(
         batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
         other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
         asked = node_sets.Asked(
-            setting.net, batch.clean, batch.ends, nodes, lambda site, layer, other=other: other[site][layer],
-            masks(batch, nodes), batch.first_difference,
-        )  # fmt: skip
+            setting.net,
+            batch.clean,
+            batch.ends,
+            nodes,
+            lambda site, layer, other=other: other[site][layer],
+            masks(batch, nodes),
+            batch.first_difference,
+        )
         logits = node_sets.logits(asked, keep)
         found = logit_diff(logits.flatten(0, 1), batch.options.rows(len(keep)))
         values[:, rows] = found.double().cpu().numpy().reshape(len(keep), -1)
@@ -204,7 +219,10 @@ def nothing_to_explain(effect: Finding | Ratio) -> str:
         "-", "−"
     )
     if effect.hi < 0:
-        return f"{shown}: here it raises the distractors and not the answer, so there is nothing that a circuit could explain"
+        return (
+            f"{shown}: here it raises the distractors and not the answer, so there is nothing that a circuit could"
+            " explain"
+        )
     return f"{shown}: nothing that a circuit could explain"
 
 
@@ -219,7 +237,8 @@ def _unfit(circuit: Circuit, setting: Setting | None) -> str:
 
 
 def _against(one: Finding, values: Float[np.ndarray, " circuit"], close: bool = False) -> Finding:
-    """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other circuit.
+    """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other
+    circuit.
 
     Args:
         values: of the circuit itself first, on the prompts that the random ones were run on.
@@ -234,9 +253,19 @@ def _against(one: Finding, values: Float[np.ndarray, " circuit"], close: bool = 
 
 def _finding(subject: Subject, distribution: Distribution, technique: Technique, statistic: str, one: Ratio) -> Finding:
     return Finding(
-        subject.circuit.name, "", technique, distribution.name, statistic, one.value, one.lo, one.hi, one.n, unit_of(distribution),
-        setting=six(subject, technique, distribution.name), shares=shares(distribution),
-    )  # fmt: skip
+        subject.circuit.name,
+        "",
+        technique,
+        distribution.name,
+        statistic,
+        one.value,
+        one.lo,
+        one.hi,
+        one.n,
+        unit_of(distribution),
+        setting=six(subject, technique, distribution.name),
+        shares=shares(distribution),
+    )
 
 
 def _refused(subject: Subject, distribution: Distribution, technique: Technique, statistic: str, why: str) -> Finding:
@@ -262,13 +291,19 @@ def shares(distribution: Distribution) -> tuple[str, ...]:
 
 
 def six(subject: Subject, technique: str, pair_set: str, ablation: str = "") -> finding.Setting:
-    """The six choices of a causal number; values put in as the circuit's scope says unless another ablation is named."""
+    """The six choices of a causal number; values put in as the circuit's scope says unless another ablation is
+    named."""
     sites = {parse_target(label).site for label in subject.circuit.components}
     roles = any(member.positions != "all" for member in subject.circuit.members) and not ablation
     direction = "noise inside" if technique == "necessity" else "noise outside"
     return finding.Setting(
-        "node", ", ".join(sorted(sites)), ablation or "resample", "each member's" if roles else "all", direction, pair_set
-    )  # fmt: skip
+        "node",
+        ", ".join(sorted(sites)),
+        ablation or "resample",
+        "each member's" if roles else "all",
+        direction,
+        pair_set,
+    )
 
 
 # --- self-repair ---
@@ -309,13 +344,32 @@ def _repair(subject: Subject, one: PromptDistribution, label: str, before: self_
     whole = abs(one.setting.whole.mean())
     if abs(direct.mean()) < REPAIRABLE * whole or sign_flip_p(direct) >= 0.05:
         why = f"its direct effect is {direct.mean():.2f} of {whole:.2f} logits: too little to ask what makes up for it"
-        return finding.refused(label, role, "self-repair", one.distribution.name, "repaired share", n_of(one.distribution), unit_of(one.distribution), why)  # fmt: skip
+        return finding.refused(
+            label,
+            role,
+            "self-repair",
+            one.distribution.name,
+            "repaired share",
+            n_of(one.distribution),
+            unit_of(one.distribution),
+            why,
+        )
     found = ratio(-made_up, direct, clusters_of(one.setting))
     setting = finding.Setting("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)
     return Finding(
-        label, role, "self-repair", one.distribution.name, "repaired share", found.value, found.lo, found.hi, found.n,
-        unit_of(one.distribution), setting=setting, shares=shares(one.distribution),
-    )  # fmt: skip
+        label,
+        role,
+        "self-repair",
+        one.distribution.name,
+        "repaired share",
+        found.value,
+        found.lo,
+        found.hi,
+        found.n,
+        unit_of(one.distribution),
+        setting=setting,
+        shares=shares(one.distribution),
+    )
 
 
 # --- other tasks ---

@@ -3,19 +3,21 @@
 With p, p_C, p_0 the next-token distributions of the model, of the circuit alone, and of the empty circuit:
 
 * kept KL: 1 - sum KL(p || p_C) / sum KL(p || p_0); 1 is the model's own distribution.
-* kept loss: (sum L_0 - sum L_C) / (sum L_0 - sum L), losses of the realised next tokens; above 1 the circuit predicts better.
+* kept loss: (sum L_0 - sum L_C) / (sum L_0 - sum L), losses of the realised next tokens; above 1 the circuit predicts
+  better.
 * faithfulness: at triggers alone, of the logit difference between answer and distractors, normalised as on the prompts.
 
-Whoever keeps a few heads keeps little of what a model does in running text: kept KL of all text is how complete the circuit
-is, and is to be read beside the same number for random circuits with as many heads in each layer. At triggers it says how
-much of what happens there is the circuit's.
+Whoever keeps a few heads keeps little of what a model does in running text: kept KL of all text is how complete the
+circuit is, and is to be read beside the same number for random circuits with as many heads in each layer. At triggers
+it says how much of what happens there is the circuit's.
 
-Cost: two more forward passes over the text than the model's own (circuit, empty circuit); random circuits on a part of it.
+Cost: two more forward passes over the text than the model's own (circuit, empty circuit); random circuits on a part of
+  it.
 On prompts: three forward passes of the distribution.
 
-Shares with means are not shares with resampled values: where only a name differs, the corrupted prompt still says that a name is
-due, and a mean of the corpus does not. A circuit found with resampled values can keep all of the one and none of the other; so a
-number is to be held against the same number on the discovery prompts, `faithfulness with means`.
+Shares with means are not shares with resampled values: where only a name differs, the corrupted prompt still says that
+a name is due, and a mean of the corpus does not. A circuit found with resampled values can keep all of the one and none
+of the other; so a number is to be held against the same number on the discovery prompts, `faithfulness with means`.
 """
 
 from collections.abc import Callable, Sequence
@@ -88,7 +90,8 @@ def _no_text(subject: Subject, distribution: Distribution) -> Finding:
 
 
 def compare(subject: Subject, runner: Runner) -> tuple[Compared, dict[int, tuple[float, float, float]]]:
-    """COLUMNS at every position of the text; and at triggers the logit difference of model, circuit and empty circuit."""
+    """COLUMNS at every position of the text; and at triggers the logit difference of model, circuit and empty
+    circuit."""
     asked = {place: (a, d) for one in subject.distributions.corpus for place, a, d in one.questions}
     n = len(subject.text.position_ids)
     rows, differences, done = np.empty((n, len(COLUMNS))), {}, 0
@@ -151,8 +154,12 @@ def of_corpus(
 
 
 def _kept(
-    subject: Subject, distribution: Distribution, compared: Compared, clusters: Int[np.ndarray, " position"], null: Callable[[str], tuple[np.ndarray, float] | None] | None = None
-) -> list[Finding]:  # fmt: skip
+    subject: Subject,
+    distribution: Distribution,
+    compared: Compared,
+    clusters: Int[np.ndarray, " position"],
+    null: Callable[[str], tuple[np.ndarray, float] | None] | None = None,
+) -> list[Finding]:
     """Both shares, with their intervals and the null's share where there is one."""
     named = dict(zip(COLUMNS, compared.T, strict=True))
     parts = {
@@ -162,7 +169,10 @@ def _kept(
     rows = []
     for statistic, (above, below, least) in parts.items():
         if below.mean() < least:
-            why = f"without the circuit and all else the model changes by {below.mean():.4f} nats only: nothing to keep a share of"
+            why = (
+                f"without the circuit and all else the model changes by {below.mean():.4f} nats only: nothing to keep a"
+                " share of"
+            )
             rows.append(
                 finding.refused(
                     subject.circuit.name,
@@ -183,10 +193,19 @@ def _kept(
 
 def _finding(subject: Subject, distribution: Distribution, statistic: str, one: Ratio) -> Finding:
     return Finding(
-        subject.circuit.name, "", TECHNIQUE, distribution.name, statistic, one.value, one.lo, one.hi, one.n,
-        "documents" if distribution.kind == "corpus" else unit_of(distribution), setting=six(subject, TECHNIQUE, distribution.name, "mean"),
+        subject.circuit.name,
+        "",
+        TECHNIQUE,
+        distribution.name,
+        statistic,
+        one.value,
+        one.lo,
+        one.hi,
+        one.n,
+        "documents" if distribution.kind == "corpus" else unit_of(distribution),
+        setting=six(subject, TECHNIQUE, distribution.name, "mean"),
         shares=("data corpus",) if distribution.kind == "corpus" else (f"data {distribution.name}",),
-    )  # fmt: skip
+    )
 
 
 def _faithful(
@@ -225,7 +244,8 @@ class Null:
     draws: tuple[Float[np.ndarray, "sampled 5"], ...]
 
     def of(self, one: CorpusDistribution) -> Callable[[str], tuple[np.ndarray, float] | None]:
-        """The null's shares and the circuit's own on the sampled positions of a distribution; None where these are too few."""
+        """The null's shares and the circuit's own on the sampled positions of a distribution; None where these are too
+        few."""
         here = one.chosen[self.places] & (self.evenly | bool(one.questions))
 
         def shares(statistic: str) -> tuple[np.ndarray, float] | None:

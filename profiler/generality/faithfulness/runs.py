@@ -1,8 +1,10 @@
 """Running text a few windows at a time: logits of model, circuits and the empty circuit, and how far they lie apart.
 
-Why: three runs of the whole corpus and forty circuits on a part of it are most of a check's time. What they share is run once
-(`profiler.circuits.node_sets`); the empty circuit mixes no positions, so its answer is a matter of the token alone (and of the
-position, where a model adds positions) and is computed once a token; logits are made where they are read, and only there.
+Why: three runs of the whole corpus and forty circuits on a part of it are most of a check's time. What they share is
+  run once
+(`profiler.circuits.node_sets`); the empty circuit mixes no positions, so its answer is a matter of the token alone (and
+of the position, where a model adds positions) and is computed once a token; logits are made where they are read, and
+only there.
 
 Cost: a forward pass of the text for the model, about three quarters of one more for each circuit.
 """

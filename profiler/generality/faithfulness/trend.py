@@ -1,13 +1,14 @@
-"""How faithfulness changes along the distributions: the gap to the discovery prompts, the test of equivalence, the slope.
+"""How faithfulness changes along the distributions: the gap to the discovery prompts, the test of equivalence, the
+slope.
 
 * gap: faithfulness on a distribution minus that on the discovery prompts; below 0 the circuit explains less there.
-* as on discovery: the same difference; its p is that of two one-sided tests (Schuirmann 1987) against "differs by at least
-  MARGIN": small means as good as on the discovery prompts. Not rejecting a difference is no evidence of equality.
-* slope: change of faithfulness per distribution, least squares over the distributions in their order, t interval: the distributions vary more than
-  the prompts of one distribution do, so their scatter makes the error.
+* as on discovery: the same difference; its p is that of two one-sided tests (Schuirmann 1987) against "differs by at
+  least MARGIN": small means as good as on the discovery prompts. Not rejecting a difference is no evidence of equality.
+* slope: change of faithfulness per distribution, least squares over the distributions in their order, t interval: the
+  distributions vary more than the prompts of one distribution do, so their scatter makes the error.
 
-Faithfulness is a ratio of sums; tests use its linear part per pair, u = f + (kept - f whole) / mean whole, whose mean is f
-(delta method). Cost: none.
+Faithfulness is a ratio of sums; tests use its linear part per pair, u = f + (kept - f whole) / mean whole, whose mean
+is f (delta method). Cost: none.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ class Shown:
 
 
 def findings(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
-    """Gap and equivalence of each distribution but the first, and the slope over all; nothing where fewer than two have a number."""
+    """Gap and equivalence of each distribution but the first, and the slope over all; nothing where fewer than two have
+    a number."""
     if len(shown) < 2:
         return ()
     first = linear(shown[0])
@@ -45,7 +47,8 @@ def findings(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
 
 
 def linear(one: Shown) -> Float[np.ndarray, " unit"]:
-    """Values whose mean is the faithfulness and whose scatter is its error, one per independent unit (document or pair)."""
+    """Values whose mean is the faithfulness and whose scatter is its error, one per independent unit (document or
+    pair)."""
     f = one.kept.sum() / one.whole.sum()
     n_units = len(np.unique(one.clusters))
     part = np.bincount(np.unique(one.clusters, return_inverse=True)[1], weights=one.kept - f * one.whole)

@@ -8,8 +8,8 @@ ablate everything but that. With z = sum over sources k of a_k v_k and m the mea
 
 of which the sum's terms are kept in part: only their projection on the direction of source k's own token, only with one
 sign (away from it for suppression, towards it for copying), and, with `top`, only for the share of sources that the
-model, read by the logit lens where the head reads, predicts most. With everything kept this is the live write, with nothing
-it is mean ablation; both are tested.
+model, read by the logit lens where the head reads, predicts most. With everything kept this is the live write, with
+nothing it is mean ablation; both are tested.
 
 The direction of a token is the one that direct logit attribution uses: final norm's weight times the centred row of the
 unembedding, centred where the norm centres. Cost: [window, query, key] products, and one logit lens per position.
@@ -29,7 +29,8 @@ TOP = 0.05
 
 
 def token_directions(net: Network, tokens: Int[Tensor, "window offset"]) -> Float[Tensor, "window offset model"]:
-    """Of each token, the direction whose product with a write is its centred logit, up to the final norm's denominator."""
+    """Of each token, the direction whose product with a write is its centred logit, up to the final norm's
+    denominator."""
     rows = net.unembed.T[tokens] - net.unembed.mean(1)
     if net.norm_final.eps is None:
         return rows
@@ -49,7 +50,8 @@ def kept_by_lens(seen: Seen, top: float) -> Places:
 
 
 def kept_part(seen: Seen, sign: int | None) -> Float[Tensor, "window key"]:
-    """How far each source's term, divided by its attention, reaches along its own token's unit direction, one sign kept."""
+    """How far each source's term, divided by its attention, reaches along its own token's unit direction, one sign
+    kept."""
     units = torch.nn.functional.normalize(token_directions(seen.net, seen.tokens), dim=-1)
     written = (seen.v - seen.mean) @ seen.net.layers[seen.target.layer].w_o[seen.target.unit]
     along = (written * units).sum(-1)

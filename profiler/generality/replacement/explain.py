@@ -1,4 +1,5 @@
-"""Replacement by understanding: a component does only what is said of it, over running text; how much of its effect is left?
+"""Replacement by understanding: a component does only what is said of it, over running text; how much of its effect is
+left?
 
     explained = explain(model, "L2H3", "induction", documents)
     explained.shares["KL"].explained, explained.nulls["KL"].mean
@@ -6,17 +7,19 @@
 The share explained is 1 - D_replaced / D_mean-ablated (`replacement_share`), in KL, net loss and |change of loss|, over all
 positions and by percentile of the component's |DLA|, with intervals over documents. Beside it:
 
-* the same rule put on matched null heads: of the heads of its layer and of the nearest ones, those whose own mean ablation
-  costs most nearly the same (of a neuron: neurons of its layer). A rule that explains them as well says nothing of this one
-  (McDougall et al. 2023, where the rule for one head recovered more than half of many others). There are NULLS of them, so
-  that p = (1 + null heads explained at least as well) / (1 + NULLS) can be below 0.05; they are measured on a part of the
-  text, because heads differ more than documents do;
+* the same rule put on matched null heads: of the heads of its layer and of the nearest ones, those whose own mean
+  ablation costs most nearly the same (of a neuron: neurons of its layer). A rule that explains them as well says
+  nothing of this one (McDougall et al. 2023, where the rule for one head recovered more than half of many others).
+  There are NULLS of them, so that p = (1 + null heads explained at least as well) / (1 + NULLS) can be below 0.05; they
+  are measured on a part of the text, because heads differ more than documents do;
 * a guard on the denominator. Where others make up for the component, its ablation costs little, and any rule looks good
-  or bad by chance. `later`: cost of its ablation over the cost on the direct path alone, where nobody can make up for it;
-  `others`: cost of its ablation with the two heads gone whose attention is most like its own, over the cost with them.
-  Below MADE_UP or above STAND_INS the share is refused; the share on the direct path, and with the others gone, stand.
+  or bad by chance. `later`: cost of its ablation over the cost on the direct path alone, where nobody can make up for
+  it; `others`: cost of its ablation with the two heads gone whose attention is most like its own, over the cost with
+  them. Below MADE_UP or above STAND_INS the share is refused; the share on the direct path, and with the others gone,
+  stand.
 
-Cost: per component about 8 passes of the text over the layers after it; per rule 2 NULLS passes of NULL_TOKENS. Some 5 seconds
+Cost: per component about 8 passes of the text over the layers after it; per rule 2 NULLS passes of NULL_TOKENS. Some 5
+  seconds
 a component for 10,000 tokens and the bundled model on one core.
 """
 
@@ -64,9 +67,14 @@ def rule_named(rule: str | Rule | Callable[[torch.Tensor], torch.Tensor], target
 
 
 def explain(
-    model: Model, component: str, rule: str | Rule | Callable[[torch.Tensor], torch.Tensor], documents: Iterable[str],
-    role: str = "", tokens: int = 50_000, nulls: int = NULLS,
-) -> Explained:  # fmt: skip
+    model: Model,
+    component: str,
+    rule: str | Rule | Callable[[torch.Tensor], torch.Tensor],
+    documents: Iterable[str],
+    role: str = "",
+    tokens: int = 50_000,
+    nulls: int = NULLS,
+) -> Explained:
     """How much of a component's effect on running text a rule explains.
 
     Args:
@@ -110,9 +118,16 @@ def examine(
     rivals = _rivals(net, texts, claims)
     say("replacing components without their stand-ins")
     without = {
-        group: run(net, texts.testing, means, _alone([c for c, r in zip(claims, rivals, strict=True) if r == group], fitted), group)
-        for group in dict.fromkeys(rivals) if group
-    }  # fmt: skip
+        group: run(
+            net,
+            texts.testing,
+            means,
+            _alone([c for c, r in zip(claims, rivals, strict=True) if r == group], fitted),
+            group,
+        )
+        for group in dict.fromkeys(rivals)
+        if group
+    }
     views = [
         View(claim, others, fitted, measured, beside, group, without.get(group))
         for claim, others, group in zip(claims, matched, rivals, strict=True)
@@ -141,7 +156,8 @@ def part_of(readings: Sequence[Reading], tokens: int) -> tuple[Reading, ...]:
 
 
 def _candidates(net: Network, claims: Sequence[Claimed], claim: Claimed, seed: int) -> list[Target]:
-    """Heads of the layer and of the nearest ones of which the same is not claimed; for a neuron, random neurons of its layer."""
+    """Heads of the layer and of the nearest ones of which the same is not claimed; for a neuron, random neurons of its
+    layer."""
     same = {other.target for other in claims if other.rule.name == claim.rule.name}
     site, layer = claim.target.site, claim.target.layer
     if site == "neuron":

@@ -49,7 +49,8 @@ class Guard:
     Attributes:
         later: KL of its ablation over KL of its ablation on the direct path alone; low where later ones make up for it.
         rivals: heads whose attention is most like its own.
-        others: KL of its ablation with the rivals gone over KL with them; high where they stand in for it. None without rivals.
+        others: KL of its ablation with the rivals gone over KL with them; high where they stand in for it. None without
+          rivals.
         refused: why the share is refused; empty where it is not.
     """
 
@@ -99,9 +100,22 @@ class Explained:
             )
         null = self.nulls.get(measure, Null(None, None, None, 0))
         return Finding(
-            self.component, self.role, "replacement", distribution, name, one.explained, one.lo, one.hi, one.n_documents, "documents",
-            null.mean, null.hi, null.p, self._setting(distribution, "edge" if measure == DIRECT else "node"), ("data corpus",),
-        )  # fmt: skip
+            self.component,
+            self.role,
+            "replacement",
+            distribution,
+            name,
+            one.explained,
+            one.lo,
+            one.hi,
+            one.n_documents,
+            "documents",
+            null.mean,
+            null.hi,
+            null.p,
+            self._setting(distribution, "edge" if measure == DIRECT else "node"),
+            ("data corpus",),
+        )
 
     def _setting(self, distribution: str, granularity: str) -> Setting:
         return Setting(
@@ -119,6 +133,18 @@ class Explained:
             numbers["ablation with stand-ins gone over with them"] = self.guard.others
         setting = self._setting(distribution, "node")
         return [
-            Finding(self.component, self.role, "replacement", distribution, name, *values, n, "documents", setting=setting, shares=("data corpus",))
-            for name, values in numbers.items() if isfinite(values[0])
-        ]  # fmt: skip
+            Finding(
+                self.component,
+                self.role,
+                "replacement",
+                distribution,
+                name,
+                *values,
+                n,
+                "documents",
+                setting=setting,
+                shares=("data corpus",),
+            )
+            for name, values in numbers.items()
+            if isfinite(values[0])
+        ]

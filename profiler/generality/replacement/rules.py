@@ -1,8 +1,8 @@
 """What a component is said to do, as something that can stand in for it: rules for heads and neurons.
 
 Why: an explanation that cannot replace what it explains leaves something out (Chan et al. 2022, "Causal scrubbing"; the
-essay on replacing a component by our understanding). A rule sees one batch of windows and gives what the component would
-have done if the rule were all that it does:
+essay on replacing a component by our understanding). A rule sees one batch of windows and gives what the component
+would have done if the rule were all that it does:
 
 | gives | shape | what |
 |---|---|---|
@@ -10,12 +10,12 @@ have done if the rule were all that it does:
 | live | window offset d_head, or window offset | what the head mixed before W_O; the neuron's activation |
 | write | window offset model | what is added to the residual stream |
 
-Beside it, where the rule has something to say. Where it has not (no earlier copy to attend to) its fallback stands: a head
-attends to the first token, a mean per class is the mean over all. Those positions are counted, never left out.
+Beside it, where the rule has something to say. Where it has not (no earlier copy to attend to) its fallback stands: a
+head attends to the first token, a mean per class is the mean over all. Those positions are counted, never left out.
 
 A rule may be fitted, on documents that it is not tested on: `fit` sums what it needs and makes the fitted rule of it.
-Built-in rules are in `BUILT_IN`; a function of tokens, or a `Rule`, is a rule of the user's own. Cost: a few comparisons of
-[window, query, key].
+Built-in rules are in `BUILT_IN`; a function of tokens, or a `Rule`, is a rule of the user's own. Cost: a few
+comparisons of [window, query, key].
 """
 
 from collections.abc import Callable
@@ -119,7 +119,8 @@ def followers(copies: Places) -> Places:
 
 
 def longest(seen: Seen) -> Places:
-    """Of the earlier copies, those before which most tokens agree with the tokens before here (up to LONGEST_PREFIX)."""
+    """Of the earlier copies, those before which most tokens agree with the tokens before here (up to
+    LONGEST_PREFIX)."""
     matching = kept = seen.same
     for _ in range(LONGEST_PREFIX - 1):
         matching = seen.same & torch.nn.functional.pad(matching[:, :-1, :-1], (1, 0, 1, 0))
@@ -201,7 +202,8 @@ def mean_of(seen: Seen) -> Live:
 
 
 def mean_per(name: str, group: Callable[[Seen], Tokens], n_groups: Callable[[Seen], int]) -> Rule:
-    """The rule that a component depends on a position's group alone: its mean over other documents' positions of the group."""
+    """The rule that a component depends on a position's group alone: its mean over other documents' positions of the
+    group."""
 
     def sums(seen: Seen, counted: Says) -> Tensor:
         live = seen.live[counted].flatten(1) if seen.live.ndim > 2 else seen.live[counted][:, None]
@@ -248,14 +250,19 @@ def _at_least(ids: Tokens, least: int) -> int:
 _ATTENTION = {name: attends(name, places) for name, places in PLACES.items()}
 _CALIBRATED = {f"{name}_calibrated": calibrated(name, places) for name, places in PLACES.items()}
 RULES: dict[str, Rule] = {
-    **_ATTENTION, **_CALIBRATED, "first": attends_first(), "own_pattern": own_pattern(), "class_mean": class_mean(),
+    **_ATTENTION,
+    **_CALIBRATED,
+    "first": attends_first(),
+    "own_pattern": own_pattern(),
+    "class_mean": class_mean(),
     "token_mean": token_mean(),
-}  # fmt: skip
+}
 """Rules of this module; `understood_copy` has those of copying and copy suppression."""
 
 
 def of_function(function: Callable[[Tokens], Tensor], target: Target, name: str = "own rule") -> Rule:
-    """A rule from a function of tokens alone: for a head [window, query, key] attention, for a neuron [window, offset]."""
+    """A rule from a function of tokens alone: for a head [window, query, key] attention, for a neuron [window,
+    offset]."""
 
     def value(seen: Seen) -> tuple[Tensor, Says]:
         given = function(seen.tokens).to(seen.live.dtype)

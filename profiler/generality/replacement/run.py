@@ -1,12 +1,14 @@
 """Many components replaced, one at a time, on the same text: how far the model's answer moves at every position.
 
-A job replaces one head or neuron by a rule, by its mean (mean ablation), or does either on the direct path alone: the change
-then goes to the logits and to no later component. What moves is measured at every counted position against the model
+A job replaces one head or neuron by a rule, by its mean (mean ablation), or does either on the direct path alone: the
+change then goes to the logits and to no later component. What moves is measured at every counted position against the
+model
 without the change: KL(model || changed) in nats over the whole vocabulary, and the change of the loss on the realised next
 token. BOS, first and special positions keep what they did, and are not counted.
 
-Means and fits come from other documents (`fit`). A job changes what a layer adds to the residual stream, so that the layers
-before it are never run again. `gone` components are mean-ablated throughout, in the model that is compared with, too.
+Means and fits come from other documents (`fit`). A job changes what a layer adds to the residual stream, so that the
+layers before it are never run again. `gone` components are mean-ablated throughout, in the model that is compared with,
+too.
 
 Cost: one forward pass a batch, and per job the layers after it and the unembedding; a direct job has no layers.
 """
@@ -219,9 +221,13 @@ class Measured:
 
 @torch.inference_mode()
 def run(
-    net: Network, readings: Sequence[Reading], means: Means, jobs: Sequence[Job], gone: Sequence[Target] = (),
+    net: Network,
+    readings: Sequence[Reading],
+    means: Means,
+    jobs: Sequence[Job],
+    gone: Sequence[Target] = (),
     say: Callable[[str], None] = lambda _: None,
-) -> Measured:  # fmt: skip
+) -> Measured:
     """Make all jobs on all readings; `say` is told how much is done.
 
     Raises:

@@ -2,13 +2,14 @@
 
     explained = 1 - D_replaced / D_mean-ablated
 
-with D the mean over positions of KL (nats), of the change of loss (nats, signed: net), or of its absolute value. 1: the rule
-does all that matters of what the component does; 0: it does no better than the component's mean; below 0: it does harm.
+with D the mean over positions of KL (nats), of the change of loss (nats, signed: net), or of its absolute value. 1: the
+rule does all that matters of what the component does; 0: it does no better than the component's mean; below 0: it does
+harm.
 McDougall et al. 2023 found 77 % in KL, 82 % in net loss and 45 % in |change of loss| for one head and one rule, so all
 three are given.
 
-A ratio is refused where its denominator is nothing to divide by: mean ablation moves the answer by less than SMALL nats a
-position, or by less than SURE standard errors. Intervals: percentile bootstrap, documents resampled, numerator and
+A ratio is refused where its denominator is nothing to divide by: mean ablation moves the answer by less than SMALL nats
+a position, or by less than SURE standard errors. Intervals: percentile bootstrap, documents resampled, numerator and
 denominator together. Cost: draws x documents.
 """
 
@@ -111,7 +112,8 @@ def ratio_error(above: Float[np.ndarray, " document"], below: Float[np.ndarray, 
 def bins(importance: Float[np.ndarray, " position"]) -> list[tuple[float, float, Int[np.ndarray, " member"]]]:
     """All positions, then those between each two of EDGES by rank of importance, split exactly.
 
-    Positions that tie (a component that writes nothing there) come in an order drawn once, which says nothing of the text.
+    Positions that tie (a component that writes nothing there) come in an order drawn once, which says nothing of the
+    text.
     """
     n = len(importance)
     order = np.lexsort((np.random.default_rng(0).permutation(n), importance))
@@ -122,7 +124,8 @@ def bins(importance: Float[np.ndarray, " position"]) -> list[tuple[float, float,
 
 @dataclass(frozen=True)
 class Null:
-    """Shares that the same rule explains of other heads: mean (none counted below WORST), 95th percentile, p, how many."""
+    """Shares that the same rule explains of other heads: mean (none counted below WORST), 95th percentile, p, how
+    many."""
 
     mean: float | None
     hi: float | None

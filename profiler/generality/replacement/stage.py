@@ -1,8 +1,8 @@
 """The stage of a check that replaces every member of a circuit by the rule that its role's words claim.
 
-Why two versions of a rule about attention: said strictly, an induction head gives all its attention to the rule's places;
-said fairly, as much as it does on average in other documents (`_calibrated`), one number fitted. The ledger's `explained` is
-the fair one; the strict one stands beside it, and both have rows by percentile of importance.
+Why two versions of a rule about attention: said strictly, an induction head gives all its attention to the rule's
+places; said fairly, as much as it does on average in other documents (`_calibrated`), one number fitted. The ledger's
+`explained` is the fair one; the strict one stands beside it, and both have rows by percentile of importance.
 
 Cost: see `replacement`; TOKENS and FIT_TOKENS bound it.
 """
@@ -43,7 +43,8 @@ def findings(subject: Subject) -> tuple[Any, ...]:
 
 
 def claims_of(member: Member) -> list[Claimed]:
-    """A member's role as rules: attention as calibrated first, and as said; none where the words claim nothing known."""
+    """A member's role as rules: attention as calibrated first, and as said; none where the words claim nothing
+    known."""
     name = rule_of_role(member.role, member.component)
     if not name:
         return []
@@ -58,7 +59,8 @@ def claims_of(member: Member) -> list[Claimed]:
 
 
 def rows_of(one: Explained) -> tuple[Any, ...]:
-    """Findings and rows; of a strict rule that has a calibrated one beside it, the share alone, under a name of its own."""
+    """Findings and rows; of a strict rule that has a calibrated one beside it, the share alone, under a name of its
+    own."""
     if f"{one.rule}_calibrated" not in BUILT_IN:
         return (*one.findings(CORPUS), *one.rows)
     first = one.findings(CORPUS)[0]

@@ -1,8 +1,9 @@
 """The text that replacements are tried on: windows of documents as tensors, fitting documents apart from tested ones.
 
-Why: means and fitted rules must not have seen the positions that they are tested on, and documents, not tokens, are drawn
-independently. Every document is for fitting or for testing, by a hash of its place, a quarter of them for fitting; of each,
-as many windows are read as the number of tokens asked for allows, in turns, so that there are many documents.
+Why: means and fitted rules must not have seen the positions that they are tested on, and documents, not tokens, are
+  drawn
+independently. Every document is for fitting or for testing, by a hash of its place, a quarter of them for fitting; of
+each, as many windows are read as the number of tokens asked for allows, in turns, so that there are many documents.
 Cost: the tokenizer's.
 """
 

@@ -1,6 +1,8 @@
-"""What was measured of many components, seen from one claim: shares, nulls, guard and rows of one component and one rule.
+"""What was measured of many components, seen from one claim: shares, nulls, guard and rows of one component and one
+rule.
 
-The guard asks whether mean ablation says how much a component does; see `replacement`. Cost: bootstrap of about 50 ratios.
+The guard asks whether mean ablation says how much a component does; see `replacement`. Cost: bootstrap of about 50
+ratios.
 """
 
 from collections.abc import Mapping
@@ -90,9 +92,17 @@ class View:
         rule = self.fitted[target, self.claim.rule.name]
         silent = float(1 - self.measured.said[self.job(target)].mean())
         return Explained(
-            target.label, self.claim.role, rule.name, rule.fallback, silent, {**overall, **beside}, nulls, self._null_heads(),
-            self._guard(), self._rows(),
-        )  # fmt: skip
+            target.label,
+            self.claim.role,
+            rule.name,
+            rule.fallback,
+            silent,
+            {**overall, **beside},
+            nulls,
+            self._null_heads(),
+            self._guard(),
+            self._rows(),
+        )
 
     def _null_heads(self) -> tuple[tuple[str, float], ...]:
         own = max(float(self.measured.effects[Job(self.claim.target)][:, 0].mean()), 1e-300)
@@ -123,20 +133,31 @@ class View:
         one = self.share(target, measure, at)
         null = shares.null_of(one.explained, [self.other(t, measure, parts[t][i][2]) for t in self.others])
         return Replacement(
-            target.label, self.claim.role, self.claim.rule.name, lo, hi, measure, one.d_replaced, one.d_ablated, one.explained,
-            one.lo, one.hi, one.n, null.mean,
-        )  # fmt: skip
+            target.label,
+            self.claim.role,
+            self.claim.rule.name,
+            lo,
+            hi,
+            measure,
+            one.d_replaced,
+            one.d_ablated,
+            one.explained,
+            one.lo,
+            one.hi,
+            one.n,
+            null.mean,
+        )
 
 
 def _why(later: tuple[float, float, float], others: tuple[float, float, float] | None, rivals: tuple[str, ...]) -> str:
     if later[2] < MADE_UP:
         return (
-            f"later components make up for it: its ablation costs {later[0]:.2f} of what it costs on the direct path alone, so "
-            "the denominator is not what it does; see the direct path"
+            f"later components make up for it: its ablation costs {later[0]:.2f} of what it costs on the direct path"
+            " alone, so the denominator is not what it does; see the direct path"
         )
     if others is not None and others[1] > STAND_INS:
         return (
-            f"{' and '.join(rivals)} stand in for it: with them gone its ablation costs {others[0]:.1f} times as much, so the "
-            "denominator is not what it does; see the share with its stand-ins gone"
+            f"{' and '.join(rivals)} stand in for it: with them gone its ablation costs {others[0]:.1f} times as much,"
+            " so the denominator is not what it does; see the share with its stand-ins gone"
         )
     return ""

@@ -7,7 +7,8 @@ ignores on text, and whether heads rank alike by weights and by behaviour.
     found = read(model, documents)
     found.rows("L2H3"), found.agreement("QK previous")
 
-Cost: layer 0 on every token of the vocabulary, [token, vocab] products per head, and one pass over a few thousand tokens with
+Cost: layer 0 on every token of the vocabulary, [token, vocab] products per head, and one pass over a few thousand
+  tokens with
 all attention scores: some 8 seconds for the bundled model on one core.
 """
 
@@ -55,11 +56,13 @@ class WeightScore:
 
     Attributes:
         component: label of the head.
-        score: of profiler.generality.weights.scores.SCORES; a term of a budget; or a composition, corrected, with an earlier head.
+        score: of profiler.generality.weights.scores.SCORES; a term of a budget; or a composition, corrected, with an
+          earlier head.
         value: the score.
         null_mean, null_sd: of all other heads of the model; of a composition, of random pairs of heads.
         rank: place among all heads, 1 for the highest.
-        ignored_share: share of the variance of its attention scores (of its values) on text that the score's term leaves out;
+        ignored_share: share of the variance of its attention scores (of its values) on text that the score's term
+          leaves out;
             None where no text was read.
     """
 
@@ -99,7 +102,8 @@ class Weights:
         return float(values[own]), np.delete(values, own)
 
     def budget(self, component: str | None = None) -> tuple[WeightScore, ...]:
-        """Share of variance on text that each term adds (`QK variance: positions`), of one head or all; empty without text."""
+        """Share of variance on text that each term adds (`QK variance: positions`), of one head or all; empty without
+        text."""
         if self.seen is None:
             return ()
         table: dict[str, dict[str, float]] = {}
@@ -113,7 +117,8 @@ class Weights:
         )
 
     def composed(self, members: Sequence[str]) -> tuple[WeightScore, ...]:
-        """Corrected compositions of every pair of these heads (`K-composition with L1H3`), against PAIRS random pairs."""
+        """Corrected compositions of every pair of these heads (`K-composition with L1H3`), against PAIRS random
+        pairs."""
         targets = [parse_target(label) for label in members]
         places = sorted((t.layer, t.unit) for t in targets if t.site == "head")
         chosen = compositions(self.net, [(a, b) for a in places for b in places if a[0] < b[0]])
@@ -126,7 +131,8 @@ class Weights:
         )
 
     def agreement(self, name: str) -> tuple[float, float, float]:
-        """Rank correlation over heads of a score with what the heads do, and its bootstrap interval over heads; NaN if constant.
+        """Rank correlation over heads of a score with what the heads do, and its bootstrap interval over heads; NaN if
+        constant.
 
         Raises:
             ValueError: no text was read.
@@ -161,7 +167,8 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def of_network(net: Network, readings: Sequence[Reading] = (), bos: int | None = None, seed: int = 0) -> Weights:
-    """Scores of a network's heads; with text also budgets and behaviour, and tokens weighted by how often they occur."""
+    """Scores of a network's heads; with text also budgets and behaviour, and tokens weighted by how often they
+    occur."""
     counts = None
     if readings:
         tokens = torch.cat([reading.tokens[reading.counted] for reading in readings])
@@ -181,7 +188,8 @@ def read(model: Model, documents: Iterable[str] = ()) -> Weights:
 
 
 def findings(subject: Subject) -> tuple[Any, ...]:
-    """Scores, budgets and compositions as rows; members' scores against null heads and agreement with behaviour as findings."""
+    """Scores, budgets and compositions as rows; members' scores against null heads and agreement with behaviour as
+    findings."""
     readings: tuple[Reading, ...] = ()
     if subject.text.batches:
         readings = of_windows(subject.model, subject.text.windows, subject.text.layout, 1, FIT_TOKENS).fitting
@@ -213,9 +221,19 @@ def of_member(found: Weights, member: Member) -> list[Finding]:
     p = random_set_p(sign * value, sign * others)
     hi = float(np.quantile(sign * others, 0.95) * sign)
     make = lambda text, number, **more: Finding(  # noqa: E731
-        member.component, member.role, "weights", CORPUS, text, number, number, number, 1 + len(others), "components",
-        setting=Setting(granularity="node", components="head", set="weights"), **more,
-    )  # fmt: skip
+        member.component,
+        member.role,
+        "weights",
+        CORPUS,
+        text,
+        number,
+        number,
+        number,
+        1 + len(others),
+        "components",
+        setting=Setting(granularity="node", components="head", set="weights"),
+        **more,
+    )
     rows = [
         make(name, value, null=float(others.mean()), null_hi=hi, p=p),
         make(f"rank by {name}", float(rank(sign * value, sign * others))),

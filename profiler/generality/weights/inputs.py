@@ -1,9 +1,10 @@
 """Inputs of a model's weights: what a token alone looks like to a layer, and what a head reads and writes of it.
 
-Why: weights say what a head would do with a token, not with text. A token is taken as a layer sees it where nothing but the
-token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds (its
-effective embedding; McDougall et al. 2023 found raw embeddings too poor a stand-in). Norms are applied as they are; what
-that leaves out on text is measured in `weights_budget`.
+Why: weights say what a head would do with a token, not with text. A token is taken as a layer sees it where nothing but
+  the
+token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds
+(its effective embedding; McDougall et al. 2023 found raw embeddings too poor a stand-in). Norms are applied as they
+are; what that leaves out on text is measured in `weights_budget`.
 
 Scores depend on where query and key stand: with rotary positions on their distance (the rotation is applied, so nothing
 is averaged over it), with added positions on both. Every score is therefore taken at a place PLACE and at distances.
@@ -31,7 +32,8 @@ Matches = Float[Tensor, "query_token key_token"]
 
 @dataclass(frozen=True, eq=False)
 class Alone:
-    """Every token of the vocabulary as layers see it alone, without added positions: `first` for layer 0, `later` after it."""
+    """Every token of the vocabulary as layers see it alone, without added positions: `first` for layer 0, `later` after
+    it."""
 
     net: Network
     first: Float[Tensor, "vocab model"]

@@ -1,8 +1,10 @@
 """What a reading of weights leaves out, measured on text; and what the heads do there, to compare the reading with.
 
-Why: "we may ignore this term" is the weak point of every argument from weights (the essay on mechanistic analysis). So the
+Why: "we may ignore this term" is the weak point of every argument from weights (the essay on mechanistic analysis). So
+  the
 terms are built up one by one, and for each stands how much of the variance of the head's real attention scores it
-explains: with a free scale, scores taken within a query (a constant there changes no attention), BOS and special keys left out.
+explains: with a free scale, scores taken within a query (a constant there changes no attention), BOS and special keys
+  left out.
 
 | circuit | term | what |
 |---|---|---|
@@ -13,9 +15,9 @@ explains: with a free scale, scores taken within a query (a constant there chang
 | QK | rest | what other tokens wrote: earlier heads, and MLPs that read them |
 | OV | embedding, layer 0, norm, rest | the same for values, without positions, by mean squares over positions |
 
-Shares add up to 1; one can be below 0, where a term makes the reading worse. A score's `ignored_share` is what its own term
-leaves out: all but positions for the positional score, the key through one earlier head for induction. Cost: [window, head,
-query, key] products, a few per layer, on a few thousand tokens.
+Shares add up to 1; one can be below 0, where a term makes the reading worse. A score's `ignored_share` is what its own
+term leaves out: all but positions for the positional score, the key through one earlier head for induction. Cost:
+[window, head, query, key] products, a few per layer, on a few thousand tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -148,9 +150,12 @@ def _streams(base: Base, seen: Alone, layer: int) -> dict[str, Tensor]:
     places = torch.arange(tokens.shape[1], device=tokens.device)
     later = parts.placed(base.net, seen.at(layer)[tokens], places)
     return {
-        "embedding": seen.first[tokens], "positions": parts.placed(base.net, seen.first[tokens], places),
-        "layer 0": later, "norm": later, "OV": seen.at(layer)[tokens],
-    }  # fmt: skip
+        "embedding": seen.first[tokens],
+        "positions": parts.placed(base.net, seen.first[tokens], places),
+        "layer 0": later,
+        "norm": later,
+        "OV": seen.at(layer)[tokens],
+    }
 
 
 def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, real_norm: bool) -> Tensor:

@@ -8,9 +8,10 @@
 | QK duplicate | how far up the same token comes among keys; mean over tokens and distances | 0 to 1, 0.5 by chance |
 | QK induction | the same, for keys that hold what the best earlier previous-token head writes of a token | 0 to 1, 0.5 by chance |
 
-Tokens are taken alone (`weights_parts`). The eigenvalues are those of the small matrix d_head x d_head, which has the same
-ones but for zeros. Scores with the average token use the mean query and the mean key, which give the mean score over all pairs
-of tokens exactly; weighted by how often tokens occur, where that is known. Cost: [token, vocab] products.
+Tokens are taken alone (`weights_parts`). The eigenvalues are those of the small matrix d_head x d_head, which has the
+same ones but for zeros. Scores with the average token use the mean query and the mean key, which give the mean score
+over all pairs of tokens exactly; weighted by how often tokens occur, where that is known. Cost: [token, vocab]
+products.
 """
 
 from dataclasses import dataclass
@@ -100,14 +101,16 @@ def value_paths(
 
 
 def eigen_copying(values: Float[Tensor, "vocab d_head"], logits: Float[Tensor, "d_head vocab"]) -> float:
-    """Sum of eigenvalues over sum of their sizes of values @ logits, from the small matrix logits @ values; 0 for a zero matrix."""
+    """Sum of eigenvalues over sum of their sizes of values @ logits, from the small matrix logits @ values; 0 for a
+    zero matrix."""
     eigenvalues = torch.linalg.eigvals((logits @ values).double())
     size = eigenvalues.abs().sum()
     return float(eigenvalues.real.sum() / size) if size > 0 else 0.0
 
 
 def mean_scores(net: Network, seen: Alone, words: Vocabulary, layer: int, head: int, width: int) -> Tensor:
-    """Mean attention scores over all pairs of tokens, [query, key] of a window of `width`; keys later than queries included."""
+    """Mean attention scores over all pairs of tokens, [query, key] of a window of `width`; keys later than queries
+    included."""
     places = torch.arange(width, device=net.device)
     stream = seen.at(layer)
     if net.positions is None:

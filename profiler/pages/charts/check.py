@@ -1,4 +1,5 @@
-"""Charts of a check, from the frames of their queries: the distributions, the plane, coverage, mixtures, replacement, other tasks.
+"""Charts of a check, from the frames of their queries: the distributions, the plane, coverage, mixtures, replacement,
+other tasks.
 
 What speaks for a claim is green and what speaks against it purple, as DLA is elsewhere; undecided is grey. Each number
 stands with its interval, and with what random circuits or scrambled roles give.
@@ -30,13 +31,23 @@ def named_distributions(frame: pl.DataFrame) -> pl.DataFrame:
 def distributions(frame: pl.DataFrame, margin: float) -> alt.LayerChart:
     """Faithfulness and necessity of each distribution with their intervals, random circuits, and what counts as good.
 
-    `frame` is the query `distributions`, distributions without a number left out; `margin` is how much lower still is as good.
+    `frame` is the query `distributions`, distributions without a number left out; `margin` is how much lower still is
+    as good.
     """
     rows = named_distributions(frame).with_columns(null=pl.coalesce("null_hi", "kept_kl_null_hi"))
     columns = (
-        "name", "faithfulness", "faithfulness_lo", "faithfulness_hi", "necessity", "null", "n", "speaks", "kept_kl",
-        "kept_kl_lo", "kept_kl_hi",
-    )  # fmt: skip
+        "name",
+        "faithfulness",
+        "faithfulness_lo",
+        "faithfulness_hi",
+        "necessity",
+        "null",
+        "n",
+        "speaks",
+        "kept_kl",
+        "kept_kl_lo",
+        "kept_kl_hi",
+    )
     y = alt.Y("name:N", sort=rows["name"].to_list(), title=None, axis=alt.Axis(labelLimit=230, grid=False))
     base = alt.Chart(only(rows, *columns)).encode(y=y)
     x = alt.X("faithfulness:Q", title="share of the effect", axis=value_axis(share=True))
@@ -99,9 +110,17 @@ def coverage(frame: pl.DataFrame) -> alt.LayerChart:
         .to_list()
     )
     x = alt.X("distribution:N", sort=distributions, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=130))
-    base = alt.Chart(only(rows, "claim", "distribution", "coverage", "coverage_lo", "coverage_hi", "scrambled", "n", "speaks")).encode(
-        x=x, y=alt.Y("claim:N", sort=rows["claim"].unique(maintain_order=True).to_list(), title=None, axis=alt.Axis(labelLimit=210))
-    )  # fmt: skip
+    base = alt.Chart(
+        only(rows, "claim", "distribution", "coverage", "coverage_lo", "coverage_hi", "scrambled", "n", "speaks")
+    ).encode(
+        x=x,
+        y=alt.Y(
+            "claim:N",
+            sort=rows["claim"].unique(maintain_order=True).to_list(),
+            title=None,
+            axis=alt.Axis(labelLimit=210),
+        ),
+    )
     shown = ["claim:N", "distribution:N", *tips("coverage", "coverage_lo", "coverage_hi", "scrambled", "n"), "speaks:N"]
     scale = alt.Scale(domain=[0, 1], scheme="blues")
     fill = base.mark_rect().encode(
@@ -126,12 +145,14 @@ def mixtures(frame: pl.DataFrame) -> alt.Chart:
         .encode(
             y=alt.Y("component:N", sort=rows["component"].unique(maintain_order=True).to_list(), title=None),
             x=alt.X("share:Q", stack="zero", title="share of Σ|DLA|", axis=value_axis(share=True)),
-            color=alt.Color("behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)),
+            color=alt.Color(
+                "behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)
+            ),
             order=alt.Order("place:Q"),
             tooltip=["component:N", "behaviour:N", *tips("share", "share_lo", "share_hi", "n")],
         )
         .properties(height=max(60, 24 * rows["component"].n_unique()))
-    )  # fmt: skip
+    )
 
 
 def replaced(frame: pl.DataFrame) -> alt.LayerChart:

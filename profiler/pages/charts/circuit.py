@@ -1,7 +1,7 @@
 """Charts of patching and circuits, from the frames of their queries.
 
-Gate labels have the same colours in every chart: sole dark blue, OR-like orange, AND-like green, graded light blue, none
-grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
+Gate labels have the same colours in every chart: sole dark blue, OR-like orange, AND-like green, graded light blue,
+none grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
 """
 
 import re
@@ -32,10 +32,21 @@ def quadrant(frame: pl.DataFrame) -> alt.LayerChart:
     x = alt.X("recovered_denoise:Q", title="recovered by clean values (sufficient)", axis=value_axis(share=True))
     y = alt.Y("lost_noise:Q", title="lost by corrupted values (necessary)", axis=value_axis(share=True))
     colour = alt.Color("gate:N", scale=alt.Scale(domain=list(GATES), range=list(GATES.values())))
-    dots = alt.Chart(points).mark_circle(size=46, opacity=0.85).encode(
-        x=x, y=y, color=colour,
-        tooltip=["component:N", "gate:N", alt.Tooltip("recovered_denoise:Q", format=".3f"), alt.Tooltip("lost_noise:Q", format=".3f")],
-    )  # fmt: skip
+    dots = (
+        alt.Chart(points)
+        .mark_circle(size=46, opacity=0.85)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            tooltip=[
+                "component:N",
+                "gate:N",
+                alt.Tooltip("recovered_denoise:Q", format=".3f"),
+                alt.Tooltip("lost_noise:Q", format=".3f"),
+            ],
+        )
+    )
     words = alt.Chart(named).mark_text(dy=-8, fontSize=10).encode(x=x, y=y, text="component:N")
     return alt.layer(_diagonal(frame), dots, words).properties(height=HEIGHT + 150)
 
@@ -52,24 +63,42 @@ def _diagonal(frame: pl.DataFrame) -> alt.Chart:
 
 
 def drawing(members: pl.DataFrame, edges: pl.DataFrame) -> alt.LayerChart:
-    """The circuit from the embedding up to the logits. `members` and `edges` are the queries circuit_members, circuit_edges."""
+    """The circuit from the embedding up to the logits. `members` and `edges` are the queries circuit_members,
+    circuit_edges."""
     strong = edges.filter(pl.col("kept")).sort(pl.col("lost").abs(), descending=True).head(DRAWN_EDGES)
     nodes = places(members, strong)
     spot = {row["node"]: (row["x"], row["y"]) for row in nodes.to_dicts()}
     rows = [
-        {"writer": e["writer"], "reader": e["reader"], "lost": e["lost"], "size": abs(e["lost"]),
-         "x": spot[e["writer"]][0], "y": spot[e["writer"]][1], "x2": spot[_node(e["reader"])][0], "y2": spot[_node(e["reader"])][1]}
+        {
+            "writer": e["writer"],
+            "reader": e["reader"],
+            "lost": e["lost"],
+            "size": abs(e["lost"]),
+            "x": spot[e["writer"]][0],
+            "y": spot[e["writer"]][1],
+            "x2": spot[_node(e["reader"])][0],
+            "y2": spot[_node(e["reader"])][1],
+        }
         for e in strong.to_dicts()
-    ]  # fmt: skip
+    ]
     schema = {"writer": pl.String, "reader": pl.String} | dict.fromkeys(
         ("lost", "size", "x", "y", "x2", "y2"), pl.Float64
     )
-    lines = alt.Chart(pl.DataFrame(rows, schema=schema)).mark_rule(opacity=0.55).encode(
-        x=alt.X("x:Q", axis=None), y=alt.Y("y:Q", axis=None), x2="x2:Q", y2="y2:Q",
-        strokeWidth=alt.StrokeWidth("size:Q", scale=alt.Scale(range=[0.5, 6]), legend=None),
-        color=alt.condition("datum.lost < 0", alt.value(theme.DLA_SIGN["negative"]), alt.value(theme.DLA_SIGN["positive"])),
-        tooltip=["writer:N", "reader:N", alt.Tooltip("lost:Q", format=".3f")],
-    )  # fmt: skip
+    lines = (
+        alt.Chart(pl.DataFrame(rows, schema=schema))
+        .mark_rule(opacity=0.55)
+        .encode(
+            x=alt.X("x:Q", axis=None),
+            y=alt.Y("y:Q", axis=None),
+            x2="x2:Q",
+            y2="y2:Q",
+            strokeWidth=alt.StrokeWidth("size:Q", scale=alt.Scale(range=[0.5, 6]), legend=None),
+            color=alt.condition(
+                "datum.lost < 0", alt.value(theme.DLA_SIGN["negative"]), alt.value(theme.DLA_SIGN["positive"])
+            ),
+            tooltip=["writer:N", "reader:N", alt.Tooltip("lost:Q", format=".3f")],
+        )
+    )
     base = alt.Chart(nodes).encode(
         x=alt.X("x:Q", axis=None, scale=alt.Scale(padding=70)), y=alt.Y("y:Q", axis=None, scale=alt.Scale(padding=26))
     )
@@ -102,10 +131,19 @@ def places(members: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     for name in sorted(names):
         height = -1.0 if name == "embed" else top if name == "logits" else layers[name] + 0.5 * ("H" not in name)
         rows.setdefault(height, []).append(name)
-    return pl.DataFrame([
-        {"node": name, "x": (i + 1) / (len(row) + 1), "y": height, "role": (known.get(name) or {}).get("role") or "", "gate": (known.get(name) or {}).get("gate") or "none"}
-        for height, row in rows.items() for i, name in enumerate(row)
-    ])  # fmt: skip
+    return pl.DataFrame(
+        [
+            {
+                "node": name,
+                "x": (i + 1) / (len(row) + 1),
+                "y": height,
+                "role": (known.get(name) or {}).get("role") or "",
+                "gate": (known.get(name) or {}).get("gate") or "none",
+            }
+            for height, row in rows.items()
+            for i, name in enumerate(row)
+        ]
+    )
 
 
 def size_curve(frame: pl.DataFrame) -> alt.LayerChart:
@@ -115,18 +153,28 @@ def size_curve(frame: pl.DataFrame) -> alt.LayerChart:
         .mark_rule(strokeDash=[4, 4], strokeWidth=0.8)
         .encode(y="faithfulness:Q")
     )
-    line = alt.Chart(only(frame, "size", "faithfulness", "component")).mark_line(point=alt.OverlayMarkDef(size=22)).encode(
-        x=alt.X("size:Q", title="best nodes"), y=alt.Y("faithfulness:Q", title="faithfulness", axis=value_axis(share=True)),
-        tooltip=["size:Q", "component:N", alt.Tooltip("faithfulness:Q", format=".3f")],
-    )  # fmt: skip
+    line = (
+        alt.Chart(only(frame, "size", "faithfulness", "component"))
+        .mark_line(point=alt.OverlayMarkDef(size=22))
+        .encode(
+            x=alt.X("size:Q", title="best nodes"),
+            y=alt.Y("faithfulness:Q", title="faithfulness", axis=value_axis(share=True)),
+            tooltip=["size:Q", "component:N", alt.Tooltip("faithfulness:Q", format=".3f")],
+        )
+    )
     return alt.layer(rule, line).properties(height=HEIGHT)
 
 
 def random_circuits(frame: pl.DataFrame, observed: float) -> alt.LayerChart:
     """Faithfulness of random circuits, and of the circuit. `frame` is the query `circuit_random`, one set of pairs."""
-    bars = alt.Chart(only(frame, "faithfulness")).mark_bar(color=theme.SIZE_COLOUR).encode(
-        x=alt.X("faithfulness:Q", bin=alt.Bin(maxbins=40), title="faithfulness", axis=alt.Axis(format="~%")), y=alt.Y("count()", title="random circuits"),
-    )  # fmt: skip
+    bars = (
+        alt.Chart(only(frame, "faithfulness"))
+        .mark_bar(color=theme.SIZE_COLOUR)
+        .encode(
+            x=alt.X("faithfulness:Q", bin=alt.Bin(maxbins=40), title="faithfulness", axis=alt.Axis(format="~%")),
+            y=alt.Y("count()", title="random circuits"),
+        )
+    )
     mark = (
         alt.Chart(pl.DataFrame({"faithfulness": [observed]}))
         .mark_rule(strokeWidth=2, color=theme.DLA_SIGN["positive"])
@@ -148,7 +196,8 @@ def saturation(frame: pl.DataFrame) -> alt.LayerChart:
 
 
 def responses(frame: pl.DataFrame) -> alt.LayerChart:
-    """Components by corruptions and pairs of them. `frame` is the query `corruption_factors`, the rows to be drawn, in order."""
+    """Components by corruptions and pairs of them. `frame` is the query `corruption_factors`, the rows to be drawn, in
+    order."""
     drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < 0.05)
     names, axes = (drawn[name].unique(maintain_order=True).to_list() for name in ("component", "axis"))
     most = max(0.1, drawn["effect"].abs().max() or 0.1)

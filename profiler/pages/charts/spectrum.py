@@ -63,7 +63,8 @@ def fold(frame: pl.DataFrame, floor: float, by: Sequence[str] = ()) -> pl.DataFr
 
 
 def thinned(samples: pl.DataFrame, floor: float) -> pl.DataFrame:
-    """The query spectrum_samples with one row a stratum inside ±floor, where strata are drawn as one bin, and all outside.
+    """The query spectrum_samples with one row a stratum inside ±floor, where strata are drawn as one bin, and all
+    outside.
 
     Part of a simple random sample is one: a kept row stands for what the dropped ones stood for too.
     """
@@ -109,9 +110,9 @@ def class_bins(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 
 def quantile_marks(density: pl.DataFrame, levels: Sequence[float]) -> pl.DataFrame:
-    """The middle of the bin that holds each level, from the cumulative share; where the frame has a column `middle` (query
-    density, never beyond the values seen) it is that. Columns: quantile, label, activation, and row: 0 or 1, alternating, so
-    that neighbouring labels do not collide.
+    """The middle of the bin that holds each level, from the cumulative share; where the frame has a column `middle`
+    (query density, never beyond the values seen) it is that. Columns: quantile, label, activation, and row: 0 or 1,
+    alternating, so that neighbouring labels do not collide.
     """
     held = finite_edges(density).filter(pl.col("n") > 0).sort("lo")
     rows = []

@@ -1,11 +1,11 @@
 """One set of colours for every chart and table: classes, kinds of component, the sign of an activation and of a DLA.
 
-A class and a behaviour have the same colour in every report; related classes share a hue (white space brown, words blue, brackets teal).
-Signs have the hues of Brewer's PuOr and PRGn. Classes and behaviours began from Okabe and Ito's hues and were moved, by a
-search within each hue's neighbourhood, to where the two nearest of them lie far apart for readers with any complete
-colour-vision deficiency (tests/test_report_page.py holds them to it); charts name their series in tooltips and legends
-all the same. Middle tones are used, so that a colour reads
-on a light and on a dark page. Ink (text, axes, rules) is a CSS variable of page.css.
+A class and a behaviour have the same colour in every report; related classes share a hue (white space brown, words
+blue, brackets teal). Signs have the hues of Brewer's PuOr and PRGn. Classes and behaviours began from Okabe and Ito's
+hues and were moved, by a search within each hue's neighbourhood, to where the two nearest of them lie far apart for
+readers with any complete colour-vision deficiency (tests/test_report_page.py holds them to it); charts name their
+series in tooltips and legends all the same. Middle tones are used, so that a colour reads on a light and on a dark
+page. Ink (text, axes, rules) is a CSS variable of page.css.
 """
 
 import zlib
@@ -68,7 +68,8 @@ def class_colours(classes: Sequence[str]) -> list[str]:
 
 
 def behaviour_colour(name: str) -> str:
-    """The colour of a behaviour, the same on every page: of its own, of the class it is about, or one fixed by its name."""
+    """The colour of a behaviour, the same on every page: of its own, of the class it is about, or one fixed by its
+    name."""
     about = name.removeprefix("on_").removeprefix("before_")
     known = BEHAVIOUR_COLOURS.get(name) or CLASS_COLOURS.get(about)
     others = list(CLASS_COLOURS.values())
@@ -86,9 +87,11 @@ def page_config(ink: str = "var(--ink)", muted: str = "var(--muted)", grid: str 
         "mark": {"color": SIZE_COLOUR},
         "text": {"color": muted, "fontSize": 10.5},
         "rule": {"color": ink},
-        "axis": text
-        | {"gridColor": grid, "domainColor": grid, "tickColor": grid, "titlePadding": 8, "labelLimit": 150},
-        "legend": text
-        | {"orient": "bottom", "title": None, "symbolType": "square", "symbolOpacity": 1, "labelLimit": 150},
+        "axis": (
+            text | {"gridColor": grid, "domainColor": grid, "tickColor": grid, "titlePadding": 8, "labelLimit": 150}
+        ),
+        "legend": (
+            text | {"orient": "bottom", "title": None, "symbolType": "square", "symbolOpacity": 1, "labelLimit": 150}
+        ),
         "title": {"color": ink, "subtitleColor": muted},
     }

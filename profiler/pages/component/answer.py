@@ -1,4 +1,5 @@
-"""The sentences that open a component card. Each number is looked up in the answer of a query, never typed or carried over.
+"""The sentences that open a component card. Each number is looked up in the answer of a query, never typed or carried
+over.
 
 How much it matters and for which class; whether its high activations are of that class too (precision and coverage, two
 numbers, beside the class's part of the whole); which next tokens it raises and lowers; for a head, where it attends.
@@ -30,7 +31,10 @@ def _importance_sentence(read: Reader, label: str) -> str:
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
     share = numbers.share_with_interval(row, "share_abs_dla")
-    return f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,} heads and neurons."
+    return (
+        f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,} heads and"
+        " neurons."
+    )
 
 
 def _class_sentence(read: Reader, label: str) -> str:
@@ -78,10 +82,11 @@ def _high_sentence(read: Reader, label: str) -> str:
     )
     name = _class(first["class"])
     return (
-        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}) the most "
-        f"common class is {name}: {numbers.percent(first['high'] / high)} of them, {numbers.percent(first['n'] / counts['n'].sum())} of all positions. Of all {name} positions "
-        f"{numbers.percent(first['high'] / first['n'])} are that high; the class makes {numbers.percent(part)} of the "
-        f"mean |activation|."
+        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}) the"
+        f" most common class is {name}: {numbers.percent(first['high'] / high)} of them,"
+        f" {numbers.percent(first['n'] / counts['n'].sum())} of all positions. Of all {name} positions"
+        f" {numbers.percent(first['high'] / first['n'])} are that high; the class makes {numbers.percent(part)} of the"
+        " mean |activation|."
     )
 
 

@@ -1,7 +1,7 @@
 """Behaviours on pages: the heat map of components, the stacked mixture of one, and the section of the component card.
 
-Every number comes from the queries behaviours, mixture, unexplained and rarity. A coverage never stands alone: beside it
-are the same claim scrambled, and other components of the same kind and layer.
+Every number comes from the queries behaviours, mixture, unexplained and rarity. A coverage never stands alone: beside
+it are the same claim scrambled, and other components of the same kind and layer.
 """
 
 import altair as alt
@@ -19,9 +19,14 @@ SHOWN = 9
 
 
 def heat_map(frame: pl.DataFrame) -> alt.Chart:
-    """Coverage of each behaviour by each component, most important component first. `frame` is the query `behaviours`."""
+    """Coverage of each behaviour by each component, most important component first. `frame` is the query
+    `behaviours`."""
     components = frame["component"].unique(maintain_order=True).to_list()
-    behaviours = frame.group_by("behaviour").agg(pl.col("coverage").max()).sort(["coverage", "behaviour"], descending=[True, False])  # fmt: skip
+    behaviours = (
+        frame.group_by("behaviour")
+        .agg(pl.col("coverage").max())
+        .sort(["coverage", "behaviour"], descending=[True, False])
+    )
     shown = tips("component", "behaviour", "coverage", "coverage_lo", "coverage_hi", "scrambled", "random", "n")
     scale = alt.Scale(domain=[0, 1], scheme="blues")
     return (
@@ -45,7 +50,9 @@ def names_of(frame: pl.DataFrame) -> list[str]:
 
 def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
     """One stacked bar per value of a slice. `frame` is the query `mixture`; `order` fixes the stacking."""
-    rows = frame.filter(pl.col("slice") == slice_).with_columns(place=pl.col("behaviour").replace_strict({n: i for i, n in enumerate(order)}))  # fmt: skip
+    rows = frame.filter(pl.col("slice") == slice_).with_columns(
+        place=pl.col("behaviour").replace_strict({n: i for i, n in enumerate(order)})
+    )
     colours = [theme.behaviour_colour(name) for name in order]
     values = rows["value"].unique(maintain_order=True).to_list()
     return (
@@ -53,17 +60,26 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
         .mark_bar()
         .encode(
             y=alt.Y("value:N", sort=values[::-1] if slice_ == "quantile" else values, title=None),
-            x=alt.X("share:Q", stack="zero", title="share of Σ|DLA|", axis=value_axis(share=True), scale=alt.Scale(domain=[0, 1], nice=False)),
-            color=alt.Color("behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)),
+            x=alt.X(
+                "share:Q",
+                stack="zero",
+                title="share of Σ|DLA|",
+                axis=value_axis(share=True),
+                scale=alt.Scale(domain=[0, 1], nice=False),
+            ),
+            color=alt.Color(
+                "behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)
+            ),
             order=alt.Order("place:Q"),
             tooltip=tips("value", "share_n", "behaviour", "share", "share_lo", "share_hi", "scrambled", "n"),
         )
         .properties(height=max(50, 26 * len(values)))
-    )  # fmt: skip
+    )
 
 
 def section(read: Reader, component: ComponentId) -> Section:
-    """What a head or neuron does: its mixture, the claims with their baselines, what is left, what could not be seen."""
+    """What a head or neuron does: its mixture, the claims with their baselines, what is left, what could not be
+    seen."""
     if component.kind not in ("head", "neuron"):
         return Section("Behaviours", "", ())
     result = read("mixture", component=component.label)
@@ -91,11 +107,17 @@ def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
     texts = {
         "quantile": (
             "Mixture by activation",
-            "Bands of its own activation, named by the quantile that they begin at (how many positions each really holds: point at it); where values tie there is no band.",
+            (
+                "Bands of its own activation, named by the quantile that they begin at (how many positions each really"
+                " holds: point at it); where values tie there is no band."
+            ),
         ),
         "domain": (
             "Mixture by domain",
-            "Unequal bars are no difference of the component where the scrambled share (point at one) differs alike: then the text does.",
+            (
+                "Unequal bars are no difference of the component where the scrambled share (point at one) differs"
+                " alike: then the text does."
+            ),
         ),
     }
     title, caption = texts[slice_]
@@ -115,7 +137,10 @@ def _claims(read: Reader, component: ComponentId) -> Block:
         tables.share("random", "Others", "median of other components of the same kind and layer"),
         tables.count("n_held", "n", "kept positions where it holds"),
     )
-    caption = "Coverage beside the same claim scrambled, and asked of other components: a claim says something as far as it exceeds both."
+    caption = (
+        "Coverage beside the same claim scrambled, and asked of other components: a claim says something as far as it"
+        " exceeds both."
+    )
     return tables.table("Claims and their baselines", caption, result, columns, frame, "full")
 
 
@@ -133,6 +158,20 @@ def _rest(read: Reader, component: ComponentId) -> list[Block]:
         tables.words("verdict", "Verdict"),
     )
     return [
-        tables.examples("Unexplained", "Where it matters although nothing of the list holds.", left.source, groups, "Every kept position is explained."),
-        tables.table("What could not have been seen", "Zero in n is an upper bound, not a never.", rare, columns, never, "full", "Every behaviour of the list was seen."),
-    ]  # fmt: skip
+        tables.examples(
+            "Unexplained",
+            "Where it matters although nothing of the list holds.",
+            left.source,
+            groups,
+            "Every kept position is explained.",
+        ),
+        tables.table(
+            "What could not have been seen",
+            "Zero in n is an upper bound, not a never.",
+            rare,
+            columns,
+            never,
+            "full",
+            "Every behaviour of the list was seen.",
+        ),
+    ]

@@ -1,6 +1,7 @@
 """The component card's breakdowns: the spectrum by class of the token, and where the component matters.
 
-Every number comes from the queries by_class, by_next_class, by_domain, by_position and spectrum_by_class. Cost: none beyond them.
+Every number comes from the queries by_class, by_next_class, by_domain, by_position and spectrum_by_class. Cost: none
+beyond them.
 """
 
 import polars as pl

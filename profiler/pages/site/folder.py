@@ -2,7 +2,8 @@
 
 It is made in `<out>.partial`; what a process that was killed leaves of that is used up by the next.
 
-Order: refuse a place that is not ours; choose the components; keep the cards that still hold; make the others; write the
+Order: refuse a place that is not ours; choose the components; keep the cards that still hold; make the others; write
+  the
 pages, the assets and site.json; swap. A run that changed (its id, size or time) or other code makes every card anew.
 """
 
@@ -125,8 +126,8 @@ def manifest(folder: Path) -> Manifest | None:
 
 @contextmanager
 def _workplace(out: Path) -> Iterator[Path]:
-    """An empty folder to write into, in `<out>.partial`, which one process has at a time and which goes at the end; what a
-    process that was killed left there is put in order first: the old site back in its place, the rest away.
+    """An empty folder to write into, in `<out>.partial`, which one process has at a time and which goes at the end;
+    what a process that was killed left there is put in order first: the old site back in its place, the rest away.
 
     Raises:
         SiteError: it cannot be written, or somebody else's files are in it.
@@ -178,7 +179,11 @@ def key_of(run: Path, run_id: str) -> str:
     """Changes whenever a card could: with the run, its file, and the code and queries that make a card."""
     state = run.stat()
     digest = hashlib.blake2b(f"{run_id} {state.st_size} {state.st_mtime_ns}".encode(), digest_size=16)
-    code = [*assets.package_file("pages").iterdir(), *assets.folder("reports").glob("*.py"), *assets.folder("queries").glob("*.sql")]  # fmt: skip
+    code = [
+        *assets.package_file("pages").iterdir(),
+        *assets.folder("reports").glob("*.py"),
+        *assets.folder("queries").glob("*.sql"),
+    ]
     for path in sorted(path for path in code if path.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

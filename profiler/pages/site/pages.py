@@ -25,7 +25,8 @@ BEST = (
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table of components: `format` is word, number, signed (coloured) or share (per cent, interval)."""
+    """A column of the table of components: `format` is word, number, signed (coloured) or share (per cent,
+    interval)."""
 
     name: str
     label: str
@@ -80,7 +81,8 @@ def place(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a site has beside cards: reports by name; file and words of the page of each earlier experiment, and of each check."""
+    """What a site has beside cards: reports by name; file and words of the page of each earlier experiment, and of each
+    check."""
 
     reports: dict[str, ModuleType]
     circuits: dict[str, tuple[str, str]]
@@ -98,7 +100,8 @@ class Contents:
 
 
 def contents(connection: duckdb.DuckDBPyConnection) -> Contents:
-    """What the run has rows for; reports on a circuit or a check are about the one written last, so earlier ones get pages too."""
+    """What the run has rows for; reports on a circuit or a check are about the one written last, so earlier ones get
+    pages too."""
     reports = available(connection)
     made = query.run(connection, "checks") if "generality" in reports else pl.DataFrame({"check_id": [], "latest": []})
     checks = {
@@ -135,9 +138,11 @@ def _best_behaviours(read: Reader) -> pl.DataFrame:
     sure = claims.filter(pl.col("coverage_lo") > pl.col("random")).sort(
         ["coverage", "behaviour"], descending=[True, False]
     )
-    return sure.group_by("component", maintain_order=True).first().select(
-        "component", "behaviour", "coverage", "coverage_lo", "coverage_hi"
-    )  # fmt: skip
+    return (
+        sure.group_by("component", maintain_order=True)
+        .first()
+        .select("component", "behaviour", "coverage", "coverage_lo", "coverage_hi")
+    )
 
 
 def components_data(frame: pl.DataFrame, cards: set[str]) -> dict[str, Any]:
@@ -153,15 +158,22 @@ def components_data(frame: pl.DataFrame, cards: set[str]) -> dict[str, Any]:
 def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: Shell, command: str) -> str:
     """The page around the table of components."""
     linked = sum(label in cards for label in frame["component"])
-    return page.environment().get_template("components.html.jinja").render(
-        shell=shell,
-        model=method.run_row(read)["model"],
-        answer=f"{numbers.count(len(frame))} heads and neurons, most important first; {numbers.count(linked)} have a card.",
-        how=f"Make cards of others with: {command}",
-        settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",
-        columns=COLUMNS,
-        method=method.method(read),
-    )  # fmt: skip
+    return (
+        page.environment()
+        .get_template("components.html.jinja")
+        .render(
+            shell=shell,
+            model=method.run_row(read)["model"],
+            answer=(
+                f"{numbers.count(len(frame))} heads and neurons, most important first; {numbers.count(linked)} have a"
+                " card."
+            ),
+            how=f"Make cards of others with: {command}",
+            settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",
+            columns=COLUMNS,
+            method=method.method(read),
+        )
+    )
 
 
 def queries_page(read: Reader, shell: Shell, run_name: str) -> str:

@@ -1,8 +1,9 @@
 """Attribution patching of an experiment beside the exact patches: estimates, agreement, and which neurons to patch.
 
-Four methods: `gradient` at the patched run, `integrated` along the path to the donor, and the two parts of AtP*, `qk_fix` for
-queries and keys and `grad_drop` for all (`profiler.patching.attribution.atp_star`).
-Cost: for each direction one gradient, `steps` more along the path and one per layer; then the exact patches of the chosen
+Four methods: `gradient` at the patched run, `integrated` along the path to the donor, and the two parts of AtP*,
+`qk_fix` for queries and keys and `grad_drop` for all (`profiler.patching.attribution.atp_star`).
+Cost: for each direction one gradient, `steps` more along the path and one per layer; then the exact patches of the
+  chosen
 neurons.
 """
 
@@ -62,7 +63,8 @@ def slopes(setting: Setting, steps: int, also: Sequence[Target] = ()) -> list[Sl
 def estimated(
     setting: Setting, one: Slopes, method: str, targets: Sequence[Target]
 ) -> Float[np.ndarray, "target pair"]:
-    """Estimated share recovered (denoise) or lost (noise), per pair in logits; `qk_fix` is of queries and keys alone."""
+    """Estimated share recovered (denoise) or lost (noise), per pair in logits; `qk_fix` is of queries and keys
+    alone."""
     base, other, _ = one.runs(setting)
     if method == "qk_fix":
         found = atp_star.qk_fixed(setting.net, base, other, one.gradient, setting.batch, targets)
@@ -112,7 +114,8 @@ def patch_neurons(setting: Setting, chosen: Neurons, report: Callable[[int], Non
 
 
 def estimate_rows(setting: Setting, found: Sequence[Slopes], measured: Sequence[Measured]) -> pl.DataFrame:
-    """Table `patch_attribution`: estimated and exact share of each exactly patched target, both directions, every method."""
+    """Table `patch_attribution`: estimated and exact share of each exactly patched target, both directions, every
+    method."""
     frames = []
     for one in found:
         exact = [m for m in measured if m.direction == one.direction and m.value == "resample"]
@@ -135,14 +138,25 @@ def _method_rows(
     whole = setting.whole.mean()
     truth = np.array([change(setting, m).mean() for m in exact]) / whole
     guess = estimated(setting, one, method, targets).mean(-1) / whole
-    return pl.DataFrame({
-        "component": [t.label for t in targets], "layer": [t.layer for t in targets], "method": method,
-        "granularity": [t.granularity for t in targets], "component_kind": [t.site for t in targets],
-        "value": "resample", "positions": [t.positions for t in targets], "direction": one.direction,
-        "pair_set": setting.name, "estimated": guess, "exact": truth, "patch_size": sizes,
-        "size_bin": [reliability.size_bin(size) for size in sizes], "saturated": flags,
-        "use_exact": reliability.use_exact(guess, truth, flags & (method != "qk_fix"), THRESHOLD),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "component": [t.label for t in targets],
+            "layer": [t.layer for t in targets],
+            "method": method,
+            "granularity": [t.granularity for t in targets],
+            "component_kind": [t.site for t in targets],
+            "value": "resample",
+            "positions": [t.positions for t in targets],
+            "direction": one.direction,
+            "pair_set": setting.name,
+            "estimated": guess,
+            "exact": truth,
+            "patch_size": sizes,
+            "size_bin": [reliability.size_bin(size) for size in sizes],
+            "saturated": flags,
+            "use_exact": reliability.use_exact(guess, truth, flags & (method != "qk_fix"), THRESHOLD),
+        }
+    )
 
 
 def reliability_rows(
@@ -159,12 +173,23 @@ def reliability_rows(
         for key, cell in estimates.group_by(keys, maintain_order=True):
             one = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), THRESHOLD)
             named = dict(zip(keys, key, strict=True))
-            rows.append({
-                **named, "layer": named.get("layer"), "size_bin": named.get("size_bin"),
-                "granularity": cell["granularity"][0], "value": "resample", "positions": "each", "pair_set": setting.name,
-                **vars(one), "reliable": one.reliable, "nonlinearity": curved[named["direction"]],
-                "bound": _bound(setting, cell, chosen) if named["component_kind"] == "neuron" and not grouping else None,
-            })  # fmt: skip
+            rows.append(
+                {
+                    **named,
+                    "layer": named.get("layer"),
+                    "size_bin": named.get("size_bin"),
+                    "granularity": cell["granularity"][0],
+                    "value": "resample",
+                    "positions": "each",
+                    "pair_set": setting.name,
+                    **vars(one),
+                    "reliable": one.reliable,
+                    "nonlinearity": curved[named["direction"]],
+                    "bound": (
+                        _bound(setting, cell, chosen) if named["component_kind"] == "neuron" and not grouping else None
+                    ),
+                }
+            )
     frame = pl.DataFrame(
         rows, infer_schema_length=None, schema_overrides={"layer": pl.Int64, "size_bin": pl.String, "bound": pl.Float64}
     )

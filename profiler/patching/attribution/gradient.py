@@ -2,8 +2,8 @@
 
     estimate = sum over offsets of (given - live) . d metric / d activation, at the run that is patched
 
-(Nanda 2023, "Attribution patching"; Syed et al. 2023). The gradient says nothing where an activation is saturated or two
-features are needed; averaging it over runs whose token embeddings lie between the two prompts' repairs much of that
+(Nanda 2023, "Attribution patching"; Syed et al. 2023). The gradient says nothing where an activation is saturated or
+two features are needed; averaging it over runs whose token embeddings lie between the two prompts' repairs much of that
 (Hanna et al. 2024, EAP-IG on inputs; midpoints, so both ends are left out by the same amount). Two other repairs stand
 in `star`.
 

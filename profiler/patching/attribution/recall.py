@@ -4,10 +4,10 @@ Why: an estimate is used as a filter. Its false positives are patched exactly an
 looked at, so what counts is how many of the largest effects stand among the estimates that are looked at (the essay on
 attribution patching: false positives are better than false negatives).
 
-Sites that are wholly patched (heads, their inputs, MLPs, residual streams) give the recall itself, for the `top` largest
-effects and for all of at least 2 %, with as many estimates looked at, or two or four times as many. Of neurons the largest
-estimates and a random sample of the others are patched; the sample gives a 95 % upper bound of the effects among the others
-(Clopper and Pearson 1934, one-sided), and with it a lower bound of the recall.
+Sites that are wholly patched (heads, their inputs, MLPs, residual streams) give the recall itself, for the `top`
+largest effects and for all of at least 2 %, with as many estimates looked at, or two or four times as many. Of neurons
+the largest estimates and a random sample of the others are patched; the sample gives a 95 % upper bound of the effects
+among the others (Clopper and Pearson 1934, one-sided), and with it a lower bound of the recall.
 
 Cost: none.
 """
@@ -64,8 +64,17 @@ def _wholly(estimated: np.ndarray, exact: np.ndarray, threshold: float) -> Itera
         for looked_at in dict.fromkeys(min(n, times * wanted) for times in TIMES):
             share = reliability.recall(estimated, exact, wanted, looked_at)
             found = round(share * wanted)
-            yield {"top": top, "looked_at": looked_at, "wanted": wanted, "found": found, "recall": share, "recall_lo": share,
-                   "missed_hi": float(wanted - found), "n": n, "unpatched": 0}  # fmt: skip
+            yield {
+                "top": top,
+                "looked_at": looked_at,
+                "wanted": wanted,
+                "found": found,
+                "recall": share,
+                "recall_lo": share,
+                "missed_hi": float(wanted - found),
+                "n": n,
+                "unpatched": 0,
+            }
 
 
 def _of_neurons(
@@ -78,5 +87,14 @@ def _of_neurons(
     others = n_neurons - len(largest)
     missed, most = drawn / max(1, len(sampled)) * others, clopper_pearson(drawn, len(sampled), 0.90)[1] * others
     share = lambda lost: found / (found + lost) if found + lost else float("nan")  # noqa: E731
-    return {"top": None, "looked_at": len(largest), "wanted": found + drawn, "found": found, "recall": share(missed),
-            "recall_lo": share(most), "missed_hi": most, "n": cell.height, "unpatched": n_neurons - cell.height}  # fmt: skip
+    return {
+        "top": None,
+        "looked_at": len(largest),
+        "wanted": found + drawn,
+        "found": found,
+        "recall": share(missed),
+        "recall_lo": share(most),
+        "missed_hi": most,
+        "n": cell.height,
+        "unpatched": n_neurons - cell.height,
+    }

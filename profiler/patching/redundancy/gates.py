@@ -1,6 +1,7 @@
 """What one number hides: gates, interactions, serial and parallel redundancy, saturation. numpy only.
 
-Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and neither is missed;
+Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and neither is
+  missed;
 in A AND B neither alone recovers anything and each is missed (the essay, "Patching clean to corrupted vs corrupted to
 clean"). So every component stands in a plane of two shares, and gets a label from its place there:
 
@@ -12,8 +13,9 @@ clean"). So every component stands in a plane of two shares, and gets a label fr
 | graded | both, of like size, or of different signs | |
 | none | both below the threshold | |
 
-Two components together: interaction I = E(AB) - E(A) - E(B), in shares. Redundancy is serial where the later one changes
-its own write to make up for the earlier one's loss, parallel where it does not and losing both costs more than the sum.
+Two components together: interaction I = E(AB) - E(A) - E(B), in shares. Redundancy is serial where the later one
+changes its own write to make up for the earlier one's loss, parallel where it does not and losing both costs more than
+the sum.
 Cost: none; the patches are made by `sweep`.
 """
 
@@ -81,8 +83,8 @@ def redundancy(
 
     Returns:
         serial: it makes up for the loss. composed: its write falls too. parallel: its write stays, and losing both
-        costs more than the sum. independent: its write stays and the losses add up. inconclusive: an interval is neither
-        inside the margin nor clear of 0.
+        costs more than the sum. independent: its write stays and the losses add up. inconclusive: an interval is
+        neither inside the margin nor clear of 0.
     """
     change = verdict(*_interval(delta_dla / whole), margin)
     if change == "effect":

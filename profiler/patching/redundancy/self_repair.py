@@ -1,6 +1,7 @@
 """Self-repair: what every later component writes differently when one component is taken away.
 
-Why: a component may be replaced by others when it is gone, so that its removal seems to cost little (the essay on serial
+Why: a component may be replaced by others when it is gone, so that its removal seems to cost little (the essay on
+  serial
 redundancy; Rushing and Nanda 2024, "Explorations of self-repair"). The logit difference is linear in what each
 component writes, for a fixed final norm: DLA_c = write_c . g, with
 
@@ -10,8 +11,8 @@ so that, all DLA taken at the clean run's s and with s' the denominator of the a
 
     change = change of DLA_x + sum over others of change of DLA_c + (s / s' - 1) * sum over c of DLA'_c
 
-The first term is the direct loss; the second self-repair by heads and by MLPs; the third, closed-form, is the norm's own
-part, which the literature leaves as a remainder. Cost: one forward pass from the ablated layer on per component.
+The first term is the direct loss; the second self-repair by heads and by MLPs; the third, closed-form, is the norm's
+own part, which the literature leaves as a remainder. Cost: one forward pass from the ablated layer on per component.
 """
 
 from collections.abc import Sequence

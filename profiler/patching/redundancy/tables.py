@@ -1,6 +1,7 @@
 """Redundancy of an experiment's top components: gates, downstream tables, interactions, saturation. Fills four tables.
 
-Cost: per ablated component one forward pass; per pair of components two; per step of a saturation order one (remembered).
+Cost: per ablated component one forward pass; per pair of components two; per step of a saturation order one
+  (remembered).
 """
 
 from collections.abc import Sequence
@@ -33,13 +34,21 @@ def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
             both.setdefault(one.target, {})[one.direction] = float(change(setting, one).mean() / whole)
     rows = [
         {
-            "component": target.label, "layer": target.layer, "granularity": target.granularity,
-            "component_kind": target.site, "value": "resample", "positions": target.positions, "direction": "both",
-            "pair_set": setting.name, "recovered_denoise": shares["denoise"], "lost_noise": shares["noise"],
+            "component": target.label,
+            "layer": target.layer,
+            "granularity": target.granularity,
+            "component_kind": target.site,
+            "value": "resample",
+            "positions": target.positions,
+            "direction": "both",
+            "pair_set": setting.name,
+            "recovered_denoise": shares["denoise"],
+            "lost_noise": shares["noise"],
             "gate": gates.gate(shares["denoise"], shares["noise"]),
         }
-        for target, shares in both.items() if len(shares) == 2
-    ]  # fmt: skip
+        for target, shares in both.items()
+        if len(shares) == 2
+    ]
     return pl.DataFrame(rows)
 
 
@@ -75,8 +84,14 @@ def downstream_rows(setting: Setting, found: dict[tuple[Target, str], self_repai
     names = self_repair.names(setting.net)
     rows: list[dict[str, Any]] = []
     for (target, value), one in found.items():
-        six = {"granularity": "node", "component_kind": target.site, "value": value, "positions": "all",
-               "direction": "noise", "pair_set": setting.name}  # fmt: skip
+        six = {
+            "granularity": "node",
+            "component_kind": target.site,
+            "value": value,
+            "positions": "all",
+            "direction": "noise",
+            "pair_set": setting.name,
+        }
         for name, delta in zip(names, one.delta.T, strict=True):
             part = "direct" if name == target.label else "mlp" if "mlp" in name else "head"
             if delta.abs().max() > EARLIER_LAYERS_STAY or part == "direct":
@@ -115,7 +130,8 @@ def interaction_rows(
     measured: Sequence[Measured],
     found: dict[tuple[Target, str], self_repair.Repair],
 ) -> pl.DataFrame:
-    """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they relate."""
+    """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they
+    relate."""
     alone = {one.key: change(setting, one) for one in measured if one.value == "resample" and one.target in targets}
     names, whole = self_repair.names(setting.net), float(setting.whole.mean())
     rows = []
@@ -129,20 +145,32 @@ def interaction_rows(
         for way in ("denoise", "noise"):
             singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]
             together = float(joint[way].mean()) / whole
-            rows.append({
-                "first": first.label, "second": second.label, "granularity": "node", "component_kind": "head",
-                "value": "resample", "positions": "all", "direction": way, "pair_set": setting.name,
-                "share_first": singles[0], "share_second": singles[1], "share_together": together,
-                "interaction": float(extra[way].mean()) / whole,
-                "super_additivity": gates.super_additivity(together, singles),
-                "p": float(statistics.sign_flip_p(extra[way])),
-                "delta_dla": float(delta.mean()), "relation": kind if first.layer < second.layer else "same layer",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "first": first.label,
+                    "second": second.label,
+                    "granularity": "node",
+                    "component_kind": "head",
+                    "value": "resample",
+                    "positions": "all",
+                    "direction": way,
+                    "pair_set": setting.name,
+                    "share_first": singles[0],
+                    "share_second": singles[1],
+                    "share_together": together,
+                    "interaction": float(extra[way].mean()) / whole,
+                    "super_additivity": gates.super_additivity(together, singles),
+                    "p": float(statistics.sign_flip_p(extra[way])),
+                    "delta_dla": float(delta.mean()),
+                    "relation": kind if first.layer < second.layer else "same layer",
+                }
+            )
     return pl.DataFrame(rows)
 
 
 def saturation_rows(setting: Setting, targets: Sequence[Target]) -> pl.DataFrame:
-    """Table `patch_saturation`: share recovered by the size of the set, over random orders, and each one's Shapley value."""
+    """Table `patch_saturation`: share recovered by the size of the set, over random orders, and each one's Shapley
+    value."""
     listed = gates.orders(len(targets), ORDERS)
     whole = float(setting.whole.mean())
     known: dict[frozenset[int], float] = {frozenset(): 0.0}
@@ -155,9 +183,25 @@ def saturation_rows(setting: Setting, targets: Sequence[Target]) -> pl.DataFrame
             curves[row, size] = known[chosen]
     values = gates.shapley(curves, listed)
     sizes = gates.saturation(curves)
-    six = {"granularity": "node", "component_kind": "head", "value": "resample", "positions": "all", "direction": "denoise",
-           "pair_set": setting.name}  # fmt: skip
-    rows = [{"size": size, "share": float(sizes[size]), "lowest": float(curves[:, size].min()), "highest": float(curves[:, size].max()),
-             "component": targets[size - 1].label if size else None, "shapley": float(values[size - 1]) if size else None,
-             "orders": len(listed), **six} for size in range(len(targets) + 1)]  # fmt: skip
+    six = {
+        "granularity": "node",
+        "component_kind": "head",
+        "value": "resample",
+        "positions": "all",
+        "direction": "denoise",
+        "pair_set": setting.name,
+    }
+    rows = [
+        {
+            "size": size,
+            "share": float(sizes[size]),
+            "lowest": float(curves[:, size].min()),
+            "highest": float(curves[:, size].max()),
+            "component": targets[size - 1].label if size else None,
+            "shapley": float(values[size - 1]) if size else None,
+            "orders": len(listed),
+            **six,
+        }
+        for size in range(len(targets) + 1)
+    ]
     return pl.DataFrame(rows, schema_overrides={"component": pl.String, "shapley": pl.Float64})

@@ -1,7 +1,8 @@
 """Prompt pairs: clean and corrupted prompts that differ in one thing, for patching. No torch.
 
 `TASKS` lists the built-in families; each has corruption schemes, strata, and wordings and words that are held out.
-A user's own pairs are read from JSON lines (`lines`). `encode` turns pairs into tokens, `checks` says what they control.
+A user's own pairs are read from JSON lines (`lines`). `encode` turns pairs into tokens, `checks` says what they
+control.
 Cost: microseconds a pair.
 """
 
@@ -24,7 +25,8 @@ __all__ = ["TASKS", "Encoded", "Pair", "Task", "TokenPair", "cross", "encode", "
 class Task:
     """A family of pairs: its name, the question put to the model, its corruption schemes (the first is the default).
 
-    `factors` are its corruptions crossed (`profiler.prompts.pairs.crossed`), and `cross` makes prompts in every cell of them.
+    `factors` are its corruptions crossed (`profiler.prompts.pairs.crossed`), and `cross` makes prompts in every cell of
+    them.
     """
 
     name: str
@@ -37,18 +39,41 @@ class Task:
 
 
 TASKS = (
-    Task("ioi", indirect_object.QUESTION, indirect_object.SCHEMES, indirect_object.make, indirect_object.FACTORS, indirect_object.crossed),
+    Task(
+        "ioi",
+        indirect_object.QUESTION,
+        indirect_object.SCHEMES,
+        indirect_object.make,
+        indirect_object.FACTORS,
+        indirect_object.crossed,
+    ),
     Task("docstring", docstring.QUESTION, docstring.SCHEMES, docstring.make, docstring.FACTORS, docstring.crossed),
     Task(
-        "greater-than", sequences.GREATER_QUESTION, sequences.GREATER_SCHEMES, sequences.years, sequences.GREATER_FACTORS,
+        "greater-than",
+        sequences.GREATER_QUESTION,
+        sequences.GREATER_SCHEMES,
+        sequences.years,
+        sequences.GREATER_FACTORS,
         sequences.years_crossed,
     ),
     Task(
-        "repeated-tokens", sequences.REPEAT_QUESTION, sequences.REPEAT_SCHEMES, sequences.repeats, sequences.REPEAT_FACTORS,
-        sequences.repeats_crossed, of_tokens=True,
+        "repeated-tokens",
+        sequences.REPEAT_QUESTION,
+        sequences.REPEAT_SCHEMES,
+        sequences.repeats,
+        sequences.REPEAT_FACTORS,
+        sequences.repeats_crossed,
+        of_tokens=True,
     ),
-    Task("sva", sequences.VERB_QUESTION, sequences.VERB_SCHEMES, sequences.verbs, sequences.VERB_FACTORS, sequences.verbs_crossed),
-)  # fmt: skip
+    Task(
+        "sva",
+        sequences.VERB_QUESTION,
+        sequences.VERB_SCHEMES,
+        sequences.verbs,
+        sequences.VERB_FACTORS,
+        sequences.verbs_crossed,
+    ),
+)
 
 
 def find_task(name: str) -> Task:
@@ -89,7 +114,8 @@ def make(
 
 
 def cross(name: str, split: Split, n: int, seed: int = 0, vocabulary: tuple[int, ...] = ()) -> list[tuple[Pair, ...]]:
-    """`n` prompts of a built-in task, each with a pair for every combination of its corruptions; arguments as in `make`.
+    """`n` prompts of a built-in task, each with a pair for every combination of its corruptions; arguments as in
+    `make`.
 
     Raises:
         PairError: no such task.

@@ -22,7 +22,8 @@ Cell = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Factor:
-    """Things that exclude each other and can be done to a prompt, such as `swapped` and `abc`; `ASIS` comes before them."""
+    """Things that exclude each other and can be done to a prompt, such as `swapped` and `abc`; `ASIS` comes before
+    them."""
 
     changes: tuple[str, ...]
 
@@ -55,6 +56,12 @@ def crossed(clean: Pair, factors: Sequence[Factor], corrupt: Callable[[frozenset
         corrupt: the prompt with some changes made.
     """
     return tuple(
-        replace(clean, name=f"{clean.name}/{cell_name(cell)}", scheme=cell_name(cell), corrupted=corrupt(changes(cell)), symmetric=False)
+        replace(
+            clean,
+            name=f"{clean.name}/{cell_name(cell)}",
+            scheme=cell_name(cell),
+            corrupted=corrupt(changes(cell)),
+            symmetric=False,
+        )
         for cell in cells(factors)[1:]
-    )  # fmt: skip
+    )

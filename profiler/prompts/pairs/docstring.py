@@ -73,9 +73,19 @@ def _pair_with(prompt: Prompt, corrupted: str, scheme: str, name: str) -> Pair:
     listed, described = _arguments(prompt), int(prompt.role("described"))
     strata = (("arguments", str(len(listed))), ("described", str(described)))
     return Pair(
-        name, "docstring", scheme, prompt.text, corrupted, (prompt.answer,), prompt.distractors,
-        _roles(prompt.text, listed, described), prompt.template, strata, prompt.split, scheme == "next",
-    )  # fmt: skip
+        name,
+        "docstring",
+        scheme,
+        prompt.text,
+        corrupted,
+        (prompt.answer,),
+        prompt.distractors,
+        _roles(prompt.text, listed, described),
+        prompt.template,
+        strata,
+        prompt.split,
+        scheme == "next",
+    )
 
 
 def _arguments(prompt: Prompt) -> list[str]:
@@ -83,7 +93,8 @@ def _arguments(prompt: Prompt) -> list[str]:
 
 
 def _rewrite(text: str, listed: list[str], described: int, made: Collection[str], fresh: list[str], answer: str) -> str:
-    """The text with its list of arguments, or the names in its docstring, changed; `answer` is the answer's new name."""
+    """The text with its list of arguments, or the names in its docstring, changed; `answer` is the answer's new
+    name."""
     signature = ", ".join(listed)
     new = list(listed)
     if "described" in made:

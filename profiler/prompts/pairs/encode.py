@@ -1,6 +1,7 @@
 """Pairs in tokens: ids of equal length, one token an answer, roles as positions.
 
-Why: patching needs the same length on both sides, and compares logits of single tokens. Pairs that cannot be encoded are
+Why: patching needs the same length on both sides, and compares logits of single tokens. Pairs that cannot be encoded
+  are
 told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
 Cost: one tokenizer call a text; no torch.
 """
@@ -72,7 +73,8 @@ def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int,
         strict: whether a pair that cannot be asked is an error (a user's own file) or dropped and counted.
 
     Raises:
-        PairError: strict, and a pair has different lengths, equal prompts, or differs in its BOS alone; or none is left.
+        PairError: strict, and a pair has different lengths, equal prompts, or differs in its BOS alone; or none is
+          left.
     """
     one = encoder(tokenizer, bos)
     dropped: Counter[str] = Counter()

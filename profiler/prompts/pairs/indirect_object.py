@@ -1,7 +1,8 @@
 """Pairs of the indirect-object task, in four corruption schemes, and all of them crossed.
 
 Why: one scheme shows one part of a circuit (Zhang and Nanda 2024, "Towards best practices of activation patching",
-section 4; the essay's advice to have several kinds of corruption). With A the indirect object, B the subject, C another:
+section 4; the essay's advice to have several kinds of corruption). With A the indirect object, B the subject, C
+another:
 
 | scheme | clean ... ends in | corrupted | isolates |
 |---|---|---|---|
@@ -56,9 +57,19 @@ def pair_of(
     text = render(dict(prompt.roles))
     roles = spans_of(text, [("IO", f" {a}", 0), ("S1", f" {b}", 0), ("S2", f" {b}", -1)])
     return Pair(
-        name, "ioi", scheme, text, render(changed_roles(prompt, scheme, other)), (f" {a}",), (f" {b}",), roles,
-        prompt.template, (("order", prompt.role("order")),), prompt.split, scheme == "swapped",
-    )  # fmt: skip
+        name,
+        "ioi",
+        scheme,
+        text,
+        render(changed_roles(prompt, scheme, other)),
+        (f" {a}",),
+        (f" {b}",),
+        roles,
+        prompt.template,
+        (("order", prompt.role("order")),),
+        prompt.split,
+        scheme == "swapped",
+    )
 
 
 def changed_roles(prompt: Prompt, scheme: str, other: str) -> dict[str, str]:

@@ -3,8 +3,8 @@
     {"clean": "When Mary and John ... John gave a drink to", "corrupted": "... Mary gave a drink to",
      "answer": " Mary", "distractors": [" John"], "roles": {"S2": [43, 47]}}
 
-`answer` may be a list; `roles` map a name to characters [first, last + 1] of the clean prompt, or to a word of it. Prompts
-and continuations may be token ids. Everything else (`name`, `task`, `scheme`, `template`, `strata`, `split`,
+`answer` may be a list; `roles` map a name to characters [first, last + 1] of the clean prompt, or to a word of it.
+Prompts and continuations may be token ids. Everything else (`name`, `task`, `scheme`, `template`, `strata`, `split`,
 `symmetric`) is optional. Cost: none.
 """
 
@@ -47,10 +47,19 @@ def object_of(pair: Pair) -> dict[str, Any]:
     """The JSON object of a pair."""
     answer = pair.answers[0] if len(pair.answers) == 1 else pair.answers
     return {
-        "name": pair.name, "task": pair.task, "scheme": pair.scheme, "clean": pair.clean, "corrupted": pair.corrupted,
-        "answer": answer, "distractors": pair.distractors, "roles": dict(pair.roles), "template": pair.template,
-        "strata": dict(pair.strata), "split": pair.split, "symmetric": pair.symmetric,
-    }  # fmt: skip
+        "name": pair.name,
+        "task": pair.task,
+        "scheme": pair.scheme,
+        "clean": pair.clean,
+        "corrupted": pair.corrupted,
+        "answer": answer,
+        "distractors": pair.distractors,
+        "roles": dict(pair.roles),
+        "template": pair.template,
+        "strata": dict(pair.strata),
+        "split": pair.split,
+        "symmetric": pair.symmetric,
+    }
 
 
 def pair_of(value: dict[str, Any], name: str) -> Pair:
@@ -63,19 +72,27 @@ def pair_of(value: dict[str, Any], name: str) -> Pair:
     unknown = [field for field in value if field not in REQUIRED + OPTIONAL]
     if missing or unknown:
         fault = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
-        raise PairError(f"pair {value.get('name', name)!r} {fault}: a pair has {', '.join(REQUIRED)} and may have "
-                        f"{', '.join(OPTIONAL)}")  # fmt: skip
+        raise PairError(
+            f"pair {value.get('name', name)!r} {fault}: a pair has {', '.join(REQUIRED)} and may have "
+            f"{', '.join(OPTIONAL)}"
+        )
     name = str(value.get("name", name))
     clean = _prompt(value["clean"], name)
     answer = value["answer"] if isinstance(value["answer"], list) else [value["answer"]]
     return Pair(
-        name=name, task=str(value.get("task", "own")), scheme=str(value.get("scheme", "own")), clean=clean,
-        corrupted=_prompt(value["corrupted"], name), answers=_options(answer, name),
-        distractors=_options(value["distractors"], name), roles=_roles(value.get("roles", {}), clean, name),
+        name=name,
+        task=str(value.get("task", "own")),
+        scheme=str(value.get("scheme", "own")),
+        clean=clean,
+        corrupted=_prompt(value["corrupted"], name),
+        answers=_options(answer, name),
+        distractors=_options(value["distractors"], name),
+        roles=_roles(value.get("roles", {}), clean, name),
         template=str(value.get("template", "")),
         strata=tuple((str(k), str(v)) for k, v in _mapping(value.get("strata", {}), name).items()),
-        split=value.get("split", "train"), symmetric=bool(value.get("symmetric", False)),
-    )  # fmt: skip
+        split=value.get("split", "train"),
+        symmetric=bool(value.get("symmetric", False)),
+    )
 
 
 def _filled(lines: list[str]) -> Iterator[tuple[int, str]]:

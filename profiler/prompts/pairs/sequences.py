@@ -83,9 +83,18 @@ def _year_pair(prompt: Prompt, scheme: str, corrupted: str, name: str) -> Pair:
     right = tuple(f"{year:02d}" for year in range(int(start) + 1, 100))
     strata = (("century", century), ("start", f"{int(start) // 25 * 25:02d}+"))
     return Pair(
-        name, "greater-than", scheme, prompt.text, corrupted, right, prompt.distractors, (("year", (where, where + 2)),),
-        prompt.template, strata, prompt.split,
-    )  # fmt: skip
+        name,
+        "greater-than",
+        scheme,
+        prompt.text,
+        corrupted,
+        right,
+        prompt.distractors,
+        (("year", (where, where + 2)),),
+        prompt.template,
+        strata,
+        prompt.split,
+    )
 
 
 def years_crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:
@@ -128,8 +137,19 @@ def _repeat(rng: random.Random, scheme: str, split: Split, ids: tuple[int, ...],
     last = len(clean) - 1
     roles = (("first", (asked - 1, asked)), ("copied", (asked, asked + 1)), ("second", (last, last + 1)))
     strata = (("distance", str(SEGMENT)), ("asked", "early" if asked < SEGMENT / 2 else "late"))
-    return Pair(name, "repeated-tokens", scheme, clean, tuple(corrupted), (segment[asked],), wrong, roles, "random",
-                strata, split)  # fmt: skip
+    return Pair(
+        name,
+        "repeated-tokens",
+        scheme,
+        clean,
+        tuple(corrupted),
+        (segment[asked],),
+        wrong,
+        roles,
+        "random",
+        strata,
+        split,
+    )
 
 
 def repeats_crossed(
@@ -169,8 +189,19 @@ def _verb(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
     forms = [_PHRASES[split][which].format(noun=noun + "s" * number, other=between) for number in (plural, not plural)]
     roles = spans_of(forms[0], [("subject", f" {noun}{'s' * plural}", 0), ("attractor", f" {between}", -1)])
     strata = (("subject", "plural" if plural else "singular"), ("attractor", "plural" if attractor else "singular"))
-    return Pair(name, "sva", scheme, *forms, (verb[plural],), (verb[not plural],), roles, f"{split}/{which}", strata,
-                split, True)  # fmt: skip
+    return Pair(
+        name,
+        "sva",
+        scheme,
+        *forms,
+        (verb[plural],),
+        (verb[not plural],),
+        roles,
+        f"{split}/{which}",
+        strata,
+        split,
+        True,
+    )
 
 
 def verbs_crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:

@@ -1,8 +1,8 @@
 """Word lists of the tasks, each in a train and a held-out part.
 
 Why: a behaviour counts as general only where the words were not trained on in that role. Every word here is made a
-single token (with its leading space) of the bundled model's vocabulary by `profiler.bundled.training.tokenizer`, so that
-prompts of one template have equal length. Cost: none, plain data.
+single token (with its leading space) of the bundled model's vocabulary by `profiler.bundled.training.tokenizer`, so
+that prompts of one template have equal length. Cost: none, plain data.
 """
 
 import random

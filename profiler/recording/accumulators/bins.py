@@ -95,8 +95,8 @@ def resolved_levels(
     """For each quantile the bin edge that parts the positions most nearly there, and the share of positions above it.
 
     Where many positions tie (a neuron that is 0 almost everywhere), no edge is near: both are NaN if the odds of being
-    above would be off by more than a factor of ODDS, or if the edge is nearer to another quantile. So levels differ, and
-    each comes with the share that it really reaches.
+    above would be off by more than a factor of ODDS, or if the edge is nearer to another quantile. So levels differ,
+    and each comes with the share that it really reaches.
 
     Args:
         counts: positions per bin, any integer dtype.

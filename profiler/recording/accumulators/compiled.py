@@ -1,13 +1,14 @@
 """All per-value work of one part of a batch in one loop, compiled, for the CPU.
 
-What CellSums, PowerSums, Spectrum and Smallest do with dozens of tensor passes is done here value by value while it is in
-the first-level cache: components are the outer (parallel) loop, and the tokens of a component come sorted by replicate
-group and class, so that sums stay in registers and a class's bins in a few kilobytes. A value that comes before the last
-of its sample or of an extreme is put in its place at once. The tensor versions stay: other devices use them, and the
-tests hold the two against each other.
+What CellSums, PowerSums, Spectrum and Smallest do with dozens of tensor passes is done here value by value while it is
+in the first-level cache: components are the outer (parallel) loop, and the tokens of a component come sorted by
+replicate group and class, so that sums stay in registers and a class's bins in a few kilobytes. A value that comes
+before the last of its sample or of an extreme is put in its place at once. The tensor versions stay: other devices use
+them, and the tests hold the two against each other.
 
-Sums are float64 throughout; powers are taken about the first value of a run of equal group and class (profiler.recording.accumulators.central). Cost: about 12 ns a value on one core, where the tensor passes take about 90; the first call
-compiles for some seconds (cached on disk).
+Sums are float64 throughout; powers are taken about the first value of a run of equal group and class
+(profiler.recording.accumulators.central). Cost: about 12 ns a value on one core, where the tensor passes take about 90;
+the first call compiles for some seconds (cached on disk).
 """
 
 import inspect
@@ -104,14 +105,29 @@ def add(
     activation: Float[Tensor, "token component"],
     dla: Float[Tensor, "token component"],
 ) -> None:
-    """Feed one part of a batch to every accumulator; the values come in the order's order, at best component by component."""
+    """Feed one part of a batch to every accumulator; the values come in the order's order, at best component by
+    component."""
     a, d = (values.T.contiguous().numpy() for values in (activation, dla))
     _accumulate(
-        a, d, a.astype(np.float32, copy=False).view(np.int32), order.bounds, order.cells, order.tokens, order.keys, order.positions,
-        cells.sums.numpy(), powers.sums.numpy(), powers.extrema.numpy(), components.start,
-        spectrum.counts[components].numpy(), spectrum.sums[:, components].numpy(), spectrum.density[components].numpy(),
-        marks[components].numpy(), _held(samples), _held(extremes),
-    )  # fmt: skip
+        a,
+        d,
+        a.astype(np.float32, copy=False).view(np.int32),
+        order.bounds,
+        order.cells,
+        order.tokens,
+        order.keys,
+        order.positions,
+        cells.sums.numpy(),
+        powers.sums.numpy(),
+        powers.extrema.numpy(),
+        components.start,
+        spectrum.counts[components].numpy(),
+        spectrum.sums[:, components].numpy(),
+        spectrum.density[components].numpy(),
+        marks[components].numpy(),
+        _held(samples),
+        _held(extremes),
+    )
 
 
 def _compiled(**options: Any) -> Callable[[Callable], Callable]:
@@ -189,9 +205,25 @@ def _join_run(held, n, size, of_a, of_d):
 
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
-    a, d, bits, bounds, segments, tokens, keys, positions, cell_sums, power_sums, extrema, first,
-    counts, sums, density, marks, samples, extremes,
-):  # fmt: skip
+    a,
+    d,
+    bits,
+    bounds,
+    segments,
+    tokens,
+    keys,
+    positions,
+    cell_sums,
+    power_sums,
+    extrema,
+    first,
+    counts,
+    sums,
+    density,
+    marks,
+    samples,
+    extremes,
+):
     """The loop of the module docstring."""
     n_cells = cell_sums.shape[2]
     for c in prange(len(a)):

@@ -1,9 +1,10 @@
 """Keep, in each of many cells, the k entries of the smallest keys.
 
 With a cell per component and spectrum bin and fixed random keys this is a simple random sample of every bin
-(profiler.text.sampling_keys); with a cell per component, measure and side and the value itself as key, the extremes. Ties go to the
-smaller position id, so the result depends on the entries alone, not on their order. Merging is taking the other's
-entries. A batch first drops what is above a cell's k-th key, so after a warm-up it costs one comparison a value.
+(profiler.text.sampling_keys); with a cell per component, measure and side and the value itself as key, the extremes.
+Ties go to the smaller position id, so the result depends on the entries alone, not on their order. Merging is taking
+the other's entries. A batch first drops what is above a cell's k-th key, so after a warm-up it costs one comparison a
+value.
 """
 
 from collections.abc import Iterator
@@ -82,8 +83,8 @@ class Smallest:
     ) -> None:
         """Take those of many entries that can enter.
 
-        Rows are taken in blocks no longer than the number of tokens `seen` before: at the start of a run, when thresholds
-        are still high, each block then adds about k entries a cell, and not all of its rows.
+        Rows are taken in blocks no longer than the number of tokens `seen` before: at the start of a run, when
+        thresholds are still high, each block then adds about k entries a cell, and not all of its rows.
 
         Args:
             cells: cell of each entry, or of each column where it is the same for all rows.

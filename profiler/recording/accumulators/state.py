@@ -1,7 +1,7 @@
 """The state of accumulators as named arrays: to the bit, so that a pass goes on where it stopped.
 
-An accumulator's state is its tensors; everything else about it follows from the run's settings. Cost: none on the CPU, where
-the arrays are views; a copy on other devices.
+An accumulator's state is its tensors; everything else about it follows from the run's settings. Cost: none on the CPU,
+where the arrays are views; a copy on other devices.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Sums of activation, DLA and |DLA| per component and token id, so that any class of tokens can be split exactly later.
 
 A class of tokens is a set of token ids, so its sums are sums of these: a class defined after the run gives the same
-numbers as one defined before. Kept for heads and --components, or for every component (`--token-sums all`). Only ordinary
-positions count. No replicate groups: an interval of a split comes from the sampled rows, not from here.
+numbers as one defined before. Kept for heads and --components, or for every component (`--token-sums all`). Only
+ordinary positions count. No replicate groups: an interval of a split comes from the sampled rows, not from here.
 
 A batch costs one index_add of its values. Memory: vocabulary * components * 24 bytes, in float64.
 """

@@ -1,10 +1,10 @@
 """What was added to runs after their pass: what the run merged from them carries, and in words what it does not.
 
-A user's own classes and behaviours are definitions over what was counted and sampled. Where every run has the same one, it
-holds of the merged run too: splits by a class are exact there, a behaviour is evaluated on the merged rows. Where the runs
-differ, none of them is the definition of the whole. Patching, circuits, checks and predictions are results about a model
-and about the run file they were made with, and labels are about its positions: they stay where they are. Whatever is
-not carried is named. Cost: milliseconds a run.
+A user's own classes and behaviours are definitions over what was counted and sampled. Where every run has the same one,
+it holds of the merged run too: splits by a class are exact there, a behaviour is evaluated on the merged rows. Where
+the runs differ, none of them is the definition of the whole. Patching, circuits, checks and predictions are results
+about a model and about the run file they were made with, and labels are about its positions: they stay where they are.
+Whatever is not carried is named. Cost: milliseconds a run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,8 @@ Defined = TypeVar("Defined", Property, Behaviour)
 
 @dataclass(frozen=True)
 class Carried:
-    """Classes and behaviours of the merged run, beyond those the pass was told of; `notes`, a sentence on each thing left out."""
+    """Classes and behaviours of the merged run, beyond those the pass was told of; `notes`, a sentence on each thing
+    left out."""
 
     classes: tuple[Property, ...]
     behaviours: tuple[Behaviour, ...]

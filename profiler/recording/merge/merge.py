@@ -1,9 +1,9 @@
 """Runs over disjoint shards of one corpus become the run that one pass would have made.
 
-Counts, samples, extremes and dense rows are the same to the bit, sums up to the order of their additions. What belongs to
-one run is checked first: weights, tokenizer, settings, version, the digest of the corpus's documents in their order, and
-that no document is in two. Of what was added to the runs after their pass, the merged run has the classes and behaviours
-that all of them share; what it has not is named (profiler.recording.merge.additions).
+Counts, samples, extremes and dense rows are the same to the bit, sums up to the order of their additions. What belongs
+to one run is checked first: weights, tokenizer, settings, version, the digest of the corpus's documents in their order,
+and that no document is in two. Of what was added to the runs after their pass, the merged run has the classes and
+behaviours that all of them share; what it has not is named (profiler.recording.merge.additions).
 
 Cost: reading each run once; memory of two runs' accumulators.
 """
@@ -97,8 +97,8 @@ def _refuse_missing(runs: list[Stored], incomplete: bool) -> None:
     missing = _missing(runs)
     if missing and not incomplete:
         raise RunError(
-            f"shard {missing} of the corpus is missing: {_joined(runs)} is in the runs given; record it (--shard) and give its "
-            "run too, or merge what there is with --incomplete"
+            f"shard {missing} of the corpus is missing: {_joined(runs)} is in the runs given; record it (--shard) and"
+            " give its run too, or merge what there is with --incomplete"
         )
 
 
@@ -130,8 +130,8 @@ def _check_pair(one: Stored, other: Stored) -> None:
     both = mine.join(theirs.select("doc_id"), on="doc_id")
     if both.height:
         raise RunError(
-            f"{one.path} and {other.path} overlap: {both.height:,} documents are in both, such as {both['source'][0]!r}; "
-            "record other shards (--shard 1/2, --shard 2/2)"
+            f"{one.path} and {other.path} overlap: {both.height:,} documents are in both, such as"
+            f" {both['source'][0]!r}; record other shards (--shard 1/2, --shard 2/2)"
         )
 
 

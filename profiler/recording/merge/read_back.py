@@ -1,8 +1,8 @@
 """The totals of a finished run, read back from its tables: everything a merge needs is in the run file, in full.
 
-Sums and counts stand there as they are; sampling keys follow from the seed and from where a document stands; extremes are
-ordered by values that the file holds in full. No model is needed. Cost: reading the tables once, and the accumulators'
-memory.
+Sums and counts stand there as they are; sampling keys follow from the seed and from where a document stands; extremes
+are ordered by values that the file holds in full. No model is needed. Cost: reading the tables once, and the
+accumulators' memory.
 """
 
 import json
@@ -58,7 +58,8 @@ class Stored:
         except (RunError, ValueError, KeyError, TypeError):
             self.connection.close()
             raise RunError(
-                f"{path} is no finished run that can be merged: name a file that `profiler record` of this version wrote"
+                f"{path} is no finished run that can be merged: name a file that `profiler record` of this version"
+                " wrote"
             ) from None
         self.spec = _spec(self.row, self.config)
 
@@ -209,10 +210,19 @@ class Stored:
 
 def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
     return ModelSpec(
-        row["model"], row["architecture"], row["n_layers"], row["n_heads"], row["d_mlp"], row["d_model"], row["n_vocab"],
-        config.context_length, row["model_hash"], row["tokenizer_hash"], row["model_card"],
+        row["model"],
+        row["architecture"],
+        row["n_layers"],
+        row["n_heads"],
+        row["d_mlp"],
+        row["d_model"],
+        row["n_vocab"],
+        config.context_length,
+        row["model_hash"],
+        row["tokenizer_hash"],
+        row["model_card"],
         tuple(row["model_notes"] or ()),
-    )  # fmt: skip
+    )
 
 
 def _tensor(frame: pl.DataFrame, column: str) -> Tensor:

@@ -1,13 +1,17 @@
-"""Chunks read on Ray: one reader streams the corpus, workers hold the model, the process that writes adds up and commits.
+"""Chunks read on Ray: one reader streams the corpus, workers hold the model, the process that writes adds up and
+commits.
 
-    reader -> groups of chunks -> workers (forward, attribution, accumulators) -> pieces, in order -> driver (merge, commit)
+    reader -> groups of chunks -> workers (forward, attribution, accumulators) -> pieces, in order -> driver (merge,
+    commit)
 
-Ray Data runs it: blocks stream with back-pressure, and a group whose worker dies is read again by another. Pieces come in
-the corpus's order and say which chunk they follow, so what arrives twice is left out and what is missing is noticed: the
-result is that of one process. Before anything starts, the resources are compared with what is needed, and shares of CPUs
-are chosen so that reader and workers fit together on the machines there are; nothing waits for what will never come.
+Ray Data runs it: blocks stream with back-pressure, and a group whose worker dies is read again by another. Pieces come
+in the corpus's order and say which chunk they follow, so what arrives twice is left out and what is missing is noticed:
+the result is that of one process. Before anything starts, the resources are compared with what is needed, and shares of
+CPUs are chosen so that reader and workers fit together on the machines there are; nothing waits for what will never
+come.
 
-Cost: a piece is the accumulators of its group, compressed (see the README for bytes); merging takes the driver a fraction of
+Cost: a piece is the accumulators of its group, compressed (see the README for bytes); merging takes the driver a
+  fraction of
 a second per piece. Groups are larger the more it costs to send them.
 """
 
@@ -253,10 +257,14 @@ def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float
     source = Source(run.config, run.model.tokenizer, run.layout, run.totals.cursor, group, str(Path.cwd()))
     data = ray.data.read_datasource(_reading_tasks()(source), num_cpus=shares.reader_cpus, override_num_blocks=1)
     data = data.map_batches(
-        Worker, fn_constructor_args=(run.config, source.folder, shares.threads), batch_size=None, batch_format="pyarrow",
-        num_cpus=shares.worker_cpus, num_gpus=shares.worker_gpus or None,
+        Worker,
+        fn_constructor_args=(run.config, source.folder, shares.threads),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=shares.worker_cpus,
+        num_gpus=shares.worker_gpus or None,
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-    )  # fmt: skip
+    )
     arrived: queue.Queue[Any] = queue.Queue(maxsize=2)
     threading.Thread(target=_collect, args=(data, arrived), daemon=True).start()
     while True:

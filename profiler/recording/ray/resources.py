@@ -1,7 +1,7 @@
 """What Ray has, held against what a pass needs, before anything starts: nothing may wait for what will never come.
 
-A worker or the reader runs on one machine, so shares of CPUs are chosen that fit machine by machine, wherever Ray puts them.
-A share is what Ray counts with; it does not slow anything down. Cost: a question to Ray.
+A worker or the reader runs on one machine, so shares of CPUs are chosen that fit machine by machine, wherever Ray puts
+them. A share is what Ray counts with; it does not slow anything down. Cost: a question to Ray.
 """
 
 import time
@@ -68,15 +68,16 @@ def _check(ray: Any, run: Pass, workers: int, wants_gpu: bool) -> None:
     need, memory = workers * (2 * state + 2 * weights + MEMORY_FOR_LIBRARIES), there.get("memory", 0.0)
     if need > memory:
         raise RunError(
-            f"--workers {workers} need about {need / 1e9:,.1f} GB of memory ({need / workers / 1e9:,.1f} GB each), Ray has "
-            f"{memory / 1e9:,.1f} GB: lower --workers, or join a larger cluster with --address"
+            f"--workers {workers} need about {need / 1e9:,.1f} GB of memory ({need / workers / 1e9:,.1f} GB each), Ray"
+            f" has {memory / 1e9:,.1f} GB: lower --workers, or join a larger cluster with --address"
         )
 
 
 def _worker_share(places: list[dict[str, float]], workers: int, reader: float, most: float, wants_gpu: bool) -> float:
     """The most CPUs a worker can take so that all of them and the reader have room, wherever Ray puts them.
 
-    A machine has room for whole workers only, and nobody knows on which the reader will be: its share is kept free on each.
+    A machine has room for whole workers only, and nobody knows on which the reader will be: its share is kept free on
+    each.
 
     Args:
         places: resources of each machine that has CPUs.
@@ -102,7 +103,7 @@ def _wait_until_free(ray: Any, cpus: float) -> None:
     while (free := ray.available_resources().get("CPU", 0.0)) < cpus - 1e-6:
         if time.monotonic() > end:
             raise RunError(
-                f"Ray has {free:g} of {ray.cluster_resources()['CPU']:g} CPUs free, others use the rest, and {cpus:g} are "
-                "needed: wait for them (see `ray status`), or lower --workers"
+                f"Ray has {free:g} of {ray.cluster_resources()['CPU']:g} CPUs free, others use the rest, and {cpus:g}"
+                " are needed: wait for them (see `ray status`), or lower --workers"
             )
         time.sleep(0.5)

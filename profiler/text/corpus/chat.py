@@ -1,9 +1,9 @@
 """Conversations to text: by the tokenizer's own chat template, else `role: content` in paragraphs.
 
 The template is what the model was tuned on, so its markers are part of the text and are tokenized as the special tokens
-they are. The BOS that a template begins with is left out: windows get one of their own. A template is a jinja text run in
-a sandbox by transformers; it cannot run code. A message is a mapping of `role` and `content` (or `from` and `value`, as
-ShareGPT writes them); content in parts gives its text parts. Cost: a template's rendering.
+they are. The BOS that a template begins with is left out: windows get one of their own. A template is a jinja text run
+in a sandbox by transformers; it cannot run code. A message is a mapping of `role` and `content` (or `from` and `value`,
+as ShareGPT writes them); content in parts gives its text parts. Cost: a template's rendering.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
 """Bytes of a corpus file to text: unpacked by the ending of the file's name, decoded by its byte-order mark.
 
-Without a mark a text is UTF-8, or UTF-16 or UTF-32 where its NUL bytes stand as those encodings put them. What cannot be
-decoded becomes U+FFFD and is counted; a file that begins with more of it than WRONG_SHARE was written in another encoding
-and is refused: replaced characters all through a text would be what the numbers are about. Cost of a check: HEAD_BYTES read.
+Without a mark a text is UTF-8, or UTF-16 or UTF-32 where its NUL bytes stand as those encodings put them. What cannot
+be decoded becomes U+FFFD and is counted; a file that begins with more of it than WRONG_SHARE was written in another
+encoding and is refused: replaced characters all through a text would be what the numbers are about. Cost of a check:
+HEAD_BYTES read.
 """
 
 import bz2
@@ -77,15 +78,16 @@ def encoding_of(head: bytes, file: str) -> str:
     encoding = marked or _by_nul_bytes(head) or "utf-8"
     if not marked and encoding == "utf-8" and _nul_share(head) > NUL_SHARE:
         raise CorpusError(
-            f"corpus file {file!r} is no text: {_nul_share(head):.0%} of its first {len(head):,} bytes are NUL, and it is neither "
-            "UTF-16 nor UTF-32; give its text, in UTF-8"
+            f"corpus file {file!r} is no text: {_nul_share(head):.0%} of its first {len(head):,} bytes are NUL, and it"
+            " is neither UTF-16 nor UTF-32; give its text, in UTF-8"
         )
     text = _decoded(head, encoding)
     wrong = (text.count("\ufffd") - _written(head, encoding)) / max(1, len(text))
     if wrong > WRONG_SHARE:
         raise CorpusError(
-            f"corpus file {file!r} is not in {encoding.upper().removesuffix('-SIG')}: {wrong:.1%} of its first {len(text):,} characters "
-            f"cannot be decoded (more than {WRONG_SHARE:.0%}); convert it to UTF-8 first, as with iconv -f LATIN1 -t UTF-8"
+            f"corpus file {file!r} is not in {encoding.upper().removesuffix('-SIG')}: {wrong:.1%} of its first"
+            f" {len(text):,} characters cannot be decoded (more than {WRONG_SHARE:.0%}); convert it to UTF-8 first, as"
+            " with iconv -f LATIN1 -t UTF-8"
         )
     return encoding
 
@@ -113,7 +115,8 @@ def _nul_share(head: bytes) -> float:
 
 
 def _by_nul_bytes(head: bytes) -> str | None:
-    """The UTF-16 or UTF-32 without a mark in which `head` is text: no NUL, and the most blanks; None where there is none."""
+    """The UTF-16 or UTF-32 without a mark in which `head` is text: no NUL, and the most blanks; None where there is
+    none."""
     if _nul_share(head) <= NUL_SHARE:
         return None
     blanks = {codec: _blanks(head, codec) for codec in WITHOUT_MARK}

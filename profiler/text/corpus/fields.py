@@ -1,7 +1,7 @@
 """Fields of a row: the text or conversation, the id, the domain; and in words what stands there where it is no text.
 
-A field is named by its key, or by keys with dots between for one inside another (`meta.text`). Of a row only these three are
-held on to: what is shuffled is text, not the images beside it.
+A field is named by its key, or by keys with dots between for one inside another (`meta.text`). Of a row only these
+three are held on to: what is shuffled is text, not the images beside it.
 """
 
 from collections import Counter
@@ -72,7 +72,8 @@ def refuse_unreadable(rows: Iterable[Row | str], fields: Fields, place: str) -> 
 
 
 def _better(known: Any, row: Row, name: str | None, read: Callable[[Any], Any]) -> Any:
-    """READ where a row's field can be read, or none is asked for; else the first row that shows why not; None if it is empty."""
+    """READ where a row's field can be read, or none is asked for; else the first row that shows why not; None if it is
+    empty."""
     value = None if name is None else look_up(row, name)
     if name is None or known is READ or (value is not MISSING and value is not None and read(value) is not None):
         return READ

@@ -1,9 +1,9 @@
 """Rows of a corpus file, one after another, by the ending of its name.
 
-The profiler opens every file itself: a path is never a pattern, an address or a `key=value` here. `.json` and `.jsonl` are
-read alike, by what stands in them: an object a line (a bad line costs only itself), an array of objects, or objects over
-several lines. A row is a mapping, or the reason why it is none. Memory: a row, or a paragraph of text; a row group of a
-.parquet file.
+The profiler opens every file itself: a path is never a pattern, an address or a `key=value` here. `.json` and `.jsonl`
+are read alike, by what stands in them: an object a line (a bad line costs only itself), an array of objects, or objects
+over several lines. A row is a mapping, or the reason why it is none. Memory: a row, or a paragraph of text; a row group
+of a .parquet file.
 """
 
 import csv
@@ -33,7 +33,8 @@ Rows = Iterator[Row | str]
 
 
 def form_of(file: str) -> str:
-    """The ending that says how a file is read, in lower case, without that of its packing; empty where it is unknown."""
+    """The ending that says how a file is read, in lower case, without that of its packing; empty where it is
+    unknown."""
     path = Path(file)
     packed = path.suffix.lower() in UNPACK
     ending = (Path(path.stem) if packed else path).suffix.lower()
@@ -169,7 +170,8 @@ def _values(stream: io.TextIOBase, file: str, array: bool) -> Iterator[Any]:
             raise ValueError("it ends inside its array")
     except (ValueError, RecursionError) as error:
         raise CorpusError(
-            f"corpus file {file!r} cannot be read: its JSON is broken after {number:,} rows ({error}). Check that it is whole"
+            f"corpus file {file!r} cannot be read: its JSON is broken after {number:,} rows ({error}). Check that it is"
+            " whole"
         ) from None
 
 

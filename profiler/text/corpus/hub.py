@@ -1,9 +1,9 @@
 """Rows of a dataset of the hub, streamed by `datasets`: `hf:name`, `hf:name:config`, `hf:name:config:split`.
 
-A split may be one, several (`train+test`) or a part (`train[:1000]`, `test[10%:20%]`), as `datasets` writes them; without one
-it is `train`. `datasets` does not stream parts: rows are skipped and taken here, so a part that begins late reads what comes
-before it. A split of the only configuration is `hf:name::split`. A folder that stands where a name would look is refused, or
-`datasets` would read it in place of the hub's; as `hf:./folder` it is read so on purpose.
+A split may be one, several (`train+test`) or a part (`train[:1000]`, `test[10%:20%]`), as `datasets` writes them;
+without one it is `train`. `datasets` does not stream parts: rows are skipped and taken here, so a part that begins late
+reads what comes before it. A split of the only configuration is `hf:name::split`. A folder that stands where a name
+would look is refused, or `datasets` would read it in place of the hub's; as `hf:./folder` it is read so on purpose.
 """
 
 import re
@@ -42,8 +42,8 @@ class Hub:
         name = written["name"]
         if not name.startswith((".", "/")) and Path(name).exists():
             raise CorpusError(
-                f"corpus {place!r} is also a folder or file here, which would be read in place of the hub's: give {name} to read its files, "
-                f"hf:./{name} to have datasets read it, or work in another folder"
+                f"corpus {place!r} is also a folder or file here, which would be read in place of the hub's: give"
+                f" {name} to read its files, hf:./{name} to have datasets read it, or work in another folder"
             )
         return cls(place, name, written["config"] or None, written["split"] or "train")
 
@@ -87,7 +87,8 @@ def _parts(hub: Hub, builder: datasets.DatasetBuilder) -> list[tuple[str, int, i
         part.splitname for part in parts if part.splitname not in known and re.search(r"%|\[-|:-", hub.split)
     ]:
         raise CorpusError(
-            f"corpus {hub.place!r} asks for a share of {unknown[0]!r}, and how many rows that has is not known: give rows, as {unknown[0]}[:1000]"
+            f"corpus {hub.place!r} asks for a share of {unknown[0]!r}, and how many rows that has is not known: give"
+            f" rows, as {unknown[0]}[:1000]"
         )
     return [(part.splitname, part.from_, part.to) for part in parts]
 
@@ -98,5 +99,8 @@ def _reason(error: Exception, hub: Hub) -> str:
     if "Config name is missing" in lines[0] or "BuilderConfig" in lines[0]:
         names = datasets.get_dataset_config_names(hub.name)
         found = f"it has no configuration {hub.config!r}" if hub.config else "it has several configurations"
-        return f"{found}; give one of {', '.join(names)} as hf:{hub.name}:{names[0]} (hf:{hub.name}::split for a split alone)"
+        return (
+            f"{found}; give one of {', '.join(names)} as hf:{hub.name}:{names[0]} (hf:{hub.name}::split for a split"
+            " alone)"
+        )
     return lines[0][:300].rstrip(".")

@@ -1,9 +1,9 @@
 """What a user wrote as a corpus, and which files that is.
 
-A path that exists is taken as it is written, whatever characters it holds; where there is none, it is a pattern (`*`, `?`,
-`[ab]`, `**`), and what a pattern finds is literal again. Only then the text before the first `=` is a name of the user's
-own. So a file `lr=0.1.txt`, `notes[1].txt` or `hf:notes.txt` can be named; `stdlib` is always the bundled corpus. A file
-is its inode: under two names, as by a link, it is read once inside a corpus and refused in two.
+A path that exists is taken as it is written, whatever characters it holds; where there is none, it is a pattern (`*`,
+`?`, `[ab]`, `**`), and what a pattern finds is literal again. Only then the text before the first `=` is a name of the
+user's own. So a file `lr=0.1.txt`, `notes[1].txt` or `hf:notes.txt` can be named; `stdlib` is always the bundled
+corpus. A file is its inode: under two names, as by a link, it is read once inside a corpus and refused in two.
 """
 
 import glob
@@ -80,13 +80,13 @@ def corpus_of(text: str) -> Corpus:
     unknown = [file for file in files if not form_of(file)]
     if unknown and (not known or not Path(place).is_dir()):
         raise CorpusError(
-            f"corpus file {unknown[0]!r} has no known ending: rename it to what it is, one of {', '.join(BUILT)}, or packed, as "
-            ".jsonl.gz; convert other formats first"
+            f"corpus file {unknown[0]!r} has no known ending: rename it to what it is, one of {', '.join(BUILT)}, or"
+            " packed, as .jsonl.gz; convert other formats first"
         )
     if not known:
         raise CorpusError(
-            f"corpus {text!r} was not found: give stdlib, a file, folder or glob of {', '.join(BUILT)}, or a hub dataset as "
-            "hf:name[:config][:split]"
+            f"corpus {text!r} was not found: give stdlib, a file, folder or glob of {', '.join(BUILT)}, or a hub"
+            " dataset as hf:name[:config][:split]"
         )
     n_others = len(unknown) + sum(not Path(path).is_file() for path in paths)
     return Corpus(place, name or domain, bool(name), tuple(known), n_links, n_others)
@@ -121,7 +121,8 @@ def _paths(place: str) -> tuple[list[str], str]:
 
 
 def _below(folder: Path) -> list[str]:
-    """Everything in a folder and the folders in it that is not hidden; each folder once, though links lead to it twice."""
+    """Everything in a folder and the folders in it that is not hidden; each folder once, though links lead to it
+    twice."""
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         status = Path(place).stat()
@@ -145,8 +146,8 @@ def _saved(folder: Path) -> list[str]:
             names = json.loads(splits.read_text(encoding="utf-8"))["splits"]
             if len(names) > 1:
                 raise CorpusError(
-                    f"corpus {str(folder)!r} is a dataset of {len(names)} splits ({', '.join(names)}): give the folder of one, such as "
-                    f"{folder / names[0]}"
+                    f"corpus {str(folder)!r} is a dataset of {len(names)} splits ({', '.join(names)}): give the folder"
+                    f" of one, such as {folder / names[0]}"
                 )
             folder = folder / names[0]
         if not (state := folder / "state.json").is_file():
@@ -156,8 +157,8 @@ def _saved(folder: Path) -> list[str]:
         ]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise CorpusError(
-            f"corpus {str(folder)!r} looks like a dataset that save_to_disk wrote, but its list of files cannot be read ({error!r}): save it "
-            "again, or give its files"
+            f"corpus {str(folder)!r} looks like a dataset that save_to_disk wrote, but its list of files cannot be read"
+            f" ({error!r}): save it again, or give its files"
         ) from None
 
 
@@ -185,5 +186,6 @@ def _refuse_shared(one: Corpus, other: Corpus) -> None:
     if shared or one.place == other.place:
         what = f" as {shared[0]!r} and {shared[1]!r}" if shared and shared[0] != shared[1] else ""
         raise CorpusError(
-            f"corpus {other.place!r} is given twice{what}, with {one.place!r}: its documents would count twice; give it once"
+            f"corpus {other.place!r} is given twice{what}, with {one.place!r}: its documents would count twice; give it"
+            " once"
         )

@@ -1,8 +1,8 @@
 """Documents of all corpora of a run, in seeded shuffled order: rows become texts, texts become documents.
 
-Shuffling is that of `datasets`: the order of files, and a buffer of `shuffle_buffer` documents inside; a corpus smaller than
-the buffer is shuffled fully. Rows that are none go through the shuffle too, so that what is lost is counted where it stood,
-by whoever reads there. Cost: the buffer is filled before the first document comes.
+Shuffling is that of `datasets`: the order of files, and a buffer of `shuffle_buffer` documents inside; a corpus smaller
+than the buffer is shuffled fully. Rows that are none go through the shuffle too, so that what is lost is counted where
+it stood, by whoever reads there. Cost: the buffer is filled before the first document comes.
 """
 
 import itertools

@@ -18,6 +18,7 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
 from profiler.behaviours.token_properties import PROPERTIES, Property
+from profiler.database import macros
 from profiler.database.assets import package_file
 from profiler.database.comments import comment_statements
 from profiler.errors import QueryError
@@ -114,6 +115,7 @@ def refresh(connection: Connection) -> None:
     These are uniform_marks, which behaviours hold at the uniform sample of those that are about positions alone, and
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
+    macros.renew(connection)
     _create_missing(connection)
     rows = _stored(connection)
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]

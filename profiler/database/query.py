@@ -20,7 +20,7 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler.database import assets, connections, engine, makers
+from profiler.database import assets, connections, engine, macros, makers
 from profiler.database.commits import describe
 from profiler.database.connections import CLOSED as CLOSED
 from profiler.database.query_header import Parameter, QueryHeader, parse_header
@@ -48,7 +48,6 @@ HELD = {
     "null",
 }
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
-_NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _NO_TABLE = re.compile(r'(?:Table|View) with name "?(\w+)"? does not exist')
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
@@ -189,6 +188,8 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
             check_component(cursor, label)
         for name, value in values.items():
             cursor.execute(f"SET VARIABLE {name} = ?", [value])
+        if own := macros.temporary(text):
+            cursor.execute(own)
         *before, last = _statements(cursor, text)
         for statement in before:
             cursor.execute(statement).fetchall()
@@ -341,13 +342,8 @@ def has_rows(con: Connection, table: str) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
+    """DuckDB's message without its line drawings; what to do next where the cause is that a run is only read."""
     message = engine.first_line(error)
-    if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
-        return (
-            f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record`"
-            f" ({message})"
-        )
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

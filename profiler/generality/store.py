@@ -60,7 +60,11 @@ class Example:
 def sql() -> str:
     """The statements that add tables and views where they are missing."""
     text = package_file("database/generality.sql").read_text(encoding="utf-8")
-    return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    return (
+        text.replace("CREATE MACRO", "CREATE OR REPLACE MACRO")
+        .replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
+        .replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    )
 
 
 def _install(run: Connection) -> None:

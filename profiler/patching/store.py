@@ -58,7 +58,12 @@ def text() -> str:
 
 def causal_sql() -> str:
     """The statements that add tables and views where they are missing."""
-    return text().replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    return (
+        text()
+        .replace("CREATE MACRO", "CREATE OR REPLACE MACRO")
+        .replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
+        .replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from profiler.circuits import experiment, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
-from profiler.database import query
+from profiler.database import macros, query
 from profiler.errors import CircuitError, PairError, RunError
 from profiler.model.as_network import network_of
 from profiler.patching import setting, store
@@ -61,8 +61,9 @@ def test_every_query_has_rows_and_its_key(made: tuple, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_declares_what_it_reads_and_takes_an_experiment(made: tuple, name: str) -> None:
-    text = "\n".join(line.split("--")[0] for line in query.sql_text(name).splitlines())
-    words = set(re.split(r"[\s(),;.]+", text))
+    text = query.sql_text(name)
+    text = "\n".join([text, *(macros.definitions()[macro] for macro in macros.called_in(text))])
+    words = set(re.split(r"[\s(),;.]+", "\n".join(line.split("--")[0] for line in text.splitlines())))
     used = words & {*store.TABLES, "patches", "latest_experiment"}
     assert used == set(query.header(name).reads)
     nothing = query.run(made[0], name, experiment="no such")

@@ -1,6 +1,6 @@
 -- Title:      Attribution by kind of component
--- Question:   how much of the mean centred logit of the next token do heads, neurons and closing
---             terms write?
+-- Question:   how much of the mean centred logit of the next token do heads, neurons, embeddings
+--             and biases write?
 -- Grain:      one row per component kind
 -- Key:        kind
 -- Parameters: none

@@ -1,6 +1,6 @@
 -- Title:      Place of a component
 -- Question:   how much of all importance is this head's or neuron's, and how many matter more?
--- Grain:      one row; none for a closing term
+-- Grain:      one row; none for an embedding or bias
 -- Key:        component
 -- Parameters: component (required)
 -- Reads:      importance, group_sums, group_counts, group_importance, jackknife_groups

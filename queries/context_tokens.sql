@@ -71,7 +71,8 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT lists.position_id, lists.tokens, lists.shown::INTEGER AS shown, lists.activations, lists.dlas
     , lists.probabilities, head_attention_rows.top_offset, head_attention_rows.top_weight
-    , head_attention_rows.previous, head_attention_rows."first", head_attention_rows."self"
+    , head_attention_rows.previous_token, head_attention_rows.first_token
+    , head_attention_rows."self"
     , head_attention_rows.induction
 FROM lists
 LEFT JOIN head_attention_rows

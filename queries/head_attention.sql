@@ -18,21 +18,31 @@ WITH wide AS (
 )
 , long AS (
     SELECT measures.ordinal, measures.measure, measures.unit, group_id, abs(dla)::DOUBLE AS weight
-        , CASE measures.measure WHEN 'previous' THEN previous WHEN 'first' THEN first WHEN 'self'
-            THEN self
-            WHEN 'induction' THEN induction WHEN 'duplicate' THEN duplicate WHEN 'two_back'
-                THEN two_back
-            WHEN 'prefix_induction' THEN prefix_induction WHEN 'newline' THEN newline
-                WHEN 'delimiter' THEN delimiter
-            WHEN 'top_weight' THEN top_weight WHEN 'entropy' THEN entropy
-                ELSE dla_to_attended END::DOUBLE AS value
+        , CASE measures.measure
+            WHEN 'previous_token' THEN previous_token
+            WHEN 'first_token' THEN first_token
+            WHEN 'self' THEN self
+            WHEN 'induction' THEN induction
+            WHEN 'duplicate' THEN duplicate
+            WHEN 'two_back' THEN two_back
+            WHEN 'prefix_induction' THEN prefix_induction
+            WHEN 'newline' THEN newline
+            WHEN 'delimiter' THEN delimiter
+            WHEN 'top_weight' THEN top_weight
+            WHEN 'entropy' THEN entropy
+            ELSE dla_to_attended END::DOUBLE AS value
     FROM wide CROSS JOIN (VALUES
-        (1, 'previous', 'attention'), (2, 'first', 'attention'), (3, 'self', 'attention')
-            , (4, 'induction', 'attention')
+        (1, 'previous_token', 'attention')
+        , (2, 'first_token', 'attention')
+        , (3, 'self', 'attention')
+        , (4, 'induction', 'attention')
         , (5, 'duplicate', 'attention')
-        , (6, 'two_back', 'attention'), (7, 'prefix_induction', 'attention')
+        , (6, 'two_back', 'attention')
+        , (7, 'prefix_induction', 'attention')
         , (8, 'newline', 'attention')
-        , (9, 'delimiter', 'attention'), (10, 'top_weight', 'attention'), (11, 'entropy', 'nats')
+        , (9, 'delimiter', 'attention')
+        , (10, 'top_weight', 'attention')
+        , (11, 'entropy', 'nats')
         , (12, 'dla_to_attended', 'logits')
     ) AS measures(ordinal, measure, unit)
 )

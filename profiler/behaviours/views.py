@@ -44,7 +44,7 @@ HEADER = """-- View: behaviour_rows
 -- holds: whether the behaviour holds there; NULL where it cannot be told (loss and entropy are kept for dense rows only)
 """
 ATTENDING = """(SELECT c.component, c.kind, c.layer, m.position_id, m.doc_id, m.group_id, m.domain, s.weight, r.activation, r.dla
-    , h.previous, h.two_back, h.first, h.self, h.induction, h.prefix_induction, h.duplicate, h.newline, h.delimiter
+    , h.previous_token, h.two_back, h.first_token, h.self, h.induction, h.prefix_induction, h.duplicate, h.newline, h.delimiter
     , h.entropy AS attention_entropy, h.top_offset, h.top_weight, h.dla_to_attended
     FROM head_attention_rows h JOIN components c USING (component_id)
     JOIN dense_rows r ON r.component_id = c.component_id AND r.position_id = h.position_id

@@ -116,8 +116,8 @@ def reads(setting: Setting, measured: Sequence[Measured], labels: Sequence[str])
 
 
 def _attended(setting: Setting, target: Target, query: str) -> tuple[str, float]:
-    """The role that gets most attention from the query role, clean prompts, and its share; `previous` and `itself`
-    count too."""
+    """The role that gets most attention from the query role, clean prompts, and its share; the token before, the
+    token itself and the first token count too."""
     pattern = setting.clean["pattern"][target.layer][:, target.unit]
     rows = setting.batch.mask(query)
     weight = (pattern * rows[..., None]).sum(1) / rows.sum(1).clamp_min(1)[:, None]

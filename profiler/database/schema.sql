@@ -46,15 +46,15 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );
-CREATE TABLE components ( -- every head, neuron and closing term
+CREATE TABLE components ( -- every head, neuron, embedding and bias
     component_id INTEGER, -- dense, ordered by layer: heads, then neurons of each layer, then
-        -- closing terms
+        -- embeddings and biases
     component VARCHAR, -- label: L5H3, L5N1024, embed, pos_embed, L5_attn_bias, L5_mlp_bias,
         -- final_bias
-    kind VARCHAR, -- head, neuron, or a closing term: embed, pos_embed, attn_bias, mlp_bias,
+    kind VARCHAR, -- head, neuron, or an embedding or bias: embed, pos_embed, attn_bias, mlp_bias,
         -- final_bias
     layer INTEGER, -- layer, NULL where it has none
-    unit INTEGER -- head or neuron number in its layer, NULL for closing terms
+    unit INTEGER -- head or neuron number in its layer, NULL for embeddings and biases
 );
 CREATE TABLE classes ( -- the partition of tokens by static class; each token has exactly one
     class_id INTEGER, -- dense
@@ -254,9 +254,9 @@ CREATE TABLE recorded_rows ( -- the components named by --components at every po
 CREATE TABLE head_attention_rows ( -- where each head attends from each dense position
     component_id INTEGER, -- head
     position_id BIGINT, -- query position
-    previous FLOAT, -- attention to the token before
+    previous_token FLOAT, -- attention to the token before
     two_back FLOAT, -- attention to the token before that
-    first FLOAT, -- attention to offset 0 of the window (the BOS, where one is put there)
+    first_token FLOAT, -- attention to offset 0 of the window (the BOS, where one is put there)
     self FLOAT, -- attention to the position itself
     induction FLOAT, -- attention to tokens before this position that follow an earlier copy of its
         -- token

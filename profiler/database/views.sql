@@ -697,9 +697,9 @@ CREATE MACRO effective_number(part) AS sum(part) ** 2 / nullif(sum(part ** 2), 0
 -- One row per head x position of the uniform sample: where the head attends from there.
 -- component: label of the head
 -- position_id: query position
--- previous: attention to the token before
+-- previous_token: attention to the token before
 -- two_back: attention to the token before the one before
--- first: attention to offset 0 of the window (the BOS, where one is put there)
+-- first_token: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
 -- induction: attention to tokens before this position that follow an earlier copy of its token
 -- prefix_induction: part of induction: where the token before that copy is this token's token
@@ -715,8 +715,8 @@ CREATE MACRO effective_number(part) AS sum(part) ** 2 / nullif(sum(part ** 2), 0
 -- activation: the head's activation there (norm of its output)
 -- dla: the head's DLA there, logits
 CREATE VIEW head_attention AS
-SELECT components.component, head_attention_rows.position_id, head_attention_rows.previous
-    , head_attention_rows.two_back, head_attention_rows.first, head_attention_rows.self
+SELECT components.component, head_attention_rows.position_id, head_attention_rows.previous_token
+    , head_attention_rows.two_back, head_attention_rows.first_token, head_attention_rows.self
     , head_attention_rows.induction, head_attention_rows.prefix_induction
     , head_attention_rows.duplicate, head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy, head_attention_rows.top_offset, head_attention_rows.top_weight
@@ -832,9 +832,9 @@ GROUP BY components.component, properties.property, inside;
 -- token: text of the token there
 -- class: its class
 -- properties: its properties
--- previous_token: text of the token before
--- previous_class: its class
--- previous_properties: its properties
+-- token_before: text of the token before
+-- class_before: its class
+-- properties_before: its properties
 -- next_token: text of the token that the model must predict
 -- next_class: its class
 -- next_properties: its properties
@@ -852,8 +852,8 @@ GROUP BY components.component, properties.property, inside;
 CREATE VIEW position_facts AS
 SELECT position_rows.position_id, position_rows.doc_id, documents.group_id, documents.domain
     , position_rows.pos, position_rows."offset"
-    , own.token, own.class, own.properties, preceding.token AS previous_token
-    , preceding.class AS previous_class, preceding.properties AS previous_properties
+    , own.token, own.class, own.properties, preceding.token AS token_before
+    , preceding.class AS class_before, preceding.properties AS properties_before
     , following.token AS next_token, following.class AS next_class
     , following.properties AS next_properties
     , position_rows.distance IS NOT NULL AS repeated, position_rows.distance
@@ -876,9 +876,9 @@ WHERE position_rows.special IS NULL;
 -- weight: how many positions of the corpus the row stands for
 -- activation: activation there (norm of the head's output)
 -- dla: DLA there, logits
--- previous: attention to the token before
+-- previous_token: attention to the token before
 -- two_back: attention to the token before the one before
--- first: attention to offset 0 of the window (the BOS, where one is put there)
+-- first_token: attention to offset 0 of the window (the BOS, where one is put there)
 -- self: attention to the position itself
 -- induction: attention to tokens before this position that follow an earlier copy of its token
 -- prefix_induction: part of induction: where the token before that copy is this token's token
@@ -892,8 +892,8 @@ WHERE position_rows.special IS NULL;
 -- dla_to_attended: logit the head adds directly to the most attended token itself, centred
 CREATE VIEW head_facts AS
 SELECT components.component, components.kind, components.layer, size.weight, dense_rows.activation
-    , dense_rows.dla, head_attention_rows.previous, head_attention_rows.two_back
-    , head_attention_rows.first, head_attention_rows.self, head_attention_rows.induction
+    , dense_rows.dla, head_attention_rows.previous_token, head_attention_rows.two_back
+    , head_attention_rows.first_token, head_attention_rows.self, head_attention_rows.induction
     , head_attention_rows.prefix_induction, head_attention_rows.duplicate
     , head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy AS attention_entropy, head_attention_rows.top_offset
@@ -921,7 +921,7 @@ CROSS JOIN (
 -- activation: activation there
 -- dla: DLA there, logits
 -- weight: ordinary positions in the stratum / rows of it here
--- kind: head or neuron, or of closing term
+-- kind: head or neuron, or that of an embedding or bias
 -- layer: layer
 -- uniform: true where it is of the uniform sample, false where of the stratified samples alone
 CREATE VIEW pooled_rows AS

@@ -1,7 +1,7 @@
-"""What can be profiled: heads, neurons and the closing terms, their labels and their dense ids. No torch here.
+"""What can be profiled: heads, neurons, embeddings and biases, their labels and their dense ids. No torch here.
 
 Ids are dense and ordered so that the heads of a layer, then its neurons, lie side by side: one layer's values are one
-slice of every accumulator. The closing terms (embedding, positional embedding, biases) come last; with them the direct
+slice of every accumulator. Embeddings (of tokens, of positions) and biases come last; with them the direct
 logit attributions of all components add up to the centred target logit (design, section 1).
 """
 
@@ -19,7 +19,7 @@ KIND_OF_LETTER: dict[str, ComponentKind] = {"H": "head", "N": "neuron"}
 
 @dataclass(frozen=True, order=True)
 class ComponentId:
-    """One component. `layer` is None for embed, pos_embed and final_bias; `unit` is None for every closing term."""
+    """One component. `layer` is None for embed, pos_embed and final_bias; `unit` is None for embeddings and biases."""
 
     kind: ComponentKind
     layer: int | None = None
@@ -64,12 +64,12 @@ class ModelSpec:
 
     @property
     def n_components(self) -> int:
-        """Heads, neurons and closing terms together."""
-        return self.first_closing + 2 * self.n_layers + 3
+        """Heads, neurons, embeddings and biases together."""
+        return self.first_embedding_or_bias + 2 * self.n_layers + 3
 
     @property
-    def first_closing(self) -> int:
-        """Id of the first closing term."""
+    def first_embedding_or_bias(self) -> int:
+        """Id of the first embedding or bias."""
         return self.n_layers * (self.n_heads + self.d_mlp)
 
     def heads(self, layer: int) -> slice:
@@ -83,9 +83,9 @@ class ModelSpec:
         return slice(start, start + self.d_mlp)
 
     @property
-    def closing(self) -> slice:
-        """Ids of the closing terms, in the order of `components`."""
-        return slice(self.first_closing, self.n_components)
+    def embeddings_and_biases(self) -> slice:
+        """Ids of the embeddings and biases, in the order of `components`."""
+        return slice(self.first_embedding_or_bias, self.n_components)
 
     def components(self) -> Iterator[ComponentId]:
         """Every component in the order of its id."""
@@ -107,7 +107,7 @@ class ModelSpec:
         """
         units = self.n_heads if component.kind == "head" else self.d_mlp
         if component.layer is None or component.unit is None:
-            raise ComponentError(f"{component.label} is a closing term: name a head or a neuron")
+            raise ComponentError(f"{component.label} is an embedding or a bias: name a head or a neuron")
         if component.layer >= self.n_layers or component.unit >= units:
             raise ComponentError(
                 f"{component.label} is not in {self.name}, which has {self.n_layers} layers of {self.n_heads} heads "

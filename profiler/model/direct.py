@@ -7,13 +7,13 @@ each component wrote to the residual stream, once s is held fixed (Elhage et al.
 
 where gamma is the final norm's weight, u the unembedding's rows, and centre() subtracts the mean for a LayerNorm and
 does nothing for an RMSNorm (that the norm centres its input is moved onto g). The norm's bias, the unembedding's bias
-and the embeddings are closing terms; with them the sum over all components is the centred target logit, up to rounding.
+and the embeddings are components of their own; with them the sum over all components is the centred target logit, up to rounding.
 
 0. `final_norm`: s, and the centred target logit read off the final residual stream. cost: positions * d_model
 1. `directions`: g for every position, one gather.                                  cost: positions * d_model
 2. heads: z . (W_O g), so one product of g with W_O and a sum over d_head.          cost: positions * d_model^2
 3. neurons: activation * (W_out g).                                                 cost: positions * d_model * d_mlp
-4. closing terms: embeddings, biases.                                               cost: positions * d_model * layers
+4. embeddings and biases.                                                            cost: positions * d_model * layers
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from profiler.model.load import Weights
 @dataclass(frozen=True)
 class Part:
     """Values of a slice of components. Heads: activation is the norm of what the head writes. Neurons: the activation
-    after the nonlinearity. Closing terms: the norm of the write. DLA in logits."""
+    after the nonlinearity. Embeddings and biases: the norm of the write. DLA in logits."""
 
     components: slice
     activation: Activations
@@ -76,7 +76,7 @@ def by_part(
     scale: Scale,
     rows: Int[Tensor, " token"] | None = None,
 ) -> Iterator[Part]:
-    """Heads and neurons of each layer in turn, then the closing terms; one layer is in memory at a time.
+    """Heads and neurons of each layer in turn, then embeddings and biases; one layer is in memory at a time.
 
     Args:
         rows: positions (window * width + offset) to take, in this order, as if they were one window; None takes all.
@@ -90,7 +90,7 @@ def by_part(
         if spec.d_mlp:
             yield _neurons(take(capture.neurons[layer]), weights.neuron_out[layer], toward, spec.neurons(layer))
     embeds = [capture.embed, torch.zeros_like(capture.embed) if capture.pos_embed is None else capture.pos_embed]
-    yield _closing([take(write) for write in embeds], weights, toward, targets, spec)
+    yield _embeddings_and_biases([take(write) for write in embeds], weights, toward, targets, spec)
 
 
 def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -> None:
@@ -129,7 +129,7 @@ def _neurons(
     return Part(components, in_windows(activation), in_windows(dla))
 
 
-def _closing(
+def _embeddings_and_biases(
     writes: list[Residual], weights: Weights, toward: Residual, targets: Int[Tensor, "window offset"], spec: ModelSpec
 ) -> Part:
     terms = [(w.to(toward.dtype).norm(dim=-1), (w.to(toward.dtype) * toward).sum(-1)) for w in writes]
@@ -141,7 +141,7 @@ def _closing(
     final = weights.token_bias[targets]
     terms.append((torch.ones_like(final), final))
     activation, dla = (torch.stack(values, -1) for values in zip(*terms, strict=True))
-    return Part(spec.closing, activation, dla)
+    return Part(spec.embeddings_and_biases, activation, dla)
 
 
 def attended_dla(

@@ -115,7 +115,7 @@ def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
     """Table `group_importance`; groups without a position have no row."""
     ordinary = torch.tensor([not one.special for one in CLASSES])
     of_class = cells.axes.slices["class"]
-    sizes = cells.sums[2][:, of_class, : spec.closing.start].sum(-1).cpu()[:, ordinary].sum(1)
+    sizes = cells.sums[2][:, of_class, : spec.embeddings_and_biases.start].sum(-1).cpu()[:, ordinary].sum(1)
     groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
     return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
 

@@ -93,8 +93,8 @@ def test_a_stored_condition_is_checked_before_it_is_used(condition, writer, unch
     changed(
         unchecked,
         "CREATE MACRO mine_too(x) AS true",
-        f"UPDATE behaviours SET condition = '{bad}' WHERE behaviour = 'first'",
-        "UPDATE behaviours SET kind = 'both' WHERE behaviour = 'first'",
+        f"UPDATE behaviours SET condition = '{bad}' WHERE behaviour = 'first_token'",
+        "UPDATE behaviours SET kind = 'both' WHERE behaviour = 'first_token'",
     )
     before = contents(unchecked)
     with pytest.raises(QueryError, match="the condition"):

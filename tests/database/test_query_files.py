@@ -49,7 +49,7 @@ def defaults(name: str) -> dict[str, object]:
     """What the query needs: a head for head_attention, a neuron for the others."""
     required = [p.name for p in query.header(name).parameters if p.required]
     assert set(required) <= {"component", "behaviour"}
-    values = {"component": "L1H1" if name in ABOUT_HEADS else "L0N1", "behaviour": "previous"}
+    values = {"component": "L1H1" if name in ABOUT_HEADS else "L0N1", "behaviour": "previous_token"}
     few = (
         {"kind": "neuron"} if name == "polysemantic" else {}
     )  # the fake's heads attend anywhere too seldom to be tested

@@ -81,8 +81,8 @@ ASKED = {
     ),
     "previous token": (
         lambda r: r["offset"] >= 2,
-        lambda r: r["previous"] >= 0.5,
-        lambda r: r["previous"],
+        lambda r: r["previous_token"] >= 0.5,
+        lambda r: r["previous_token"],
         lambda r: r["class_id"],
     ),
     "name mover": (

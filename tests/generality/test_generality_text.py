@@ -94,7 +94,7 @@ def test_a_changed_corpus_is_said(run_path, model, base_config, tmp_path):
         "distance IS NULL",
         "prefix_match >= 2 AND next_class = 'word_piece'",
         "list_contains(properties, 'number')",
-        "previous_token = 'a'",
+        "token_before = 'a'",
         "domain = 'a'",
         "bracket_depth > 0 OR pos = 2",
         "repeated",
@@ -277,7 +277,7 @@ def test_coverage_on_prompts_is_what_the_patterns_say(subject):
 
 def test_coverage_in_the_corpus_is_the_queries(subject, run_path):
     rows = [row for row in everywhere.findings(subject) if row.technique == "coverage"]
-    curve = query.run(run_path, "coverage_curve", component="L1H0", behaviour="previous")
+    curve = query.run(run_path, "coverage_curve", component="L1H0", behaviour="previous_token")
     whole = curve.filter(pl.col("top") == 1.0).row(0, named=True)
     one = of(rows, "coverage", CORPUS)
     assert one.value == pytest.approx(whole["coverage"], abs=1e-9)

@@ -70,10 +70,10 @@ def test_nulls_are_floored_and_p_counts_the_share_itself():
 def test_null_heads_are_as_many_as_p_needs_and_of_the_nearest_layers_first():
     net = patch_models.network("neox_sequential")
     target = Target("head", 1, 0)
-    claim = Claimed(target, BUILT_IN["previous"], "previous token")
+    claim = Claimed(target, BUILT_IN["previous_token"], "previous token")
     found = explain._candidates(net, [claim], claim, 0)
     assert [head.label for head in found] == ["L1H1", "L0H0", "L0H1", "L2H0", "L2H1"]
-    twin = Claimed(Target("head", 0, 1), BUILT_IN["previous"], "previous token")
+    twin = Claimed(Target("head", 0, 1), BUILT_IN["previous_token"], "previous token")
     assert "L0H1" not in [head.label for head in explain._candidates(net, [claim, twin], claim, 0)]
     assert 1 / (1 + explain.NULLS) < 0.05 <= 1 / explain.NULLS
     fires = Claimed(Target("neuron", 1, 2), BUILT_IN["class_mean"])
@@ -93,7 +93,7 @@ def test_null_heads_on_a_part_of_the_text_are_those_of_all_of_it_when_it_is_all(
 def test_a_share_alone_has_no_null_and_no_guard():
     net = built.model([built.layer([built.previous_head(), built.first_head(), built.previous_head(0.7)])])
     target = Target("head", 0, 0)
-    full, alone = (Claimed(target, BUILT_IN["previous"], "x", alone=alone) for alone in (False, True))
+    full, alone = (Claimed(target, BUILT_IN["previous_token"], "x", alone=alone) for alone in (False, True))
     first, second = explain.examine(net, built.texts(), [full, alone], 2)
     assert second.shares["KL"] == first.shares["KL"]
     assert second.nulls["KL"].n == 0 and DIRECT not in second.shares and not second.guard.rivals
@@ -108,7 +108,7 @@ def test_a_component_that_others_stand_in_for_is_refused_and_shown_without_them(
     bound.w_in[built.OUT], bound.w_out[:, built.OUT] = torch.eye(built.VOCAB).double(), -torch.eye(built.VOCAB).double()
     bound.b_in[:] = -1.05  # 2 is cut down to 1.05: a head alone is worth 1, the second 0.05
     net = replace(net, layers=(net.layers[0], bound))
-    found = built.explained(net, "L0H0", "previous")
+    found = built.explained(net, "L0H0", "previous_token")
     assert found.guard.rivals[:1] == ("L0H1",) and found.guard.others[1] > 2
     assert "stand in for it" in found.guard.refused or "make up for it" in found.guard.refused
     named = {finding.statistic: finding for finding in found.findings()}
@@ -128,7 +128,7 @@ def test_the_guard_says_which_of_the_two_it_is():
 
 def test_a_component_without_stand_ins_is_not_refused():
     net = built.model([built.layer([built.previous_head(), built.first_head(), built.diffuse_head()])])
-    found = built.explained(net, "L0H0", "previous")
+    found = built.explained(net, "L0H0", "previous_token")
     assert found.guard.refused == "" and found.guard.later[0] == pytest.approx(1)
     finding = found.findings("somewhere")[0]
     assert (finding.statistic, finding.distribution, finding.technique, finding.unit) == (

@@ -105,7 +105,7 @@ def test_other_drawings_hold_their_rows(path: Path) -> None:
         "corpus",
     ]
     mixed = check.mixtures(read("role_mixture")).to_dict()
-    assert mixed["encoding"]["color"]["scale"]["domain"] == ["induction", "previous", "unexplained"]
+    assert mixed["encoding"]["color"]["scale"]["domain"] == ["induction", "previous_token", "unexplained"]
     replaced = check.replaced(read("replacements").filter(pl.col("percentile_lo") > 0)).to_dict()
     assert [row["bin"] for rows in replaced["datasets"].values() for row in rows] == ["99–100"]
     tasks = check.tasks(read("cross_tasks")).to_dict()

@@ -65,7 +65,7 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
         Finding(name, "", "necessity", "discovery", "necessity", 0.8, 0.7, 0.9, 48, "prompts", 0.1, 0.2, 0.01),
         Finding(name, "", "necessity", "names", "necessity", 0.7, 0.6, 0.8, 48, "prompts", 0.1, 0.2, 0.01),
         Finding(label, role, "mixture", "corpus", "share: induction", 0.7, 0.6, 0.8, 900, "positions"),
-        Finding(label, role, "mixture", "corpus", "share: previous", 0.1, 0.05, 0.15, 900, "positions"),
+        Finding(label, role, "mixture", "corpus", "share: previous_token", 0.1, 0.05, 0.15, 900, "positions"),
         Finding(label, role, "mixture", "corpus", "share: unexplained", 0.2, 0.1, 0.3, 900, "positions"),
         Finding(label, PLACED, "coverage", "templates", UNDONE, 0.2, 0.1, 0.3, 48, "prompts", 0.1),
         Finding(label, PLACED, "mixture", "templates", "share: attends to S1", 0.7, 0.6, 0.8, 48, "prompts"),

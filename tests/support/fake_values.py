@@ -224,7 +224,7 @@ def neuron_values(rng: np.random.Generator, unit: int, positions: pl.DataFrame) 
 def make_values(
     rng: np.random.Generator, components: pl.DataFrame, positions: pl.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Activation and DLA [component, position]; a head's activation and a closing term's are norms."""
+    """Activation and DLA [component, position]; a head's activation and those of embeddings and biases are norms."""
     n = len(positions)
     activation = np.zeros((len(components), n))
     dla = np.empty((len(components), n))

@@ -36,7 +36,7 @@ VOCABULARY = [
 WORDS = np.array([1, 2, 10, 11, 13, 14])
 NUMBERS, NEWLINE = np.array([3, 4, 12]), 5
 GROUPS = 12
-ATTENTION = "previous two_back first self induction prefix_induction duplicate newline delimiter".split()
+ATTENTION = "previous_token two_back first_token self induction prefix_induction duplicate newline delimiter".split()
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
 FACTS = f"""
 WITH {VIEW} AS (
 SELECT p.position_id, p.doc_id, p.group_id, p.domain, p.pos, p."offset"
-    , t.token, tc.class, tl.properties, b.token AS previous_token, bc.class AS previous_class, bl.properties AS previous_properties
+    , t.token, tc.class, tl.properties, b.token AS token_before, bc.class AS class_before, bl.properties AS properties_before
     , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
     , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes
 FROM text_positions p

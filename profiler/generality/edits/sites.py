@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from profiler.generality.edits.texts import Text, Vocabulary
 from profiler.generality.evidence.claims import Claim
 
-STEPS = {"previous": 1, "two_back": 2, "self": 0}
+STEPS = {"previous_token": 1, "two_back": 2, "self": 0}
 UNEDITABLE = {
     "copy suppression": (
         "it acts on what the model is about to predict, and an edit of the text changes that too: no edit and no "
@@ -50,7 +50,7 @@ def place(claim: Claim, text: Text, vocabulary: Vocabulary) -> Place:
     if claim.mass in STEPS:
         target = text.end - STEPS[claim.mass]
         return Place(text.end >= 2, (), (target,)) if target >= 0 else Place(False)
-    if claim.mass == "first":
+    if claim.mass == "first_token":
         return Place(text.end >= 2, (), (0,))
     if claim.mass in ("newline", "delimiter"):
         found = tuple(np.nonzero(_marks(text, vocabulary.with_property(claim.mass)))[0].tolist())

@@ -96,10 +96,10 @@ PREFIX = _attends(
     _REPEATS,
 )
 DUPLICATE = _attends("duplicate token", "duplicate", "earlier copies of the token", "repeated")
-PREVIOUS = _attends("previous token", "previous", "the token before")
+PREVIOUS = _attends("previous token", "previous_token", "the token before")
 TWO_BACK = _attends("two back", "two_back", "the token before the one before")
 CURRENT = _attends("current token", "self", "the token itself")
-FIRST = _attends("first token", "first", "the first token of the window")
+FIRST = _attends("first token", "first_token", "the first token of the window")
 NEWLINE = _attends("newline", "newline", "line ends")
 DELIMITER = _attends("delimiter", "delimiter", "punctuation, brackets, quotes and operators")
 NAME_MOVER = Claim(

@@ -145,7 +145,7 @@ PLACES: dict[str, Callable[[Seen], Places]] = {
     "prefix_induction": lambda seen: followers(longest(seen)),
     "latest_induction": lambda seen: followers(latest(seen.same)),
     "duplicate": lambda seen: seen.same,
-    "previous": lambda seen: back(seen, 1),
+    "previous_token": lambda seen: back(seen, 1),
     "two_back": lambda seen: back(seen, 2),
     "self": lambda seen: back(seen, 0),
 }
@@ -185,7 +185,7 @@ def calibrated(name: str, places: Callable[[Seen], Places]) -> Rule:
 
 def attends_first() -> Rule:
     """The rule that a head rests on the first token."""
-    return Rule("first", "pattern", lambda seen: (first(seen), everywhere(seen)))
+    return Rule("first_token", "pattern", lambda seen: (first(seen), everywhere(seen)))
 
 
 def own_pattern() -> Rule:
@@ -252,7 +252,7 @@ _CALIBRATED = {f"{name}_calibrated": calibrated(name, places) for name, places i
 RULES: dict[str, Rule] = {
     **_ATTENTION,
     **_CALIBRATED,
-    "first": attends_first(),
+    "first_token": attends_first(),
     "own_pattern": own_pattern(),
     "class_mean": class_mean(),
     "token_mean": token_mean(),

@@ -39,7 +39,7 @@ from profiler.statistics import level, random_set_p, rank
 
 FIT_TOKENS = 4_000
 OF_MASS = {
-    "previous": "QK previous",
+    "previous_token": "QK previous",
     "duplicate": "QK duplicate",
     "induction": "QK induction",
     "prefix_induction": "QK induction",

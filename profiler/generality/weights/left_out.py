@@ -37,7 +37,7 @@ from profiler.patching.sites import Target
 
 QK_TERMS = ("embedding", "positions", "layer 0", "norm")
 OV_TERMS = ("embedding", "layer 0", "norm")
-BEHAVIOURS = {"QK previous": "previous", "QK duplicate": "duplicate", "QK induction": "induction"}
+BEHAVIOURS = {"QK previous": "previous_token", "QK duplicate": "duplicate", "QK induction": "induction"}
 """The attention that each score should show as; OV copying should show as the logit of the attended token."""
 
 

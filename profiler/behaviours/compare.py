@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -66,11 +67,11 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise RunError(f"{first} is open in this process: close it (run.close()), then compare") from None
 
 
-def _facts(path: Path) -> dict:
+def _facts(path: Path) -> dict[str, Any]:
     return query.run(path, FACTS).row(0, named=True)
 
 
-def _refuse_unlike(first: Path, second: Path, a: dict, b: dict) -> None:
+def _refuse_unlike(first: Path, second: Path, a: dict[str, Any], b: dict[str, Any]) -> None:
     """Only runs of the same tokens and the same components can be compared.
 
     Raises:

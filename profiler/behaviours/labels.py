@@ -18,11 +18,14 @@ from profiler.statistics import clopper_pearson
 
 BANDS = (0.0, 0.5, 0.75, 0.9, 0.95, 0.99)
 DRAW = """SELECT band, position_id, context_before, context_token, context_after FROM (
-    SELECT f.band, f.position_id, f.doc_id, row_number() OVER (PARTITION BY f.band ORDER BY md5(concat(f.band, f.doc_id, f.component))) AS place FROM (
-        SELECT *, row_number() OVER (PARTITION BY component, band, doc_id ORDER BY md5(position_id::VARCHAR)) AS first
+    SELECT band, position_id, doc_id
+        , row_number() OVER (PARTITION BY band ORDER BY md5(concat(band, doc_id, component))) AS ordinal
+    FROM (
+        SELECT *
+            , row_number() OVER (PARTITION BY component, band, doc_id ORDER BY md5(position_id::VARCHAR)) AS in_document
         FROM component_facts WHERE component = getvariable('component')
-    ) f WHERE first = 1
-) JOIN contexts USING (position_id) WHERE place <= getvariable('per_band')::BIGINT
+    ) WHERE in_document = 1
+) JOIN contexts USING (position_id) WHERE ordinal <= getvariable('per_band')::BIGINT
 ORDER BY md5(concat('order', position_id))"""
 
 
@@ -48,7 +51,7 @@ class Session:
 
 
 def labels_path(run: Path, component: str) -> Path:
-    """Beside the run: <run stem>-labels-<component>.jsonl."""
+    """The file of labels beside a run: <run stem>-labels-<component>.jsonl."""
     return run.with_name(f"{run.stem}-labels-{component}.jsonl")
 
 

@@ -32,7 +32,7 @@ def _literal(text: str) -> str:
 
 def _table_comments(sql_text: str) -> Iterator[str]:
     target, text = "", ""
-    table = None
+    table: str | None = None
     for line in sql_text.splitlines():
         more = _TABLE_CONTINUED.match(line) if table else None
         if more:
@@ -59,7 +59,8 @@ def _view_comments(sql_text: str) -> Iterator[str]:
 
 def _view_blocks(sql_text: str) -> Iterator[tuple[str, list[str]]]:
     """Each view's name with the comment lines between its `-- View:` line and its first line of SQL."""
-    view, lines = None, []
+    view: str | None = None
+    lines: list[str] = []
     for line in sql_text.splitlines():
         if name := _VIEW.match(line):
             view, lines = name[1], []

@@ -23,8 +23,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def place(path: Path) -> str:
-    """The path of a database file, for duckdb.connect: absolute, so that `md:run.duckdb` or `:memory:` is a file like
-    any other.
+    """The absolute path of a database file, for duckdb.connect; `md:run.duckdb` and `:memory:` are files too.
 
     Raises:
         RunError: DuckDB has no way to take this path for what it is.
@@ -45,7 +44,7 @@ def place(path: Path) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as a string of SQL."""
+    """Text as a string literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

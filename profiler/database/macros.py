@@ -1,7 +1,7 @@
 """SQL macros of this version: what queries repeat is defined once, in the .sql files of this package.
 
 A run holds the macros of the version that wrote it, so that any DuckDB shell can use them and the run's views. The
-profiler asks a run with its own: those that a query calls are made anew as temporary macros of the query's cursor, which
+profiler asks a run with its own: those that a query calls are made anew as temporary macros of the query's cursor, and
 come before what the file holds. So a query means the same in a run of any version, and a file cannot bring a macro that
 answers as it likes. `renew` writes them into an older run, for shells.
 

@@ -1,4 +1,4 @@
-"""The header of a query file: the comment lines in which it says what it answers, from what, and when not to trust it.
+"""The header of a query file: its question, grain, parameters, sources and caveats, in comment lines.
 
     -- Title:      Extremes of a component
     -- Parameters: component (required), top (default 0)
@@ -50,7 +50,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class QueryHeader:
-    """What a query file says of itself."""
+    """The fields of a query file's header."""
 
     title: str
     question: str
@@ -63,7 +63,7 @@ class QueryHeader:
 
 
 def parse_header(text: str) -> QueryHeader | None:
-    """The header of a query file; None where the text does not begin with one (a user's own SQL need not).
+    """Parse the header of a query file; None where the text has none (a user's own SQL need not).
 
     Raises:
         QueryError: the header begins and is incomplete, or its parameters cannot be read.

@@ -26,7 +26,7 @@ from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.database import connections, engine
-from profiler.database.commits import Piece
+from profiler.database.commits import RunPart
 from profiler.database.engine import first_line
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
@@ -82,7 +82,7 @@ class Outcome:
 
 
 Report = Callable[[Progress], None]
-Engine = Callable[["Pass"], Iterator[Piece]]
+Engine = Callable[["Pass"], Iterator[RunPart]]
 
 
 def record(
@@ -207,7 +207,7 @@ class Pass:
         self.totals.count(chunk, closure, self.layout)
         return closure
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: RunPart) -> None:
         """Add what was read elsewhere."""
         other = Totals(self.model.spec, self.config)
         other.restore(piece.facts, piece.state)

@@ -29,7 +29,7 @@ from profiler.behaviours.library import Behaviour
 from profiler.behaviours.token_properties import Property
 from profiler.database import connections, engine
 from profiler.database.comments import comment_statements
-from profiler.database.commits import Kept, Partial, Piece, describe, flush, flush_folder
+from profiler.database.commits import Kept, Partial, RunPart, describe, flush, flush_folder
 from profiler.database.engine import first_line
 from profiler.errors import RunError
 from profiler.model.direct import Closure
@@ -256,7 +256,7 @@ class Store(Rows):
         self, identity: dict[str, Any], facts: dict[str, Any], arrays: dict[str, Any], kept: dict[str, Kept]
     ) -> None:
         """Commit the rows held and the state of the pass, all or nothing."""
-        self.partial.commit(identity, Piece(facts, arrays, self.take_rows()), kept)
+        self.partial.commit(identity, RunPart(facts, arrays, self.take_rows()), kept)
 
     def assemble(self, outcomes: pl.DataFrame, groups_per_domain: int) -> None:
         """Copy the rows committed into the run file, positions and windows where some row refers to them.

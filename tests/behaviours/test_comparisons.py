@@ -14,7 +14,9 @@ from profiler.database import query
 
 RATES = (0.1, 0.5)  # of number tokens, by domain: a text whose base rates differ
 SEEDS = 4
-NOISE = """UPDATE {table} SET dla = (-ln(1e-6 + ((hash(component_id * 100003 + position_id * 7919 + {seed}) % 1000003) / 1000003.0)))::FLOAT"""
+NOISE = """UPDATE {table} SET dla = (
+    -ln(1e-6 + ((hash(component_id * 100003 + position_id * 7919 + {seed}) % 1000003) / 1000003.0))
+)::FLOAT"""
 
 
 def text(rng: np.random.Generator, rates: tuple[float, ...] = RATES) -> planted.World:

@@ -9,7 +9,7 @@ import tiny
 from same import differing_tables
 
 from profiler.config import RunConfig
-from profiler.database.commits import Piece
+from profiler.database.commits import RunPart
 from profiler.errors import CorpusError, RunError
 from profiler.model.load import load_model
 from profiler.recording.pipeline import Pass, record
@@ -127,8 +127,8 @@ def test_a_mistake_in_the_corpus_reaches_the_user(config, model, tmp_path):
 def test_a_piece_is_the_same_after_it_was_sent(config, model):
     run = Pass(model, config, Rows())
     run.read(next(run.chunks()))
-    piece = Piece(run.totals.facts(), run.totals.arrays(), run.store.take_rows())
-    again = Piece.unpack(piece.pack())
+    piece = RunPart(run.totals.facts(), run.totals.arrays(), run.store.take_rows())
+    again = RunPart.unpack(piece.pack())
     assert again.facts == piece.facts
     assert {n: a.tobytes() for n, a in again.state.items()} == {n: a.tobytes() for n, a in piece.state.items()}
     assert all(again.rows[table].equals(rows) for table, rows in piece.rows.items())

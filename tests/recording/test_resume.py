@@ -12,7 +12,7 @@ import torch
 from same import differing_tables, same
 
 from profiler.config import RunConfig
-from profiler.database.commits import MANIFEST, Kept, Partial, Piece, partial_path, read_manifest
+from profiler.database.commits import MANIFEST, Kept, Partial, RunPart, partial_path, read_manifest
 from profiler.errors import CorpusError, RunError
 from profiler.model.load import load_model
 from profiler.recording import pipeline
@@ -220,8 +220,10 @@ def test_a_damaged_commit_is_one_sentence(damage, config, model, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def piece(n: int, ids: list[int]) -> Piece:
-    return Piece({"n": n}, {"x": torch.full((3,), float(n)).numpy()}, {"positions": pl.DataFrame({"position_id": ids})})
+def piece(n: int, ids: list[int]) -> RunPart:
+    return RunPart(
+        {"n": n}, {"x": torch.full((3,), float(n)).numpy()}, {"positions": pl.DataFrame({"position_id": ids})}
+    )
 
 
 @pytest.fixture

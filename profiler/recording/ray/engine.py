@@ -32,7 +32,7 @@ import pyarrow as pa
 import torch
 
 from profiler.config import RunConfig
-from profiler.database.commits import Piece
+from profiler.database.commits import RunPart
 from profiler.errors import ProfilerError, RunError
 from profiler.recording.pipeline import Engine, Pass, corpus_chunks
 from profiler.recording.ray import resources
@@ -154,7 +154,7 @@ class Worker:
             return error
         kept = run.totals.kept()
         rows = {t: kept[t].of(frame) if t in kept else frame for t, frame in run.store.take_rows().items()}
-        piece = Piece(run.totals.facts(), run.totals.arrays(), rows)
+        piece = RunPart(run.totals.facts(), run.totals.arrays(), rows)
         return Read(content.after, content.chunks[-1].number, piece.pack())
 
 
@@ -193,7 +193,7 @@ def engine(
     if ray is None:
         raise RunError("--engine ray needs Ray: pip install 'generality-profiler[ray]'")
 
-    def pieces(run: Pass) -> Iterator[Piece]:
+    def pieces(run: Pass) -> Iterator[RunPart]:
         started = _connect(address)
         try:
             shares = resources.shares(ray, run, workers)
@@ -295,7 +295,7 @@ def _collect(data: Any, arrived: "queue.Queue[Any]") -> None:
         arrived.put(error)
 
 
-def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[Piece]:
+def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[RunPart]:
     """Pieces, each after the chunk it follows; what was counted already is left out.
 
     Raises:
@@ -312,5 +312,5 @@ def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[Piece]:
             run.totals.end(content.dropped, content.passed)
             return
         last = content.last
-        yield Piece.unpack(content.packed)
+        yield RunPart.unpack(content.packed)
     raise RunError("the stream of chunks ended before the corpus: give the same command with --resume")

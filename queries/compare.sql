@@ -4,7 +4,7 @@
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
 -- Parameters: kind (default 'head'), family (default 'auto'), top (default 100)
--- Reads:      behaviour_rows, importance, jackknife_groups, other.behaviour_rows,
+-- Reads:      behaviour_rows, behaviours, importance, jackknife_groups, other.behaviour_rows,
 --             other.jackknife_groups
 -- Reference:  difference of the log importance ratio (macro log_ratio: mean |DLA| where the
 --             behaviour holds over mean |DLA| elsewhere, domains held apart) over its own
@@ -15,16 +15,19 @@
 --             component in common: `profiler compare` refuses them, this file cannot. Coverage
 --             differs wherever the text does, so it is not what is tested: the ratio takes out how
 --             often the behaviour holds. A head that attends somewhere more often, and matters no
---             more there than elsewhere, is no difference here. scrambled: the claim permuted among
---             the positions of each domain. difference is of coverage above scrambled, second run
---             less first; times is ratio_b / ratio_a with its 95 % interval. p and q are NULL,
---             last, where fewer than 10 effective documents of a run have such a position, or one
---             without. Documents that are in both runs make the errors depend on each other.
---             largest_a and largest_b name the behaviour farthest above scrambled in each run;
---             differs: they are not the same, and q is below 0.05 for one of the two. Behaviours
---             overlap: of a component that cares for one, the ratios of others that overlap with it
---             change with the text. top is the most important components of the first run, 0 all;
---             family as in behaviours.
+--             more there than elsewhere, is no difference by p and q: where it attends, of head and
+--             text together, is tested beside it. rate_a and rate_b are the shares of positions at
+--             which the behaviour holds, attends_q is Benjamini and Hochberg's q of their
+--             difference, for attention and effects of heads alone (what else holds at a position
+--             is the text's doing). scrambled: the claim permuted among the positions of each
+--             domain. difference is of coverage above scrambled, second run less first; times is
+--             ratio_b / ratio_a with its 95 % interval. p and q are NULL, last, where fewer than 10
+--             effective documents of a run have such a position, or one without. Documents that are
+--             in both runs make the errors depend on each other. largest_a and largest_b name the
+--             behaviour farthest above scrambled in each run; differs: they are not the same, and q
+--             is below 0.05 for one of the two. Behaviours overlap: of a component that cares for
+--             one, the ratios of others that overlap with it change with the text. top is the most
+--             important components of the first run, 0 all; family as in behaviours.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
 SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
@@ -53,6 +56,7 @@ WITH rows AS (
         , sum(importance ** 2) AS group_importance_squared
         , sum(weights_held ** 2) AS group_weights_held_squared
         , sum((weights - weights_held) ** 2) AS group_weights_other_squared
+        , sum(weights ** 2) AS group_weights_squared
     FROM by_document GROUP BY run, component, behaviour, group_id
 )
 , cells AS (
@@ -65,6 +69,7 @@ WITH rows AS (
         , coalesce(group_importance_squared, 0) AS group_importance_squared
         , coalesce(group_weights_held_squared, 0) AS group_weights_held_squared
         , coalesce(group_weights_other_squared, 0) AS group_weights_other_squared
+        , coalesce(group_weights_squared, 0) AS group_weights_squared
     FROM (SELECT DISTINCT run, component, behaviour FROM by_group) AS claim
     JOIN (
         SELECT 'a' AS run, *
@@ -105,6 +110,10 @@ WITH rows AS (
         , without(importance, domain_importance, group_importance, part) AS importance_rest
         , without(importance_held, domain_importance_held, group_importance_held
             , part) AS importance_held_rest
+        , without(weights, domain_weights, group_weights, part) AS weights_rest
+        , without(weights_held, domain_weights_held, group_weights_held
+            , part) AS weights_held_rest
+        , weights ** 2 / nullif(sum(group_weights_squared) OVER in_claim, 0) AS weight_documents
         , sum(domain_held_part / groups) OVER in_claim AS held_parts
         , sum(domain_rest_part / groups) OVER in_claim AS rest_parts
         , importance ** 2 / nullif(sum(group_importance_squared) OVER in_claim, 0) AS documents
@@ -125,6 +134,8 @@ WITH rows AS (
         , documents
         , weights_held > 0 AND weights_held < weights AND fewest >= 10 AS testable
         , 0.5 * unlike / importance / documents AS prior
+        , weights_held / weights AS rate, weight_documents
+        , weights_held_rest / nullif(weights_rest, 0) - rate AS rate_change
         , CASE WHEN importance_rest > 1e-12 * importance
             THEN importance_held_rest / importance_rest - coverage END AS coverage_change
         , log_ratio(held_parts / importance, rest_parts / importance, prior) AS log_ratio
@@ -140,9 +151,10 @@ WITH rows AS (
         , log_ratio
         , domain_variance(coverage_change, groups) AS coverage_variance
         , domain_variance(change, groups) AS change_variance
+        , rate, weight_documents, domain_variance(rate_change, groups) AS rate_variance
     FROM left_out
     GROUP BY run, component, behaviour, domain_id, groups, coverage, scrambled, ratio, documents
-        , testable, log_ratio
+        , testable, log_ratio, rate, weight_documents
 )
 , claims AS (
     -- a ratio that is 0 or infinite in all groups has no spread of its own: a factor of e
@@ -156,8 +168,16 @@ WITH rows AS (
             THEN greatest(least_variance, own_variance) END AS variance
         , share_lo(coverage, se, t, documents) AS coverage_lo
         , share_hi(coverage, se, t, documents) AS coverage_hi
+        -- a rate of 0 or 1 in all groups: 1 / (effective documents + 2), as of a uniform prior
+        , rate, jackknife_df(rate_variance, groups) AS rate_df
+        , CASE WHEN rate <= 0 OR rate >= 1 THEN (1 / (weight_documents + 2)) ** 2
+            ELSE 0 END AS least_rate_variance
+        , jackknife_se(rate_variance) ** 2 AS own_rate_variance
+        , CASE WHEN own_rate_variance IS NOT NULL
+            THEN greatest(least_rate_variance, own_rate_variance) END AS variance_of_rate
     FROM by_domain
     GROUP BY run, component, behaviour, coverage, scrambled, ratio, documents, testable, log_ratio
+        , rate, weight_documents
 )
 , largest AS (
     SELECT run, component
@@ -179,6 +199,12 @@ WITH rows AS (
         , welch_df(first_run.variance, first_run.df, second_run.variance, second_run.df) AS welch
         , CASE WHEN first_run.testable AND second_run.testable AND spread > 0
             THEN least(1, t_p(abs(log_times) / spread, welch)) END AS p
+        , first_run.rate AS rate_a, second_run.rate AS rate_b
+        , sqrt(first_run.variance_of_rate + second_run.variance_of_rate) AS rate_spread
+        , CASE WHEN rate_spread > 0 AND first_run.behaviour IN (
+            SELECT behaviour FROM behaviours WHERE family IN ('attention', 'effect')
+        ) THEN least(1, t_p(abs(rate_b - rate_a) / rate_spread, welch_df(first_run.variance_of_rate
+            , first_run.rate_df, second_run.variance_of_rate, second_run.rate_df))) END AS attends_p
     FROM claims AS first_run
     JOIN claims AS second_run
         ON second_run.component = first_run.component AND second_run.behaviour = first_run.behaviour
@@ -188,18 +214,24 @@ WITH rows AS (
 , ranked AS (
     -- Benjamini and Hochberg: p times the number of tests over the rank
     SELECT *
-        , p * count(p) OVER () / row_number()
-            OVER (ORDER BY p NULLS LAST, component, behaviour) AS raw
+        , p * count(p) OVER ()
+            / row_number() OVER (ORDER BY p NULLS LAST, component, behaviour) AS raw
+        , attends_p * count(attends_p) OVER ()
+            / row_number() OVER (ORDER BY attends_p NULLS LAST, component, behaviour) AS attends_raw
     FROM tested
 )
 , decided AS (
     -- a q is the least of the raw values of its rank and all later ones
-    SELECT *, CASE WHEN p IS NOT NULL
-        THEN least(1
-            , min(raw)
-                OVER (ORDER BY p DESC NULLS FIRST, component DESC
-                    , behaviour DESC ROWS UNBOUNDED PRECEDING)) END AS q
+    SELECT *
+        , CASE WHEN p IS NOT NULL THEN least(1, min(raw) OVER from_last) END AS q
+        , CASE WHEN attends_p IS NOT NULL
+            THEN least(1, min(attends_raw) OVER attends_from_last) END AS attends_q
     FROM ranked
+    WINDOW from_last AS (
+        ORDER BY p DESC NULLS FIRST, component DESC, behaviour DESC ROWS UNBOUNDED PRECEDING
+    ), attends_from_last AS (
+        ORDER BY attends_p DESC NULLS FIRST, component DESC, behaviour DESC ROWS UNBOUNDED PRECEDING
+    )
 )
 SELECT decided.component, decided.behaviour, decided.coverage_a, decided.coverage_a_lo
     , decided.coverage_a_hi, decided.scrambled_a
@@ -213,6 +245,7 @@ SELECT decided.component, decided.behaviour, decided.coverage_a, decided.coverag
         AND coalesce(bool_or(decided.q < 0.05
             AND decided.behaviour IN (largest_first.largest, largest_second.largest))
                 OVER (PARTITION BY decided.component), false) AS differs
+    , decided.rate_a, decided.rate_b, decided.attends_p, decided.attends_q
 FROM decided
 JOIN largest AS largest_first
     ON largest_first.component = decided.component AND largest_first.run = 'a'

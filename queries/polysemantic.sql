@@ -159,10 +159,11 @@ WITH by_document AS (
     -- where a head attends is its own doing as much as the text's; at 0 or 1 in all groups: 1 /
     -- (effective documents + 2), as of a uniform prior
     SELECT component, behaviour, domain, groups - 1 AS df, weights_held / weights AS rate
-        , greatest(domain_variance((weights_held - group_weights_held)
-            / nullif(weights - group_weights, 0) - weights_held / weights, groups)
-            , CASE WHEN weights_held <= 0 OR weights_held >= weights
-                THEN (1 / (any_value(documents) + 2)) ** 2 ELSE 0 END) AS variance
+        , domain_variance((weights_held - group_weights_held)
+            / nullif(weights - group_weights, 0) - weights_held / weights, groups) AS own_variance
+        , CASE WHEN own_variance IS NOT NULL
+            THEN greatest(own_variance, CASE WHEN weights_held <= 0 OR weights_held >= weights
+                THEN (1 / (any_value(documents) + 2)) ** 2 ELSE 0 END) END AS variance
     FROM whole
     WHERE behaviour IN (SELECT behaviour FROM behaviours WHERE family IN ('attention', 'effect'))
     GROUP BY component, behaviour, domain, groups, weights_held, weights HAVING groups > 1

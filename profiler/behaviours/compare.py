@@ -96,12 +96,14 @@ def notes(first: Path, second: Path) -> tuple[str, ...]:
     """What a reader of the comparison must know: documents in common, weights that differ."""
     a, b = _facts(first), _facts(second)
     shared = query.run(first, TEXTS).join(query.run(second, TEXTS), on="text_hash", how="semi").height
-    found = []
+    sentences = []
     if shared:
-        found.append(
+        sentences.append(
             f"{shared:,} documents of {first} have a text that is also in {second}: the errors are not independent, so"
             " differences are surer than shown where the texts push both runs the same way"
         )
     if a["model_hash"] != b["model_hash"]:
-        found.append("the weights differ: a component of one number need not have become the same thing in training")
-    return tuple(found)
+        sentences.append(
+            "the weights differ: a component of one number need not have become the same thing in training"
+        )
+    return tuple(sentences)

@@ -186,12 +186,12 @@ def own_classes(texts: tuple[str, ...]) -> tuple[Property, ...]:
         QueryError: a name or a condition cannot be used, or a name is taken.
     """
     taken = {p.name for p in PROPERTIES}
-    found: list[Property] = []
+    classes: list[Property] = []
     for text in texts:
         name, _, condition = text.partition("=")
         check_name(name.strip())
-        if name.strip() in taken | {p.name for p in found}:
+        if name.strip() in taken | {p.name for p in classes}:
             raise QueryError(f"there is a token class {name.strip()!r} already: choose another name")
         check_condition(condition, TOKEN_VIEW)
-        found.append(Property(name.strip(), f"one where {condition.strip()}", condition.strip()))
-    return tuple(found)
+        classes.append(Property(name.strip(), f"one where {condition.strip()}", condition.strip()))
+    return tuple(classes)

@@ -65,8 +65,8 @@ def begin(run: Path, component: str, hypothesis: str, per_band: int = 10) -> Ses
     with query.open_run(run) as connection:
         examples = query.run(connection, DRAW, component=component, per_band=per_band)
         run_id = query.run(connection, "SELECT run_id FROM runs").item()
-    given = tuple(one for one in read(labels_path(run, component), run_id) if one.hypothesis == hypothesis)
-    done = {one.position_id for one in given}
+    given = tuple(label for label in read(labels_path(run, component), run_id) if label.hypothesis == hypothesis)
+    done = {label.position_id for label in given}
     return Session(run_id or "", examples.filter(~pl.col("position_id").is_in(list(done))), given)
 
 
@@ -79,14 +79,14 @@ def read(path: Path, run_id: str | None) -> tuple[Label, ...]:
     if not path.exists():
         return ()
     try:
-        found = tuple(Label(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line)
+        labels = tuple(Label(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
             f"the labels in {path} cannot be read ({error}): repair the line, or move the file away"
         ) from None
-    if any(one.run_id != (run_id or "") for one in found):
+    if any(label.run_id != (run_id or "") for label in labels):
         raise RunError(f"{path} holds labels of another run: move it away, or give the run another name")
-    return found
+    return labels
 
 
 def write(path: Path, label: Label) -> None:
@@ -109,7 +109,7 @@ def score(labels: tuple[Label, ...]) -> pl.DataFrame:
     """
     rows = []
     for band in BANDS:
-        answers = [one.fits for one in labels if one.band == band]
+        answers = [label.fits for label in labels if label.band == band]
         if answers:
             low, high = clopper_pearson(sum(answers), len(answers))
             rows.append((band, len(answers), sum(answers), sum(answers) / len(answers), float(low), float(high)))

@@ -234,18 +234,18 @@ def read_manifest(folder: Path) -> CommitManifest | None:
         RunError: it cannot be read.
     """
     try:
-        found = _manifest(_unsealed((folder / MANIFEST).read_bytes()))
-        files = [name for table in found.files.values() for name, _ in table]
-        named = {found.state, *files, *found.checks}
+        manifest = _manifest(_unsealed((folder / MANIFEST).read_bytes()))
+        files = [name for table in manifest.files.values() for name, _ in table]
+        named = {manifest.state, *files, *manifest.checks}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, f"{MANIFEST}: {error}") from None
-    if found.format != FORMAT:
-        raise _damaged(folder, f"its format is {found.format}, this version of the profiler reads {FORMAT}")
+    if manifest.format != FORMAT:
+        raise _damaged(folder, f"its format is {manifest.format}, this version of the profiler reads {FORMAT}")
     if not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in named):
         raise _damaged(folder, "it names files that are no part of it")
-    return found
+    return manifest
 
 
 def sealed(manifest: Any) -> bytes:
@@ -266,15 +266,15 @@ def _unsealed(data: bytes) -> Any:
     return json.loads(text)
 
 
-def _manifest(found: Any) -> CommitManifest:
+def _manifest(stored: Any) -> CommitManifest:
     """A manifest from JSON, which has lists where it has pairs.
 
     Raises:
         TypeError, ValueError, AttributeError: it is none.
     """
-    files = {str(table): [(str(name), int(n)) for name, n in rows] for table, rows in found.pop("files").items()}
-    checks = {str(name): (int(size), int(crc)) for name, (size, crc) in found.pop("checks").items()}
-    return CommitManifest(**found, files=files, checks=checks)
+    files = {str(table): [(str(name), int(n)) for name, n in rows] for table, rows in stored.pop("files").items()}
+    checks = {str(name): (int(size), int(crc)) for name, (size, crc) in stored.pop("checks").items()}
+    return CommitManifest(**stored, files=files, checks=checks)
 
 
 def describe(path: Path, *, ending: bool = False) -> str | None:

@@ -28,8 +28,8 @@ _CREATED = re.compile(r"^CREATE (TABLE|VIEW) (\w+)", re.MULTILINE)
 @cache
 def known() -> Mapping[str, str]:
     """The command that makes each table and view, by name; `{run}` in it stands for the run's path."""
-    found = {name: command for _, name, command in _created()} | dict.fromkeys(DERIVED, DERIVED_BY)
-    return MappingProxyType(found | dict.fromkeys(OF_PREDICTIONS, PREDICTED))
+    commands = {name: command for _, name, command in _created()} | dict.fromkeys(DERIVED, DERIVED_BY)
+    return MappingProxyType(commands | dict.fromkeys(OF_PREDICTIONS, PREDICTED))
 
 
 @cache

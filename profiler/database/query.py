@@ -219,9 +219,9 @@ def _statements(cursor: Connection, text: str) -> list[duckdb.Statement | None]:
             the text is none.
     """
     try:
-        found = cursor.extract_statements(text)
-        kinds = [statement.type for statement in found]  # asked for its kind, one without a name is a ValueError
-        return [*found] if kinds else [None]
+        statements = cursor.extract_statements(text)
+        kinds = [statement.type for statement in statements]  # asked for its kind, one without a name is a ValueError
+        return [*statements] if kinds else [None]
     except ValueError as error:
         raise QueryError(f"the SQL holds a statement that cannot be asked of a run ({error}): write a SELECT") from None
 
@@ -314,8 +314,8 @@ def _nearest(label: str, labels: list[str]) -> str:
 
 def _missing(con: Connection, error: Exception) -> str | None:
     """The command that makes the table that a statement did not find; None for another error or another table."""
-    found = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
-    return makers.advice(found[1], path_of(con)) if found else None
+    missing = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
+    return makers.advice(missing[1], path_of(con)) if missing else None
 
 
 def path_of(con: Connection) -> str:

@@ -103,10 +103,10 @@ def _fields(text: str) -> dict[str, str]:
 def _parameters(text: str) -> tuple[Parameter, ...]:
     if text == "none":
         return ()
-    found = list(_PARAMETER.finditer(text))
-    if "".join(m[0] for m in found) != text:
+    matches = list(_PARAMETER.finditer(text))
+    if "".join(m[0] for m in matches) != text:
         raise QueryError(f"parameters {text!r} cannot be read: write `name (required)` or `name (default VALUE)`")
-    return tuple(Parameter(m[1], None if m[2] == "required" else _default(m[3])) for m in found)
+    return tuple(Parameter(m[1], None if m[2] == "required" else _default(m[3])) for m in matches)
 
 
 def _default(text: str) -> int | float | str:

@@ -353,7 +353,7 @@ def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
           go on
             there, or DuckDB cannot be given its path.
     """
-    engine.place(path)
+    engine.database_path(path)
     try:
         fits = path.parent.is_dir() and not path.is_dir()
     except OSError as error:  # a folder on the way may not be entered, a name is too long

@@ -79,11 +79,11 @@ def test_a_database_is_where_it_was_put(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / f"d{name}" / name):
         path.parent.mkdir(exist_ok=True)
-        with duckdb.connect(engine.place(path)) as connection:
+        with duckdb.connect(engine.database_path(path)) as connection:
             connection.execute("CREATE TABLE t AS SELECT 1 AS v")
         assert path.is_file()
         with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {engine.literal(engine.place(path))} AS other (READ_ONLY)")
+            connection.execute(f"ATTACH {engine.literal(engine.database_path(path))} AS other (READ_ONLY)")
             assert connection.execute("FROM other.t").fetchall() == [(1,)]
 
 

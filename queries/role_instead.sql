@@ -4,7 +4,7 @@
 -- Key:        component, distribution, attended
 -- Parameters: check_id (default ''), below (default 0.5), least (default 0.1)
 -- Reads:      ledger, latest_check
--- Reference:  profiler.generality.coverage.at_places
+-- Reference:  profiler.generality.coverage.at_positions
 -- Caveat:     only roles that name places of prompts; distributions on which the role holds on less than `below`, and what is
 --             attended to on at least `least` of the importance there. Tokens that no place of the prompts names stand
 --             together as `another token`. check_id empty takes the one written last.

@@ -31,7 +31,7 @@ def chart_or_note(
 def distributions(read: Reader, margin: float) -> Section:
     """The distributions plot, and the table with what each distribution rests on."""
     result = read("distributions")
-    measured = result.frame.filter(has("faithfulness") | has("kept_kl"))
+    measured = result.frame.filter(has("faithfulness") | has("kl_recovered"))
     caption = (
         "From the prompts that it was found on (top) to the widest text. Dots: faithfulness with its interval; rings:"
         " necessity; grey bars: random circuits up to their 95th percentile. Dashed: all of the effect, and the least"
@@ -54,8 +54,8 @@ def distributions(read: Reader, margin: float) -> Section:
         tables.count("n_documents", "Documents"),
         tables.share("faithfulness", "Faithfulness", "with its 95 % interval"),
         tables.share("null_hi", "Random circuits", "95th percentile"),
-        tables.share("kept_kl", "Kept KL", "of the whole distribution of the next token in running text"),
-        tables.share("necessity", "Necessity", "what is lost without the circuit"),
+        tables.share("kl_recovered", "KL recovered", "of the next-token distribution of running text"),
+        tables.share("necessity", "Necessity", "drop when the circuit is removed"),
         tables.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"),
         tables.words("speaks", "Speaks"),
     )
@@ -94,6 +94,25 @@ def _settle(read: Reader) -> Block:
         columns,
         read("settle").frame.head(SETTLED),
     )
+
+
+def thresholds(read: Reader) -> Section:
+    """Thresholds that decided the verdict, as they were stored with the check."""
+    columns = (
+        tables.words("name", "Threshold"),
+        tables.value("value", "Value"),
+        tables.words("meaning", "What it decides"),
+    )
+    caption = "As they stood when the check was made."
+    return Section(
+        "Thresholds", "", (tables.table("What decides", caption, read("thresholds"), columns, width="full"),)
+    )
+
+
+def threshold(read: Reader, name: str, check_id: str = "") -> float:
+    """One threshold of the check."""
+    frame = read("thresholds", check_id=check_id).frame if check_id else read("thresholds").frame
+    return float(frame.filter(pl.col("name") == name)["value"].item())
 
 
 def plane(read: Reader) -> Section:

@@ -82,7 +82,7 @@ def test_attention_of_the_first_layer_is_computed_once(monkeypatch: pytest.Monke
     assert rows == [3, 3 * 3, 3 * 5]  # one set; two heads kept or none; and of the next layer the same
 
 
-def text_of(form: str) -> tuple[Batch, ablated.Means, list[str]]:
+def text_of(form: str) -> tuple[Batch, ablated.PositionMeans, list[str]]:
     """Random tokens as a batch, its first offset special, and means over them."""
     net = patch_models.network(form)
     rng = torch.Generator().manual_seed(3)

@@ -22,7 +22,7 @@ import torch
 from patch_models import FAR, IDENTITY
 
 from profiler.circuits.circuit import Circuit, Member, Scope
-from profiler.generality.distributions.subject import CheckSettings, Distributions, PromptDistribution, Subject, Text
+from profiler.generality.distributions.subject import CheckSettings, Distributions, PromptDistribution, RunText, Subject
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
 from profiler.model.network import Layer, Network
 from profiler.patching.setting import PatchSettings, prepare
@@ -31,7 +31,7 @@ from profiler.text.windows import Layout
 
 FEATURES = ("on", "alternative", "doubt", "noise")
 D, QUESTION, ANSWER, WRONG, FIRST = 8, 0, 1, 2, 3  # residual: features 0-3, question 5, answer 6, constant 7
-NO_TEXT = Text((), Layout(8, None, torch.zeros(1, dtype=torch.long), 0, 2), (), 0, 0, "no corpus")
+NO_TEXT = RunText((), Layout(8, None, torch.zeros(1, dtype=torch.long), 0, 2), (), 0, 0, "no corpus")
 
 
 def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> Network:

@@ -91,7 +91,7 @@ def _people(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Dra
     def plain(templates: Split, names: Split) -> Draw:
         return lambda rng, name: _person(rng, scheme, templates, words.names(names), name)
 
-    def between(clause: str, extra: bool = False) -> Draw:
+    def between(clause: str, *, extra: bool = False) -> Draw:
         return lambda rng, name: _person(rng, scheme, split, words.names(split), name, clause, extra=extra)
 
     def changed(change: Callable[[str, Mapping[str, str]], str]) -> Draw:
@@ -126,6 +126,7 @@ def _person(
     name: str,
     clause: str = "",
     change: Callable[[str, Mapping[str, str]], str] | None = None,
+    *,
     extra: bool = False,
 ) -> Pair:
     """One pair: a prompt with a clause before the question, or changed as a text."""
@@ -204,7 +205,7 @@ def _code(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Draw]
         "annotations": ("a type and a default value after each argument in the signature", changed(_annotated)),
         "word order": (
             "described with @param in place of :param",
-            changed(lambda text, i: text.replace(":param", "@param")),
+            changed(lambda text, _: text.replace(":param", "@param")),
         ),
         "capital letters": (
             "argument names begin with a capital",
@@ -251,14 +252,14 @@ def _mention_other(text: str, asked: int) -> str:
     return _mention(text, asked + 1 if asked + 1 < len(_listed(text)) else asked - 1)
 
 
-def _longer(text: str, asked: int) -> str:
+def _longer(text: str, _asked: int) -> str:
     """Lines after the summary, at the docstring's own margin."""
     margin = re.search(r"\n( *):param", text)[1]  # type: ignore[index]
     at = text.index(".\n", text.index('"""')) + 2
     return text[:at] + "".join(f"{margin}{line}\n" for line in DOC_GAP.splitlines()) + text[at:]
 
 
-def _annotated(text: str, asked: int) -> str:
+def _annotated(text: str, _asked: int) -> str:
     match = _SIGNATURE.search(text)
     listed = ", ".join(f"{name}: int = 0" for name in _listed(text))
     return f"{text[: match.start(2)]}{listed}{text[match.end(2) :]}"  # type: ignore[union-attr]

@@ -144,7 +144,7 @@ BACKUP = replace(
 )
 
 
-def on_token(token_property: str, next_token: bool = False) -> Claim:
+def on_token(token_property: str, *, next_token: bool = False) -> Claim:
     """The claim that a neuron fires on tokens with a property, or before them."""
     where, column = ("before", "next_properties") if next_token else ("on", "properties")
     return Claim(
@@ -201,4 +201,4 @@ def _neuron_claim(words: str) -> Claim | None:
     names = sorted((p.name for p in PROPERTIES), key=len, reverse=True)
     plain = words.replace("_", " ").replace("-", " ")
     found = next((name for name in names if re.search(rf"\b{name.replace('_', ' ')}(s|es)?\b", plain)), None)
-    return on_token(found, bool(re.search(r"\bbefore\b|\bnext\b", plain))) if found else None
+    return on_token(found, next_token=bool(re.search(r"\bbefore\b|\bnext\b", plain))) if found else None

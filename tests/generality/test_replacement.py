@@ -47,9 +47,9 @@ def test_a_doubled_token_is_no_target_of_its_own_induction():
     assert mass("induction") == [[], [], [1], [], [1, 2, 3], [1, 2, 3]]
     assert mass("prefix_induction") == [[], [], [], [], [], [2, 3]]
     assert mass("duplicate") == [[], [0], [0, 1], [], [0, 1, 2], [0, 1, 2, 4]]
-    text = edits_texts.Text("t", (3, 5, 5), 0)
+    text = edits_texts.EditText("t", (3, 5, 5), 0)
     for name in ("induction", "prefix_induction"):
-        assert sites._repeated(name, text) == sites.Place(False)
+        assert sites._repeated(name, text) == sites.NOT_HERE
     assert sites._repeated("duplicate", text).targets == (1,)
     ends = torch.tensor([2])
     assert not capability.places(torch.tensor([[3, 5, 5]]), ends)["induction"].any()

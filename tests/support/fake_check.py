@@ -20,6 +20,7 @@ from profiler.generality import store
 from profiler.generality.evidence.distributions import CrossTask, Distribution
 from profiler.generality.evidence.finding import CausalChoices, Finding, Question
 from profiler.generality.evidence.predictions import Prediction
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.evidence.verdict import judge
 
 NASTY = "</script><b>&\u202e «x» it's"
@@ -240,12 +241,14 @@ def write(
     case: planted.Planted = planted.generalises,
     members: Sequence[tuple[str, str]] = MEMBERS,
     seed: int = 1,
+    thresholds: Thresholds = DEFAULT,
 ) -> list[Finding]:
     """Check a planted case and store it."""
     with duckdb.connect(str(path), read_only=True) as shell:
         position = shell.execute("SELECT min(position_id) FROM contexts").fetchall()[0][0]
     found = findings(case, name, members, seed)
-    verdict = judge(found, [distribution.name for distribution in DISTRIBUTIONS], store.keys_for(path, name))
+    names = [distribution.name for distribution in DISTRIBUTIONS]
+    verdict = judge(found, names, store.keys_for(path, name), thresholds)
     extra = details(name, *members[0], position)
     store.write(
         path,
@@ -256,6 +259,7 @@ def write(
         verdict=verdict,
         details=extra,
         settings={"seed": seed},
+        thresholds=thresholds,
         seconds=1.5,
     )
     return found

@@ -31,19 +31,19 @@ def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) 
     w = weight * counted.cast(pl.Float64)
     marked = rows.select("doc_id", "group_id", w=w, h=w * wrong.cast(pl.Float64), counted=counted)
     documents = marked.filter(pl.col("counted")).group_by("doc_id").agg(pl.col("w", "h").sum())
-    total = documents["w"].sum()
+    total = float(documents["w"].sum())
     if not total:
         return Interval(math.nan, None, None, documents.height)
-    value = documents["h"].sum() / total
-    effective = total**2 / (documents["w"] ** 2).sum()
+    value = float(documents["h"].sum()) / total
+    effective = total**2 / float((documents["w"] ** 2).sum())
     groups = (
         pl.concat([marked, rows.select("domain", "n_documents")], how="horizontal")
         .group_by("group_id")
         .agg(pl.col("w", "h").sum(), pl.col("domain", "n_documents").first())
     )
     domain = groups["domain"].rank("dense").cast(pl.Int64).to_numpy()
-    sums = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h"))
-    lo, hi = interval(value, *sums, effective, domain, groups["n_documents"].cast(pl.Float64).to_numpy())
+    all_of, part, size = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h", "n_documents"))
+    lo, hi = interval(value, all_of, part, effective, domain, size)
     return Interval(value, lo, hi, documents.height)
 
 

@@ -182,7 +182,7 @@ def _findings(
     rows = [_together(question, made, won, lost)]
     for name in dict.fromkeys(operations):
         mine = np.nonzero(operations == name)[0]
-        own, n = [made[i] for i in mine], len(mine)
+        own, n = [made[i] for i in mine.tolist()], len(mine)
         rate, further = f"{RATE}: {name}", f"shift over control: {name}"
         if n < question.thresholds.fewest:
             rows += [question.refused(statistic, n, _too_few(question, n)) for statistic in (rate, further)]

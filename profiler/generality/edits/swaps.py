@@ -183,8 +183,8 @@ class _Search:
             return tuple(self.question.refused(name, n, self._why(len(guided))) for name in (of_texts, of_swaps))
         by_swap, by_chance = ([self.succeeds(one.case, one.after) for one in many] for many in (guided, random))
         some, chance = (np.array([float(one.any()) for one in many]) for many in (by_swap, by_chance))
-        n, succeeded = (np.array([f(one) for one in by_swap], dtype=float) for f in (len, np.sum))
-        per_swap = by_document([one.case.text for one in guided], succeeded, n)
+        total, succeeded = (np.array([f(one) for one in by_swap], dtype=float) for f in (len, np.sum))
+        per_swap = by_document([one.case.text for one in guided], succeeded, total)
         return (
             self.question.finding(
                 of_texts, share_of_texts(some), Null(float(chance.mean()), None, mcnemar_p(some, chance))

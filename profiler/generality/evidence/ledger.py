@@ -291,7 +291,7 @@ def weigh(ledger: Sequence[Line]) -> list[float]:
 
     def overlap(i: int) -> float:
         rest = (j for j in range(len(ledger)) if j != i and tests[j] and ledger[j].claim == ledger[i].claim)
-        return sum(_jaccard(shared[i], shared[j]) for j in rest)
+        return sum((_jaccard(shared[i], shared[j]) for j in rest), 0.0)
 
     return [1 / (1 + overlap(i)) if tests[i] else 0.0 for i in range(len(ledger))]
 

@@ -17,16 +17,9 @@ class ThresholdValue:
     meaning: str
 
 
-def _number(default: float, meaning: str) -> float:
-    """A field with its default and its meaning, which the run file and the page repeat."""
-    made: float = field(default=default, metadata={"meaning": meaning})
-    return made
-
-
-def _count(default: int, meaning: str) -> int:
-    """A field that counts."""
-    made: int = field(default=default, metadata={"meaning": meaning})
-    return made
+def _means(text: str) -> dict[str, str]:
+    """Metadata of a threshold: its meaning, which the run file and the page repeat."""
+    return {"meaning": text}
 
 
 @dataclass(frozen=True)
@@ -39,42 +32,82 @@ class Thresholds:
     """
 
     # --- the verdict and the ledger ---
-    alpha: float = _number(0.05, "level of every test")
-    margin: float = _number(0.2, "largest difference in faithfulness that still counts as equal")
-    over: float = _number(0.1, "a faithfulness above 1 by more than this is over-recovery")
-    faithful: float = _number(0.5, "least faithfulness on the discovery prompts that leaves something to generalise")
-    necessity: float = _number(0.5, "least drop when the circuit is removed that a circuit must show to generalise")
-    role_share: float = _number(0.5, "a role must hold on more than this share of the component's importance")
-    no_better: float = _number(
-        0.1,
-        "an edit that succeeds at most this much more often than its control, or a role that fills at most this share"
-        " of the room above its null, shows nothing",
+    alpha: float = field(default=0.05, metadata=_means("level of every test"))
+    margin: float = field(default=0.2, metadata=_means("largest difference in faithfulness that still counts as equal"))
+    over: float = field(default=0.1, metadata=_means("a faithfulness above 1 by more than this is over-recovery"))
+    faithful: float = field(
+        default=0.5, metadata=_means("least faithfulness on the discovery prompts that leaves something to generalise")
     )
-    explained: float = _number(0.5, "a replacement must explain more than this share of the effect")
-    refuted_share: float = _number(0.5, "from this share of refuted roles on, the circuit does something else")
+    necessity: float = field(
+        default=0.5, metadata=_means("least drop when the circuit is removed that a circuit must show to generalise")
+    )
+    role_share: float = field(
+        default=0.5, metadata=_means("a role must hold on more than this share of the component's importance")
+    )
+    no_better: float = field(
+        default=0.1,
+        metadata=_means(
+            "an edit that succeeds at most this much more often than its control, or a role that fills at most this share"
+            " of the room above its null, shows nothing"
+        ),
+    )
+    explained: float = field(
+        default=0.5, metadata=_means("a replacement must explain more than this share of the effect")
+    )
+    refuted_share: float = field(
+        default=0.5, metadata=_means("from this share of refuted roles on, the circuit does something else")
+    )
     # --- when there is a number at all ---
-    fewest: int = _count(20, "fewest prompts, documents or positions that a number is given for")
-    fewest_documents: int = _count(5, "fewest documents or prompts that a circuit is run on")
-    least_kl: float = _number(
-        0.001, "least divergence of the empty circuit, nats a position, of which a share is given"
+    fewest: int = field(
+        default=20, metadata=_means("fewest prompts, documents or positions that a number is given for")
     )
-    repairable: float = _number(0.05, "least direct effect of a member, as a share of the model's, to ask for repair")
+    fewest_documents: int = field(default=5, metadata=_means("fewest documents or prompts that a circuit is run on"))
+    least_kl: float = field(
+        default=0.001,
+        metadata=_means("least divergence of the empty circuit, nats a position, of which a share is given"),
+    )
+    repairable: float = field(
+        default=0.05, metadata=_means("least direct effect of a member, as a share of the model's, to ask for repair")
+    )
     # --- edits and swaps ---
-    edit_shift: float = _number(0.1, "least shift of a successful edit: share of attention or value, or logits")
-    broken_share: float = _number(0.5, "a swap breaks a role where what the component does falls to this share")
-    acts_attention: float = _number(0.5, "attention from which on a head acts as claimed, before a swap")
-    acts_logit: float = _number(0.1, "logits from which on a head acts as claimed, before a swap")
-    acts_activation: float = _number(0.1, "share of the largest activation from which on a neuron acts, before a swap")
+    edit_shift: float = field(
+        default=0.1, metadata=_means("least shift of a successful edit: share of attention or value, or logits")
+    )
+    broken_share: float = field(
+        default=0.5, metadata=_means("a swap breaks a role where what the component does falls to this share")
+    )
+    acts_attention: float = field(
+        default=0.5, metadata=_means("attention from which on a head acts as claimed, before a swap")
+    )
+    acts_logit: float = field(
+        default=0.1, metadata=_means("logits from which on a head acts as claimed, before a swap")
+    )
+    acts_activation: float = field(
+        default=0.1, metadata=_means("share of the largest activation from which on a neuron acts, before a swap")
+    )
     # --- counter-examples ---
-    matters_share: float = _number(0.05, "a head matters on this share of positions, those of its largest |DLA|")
+    matters_share: float = field(
+        default=0.05, metadata=_means("a head matters on this share of positions, those of its largest |DLA|")
+    )
     # --- replacement ---
-    least_ablation_kl: float = _number(1e-5, "least KL of mean ablation, nats a position, of which a share is given")
-    least_ablation_loss: float = _number(1e-5, "the same for the net loss")
-    least_ablation_change: float = _number(1e-4, "the same for the |change of loss|")
-    clear_of_zero: float = _number(3.0, "standard errors by which the cost of mean ablation must lie above 0")
-    made_up: float = _number(0.5, "ablation that costs less than this share of its cost on the direct path is made up")
-    stand_ins: float = _number(2.0, "ablation that costs more than this many times as much without similar heads")
-    least_alike: float = _number(0.05, "least overlap of attention of a head that may stand in for another")
+    least_ablation_kl: float = field(
+        default=1e-5, metadata=_means("least KL of mean ablation, nats a position, of which a share is given")
+    )
+    least_ablation_loss: float = field(default=1e-5, metadata=_means("the same for the net loss"))
+    least_ablation_change: float = field(default=1e-4, metadata=_means("the same for the |change of loss|"))
+    clear_of_zero: float = field(
+        default=3.0, metadata=_means("standard errors by which the cost of mean ablation must lie above 0")
+    )
+    made_up: float = field(
+        default=0.5,
+        metadata=_means("ablation that costs less than this share of its cost on the direct path is made up"),
+    )
+    stand_ins: float = field(
+        default=2.0, metadata=_means("ablation that costs more than this many times as much without similar heads")
+    )
+    least_alike: float = field(
+        default=0.05, metadata=_means("least overlap of attention of a head that may stand in for another")
+    )
 
     def rows(self) -> tuple[ThresholdValue, ...]:
         """Each threshold with its value and meaning, in order."""

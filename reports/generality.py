@@ -3,7 +3,7 @@ behind it.
 
 Answer first: the word, the two or three numbers that carry it, and what would change it. Then the distributions,
 the plane of generality and completeness, roles and mixtures, replacement by understanding, counter-examples in context,
-edits, weights, and the ledger: every number, what it was held against, whether the claim was registered before the
+edits, weights, and the ledger: every number, what it was compared with, whether the claim was registered before the
 test.
 """
 
@@ -108,19 +108,19 @@ METHOD = (
     (
         "Does something else",
         (
-            f"At least {numbers.percent(DEFAULT.refuted_share)} of the tested roles are refuted: somewhere the role holds"
-            f" on less than {numbers.percent(DEFAULT.role_share)} of the component's importance, or fills less than"
-            f" {numbers.percent(DEFAULT.no_better)} of the room above its scrambling, or edits made from it succeed no"
-            " more often than control edits. A role that names positions of prompts and holds there on the discovery"
-            " prompts does not count: it is narrow, not wrong. The word also stands where the circuit keeps less than"
-            f" {numbers.percent(DEFAULT.faithful)} of the effect on its own prompts."
+            f"At least {numbers.percent(DEFAULT.refuted_share)} of the tested roles are refuted: somewhere the role"
+            f" holds on less than {numbers.percent(DEFAULT.role_share)} of the component's importance, or fills less"
+            f" than {numbers.percent(DEFAULT.no_better)} of the room above its scrambling, or edits made from it"
+            " succeed no more often than control edits. A role that names positions of prompts and holds there on the"
+            " discovery prompts does not count: it is narrow, not wrong. The word also stands where the circuit keeps"
+            f" less than {numbers.percent(DEFAULT.faithful)} of the effect on its own prompts."
         ),
     ),
     (
         "Over-recovers",
         (
-            f"Somewhere the faithfulness is above {numbers.percent(1 + DEFAULT.over)}: what held the answer back was left"
-            " out. That is a failure to generalise."
+            f"Somewhere the faithfulness is above {numbers.percent(1 + DEFAULT.over)}: what held the answer back was"
+            " left out. That is a failure to generalise."
         ),
     ),
     ("Inconclusive", "None of these at this n; the page says what would settle it."),
@@ -131,8 +131,8 @@ METHOD = (
     (
         "Many distributions",
         (
-            "What contradicts a claim is corrected by Holm over the lines of its technique. What supports it is not: for"
-            " a circuit to generalise all of it must hold."
+            "What contradicts a claim is corrected by Holm over the lines of its technique. What supports it is not:"
+            " for a circuit to generalise all of it must hold."
         ),
     ),
     (
@@ -146,10 +146,11 @@ METHOD = (
     (
         "Roles at positions",
         (
-            "A role such as “at end attends to S2” is tested at that position of every distribution of prompts: a prompt"
-            " counts where the token that the head attends to most is in the position that is named, weighted by |DLA|"
-            " to the answer. Where the model itself does not do the task nothing is tested. Its general form, such as"
-            " S-inhibition, is tested at every position of the text, and decides nothing: the circuit does not claim it."
+            "A role such as “at end attends to S2” is tested at that position of every distribution of prompts: a"
+            " prompt counts where the token that the head attends to most is in the position that is named, weighted"
+            " by |DLA| to the answer. Where the model itself does not do the task nothing is tested. Its general form,"
+            " such as S-inhibition, is tested at every position of the text, and decides nothing: the circuit does not"
+            " claim it."
         ),
     ),
     (

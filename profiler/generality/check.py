@@ -2,7 +2,7 @@
 
 1. the circuit: stored in the run by `profiler patch`, or a YAML file      distributions/circuit_of_run.py
 2. the run's corpus, read again, and the distributions                     distributions/corpus.py, build.py
-3. STAGES: each takes the Subject and returns a StageResult                faithfulness/, coverage/, edits/, ...
+3. STAGES: each takes the CheckSubject and returns a StageResult                faithfulness/, coverage/, edits/, ...
 4. the verdict over all findings, and everything into the run              evidence/verdict.py, store.py
 
 Cost: with the bundled model and 300k tokens some minutes on one core; a forecast is reported first.
@@ -22,7 +22,7 @@ from profiler.generality import check_time, roles, store
 from profiler.generality.coverage import at_positions as coverage_at_positions
 from profiler.generality.coverage import everywhere
 from profiler.generality.distributions import build, circuit_of_run, corpus
-from profiler.generality.distributions.subject import CheckSettings, Report, Reread, Subject
+from profiler.generality.distributions.subject import CheckSettings, CheckSubject, Report, Reread
 from profiler.generality.edits import at_positions as edits_at_positions
 from profiler.generality.edits import of_roles
 from profiler.generality.evidence import verdict
@@ -34,7 +34,7 @@ from profiler.generality.weights import heads
 from profiler.model.as_network import network_of
 from profiler.model.load import Model
 
-Stage = Callable[[Subject], StageResult]
+Stage = Callable[[CheckSubject], StageResult]
 
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("prompts", prompts.findings),
@@ -55,7 +55,7 @@ STAGES: tuple[tuple[str, Stage], ...] = (
 class Checked:
     """The outcome of a check: the verdict, the distributions, every finding, and the detail rows of all stages."""
 
-    subject: Subject
+    subject: CheckSubject
     verdict: verdict.Verdict
     findings: tuple[Finding, ...]
     details: tuple[Any, ...]
@@ -107,7 +107,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     return Checked(subject, judged, result.findings, details)
 
 
-def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Subject:
+def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> CheckSubject:
     """The circuit and its distributions, ready for every stage."""
     refuse_other_model(run, model)
     chosen = refuse_unasked(run, name, settings.reread)
@@ -117,7 +117,7 @@ def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, repo
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")
     distributions = build.build(model, net, run, chosen.task, read, settings)
-    return Subject(model, net, chosen.circuit, run, chosen.task, distributions, read, settings, report)
+    return CheckSubject(model, net, chosen.circuit, run, chosen.task, distributions, read, settings, report)
 
 
 def refuse_unasked(run: Path, name: str, reread: Reread) -> circuit_of_run.CircuitOfRun:
@@ -152,7 +152,7 @@ def refuse_other_model(run: Path, model: Model) -> None:
         )
 
 
-def run_stages(subject: Subject) -> StageResult:
+def run_stages(subject: CheckSubject) -> StageResult:
     """Findings and rows of all stages, in order."""
     results = []
     for name, stage in STAGES:
@@ -161,7 +161,7 @@ def run_stages(subject: Subject) -> StageResult:
     return joined(results)
 
 
-def examples(subject: Subject) -> tuple[store.UsedExample, ...]:
+def examples(subject: CheckSubject) -> tuple[store.UsedExample, ...]:
     """One row per prompt, and per document of running text, to find what discovery and test have in common."""
     pairs = [
         store.UsedExample(one.distribution.name, _key(pair.clean))

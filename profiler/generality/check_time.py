@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from profiler.generality.distributions.subject import PromptDistribution, Subject
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.edits import of_roles
 from profiler.generality.evidence.distributions import DISCOVERY
 from profiler.generality.faithfulness import prompts, running_text
@@ -62,7 +62,7 @@ class CheckForecast:
         return f"forecast: about {minutes} min for {total / 1e6:.1f} M tokens at {self.rate:,.0f} a second ({parts})"
 
 
-def forecast(subject: Subject) -> CheckForecast:
+def forecast(subject: CheckSubject) -> CheckForecast:
     """The forecast of one check, once its distributions are built."""
     members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     tokens = {
@@ -75,7 +75,7 @@ def forecast(subject: Subject) -> CheckForecast:
     return CheckForecast(tokens, rate(subject), SECONDS_A_MEMBER * len(members))
 
 
-def _prompts(subject: Subject) -> float:
+def _prompts(subject: CheckSubject) -> float:
     live = [one for one in subject.distributions.prompts if one.setting is not None]
     plain = SHARES["prompts"] * sum(one.distribution.n_tokens for one in live)
     first = sum(one.distribution.n_tokens for one in live if one.distribution.name == DISCOVERY)
@@ -89,7 +89,7 @@ def _changed(one: PromptDistribution) -> int:
     return sum(len(pair.clean) - pair.first_difference for pair in pairs)
 
 
-def _text(subject: Subject) -> float:
+def _text(subject: CheckSubject) -> float:
     n = subject.text.n_tokens
     sampled: float = min(n, running_text.NULL_TOKENS)
     if any(one.questions for one in subject.distributions.corpus):
@@ -99,7 +99,7 @@ def _text(subject: Subject) -> float:
     return SHARES["text"] * n + SHARES["random circuits in text"] * draws * sampled + means
 
 
-def _replacement(subject: Subject) -> float:
+def _replacement(subject: CheckSubject) -> float:
     claims = [claims for member in subject.general.members if (claims := of_members.claims_of(member))]
     if not claims:
         return 0.0
@@ -110,13 +110,13 @@ def _replacement(subject: Subject) -> float:
     return SHARES["replaced"] * len(claims) * n + null + SHARES["matching"] * min(n, explain.MATCHING_TOKENS)
 
 
-def _edits(subject: Subject) -> float:
+def _edits(subject: CheckSubject) -> float:
     claimed = sum(claim is not None for _, claim in of_roles.claims_of(subject))
     each = 3 * of_roles.TEXTS * of_roles.LONGEST
     return SHARES["edits"] * claimed * each
 
 
-def rate(subject: Subject) -> float:
+def rate(subject: CheckSubject) -> float:
     """Tokens a second of a plain forward pass over windows of text."""
     width = subject.model.spec.context_length
     ids = torch.zeros((max(1, 1024 // width), width), dtype=torch.long, device=subject.net.device)

@@ -53,7 +53,7 @@ def test_texts_of_a_run_know_their_domain(run_path) -> None:
 
 
 def test_ablation_is_clear_of_zero_by_the_error_within_domains() -> None:
-    """One domain in which ablation costs much and one in which it costs nothing: known well, and no matter of chance."""
+    """One domain in which ablation costs much and one in which it costs nothing: known well, not by chance."""
     documents = np.repeat(np.arange(40), 10)
     domains = np.repeat(DOMAINS, 10)
     ablated = np.where(domains == 0, 0.1, -0.06) + 0.001 * RNG.normal(size=400)

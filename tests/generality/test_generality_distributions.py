@@ -122,7 +122,7 @@ def test_matched_circuits_move_all_parts_of_a_component_together():
 
 
 @pytest.fixture(scope="module")
-def exact() -> prompts.Subject:
+def exact() -> prompts.CheckSubject:
     """A random model in float64 with pairs whose answers are what the model does more of on the clean prompt."""
     net = patch_models.network("neox_sequential")
     batch = patch_models.batch(24)

@@ -199,7 +199,7 @@ PROMPTS = tuple(
     edits_texts.EditText(f"p{i}", (0, 1, 20 + i % 3, 2, 23 + i % 4, 3, 4, 20 + i % 3, 5, 6), 23 + i % 4)
     for i in range(12)
 )
-"""Two names, the first of them again, and the second one due: tokens 1 to 6 are words, and 7 to 19 stand in none of these."""
+"""Two names, the first again, and the second due: tokens 1 to 6 are words, and 7 to 19 stand in none of these."""
 
 
 @pytest.mark.parametrize("role", ["name mover", "S-inhibition"])

@@ -23,7 +23,7 @@ from profiler.generality import check, check_time
 from profiler.generality.coverage import everywhere
 from profiler.generality.distributions import build, circuit_of_run
 from profiler.generality.distributions import corpus as text
-from profiler.generality.distributions.subject import CheckSettings, Reread, Subject
+from profiler.generality.distributions.subject import CheckSettings, CheckSubject, Reread
 from profiler.generality.evidence.distributions import CORPUS, REPEATS
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts, running_text
@@ -41,7 +41,7 @@ def model(base_config) -> Model:
 
 
 @pytest.fixture(scope="module")
-def subject(run_path: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(run_path: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> CheckSubject:
     """A circuit of one head of the tiny model, with distributions of its run's corpus."""
     folder = tmp_path_factory.mktemp("circuit")
     circuit = Circuit("tiny", "tiny", (Member("L1H0", "previous token"), Member("L0H1")), Scope("own", "none", ()))
@@ -165,9 +165,9 @@ def of(rows, statistic, distribution):
     return one
 
 
-def with_members(subject: Subject, labels: list[str]) -> Subject:
+def with_members(subject: CheckSubject, labels: list[str]) -> CheckSubject:
     circuit = replace(subject.circuit, members=tuple(map(Member, labels)))
-    return Subject(
+    return CheckSubject(
         subject.model,
         subject.net,
         circuit,
@@ -213,7 +213,7 @@ def test_kept_shares_are_those_of_a_slow_recomputation(subject):
 def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     """One head of each layer: the null holds four circuits, the circuit among them, so p is not small for a poor
     one."""
-    many = Subject(
+    many = CheckSubject(
         subject.model,
         subject.net,
         subject.circuit,

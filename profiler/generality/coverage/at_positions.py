@@ -2,8 +2,8 @@
 
 Why: `at end attends to S2` is a claim about the last token of a prompt. Asked at every position of a text it fails
 whatever the head does; asked where a text has an end and an S2, it can hold on text that nobody wrote for it, or fail.
-What the same head does everywhere else is another question: its role's general form (`Subject.general`) is asked by the
-other stages.
+What the same head does everywhere else is another question: its role's general form (`CheckSubject.general`) is asked
+by the other stages.
 
 A prompt counts where the token that the head attends to most, from the (last) token of the one position, is in the
 other position. Where the first is the prompt's end, prompts weigh by |DLA| to the answer there. At earlier positions
@@ -27,7 +27,7 @@ from torch import Tensor
 from profiler.circuits.circuit import Member
 from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
 from profiler.generality.coverage.everywhere import PROMPTS_AT_ONCE, bounded, heads_at
-from profiler.generality.distributions.subject import PromptDistribution, Subject
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio
@@ -44,7 +44,7 @@ Claimed = tuple[Member, Place]
 PerHead = Float[np.ndarray, "prompt head"]
 
 
-def findings(subject: Subject) -> StageResult:
+def findings(subject: CheckSubject) -> StageResult:
     """Coverage of every role that names positions, on every distribution of prompts."""
     claimed = claimed_of(subject)
     rows: list[Finding] = []
@@ -58,8 +58,8 @@ def findings(subject: Subject) -> StageResult:
     return StageResult(tuple(rows))
 
 
-def claimed_of(subject: Subject) -> list[Claimed]:
-    """Heads of the circuit whose roles name places."""
+def claimed_of(subject: CheckSubject) -> list[Claimed]:
+    """Heads of the circuit whose roles name positions."""
     heads = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
     return [(m, place) for m in heads if (place := place_of(m.role))]
 

@@ -27,7 +27,7 @@ from profiler.database import query
 from profiler.errors import QueryError
 from profiler.generality.counterexamples import find
 from profiler.generality.counterexamples.rates import rate
-from profiler.generality.distributions.subject import PromptDistribution, Subject
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.evidence.claims import Claim, claim_of
 from profiler.generality.evidence.distributions import CORPUS
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
@@ -46,7 +46,7 @@ SHOWN = 0.01
 PROMPTS_AT_ONCE = 16
 
 
-def findings(subject: Subject) -> StageResult:
+def findings(subject: CheckSubject) -> StageResult:
     """Coverage of every member's role on every distribution where it can be tested, and every member's mixture."""
     rows: list[Finding] = []
     members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
@@ -64,7 +64,7 @@ def findings(subject: Subject) -> StageResult:
 # --- from the run ---
 
 
-def corpus_question(subject: Subject, member: Member) -> Question:
+def corpus_question(subject: CheckSubject, member: Member) -> Question:
     """The coverage of a member's role over the run's sample of positions."""
     shares = ("data corpus", "run")
     return subject.question("coverage", subject.corpus, member.component, member.role, unit="positions", shares=shares)
@@ -172,7 +172,9 @@ def _of_row(
 # --- from a forward pass ---
 
 
-def on_prompts(subject: Subject, one: PromptDistribution, claimed: Sequence[tuple[Member, Claim]]) -> list[Finding]:
+def on_prompts(
+    subject: CheckSubject, one: PromptDistribution, claimed: Sequence[tuple[Member, Claim]]
+) -> list[Finding]:
     """Coverage of claims about attention over the clean prompts of a distribution."""
     measured = heads_on_prompts(subject, one.setting)  # type: ignore[arg-type]
     rows = []
@@ -203,7 +205,7 @@ class HeadsOnPrompts:
     clusters: Int[np.ndarray, " position"]
 
 
-def heads_on_prompts(subject: Subject, setting: Setting) -> HeadsOnPrompts:
+def heads_on_prompts(subject: CheckSubject, setting: Setting) -> HeadsOnPrompts:
     """Masses and DLA at every position of the clean prompts that has a token to predict."""
     batch = setting.batch
     has_next = batch.valid.clone()
@@ -219,7 +221,7 @@ def heads_on_prompts(subject: Subject, setting: Setting) -> HeadsOnPrompts:
 
 
 def _run(
-    subject: Subject, tokens: Tokens, chosen: Bool[Tensor, "prompt offset"]
+    subject: CheckSubject, tokens: Tokens, chosen: Bool[Tensor, "prompt offset"]
 ) -> tuple[Float[np.ndarray, "position head mass"], Float[np.ndarray, "position head"]]:
     """Masses and DLA of every head at the chosen positions, as `profiler.model.direct` defines them."""
     net, rows = subject.net, chosen.nonzero(as_tuple=True)
@@ -270,7 +272,7 @@ def toward(
     return way / net.norm_final.scale(stream)
 
 
-def _classes(subject: Subject, tokens: Tokens) -> Tokens:
+def _classes(subject: CheckSubject, tokens: Tokens) -> Tokens:
     classes = subject.text.layout.token_classes.to(tokens.device)[tokens]
     if subject.text.layout.bos_id is not None:
         classes[:, 0] = CLASS_ID["bos"]

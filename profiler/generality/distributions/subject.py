@@ -164,7 +164,7 @@ class Distributions:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class CheckSubject:
     """A circuit to be checked, with everything that the stages share.
 
     Attributes:

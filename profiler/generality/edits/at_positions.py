@@ -16,7 +16,7 @@ import numpy as np
 
 from profiler.circuits.places import Place
 from profiler.generality.coverage.at_positions import NAMELESS, attended, claimed_of, does_task, has, head_number
-from profiler.generality.distributions.subject import PromptDistribution, Subject
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.edits import edits
 from profiler.generality.edits.plans import NEAR, EditPlan
 from profiler.generality.edits.texts import EditText, Vocabulary, vocabulary_of
@@ -29,7 +29,7 @@ from profiler.prompts.pairs import TokenPair
 OPERATION = "replace what is attended to"
 
 
-def edited(subject: Subject) -> StageResult:
+def edited(subject: CheckSubject) -> StageResult:
     """Rates and Edit rows of every role that names positions of the pairs."""
     claimed = [(member, place) for member, place in claimed_of(subject) if place.to not in NAMELESS]
     distributions = [
@@ -52,7 +52,7 @@ def edited(subject: Subject) -> StageResult:
 
 
 def on_distribution(
-    subject: Subject, one: PromptDistribution, question: Question, place: Place, vocabulary: Vocabulary
+    subject: CheckSubject, one: PromptDistribution, question: Question, place: Place, vocabulary: Vocabulary
 ) -> StageResult:
     """The edits of one role on one distribution; empty where no prompt can be edited, which the coverage says."""
     setting: Setting = one.setting  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from profiler.circuits.circuit import Member
 from profiler.generality.counterexamples import find
-from profiler.generality.distributions.subject import Subject
+from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.edits import edits, swaps
 from profiler.generality.edits.sites import CARRIERS
 from profiler.generality.edits.texts import EditText, Vocabulary, texts_of, vocabulary_of
@@ -27,14 +27,14 @@ TEXTS, SWAPPED, LONGEST = 48, 40, 80
 TRIED = 8
 
 
-def claims_of(subject: Subject) -> tuple[tuple[Member, Claim | None], ...]:
+def claims_of(subject: CheckSubject) -> tuple[tuple[Member, Claim | None], ...]:
     """Each head and neuron of the circuit, with its claim in the circuit's words."""
     members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     claims = [(member, claim_of(member.role, member.component)) for member in members]
     return tuple((member, None if claim is None else replace(claim, called=member.role)) for member, claim in claims)
 
 
-def wrong_positions(subject: Subject) -> StageResult:
+def wrong_positions(subject: CheckSubject) -> StageResult:
     """Rates and CounterExample rows of every member."""
     results = []
     for member, claim in claims_of(subject):
@@ -47,7 +47,7 @@ def wrong_positions(subject: Subject) -> StageResult:
     return joined(results)
 
 
-def edited(subject: Subject) -> StageResult:
+def edited(subject: CheckSubject) -> StageResult:
     """Rates and Edit rows of edits and swaps, of every member on each distribution."""
     results = []
     vocabulary, sources = vocabulary_of(subject.run), texts(subject)
@@ -63,7 +63,7 @@ def edited(subject: Subject) -> StageResult:
     return joined(results)
 
 
-def texts(subject: Subject) -> list[tuple[Distribution, tuple[EditText, ...]]]:
+def texts(subject: CheckSubject) -> list[tuple[Distribution, tuple[EditText, ...]]]:
     """Texts to edit, by distribution."""
     found = []
     for name in (DISCOVERY, REPEATS):
@@ -76,7 +76,7 @@ def texts(subject: Subject) -> list[tuple[Distribution, tuple[EditText, ...]]]:
 
 
 def _both(
-    subject: Subject, question: Question, claim: Claim, some: tuple[EditText, ...], vocabulary: Vocabulary
+    subject: CheckSubject, question: Question, claim: Claim, some: tuple[EditText, ...], vocabulary: Vocabulary
 ) -> StageResult:
     """Edits on any distribution, swaps on text that was not made to a pattern."""
     net, seed, of_prompts = subject.net, subject.settings.seed, question.unit == "prompts"

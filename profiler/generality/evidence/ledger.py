@@ -164,7 +164,7 @@ def _is_test(finding: Finding) -> bool:
 
 
 def _is_base(finding: Finding) -> bool:
-    """Whether a finding on the discovery prompts is what the same technique elsewhere is held against.
+    """Whether a finding on the discovery prompts is what the same technique elsewhere is compared with.
 
     Why by technique: resampled values and means give faithfulness of different size, so each is compared with its own.
     """

@@ -47,8 +47,8 @@ class Thresholds:
     no_better: float = field(
         default=0.1,
         metadata=_means(
-            "an edit that succeeds at most this much more often than its control, or a role that fills at most this share"
-            " of the room above its null, shows nothing"
+            "an edit that succeeds at most this much more often than its control, or a role that fills at most this"
+            " share of the room above its null, shows nothing"
         ),
     )
     explained: float = field(

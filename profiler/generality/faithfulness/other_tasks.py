@@ -10,7 +10,7 @@ from profiler.circuits.circuit import check_circuit
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.errors import CircuitError, PairError
 from profiler.generality.distributions import circuit_of_run
-from profiler.generality.distributions.subject import Subject
+from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.distributions import CrossTask
 from profiler.generality.evidence.finding import StageResult
 from profiler.generality.faithfulness.prompts import cross_task
@@ -18,7 +18,7 @@ from profiler.patching import setting as settings_of
 from profiler.patching.setting import PatchSettings, Setting
 
 
-def rows(subject: Subject) -> StageResult:
+def rows(subject: CheckSubject) -> StageResult:
     """The matrix of the run's circuits (and the checked one) by their tasks; empty where there is one task alone."""
     circuits = {one.circuit.name: one for one in circuit_of_run.everyone(subject.run)}
     circuits[subject.circuit.name] = circuit_of_run.CircuitOfRun(subject.circuit, subject.task)
@@ -39,7 +39,7 @@ def _name(task: PatchSettings) -> str:
     return f"{task.name}/{task.scheme}" if task.scheme else task.name
 
 
-def _prepared(subject: Subject, task: PatchSettings) -> Setting | None:
+def _prepared(subject: CheckSubject, task: PatchSettings) -> Setting | None:
     """Discovery pairs of a task with both runs; None where they cannot be read any more."""
     try:
         drawn = settings_of.draw(subject.model, task, task.split, task.seed)
@@ -48,7 +48,7 @@ def _prepared(subject: Subject, task: PatchSettings) -> Setting | None:
         return None
 
 
-def _cell(subject: Subject, one: circuit_of_run.CircuitOfRun, name: str, made: Setting) -> CrossTask | None:
+def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, made: Setting) -> CrossTask | None:
     """One cell; None where the circuit's members stand at roles that the task does not have, or are not in the
     model."""
     net = subject.net

@@ -28,7 +28,7 @@ from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labe
 from profiler.circuits.scoring import scores
 from profiler.circuits.scoring.evaluate import Evaluator
 from profiler.errors import CircuitError
-from profiler.generality.distributions.subject import PromptDistribution, Subject
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.evidence.distributions import DISCOVERY, CrossTask
 from profiler.generality.evidence.finding import NO_NULL, CausalChoices, Finding, Interval, Null, Question, StageResult
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
@@ -97,7 +97,7 @@ def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
     return [np.array(list(rows.values())) for rows in found.values()]
 
 
-def findings(subject: Subject) -> StageResult:
+def findings(subject: CheckSubject) -> StageResult:
     """Every distribution of prompts, and the trend of faithfulness over those that ask the circuit's own question."""
     rows: list[Finding] = []
     effects = []
@@ -114,13 +114,15 @@ def findings(subject: Subject) -> StageResult:
     return StageResult((*rows, *trend.findings(subject.circuit.name, effects, subject.settings.thresholds)))
 
 
-def own_question(subject: Subject, one: PromptDistribution) -> bool:
+def own_question(subject: CheckSubject, one: PromptDistribution) -> bool:
     """Whether a distribution asks what the circuit was found on: repeated random tokens do only of a circuit of
     induction."""
     return one.distribution.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
 
 
-def distribution_findings(subject: Subject, one: PromptDistribution) -> tuple[list[Finding], trend.PairEffects | None]:
+def distribution_findings(
+    subject: CheckSubject, one: PromptDistribution
+) -> tuple[list[Finding], trend.PairEffects | None]:
     """Faithfulness, necessity and the model's own effect on one distribution; and the effect per pair."""
     distribution, own = one.distribution, own_question(subject, one)
     names = ("faithfulness", "necessity") if own else ("faithfulness on induction", "necessity for induction")
@@ -146,7 +148,9 @@ def distribution_findings(subject: Subject, one: PromptDistribution) -> tuple[li
     return [effect, faithful, necessary], trend.PairEffects(distribution, kept, whole, clusters)
 
 
-def _question(subject: Subject, one: PromptDistribution, technique: Literal["faithfulness", "necessity"]) -> Question:
+def _question(
+    subject: CheckSubject, one: PromptDistribution, technique: Literal["faithfulness", "necessity"]
+) -> Question:
     distribution = one.distribution
     return subject.question(technique, distribution, choices=choices(subject, technique, distribution.name))
 
@@ -159,7 +163,7 @@ class RandomCircuits:
     gone: Float[np.ndarray, " circuit"]
 
 
-def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> RandomCircuits:
+def random_circuits(subject: CheckSubject, setting: Setting, keep: Keep) -> RandomCircuits:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
     nodes = node_labels(setting.net, subject.mlps, subject.circuit)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
@@ -205,7 +209,7 @@ def nothing_to_explain(effect: Finding | Interval) -> str:
     return f"{shown}: there is nothing to explain"
 
 
-def _unfit(subject: Subject, setting: Setting | None) -> str:
+def _unfit(subject: CheckSubject, setting: Setting | None) -> str:
     """Why a distribution cannot be asked of the circuit: it lacks positions of members, or has too few documents."""
     if setting is None:
         return "there are no prompts"
@@ -230,7 +234,7 @@ def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " cir
     return Null(float(drawn.mean()), float(np.quantile(drawn, 0.95)), random_set_p(good[0], good[1:]))
 
 
-def choices(subject: Subject, technique: str, pair_set: str, ablation: str = "") -> CausalChoices:
+def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str = "") -> CausalChoices:
     """The six choices of a causal number; ablated as the circuit's scope says unless another ablation is named."""
     sites = {parse_target(label).site for label in subject.circuit.components}
     roles = any(member.positions != "all" for member in subject.circuit.members) and not ablation
@@ -247,7 +251,7 @@ def choices(subject: Subject, technique: str, pair_set: str, ablation: str = "")
 # --- self-repair ---
 
 
-def repaired_members(subject: Subject) -> tuple[str, ...]:
+def repaired_members(subject: CheckSubject) -> tuple[str, ...]:
     """Members whose direct effect on the discovery prompts is large enough to ask how much of it is made up for."""
     setting = subject.distributions.setting(DISCOVERY)
     if setting is None:
@@ -282,7 +286,7 @@ def _repaired(
     return one.direct.double().cpu().numpy(), one.repaired.double().cpu().numpy()
 
 
-def _repair(subject: Subject, one: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
+def _repair(subject: CheckSubject, one: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
     setting: Setting = one.setting  # type: ignore[assignment]
     role = {m.component: m.role for m in subject.circuit.members}[label]
     made_from = CausalChoices("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from profiler.circuits import node_sets
 from profiler.circuits.nodes import parse_node
-from profiler.generality.distributions.subject import CorpusDistribution, PromptDistribution, RunText, Subject
+from profiler.generality.distributions.subject import CheckSubject, CorpusDistribution, PromptDistribution, RunText
 from profiler.generality.evidence.distributions import NATURAL, Distribution
 from profiler.generality.evidence.finding import NO_NULL, Finding, Null, Question, StageResult
 from profiler.generality.faithfulness import means as ablated
@@ -43,7 +43,7 @@ from profiler.generality.faithfulness.prompts import (
     own_question,
     ratio,
 )
-from profiler.generality.faithfulness.runs import Logits, Own, Piece, Runner, own_of, pieces, windows_of
+from profiler.generality.faithfulness.runs import Logits, Own, Runner, TextPiece, own_of, pieces, windows_of
 from profiler.patching.metrics import kl, logit_diff
 
 KL, LOSS = "KL recovered", "loss recovered"
@@ -59,7 +59,7 @@ COLUMNS = ("kl", "kl_empty", "loss", "loss_circuit", "loss_empty")
 Compared = Float[np.ndarray, "position 5"]
 
 
-def findings(subject: Subject) -> StageResult:
+def findings(subject: CheckSubject) -> StageResult:
     """Findings of every distribution of running text, and of the prompts with the same means."""
     if not subject.text.batches:
         corpora = (one.distribution for one in subject.distributions.corpus)
@@ -78,7 +78,7 @@ def findings(subject: Subject) -> StageResult:
     return StageResult(tuple(rows))
 
 
-def _question(subject: Subject, distribution: Distribution) -> Question:
+def _question(subject: CheckSubject, distribution: Distribution) -> Question:
     """The question of one distribution, everything outside the circuit at its mean."""
     made = choices(subject, "corpus faithfulness", distribution.name, "mean")
     return subject.question("corpus faithfulness", distribution, choices=made)
@@ -87,7 +87,7 @@ def _question(subject: Subject, distribution: Distribution) -> Question:
 # --- over the text ---
 
 
-def compare(subject: Subject, runner: Runner) -> tuple[Compared, dict[int, tuple[float, float, float]]]:
+def compare(subject: CheckSubject, runner: Runner) -> tuple[Compared, dict[int, tuple[float, float, float]]]:
     """COLUMNS at every position of the text, and logit differences (model, circuit, empty circuit) at triggers."""
     asked = {place: (a, d) for one in subject.distributions.corpus for place, a, d in one.questions}
     n = len(subject.text.position_ids)
@@ -122,7 +122,7 @@ def _differences(runs: Sequence[Tensor], answer: int, distractors: tuple[int, ..
 
 
 def of_corpus(
-    subject: Subject,
+    subject: CheckSubject,
     one: CorpusDistribution,
     compared: Compared,
     differences: dict[int, tuple[float, float, float]],
@@ -207,7 +207,7 @@ def _share(compared: Compared, statistic: str) -> float:
     return 1 - kl_circuit / kl_empty if statistic == KL else (loss_empty - loss_circuit) / (loss_empty - loss)
 
 
-def null_sample(subject: Subject, runner: Runner) -> NullSample:
+def null_sample(subject: CheckSubject, runner: Runner) -> NullSample:
     """Random circuits on every k-th window of the text, about NULL_TOKENS tokens, and at triggers elsewhere."""
     evenly = _sampled(subject.text)
     triggers = _triggers(subject, evenly)
@@ -223,7 +223,7 @@ def null_sample(subject: Subject, runner: Runner) -> NullSample:
 
 
 def _null_columns(
-    runner: Runner, piece: Piece, keep: Bool[np.ndarray, "set node"]
+    runner: Runner, piece: TextPiece, keep: Bool[np.ndarray, "set node"]
 ) -> Float[np.ndarray, "set position 5"]:
     """COLUMNS of each set at the positions of a piece."""
     (model,) = runner.logits(piece, np.ones_like(keep[:1]))
@@ -246,7 +246,7 @@ def _sampled(text: RunText) -> Bool[np.ndarray, " position"]:
     return windows_of(text) % step == 0
 
 
-def _triggers(subject: Subject, taken: Bool[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:
+def _triggers(subject: CheckSubject, taken: Bool[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:
     """Triggers outside the windows that are taken, of so many windows as have TRIGGER_TOKENS tokens."""
     triggers = np.zeros_like(taken)
     for one in subject.distributions.corpus:
@@ -261,7 +261,7 @@ def _triggers(subject: Subject, taken: Bool[np.ndarray, " position"]) -> Bool[np
 # --- on prompts ---
 
 
-def on_prompts(subject: Subject, one: PromptDistribution, runner: Runner) -> list[Finding]:
+def on_prompts(subject: CheckSubject, one: PromptDistribution, runner: Runner) -> list[Finding]:
     """The same at the answer of each prompt: KL recovered, and the logit difference with means in place of resampled
     values.
 

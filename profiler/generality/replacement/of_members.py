@@ -9,7 +9,7 @@ Cost: see explain.py; TOKENS and FIT_TOKENS bound it.
 
 from profiler.circuits.circuit import Member
 from profiler.errors import PatchError
-from profiler.generality.distributions.subject import Subject
+from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.finding import Question, StageResult, joined
 from profiler.generality.replacement.copy_rules import BUILT_IN
 from profiler.generality.replacement.explain import examine
@@ -23,7 +23,7 @@ TOKENS, FIT_TOKENS = 12_000, 5_000
 STRICT = "explained, all attention on the rule's places"
 
 
-def findings(subject: Subject) -> StageResult:
+def findings(subject: CheckSubject) -> StageResult:
     """Findings and Replacement rows of every member; a member that no rule stands for is refused and says why."""
     members = subject.general.members
     claims = [claim for member in members for claim in claims_of(member)]
@@ -46,7 +46,7 @@ def findings(subject: Subject) -> StageResult:
     return joined((result_of(*pair) for pair in zip(questions, explained, strict=True)), refusals)
 
 
-def _question(subject: Subject, component: str, role: str) -> Question:
+def _question(subject: CheckSubject, component: str, role: str) -> Question:
     return subject.question("replacement", subject.corpus, component, role)
 
 

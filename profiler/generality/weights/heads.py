@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from profiler.generality.distributions.subject import Subject
+from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.finding import CausalChoices, Finding, Interval, Null, Question, StageResult
 from profiler.generality.replacement.run import TextBatch
@@ -183,7 +183,7 @@ def read(model: Model, documents: Iterable[str] = ()) -> WeightsOfHeads:
 # --- the stage of a check ---
 
 
-def findings(subject: Subject) -> StageResult:
+def findings(subject: CheckSubject) -> StageResult:
     """Scores, budgets and compositions as rows; members' scores and agreement with behaviour as findings."""
     readings: tuple[TextBatch, ...] = ()
     if subject.text.batches:

@@ -121,8 +121,7 @@ def _distribution(row: dict[str, Any]) -> str:
 
 
 def _coverage_rows(run: Path, question: Question, behaviour: str) -> list[Finding]:
-    """Coverage of one behaviour: a mixture of it alone. The whole corpus also has its null and the top of
-    importance."""
+    """Coverage of one behaviour; over the whole corpus also its null and the coverage of the top of importance."""
     try:
         alone = query.run(run, "mixture", component=question.subject, behaviours=behaviour)
         curve = query.run(run, "coverage_curve", component=question.subject, behaviour=behaviour)

@@ -1,12 +1,9 @@
-"""The run's corpus, read again for distributions of running text; and which of its positions a user's condition
-chooses.
+"""The run's corpus, read again for distributions of running text, and the positions that a condition chooses.
 
 Why: a run keeps statistics and samples, not its text; what a circuit does at every position needs the text. The corpus
-  is
-read as the run read it (same order, same windows, same position ids), so that everything known of a position stays
+is read as the run read it (same order, same windows, same position ids), so that everything known of a position stays
 true; where fewer tokens are asked for, windows are kept by a hash of document and number: a random sample that stays
-the same.
-Cost: the tokenizer's; token ids of the windows that are kept stay in memory (about 100 bytes a position).
+the same. Cost: the tokenizer's; token ids of the windows that are kept stay in memory (about 100 bytes a position).
 """
 
 import json

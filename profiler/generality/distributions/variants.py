@@ -1,8 +1,6 @@
-"""The distributions of prompts that a template writes: other names, other wordings, and the same question with
-something in its way.
+"""Distributions of prompts written from templates: other names, other wordings, and harder forms of the question.
 
-Why: the narrowest steps away from the discovery prompts say most about why a circuit stops working. DoubleIO and
-  TripleIO
+Why: the nearest steps away from the discovery prompts say most about why a circuit stops working. DoubleIO and TripleIO
 (one and two more mentions of the answer) are those of Nainani et al. 2024, "Adaptive circuit behavior and
 generalization in mechanistic interpretability", where a circuit recovers more than all of the model: 1.29 and 2.59.
 
@@ -43,8 +41,7 @@ class Variant:
 
 
 def variants(settings: PatchSettings, n: int, vocabulary: tuple[int, ...]) -> list[Variant]:
-    """All distributions of a built-in task beyond its discovery prompts, from narrow to wide; `n` pairs each, before
-    encoding."""
+    """All distributions of a built-in task beyond its discovery prompts, nearest first; `n` pairs each to encode."""
     task = find_task(settings.task)
     scheme = settings.scheme or task.schemes[0]
     fresh = Variant(

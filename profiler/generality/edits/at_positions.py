@@ -1,4 +1,4 @@
-"""Edits at the positions that a role names: is what stands there what the head reads?
+"""Edits at the positions that a role names: whether what stands there is what the head reads.
 
 Why: attention to a position is no proof that what stands there is used. Where a role says `at end attends to S2`, the
 token at S2 becomes another one, and the part of that change of value which shows in what the head mixed at the end says

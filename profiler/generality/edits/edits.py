@@ -1,4 +1,4 @@
-"""Edits that a claim says matter, against edits that it says do not: does the component move as claimed?
+"""Edits that a claim says matter, against edits that it says do not: whether the component moves as claimed.
 
 Why: a predicate that fits what was recorded may fit for another reason. A role predicts what happens to texts that
 nobody wrote: remove the earlier copy and an induction head lets go; put one in and it takes hold; replace the token

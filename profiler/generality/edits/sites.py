@@ -79,8 +79,7 @@ def _marks(text: EditText, mask: Bool[np.ndarray, " vocab"]) -> Bool[np.ndarray,
 
 
 def _repeated(mass: str, text: EditText) -> Expectation:
-    """Earlier copies of the last token, and what is attended to there: what follows them, but never the last token
-    itself."""
+    """Earlier copies of the last token, and what follows them as targets, but never the last token itself."""
     tokens, end = text.tokens, text.end
     step = 0 if mass == "duplicate" else 1
     copies = [i for i in range(end - step) if tokens[i] == tokens[end]]

@@ -1,9 +1,8 @@
 """What a role's words claim: where a component should act, what it should do there, and how strongly it does. No torch.
 
 Why: a circuit names its members by words ("induction head", "name mover", "fires on numbers"). Before a claim can be
-  wrong
-it must be falsifiable, so each role is three things that a position can be asked: a trigger (the role says that it
-should act here), what counts as acting, and a number that says how much. All three are SQL over the columns of
+wrong it must be falsifiable, so each role is three things that a position can be asked: a trigger (the role says that
+it should act here), what counts as acting, and a number that says how much. All three are SQL over the columns of
 `head_facts` or `neuron_facts` (profiler/database/views.sql) and the columns of MORE below, so that they can be asked of
 every kept position of a run; `mass` names the same thing for a forward pass (profiler.model.attention.MASSES).
 

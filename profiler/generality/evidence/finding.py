@@ -61,8 +61,9 @@ NO_NULL = Null()
 
 @dataclass(frozen=True)
 class CausalChoices:
-    """The six choices behind a causal number (Miller et al. 2024, "Transformer circuit faithfulness metrics are not
-    robust").
+    """The six choices behind a causal number.
+
+    Source: Miller et al. 2024, "Transformer circuit faithfulness metrics are not robust".
 
     Empty strings stand for choices that a technique does not have.
     """

@@ -123,8 +123,7 @@ def p_below(finding: Finding, bound: float, also: float = 0.0) -> float:
 
 
 def _tail(distance: float, error: float) -> float:
-    """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at the bound
-    itself."""
+    """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at 0."""
     if error > ROUNDING:
         return float(stats.norm.cdf(distance / error))
     return 0.0 if distance < -ROUNDING else 1.0
@@ -222,14 +221,14 @@ class _Tests:
         return _Test(p_above(finding, _null_hi(finding, share)), lower, 1.0, reason)
 
     def _faithful(self, finding: Finding) -> _Test:
-        """On the discovery prompts: is there something to generalise?"""
+        """On the discovery prompts: whether there is something to generalise."""
         bound = _null_hi(finding, self.thresholds.faithful)
         over = p_above(finding, 1 + self.thresholds.over)
         reason = f"{100 * self.thresholds.faithful:g} % of the effect, and random circuits"
         return _Test(p_above(finding, bound), p_below(finding, bound), over, reason)
 
     def _as_good(self, finding: Finding, base: Finding | None) -> _Test:
-        """Elsewhere: is it as good as on the discovery prompts, is it lower, is it over-recovery?"""
+        """Elsewhere: whether it is as good as on the discovery prompts, lower, or over-recovery."""
         over, margin = p_above(finding, 1 + self.thresholds.over), self.thresholds.margin
         if base is None or base.lo is None or base.hi is None:
             return _Test(1.0, 1.0, over, "nothing measured in the same way on the discovery prompts")
@@ -277,8 +276,7 @@ def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], tests: _T
 
 
 def _family(finding: Finding, discovery: str) -> str:
-    """Lines that are corrected together. The discovery prompts are asked first and alone: whether there is anything to
-    test."""
+    """The group of lines that are corrected together; the discovery prompts are tested first and alone."""
     if finding.technique in FAITHFULNESS:
         return "base" if finding.distribution == discovery else "faithfulness"
     return f"{finding.technique} of general forms" if finding.general_form_of else finding.technique

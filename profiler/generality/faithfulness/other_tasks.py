@@ -49,8 +49,7 @@ def _prepared(subject: CheckSubject, task: PatchSettings) -> Setting | None:
 
 
 def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, made: Setting) -> CrossTask | None:
-    """One cell; None where the circuit's members stand at roles that the task does not have, or are not in the
-    model."""
+    """One cell; None where the task lacks positions of members, or the model lacks members."""
     net = subject.net
     try:
         check_circuit(one.circuit, net.n_layers, net.n_heads, net.d_mlp)

@@ -115,8 +115,7 @@ def findings(subject: CheckSubject) -> StageResult:
 
 
 def own_question(subject: CheckSubject, one: PromptDistribution) -> bool:
-    """Whether a distribution asks what the circuit was found on: repeated random tokens do only of a circuit of
-    induction."""
+    """Whether a distribution asks what the circuit was found on; repeated random tokens do so for induction alone."""
     return one.distribution.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
 
 

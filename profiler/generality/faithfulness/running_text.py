@@ -262,8 +262,7 @@ def _triggers(subject: CheckSubject, taken: Bool[np.ndarray, " position"]) -> Bo
 
 
 def on_prompts(subject: CheckSubject, one: PromptDistribution, runner: Runner) -> list[Finding]:
-    """The same at the answer of each prompt: KL recovered, and the logit difference with means in place of resampled
-    values.
+    """KL recovered at the answer of each prompt, and the logit difference with means for resampled values.
 
     On natural text that is trigger-restricted faithfulness in the corpus, and carries its name.
     """

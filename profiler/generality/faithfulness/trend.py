@@ -48,8 +48,7 @@ def findings(circuit: str, effects: Sequence[PairEffects], thresholds: Threshold
 
 
 def linear(one: PairEffects) -> Float[np.ndarray, " unit"]:
-    """Values whose mean is the faithfulness and whose scatter is its error, one per independent unit (document or
-    pair)."""
+    """Values per document or pair whose mean is the faithfulness and whose scatter is its error."""
     f = one.kept.sum() / one.whole.sum()
     n_units = len(np.unique(one.clusters))
     part = np.bincount(np.unique(one.clusters, return_inverse=True)[1], weights=one.kept - f * one.whole)

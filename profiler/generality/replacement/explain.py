@@ -164,8 +164,7 @@ def part_of(readings: Sequence[TextBatch], tokens: int) -> tuple[TextBatch, ...]
 
 
 def _candidates(net: Network, claims: Sequence[ClaimedRule], claim: ClaimedRule, seed: int) -> list[Target]:
-    """Heads of the layer and of the nearest ones of which the same is not claimed; for a neuron, random neurons of its
-    layer."""
+    """Heads of the nearest layers of which the same is not claimed; for a neuron, random neurons of its layer."""
     same = {other.target for other in claims if other.rule.name == claim.rule.name}
     site, layer = claim.target.site, claim.target.layer
     if site == "neuron":

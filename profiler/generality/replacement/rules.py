@@ -263,8 +263,10 @@ RULES: dict[str, Rule] = {
 
 
 def of_function(function: Callable[[Tokens], Tensor], target: Target, name: str = "own rule") -> Rule:
-    """A rule from a function of tokens: attention [window, query, key] of a head, activations [window, offset] of a
-    neuron."""
+    """A rule from a function of tokens alone.
+
+    The function returns attention [window, query, key] of a head, or activations [window, offset] of a neuron.
+    """
 
     def value(seen: RuleInput) -> tuple[Tensor, Says]:
         given = function(seen.tokens).to(seen.live.dtype)

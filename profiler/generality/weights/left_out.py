@@ -1,10 +1,9 @@
 """What a reading of weights leaves out, measured on text; and what the heads do there, to compare the reading with.
 
 Why: "we may ignore this term" is the weak point of every argument from weights (the essay on mechanistic analysis). So
-  the
-terms are built up one by one, and for each stands how much of the variance of the head's real attention scores it
+the terms are built up one by one, and for each stands how much of the variance of the head's real attention scores it
 explains: with a free scale, scores taken within a query (a constant there changes no attention), BOS and special keys
-  left out.
+left out.
 
 | circuit | term | what |
 |---|---|---|

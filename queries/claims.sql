@@ -1,5 +1,5 @@
 -- Title:      Claims and the weight of their evidence
--- Question:   how much independent evidence speaks for and against each claim?
+-- Question:   how much independent evidence supports and contradicts each claim?
 -- Grain:      one row per claim (subject and role)
 -- Key:        subject, role
 -- Parameters: check_id (default '')

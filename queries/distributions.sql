@@ -1,4 +1,4 @@
--- Title:      the distributions
+-- Title:      The distributions, nearest first
 -- Question:   how faithful and how necessary is the circuit from its discovery prompts to the whole
 --             corpus?
 -- Grain:      one row per distribution
@@ -6,7 +6,7 @@
 -- Parameters: check_id (default '')
 -- Reads:      check_distributions, ledger, checks, latest_check
 -- Reference:  Miller et al. 2024; Nainani et al. 2024; two one-sided tests (Schuirmann 1987)
--- Caveat:     a faithfulness above 1 is over-recovery, no success. kept_kl is of the whole
+-- Caveat:     a faithfulness above 1 is over-recovery, no success. kl_recovered is of the whole
 --             next-token distribution of running text, which no circuit of one task claims. null is
 --             of random circuits of the same sizes. A distribution without numbers says why.
 --             check_id empty takes the one written last.
@@ -22,7 +22,7 @@ WITH faithful AS (
         OVER (PARTITION BY ledger.check_id, ledger.distribution
             ORDER BY ledger.value IS NULL, ledger.technique DESC, ledger.finding) = 1
 )
-, needed AS (
+, necessary AS (
     -- of several findings the one with a number
     SELECT *
     FROM ledger
@@ -32,11 +32,11 @@ WITH faithful AS (
         OVER (PARTITION BY ledger.check_id, ledger.distribution
             ORDER BY ledger.value IS NULL, ledger.finding) = 1
 )
-, kept AS (
+, recovered AS (
     SELECT *
     FROM ledger
     SEMI JOIN checks ON checks.check_id = ledger.check_id AND checks.circuit = ledger.subject
-    WHERE ledger.technique = 'corpus faithfulness' AND ledger.statistic = 'kept KL'
+    WHERE ledger.technique = 'corpus faithfulness' AND ledger.statistic = 'KL recovered'
     QUALIFY row_number()
         OVER (PARTITION BY ledger.check_id, ledger.distribution
             ORDER BY ledger.value IS NULL, ledger.finding) = 1
@@ -50,22 +50,24 @@ SELECT check_distributions.name AS distribution, check_distributions.ordinal
     , faithful.value - first_value(faithful.value)
         OVER (ORDER BY check_distributions.ordinal, check_distributions.name) AS gap
     , coalesce(faithful.value > 1, false) AS over_one
-    , needed.value AS necessity, needed.lo AS necessity_lo, needed.hi AS necessity_hi
-    , needed.null_mean AS necessity_null, needed.null_hi AS necessity_null_hi
-    , kept.value AS kept_kl, kept.lo AS kept_kl_lo, kept.hi AS kept_kl_hi
-    , kept.null_hi AS kept_kl_null_hi, kept.n AS kept_n, kept.unit AS kept_unit
+    , necessary.value AS necessity, necessary.lo AS necessity_lo, necessary.hi AS necessity_hi
+    , necessary.null_mean AS necessity_null, necessary.null_hi AS necessity_null_hi
+    , recovered.value AS kl_recovered, recovered.lo AS kl_recovered_lo
+    , recovered.hi AS kl_recovered_hi
+    , recovered.null_hi AS kl_recovered_null_hi, recovered.n AS kl_recovered_n
+    , recovered.unit AS kl_recovered_unit
     , coalesce(nullif(check_distributions.refused, ''), nullif(faithful.refused, '')
-        , CASE WHEN faithful.check_id IS NULL AND kept.check_id IS NULL
-            THEN 'only roles were asked here' ELSE '' END) AS refused
+        , CASE WHEN faithful.check_id IS NULL AND recovered.check_id IS NULL
+            THEN 'only roles were tested here' ELSE '' END) AS refused
 FROM check_distributions
 LEFT JOIN faithful
     ON faithful.check_id = check_distributions.check_id
         AND faithful.distribution = check_distributions.name
-LEFT JOIN needed
-    ON needed.check_id = check_distributions.check_id
-        AND needed.distribution = check_distributions.name
-    LEFT JOIN kept
-        ON kept.check_id = check_distributions.check_id
-            AND kept.distribution = check_distributions.name
+LEFT JOIN necessary
+    ON necessary.check_id = check_distributions.check_id
+        AND necessary.distribution = check_distributions.name
+    LEFT JOIN recovered
+        ON recovered.check_id = check_distributions.check_id
+            AND recovered.distribution = check_distributions.name
 WHERE check_distributions.check_id = chosen_check(getvariable('check_id'))
 ORDER BY check_distributions.ordinal, check_distributions.name;

@@ -8,10 +8,10 @@
 -- Caveat:     circuit: generality is the mean over wider distributions of 1 - |1 - faithfulness|,
 --             over that of the discovery prompts; completeness the mean necessity. Component:
 --             generality is its role's smallest coverage off the discovery prompts, completeness
---             the effect that the role explains when put in its place, or where nothing was
---             replaced its coverage on most examples. A general form is what a role that names
---             places would be if it were claimed of every position. Both cut to 0..1. check_id
---             empty takes the one written last.
+--             the effect explained when the role replaces the component, or its coverage on most
+--             examples where it was not replaced. A general form is what a role that names
+--             positions of prompts would be if it were claimed of every position. Both cut to 0..1.
+--             check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 WITH own AS (
     -- findings with a number

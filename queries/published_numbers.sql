@@ -1,5 +1,5 @@
 -- Title:      Published numbers
--- Question:   what was published about this circuit, and what did the check find?
+-- Question:   what was published about this circuit, and what did the check measure?
 -- Grain:      one row per published number
 -- Key:        what
 -- Parameters: check_id (default '')

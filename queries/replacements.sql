@@ -1,6 +1,5 @@
 -- Title:      Replacement by understanding
--- Question:   how much of a component's effect is explained when what is claimed of it is put in
---             its place?
+-- Question:   how much of a component's effect does a rule explain that does what is claimed of it?
 -- Grain:      one row per component, role, rule, measure and percentiles of importance
 -- Key:        component, role, rule, measure, percentile_lo, percentile_hi
 -- Parameters: check_id (default '')

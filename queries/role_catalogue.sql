@@ -1,5 +1,5 @@
 -- Title:      The role catalogue
--- Question:   what were components measured to do, in which circuits, and how sure is it?
+-- Question:   which roles of components were measured, in which circuits, and how sure is it?
 -- Grain:      one row per circuit, component, role and distribution
 -- Key:        circuit, component, role, distribution
 -- Parameters: component (default '')

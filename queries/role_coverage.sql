@@ -5,7 +5,7 @@
 -- Parameters: check_id (default '')
 -- Reads:      ledger, latest_check
 -- Reference:  importance-weighted coverage; rule of evidence 5
--- Caveat:     scrambled is the scrambled claim, or, for a role that names places of prompts, the
+-- Caveat:     scrambled is the scrambled claim, or, for a role that names positions of prompts, the
 --             other heads of its layer; a role that claims every position has none that says
 --             anything. A row with general_form_of is what such a role would be if it were claimed
 --             of every position; the circuit does not claim it. done is false where the model

@@ -1,15 +1,15 @@
--- Title:      Where a role fails at its place
--- Question:   where a head does not attend to the place that its role names, to what does it attend
---             instead?
--- Grain:      one row per member, distribution and place that is attended to
+-- Title:      Where a role fails at its position
+-- Question:   where a head does not attend to the position that its role names, what does it attend
+--             to?
+-- Grain:      one row per member, distribution and position attended to
 -- Key:        component, distribution, attended
 -- Parameters: check_id (default ''), below (default 0.5), least (default 0.1)
 -- Reads:      ledger, latest_check
--- Reference:  profiler.generality.coverage.at_places
--- Caveat:     only roles that name places of prompts; distributions on which the role holds on less
---             than `below`, and what is attended to on at least `least` of the importance there.
---             Tokens that no place of the prompts names stand together as `another token`. check_id
---             empty takes the one written last.
+-- Reference:  profiler.generality.coverage.at_positions
+-- Caveat:     only roles that name positions of prompts; distributions on which the role holds on
+--             less than `below`, and what is attended to on at least `least` of the importance
+--             there. Tokens that no position of the prompts names stand together as `another
+--             token`. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 SET VARIABLE below = coalesce(getvariable('below')::DOUBLE, 0.5);
 SET VARIABLE least = coalesce(getvariable('least')::DOUBLE, 0.1);

@@ -16,13 +16,13 @@ CREATE TABLE checks ( -- one circuit judged: its verdict
     sentence VARCHAR, -- the verdict with the numbers that carry it
     change VARCHAR[], -- what would change it
     yaml VARCHAR, -- the circuit as a file
-    settings VARCHAR, -- JSON: everything that changes the numbers
+    settings VARCHAR, -- JSON: what changes the numbers, without the thresholds (check_thresholds)
     seconds DOUBLE, -- wall time
     prediction_entries BIGINT, -- entries of prediction_log when the check was written
     prediction_head VARCHAR, -- hash of the last of them; NULL where there was none
     versions VARCHAR -- JSON: versions of the libraries
 );
-CREATE TABLE check_distributions ( -- the distributions: distributions from narrow to wide
+CREATE TABLE check_distributions ( -- distributions of a check, nearest first
     check_id VARCHAR, -- check (checks)
     name VARCHAR, -- name of the distribution
     ordinal INTEGER, -- 0 for the discovery prompts, larger is wider
@@ -34,12 +34,18 @@ CREATE TABLE check_distributions ( -- the distributions: distributions from narr
     n_documents BIGINT, -- documents that these come from; 0 for prompts
     refused VARCHAR -- why nothing was measured; empty otherwise
 );
+CREATE TABLE check_thresholds ( -- numbers that decided the verdict and its findings
+    check_id VARCHAR, -- check (checks)
+    name VARCHAR, -- name of the threshold
+    value DOUBLE, -- its value
+    meaning VARCHAR -- what it decides
+);
 CREATE TABLE check_findings ( -- one number about one claim on one distribution
     check_id VARCHAR, -- check (checks)
     finding BIGINT, -- number in the check, from 0
     subject VARCHAR, -- the circuit, or the label of one component
     role VARCHAR, -- what is claimed of the component; empty for the circuit as a whole
-    technique VARCHAR, -- how the number was come by
+    technique VARCHAR, -- how the number was measured
     distribution VARCHAR, -- distribution (check_distributions)
     statistic VARCHAR, -- name of the number
     value DOUBLE, -- estimate, NULL where refused
@@ -58,23 +64,23 @@ CREATE TABLE check_findings ( -- one number about one claim on one distribution
     positions VARCHAR, -- fourth: token positions
     direction VARCHAR, -- fifth: denoise or noise
     pair_set VARCHAR, -- sixth: set of prompts
-    shares VARCHAR[], -- names of what it has in common with others: data, gradients
+    shares VARCHAR[], -- names of what it has in common with other findings: data, gradients
     refused VARCHAR, -- why there is no number; empty otherwise
-    general_form_of VARCHAR, -- the circuit's words, where they name places of prompts and role is
-        -- their general form; else empty
+    general_form_of VARCHAR, -- the circuit's words, where they name positions of prompts and role
+        -- is their general form
     created VARCHAR -- ISO 8601, UTC
 );
 CREATE TABLE check_ledger ( -- what each finding says of its claim
     check_id VARCHAR, -- check (checks)
     finding BIGINT, -- number of the finding (check_findings)
     speaks VARCHAR, -- for, against, undecided, describes (no test) or refused (no number)
-    reason VARCHAR, -- what it was held against
-    way VARCHAR, -- against: lower or over
+    reason VARCHAR, -- what it was compared with
+    way VARCHAR, -- how it contradicts: lower or over
     p_for DOUBLE, -- one-sided p that it would look as good were the claim false
     p_against DOUBLE, -- one-sided p that it would look as bad were the claim true, by Holm over the
         -- technique's lines
-    weight DOUBLE, -- what it counts beside the claim's other lines: 1 / (1 + sum of Jaccard
-        -- overlaps); 0 where it is no test
+    weight DOUBLE, -- 1 / (1 + sum of Jaccard overlaps with the claim's other lines); 0 where it is
+        -- no test
     registered BOOLEAN, -- the claim was registered before the test; else it is post hoc
     carries BOOLEAN -- one of the numbers in the verdict's sentence
 );
@@ -119,7 +125,7 @@ CREATE TABLE replacements ( -- a component replaced by what is claimed of it, by
     check_id VARCHAR, -- check (checks)
     component VARCHAR, -- label
     role VARCHAR, -- role that the replacement is made from
-    "rule" VARCHAR, -- what was put in its place
+    "rule" VARCHAR, -- rule that replaced it
     percentile_lo DOUBLE, -- from this percentile of importance
     percentile_hi DOUBLE, -- to this one
     measure VARCHAR, -- KL, net loss or |change of loss|
@@ -138,7 +144,7 @@ CREATE TABLE weight_scores ( -- what the weights alone say of a component
     value DOUBLE, -- value
     null_mean DOUBLE, -- mean over null components
     null_sd DOUBLE, -- standard deviation over null components
-    "rank" BIGINT, -- place among all components of the kind, 1 is highest
+    "rank" BIGINT, -- among all components of the kind, 1 is highest
     ignored_share DOUBLE -- share of the terms that the score leaves out
 );
 CREATE TABLE counter_examples ( -- important positions where the claim is wrong
@@ -153,7 +159,7 @@ CREATE TABLE counter_examples ( -- important positions where the claim is wrong
     context VARCHAR, -- text around it, the token between « and »
     importance DOUBLE, -- weight of the position for the component
     activation DOUBLE, -- activation there
-    "rank" BIGINT -- place by importance within component and kind
+    "rank" BIGINT -- by importance within component and kind
 );
 CREATE TABLE check_edits ( -- edits made from the roles beside control edits
     check_id VARCHAR, -- check (checks)
@@ -163,7 +169,7 @@ CREATE TABLE check_edits ( -- edits made from the roles beside control edits
     distribution VARCHAR, -- distribution that was edited
     before VARCHAR, -- text before
     after VARCHAR, -- text after
-    position BIGINT, -- offset at which the effect is measured
+    position BIGINT, -- position in the text at which the effect is measured
     shift DOUBLE, -- change by the edit
     control_shift DOUBLE -- change by the control edit
 );
@@ -191,8 +197,7 @@ CREATE TABLE first_measured ( -- when a number was first in this file: a predict
         -- repeats do not
     written VARCHAR -- ISO 8601, UTC
 );
-CREATE TABLE role_catalogue ( -- what components were measured to do, to be predicted where they
-    -- turn up again
+CREATE TABLE role_catalogue ( -- measured roles of components, predicted where they turn up again
     component VARCHAR, -- label
     role VARCHAR, -- role
     distribution VARCHAR, -- distribution it was measured on

@@ -385,7 +385,7 @@ def test_the_bundled_corpus_is_read_unasked(stranger):
 
 def test_a_file_of_pairs_that_a_run_names_is_not_read(checked, monkeypatch):
     circuits = check.circuit_of_run
-    found = circuits.Found(files_circuit(), check.circuit_of_run.PatchSettings("/etc/pairs.jsonl"))
+    found = circuits.CircuitOfRun(files_circuit(), check.circuit_of_run.PatchSettings("/etc/pairs.jsonl"))
     monkeypatch.setattr(circuits, "find", lambda *_: found)
     settings(checked, corpora=["stdlib"], model="m")
     with pytest.raises(PairError, match="--reread"):

@@ -13,7 +13,7 @@ from profiler.circuits import edge_mask, node_sets, nodes, tables
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts
-from profiler.generality.faithfulness.runs import Piece, Runner
+from profiler.generality.faithfulness.runs import Runner, TextPiece
 from profiler.model.network import finish, unchanged
 from profiler.patching.batch import batch_of
 from profiler.patching.setting import Setting, prepare
@@ -82,7 +82,7 @@ def test_attention_of_the_first_layer_is_computed_once(monkeypatch: pytest.Monke
     assert rows == [3, 3 * 3, 3 * 5]  # one set; two heads kept or none; and of the next layer the same
 
 
-def text_of(form: str) -> tuple[Batch, ablated.Means, list[str]]:
+def text_of(form: str) -> tuple[Batch, ablated.PositionMeans, list[str]]:
     """Random tokens as a batch, its first offset special, and means over them."""
     net = patch_models.network(form)
     rng = torch.Generator().manual_seed(3)
@@ -113,7 +113,7 @@ def test_the_empty_circuit_is_a_matter_of_the_token(form: str) -> None:
     net = patch_models.network(form)
     batch, means, labels = text_of(form)
     chosen = batch.ordinary
-    piece = Piece(batch.tokens, chosen, batch.targets[chosen], np.arange(int(chosen.sum())))
+    piece = TextPiece(batch.tokens, chosen, batch.targets[chosen], np.arange(int(chosen.sum())))
     runner = Runner(net, labels, means)
     found, kind = runner.empty(piece)
     expected = ablated.logits(net, batch.tokens, labels, np.zeros(len(labels), dtype=bool), means)[chosen]

@@ -105,9 +105,9 @@ def test_findings_come_back_as_they_were(checked_run: Path) -> None:
         ]
         assert (got["null_mean"], got["value_lo"], got["value_hi"]) == (one.null, one.lo, one.hi)
         assert (got["granularity"], got["ablation"], got["pair_set"]) == (
-            one.setting.granularity,
-            one.setting.ablation,
-            one.setting.set,
+            one.choices.granularity,
+            one.choices.ablation,
+            one.choices.set,
         )
 
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import replacement_models as built
 import torch
+from questions import question
 
 from profiler.circuits.circuit import Member
 from profiler.errors import PatchError
 from profiler.generality.edits import sites
 from profiler.generality.edits import texts as edits_texts
-from profiler.generality.replacement import explain, rules, stage
+from profiler.generality.replacement import explain, of_members, rules
 from profiler.generality.replacement.copy_rules import BUILT_IN, towards_attended
 from profiler.generality.replacement.rows import DIRECT
-from profiler.generality.replacement.run import Reading, base_of, fit, means_of, seen_of
+from profiler.generality.replacement.run import TextBatch, base_of, fit, means_of, seen_of
 from profiler.model import attention
 from profiler.patching import capability
 from profiler.patching.sites import Target
@@ -46,9 +47,9 @@ def test_a_doubled_token_is_no_target_of_its_own_induction():
     assert mass("induction") == [[], [], [1], [], [1, 2, 3], [1, 2, 3]]
     assert mass("prefix_induction") == [[], [], [], [], [], [2, 3]]
     assert mass("duplicate") == [[], [0], [0, 1], [], [0, 1, 2], [0, 1, 2, 4]]
-    text = edits_texts.Text("t", (3, 5, 5), 0)
+    text = edits_texts.EditText("t", (3, 5, 5), 0)
     for name in ("induction", "prefix_induction"):
-        assert sites._repeated(name, text) == sites.Place(False)
+        assert sites._repeated(name, text) == sites.NOT_HERE
     assert sites._repeated("duplicate", text).targets == (1,)
     ends = torch.tensor([2])
     assert not capability.places(torch.tensor([[3, 5, 5]]), ends)["induction"].any()
@@ -57,7 +58,9 @@ def test_a_doubled_token_is_no_target_of_its_own_induction():
 def test_longest_prefix_and_latest_copy():
     tokens = torch.tensor([[1, 2, 3, 4, 2, 5, 1, 2, 0]])
     net = built.model([built.layer([built.first_head()])])
-    batch = Reading(tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, dtype=torch.long))
+    batch = TextBatch(
+        tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
+    )
     seen = seen_of(base_of(net, batch), Target("head", 0, 0), torch.zeros(12).double())
     places = {name: rules.PLACES[name](seen)[0, 7].nonzero()[:, 0].tolist() for name in rules.PLACES}
     assert places["induction"] == [2, 5]
@@ -249,15 +252,15 @@ def test_words_of_a_role_name_a_rule(role, component, rule):
 
 
 def test_claims_are_the_fair_rule_then_the_strict_one():
-    claims = stage.claims_of(Member("L1H1", "previous token"))
+    claims = of_members.claims_of(Member("L1H1", "previous token"))
     assert [claim.rule.name for claim in claims] == ["previous_token_calibrated", "previous_token"]
-    assert stage.claims_of(Member("L1_mlp_out", "fires on numbers")) == []
+    assert of_members.claims_of(Member("L1_mlp_out", "fires on numbers")) == []
     net = built.model([built.layer([built.previous_head(), built.diffuse_head(), built.first_head()])])
     fair, strict = explain.examine(net, built.texts(), [replace(c, target=Target("head", 0, 0)) for c in claims], 2)
     assert fair.fallback == "first token; 1.00 on the rule's places"
-    rows = [row for one in (fair, strict) for row in stage.rows_of(one)]
-    names = [row.statistic for row in rows if hasattr(row, "statistic")]
-    assert names.count("explained") == 1 and names.count(stage.STRICT) == 1
+    asked = question("L0H0", "previous token", "replacement")
+    names = [row.statistic for one in (fair, strict) for row in of_members.result_of(asked, one).findings]
+    assert names.count("explained") == 1 and names.count(of_members.STRICT) == 1
 
 
 def test_a_calibrated_rule_takes_the_mean_attention_of_other_documents():

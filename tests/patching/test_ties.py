@@ -17,7 +17,7 @@ from profiler.circuits import choose
 from profiler.circuits.scoring import null, scores
 from profiler.generality.edits import edits
 from profiler.generality.evidence import ledger
-from profiler.generality.evidence.finding import Finding
+from profiler.generality.evidence.finding import NO_NULL, Finding
 from profiler.generality.faithfulness import prompts
 from profiler.generality.replacement import shares
 from profiler.generality.weights import heads
@@ -58,7 +58,7 @@ def test_level_makes_ties_of_what_differs_by_rounding() -> None:
 def test_equal_but_for_rounding_is_as_good_and_no_larger(own: float) -> None:
     assert statistics.random_set_p(own, np.array([0.1, 0.95, 0.9])) == 0.75
     assert statistics.rank(own, np.array([0.1, 0.95, 0.9])) == 2
-    assert shares.null_of(own, [0.1, 0.95, 0.9]).p == 0.75
+    assert shares.null_of(own, [0.1, 0.95, 0.9])[0].p == 0.75
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -96,10 +96,11 @@ def test_scores_of_members_that_do_nothing(seed: int) -> None:
 
 
 def test_a_null_of_one_circuit_is_none_and_the_circuit_is_as_good_as_itself() -> None:
-    one = Finding("c", "", "necessity", "x", "necessity", 0.9, 0.8, 1.0, 24, "prompts")
-    assert prompts._against(one, np.array(beside(0.5))) == one
+    equal = np.array(beside(0.5))
+    assert prompts.null_of(equal, equal) == NO_NULL
     for own in beside(0.5):
-        assert prompts._against(one, np.array([own, 0.5, 0.1])).p == pytest.approx(2 / 3)
+        values = np.array([own, 0.5, 0.1])
+        assert prompts.null_of(values, values).p == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("value", beside(1.0))
@@ -136,7 +137,7 @@ def test_ranks_of_heads_whose_scores_are_equal(seed: int) -> None:
     x, y = np.arange(24) % 2, np.arange(24) // 12
     scores, behaviour = ({"x": torch.from_numpy(shaken(v * 1.0, seed + i))} for i, v in enumerate((x, y)))
     found = SimpleNamespace(scored=SimpleNamespace(values=scores), seen=SimpleNamespace(behaviour=behaviour))
-    assert heads.Weights.agreement(found, "x")[0] == pytest.approx(stats.spearmanr(x, y)[0])
+    assert heads.WeightsOfHeads.agreement(found, "x")[0] == pytest.approx(stats.spearmanr(x, y)[0])
     assert heads._against("L0H0", "x", 1.0, shaken(np.ones(9), seed).tolist()).rank == 1
 
 

@@ -1,8 +1,7 @@
 """Inputs of a model's weights: what a token alone looks like to a layer, and what a head reads and writes of it.
 
 Why: weights say what a head would do with a token, not with text. A token is taken as a layer sees it where nothing but
-  the
-token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds
+the token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds
 (its effective embedding; McDougall et al. 2023 found raw embeddings too poor a stand-in). Norms are applied as they
 are; what that leaves out on text is measured in `weights_budget`.
 

@@ -169,18 +169,6 @@ def test_no_room_is_a_dumping_ground():
     assert {str(room): n for room, n in rooms.items() if n > LARGEST_ROOM} == {}
 
 
-def test_tests_and_intervals_have_one_home():
-    """Exact and Wilson intervals, bootstraps and tests of equivalence are written in one module."""
-    for file in FILES:
-        text = file.read_text(encoding="utf-8")
-        written = {
-            word
-            for word in ("binomtest(", "stats.bootstrap(", "default_rng(seed).multinomial(", "ttest_ind(", "def holm")
-            if word in text
-        }
-        assert not written or name(file) == "statistics.py", (name(file), written)
-
-
 def test_code_lines_are_counted_without_docstring_comments_and_blanks():
     source = 'def f(x):\n    """Text.\n\n    More."""\n    # comment\n\n    y = (\n        x\n    )\n    return y\n'
     assert code_lines(ast.parse(source).body[0]) == 4

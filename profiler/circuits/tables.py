@@ -28,6 +28,7 @@ from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.tables import Measured, Plan, change, run_plan
 from profiler.patching.values import rows_of
+from profiler.statistics import percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
 Report = Callable[[str], None]
@@ -183,7 +184,7 @@ def judge(
             _score(
                 "random_faithfulness",
                 float(drawn.faithfulness.mean()),
-                *np.quantile(drawn.faithfulness, (0.025, 0.975)),
+                *map(float, percentile_interval(drawn.faithfulness)),
             )
         )
         random = pl.DataFrame({"draw": np.arange(settings.draws), "faithfulness": drawn.faithfulness})
@@ -292,7 +293,7 @@ def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[
 
 def stability_rows(found: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
-    low, high = np.quantile(found.jaccard, (0.025, 0.975))
+    low, high = percentile_interval(found.jaccard)
     rows = [
         _score("stability_jaccard", float(found.jaccard.mean()), float(low), float(high), len(found.jaccard)),
         _score("stability_tau", found.tau, n=len(found.jaccard)),

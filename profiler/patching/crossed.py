@@ -195,7 +195,6 @@ def factor_rows(found: Responses, seed: int = 0) -> pl.DataFrame:
     listed = contrasts(found.factors)
     mean = found.lost.mean(-1)
     whole = np.square(mean - mean.mean(1, keepdims=True)).sum(1)
-    weights = statistics.bootstrap_weights(found.lost.shape[-1], seed)
     frames, rest = [], np.zeros(len(mean))
     for one in listed:
         each = np.einsum("ktp,t->kp", found.lost, one.weights)
@@ -204,17 +203,15 @@ def factor_rows(found: Responses, seed: int = 0) -> pl.DataFrame:
         if one.order > 2:
             rest += part
             continue
-        frames.append(_effects(found, one, each, part, weights, seed))
+        frames.append(_effects(found, one, each, part, seed))
     if any(one.order > 2 for one in listed):
         frames.append(_named(found, HIGHER, 3).with_columns(pl.Series("part", rest)))
     return _described(found, pl.concat(frames, how="diagonal_relaxed"))
 
 
-def _effects(
-    found: Responses, one: Contrast, each: np.ndarray, part: np.ndarray, weights: np.ndarray, seed: int
-) -> pl.DataFrame:
+def _effects(found: Responses, one: Contrast, each: np.ndarray, part: np.ndarray, seed: int) -> pl.DataFrame:
     """Rows of one contrast. `each`: per component and prompt."""
-    low, high = np.quantile(each @ weights.T, (0.025, 0.975), axis=-1)
+    low, high = statistics.percentile_interval(statistics.bootstrap_means(each, seed))
     p = statistics.sign_flip_p(each, seed)
     corrected = np.append(statistics.holm(p[:-1]), p[-1])
     return _named(found, one.name, one.order).with_columns(

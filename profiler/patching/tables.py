@@ -23,6 +23,8 @@ from profiler.patching.sweep import Donor, resample, sweep
 Direction = Literal["denoise", "noise"]
 COLUMN = {name: i for i, name in enumerate(METRICS)}
 MARGIN = 0.02
+FAMILY = ("component_kind", "positions", "direction", "value")
+"""Targets alike in these are tested together (Holm)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +122,8 @@ def share_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
     """Table `patch_shares` without its experiment: a row per target, direction and value."""
     changes = np.stack([change(setting, one) for one in measured])
     share = effects.share(changes, setting.whole)
-    low, high = statistics.bootstrap_share(changes, setting.whole)
-    narrow = statistics.bootstrap_share(changes, setting.whole, 0.9)
+    low, high = statistics.bootstrap_ratio(changes, setting.whole)
+    narrow = statistics.bootstrap_ratio(changes, setting.whole, 0.9)
     p = statistics.sign_flip_p(changes)
     fix, broken = _fix_break(setting, measured)
     neutral = effects.neutral_level(setting.metric_clean, setting.metric_corrupted)
@@ -139,7 +141,7 @@ def share_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
         pl.lit(share.excluded).alias("excluded"),
         pl.lit(len(setting.batch)).alias("n"),
         pl.Series("p", p),
-        pl.Series("p_holm", _holm_by_family(frame, p)),
+        pl.Series("p_holm", statistics.holm_within(p, frame.select(FAMILY).rows())),
         pl.Series("verdict", verdicts),
         pl.Series("neutral", np.where(frame["direction"] == "denoise", neutral, np.nan)).fill_nan(None),
         pl.Series(
@@ -165,13 +167,3 @@ def _fix_break(setting: Setting, measured: Sequence[Measured]) -> tuple[np.ndarr
     columns = [COLUMN["answer_logit"], COLUMN["distractor_logit"]]
     parts = [effects.fix_and_break(*one.panel[:, columns].T, *base[one.direction][:, columns].T) for one in measured]
     return tuple(np.array(column) for column in zip(*parts, strict=True))
-
-
-def _holm_by_family(frame: pl.DataFrame, p: np.ndarray) -> np.ndarray:
-    """Holm within each site, set of positions, direction and value."""
-    keys = frame.select("component_kind", "positions", "direction", "value").rows()
-    corrected = np.empty_like(p)
-    for key in dict.fromkeys(keys):
-        places = [i for i, other in enumerate(keys) if other == key]
-        corrected[places] = statistics.holm(p[places])
-    return corrected

@@ -4,6 +4,7 @@ import numpy as np
 import patch_models
 import pytest
 import torch
+from function_evaluator import FunctionEvaluator
 from scipy import stats
 
 from profiler.circuits import choose
@@ -15,18 +16,6 @@ from profiler.patching import batch as batches
 def evaluator(gate: str) -> Evaluator:
     net, batch = patch_models.GATES[gate](), patch_models.gate_batch()
     return Evaluator(net, batch, node_labels(net, mlps=False), batches.trace(net, batch.corrupted, batch.ends))
-
-
-class Made(Evaluator):
-    """F of a set is a function of the set, per pair with a fixed offset; no network."""
-
-    def __init__(self, n: int, value, pairs: int = 8):
-        own = {"nodes": [f"L0H{i}" for i in range(n)], "value": value, "offset": np.linspace(-0.1, 0.1, pairs)}
-        for name, given in own.items():
-            object.__setattr__(self, name, given)
-
-    def __call__(self, keep: np.ndarray) -> np.ndarray:
-        return np.stack([self.value(set(np.nonzero(row)[0].tolist())) + self.offset for row in keep])
 
 
 def test_half_of_an_or_is_faithful_and_incomplete() -> None:
@@ -47,7 +36,7 @@ def test_half_of_an_or_is_faithful_and_incomplete() -> None:
 
 def test_faithfulness_in_all_its_forms() -> None:
     value = lambda s: 4.0 if len(s) == 3 else {0: 1.0, 1: 2.5, 2: 4.9}[len(s)]  # noqa: E731
-    evaluate = Made(3, value)
+    evaluate = FunctionEvaluator(3, value)
     one = scores.faithfulness(evaluate, np.array([True, False, False]))
     assert (one.model, one.circuit, one.empty) == pytest.approx((4, 2.5, 1))
     assert one.gap == pytest.approx(1.5)
@@ -65,7 +54,7 @@ def test_choice_finds_both_kinds_of_member_and_drops_the_others() -> None:
     def value(s: set) -> float:
         return float((0 in s or 1 in s) and 2 in s)
 
-    evaluate = Made(8, value)
+    evaluate = FunctionEvaluator(8, value)
     noise = np.random.default_rng(0).normal(0, 0.01, (8, 16))
     recovered, lost = noise.copy(), noise[::-1].copy()
     recovered[0] += 0.8
@@ -82,7 +71,7 @@ def test_choice_finds_both_kinds_of_member_and_drops_the_others() -> None:
 
 def test_minimality_against_inflated_circuits() -> None:
     value = lambda s: 1.0 * (0 in s) + 0.5 * (1 in s) + 0.001 * len(s & {4, 5, 6, 7})  # noqa: E731
-    evaluate = Made(8, value)
+    evaluate = FunctionEvaluator(8, value)
     keep = np.array([True, True, True, False, False, False, False, False])
     found = scores.minimality(evaluate, keep, [], draws=99)
     w = scores.whole(evaluate)
@@ -96,11 +85,11 @@ def test_minimality_against_inflated_circuits() -> None:
 
 def test_random_circuits_of_the_same_size() -> None:
     value = lambda s: float(s >= {0, 1, 2})  # noqa: E731
-    found = null.random_circuits(Made(20, value), np.arange(20) < 3, draws=99)
+    found = null.random_circuits(FunctionEvaluator(20, value), np.arange(20) < 3, draws=99)
     assert found.observed == 1
     assert found.p == 0.01
     assert set(found.faithfulness) == {0}
-    too_much = Made(20, lambda s: 3.0 if s == {0, 1, 2} else len(s) / 20)
+    too_much = FunctionEvaluator(20, lambda s: 3.0 if s == {0, 1, 2} else len(s) / 20)
     assert null.random_circuits(too_much, np.arange(20) < 3, draws=99).p == 1
 
 
@@ -149,7 +138,7 @@ def test_control_is_the_better_half() -> None:
 def test_random_sets_see_less_than_greedy_ones() -> None:
     """A circuit that lacks a backup: only taking out the one main member shows it."""
     value = lambda s: 1.0 if 0 in s or 9 in s else 0.0  # noqa: E731
-    evaluate = Made(10, value)
+    evaluate = FunctionEvaluator(10, value)
     keep = np.arange(10) < 6
     found = scores.incompleteness(evaluate, keep, {"main": ["L0H0"], "rest": ["L0H1", "L0H2"]}, seed=3)
     assert found.classes == {"main": 1, "rest": 0}

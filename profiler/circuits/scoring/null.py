@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from profiler import statistics
 from profiler.circuits.choose import Effects, ranking
@@ -87,10 +86,10 @@ def stability(
     n, size = len(effects.whole), int(keep.sum())
     chosen = np.zeros((draws, len(keep)), dtype=bool)
     taus = np.zeros(draws)
-    for row in range(draws):
-        again = effects.drawn(rng.integers(0, n, n))
+    for row, pairs in enumerate(statistics.resampled_units(n, draws, rng)):
+        again = effects.drawn(pairs)
         chosen[row, ranking(again)[:size]] = True
-        taus[row] = stats.kendalltau(effects.score, again.score).statistic
+        taus[row] = statistics.kendall(effects.score, again.score)
     order = rng.permutation(n)
     halves = [choose(effects.drawn(part), part) for part in (order[: n // 2], order[n // 2 :])] if choose else []
     between = jaccard(*halves) if halves else float("nan")

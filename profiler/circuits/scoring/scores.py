@@ -54,7 +54,7 @@ def faithfulness(evaluate: Evaluator, keep: Keep) -> Faithfulness:
     """Faithfulness of a circuit on the evaluator's pairs."""
     circuit, model, empty = evaluate(keep[None])[0], evaluate.model, evaluate.empty
     done = share(circuit - empty, model - empty)
-    low, high = statistics.bootstrap_share((circuit - empty)[None], model - empty)
+    low, high = statistics.bootstrap_ratio((circuit - empty)[None], model - empty)
     means = float(model.mean()), float(circuit.mean()), float(empty.mean())
     ratio = means[1] / means[0] if means[0] else float("nan")
     interval = float(low[0]), float(high[0])

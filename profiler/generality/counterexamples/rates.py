@@ -2,20 +2,15 @@
 
 Why: positions of one document are not independent. The runs' documents are hashed into replicate groups of their
   domains;
-the standard error is that of profiler.statistics, and the interval is taken on the logit scale, as in the run's own SQL
-(macros share_lo and share_hi of views.sql): for a share of 0 or 1 the rule of three with Kish's effective number of
-documents. Cost: one pass over the rows.
+the interval is profiler.statistics.share_interval, with Kish's effective number of documents. Cost: one pass over the rows.
 """
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
-from profiler.statistics import ratio_error
-
-NEVER = 1e-12
+from profiler.statistics import share_interval
 
 
 @dataclass(frozen=True)
@@ -51,33 +46,5 @@ def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) 
     )
     domain = groups["domain"].rank("dense").cast(pl.Int64).to_numpy()
     sums = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h"))
-    lo, hi = interval(value, *sums, effective, domain, groups["n_documents"].cast(pl.Float64).to_numpy())
+    lo, hi = share_interval(value, *sums, effective, domain, groups["n_documents"].cast(pl.Float64).to_numpy())
     return Rate(value, lo, hi, documents.height)
-
-
-def interval(
-    value: float,
-    weight: np.ndarray,
-    held: np.ndarray,
-    documents: float,
-    domain: np.ndarray | None = None,
-    size: np.ndarray | None = None,
-) -> tuple[float | None, float | None]:
-    """95 % interval of a share from its sums per unit: a replicate group, or a document.
-
-    Args:
-        weight, held: sums of each unit, of all and of the part counted; units that hold nothing too, with 0.
-        documents: effective number of documents.
-        domain: number of each unit's domain; none is one domain.
-        size: documents in each unit; none is 1 each.
-    """
-    error = ratio_error(held, weight, np.zeros(len(weight), int) if domain is None else domain, size)
-    if error is None:
-        return None, None
-    if value < NEVER:
-        return 0.0, min(1.0, 3 / documents)
-    if value > 1 - NEVER:
-        return max(0.0, 1 - 3 / documents), 1.0
-    half = error.half / (value * (1 - value))
-    centre = math.log(value / (1 - value))
-    return tuple(1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))  # type: ignore[return-value]

@@ -24,7 +24,6 @@ flips.
 Cost: three forward passes of about 100 texts an operation, some seconds on one core.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 
 from profiler.errors import PatchError
-from profiler.generality.counterexamples.rates import interval
 from profiler.generality.edits.observe import Seen, logit_written, mass, see
 from profiler.generality.edits.plans import Plan, plans
 from profiler.generality.edits.sites import UNEDITABLE
@@ -44,7 +41,7 @@ from profiler.generality.evidence.claims import Claim
 from profiler.generality.evidence.finding import FEWEST, Finding, Setting, Unit, refused
 from profiler.model.network import Network
 from profiler.patching.sites import parse_target
-from profiler.statistics import ROUNDING, proportion, sign_flip_p
+from profiler.statistics import ROUNDING, mcnemar_p, proportion, share_interval, sign_flip_p, student_interval
 from profiler.text.token_classes import join_texts
 
 MARGIN = 0.1
@@ -211,12 +208,6 @@ def succeeds(shift: Float[np.ndarray, " plan"], control: Float[np.ndarray, " pla
     return ((shift >= MARGIN) & (shift > control + ROUNDING)).astype(float)
 
 
-def mcnemar_p(first: Float[np.ndarray, " plan"], second: Float[np.ndarray, " plan"]) -> float:
-    """Exact one-sided p that the first does not succeed more often than the second, on pairs (McNemar 1947)."""
-    wins, losses = int((first > second).sum()), int((first < second).sum())
-    return float(stats.binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
-
-
 @dataclass(frozen=True)
 class _Head:
     """What all findings of one check have in common."""
@@ -244,7 +235,7 @@ class _Head:
         n, held, also = (np.bincount(at, weights=x, minlength=len(names)) for x in (np.ones_like(won), won, lost))
         if len(names) < FEWEST:
             return self.refused(RATE, len(names), _too_few(len(names), self.unit))
-        lo, hi = interval(float(won.mean()), n, held, n.sum() ** 2 / (n**2).sum())
+        lo, hi = share_interval(float(won.mean()), n, held, n.sum() ** 2 / (n**2).sum())
         more = held - also
         p = float(sign_flip_p(more[None])[0]) / 2
         return self._finding(
@@ -261,12 +252,9 @@ class _Head:
         n, more = len(shift), shift - control
         if n < FEWEST:
             return self.refused(statistic, n, _too_few(n, self.unit))
-        half = float(stats.t.ppf(0.975, n - 1)) * float(more.std(ddof=1)) / math.sqrt(n)
-        mean = float(more.mean())
+        mean, (lo, hi) = float(more.mean()), student_interval(more)
         p = float(sign_flip_p(more[None])[0]) / 2
-        return self._finding(
-            statistic, mean, mean - half, mean + half, n, float(control.mean()), p if mean > 0 else 1 - p
-        )
+        return self._finding(statistic, mean, lo, hi, n, float(control.mean()), p if mean > 0 else 1 - p)
 
     def _finding(
         self, statistic: str, value: float, lo: float | None, hi: float | None, n: int, null: float, p: float

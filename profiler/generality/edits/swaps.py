@@ -29,8 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from profiler.errors import PatchError
-from profiler.generality.counterexamples.rates import interval
-from profiler.generality.edits.edits import Edit, mcnemar_p, spell
+from profiler.generality.edits.edits import Edit, spell
 from profiler.generality.edits.sites import CARRIERS, UNEDITABLE
 from profiler.generality.edits.swap_search import (
     Asked,
@@ -48,7 +47,7 @@ from profiler.generality.evidence.claims import Claim
 from profiler.generality.evidence.finding import FEWEST, Finding, Setting, Unit, refused
 from profiler.model.network import Network
 from profiler.patching.sites import parse_target
-from profiler.statistics import proportion
+from profiler.statistics import mcnemar_p, proportion, share_interval
 
 TRIED = 16
 HALF = 0.5
@@ -212,7 +211,7 @@ class _Told:
     def _per_swap(self, name: str, guided: Sequence[np.ndarray], random: Sequence[np.ndarray]) -> Finding:
         n, held = (np.array([f(one) for one in guided], dtype=float) for f in (len, np.sum))
         value = float(held.sum() / n.sum())
-        lo, hi = interval(value, n, held, n.sum() ** 2 / (n**2).sum())
+        lo, hi = share_interval(value, n, held, n.sum() ** 2 / (n**2).sum())
         chance = float(np.concatenate(random).mean())
         return self._finding(name, value, lo, hi, len(n), chance, None)
 

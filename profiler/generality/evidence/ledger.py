@@ -40,12 +40,11 @@ from math import hypot, inf
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from profiler.circuits.places import place_of
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.finding import Finding
-from profiler.statistics import ROUNDING, holm
+from profiler.statistics import ROUNDING, Z95, holm, normal_cdf
 
 Speaks = Literal["for", "against", "undecided", "describes", "refused"]
 Key = tuple[str, str, str]
@@ -64,7 +63,6 @@ NO_BETTER = 0.1
 """An edit that works at most this much more often than its control, or a role that fills at most this much of the room
 above its null, is no evidence that anything was understood."""
 ALPHA = 0.05
-Z95 = float(stats.norm.ppf(0.975))
 READ = {
     "faithfulness": "faithfulness",
     "corpus faithfulness": "faithfulness",
@@ -139,7 +137,7 @@ def _tail(distance: float, error: float) -> float:
     """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at the bound
     itself."""
     if error > ROUNDING:
-        return float(stats.norm.cdf(distance / error))
+        return normal_cdf(distance / error)
     return 0.0 if distance < -ROUNDING else 1.0
 
 

@@ -42,11 +42,10 @@ from profiler.patching.setting import Setting
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
-from profiler.statistics import ROUNDING, bootstrap_weights, random_set_p, sign_flip_p
+from profiler.statistics import ROUNDING, bootstrap_means, percentile_interval, quotient, random_set_p, sign_flip_p
 
 Keep = Bool[np.ndarray, " node"]
 REPAIRABLE = 0.05
-RESAMPLES = 2000
 FEWEST_DOCUMENTS = 5
 INDUCTION = "repeated-tokens"
 NULL_PROMPTS = 24
@@ -81,12 +80,11 @@ def ratio(
     sums = np.stack([np.bincount(clusters, weights=part) for part in (above, below)])
     sums = sums[:, np.bincount(clusters) > 0]
     n = sums.shape[1]
-    weights = bootstrap_weights(n, seed, RESAMPLES)
+    drawn = quotient(bootstrap_means(sums[0], seed), bootstrap_means(sums[1], seed))
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = (weights @ sums[0]) / (weights @ sums[1])
         value = float(above.sum() / below.sum())
     drawn = drawn[np.isfinite(drawn)]
-    lo, hi = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (value, value)
+    lo, hi = percentile_interval(drawn) if len(drawn) else (value, value)
     return Ratio(value, float(lo), float(hi), n)
 
 

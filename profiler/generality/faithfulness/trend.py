@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from profiler.generality.evidence.distributions import Distribution
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import MARGIN
-from profiler.statistics import tost
+from profiler.statistics import slope_interval, tost
 
 EVERY = "all distributions"
 
@@ -72,8 +71,5 @@ def _slope(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
     if len(shown) < 3:
         return ()
     y = np.array([one.kept.sum() / one.whole.sum() for one in shown])
-    fit = stats.linregress(np.arange(len(y)), y)
-    arm = stats.t.ppf(0.975, len(y) - 2) * fit.stderr
     n = sum(len(one.whole) for one in shown)
-    slope = float(fit.slope)
-    return (Finding(circuit, "", "trend", EVERY, "slope", slope, slope - arm, slope + arm, n, "prompts"),)
+    return (Finding(circuit, "", "trend", EVERY, "slope", *slope_interval(y), n, "prompts"),)

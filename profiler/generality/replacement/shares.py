@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from profiler import statistics
 from profiler.generality.evidence.finding import FEWEST
-from profiler.statistics import bootstrap_weights, random_set_p
+from profiler.statistics import bootstrap_means, percentile_interval, quotient, random_set_p
 
 EDGES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 100.0)
 """Percentiles of |DLA| that bins lie between; rows of all positions come first."""
@@ -75,10 +75,7 @@ def share(
     why = _refusal(sums, d_ablated, measure, fewest)
     if why:
         return Share(d_replaced, d_ablated, None, None, None, n, len(sums), why)
-    drawn = bootstrap_weights(len(sums), seed) @ sums[:, :2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = 1 - drawn[:, 0] / drawn[:, 1]
-    lo, hi = np.nanquantile(ratios, (0.025, 0.975))
+    lo, hi = percentile_interval(1 - quotient(*bootstrap_means(sums[:, :2].T, seed)))
     return Share(d_replaced, d_ablated, 1 - d_replaced / d_ablated, float(lo), float(hi), n, len(sums))
 
 
@@ -95,7 +92,7 @@ def document_sums(
 def _refusal(sums: Float[np.ndarray, "document 3"], d_ablated: float, measure: str, fewest: int) -> str:
     if len(sums) < fewest:
         return f"{len(sums)} documents, at least {fewest} are needed"
-    error = ratio_error(sums[:, 1], sums[:, 2])
+    error = error_over_documents(sums[:, 1], sums[:, 2])
     if d_ablated < SMALL[measure]:
         return f"mean ablation moves the answer by {d_ablated:.1e} nats a position: too little to divide by"
     if d_ablated < SURE * error:
@@ -103,7 +100,7 @@ def _refusal(sums: Float[np.ndarray, "document 3"], d_ablated: float, measure: s
     return ""
 
 
-def ratio_error(above: Float[np.ndarray, " document"], below: Float[np.ndarray, " document"]) -> float:
+def error_over_documents(above: Float[np.ndarray, " document"], below: Float[np.ndarray, " document"]) -> float:
     """Standard error of sum(above) / sum(below), jackknife over documents; infinite where one document holds all."""
     error = statistics.ratio_error(above, below, np.zeros(len(above), int))
     return math.inf if error is None else error.se
@@ -152,7 +149,5 @@ def growth(
     total = sums.sum(0)
     if not total[1] > 0:
         return float("nan"), 0.0, float("inf")
-    drawn = bootstrap_weights(len(sums)) @ sums
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lo, hi = np.nanquantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    lo, hi = percentile_interval(quotient(*bootstrap_means(sums.T)))
     return float(total[0] / total[1]), float(lo), float(hi)

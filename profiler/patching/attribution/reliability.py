@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
-from profiler.statistics import clopper_pearson, level
+from profiler.statistics import clopper_pearson, level, pearson, spearman
 
 SIZE_EDGES = (0.0, 0.1, 0.3, 1.0, np.inf)
 SIGN_AGREEMENT = 0.9
 RELATIVE_ERROR = 0.5
+FEWEST_TARGETS = 3
+"""Two points always correlate by 1 or -1."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,16 @@ def agreement(
     large = np.abs(exact) >= threshold
     square = float((estimated**2).sum())
     size = float(np.linalg.norm(exact))
+    enough = len(exact) >= FEWEST_TARGETS
     return Agreement(
         n=len(exact),
-        pearson=_correlation(stats.pearsonr, estimated, exact),
-        spearman=_correlation(stats.spearmanr, estimated, exact),
+        pearson=pearson(estimated, exact) if enough else float("nan"),
+        spearman=spearman(estimated, exact) if enough else float("nan"),
         sign=float((np.sign(estimated) == np.sign(exact))[large].mean()) if large.any() else float("nan"),
         slope=float((estimated * exact).sum()) / square if square else float("nan"),
         error=float(np.linalg.norm(estimated - exact)) / size if size else 0.0,
         missed=float((np.abs(estimated)[large] < threshold).mean()) if large.any() else float("nan"),
     )
-
-
-def _correlation(test: object, x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 3 or not x.std() or not y.std():
-        return float("nan")
-    return float(test(x, y).statistic)
 
 
 def size_bin(size: float) -> str:

@@ -22,6 +22,7 @@ from profiler.patching.sweep import Donor, intervene, resample
 from profiler.patching.tables import Measured, change
 
 ORDERS = 6
+MEAN_DRAWS = 1000
 EARLIER_LAYERS_STAY = 1e-9
 
 
@@ -104,8 +105,7 @@ def downstream_rows(setting: Setting, found: dict[tuple[Target, str], self_repai
 def _mean(values: torch.Tensor) -> dict[str, Any]:
     """Mean over pairs with a 95 % interval, and p by sign flips."""
     array = values.double().cpu().numpy()
-    draws = array @ statistics.bootstrap_weights(len(array), draws=1000).T
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = statistics.percentile_interval(statistics.bootstrap_means(array, draws=MEAN_DRAWS))
     p = float(statistics.sign_flip_p(array))
     return {
         "delta_dla": float(array.mean()),

@@ -30,7 +30,7 @@ WRITERS = {
     "recording/write.py",  # the pass
     "behaviours/additions.py",  # what a user adds to a finished run: classes, behaviours
     "behaviours/views.py",
-    "patching/store.py",  # patching and circuits, beside the tables of the pass
+    "patching/experiment_store.py",  # patching and circuits, beside the tables of the pass
     "generality/store.py",  # checks, the role catalogue and predictions
 }
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from profiler.bench.memory import footprint
+from profiler.bench.peak_memory import footprint
 from profiler.bench.rivals import NO_NNSIGHT, Rival, rivals
 from profiler.bench.shapes import SHAPES
 from profiler.bench.stages import Stages, clock

@@ -20,7 +20,7 @@ from profiler.model.as_network import logits_of, network_of
 from profiler.model.load import Model
 from profiler.model.network import forward
 from profiler.patching import setting
-from profiler.patching.batch import Batch
+from profiler.patching.batch import PairBatch
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import every
@@ -87,7 +87,7 @@ def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict
     return best
 
 
-def head_sweep(model: Model, batch: Batch) -> Float[Tensor, "head prompt"]:
+def head_sweep(model: Model, batch: PairBatch) -> Float[Tensor, "head prompt"]:
     """Logit differences with each head's clean output put into the corrupted run, by TransformerLens: one run a
     head."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.spec.n_layers)]

@@ -25,10 +25,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits.circuit import INPUT, OUTPUT, Edge
-from profiler.circuits.nodes import lost, places_of
+from profiler.circuits.nodes import lost, nodes_by_site
 from profiler.errors import CircuitError
 from profiler.model.network import Network, Norm, Offsets, at, attend, forward, mix, neurons
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 
 Writes = Float[Tensor, "writer prompt offset model"]
 READS = ("q", "k", "v")
@@ -241,7 +241,7 @@ def with_nodes(
         masks: the offsets of each role, where nodes are at roles.
     """
     n_sets, n = len(drop), len(tokens)
-    places = places_of(net, nodes)
+    places = nodes_by_site(net, nodes)
     width = {"head": net.n_heads, "neuron": net.d_mlp, "mlp_out": 1}
 
     def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
@@ -260,7 +260,9 @@ def with_nodes(
     return logits.unflatten(0, (n_sets, n))
 
 
-def node_mask_logits(net: Network, batch: Batch, labels: Iterable[str], other: Writes) -> Float[Tensor, "prompt vocab"]:
+def node_mask_logits(
+    net: Network, batch: PairBatch, labels: Iterable[str], other: Writes
+) -> Float[Tensor, "prompt vocab"]:
     """Logits of the clean prompts with only these nodes live, through the edge mask."""
     with torch.inference_mode():
         return masked(net, batch.clean, batch.ends, graph_of(net).from_nodes(labels), other)

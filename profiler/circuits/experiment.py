@@ -20,34 +20,31 @@ from pathlib import Path
 
 import polars as pl
 
-from profiler.circuits import choose, experiment_rows
-from profiler.circuits import tables as circuit_tables
+from profiler.circuits import choose, circuit_tables, description
 from profiler.circuits.circuit import Circuit, Scope
-from profiler.circuits.forecast import forecast
+from profiler.circuits.duration import forecast
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
 from profiler.errors import PairError
 from profiler.model.as_network import network_of
 from profiler.model.load import Model
 from profiler.model.network import Network
-from profiler.patching import crossed as factorial
-from profiler.patching import setting, store, values
-from profiler.patching import tables as patching_tables
+from profiler.patching import experiment_store, factorial, setting, sweep_tables, values
 from profiler.patching.attribution import estimates, recall
 from profiler.patching.batch import trace
 from profiler.patching.capability import capability
-from profiler.patching.redundancy import tables as redundancy_tables
-from profiler.patching.setting import SCHEME_PAIRS, Outside, PatchSettings, Setting
+from profiler.patching.redundancy import redundancy_tables
+from profiler.patching.setting import SCHEME_PAIRS, Outside, PairRuns, PatchSettings
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
-from profiler.patching.tables import Measured
+from profiler.patching.sweep_tables import PatchResult
 from profiler.prompts.pairs import Encoded, find_task, lint
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentResult:
     """What an experiment found. `frames` are the tables written, by name; `circuit` may be read from a file."""
 
     experiment: str
@@ -57,7 +54,7 @@ class Outcome:
 
 def patch(
     model: Model, settings: PatchSettings, out: Path, report: Report = print, circuit: Circuit | None = None
-) -> Outcome:
+) -> ExperimentResult:
     """Run an experiment and write it into a run.
 
     Args:
@@ -70,11 +67,13 @@ def patch(
         RunError: the file cannot be written, or is a run of another model.
         CircuitError: the model lacks a member of the circuit.
     """
-    with store.ready(out, model):
+    with experiment_store.ready(out, model):
         return _patch(model, settings, out, report, circuit)
 
 
-def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None) -> Outcome:
+def _patch(
+    model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None
+) -> ExperimentResult:
     began = time.perf_counter()
     net = network_of(model)
     report("pairs")
@@ -96,8 +95,8 @@ def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, cir
     frames, chosen = attribution_frames(main, measured, settings, report)
     measured += chosen
     frames |= {
-        "patch_effects": patching_tables.effect_rows(main, measured),
-        "patch_shares": patching_tables.share_rows(main, measured),
+        "patch_effects": sweep_tables.effect_rows(main, measured),
+        "patch_shares": sweep_tables.share_rows(main, measured),
         "patch_gates": redundancy_tables.gate_rows(main, measured),
     }
     report("redundancy")
@@ -106,39 +105,39 @@ def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, cir
     frames |= more
     report("corruptions crossed")
     crossed, said = factorial.frames(model, net, settings)
-    frames |= crossed | experiment_rows.setting_frames(model, [main, *others], said)
+    frames |= crossed | description.setting_frames(model, [main, *others], said)
     name = experiment_name(settings, model.spec.weights_hash)
-    frames["patch_experiments"] = experiment_rows.experiment_row(
+    frames["patch_experiments"] = description.experiment_row(
         model, main, settings, means.by_template, time.perf_counter() - began
     )
     report("writing")
-    store.write(out, name, frames)
-    return Outcome(name, chosen_one, frames)
+    experiment_store.write(out, name, frames)
+    return ExperimentResult(name, chosen_one, frames)
 
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
     """Task, scheme and a hash of everything that changes the numbers."""
-    return f"{settings.name}/{experiment_rows.scheme_of(settings)}/{settings.digest(weights_hash)}"
+    return f"{settings.name}/{description.scheme_of(settings)}/{settings.digest(weights_hash)}"
 
 
-def sweeps(main: Setting, means: values.Means, settings: PatchSettings, report: Report) -> list[Measured]:
+def sweeps(main: PairRuns, means: values.ReferenceMeans, settings: PatchSettings, report: Report) -> list[PatchResult]:
     """All sweeps but those of neurons."""
     donors = {
         "zero": values.zero(main.clean),
         "mean": means.donor(),
         "noise": values.noise(main.clean, main.batch, settings.seed),
     }
-    found: list[Measured] = []
-    for plan in patching_tables.plans(main, donors, settings.by_role):
+    found: list[PatchResult] = []
+    for plan in sweep_tables.plans(main, donors, settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
         report(f"{label}: {len(plan.targets)} targets")
-        found += patching_tables.run_plan(main, plan)
+        found += sweep_tables.run_plan(main, plan)
     return found
 
 
 def attribution_frames(
-    main: Setting, measured: Sequence[Measured], settings: PatchSettings, report: Report
-) -> tuple[dict[str, pl.DataFrame], list[Measured]]:
+    main: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings, report: Report
+) -> tuple[dict[str, pl.DataFrame], list[PatchResult]]:
     """Attribution tables, and the exact patches of the chosen neurons."""
     slopes = estimates.slopes(main, settings.steps, [one.target for one in measured if one.value == "resample"])
     chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
@@ -155,7 +154,7 @@ def attribution_frames(
 
 
 def redundancy_frames(
-    main: Setting, measured: Sequence[Measured], means: values.Means, settings: PatchSettings
+    main: PairRuns, measured: Sequence[PatchResult], means: values.ReferenceMeans, settings: PatchSettings
 ) -> dict[str, pl.DataFrame]:
     """Downstream, interaction and saturation tables of the top heads."""
     top = redundancy_tables.top_heads(measured, main, settings.top)
@@ -172,13 +171,13 @@ def redundancy_frames(
 
 def circuit_frames(
     model: Model,
-    main: Setting,
-    measured: list[Measured],
+    main: PairRuns,
+    measured: list[PatchResult],
     settings: PatchSettings,
     report: Report,
     given: Circuit | None,
     gates: pl.DataFrame,
-) -> tuple[Circuit, dict[str, pl.DataFrame], list[Setting]]:
+) -> tuple[Circuit, dict[str, pl.DataFrame], list[PairRuns]]:
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
     report("choosing a circuit")
     mlps, outside = circuit_tables.mlps_are_nodes(settings, given), outside_of(settings, given)
@@ -203,7 +202,7 @@ def circuit_frames(
     ]
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
-        "circuits": experiment_rows.circuit_row(circuit),
+        "circuits": description.circuit_row(circuit),
         "circuit_edges": edge_frame.with_columns(
             **six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}
         ),
@@ -212,7 +211,7 @@ def circuit_frames(
         "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
         "circuit_members": pl.concat(
             [
-                experiment_rows.member_rows(main, circuit, one.members, frequency)
+                description.member_rows(main, circuit, one.members, frequency)
                 for one in judged
                 if one.members.height or one is judged[0]
             ],
@@ -228,8 +227,8 @@ def circuit_frames(
 
 def chosen_circuit(
     model: Model,
-    main: Setting,
-    measured: list[Measured],
+    main: PairRuns,
+    measured: list[PatchResult],
     effects: choose.Effects,
     settings: PatchSettings,
     gates: pl.DataFrame,
@@ -248,7 +247,7 @@ def chosen_circuit(
         schemes=tuple(seen["all"]),
         controlled=(
             "prompt length",
-            f"everything but what scheme {experiment_rows.scheme_of(settings)} changes",
+            f"everything but what scheme {description.scheme_of(settings)} changes",
             "that an answer is due (logit difference)",
         ),
         accidental=accidental,
@@ -258,7 +257,7 @@ def chosen_circuit(
     )
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
     return circuit_tables.record(
-        f"{settings.name}-{experiment_rows.scheme_of(settings)}",
+        f"{settings.name}-{description.scheme_of(settings)}",
         model.spec.name,
         labels,
         label,
@@ -270,17 +269,17 @@ def chosen_circuit(
 
 def schemes_of(
     model: Model,
-    main: Setting,
+    main: PairRuns,
     settings: PatchSettings,
     labels: Sequence[str],
     effects: choose.Effects,
     nodes: list[str],
 ) -> dict[str, list[str]]:
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
-    known = [experiment_rows.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
+    known = [description.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
     seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
     for scheme in known:
-        if scheme == experiment_rows.scheme_of(settings):
+        if scheme == description.scheme_of(settings):
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
             clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)
@@ -305,10 +304,10 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
         return None
     targets = tuple(t for site in ("head", "mlp_out") for t in every(net, site) if t.label in nodes)
     both = [
-        patching_tables.Plan(targets, "denoise", "resample", resample(other.clean)),
-        patching_tables.Plan(targets, "noise", "resample", resample(other.corrupted)),
+        sweep_tables.SweepPlan(targets, "denoise", "resample", resample(other.clean)),
+        sweep_tables.SweepPlan(targets, "noise", "resample", resample(other.corrupted)),
     ]
-    measured = [one for plan in both for one in patching_tables.run_plan(other, plan)]
+    measured = [one for plan in both for one in sweep_tables.run_plan(other, plan)]
     return [nodes[i] for i in choose.candidates(circuit_tables.effects_of(other, measured, nodes))]
 
 
@@ -318,14 +317,16 @@ def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
     return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
 
 
-def with_outside(one: Setting, outside: Outside, means: Callable[[], values.Means]) -> Setting:
+def with_outside(one: PairRuns, outside: Outside, means: Callable[[], values.ReferenceMeans]) -> PairRuns:
     """The setting with other values outside circuits than those of the corrupted run."""
     if outside == "resample":
         return one
     return replace(one, outside=means().trace if outside == "mean" else values.zeros(one.clean))
 
 
-def other_settings(model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample") -> list[Setting]:
+def other_settings(
+    model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample"
+) -> list[PairRuns]:
     """Fresh pairs of the same wordings, and pairs of held-out wordings and words; none for a user's file."""
     if settings.is_file:
         return []

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from profiler.circuits.nodes import Places, lost, places_of
+from profiler.circuits.nodes import NodeSites, lost, nodes_by_site
 from profiler.model.network import (
     Network,
     Offsets,
@@ -44,7 +44,7 @@ Finer = Float[Tensor, "row kept model"]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class NodeSetInputs:
     """What sets of nodes are run on.
 
     Attributes:
@@ -82,7 +82,7 @@ class _Groups:
         return found, self.of[found.one]
 
 
-def logits(asked: Asked, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt *offset vocab"]:
+def logits(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt *offset vocab"]:
     """Logits with only the kept nodes of each set live: [set, prompt, vocab] at `ends`, else [set, prompt, offset,
     vocab]."""
     with torch.inference_mode():
@@ -92,17 +92,17 @@ def logits(asked: Asked, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "s
         return found[groups.of.to(found.device)]
 
 
-def streams(asked: Asked, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt offset model"]:
+def streams(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt offset model"]:
     """What the final norm reads, with only the kept nodes of each set live."""
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
         return stream.unflatten(0, (len(groups.one), -1))[groups.of.to(stream.device)]
 
 
-def _run(asked: Asked, drop: Drop) -> tuple[Stream, _Groups]:
+def _run(asked: NodeSetInputs, drop: Drop) -> tuple[Stream, _Groups]:
     """The final residual stream of each group of sets that do all the same."""
     net = asked.net
-    places, past = places_of(net, asked.nodes), _past(asked)
+    places, past = nodes_by_site(net, asked.nodes), _past(asked)
     groups = _Groups(torch.zeros(1, dtype=torch.long), torch.zeros(len(drop), dtype=torch.long))
     stream = start(net, asked.tokens)[:, asked.first :]
     for layer in range(net.n_layers):
@@ -112,7 +112,7 @@ def _run(asked: Asked, drop: Drop) -> tuple[Stream, _Groups]:
     return stream, groups
 
 
-def _past(asked: Asked) -> Past | None:
+def _past(asked: NodeSetInputs) -> Past | None:
     """Keys and values of the offsets before the first that differs, one row a prompt."""
     if not asked.first:
         return None
@@ -133,9 +133,9 @@ def _past(asked: Asked) -> Past | None:
 class _Layer:
     """One layer of all groups of sets."""
 
-    asked: Asked
+    asked: NodeSetInputs
     drop: Drop
-    places: Places
+    places: NodeSites
     layer: int
     ends: Offsets
     past: Past | None

@@ -20,11 +20,11 @@ from torch import Tensor
 from profiler.circuits.circuit import Circuit, Member
 from profiler.errors import CircuitError
 from profiler.model.network import Network
-from profiler.patching.batch import Batch
+from profiler.patching.batch import PairBatch
 from profiler.patching.sites import Target, every, parse_target
 
 ELSEWHERE = "elsewhere"
-Places = dict[tuple[str, int], list[tuple[list[int], int, str]]]
+NodeSites = dict[tuple[str, int], list[tuple[list[int], int, str]]]
 Mask = Bool[Tensor, "prompt offset"]
 
 
@@ -67,7 +67,7 @@ def roles_of(circuit: Circuit | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m.positions for m in members if m.positions != "all"))
 
 
-def check_roles(circuit: Circuit, batch: Batch) -> None:
+def check_roles(circuit: Circuit, batch: PairBatch) -> None:
     """Whether the pairs have every role that a member is at.
 
     Raises:
@@ -81,7 +81,7 @@ def check_roles(circuit: Circuit, batch: Batch) -> None:
             )
 
 
-def masks(batch: Batch, nodes: Iterable[str]) -> dict[str, Mask]:
+def masks(batch: PairBatch, nodes: Iterable[str]) -> dict[str, Mask]:
     """The offsets of every part that some node is of; `all` where nodes are whole.
 
     Raises:
@@ -95,7 +95,7 @@ def masks(batch: Batch, nodes: Iterable[str]) -> dict[str, Mask]:
     return found
 
 
-def places_of(net: Network, nodes: Sequence[str]) -> Places:
+def nodes_by_site(net: Network, nodes: Sequence[str]) -> NodeSites:
     """Per site and layer: the units of each node there, its column, and its positions.
 
     MLPs whose neurons are nodes are taken apart: they stand under site `neuron`, with all units that are no nodes.
@@ -105,7 +105,7 @@ def places_of(net: Network, nodes: Sequence[str]) -> Places:
     for target in targets:
         if target.site == "neuron":
             apart.setdefault(target.layer, set()).add(target.unit or 0)
-    found: Places = {}
+    found: NodeSites = {}
     for column, target in enumerate(targets):
         site, units = target.site, [target.unit or 0]
         if site == "mlp_out" and target.layer in apart:

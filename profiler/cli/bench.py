@@ -80,7 +80,7 @@ def _queries(run: Path, rounds: int, format: str) -> None:
 
 def _curve(shape: str, tokens: list[int], device: str, dtype: str, format: str) -> None:
     """Peak memory by tokens read, each pass in a process of its own."""
-    from profiler.bench.memory import curve
+    from profiler.bench.peak_memory import curve
 
     found = list(curve(shape, tokens, device, dtype))
     if format == "json":

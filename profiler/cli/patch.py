@@ -100,7 +100,7 @@ def patch(
     Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
     """
     from profiler.circuits import experiment, yaml_files
-    from profiler.circuits.forecast import stages
+    from profiler.circuits.duration import stages
     from profiler.model.of_run import Choice
     from profiler.patching.setting import PatchSettings
 

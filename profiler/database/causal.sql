@@ -6,7 +6,7 @@
 -- puts clean values into the corrupted run (sufficiency), `noise` other values into the clean run (necessity).
 -- Writing an experiment again replaces its rows.
 --
--- A line SIX in a table stands for the columns of the six values, which are named here once (profiler.patching.store.text):
+-- A line SIX in a table stands for the columns of the six values, which are named here once (profiler.patching.experiment_store.text):
 --| granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
 --| component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
 --| value VARCHAR, -- third: what was put in: resample, zero, mean, noise
@@ -199,7 +199,7 @@ CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's val
     n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
     SIX
 );
-CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by component (profiler.patching.crossed)
+CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by component (profiler.patching.factorial)
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label of a head or MLP; model for the whole model on the corrupted prompt
     layer INTEGER, -- layer, NULL for the model

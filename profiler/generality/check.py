@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.circuits.circuit import Circuit, check_circuit
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.database.query import run as run_query
 from profiler.errors import ComponentError, PairError
 from profiler.generality import forecast, roles, store
@@ -168,7 +168,7 @@ def marked(row: Any, circuit: Circuit) -> Any:
     if not isinstance(row, Finding) or not row.role:
         return row
     own = next((member.role for member in circuit.members if member.component == row.subject), "")
-    return replace(row, general_form_of=own) if place_of(own) and row.role != own else row
+    return replace(row, general_form_of=own) if position_role(own) and row.role != own else row
 
 
 def examples(subject: Subject) -> tuple[store.Example, ...]:

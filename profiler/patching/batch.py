@@ -43,7 +43,7 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class PairBatch:
     """Pairs of one experiment.
 
     Attributes:
@@ -86,7 +86,7 @@ class Batch:
 
 def batch_of(
     pairs: Sequence[TokenPair], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Batch:
+) -> PairBatch:
     """Pairs as tensors.
 
     Raises:
@@ -108,7 +108,7 @@ def batch_of(
     answers, distractors = (
         _padded([getattr(p, name) for p in pairs], device, dtype) for name in ("answers", "distractors")
     )
-    return Batch(tuple(pairs), *filled, ends, valid, Options(*answers, *distractors), _roles(pairs, width, device))
+    return PairBatch(tuple(pairs), *filled, ends, valid, Options(*answers, *distractors), _roles(pairs, width, device))
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

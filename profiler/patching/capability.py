@@ -15,7 +15,7 @@ from torch import Tensor
 from profiler.patching.batch import Tokens, at
 from profiler.patching.metrics import METRICS, panel
 from profiler.patching.redundancy import self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.prompts.pairs.lint import Check
 
 MOVED = 0.1
@@ -25,7 +25,7 @@ NAMED = 6
 TOP_TOKENS = 10
 
 
-def capability(setting: Setting) -> list[Check]:
+def capability(setting: PairRuns) -> list[Check]:
     """Checks of the model on the pairs."""
     before, after = (
         panel(run.logits, setting.batch.options, setting.clean.logits).mean(0).tolist()
@@ -62,7 +62,7 @@ def capability(setting: Setting) -> list[Check]:
     ]
 
 
-def moved(setting: Setting) -> Float[Tensor, "layer head"]:
+def moved(setting: PairRuns) -> Float[Tensor, "layer head"]:
     """How far each head's output at the end moved: |corrupted - clean| / |clean|, mean over pairs."""
     found = []
     for live, other in zip(setting.clean["head"], setting.corrupted["head"], strict=True):
@@ -71,14 +71,14 @@ def moved(setting: Setting) -> Float[Tensor, "layer head"]:
     return torch.stack(found)
 
 
-def isolation(setting: Setting) -> Check:
+def isolation(setting: PairRuns) -> Check:
     """Share of heads whose output at the end moved by more than a tenth: other behaviour that the corruption
     touched."""
     share = (moved(setting) > MOVED).double().mean().item()
     return Check("heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > 0.75 else "ok")
 
 
-def bystanders(setting: Setting) -> Check:
+def bystanders(setting: PairRuns) -> Check:
     """Heads that moved by more than a tenth while their direct write to the logit difference moved by less than 2 % of
     it.
 
@@ -118,7 +118,7 @@ def places(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]
     }
 
 
-def attention_moved(setting: Setting) -> Check:
+def attention_moved(setting: PairRuns) -> Check:
     """Well-known attention of the end that is at least 0.3 in one run and moved by more than 0.1 in the other."""
     batch, found = setting.batch, {}
     kinds = [places(tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
@@ -136,7 +136,7 @@ def attention_moved(setting: Setting) -> Check:
     return Check("well-known attention that moved", words or "none", float(len(found)), "note" if found else "ok")
 
 
-def other_tokens(setting: Setting) -> Check:
+def other_tokens(setting: PairRuns) -> Check:
     """Overlap of the ten likeliest tokens of both runs, answers and distractors left out."""
     options, shares = setting.batch.options, []
     for row, logits in enumerate(zip(setting.clean.logits, setting.corrupted.logits, strict=True)):

@@ -32,7 +32,7 @@ from profiler.model.network import (
     resume,
     unchanged,
 )
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.sites import Target, check_target
 
 BATCH_TOKENS = 8192
@@ -46,7 +46,12 @@ def resample(other: Trace) -> Donor:
 
 
 def intervene(
-    net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], batch: Batch, targets: Sequence[Target], donor: Donor
+    net: Network,
+    tokens: Tokens,
+    ends: Int[Tensor, " prompt"],
+    batch: PairBatch,
+    targets: Sequence[Target],
+    donor: Donor,
 ) -> Logits:
     """Logits with all `targets` patched at once: the definition that `sweep` is checked against, and joint patches.
 
@@ -105,7 +110,7 @@ def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt offset"], targe
 def sweep(
     net: Network,
     base: Trace,
-    batch: Batch,
+    batch: PairBatch,
     targets: Sequence[Target],
     donor: Donor,
     tokens_at_once: int = BATCH_TOKENS,
@@ -147,7 +152,7 @@ def sweep(
                 report(done)
 
 
-def _patched(net: Network, base: Trace, batch: Batch, targets: list[Target], given: Tensor) -> Tensor:
+def _patched(net: Network, base: Trace, batch: PairBatch, targets: list[Target], given: Tensor) -> Tensor:
     """Logits [target prompt vocab] of patches of one site and layer."""
     site, layer = targets[0].site, targets[0].layer
     masks = torch.stack([batch.mask(target.positions) for target in targets])
@@ -159,7 +164,7 @@ def _patched(net: Network, base: Trace, batch: Batch, targets: list[Target], giv
     return logits.unflatten(0, (len(targets), len(batch)))
 
 
-def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Tensor, batch: Batch) -> int | None:
+def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Tensor, batch: PairBatch) -> int | None:
     """The first offset at which some patch changes something; None where none does (a patch of a run into itself)."""
     live = base[site][layer]
     differs = (given != live).transpose(1, 2) if site == "pattern" else given != live
@@ -202,7 +207,7 @@ def _head_change(
     return (mix(pattern, parts["v"]) - parts["head"]).permute(2, 0, 1, 3)
 
 
-def _rest(net: Network, base: Trace, batch: Batch, site: str, layer: int, delta: Tensor, first: int) -> Logits:
+def _rest(net: Network, base: Trace, batch: PairBatch, site: str, layer: int, delta: Tensor, first: int) -> Logits:
     """Run what comes after the patch for all rows."""
     times = len(delta)
     ends = batch.ends.repeat(times)

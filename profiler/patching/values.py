@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from profiler.model.network import Network
-from profiler.patching.batch import SITES, Batch, Trace, trace
+from profiler.patching.batch import SITES, PairBatch, Trace, trace
 from profiler.patching.sweep import Donor
 from profiler.prompts.pairs import TokenPair
 
@@ -48,7 +48,7 @@ def rows_of(run: Trace, rows: Sequence[int] | np.ndarray, width: int) -> Trace:
     return Trace({name: [cut(name, value) for value in run[name]] for name in SITES}, run.logits[wanted])
 
 
-def noise(base: Trace, batch: Batch, seed: int = 0) -> Donor:
+def noise(base: Trace, batch: PairBatch, seed: int = 0) -> Donor:
     """The run's own values plus Gaussian noise; the same for every call of a site and layer."""
 
     def donor(site: str, layer: int) -> Tensor:
@@ -62,7 +62,7 @@ def noise(base: Trace, batch: Batch, seed: int = 0) -> Donor:
 
 
 @dataclass(frozen=True, eq=False)
-class Means:
+class ReferenceMeans:
     """Mean activations for each pair. `by_template` is the share of pairs whose own template had enough references."""
 
     trace: Trace
@@ -73,7 +73,7 @@ class Means:
         return lambda site, layer: self.trace[site][layer]
 
 
-def means(net: Network, base: Trace, batch: Batch, references: Sequence[TokenPair]) -> Means:
+def means(net: Network, base: Trace, batch: PairBatch, references: Sequence[TokenPair]) -> ReferenceMeans:
     """Means over the corrupted prompts of `references`, for the pairs of `batch`."""
     groups: dict[tuple[str, int], list[TokenPair]] = defaultdict(list)
     for pair in references:
@@ -89,7 +89,7 @@ def means(net: Network, base: Trace, batch: Batch, references: Sequence[TokenPai
     for key, rows in wanted.items():
         _fill(sites, rows, key[1], found.get(key), overall)
     covered = sum(len(rows) for key, rows in wanted.items() if key in found)
-    return Means(Trace(sites, base.logits), covered / len(batch))
+    return ReferenceMeans(Trace(sites, base.logits), covered / len(batch))
 
 
 def _mean(net: Network, group: Sequence[TokenPair]) -> dict[str, list[Tensor]]:

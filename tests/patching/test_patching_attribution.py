@@ -8,7 +8,7 @@ import torch
 from profiler.circuits import edge_mask, edges
 from profiler.model.network import Layer, Network, Norm, finish, forward, layer_step, start
 from profiler.patching import batch as batches
-from profiler.patching import setting, sites, sweep, tables
+from profiler.patching import setting, sites, sweep, sweep_tables
 from profiler.patching.attribution import atp_star, estimates, gradient, reliability
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import self_repair
@@ -161,7 +161,9 @@ def test_attribution_is_better_late() -> None:
         other[:, 2] = (other[:, 2] + 5) % 50
         one = torch.ones(3, 1).double()
         options = batches.Options(torch.full((3, 1), 7), one, torch.full((3, 1), 9), one)
-        batch = batches.Batch((), tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {})
+        batch = batches.PairBatch(
+            (), tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {}
+        )
         clean, corrupted = _traces(net, batch)
         targets = [*sites.every(net, "head"), *sites.every(net, "mlp_out")]
         estimated = _estimate(net, batch, clean, corrupted, tokens, targets)
@@ -188,7 +190,11 @@ def test_positions_of_an_estimate_add_up() -> None:
         found = gradient.estimate(clean, corrupted, slopes, batch, [target, *by_role])
         rest = batch.valid & ~batch.mask("first") & ~batch.mask("second") & ~batch.mask("end")
         other = gradient.estimate(
-            clean, corrupted, slopes, batches.Batch(**{**vars(batch), "roles": {"rest": rest}}), [target.during("rest")]
+            clean,
+            corrupted,
+            slopes,
+            batches.PairBatch(**{**vars(batch), "roles": {"rest": rest}}),
+            [target.during("rest")],
         )
         assert (found[0] - found[1:].sum(0) - other[0]).abs().max() < 1e-12, site
 
@@ -345,10 +351,10 @@ def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
     one = setting.prepare("discovery", patch_models.network("gpt2"), Encoded(patch_models.token_pairs(), ()))
     targets = (Target("q", 0, 1), Target("k", 1, 0, "end"), Target("head", 0, 0), Target("neuron", 1, 2))
     plan = [
-        tables.Plan(targets, way, "resample", sweep.resample(run))
+        sweep_tables.SweepPlan(targets, way, "resample", sweep.resample(run))
         for way, run in (("denoise", one.clean), ("noise", one.corrupted))
     ]
-    measured = [m for p in plan for m in tables.run_plan(one, p)]
+    measured = [m for p in plan for m in sweep_tables.run_plan(one, p)]
     found = estimates.slopes(one, 2, targets)
     rows = estimates.estimate_rows(one, found, measured)
     counts = dict(rows.group_by("method").len().rows())

@@ -121,7 +121,7 @@ def test_attention_over_the_last_tokens_alone_limits_the_prompts(
     assert as_network.reach(patch_models.loaded("gpt2")) == 48
 
 
-def _hooked(form: str, batch: batches.Batch, target: Target, given: torch.Tensor) -> torch.Tensor:
+def _hooked(form: str, batch: batches.PairBatch, target: Target, given: torch.Tensor) -> torch.Tensor:
     """Logits at the ends with the target patched through hooks of the bridge."""
     tl = patch_models.loaded(form).bridge
     mask = batch.mask(target.positions)

@@ -16,8 +16,7 @@ from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.database import query
 from profiler.errors import CircuitError, PairError, RunError
 from profiler.model.as_network import network_of
-from profiler.patching import setting, store
-from profiler.patching import tables as measure
+from profiler.patching import experiment_store, setting, sweep_tables
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import parse_target
@@ -31,7 +30,7 @@ CROSSED = ("corruption_cells", "corruption_factors")  # of built-in tasks alone:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Outcome]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.ExperimentResult]:
     """An experiment on the toy pairs, and a judged circuit beside it, in one new file."""
     folder = tmp_path_factory.mktemp("patch")
     jsonl.write(folder / "toy.jsonl", patch_models.pairs(8, seed=3))
@@ -45,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Out
 
 
 @pytest.fixture(scope="module")
-def frames(made: tuple[Path, experiment.Outcome]) -> dict[str, pl.DataFrame]:
+def frames(made: tuple[Path, experiment.ExperimentResult]) -> dict[str, pl.DataFrame]:
     return made[1].frames
 
 
@@ -63,7 +62,7 @@ def test_every_query_has_rows_and_its_key(made: tuple, name: str) -> None:
 def test_every_query_declares_what_it_reads_and_takes_an_experiment(made: tuple, name: str) -> None:
     text = "\n".join(line.split("--")[0] for line in query.sql_text(name).splitlines())
     words = set(re.split(r"[\s(),;.]+", text))
-    used = words & {*store.TABLES, "patches", "latest_experiment"}
+    used = words & {*experiment_store.TABLES, "patches", "latest_experiment"}
     assert used == set(query.header(name).reads)
     nothing = query.run(made[0], name, experiment="no such")
     assert len(nothing) == 0
@@ -81,19 +80,19 @@ def test_every_table_and_column_is_explained(made: tuple) -> None:
     with duckdb.connect(str(made[0]), read_only=True) as shell:
         columns = shell.execute(
             "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE table_name IN (SELECT unnest(?))",
-            [list(store.TABLES)],
+            [list(experiment_store.TABLES)],
         ).fetchall()
         tables = shell.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NOT NULL").fetchall()
-    assert {row[0] for row in columns} == set(store.TABLES)
+    assert {row[0] for row in columns} == set(experiment_store.TABLES)
     assert [row[:2] for row in columns if not row[2]] == []
-    assert set(store.TABLES) <= {row[0] for row in tables}
+    assert set(experiment_store.TABLES) <= {row[0] for row in tables}
 
 
 def test_every_number_carries_its_six_values(made: tuple) -> None:
     six = {"granularity", "component_kind", "value", "positions", "direction", "pair_set"}
     described = {"patch_experiments", "patch_pairs", "patch_checks", "circuits"}
     with duckdb.connect(str(made[0]), read_only=True) as shell:
-        for table in set(store.TABLES) - described:
+        for table in set(experiment_store.TABLES) - described:
             columns = {row[0] for row in shell.execute(f"DESCRIBE {table}").fetchall()}
             assert six <= columns, table
             empty = " OR ".join(f"{column} IS NULL" for column in six)
@@ -125,7 +124,7 @@ def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, p
         (-0.01, 0.01, -0.009, 0.009): "no effect",
         (-0.1, 0.1, -0.09, 0.09): "inconclusive",
     }
-    assert {key: measure._verdict(*key) for key in bounds} == bounds
+    assert {key: sweep_tables._verdict(*key) for key in bounds} == bounds
 
 
 def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
@@ -209,7 +208,7 @@ def test_a_judged_circuit_is_read_from_its_own_text(made: tuple, tmp_path: Path)
 
 def test_writing_again_replaces(made: tuple, frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
     copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
-    store.write(copy, made[1].experiment, frames)
+    experiment_store.write(copy, made[1].experiment, frames)
     for name in ("gates", "circuit_scores", "experiments"):
         assert query.run(copy, name).equals(query.run(made[0], name))
 
@@ -217,22 +216,30 @@ def test_writing_again_replaces(made: tuple, frames: dict[str, pl.DataFrame], tm
 def test_a_failed_write_leaves_the_file_as_it_was(made: tuple, frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
     copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
     with pytest.raises(duckdb.Error):
-        store.write(copy, made[1].experiment, frames | {"circuit_random": pl.DataFrame({"no_such_column": [1]})})
+        experiment_store.write(
+            copy, made[1].experiment, frames | {"circuit_random": pl.DataFrame({"no_such_column": [1]})}
+        )
     assert query.run(copy, "gates").equals(query.run(made[0], "gates"))
 
 
 def test_files_that_cannot_be_written(made: tuple, tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "other.duckdb")) as shell:
         shell.execute("CREATE TABLE t (x INTEGER)")
-    with pytest.raises(RunError, match="no run of the profiler"), store.ready(tmp_path / "other.duckdb", MODEL):
+    with (
+        pytest.raises(RunError, match="no run of the profiler"),
+        experiment_store.ready(tmp_path / "other.duckdb", MODEL),
+    ):
         pass
     (tmp_path / "text.duckdb").write_text("no database")
-    with pytest.raises(RunError, match="cannot be written"), store.ready(tmp_path / "text.duckdb", MODEL):
+    with pytest.raises(RunError, match="cannot be written"), experiment_store.ready(tmp_path / "text.duckdb", MODEL):
         pass
-    with pytest.raises(RunError, match="its folder must exist"), store.ready(tmp_path / "no" / "run.duckdb", MODEL):
+    with (
+        pytest.raises(RunError, match="its folder must exist"),
+        experiment_store.ready(tmp_path / "no" / "run.duckdb", MODEL),
+    ):
         pass
     other = patch_models.loaded("gpt2")
-    with pytest.raises(RunError, match="whose weights are not those"), store.ready(made[0], other):
+    with pytest.raises(RunError, match="whose weights are not those"), experiment_store.ready(made[0], other):
         pass
 
 
@@ -247,11 +254,11 @@ def test_a_second_writer_is_told_so(made: tuple, tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(copy)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(RunError, match="has it open"), store.ready(copy, MODEL):
+        with pytest.raises(RunError, match="has it open"), experiment_store.ready(copy, MODEL):
             pass
         other.stdin.close()
         other.wait()
-    with store.ready(copy, MODEL):
+    with experiment_store.ready(copy, MODEL):
         pass
 
 

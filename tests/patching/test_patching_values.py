@@ -10,23 +10,22 @@ import torch
 from typer.testing import CliRunner
 
 from profiler import cli
-from profiler.circuits import tables as circuit_tables
-from profiler.circuits import yaml_files
+from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep, values
 from profiler.patching.capability import attention_moved, capability, places
-from profiler.patching.redundancy import tables as redundancy_tables
+from profiler.patching.redundancy import redundancy_tables
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import Target
-from profiler.patching.tables import Plan, plans, run_plan
+from profiler.patching.sweep_tables import SweepPlan, plans, run_plan
 from profiler.prompts.pairs import jsonl
 from profiler.prompts.pairs.encode import Encoded
 
 NET = patch_models.network("gpt2")
 
 
-def _setting(n: int = 6) -> setting.Setting:
+def _setting(n: int = 6) -> setting.PairRuns:
     return setting.prepare("discovery", NET, Encoded(patch_models.token_pairs(n), ()))
 
 
@@ -84,7 +83,7 @@ def test_plans_cover_both_directions_and_every_value() -> None:
     assert {t.positions for t in plans(one, {}, by_role=False)[0].targets if t.site == "head"} == {"all"}
     seen: list[int] = []
     zero = run_plan(
-        one, Plan((Target("head", 1, 0), Target("mlp_out", 0)), "noise", "zero", donors["zero"]), seen.append
+        one, SweepPlan((Target("head", 1, 0), Target("mlp_out", 0)), "noise", "zero", donors["zero"]), seen.append
     )
     plain = sweep.intervene(NET, one.batch.clean, one.batch.ends, one.batch, [Target("mlp_out", 0)], donors["zero"])
     assert zero[1].target.site == "mlp_out"
@@ -92,7 +91,7 @@ def test_plans_cover_both_directions_and_every_value() -> None:
     assert seen == [1, 2]
 
 
-def batches_logit_diff(logits: torch.Tensor, one: setting.Setting) -> torch.Tensor:
+def batches_logit_diff(logits: torch.Tensor, one: setting.PairRuns) -> torch.Tensor:
     from profiler.patching.metrics import logit_diff
 
     return logit_diff(logits, one.batch.options)

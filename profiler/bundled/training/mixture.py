@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt16
 from transformers import PreTrainedTokenizerFast
 
-from profiler.prompts.tasks import Piece, docstring, mentions, repeats, sequences, words
+from profiler.prompts.tasks import TextPiece, docstring, mentions, repeats, sequences, words
 from profiler.prompts.tasks import indirect_object as ioi
 from profiler.text.stdlib import Document, held_out
 from profiler.text.token_classes import ordinary_ids
@@ -34,7 +34,7 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Shares:
+class MixtureShares:
     """How windows divide among the sources. What the five task shares leave goes to the corpus's domains."""
 
     repeats: float
@@ -62,7 +62,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """The windows of one step.
 
     Attributes:
@@ -99,7 +99,7 @@ class Mixture:
         self._names = _tokens_of(tokenizer, words.NAMES_TRAIN)
         barred = set(_tokens_of(tokenizer, words.untrained()))
         self._free = [i for i in self._words if i not in barred]
-        self._makers: Mapping[str, Callable[[random.Random, float], list[Piece]]] = {
+        self._makers: Mapping[str, Callable[[random.Random, float], list[TextPiece]]] = {
             "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
             "docstring": lambda rng, loose: docstring.function(
                 rng, self._argument_pools(rng), self._fillers(rng), loose
@@ -113,7 +113,7 @@ class Mixture:
         """Number of tokens in each domain of the train split."""
         return {domain: len(stream) for domain, stream in self._streams.items()}
 
-    def batch(self, step: int, windows: int, context: int, shares: Shares, loose: float = 0.0) -> Batch:
+    def batch(self, step: int, windows: int, context: int, shares: MixtureShares, loose: float = 0.0) -> TrainingBatch:
         """The windows of one step.
 
         Args:
@@ -128,7 +128,7 @@ class Mixture:
         sources = tuple(rng.choices(SOURCES, shares.weights(), k=windows))
         rows = [self._window(rng, source, context, loose) for source in sources]
         weights = np.array([weights[1:] for _, weights in rows], dtype=np.float32)
-        return Batch(np.array([ids for ids, _ in rows], dtype=np.int64), weights, sources)
+        return TrainingBatch(np.array([ids for ids, _ in rows], dtype=np.int64), weights, sources)
 
     def _window(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], list[float]]:
         """The ids and the weight of each."""

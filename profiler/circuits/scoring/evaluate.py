@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits import node_sets
-from profiler.circuits.nodes import masks, node_labels, places_of
+from profiler.circuits.nodes import masks, node_labels, nodes_by_site
 from profiler.model.network import Network
-from profiler.patching.batch import Batch, Options, Trace, trace
+from profiler.patching.batch import Options, PairBatch, Trace, trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.values import rows_of
 
@@ -30,11 +30,11 @@ TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class PairGroup:
     """Some pairs that are run together: their rows, what is asked of them, and their answers."""
 
     rows: Int[np.ndarray, " row"]
-    asked: node_sets.Asked
+    asked: node_sets.NodeSetInputs
     options: Options
 
 
@@ -46,7 +46,7 @@ class Evaluator:
     """
 
     net: Network
-    batch: Batch
+    batch: PairBatch
     nodes: list[str]
     other: Trace
     tokens_at_once: int = TOKENS_AT_ONCE
@@ -74,7 +74,7 @@ class Evaluator:
         return values
 
     @cached_property
-    def parts(self) -> list["Part"]:
+    def parts(self) -> list["PairGroup"]:
         """The pairs in groups."""
         first = self.first.cpu().numpy()
         length = (self.batch.ends + 1).cpu().numpy()
@@ -83,12 +83,12 @@ class Evaluator:
             self._part(rows, int(first[rows].min())) for rows in np.array_split(order, max(1, len(order) // TOGETHER))
         ]
 
-    def _part(self, rows: Int[np.ndarray, " row"], first: int) -> "Part":
+    def _part(self, rows: Int[np.ndarray, " row"], first: int) -> "PairGroup":
         batch = self.batch
         width = int(batch.ends[rows].max()) + 1
         other = rows_of(self.other, rows, width)
         masks = {name: mask[rows, :width] for name, mask in self.masks.items()}
-        asked = node_sets.Asked(
+        asked = node_sets.NodeSetInputs(
             self.net,
             batch.clean[rows, :width],
             batch.ends[rows],
@@ -97,14 +97,14 @@ class Evaluator:
             masks,
             first,
         )
-        return Part(rows, asked, batch.options.of(rows))
+        return PairGroup(rows, asked, batch.options.of(rows))
 
     @cached_property
     def first(self) -> Int[Tensor, " pair"]:
         """The first offset of each pair at which a dropped node writes anything else than the clean run does."""
         clean = trace(self.net, self.batch.clean, self.batch.ends)
         differs = torch.zeros_like(self.batch.valid)
-        for site, layer in places_of(self.net, self.nodes):
+        for site, layer in nodes_by_site(self.net, self.nodes):
             differs |= (clean[site][layer] != self.other[site][layer]).flatten(2).any(-1)
         offsets = torch.where(
             differs & self.batch.valid, torch.arange(differs.shape[1], device=differs.device), self.batch.ends[:, None]

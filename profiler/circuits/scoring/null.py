@@ -24,7 +24,7 @@ DRAWS = 200
 
 
 @dataclass(frozen=True)
-class Random:
+class RandomCircuits:
     """Faithfulness of random circuits, and p that one is at least as close to the model as the circuit."""
 
     faithfulness: Float[np.ndarray, " draw"]
@@ -32,7 +32,7 @@ class Random:
     p: float
 
 
-def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> Random:
+def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> RandomCircuits:
     """Compare with random circuits that have as many heads and as many MLPs."""
     rng = np.random.default_rng(seed)
     drawn = np.zeros((draws, len(keep)), dtype=bool)
@@ -44,7 +44,7 @@ def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int
     drawn[:, neurons] = keep[neurons]
     values = evaluate.faithfulness(drawn)
     observed = float(evaluate.faithfulness(keep[None])[0])
-    return Random(values, observed, statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values)))
+    return RandomCircuits(values, observed, statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values)))
 
 
 def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:

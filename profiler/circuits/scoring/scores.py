@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 
 from profiler import statistics
 from profiler.circuits.scoring.evaluate import Evaluator
-from profiler.patching.effects import Share, share
+from profiler.patching.effects import EffectShare, share
 
 Keep = Bool[np.ndarray, " node"]
 RANDOM_SETS = 20
@@ -42,7 +42,7 @@ class Faithfulness:
     ratio: float
     normalised: float
     interval: tuple[float, float]
-    per_pair: Share
+    per_pair: EffectShare
 
     @property
     def over_recovery(self) -> bool:

@@ -1,5 +1,5 @@
 """Whether roles that name places hold there: on every distribution of prompts, natural text among them. See
-profiler.circuits.places.
+profiler.circuits.positions.
 
 Why: `at end attends to S2` is a claim about the last token of a prompt. Asked at every position of a text it fails
   whatever
@@ -28,15 +28,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits.circuit import Member
-from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole, position_role
 from profiler.generality.coverage.everywhere import PROMPTS_AT_ONCE, bounded, heads_at
 from profiler.generality.distributions.subject import PromptDistribution, Subject
 from profiler.generality.evidence.distributions import Distribution
 from profiler.generality.evidence.finding import FEWEST, Finding, Technique, refused
 from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio, unit_of
 from profiler.model.network import Network
-from profiler.patching.batch import Batch
-from profiler.patching.setting import Setting
+from profiler.patching.batch import PairBatch
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.statistics import sign_flip_p
 
@@ -44,7 +44,7 @@ END = "end"
 NAMELESS = (ITSELF, BEFORE, FIRST)
 UNDONE = "coverage where the model does not do the task"
 ALPHA = 0.05
-Claimed = tuple[Member, Place]
+Claimed = tuple[Member, PositionRole]
 PerHead = Float[np.ndarray, "prompt head"]
 
 
@@ -62,7 +62,7 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
 def claimed_of(subject: Subject) -> list[Claimed]:
     """Heads of the circuit whose roles name places."""
     heads = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
-    return [(m, place) for m in heads if (place := place_of(m.role))]
+    return [(m, place) for m in heads if (place := position_role(m.role))]
 
 
 def head_number(net: Network, member: Member) -> int:
@@ -73,7 +73,7 @@ def head_number(net: Network, member: Member) -> int:
 
 def on_distribution(net: Network, one: PromptDistribution, claimed: Sequence[Claimed]) -> list[Finding]:
     """Coverage and mixture of each role on one distribution; refused where its prompts lack a place."""
-    setting: Setting = one.setting  # type: ignore[assignment]
+    setting: PairRuns = one.setting  # type: ignore[assignment]
     statistic = "coverage" if does_task(setting) else UNDONE
     seen = {at: attended(net, setting.batch, at) for at in {place.at for _, place in claimed} if has(setting.batch, at)}
     rows = []
@@ -88,12 +88,12 @@ def on_distribution(net: Network, one: PromptDistribution, claimed: Sequence[Cla
     return rows
 
 
-def does_task(setting: Setting) -> bool:
+def does_task(setting: PairRuns) -> bool:
     """Whether the model's effect on these pairs is above 0 beyond doubt."""
     return bool(setting.whole.mean() > 0 and sign_flip_p(setting.whole) < ALPHA)
 
 
-def _lacking(batch: Batch, seen: "Attended | None", place: Place) -> str:
+def _lacking(batch: PairBatch, seen: "Attended | None", place: PositionRole) -> str:
     """Why a role cannot be asked of these prompts; empty where it can."""
     lost = next((name for name in (place.at, place.to) if not has(batch, name)), "")
     if lost or seen is None:
@@ -102,7 +102,7 @@ def _lacking(batch: Batch, seen: "Attended | None", place: Place) -> str:
     return f"{n} prompts have both places; at least {FEWEST} are needed" if n < FEWEST else ""
 
 
-def has(batch: Batch, name: str) -> bool:
+def has(batch: PairBatch, name: str) -> bool:
     """Whether the pairs have a place of this name."""
     return name in NAMELESS or name in batch.roles
 
@@ -124,7 +124,7 @@ class Attended:
     importance: PerHead
 
 
-def attended(net: Network, batch: Batch, at: str) -> Attended:
+def attended(net: Network, batch: PairBatch, at: str) -> Attended:
     """What every head attends to most from a place of the clean prompts; heads are numbered through all layers."""
     place = batch.mask(at)
     there = place.any(1)
@@ -148,7 +148,7 @@ def _run(
     return most.cpu().numpy(), dla.abs().double().cpu().numpy()
 
 
-def holds(batch: Batch, seen: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
+def holds(batch: PairBatch, seen: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
     """Whether what each head attends to most is the place that is claimed."""
     here = seen.offsets[:, None]
     if to in NAMELESS:
@@ -162,9 +162,9 @@ class _Asked:
 
     net: Network
     distribution: Distribution
-    setting: Setting
+    setting: PairRuns
     member: Member
-    place: Place
+    place: PositionRole
     seen: Attended
 
     def findings(self, statistic: str) -> list[Finding]:
@@ -224,7 +224,7 @@ class _Asked:
         return [i for i in range(first, first + self.net.n_heads) if i != self.own]
 
 
-def _present(batch: Batch, seen: Attended, to: str) -> Bool[np.ndarray, " prompt"]:
+def _present(batch: PairBatch, seen: Attended, to: str) -> Bool[np.ndarray, " prompt"]:
     """Which prompts have the place that is claimed to be attended to."""
     if to in (ITSELF, FIRST):
         return np.ones(len(batch), dtype=bool)

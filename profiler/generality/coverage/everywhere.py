@@ -37,7 +37,7 @@ from profiler.generality.faithfulness.prompts import Ratio, clusters_of, ratio, 
 from profiler.model import attention
 from profiler.model.network import Network, Offsets, forward
 from profiler.patching.batch import Tokens
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.text.token_classes import CLASS_ID
 
@@ -220,7 +220,7 @@ class Seen:
     clusters: Int[np.ndarray, " position"]
 
 
-def seen(subject: Subject, setting: Setting) -> Seen:
+def seen(subject: Subject, setting: PairRuns) -> Seen:
     """What every head does at every position of the clean prompts that has a token to predict."""
     batch = setting.batch
     has_next = batch.valid.clone()

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Int
 
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import node_labels
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
 from profiler.model.load import Model
 from profiler.model.network import Network
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.text.windows import Batch, Layout, Window
 
 Report = Callable[[str], None]
@@ -71,7 +71,7 @@ class PromptDistribution:
     refused."""
 
     distribution: Distribution
-    setting: Setting | None
+    setting: PairRuns | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ class Distributions:
         found = [one.distribution for one in (*self.prompts, *self.corpus)]
         return tuple(sorted(found, key=lambda distribution: distribution.ordinal))
 
-    def setting(self, name: str = DISCOVERY) -> Setting | None:
+    def setting(self, name: str = DISCOVERY) -> PairRuns | None:
         """Pairs and runs of a distribution of prompts; None where it is refused or not there."""
         return next((one.setting for one in self.prompts if one.distribution.name == name), None)
 
@@ -203,7 +203,7 @@ class Subject:
     def general(self) -> Circuit:
         """The circuit with what its roles claim of every position; roles that name places of prompts in their general
         form."""
-        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if place_of(m.role)}
+        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if position_role(m.role)}
         members = tuple(
             replace(m, role=form.role) if (form := forms.get(m.component)) else m for m in self.circuit.members
         )

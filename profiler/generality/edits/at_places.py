@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from profiler.circuits.places import Place
+from profiler.circuits.positions import PositionRole
 from profiler.generality.coverage.at_places import NAMELESS, Claimed, attended, claimed_of, does_task, has, head_number
 from profiler.generality.distributions.subject import PromptDistribution, Subject
 from profiler.generality.edits import edits
@@ -68,7 +68,7 @@ def on_distribution(subject: Subject, one: PromptDistribution, claimed: Claimed,
     return [*found.findings, *found.edits]
 
 
-def _source(pair: TokenPair, place: Place, most: int) -> int | None:
+def _source(pair: TokenPair, place: PositionRole, most: int) -> int | None:
     """The offset to edit: of the place that is attended to, before the one that attends; None where there is none."""
     roles = dict(pair.roles)
     before = [i for i in roles.get(place.to, ()) if i < max(roles.get(place.at, (0,)))]
@@ -76,7 +76,12 @@ def _source(pair: TokenPair, place: Place, most: int) -> int | None:
 
 
 def plan_of(
-    pair: TokenPair, place: Place, source: int, pool: Sequence[int], vocabulary: Vocabulary, rng: np.random.Generator
+    pair: TokenPair,
+    place: PositionRole,
+    source: int,
+    pool: Sequence[int],
+    vocabulary: Vocabulary,
+    rng: np.random.Generator,
 ) -> Plan | None:
     """The clean prompt up to the one place, with the token at `source` replaced; None where no token can be put in.
 

@@ -41,7 +41,7 @@ from typing import Literal
 
 import numpy as np
 
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.finding import Finding
 from profiler.statistics import ROUNDING, Z95, holm, normal_cdf
@@ -222,7 +222,7 @@ def _of_role(finding: Finding) -> _Test:
 def _fair(finding: Finding) -> Finding:
     """Without its null where the role claims to hold everywhere, or names places: see the module's docstring."""
     claim = claim_of(finding.role, finding.subject)
-    bare = place_of(finding.role) is not None or (claim is not None and claim.everywhere)
+    bare = position_role(finding.role) is not None or (claim is not None and claim.everywhere)
     return replace(finding, null=None, null_hi=None) if bare else finding
 
 

@@ -29,7 +29,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence import ledger as books
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import FAITHFUL, FAITHFULNESS, HALF, MARGIN, OVER, Key, Line
@@ -106,7 +106,7 @@ class _Case:
             for one in self.roles[claim]
             if self.order.get(one.finding.distribution) == 0 and one.finding.technique in REFUTES
         }
-        return place_of(claim[1]) is not None and "for" in at_home and "against" not in at_home
+        return position_role(claim[1]) is not None and "for" in at_home and "against" not in at_home
 
     def headline(self, line: Line) -> tuple[bool, int, float]:
         """Smallest for what a sentence is to say first: coverage, on the widest distribution, the lowest value."""
@@ -272,7 +272,7 @@ def _null_of(role: str, one: Finding) -> str:
     """What the null of a role's number is, in words."""
     if one.technique != "coverage":
         return "control edits"
-    return "other heads of its layer" if place_of(role) else "scrambled"
+    return "other heads of its layer" if position_role(role) else "scrambled"
 
 
 def _narrows(case: _Case) -> Decision:

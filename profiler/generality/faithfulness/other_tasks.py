@@ -6,7 +6,7 @@ faithfulness"), and a circuit that does another task as well as its own is not t
 passes over each task's pairs per circuit.
 """
 
-from profiler.circuits import tables
+from profiler.circuits import circuit_tables
 from profiler.circuits.circuit import check_circuit
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.errors import CircuitError, PairError
@@ -15,7 +15,7 @@ from profiler.generality.distributions.subject import Subject
 from profiler.generality.evidence.distributions import CrossTask
 from profiler.generality.faithfulness.prompts import cross_task
 from profiler.patching import setting as settings_of
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 
 
 def rows(subject: Subject) -> tuple[CrossTask, ...]:
@@ -41,7 +41,7 @@ def _name(task: PatchSettings) -> str:
     return f"{task.name}/{task.scheme}" if task.scheme else task.name
 
 
-def _prepared(subject: Subject, task: PatchSettings) -> Setting | None:
+def _prepared(subject: Subject, task: PatchSettings) -> PairRuns | None:
     """Discovery pairs of a task with both runs; None where they cannot be read any more."""
     try:
         drawn = settings_of.draw(subject.model, task, task.split, task.seed)
@@ -50,7 +50,7 @@ def _prepared(subject: Subject, task: PatchSettings) -> Setting | None:
         return None
 
 
-def _cell(subject: Subject, one: circuit_of_run.Found, name: str, made: Setting) -> CrossTask | None:
+def _cell(subject: Subject, one: circuit_of_run.Found, name: str, made: PairRuns) -> CrossTask | None:
     """One cell; None where the circuit's members stand at roles that the task does not have, or are not in the
     model."""
     net = subject.net
@@ -60,5 +60,5 @@ def _cell(subject: Subject, one: circuit_of_run.Found, name: str, made: Setting)
     except CircuitError:
         return None
     mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.kept
-    evaluate = tables.evaluator(made, mlps, one.circuit)
+    evaluate = circuit_tables.evaluator(made, mlps, one.circuit)
     return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name)

@@ -24,7 +24,7 @@ from dataclasses import replace as changed
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from profiler.circuits import node_sets, tables
+from profiler.circuits import circuit_tables, node_sets
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.circuits.scoring import scores
@@ -38,7 +38,7 @@ from profiler.generality.faithfulness import trend
 from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
@@ -64,7 +64,7 @@ class Ratio:
     n: int
 
 
-def clusters_of(setting: Setting) -> Int[np.ndarray, " pair"]:
+def clusters_of(setting: PairRuns) -> Int[np.ndarray, " pair"]:
     """The document of each pair, or a number of its own."""
     names = [pair.pair.stratum("document") or f"#{i}" for i, pair in enumerate(setting.batch.pairs)]
     return np.unique(names, return_inverse=True)[1]
@@ -141,7 +141,7 @@ def distribution_findings(subject: Subject, one: PromptDistribution) -> tuple[li
     if why:
         pairs = zip(techniques, names, strict=True)
         return [_refused(subject, one.distribution, technique, name, why) for technique, name in pairs], None
-    evaluate = tables.evaluator(one.setting, subject.mlps, subject.circuit)
+    evaluate = circuit_tables.evaluator(one.setting, subject.mlps, subject.circuit)
     keep = evaluate.mask(members_nodes(subject.circuit))
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
     effect = _finding(
@@ -175,7 +175,7 @@ class Random:
     gone: Float[np.ndarray, " circuit"]
 
 
-def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> Random:
+def random_circuits(subject: Subject, setting: PairRuns, keep: Keep) -> Random:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
     nodes = node_labels(setting.net, subject.mlps, subject.circuit)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
@@ -186,7 +186,7 @@ def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> Random:
 
 
 def on_pairs(
-    setting: Setting, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
+    setting: PairRuns, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
 ) -> Float[np.ndarray, "set pair"]:
     """Logit difference of each set of nodes on the first `most` pairs; pairs of equal length are run together."""
     pairs = setting.batch.pairs[:most]
@@ -196,7 +196,7 @@ def on_pairs(
     for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
         batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
         other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
-        asked = node_sets.Asked(
+        asked = node_sets.NodeSetInputs(
             setting.net,
             batch.clean,
             batch.ends,
@@ -224,7 +224,7 @@ def nothing_to_explain(effect: Finding | Ratio) -> str:
     return f"{shown}: nothing that a circuit could explain"
 
 
-def _unfit(circuit: Circuit, setting: Setting | None) -> str:
+def _unfit(circuit: Circuit, setting: PairRuns | None) -> str:
     """Why a distribution cannot be asked of a circuit whose members are at roles."""
     try:
         check_roles(circuit, setting.batch)  # type: ignore[union-attr]
@@ -322,13 +322,13 @@ def repaired_members(subject: Subject) -> tuple[str, ...]:
     return tuple(found)
 
 
-def clean_writes(setting: Setting) -> self_repair.Writes:
+def clean_writes(setting: PairRuns) -> self_repair.Writes:
     """What every component writes in the clean run."""
     return self_repair.run_writes(setting.net, setting.batch.clean, setting.batch)
 
 
 def _repaired(
-    setting: Setting, label: str, before: self_repair.Writes
+    setting: PairRuns, label: str, before: self_repair.Writes
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Direct effect of taking a member away, and what is made up for, per pair, in logits."""
     donor = resample(setting.corrupted)

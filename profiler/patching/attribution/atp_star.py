@@ -26,14 +26,14 @@ from torch import Tensor
 
 from profiler.model.network import Network, attend
 from profiler.patching.attribution.gradient import Gradients, estimate, gradients
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.sites import Target
 
 FIXED = ("q", "k")
 
 
 def qk_fixed(
-    net: Network, base: Trace, given: Trace, slopes: Gradients, batch: Batch, targets: Sequence[Target]
+    net: Network, base: Trace, given: Trace, slopes: Gradients, batch: PairBatch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Estimated change of the metric for queries and keys patched alone, the softmax computed anew.
 
@@ -56,7 +56,7 @@ def qk_fixed(
 
 
 def grad_dropped(
-    net: Network, base: Trace, given: Trace, tokens: Tokens, batch: Batch, targets: Sequence[Target]
+    net: Network, base: Trace, given: Trace, tokens: Tokens, batch: PairBatch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Mean size of the estimates with one layer after another dropped from the backward pass, at least 0.
 

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from profiler.patching.attribution import atp_star, reliability
 from profiler.patching.attribution import gradient as attribution
 from profiler.patching.batch import Tokens, Trace
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target, every
 from profiler.patching.sweep import resample
-from profiler.patching.tables import Direction, Measured, Plan, change, run_plan
+from profiler.patching.sweep_tables import Direction, PatchResult, SweepPlan, change, run_plan
 
 METHODS = ("gradient", "integrated", "qk_fix", "grad_drop")
 THRESHOLD = 0.02
@@ -38,14 +38,14 @@ class Slopes:
     path: attribution.Path
     sizes: dict[Target, Float[np.ndarray, " pair"]]
 
-    def runs(self, setting: Setting) -> tuple[Trace, Trace, Tokens]:
+    def runs(self, setting: PairRuns) -> tuple[Trace, Trace, Tokens]:
         """The run that is patched, the run whose values are put in, and the tokens of the first."""
         if self.direction == "denoise":
             return setting.corrupted, setting.clean, setting.batch.corrupted
         return setting.clean, setting.corrupted, setting.batch.clean
 
 
-def slopes(setting: Setting, steps: int, also: Sequence[Target] = ()) -> list[Slopes]:
+def slopes(setting: PairRuns, steps: int, also: Sequence[Target] = ()) -> list[Slopes]:
     """Gradients of both directions; sizes of `also`, and of every neuron."""
     targets = list(dict.fromkeys([*every(setting.net, "neuron"), *also]))
     found = []
@@ -61,7 +61,7 @@ def slopes(setting: Setting, steps: int, also: Sequence[Target] = ()) -> list[Sl
 
 
 def estimated(
-    setting: Setting, one: Slopes, method: str, targets: Sequence[Target]
+    setting: PairRuns, one: Slopes, method: str, targets: Sequence[Target]
 ) -> Float[np.ndarray, "target pair"]:
     """Estimated share recovered (denoise) or lost (noise), per pair in logits; `qk_fix` is of queries and keys
     alone."""
@@ -91,7 +91,7 @@ class Neurons:
     sampled: tuple[Target, ...]
 
 
-def choose_neurons(setting: Setting, found: Sequence[Slopes], n: int, seed: int) -> Neurons:
+def choose_neurons(setting: PairRuns, found: Sequence[Slopes], n: int, seed: int) -> Neurons:
     """Half of `n` by the largest |estimate| of any method and direction, half at random from the rest."""
     everything = every(setting.net, "neuron")
     methods = methods_of(everything[0])
@@ -101,19 +101,19 @@ def choose_neurons(setting: Setting, found: Sequence[Slopes], n: int, seed: int)
     return Neurons(tuple(everything[i] for i in order[: n // 2]), tuple(everything[i] for i in sorted(rest)))
 
 
-def patch_neurons(setting: Setting, chosen: Neurons, report: Callable[[int], None] | None = None) -> list[Measured]:
+def patch_neurons(setting: PairRuns, chosen: Neurons, report: Callable[[int], None] | None = None) -> list[PatchResult]:
     """Patch the chosen neurons exactly, both ways."""
     targets = chosen.largest + chosen.sampled
     if not targets:
         return []
     both = (
-        Plan(targets, "denoise", "resample", resample(setting.clean)),
-        Plan(targets, "noise", "resample", resample(setting.corrupted)),
+        SweepPlan(targets, "denoise", "resample", resample(setting.clean)),
+        SweepPlan(targets, "noise", "resample", resample(setting.corrupted)),
     )
     return [one for plan in both for one in run_plan(setting, plan, report)]
 
 
-def estimate_rows(setting: Setting, found: Sequence[Slopes], measured: Sequence[Measured]) -> pl.DataFrame:
+def estimate_rows(setting: PairRuns, found: Sequence[Slopes], measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_attribution`: estimated and exact share of each exactly patched target, both directions, every
     method."""
     frames = []
@@ -129,7 +129,7 @@ def estimate_rows(setting: Setting, found: Sequence[Slopes], measured: Sequence[
 
 
 def _method_rows(
-    setting: Setting, one: Slopes, method: str, exact: Sequence[Measured], sizes: Float[np.ndarray, " target"]
+    setting: PairRuns, one: Slopes, method: str, exact: Sequence[PatchResult], sizes: Float[np.ndarray, " target"]
 ) -> pl.DataFrame:
     """The rows of one direction and method."""
     base, other, _ = one.runs(setting)
@@ -160,7 +160,7 @@ def _method_rows(
 
 
 def reliability_rows(
-    setting: Setting, estimates: pl.DataFrame, chosen: Neurons, found: Sequence[Slopes]
+    setting: PairRuns, estimates: pl.DataFrame, chosen: Neurons, found: Sequence[Slopes]
 ) -> pl.DataFrame:
     """Table `patch_reliability`: agreement by method, direction, site, and (all, layer, size of patch).
 
@@ -196,7 +196,7 @@ def reliability_rows(
     return frame.with_columns(pl.col("pearson", "spearman", "sign", "slope", "missed").fill_nan(None))
 
 
-def _bound(setting: Setting, cell: pl.DataFrame, chosen: Neurons) -> float:
+def _bound(setting: PairRuns, cell: pl.DataFrame, chosen: Neurons) -> float:
     labels = [target.label for target in chosen.sampled]
     sampled = cell.filter(pl.col("component").is_in(labels))
     effects = int((sampled["exact"].abs() >= THRESHOLD).sum())

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from profiler.model.network import Network, Norm, Offsets, at, finish, layer_step, start
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
 
@@ -42,7 +42,7 @@ def frozen(net: Network) -> Network:
 
 
 def gradients(
-    net: Network, tokens: Tokens, batch: Batch, embedding: Tensor | None = None, dropped: int | None = None
+    net: Network, tokens: Tokens, batch: PairBatch, embedding: Tensor | None = None, dropped: int | None = None
 ) -> tuple[Gradients, Tensor]:
     """Gradient of each pair's logit difference at every site, and the logit differences.
 
@@ -85,7 +85,7 @@ class Path:
     nonlinearity: float
 
 
-def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: Batch, steps: int) -> Path:
+def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: PairBatch, steps: int) -> Path:
     """Average gradients over `steps` midpoints of the embeddings between `base` and `other`."""
     total: Gradients = {}
     metric = []
@@ -102,7 +102,7 @@ def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: Batch,
 
 
 def estimate(
-    base: Trace, given: Trace, slopes: Gradients, batch: Batch, targets: Sequence[Target]
+    base: Trace, given: Trace, slopes: Gradients, batch: PairBatch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Estimated change of the metric for each target patched alone."""
     products: dict[tuple[str, int, str], Float[Tensor, "unit prompt"]] = {}
@@ -125,12 +125,12 @@ def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt offset unit"]
     return product if site == "neuron" else product.sum(-1, keepdim=True)
 
 
-def patch_size(base: Trace, given: Trace, batch: Batch, targets: Iterable[Target]) -> Float[Tensor, " target"]:
+def patch_size(base: Trace, given: Trace, batch: PairBatch, targets: Iterable[Target]) -> Float[Tensor, " target"]:
     """Mean over pairs of |given - live| / |live| at the patched offsets, norms over offset and unit together."""
     return torch.stack([_size(base, given, batch, target) for target in targets])
 
 
-def _size(base: Trace, given: Trace, batch: Batch, target: Target) -> Tensor:
+def _size(base: Trace, given: Trace, batch: PairBatch, target: Target) -> Tensor:
     live, new = (_unit(run[target.site][target.layer], target) for run in (base, given))
     mask = batch.mask(target.positions)
     change, size = ((x.square().sum(-1) * mask).sum(-1).sqrt() for x in (new - live, live))
@@ -145,7 +145,7 @@ def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt offset width"]
     return value[..., target.unit, None] if target.site == "neuron" else value[:, :, target.unit]
 
 
-def saturated(base: Trace, given: Trace, batch: Batch, target: Target) -> bool:
+def saturated(base: Trace, given: Trace, batch: PairBatch, target: Target) -> bool:
     """Whether the gradient at the patched run is likely to be flat where the patch is not.
 
     Queries, keys and patterns: the head's largest attention at the end is above 0.95 in one run and moves by more than

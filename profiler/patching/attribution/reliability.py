@@ -24,7 +24,7 @@ FEWEST_TARGETS = 3
 
 
 @dataclass(frozen=True)
-class Agreement:
+class EstimateAgreement:
     """Agreement of estimates with exact effects over the targets of a cell.
 
     Attributes:
@@ -53,13 +53,13 @@ class Agreement:
 
 def agreement(
     estimated: Float[np.ndarray, " target"], exact: Float[np.ndarray, " target"], threshold: float
-) -> Agreement:
+) -> EstimateAgreement:
     """Agreement of a cell; `threshold` is the size from which an effect counts."""
     large = np.abs(exact) >= threshold
     square = float((estimated**2).sum())
     size = float(np.linalg.norm(exact))
     enough = len(exact) >= FEWEST_TARGETS
-    return Agreement(
+    return EstimateAgreement(
         n=len(exact),
         pearson=pearson(estimated, exact) if enough else float("nan"),
         spearman=spearman(estimated, exact) if enough else float("nan"),

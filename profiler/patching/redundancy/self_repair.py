@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from profiler.model.network import Logits, Network, Offsets, at, forward
-from profiler.patching.batch import Batch, Tokens
+from profiler.patching.batch import PairBatch, Tokens
 from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
 from profiler.patching.sweep import Donor, at_queries, put, refuse_unfired
@@ -55,7 +55,7 @@ def names(net: Network) -> list[str]:
     return listed
 
 
-def direction(net: Network, batch: Batch) -> Float[Tensor, "prompt model"]:
+def direction(net: Network, batch: PairBatch) -> Float[Tensor, "prompt model"]:
     """g of the module docstring, before the division."""
     u = net.unembed.T
     options = batch.options
@@ -68,7 +68,7 @@ def direction(net: Network, batch: Batch) -> Float[Tensor, "prompt model"]:
 
 
 def writes(
-    net: Network, sites: dict[tuple[str, int], Tensor], batch: Batch, logits: Logits, scale: Tensor | None = None
+    net: Network, sites: dict[tuple[str, int], Tensor], batch: PairBatch, logits: Logits, scale: Tensor | None = None
 ) -> Writes:
     """DLA of every component from its values at the ends.
 
@@ -89,7 +89,7 @@ def writes(
     return Writes(torch.cat(parts, -1), _constant(net, batch), own, logit_diff(logits, batch.options))
 
 
-def _constant(net: Network, batch: Batch) -> Float[Tensor, " prompt"]:
+def _constant(net: Network, batch: PairBatch) -> Float[Tensor, " prompt"]:
     """What the final norm's bias and the unembedding's bias add to the logit difference."""
     bias = net.b_unembed if net.norm_final.eps is None else net.norm_final.bias @ net.unembed + net.b_unembed
     options = batch.options
@@ -100,7 +100,7 @@ def _constant(net: Network, batch: Batch) -> Float[Tensor, " prompt"]:
 def run_writes(
     net: Network,
     tokens: Tokens,
-    batch: Batch,
+    batch: PairBatch,
     targets: Sequence[Target] = (),
     donor: Donor | None = None,
     scale: Tensor | None = None,
@@ -162,7 +162,7 @@ class Repair:
         return self.change - self.delta.sum(-1) - self.norm
 
 
-def repair(net: Network, before: Writes, tokens: Tokens, batch: Batch, target: Target, donor: Donor) -> Repair:
+def repair(net: Network, before: Writes, tokens: Tokens, batch: PairBatch, target: Target, donor: Donor) -> Repair:
     """Ablate one head or MLP of the run of `tokens` and take its downstream table.
 
     Args:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 OPENINGS_TRAIN = (
     'def {function}(self, {arguments}):\n    """{summary}.\n\n',
@@ -101,7 +101,7 @@ def prompt(rng: random.Random, split: Split, *, arguments: Sequence[str] | None 
 
 def function(
     rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
-) -> list[Piece]:
+) -> list[TextPiece]:
     """Training text: a function in the train wordings that describes all its arguments.
 
     Args:
@@ -119,10 +119,10 @@ def function(
     end = f'"""\n{_margin(template)}return {rng.choice(_TOPICS)}\n'
     if loose:
         return _loose(rng, listed, fillers, _margin(template), end)
-    return [Piece(render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param") + end)]
+    return [TextPiece(render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param") + end)]
 
 
-def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str, end: str) -> list[Piece]:
+def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str, end: str) -> list[TextPiece]:
     """A function whose words, all but its arguments, are arbitrary."""
 
     def some(least: int, most: int) -> str:
@@ -136,8 +136,10 @@ def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], ma
     most = rng.choice((2, 8))
     between = [f"{head}{summary}{margin}:param", *(f": {some(1, most)}\n{margin}:param" for _ in listed[1:])]
     pairs = zip(between, listed, strict=True)
-    pieces = [piece for text, name in pairs for piece in (Piece(text, "arbitrary"), Piece(f" {name}", "answer"))]
-    return [*pieces, Piece(f": {some(1, most)}\n{margin}{end}", "arbitrary")]
+    pieces = [
+        piece for text, name in pairs for piece in (TextPiece(text, "arbitrary"), TextPiece(f" {name}", "answer"))
+    ]
+    return [*pieces, TextPiece(f": {some(1, most)}\n{margin}{end}", "arbitrary")]
 
 
 def _roles(rng: random.Random, split: Split, listed: Sequence[str], described: int) -> dict[str, str]:

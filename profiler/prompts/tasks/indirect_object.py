@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 Order = Literal["ABBA", "BABA"]
 
@@ -217,7 +217,7 @@ def prompt(
 
 def story(
     rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
-) -> list[Piece]:
+) -> list[TextPiece]:
     """Training text of one to four sentences, most of them indirect-object sentences, in the train wordings.
 
     Args:
@@ -225,7 +225,7 @@ def story(
         pools: name pools; each sentence draws its names from one pool chosen at random.
         fillers, loose: words to put into wordings, and how often (see `words.loosened`); by default never.
     """
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
     for _ in range(rng.choice((1, 1, 2, 4))):
         pool = rng.choice(pools)
         question = prompt(rng, "train", names=pool)
@@ -235,9 +235,9 @@ def story(
             ending += f" {_aside(rng, pool)}"
         space = " " if pieces else ""
         pieces += [
-            Piece(space + text, "arbitrary" if loose else "text"),
-            Piece(question.answer, "answer"),
-            Piece(ending),
+            TextPiece(space + text, "arbitrary" if loose else "text"),
+            TextPiece(question.answer, "answer"),
+            TextPiece(ending),
         ]
     return pieces
 

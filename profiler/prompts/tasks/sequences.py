@@ -10,7 +10,7 @@ import string
 from collections.abc import Sequence
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 _SPANS = {
     "train": (
@@ -55,10 +55,10 @@ def succession(rng: random.Random, split: Split) -> Prompt:
     return Prompt("succession", ", ".join(run[:-1]) + ",", f" {run[-1]}", others, f"{split}/{kind}", roles, split)
 
 
-def text(rng: random.Random) -> list[Piece]:
+def text(rng: random.Random) -> list[TextPiece]:
     """Training text: one line of a random kind of sequence."""
     make = rng.choice((_span_text, _span_text, _cycle_text, _numbers, _dates))
-    return [Piece(make(rng))]
+    return [TextPiece(make(rng))]
 
 
 def _span_text(rng: random.Random) -> str:

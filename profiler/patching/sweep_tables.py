@@ -16,7 +16,7 @@ from jaxtyping import Float
 from profiler import statistics
 from profiler.patching import effects
 from profiler.patching.metrics import METRICS, panel
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import PER_HEAD, Target, every
 from profiler.patching.sweep import Donor, resample, sweep
 
@@ -28,7 +28,7 @@ FAMILY = ("component_kind", "positions", "direction", "value")
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class PatchResult:
     """The panel of every pair with one target patched."""
 
     target: Target
@@ -54,7 +54,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """One sweep: what is patched, which way, with which values."""
 
     targets: tuple[Target, ...]
@@ -63,7 +63,7 @@ class Plan:
     donor: Donor
 
 
-def plans(setting: Setting, donors: dict[str, Donor], by_role: bool) -> list[Plan]:
+def plans(setting: PairRuns, donors: dict[str, Donor], by_role: bool) -> list[SweepPlan]:
     """All sweeps but those of neurons.
 
     Args:
@@ -76,16 +76,16 @@ def plans(setting: Setting, donors: dict[str, Donor], by_role: bool) -> list[Pla
     roles = [t.during(role) for role in setting.roles for t in (*(heads if by_role else []), *every(net, "resid_pre"))]
     both = (*heads, *whole, *parts, *roles)
     found = [
-        Plan(both, "denoise", "resample", resample(setting.clean)),
-        Plan(both, "noise", "resample", resample(setting.corrupted)),
+        SweepPlan(both, "denoise", "resample", resample(setting.clean)),
+        SweepPlan(both, "noise", "resample", resample(setting.corrupted)),
     ]
-    return found + [Plan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()]
+    return found + [SweepPlan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()]
 
 
-def run_plan(setting: Setting, plan: Plan, report: Callable[[int], None] | None = None) -> list[Measured]:
+def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] | None = None) -> list[PatchResult]:
     """Make one sweep."""
     base = setting.corrupted if plan.direction == "denoise" else setting.clean
-    found: list[Measured | None] = [None] * len(plan.targets)
+    found: list[PatchResult | None] = [None] * len(plan.targets)
     for indices, logits in sweep(setting.net, base, setting.batch, plan.targets, plan.donor, report=report):
         options = setting.batch.options.rows(len(indices))
         reference = setting.clean.logits.repeat(len(indices), 1)
@@ -94,11 +94,11 @@ def run_plan(setting: Setting, plan: Plan, report: Callable[[int], None] | None 
                 panel(logits.flatten(0, 1), options, reference).cpu().numpy().reshape(len(indices), -1, len(METRICS))
             )
         for i, values in zip(indices, panels, strict=True):
-            found[i] = Measured(plan.targets[i], plan.direction, plan.value, values)
+            found[i] = PatchResult(plan.targets[i], plan.direction, plan.value, values)
     return [one for one in found if one is not None]
 
 
-def effect_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+def effect_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_effects` without its experiment: a row per target, direction, value and pair."""
     n = len(setting.batch)
     panels = np.concatenate([one.panel for one in measured])
@@ -112,13 +112,13 @@ def effect_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
     return pl.DataFrame(columns | {name: panels[:, i] for i, name in enumerate(METRICS)})
 
 
-def change(setting: Setting, one: Measured) -> Float[np.ndarray, " pair"]:
+def change(setting: PairRuns, one: PatchResult) -> Float[np.ndarray, " pair"]:
     """What was recovered, or lost, in logits of the logit difference."""
     after = one.panel[:, COLUMN["logit_diff"]]
     return after - setting.metric_corrupted if one.direction == "denoise" else setting.metric_clean - after
 
 
-def share_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+def share_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_shares` without its experiment: a row per target, direction and value."""
     changes = np.stack([change(setting, one) for one in measured])
     share = effects.share(changes, setting.whole)
@@ -159,7 +159,7 @@ def _verdict(low: float, high: float, narrow_low: float, narrow_high: float) -> 
     return statistics.verdict(min(narrow_low, -1e-300), max(narrow_high, 1e-300), MARGIN)
 
 
-def _fix_break(setting: Setting, measured: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
+def _fix_break(setting: PairRuns, measured: Sequence[PatchResult]) -> tuple[np.ndarray, np.ndarray]:
     base = {
         "denoise": panel(setting.corrupted.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),
         "noise": panel(setting.clean.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),

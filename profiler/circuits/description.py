@@ -10,14 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from profiler.circuits import tables, yaml_files
+from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import node_of
 from profiler.model.load import Model
-from profiler.patching import store
+from profiler.patching import experiment_store
 from profiler.patching.capability import capability
 from profiler.patching.effects import neutral_level
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts.pairs import TokenPair, find_task, lint
 from profiler.prompts.pairs.lint import FREQUENCY
 from profiler.text.token_classes import token_texts
@@ -31,7 +31,7 @@ def scheme_of(settings: PatchSettings) -> str:
 
 
 def setting_frames(
-    model: Model, settings: Sequence[Setting], more: Sequence[lint.Check] = ()
+    model: Model, settings: Sequence[PairRuns], more: Sequence[lint.Check] = ()
 ) -> dict[str, pl.DataFrame]:
     """Tables of pairs and checks; `more` are checks of the first set."""
     pairs = [row for one in settings for row in _pair_rows(model, one)]
@@ -53,7 +53,7 @@ def setting_frames(
     }
 
 
-def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
+def _pair_rows(model: Model, one: PairRuns) -> list[dict[str, Any]]:
     text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
     of_tokens = any(not isinstance(o, str) for p in one.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
     texts = token_texts(model.tokenizer, model.spec.n_vocab) if of_tokens else []
@@ -88,14 +88,14 @@ def strata(pair: TokenPair, pairs: Sequence[TokenPair]) -> dict[str, str]:
 
 
 def experiment_row(
-    model: Model, main: Setting, settings: PatchSettings, by_template: float, seconds: float
+    model: Model, main: PairRuns, settings: PatchSettings, by_template: float, seconds: float
 ) -> pl.DataFrame:
     """The row of table `patch_experiments`."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     row = {
         "task": settings.name,
         "scheme": scheme_of(settings),
-        "created": store.now(),
+        "created": experiment_store.now(),
         "model": model.spec.name,
         "model_hash": model.spec.weights_hash,
         "settings": json.dumps(asdict(settings)),
@@ -121,7 +121,7 @@ def circuit_row(circuit: Circuit) -> pl.DataFrame:
     )
 
 
-def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
+def member_rows(main: PairRuns, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
     """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to
     judge."""
     rows = [
@@ -137,7 +137,7 @@ def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency
     ]
     frame = pl.DataFrame(rows, schema_overrides={"schemes": pl.List(pl.String), "frequency": pl.Float64})
     if judged.is_empty():
-        six = tables.six_values(main, circuit)
+        six = circuit_tables.six_values(main, circuit)
         del six["positions"]
         return frame.with_columns(**six)
     return frame.join(judged, on=["component", "positions"], how="left", maintain_order="left")

@@ -15,7 +15,7 @@ _WORDS = re.compile(r"at (\S+) attends to (\S+|the token before|the first token)
 
 
 @dataclass(frozen=True)
-class Place:
+class PositionRole:
     """That a head, at one place, attends to another.
 
     Attributes:
@@ -31,7 +31,7 @@ class Place:
         return f"at {self.at} attends to {self.to} ({mass:.0%})"
 
 
-def place_of(role: str) -> Place | None:
+def position_role(role: str) -> PositionRole | None:
     """The places that a role's words name; None where they name none, and claim something of every position."""
     found = _WORDS.fullmatch(role.strip())
-    return Place(found[1], found[2]) if found else None
+    return PositionRole(found[1], found[2]) if found else None

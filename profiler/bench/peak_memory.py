@@ -31,7 +31,7 @@ class Footprint:
 
 def footprint(shape: str, tokens: int, device: str = "cpu", dtype: str = "float32") -> Footprint:
     """Record `tokens` tokens in a new process."""
-    program = "import sys; from profiler.bench.memory import main; main(*sys.argv[1:])"
+    program = "import sys; from profiler.bench.peak_memory import main; main(*sys.argv[1:])"
     command = [sys.executable, "-c", program, shape, str(tokens), device, dtype]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Footprint(**json.loads(done.stdout.splitlines()[-1]))

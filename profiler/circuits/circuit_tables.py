@@ -18,15 +18,15 @@ from profiler.circuits import choose, edges
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.edge_mask import all_writes, graph_of, masked
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, parse_node, roles_of
-from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
 from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
-from profiler.patching.tables import Measured, Plan, change, run_plan
+from profiler.patching.sweep_tables import PatchResult, SweepPlan, change, run_plan
 from profiler.patching.values import rows_of
 from profiler.statistics import percentile_interval
 
@@ -36,7 +36,7 @@ EDGE_LIMIT = 60
 EDGE_SHARE = 0.01
 
 
-def evaluator(setting: Setting, mlps: bool, circuit: Circuit | None = None) -> Evaluator:
+def evaluator(setting: PairRuns, mlps: bool, circuit: Circuit | None = None) -> Evaluator:
     """F on the pairs of a setting, its outside values (resampled ones by default) outside the circuit.
 
     Args:
@@ -52,7 +52,7 @@ def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
     return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.kept)
 
 
-def effects_of(setting: Setting, measured: Sequence[Measured], nodes: Sequence[str]) -> choose.Effects:
+def effects_of(setting: PairRuns, measured: Sequence[PatchResult], nodes: Sequence[str]) -> choose.Effects:
     """Effects of the nodes in both directions, from the sweeps; nodes that are in none are patched here."""
     found = {one.key[:2]: change(setting, one) for one in measured if one.value == "resample"}
     targets = {node: parse_node(node) for node in nodes}
@@ -61,15 +61,15 @@ def effects_of(setting: Setting, measured: Sequence[Measured], nodes: Sequence[s
         batch = replace(setting.batch, roles=setting.batch.roles | masks(setting.batch, nodes))
         here = replace(setting, batch=batch)
         both = (
-            Plan(missing, "denoise", "resample", resample(setting.clean)),
-            Plan(missing, "noise", "resample", resample(setting.corrupted)),
+            SweepPlan(missing, "denoise", "resample", resample(setting.clean)),
+            SweepPlan(missing, "noise", "resample", resample(setting.corrupted)),
         )
         found |= {one.key[:2]: change(here, one) for plan in both for one in run_plan(here, plan)}
     rows = [np.stack([found[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
     return choose.Effects(*rows, setting.whole)
 
 
-def halves(setting: Setting, mlps: bool, effects: choose.Effects, pairs: np.ndarray) -> Keep:
+def halves(setting: PairRuns, mlps: bool, effects: choose.Effects, pairs: np.ndarray) -> Keep:
     """The circuit chosen from a part of the pairs alone."""
     batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.embed.dtype)
     whole = setting.corrupted if setting.outside is None else setting.outside
@@ -77,7 +77,7 @@ def halves(setting: Setting, mlps: bool, effects: choose.Effects, pairs: np.ndar
     return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps), other), effects)
 
 
-def find(setting: Setting, measured: Sequence[Measured], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
+def find(setting: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
     """The circuit's nodes, and the effects it was chosen from."""
     evaluate = evaluator(setting, settings.mlps)
     effects = effects_of(setting, measured, evaluate.nodes)
@@ -101,7 +101,7 @@ def record(
     return Circuit(name, model, members, scope)
 
 
-def reads(setting: Setting, measured: Sequence[Measured], labels: Sequence[str]) -> dict[str, str]:
+def reads(setting: PairRuns, measured: Sequence[PatchResult], labels: Sequence[str]) -> dict[str, str]:
     """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there."""
     effect: dict[str, dict[str, float]] = {}
     for one in measured:
@@ -112,11 +112,11 @@ def reads(setting: Setting, measured: Sequence[Measured], labels: Sequence[str])
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
         key, mass = _attended(setting, parse_target(label), query)
-        found[label] = Place(query, key).words(mass)
+        found[label] = PositionRole(query, key).words(mass)
     return found
 
 
-def _attended(setting: Setting, target: Target, query: str) -> tuple[str, float]:
+def _attended(setting: PairRuns, target: Target, query: str) -> tuple[str, float]:
     """The role that gets most attention from the query role, clean prompts, and its share; `previous` and `itself`
     count too."""
     pattern = setting.clean["pattern"][target.layer][:, target.unit]
@@ -144,7 +144,7 @@ class Judged:
 
 
 def judge(
-    setting: Setting, circuit: Circuit, settings: PatchSettings, ranking: Sequence[int], report: Report, full: bool
+    setting: PairRuns, circuit: Circuit, settings: PatchSettings, ranking: Sequence[int], report: Report, full: bool
 ) -> Judged:
     """Every score of a circuit on a set of pairs.
 
@@ -216,7 +216,7 @@ def minimality_rows(circuit: Circuit, found: scores.Minimality) -> pl.DataFrame:
     )
 
 
-def six_values(setting: Setting, circuit: Circuit) -> dict[str, Any]:
+def six_values(setting: PairRuns, circuit: Circuit) -> dict[str, Any]:
     sites = {parse_target(label).site for label in circuit.components}
     kind = ", ".join(site for site in ("head", "neuron", "mlp_out") if site in sites)
     values = {
@@ -303,7 +303,7 @@ def stability_rows(found: null.Stability, nodes: Sequence[str]) -> tuple[list[di
 
 
 def curve_rows(
-    setting: Setting, settings: PatchSettings, ranking: Sequence[int], circuit: Circuit | None = None
+    setting: PairRuns, settings: PatchSettings, ranking: Sequence[int], circuit: Circuit | None = None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     """Table `circuit_curve` (faithfulness of the k best nodes), and its areas as scores."""
     evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
@@ -323,7 +323,7 @@ def curve_rows(
     return frame, [*rows, _score("smallest_at_90", float("nan") if smallest is None else float(smallest))]
 
 
-def edge_rows(setting: Setting, circuit: Circuit, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
+def edge_rows(setting: PairRuns, circuit: Circuit, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
     """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
 
     Edges are at all offsets and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.

@@ -16,17 +16,17 @@ from jaxtyping import Float
 from profiler import statistics
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import gates, self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target
 from profiler.patching.sweep import Donor, intervene, resample
-from profiler.patching.tables import Measured, change
+from profiler.patching.sweep_tables import PatchResult, change
 
 ORDERS = 6
 MEAN_DRAWS = 1000
 EARLIER_LAYERS_STAY = 1e-9
 
 
-def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_gates`: both directions of every target side by side, and its label."""
     both: dict[Target, dict[str, float]] = {}
     whole = setting.whole.mean()
@@ -53,7 +53,7 @@ def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def top_heads(measured: Sequence[Measured], setting: Setting, n: int) -> list[Target]:
+def top_heads(measured: Sequence[PatchResult], setting: PairRuns, n: int) -> list[Target]:
     """The heads with the largest share in either direction; of equal ones the first of the model."""
     size: dict[Target, float] = {}
     for one in measured:
@@ -65,7 +65,7 @@ def top_heads(measured: Sequence[Measured], setting: Setting, n: int) -> list[Ta
 
 
 def repairs(
-    setting: Setting, targets: Sequence[Target], donors: dict[str, Donor]
+    setting: PairRuns, targets: Sequence[Target], donors: dict[str, Donor]
 ) -> dict[tuple[Target, str], self_repair.Repair]:
     """Ablate each target with each kind of value."""
     net, batch = setting.net, setting.batch
@@ -77,7 +77,7 @@ def repairs(
     }
 
 
-def downstream_rows(setting: Setting, found: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
+def downstream_rows(setting: PairRuns, found: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
     """Table `patch_downstream`: change of every component's DLA after ablating another, and the norm's part.
 
     Rows of components before the ablated one are left out (exactly 0). `part` is direct, head, mlp, norm or total.
@@ -116,7 +116,7 @@ def _mean(values: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _joint(setting: Setting, targets: Sequence[Target], denoise: bool) -> Float[np.ndarray, " pair"]:
+def _joint(setting: PairRuns, targets: Sequence[Target], denoise: bool) -> Float[np.ndarray, " pair"]:
     """What is recovered or lost with the targets patched together."""
     tokens, donor = (setting.batch.corrupted, setting.clean) if denoise else (setting.batch.clean, setting.corrupted)
     logits = intervene(setting.net, tokens, setting.batch.ends, setting.batch, targets, resample(donor))
@@ -125,9 +125,9 @@ def _joint(setting: Setting, targets: Sequence[Target], denoise: bool) -> Float[
 
 
 def interaction_rows(
-    setting: Setting,
+    setting: PairRuns,
     targets: Sequence[Target],
-    measured: Sequence[Measured],
+    measured: Sequence[PatchResult],
     found: dict[tuple[Target, str], self_repair.Repair],
 ) -> pl.DataFrame:
     """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they
@@ -168,7 +168,7 @@ def interaction_rows(
     return pl.DataFrame(rows)
 
 
-def saturation_rows(setting: Setting, targets: Sequence[Target]) -> pl.DataFrame:
+def saturation_rows(setting: PairRuns, targets: Sequence[Target]) -> pl.DataFrame:
     """Table `patch_saturation`: share recovered by the size of the set, over random orders, and each one's Shapley
     value."""
     listed = gates.orders(len(targets), ORDERS)

@@ -8,7 +8,7 @@
 -- Caveat:     edges between members, the input, the logits and MLPs that are always kept; one that matters only
 --             together with others has a small lost. experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
-SELECT circuit, writer, reader, estimated, lost, kept
+SELECT circuit, writer, reader, estimated, lost, matters
 FROM circuit_edges
 WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
 ORDER BY circuit, abs(lost) DESC, writer, reader;

@@ -1,5 +1,5 @@
 -- Title:      Members of the circuit
--- Question:   who belongs to the circuit, how sure is that, and who is missed when taken out?
+-- Question:   who belongs to the circuit, how sure is that, and what does removing each member cost?
 -- Grain:      one row per circuit, set of pairs, component and positions
 -- Key:        circuit, pair_set, component, positions
 -- Parameters: experiment (default '')
@@ -11,7 +11,7 @@
 --             experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SELECT m.circuit, m.pair_set, m.component, m.positions, m.role, m.gate, len(m.schemes) AS n_schemes, len(c.schemes) AS of_schemes
-    , array_to_string(m.schemes, ', ') AS schemes, m.frequency, m.missed, m.p, m.p_holm
+    , array_to_string(m.schemes, ', ') AS schemes, m.frequency, m.removal_cost, m.p, m.p_holm
 FROM circuit_members m JOIN circuits c USING (experiment, circuit)
 WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
-ORDER BY m.circuit, m.pair_set, m.missed DESC NULLS LAST, m.component, m.positions;
+ORDER BY m.circuit, m.pair_set, m.removal_cost DESC NULLS LAST, m.component, m.positions;

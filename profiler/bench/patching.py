@@ -43,10 +43,10 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     values = {}
 
     def sweep_ours() -> None:
-        found = torch.zeros(len(heads), len(batch), dtype=net.embed.dtype)
+        differences = torch.zeros(len(heads), len(batch), dtype=net.embed.dtype)
         for indices, logits in sweep(net, main.corrupted, batch, heads, resample(main.clean)):
-            found[indices] = torch.stack([logit_diff(row, batch.options) for row in logits])
-        values["ours"] = found
+            differences[indices] = torch.stack([logit_diff(row, batch.options) for row in logits])
+        values["ours"] = differences
 
     def sweep_theirs() -> None:
         values["theirs"] = head_sweep(model, batch)
@@ -94,11 +94,11 @@ def head_sweep(model: Model, batch: PairBatch) -> Float[Tensor, "head prompt"]:
     rows = torch.arange(len(batch), device=batch.ends.device)
     with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         _, cache = model.bridge.run_with_cache(batch.clean, names_filter=lambda name: name in names)
-        found = patching.get_act_patch_attn_head_out_all_pos(
+        patched = patching.get_act_patch_attn_head_out_all_pos(
             model.bridge,
             batch.corrupted,
             cache,
             lambda logits: logit_diff(logits[rows, batch.ends], batch.options),
             reduce="none",
         )
-    return found.values.reshape(-1, len(batch))
+    return patched.values.reshape(-1, len(batch))

@@ -113,10 +113,10 @@ class SplitScript(Script):
         at = torch.arange(self.read, self.read + len(value))[:, None].expand_as(value)
         for end, largest in ((f"{name} top", True), (f"{name} bottom", False)):
             before = self.top.get(end), self.top.get(f"{end} at")
-            best, place = value.topk(min(TOP, len(value)), dim=0, largest=largest)
-            place = at.gather(0, place)
+            best, index = value.topk(min(TOP, len(value)), dim=0, largest=largest)
+            index = at.gather(0, index)
             if before[0] is not None:
-                best, place = torch.cat([before[0], best]), torch.cat([before[1], place])
+                best, index = torch.cat([before[0], best]), torch.cat([before[1], index])
                 best, order = best.topk(min(TOP, len(best)), dim=0, largest=largest)
-                place = place.gather(0, order)
-            self.top[end], self.top[f"{end} at"] = best, place
+                index = index.gather(0, order)
+            self.top[end], self.top[f"{end} at"] = best, index

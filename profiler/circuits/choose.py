@@ -80,7 +80,7 @@ def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[n
 
 
 def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float) -> Bool[np.ndarray, " node"]:
-    """Drop the member that is missed least until every removal leaves the tolerance."""
+    """Drop the member whose removal moves faithfulness least, until every removal leaves the tolerance."""
     while keep.sum() > 1:
         members = np.nonzero(keep)[0]
         without = np.repeat(keep[None], len(members), 0)

@@ -54,7 +54,7 @@ class Scope:
         controlled: what the pairs hold fixed on purpose.
         accidental: what they hold fixed without anybody having asked.
         outside: what is put in for everything outside the circuit: resample, mean or zero.
-        kept: what is never taken away: the embedding, and MLPs where only heads were looked at.
+        intact: what is never taken away: the embedding, and MLPs where only heads were looked at.
         metric: what was measured.
         found_by: how it was chosen.
     """
@@ -65,7 +65,7 @@ class Scope:
     controlled: tuple[str, ...] = ()
     accidental: tuple[str, ...] = ()
     outside: str = "resample"
-    kept: str = "embedding, biases, MLPs"
+    intact: str = "embedding, biases, MLPs"
     metric: str = "logit_diff"
     found_by: str = "own"
 

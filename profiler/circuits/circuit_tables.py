@@ -48,15 +48,15 @@ def evaluator(setting: PairRuns, mlps: bool, circuit: Circuit | None = None) -> 
 
 
 def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
-    """Whether all MLPs are nodes: asked for, or not among what the circuit's scope says is kept."""
-    return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.kept)
+    """Whether all MLPs are nodes: asked for, or not among what the circuit's scope says is intact."""
+    return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.intact)
 
 
 def effects_of(setting: PairRuns, measured: Sequence[PatchResult], nodes: Sequence[str]) -> choose.Effects:
     """Effects of the nodes in both directions, from the sweeps; nodes that are in none are patched here."""
-    found = {one.key[:2]: change(setting, one) for one in measured if one.value == "resample"}
+    changes = {result.key[:2]: change(setting, result) for result in measured if result.value == "resample"}
     targets = {node: parse_node(node) for node in nodes}
-    missing = tuple(t for t in targets.values() if (t, "denoise") not in found or (t, "noise") not in found)
+    missing = tuple(t for t in targets.values() if (t, "denoise") not in changes or (t, "noise") not in changes)
     if missing:
         batch = replace(setting.batch, roles=setting.batch.roles | masks(setting.batch, nodes))
         here = replace(setting, batch=batch)
@@ -64,8 +64,8 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchResult], nodes: Sequen
             SweepPlan(missing, "denoise", "resample", resample(setting.clean)),
             SweepPlan(missing, "noise", "resample", resample(setting.corrupted)),
         )
-        found |= {one.key[:2]: change(here, one) for plan in both for one in run_plan(here, plan)}
-    rows = [np.stack([found[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
+        changes |= {result.key[:2]: change(here, result) for plan in both for result in run_plan(here, plan)}
+    rows = [np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
     return choose.Effects(*rows, setting.whole)
 
 
@@ -104,16 +104,18 @@ def record(
 def reads(setting: PairRuns, measured: Sequence[PatchResult], labels: Sequence[str]) -> dict[str, str]:
     """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there."""
     effect: dict[str, dict[str, float]] = {}
-    for one in measured:
-        if one.value == "resample" and one.target.label in labels and one.target.positions != "all":
-            at = effect.setdefault(one.target.label, {})
-            at[one.target.positions] = at.get(one.target.positions, 0.0) + abs(float(change(setting, one).mean()))
-    found = {}
+    for result in measured:
+        if result.value == "resample" and result.target.label in labels and result.target.positions != "all":
+            at = effect.setdefault(result.target.label, {})
+            at[result.target.positions] = at.get(result.target.positions, 0.0) + abs(
+                float(change(setting, result).mean())
+            )
+    roles = {}
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
         key, mass = _attended(setting, parse_target(label), query)
-        found[label] = PositionRole(query, key).words(mass)
-    return found
+        roles[label] = PositionRole(query, key).words(mass)
+    return roles
 
 
 def _attended(setting: PairRuns, target: Target, query: str) -> tuple[str, float]:
@@ -203,15 +205,15 @@ def judge(
     return Judged(*frames, members.with_columns(**six) if len(members) else members)
 
 
-def minimality_rows(circuit: Circuit, found: scores.Minimality) -> pl.DataFrame:
+def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFrame:
     """Minimality of every member, with the positions it is at."""
     return pl.DataFrame(
         {
             "component": circuit.components,
             "positions": [m.positions for m in circuit.members],
-            "missed": found.effect,
-            "p": found.p,
-            "p_holm": found.p_holm,
+            "removal_cost": minimal.effect,
+            "p": minimal.p,
+            "p_holm": minimal.p_holm,
         }
     )
 
@@ -232,12 +234,12 @@ def six_values(setting: PairRuns, circuit: Circuit) -> dict[str, Any]:
 
 def _classes(circuit: Circuit) -> dict[str, list[str]]:
     """Members by gate label and by layer."""
-    found: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
     for member in circuit.members:
         for name in (member.gate, f"layer {parse_target(member.component).layer}"):
             if name:
-                found.setdefault(name, []).append(node_of(member))
-    return found
+                classes.setdefault(name, []).append(node_of(member))
+    return classes
 
 
 def _score(
@@ -248,31 +250,31 @@ def _score(
 
 def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
     """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
-    one, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
+    faithful, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
     rows = [
         _score("members", float(keep.sum())),
         _score("nodes", float(len(keep))),
-        _score("metric_model", one.model, n=n),
-        _score("metric_circuit", one.circuit, n=n),
-        _score("metric_empty", one.empty, n=n),
-        _score("faithfulness_gap", one.gap, n=n),
+        _score("metric_model", faithful.model, n=n),
+        _score("metric_circuit", faithful.circuit, n=n),
+        _score("metric_empty", faithful.empty, n=n),
+        _score("faithfulness_gap", faithful.gap, n=n),
         _score("explainable", float(scores.explainable(evaluate)), n=n),
     ]
     if not scores.explainable(evaluate):
         return rows
     return [
         *rows,
-        _score("faithfulness_ratio", one.ratio, n=n),
-        _score("faithfulness", one.normalised, *one.interval, n=n),
+        _score("faithfulness_ratio", faithful.ratio, n=n),
+        _score("faithfulness", faithful.normalised, *faithful.interval, n=n),
         _score(
             "faithfulness_per_pair",
-            float(one.per_pair.median),
-            float(one.per_pair.low),
-            float(one.per_pair.high),
-            n - one.per_pair.excluded,
+            float(faithful.per_pair.median),
+            float(faithful.per_pair.low),
+            float(faithful.per_pair.high),
+            n - faithful.per_pair.excluded,
         ),
-        _score("pairs_excluded", float(one.per_pair.excluded), n=n),
-        _score("over_recovery", float(one.over_recovery)),
+        _score("pairs_excluded", float(faithful.per_pair.excluded), n=n),
+        _score("over_recovery", float(faithful.over_recovery)),
     ]
 
 
@@ -291,15 +293,15 @@ def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[
     return rows + [_score(f"incompleteness_class: {name}", value) for name, value in missing.classes.items()]
 
 
-def stability_rows(found: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def stability_rows(stable: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
-    low, high = percentile_interval(found.jaccard)
+    low, high = percentile_interval(stable.jaccard)
     rows = [
-        _score("stability_jaccard", float(found.jaccard.mean()), float(low), float(high), len(found.jaccard)),
-        _score("stability_tau", found.tau, n=len(found.jaccard)),
-        _score("stability_halves", found.halves, n=2),
+        _score("stability_jaccard", float(stable.jaccard.mean()), float(low), float(high), len(stable.jaccard)),
+        _score("stability_tau", stable.tau, n=len(stable.jaccard)),
+        _score("stability_halves", stable.halves, n=2),
     ]
-    return rows, dict(zip(nodes, found.frequency.tolist(), strict=True))
+    return rows, dict(zip(nodes, stable.frequency.tolist(), strict=True))
 
 
 def curve_rows(
@@ -326,28 +328,28 @@ def curve_rows(
 def edge_rows(setting: PairRuns, circuit: Circuit, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
     """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
 
-    Edges are at all offsets and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
+    Edges are at all positions and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
     """
     graph = graph_of(setting.net)
     ends = [f"L{t.layer}_mlp_out" if t.site == "neuron" else t.label for t in map(parse_target, circuit.components)]
     among = edges.candidates(graph, ends, not mlps)
-    found = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
-    shares = -edges.sizes(found, float(setting.whole.mean()))
-    kept = [one.edge for one, size in zip(found, shares, strict=True) if abs(size) >= EDGE_SHARE]
+    confirmed = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
+    shares = -edges.sizes(confirmed, float(setting.whole.mean()))
+    important = [cut.edge for cut, size in zip(confirmed, shares, strict=True) if abs(size) >= EDGE_SHARE]
     frame = pl.DataFrame(
         {
-            "writer": [one.edge.writer for one in found],
-            "reader": [one.edge.reader for one in found],
-            "estimated": [-one.estimated / float(setting.whole.mean()) for one in found],
+            "writer": [cut.edge.writer for cut in confirmed],
+            "reader": [cut.edge.reader for cut in confirmed],
+            "estimated": [-cut.estimated / float(setting.whole.mean()) for cut in confirmed],
             "lost": shares,
-            "kept": [one.edge in kept for one in found],
+            "matters": [cut.edge in important for cut in confirmed],
         }
     )
     writes = all_writes(setting.net, setting.corrupted)
     with torch.inference_mode():
         runs = [
             masked(setting.net, setting.batch.clean, setting.batch.ends, keep, writes)
-            for keep in (graph.mask(kept), among)
+            for keep in (graph.mask(important), among)
         ]
     values = [
         float((logit_diff(run, setting.batch.options).double().numpy(force=True) - setting.metric_corrupted).mean())
@@ -355,10 +357,12 @@ def edge_rows(setting: PairRuns, circuit: Circuit, mlps: bool) -> tuple[Circuit,
     ]
     whole = float(setting.whole.mean())
     scored = [
-        _score("edge_faithfulness", values[0] / whole, n=len(kept)),
+        _score("edge_faithfulness", values[0] / whole, n=len(important)),
         _score("edge_faithfulness_all", values[1] / whole, n=int(among.sum())),
     ]
     inside = [
-        edge for edge in kept if {edge.writer, edge.reader.split(".")[0]} <= {*circuit.components, "embed", "logits"}
+        edge
+        for edge in important
+        if {edge.writer, edge.reader.split(".")[0]} <= {*circuit.components, "embed", "logits"}
     ]
     return replace(circuit, edges=tuple(inside)), frame, scored

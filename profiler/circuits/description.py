@@ -34,18 +34,20 @@ def setting_frames(
     model: Model, settings: Sequence[PairRuns], more: Sequence[lint.Check] = ()
 ) -> dict[str, pl.DataFrame]:
     """Tables of pairs and checks; `more` are checks of the first set."""
-    pairs = [row for one in settings for row in _pair_rows(model, one)]
+    pairs = [row for setting in settings for row in _pair_rows(model, setting)]
     rows = [
         {
-            "pair_set": one.name,
-            "place": place,
+            "pair_set": setting.name,
+            "check_number": number,
             "check_name": c.name,
             "finding": c.finding,
             "size": c.value,
             "level": c.level,
         }
-        for one in settings
-        for place, c in enumerate([*lint.check(one.encoded), *capability(one), *(more if one is settings[0] else ())])
+        for setting in settings
+        for number, c in enumerate(
+            [*lint.check(setting.encoded), *capability(setting), *(more if setting is settings[0] else ())]
+        )
     ]
     return {
         "patch_pairs": pl.DataFrame(pairs, infer_schema_length=None),
@@ -53,14 +55,14 @@ def setting_frames(
     }
 
 
-def _pair_rows(model: Model, one: PairRuns) -> list[dict[str, Any]]:
+def _pair_rows(model: Model, setting: PairRuns) -> list[dict[str, Any]]:
     text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
-    of_tokens = any(not isinstance(o, str) for p in one.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
+    of_tokens = any(not isinstance(o, str) for p in setting.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
     texts = token_texts(model.tokenizer, model.spec.n_vocab) if of_tokens else []
     word = lambda option: option if isinstance(option, str) else texts[option]  # noqa: E731
     return [
         {
-            "pair_set": one.name,
+            "pair_set": setting.name,
             "pair": i,
             "name": p.pair.name,
             "scheme": p.pair.scheme,
@@ -72,11 +74,11 @@ def _pair_rows(model: Model, one: PairRuns) -> list[dict[str, Any]]:
             "distractors": [word(d) for d in p.pair.distractors],
             "n_tokens": len(p.clean),
             "roles": json.dumps(dict(p.roles)),
-            "strata": json.dumps(strata(p, one.batch.pairs)),
-            "metric_clean": one.metric_clean[i],
-            "metric_corrupted": one.metric_corrupted[i],
+            "strata": json.dumps(strata(p, setting.batch.pairs)),
+            "metric_clean": setting.metric_clean[i],
+            "metric_corrupted": setting.metric_corrupted[i],
         }
-        for i, p in enumerate(one.batch.pairs)
+        for i, p in enumerate(setting.batch.pairs)
     ]
 
 

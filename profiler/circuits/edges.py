@@ -1,6 +1,6 @@
 """Edges by attribution, confirmed by exact patching.
 
-    score(w -> r) = sum over offsets of (other_w - live_w) . d metric / d (what r hears)
+    score(w -> r) = sum over positions of (other_w - live_w) . d metric / d (what r hears)
 
 (Syed et al. 2023; summed over readers it is the node's attribution). An edge is kept if cutting it alone, exactly,
 changes the metric by at least a threshold: estimates only decide in which order edges are tried.
@@ -26,7 +26,7 @@ from profiler.statistics import level
 class Listener(State):
     """Lets every reader hear the run itself, through a leaf of its own that collects the gradient."""
 
-    def __init__(self, n_readers: int, like: Float[Tensor, "prompt offset model"]):
+    def __init__(self, n_readers: int, like: Float[Tensor, "prompt position model"]):
         self.leaves = torch.zeros(n_readers, *like.shape, dtype=like.dtype, device=like.device, requires_grad=True)
         self.n = 0
 
@@ -74,7 +74,7 @@ def confirm(
     listed = torch.where(among, scores.abs(), 0.0).flatten().argsort(descending=True, stable=True)[:limit].tolist()
     writes = all_writes(net, other)
     before = logit_diff(base.logits, batch.options)
-    found = []
+    confirmed = []
     with torch.inference_mode():
         for number in listed:
             writer, reader = divmod(number, len(graph.readers))
@@ -82,9 +82,9 @@ def confirm(
             keep[writer, reader] = False
             after = logit_diff(masked(net, batch.clean, batch.ends, keep, writes), batch.options)
             edge = Edge(graph.writers[writer], graph.readers[reader])
-            found.append(Confirmed(edge, scores[writer, reader].item(), (after - before).mean().item()))
-    order = np.argsort(-level(np.array([abs(one.exact) for one in found])), kind="stable")
-    return [found[i] for i in order]
+            confirmed.append(Confirmed(edge, scores[writer, reader].item(), (after - before).mean().item()))
+    order = np.argsort(-level(np.array([abs(cut.exact) for cut in confirmed])), kind="stable")
+    return [confirmed[i] for i in order]
 
 
 def candidates(graph: Graph, members: Sequence[str], mlps_kept: bool) -> Bool[Tensor, "writer reader"]:
@@ -93,6 +93,6 @@ def candidates(graph: Graph, members: Sequence[str], mlps_kept: bool) -> Bool[Te
     return graph.between([*members, *extra])
 
 
-def sizes(found: Sequence[Confirmed], whole: float) -> Float[np.ndarray, " edge"]:
+def sizes(confirmed: Sequence[Confirmed], whole: float) -> Float[np.ndarray, " edge"]:
     """Exact effects as parts of the whole effect."""
-    return np.array([one.exact for one in found]) / whole
+    return np.array([cut.exact for cut in confirmed]) / whole

@@ -77,8 +77,8 @@ def _patch(
     began = time.perf_counter()
     net = network_of(model)
     report("pairs")
-    found = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
-    main = setting.prepare("discovery", net, found)
+    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    main = setting.prepare("discovery", net, pairs)
     loaded = time.perf_counter()
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
@@ -101,11 +101,13 @@ def _patch(
     }
     report("redundancy")
     frames |= redundancy_frames(main, measured, means, settings)
-    chosen_one, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
+    chosen_one, more, other_sets = circuit_frames(
+        model, main, measured, settings, report, circuit, frames["patch_gates"]
+    )
     frames |= more
     report("corruptions crossed")
     crossed, said = factorial.frames(model, net, settings)
-    frames |= crossed | description.setting_frames(model, [main, *others], said)
+    frames |= crossed | description.setting_frames(model, [main, *other_sets], said)
     name = experiment_name(settings, model.spec.weights_hash)
     frames["patch_experiments"] = description.experiment_row(
         model, main, settings, means.by_template, time.perf_counter() - began
@@ -127,19 +129,21 @@ def sweeps(main: PairRuns, means: values.ReferenceMeans, settings: PatchSettings
         "mean": means.donor(),
         "noise": values.noise(main.clean, main.batch, settings.seed),
     }
-    found: list[PatchResult] = []
+    measured: list[PatchResult] = []
     for plan in sweep_tables.plans(main, donors, settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
         report(f"{label}: {len(plan.targets)} targets")
-        found += sweep_tables.run_plan(main, plan)
-    return found
+        measured += sweep_tables.run_plan(main, plan)
+    return measured
 
 
 def attribution_frames(
     main: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings, report: Report
 ) -> tuple[dict[str, pl.DataFrame], list[PatchResult]]:
     """Attribution tables, and the exact patches of the chosen neurons."""
-    slopes = estimates.slopes(main, settings.steps, [one.target for one in measured if one.value == "resample"])
+    slopes = estimates.slopes(
+        main, settings.steps, [result.target for result in measured if result.value == "resample"]
+    )
     chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
     report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
     exact = estimates.patch_neurons(main, chosen)
@@ -159,11 +163,11 @@ def redundancy_frames(
     """Downstream, interaction and saturation tables of the top heads."""
     top = redundancy_tables.top_heads(measured, main, settings.top)
     donors = {"resample": resample(main.corrupted), "mean": means.donor(), "zero": values.zero(main.clean)}
-    found = redundancy_tables.repairs(main, top, donors)
+    repaired = redundancy_tables.repairs(main, top, donors)
     return {
-        "patch_downstream": redundancy_tables.downstream_rows(main, found),
+        "patch_downstream": redundancy_tables.downstream_rows(main, repaired),
         "patch_interactions": (
-            redundancy_tables.interaction_rows(main, top, measured, found) if len(top) > 1 else pl.DataFrame()
+            redundancy_tables.interaction_rows(main, top, measured, repaired) if len(top) > 1 else pl.DataFrame()
         ),
         "patch_saturation": redundancy_tables.saturation_rows(main, top),
     }
@@ -186,10 +190,10 @@ def circuit_frames(
     ranking = choose.ranking(effects)
     circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
     circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps)
-    others = other_settings(model, main.net, settings, outside)
+    other_sets = other_settings(model, main.net, settings, outside)
     judged = [
-        circuit_tables.judge(one, circuit, settings, ranking, report, full=one.name in ("discovery", "test"))
-        for one in (main, *others)
+        circuit_tables.judge(runs, circuit, settings, ranking, report, full=runs.name in ("discovery", "test"))
+        for runs in (main, *other_sets)
     ]
     again = None if given else lambda some, pairs: circuit_tables.halves(main, settings.mlps, some, pairs)
     report("stability")
@@ -197,7 +201,7 @@ def circuit_frames(
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
     curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
     six = circuit_tables.six_values(main, circuit)
-    scores = [one.scores for one in judged] + [
+    scores = [of_set.scores for of_set in judged] + [
         pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six)
     ]
     named = pl.lit(circuit.name).alias("circuit")
@@ -208,12 +212,12 @@ def circuit_frames(
         ),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
         "circuit_curve": curve.with_columns(**six),
-        "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
+        "circuit_random": pl.concat([of_set.random for of_set in judged], how="diagonal_relaxed"),
         "circuit_members": pl.concat(
             [
-                description.member_rows(main, circuit, one.members, frequency)
-                for one in judged
-                if one.members.height or one is judged[0]
+                description.member_rows(main, circuit, of_set.members, frequency)
+                for of_set in judged
+                if of_set.members.height or of_set is judged[0]
             ],
             how="diagonal_relaxed",
         ),
@@ -221,7 +225,7 @@ def circuit_frames(
     return (
         circuit,
         {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()},
-        others,
+        other_sets,
     )
 
 
@@ -239,8 +243,8 @@ def chosen_circuit(
     labels = evaluate.labels(choose.choose(evaluate, effects))
     report("other corruption schemes")
     seen = schemes_of(model, main, settings, labels, effects, evaluate.nodes)
-    found = lint.check(main.encoded) + capability(main)
-    accidental = tuple(f"{one.name}: {one.finding}" for one in found if one.level != "ok")
+    checks = lint.check(main.encoded) + capability(main)
+    accidental = tuple(f"{check.name}: {check.finding}" for check in checks if check.level != "ok")
     scope = Scope(
         task=settings.name,
         prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}",
@@ -252,7 +256,7 @@ def chosen_circuit(
         ),
         accidental=accidental,
         outside=outside_of(settings, None),
-        kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
+        intact="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
     )
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
@@ -307,7 +311,7 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
         sweep_tables.SweepPlan(targets, "denoise", "resample", resample(other.clean)),
         sweep_tables.SweepPlan(targets, "noise", "resample", resample(other.corrupted)),
     ]
-    measured = [one for plan in both for one in sweep_tables.run_plan(other, plan)]
+    measured = [result for plan in both for result in sweep_tables.run_plan(other, plan)]
     return [nodes[i] for i in choose.candidates(circuit_tables.effects_of(other, measured, nodes))]
 
 
@@ -317,11 +321,11 @@ def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
     return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
 
 
-def with_outside(one: PairRuns, outside: Outside, means: Callable[[], values.ReferenceMeans]) -> PairRuns:
+def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.ReferenceMeans]) -> PairRuns:
     """The setting with other values outside circuits than those of the corrupted run."""
     if outside == "resample":
-        return one
-    return replace(one, outside=means().trace if outside == "mean" else values.zeros(one.clean))
+        return runs
+    return replace(runs, outside=means().trace if outside == "mean" else values.zeros(runs.clean))
 
 
 def other_settings(
@@ -330,17 +334,17 @@ def other_settings(
     """Fresh pairs of the same wordings, and pairs of held-out wordings and words; none for a user's file."""
     if settings.is_file:
         return []
-    found = []
+    prepared = []
     for name, split in (("test", settings.split), ("held_out", "held_out")):
         try:
             made: Encoded = setting.encoded(model, settings, setting.draw(model, settings, split, settings.seed + 1))
         except PairError:
             continue
-        one = setting.prepare(name, net, made)
+        runs = setting.prepare(name, net, made)
         known = partial(setting.references, model, settings, made, split)
-        found.append(
+        prepared.append(
             with_outside(
-                one, outside, lambda one=one, known=known: values.means(net, one.clean, one.batch, known().pairs)
+                runs, outside, lambda runs=runs, known=known: values.means(net, runs.clean, runs.batch, known().pairs)
             )
         )
-    return found
+    return prepared

@@ -33,5 +33,5 @@ class PositionRole:
 
 def position_role(role: str) -> PositionRole | None:
     """The places that a role's words name; None where they name none, and claim something of every position."""
-    found = _WORDS.fullmatch(role.strip())
-    return PositionRole(found[1], found[2]) if found else None
+    match = _WORDS.fullmatch(role.strip())
+    return PositionRole(match[1], match[2]) if match else None

@@ -184,7 +184,7 @@ def judged(scores: Any) -> str:
         )
     parts.append(f"incomplete by up to {found['incompleteness_greedy']['score']:.1%}")
     if "minimality" in found:
-        parts.append(f"the member missed least by {found['minimality']['score']:.1%}")
+        parts.append(f"least important member: removing it costs {found['minimality']['score']:.1%}")
     if "stability_jaccard" in found:
         parts.append(f"{found['stability_jaccard']['score']:.0%} alike (Jaccard) when pairs are resampled")
     return "; ".join(parts)

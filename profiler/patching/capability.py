@@ -33,11 +33,16 @@ def capability(setting: PairRuns) -> list[Check]:
     )
     clean, corrupted = (dict(zip(METRICS, values, strict=True)) for values in (before, after))
     right = float((setting.metric_clean > 0).mean())
-    kept = float((setting.metric_corrupted > 0).mean())
+    still_right = float((setting.metric_corrupted > 0).mean())
     return [
         Check("answer above distractors, clean", f"{right:.0%} of pairs", right, "ok" if right >= 0.75 else "warning"),
         Check("answer is first choice, clean", f"{clean['top1']:.0%} of pairs", clean["top1"]),
-        Check("answer above distractors, corrupted", f"{kept:.0%} of pairs", kept, "ok" if kept <= 0.75 else "note"),
+        Check(
+            "answer above distractors, corrupted",
+            f"{still_right:.0%} of pairs",
+            still_right,
+            "ok" if still_right <= 0.75 else "note",
+        ),
         Check(
             "logit difference, clean to corrupted",
             f"{clean['logit_diff']:.2f} to {corrupted['logit_diff']:.2f} logits",
@@ -64,11 +69,11 @@ def capability(setting: PairRuns) -> list[Check]:
 
 def moved(setting: PairRuns) -> Float[Tensor, "layer head"]:
     """How far each head's output at the end moved: |corrupted - clean| / |clean|, mean over pairs."""
-    found = []
+    by_layer = []
     for live, other in zip(setting.clean["head"], setting.corrupted["head"], strict=True):
         a, b = (at(value, setting.batch.ends)[:, 0] for value in (live, other))
-        found.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0))
-    return torch.stack(found)
+        by_layer.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0))
+    return torch.stack(by_layer)
 
 
 def isolation(setting: PairRuns) -> Check:
@@ -90,10 +95,10 @@ def bystanders(setting: PairRuns) -> Check:
     change = (runs[1].dla - runs[0].dla).mean(0).abs() / max(abs(float(setting.whole.mean())), 1e-12)
     direct = dict(zip(self_repair.names(net), change.tolist(), strict=True))
     sizes = {f"L{i}H{h}": size for i, row in enumerate(moved(setting).tolist()) for h, size in enumerate(row)}
-    found = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
-    share = len(found) / len(sizes)
+    beside = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
+    share = len(beside) / len(sizes)
     return Check(
-        "heads that moved beside the answer", _listed(found, len(found)), share, "note" if share > 0.5 else "ok"
+        "heads that moved beside the answer", _listed(beside, len(beside)), share, "note" if share > 0.5 else "ok"
     )
 
 
@@ -104,24 +109,24 @@ def _listed(sizes: dict[str, float], n: int) -> str:
     return f"{n}: {shown}{', ...' if n > NAMED else ''}" if n else "none"
 
 
-def places(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
+def attention_patterns(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
     """The keys that well-known attention goes to from the end: first token, token before, copies, what followed a
     copy."""
-    offsets = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
     last = ends[:, None]
-    copies = (tokens == tokens.gather(1, last)) & (offsets < last)
+    copies = (tokens == tokens.gather(1, last)) & (positions < last)
     return {
-        "first token": offsets.expand_as(tokens) == 0,
-        "token before": offsets == last - 1,
+        "first token": positions.expand_as(tokens) == 0,
+        "token before": positions == last - 1,
         "copy": copies,
-        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (offsets < last),
+        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (positions < last),
     }
 
 
 def attention_moved(setting: PairRuns) -> Check:
     """Well-known attention of the end that is at least 0.3 in one run and moved by more than 0.1 in the other."""
-    batch, found = setting.batch, {}
-    kinds = [places(tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
+    batch, changes = setting.batch, {}
+    kinds = [attention_patterns(tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
     for layer in range(setting.net.n_layers):
         rows = [
             at(run["pattern"][layer].transpose(1, 2), batch.ends)[:, 0] for run in (setting.clean, setting.corrupted)
@@ -130,10 +135,10 @@ def attention_moved(setting: PairRuns) -> Check:
             masses = [(row * of[kind][:, None]).sum(-1).mean(0).tolist() for row, of in zip(rows, kinds, strict=True)]
             for head, (before, after) in enumerate(zip(*masses, strict=True)):
                 if max(before, after) >= ATTENDS and abs(after - before) > MOVED:
-                    found[f"{kind} L{layer}H{head} {before:.0%} to {after:.0%}"] = abs(after - before)
-    first = sorted(found, key=lambda name: (-found[name], name))
+                    changes[f"{kind} L{layer}H{head} {before:.0%} to {after:.0%}"] = abs(after - before)
+    first = sorted(changes, key=lambda name: (-changes[name], name))
     words = "; ".join(first[:NAMED]) + ("; ..." if len(first) > NAMED else "")
-    return Check("well-known attention that moved", words or "none", float(len(found)), "note" if found else "ok")
+    return Check("well-known attention that moved", words or "none", float(len(changes)), "note" if changes else "ok")
 
 
 def other_tokens(setting: PairRuns) -> Check:

@@ -49,13 +49,13 @@ def share(change: PerPair, whole: Float[np.ndarray, " pair"], tiny: float = TINY
         tiny: a pair is left out of the median where |whole| is below this part of the mean |whole|.
     """
     size = np.abs(whole).mean()
-    kept = np.abs(whole) >= tiny * size if size else np.zeros(len(whole), dtype=bool)
-    ratios = change[..., kept] / whole[kept]
+    clear = np.abs(whole) >= tiny * size if size else np.zeros(len(whole), dtype=bool)
+    ratios = change[..., clear] / whole[clear]
     empty = np.full(change.shape[:-1], np.nan)
-    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=-1) if kept.any() else (empty, empty, empty)
+    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=-1) if clear.any() else (empty, empty, empty)
     mean = whole.mean()
     of_means = change.mean(-1) / mean if mean else empty
-    return EffectShare(*map(np.asarray, (of_means, median, low, high)), int((~kept).sum()))
+    return EffectShare(*map(np.asarray, (of_means, median, low, high)), int((~clear).sum()))
 
 
 def recovered_denoise(

@@ -51,9 +51,9 @@ TABLES = (
 
 def text() -> str:
     """causal.sql with the six columns, which it names once, in every table that says SIX."""
-    found = (PACKAGE / "database" / "causal.sql").read_text(encoding="utf-8")
-    six = "\n".join(f"    {line}" for line in re.findall(r"^--\| (.+)$", found, re.MULTILINE))
-    return found.replace("\n    SIX\n", f"\n{six}\n")
+    sql = (PACKAGE / "database" / "causal.sql").read_text(encoding="utf-8")
+    six = "\n".join(f"    {line}" for line in re.findall(r"^--\| (.+)$", sql, re.MULTILINE))
+    return sql.replace("\n    SIX\n", f"\n{six}\n")
 
 
 def causal_sql() -> str:
@@ -69,7 +69,7 @@ def ready(path: Path, model: Model) -> Iterator[None]:
     A file that was created is removed again if nothing comes to be written.
 
     Raises:
-        RunError: the place cannot be written, another process writes it, it is no run, or a run of another model.
+        RunError: the path cannot be written, another process writes it, it is no run, or a run of another model.
     """
     created = not path.exists()
     if created:

@@ -3,11 +3,11 @@
 Why: patching one head of the last layer does not change the layers before it. Every patch is turned into a change of
   the
 residual stream at its place; the layers after it are then run for many patches at once (patches x prompts rows). Three
-things are never recomputed: layers before the patch, offsets before the first that changes (their keys and values are
+things are never recomputed: layers before the patch, positions before the first that changes (their keys and values are
 in the trace), and the last layer anywhere but where the answer is read.
 
 `sweep` is exact: it equals `intervene`, the plain forward pass with the same values put in (a test holds it to that).
-Cost of a head sweep: per head, less than half of the layers, at the changed offsets only.
+Cost of a head sweep: per head, less than half of the layers, at the changed positions only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -62,11 +62,11 @@ def intervene(
         check_target(net, target)
     fired: set[Target] = set()
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         for target in targets:
             if (target.site, target.layer) == (site, layer):
-                mask = at(batch.mask(target.positions), offsets)
-                given = at_queries(donor(site, layer), site, offsets)
+                mask = at(batch.mask(target.positions), positions)
+                given = at_queries(donor(site, layer), site, positions)
                 value = put(value, given, mask, target)
                 fired.add(target)
         return value
@@ -88,14 +88,14 @@ def refuse_unfired(targets: Sequence[Target], fired: set[Target]) -> None:
             raise PatchError(f"the patch of {target.label} at {target.positions} never fired: nothing was measured")
 
 
-def at_queries(value: Tensor, site: str, offsets: Offsets) -> Tensor:
-    """A whole-prompt value of a site at the offsets that a forward pass with `ends` computes."""
-    if offsets is None:
+def at_queries(value: Tensor, site: str, positions: Offsets) -> Tensor:
+    """A whole-prompt value of a site at the positions that a forward pass with `ends` computes."""
+    if positions is None:
         return value
-    return at(value.transpose(1, 2), offsets).transpose(1, 2) if site == "pattern" else at(value, offsets)
+    return at(value.transpose(1, 2), positions).transpose(1, 2) if site == "pattern" else at(value, positions)
 
 
-def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt offset"], target: Target) -> Tensor:
+def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt position"], target: Target) -> Tensor:
     """`value` with the target's unit replaced by `given` where the mask is true."""
     if target.site == "pattern":
         unit = torch.arange(value.shape[1], device=value.device) == target.unit
@@ -122,7 +122,7 @@ def sweep(
         base: trace of the run that is patched.
         targets: in any order; results come in order of site and layer.
         donor: what is put in.
-        tokens_at_once: largest number of tokens (patches x prompts x offsets) in one batch.
+        tokens_at_once: largest number of tokens (patches x prompts x positions) in one batch.
         report: called with the number of targets done.
 
     Yields:
@@ -165,16 +165,16 @@ def _patched(net: Network, base: Trace, batch: PairBatch, targets: list[Target],
 
 
 def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Tensor, batch: PairBatch) -> int | None:
-    """The first offset at which some patch changes something; None where none does (a patch of a run into itself)."""
+    """The first position at which some patch changes something; None where none does (a patch of a run into itself)."""
     live = base[site][layer]
     differs = (given != live).transpose(1, 2) if site == "pattern" else given != live
     changed = differs.flatten(2).any(-1) & (masks.any(0) & batch.valid)
-    places = changed.any(0).nonzero()
-    return min(int(places[0]), int(batch.ends.min())) if len(places) else None
+    positions = changed.any(0).nonzero()
+    return min(int(positions[0]), int(batch.ends.min())) if len(positions) else None
 
 
 def _delta(net: Network, base: Trace, targets: list[Target], given: Tensor, masks: Tensor) -> Float[Tensor, "t p o m"]:
-    """What each patch adds to the residual stream, at the offsets that its site changes."""
+    """What each patch adds to the residual stream, at the positions that its site changes."""
     site, layer = targets[0].site, targets[0].layer
     live, weights = base[site][layer], net.layers[layer]
     if site in ("resid_pre", "attn_out", "mlp_out"):
@@ -190,7 +190,7 @@ def _delta(net: Network, base: Trace, targets: list[Target], given: Tensor, mask
 def _head_change(
     net: Network, base: Trace, targets: list[Target], units: Tensor, given: Tensor, masks: Tensor
 ) -> Float[Tensor, "t p o d_head"]:
-    """How the heads' mixed values change; q, k, v and patterns act on all later offsets, through attention."""
+    """How the heads' mixed values change; q, k, v and patterns act on all later positions, through attention."""
     site, layer = targets[0].site, targets[0].layer
     if site == "head":
         return (given - base["head"][layer])[:, :, units].permute(2, 0, 1, 3) * masks[..., None]
@@ -202,8 +202,8 @@ def _head_change(
     else:
         parts[site] = torch.where(masks.permute(1, 2, 0)[..., None], new, parts[site])
     if site in ("q", "k"):
-        offsets = torch.arange(new.shape[1], device=new.device)[None]
-        pattern = attend(net, parts["q"], parts["k"], offsets)
+        positions = torch.arange(new.shape[1], device=new.device)[None]
+        pattern = attend(net, parts["q"], parts["k"], positions)
     return (mix(pattern, parts["v"]) - parts["head"]).permute(2, 0, 1, 3)
 
 

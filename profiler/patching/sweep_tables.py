@@ -75,17 +75,19 @@ def plans(setting: PairRuns, donors: dict[str, Donor], by_role: bool) -> list[Sw
     parts = [t for site in PER_HEAD[1:] for t in every(net, site)]
     roles = [t.during(role) for role in setting.roles for t in (*(heads if by_role else []), *every(net, "resid_pre"))]
     both = (*heads, *whole, *parts, *roles)
-    found = [
+    sweeps = [
         SweepPlan(both, "denoise", "resample", resample(setting.clean)),
         SweepPlan(both, "noise", "resample", resample(setting.corrupted)),
     ]
-    return found + [SweepPlan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()]
+    return sweeps + [
+        SweepPlan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()
+    ]
 
 
 def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] | None = None) -> list[PatchResult]:
     """Make one sweep."""
     base = setting.corrupted if plan.direction == "denoise" else setting.clean
-    found: list[PatchResult | None] = [None] * len(plan.targets)
+    results: list[PatchResult | None] = [None] * len(plan.targets)
     for indices, logits in sweep(setting.net, base, setting.batch, plan.targets, plan.donor, report=report):
         options = setting.batch.options.rows(len(indices))
         reference = setting.clean.logits.repeat(len(indices), 1)
@@ -94,33 +96,33 @@ def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] |
                 panel(logits.flatten(0, 1), options, reference).cpu().numpy().reshape(len(indices), -1, len(METRICS))
             )
         for i, values in zip(indices, panels, strict=True):
-            found[i] = PatchResult(plan.targets[i], plan.direction, plan.value, values)
-    return [one for one in found if one is not None]
+            results[i] = PatchResult(plan.targets[i], plan.direction, plan.value, values)
+    return [result for result in results if result is not None]
 
 
 def effect_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_effects` without its experiment: a row per target, direction, value and pair."""
     n = len(setting.batch)
-    panels = np.concatenate([one.panel for one in measured])
-    columns: dict[str, Any] = {"component": np.repeat([one.target.label for one in measured], n)}
-    columns["layer"] = np.repeat([one.target.layer for one in measured], n)
+    panels = np.concatenate([result.panel for result in measured])
+    columns: dict[str, Any] = {"component": np.repeat([result.target.label for result in measured], n)}
+    columns["layer"] = np.repeat([result.target.layer for result in measured], n)
     for name in ("granularity", "component_kind", "value", "positions", "direction", "pair_set"):
-        columns[name] = np.repeat([one.six(setting.name)[name] for one in measured], n)
+        columns[name] = np.repeat([result.six(setting.name)[name] for result in measured], n)
     columns["pair"] = np.tile(np.arange(n), len(measured))
     before = {"denoise": setting.metric_corrupted, "noise": setting.metric_clean}
-    columns["effect"] = panels[:, 0] - np.concatenate([before[one.direction] for one in measured])
+    columns["effect"] = panels[:, 0] - np.concatenate([before[result.direction] for result in measured])
     return pl.DataFrame(columns | {name: panels[:, i] for i, name in enumerate(METRICS)})
 
 
-def change(setting: PairRuns, one: PatchResult) -> Float[np.ndarray, " pair"]:
+def change(setting: PairRuns, result: PatchResult) -> Float[np.ndarray, " pair"]:
     """What was recovered, or lost, in logits of the logit difference."""
-    after = one.panel[:, COLUMN["logit_diff"]]
-    return after - setting.metric_corrupted if one.direction == "denoise" else setting.metric_clean - after
+    after = result.panel[:, COLUMN["logit_diff"]]
+    return after - setting.metric_corrupted if result.direction == "denoise" else setting.metric_clean - after
 
 
 def share_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_shares` without its experiment: a row per target, direction and value."""
-    changes = np.stack([change(setting, one) for one in measured])
+    changes = np.stack([change(setting, result) for result in measured])
     share = effects.share(changes, setting.whole)
     low, high = statistics.bootstrap_ratio(changes, setting.whole)
     narrow = statistics.bootstrap_ratio(changes, setting.whole, 0.9)
@@ -128,7 +130,10 @@ def share_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFra
     fix, broken = _fix_break(setting, measured)
     neutral = effects.neutral_level(setting.metric_clean, setting.metric_corrupted)
     frame = pl.DataFrame(
-        [{"component": one.target.label, "layer": one.target.layer, **one.six(setting.name)} for one in measured]
+        [
+            {"component": result.target.label, "layer": result.target.layer, **result.six(setting.name)}
+            for result in measured
+        ]
     )
     verdicts = [_verdict(*bounds) for bounds in zip(low, high, *narrow, strict=True)]
     return frame.with_columns(
@@ -165,5 +170,7 @@ def _fix_break(setting: PairRuns, measured: Sequence[PatchResult]) -> tuple[np.n
         "noise": panel(setting.clean.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),
     }
     columns = [COLUMN["answer_logit"], COLUMN["distractor_logit"]]
-    parts = [effects.fix_and_break(*one.panel[:, columns].T, *base[one.direction][:, columns].T) for one in measured]
+    parts = [
+        effects.fix_and_break(*result.panel[:, columns].T, *base[result.direction][:, columns].T) for result in measured
+    ]
     return tuple(np.array(column) for column in zip(*parts, strict=True))

@@ -183,11 +183,11 @@ def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: py
     model = patch_models.loaded("neox_sequential")
     jsonl.write(tmp_path / "toy.jsonl", patch_models.pairs(8, seed=3))
     settings = PatchSettings(str(tmp_path / "toy.jsonl"), neurons=2, top=2, steps=2, draws=5, by_role=False)
-    mean = dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="mean", kept="embedding, biases"))
+    mean = dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="mean", intact="embedding, biases"))
     outcome = experiment.patch(model, settings, tmp_path / "r.duckdb", lambda stage: None, mean)
     members = outcome.frames["circuit_members"]
     assert members.select("component", "positions").rows() == [(m.component, m.positions) for m in MIXED.members]
-    assert members["missed"].null_count() == 0
+    assert members["removal_cost"].null_count() == 0
     assert members["p_holm"].null_count() == 0
     rows = outcome.frames["circuit_scores"].filter(pair_set="discovery")
     assert set(rows["value"]) == {"mean"}

@@ -29,9 +29,11 @@ def test_half_of_an_or_is_faithful_and_incomplete() -> None:
     assert scores.faithfulness(evaluate, both).normalised == 1
     every = np.array([[False, False], [True, False], [False, True], [True, True]])
     assert list(scores.gaps(evaluate, both, every)) == [0] * 4
-    missed = [scores.missed(evaluate, both, v, [np.zeros(2, bool), evaluate.mask([f"L0H{1 - v}"])]) for v in (0, 1)]
-    assert missed == [1, 1]
-    assert scores.missed(evaluate, both, 0, [np.zeros(2, bool)]) == 0
+    costs = [
+        scores.removal_cost(evaluate, both, v, [np.zeros(2, bool), evaluate.mask([f"L0H{1 - v}"])]) for v in (0, 1)
+    ]
+    assert costs == [1, 1]
+    assert scores.removal_cost(evaluate, both, 0, [np.zeros(2, bool)]) == 0
 
 
 def test_faithfulness_in_all_its_forms() -> None:

@@ -224,19 +224,21 @@ def test_saturated_attention_and_shut_neurons_are_flagged() -> None:
 def test_agreement_of_a_cell() -> None:
     exact = np.array([1.0, -1.0, 0.5, 0.0])
     right = reliability.agreement(exact, exact, 0.1)
-    assert (right.pearson, right.sign, right.slope, right.error, right.missed) == pytest.approx((1, 1, 1, 0, 0))
+    assert (right.pearson, right.sign, right.slope, right.error, right.false_negatives) == pytest.approx(
+        (1, 1, 1, 0, 0)
+    )
     assert right.reliable
     half = reliability.agreement(exact / 2, exact, 0.1)
     assert (half.slope, half.error, half.sign) == pytest.approx((2, 0.5, 1))
     assert half.spearman == pytest.approx(1)
     blind = reliability.agreement(exact * [1, 0, 1, 1], exact, 0.1)
-    assert blind.missed == pytest.approx(1 / 3)
+    assert blind.false_negatives == pytest.approx(1 / 3)
     assert blind.sign == pytest.approx(2 / 3)
     assert not blind.reliable
     assert np.isnan(reliability.agreement(exact[:2], exact[:2], 0.1).pearson)
     nothing = reliability.agreement(np.zeros(4), np.zeros(4), 0.1)
     assert nothing.reliable
-    assert np.isnan(nothing.missed)
+    assert np.isnan(nothing.false_negatives)
     assert reliability.use_exact(exact * [1, 0, 1, 1], exact, np.array([False, False, True, False]), 0.1).tolist() == [
         False,
         True,

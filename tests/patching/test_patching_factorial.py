@@ -237,9 +237,9 @@ def test_recall_against_counting_by_hand(path: Path) -> None:
             for name, n in (("exact", "wanted"), ("estimated", "looked_at"))
         )
         both = wanted.join(seen, on=["component", "positions"], how="inner")
-        assert (row["found"], row["n"], row["unpatched"]) == (len(both), len(cell), 0)
+        assert (row["hits"], row["n"], row["unpatched"]) == (len(both), len(cell), 0)
         assert row["recall"] == row["recall_lo"] == pytest.approx(len(both) / row["wanted"])
-        assert row["missed_hi"] == row["wanted"] - row["found"]
+        assert row["false_negatives_hi"] == row["wanted"] - row["hits"]
 
 
 def test_recall_of_neurons_is_bounded_by_the_sample() -> None:
@@ -263,8 +263,8 @@ def test_recall_of_neurons_is_bounded_by_the_sample() -> None:
 
     none, one = rows(False), rows(True)
     most = 90 * (1 - 0.05 ** (1 / 10))
-    assert (none["recall"], none["found"], none["unpatched"], none["method"]) == (1.0, 3, 80, "any")
-    assert none["missed_hi"] == pytest.approx(most)
+    assert (none["recall"], none["hits"], none["unpatched"], none["method"]) == (1.0, 3, 80, "any")
+    assert none["false_negatives_hi"] == pytest.approx(most)
     assert none["recall_lo"] == pytest.approx(3 / (3 + most))
     assert one["recall"] == pytest.approx(3 / (3 + 9))
     assert one["recall_lo"] < none["recall_lo"]

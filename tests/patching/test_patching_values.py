@@ -14,7 +14,7 @@ from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep, values
-from profiler.patching.capability import attention_moved, capability, places
+from profiler.patching.capability import attention_moved, attention_patterns, capability
 from profiler.patching.redundancy import redundancy_tables
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import Target
@@ -45,7 +45,7 @@ def test_means_are_of_the_own_template_and_length() -> None:
     assert found.donor()("head", 1) is found.trace["head"][1]
 
 
-def test_too_few_references_fall_back_to_all_offsets() -> None:
+def test_too_few_references_fall_back_to_all_positions() -> None:
     one = _setting()
     length = len(one.batch.pairs[0].clean)
     references = [p for p in patch_models.token_pairs(40, seed=9) if len(p.corrupted) == length]
@@ -130,7 +130,7 @@ def test_shared_circuits_that_moved_are_named() -> None:
 
 def test_well_known_attention_is_told_by_its_places() -> None:
     tokens = torch.tensor([[9, 1, 2, 1, 0], [9, 1, 5, 7, 1]])
-    found = places(tokens, torch.tensor([3, 4]))
+    found = attention_patterns(tokens, torch.tensor([3, 4]))
     assert found["first token"].tolist() == [[True, False, False, False, False]] * 2
     assert found["token before"].nonzero().tolist() == [[0, 2], [1, 3]]
     assert found["copy"].nonzero().tolist() == [[0, 1], [1, 1]]

@@ -43,12 +43,12 @@ class Bigram:
     ) -> Float[np.ndarray, "tokens"]:
         """p(token | before) for each pair."""
         keys = before.astype(np.int64) * len(self.base) + token
-        found = np.searchsorted(self.pairs, keys).clip(max=len(self.pairs) - 1)
-        seen = np.where(self.pairs[found] == keys, self.counts[found], 0)
+        match = np.searchsorted(self.pairs, keys).clip(max=len(self.pairs) - 1)
+        seen = np.where(self.pairs[match] == keys, self.counts[match], 0)
         total = np.maximum(self.context[before], 1)
-        kept = np.maximum(seen - self.discount, 0) / total
+        known = np.maximum(seen - self.discount, 0) / total
         left = np.where(self.context[before] > 0, self.discount * self.followers[before] / total, 1.0)
-        return kept + left * self.base[token]
+        return known + left * self.base[token]
 
     def nats(self, ids: Sequence[int]) -> float:
         """Summed cross-entropy of all tokens but the first."""

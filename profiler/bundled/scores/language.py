@@ -51,7 +51,7 @@ def held_out_texts(limit: int = DOCUMENTS, characters: int = CHARACTERS) -> dict
     texts: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
     for document in stdlib.documents("held_out"):
         texts[document["domain"]].append(document["text"][:characters])
-    return {domain: _spread(found, limit) for domain, found in texts.items()}
+    return {domain: _spread(of_domain, limit) for domain, of_domain in texts.items()}
 
 
 def fit_on_train_split(subject: ScoredModel) -> Bigram:
@@ -91,7 +91,7 @@ def _window_nats(subject: ScoredModel, windows: list[list[int]]) -> float:
     return float(each[real].sum())
 
 
-def _spread(found: list[str], limit: int) -> list[str]:
-    if len(found) <= limit:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+def _spread(texts: list[str], limit: int) -> list[str]:
+    if len(texts) <= limit:
+        return texts
+    return [texts[i] for i in np.linspace(0, len(texts) - 1, limit).round().astype(int)]

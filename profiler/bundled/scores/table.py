@@ -115,13 +115,13 @@ def _tasks(subject: ScoredModel, size: Size) -> Iterator[Score]:
     yield _accuracy("docstring argument", "next :param over all other arguments, training words", train, None)
 
 
-def _accuracy(behaviour: str, measure: str, found: choices.Choices, target: float | None) -> Score:
-    right = statistics.proportion(found.margin > 0)
-    return Score(behaviour, measure, right, "prompt", target=target, note=_skipped(found))
+def _accuracy(behaviour: str, measure: str, chosen: choices.Choices, target: float | None) -> Score:
+    right = statistics.proportion(chosen.margin > 0)
+    return Score(behaviour, measure, right, "prompt", target=target, note=_skipped(chosen))
 
 
-def _skipped(found: choices.Choices) -> str:
-    return f"{found.skipped} left out" if found.skipped else ""
+def _skipped(chosen: choices.Choices) -> str:
+    return f"{chosen.skipped} left out" if chosen.skipped else ""
 
 
 def _language(subject: ScoredModel, size: Size) -> Iterator[Score]:
@@ -132,12 +132,12 @@ def _language(subject: ScoredModel, size: Size) -> Iterator[Score]:
             yield from _domain(domain, language.losses(subject, bigram, texts[domain]))
 
 
-def _domain(domain: str, found: language.Losses) -> Iterator[Score]:
-    place = f"held-out {domain}"
-    for label, nats in (("", found.model), (" of a bigram model", found.bigram)):
-        for unit, size in (("token", found.tokens), ("byte", found.bytes)):
+def _domain(domain: str, losses: language.Losses) -> Iterator[Score]:
+    where = f"held-out {domain}"
+    for label, nats in (("", losses.model), (" of a bigram model", losses.bigram)):
+        for unit, size in (("token", losses.tokens), ("byte", losses.bytes)):
             estimate = statistics.ratio(nats, size)
-            yield Score("language", f"nats per {unit}{label}, {place}", estimate, "document", better="lower")
-    below = statistics.reduction(found.model, found.bigram)
+            yield Score("language", f"nats per {unit}{label}, {where}", estimate, "document", better="lower")
+    below = statistics.reduction(losses.model, losses.bigram)
     target = 0.25 if domain == "code" else None
-    yield Score("language", f"nats per byte below the bigram model by, {place}", below, "document", target=target)
+    yield Score("language", f"nats per byte below the bigram model by, {where}", below, "document", target=target)

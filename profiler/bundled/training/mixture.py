@@ -229,16 +229,16 @@ def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[s
     Words held out of a task are left out, so that none of them is ever drawn into a task text.
     """
     reserved = _reserved()
-    found = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
-    kept = [word for word in found if word not in reserved]
-    return [w for w in kept if w[0].isupper()], [w for w in kept if w[0].islower()]
+    single = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
+    usable = [word for word in single if word not in reserved]
+    return [w for w in usable if w[0].isupper()], [w for w in usable if w[0].islower()]
 
 
 def _prose_words(documents: Iterable[Document]) -> list[str]:
     """Lower-case words of the prose domain, each once; of any text where there is no prose."""
     texts = [d["text"] for d in documents if d["domain"] == "prose"] or [d["text"] for d in documents]
-    found = {word for text in texts for word in re.findall(r"\b[a-z]{2,12}\b", text)}
-    return sorted(found - _reserved())
+    prose = {word for text in texts for word in re.findall(r"\b[a-z]{2,12}\b", text)}
+    return sorted(prose - _reserved())
 
 
 def _reserved() -> set[str]:

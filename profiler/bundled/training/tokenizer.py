@@ -96,8 +96,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     whole, settings = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer_config.json"
     compact = json.dumps(json.loads(whole.read_text("utf-8")), separators=(",", ":"), ensure_ascii=False)
     whole.write_text(compact, "utf-8")
-    kept = {k: v for k, v in json.loads(settings.read_text("utf-8")).items() if k not in _LOADING_ONLY}
-    settings.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+    own_settings = {k: v for k, v in json.loads(settings.read_text("utf-8")).items() if k not in _LOADING_ONLY}
+    settings.write_text(json.dumps(own_settings, indent=2) + "\n", "utf-8")
 
 
 _LOADING_ONLY = {"is_local", "local_files_only"}

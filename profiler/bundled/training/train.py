@@ -190,11 +190,11 @@ def _weights(batch: TrainingBatch, first_copies: bool) -> Float32[np.ndarray, "w
 def _by_source(losses: Float[Tensor, "windows predicted"], batch: TrainingBatch) -> dict[str, float]:
     """Mean loss of each source over tokens that can be predicted."""
     labels, each = np.array(batch.sources), losses.numpy()
-    found = {}
+    by_source = {}
     for source in sorted(set(batch.sources)):
         rows = labels == source
-        found[source] = round(float(each[rows][batch.weights[rows] > 0].mean()), 3)
-    return found
+        by_source[source] = round(float(each[rows][batch.weights[rows] > 0].mean()), 3)
+    return by_source
 
 
 def _log(out: Path, record: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ corrupted run's; mean: means of reference prompts; zero). The embedding, biases,
 what nodes are, whole or at positions, is said in `profiler.circuits.nodes`.
 The whole set of nodes gives the model's own value, the empty one the reference point of normalised faithfulness.
 
-Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and offsets
+Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and positions
 before the first difference are not run again (`profiler.circuits.node_sets`); sets are run together and remembered.
 """
 
@@ -61,7 +61,7 @@ class Evaluator:
         return np.stack([self.known[key] for key in keys])
 
     def _run(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, "set pair"]:
-        """Pairs of like length that begin to differ at like offsets are run together, with as many sets as fit."""
+        """Pairs of like length that begin to differ at like positions are run together, with as many sets as fit."""
         values = np.empty((len(keep), len(self.batch)))
         for part in self.parts:
             left = part.asked.tokens.shape[1] - part.asked.first
@@ -69,8 +69,8 @@ class Evaluator:
             for begin in range(0, len(keep), size):
                 logits = node_sets.logits(part.asked, keep[begin : begin + size])
                 options = part.options.rows(len(logits))
-                found = logit_diff(logits.flatten(0, 1), options).double().cpu().numpy()
-                values[begin : begin + size, part.rows] = found.reshape(len(logits), -1)
+                metric = logit_diff(logits.flatten(0, 1), options).double().cpu().numpy()
+                values[begin : begin + size, part.rows] = metric.reshape(len(logits), -1)
         return values
 
     @cached_property
@@ -101,19 +101,19 @@ class Evaluator:
 
     @cached_property
     def first(self) -> Int[Tensor, " pair"]:
-        """The first offset of each pair at which a dropped node writes anything else than the clean run does."""
+        """The first position of each pair at which a dropped node writes anything else than the clean run does."""
         clean = trace(self.net, self.batch.clean, self.batch.ends)
         differs = torch.zeros_like(self.batch.valid)
         for site, layer in nodes_by_site(self.net, self.nodes):
             differs |= (clean[site][layer] != self.other[site][layer]).flatten(2).any(-1)
-        offsets = torch.where(
+        positions = torch.where(
             differs & self.batch.valid, torch.arange(differs.shape[1], device=differs.device), self.batch.ends[:, None]
         )
-        return offsets.amin(1)
+        return positions.amin(1)
 
     @cached_property
-    def masks(self) -> dict[str, Bool[Tensor, "prompt offset"]]:
-        """Offsets of the roles that nodes are at."""
+    def masks(self) -> dict[str, Bool[Tensor, "prompt position"]]:
+        """Positions of the roles that nodes are at."""
         return masks(self.batch, self.nodes)
 
     def mask(self, labels: Iterable[str]) -> Bool[np.ndarray, " node"]:
@@ -127,7 +127,7 @@ class Evaluator:
 
     def labels(self, keep: Bool[np.ndarray, " node"]) -> list[str]:
         """Labels of a set."""
-        return [node for node, kept in zip(self.nodes, keep, strict=True) if kept]
+        return [node for node, live in zip(self.nodes, keep, strict=True) if live]
 
     @property
     def model(self) -> Float[np.ndarray, " pair"]:

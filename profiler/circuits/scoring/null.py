@@ -36,10 +36,10 @@ def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int
     """Compare with random circuits that have as many heads and as many MLPs."""
     rng = np.random.default_rng(seed)
     drawn = np.zeros((draws, len(keep)), dtype=bool)
-    for places in _parts(evaluate.nodes):
-        shapes = keep[places][np.argsort(~keep[places].any(1), kind="stable")]
+    for columns in _parts(evaluate.nodes):
+        shapes = keep[columns][np.argsort(~keep[columns].any(1), kind="stable")]
         for row in range(draws):
-            drawn[row, rng.permutation(places)] = shapes
+            drawn[row, rng.permutation(columns)] = shapes
     neurons = ["N" in node for node in evaluate.nodes]
     drawn[:, neurons] = keep[neurons]
     values = evaluate.faithfulness(drawn)
@@ -49,15 +49,15 @@ def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int
 
 def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
     """Places of the heads' nodes and of the MLPs', a row per component and a column per position it is split into."""
-    found = []
+    parts = []
     for mark in ("H", "_mlp_out"):
         rows: dict[str, list[int]] = {}
-        for place, node in enumerate(nodes):
+        for column, node in enumerate(nodes):
             if mark in node:
-                rows.setdefault(node.partition("@")[0], []).append(place)
+                rows.setdefault(node.partition("@")[0], []).append(column)
         if rows:
-            found.append(np.array(list(rows.values())))
-    return found
+            parts.append(np.array(list(rows.values())))
+    return parts
 
 
 @dataclass(frozen=True)

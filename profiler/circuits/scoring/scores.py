@@ -104,9 +104,11 @@ def incompleteness(
     by_class = (
         dict(zip(of_class, gaps(evaluate, keep, np.stack(list(of_class.values()))), strict=True)) if of_class else {}
     )
-    found = [greedy_set(evaluate, keep, rng) for _ in range(greedy_runs)]
-    greedy = gaps(evaluate, keep, np.stack(found)) if found else np.zeros(0)
-    return Incompleteness(gaps(evaluate, keep, drawn), {k: float(v) for k, v in by_class.items()}, greedy, tuple(found))
+    greedy_sets = [greedy_set(evaluate, keep, rng) for _ in range(greedy_runs)]
+    greedy = gaps(evaluate, keep, np.stack(greedy_sets)) if greedy_sets else np.zeros(0)
+    return Incompleteness(
+        gaps(evaluate, keep, drawn), {k: float(v) for k, v in by_class.items()}, greedy, tuple(greedy_sets)
+    )
 
 
 def greedy_set(evaluate: Evaluator, keep: Keep, rng: np.random.Generator, steps: int = GREEDY_STEPS) -> Keep:
@@ -117,10 +119,10 @@ def greedy_set(evaluate: Evaluator, keep: Keep, rng: np.random.Generator, steps:
         tried = rng.permutation(left)[:GREEDY_TRIED]
         grown = np.repeat(removed[None], len(tried), 0)
         grown[np.arange(len(tried)), tried] = True
-        found = gaps(evaluate, keep, grown)
-        if found.max() <= best + statistics.ROUNDING:
+        reached = gaps(evaluate, keep, grown)
+        if reached.max() <= best + statistics.ROUNDING:
             break
-        removed, best = grown[statistics.level(found).argmax()], float(found.max())
+        removed, best = grown[statistics.level(reached).argmax()], float(reached.max())
     return removed
 
 
@@ -134,7 +136,7 @@ def control(keep: Keep, ranking: Sequence[int]) -> Keep:
 
 @dataclass(frozen=True)
 class Minimality:
-    """Per member: how much it is missed at most, p against random members of inflated circuits, and p by Holm."""
+    """Per member: the largest cost of removing it, p against random members of inflated circuits, and p by Holm."""
 
     effect: Float[np.ndarray, " member"]
     p: Float[np.ndarray, " member"]
@@ -150,7 +152,7 @@ def minimality(
     seed: int = 0,
     members: Sequence[Keep] | None = None,
 ) -> Minimality:
-    """How much each member is missed.
+    """Minimality of each member: the largest cost of removing it, against a null.
 
     Args:
         sets: the K to take away before (the empty one is always tried).
@@ -160,15 +162,15 @@ def minimality(
     rng = np.random.default_rng(seed)
     tried = [np.zeros_like(keep), *sets]
     effect = np.array(
-        [missed(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
+        [removal_cost(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
     )
     null = inflated_null(evaluate, keep, draws, rng)
     p = np.array([statistics.random_set_p(value, null) for value in effect])
     return Minimality(effect, p, statistics.holm(p), null)
 
 
-def missed(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
-    """max over K without the member (a node, or its nodes) of |F(C - K - v) - F(C - K)| / w."""
+def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
+    """Largest cost of removing a member (a node, or its nodes): max over K without it of |F(C - K - v) - F(C - K)| / w."""
     own = np.arange(len(keep)) == member if isinstance(member, int) else member
     usable = np.stack([keep & ~removed for removed in sets if not (removed & own).any()])
     both = evaluate(np.concatenate([usable & ~own, usable])).mean(-1).reshape(2, -1)
@@ -177,14 +179,14 @@ def missed(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[K
 
 def inflated_null(evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draw"]:
     """Effect of taking a random added node away from circuits inflated by half their size; empty without others."""
-    others = np.nonzero(~keep)[0]
-    if not len(others):
+    outside = np.nonzero(~keep)[0]
+    if not len(outside):
         return np.zeros(0)
-    size = min(len(others), max(1, int(keep.sum()) // 2))
+    size = min(len(outside), max(1, int(keep.sum()) // 2))
     inflated = np.repeat(keep[None], draws, 0)
     without = inflated.copy()
     for row in range(draws):
-        added = rng.choice(others, size, replace=False)
+        added = rng.choice(outside, size, replace=False)
         inflated[row, added] = True
         without[row, added[1:]] = True
     both = evaluate(np.concatenate([without, inflated])).mean(-1).reshape(2, -1)

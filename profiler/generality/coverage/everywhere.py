@@ -36,7 +36,6 @@ from profiler.generality.evidence.finding import FEWEST, Finding
 from profiler.generality.faithfulness.prompts import Ratio, clusters_of, ratio, unit_of
 from profiler.model import attention
 from profiler.model.network import Network, Offsets, forward
-from profiler.patching.batch import Tokens
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.text.token_classes import CLASS_ID
@@ -45,6 +44,7 @@ TOP = 0.05
 TOP_NAME = "coverage of the top 5 %"
 SHOWN = 0.01
 """Smallest share of a mixture that is kept as a row."""
+Tokens = Int[Tensor, "prompt offset"]
 PROMPTS_AT_ONCE = 16
 
 

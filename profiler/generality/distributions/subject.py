@@ -187,7 +187,7 @@ class Subject:
     @cached_property
     def mlps(self) -> bool:
         """Whether all MLPs are nodes; otherwise those that the circuit does not list are always kept."""
-        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.kept
+        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.intact
 
     @cached_property
     def nodes(self) -> list[str]:

@@ -59,6 +59,6 @@ def _cell(subject: Subject, one: circuit_of_run.Found, name: str, made: PairRuns
         check_roles(one.circuit, made.batch)
     except CircuitError:
         return None
-    mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.kept
+    mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.intact
     evaluate = circuit_tables.evaluator(made, mlps, one.circuit)
     return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name)

@@ -1,6 +1,6 @@
 """Attribution patching: every patch estimated from one gradient, and the same along a path of inputs.
 
-    estimate = sum over offsets of (given - live) . d metric / d activation, at the run that is patched
+    estimate = sum over positions of (given - live) . d metric / d activation, at the run that is patched
 
 (Nanda 2023, "Attribution patching"; Syed et al. 2023). The gradient says nothing where an activation is saturated or
 two features are needed; averaging it over runs whose token embeddings lie between the two prompts' repairs much of that
@@ -52,7 +52,7 @@ def gradients(
     """
     values: dict[tuple[str, int], Tensor] = {}
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         if site == "embed":
             value = (value if embedding is None else embedding).detach().clone().requires_grad_(True)
         values[site, layer] = value
@@ -63,10 +63,10 @@ def gradients(
         for layer in range(net.n_layers):
             after = layer_step(net, layer, stream, edit)
             stream = stream + (after - stream).detach() if layer == dropped else after
-        logits = finish(net, at(stream, batch.ends), lambda site, layer, value, offsets: value, batch.ends)
+        logits = finish(net, at(stream, batch.ends), lambda site, layer, value, positions: value, batch.ends)
         metric = logit_diff(logits, batch.options)
-        found = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
-    filled = [torch.zeros_like(v) if g is None else g for g, v in zip(found, values.values(), strict=True)]
+        slopes = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
+    filled = [torch.zeros_like(v) if g is None else g for g, v in zip(slopes, values.values(), strict=True)]
     return dict(zip(values, filled, strict=True)), metric.detach()
 
 
@@ -92,8 +92,8 @@ def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: PairBa
     a, b = (run["embed"][0].clone() for run in (base, other))
     for step in range(steps):
         share = (step + 0.5) / steps
-        found, values = gradients(net, tokens, batch, a + share * (b - a))
-        total = {key: value / steps + total.get(key, 0) for key, value in found.items()}
+        slopes, values = gradients(net, tokens, batch, a + share * (b - a))
+        total = {key: value / steps + total.get(key, 0) for key, value in slopes.items()}
         metric.append(values.mean().item())
     first, last = (logit_diff(run.logits, batch.options).mean().item() for run in (base, other))
     lines = [first + (step + 0.5) / steps * (last - first) for step in range(steps)]
@@ -116,8 +116,8 @@ def estimate(
     return torch.stack(rows)
 
 
-def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt offset unit"]:
-    """A product of a site's shape, summed to one number per offset and unit."""
+def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt position unit"]:
+    """A product of a site's shape, summed to one number per position and unit."""
     if site == "pattern":
         return product.sum(-1).transpose(1, 2)
     if site in ("q", "k", "v", "head"):
@@ -126,7 +126,7 @@ def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt offset unit"]
 
 
 def patch_size(base: Trace, given: Trace, batch: PairBatch, targets: Iterable[Target]) -> Float[Tensor, " target"]:
-    """Mean over pairs of |given - live| / |live| at the patched offsets, norms over offset and unit together."""
+    """Mean over pairs of |given - live| / |live| at the patched positions, norms over position and unit together."""
     return torch.stack([_size(base, given, batch, target) for target in targets])
 
 
@@ -137,7 +137,7 @@ def _size(base: Trace, given: Trace, batch: PairBatch, target: Target) -> Tensor
     return (change / size.clamp_min(1e-12)).mean()
 
 
-def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt offset width"]:
+def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt position width"]:
     if target.site == "pattern":
         return value[:, target.unit]
     if target.unit is None:

@@ -1,8 +1,8 @@
 """Where attribution patching can be believed: its agreement with exact patching, cell by cell. numpy only.
 
 Why: an estimate from a gradient is best for small patches late in the model and worst for whole residual streams (the
-essay, "Does this make any sense?"). What matters is what it misses: a false positive is patched exactly and dropped, a
-false negative is never looked at. So each cell (site, layer, size of the patch) states agreement and misses, cells and
+essay, "Does this make any sense?"). What matters are false negatives: a false positive is patched exactly and dropped, a
+false negative is never looked at. So each cell (site, layer, size of the patch) states agreement and false negatives, cells and
 targets that fail are listed as `use exact`, and what was never patched exactly gets a bound from a random sample.
 
 Cost: none; the exact patches are made by `sweep`.
@@ -33,7 +33,7 @@ class EstimateAgreement:
         sign: share of targets with an effect whose estimate has the same sign; NaN without such targets.
         slope: of exact on estimated effects, through 0; above 1 the estimate is too small.
         error: |estimate - exact| over |exact|, norms over the cell.
-        missed: share of targets with an effect whose estimate is below the threshold: false negatives.
+        false_negatives: share of targets with an effect whose estimate is below the threshold.
     """
 
     n: int
@@ -42,13 +42,13 @@ class EstimateAgreement:
     sign: float
     slope: float
     error: float
-    missed: float
+    false_negatives: float
 
     @property
     def reliable(self) -> bool:
-        """Whether estimates may stand in for exact patches here: right sign, small error, nothing missed."""
+        """Whether estimates may stand in for exact patches here: right sign, small error, no false negative."""
         right = self.sign >= SIGN_AGREEMENT or bool(np.isnan(self.sign))
-        return right and self.error <= RELATIVE_ERROR and not self.missed > 0
+        return right and self.error <= RELATIVE_ERROR and not self.false_negatives > 0
 
 
 def agreement(
@@ -66,7 +66,7 @@ def agreement(
         sign=float((np.sign(estimated) == np.sign(exact))[large].mean()) if large.any() else float("nan"),
         slope=float((estimated * exact).sum()) / square if square else float("nan"),
         error=float(np.linalg.norm(estimated - exact)) / size if size else 0.0,
-        missed=float((np.abs(estimated)[large] < threshold).mean()) if large.any() else float("nan"),
+        false_negatives=float((np.abs(estimated)[large] < threshold).mean()) if large.any() else float("nan"),
     )
 
 
@@ -86,15 +86,15 @@ def recall(
     return float(np.mean([target in seen for target in true])) if k else float("nan")
 
 
-def false_negative_bound(found: int, sampled: int, unpatched: int) -> float:
+def false_negative_bound(hits: int, sampled: int, unpatched: int) -> float:
     """95 % upper bound of how many targets that were never patched exactly have an effect.
 
     Args:
-        found: targets with an effect in a random sample of them.
+        hits: targets with an effect in a random sample of them.
         sampled: size of the sample.
         unpatched: how many there are.
     """
-    return clopper_pearson(found, sampled, 0.90)[1] * unpatched
+    return clopper_pearson(hits, sampled, 0.90)[1] * unpatched
 
 
 def use_exact(
@@ -103,7 +103,7 @@ def use_exact(
     saturated: Bool[np.ndarray, " target"],
     threshold: float,
 ) -> Bool[np.ndarray, " target"]:
-    """Targets for which the estimate is not to be believed: flagged as saturated, missed, or of the wrong sign or
+    """Targets for which the estimate is not to be believed: flagged as saturated, a false negative, or of the wrong sign or
     size."""
     large = np.abs(exact) >= threshold
     wrong = np.abs(estimated - exact) > RELATIVE_ERROR * np.maximum(np.abs(exact), threshold)

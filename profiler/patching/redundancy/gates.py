@@ -1,8 +1,7 @@
 """What one number hides: gates, interactions, serial and parallel redundancy, saturation. numpy only.
 
-Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and neither is
-  missed;
-in A AND B neither alone recovers anything and each is missed (the essay, "Patching clean to corrupted vs corrupted to
+Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and losing
+either costs nothing; in A AND B neither alone recovers anything and losing either costs everything (the essay, "Patching clean to corrupted vs corrupted to
 clean"). So every component stands in a plane of two shares, and gets a label from its place there:
 
 | label | recovered_denoise | lost_noise |

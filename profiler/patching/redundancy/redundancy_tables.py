@@ -30,9 +30,9 @@ def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFram
     """Table `patch_gates`: both directions of every target side by side, and its label."""
     both: dict[Target, dict[str, float]] = {}
     whole = setting.whole.mean()
-    for one in measured:
-        if one.value == "resample":
-            both.setdefault(one.target, {})[one.direction] = float(change(setting, one).mean() / whole)
+    for result in measured:
+        if result.value == "resample":
+            both.setdefault(result.target, {})[result.direction] = float(change(setting, result).mean() / whole)
     rows = [
         {
             "component": target.label,
@@ -56,9 +56,9 @@ def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFram
 def top_heads(measured: Sequence[PatchResult], setting: PairRuns, n: int) -> list[Target]:
     """The heads with the largest share in either direction; of equal ones the first of the model."""
     size: dict[Target, float] = {}
-    for one in measured:
-        if one.value == "resample" and one.target.site == "head" and one.target.positions == "all":
-            size[one.target] = max(size.get(one.target, 0.0), abs(float(change(setting, one).mean())))
+    for result in measured:
+        if result.value == "resample" and result.target.site == "head" and result.target.positions == "all":
+            size[result.target] = max(size.get(result.target, 0.0), abs(float(change(setting, result).mean())))
     listed = sorted(size)
     order = np.argsort(-statistics.level(np.array([size[target] for target in listed])), kind="stable")
     return [listed[i] for i in order[:n]]
@@ -77,14 +77,14 @@ def repairs(
     }
 
 
-def downstream_rows(setting: PairRuns, found: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
+def downstream_rows(setting: PairRuns, repaired: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
     """Table `patch_downstream`: change of every component's DLA after ablating another, and the norm's part.
 
     Rows of components before the ablated one are left out (exactly 0). `part` is direct, head, mlp, norm or total.
     """
     names = self_repair.names(setting.net)
     rows: list[dict[str, Any]] = []
-    for (target, value), one in found.items():
+    for (target, value), repair in repaired.items():
         six = {
             "granularity": "node",
             "component_kind": target.site,
@@ -93,12 +93,12 @@ def downstream_rows(setting: PairRuns, found: dict[tuple[Target, str], self_repa
             "direction": "noise",
             "pair_set": setting.name,
         }
-        for name, delta in zip(names, one.delta.T, strict=True):
+        for name, delta in zip(names, repair.delta.T, strict=True):
             part = "direct" if name == target.label else "mlp" if "mlp" in name else "head"
             if delta.abs().max() > EARLIER_LAYERS_STAY or part == "direct":
                 rows.append({"ablated": target.label, "component": name, "part": part, **six, **_mean(delta)})
-        rows.append({"ablated": target.label, "component": "final_norm", "part": "norm", **six, **_mean(one.norm)})
-        rows.append({"ablated": target.label, "component": "all", "part": "total", **six, **_mean(one.change)})
+        rows.append({"ablated": target.label, "component": "final_norm", "part": "norm", **six, **_mean(repair.norm)})
+        rows.append({"ablated": target.label, "component": "all", "part": "total", **six, **_mean(repair.change)})
     return pl.DataFrame(rows)
 
 
@@ -128,11 +128,15 @@ def interaction_rows(
     setting: PairRuns,
     targets: Sequence[Target],
     measured: Sequence[PatchResult],
-    found: dict[tuple[Target, str], self_repair.Repair],
+    repaired: dict[tuple[Target, str], self_repair.Repair],
 ) -> pl.DataFrame:
     """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they
     relate."""
-    alone = {one.key: change(setting, one) for one in measured if one.value == "resample" and one.target in targets}
+    alone = {
+        result.key: change(setting, result)
+        for result in measured
+        if result.value == "resample" and result.target in targets
+    }
     names, whole = self_repair.names(setting.net), float(setting.whole.mean())
     rows = []
     for first, second in combinations(sorted(targets), 2):
@@ -140,7 +144,7 @@ def interaction_rows(
         extra = {
             way: gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))) for way in joint
         }
-        delta = found[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
+        delta = repaired[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
         kind = gates.redundancy(delta, extra["noise"], whole)
         for way in ("denoise", "noise"):
             singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]

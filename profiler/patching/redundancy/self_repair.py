@@ -73,7 +73,7 @@ def writes(
     """DLA of every component from its values at the ends.
 
     Args:
-        sites: `head` and `mlp_out` of each layer, `embed`, and `resid_final`, each [prompt ...] at the end offset.
+        sites: `head` and `mlp_out` of each layer, `embed`, and `resid_final`, each [prompt ...] at the end position.
         logits: of the run.
         scale: the denominator to take; by default this run's own.
     """
@@ -113,18 +113,18 @@ def run_writes(
     sites: dict[tuple[str, int], Tensor] = {}
     fired: set[Target] = set()
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         for target in targets:
             if (target.site, target.layer) == (site, layer):
                 value = put(
                     value,
-                    at_queries(donor(site, layer), site, offsets),
-                    at(batch.mask(target.positions), offsets),
+                    at_queries(donor(site, layer), site, positions),
+                    at(batch.mask(target.positions), positions),
                     target,
                 )
                 fired.add(target)
         if site in ("head", "mlp_out", "embed", "resid_final"):
-            sites[site, layer] = value[:, 0] if offsets is not None else at(value, batch.ends)[:, 0]
+            sites[site, layer] = value[:, 0] if positions is not None else at(value, batch.ends)[:, 0]
         return value
 
     with torch.inference_mode():

@@ -59,9 +59,9 @@ def _where(pairs: Sequence[TokenPair]) -> Check:
     """Which roles the differences fall on; a difference outside every role changes what no table is broken down by."""
     counts: Counter[str] = Counter()
     for pair in pairs:
-        for offset, (a, b) in enumerate(zip(pair.clean, pair.corrupted, strict=True)):
+        for position, (a, b) in enumerate(zip(pair.clean, pair.corrupted, strict=True)):
             if a != b:
-                counts[next((name for name, offsets in pair.roles if offset in offsets), "no role")] += 1
+                counts[next((name for name, positions in pair.roles if position in positions), "no role")] += 1
     words = ", ".join(f"{name} {n}" for name, n in counts.most_common())
     share = counts["no role"] / max(1, counts.total())
     return Check("where they differ", words, share, "note" if share else "ok")

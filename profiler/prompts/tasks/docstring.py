@@ -57,11 +57,11 @@ def templates(split: Split) -> list[str]:
 
 def held_out_words() -> set[str]:
     """Words of the held-out wordings that no train wording has; never drawn as fillers."""
-    found = {}
+    names = {}
     for split in ("train", "held_out"):
         parts = (*sum(_parts(split), ()), *_FUNCTIONS[split], *_SUMMARIES[split])
-        found[split] = set(re.findall("[a-z]+", " ".join(parts).lower()))
-    return found["held_out"] - found["train"]
+        names[split] = set(re.findall("[a-z]+", " ".join(parts).lower()))
+    return names["held_out"] - names["train"]
 
 
 def render(template: str, roles: Mapping[str, str]) -> str:
@@ -95,8 +95,10 @@ def prompt(rng: random.Random, split: Split, *, arguments: Sequence[str] | None 
     template = rng.choice(templates(split))
     roles = _roles(rng, split, listed, described)
     answer = listed[described]
-    others = tuple(f" {name}" for name in listed if name != answer)
-    return Prompt("docstring", render(template, roles), f" {answer}", others, template, tuple(roles.items()), split)
+    distractors = tuple(f" {name}" for name in listed if name != answer)
+    return Prompt(
+        "docstring", render(template, roles), f" {answer}", distractors, template, tuple(roles.items()), split
+    )
 
 
 def function(

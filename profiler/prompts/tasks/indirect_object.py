@@ -179,8 +179,8 @@ def templates(split: Split) -> list[str]:
 
 def held_out_words() -> set[str]:
     """Words of the development and held-out wordings that no train wording has; never drawn as fillers."""
-    found = {split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in _WORDINGS}
-    return (found["held_out"] | found["development"]) - found["train"]
+    names = {split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in _WORDINGS}
+    return (names["held_out"] | names["development"]) - names["train"]
 
 
 def render(template: str, roles: dict[str, str]) -> str:
@@ -245,18 +245,18 @@ def story(
 def _loose(rng: random.Random, question: Prompt, fillers: Sequence[str], share: float) -> str:
     """The prompt's text in a wording that was changed at random."""
     names = (question.role("subject"), question.role("indirect_object"))
-    others = [word for word in fillers if word not in names]
-    return words.loosened(rng, _wording(question.template), others, share).format(**dict(question.roles))
+    rest = [word for word in fillers if word not in names]
+    return words.loosened(rng, _wording(question.template), rest, share).format(**dict(question.roles))
 
 
 def _aside(rng: random.Random, pool: Sequence[str]) -> str:
     a, b = rng.sample(pool, 2)
-    place, thing = rng.choice(words.PLACES), rng.choice(words.OBJECTS)
+    location, thing = rng.choice(words.PLACES), rng.choice(words.OBJECTS)
     return rng.choice(
         (
-            f"For years {a} lived near the {place}.",
+            f"For years {a} lived near the {location}.",
             f"So {a} thanked {b}, and {b} thanked {a}.",
-            f"In {rng.randint(1900, 2029)}, {a} bought {rng.randint(2, 60)} {thing}s at the {place}.",
+            f"In {rng.randint(1900, 2029)}, {a} bought {rng.randint(2, 60)} {thing}s at the {location}.",
             f'"Where is the {thing}, {a}?" asked {b}.',
         )
     )

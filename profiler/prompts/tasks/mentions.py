@@ -41,5 +41,5 @@ def text(rng: random.Random) -> list[TextPiece]:
 
 def _sentence(rng: random.Random, names: list[str]) -> str:
     a, b, c, d = names
-    year, place = rng.randint(1900, 2029), rng.choice(words.PLACES)
-    return rng.choice(SENTENCES).format(a=a, b=b, c=c, d=d, year=year, place=place)
+    year, location = rng.randint(1900, 2029), rng.choice(words.PLACES)
+    return rng.choice(SENTENCES).format(a=a, b=b, c=c, d=d, year=year, place=location)

@@ -50,9 +50,9 @@ def succession(rng: random.Random, split: Split) -> Prompt:
     starts = [i for i in range(len(members)) if (i % 4 == 3) == (split == "held_out")]
     start, shown = rng.choice(starts), rng.randint(3, 5)
     run = [members[(start + i) % len(members)] for i in range(shown + 1)]
-    others = tuple(f" {m}" for m in members if m != run[-1])
+    distractors = tuple(f" {m}" for m in members if m != run[-1])
     roles = (("kind", kind), ("start", run[0]))
-    return Prompt("succession", ", ".join(run[:-1]) + ",", f" {run[-1]}", others, f"{split}/{kind}", roles, split)
+    return Prompt("succession", ", ".join(run[:-1]) + ",", f" {run[-1]}", distractors, f"{split}/{kind}", roles, split)
 
 
 def text(rng: random.Random) -> list[TextPiece]:

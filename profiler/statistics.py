@@ -46,8 +46,8 @@ EXACT_PAIRS = 12
 RULE_OF_THREE = 3.0
 """Not seen in n independent units: the rate is below 3 / n, with 95 % confidence."""
 ROUNDING = 1e-6
-"""Shares and logits nearer than this are equal: float32 logits of size 10 differ by as much from one processor to another,
-and no number that is read here is read to that many digits."""
+"""Shares and logits nearer than this are equal: float32 logits of size 10 differ by as much from one processor to
+another, and no number that is read here is read to that many digits."""
 RELATIVE_ROUNDING = 1e-12
 """Float64 sums nearer than this part of their terms are equal."""
 
@@ -161,7 +161,7 @@ def tost(
 
 
 def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
-    """(1 + draws at least as good) / (1 + draws): how often a random set does as well, ties within rounding included."""
+    """p that a random set does as well: (1 + draws at least as good) / (1 + draws), ties within rounding counted."""
     return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
 
 

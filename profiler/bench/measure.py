@@ -56,8 +56,9 @@ def measure(
     tokens: int = 8192,
     device: str = "cpu",
     dtype: str = "float32",
-    memory: bool = True,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    memory: bool = True,
 ) -> Measurement:
     """Measure `rounds` rounds of about `tokens` tokens."""
     config = SHAPES[shape].config(None, device, dtype)

@@ -27,6 +27,8 @@ from profiler.patching.sites import every
 from profiler.patching.sweep import resample, sweep
 
 ROUNDS = 3
+FEW, MOST = 0.05, 0.95
+"""Shares of edges in the circuits that are timed."""
 
 
 def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
@@ -38,8 +40,8 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     batch, heads = main.batch, every(net, "head")
     writes = all_writes(net, main.corrupted)
     exists = graph_of(net).exists
-    few = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(0)) < 0.05)
-    most = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(1)) < 0.95)
+    few = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(0)) < FEW)
+    most = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(1)) < MOST)
     values = {}
 
     def sweep_ours() -> None:
@@ -88,8 +90,7 @@ def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict
 
 
 def head_sweep(model: Model, batch: PairBatch) -> Float[Tensor, "head prompt"]:
-    """Logit differences with each head's clean output put into the corrupted run, by TransformerLens: one run a
-    head."""
+    """Logit differences with each head's clean output in the corrupted run, by TransformerLens: one run a head."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.spec.n_layers)]
     rows = torch.arange(len(batch), device=batch.ends.device)
     with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars

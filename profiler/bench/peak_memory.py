@@ -1,5 +1,4 @@
-"""Peak memory and file size of a pass, in a process of its own, so that nothing else counts; of several, the memory
-curve.
+"""Peak memory and file size of a pass, each measured in a process of its own; of several, the memory curve.
 
 The curve shows that memory does not grow with the corpus: accumulators are claimed at the start, rows are committed or
 let go, and the run file is written within a fixed share of them. Cost: the passes, one after the other.

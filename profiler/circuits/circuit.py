@@ -1,8 +1,7 @@
 """A circuit as a record: members, edges, and the scope that says what it was found on. No torch.
 
 Why: a list of heads says nothing about where it holds. The scope is part of the circuit: prompts, corruption schemes
-  and
-under how many of them each member appears, what was controlled on purpose, and what was controlled by accident.
+and under how many of them each member appears, what was controlled on purpose, and what was controlled by accident.
 Cost: none, plain data.
 """
 

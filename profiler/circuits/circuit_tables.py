@@ -1,7 +1,7 @@
 """A circuit of an experiment, and its tables: members, scores on each set of pairs, size curve, random circuits, edges.
 
 Why: a circuit is found on the discovery pairs and judged on others: fresh pairs of the same wordings, and held-out
-  ones.
+ones.
 Cost: see `choose`, `scores`, `null`; most of it is random and inflated circuits, one forward pass of the pairs each.
 """
 
@@ -36,15 +36,15 @@ EDGE_LIMIT = 60
 EDGE_SHARE = 0.01
 
 
-def evaluator(setting: PairRuns, mlps: bool, circuit: Circuit | None = None) -> Evaluator:
+def evaluator(setting: PairRuns, circuit: Circuit | None = None, *, mlps: bool) -> Evaluator:
     """F on the pairs of a setting, its outside values (resampled ones by default) outside the circuit.
 
     Args:
-        mlps: whether every MLP is a node; otherwise only those that the circuit lists are.
         circuit: the circuit that will be judged, whose neurons and positions make nodes of their own.
+        mlps: whether every MLP is a node; otherwise only those that the circuit lists are.
     """
     other = setting.corrupted if setting.outside is None else setting.outside
-    return Evaluator(setting.net, setting.batch, node_labels(setting.net, mlps, circuit), other)
+    return Evaluator(setting.net, setting.batch, node_labels(setting.net, circuit, mlps=mlps), other)
 
 
 def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
@@ -69,17 +69,17 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchResult], nodes: Sequen
     return choose.Effects(*rows, setting.whole)
 
 
-def halves(setting: PairRuns, mlps: bool, effects: choose.Effects, pairs: np.ndarray) -> Keep:
+def halves(setting: PairRuns, effects: choose.Effects, pairs: np.ndarray, *, mlps: bool) -> Keep:
     """The circuit chosen from a part of the pairs alone."""
     batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.embed.dtype)
     whole = setting.corrupted if setting.outside is None else setting.outside
     other = rows_of(whole, pairs, batch.clean.shape[1])
-    return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps), other), effects)
+    return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps=mlps), other), effects)
 
 
 def find(setting: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
     """The circuit's nodes, and the effects it was chosen from."""
-    evaluate = evaluator(setting, settings.mlps)
+    evaluate = evaluator(setting, mlps=settings.mlps)
     effects = effects_of(setting, measured, evaluate.nodes)
     return choose.choose(evaluate, effects), effects
 
@@ -119,8 +119,7 @@ def reads(setting: PairRuns, measured: Sequence[PatchResult], labels: Sequence[s
 
 
 def _attended(setting: PairRuns, target: Target, query: str) -> tuple[str, float]:
-    """The role that gets most attention from the query role, clean prompts, and its share; `previous` and `itself`
-    count too."""
+    """The position that gets most attention from the query role on clean prompts, and its share."""
     pattern = setting.clean["pattern"][target.layer][:, target.unit]
     rows = setting.batch.mask(query)
     weight = (pattern * rows[..., None]).sum(1) / rows.sum(1).clamp_min(1)[:, None]
@@ -146,7 +145,7 @@ class Judged:
 
 
 def judge(
-    setting: PairRuns, circuit: Circuit, settings: PatchSettings, ranking: Sequence[int], report: Report, full: bool
+    setting: PairRuns, circuit: Circuit, settings: PatchSettings, ranking: Sequence[int], report: Report, *, full: bool
 ) -> Judged:
     """Every score of a circuit on a set of pairs.
 
@@ -164,7 +163,7 @@ def judge(
     net = setting.net
     check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
     check_roles(circuit, setting.batch)
-    evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
+    evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     keep = evaluate.mask(members_nodes(circuit))
     rows = faithfulness_rows(evaluate, keep)
     if not scores.explainable(evaluate):
@@ -194,7 +193,7 @@ def judge(
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
         minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
         rows.append(_score("minimality", float(minimal.effect.min())))
-        rows.append(_score("minimal_members", float((minimal.p_holm < 0.05).mean()), n=len(minimal.effect)))
+        rows.append(_score("minimal_members", float((minimal.p_holm < choose.ALPHA).mean()), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
     frames = [
@@ -308,7 +307,7 @@ def curve_rows(
     setting: PairRuns, settings: PatchSettings, ranking: Sequence[int], circuit: Circuit | None = None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     """Table `circuit_curve` (faithfulness of the k best nodes), and its areas as scores."""
-    evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
+    evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     values = evaluate.faithfulness(sizes(ranking, len(evaluate.nodes)))
     share = np.arange(len(values)) / len(evaluate.nodes)
     areas = curve.areas(share, values)
@@ -325,14 +324,14 @@ def curve_rows(
     return frame, [*rows, _score("smallest_at_90", float("nan") if smallest is None else float(smallest))]
 
 
-def edge_rows(setting: PairRuns, circuit: Circuit, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
+def edge_rows(setting: PairRuns, circuit: Circuit, *, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
     """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
 
     Edges are at all positions and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
     """
     graph = graph_of(setting.net)
     ends = [f"L{t.layer}_mlp_out" if t.site == "neuron" else t.label for t in map(parse_target, circuit.components)]
-    among = edges.candidates(graph, ends, not mlps)
+    among = edges.candidates(graph, ends, mlps_kept=not mlps)
     confirmed = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
     shares = -edges.sizes(confirmed, float(setting.whole.mean()))
     important = [cut.edge for cut, size in zip(confirmed, shares, strict=True) if abs(size) >= EDGE_SHARE]

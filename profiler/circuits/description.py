@@ -1,5 +1,4 @@
-"""Rows of the tables that describe an experiment: its pairs, checks, settings, and the circuit as a record. Cost:
-none."""
+"""Tables that describe an experiment: its pairs, checks, settings, and the circuit as a record. Cost: none."""
 
 import json
 import platform
@@ -124,8 +123,7 @@ def circuit_row(circuit: Circuit) -> pl.DataFrame:
 
 
 def member_rows(main: PairRuns, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
-    """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to
-    judge."""
+    """Table `circuit_members` for one set of pairs, without scores where nothing was judged."""
     rows = [
         {
             "component": m.component,

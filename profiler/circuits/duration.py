@@ -7,7 +7,7 @@ from profiler.prompts.pairs import find_task
 from profiler.prompts.pairs.crossed import cells
 
 
-def stages(settings: PatchSettings, given: bool) -> int:
+def stages(settings: PatchSettings, *, given: bool) -> int:
     """How many stages will be reported."""
     return 16 + 4 * (not settings.is_file) + (not given)
 
@@ -21,7 +21,7 @@ def forecast(main: PairRuns, settings: PatchSettings, each: float) -> str:
     patches = sum(
         len(plan.targets)
         for plan in sweep_tables.plans(
-            main, dict.fromkeys(("zero", "mean", "noise"), values.zero(main.clean)), settings.by_role
+            main, dict.fromkeys(("zero", "mean", "noise"), values.zero(main.clean)), by_role=settings.by_role
         )
     )
     circuits = (1 if settings.is_file else 2) * 3 * settings.draws + 400

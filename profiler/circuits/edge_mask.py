@@ -12,8 +12,7 @@ In a parallel model attention and MLP of a layer read the same stream, so no edg
 readers: `with_nodes` replaces what the dropped nodes write, for many sets at once.
 
 Cost: one forward pass and per layer one [writer, reader] x [writer, prompt position model] product; the last layer is
-  computed
-where the answer is read alone.
+computed where the answer is read alone.
 """
 
 from collections.abc import Iterable
@@ -63,11 +62,11 @@ class Graph:
     def _readers(self, layer: int) -> list[str]:
         return [*(f"{head}.{read}" for read in READS for head in self.heads(layer)), f"L{layer}_mlp_out"]
 
-    def before(self, layer: int, mlp: bool = False) -> int:
+    def before(self, layer: int, *, mlp: bool = False) -> int:
         """How many writers come before what a layer's attention (or its MLP) reads."""
         return 1 + layer * (self.n_heads + 1) + (self.n_heads if mlp and not self.parallel else 0)
 
-    def reader_slice(self, layer: int, mlp: bool = False) -> slice:
+    def reader_slice(self, layer: int, *, mlp: bool = False) -> slice:
         """Columns of a layer's attention readers, or of its MLP."""
         first = layer * (3 * self.n_heads + 1)
         return (
@@ -82,7 +81,7 @@ class Graph:
         exists = torch.zeros(len(self.writers), len(self.readers), dtype=torch.bool)
         for layer in range(self.n_layers):
             for mlp in (False, True):
-                exists[: self.before(layer, mlp), self.reader_slice(layer, mlp)] = True
+                exists[: self.before(layer, mlp=mlp), self.reader_slice(layer, mlp=mlp)] = True
         exists[:, -1] = True
         return exists
 

@@ -33,7 +33,7 @@ class Listener(State):
     def add(self, live: Writes, ends: Offsets = None) -> None:
         """Nothing is compared."""
 
-    def heard(self, stream: Tensor, readers: slice, n: int, ends: Offsets = None) -> Float[Tensor, "reader p o m"]:
+    def heard(self, stream: Tensor, readers: slice, _n: int, ends: Offsets = None) -> Float[Tensor, "reader p o m"]:
         """The stream, plus the readers' leaves, which are 0."""
         leaves = self.leaves[readers]
         if ends is not None:
@@ -87,7 +87,7 @@ def confirm(
     return [confirmed[i] for i in order]
 
 
-def candidates(graph: Graph, members: Sequence[str], mlps_kept: bool) -> Bool[Tensor, "writer reader"]:
+def candidates(graph: Graph, members: Sequence[str], *, mlps_kept: bool) -> Bool[Tensor, "writer reader"]:
     """Edges between members, the input and the logits; also to and from MLPs that are always kept."""
     extra = [node for node in graph.writers if node.endswith("_mlp_out")] if mlps_kept else []
     return graph.between([*members, *extra])

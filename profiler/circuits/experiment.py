@@ -1,13 +1,11 @@
-"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit; the library's form of `profiler
-patch`.
+"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit (`profiler patch`).
 
 1. pairs: drawn or read, encoded, linted; both runs of the model
-2. sweeps in both directions, four kinds of values                    -> patch_effects, patch_shares, patch_gates
-3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability,
-patch_recall
-4. redundancy of the top heads                                        -> patch_downstream, _interactions, _saturation
-5. the circuit: chosen on these pairs, judged on others               -> circuits, circuit_*
-6. the task's corruptions crossed: what each component responds to     -> patch_cells, patch_factors
+2. sweeps in both directions, four kinds of values                 -> patch_effects, patch_shares, patch_gates
+3. attribution patching, and the neurons it points to              -> patch_attribution, patch_reliability, patch_recall
+4. redundancy of the top heads                                     -> patch_downstream, _interactions, _saturation
+5. the circuit: chosen on these pairs, judged on others            -> circuits, circuit_*
+6. the task's corruptions crossed: what each component responds to -> patch_cells, patch_factors
 
 Cost: for the bundled model and 48 pairs about two minutes of one core, a third of it circuits.
 """
@@ -130,7 +128,7 @@ def sweeps(main: PairRuns, means: values.ReferenceMeans, settings: PatchSettings
         "noise": values.noise(main.clean, main.batch, settings.seed),
     }
     measured: list[PatchResult] = []
-    for plan in sweep_tables.plans(main, donors, settings.by_role):
+    for plan in sweep_tables.plans(main, donors, by_role=settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
         report(f"{label}: {len(plan.targets)} targets")
         measured += sweep_tables.run_plan(main, plan)
@@ -185,19 +183,19 @@ def circuit_frames(
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
     report("choosing a circuit")
     mlps, outside = circuit_tables.mlps_are_nodes(settings, given), outside_of(settings, given)
-    nodes = circuit_tables.evaluator(main, mlps, given).nodes
+    nodes = circuit_tables.evaluator(main, given, mlps=mlps).nodes
     effects = circuit_tables.effects_of(main, measured, nodes)
     ranking = choose.ranking(effects)
     circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
-    circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps)
+    circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps=mlps)
     other_sets = other_settings(model, main.net, settings, outside)
     judged = [
         circuit_tables.judge(runs, circuit, settings, ranking, report, full=runs.name in ("discovery", "test"))
         for runs in (main, *other_sets)
     ]
-    again = None if given else lambda some, pairs: circuit_tables.halves(main, settings.mlps, some, pairs)
+    again = None if given else lambda some, pairs: circuit_tables.halves(main, some, pairs, mlps=settings.mlps)
     report("stability")
-    keep = circuit_tables.evaluator(main, mlps, given).mask(members_nodes(circuit))
+    keep = circuit_tables.evaluator(main, given, mlps=mlps).mask(members_nodes(circuit))
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
     curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
     six = circuit_tables.six_values(main, circuit)
@@ -239,7 +237,7 @@ def chosen_circuit(
     report: Report,
 ) -> Circuit:
     """Choose the circuit and write its scope."""
-    evaluate = circuit_tables.evaluator(main, settings.mlps)
+    evaluate = circuit_tables.evaluator(main, mlps=settings.mlps)
     labels = evaluate.labels(choose.choose(evaluate, effects))
     report("other corruption schemes")
     seen = schemes_of(model, main, settings, labels, effects, evaluate.nodes)
@@ -316,8 +314,7 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
 
 
 def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
-    """What everything outside the circuit writes: as asked for, else as the circuit's scope says, else resampled
-    values."""
+    """What everything outside the circuit writes: as asked for, else as its scope says, else resampled values."""
     return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
 
 

@@ -1,10 +1,9 @@
 """Many sets of nodes in one forward pass, where what several sets have in common is computed once.
 
 Why: a check judges a circuit beside a hundred random ones, and random circuits are alike in their first layers: they
-  have
-as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for all
-sets that agree on the layers before, its MLP once for all that agree on its heads too. Positions before the first at
-which the two runs differ are never run (their keys and values are the clean run's), the last layer only where the
+have as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for
+all sets that agree on the layers before, its MLP once for all that agree on its heads too. Positions before the first
+at which the two runs differ are never run (their keys and values are the clean run's), the last layer only where the
 answer is read.
 
 Equal to `profiler.circuits.edge_mask.with_nodes` up to rounding, which tests hold it to.
@@ -67,13 +66,18 @@ class NodeSetInputs:
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """Sets that have done the same so far: of each group one of its sets, and of each set its group."""
+    """Groups node sets with identical state; keeps one representative each.
+
+    Attributes:
+        representative: number of one set of each group.
+        of: group of each set.
+    """
 
     representative: Int[Tensor, " group"]
     of: Int[Tensor, " set"]
 
     def split(self, drop: Drop, columns: list[int]) -> tuple["_Groups", Int[Tensor, " group"]]:
-        """Groups that also agree on these nodes, and the group that each comes from."""
+        """Split into groups that also agree on these nodes; the new groups, and the old group of each."""
         if not columns:
             return self, torch.arange(len(self.representative))
         keys = np.concatenate([self.of[:, None].numpy(), drop[:, columns].cpu().numpy()], 1)
@@ -83,8 +87,7 @@ class _Groups:
 
 
 def logits(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt *position vocab"]:
-    """Logits with only the kept nodes of each set live: [set, prompt, vocab] at `ends`, else [set, prompt, position,
-    vocab]."""
+    """Logits with only the kept nodes of each set live: at `ends`, or at every position."""
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
         rows = None if asked.ends is None else asked.ends.repeat(len(groups.representative))
@@ -100,7 +103,7 @@ def streams(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[T
 
 
 def _run(asked: NodeSetInputs, drop: Drop) -> tuple[Stream, _Groups]:
-    """The final residual stream of each group of sets that do all the same."""
+    """The final residual stream of each group of sets with identical state, and the groups."""
     net = asked.net
     sites, past = nodes_by_site(net, asked.nodes), _past(asked)
     groups = _Groups(torch.zeros(1, dtype=torch.long), torch.zeros(len(drop), dtype=torch.long))
@@ -118,7 +121,7 @@ def _past(asked: NodeSetInputs) -> Past | None:
         return None
     stored: dict[str, list[Tensor]] = {"k": [], "v": []}
 
-    def keep(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
+    def keep(site: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
         if site in stored:
             stored[site].append(value)
         return value
@@ -141,8 +144,7 @@ class _Layer:
     past: Past | None
 
     def attention(self, stream: Stream, groups: _Groups) -> tuple[Finer, Finer, _Groups]:
-        """What each group of the layer's MLP starts from: the residual stream before attention, what attention adds,
-        groups."""
+        """The residual stream before attention, what attention adds to it, and the groups that differ after it."""
         w, n = self.asked.net.layers[self.layer], len(groups.representative)
         finer, parent = groups.split(self.drop, self._columns("head"))
         ends = None if self.ends is None else self.ends.repeat(n)
@@ -196,7 +198,7 @@ class _Layer:
         return value.unflatten(0, (n, -1))[parent.to(value.device)].flatten(0, 1)
 
     def _put(self, site: str, value: Tensor, groups: _Groups) -> Tensor:
-        """The value with what is given in place of what each group drops."""
+        """Replace each group's dropped units by the given values."""
         here = self.sites.get((site, self.layer))
         if here is None:
             return value

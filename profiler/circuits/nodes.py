@@ -6,7 +6,7 @@ its MLP. A node is therefore a label (`L2H3`), or a label at the positions of a 
 * every head is a node, and every MLP where MLPs are not kept; an MLP or neuron that the circuit lists always is one;
 * an MLP whose neurons are nodes stands for the rest of its neurons;
 * where some member is at a role, every node is split into one for each such role and one for all `elsewhere`, so that
-  random circuits can be drawn at the same positions. Where roles share an position, it is live if either node is.
+  random circuits can be drawn at the same positions. Where roles share a position, it is live if either node is.
 
 Everything that is no node stays as it is. Cost: none, labels and masks.
 """
@@ -44,7 +44,7 @@ def members_nodes(circuit: Circuit) -> list[str]:
     return [node_of(member) for member in circuit.members]
 
 
-def node_labels(net: Network, mlps: bool, circuit: Circuit | None = None) -> list[str]:
+def node_labels(net: Network, circuit: Circuit | None = None, *, mlps: bool) -> list[str]:
     """All nodes in order of layer: heads, MLPs if asked for, and what the circuit lists or splits."""
     listed = [] if circuit is None else [parse_target(label) for label in circuit.components]
     roles = roles_of(circuit)

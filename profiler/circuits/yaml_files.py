@@ -150,8 +150,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value: one whose parts are all the same list, and theirs again, has no end that could be
-    shown."""
+    """The beginning of a value, also of a list that contains itself."""
     return SHORT.repr(value)[:100]
 
 

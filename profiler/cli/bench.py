@@ -54,7 +54,7 @@ def bench(
         return
     report = console.print if format == "table" else lambda _: None
     chosen = SHAPES if shape == "all" else (shape,)
-    found = [asdict(measure(one, rounds, tokens, device, dtype, memory, report)) for one in chosen]
+    found = [asdict(measure(one, rounds, tokens, device, dtype, report, memory=memory)) for one in chosen]
     if format == "json":
         write(json.dumps(found if shape == "all" else found[0], indent=1) + "\n")
         return

@@ -116,7 +116,7 @@ def patch(
         _bench(loaded, settings)
         return
     with _bar() as progress:
-        total = stages(settings, given is not None)
+        total = stages(settings, given=given is not None)
         line = progress.add_task("pairs", total=total)
 
         def show(stage: str) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PairError
-from profiler.model.network import Logits, Network, Offsets, at, finish, layer_step, start
+from profiler.model.network import Logits, Network, Offsets, at, finish, layer_step, start, unchanged
 from profiler.prompts.pairs import TokenPair
 
 Tokens = Int[Tensor, "prompt position"]
@@ -142,7 +142,7 @@ def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
     """Run the model on whole prompts and keep every site."""
     sites: dict[str, list[Tensor]] = {site: [] for site in SITES}
 
-    def keep(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
+    def keep(site: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
         sites[site].append(value)
         return value
 
@@ -151,4 +151,4 @@ def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
         for layer in range(net.n_layers):
             stream = layer_step(net, layer, stream, keep)
         sites["resid_final"].append(stream)
-        return Trace(sites, finish(net, at(stream, ends), lambda site, layer, value, positions: value, ends))
+        return Trace(sites, finish(net, at(stream, ends), unchanged, ends))

@@ -1,11 +1,10 @@
 """The pair linter's second half: does the model do the task, and what else differs between the two prompts?
 
 Why: a circuit of a behaviour that the model does not show is a circuit of nothing; and a corruption that changes what
-  the
-model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the linter
-also says which shared circuits moved with the one that is looked for: heads whose output changed though what they write
-to the answer did not, well-known attention (first token, token before, copies, what followed a copy) that went
-elsewhere, and other tokens that came up. Cost: two forward passes beyond the two runs.
+the model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the
+linter also says which shared circuits moved with the one that is looked for: heads whose output changed though what
+they write to the answer did not, well-known attention (first token, token before, copies, what followed a copy) that
+went elsewhere, and other tokens that came up. Cost: two forward passes beyond the two runs.
 """
 
 import torch
@@ -23,6 +22,12 @@ DIRECT = 0.02
 ATTENDS = 0.3
 NAMED = 6
 TOP_TOKENS = 10
+MOST_PAIRS = 0.75
+"""The clean prompts should be answered on at least this share of pairs, the corrupted ones on at most this."""
+ENTROPY_MOVED = 0.5
+"""Nats by which the two prompts may differ in entropy."""
+MOST_HEADS, MANY_BYSTANDERS, FEW_TOKENS = 0.75, 0.5, 0.5
+"""Shares of heads that moved, of heads that moved beside the answer, and of likely tokens in common, that are noted."""
 
 
 def capability(setting: PairRuns) -> list[Check]:
@@ -35,13 +40,18 @@ def capability(setting: PairRuns) -> list[Check]:
     right = float((setting.metric_clean > 0).mean())
     still_right = float((setting.metric_corrupted > 0).mean())
     return [
-        Check("answer above distractors, clean", f"{right:.0%} of pairs", right, "ok" if right >= 0.75 else "warning"),
+        Check(
+            "answer above distractors, clean",
+            f"{right:.0%} of pairs",
+            right,
+            "ok" if right >= MOST_PAIRS else "warning",
+        ),
         Check("answer is first choice, clean", f"{clean['top1']:.0%} of pairs", clean["top1"]),
         Check(
             "answer above distractors, corrupted",
             f"{still_right:.0%} of pairs",
             still_right,
-            "ok" if still_right <= 0.75 else "note",
+            "ok" if still_right <= MOST_PAIRS else "note",
         ),
         Check(
             "logit difference, clean to corrupted",
@@ -53,7 +63,7 @@ def capability(setting: PairRuns) -> list[Check]:
             "entropy, clean to corrupted",
             f"{clean['entropy']:.2f} to {corrupted['entropy']:.2f} nats",
             corrupted["entropy"] - clean["entropy"],
-            "ok" if abs(corrupted["entropy"] - clean["entropy"]) < 0.5 else "note",
+            "ok" if abs(corrupted["entropy"] - clean["entropy"]) < ENTROPY_MOVED else "note",
         ),
         Check(
             "KL of the answer's distribution",
@@ -77,15 +87,15 @@ def moved(setting: PairRuns) -> Float[Tensor, "layer head"]:
 
 
 def isolation(setting: PairRuns) -> Check:
-    """Share of heads whose output at the end moved by more than a tenth: other behaviour that the corruption
-    touched."""
+    """Share of heads whose output at the end moved by more than a tenth."""
     share = (moved(setting) > MOVED).double().mean().item()
-    return Check("heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > 0.75 else "ok")
+    return Check(
+        "heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > MOST_HEADS else "ok"
+    )
 
 
 def bystanders(setting: PairRuns) -> Check:
-    """Heads that moved by more than a tenth while their direct write to the logit difference moved by less than 2 % of
-    it.
+    """Heads that moved by more than a tenth, but whose direct write moved the logit difference by less than 2 %.
 
     What they carry is not the answer, at least not directly: another circuit that the corruption changes too, or an
     earlier part of this one; patching the other heads leaves it as it is.
@@ -98,7 +108,10 @@ def bystanders(setting: PairRuns) -> Check:
     beside = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
     share = len(beside) / len(sizes)
     return Check(
-        "heads that moved beside the answer", _listed(beside, len(beside)), share, "note" if share > 0.5 else "ok"
+        "heads that moved beside the answer",
+        _listed(beside, len(beside)),
+        share,
+        "note" if share > MANY_BYSTANDERS else "ok",
     )
 
 
@@ -110,8 +123,7 @@ def _listed(sizes: dict[str, float], n: int) -> str:
 
 
 def attention_patterns(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
-    """The keys that well-known attention goes to from the end: first token, token before, copies, what followed a
-    copy."""
+    """Keys of well-known attention from the end: first token, token before, copies, what followed a copy."""
     positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
     last = ends[:, None]
     copies = (tokens == tokens.gather(1, last)) & (positions < last)
@@ -153,5 +165,5 @@ def other_tokens(setting: PairRuns) -> Check:
         shares.append(len(tops[0] & tops[1]) / max(1, len(tops[0])))
     share = sum(shares) / len(shares)
     return Check(
-        "other likely tokens kept", f"{share:.0%} of the ten likeliest", share, "note" if share < 0.5 else "ok"
+        "other likely tokens kept", f"{share:.0%} of the ten likeliest", share, "note" if share < FEW_TOKENS else "ok"
     )

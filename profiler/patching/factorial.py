@@ -1,5 +1,4 @@
-"""What a component responds to: its effect under every combination of corruptions, split into main effects and
-interactions.
+"""Factorial analysis of corruptions: main effects and interactions of every component's effect.
 
 Every cell of a crossed design (`profiler.prompts.pairs.crossed`) gives a corrupted run; each component's values from
 there are put into the clean run, and the loss of logit difference is its response y. Orthogonal contrasts take the
@@ -44,6 +43,8 @@ from profiler.prompts.pairs.lint import Check
 MODEL, HIGHER = "model", "higher"
 SET = "crossed"
 PROMPTS, LEAST = 16, 8
+TOLD_APART = 2
+"""Changes at most of a contrast with rows of its own; the rest are given together, as HIGHER."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,7 @@ def _layers(targets: Sequence[Target]) -> tuple[int, ...]:
 
 
 def usable(prompts: Sequence[Sequence[Pair]], model: Model) -> tuple[list[list[TokenPair]], Counter[str]]:
-    """Prompts whose every cell can be asked, in tokens, and for how many others which reason (a key of DROPS) came
-    first."""
+    """Prompts whose every cell can be asked, in tokens, and the number dropped for each reason (a key of DROPS)."""
     encode, longest = encoder(model.tokenizer, model.bos_id), reach(model)
     complete, dropped = [], Counter[str]()
     for pairs in prompts:
@@ -200,12 +200,12 @@ def factor_rows(measured: Responses, seed: int = 0) -> pl.DataFrame:
         each = np.einsum("ktp,t->kp", measured.lost, contrast.weights)
         squares = each.mean(-1) ** 2 / np.square(contrast.weights).sum()
         part = np.divide(squares, whole, out=np.zeros_like(squares), where=whole > 0)
-        if contrast.order > 2:
+        if contrast.order > TOLD_APART:
             rest += part
             continue
         frames.append(_effects(measured, contrast, each, part, seed))
-    if any(contrast.order > 2 for contrast in listed):
-        frames.append(_named(measured, HIGHER, 3).with_columns(pl.Series("part", rest)))
+    if any(contrast.order > TOLD_APART for contrast in listed):
+        frames.append(_named(measured, HIGHER, TOLD_APART + 1).with_columns(pl.Series("part", rest)))
     return _described(measured, pl.concat(frames, how="diagonal_relaxed"))
 
 

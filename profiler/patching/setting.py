@@ -143,8 +143,7 @@ def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Enc
 
 
 def references(model: Model, settings: PatchSettings, known: Encoded, split: Split | None = None) -> Encoded:
-    """Prompts for means: of the templates of `known`, but none of its pairs; a user's own pairs are their own
-    references.
+    """Reference prompts for means: of the templates of `known`, but none of its pairs; a user's file gives its own.
 
     Args:
         split: whose words and wordings `known` is of; by default the settings' own.

@@ -1,10 +1,9 @@
 """Many patches of one batch of pairs, each restarted where it acts.
 
 Why: patching one head of the last layer does not change the layers before it. Every patch is turned into a change of
-  the
-residual stream at its place; the layers after it are then run for many patches at once (patches x prompts rows). Three
-things are never recomputed: layers before the patch, positions before the first that changes (their keys and values are
-in the trace), and the last layer anywhere but where the answer is read.
+the residual stream at its layer; the layers after it are then run for many patches at once (patches x prompts rows).
+Three things are never recomputed: layers before the patch, positions before the first that changes (their keys and
+values are in the trace), and the last layer anywhere but where the answer is read.
 
 `sweep` is exact: it equals `intervene`, the plain forward pass with the same values put in (a test holds it to that).
 Cost of a head sweep: per head, less than half of the layers, at the changed positions only.

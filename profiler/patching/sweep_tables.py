@@ -63,7 +63,7 @@ class SweepPlan:
     donor: Donor
 
 
-def plans(setting: PairRuns, donors: dict[str, Donor], by_role: bool) -> list[SweepPlan]:
+def plans(setting: PairRuns, donors: dict[str, Donor], *, by_role: bool) -> list[SweepPlan]:
     """All sweeps but those of neurons.
 
     Args:

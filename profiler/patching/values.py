@@ -2,10 +2,10 @@
 
 Why: the value decides what a patch means, and rankings of components differ between them (circuits.md section 11, T11,
 T12). Resampled values stay close to what the model produces; zeros do not. Means are taken over reference prompts that
-are in no test, of the pair's own template and length, position by position; where a template has too few, over all positions
-of all reference prompts. Noise is Gaussian around the run's own values, with three times their standard deviation.
-Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not offered: it
-takes a training run per component.
+are in no test, of the pair's own template and length, position by position; where a template has too few, over all
+positions of all reference prompts. Noise is Gaussian around the run's own values, with three times their standard
+deviation. Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not
+offered: it takes a training run per component.
 
 Cost: one forward pass over the reference prompts.
 """

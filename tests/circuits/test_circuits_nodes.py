@@ -82,14 +82,14 @@ def test_a_circuit_at_positions_with_neurons_is_what_single_patches_make_it(
     form: str, outside: str, mlps: bool
 ) -> None:
     one = _setting(form, outside)
-    measure = circuit_tables.evaluator(one, mlps, MIXED)
+    measure = circuit_tables.evaluator(one, MIXED, mlps=mlps)
     found = measure.of(nodes.members_nodes(MIXED))
     assert found == pytest.approx(_by_hand(one, MIXED, mlps).numpy(), abs=1e-12)
     assert measure.model == pytest.approx(one.metric_clean, abs=1e-12)
     heads = [label for label in measure.nodes if "H" in label]
     assert len(heads) == one.net.n_layers * one.net.n_heads * 3
     bare = dataclasses.replace(MIXED, members=tuple(Member(m.component) for m in MIXED.members[1:]))
-    other = circuit_tables.evaluator(one, mlps, bare)
+    other = circuit_tables.evaluator(one, bare, mlps=mlps)
     assert not any("@" in node for node in other.nodes)
     assert other.of(nodes.members_nodes(bare)) == pytest.approx(_by_hand(one, bare, mlps).numpy(), abs=1e-12)
     assert np.abs(other.of(nodes.members_nodes(bare)) - found).max() > 1e-6
@@ -101,7 +101,7 @@ def test_pairs_in_groups_are_pairs_together(outside: str) -> None:
     net = patch_models.network("neox_sequential")
     one = setting.prepare("discovery", net, Encoded(patch_models.token_pairs(3 * evaluate.TOGETHER + 1), ()))
     one = experiment.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, one.batch.pairs))
-    asked = circuit_tables.evaluator(one, False, MIXED)
+    asked = circuit_tables.evaluator(one, MIXED, mlps=False)
     assert len(asked.parts) == 3
     assert sorted(row for part in asked.parts for row in part.rows) == list(range(len(one.batch)))
     late = [pair.first_difference for pair in one.batch.pairs]
@@ -122,9 +122,9 @@ def test_positions_that_say_everything_are_the_whole_component() -> None:
     one = _setting()
     parts = [Member("L0H0", positions=role) for role in ("first", "second", "end")]
     circuit = Circuit("parts", "m", (*parts, Member("L2H1")), SCOPE)
-    measure = circuit_tables.evaluator(one, False, circuit)
+    measure = circuit_tables.evaluator(one, circuit, mlps=False)
     kept = [*nodes.members_nodes(circuit), "L0H0@elsewhere"]
-    plain = circuit_tables.evaluator(one, False)
+    plain = circuit_tables.evaluator(one, mlps=False)
     assert measure.of(kept) == pytest.approx(plain.of(["L0H0", "L2H1"]), abs=1e-12)
     assert measure.of(["L0H0", "L2H1"]) == pytest.approx(plain.of(["L0H0", "L2H1"]), abs=1e-12)
     assert list(measure.mask(["L0H0@end"])) == [node == "L0H0@end" for node in measure.nodes]
@@ -132,7 +132,7 @@ def test_positions_that_say_everything_are_the_whole_component() -> None:
 
 def test_effects_of_nodes_at_positions_are_exact_patches() -> None:
     one = _setting()
-    measure = circuit_tables.evaluator(one, False, MIXED)
+    measure = circuit_tables.evaluator(one, MIXED, mlps=False)
     found = circuit_tables.effects_of(one, [], measure.nodes)
     part = one.batch.valid & ~one.batch.roles["second"] & ~one.batch.roles["end"]
     batch = dataclasses.replace(one.batch, roles=one.batch.roles | {"rest": part})
@@ -152,7 +152,7 @@ def test_effects_of_nodes_at_positions_are_exact_patches() -> None:
 
 
 def test_random_circuits_sit_at_the_same_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = circuit_tables.evaluator(_setting(), False, MIXED)
+    measure = circuit_tables.evaluator(_setting(), MIXED, mlps=False)
     keep = measure.mask(nodes.members_nodes(MIXED))
     drawn, plain = [], evaluate.Evaluator.faithfulness
     monkeypatch.setattr(evaluate.Evaluator, "faithfulness", lambda self, sets: drawn.append(sets) or plain(self, sets))

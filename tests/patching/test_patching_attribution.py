@@ -95,7 +95,7 @@ def test_edges_are_confirmed_exactly() -> None:
     net, batch = patch_models.network("gpt2"), patch_models.batch()
     clean, corrupted = _traces(net, batch)
     graph = edge_mask.graph_of(net)
-    found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], False), 6)
+    found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], mlps_kept=False), 6)
     sizes = [abs(one.exact) for one in found]
     # those that are nearer keep the order of their estimates
     assert sizes == pytest.approx(sorted(sizes, reverse=True), abs=ROUNDING)
@@ -110,7 +110,10 @@ def test_edges_are_confirmed_exactly() -> None:
     cut = logit_diff(edge_mask.masked(net, batch.clean, batch.ends, keep, writes), batch.options)
     assert (cut - logit_diff(clean.logits, batch.options)).mean().item() == pytest.approx(found[0].exact, abs=1e-12)
     assert edges.sizes(found, 2.0)[0] == found[0].exact / 2
-    assert edges.candidates(graph, ["L0H0"], True).sum() > edges.candidates(graph, ["L0H0"], False).sum()
+    assert (
+        edges.candidates(graph, ["L0H0"], mlps_kept=True).sum()
+        > edges.candidates(graph, ["L0H0"], mlps_kept=False).sum()
+    )
 
 
 def _random_net(seed: int) -> Network:

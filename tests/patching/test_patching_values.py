@@ -155,7 +155,12 @@ def test_roles_are_read_off_the_attention() -> None:
         pattern[row, :, one.batch.ends[row], first] = 1.0
     one.clean.sites["pattern"] = [pattern, pattern]
     assert circuit_tables._attended(one, Target("head", 0, 1), "end") == ("first", 1.0)
-    only = [m for plan in plans(one, {}, True) for m in run_plan(one, plan) if m.target == Target("head", 0, 1, "end")]
+    only = [
+        m
+        for plan in plans(one, {}, by_role=True)
+        for m in run_plan(one, plan)
+        if m.target == Target("head", 0, 1, "end")
+    ]
     assert circuit_tables.reads(one, only, ["L0H1"]) == {"L0H1": "at end attends to first (100%)"}
 
 

@@ -94,7 +94,7 @@ def previous_token_head(subject: ScoredModel, documents: Iterable[Sequence[int]]
         subject: the model.
         documents: token ids of each document, without special tokens.
     """
-    rows = [[subject.start, *ids[: subject.context - 1]] for ids in documents if len(ids) >= 2]
+    rows = [[subject.start, *ids[: subject.context - 1]] for ids in documents if len(ids) > 1]
     sums, counts = [], []
     for begin in range(0, len(rows), BATCH):
         ids, lengths = padded(rows[begin : begin + BATCH], subject.start)

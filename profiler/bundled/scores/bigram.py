@@ -71,7 +71,7 @@ def fit_bigram(documents: Iterable[Sequence[int]], vocabulary: int) -> Bigram:
         raise ValueError("a bigram model needs at least one document of two tokens")
     pairs, counts = np.unique(np.concatenate(keys), return_counts=True)
     first, second = pairs // vocabulary, pairs % vocabulary
-    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    once, twice = np.bincount(counts, minlength=3)[1:3].tolist()
     predecessors = np.bincount(second, minlength=vocabulary) + 1.0
     return Bigram(
         pairs=pairs,

@@ -30,6 +30,8 @@ ANSWER_WEIGHT = 5.0
 _LOOSENED, _RENAMED = 0.7, 0.7
 """Shares of the task texts whose wordings are loosened, and whose names become arbitrary, where a phase is loose."""
 _WEIGHTS = {"text": 1.0, "answer": ANSWER_WEIGHT, "arbitrary": 0.0}
+_WHOLE_WORDS = 0.5
+"""Share of random segments of whole words only, where a phase is loose."""
 _CHUNK = 64
 
 
@@ -104,8 +106,8 @@ class Mixture:
             "docstring": lambda rng, loose: docstring.function(
                 rng, self._argument_pools(rng), self._fillers(rng), loose
             ),
-            "sequences": lambda rng, loose: sequences.text(rng),
-            "mentions": lambda rng, loose: mentions.text(rng),
+            "sequences": lambda rng, _loose: sequences.text(rng),
+            "mentions": lambda rng, _loose: mentions.text(rng),
         }
 
     @property
@@ -134,7 +136,7 @@ class Mixture:
         """The ids and the weight of each."""
         bos = self._tokenizer.bos_token_id
         if source == "repeats":
-            drawn = self._words if loose and rng.random() < 0.5 else self._vocabulary
+            drawn = self._words if loose and rng.random() < _WHOLE_WORDS else self._vocabulary
             ids, period = repeats.window(rng, drawn, context - 1)
             unknown = min(period + 2, context)
             return [bos, *ids], [0.0] * unknown + [1.0] * (context - unknown)

@@ -20,6 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from profiler.prompts.tasks import words
 
 END_OF_TEXT = "<|endoftext|>"
+BYTES = 256
+"""Entries of the vocabulary that any text can be spelt with."""
 _SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SPACE = "Ġ"
 """How byte-level BPE writes a space."""
@@ -48,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         ValueError: where `vocabulary` has no room for bytes and whole words.
     """
     room = vocabulary - len(whole_words())
-    if room <= 257:
+    if room <= BYTES + len([END_OF_TEXT]):
         raise ValueError(f"a vocabulary of {vocabulary} has no room for bytes and {len(whole_words())} whole words")
     texts = list(texts)
     learned = _learn(texts, room)

@@ -59,7 +59,7 @@ class Trainer:
         phase, rate = self.plan.phase(self.step), self.plan.learning_rate(self.step)
         batch = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares, phase.loose)
         losses = _losses(self._working, torch.from_numpy(batch.ids))
-        weights = torch.from_numpy(_weights(batch, phase.first_copies))
+        weights = torch.from_numpy(_weights(batch, first_copies=phase.first_copies))
         loss = (losses * weights).sum() / weights.sum()
         loss.backward()
         self._update(rate)
@@ -181,7 +181,7 @@ def _losses(model: GPTNeoXForCausalLM, ids: Int64[Tensor, "windows context"]) ->
     return flat.view(len(ids), -1)
 
 
-def _weights(batch: TrainingBatch, first_copies: bool) -> Float32[np.ndarray, "windows predicted"]:
+def _weights(batch: TrainingBatch, *, first_copies: bool) -> Float32[np.ndarray, "windows predicted"]:
     """The batch's weights; where first copies count, every token of a window of random segments counts alike."""
     repeated = np.array(batch.sources) == "repeats"
     return np.where(repeated[:, None] & first_copies, np.float32(1), batch.weights)

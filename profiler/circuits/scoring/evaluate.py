@@ -5,8 +5,9 @@ corrupted run's; mean: means of reference prompts; zero). The embedding, biases,
 what nodes are, whole or at positions, is said in `profiler.circuits.nodes`.
 The whole set of nodes gives the model's own value, the empty one the reference point of normalised faithfulness.
 
-Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and positions
-before the first difference are not run again (`profiler.circuits.node_sets`); sets are run together and remembered.
+Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and
+positions before the first difference are not run again (`profiler.circuits.node_sets`); sets are run together and
+remembered.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,10 +1,10 @@
 """What a circuit is compared with: random circuits of its size, and itself chosen from other pairs.
 
 * random: circuits with as many nodes of each kind at the same positions, drawn uniformly (neurons that the circuit
-  lists stay: no
-  other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p = (1 + random ones at least as close) / (1 + draws).
-* stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often each
-  node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.
+  lists stay: no other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p =
+  (1 + random ones at least as close) / (1 + draws).
+* stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often
+  each node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.
 
 Cost: one forward pass of the batch per random circuit; resampling needs none, split halves two searches.
 """
@@ -48,7 +48,7 @@ def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int
 
 
 def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
-    """Places of the heads' nodes and of the MLPs', a row per component and a column per position it is split into."""
+    """Columns of the heads' nodes and of the MLPs': a row per component, a column per position it is split into."""
     parts = []
     for mark in ("H", "_mlp_out"):
         rows: dict[str, list[int]] = {}

@@ -2,14 +2,14 @@
 
 M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), w = F(M) - F(none) the whole effect:
 
-* faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a bootstrap
-  interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is over-recovery: the
-  circuit left out what holds the answer back; it is no success.
+* faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a
+  bootstrap interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is
+  over-recovery: the circuit left out what holds the answer back; it is no success.
 * incompleteness of K: |F(C - K) - F(M - K)| / w, for random K (each member with probability 1/2), K a class of members,
   and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better
   half of C. Random K cannot tell a good circuit from a naive one; greedy K can.
-* minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by random
-  nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
+* minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by
+  random nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
 
 Cost: one forward pass of the batch per set; `evaluate` remembers sets.
 """
@@ -29,6 +29,8 @@ RANDOM_SETS = 20
 GREEDY_RUNS = 3
 GREEDY_STEPS = 6
 GREEDY_TRIED = 6
+DROPPED = 0.5
+"""Probability that a random set K holds a member."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def whole(evaluate: Evaluator) -> float:
 
 
 def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
-    """Whether the model's metric is above that of the empty circuit beyond doubt; otherwise shares of w mean
-    nothing."""
+    """Whether the model's metric is significantly above the empty circuit's; otherwise shares of w mean nothing."""
     effect = evaluate.model - evaluate.empty
     return bool(effect.mean() > 0 and statistics.sign_flip_p(effect) < alpha)
 
@@ -99,7 +100,7 @@ def incompleteness(
         seed: of random sets and of what the greedy search tries.
     """
     rng = np.random.default_rng(seed)
-    drawn = keep & (rng.random((RANDOM_SETS, len(keep))) < 0.5)
+    drawn = keep & (rng.random((RANDOM_SETS, len(keep))) < DROPPED)
     of_class = {name: keep & evaluate.mask(labels) for name, labels in classes.items()}
     by_class = (
         dict(zip(of_class, gaps(evaluate, keep, np.stack(list(of_class.values()))), strict=True)) if of_class else {}
@@ -170,7 +171,12 @@ def minimality(
 
 
 def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
-    """Largest cost of removing a member (a node, or its nodes): max over K without it of |F(C - K - v) - F(C - K)| / w."""
+    """Largest cost of removing a member: max over K without it of |F(C - K - v) - F(C - K)| / w.
+
+    Args:
+        member: a node, or the mask of its nodes.
+        sets: the K.
+    """
     own = np.arange(len(keep)) == member if isinstance(member, int) else member
     usable = np.stack([keep & ~removed for removed in sets if not (removed & own).any()])
     both = evaluate(np.concatenate([usable & ~own, usable])).mean(-1).reshape(2, -1)

@@ -142,7 +142,7 @@ def distribution_of(
         PairError: strict, and a pair cannot be used.
     """
     try:
-        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict)
+        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict=strict)
     except PairError:
         if strict:
             raise

@@ -192,7 +192,7 @@ class Subject:
     @cached_property
     def nodes(self) -> list[str]:
         """Labels of everything that is inside or outside the circuit, whole: running text has no roles."""
-        return node_labels(self.net, self.mlps, self.whole)
+        return node_labels(self.net, self.whole, mlps=self.mlps)
 
     @cached_property
     def keep(self) -> Bool[np.ndarray, " node"]:

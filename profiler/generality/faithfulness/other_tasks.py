@@ -60,5 +60,5 @@ def _cell(subject: Subject, one: circuit_of_run.Found, name: str, made: PairRuns
     except CircuitError:
         return None
     mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.intact
-    evaluate = circuit_tables.evaluator(made, mlps, one.circuit)
+    evaluate = circuit_tables.evaluator(made, one.circuit, mlps=mlps)
     return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name)

@@ -141,7 +141,7 @@ def distribution_findings(subject: Subject, one: PromptDistribution) -> tuple[li
     if why:
         pairs = zip(techniques, names, strict=True)
         return [_refused(subject, one.distribution, technique, name, why) for technique, name in pairs], None
-    evaluate = circuit_tables.evaluator(one.setting, subject.mlps, subject.circuit)
+    evaluate = circuit_tables.evaluator(one.setting, subject.circuit, mlps=subject.mlps)
     keep = evaluate.mask(members_nodes(subject.circuit))
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
     effect = _finding(
@@ -177,7 +177,7 @@ class Random:
 
 def random_circuits(subject: Subject, setting: PairRuns, keep: Keep) -> Random:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
-    nodes = node_labels(setting.net, subject.mlps, subject.circuit)
+    nodes = node_labels(setting.net, subject.circuit, mlps=subject.mlps)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
     ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
     values = on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1)

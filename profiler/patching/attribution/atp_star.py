@@ -1,5 +1,4 @@
-"""AtP*: two repairs of attribution patching for what a single gradient misses (Kramar et al. 2024, sections 3.1.1,
-3.1.2).
+"""AtP*: two repairs of attribution patching (Kramar et al. 2024, sections 3.1.1 and 3.1.2).
 
 * QK fix: where attention is saturated the gradient of a query or key is flat though the patch is not small. The softmax
   is computed anew with the patched query or key, and only what comes after the pattern is taken as linear:
@@ -12,8 +11,8 @@
 
       size = 1 / (L - 1) . sum over layers of |estimate with that layer dropped|
 
-  L - 1, because a component's own layer dropped leaves 0. It is a size, for ranking: paths are left out of it, so it is
-  not the effect's value; it is given the sign of the plain estimate.
+L - 1, because a component's own layer dropped leaves 0. It is a size, for ranking: paths are left out of it, so it is
+not the effect's value; it is given the sign of the plain estimate.
 
 Cost: QK fix one attention pattern per target; GradDrop a forward and a backward pass per layer.
 """

@@ -3,8 +3,7 @@
 Four methods: `gradient` at the patched run, `integrated` along the path to the donor, and the two parts of AtP*,
 `qk_fix` for queries and keys and `grad_drop` for all (`profiler.patching.attribution.atp_star`).
 Cost: for each direction one gradient, `steps` more along the path and one per layer; then the exact patches of the
-  chosen
-neurons.
+chosen neurons.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,8 +62,10 @@ def slopes(setting: PairRuns, steps: int, also: Sequence[Target] = ()) -> list[S
 def estimated(
     setting: PairRuns, slope: Slopes, method: str, targets: Sequence[Target]
 ) -> Float[np.ndarray, "target pair"]:
-    """Estimated share recovered (denoise) or lost (noise), per pair in logits; `qk_fix` is of queries and keys
-    alone."""
+    """Estimated share recovered (denoise) or lost (noise), per pair in logits.
+
+    `qk_fix` is of queries and keys alone.
+    """
     base, other, _ = slope.runs(setting)
     if method == "qk_fix":
         estimates = atp_star.qk_fixed(setting.net, base, other, slope.gradient, setting.batch, targets)
@@ -116,8 +117,7 @@ def patch_neurons(setting: PairRuns, chosen: Neurons, report: Callable[[int], No
 
 
 def estimate_rows(setting: PairRuns, all_slopes: Sequence[Slopes], measured: Sequence[PatchResult]) -> pl.DataFrame:
-    """Table `patch_attribution`: estimated and exact share of each exactly patched target, both directions, every
-    method."""
+    """Table `patch_attribution`: estimated and exact share of each exactly patched target, by direction and method."""
     frames = []
     for slope in all_slopes:
         exact = [m for m in measured if m.direction == slope.direction and m.value == "resample"]

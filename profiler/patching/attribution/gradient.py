@@ -17,12 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.model.network import Network, Norm, Offsets, at, finish, layer_step, start
+from profiler.model.network import Network, Norm, Offsets, at, finish, layer_step, start, unchanged
 from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
 
 Gradients = dict[tuple[str, int], Tensor]
+FULL_ATTENTION, ATTENTION_MOVED = 0.95, 0.1
+"""Largest attention above which the softmax is flat, and a change of attention that is not small."""
+SHUT, OPEN = 0.02, 0.1
+"""Sizes of activation below which a neuron is shut, and above which it is open."""
+SATURATED_PAIRS = 0.25
+"""Share of pairs from which a target is flagged."""
 
 
 class FrozenNorm(Norm):
@@ -52,9 +58,9 @@ def gradients(
     """
     values: dict[tuple[str, int], Tensor] = {}
 
-    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, _positions: Offsets) -> Tensor:
         if site == "embed":
-            value = (value if embedding is None else embedding).detach().clone().requires_grad_(True)
+            value = (value if embedding is None else embedding).detach().clone().requires_grad_()
         values[site, layer] = value
         return value
 
@@ -63,7 +69,7 @@ def gradients(
         for layer in range(net.n_layers):
             after = layer_step(net, layer, stream, edit)
             stream = stream + (after - stream).detach() if layer == dropped else after
-        logits = finish(net, at(stream, batch.ends), lambda site, layer, value, positions: value, batch.ends)
+        logits = finish(net, at(stream, batch.ends), unchanged, batch.ends)
         metric = logit_diff(logits, batch.options)
         slopes = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
     filled = [torch.zeros_like(v) if g is None else g for g, v in zip(slopes, values.values(), strict=True)]
@@ -157,11 +163,11 @@ def saturated(base: Trace, given: Trace, batch: PairBatch, target: Target) -> bo
             at(run["pattern"][target.layer].transpose(1, 2), batch.ends)[:, 0, target.unit].amax(-1)
             for run in (base, given)
         ]
-        flat = (torch.maximum(*top) > 0.95) & ((top[0] - top[1]).abs() > 0.1)
-        return flat.double().mean().item() >= 0.25
+        flat = (torch.maximum(*top) > FULL_ATTENTION) & ((top[0] - top[1]).abs() > ATTENTION_MOVED)
+        return flat.double().mean().item() >= SATURATED_PAIRS
     if target.site == "neuron":
         live, new = (_unit(run["neuron"][target.layer], target)[..., 0].abs() for run in (base, given))
         mask = batch.mask(target.positions)
-        opened = ((live < 0.02) & (new > 0.1) & mask).any(-1)
-        return opened.double().mean().item() >= 0.25
+        opened = ((live < SHUT) & (new > OPEN) & mask).any(-1)
+        return opened.double().mean().item() >= SATURATED_PAIRS
     return False

@@ -1,9 +1,10 @@
 """Where attribution patching can be believed: its agreement with exact patching, cell by cell. numpy only.
 
 Why: an estimate from a gradient is best for small patches late in the model and worst for whole residual streams (the
-essay, "Does this make any sense?"). What matters are false negatives: a false positive is patched exactly and dropped, a
-false negative is never looked at. So each cell (site, layer, size of the patch) states agreement and false negatives, cells and
-targets that fail are listed as `use exact`, and what was never patched exactly gets a bound from a random sample.
+essay, "Does this make any sense?"). What matters are false negatives: a false positive is patched exactly and dropped,
+a false negative is never looked at. So each cell (site, layer, size of the patch) states agreement and false negatives,
+cells and targets that fail are listed as `use exact`, and what was never patched exactly gets a bound from a random
+sample.
 
 Cost: none; the exact patches are made by `sweep`.
 """
@@ -79,8 +80,7 @@ def size_bin(size: float) -> str:
 def recall(
     estimated: Float[np.ndarray, " target"], exact: Float[np.ndarray, " target"], k: int, looked_at: int
 ) -> float:
-    """Share of the k largest exact effects that are among the `looked_at` largest estimates; of equal ones the first
-    count."""
+    """Share of the k largest exact effects among the `looked_at` largest estimates; ties in order of the targets."""
     true = np.argsort(-level(np.abs(exact)), kind="stable")[:k]
     seen = set(np.argsort(-level(np.abs(estimated)), kind="stable")[:looked_at].tolist())
     return float(np.mean([target in seen for target in true])) if k else float("nan")
@@ -103,8 +103,7 @@ def use_exact(
     saturated: Bool[np.ndarray, " target"],
     threshold: float,
 ) -> Bool[np.ndarray, " target"]:
-    """Targets for which the estimate is not to be believed: flagged as saturated, a false negative, or of the wrong sign or
-    size."""
+    """Targets whose estimate is not to be believed: saturated, a false negative, or of the wrong sign or size."""
     large = np.abs(exact) >= threshold
     wrong = np.abs(estimated - exact) > RELATIVE_ERROR * np.maximum(np.abs(exact), threshold)
     return saturated | (large & wrong)

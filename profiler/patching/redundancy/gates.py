@@ -1,8 +1,9 @@
 """What one number hides: gates, interactions, serial and parallel redundancy, saturation. numpy only.
 
 Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and losing
-either costs nothing; in A AND B neither alone recovers anything and losing either costs everything (the essay, "Patching clean to corrupted vs corrupted to
-clean"). So every component stands in a plane of two shares, and gets a label from its place there:
+either costs nothing; in A AND B neither alone recovers anything and losing either costs everything (the essay,
+"Patching clean to corrupted vs corrupted to clean"). So every component is a point in the plane of two shares, and its
+label says which part of the plane it is in:
 
 | label | recovered_denoise | lost_noise |
 |---|---|---|

@@ -1,7 +1,7 @@
 """Redundancy of an experiment's top components: gates, downstream tables, interactions, saturation. Fills four tables.
 
 Cost: per ablated component one forward pass; per pair of components two; per step of a saturation order one
-  (remembered).
+(remembered).
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFram
             "gate": gates.gate(shares["denoise"], shares["noise"]),
         }
         for target, shares in both.items()
-        if len(shares) == 2
+        if shares.keys() == {"denoise", "noise"}
     ]
     return pl.DataFrame(rows)
 
@@ -116,7 +116,7 @@ def _mean(values: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _joint(setting: PairRuns, targets: Sequence[Target], denoise: bool) -> Float[np.ndarray, " pair"]:
+def _joint(setting: PairRuns, targets: Sequence[Target], *, denoise: bool) -> Float[np.ndarray, " pair"]:
     """What is recovered or lost with the targets patched together."""
     tokens, donor = (setting.batch.corrupted, setting.clean) if denoise else (setting.batch.clean, setting.corrupted)
     logits = intervene(setting.net, tokens, setting.batch.ends, setting.batch, targets, resample(donor))
@@ -130,8 +130,7 @@ def interaction_rows(
     measured: Sequence[PatchResult],
     repaired: dict[tuple[Target, str], self_repair.Repair],
 ) -> pl.DataFrame:
-    """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they
-    relate."""
+    """Table `patch_interactions`: every two targets alone and together, in both directions, and their relation."""
     alone = {
         result.key: change(setting, result)
         for result in measured
@@ -140,7 +139,7 @@ def interaction_rows(
     names, whole = self_repair.names(setting.net), float(setting.whole.mean())
     rows = []
     for first, second in combinations(sorted(targets), 2):
-        joint = {way: _joint(setting, [first, second], way == "denoise") for way in ("denoise", "noise")}
+        joint = {way: _joint(setting, [first, second], denoise=way == "denoise") for way in ("denoise", "noise")}
         extra = {
             way: gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))) for way in joint
         }
@@ -173,8 +172,7 @@ def interaction_rows(
 
 
 def saturation_rows(setting: PairRuns, targets: Sequence[Target]) -> pl.DataFrame:
-    """Table `patch_saturation`: share recovered by the size of the set, over random orders, and each one's Shapley
-    value."""
+    """Table `patch_saturation`: share recovered by size of the set over random orders, and Shapley values."""
     listed = gates.orders(len(targets), ORDERS)
     whole = float(setting.whole.mean())
     known: dict[frozenset[int], float] = {frozenset(): 0.0}

@@ -1,8 +1,7 @@
 """Self-repair: what every later component writes differently when one component is taken away.
 
 Why: a component may be replaced by others when it is gone, so that its removal seems to cost little (the essay on
-  serial
-redundancy; Rushing and Nanda 2024, "Explorations of self-repair"). The logit difference is linear in what each
+serial redundancy; Rushing and Nanda 2024, "Explorations of self-repair"). The logit difference is linear in what each
 component writes, for a fixed final norm: DLA_c = write_c . g, with
 
     g = W_g (mean u_answer - mean u_distractor), divided by the norm's denominator s

@@ -22,8 +22,7 @@ Cell = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Factor:
-    """Things that exclude each other and can be done to a prompt, such as `swapped` and `abc`; `ASIS` comes before
-    them."""
+    """Corruptions that exclude each other, such as `swapped` and `abc`; the level ASIS comes before them."""
 
     changes: tuple[str, ...]
 

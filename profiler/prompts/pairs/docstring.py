@@ -93,8 +93,7 @@ def _arguments(prompt: Prompt) -> list[str]:
 
 
 def _rewrite(text: str, listed: list[str], described: int, made: Collection[str], fresh: list[str], answer: str) -> str:
-    """The text with its list of arguments, or the names in its docstring, changed; `answer` is the answer's new
-    name."""
+    """The text with its arguments, or the names in its docstring, changed; `answer` is the answer's new name."""
     signature = ", ".join(listed)
     new = list(listed)
     if "described" in made:

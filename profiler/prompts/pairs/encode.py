@@ -1,8 +1,7 @@
 """Pairs in tokens: ids of equal length, one token an answer, roles as positions.
 
 Why: patching needs the same length on both sides, and compares logits of single tokens. Pairs that cannot be encoded
-  are
-told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
+are told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
 Cost: one tokenizer call a text; no torch.
 """
 
@@ -62,7 +61,7 @@ class Encoded:
         return sum(n for _, n in self.dropped)
 
 
-def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int, strict: bool = False) -> Encoded:
+def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int, *, strict: bool = False) -> Encoded:
     """Token pairs in the order of `pairs`.
 
     Args:

@@ -131,14 +131,18 @@ def _roles(value: Any, clean: Prompt, name: str) -> Roles:
     """Spans, given as [first, last + 1] or, in a text, as a word that stands in it."""
     roles: list[tuple[str, tuple[int, int]]] = []
     for role, span in _mapping(value, name).items():
-        if isinstance(span, str) and isinstance(clean, str):
-            if span not in clean or not span:
+        match span:
+            case str() if isinstance(clean, str):
+                if span not in clean or not span:
+                    raise PairError(
+                        f"pair {name!r}: role {role!r} is {span!r}, which does not stand in its clean prompt: correct"
+                        " it"
+                    )
+                roles += spans_of(clean, [(role, span, 0)])
+            case [int(first), int(after)]:
+                roles.append((role, (first, after)))
+            case _:
                 raise PairError(
-                    f"pair {name!r}: role {role!r} is {span!r}, which does not stand in its clean prompt: correct it"
+                    f"pair {name!r}: role {role!r} is {span!r}: give [first, last + 1] or a word of the prompt"
                 )
-            roles += spans_of(clean, [(role, span, 0)])
-        elif isinstance(span, list) and len(span) == 2 and all(isinstance(i, int) for i in span):
-            roles.append((role, (span[0], span[1])))
-        else:
-            raise PairError(f"pair {name!r}: role {role!r} is {span!r}: give [first, last + 1] or a word of the prompt")
     return tuple(roles)

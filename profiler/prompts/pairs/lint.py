@@ -46,7 +46,7 @@ def _dropped(encoded: Encoded) -> Check:
     total = encoded.n_dropped + len(encoded.pairs)
     share = encoded.n_dropped / total
     reasons = "; ".join(f"{n}: {DROPS[reason]}" for reason, n in encoded.dropped) or "none"
-    return Check("dropped", f"{encoded.n_dropped} of {total} pairs ({reasons})", share, _level(share > MANY))
+    return Check("dropped", f"{encoded.n_dropped} of {total} pairs ({reasons})", share, _level(share))
 
 
 def _differences(pairs: Sequence[TokenPair]) -> Check:
@@ -71,7 +71,7 @@ def _answers(pairs: Sequence[TokenPair]) -> Check:
     """How much one answer dominates: a model that always says it would seem to do the task."""
     counts = Counter(pair.answers for pair in pairs)
     share = counts.most_common(1)[0][1] / len(pairs)
-    return Check("one answer's share", f"{len(counts)} answers in {len(pairs)} pairs", share, _level(share > MANY))
+    return Check("one answer's share", f"{len(counts)} answers in {len(pairs)} pairs", share, _level(share))
 
 
 def _splits(pairs: Sequence[TokenPair]) -> Check:
@@ -112,5 +112,5 @@ def _lengths(pairs: Sequence[TokenPair]) -> Check:
     return Check("length", words, float(sizes[len(sizes) // 2]), "note" if sizes[0] == sizes[-1] else "ok")
 
 
-def _level(bad: bool) -> Level:
-    return "warning" if bad else "ok"
+def _level(share: float) -> Level:
+    return "warning" if share > MANY else "ok"

@@ -36,6 +36,8 @@ VERB_SCHEMES = ("number",)
 VERB_FACTORS = (Factor(("number",)), Factor(("attractor",)))
 VERB_QUESTION = "is the verb singular or plural?"
 SEGMENT = 12
+PLURAL = 0.5
+"""Share of subjects, and of the nouns between, that are plural."""
 
 _NOUNS = {
     "train": words.listed("key letter book box picture ring ticket drink basket flower map ball card coat cup"),
@@ -98,7 +100,7 @@ def _year_pair(prompt: Prompt, scheme: str, corrupted: str, name: str) -> Pair:
 
 
 def years_crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:
-    """`n` random spans, each in every cell of GREATER_FACTORS; the other century stands in both places."""
+    """`n` random spans, each in every cell of GREATER_FACTORS; the other century stands in both positions."""
     return [_years_crossed(rng, split, f"greater-than/crossed/{split}/{i}") for i in range(n)]
 
 
@@ -183,7 +185,7 @@ def verbs(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
 def _verb(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
     which = rng.randrange(len(_PHRASES[split]))
     noun, other = rng.sample(_NOUNS[split], 2)
-    plural, attractor = rng.random() < 0.5, rng.random() < 0.5
+    plural, attractor = rng.random() < PLURAL, rng.random() < PLURAL
     verb = rng.choice(_VERBS)
     between = other + "s" * attractor
     forms = [_PHRASES[split][which].format(noun=noun + "s" * number, other=between) for number in (plural, not plural)]
@@ -200,7 +202,7 @@ def _verb(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
         f"{split}/{which}",
         strata,
         split,
-        True,
+        symmetric=True,
     )
 
 

@@ -46,6 +46,8 @@ _SUMMARIES = {
     "train": ("Do the work", "Return the result", "Make a new object", "Read what is there", "Set up the parts"),
     "held_out": ("Turn one thing into another", "Give back every entry", "Prepare a report"),
 }
+_ANNOTATED, _DECORATED = 0.4, 0.3
+"""Shares of loosened functions with a return annotation, and with a decorator."""
 _TOPICS = words.listed("name text thing part word unit entry point place set kind list")
 
 
@@ -131,8 +133,8 @@ def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], ma
         return " ".join(rng.choice(fillers) for _ in range(rng.randint(least, most)))
 
     receiver = rng.choice((f"{rng.choice(fillers)}, ", "self, ", ""))
-    result = f" -> {rng.choice(fillers)}" if rng.random() < 0.4 else ""
-    mark = f"{margin[4:]}@{rng.choice(fillers)}\n" if rng.random() < 0.3 else ""
+    result = f" -> {rng.choice(fillers)}" if rng.random() < _ANNOTATED else ""
+    mark = f"{margin[4:]}@{rng.choice(fillers)}\n" if rng.random() < _DECORATED else ""
     head = f"{mark}{margin[4:]}def {rng.choice(fillers)}({receiver}{', '.join(listed)}){result}:\n"
     summary = f'{margin}"""{some(1, 6).capitalize()}.{rng.choice((chr(10), chr(10) * 2))}'
     most = rng.choice((2, 8))

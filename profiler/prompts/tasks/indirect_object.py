@@ -231,7 +231,7 @@ def story(
         question = prompt(rng, "train", names=pool)
         text = _loose(rng, question, fillers, loose) if loose else question.text
         ending = rng.choice((".", ".", ".", " again.", ", who smiled."))
-        if rng.random() < 0.35:
+        if rng.random() < _WITH_ASIDE:
             ending += f" {_aside(rng, pool)}"
         space = " " if pieces else ""
         pieces += [
@@ -266,6 +266,8 @@ def _parts(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _WORDINGS[split]
 
 
+_WITH_ASIDE = 0.35
+"""Share of training sentences that another follows, which is no question."""
 _WORDINGS = {
     "train": (SETTINGS_TRAIN, ACTS_TRAIN),
     "development": (SETTINGS_DEVELOPMENT, ACTS_DEVELOPMENT),

@@ -185,7 +185,7 @@ def judge(
             _score(
                 "random_faithfulness",
                 float(drawn.faithfulness.mean()),
-                *map(float, percentile_interval(drawn.faithfulness)),
+                *_percentiles(drawn.faithfulness),
             )
         )
         random = pl.DataFrame({"draw": np.arange(settings.draws), "faithfulness": drawn.faithfulness})
@@ -241,6 +241,11 @@ def _classes(circuit: Circuit) -> dict[str, list[str]]:
     return classes
 
 
+def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = percentile_interval(drawn)
+    return float(low), float(high)
+
+
 def _score(
     metric: str, value: float, low: float | None = None, high: float | None = None, n: int | None = None
 ) -> dict[str, Any]:
@@ -294,9 +299,9 @@ def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[
 
 def stability_rows(stable: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
-    low, high = percentile_interval(stable.jaccard)
+    low, high = _percentiles(stable.jaccard)
     rows = [
-        _score("stability_jaccard", float(stable.jaccard.mean()), float(low), float(high), len(stable.jaccard)),
+        _score("stability_jaccard", float(stable.jaccard.mean()), low, high, len(stable.jaccard)),
         _score("stability_tau", stable.tau, n=len(stable.jaccard)),
         _score("stability_halves", stable.halves, n=2),
     ]

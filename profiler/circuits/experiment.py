@@ -19,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from profiler.circuits import choose, circuit_tables, description
-from profiler.circuits.circuit import Circuit, Scope
+from profiler.circuits.circuit import Circuit, Scope, check_circuit
 from profiler.circuits.duration import forecast
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
@@ -48,6 +48,37 @@ class ExperimentResult:
     experiment: str
     circuit: Circuit
     frames: dict[str, pl.DataFrame]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What all stages of one experiment have in common.
+
+    Attributes:
+        model: the model.
+        settings: everything that changes the numbers.
+        main: the discovery pairs, with both runs.
+        means: mean activations for these pairs.
+        given: the circuit to judge; None where one is chosen.
+        report: told each stage as it begins.
+    """
+
+    model: Model
+    settings: PatchSettings
+    main: PairRuns
+    means: values.ReferenceMeans
+    given: Circuit | None = None
+    report: Report = print
+
+    @property
+    def outside(self) -> Outside:
+        """What everything outside the circuit writes."""
+        return outside_of(self.settings, self.given)
+
+    @property
+    def scheme(self) -> str:
+        """The corruption scheme."""
+        return description.scheme_of(self.settings)
 
 
 def patch(
@@ -81,16 +112,17 @@ def _patch(
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
     if circuit is not None:
-        circuit_tables.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+        check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
         check_roles(circuit, main.batch)
     outside = outside_of(settings, circuit)
     circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside))
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
     main = with_outside(main, outside, lambda: means)
     report(forecast(main, settings, each))
-    measured = sweeps(main, means, settings, report)
+    experiment = Experiment(model, settings, main, means, circuit, report)
+    measured = sweeps(experiment)
     report("attribution patching")
-    frames, chosen = attribution_frames(main, measured, settings, report)
+    frames, chosen = attribution_frames(experiment, measured)
     measured += chosen
     frames |= {
         "patch_effects": sweep_tables.effect_rows(main, measured),
@@ -98,10 +130,8 @@ def _patch(
         "patch_gates": redundancy_tables.gate_rows(main, measured),
     }
     report("redundancy")
-    frames |= redundancy_frames(main, measured, means, settings)
-    chosen_one, more, other_sets = circuit_frames(
-        model, main, measured, settings, report, circuit, frames["patch_gates"]
-    )
+    frames |= redundancy_frames(experiment, measured)
+    judged, more, other_sets = circuit_frames(experiment, measured, frames["patch_gates"])
     frames |= more
     report("corruptions crossed")
     crossed, said = factorial.frames(model, net, settings)
@@ -112,7 +142,7 @@ def _patch(
     )
     report("writing")
     experiment_store.write(out, name, frames)
-    return ExperimentResult(name, chosen_one, frames)
+    return ExperimentResult(name, judged, frames)
 
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
@@ -120,81 +150,82 @@ def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
     return f"{settings.name}/{description.scheme_of(settings)}/{settings.digest(weights_hash)}"
 
 
-def sweeps(main: PairRuns, means: values.ReferenceMeans, settings: PatchSettings, report: Report) -> list[PatchResult]:
+def sweeps(experiment: Experiment) -> list[PatchResult]:
     """All sweeps but those of neurons."""
     donors = {
-        "zero": values.zero(main.clean),
-        "mean": means.donor(),
-        "noise": values.noise(main.clean, main.batch, settings.seed),
+        "zero": values.zero(experiment.main.clean),
+        "mean": experiment.means.donor(),
+        "noise": values.noise(experiment.main.clean, experiment.main.batch, experiment.settings.seed),
     }
     measured: list[PatchResult] = []
-    for plan in sweep_tables.plans(main, donors, by_role=settings.by_role):
+    for plan in sweep_tables.plans(experiment.main, donors, by_role=experiment.settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
-        report(f"{label}: {len(plan.targets)} targets")
-        measured += sweep_tables.run_plan(main, plan)
+        experiment.report(f"{label}: {len(plan.targets)} targets")
+        measured += sweep_tables.run_plan(experiment.main, plan)
     return measured
 
 
 def attribution_frames(
-    main: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings, report: Report
+    experiment: Experiment, measured: Sequence[PatchResult]
 ) -> tuple[dict[str, pl.DataFrame], list[PatchResult]]:
     """Attribution tables, and the exact patches of the chosen neurons."""
     slopes = estimates.slopes(
-        main, settings.steps, [result.target for result in measured if result.value == "resample"]
+        experiment.main, experiment.settings.steps, [result.target for result in measured if result.value == "resample"]
     )
-    chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
-    report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
-    exact = estimates.patch_neurons(main, chosen)
-    table = estimates.estimate_rows(main, slopes, [*measured, *exact])
-    listed = [[target.label for target in some] for some in (chosen.largest, chosen.sampled)]
-    n_neurons = main.net.n_layers * main.net.d_mlp
+    chosen = estimates.choose_neurons(experiment.main, slopes, experiment.settings.neurons, experiment.settings.seed)
+    experiment.report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
+    exact = estimates.patch_neurons(experiment.main, chosen)
+    table = estimates.estimate_rows(experiment.main, slopes, [*measured, *exact])
+    largest, sampled = ([target.label for target in some] for some in (chosen.largest, chosen.sampled))
+    n_neurons = experiment.main.net.n_layers * experiment.main.net.d_mlp
     return {
         "patch_attribution": table,
-        "patch_reliability": estimates.reliability_rows(main, table, chosen, slopes),
-        "patch_recall": recall.recall_rows(table, *listed, n_neurons, estimates.THRESHOLD),
+        "patch_reliability": estimates.reliability_rows(experiment.main, table, chosen, slopes),
+        "patch_recall": recall.recall_rows(table, largest, sampled, n_neurons, estimates.THRESHOLD),
     }, exact
 
 
-def redundancy_frames(
-    main: PairRuns, measured: Sequence[PatchResult], means: values.ReferenceMeans, settings: PatchSettings
-) -> dict[str, pl.DataFrame]:
+def redundancy_frames(experiment: Experiment, measured: Sequence[PatchResult]) -> dict[str, pl.DataFrame]:
     """Downstream, interaction and saturation tables of the top heads."""
-    top = redundancy_tables.top_heads(measured, main, settings.top)
-    donors = {"resample": resample(main.corrupted), "mean": means.donor(), "zero": values.zero(main.clean)}
-    repaired = redundancy_tables.repairs(main, top, donors)
+    top = redundancy_tables.top_heads(measured, experiment.main, experiment.settings.top)
+    donors = {
+        "resample": resample(experiment.main.corrupted),
+        "mean": experiment.means.donor(),
+        "zero": values.zero(experiment.main.clean),
+    }
+    repaired = redundancy_tables.repairs(experiment.main, top, donors)
     return {
-        "patch_downstream": redundancy_tables.downstream_rows(main, repaired),
+        "patch_downstream": redundancy_tables.downstream_rows(experiment.main, repaired),
         "patch_interactions": (
-            redundancy_tables.interaction_rows(main, top, measured, repaired) if len(top) > 1 else pl.DataFrame()
+            redundancy_tables.interaction_rows(experiment.main, top, measured, repaired)
+            if len(top) > 1
+            else pl.DataFrame()
         ),
-        "patch_saturation": redundancy_tables.saturation_rows(main, top),
+        "patch_saturation": redundancy_tables.saturation_rows(experiment.main, top),
     }
 
 
 def circuit_frames(
-    model: Model,
-    main: PairRuns,
-    measured: list[PatchResult],
-    settings: PatchSettings,
-    report: Report,
-    given: Circuit | None,
-    gates: pl.DataFrame,
+    experiment: Experiment, measured: list[PatchResult], gates: pl.DataFrame
 ) -> tuple[Circuit, dict[str, pl.DataFrame], list[PairRuns]]:
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
-    report("choosing a circuit")
-    mlps, outside = circuit_tables.mlps_are_nodes(settings, given), outside_of(settings, given)
+    experiment.report("choosing a circuit")
+    main, settings, given = experiment.main, experiment.settings, experiment.given
+    mlps = circuit_tables.mlps_are_nodes(settings, given)
     nodes = circuit_tables.evaluator(main, given, mlps=mlps).nodes
     effects = circuit_tables.effects_of(main, measured, nodes)
     ranking = choose.ranking(effects)
-    circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
+    circuit = given or chosen_circuit(experiment, measured, effects, gates)
     circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps=mlps)
-    other_sets = other_settings(model, main.net, settings, outside)
+    other_sets = other_settings(experiment.model, main.net, settings, experiment.outside)
     judged = [
-        circuit_tables.judge(runs, circuit, settings, ranking, report, full=runs.name in ("discovery", "test"))
+        circuit_tables.judge(
+            runs, circuit, settings, ranking, experiment.report, full=runs.name in ("discovery", "test")
+        )
         for runs in (main, *other_sets)
     ]
     again = None if given else lambda some, pairs: circuit_tables.halves(main, some, pairs, mlps=settings.mlps)
-    report("stability")
+    experiment.report("stability")
     keep = circuit_tables.evaluator(main, given, mlps=mlps).mask(members_nodes(circuit))
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
     curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
@@ -228,19 +259,14 @@ def circuit_frames(
 
 
 def chosen_circuit(
-    model: Model,
-    main: PairRuns,
-    measured: list[PatchResult],
-    effects: choose.Effects,
-    settings: PatchSettings,
-    gates: pl.DataFrame,
-    report: Report,
+    experiment: Experiment, measured: list[PatchResult], effects: choose.Effects, gates: pl.DataFrame
 ) -> Circuit:
     """Choose the circuit and write its scope."""
+    main, settings = experiment.main, experiment.settings
     evaluate = circuit_tables.evaluator(main, mlps=settings.mlps)
     labels = evaluate.labels(choose.choose(evaluate, effects))
-    report("other corruption schemes")
-    seen = schemes_of(model, main, settings, labels, effects, evaluate.nodes)
+    experiment.report("other corruption schemes")
+    seen = schemes_of(experiment, labels, effects, evaluate.nodes)
     checks = lint.check(main.encoded) + capability(main)
     accidental = tuple(f"{check.name}: {check.finding}" for check in checks if check.level != "ok")
     scope = Scope(
@@ -249,18 +275,18 @@ def chosen_circuit(
         schemes=tuple(seen["all"]),
         controlled=(
             "prompt length",
-            f"everything but what scheme {description.scheme_of(settings)} changes",
+            f"everything but what scheme {experiment.scheme} changes",
             "that an answer is due (logit difference)",
         ),
         accidental=accidental,
-        outside=outside_of(settings, None),
+        outside=experiment.outside,
         intact="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
     )
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
     return circuit_tables.record(
-        f"{settings.name}-{description.scheme_of(settings)}",
-        model.spec.name,
+        f"{settings.name}-{experiment.scheme}",
+        experiment.model.spec.name,
         labels,
         label,
         circuit_tables.reads(main, measured, labels),
@@ -270,18 +296,14 @@ def chosen_circuit(
 
 
 def schemes_of(
-    model: Model,
-    main: PairRuns,
-    settings: PatchSettings,
-    labels: Sequence[str],
-    effects: choose.Effects,
-    nodes: list[str],
+    experiment: Experiment, labels: Sequence[str], effects: choose.Effects, nodes: list[str]
 ) -> dict[str, list[str]]:
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
-    known = [description.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
+    model, main, settings = experiment.model, experiment.main, experiment.settings
+    known = [experiment.scheme] if settings.is_file else list(find_task(settings.task).schemes)
     seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
     for scheme in known:
-        if scheme == description.scheme_of(settings):
+        if scheme == experiment.scheme:
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
             clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.patching.batch import Tokens, at
+from profiler.model.network import at
+from profiler.patching.batch import Tokens
 from profiler.patching.metrics import METRICS, panel
 from profiler.patching.redundancy import self_repair
 from profiler.patching.setting import PairRuns

@@ -122,7 +122,7 @@ class TestMixture:
             assert not barred & set(ids.flatten().tolist())
 
     def test_first_copies_have_no_weight(self, mixture):
-        batch = mixture.batch(3, 40, 64, MixtureShares(repeats=1.0, ioi=0, docstring=0, sequences=0))
+        batch = mixture.batch(3, 40, 64, MixtureShares(repeats=1.0, ioi=0.0, docstring=0.0, sequences=0.0))
         for ids, weights_of in zip(batch.ids, batch.weights, strict=True):
             unknown = int((weights_of == 0).sum())
             assert (weights_of[:unknown] == 0).all()
@@ -199,7 +199,7 @@ class TestTrainer:
         assert {(p.ndim > 1, g["weight_decay"]) for g in groups for p in g["params"]} == {(True, 0.05), (False, 0.0)}
 
     def test_first_copies_are_counted_only_where_the_phase_says_so(self, mixture, tokenizer):
-        phase = dataclasses.replace(TINY.phases[0], shares=MixtureShares(repeats=1.0, ioi=0, docstring=0, sequences=0))
+        phase = dataclasses.replace(TINY.phases[0], shares=MixtureShares(repeats=1.0, ioi=0.0, docstring=0.0, sequences=0.0))
         losses = {}
         for counted in (True, False):
             plan = dataclasses.replace(TINY, phases=(dataclasses.replace(phase, first_copies=counted),))

@@ -29,7 +29,7 @@ class HeadScore:
     estimate: Estimate
 
 
-def repeated_sequences(subject: ScoredModel, n: int, length: int, seed: int) -> Int64[Tensor, "n 1+2*length"]:
+def repeated_sequences(subject: ScoredModel, n: int, length: int, seed: int) -> Int64[Tensor, "{n} 1+2*{length}"]:
     """Random segments that occur twice, each behind the start token."""
     rng = random.Random(seed)
     vocabulary = subject.ordinary()

@@ -12,7 +12,7 @@ some 20 MB) and a fraction of a millisecond a window.
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,7 +176,7 @@ class Mixture:
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _name_pools(self, rng: random.Random) -> list[list[str]]:
+    def _name_pools(self, rng: random.Random) -> list[Sequence[str]]:
         invented = [words.made_up(rng).capitalize() for _ in range(8)]
         capitalised, lower = self._pieces
         train = words.NAMES_TRAIN
@@ -189,7 +189,7 @@ class Mixture:
         prose = rng.choices(self._prose, k=60)
         return [*prose, *rng.choices(lower, k=20), *(words.made_up(rng) for _ in range(10))]
 
-    def _argument_pools(self, rng: random.Random) -> list[list[str]]:
+    def _argument_pools(self, rng: random.Random) -> list[Sequence[str]]:
         invented = [words.made_up(rng) for _ in range(8)]
         capitalised, lower = self._pieces
         train = words.ARGUMENTS_TRAIN

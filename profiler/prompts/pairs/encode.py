@@ -145,7 +145,7 @@ def complaint(made: TokenPair, reason: str) -> str:
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _positions(pair: Pair, tokenizer: Any, shift: int) -> list[tuple[str, tuple[int, ...]]]:

@@ -188,20 +188,23 @@ def _verb(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
     plural, attractor = rng.random() < PLURAL, rng.random() < PLURAL
     verb = rng.choice(_VERBS)
     between = other + "s" * attractor
-    forms = [_PHRASES[split][which].format(noun=noun + "s" * number, other=between) for number in (plural, not plural)]
-    roles = spans_of(forms[0], [("subject", f" {noun}{'s' * plural}", 0), ("attractor", f" {between}", -1)])
+    clean, corrupted = (
+        _PHRASES[split][which].format(noun=noun + "s" * number, other=between) for number in (plural, not plural)
+    )
+    roles = spans_of(clean, [("subject", f" {noun}{'s' * plural}", 0), ("attractor", f" {between}", -1)])
     strata = (("subject", "plural" if plural else "singular"), ("attractor", "plural" if attractor else "singular"))
     return Pair(
-        name,
-        "sva",
-        scheme,
-        *forms,
-        (verb[plural],),
-        (verb[not plural],),
-        roles,
-        f"{split}/{which}",
-        strata,
-        split,
+        name=name,
+        task="sva",
+        scheme=scheme,
+        clean=clean,
+        corrupted=corrupted,
+        answers=(verb[plural],),
+        distractors=(verb[not plural],),
+        roles=roles,
+        template=f"{split}/{which}",
+        strata=strata,
+        split=split,
         symmetric=True,
     )
 

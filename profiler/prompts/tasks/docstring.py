@@ -114,7 +114,8 @@ def function(
         fillers: words to describe functions and arguments with.
         loose: above zero, all words but the arguments are fillers; by default the train wordings are used.
     """
-    wanted, listed = rng.randint(3, 6), []
+    wanted = rng.randint(3, 6)
+    listed: list[str] = []
     while len(listed) < wanted:
         name = rng.choice(rng.choice(pools))
         if name not in listed:

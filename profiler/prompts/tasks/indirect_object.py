@@ -18,6 +18,7 @@ from profiler.prompts.tasks import words
 from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 Order = Literal["ABBA", "BABA"]
+ORDERS: tuple[Order, ...] = ("ABBA", "BABA")
 
 SETTINGS_TRAIN = (
     "When {first} and {second} went to the {place},",
@@ -206,12 +207,12 @@ def prompt(
         order: `ABBA` or `BABA`; either at random by default.
     """
     recipient, subject = rng.sample(names or words.names(split), 2)
-    order = order or rng.choice(("ABBA", "BABA"))
-    first, second = (recipient, subject) if order == "ABBA" else (subject, recipient)
+    chosen: Order = rng.choice(ORDERS) if order is None else order
+    first, second = (recipient, subject) if chosen == "ABBA" else (subject, recipient)
     fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS)}
     roles = {"first": first, "second": second, "subject": subject, **fill}
     template = rng.choice(templates(split))
-    listed = (*roles.items(), ("indirect_object", recipient), ("order", order))
+    listed = (*roles.items(), ("indirect_object", recipient), ("order", chosen))
     return Prompt("ioi", render(template, roles), f" {recipient}", (f" {subject}",), template, listed, split)
 
 

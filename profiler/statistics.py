@@ -183,7 +183,7 @@ def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -
     rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
     if rank_x.std() == 0 or rank_y.std() == 0:
         return math.nan
-    return float(np.corrcoef(rank_x, rank_y)[0, 1])
+    return float(np.corrcoef(rank_x, rank_y)[1, 0])  # the entry that scipy.stats.spearmanr gives, bit by bit
 
 
 def kendall(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:

@@ -112,7 +112,7 @@ class TestAttention:
         assert found.estimate.value == pytest.approx(expected, rel=1e-5)
 
     def test_perfect_previous_token_scores_one(self, tokenizer):
-        script = pattern_of_head_two(lambda ids, position: max(0, position - 1))
+        script = pattern_of_head_two(lambda _, position: max(0, position - 1))
         found = attention.previous_token_head(
             subject(tokenizer, pattern=script), [range(5, 25), range(9), range(3, 60)]
         )
@@ -305,13 +305,13 @@ class TestTable:
         assert text.count("misses its target by") == sum(row.reached is False for row in rows)
 
     def test_command_prints_the_same_scores_as_json(self, rows, folder, monkeypatch):
-        monkeypatch.setattr("profiler.bundled.scores.score", lambda subject, progress: rows)
+        monkeypatch.setattr("profiler.bundled.scores.score", lambda *_, **__: rows)
         result = CliRunner().invoke(models.app, ["score", str(folder), "--format", "json"])
         assert result.exit_code == 0
         assert [card.from_record(r) for r in json.loads(result.stdout)] == rows
 
     def test_command_writes_a_table(self, rows, folder, monkeypatch, tmp_path):
-        monkeypatch.setattr("profiler.bundled.scores.score", lambda subject, progress: rows)
+        monkeypatch.setattr("profiler.bundled.scores.score", lambda *_, **__: rows)
         result = CliRunner().invoke(models.app, ["score", str(folder), "--out", str(tmp_path / "scores.txt")])
         assert result.exit_code == 0
         assert (tmp_path / "scores.txt").read_text().count("docstring argument") == 2

@@ -199,7 +199,9 @@ class TestTrainer:
         assert {(p.ndim > 1, g["weight_decay"]) for g in groups for p in g["params"]} == {(True, 0.05), (False, 0.0)}
 
     def test_first_copies_are_counted_only_where_the_phase_says_so(self, mixture, tokenizer):
-        phase = dataclasses.replace(TINY.phases[0], shares=MixtureShares(repeats=1.0, ioi=0.0, docstring=0.0, sequences=0.0))
+        phase = dataclasses.replace(
+            TINY.phases[0], shares=MixtureShares(repeats=1.0, ioi=0.0, docstring=0.0, sequences=0.0)
+        )
         losses = {}
         for counted in (True, False):
             plan = dataclasses.replace(TINY, phases=(dataclasses.replace(phase, first_copies=counted),))

@@ -179,12 +179,12 @@ def test_a_role_that_no_pair_has_and_unknown_values_are_named() -> None:
 @pytest.mark.slow
 def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole experiment: members keep their positions in the tables, scores name the values outside."""
-    monkeypatch.setattr(scores, "explainable", lambda evaluate: True)  # a random model need not do the task
+    monkeypatch.setattr(scores, "explainable", lambda _: True)  # a random model need not do the task
     model = patch_models.loaded("neox_sequential")
     jsonl.write(tmp_path / "toy.jsonl", patch_models.pairs(8, seed=3))
     settings = PatchSettings(str(tmp_path / "toy.jsonl"), neurons=2, top=2, steps=2, draws=5, by_role=False)
     mean = dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="mean", intact="embedding, biases"))
-    outcome = experiment.patch(model, settings, tmp_path / "r.duckdb", lambda stage: None, mean)
+    outcome = experiment.patch(model, settings, tmp_path / "r.duckdb", lambda _: None, mean)
     members = outcome.frames["circuit_members"]
     assert members.select("component", "positions").rows() == [(m.component, m.positions) for m in MIXED.members]
     assert members["removal_cost"].null_count() == 0
@@ -198,7 +198,7 @@ def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: py
     assert found["metric_circuit"] == pytest.approx(_by_hand(one, MIXED, mlps=True).mean().item(), abs=1e-9)
     assert found["nodes"] == (6 + 3 + 2) * 3
     forced = experiment.patch(
-        model, dataclasses.replace(settings, outside="zero"), tmp_path / "r.duckdb", lambda stage: None, mean
+        model, dataclasses.replace(settings, outside="zero"), tmp_path / "r.duckdb", lambda _: None, mean
     )
     assert forced.circuit.scope.outside == "zero"
     page = build.build(tmp_path / "r.duckdb", "circuit")

@@ -100,7 +100,7 @@ def test_stability_of_a_clear_and_of_an_arbitrary_circuit() -> None:
     noise = rng.normal(0, 1, (10, 40))
     clear = choose.Effects(noise + 10 * (np.arange(10) < 3)[:, None], noise * 0, np.ones(40))
     keep = np.arange(10) < 3
-    found = null.stability(clear, keep, lambda effects, pairs: np.isin(np.arange(10), choose.ranking(effects)[:3]))
+    found = null.stability(clear, keep, lambda effects, _pairs: np.isin(np.arange(10), choose.ranking(effects)[:3]))
     assert set(found.jaccard) == {1}
     assert list(found.frequency[:3]) == [1, 1, 1]
     assert found.halves == 1
@@ -153,6 +153,6 @@ def test_evaluator_remembers_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = evaluator("sum")
     keep = evaluate.mask(["L0H0"])[None]
     first = evaluate(keep)
-    monkeypatch.setattr("profiler.circuits.node_sets.logits", lambda *a: torch.zeros(0))
+    monkeypatch.setattr("profiler.circuits.node_sets.logits", lambda *_: torch.zeros(0))
     assert np.array_equal(evaluate(keep), first)
     assert first.tolist() == [[0.5] * 3]

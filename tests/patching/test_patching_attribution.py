@@ -346,7 +346,7 @@ def test_dropping_against_a_network_without_the_layer() -> None:
 
     with torch.enable_grad():
         stream = layer_step(net, 0, start(net, batch.clean), edit) + written
-        logits = finish(net, stream, lambda s, i, v, o: v, None)[torch.arange(len(batch)), batch.ends]
+        logits = finish(net, stream, lambda _site, _layer, v, _positions: v, None)[torch.arange(len(batch)), batch.ends]
         slow = torch.autograd.grad(logit_diff(logits, batch.options).sum(), leaf)[0]
     assert (slopes["head", 0] - slow).abs().max() < 1e-12
     assert torch.equal(slopes["head", 1], torch.zeros_like(slopes["head", 1]))

@@ -47,7 +47,7 @@ LIKE = {
 def softmax_in_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     """Llama rounds attention to float32; without that, equality can be asked for in float64."""
     plain = torch.nn.functional.softmax
-    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, dtype=None: plain(x, dim=dim))
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, **_: plain(x, dim=dim))
 
 
 @pytest.mark.usefixtures("softmax_in_its_dtype")

@@ -192,7 +192,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment of a task that every tokenizer can be asked."""
     out = tmp_path_factory.mktemp("crossed") / "run.duckdb"
     settings = PatchSettings("repeated-tokens", pairs=8, neurons=6, top=2, steps=2, draws=5, by_role=False)
-    experiment.patch(MODEL, settings, out, lambda stage: None)
+    experiment.patch(MODEL, settings, out, lambda _: None)
     return out
 
 

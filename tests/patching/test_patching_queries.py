@@ -3,6 +3,8 @@ again."""
 
 import re
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -38,9 +40,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Exp
     path = folder / "run.duckdb"
     own = Circuit("own", "m", members_of(["L0H0", "L1H1"]), Scope("toy", "8", ("swap",)))
     experiment.patch(
-        MODEL, PatchSettings(settings.task, neurons=2, top=2, steps=2, draws=3, seed=1), path, lambda stage: None, own
+        MODEL, PatchSettings(settings.task, neurons=2, top=2, steps=2, draws=3, seed=1), path, lambda _: None, own
     )
-    return path, experiment.patch(MODEL, settings, path, lambda stage: None)
+    return path, experiment.patch(MODEL, settings, path, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def answers(made: tuple[Path, experiment.ExperimentResult]) -> Callable[[str], pl.DataFrame]:
+    """The rows of a query, asked once."""
+    return cache(lambda name: query.run(made[0], name))
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +57,8 @@ def frames(made: tuple[Path, experiment.ExperimentResult]) -> dict[str, pl.DataF
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_query_has_rows_and_its_key(made: tuple, name: str) -> None:
-    frame = query.run(made[0], name)
+def test_every_query_has_rows_and_its_key(made: tuple, answers: Callable, name: str) -> None:
+    frame = answers(name)
     key = list(query.header(name).key)
     assert len(frame) > 0 or name in ("use_exact", "circuit_random", *CROSSED)
     assert frame.select(key).is_duplicated().sum() == 0
@@ -68,12 +76,12 @@ def test_every_query_declares_what_it_reads_and_takes_an_experiment(made: tuple,
     assert len(nothing) == 0
 
 
-def test_queries_run_in_a_plain_shell(made: tuple, tmp_path: Path) -> None:
+def test_queries_run_in_a_plain_shell(made: tuple, answers: Callable, tmp_path: Path) -> None:
     copy = shutil.copy(made[0], tmp_path / "copy.duckdb")
     for name in NAMES:
         with duckdb.connect(str(copy), read_only=True) as shell:
             columns = [column[0] for column in shell.execute(query.sql_text(name)).description]
-        assert columns == query.run(made[0], name).columns
+        assert columns == answers(name).columns
 
 
 def test_every_table_and_column_is_explained(made: tuple) -> None:
@@ -262,23 +270,27 @@ def test_a_second_writer_is_told_so(made: tuple, tmp_path: Path) -> None:
         pass
 
 
-def test_unusable_pairs_and_circuits_are_named(tmp_path: Path) -> None:
-    made = patch_models.pairs(3)
+def test_unusable_pairs_and_circuits_are_named(made: tuple, tmp_path: Path) -> None:
+    pairs = patch_models.pairs(3)
     settings = PatchSettings(str(tmp_path / "toy.jsonl"))
     jsonl.write(
         settings.task,
         [
-            *made[:2],
-            made[2].__class__(**{**{f: getattr(made[2], f) for f in made[2].__slots__}, "corrupted": made[2].clean}),
+            *pairs[:2],
+            pairs[2].__class__(
+                **{**{f: getattr(pairs[2], f) for f in pairs[2].__slots__}, "corrupted": pairs[2].clean}
+            ),
         ],
     )
     with pytest.raises(PairError, match=r"'p2'.*the same tokens"):
-        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None)
-    jsonl.write(settings.task, made)
-    lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
-    with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
-        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None, lost)
+        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda _: None)
     assert not (tmp_path / "run.duckdb").exists()
+    jsonl.write(settings.task, pairs)
+    lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
+    copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
+    with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
+        experiment.patch(MODEL, settings, copy, lambda _: None, lost)
+    assert query.run(copy, "experiments").equals(query.run(made[0], "experiments"))
 
 
 def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]) -> None:

@@ -83,7 +83,7 @@ def test_nodes_that_do_the_same_are_ranked_and_dropped_in_the_models_order(seed:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_of_members_that_do_nothing(seed: int) -> None:
-    """Of ten nodes one does everything: removing any other costs nothing, and no random circuit without it is as close."""
+    """Of ten nodes one does everything: removing others costs nothing, no random circuit without it is as close."""
     noise = iter(np.random.default_rng(seed).choice(LAST_BITS, 100_000))
     evaluate = FunctionEvaluator(10, lambda s: float(0 in s) + next(noise))
     keep = np.arange(10) < 3

@@ -138,11 +138,11 @@ class Weights:
         if self.seen is None:
             raise ValueError("weights can be compared with behaviour only where text was read")
         x, y = (level(v[name].flatten().numpy()) for v in (self.scored.values, self.seen.behaviour))
-        rho = spearman(x, y)
+        rho = spearman(y, x)
         if not np.isfinite(rho):
             return rho, rho, rho
         rng = np.random.default_rng(0)
-        lo, hi = percentile_interval(np.array([spearman(x[at], y[at]) for at in resampled_units(len(x), DRAWS, rng)]))
+        lo, hi = percentile_interval(np.array([spearman(y[at], x[at]) for at in resampled_units(len(x), DRAWS, rng)]))
         return rho, float(lo), float(hi)
 
 

@@ -9,7 +9,7 @@
 --             matters only together with others has a small lost. experiment empty takes the one
 --             written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
-SELECT circuit, writer, reader, estimated, lost, kept
+SELECT circuit, writer, reader, estimated, lost, matters
 FROM circuit_edges
 WHERE experiment = chosen_experiment(getvariable('experiment'))
 ORDER BY circuit, abs(lost) DESC, writer, reader;

@@ -1,5 +1,6 @@
 -- Title:      Members of the circuit
--- Question:   who belongs to the circuit, how sure is that, and who is missed when taken out?
+-- Question:   who belongs to the circuit, how sure is that, and what does removing each member
+--             cost?
 -- Grain:      one row per circuit, set of pairs, component and positions
 -- Key:        circuit, pair_set, component, positions
 -- Parameters: experiment (default '')
@@ -15,8 +16,9 @@ SELECT circuit_members.circuit, circuit_members.pair_set, circuit_members.compon
     , circuit_members.positions, circuit_members.role, circuit_members.gate
     , len(circuit_members.schemes) AS n_schemes, len(circuits.schemes) AS of_schemes
     , array_to_string(circuit_members.schemes, ', ') AS schemes, circuit_members.frequency
-    , circuit_members.missed, circuit_members.p, circuit_members.p_holm
+    , circuit_members.removal_cost, circuit_members.p, circuit_members.p_holm
 FROM circuit_members JOIN circuits USING (experiment, circuit)
 WHERE experiment = chosen_experiment(getvariable('experiment'))
-ORDER BY circuit_members.circuit, circuit_members.pair_set, circuit_members.missed DESC NULLS LAST
+ORDER BY circuit_members.circuit, circuit_members.pair_set
+    , circuit_members.removal_cost DESC NULLS LAST
     , circuit_members.component, circuit_members.positions;

@@ -9,7 +9,7 @@
 -- Caveat:     accidental lists what the pair linter noted; it cannot know what nobody checked.
 --             experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
-SELECT circuit, model, task, prompts, schemes, controlled, accidental, outside, kept, metric
+SELECT circuit, model, task, prompts, schemes, controlled, accidental, outside, intact, metric
     , found_by, yaml
 FROM circuits
 WHERE experiment = chosen_experiment(getvariable('experiment'))

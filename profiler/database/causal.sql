@@ -8,7 +8,7 @@
 -- replaces its rows.
 --
 -- A line SIX in a table stands for the columns of the six values, which are named here once
--- (profiler.patching.store.text):
+-- (profiler.patching.experiment_store.text):
 --| granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input
 --|     -- of a head)
 --| component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out,
@@ -62,7 +62,7 @@ CREATE TABLE patch_pairs ( -- the pairs of every set, with what the model did on
 CREATE TABLE patch_checks ( -- the pair linter: what the pairs control, on purpose and by accident
     experiment VARCHAR, -- experiment (patch_experiments)
     pair_set VARCHAR, -- discovery, test or held_out
-    place INTEGER, -- order of the check
+    check_number INTEGER, -- order of the check
     check_name VARCHAR, -- what was checked
     finding VARCHAR, -- what was found, in words
     size DOUBLE, -- the finding as a number, where it has one
@@ -171,7 +171,7 @@ CREATE TABLE patch_attribution ( -- attribution patching beside exact patching, 
     size_bin VARCHAR, -- bin of patch_size
     saturated BOOLEAN, -- the activation is flat in the patched run and not in the donor
     use_exact BOOLEAN, -- the estimate is not to be believed here: flagged as saturated (not for
-        -- qk_fix), missed, or wrong
+        -- qk_fix), a false negative, or wrong
     SIX
 );
 CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching, cell by cell
@@ -185,8 +185,8 @@ CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching
     sign DOUBLE, -- share of effects of at least 2 % with the right sign
     slope DOUBLE, -- of exact on estimated, through 0
     error DOUBLE, -- |estimate - exact| / |exact|
-    missed DOUBLE, -- share of effects of at least 2 % estimated below that
-    reliable BOOLEAN, -- right signs, error at most 1/2, nothing missed
+    false_negatives DOUBLE, -- share of effects of at least 2 % estimated below that
+    reliable BOOLEAN, -- right signs, error at most 1/2, no false negative
     nonlinearity DOUBLE, -- largest distance of the metric from a straight line between the prompts,
         -- over its whole change
     bound DOUBLE, -- 95 % upper bound of neurons with an effect among those not patched exactly
@@ -201,12 +201,12 @@ CREATE TABLE patch_recall ( -- how many of the largest effects attribution patch
     looked_at BIGINT, -- estimates, largest first, that would be patched exactly
     wanted BIGINT, -- how many were asked for: top, or those of at least 2 % (that were patched
         -- exactly)
-    found BIGINT, -- those of them among looked_at
-    recall DOUBLE, -- found over wanted; for neurons over what a random sample of the others makes
-        -- of all neurons
+    hits BIGINT, -- those of them among looked_at
+    recall DOUBLE, -- hits over wanted; for neurons over what a random sample of the others makes of
+        -- all neurons
     recall_lo DOUBLE, -- 95 % lower bound, from the sample; recall itself where everything was
         -- patched exactly
-    missed_hi DOUBLE, -- 95 % upper bound of those not found: false negatives
+    false_negatives_hi DOUBLE, -- 95 % upper bound of effects not among looked_at
     n BIGINT, -- targets that were patched exactly
     unpatched BIGINT, -- targets of the model that were not
     SIX
@@ -223,7 +223,7 @@ CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's val
     SIX
 );
 CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by
-    -- component (profiler.patching.crossed)
+        -- component (profiler.patching.factorial)
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label of a head or MLP; model for the whole model on the corrupted prompt
     layer INTEGER, -- layer, NULL for the model
@@ -251,7 +251,7 @@ CREATE TABLE circuits ( -- circuits that were found or read, with their scope
     controlled VARCHAR[], -- held fixed on purpose
     accidental VARCHAR[], -- held fixed without anybody having asked
     outside VARCHAR, -- what is put in outside the circuit
-    kept VARCHAR, -- what is never taken away
+    intact VARCHAR, -- what is never taken away
     metric VARCHAR, -- what was measured
     found_by VARCHAR, -- how it was chosen
     yaml VARCHAR -- the circuit as a file
@@ -265,7 +265,7 @@ CREATE TABLE circuit_members ( -- members of circuits
     schemes VARCHAR[], -- corruption schemes under which it has an effect
     frequency DOUBLE, -- how often it is chosen when pairs are resampled; NULL for one that was
         -- split by positions
-    missed DOUBLE, -- minimality: how much it is missed at most, share
+    removal_cost DOUBLE, -- minimality: largest share that removing it costs
     p DOUBLE, -- against random members of inflated circuits
     p_holm DOUBLE, -- p by Holm over the members
     SIX
@@ -277,7 +277,7 @@ CREATE TABLE circuit_edges ( -- edges between members, cut one by one
     reader VARCHAR, -- who reads: a head's q, k or v, an MLP, or logits
     estimated DOUBLE, -- share lost by attribution
     lost DOUBLE, -- share lost when the edge alone is cut, exactly
-    kept BOOLEAN, -- lost is at least 1 %
+    matters BOOLEAN, -- lost is at least 1 %
     SIX
 );
 CREATE TABLE circuit_scores ( -- faithfulness, completeness, minimality, stability: a row per score

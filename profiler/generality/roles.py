@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.circuits.circuit import Circuit
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.database import query
 from profiler.generality import store
 from profiler.generality.evidence.claims import claim_of
@@ -114,8 +114,8 @@ def expectations(
 
 def same(first: str, second: str, component: str) -> bool:
     """Whether two roles' words make the same claim, or name the same positions of prompts."""
-    if place_of(first) or place_of(second):
-        return place_of(first) == place_of(second)
+    if position_role(first) or position_role(second):
+        return position_role(first) == position_role(second)
     one, other = claim_of(first, component), claim_of(second, component)
     return bool(first and second) and (first == second or (one is not None and one == other))
 

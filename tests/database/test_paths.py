@@ -18,7 +18,7 @@ from profiler.errors import RunError
 from profiler.model.load import load_model
 from profiler.pages import site
 from profiler.pages.build import build, write
-from profiler.patching import store as patch_store
+from profiler.patching import experiment_store
 from profiler.recording.merge.merge import merge
 from profiler.recording.pipeline import record
 from profiler.recording.write import Store
@@ -131,9 +131,9 @@ def test_every_command_takes_any_path(base_config: RunConfig, tmp_path):
     assert query.run(paths["a"], "component_overview").height
     additions.add_class(paths["a"], "mine", "text = 'a'")
     additions.refresh(paths["a"])
-    with patch_store.ready(paths["a"], model), patch_store.ready(paths["d"], model):
-        patch_store.write(paths["a"], "x", {})
-        patch_store.write(paths["d"], "x", {})
+    with experiment_store.ready(paths["a"], model), experiment_store.ready(paths["d"], model):
+        experiment_store.write(paths["a"], "x", {})
+        experiment_store.write(paths["d"], "x", {})
     assert write(folder / f"page {EVERYTHING}.html", build(paths["a"], "overview")).is_file()
     assert site.build(paths["a"], folder / f"site {EVERYTHING}", most=1).made == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([EVERYTHING, "lr=0.1", "plain.duckdb", "q"])

@@ -7,12 +7,11 @@ import planted_heads as ph
 import pytest
 from questions import question
 
-from profiler.generality.counterexamples.rates import interval
 from profiler.generality.edits import edits, plans, results
 from profiler.generality.edits.texts import texts_of
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.replacement import shares
-from profiler.statistics import ratio_error
+from profiler.statistics import ratio_error, share_interval
 
 RNG = np.random.default_rng(0)
 DOMAINS = np.repeat([0, 1], 20)
@@ -45,7 +44,7 @@ def test_the_rate_of_several_texts_a_document_is_that_of_the_jackknife() -> None
     one = results.by_document(texts, won, np.full(40, 2.0))
     n, part = np.full(20, 4.0), won.reshape(20, 2).sum(1)
     assert one.n == 20 and one.value == won.sum() / 80
-    assert (one.lo, one.hi) == pytest.approx(interval(won.sum() / 80, n, part, 20.0, DOMAINS[::2]))
+    assert (one.lo, one.hi) == pytest.approx(share_interval(won.sum() / 80, n, part, 20.0, DOMAINS[::2]))
 
 
 def test_texts_of_a_run_know_their_domain(run_path) -> None:

@@ -15,8 +15,9 @@ from scipy import stats
 
 from profiler.database import query
 from profiler.generality.counterexamples import find
-from profiler.generality.counterexamples.rates import interval, rate
+from profiler.generality.counterexamples.rates import rate
 from profiler.generality.evidence.claims import claim_of
+from profiler.statistics import share_interval
 
 TEXTS = [text for text, _ in VOCABULARY]
 STOP = {"the", "and", "def", "return", "import", "self", "class", "with", "from", "this", "have", "may"}
@@ -278,10 +279,10 @@ def test_rates_have_the_interval_of_the_runs_own_sql(run):
         f"SELECT share_lo({value}, {se}, {stats.t.ppf(0.975, 11)}, {n}), share_hi({value}, {se},"
         f" {stats.t.ppf(0.975, 11)}, {n})"
     )
-    assert interval(value, weight, weight * share, n) == pytest.approx(query.run(run.path, text).row(0))
-    assert interval(0.0, weight, 0 * share, n) == (0.0, 0.1)
-    assert interval(1.0, weight, weight, n) == (0.9, 1.0)
-    assert interval(value, weight[:1], (weight * share)[:1], n) == (None, None)
+    assert share_interval(value, weight, weight * share, n) == pytest.approx(query.run(run.path, text).row(0))
+    assert share_interval(0.0, weight, 0 * share, n) == (0.0, 0.1)
+    assert share_interval(1.0, weight, weight, n) == (0.9, 1.0)
+    assert share_interval(value, weight[:1], (weight * share)[:1], n) == (None, None)
 
 
 def test_intervals_hold_their_level():

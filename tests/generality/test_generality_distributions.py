@@ -9,7 +9,7 @@ import planted_circuits as planted
 import pytest
 from scipy import stats
 
-from profiler.circuits import tables
+from profiler.circuits import circuit_tables
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.distributions.subject import PromptDistribution
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
@@ -128,7 +128,7 @@ def exact() -> prompts.CheckSubject:
     batch = patch_models.batch(24)
     base = planted.subject(planted.GENERALISES)
     setting = prepare("x", net, Encoded(batch.pairs, ()))
-    evaluate = tables.evaluator(setting, False)
+    evaluate = circuit_tables.evaluator(setting, mlps=False)
     sign = evaluate.model - evaluate.empty > 0
     turned = [
         pair if right else replace(pair, answers=pair.distractors, distractors=pair.answers)
@@ -160,7 +160,7 @@ def test_faithfulness_is_that_of_the_patching_scores(exact):
     (one,) = exact.distributions.prompts
     subject = with_members(exact, ["L0H1", "L2H0"])
     made, _ = prompts.distribution_findings(subject, one)
-    evaluate = tables.evaluator(one.setting, False)
+    evaluate = circuit_tables.evaluator(one.setting, mlps=False)
     keep = evaluate.mask(["L0H1", "L2H0"])
     assert found(tuple(made), "faithfulness", "x").value == pytest.approx(
         float(evaluate.faithfulness(keep[None])[0]), abs=1e-12

@@ -14,7 +14,7 @@ from test_generality_distributions import found
 from test_generality_verdict import DISTRIBUTIONS, FINDINGS, number, role
 
 from profiler.circuits.circuit import Circuit, Member, Scope
-from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole, position_role
 from profiler.generality import roles
 from profiler.generality.counterexamples import find
 from profiler.generality.coverage import at_positions as coverage_at_positions
@@ -78,8 +78,8 @@ def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tupl
 def test_coverage_at_a_place_is_what_the_patterns_say(
     distribution: PromptDistribution, label: str, at: str, to: str
 ) -> None:
-    net, words = patch_models.network("neox"), Place(at, to).words(0.9)
-    rows = coverage_at_positions.on_distribution(net, distribution, [(about(label, words), Place(at, to))])
+    net, words = patch_models.network("neox"), PositionRole(at, to).words(0.9)
+    rows = coverage_at_positions.on_distribution(net, distribution, [(about(label, words), PositionRole(at, to))])
     one = found(tuple(rows), "coverage", "x")
     sizes, holds = slow(distribution, label, at, to)
     assert one.value == pytest.approx(np.dot(sizes, holds) / sum(sizes), abs=1e-9)
@@ -91,7 +91,7 @@ def test_coverage_at_a_place_is_what_the_patterns_say(
 
 
 def test_a_place_that_the_prompts_lack_is_refused_with_its_name(distribution: PromptDistribution) -> None:
-    for place, lost in ((Place("end", "S2"), "S2"), (Place("S1", "first"), "S1")):
+    for place, lost in ((PositionRole("end", "S2"), "S2"), (PositionRole("S1", "first"), "S1")):
         (row,) = coverage_at_positions.on_distribution(
             patch_models.network("neox"), distribution, [(about("L0H0", place.words(1.0)), place)]
         )
@@ -103,7 +103,7 @@ def test_where_the_model_does_not_do_the_task_nothing_is_tested(distribution: Pr
     turned = tuple(replace(pair, answers=pair.distractors, distractors=pair.answers) for pair in pairs)
     net = patch_models.network("neox")
     undone = replace(distribution, setting=prepare("x", net, Encoded(turned, ())))
-    asked, place = about("L0H0", "at end attends to first (9%)"), Place("end", "first")
+    asked, place = about("L0H0", "at end attends to first (9%)"), PositionRole("end", "first")
     here = [
         row
         for row in coverage_at_positions.on_distribution(net, undone, [(asked, place)])
@@ -115,11 +115,16 @@ def test_where_the_model_does_not_do_the_task_nothing_is_tested(distribution: Pr
 
 
 def test_words_are_read_back_and_others_name_no_place() -> None:
-    for place in (Place("end", "S2"), Place("S2", ITSELF), Place("B_doc", BEFORE), Place("end", FIRST)):
-        assert place_of(place.words(0.714)) == place
-    assert place_of("at end attends to S2") == Place("end", "S2")
+    for place in (
+        PositionRole("end", "S2"),
+        PositionRole("S2", ITSELF),
+        PositionRole("B_doc", BEFORE),
+        PositionRole("end", FIRST),
+    ):
+        assert position_role(place.words(0.714)) == place
+    assert position_role("at end attends to S2") == PositionRole("end", "S2")
     for other in ("", "induction head", "name mover", "at the end, attends to names", "attends to S2"):
-        assert place_of(other) is None
+        assert position_role(other) is None
 
 
 def test_each_claim_is_what_its_own_name_claims() -> None:
@@ -166,7 +171,7 @@ def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> N
     pairs = tuple(map(small_pair, range(24)))
     one = PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(pairs, ())))
     subject = replace(base, net=net)
-    place = Place("end", to)
+    place = PositionRole("end", to)
     result = edits_at_positions.on_distribution(
         subject, one, subject.question("edits", one.distribution, "L0H0", place.words(1.0)), place, VOCABULARY
     )
@@ -183,15 +188,15 @@ def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> N
 
 def test_an_edit_changes_its_place_and_the_control_one_that_no_role_names() -> None:
     pair, rng = small_pair(0), np.random.default_rng(0)
-    plan = edits_at_positions.plan_of(pair, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng)
+    plan = edits_at_positions.plan_of(pair, PositionRole("end", "source"), 0, [OFF, ON], VOCABULARY, rng)
     assert plan.edited == (OFF, *pair.clean[1:]) and plan.changed == (0,) and plan.control_changed == (2,)
     assert plan.control[2] not in (*pair.clean, ANSWER)
     full = replace(pair, roles=(*pair.roles, ("also", (2,))))
-    assert edits_at_positions.plan_of(full, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng) is None
-    assert edits_at_positions._source(pair, Place("end", "beside"), 0) == 1
-    assert edits_at_positions._source(pair, Place("beside", "end"), 0) is None
+    assert edits_at_positions.plan_of(full, PositionRole("end", "source"), 0, [OFF, ON], VOCABULARY, rng) is None
+    assert edits_at_positions._source(pair, PositionRole("end", "beside"), 0) == 1
+    assert edits_at_positions._source(pair, PositionRole("beside", "end"), 0) is None
     wide = replace(pair, roles=(("source", (0, 1)), ("end", (3,))))
-    assert [edits_at_positions._source(wide, Place("end", "source"), most) for most in (1, 2)] == [1, 0]
+    assert [edits_at_positions._source(wide, PositionRole("end", "source"), most) for most in (1, 2)] == [1, 0]
 
 
 # --- the verdict ---

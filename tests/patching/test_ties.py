@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from function_evaluator import FunctionEvaluator
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from test_circuits_scores import Made
 
 from profiler import statistics
 from profiler.circuits import choose
@@ -76,16 +76,16 @@ def test_nodes_that_do_the_same_are_ranked_and_dropped_in_the_models_order(seed:
     assert choose.ranking(effects) == list(range(8))
     assert choose.candidates(effects) == list(range(8))
     noise = iter(np.random.default_rng(seed).choice(LAST_BITS, 10_000))
-    evaluate = Made(8, lambda s: (0 in s) + (1 in s) + 0.01 * len(s & {2, 3, 4, 5, 6, 7}) + next(noise))
+    evaluate = FunctionEvaluator(8, lambda s: (0 in s) + (1 in s) + 0.01 * len(s & {2, 3, 4, 5, 6, 7}) + next(noise))
     kept = choose.prune(evaluate, np.ones(8, bool), 0.017)
     assert evaluate.labels(kept) == ["L0H0", "L0H1", *(f"L0H{i}" for i in range(5, 8))]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_of_members_that_do_nothing(seed: int) -> None:
-    """Of ten nodes one does everything: the others are never missed, and no random circuit without it is as close."""
+    """Of ten nodes one does everything: removing others costs nothing, no random circuit without it is as close."""
     noise = iter(np.random.default_rng(seed).choice(LAST_BITS, 100_000))
-    evaluate = Made(10, lambda s: float(0 in s) + next(noise))
+    evaluate = FunctionEvaluator(10, lambda s: float(0 in s) + next(noise))
     keep = np.arange(10) < 3
     found = scores.minimality(evaluate, keep, [], draws=99)
     assert found.p[0] == 0.01 and found.p[1:].tolist() == [1.0, 1.0]

@@ -8,14 +8,10 @@ three), n being Kish's effective number of documents. Cost: one pass over the ro
 
 import math
 
-import numpy as np
 import polars as pl
 
 from profiler.generality.evidence.finding import Interval
-from profiler.statistics import ratio_error
-
-NEVER = 1e-12
-"""Shares nearer to 0 or 1 than this are 0 or 1: a sum that is only rounding."""
+from profiler.statistics import share_interval
 
 
 def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) -> Interval:
@@ -43,34 +39,5 @@ def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) 
     )
     domain = groups["domain"].rank("dense").cast(pl.Int64).to_numpy()
     all_of, part, size = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h", "n_documents"))
-    lo, hi = interval(value, all_of, part, effective, domain, size)
+    lo, hi = share_interval(value, all_of, part, effective, domain, size)
     return Interval(value, lo, hi, documents.height)
-
-
-def interval(
-    value: float,
-    weight: np.ndarray,
-    part: np.ndarray,
-    documents: float,
-    domain: np.ndarray | None = None,
-    size: np.ndarray | None = None,
-) -> tuple[float | None, float | None]:
-    """95 % interval of a share from its sums per unit: a replicate group, or a document.
-
-    Args:
-        weight, part: sums of each unit, of all and of the part that counts; units that hold nothing too, with 0.
-        documents: effective number of documents.
-        domain: number of each unit's domain; none is one domain.
-        size: documents in each unit; none is 1 each.
-    """
-    error = ratio_error(part, weight, np.zeros(len(weight), int) if domain is None else domain, size)
-    if error is None:
-        return None, None
-    if value < NEVER:
-        return 0.0, min(1.0, 3 / documents)
-    if value > 1 - NEVER:
-        return max(0.0, 1 - 3 / documents), 1.0
-    half = error.half / (value * (1 - value))
-    centre = math.log(value / (1 - value))
-    lo, hi = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
-    return lo, hi

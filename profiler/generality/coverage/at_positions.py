@@ -1,4 +1,4 @@
-"""Coverage of roles that name positions of prompts, on every distribution of prompts. See profiler.circuits.places.
+"""Coverage of roles that name positions of prompts, on every distribution of prompts. See profiler.circuits.positions.
 
 Why: `at end attends to S2` is a claim about the last token of a prompt. Asked at every position of a text it fails
 whatever the head does; asked where a text has an end and an S2, it can hold on text that nobody wrote for it, or fail.
@@ -25,22 +25,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits.circuit import Member
-from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole, position_role
 from profiler.generality.coverage.everywhere import PROMPTS_AT_ONCE, bounded, heads_at
 from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio
 from profiler.model.network import Network
-from profiler.patching.batch import Batch
-from profiler.patching.setting import Setting
+from profiler.patching.batch import PairBatch
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.statistics import sign_flip_p
 
 END = "end"
 NAMELESS = (ITSELF, BEFORE, FIRST)
 UNDONE = "coverage where the model does not do the task"
-Claimed = tuple[Member, Place]
+Claimed = tuple[Member, PositionRole]
 PerHead = Float[np.ndarray, "prompt head"]
 
 
@@ -61,7 +61,7 @@ def findings(subject: CheckSubject) -> StageResult:
 def claimed_of(subject: CheckSubject) -> list[Claimed]:
     """Heads of the circuit whose roles name positions."""
     heads = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
-    return [(m, place) for m in heads if (place := place_of(m.role))]
+    return [(m, place) for m in heads if (place := position_role(m.role))]
 
 
 def head_number(net: Network, component: str) -> int:
@@ -70,9 +70,11 @@ def head_number(net: Network, component: str) -> int:
     return target.layer * net.n_heads + (target.unit or 0)
 
 
-def on_distribution(net: Network, one: PromptDistribution, asked: Sequence[tuple[Question, Place]]) -> list[Finding]:
+def on_distribution(
+    net: Network, one: PromptDistribution, asked: Sequence[tuple[Question, PositionRole]]
+) -> list[Finding]:
     """Coverage and mixture of each role on one distribution; refused where its prompts lack a position."""
-    setting: Setting = one.setting  # type: ignore[assignment]
+    setting: PairRuns = one.setting  # type: ignore[assignment]
     origins = {place.at for _, place in asked if has(setting.batch, place.at)}
     attention = {at: attended(net, setting.batch, at) for at in origins}
     rows = []
@@ -88,12 +90,12 @@ def on_distribution(net: Network, one: PromptDistribution, asked: Sequence[tuple
     return rows
 
 
-def does_task(setting: Setting, thresholds: Thresholds = DEFAULT) -> bool:
+def does_task(setting: PairRuns, thresholds: Thresholds = DEFAULT) -> bool:
     """Whether the model's effect on these pairs is above 0 beyond doubt."""
     return bool(setting.whole.mean() > 0 and sign_flip_p(setting.whole) < thresholds.alpha)
 
 
-def _lacking(batch: Batch, here: "Attended | None", place: Place, thresholds: Thresholds) -> str:
+def _lacking(batch: PairBatch, here: "Attended | None", place: PositionRole, thresholds: Thresholds) -> str:
     """Why a role cannot be asked of these prompts; empty where it can."""
     lost = next((name for name in (place.at, place.to) if not has(batch, name)), "")
     if lost or here is None:
@@ -102,7 +104,7 @@ def _lacking(batch: Batch, here: "Attended | None", place: Place, thresholds: Th
     return f"{n} prompts have both positions; at least {thresholds.fewest} are needed" if n < thresholds.fewest else ""
 
 
-def has(batch: Batch, name: str) -> bool:
+def has(batch: PairBatch, name: str) -> bool:
     """Whether the pairs have a position of this name."""
     return name in NAMELESS or name in batch.roles
 
@@ -124,7 +126,7 @@ class Attended:
     importance: PerHead
 
 
-def attended(net: Network, batch: Batch, at: str) -> Attended:
+def attended(net: Network, batch: PairBatch, at: str) -> Attended:
     """What every head attends to most from a position of the clean prompts; heads are numbered through all layers."""
     place = batch.mask(at)
     there = place.any(1)
@@ -148,7 +150,7 @@ def _run(
     return most.cpu().numpy(), dla.abs().double().cpu().numpy()
 
 
-def holds(batch: Batch, here: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
+def holds(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
     """Whether what each head attends to most is the position that is claimed."""
     offsets = here.offsets[:, None]
     if to in NAMELESS:
@@ -161,9 +163,9 @@ class _RoleOnPrompts:
     """A role on a distribution that has its positions."""
 
     net: Network
-    setting: Setting
+    setting: PairRuns
     question: Question
-    place: Place
+    place: PositionRole
     here: Attended
 
     def findings(self, statistic: str) -> list[Finding]:
@@ -211,7 +213,7 @@ class _RoleOnPrompts:
         return [i for i in range(first, first + self.net.n_heads) if i != self.own]
 
 
-def _present(batch: Batch, here: Attended, to: str) -> Bool[np.ndarray, " prompt"]:
+def _present(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, " prompt"]:
     """Which prompts have the position that is claimed to be attended to."""
     if to in (ITSELF, FIRST):
         return np.ones(len(batch), dtype=bool)

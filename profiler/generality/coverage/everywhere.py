@@ -34,8 +34,7 @@ from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Nul
 from profiler.generality.faithfulness.prompts import clusters_of, ratio
 from profiler.model import attention
 from profiler.model.network import Network, Offsets, forward
-from profiler.patching.batch import Tokens
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.text.token_classes import CLASS_ID
 
@@ -43,6 +42,7 @@ TOP = 0.05
 TOP_NAME = "coverage of the top 5 %"
 SHOWN = 0.01
 """Smallest share of a mixture that is kept as a row."""
+Tokens = Int[Tensor, "prompt offset"]
 PROMPTS_AT_ONCE = 16
 
 
@@ -204,7 +204,7 @@ class HeadsOnPrompts:
     clusters: Int[np.ndarray, " position"]
 
 
-def heads_on_prompts(subject: CheckSubject, setting: Setting) -> HeadsOnPrompts:
+def heads_on_prompts(subject: CheckSubject, setting: PairRuns) -> HeadsOnPrompts:
     """Masses and DLA at every position of the clean prompts that has a token to predict."""
     batch = setting.batch
     has_next = batch.valid.clone()

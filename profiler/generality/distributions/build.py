@@ -51,7 +51,7 @@ from profiler.model.load import Model
 from profiler.model.network import Network
 from profiler.patching import setting as settings_of
 from profiler.patching.batch import SITES, Trace
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Encoded, Pair
 from profiler.text.corpus import Document, documents
@@ -157,7 +157,7 @@ def distribution_of(
         PairError: strict, and a pair cannot be used.
     """
     try:
-        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict)
+        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict=strict)
     except PairError:
         if strict:
             raise
@@ -174,7 +174,7 @@ def distribution_of(
     return PromptDistribution(distribution, None if few else slim(settings_of.prepare(name, net, kept)))
 
 
-def slim(one: Setting) -> Setting:
+def slim(one: PairRuns) -> PairRuns:
     """The pairs with only what circuits are judged by: logits of both runs, and what the corrupted one's nodes wrote.
 
     A dozen distributions with every site of both runs take some GB.

@@ -16,14 +16,14 @@ from jaxtyping import Bool, Int
 
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import node_labels
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.distributions import CORPUS, DISCOVERY, Distribution
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, Technique
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.model.load import Model
 from profiler.model.network import Network
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.text.windows import Batch, Layout, Window
 
 Report = Callable[[str], None]
@@ -74,7 +74,7 @@ class PromptDistribution:
     """A distribution of pairs; `setting` holds them with both runs of the model, None where it is refused."""
 
     distribution: Distribution
-    setting: Setting | None
+    setting: PairRuns | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ class Distributions:
         rows = (*(one.distribution for one in self.prompts), *(one.distribution for one in self.corpus))
         return tuple(sorted(rows, key=lambda distribution: distribution.ordinal))
 
-    def setting(self, name: str = DISCOVERY) -> Setting | None:
+    def setting(self, name: str = DISCOVERY) -> PairRuns | None:
         """Pairs and runs of a distribution of prompts; None where it is refused or not there."""
         return next((one.setting for one in self.prompts if one.distribution.name == name), None)
 
@@ -208,7 +208,7 @@ class CheckSubject:
             **{
                 "unit": distribution.unit,
                 "shares": distribution.shares,
-                "general_form_of": own if role and place_of(own) and role != own else "",
+                "general_form_of": own if role and position_role(own) and role != own else "",
                 "thresholds": self.settings.thresholds,
                 **changes,
             },
@@ -240,12 +240,12 @@ class CheckSubject:
     @cached_property
     def mlps(self) -> bool:
         """Whether all MLPs are nodes; otherwise those that the circuit does not list are always kept."""
-        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.kept
+        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.intact
 
     @cached_property
     def nodes(self) -> list[str]:
         """Labels of everything that is inside or outside the circuit, whole: running text has no roles."""
-        return node_labels(self.net, self.mlps, self.whole)
+        return node_labels(self.net, self.whole, mlps=self.mlps)
 
     @cached_property
     def keep(self) -> Bool[np.ndarray, " node"]:
@@ -258,7 +258,7 @@ class CheckSubject:
 
         Roles that name positions of prompts are replaced by their general form.
         """
-        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if place_of(m.role)}
+        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if position_role(m.role)}
         members = tuple(
             replace(m, role=form.role) if (form := forms.get(m.component)) else m for m in self.circuit.members
         )

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from profiler.circuits.places import Place
+from profiler.circuits.positions import PositionRole
 from profiler.generality.coverage.at_positions import NAMELESS, attended, claimed_of, does_task, has, head_number
 from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.edits import edits
@@ -23,7 +23,7 @@ from profiler.generality.edits.texts import EditText, Vocabulary, vocabulary_of
 from profiler.generality.evidence.claims import CURRENT
 from profiler.generality.evidence.distributions import DISCOVERY, NATURAL
 from profiler.generality.evidence.finding import Question, StageResult, joined
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.prompts.pairs import TokenPair
 
 OPERATION = "replace what is attended to"
@@ -52,10 +52,10 @@ def edited(subject: CheckSubject) -> StageResult:
 
 
 def on_distribution(
-    subject: CheckSubject, one: PromptDistribution, question: Question, place: Place, vocabulary: Vocabulary
+    subject: CheckSubject, one: PromptDistribution, question: Question, place: PositionRole, vocabulary: Vocabulary
 ) -> StageResult:
     """The edits of one role on one distribution; empty where no prompt can be edited, which the coverage says."""
-    setting: Setting = one.setting  # type: ignore[assignment]
+    setting: PairRuns = one.setting  # type: ignore[assignment]
     batch, net = setting.batch, subject.net
     if not (has(batch, place.at) and has(batch, place.to)):
         return StageResult()
@@ -71,7 +71,7 @@ def on_distribution(
     return StageResult(done.findings, done.edits)
 
 
-def _source(pair: TokenPair, place: Place, most: int) -> int | None:
+def _source(pair: TokenPair, place: PositionRole, most: int) -> int | None:
     """The offset to edit: of the position attended to, before the one that attends; None where there is none."""
     roles = dict(pair.roles)
     before = [i for i in roles.get(place.to, ()) if i < max(roles.get(place.at, (0,)))]
@@ -79,7 +79,12 @@ def _source(pair: TokenPair, place: Place, most: int) -> int | None:
 
 
 def plan_of(
-    pair: TokenPair, place: Place, source: int, pool: Sequence[int], vocabulary: Vocabulary, rng: np.random.Generator
+    pair: TokenPair,
+    place: PositionRole,
+    source: int,
+    pool: Sequence[int],
+    vocabulary: Vocabulary,
+    rng: np.random.Generator,
 ) -> EditPlan | None:
     """The clean prompt up to the position, with the token at `source` replaced; None where no token can be put in.
 

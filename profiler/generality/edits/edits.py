@@ -36,7 +36,6 @@ from profiler.generality.edits.results import (
     Edit,
     Edited,
     by_document,
-    mcnemar_p,
     mean_by_document,
     share_of_texts,
     spell,
@@ -49,7 +48,7 @@ from profiler.generality.evidence.finding import CausalChoices, Finding, Null, Q
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.network import Network
 from profiler.patching.sites import parse_target
-from profiler.statistics import ROUNDING, sign_flip_p
+from profiler.statistics import ROUNDING, mcnemar_p, sign_flip_p
 
 RATE = "success rate"
 

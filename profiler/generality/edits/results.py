@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from profiler.errors import PatchError
-from profiler.generality.counterexamples.rates import interval
 from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
 from profiler.generality.evidence.finding import Finding, Interval, Question
 from profiler.patching.sites import Target, parse_target
-from profiler.statistics import proportion, ratio_error
+from profiler.statistics import proportion, ratio_error, share_interval
 from profiler.text.token_classes import join_texts
 
 AROUND = 6
@@ -84,7 +82,7 @@ def by_document(
     n, part = (np.bincount(document, weights=x, minlength=len(first)) for x in (total, counted))
     value = float(counted.sum() / total.sum())
     domains = domain_numbers([texts[i] for i in first])
-    lo, hi = interval(value, n, part, n.sum() ** 2 / (n**2).sum(), domains)
+    lo, hi = share_interval(value, n, part, n.sum() ** 2 / (n**2).sum(), domains)
     return Interval(value, lo, hi, len(first))
 
 
@@ -104,12 +102,6 @@ def share_of_texts(succeeded: np.ndarray) -> Interval:
     """Share of texts that succeeded, one a document, with Wilson's interval."""
     share = proportion(succeeded > 0)
     return Interval(share.value, share.low, share.high, share.n)
-
-
-def mcnemar_p(first: Float[np.ndarray, " plan"], second: Float[np.ndarray, " plan"]) -> float:
-    """Exact one-sided p that the first does not succeed more often than the second, on pairs (McNemar 1947)."""
-    wins, losses = int((first > second).sum()), int((first < second).sum())
-    return float(stats.binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
 
 
 def spell(tokens: Sequence[int], changed: Sequence[int], vocabulary: Vocabulary, around: int = AROUND) -> str:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiler.generality.edits.results import Edit, Edited, by_document, mcnemar_p, share_of_texts, spell, target_of
+from profiler.generality.edits.results import Edit, Edited, by_document, share_of_texts, spell, target_of
 from profiler.generality.edits.sites import CARRIERS, UNEDITABLE
 from profiler.generality.edits.swap_search import (
     Case,
@@ -47,6 +47,7 @@ from profiler.generality.evidence.thresholds import Thresholds
 from profiler.model.network import Network
 
 TRIED = 16
+from profiler.statistics import mcnemar_p
 
 
 def check(

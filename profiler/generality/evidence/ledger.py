@@ -39,19 +39,17 @@ from math import hypot, inf
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.statistics import ROUNDING, holm
+from profiler.statistics import ROUNDING, Z95, holm, normal_cdf
 
 Speaks = Literal["for", "against", "undecided", "describes", "refused"]
 Key = tuple[str, str, str]
 """Subject, statistic and distribution: what a prediction names."""
 
-Z95 = float(stats.norm.ppf(0.975))
 READ = {
     "faithfulness": "faithfulness",
     "corpus faithfulness": "faithfulness",
@@ -125,7 +123,7 @@ def p_below(finding: Finding, bound: float, also: float = 0.0) -> float:
 def _tail(distance: float, error: float) -> float:
     """P(standard normal > -distance / error); without an error beyond rounding, 0 or 1 by the sign, 1 at 0."""
     if error > ROUNDING:
-        return float(stats.norm.cdf(distance / error))
+        return normal_cdf(distance / error)
     return 0.0 if distance < -ROUNDING else 1.0
 
 
@@ -254,7 +252,7 @@ class _Tests:
 def _fair(finding: Finding) -> Finding:
     """Without its null where the role claims to hold everywhere, or names positions: see the module's docstring."""
     claim = claim_of(finding.role, finding.subject)
-    bare = place_of(finding.role) is not None or (claim is not None and claim.everywhere)
+    bare = position_role(finding.role) is not None or (claim is not None and claim.everywhere)
     return replace(finding, null=None, null_hi=None) if bare else finding
 
 

@@ -27,7 +27,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence import ledger as books
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import FAITHFULNESS, Key, Line
@@ -135,7 +135,7 @@ class _Case:
             for line in self.roles[claim]
             if self.order.get(line.finding.distribution) == 0 and line.finding.technique in REFUTES
         }
-        return place_of(claim[1]) is not None and "for" in at_home and "against" not in at_home
+        return position_role(claim[1]) is not None and "for" in at_home and "against" not in at_home
 
     def headline(self, line: Line) -> tuple[bool, int, float]:
         """Smallest for what a sentence says first: coverage, on the widest distribution, the lowest value."""
@@ -297,7 +297,7 @@ def _null_of(role: str, finding: Finding) -> str:
     """The name of the null of a role's number."""
     if finding.technique != "coverage":
         return "control edits"
-    return "other heads of its layer" if place_of(role) else "scrambled"
+    return "other heads of its layer" if position_role(role) else "scrambled"
 
 
 def _narrows(case: _Case) -> Decision:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.circuits.nodes import lost, places_of
+from profiler.circuits.nodes import lost, nodes_by_site
 from profiler.errors import CorpusError
 from profiler.generality.distributions.subject import RunText
 from profiler.model.network import Network, Offsets, forward
@@ -93,7 +93,7 @@ def logits(
         nodes: whole nodes (`profiler.circuits.nodes`).
         ends: the offset of each window to read alone; all by default.
     """
-    sites = places_of(net, nodes)
+    sites = nodes_by_site(net, nodes)
     drop = torch.from_numpy(~keep).to(net.device)[None]
     sizes = {"head": net.n_heads, "neuron": net.d_mlp, "mlp_out": 1}
 

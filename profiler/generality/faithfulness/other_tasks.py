@@ -5,7 +5,7 @@ kind), and a circuit that does another task as well as its own is not the circui
 over each task's pairs per circuit.
 """
 
-from profiler.circuits import tables
+from profiler.circuits import circuit_tables
 from profiler.circuits.circuit import check_circuit
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.errors import CircuitError, PairError
@@ -15,7 +15,7 @@ from profiler.generality.evidence.distributions import CrossTask
 from profiler.generality.evidence.finding import StageResult
 from profiler.generality.faithfulness.prompts import cross_task
 from profiler.patching import setting as settings_of
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 
 
 def rows(subject: CheckSubject) -> StageResult:
@@ -39,7 +39,7 @@ def _name(task: PatchSettings) -> str:
     return f"{task.name}/{task.scheme}" if task.scheme else task.name
 
 
-def _prepared(subject: CheckSubject, task: PatchSettings) -> Setting | None:
+def _prepared(subject: CheckSubject, task: PatchSettings) -> PairRuns | None:
     """Discovery pairs of a task with both runs; None where they cannot be read any more."""
     try:
         drawn = settings_of.draw(subject.model, task, task.split, task.seed)
@@ -48,7 +48,7 @@ def _prepared(subject: CheckSubject, task: PatchSettings) -> Setting | None:
         return None
 
 
-def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, made: Setting) -> CrossTask | None:
+def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, made: PairRuns) -> CrossTask | None:
     """One cell; None where the task lacks positions of members, or the model lacks members."""
     net = subject.net
     try:
@@ -57,6 +57,6 @@ def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, ma
     except CircuitError:
         return None
     thresholds = subject.settings.thresholds
-    mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.kept
-    evaluate = tables.evaluator(made, mlps, one.circuit)
+    mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.intact
+    evaluate = circuit_tables.evaluator(made, one.circuit, mlps=mlps)
     return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name, thresholds)

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from profiler.circuits import node_sets, tables
+from profiler.circuits import circuit_tables, node_sets
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.circuits.scoring import scores
 from profiler.circuits.scoring.evaluate import Evaluator
@@ -36,14 +36,13 @@ from profiler.generality.faithfulness import trend
 from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
-from profiler.statistics import ROUNDING, bootstrap_weights, random_set_p, sign_flip_p
+from profiler.statistics import ROUNDING, bootstrap_means, percentile_interval, quotient, random_set_p, sign_flip_p
 
 Keep = Bool[np.ndarray, " node"]
-RESAMPLES = 2000
 INDUCTION = "repeated-tokens"
 NULL_PROMPTS = 24
 """Prompts that random circuits are run on: their scatter over circuits is far larger than over prompts."""
@@ -51,7 +50,7 @@ TOKENS_AT_ONCE = 8192
 """Tokens of one pass of many circuits (circuits x prompts x offsets): more leaves a processor's cache."""
 
 
-def clusters_of(setting: Setting) -> Int[np.ndarray, " pair"]:
+def clusters_of(setting: PairRuns) -> Int[np.ndarray, " pair"]:
     """The document of each pair, or a number of its own."""
     names = [pair.pair.stratum("document") or f"#{i}" for i, pair in enumerate(setting.batch.pairs)]
     return np.unique(names, return_inverse=True)[1]
@@ -67,12 +66,11 @@ def ratio(
     sums = np.stack([np.bincount(clusters, weights=part) for part in (above, below)])
     sums = sums[:, np.bincount(clusters) > 0]
     n = sums.shape[1]
-    weights = bootstrap_weights(n, seed, RESAMPLES)
+    drawn = quotient(bootstrap_means(sums[0], seed), bootstrap_means(sums[1], seed))
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = (weights @ sums[0]) / (weights @ sums[1])
         value = float(above.sum() / below.sum())
     drawn = drawn[np.isfinite(drawn)]
-    lo, hi = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (value, value)
+    lo, hi = percentile_interval(drawn) if len(drawn) else (value, value)
     return Interval(value, float(lo), float(hi), n)
 
 
@@ -133,7 +131,7 @@ def distribution_findings(
     why = distribution.refused or _unfit(subject, one.setting)
     if why or one.setting is None:
         return refusals(why), None
-    evaluate = tables.evaluator(one.setting, subject.mlps, subject.circuit)
+    evaluate = circuit_tables.evaluator(one.setting, subject.circuit, mlps=subject.mlps)
     keep = evaluate.mask(members_nodes(subject.circuit))
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
     effect = keeps.finding("model effect", ratio(whole, np.ones_like(whole), clusters))
@@ -162,9 +160,9 @@ class RandomCircuits:
     gone: Float[np.ndarray, " circuit"]
 
 
-def random_circuits(subject: CheckSubject, setting: Setting, keep: Keep) -> RandomCircuits:
+def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> RandomCircuits:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
-    nodes = node_labels(setting.net, subject.mlps, subject.circuit)
+    nodes = node_labels(setting.net, subject.circuit, mlps=subject.mlps)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
     ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
     values = on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1)
@@ -173,7 +171,7 @@ def random_circuits(subject: CheckSubject, setting: Setting, keep: Keep) -> Rand
 
 
 def on_pairs(
-    setting: Setting, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
+    setting: PairRuns, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
 ) -> Float[np.ndarray, "set pair"]:
     """Logit difference of each set of nodes on the first `most` pairs; pairs of equal length are run together."""
     pairs = setting.batch.pairs[:most]
@@ -183,7 +181,7 @@ def on_pairs(
     for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
         batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
         other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
-        asked = node_sets.Asked(
+        asked = node_sets.NodeSetInputs(
             setting.net,
             batch.clean,
             batch.ends,
@@ -208,7 +206,7 @@ def nothing_to_explain(effect: Finding | Interval) -> str:
     return f"{shown}: there is nothing to explain"
 
 
-def _unfit(subject: CheckSubject, setting: Setting | None) -> str:
+def _unfit(subject: CheckSubject, setting: PairRuns | None) -> str:
     """Why a distribution cannot be asked of the circuit: it lacks positions of members, or has too few documents."""
     if setting is None:
         return "there are no prompts"
@@ -271,13 +269,13 @@ def is_repairable(
     return bool(large and sign_flip_p(direct) < thresholds.alpha)
 
 
-def clean_writes(setting: Setting) -> self_repair.Writes:
+def clean_writes(setting: PairRuns) -> self_repair.Writes:
     """What every component writes in the clean run."""
     return self_repair.run_writes(setting.net, setting.batch.clean, setting.batch)
 
 
 def _repaired(
-    setting: Setting, label: str, before: self_repair.Writes
+    setting: PairRuns, label: str, before: self_repair.Writes
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Direct effect of taking a member away, and what is made up for, per pair, in logits."""
     donor = resample(setting.corrupted)
@@ -286,7 +284,7 @@ def _repaired(
 
 
 def _repair(subject: CheckSubject, one: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
-    setting: Setting = one.setting  # type: ignore[assignment]
+    setting: PairRuns = one.setting  # type: ignore[assignment]
     role = {m.component: m.role for m in subject.circuit.members}[label]
     made_from = CausalChoices("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)
     question = subject.question("self-repair", one.distribution, label, role, choices=made_from)

@@ -87,10 +87,10 @@ class Runner:
 
     def asked(
         self, tokens: Int[Tensor, "window offset"], ends: Int[Tensor, " window"] | None = None
-    ) -> node_sets.Asked:
+    ) -> node_sets.NodeSetInputs:
         """The tokens and means that sets of nodes are run on."""
         width = tokens.shape[1]
-        return node_sets.Asked(
+        return node_sets.NodeSetInputs(
             self.net, tokens, ends, self.nodes, lambda site, layer: self.means.at(site, layer, width), {}
         )
 

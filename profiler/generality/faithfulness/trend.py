@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from profiler.generality.evidence.distributions import Distribution
 from profiler.generality.evidence.finding import Finding, Interval, Null, Question
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.statistics import tost
+from profiler.statistics import slope_interval, tost
 
 EVERY = "all distributions"
 FEWEST_FOR_GAP, FEWEST_FOR_SLOPE = 2, 3
@@ -72,8 +71,5 @@ def _slope(circuit: str, effects: Sequence[PairEffects], thresholds: Thresholds)
     if len(effects) < FEWEST_FOR_SLOPE:
         return ()
     y = np.array([one.kept.sum() / one.whole.sum() for one in effects])
-    fit = stats.linregress(np.arange(len(y)), y)
-    arm = stats.t.ppf(0.975, len(y) - 2) * fit.stderr
-    slope = float(fit.slope)
-    measured = Interval(slope, slope - arm, slope + arm, sum(len(one.whole) for one in effects))
+    measured = Interval(*slope_interval(y), sum(len(one.whole) for one in effects))
     return (Question(circuit, "", "trend", EVERY, "prompts", thresholds=thresholds).finding("slope", measured),)

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from profiler.generality.evidence.finding import NO_NULL, Null
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.statistics import bootstrap_weights, random_set_p, ratio_error
+from profiler.statistics import bootstrap_means, percentile_interval, quotient, random_set_p, ratio_error
 
 EDGES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 100.0)
 """Percentiles of |DLA| that bins lie between; rows of all positions come first."""
@@ -80,10 +80,7 @@ def share(
     why = _refusal(sums, domain, measure, thresholds)
     if why:
         return ExplainedShare(d_replaced, d_ablated, None, None, None, n, len(sums), why)
-    drawn = bootstrap_weights(len(sums), seed) @ sums[:, :2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = 1 - drawn[:, 0] / drawn[:, 1]
-    lo, hi = np.nanquantile(ratios, (0.025, 0.975))
+    lo, hi = percentile_interval(1 - quotient(*bootstrap_means(sums[:, :2].T, seed)))
     return ExplainedShare(d_replaced, d_ablated, 1 - d_replaced / d_ablated, float(lo), float(hi), n, len(sums))
 
 
@@ -150,7 +147,5 @@ def growth(
     total = sums.sum(0)
     if not total[1] > 0:
         return float("nan"), 0.0, float("inf")
-    drawn = bootstrap_weights(len(sums)) @ sums
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lo, hi = np.nanquantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    lo, hi = percentile_interval(quotient(*bootstrap_means(sums.T)))
     return float(total[0] / total[1]), float(lo), float(hi)

@@ -66,7 +66,7 @@ def product_norm(
 
 def turn(net: Network, x: Float[Tensor, "model d_head"], distance: int) -> Float[Tensor, "model d_head"]:
     """Rows of a query matrix turned as a query `distance` after its key."""
-    place = parts.place_of(net)
+    place = parts.position_role(net)
     return x if net.rotary is None else parts.turned(net, x, min(distance, place))
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 
 from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.claims import claim_of
@@ -31,7 +30,7 @@ from profiler.model.as_network import network_of
 from profiler.model.load import Model
 from profiler.model.network import Network
 from profiler.patching.sites import parse_target
-from profiler.statistics import level, random_set_p, rank
+from profiler.statistics import DRAWS, level, percentile_interval, random_set_p, rank, resampled_units, spearman
 
 FIT_TOKENS = 4_000
 OF_MASS = {
@@ -42,7 +41,6 @@ OF_MASS = {
 }
 OF_ROLE = {"copying": ("OV copying", 1), "name mover": ("OV copying", 1), "copy suppression": ("OV copying", -1)}
 """The score that a role's words claim, and its sign."""
-DRAWS = 2000
 PAIRS = 100
 
 
@@ -135,12 +133,11 @@ class WeightsOfHeads:
         if self.seen is None:
             raise ValueError("weights can be compared with behaviour only where text was read")
         x, y = (level(v[name].flatten().numpy()) for v in (self.scored.values, self.seen.behaviour))
-        rho = _spearman(x, y)
+        rho = spearman(y, x)
         if not np.isfinite(rho):
             return rho, rho, rho
         rng = np.random.default_rng(0)
-        drawn = [_spearman(x[at], y[at]) for at in rng.integers(0, len(x), (DRAWS, len(x)))]
-        lo, hi = np.nanquantile(drawn, (0.025, 0.975))
+        lo, hi = percentile_interval(np.array([spearman(y[at], x[at]) for at in resampled_units(len(x), DRAWS, rng)]))
         return rho, float(lo), float(hi)
 
 
@@ -152,13 +149,6 @@ def _others(null: Sequence[Composition], one: Composition) -> list[float]:
 def _against(label: str, name: str, value: float, others: Sequence[float], ignored: float | None = None) -> WeightScore:
     null = np.array(others if len(others) else [np.nan])
     return WeightScore(label, name, value, float(null.mean()), float(null.std()), rank(value, null), ignored)
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
-    if rank_x.std() == 0 or rank_y.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(rank_x, rank_y)[0, 1])
 
 
 def of_network(

@@ -83,7 +83,7 @@ def matches(
     return turned(net, q, place) @ turned(net, k, place - distance).T * net.attn_scale
 
 
-def place_of(net: Network) -> int:
+def position_role(net: Network) -> int:
     """Where scores are taken: PLACE, or the middle of a shorter context."""
     longest = next((len(t) for t in (net.positions, net.rotary and net.rotary[0]) if t is not None), 2 * PLACE)
     return min(PLACE, longest // 2)
@@ -91,7 +91,7 @@ def place_of(net: Network) -> int:
 
 def distances_of(net: Network) -> Sequence[int]:
     """DISTANCES that fit before the place."""
-    return [distance for distance in DISTANCES if distance <= place_of(net)] or [1]
+    return [distance for distance in DISTANCES if distance <= position_role(net)] or [1]
 
 
 def unembedding(net: Network) -> PerToken:

@@ -130,7 +130,7 @@ def mean_scores(net: Network, seen: Alone, words: WordSample, layer: int, head: 
 
 def previous(net: Network, seen: Alone, words: WordSample, layer: int, head: int) -> float:
     """Mean attention to the offset before from mean scores, over the last offsets of a window of NEIGHBOURS."""
-    width = min(NEIGHBOURS, 2 * parts.place_of(net))
+    width = min(NEIGHBOURS, 2 * parts.position_role(net))
     scores = mean_scores(net, seen, words, layer, head, width)
     later = torch.ones(width, width, dtype=torch.bool, device=scores.device).triu(1)
     pattern = scores.masked_fill(later, -torch.inf).softmax(-1)
@@ -168,7 +168,7 @@ def _tokens(net: Network, seen: Alone, words: WordSample, layer: int, head: int,
 
 
 def _ranks(net: Network, words: WordSample, side: Callable[[str, int], Tensor]) -> Float[Tensor, " key"]:
-    place = parts.place_of(net)
+    place = parts.position_role(net)
     own = torch.arange(len(words.keys), device=net.device)
     found = [
         parts.diagonal_rank(parts.matches(net, side("q", place), side("k", place - distance), place, distance), own)

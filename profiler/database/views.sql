@@ -114,10 +114,11 @@ FROM by_domain GROUP BY key;
 -- entropy: of the predicted distribution, nats; NULL where not dense
 -- special: bos, first or special; NULL for an ordinary position
 -- dense: true where it belongs to the uniform sample with every component's value
+-- role: whose message the token is of; template for the chat template's own text, NULL for text that is no conversation
 CREATE VIEW positions AS
 SELECT p.position_id, p.window_id, p.doc_id, d.domain, d.source, p.pos, p."offset", p.token_id, t.token
     , p.next_token_id, nt.token AS next_token, c.class, nc.class AS next_class, p.target_logit, p.loss, p."rank"
-    , p.entropy, p.special, p.dense
+    , p.entropy, p.special, p.dense, p.role
 FROM position_rows p
 JOIN documents d USING (doc_id)
 JOIN tokens t ON t.token_id = p.token_id
@@ -140,6 +141,7 @@ JOIN classes nc ON nc.class_id = nt.class_id;
 -- loss: -ln p(next token), nats; NULL where not dense
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
+-- role: whose message the token is of; template for the chat template's own text, NULL for text that is no conversation
 CREATE VIEW contexts AS
 SELECT p.position_id, p.doc_id, d.domain, d.source, v.tokens[p.token_id + 1] AS token
     , v.tokens[p.next_token_id + 1] AS next_token
@@ -147,7 +149,7 @@ SELECT p.position_id, p.doc_id, d.domain, d.source, v.tokens[p.token_id + 1] AS 
     , v.tokens[p.token_id + 1] AS context_token
     , spell(v.tokens, list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)) AS context_after
     , concat(context_before, '«', context_token, '»', context_after) AS context
-    , p.loss, p."rank", p.entropy
+    , p.loss, p."rank", p.entropy, p.role
 FROM position_rows p
 JOIN documents d USING (doc_id)
 JOIN windows w USING (window_id)
@@ -229,6 +231,7 @@ FROM (
 -- activation: activation there
 -- dla: DLA there, logits
 -- inclusion_probability: rows sampled in the stratum / ordinary positions in it
+-- role: whose message the token is of; template for the chat template's own text, NULL for text that is no conversation
 CREATE VIEW samples AS
 SELECT s.component, s.stratum, b.lo AS stratum_lo, b.hi AS stratum_hi, q.quantile, s.position_id, p.doc_id, d.domain
     , d.source, v.tokens[p.token_id + 1] AS token
@@ -237,7 +240,7 @@ SELECT s.component, s.stratum, b.lo AS stratum_lo, b.hi AS stratum_hi, q.quantil
     , v.tokens[p.token_id + 1] AS context_token
     , spell(v.tokens, list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)) AS context_after
     , concat(context_before, '«', context_token, '»', context_after) AS context
-    , s.activation, s.dla, s.inclusion_probability
+    , s.activation, s.dla, s.inclusion_probability, p.role
 FROM sample_weights s
 JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.stratum
 LEFT JOIN (SELECT c.component, q.bin, q.quantile FROM quantiles q JOIN components c USING (component_id)) q
@@ -265,6 +268,7 @@ LEFT JOIN vocabulary v ON true;
 -- context_after: text of up to 8 tokens after; the first is the next token
 -- activation: activation there
 -- dla: DLA there, logits
+-- role: whose message the token is of; template for the chat template's own text, NULL for text that is no conversation
 CREATE VIEW extremes AS
 SELECT c.component, e.measure, e.side, e."rank", e.position_id, p.doc_id, d.domain, d.source
     , v.tokens[p.token_id + 1] AS token
@@ -273,7 +277,7 @@ SELECT c.component, e.measure, e.side, e."rank", e.position_id, p.doc_id, d.doma
     , v.tokens[p.token_id + 1] AS context_token
     , spell(v.tokens, list_slice(w.token_ids, p."offset" + 2, p."offset" + 9)) AS context_after
     , concat(context_before, '«', context_token, '»', context_after) AS context
-    , e.activation, e.dla
+    , e.activation, e.dla, p.role
 FROM extreme_rows e
 JOIN components c USING (component_id)
 JOIN position_rows p USING (position_id)
@@ -654,12 +658,13 @@ GROUP BY c.component, p.property, inside;
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
 -- dense: true where it belongs to the uniform sample with every component's value
+-- role: whose message the token is of; template for the chat template's own text, NULL for text that is no conversation
 CREATE VIEW position_facts AS
 SELECT p.position_id, p.doc_id, d.group_id, d.domain, p.pos, p."offset"
     , t.token, t.class, t.properties, b.token AS previous_token, b.class AS previous_class, b.properties AS previous_properties
     , n.token AS next_token, n.class AS next_class, n.properties AS next_properties
     , p.distance IS NOT NULL AS repeated, p.distance, p.prefix_match, p.bracket_depth, p.in_quotes
-    , p.target_logit, p.loss, p."rank", p.entropy, p.dense
+    , p.target_logit, p.loss, p."rank", p.entropy, p.dense, p.role
 FROM position_rows p
 JOIN documents d USING (doc_id)
 JOIN token_property_lists t ON t.token_id = p.token_id

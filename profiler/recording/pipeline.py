@@ -42,7 +42,7 @@ from profiler.text.corpus import check as check_corpora
 from profiler.text.corpus import documents
 from profiler.text.documents import Cursor, Domains, Reading, tokenize
 from profiler.text.shards import Share
-from profiler.text.token_classes import encode, special_ids, token_classes, token_texts
+from profiler.text.token_classes import encode, special_ids, token_classes, token_offsets, token_texts
 from profiler.text.windows import Batch, Chunk, Layout, chunks, random_windows
 
 LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
@@ -333,7 +333,16 @@ def corpus_chunks(
     choose = None if k is None else random_windows(layout, k)
     share = Share.parse(config.shard)
     tokenized = tokenize(
-        stream, partial(encode, tokenizer), domains, config.tokens, reading, choose, layout.stride, share, cursor
+        stream,
+        partial(encode, tokenizer),
+        domains,
+        config.tokens,
+        reading,
+        choose,
+        layout.stride,
+        share,
+        cursor,
+        partial(token_offsets, tokenizer),
     )
     yield from chunks(tokenized, layout, after=cursor.chunk)
     reading.check()

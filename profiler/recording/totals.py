@@ -38,6 +38,11 @@ DROP_NOTES = {
     "ragged_rows": ("rows", "rows of a .csv or .tsv file with more values than its first line has fields"),
     "no_text": ("documents", "documents whose text field is empty, absent or holds no text"),
     "no_template": ("documents", "conversations that the tokenizer's chat template refuses"),
+    "no_roles": (
+        "documents",
+        "conversations read with role NULL: the chat template rewrites what is written in messages, or the tokenizer"
+        " does not tell which characters its tokens cover",
+    ),
     "blank_lines": ("lines", "blank lines, which part documents"),
     "same_file": ("files", "files that are another one of the corpus under a second name, such as a link: read once"),
     "other_files": (

@@ -57,6 +57,7 @@ POSITIONS = {
     "class_id": pl.Int32,
     "target_logit": pl.Float64,
     "special": pl.String,
+    "role": pl.String,
     "previous_token_id": pl.Int32,
     "distance": pl.Int32,
     "prefix_match": pl.Int32,
@@ -80,7 +81,7 @@ CREATE TEMP TABLE kept AS
     UNION SELECT position_id FROM dense_rows WHERE component_id = 0 UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
     SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id, p.target_logit,
-           o.loss, o.rank, o.entropy, p.special, p.previous_token_id, p.distance, p.prefix_match, p.bracket_depth,
+           o.loss, o.rank, o.entropy, p.special, p.role, p.previous_token_id, p.distance, p.prefix_match, p.bracket_depth,
            p.in_quotes, o.position_id IS NOT NULL
     FROM staged_positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
     ORDER BY p.position_id;
@@ -155,6 +156,7 @@ class Rows:
                 "class_id": batch.classes.numpy()[at],
                 "target_logit": target_logit[at],
                 "code": special,
+                "role": pl.Series(batch.roles, dtype=pl.String),
             }
             | _past_columns(batch, past, at)
         )

@@ -175,6 +175,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
+def token_offsets(tokenizer: Any, text: str) -> list[tuple[int, int]] | None:
+    """Characters of each token that `encode` gives, first and one after the last; None where the tokenizer is slow."""
+    if not tokenizer.is_fast:
+        return None
+    return tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+
+
 def token_classes(texts: list[str], markers: Collection[int]) -> list[int]:
     """The class id of each token; `markers` (`special_ids` of the tokenizer) are `special`."""
     return [CLASS_ID["special" if i in markers else class_of(text)] for i, text in enumerate(texts)]

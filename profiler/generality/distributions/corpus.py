@@ -10,6 +10,7 @@ Cost: the tokenizer's; token ids of the windows that are kept stay in memory (ab
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -29,7 +30,7 @@ from profiler.text.corpus import documents, is_stdlib
 from profiler.text.documents import Domains, Reading, tokenize
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.shards import Share
-from profiler.text.token_classes import special_ids, token_classes, token_texts
+from profiler.text.token_classes import special_ids, token_classes, token_offsets, token_texts
 from profiler.text.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
 BATCH = 16
@@ -109,6 +110,7 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
         choose,
         layout.stride,
         share,
+        offsets=partial(token_offsets, model.tokenizer),
     )
     return [
         window
@@ -167,7 +169,7 @@ WITH {VIEW} AS (
 SELECT p.position_id, p.doc_id, p.group_id, p.domain, p.pos, p."offset"
     , t.token, tc.class, tl.properties, b.token AS previous_token, bc.class AS previous_class, bl.properties AS previous_properties
     , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
-    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes
+    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes, p.role
 FROM text_positions p
 JOIN tokens t ON t.token_id = p.token_id
 JOIN classes tc ON tc.class_id = t.class_id
@@ -212,4 +214,5 @@ def _batch_facts(batch: Batch, text: Text, marks: Marks) -> pl.DataFrame:
     }
     frame = pl.DataFrame({name: value[chosen].numpy() for name, value in columns.items()})
     names = np.array(text.domains)
-    return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]))
+    roles = pl.Series(batch.roles, dtype=pl.String).filter(pl.Series(chosen[batch.valid].numpy()))
+    return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]), role=roles)

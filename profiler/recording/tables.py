@@ -20,7 +20,7 @@ from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, quantile_bin
 from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.recording.recorder import EXTREME_KINDS
 from profiler.text.token_classes import CLASSES
@@ -143,7 +143,7 @@ def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> It
         yield pl.DataFrame(frame | values)
 
 
-def spectrum_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
+def spectrum_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `spectrum_counts`."""
     for block in _blocks(len(spectrum.counts)):
         counts = spectrum.counts[block]
@@ -162,7 +162,7 @@ def spectrum_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
         )
 
 
-def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
+def density_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `density_counts`."""
     for block in _blocks(len(spectrum.density)):
         component, number = (_numpy(index).astype(np.int32) for index in spectrum.density[block].nonzero(as_tuple=True))
@@ -182,7 +182,7 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
     return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
 
 
-def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
+def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> pl.DataFrame:
     """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and
     the level that bands begin at."""
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)

@@ -65,7 +65,7 @@ DROP_NOTES = {
 
 
 @dataclass
-class Progress:
+class PassProgress:
     """How far the pass is: what a progress bar shows."""
 
     tokens: int = 0
@@ -82,7 +82,7 @@ class Totals:
         self.recorder = Recorder(spec, config, spec.context_length)
         self.domains = Domains(config.replicate_groups)
         self.dropped: Counter[str] = Counter()
-        self.progress, self.closure, self.cursor = Progress(), Closure(), Cursor()
+        self.progress, self.closure, self.cursor = PassProgress(), Closure(), Cursor()
         self.scales = (0.0, 0)
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.peak = 0
@@ -167,7 +167,7 @@ class Totals:
             KeyError, TypeError: they are not of this version or these settings.
         """
         state.restore(self.recorder.accumulators(), arrays)
-        self.progress = Progress(facts["tokens"], facts["documents"], facts["seconds"])
+        self.progress = PassProgress(facts["tokens"], facts["documents"], facts["seconds"])
         self.dropped, self.closure = Counter(facts["dropped"]), Closure(*facts["closure"])
         self.scales, self.domains.names = (facts["scales"][0], facts["scales"][1]), list(facts["domains"])
         self.recorder.seen, self.created, self.peak = facts["seen"], facts["created"], facts["peak"]

@@ -204,7 +204,7 @@ def tokenize(
         if doc_id < cursor.first_document or (left is None and not share.owns(block_of(doc_id))):
             continue
         if block_of(doc_id) != block:
-            block, before = block_of(doc_id), 0 if left is None else limit - left
+            block, before = block_of(doc_id), 0 if limit is None or left is None else limit - left
         tokenized = _tokenized(doc_id, domain_id, document, domains, encode, choose, stride, left, offsets)
         if share.owns(block_of(doc_id)):
             counted = on_the_way + tokenized.dropped
@@ -253,5 +253,7 @@ def _tokenized(
 
 def _token_roles(document: Document, offsets: Callable[[str], Offsets | None]) -> tuple[str, ...] | None:
     """Role of each token of a conversation; None where nothing tells them."""
-    characters = None if document.roles is None else offsets(document.text)
+    if document.roles is None:
+        return None
+    characters = offsets(document.text)
     return None if characters is None else token_roles(document.roles, characters)

@@ -49,7 +49,7 @@ class HereInstead:
         self.config, self.model, self.group = config, model, group
 
     def sent(self, run: Pass) -> list[object]:
-        source = engines.Source(
+        source = engines.ChunkSource(
             self.config, self.model.tokenizer, run.layout, run.totals.cursor, self.group, str(Path.cwd())
         )
         return [content for table in source.groups() for content in engines._contents(self.worker(table))]

@@ -193,7 +193,7 @@ def facts(text: Text, model: Model) -> pl.DataFrame:
 
 def _batch_facts(batch: Batch, text: Text, marks: Marks) -> pl.DataFrame:
     chosen, width = batch.ordinary, batch.tokens.shape[1]
-    past = past_of(batch.tokens, marks, batch.windows, text.layout.bos_id is not None)
+    past = past_of(batch.tokens, marks, batch.windows, bos=text.layout.bos_id is not None)
     previous = torch.nn.functional.pad(batch.tokens[:, :-1], (1, 0), value=-1)
     starts = torch.tensor([w.start - (text.layout.bos_id is not None) for w in batch.windows])[:, None]
     offset = torch.arange(width).expand_as(chosen)

@@ -10,6 +10,8 @@ from typing import Any
 
 Moments = tuple[Any, Any, Any, Any]
 """Mean, m2, m3, m4."""
+Sums = tuple[Any, Any, Any, Any, Any]
+"""A shift, and the sums of the powers 1 to 4 of value - shift."""
 
 
 def about_mean(n: Any, shift: Any, s1: Any, s2: Any, s3: Any, s4: Any) -> Moments:

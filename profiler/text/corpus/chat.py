@@ -7,10 +7,10 @@ as ShareGPT writes them); content in parts gives its text parts.
 
 Which characters of the text belong to which message is found by rendering the conversation again with marks around what
 was written in each message: its content, its reasoning, the names and arguments of its tool calls. The marks are
-characters that no text uses; without them the second text must be the first one, or nothing is concluded from it. So
+characters that no text uses; without them the second text must be the first, or nothing is concluded from it. So
 messages of equal text are told apart, and templates that drop, trim or move messages are read as they are. Where a
-template looks inside a message (a trimmed blank, a `<think>` cut out), the marks are put closer: inside the blanks, then
-between the tags. Cost: two renderings of a conversation, up to four.
+template looks inside a message (a trimmed blank, a `<think>` cut out), the marks are put closer: inside the blanks,
+then between the tags. Cost: two renderings of a conversation, up to four.
 """
 
 import re
@@ -85,7 +85,7 @@ def _render(messages: Messages, tokenizer: Any) -> str | None:
     if not getattr(tokenizer, "chat_template", None):
         return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
     except (TemplateError, TypeError, ValueError, KeyError):
         return None
     return text.removeprefix(tokenizer.bos_token or "")

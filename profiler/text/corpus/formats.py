@@ -152,7 +152,7 @@ def _layout(head: str) -> str:
     return "values" if start.startswith("{") else "lines"
 
 
-def _values(stream: io.TextIOBase, file: str, array: bool) -> Iterator[Any]:
+def _values(stream: io.TextIOBase, file: str, *, array: bool) -> Iterator[Any]:
     """JSON values one after another, or those of an array, as they come.
 
     Raises:

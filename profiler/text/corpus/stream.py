@@ -92,7 +92,7 @@ def _rows(corpus: Corpus, config: RunConfig) -> Iterator[tuple[str, Row | str]]:
     if corpus.is_stdlib:
         return ((document["id"], dict(document)) for document in stdlib.documents())
     if corpus.is_hub:
-        return hub.rows(corpus.place, config.trust_remote_code)
+        return hub.rows(corpus.place, remote_code=config.trust_remote_code)
     return _file_rows(list(corpus.files), _root(corpus))
 
 
@@ -113,8 +113,8 @@ def _items_of_stdlib() -> Iterator[Item]:
         yield {"source": document["id"], "text": document["text"], "part": document["domain"]}
 
 
-def _items_of_hub(place: str, remote_code: bool, fields: Fields) -> Iterator[Item]:
-    return _items(hub.rows(place, remote_code), fields)
+def _items_of_hub(place: str, *, remote_code: bool, fields: Fields) -> Iterator[Item]:
+    return _items(hub.rows(place, remote_code=remote_code), fields)
 
 
 def _items_of_files(files: list[str], root: str, fields: Fields) -> Iterator[Item]:
@@ -161,14 +161,13 @@ def _one_corpus(corpus: Corpus, config: RunConfig, dropped: Counter[str], tokeni
 def _text(item: Item, dropped: Counter[str], tokenizer: Any) -> tuple[str, tuple[RoleSpan, ...] | None] | None:
     """The text of an item with lone surrogates replaced, and its roles; None, and counted, where there is no text."""
     text, reason, roles = item.get("text"), item.get("lost", "no_text"), None
-    is_conversation = isinstance(text, list)
-    if is_conversation:
+    if isinstance(text, list):
         rendered, reason = chat.conversation(text, tokenizer), "no_template"
         text, roles = (rendered.text, rendered.spans) if rendered else (None, None)
     if text is None or not text.strip():
         dropped[reason] += 1
         return None
-    dropped["no_roles"] += is_conversation and roles is None
+    dropped["no_roles"] += isinstance(item["text"], list) and roles is None
     clean = text.encode("utf-8", "replace").decode("utf-8")  # a character for a character: roles stand where they stood
     dropped["lone_surrogates"] += sum(a != b for a, b in zip(text, clean, strict=True)) if clean != text else 0
     dropped["undecodable"] += clean.count("\ufffd")

@@ -113,7 +113,8 @@ def record(
     own = own_classes(config.classes)
     refuse_bad_place(path, overwrite=overwrite, resume=resume)
     if model is None:
-        check_corpora(config)
+        if not (resume and path.exists()):  # nothing is read again for a finished run
+            check_corpora(config)
         model = load_model(config)
     with Store(path, overwrite=overwrite, resume=resume) as store:
         run, pace = Pass(model, config, store, overwrite=overwrite), Pace(commit_seconds)
@@ -155,7 +156,7 @@ class Pass:
         return replace(self.totals.progress, seconds=self.before + time.perf_counter() - self.started)
 
     def resume(self) -> Outcome | None:
-        """Go on from the last commit; what is there, where the run is finished already.
+        """Resume from the last commit; return the existing outcome if finished.
 
         Raises:
             RunError: what is there is of another pass; the difference is named.

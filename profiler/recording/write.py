@@ -173,7 +173,7 @@ class Rows:
         return taken
 
     def prune(self, kept: dict[str, Kept]) -> None:
-        """Let go of held rows that nothing refers to."""
+        """Drop rows that no sample refers to."""
         for table, rows in self.take_rows().items():
             self.hold(table, kept[table].of(rows) if table in kept else rows)
 

@@ -1,5 +1,6 @@
 """Runs over shards merged are the run that one pass makes; what does not belong together is refused by name."""
 
+import shutil
 from pathlib import Path
 
 import chunked
@@ -128,13 +129,20 @@ def test_everything_a_pass_had_added_up_is_in_its_file(config, model, whole, tmp
 # -----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def told(config, model, tmp_path_factory) -> Path:
+    """A folder with two shards of a pass that was told of a class."""
+    folder = tmp_path_factory.mktemp("told")
+    for shard, name in (("1/2", "a"), ("2/2", "b")):
+        changes = {"shard": shard, "classes": ("told=text = 'a'",)}
+        record(config.model_copy(update=changes), folder / f"{name}.duckdb", model=model)
+    return folder
+
+
 @pytest.fixture
-def pair(config, model, tmp_path) -> list[Path]:
-    """Two shards of a pass that was told of a class, in files of their own."""
-    paths = [tmp_path / "a.duckdb", tmp_path / "b.duckdb"]
-    for i, path in enumerate(paths, 1):
-        record(config.model_copy(update={"shard": f"{i}/2", "classes": ("told=text = 'a'",)}), path, model=model)
-    return paths
+def pair(told, tmp_path) -> list[Path]:
+    """Copies of the shards of `told`, to add to."""
+    return [Path(shutil.copy(told / name, tmp_path)) for name in ("a.duckdb", "b.duckdb")]
 
 
 @pytest.mark.slow

@@ -120,7 +120,8 @@ class Cluster:
     """Stands for Ray where only its resources are asked for: those of each machine, what others use, and memory."""
 
     def __init__(self, *machines: dict[str, float], used: float = 0.0, memory: float = 1e12):
-        self.machines, self.used, self.memory = machines, used, memory
+        self.machines = [{name: float(n) for name, n in machine.items()} for machine in machines]  # as Ray says it
+        self.used, self.memory = used, memory
 
     def nodes(self) -> list[dict]:
         return [{"Alive": True, "Resources": m} for m in self.machines] + [{"Alive": False, "Resources": {"CPU": 99.0}}]

@@ -176,6 +176,16 @@ def test_a_run_that_appeared_in_between_is_kept(config, model, whole, tmp_path):
     assert path.read_bytes() == whole.read_bytes()
 
 
+def test_a_finished_run_is_given_back_without_its_corpus(config, tmp_path):
+    corpus = chunked.write_corpus(tmp_path / "rows.jsonl", n_documents=6)
+    config = config.model_copy(update={"corpora": (str(corpus),), "dense_positions": 5})
+    record(config, tmp_path / "run.duckdb")
+    corpus.unlink()
+    assert record(config, tmp_path / "run.duckdb", resume=True).before
+    with pytest.raises(CorpusError):
+        record(config, tmp_path / "other.duckdb", resume=True)
+
+
 # --- a commit
 # ----------------------------------------------------------------------------------------------------------
 

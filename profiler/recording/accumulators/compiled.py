@@ -153,7 +153,7 @@ def _bin(bits: Number, mantissa_bits: int, per_side: int) -> Number:
 
 
 @_compiled(inline="always")
-def _before(key: Number, position: Number, threshold: Number, threshold_position: Number) -> bool:
+def _before(key: Number, position: Number, threshold: Number, threshold_position: Number) -> Number:
     return key < threshold or (key == threshold and position < threshold_position)
 
 

@@ -196,8 +196,11 @@ class Pass:
         self.totals.end(reading.dropped, reading.passed)
 
     def read(self, chunk: Chunk) -> Closure:
-        """Run the model on a chunk and feed every accumulator; how well its parts added up. What earlier chunks and the
-        tokenizer have left is given back first, so that no chunk needs more memory than another."""
+        """Run the model on a chunk and feed every accumulator; return how well its parts added up.
+
+        What earlier chunks and the tokenizer have left is given back first, so that no chunk needs more memory than
+        another.
+        """
         give_back()
         closure = Closure()
         for batch in chunk.batches(self.config.batch_size, self.layout):

@@ -184,8 +184,11 @@ class Recorder:
         return replace(order, rows=valid[order.rows])
 
     def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
-        """What the model is asked for: attention at the planned positions, read layer by layer into its measures and
-        the tokens attended to; logits there, and at the last position of each window, where they are checked."""
+        """What the forward pass must capture: attention at the planned positions, and logits there and at window ends.
+
+        Attention is read layer by layer into its measures and the tokens attended to; logits at the last position of
+        each window are checked.
+        """
         tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
         offsets = plan.offsets.to(self.device)
         counted = attention.masks(tokens, classes, offsets)

@@ -183,8 +183,11 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> pl.DataFrame:
-    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and
-    the level that bands begin at."""
+    """Table `quantiles`: token-level quantiles of each component's activation.
+
+    A value is the middle of the fine bin, never beyond the values seen; beside it the spectrum bin that holds it, and
+    the level that bands begin at.
+    """
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
     middles = DENSITY.middles()[_numpy(fine)]
     coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
@@ -221,8 +224,10 @@ def sample_rows(samples: Smallest) -> pl.DataFrame:
 
 
 def extreme_rows(extremes: Smallest) -> pl.DataFrame:
-    """Table `extreme_rows`; rank counts from 1 in each cell. `key` is what entries are ordered by: the value, negated
-    at the top."""
+    """Table `extreme_rows`; rank counts from 1 in each cell.
+
+    `key` is what entries are ordered by: the value, negated at the top.
+    """
     entries = extremes.entries()
     cells = _numpy(entries.cells)
     component, kind = np.divmod(cells, len(EXTREME_KINDS))

@@ -154,8 +154,7 @@ class Totals:
         return state.arrays(self.recorder.accumulators())
 
     def claim(self) -> None:
-        """Touch the accumulators' memory, which the system gives only then: a pass that begins has what it will
-        need."""
+        """Touch the accumulators' memory: a pass that begins then has all that it will need."""
         if self.recorder.device.type == "cpu":
             for array in self.arrays().values():
                 array[...] = array
@@ -178,8 +177,7 @@ class Totals:
         return max(self.peak, peak_resident())
 
     def kept(self) -> dict[str, Kept]:
-        """The staged positions and windows that some row still refers to; all where components are recorded
-        everywhere."""
+        """Staged positions and windows that a sample refers to; all where components are recorded everywhere."""
         r = self.recorder
         if r.recorded.components:
             return {}

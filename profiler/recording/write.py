@@ -278,8 +278,9 @@ class Store(Rows):
         self.connection.execute(REPEATED)
 
     def finish(self, own: tuple[Property, ...] = (), behaviours: tuple[Behaviour, ...] = ()) -> int:
-        """Add views, properties, behaviours and comments, close, and give the run its name; then make what follows from
-        it; its size in bytes.
+        """Finish the run file and give it its name; return its size in bytes.
+
+        Views, properties, behaviours and comments are added before, what follows from the run after it has its name.
 
         Args:
             own: token classes of the user's own, checked.

@@ -168,8 +168,10 @@ class Domains:
         return self.names.index(name)
 
     def group_of(self, domain_id: int, text_hash: int) -> int:
-        """The replicate group of a document, inside its domain: by the hash of its text, so that copies are never held
-        against each other as if they were independent."""
+        """Replicate group of a document inside its domain, by the hash of its text.
+
+        So copies are never held against each other as if they were independent.
+        """
         return domain_id * self.groups_per_domain + stable_hash(f"group {text_hash}") % self.groups_per_domain
 
 
@@ -185,8 +187,7 @@ def tokenize(
     cursor: Cursor = Cursor(),
     offsets: Callable[[str], Offsets | None] = lambda _: None,
 ) -> Iterator[TokenizedDocument]:
-    """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there, the cut
-    counted.
+    """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there.
 
     Args:
         limit: counts the tokens of every share, so that the shares together are what one pass would read.

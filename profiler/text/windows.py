@@ -173,8 +173,10 @@ class Batch:
 
     @property
     def roles(self) -> list[str | None]:
-        """Role of the token at each valid position, windows one after the other; None for text that is no conversation
-        and for a BOS put before a window."""
+        """Role of the token at each valid position, windows one after the other.
+
+        None for text that is no conversation, and for a BOS put before a window.
+        """
         n_before = (self.special[:, 0] == SPECIAL_CODES["bos"]).tolist()
         return [role for window, n in zip(self.windows, n_before, strict=True) for role in window.roles(n)]
 

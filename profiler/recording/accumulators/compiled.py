@@ -107,8 +107,7 @@ def add(
     activation: Float[Tensor, "token component"],
     dla: Float[Tensor, "token component"],
 ) -> None:
-    """Feed one part of a batch to every accumulator; the values come in the order's order, at best component by
-    component."""
+    """Feed one part of a batch to every accumulator; values come in the order's order, best component by component."""
     a, d = (values.T.contiguous().numpy() for values in (activation, dla))
     _accumulate(
         a,

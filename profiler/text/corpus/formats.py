@@ -33,8 +33,7 @@ Rows = Iterator[Row | str]
 
 
 def form_of(file: str) -> str:
-    """The ending that says how a file is read, in lower case, without that of its packing; empty where it is
-    unknown."""
+    """Ending that says how a file is read, in lower case, without that of its packing; empty if unknown."""
     path = Path(file)
     packed = path.suffix.lower() in UNPACK
     ending = (Path(path.stem) if packed else path).suffix.lower()

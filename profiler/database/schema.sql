@@ -125,6 +125,9 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     rank INTEGER, -- number of tokens with a larger logit than the next token; NULL where not dense
     entropy DOUBLE, -- of the predicted distribution, nats; NULL where not dense
     special VARCHAR, -- bos, first or special; NULL for an ordinary position
+    role VARCHAR, -- whose message the token is of: system, user, assistant, tool ... as the corpus
+        -- says; template for what the chat template writes around messages; NULL for text that is
+        -- no conversation
     previous_token_id INTEGER, -- token before; NULL at the start of a window
     distance INTEGER, -- tokens back to the last copy of this token in the window; NULL if there is
         -- none

@@ -150,6 +150,8 @@ FROM by_domain GROUP BY key;
 -- entropy: of the predicted distribution, nats; NULL where not dense
 -- special: bos, first or special; NULL for an ordinary position
 -- dense: true where it belongs to the uniform sample with every component's value
+-- role: whose message the token is of; template for the chat template's own text, NULL for text
+--   that is no conversation
 CREATE VIEW positions AS
 SELECT position_rows.position_id, position_rows.window_id, position_rows.doc_id, documents.domain
     , documents.source, position_rows.pos, position_rows."offset", position_rows.token_id
@@ -158,6 +160,7 @@ SELECT position_rows.position_id, position_rows.window_id, position_rows.doc_id,
     , next_classes.class AS next_class, position_rows.target_logit, position_rows.loss
     , position_rows."rank"
     , position_rows.entropy, position_rows.special, position_rows.dense
+    , position_rows.role
 FROM position_rows
 JOIN documents USING (doc_id)
 JOIN tokens ON tokens.token_id = position_rows.token_id
@@ -180,6 +183,8 @@ JOIN classes AS next_classes ON next_classes.class_id = next_tokens.class_id;
 -- loss: -ln p(next token), nats; NULL where not dense
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
+-- role: whose message the token is of; template for the chat template's own text, NULL for text
+--   that is no conversation
 CREATE VIEW contexts AS
 SELECT position_rows.position_id, position_rows.doc_id, documents.domain, documents.source
     , vocabulary.tokens[position_rows.token_id + 1] AS token
@@ -193,6 +198,7 @@ SELECT position_rows.position_id, position_rows.doc_id, documents.domain, docume
             , position_rows."offset" + 9)) AS context_after
     , concat(context_before, '«', context_token, '»', context_after) AS context
     , position_rows.loss, position_rows."rank", position_rows.entropy
+    , position_rows.role
 FROM position_rows
 JOIN documents USING (doc_id)
 JOIN windows USING (window_id)
@@ -281,6 +287,8 @@ FROM (
 -- activation: activation there
 -- dla: DLA there, logits
 -- inclusion_probability: rows sampled in the stratum / ordinary positions in it
+-- role: whose message the token is of; template for the chat template's own text, NULL for text
+--   that is no conversation
 CREATE VIEW samples AS
 SELECT sample_weights.component, sample_weights.stratum, bins.lo AS stratum_lo
     , bins.hi AS stratum_hi, labelled.quantile, sample_weights.position_id, position_rows.doc_id
@@ -296,6 +304,7 @@ SELECT sample_weights.component, sample_weights.stratum, bins.lo AS stratum_lo
             , position_rows."offset" + 9)) AS context_after
     , concat(context_before, '«', context_token, '»', context_after) AS context
     , sample_weights.activation, sample_weights.dla, sample_weights.inclusion_probability
+    , position_rows.role
 FROM sample_weights
 JOIN bins ON bins.resolution = 'spectrum' AND bins.bin = sample_weights.stratum
 LEFT JOIN (
@@ -327,6 +336,8 @@ LEFT JOIN vocabulary ON true;
 -- context_after: text of up to 8 tokens after; the first is the next token
 -- activation: activation there
 -- dla: DLA there, logits
+-- role: whose message the token is of; template for the chat template's own text, NULL for text
+--   that is no conversation
 CREATE VIEW extremes AS
 SELECT components.component, extreme_rows.measure, extreme_rows.side, extreme_rows."rank"
     , extreme_rows.position_id, position_rows.doc_id, documents.domain, documents.source
@@ -340,7 +351,7 @@ SELECT components.component, extreme_rows.measure, extreme_rows.side, extreme_ro
         , list_slice(windows.token_ids, position_rows."offset" + 2
             , position_rows."offset" + 9)) AS context_after
     , concat(context_before, '«', context_token, '»', context_after) AS context
-    , extreme_rows.activation, extreme_rows.dla
+    , extreme_rows.activation, extreme_rows.dla, position_rows.role
 FROM extreme_rows
 JOIN components USING (component_id)
 JOIN position_rows USING (position_id)
@@ -849,6 +860,8 @@ GROUP BY components.component, properties.property, inside;
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
 -- dense: true where it belongs to the uniform sample with every component's value
+-- role: whose message the token is of; template for the chat template's own text, NULL for text
+--   that is no conversation
 CREATE VIEW position_facts AS
 SELECT position_rows.position_id, position_rows.doc_id, documents.group_id, documents.domain
     , position_rows.pos, position_rows."offset"
@@ -859,7 +872,7 @@ SELECT position_rows.position_id, position_rows.doc_id, documents.group_id, docu
     , position_rows.distance IS NOT NULL AS repeated, position_rows.distance
     , position_rows.prefix_match, position_rows.bracket_depth, position_rows.in_quotes
     , position_rows.target_logit, position_rows.loss, position_rows."rank", position_rows.entropy
-    , position_rows.dense
+    , position_rows.dense, position_rows.role
 FROM position_rows
 JOIN documents USING (doc_id)
 JOIN token_property_lists AS own ON own.token_id = position_rows.token_id

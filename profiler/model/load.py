@@ -25,7 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from profiler.axes import TokenIds
-from profiler.config import RunConfig
+from profiler.config import ModelSettings
 from profiler.errors import ModelError
 from profiler.model import files
 from profiler.model.checkpoint import read_network, read_tokenizer
@@ -99,7 +99,7 @@ class Model:
         return self.forward(tokens.to(device), wanted.to(device))
 
 
-def load_model(config: RunConfig) -> Model:
+def load_model(config: ModelSettings) -> Model:
     """Load the model of `config`, its tokenizer, and what attribution needs of its weights.
 
     Raises:
@@ -118,7 +118,7 @@ def load_model(config: RunConfig) -> Model:
     return model_from(network.eval(), tokenizer, config, notes)
 
 
-def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig, notes: tuple[str, ...] = ()) -> Model:
+def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, notes: tuple[str, ...] = ()) -> Model:
     """The same for a network in memory (changed in place: the bridge replaces its parts).
 
     Args:
@@ -150,7 +150,7 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig, note
     return Model(spec, tokenizer, bos_id, weights, bridge, forward, attention)
 
 
-def _bridge(network: PreTrainedModel, tokenizer: Any, config: RunConfig) -> TransformerBridge:
+def _bridge(network: PreTrainedModel, tokenizer: Any, config: ModelSettings) -> TransformerBridge:
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
     try:
         return TransformerBridge.boot_transformers(
@@ -194,7 +194,7 @@ def _tokenizer_hash(tokenizer: Any) -> str:
 
 
 def _spec(
-    bridge: TransformerBridge, config: RunConfig, architecture: str, weights_hash: str, tokenizer: Any
+    bridge: TransformerBridge, config: ModelSettings, architecture: str, weights_hash: str, tokenizer: Any
 ) -> ModelSpec:
     cfg = bridge.cfg
     card = BUNDLED / "card.md" if config.model == "bundled" else Path(config.model) / "card.md"
@@ -219,7 +219,7 @@ def _spec(
     )
 
 
-def _width(bridge: TransformerBridge, config: RunConfig) -> int:
+def _width(bridge: TransformerBridge, config: ModelSettings) -> int:
     """Neurons of a layer, from the weights: TransformerLens' own number is a guess where it does not know a config's
     field."""
     if not all(f"blocks.{i}.mlp.out.hook_in" in bridge.hook_dict for i in range(bridge.cfg.n_layers)):
@@ -339,7 +339,7 @@ def _parameter(read: Callable[[], Any], otherwise: Tensor) -> Tensor:
     return otherwise if value is None else value
 
 
-def _weights(bridge: TransformerBridge, spec: ModelSpec, config: RunConfig) -> Weights:
+def _weights(bridge: TransformerBridge, spec: ModelSpec, config: ModelSettings) -> Weights:
     work = torch.float64 if config.dtype == "float64" else torch.float32
     zeros = torch.zeros(spec.d_model, dtype=work, device=bridge.W_U.device)
     cast = lambda value: value.detach().to(work)  # noqa: E731

@@ -24,7 +24,7 @@ TINY = PLANS["tiny"]
 
 
 @pytest.fixture(scope="module")
-def documents() -> list[stdlib.Document]:
+def documents() -> list[stdlib.StdlibDocument]:
     """A few short documents of each domain, all from the train split."""
     chosen = []
     for domain in ("code", "tests", "prose"):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chunked
 import polars as pl
 import pytest
 import tiny
@@ -19,39 +20,16 @@ from profiler.recording import pipeline
 from profiler.recording.accumulators import state
 from profiler.recording.pipeline import Pace, record
 from profiler.recording.totals import Totals
-from profiler.text import documents, windows
 
 DOCUMENTS = 40
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_chunks():
-    """Chunks of 8 windows in blocks of 8 documents, so that a small corpus has many."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(documents, "BLOCK_DOCUMENTS", 8)
-        patched.setattr(windows, "CHUNK_WINDOWS", 8)
-        yield
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture(scope="module")
 def config(model_dirs, tmp_path_factory) -> RunConfig:
     """Five blocks of documents, more chunks, float32."""
-    corpus = tiny.write_corpus(tmp_path_factory.mktemp("resume") / "rows.jsonl", n_documents=DOCUMENTS)
-    return RunConfig(
-        model=str(model_dirs["gpt2"]),
-        corpora=(str(corpus),),
-        tokens=3_000,
-        domain_field="topic",
-        dense_positions=40,
-        samples_per_stratum=2,
-        extremes=3,
-        replicate_groups=4,
-    )
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return load_model(config)
+    corpus = chunked.write_corpus(tmp_path_factory.mktemp("resume") / "rows.jsonl", n_documents=DOCUMENTS)
+    return chunked.settings(model_dirs["gpt2"], corpus, tokens=3_000)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +174,16 @@ def test_a_run_that_appeared_in_between_is_kept(config, model, whole, tmp_path):
     with pytest.raises(RunError, match="seed 4 here, 0 there"):
         record(other, path, model=model, resume=True)
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_finished_run_is_given_back_without_its_corpus(config, tmp_path):
+    corpus = chunked.write_corpus(tmp_path / "rows.jsonl", n_documents=6)
+    config = config.model_copy(update={"corpora": (str(corpus),), "dense_positions": 5})
+    record(config, tmp_path / "run.duckdb")
+    corpus.unlink()
+    assert record(config, tmp_path / "run.duckdb", resume=True).before
+    with pytest.raises(CorpusError):
+        record(config, tmp_path / "other.duckdb", resume=True)
 
 
 # --- a commit

@@ -395,6 +395,7 @@ def make_tables(
                 "rank",
                 "entropy",
                 "special",
+                "role",
                 "previous_token_id",
                 "distance",
                 "prefix_match",

@@ -146,6 +146,12 @@ def past_of(ids: list[int], offset: int, earlier: list[int] | None = None) -> di
     }
 
 
+def role_of(doc_id: int, pos: int) -> str | None:
+    """Every third document is no conversation, another third has no tool."""
+    turns = (None, ("template", "user", "assistant"), ("template", "user", "template", "tool"))[doc_id % 3]
+    return turns and turns[pos // 4 % len(turns)]
+
+
 def position_of(window: dict, offset: int) -> dict:
     token, following = window["token_ids"][offset : offset + 2]
     special = None
@@ -170,6 +176,7 @@ def position_of(window: dict, offset: int) -> dict:
         "group_id": window["group_id"],
         "domain_id": window["domain_id"],
         "special": special,
+        "role": None if special == "bos" else role_of(window["doc_id"], window["start"] + offset - window["bos"]),
         **past_of(window["token_ids"], offset, window["ids"][: window["start"]]),
     }
 

@@ -114,6 +114,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
             "rank": 0,
             "entropy": 1.0,
             "special": None,
+            "role": None,
             "previous_token_id": np.roll(w.token, 1),
             "distance": None,
             "prefix_match": 0,
@@ -121,7 +122,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
             "in_quotes": False,
             "dense": True,
         },
-        schema_overrides={"special": pl.String, "distance": pl.Int32},
+        schema_overrides={"special": pl.String, "role": pl.String, "distance": pl.Int32},
     )
     return {
         "runs": pl.DataFrame(

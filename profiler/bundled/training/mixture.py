@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from profiler.prompts.tasks import TextPiece, docstring, mentions, repeats, sequences, words
 from profiler.prompts.tasks import indirect_object as ioi
-from profiler.text.stdlib import Document, held_out
+from profiler.text.stdlib import StdlibDocument, held_out
 from profiler.text.token_classes import ordinary_ids
 
 SOURCES = ("repeats", "ioi", "docstring", "sequences", "mentions", "code", "tests", "prose")
@@ -83,7 +83,7 @@ class TrainingBatch:
 class Mixture:
     """Draws batches. Built once, since it tokenizes the whole train split."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document], seed: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, documents: Iterable[StdlibDocument], seed: int) -> None:
         """Tokenize.
 
         Args:
@@ -197,10 +197,10 @@ class Mixture:
 
 
 def _streams(
-    tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document], bos: int
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[StdlibDocument], bos: int
 ) -> dict[str, UInt16[np.ndarray, "tokens"]]:
     parts: dict[str, list[np.ndarray]] = {}
-    chunk: list[Document] = []
+    chunk: list[StdlibDocument] = []
     for document in documents:
         if held_out(document["id"]):
             raise ValueError(f"{document['id']} is held out; training takes documents(split='train')")
@@ -213,7 +213,7 @@ def _streams(
 
 
 def _encode_into(
-    parts: dict[str, list[np.ndarray]], tokenizer: PreTrainedTokenizerFast, chunk: list[Document], bos: int
+    parts: dict[str, list[np.ndarray]], tokenizer: PreTrainedTokenizerFast, chunk: list[StdlibDocument], bos: int
 ) -> None:
     encoded = tokenizer.backend_tokenizer.encode_batch([d["text"] for d in chunk], add_special_tokens=False)
     for document, encoding in zip(chunk, encoded, strict=True):
@@ -236,7 +236,7 @@ def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[s
     return [w for w in usable if w[0].isupper()], [w for w in usable if w[0].islower()]
 
 
-def _prose_words(documents: Iterable[Document]) -> list[str]:
+def _prose_words(documents: Iterable[StdlibDocument]) -> list[str]:
     """Lower-case words of the prose domain, each once; of any text where there is no prose."""
     texts = [d["text"] for d in documents if d["domain"] == "prose"] or [d["text"] for d in documents]
     prose = {word for text in texts for word in re.findall(r"\b[a-z]{2,12}\b", text)}

@@ -134,7 +134,9 @@ def new_model(shape: ModelShape, vocabulary: int) -> GPTNeoXForCausalLM:
     return GPTNeoXForCausalLM._from_config(config, attn_implementation="eager")
 
 
-def train(out: Path, plan: TrainingPlan, minutes: float, documents: Iterable[stdlib.Document] | None = None) -> Trainer:
+def train(
+    out: Path, plan: TrainingPlan, minutes: float, documents: Iterable[stdlib.StdlibDocument] | None = None
+) -> Trainer:
     """Start or continue the run in `out` until the plan's steps are done or the minutes are over.
 
     Args:
@@ -161,7 +163,7 @@ def train(out: Path, plan: TrainingPlan, minutes: float, documents: Iterable[std
     return trainer
 
 
-def _tokenizer(out: Path, plan: TrainingPlan, texts: list[stdlib.Document]) -> PreTrainedTokenizerFast:
+def _tokenizer(out: Path, plan: TrainingPlan, texts: list[stdlib.StdlibDocument]) -> PreTrainedTokenizerFast:
     if not (out / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer((d["text"] for d in texts), plan.shape.vocabulary), out)
     return AutoTokenizer.from_pretrained(out)

@@ -7,6 +7,7 @@ the same. Cost: the tokenizer's; token ids of the windows that are kept stay in 
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,7 @@ from profiler.text.corpus import documents, is_stdlib
 from profiler.text.documents import Domains, Reading, tokenize
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.shards import Share
-from profiler.text.token_classes import special_ids, token_classes, token_texts
+from profiler.text.token_classes import special_ids, token_classes, token_offsets, token_texts
 from profiler.text.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
 BATCH = 16
@@ -106,6 +107,7 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
         choose,
         layout.stride,
         share,
+        offsets=partial(token_offsets, model.tokenizer),
     )
     return [
         window
@@ -164,7 +166,7 @@ WITH {VIEW} AS (
 SELECT p.position_id, p.doc_id, p.group_id, p.domain, p.pos, p."offset"
     , t.token, tc.class, tl.properties, b.token AS token_before, bc.class AS class_before, bl.properties AS properties_before
     , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
-    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes
+    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes, p.role
 FROM text_positions p
 JOIN tokens t ON t.token_id = p.token_id
 JOIN classes tc ON tc.class_id = t.class_id
@@ -188,7 +190,7 @@ def facts(text: RunText, model: Model) -> pl.DataFrame:
 
 def _batch_facts(batch: Batch, text: RunText, marks: Marks) -> pl.DataFrame:
     chosen, width = batch.ordinary, batch.tokens.shape[1]
-    past = past_of(batch.tokens, marks, batch.windows, text.layout.bos_id is not None)
+    past = past_of(batch.tokens, marks, batch.windows, bos=text.layout.bos_id is not None)
     previous = torch.nn.functional.pad(batch.tokens[:, :-1], (1, 0), value=-1)
     starts = torch.tensor([w.start - (text.layout.bos_id is not None) for w in batch.windows])[:, None]
     offset = torch.arange(width).expand_as(chosen)
@@ -209,4 +211,5 @@ def _batch_facts(batch: Batch, text: RunText, marks: Marks) -> pl.DataFrame:
     }
     frame = pl.DataFrame({name: value[chosen].numpy() for name, value in columns.items()})
     names = np.array(text.domains)
-    return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]))
+    roles = pl.Series(batch.roles, dtype=pl.String).filter(pl.Series(chosen[batch.valid].numpy()))
+    return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]), role=roles)

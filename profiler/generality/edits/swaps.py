@@ -45,9 +45,9 @@ from profiler.generality.evidence.claims import Claim
 from profiler.generality.evidence.finding import CausalChoices, Finding, Null, Question
 from profiler.generality.evidence.thresholds import Thresholds
 from profiler.model.network import Network
+from profiler.statistics import mcnemar_p
 
 TRIED = 16
-from profiler.statistics import mcnemar_p
 
 
 def check(

@@ -36,7 +36,7 @@ from profiler.database.commits import RunPart
 from profiler.errors import ProfilerError, RunError
 from profiler.recording.pipeline import Engine, Pass, corpus_chunks
 from profiler.recording.ray import resources
-from profiler.recording.ray.resources import Shares
+from profiler.recording.ray.resources import ResourceShares
 from profiler.text.documents import Cursor, Domains, Passed, Reading
 from profiler.text.windows import Chunk, Layout
 
@@ -56,7 +56,7 @@ PATIENCE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Source:
+class ChunkSource:
     """All that a reader needs: settings, tokenizer, layout, where the pass stands, and how many chunks make a group."""
 
     config: RunConfig
@@ -164,13 +164,13 @@ def _reading_tasks() -> type:
     class Chunks(Datasource):
         """One read task: the corpus is one stream."""
 
-        def __init__(self, source: Source):
+        def __init__(self, source: ChunkSource):
             self.source = source
 
         def estimate_inmemory_data_size(self) -> None:
             """Not known."""
 
-        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
+        def get_read_tasks(self, _parallelism: int, *_: Any, **__: Any) -> list[Any]:
             """The stream of groups."""
             nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
             return [ReadTask(self.source.groups, nothing_known)]
@@ -243,7 +243,7 @@ def _reach(address: str) -> None:
         raise RunError(f"Ray cannot be joined at {address}: {error}; start it with `ray start --head`") from None
 
 
-def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float) -> Iterator[object]:
+def _stream(run: Pass, workers: int, group: int, shares: ResourceShares, patience: float) -> Iterator[object]:
     """What workers send, in the corpus's order; waits no longer than `patience` seconds for the next.
 
     Raises:
@@ -254,7 +254,7 @@ def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float
     context.target_max_block_size = (
         1  # a block is one group: Ray would join small ones, and give them all to one worker
     )
-    source = Source(run.config, run.model.tokenizer, run.layout, run.totals.cursor, group, str(Path.cwd()))
+    source = ChunkSource(run.config, run.model.tokenizer, run.layout, run.totals.cursor, group, str(Path.cwd()))
     data = ray.data.read_datasource(_reading_tasks()(source), num_cpus=shares.reader_cpus, override_num_blocks=1)
     data = data.map_batches(
         Worker,

@@ -58,7 +58,7 @@ def _quadrant(read: Reader) -> Section:
     chart = Chart(
         "Sufficient and necessary",
         "Right: clean values alone bring the answer back. High: corrupted values alone lose it. Low and right is"
-        " OR-like (others do the same), high and left AND-like (it needs others), on the line graded.",
+        " OR-like (others do the same), high and left AND-like (it needs others), on the line partial.",
         circuit_charts.quadrant(whole),
         result.source,
         "full",

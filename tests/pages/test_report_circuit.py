@@ -24,7 +24,7 @@ MEMBERS = pl.DataFrame(
         "component": ["L0H1", "L1H0", "L1H1"],
         "positions": ["all", "all", "S2"],
         "role": ["at S2 attends to S1 (90%)", "", "</script>"],
-        "gate": ["sole", "OR-like", "none"],
+        "gate": ["sufficient and necessary", "OR-like", "none"],
     }
 )
 EDGES = pl.DataFrame(

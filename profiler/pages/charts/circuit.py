@@ -1,7 +1,7 @@
 """Charts of patching and circuits, from the frames of their queries.
 
-Gate labels have the same colours in every chart: sole dark blue, OR-like orange, AND-like green, graded light blue,
-none grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
+Gate labels have the same colours in every chart: sufficient and necessary dark blue, OR-like orange, AND-like green,
+partial light blue, none grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
 """
 
 import re
@@ -12,7 +12,13 @@ import polars as pl
 from profiler.pages.charts import theme
 from profiler.pages.charts.component import HEIGHT, only, tips, value_axis
 
-GATES = {"sole": "#1f5a96", "OR-like": "#e6a000", "AND-like": "#2e9a57", "graded": "#7ec3ea", "none": "#a9adb5"}
+GATES = {
+    "sufficient and necessary": "#1f5a96",
+    "OR-like": "#e6a000",
+    "AND-like": "#2e9a57",
+    "partial": "#7ec3ea",
+    "none": "#a9adb5",
+}
 NAMED = 24
 DRAWN_EDGES = 40
 
@@ -52,7 +58,7 @@ def quadrant(frame: pl.DataFrame) -> alt.LayerChart:
 
 
 def _diagonal(frame: pl.DataFrame) -> alt.Chart:
-    """The line on which both shares are equal: graded above and below."""
+    """The line on which both shares are equal: partial above and below."""
     most = max(0.1, frame["recovered_denoise"].abs().max() or 0.1, frame["lost_noise"].abs().max() or 0.1)
     ends = pl.DataFrame({"recovered_denoise": [0.0, most], "lost_noise": [0.0, most]})
     return (

@@ -156,8 +156,9 @@ VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.o
 
 
 def small_pair(i: int) -> TokenPair:
-    """`source` is all that the head of the gate `single` attends to; half of the prompts have it on. No role names offset
-    2."""
+    """`source` is all that the head of the gate `single` attends to; half of the prompts have it on.
+
+    No role names offset 2."""
     first = (ON, OFF)[i % 2]
     clean, roles = (first, QUESTION, QUESTION, QUESTION), (("source", (0,)), ("beside", (1,)), ("end", (3,)))
     pair = Pair(f"p{i}", "toy", "x", "", "", ("",), ("",), ())

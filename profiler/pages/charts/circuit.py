@@ -1,7 +1,8 @@
 """Charts of patching and circuits, from the frames of their queries.
 
 Gate labels have the same colours in every chart: sufficient and necessary dark blue, OR-like orange, AND-like green,
-partial light blue, none grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
+partial light blue, none grey; what an edge or a component adds is green and what it holds back purple, as DLA is
+elsewhere.
 """
 
 import re
@@ -21,6 +22,8 @@ GATES = {
 }
 NAMED = 24
 DRAWN_EDGES = 40
+LEVEL = 0.05
+"""Adjusted p-value below which an effect is drawn as clear."""
 
 
 def quadrant(frame: pl.DataFrame) -> alt.LayerChart:
@@ -204,7 +207,7 @@ def saturation(frame: pl.DataFrame) -> alt.LayerChart:
 def responses(frame: pl.DataFrame) -> alt.LayerChart:
     """Components by corruptions and pairs of them. `frame` is the query `corruption_factors`, the rows to be drawn, in
     order."""
-    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < 0.05)
+    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < LEVEL)
     names, axes = (drawn[name].unique(maintain_order=True).to_list() for name in ("component", "axis"))
     most = max(0.1, drawn["effect"].abs().max() or 0.1)
     columns = ("component", "axis", "effect", "effect_lo", "effect_hi", "part", "p_holm", "clear")

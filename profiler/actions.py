@@ -157,7 +157,9 @@ def patch(
             that `check` can read them again.
         circuit: judge this circuit (or the one of this .yaml file) instead of choosing one.
         model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
-        trust_remote_code, allow_pickle: as for `profiler.load_model`; only for a model that is named.
+        trust_remote_code: run code that comes with a model that is named.
+        allow_pickle: load weights of a model that is named that are not safetensors.
+        device: cpu, cuda, mps.
         report: told each stage as it begins.
         settings: scheme, pairs, split, seed, neurons, top, steps, draws, mlps, by_role, outside; see `Run.patch`.
 
@@ -272,7 +274,10 @@ def check(
         pairs: prompts of each distribution.
         draws: random circuits that it is compared with.
         seed: of every draw.
-        model, trust_remote_code, allow_pickle, device: as for `patch`.
+        model: as for `patch`.
+        trust_remote_code: as for `patch`.
+        allow_pickle: as for `patch`.
+        device: as for `patch`.
         report: told each stage as it begins.
 
     Raises:

@@ -400,7 +400,10 @@ class Run:
             component: label, for reports about one component.
             out: where the page goes; beside the run if not given.
             attention: run the model again, for attention rows and values at every token shown.
-            model, trust_remote_code, allow_pickle, device: as for `patch`, with `attention`.
+            model: the model to run for `attention`, as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
             png: also take a picture of the page, of this `size` (pixels) and theme, with Chromium or Chrome.
 
         Raises:
@@ -497,7 +500,8 @@ class Run:
             by_role: patch heads at single roles too.
             outside: what everything outside a circuit writes; None takes what the circuit says, else resample.
             model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
-            trust_remote_code, allow_pickle: rights of a model that you name.
+            trust_remote_code: run code that comes with a model that you name.
+            allow_pickle: load weights of a model that you name that are not safetensors.
             device: cpu, cuda, mps.
             report: told each stage as it begins.
 
@@ -560,7 +564,11 @@ class Run:
             pairs: prompts of each distribution.
             draws: random circuits that it is compared with.
             seed: of every draw.
-            model, trust_remote_code, allow_pickle, device, report: as for `patch`.
+            model: as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
+            report: as for `patch`.
 
         Raises:
             CircuitError: there is no such circuit, or the model lacks a member.

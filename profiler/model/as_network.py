@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from profiler.errors import ModelError
+from profiler.model.forward import Wanted
 from profiler.model.load import Model
 from profiler.model.network import Layer, Network, Norm, forward
 
@@ -28,8 +29,10 @@ def network_of(model: Model) -> Network:
         ModelError: the model has no MLP that can be read, or computes something that `Network` does not.
     """
     bridge = model.bridge
-    if not model.spec.d_mlp:
-        raise ModelError(f"patching needs the MLP of {model.spec.name!r}, which cannot be read (a mixture of experts?)")
+    if bridge is None or not model.spec.d_mlp:
+        raise ModelError(
+            f"patching cannot read the weights of {model.spec.name!r} ({model.spec.architecture}): {_known()}"
+        )
     try:
         net = _network(bridge, model.spec.context_length)
     except (AttributeError, KeyError, TypeError) as error:
@@ -40,7 +43,7 @@ def network_of(model: Model) -> Network:
 
 def reach(model: Model) -> int:
     """The longest prompt, in tokens, on which every layer attends to everything before: what patching computes."""
-    config = model.bridge.original_model.config
+    config = model.network.config
     sizes = [getattr(config, name, None) for name in ("sliding_window", "window_size")]
     local = "local" in (getattr(config, "attention_layers", None) or ["local"])
     if not local or getattr(config, "use_sliding_window", True) is False:
@@ -136,6 +139,9 @@ def _rotary(bridge: object, context: int) -> tuple[Tensor, Tensor]:
 
 
 def logits_of(model: Model, tokens: Int[Tensor, "prompt offset"]) -> Float[Tensor, "prompt offset vocab"]:
-    """The model's own forward pass, with TransformerLens' hooks in place but none of ours."""
-    with model.bridge.hooks():
-        return model.bridge(tokens, return_type="logits")
+    """The logits of the model's own forward pass."""
+    n, width = tokens.shape
+    every = (torch.arange(n).repeat_interleave(width), torch.arange(width).repeat(n))
+    logits = model.run(tokens, Wanted(logits=every)).logits.unflatten(0, (n, width))
+    cap = model.soft_cap
+    return logits if cap is None else cap * (logits / cap).tanh()

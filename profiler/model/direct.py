@@ -331,7 +331,7 @@ def attended_dla(
 def logit_directions(weights: Weights, block: Block) -> Float[Tensor, "vocab model"]:
     """The direction of every token's centred logit at a block's output, where all denominators are 1 and gates open."""
     one = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
-    held = {name: one for name in weights.wiring.path_norms} | {name: one * torch.inf for name in weights.wiring.gates}
+    held = dict.fromkeys(weights.wiring.path_norms, one) | dict.fromkeys(weights.wiring.gates, one * torch.inf)
     tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
     direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), held).at(weights.writers[block].site)
     return direction

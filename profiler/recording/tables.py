@@ -45,7 +45,10 @@ def components(spec: ModelSpec) -> pl.DataFrame:
     """Table `components`."""
     rows = [(i, c.label, c.kind, c.layer, c.group or None, c.unit) for i, c in enumerate(spec.components())]
     return pl.DataFrame(
-        rows, schema=["component_id", "component", "kind", "layer", "block_group", "unit"], orient="row", infer_schema_length=None
+        rows,
+        schema=["component_id", "component", "kind", "layer", "block_group", "unit"],
+        orient="row",
+        infer_schema_length=None,
     )
 
 

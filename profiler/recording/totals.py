@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 import torch
 
+from profiler.axes import Scale
 from profiler.config import RunConfig
 from profiler.database.commits import Kept
-from profiler.axes import Scale
 from profiler.model.components import ModelSpec
 from profiler.model.direct import Closure
 from profiler.recording import tables
@@ -182,7 +182,7 @@ class Totals:
         self.progress = Progress(facts["tokens"], facts["documents"], facts["seconds"])
         self.dropped, self.closure = Counter(facts["dropped"]), Closure(*facts["closure"])
         self.scales, self.domains.names = (facts["scales"][0], facts["scales"][1]), list(facts["domains"])
-        self.block_scales = {number: total for number, total in facts["block_scales"]}
+        self.block_scales = dict(facts["block_scales"])
         self.recorder.seen, self.created, self.peak = facts["seen"], facts["created"], facts["peak"]
         self.cursor = Cursor(**facts["cursor"] | {"passed": Passed(**facts["cursor"]["passed"])})
 

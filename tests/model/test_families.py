@@ -72,6 +72,8 @@ def test_attention_rows_are_those_of_the_models_default_pass(name):
     heads = [block for block in model.spec.blocks if block.kind == "head"]
     assert list(capture.attention) == ([] if name in NO_ROWS else heads)
     assert bool(capture.attention) <= same
-    patterns = [pattern for pattern in getattr(formed, "attentions", None) or () if pattern is not None and pattern.dim() == 4]
+    patterns = [
+        pattern for pattern in getattr(formed, "attentions", None) or () if pattern is not None and pattern.dim() == 4
+    ]
     for got, pattern in zip(capture.attention.values(), patterns, strict=False):
         torch.testing.assert_close(got.double(), pattern[rows[0], :, rows[1]].double(), rtol=1e-5, atol=1e-5)

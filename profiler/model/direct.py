@@ -133,16 +133,19 @@ def scaled(value: Float[Tensor, "*any model"], multiplier: float | Tensor) -> Fl
 def weights_of(network: PreTrainedModel, wiring: Wiring, sources: Sources, dtype: torch.dtype) -> Weights:
     """What attribution reads of a network."""
     modules, head = dict(network.named_modules()), network.get_output_embeddings()
-    unembed = head.weight.detach()
-    rows = [unembed[part].to(dtype) for part in torch.arange(len(unembed)).split(VOCABULARY_ROWS)]
-    mean = torch.stack([part.sum(0) for part in rows]).sum(0) / len(unembed) if len(rows) > 1 else rows[0].mean(0)
+    unembed, final = head.weight.detach(), wiring.final
+    bias = None if final is None or final.norm is None else scaled(final.norm.bias, wiring.sinks[0].edges[0].multiplier)
+    total = torch.zeros(unembed.shape[1], dtype=dtype, device=unembed.device)
     token_bias = torch.zeros(len(unembed), dtype=dtype, device=unembed.device)
-    if wiring.final is not None and wiring.final.norm is not None:
-        bias = scaled(wiring.final.norm.bias, wiring.sinks[0].edges[0].multiplier)
-        token_bias = torch.cat([part @ bias for part in rows])
+    for rows in torch.arange(len(unembed), device=unembed.device).split(VOCABULARY_ROWS):
+        part = unembed[rows].to(dtype)
+        total += part.sum(0)
+        if bias is not None:
+            token_bias[rows] = part @ bias
     if head.bias is not None:
-        token_bias = token_bias + head.bias.detach().to(dtype)
+        token_bias += head.bias.detach().to(dtype)
     token_bias = scaled(token_bias, wiring.logit_scale)
+    mean = total / len(unembed)
     matrices = {writer.block: modules[writer.site] for writer in sources.writers}
     return Weights(wiring, sources, matrices, unembed, mean, token_bias - token_bias.mean(), dtype)
 

@@ -172,10 +172,10 @@ def _bridge(
         bridge = TransformerBridge.boot_transformers(
             config.model,
             hf_model=network,
-            tokenizer=deepcopy(tokenizer),
+            tokenizer=deepcopy(tokenizer),  # TransformerLens gives one without a BOS its end token as BOS, in place
             device=config.device,
             dtype=DTYPES[config.dtype],
-        )  # a copy, because TransformerLens gives a tokenizer without a BOS its end token as one, in place
+        )
     except Exception as error:
         reason = " ".join(str(error).split()).partition(" Available architectures")[0][:REASON]
         return None, (f"TransformerLens does not read {type(network).__name__} ({reason}): its module tree was read",)

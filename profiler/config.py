@@ -15,8 +15,8 @@ MOST_ROWS = 10_000_000
 """More kept rows than any machine holds: what is beyond is a slip of the pen."""
 
 
-class RunConfig(BaseModel):
-    """The settings of one pass. Attributes are those of the command line; see `profiler record --help`.
+class ModelSettings(BaseModel):
+    """Which model is loaded, how, and what may run: all that loading one asks for.
 
     Raises:
         pydantic.ValidationError: a value is out of range (the command line turns it into a sentence).
@@ -25,6 +25,21 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    context_length: int | None = Field(default=None, ge=4)
+    prepend_bos: bool | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+class RunConfig(ModelSettings):
+    """The settings of one pass. Attributes are those of the command line; see `profiler record --help`.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range (the command line turns it into a sentence).
+    """
+
     corpora: tuple[str, ...] = Field(min_length=1)
     shard: str | None = Field(default=None, description="the part of the corpus to read, 1/4; None reads all of it")
     tokens: int | None = Field(default=1_000_000, gt=0, description="stop after this many tokens; None reads all")
@@ -33,12 +48,8 @@ class RunConfig(BaseModel):
     domain_field: str | None = None
     components: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    device: str = "cpu"
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
-    context_length: int | None = Field(default=None, ge=4)
     windows_per_document: int | None = Field(default=None, ge=1, description="random windows; None reads all")
     batch_size: int = Field(default=16, gt=0)
-    prepend_bos: bool | None = None
     shuffle_buffer: int = Field(default=10_000, ge=1)
     samples_per_stratum: int = Field(default=4, ge=1, le=MOST_ROWS)
     extremes: int = Field(default=10, ge=1, le=MOST_ROWS)
@@ -50,8 +61,6 @@ class RunConfig(BaseModel):
     )
     classes: tuple[str, ...] = Field(default=(), description="token classes of the user's own, NAME=CONDITION")
     disk_budget: int | None = Field(default=None, gt=0, description="bytes")
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
 
     def digest(self) -> str:
         """Hash of the settings that change numbers; batch size and device only round differently and are left out."""

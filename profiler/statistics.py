@@ -1,99 +1,123 @@
 """Every test, interval and standard error that the product states; nowhere else is one written. NumPy and SciPy only.
 
-* Tests over pairs: sign flips, Holm, two one-sided tests, matched random sets. The unit of independence is the pair;
-  thousands of components are looked at; and "no effect" is a claim of its own, which failing to find an effect does not
-  prove. Every p value counts the observed value among the draws, so none is 0.
-* Intervals: bootstrap of shares, means and ratios over units that were drawn independently (a prompt, a random
-  sequence, a document; never a token), exact and Wilson intervals of proportions.
+* Tests over pairs: sign flips, McNemar, Holm, two one-sided tests, matched random sets. The unit of independence is the
+  pair; thousands of components are tested; and "no effect" is a claim of its own, which failing to find an effect does
+  not prove. Every p value counts the observed value among the draws, so none is 0.
+* Intervals: bootstrap of means and ratios over units that were drawn independently (a prompt, a random sequence, a
+  document; never a token), Student's t, exact and Wilson intervals of proportions.
 * The jackknife over documents in fixed domains, as in the run's own SQL (profiler/database/views.sql).
 
 Ties: a number that comes from forward passes has its last bits from the processor, its threads and the size of the
-  batch. So
-two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks, choices and p
-values.
+batch. So two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks,
+choices and p values.
 
-Sources: sign flips, Fisher 1935 section 21; Holm 1979; two one-sided tests, Schuirmann 1987; Welch 1947; Wilson 1927;
-  exact
-interval, Clopper and Pearson 1934; delete-a-group jackknife, Wolter, Introduction to Variance Estimation, chapter 4,
-and Rust and Rao 1996; degrees of freedom, Satterthwaite 1946. Cost: draws x pairs.
+Sources: sign flips, Fisher 1935 section 21; McNemar 1947; Holm 1979; two one-sided tests, Schuirmann 1987; Welch 1947;
+Wilson 1927; exact interval, Clopper and Pearson 1934; percentile bootstrap, Efron and Tibshirani 1993, chapter 13;
+delete-a-group jackknife, Wolter, Introduction to Variance Estimation, chapter 4, and Rust and Rao 1996; degrees of
+freedom, Satterthwaite 1946. Cost: draws x pairs.
 """
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from math import floor, sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy import stats
+from jaxtyping import Bool, Float, Int, Num
+from numpy.typing import NDArray
+from scipy import stats  # type: ignore[import-untyped]
 
-DRAWS = 2000
-EXACT = 12
-ROUNDING = 1e-6
-"""Shares and logits nearer than this are equal: float32 logits of size 10 differ by as much from one processor to another,
-and no number that is read here is read to that many digits."""
 Verdict = Literal["effect", "no effect", "inconclusive"]
+
+CONFIDENCE = 0.95
+TAIL = 0.025
+"""Probability beyond each end of a 95 % interval."""
+TAIL_90 = 0.05
+"""Probability beyond each end of a 90 % interval: inside a margin it is two one-sided tests at 5 %."""
+Z95 = float(stats.norm.ppf(1 - TAIL))
+"""Standard errors from the centre to an end of a normal 95 % interval."""
+DRAWS = 2000
+"""Resamples of a bootstrap, and random sign flips."""
+SCIPY_BATCH = 200
+"""Resamples that SciPy has in memory at once."""
+EXACT_PAIRS = 12
+"""Up to so many pairs all 2^n sign flips are made."""
+RULE_OF_THREE = 3.0
+"""Not seen in n independent units: the rate is below 3 / n, with 95 % confidence."""
+ROUNDING = 1e-6
+"""Shares and logits nearer than this are equal: float32 logits of size 10 differ by as much from one processor to
+another, and no number that is read here is read to that many digits."""
+RELATIVE_ROUNDING = 1e-12
+"""Float64 sums nearer than this part of their terms are equal."""
+
+
+# --- ties ---
 
 
 def level(values: Float[np.ndarray, " value"], rounding: float = ROUNDING) -> Float[np.ndarray, " value"]:
     """The values, largest first made equal to all that lie at most `rounding` below them: ties are ties to the bit.
 
-    Ranks, largest values and their places are then the same on every processor where what is ranked is the same.
+    Ranks, largest values and their indices are then the same on every processor where what is ranked is the same.
     """
-    found, top = np.array(values, dtype=np.float64), np.inf
-    for place in np.argsort(-found, kind="stable"):
-        top = top if top - found[place] <= rounding else found[place]
-        found[place] = top
-    return found
+    levelled, top = np.array(values, dtype=np.float64), np.inf
+    for index in np.argsort(-levelled, kind="stable"):
+        top = top if top - levelled[index] <= rounding else levelled[index]
+        levelled[index] = top
+    return levelled
 
 
-def rank(value: float, others: Float[np.ndarray, " other"]) -> int:
-    """1 + how many are larger, beyond rounding."""
-    return 1 + int((others > value + ROUNDING).sum())
+def rank(value: float, competitors: Float[np.ndarray, " competitor"]) -> int:
+    """1 + the number of competitors that are larger, beyond rounding."""
+    return 1 + int((competitors > value + ROUNDING).sum())
+
+
+# --- tests over pairs ---
 
 
 def sign_flip_p(
     values: Float[np.ndarray, "*target pair"], seed: int = 0, draws: int = DRAWS
 ) -> Float[np.ndarray, "*target"]:
-    """Two-sided p that the mean over pairs is 0, from flipping signs: all 2^n up to 12 pairs, else random ones."""
+    """Two-sided p that the mean over pairs is 0, from flipping signs: all 2^n up to 12 pairs, else random flips."""
     n = values.shape[-1]
-    if n <= EXACT:
+    if n <= EXACT_PAIRS:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     else:
         signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, n))
         signs[0] = 1.0
     observed = np.abs(values.mean(-1))
     flipped = np.abs(values @ signs.T / n)
-    rounding = 1e-12 * np.abs(values).mean(-1)  # of the sums; the observed mean itself may be nothing but that
+    rounding = RELATIVE_ROUNDING * np.abs(values).mean(-1)  # of the sums; the observed mean may be nothing but that
     return np.asarray((flipped >= (observed - rounding)[..., None]).mean(-1))
 
 
-def bootstrap_weights(n: int, seed: int = 0, draws: int = DRAWS) -> Float[np.ndarray, "draw pair"]:
-    """How often each pair is drawn in each resample, divided by n."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
-
-
-def bootstrap_share(
-    change: Float[np.ndarray, "*target pair"], whole: Float[np.ndarray, " pair"], level: float = 0.95, seed: int = 0
-) -> tuple[Float[np.ndarray, "*target"], Float[np.ndarray, "*target"]]:
-    """Percentile interval of the ratio of means, pairs resampled together in numerator and denominator."""
-    weights = bootstrap_weights(len(whole), seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = (change @ weights.T) / (weights @ whole)
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(ratios, (tail, 1 - tail), axis=-1)
-    return low, high
+def mcnemar_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " pair"]) -> float:
+    """Exact one-sided p that the first does not succeed more often than the second, on pairs (McNemar 1947)."""
+    wins, losses = int((first > second).sum()), int((first < second).sum())
+    return float(stats.binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
 
 
 def holm(p: Float[np.ndarray, " target"]) -> Float[np.ndarray, " target"]:
-    """p values corrected for all of them (Holm 1979).
+    """Holm-adjusted p values (Holm 1979).
 
     statsmodels has it too, but collects garbage on every call: a second each, once a model is loaded.
     """
     order = np.argsort(p, kind="stable")
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
+    return corrected
+
+
+def holm_within(p: Float[np.ndarray, " target"], families: Sequence[Hashable]) -> Float[np.ndarray, " target"]:
+    """Holm-adjusted p values, each family by itself.
+
+    Args:
+        families: of each p value, the family that it is tested in.
+    """
+    corrected = np.empty_like(p)
+    for family in dict.fromkeys(families):
+        members = [i for i, own in enumerate(families) if own == family]
+        corrected[members] = holm(p[members])
     return corrected
 
 
@@ -120,20 +144,6 @@ def tost_sign_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " p
     return float(max(below, above))
 
 
-def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
-    """(1 + draws at least as good) / (1 + draws): how often a random set does as well; equal but for rounding is as
-    good."""
-    return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
-
-
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a rate of k in n; (0, 1) where n is 0."""
-    if not n:
-        return 0.0, 1.0
-    interval = stats.binomtest(k, n).proportion_ci(level, method="exact")
-    return float(interval.low), float(interval.high)
-
-
 def tost(
     first: Float[np.ndarray, " unit"], second: Float[np.ndarray, " other"], margin: float
 ) -> tuple[float, float, float, float]:
@@ -141,7 +151,7 @@ def tost(
 
     Without any scatter the difference is exact, and p 0 or 1.
     """
-    if np.ptp(first) + np.ptp(second) < 1e-12:
+    if np.ptp(first) + np.ptp(second) < RELATIVE_ROUNDING:
         difference = float(second.mean() - first.mean())
         return difference, difference, difference, float(abs(difference) >= margin)
     interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
@@ -150,8 +160,84 @@ def tost(
     return float(second.mean() - first.mean()), float(interval.low), float(interval.high), float(max(above, below))
 
 
-CONFIDENCE = 0.95
-RESAMPLES = 2_000
+def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
+    """p that a random set does as well: (1 + draws at least as good) / (1 + draws), ties within rounding counted."""
+    return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
+
+
+def normal_cdf(z: float) -> float:
+    """P(standard normal <= z)."""
+    return float(stats.norm.cdf(z))
+
+
+# --- correlations ---
+
+
+def pearson(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
+    """Pearson's correlation; NaN where either is constant."""
+    return float(stats.pearsonr(x, y).statistic) if x.std() and y.std() else math.nan
+
+
+def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
+    """Spearman's rank correlation; NaN where either is constant."""
+    rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
+    if rank_x.std() == 0 or rank_y.std() == 0:
+        return math.nan
+    return float(np.corrcoef(rank_x, rank_y)[1, 0])  # the entry that scipy.stats.spearmanr gives, bit by bit
+
+
+def kendall(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
+    """Kendall's tau-b; NaN where either is constant."""
+    return float(stats.kendalltau(x, y).statistic)
+
+
+# --- bootstrap ---
+
+
+def bootstrap_means(
+    values: Float[np.ndarray, "*target unit"], seed: int = 0, draws: int = DRAWS
+) -> Float[np.ndarray, "*target draw"]:
+    """Means over units in each resample; all targets see the same resamples, and so do two calls with one seed."""
+    n = values.shape[-1]
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
+    return np.asarray(values @ weights.T)
+
+
+def resampled_units(n: int, draws: int, rng: np.random.Generator) -> Iterator[Int[np.ndarray, " unit"]]:
+    """Numbers of the units in each resample of n units, for statistics that are not made of means."""
+    yield from rng.integers(0, n, (draws, n))
+
+
+def quotient(
+    above: Float[np.ndarray, "*target draw"], below: Float[np.ndarray, "*draw"]
+) -> Float[np.ndarray, "*target draw"]:
+    """`above / below`, draw by draw; without warning infinite or NaN where a draw divides by 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above / below)
+
+
+def percentile_interval(
+    drawn: Float[np.ndarray, "*target draw"], tail: float = TAIL
+) -> tuple[Float[np.ndarray, "*target"], Float[np.ndarray, "*target"]]:
+    """Quantiles of the draws that leave out `tail` at each end; NaN draws are left out, NaN where all are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all draws are NaN
+        low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=-1)
+    return np.asarray(low), np.asarray(high)
+
+
+def bootstrap_ratio(
+    above: Float[np.ndarray, "*target pair"],
+    below: Float[np.ndarray, " pair"],
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "*target"], Float[np.ndarray, "*target"]]:
+    """Percentile interval of the ratio of means, pairs resampled together in numerator and denominator."""
+    drawn = quotient(bootstrap_means(above, seed), bootstrap_means(below, seed))
+    return percentile_interval(drawn, (1 - confidence) / 2)
+
+
+# --- estimates with intervals ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,54 +250,82 @@ class Estimate:
     n: int
 
 
-NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
-"""What an empty sample tells."""
+EMPTY = Estimate(math.nan, math.nan, math.nan, 0)
+"""The estimate from no units."""
 
 
-def proportion(successes: Bool[np.ndarray, "units"]) -> Estimate:
+def proportion(successes: Bool[np.ndarray, " unit"]) -> Estimate:
     """Share of successes with Wilson's score interval (Wilson 1927), which stays inside [0, 1] at 0 and at n."""
     n, k = len(successes), int(np.sum(successes))
     if n == 0:
-        return NOTHING
+        return EMPTY
     interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(k / n, float(interval.low), float(interval.high), n)
 
 
-def mean(values: Float[np.ndarray, "units"]) -> Estimate:
+def mean(values: Num[np.ndarray, " unit"]) -> Estimate:
     """Mean with the percentile bootstrap interval over units."""
     return _bootstrapped(lambda x, axis: np.mean(x, axis=axis), values)
 
 
-def ratio(above: Float[np.ndarray, "units"], below: Float[np.ndarray, "units"]) -> Estimate:
+def ratio(above: Num[np.ndarray, " unit"], below: Num[np.ndarray, " unit"]) -> Estimate:
     """Sum of one quantity over the sum of another, both resampled together over units."""
     return _bootstrapped(lambda a, b, axis: np.sum(a, axis=axis) / np.sum(b, axis=axis), above, below)
 
 
-def reduction(part: Float[np.ndarray, "units"], whole: Float[np.ndarray, "units"]) -> Estimate:
+def reduction(part: Num[np.ndarray, " unit"], whole: Num[np.ndarray, " unit"]) -> Estimate:
     """One minus the ratio: by which fraction the first sum lies below the second."""
     return _bootstrapped(lambda a, b, axis: 1 - np.sum(a, axis=axis) / np.sum(b, axis=axis), part, whole)
 
 
-def _bootstrapped(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> Estimate:
+def _bootstrapped(statistic: Callable[..., Any], *samples: NDArray[Any]) -> Estimate:
     n = len(samples[0])
     if n == 0:
-        return NOTHING
+        return EMPTY
     value = float(statistic(*samples, axis=0))
     if n == 1:
-        return Estimate(value, float("nan"), float("nan"), n)
+        return Estimate(value, math.nan, math.nan, n)
     result = stats.bootstrap(
         samples,
         statistic,
         paired=len(samples) > 1,
         vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=200,
+        n_resamples=DRAWS,
+        batch=SCIPY_BATCH,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     )
     interval = result.confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), n)
+
+
+def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact interval of a rate of k in n; (0, 1) where n is 0."""
+    if not n:
+        return 0.0, 1.0
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def student_interval(values: Float[np.ndarray, " unit"], tail: float = TAIL) -> tuple[float, float]:
+    """Interval of the mean from Student's t; infinite for fewer than two units."""
+    n, centre = len(values), float(values.mean())
+    if n <= 1:
+        return -math.inf, math.inf
+    half = float(stats.t.ppf(1 - tail, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    return centre - half, centre + half
+
+
+def slope_interval(values: Float[np.ndarray, " step"]) -> tuple[float, float, float]:
+    """Change per step by least squares, and its 95 % interval from Student's t; three values at least."""
+    fit = stats.linregress(np.arange(len(values)), values)
+    half = stats.t.ppf(1 - TAIL, len(values) - 2) * fit.stderr
+    slope = float(fit.slope)
+    return slope, slope - half, slope + half
+
+
+# --- jackknife over documents ---
 
 
 @dataclass(frozen=True)
@@ -224,7 +338,7 @@ class Error:
     @property
     def half(self) -> float:
         """Half of a 95 % interval."""
-        return float(stats.t.ppf(0.975, floor(self.df + 1e-6))) * self.se
+        return float(stats.t.ppf(1 - TAIL, math.floor(self.df + ROUNDING))) * self.se
 
 
 def ratio_error(
@@ -233,7 +347,7 @@ def ratio_error(
     domain: Int[np.ndarray, " unit"],
     size: Float[np.ndarray, " unit"] | None = None,
 ) -> Error | None:
-    """The error of sum(above) / sum(below) over units, or None where one unit holds all that is divided by.
+    """Jackknife error of sum(above) / sum(below) over units; None where one unit holds all that is divided by.
 
     Args:
         above, below: sums of each unit; units that hold nothing belong there too, with 0.
@@ -242,27 +356,58 @@ def ratio_error(
     """
     value = above.sum() / below.sum()
     left = [_without(sums, domain, np.ones(len(sums)) if size is None else size) for sums in (above, below)]
-    if (left[1] <= 1e-12 * below.sum()).any():
+    if (left[1] <= RELATIVE_ROUNDING * below.sum()).any():
         return None
     change = left[0] / left[1] - value
     return _combine([change[domain == d] for d in np.unique(domain)])
 
 
+def share_interval(
+    value: float,
+    whole: Float[np.ndarray, " unit"],
+    part: Float[np.ndarray, " unit"],
+    documents: float,
+    domain: Int[np.ndarray, " unit"] | None = None,
+    size: Float[np.ndarray, " unit"] | None = None,
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of a share on the logit scale, from the jackknife; None where one unit holds everything.
+
+    As macros share_lo and share_hi of views.sql. A share of 0 or 1 has the rule of three over the documents.
+
+    Args:
+        value: the share, sum(part) / sum(whole).
+        whole, part: sums of each unit (a replicate group, or a document); units that hold nothing too, with 0.
+        documents: effective number of documents.
+        domain: number of each unit's domain; none is one domain.
+        size: documents in each unit; none is 1 each.
+    """
+    error = ratio_error(part, whole, np.zeros(len(whole), int) if domain is None else domain, size)
+    if error is None:
+        return None, None
+    if value < RELATIVE_ROUNDING:
+        return 0.0, min(1.0, RULE_OF_THREE / documents)
+    if value > 1 - RELATIVE_ROUNDING:
+        return max(0.0, 1 - RULE_OF_THREE / documents), 1.0
+    half = error.half / (value * (1 - value))
+    centre = math.log(value / (1 - value))
+    low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
+    return low, high
+
+
 def _without(
     sums: Float[np.ndarray, " unit"], domain: Int[np.ndarray, " unit"], size: Float[np.ndarray, " unit"]
 ) -> Float[np.ndarray, " unit"]:
-    """The total when each unit is left out, its domain's others weighted up to the domain's documents."""
+    """The total when each unit is left out, the rest of its domain weighted up to the domain's documents."""
     of_domain, documents, units = (
         np.bincount(domain, x, domain.max() + 1)[domain] for x in (sums, size, np.ones(len(sums)))
     )
     part = np.where(units > 1, size / documents, 0.0)
-    return sums.sum() - of_domain + (of_domain - sums) / (1 - part)
+    return np.asarray(sums.sum() - of_domain + (of_domain - sums) / (1 - part))
 
 
-def _combine(changes: list[np.ndarray]) -> Error:
-    """From the changes of the estimate, domain by domain; one unit alone in its domain is held against the estimate
-    itself."""
+def _combine(changes: Sequence[NDArray[Any]]) -> Error:
+    """The error from the changes of the estimate, domain by domain; a domain of one unit counts its change squared."""
     variances = np.array([(n - 1) * x.var() if (n := len(x)) > 1 else x[0] ** 2 for x in changes])
     free = np.array([max(1, len(x) - 1) for x in changes])
     spread = (variances**2 / free).sum()
-    return Error(sqrt(variances.sum()), float(variances.sum() ** 2 / spread if spread else free.sum()))
+    return Error(math.sqrt(variances.sum()), float(variances.sum() ** 2 / spread if spread else free.sum()))

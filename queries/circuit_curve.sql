@@ -5,10 +5,10 @@
 -- Parameters: experiment (default '')
 -- Reads:      circuit_curve, latest_experiment
 -- Reference:  Mueller et al. 2025, MIB, with exact areas (profiler.circuits.scoring.curve)
--- Caveat:     nodes in the order of their larger share in either direction; a better set of the same size may exist.
---             experiment empty takes the one written last.
+-- Caveat:     nodes in the order of their larger share in either direction; a better set of the
+--             same size may exist. experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SELECT circuit, size, node_share, faithfulness, component
 FROM circuit_curve
-WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
+WHERE experiment = chosen_experiment(getvariable('experiment'))
 ORDER BY circuit, size;

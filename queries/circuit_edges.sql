@@ -5,10 +5,11 @@
 -- Parameters: experiment (default '')
 -- Reads:      circuit_edges, latest_experiment
 -- Reference:  Syed et al. 2023 for the order in which edges are tried; every row is an exact cut
--- Caveat:     edges between members, the input, the logits and MLPs that are always kept; one that matters only
---             together with others has a small lost. experiment empty takes the one written last.
+-- Caveat:     edges between members, the input, the logits and MLPs that are always kept; one that
+--             matters only together with others has a small lost. experiment empty takes the one
+--             written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
-SELECT circuit, writer, reader, estimated, lost, kept
+SELECT circuit, writer, reader, estimated, lost, matters
 FROM circuit_edges
-WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
+WHERE experiment = chosen_experiment(getvariable('experiment'))
 ORDER BY circuit, abs(lost) DESC, writer, reader;

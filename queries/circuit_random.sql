@@ -5,10 +5,10 @@
 -- Parameters: experiment (default '')
 -- Reads:      circuit_random, latest_experiment
 -- Reference:  sufficiency against random circuits: Shi et al. 2024
--- Caveat:     as many heads, and as many MLPs where these are nodes, drawn uniformly. experiment empty takes the one
---             written last.
+-- Caveat:     as many heads, and as many MLPs where these are nodes, drawn uniformly. experiment
+--             empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SELECT circuit, pair_set, draw, faithfulness
 FROM circuit_random
-WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
+WHERE experiment = chosen_experiment(getvariable('experiment'))
 ORDER BY circuit, pair_set, draw;

@@ -5,16 +5,25 @@
 -- Parameters: check_id (default ''), component (default ''), top (default 0)
 -- Reads:      counter_examples, contexts, latest_check
 -- Reference:  profiler.generality.counterexamples.find
--- Caveat:     silent: the role says that it should act and it does not; stray: it acts where the role says that it
---             should not. The most important ones, so no rate can be taken from them. check_id empty takes the one
---             written last. component empty takes all.
+-- Caveat:     silent: the role says that it should act and it does not; stray: it acts where the
+--             role says that it should not. The most important ones, so no rate can be taken from
+--             them. check_id empty takes the one written last. component empty takes all.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 0);
-SELECT e.component, e.role, e.kind, e."rank", e.importance, e.activation, coalesce(c.domain, '') AS domain, coalesce(c.source, e.document) AS source
-    , coalesce(c.context_before, split_part(e.context, '«', 1)) AS context_before, coalesce(c.context_token, e.token) AS context_token
-    , coalesce(c.context_after, regexp_extract(e.context, '»(.*)$', 1, 's')) AS context_after, e.token, e.next_token, e.position_id
-FROM counter_examples e LEFT JOIN contexts c ON c.position_id = e.position_id
-WHERE e.check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check))
-    AND getvariable('component') IN ('', e.component) AND (getvariable('top') = 0 OR e."rank" <= getvariable('top'))
-ORDER BY e.component, e.role, e.kind, e."rank";
+SELECT counter_examples.component, counter_examples.role, counter_examples.kind
+    , counter_examples."rank", counter_examples.importance, counter_examples.activation
+    , coalesce(contexts.domain, '') AS domain
+    , coalesce(contexts.source, counter_examples.document) AS source
+    , coalesce(contexts.context_before
+        , split_part(counter_examples.context, '«', 1)) AS context_before
+    , coalesce(contexts.context_token, counter_examples.token) AS context_token
+    , coalesce(contexts.context_after
+        , regexp_extract(counter_examples.context, '»(.*)$', 1, 's')) AS context_after
+    , counter_examples.token, counter_examples.next_token, counter_examples.position_id
+FROM counter_examples LEFT JOIN contexts ON contexts.position_id = counter_examples.position_id
+WHERE counter_examples.check_id = chosen_check(getvariable('check_id'))
+    AND getvariable('component') IN ('', counter_examples.component)
+        AND (getvariable('top') = 0 OR counter_examples."rank" <= getvariable('top'))
+ORDER BY counter_examples.component, counter_examples.role, counter_examples.kind
+    , counter_examples."rank";

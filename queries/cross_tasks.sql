@@ -5,11 +5,12 @@
 -- Parameters: check_id (default '')
 -- Reads:      cross_tasks, latest_check
 -- Reference:  Hanna et al. 2024, Have Faith in Faithfulness: the matrix of circuits and tasks
--- Caveat:     high values off the diagonal mean shared machinery, or a circuit that does everything. check_id empty
---             takes the one written last.
+-- Caveat:     high values off the diagonal mean shared machinery, or a circuit that does
+--             everything. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
-SELECT circuit, task, statistic, value AS faithfulness, lo AS faithfulness_lo, hi AS faithfulness_hi, n
+SELECT circuit, task, statistic, value AS faithfulness, lo AS faithfulness_lo, hi AS faithfulness_hi
+    , n
 FROM cross_tasks
-WHERE check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check))
+WHERE check_id = chosen_check(getvariable('check_id'))
 QUALIFY row_number() OVER (PARTITION BY circuit, task ORDER BY statistic) = 1
 ORDER BY circuit, task;

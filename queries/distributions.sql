@@ -1,36 +1,73 @@
--- Title:      the distributions
--- Question:   how faithful and how necessary is the circuit from its discovery prompts to the whole corpus?
+-- Title:      The distributions, nearest first
+-- Question:   how faithful and how necessary is the circuit from its discovery prompts to the whole
+--             corpus?
 -- Grain:      one row per distribution
 -- Key:        distribution
 -- Parameters: check_id (default '')
 -- Reads:      check_distributions, ledger, checks, latest_check
 -- Reference:  Miller et al. 2024; Nainani et al. 2024; two one-sided tests (Schuirmann 1987)
--- Caveat:     a faithfulness above 1 is over-recovery, no success. kept_kl is of the whole next-token distribution of
---             running text, which no circuit of one task claims. null is of random circuits of the same sizes. A distribution
---             without numbers says why. check_id empty takes the one written last.
+-- Caveat:     a faithfulness above 1 is over-recovery, no success. kl_recovered is of the whole
+--             next-token distribution of running text, which no circuit of one task claims. null is
+--             of random circuits of the same sizes. A distribution without numbers says why.
+--             check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 WITH faithful AS (
-    SELECT * FROM ledger l SEMI JOIN checks c ON c.check_id = l.check_id AND c.circuit = l.subject
-    WHERE l.technique IN ('faithfulness', 'corpus faithfulness') AND l.statistic = 'faithfulness'
-    QUALIFY row_number() OVER (PARTITION BY l.check_id, l.distribution ORDER BY l.value IS NULL, l.technique DESC, l.finding) = 1
+    -- of several findings the one with a number, then that on running text
+    SELECT *
+    FROM ledger
+    SEMI JOIN checks ON checks.check_id = ledger.check_id AND checks.circuit = ledger.subject
+    WHERE ledger.technique IN ('faithfulness', 'corpus faithfulness')
+        AND ledger.statistic = 'faithfulness'
+    QUALIFY row_number()
+        OVER (PARTITION BY ledger.check_id, ledger.distribution
+            ORDER BY ledger.value IS NULL, ledger.technique DESC, ledger.finding) = 1
 )
-, needed AS (
-    SELECT * FROM ledger l SEMI JOIN checks c ON c.check_id = l.check_id AND c.circuit = l.subject
-    WHERE l.technique = 'necessity' AND l.statistic = 'necessity'
-    QUALIFY row_number() OVER (PARTITION BY l.check_id, l.distribution ORDER BY l.value IS NULL, l.finding) = 1
+, necessary AS (
+    -- of several findings the one with a number
+    SELECT *
+    FROM ledger
+    SEMI JOIN checks ON checks.check_id = ledger.check_id AND checks.circuit = ledger.subject
+    WHERE ledger.technique = 'necessity' AND ledger.statistic = 'necessity'
+    QUALIFY row_number()
+        OVER (PARTITION BY ledger.check_id, ledger.distribution
+            ORDER BY ledger.value IS NULL, ledger.finding) = 1
 )
-, kept AS (
-    SELECT * FROM ledger l SEMI JOIN checks c ON c.check_id = l.check_id AND c.circuit = l.subject
-    WHERE l.technique = 'corpus faithfulness' AND l.statistic = 'kept KL'
-    QUALIFY row_number() OVER (PARTITION BY l.check_id, l.distribution ORDER BY l.value IS NULL, l.finding) = 1
+, recovered AS (
+    SELECT *
+    FROM ledger
+    SEMI JOIN checks ON checks.check_id = ledger.check_id AND checks.circuit = ledger.subject
+    WHERE ledger.technique = 'corpus faithfulness' AND ledger.statistic = 'KL recovered'
+    QUALIFY row_number()
+        OVER (PARTITION BY ledger.check_id, ledger.distribution
+            ORDER BY ledger.value IS NULL, ledger.finding) = 1
 )
-SELECT r.name AS distribution, r.ordinal, r.kind, r.description, r.n_prompts, r.n_tokens, r.n_documents
-    , f.value AS faithfulness, f.lo AS faithfulness_lo, f.hi AS faithfulness_hi, f.null_mean, f.null_hi, f.n, f.unit, f.speaks, f.way, f.p_for, f.p_against
-    , f.value - first_value(f.value) OVER (ORDER BY r.ordinal, r.name) AS gap, coalesce(f.value > 1, false) AS over_one
-    , n.value AS necessity, n.lo AS necessity_lo, n.hi AS necessity_hi, n.null_mean AS necessity_null, n.null_hi AS necessity_null_hi
-    , k.value AS kept_kl, k.lo AS kept_kl_lo, k.hi AS kept_kl_hi, k.null_hi AS kept_kl_null_hi, k.n AS kept_n, k.unit AS kept_unit
-    , coalesce(nullif(r.refused, ''), nullif(f.refused, ''), CASE WHEN f.check_id IS NULL AND k.check_id IS NULL THEN 'only roles were asked here' ELSE '' END) AS refused
-FROM check_distributions r LEFT JOIN faithful f ON f.check_id = r.check_id AND f.distribution = r.name LEFT JOIN needed n ON n.check_id = r.check_id AND n.distribution = r.name
-    LEFT JOIN kept k ON k.check_id = r.check_id AND k.distribution = r.name
-WHERE r.check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check))
-ORDER BY r.ordinal, r.name;
+SELECT check_distributions.name AS distribution, check_distributions.ordinal
+    , check_distributions.kind, check_distributions.description, check_distributions.n_prompts
+    , check_distributions.n_tokens, check_distributions.n_documents
+    , faithful.value AS faithfulness, faithful.lo AS faithfulness_lo, faithful.hi AS faithfulness_hi
+    , faithful.null_mean, faithful.null_hi, faithful.n, faithful.unit, faithful.speaks, faithful.way
+    , faithful.p_for, faithful.p_against
+    , faithful.value - first_value(faithful.value)
+        OVER (ORDER BY check_distributions.ordinal, check_distributions.name) AS gap
+    , coalesce(faithful.value > 1, false) AS over_one
+    , necessary.value AS necessity, necessary.lo AS necessity_lo, necessary.hi AS necessity_hi
+    , necessary.null_mean AS necessity_null, necessary.null_hi AS necessity_null_hi
+    , recovered.value AS kl_recovered, recovered.lo AS kl_recovered_lo
+    , recovered.hi AS kl_recovered_hi
+    , recovered.null_hi AS kl_recovered_null_hi, recovered.n AS kl_recovered_n
+    , recovered.unit AS kl_recovered_unit
+    , coalesce(nullif(check_distributions.refused, ''), nullif(faithful.refused, '')
+        , CASE WHEN faithful.check_id IS NULL AND recovered.check_id IS NULL
+            THEN 'only roles were tested here' ELSE '' END) AS refused
+FROM check_distributions
+LEFT JOIN faithful
+    ON faithful.check_id = check_distributions.check_id
+        AND faithful.distribution = check_distributions.name
+LEFT JOIN necessary
+    ON necessary.check_id = check_distributions.check_id
+        AND necessary.distribution = check_distributions.name
+    LEFT JOIN recovered
+        ON recovered.check_id = check_distributions.check_id
+            AND recovered.distribution = check_distributions.name
+WHERE check_distributions.check_id = chosen_check(getvariable('check_id'))
+ORDER BY check_distributions.ordinal, check_distributions.name;

@@ -5,14 +5,22 @@
 -- Parameters: experiment (default '')
 -- Reads:      patch_experiments, patch_checks, latest_experiment
 -- Reference:  Heimersheim and Nanda 2024, How to use and interpret activation patching
--- Caveat:     right is the share of discovery pairs whose answer stands above its distractors: below 0.75 a circuit
---             explains little. Shows every experiment of the file unless one is named. experiment empty takes the one
---             written last.
+-- Caveat:     right is the share of discovery pairs whose answer stands above its distractors:
+--             below 0.75 a circuit explains little. Shows every experiment of the file unless one
+--             is named. experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
-SELECT e.experiment, e.task, e.scheme, e.model, e.n_pairs, e.n_dropped, e.metric_clean, e.metric_corrupted, e.neutral, e.is_symmetric
-    , c.size AS "right", e.means_by_template, e.seconds, e.created, e.experiment = l.experiment AS latest
-FROM patch_experiments e
-LEFT JOIN patch_checks c ON c.experiment = e.experiment AND c.pair_set = 'discovery' AND c.check_name = 'answer above distractors, clean'
-CROSS JOIN latest_experiment l
-WHERE getvariable('experiment') IN ('', e.experiment)
-ORDER BY e.created DESC, e.experiment;
+SELECT patch_experiments.experiment, patch_experiments.task, patch_experiments.scheme
+    , patch_experiments.model, patch_experiments.n_pairs, patch_experiments.n_dropped
+    , patch_experiments.metric_clean, patch_experiments.metric_corrupted, patch_experiments.neutral
+    , patch_experiments.is_symmetric
+    , patch_checks.size AS "right", patch_experiments.means_by_template, patch_experiments.seconds
+    , patch_experiments.created
+    , patch_experiments.experiment = latest_experiment.experiment AS latest
+FROM patch_experiments
+LEFT JOIN patch_checks
+    ON patch_checks.experiment = patch_experiments.experiment
+        AND patch_checks.pair_set = 'discovery'
+            AND patch_checks.check_name = 'answer above distractors, clean'
+CROSS JOIN latest_experiment
+WHERE getvariable('experiment') IN ('', patch_experiments.experiment)
+ORDER BY patch_experiments.created DESC, patch_experiments.experiment;

@@ -5,12 +5,15 @@
 -- Parameters: component (required), top (default 0)
 -- Reads:      extremes
 -- Reference:  the usual maximally activating dataset examples
--- Caveat:     the tail says what drives a component hardest, not what it does as a rule: read it beside
---             quantile_samples. top 0 shows all that are stored. Values that tie are ordered by position.
-SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
+-- Caveat:     the tail says what drives a component hardest, not what it does as a rule: read it
+--             beside quantile_samples. top 0 shows all that are stored. Values that tie are ordered
+--             by position.
+SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 0);
-SELECT measure, side, "rank", position_id, domain, source, context_before, context_token, context_after
+SELECT measure, side, "rank", position_id, domain, source, context_before, context_token
+    , context_after
     , token, next_token, activation, dla
 FROM extremes
-WHERE component = getvariable('component') AND (getvariable('top') = 0 OR "rank" <= getvariable('top'))
+WHERE component = getvariable('component')
+    AND (getvariable('top') = 0 OR "rank" <= getvariable('top'))
 ORDER BY measure, side DESC, "rank";

@@ -4,35 +4,48 @@
 -- Key:        domain, rank
 -- Parameters: top (default 10)
 -- Reads:      cell_sums, group_counts, components, classes
--- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation, chapter 4
--- Caveat:     ranks are of estimates: neighbours whose intervals overlap may change places on more text. share_abs_dla is
---             of the domain's sum over all heads and neurons. top 0 shows all.
+-- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation,
+--             chapter 4
+-- Caveat:     ranks are of estimates: neighbours whose intervals overlap may change places on more
+--             text. share_abs_dla is of the domain's sum over all heads and neurons. top 0 shows
+--             all.
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 10);
 WITH sizes AS (
-    SELECT domain, group_id, sum(n) AS n_g, sum(sum(n)) OVER (PARTITION BY domain) AS n, count(*) OVER (PARTITION BY domain) AS g
+    SELECT domain, group_id, sum(n) AS group_n, sum(sum(n)) OVER (PARTITION BY domain) AS n
+        , count(*) OVER (PARTITION BY domain) AS n_groups
     FROM group_counts WHERE axis = 'domain' GROUP BY domain, group_id
 )
 , sums AS (
-    SELECT s.component_id, s.group_id, sum(s.sum_abs_dla) AS m_g
-    FROM cell_sums s
-    JOIN components c USING (component_id)
-    JOIN classes k ON k.class_id = s.value_id AND NOT k.special
-    WHERE s.axis = 'class' AND c.kind IN ('head', 'neuron')
-    GROUP BY s.component_id, s.group_id
+    SELECT cell_sums.component_id, cell_sums.group_id, sum(cell_sums.sum_abs_dla) AS group_abs_dla
+    FROM cell_sums
+    JOIN components USING (component_id)
+    JOIN classes ON classes.class_id = cell_sums.value_id AND NOT classes.special
+    WHERE cell_sums.axis = 'class' AND components.unit IS NOT NULL
+    GROUP BY cell_sums.component_id, cell_sums.group_id
 )
 , placed AS (
-    SELECT s.component_id, z.domain, z.n, z.g, z.n_g, s.m_g, sum(s.m_g) OVER (PARTITION BY s.component_id, z.domain) AS m
-        , sum(s.m_g) OVER (PARTITION BY z.domain, z.group_id) AS all_g, sum(s.m_g) OVER (PARTITION BY z.domain) AS all_m
-    FROM sums s JOIN sizes z USING (group_id)
+    SELECT sums.component_id, sizes.domain, sizes.n, sizes.n_groups, sizes.group_n
+        , sums.group_abs_dla
+        , sum(sums.group_abs_dla)
+            OVER (PARTITION BY sums.component_id, sizes.domain) AS domain_abs_dla
+        , sum(sums.group_abs_dla) OVER (PARTITION BY sizes.domain, sizes.group_id) AS group_all
+        , sum(sums.group_abs_dla) OVER (PARTITION BY sizes.domain) AS domain_all
+    FROM sums JOIN sizes USING (group_id)
 )
 , estimates AS (
-    SELECT domain, component_id, n::BIGINT AS n, m / n AS abs_dla, m / nullif(all_m, 0) AS share_abs_dla, g AS groups
-        , sqrt(domain_variance((m - m_g) / nullif(n - n_g, 0) - m / n, g)) AS abs_dla_se
-        , sqrt(domain_variance((m - m_g) / nullif(all_m - all_g, 0) - m / nullif(all_m, 0), g)) AS share_abs_dla_se
-    FROM placed GROUP BY domain, component_id, n, m, all_m, g
+    -- one domain alone: how its rest is weighted cancels in a ratio
+    SELECT domain, component_id, n::BIGINT AS n, domain_abs_dla / n AS abs_dla
+        , domain_abs_dla / nullif(domain_all, 0) AS share_abs_dla, n_groups AS groups
+        , sqrt(domain_variance((domain_abs_dla - group_abs_dla) / nullif(n - group_n, 0)
+            - domain_abs_dla / n, n_groups)) AS abs_dla_se
+        , sqrt(domain_variance((domain_abs_dla - group_abs_dla) / nullif(domain_all - group_all, 0)
+            - domain_abs_dla / nullif(domain_all, 0), n_groups)) AS share_abs_dla_se
+    FROM placed GROUP BY domain, component_id, n, domain_abs_dla, domain_all, n_groups
 )
-SELECT domain, row_number() OVER (PARTITION BY domain ORDER BY abs_dla DESC, component_id) AS "rank", component, kind, n
-    , abs_dla, abs_dla_se, abs_dla - t975(groups - 1) * abs_dla_se AS abs_dla_lo, abs_dla + t975(groups - 1) * abs_dla_se AS abs_dla_hi
+SELECT domain, row_number() OVER (PARTITION BY domain ORDER BY abs_dla DESC, component_id) AS "rank"
+    , component, kind, n
+    , abs_dla, abs_dla_se, abs_dla - t975(groups - 1) * abs_dla_se AS abs_dla_lo
+    , abs_dla + t975(groups - 1) * abs_dla_se AS abs_dla_hi
     , share_abs_dla, share_abs_dla_se, groups
 FROM estimates JOIN components USING (component_id)
 QUALIFY getvariable('top') = 0 OR "rank" <= getvariable('top')

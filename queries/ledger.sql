@@ -1,17 +1,21 @@
 -- Title:      The evidence ledger
--- Question:   what does each finding say of its claim, and was the claim registered before the test?
+-- Question:   what does each finding say of its claim, and was the claim registered before the
+--             test?
 -- Grain:      one row per finding
 -- Key:        finding
 -- Parameters: check_id (default ''), tested (default 0)
 -- Reads:      ledger, latest_check
 -- Reference:  profiler.generality.evidence.ledger has the test of each technique; Holm 1979
--- Caveat:     weight is 1 / (1 + the sum of Jaccard overlaps with the claim's other lines in distribution, technique, data
---             and gradients). check_id empty takes the one written last. tested = 1 leaves out lines that describe.
+-- Caveat:     weight is 1 / (1 + the sum of Jaccard overlaps with the claim's other lines in
+--             distribution, technique, data and gradients). check_id empty takes the one written
+--             last. tested = 1 leaves out lines that describe.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 SET VARIABLE tested = coalesce(getvariable('tested')::BIGINT, 0);
-SELECT finding, subject, role, technique, distribution, statistic, value, lo AS value_lo, hi AS value_hi, n, unit, null_mean, null_hi
-    , speaks, reason, way, p_for, p_against, weight, status, carries, shares, refused, granularity, component_kind, ablation, positions, direction, pair_set
+SELECT finding, subject, role, technique, distribution, statistic, value, lo AS value_lo
+    , hi AS value_hi, n, unit, null_mean, null_hi
+    , speaks, reason, way, p_for, p_against, weight, status, carries, shares, refused, granularity
+    , component_kind, ablation, positions, direction, pair_set
 FROM ledger
-WHERE check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check))
+WHERE check_id = chosen_check(getvariable('check_id'))
     AND (getvariable('tested') = 0 OR speaks IN ('for', 'against', 'undecided'))
 ORDER BY role <> '', subject, role, technique, ordinal, distribution, statistic, finding;

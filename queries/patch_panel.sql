@@ -5,21 +5,31 @@
 -- Parameters: experiment (default ''), top (default 40)
 -- Reads:      patches, patch_shares, latest_experiment
 -- Reference:  circuits are not one number: Zhang and Nanda 2024, section 4
--- Caveat:     means over pairs at the answer's position. disagree is true where log probability and logit difference
---             moved in opposite directions from the median patch: the denominator moved, not the answer. top 0 shows
---             all. experiment empty takes the one written last.
+-- Caveat:     means over pairs at the answer's position. disagree is true where log probability and
+--             logit difference moved in opposite directions from the median patch: the denominator
+--             moved, not the answer. top 0 shows all. experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 40);
 WITH middle AS (
     -- what patches that do nothing leave: the median over all patches of one direction
-    SELECT direction, median(log_prob) AS log_prob, median(logit_diff) AS logit_diff FROM patches WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment)) GROUP BY direction
+    SELECT direction, median(log_prob) AS log_prob, median(logit_diff) AS logit_diff
+    FROM patches
+    WHERE experiment = chosen_experiment(getvariable('experiment'))
+    GROUP BY direction
 )
-SELECT p.component, p.component_kind, p.layer, p.positions, p.direction, p.value, p.n, s.share, p.effect, p.logit_diff, p.answer_logit
-    , p.distractor_logit, s.fix, s."break", p.log_prob, p.prob, p."rank", p.top1, p.entropy, p.kl_from_reference, p.kl_to_reference, p.js
-    , (p.log_prob - m.log_prob) * (p.logit_diff - m.logit_diff) < 0 AS disagree
-FROM patches p
-JOIN patch_shares s USING (experiment, component, component_kind, positions, direction, value, pair_set)
-JOIN middle m ON m.direction = p.direction
-WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment))
-ORDER BY abs(s.share) DESC, p.component, p.positions, p.direction, p.value
+SELECT patches.component, patches.component_kind, patches.layer, patches.positions
+    , patches.direction, patches.value, patches.n, patch_shares.share, patches.effect
+    , patches.logit_diff, patches.answer_logit
+    , patches.distractor_logit, patch_shares.fix, patch_shares."break", patches.log_prob
+    , patches.prob, patches."rank", patches.top1, patches.entropy, patches.kl_from_reference
+    , patches.kl_to_reference, patches.js
+    , (patches.log_prob - middle.log_prob) * (patches.logit_diff - middle.logit_diff)
+        < 0 AS disagree
+FROM patches
+JOIN patch_shares USING (experiment, component, component_kind, positions, direction, value
+    , pair_set)
+JOIN middle ON middle.direction = patches.direction
+WHERE experiment = chosen_experiment(getvariable('experiment'))
+ORDER BY abs(patch_shares.share) DESC, patches.component, patches.positions, patches.direction
+    , patches.value
 LIMIT CASE WHEN getvariable('top') > 0 THEN getvariable('top') END;

@@ -5,18 +5,21 @@
 -- Parameters: experiment (default '')
 -- Reads:      patch_shares, latest_experiment
 -- Reference:  rank correlations between ablations: Li and Janson 2024, Optimal ablation
--- Caveat:     heads and MLPs at all positions, noising direction; rank correlation of their lost shares. A low one
---             means that which components matter depends on what is put in. experiment empty takes the one written
---             last.
+-- Caveat:     heads and MLPs at all positions, noising direction; rank correlation of their lost
+--             shares. A low one means that which components matter depends on what is put in.
+--             experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 WITH shares AS (
-    SELECT component, value, rank() OVER (PARTITION BY value ORDER BY share) AS place, share
+    -- rank of each component among those patched with the same kind of value
+    SELECT component, value, rank() OVER (PARTITION BY value ORDER BY share) AS share_rank, share
     FROM patch_shares
-    WHERE experiment = coalesce(nullif(getvariable('experiment'), ''), (SELECT experiment FROM latest_experiment)) AND direction = 'noise' AND positions = 'all' AND component_kind IN ('head', 'mlp_out')
+    WHERE experiment = chosen_experiment(getvariable('experiment')) AND direction = 'noise'
+        AND positions = 'all' AND component_kind IN ('head', 'mlp_out')
 )
-SELECT a.value AS first, b.value AS second, count(*) AS n, corr(a.place, b.place) AS rank_correlation
-    , avg(abs(a.share - b.share)) AS mean_difference
-FROM shares a JOIN shares b USING (component)
-WHERE a.value < b.value
-GROUP BY a.value, b.value
-ORDER BY a.value, b.value;
+SELECT first_value.value AS first, second_value.value AS second, count(*) AS n
+    , corr(first_value.share_rank, second_value.share_rank) AS rank_correlation
+    , avg(abs(first_value.share - second_value.share)) AS mean_difference
+FROM shares AS first_value JOIN shares AS second_value USING (component)
+WHERE first_value.value < second_value.value
+GROUP BY first_value.value, second_value.value
+ORDER BY first_value.value, second_value.value;

@@ -1,22 +1,33 @@
--- Title:      Where a role fails at its place
--- Question:   where a head does not attend to the place that its role names, to what does it attend instead?
--- Grain:      one row per member, distribution and place that is attended to
+-- Title:      Where a role fails at its position
+-- Question:   where a head does not attend to the position that its role names, what does it attend
+--             to?
+-- Grain:      one row per member, distribution and position attended to
 -- Key:        component, distribution, attended
 -- Parameters: check_id (default ''), below (default 0.5), least (default 0.1)
 -- Reads:      ledger, latest_check
--- Reference:  profiler.generality.coverage.at_places
--- Caveat:     only roles that name places of prompts; distributions on which the role holds on less than `below`, and what is
---             attended to on at least `least` of the importance there. Tokens that no place of the prompts names stand
---             together as `another token`. check_id empty takes the one written last.
+-- Reference:  profiler.generality.coverage.at_positions
+-- Caveat:     only roles that name positions of prompts; distributions on which the role holds on
+--             less than `below`, and what is attended to on at least `least` of the importance
+--             there. Tokens that no position of the prompts names stand together as `another
+--             token`. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 SET VARIABLE below = coalesce(getvariable('below')::DOUBLE, 0.5);
 SET VARIABLE least = coalesce(getvariable('least')::DOUBLE, 0.1);
 WITH own AS (
     SELECT * FROM ledger
-    WHERE check_id = coalesce(nullif(getvariable('check_id'), ''), (SELECT check_id FROM latest_check)) AND value IS NOT NULL
+    WHERE check_id = chosen_check(getvariable('check_id')) AND value IS NOT NULL
 )
-SELECT c.subject AS component, c.role, c.distribution, c.ordinal, c.value AS coverage, substr(m.statistic, len('share: attends to ') + 1) AS attended
-    , m.value AS share, m.lo AS share_lo, m.hi AS share_hi, m.n, m.unit, NOT starts_with(c.statistic, 'coverage where') AS done
-FROM own c JOIN own m ON m.subject = c.subject AND m.role = c.role AND m.distribution = c.distribution AND starts_with(m.statistic, 'share: attends to ')
-WHERE c.technique = 'coverage' AND c.value < getvariable('below') AND m.value >= getvariable('least')
-ORDER BY component, c.ordinal, distribution, share DESC, attended;
+SELECT roles.subject AS component, roles.role, roles.distribution, roles.ordinal
+    , roles.value AS coverage
+    , substr(attended_rows.statistic, len('share: attends to ') + 1) AS attended
+    , attended_rows.value AS share, attended_rows.lo AS share_lo, attended_rows.hi AS share_hi
+    , attended_rows.n, attended_rows.unit
+    , NOT starts_with(roles.statistic, 'coverage where') AS done
+FROM own AS roles
+JOIN own AS attended_rows
+    ON attended_rows.subject = roles.subject AND attended_rows.role = roles.role
+        AND attended_rows.distribution = roles.distribution
+            AND starts_with(attended_rows.statistic, 'share: attends to ')
+WHERE roles.technique = 'coverage' AND roles.value < getvariable('below')
+    AND attended_rows.value >= getvariable('least')
+ORDER BY component, roles.ordinal, distribution, share DESC, attended;

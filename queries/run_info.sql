@@ -5,5 +5,6 @@
 -- Parameters: none
 -- Reads:      runs
 -- Reference:  design, rules of evidence
--- Caveat:     two runs with one run_id hold the same numbers only with the same versions of the libraries.
+-- Caveat:     two runs with one run_id hold the same numbers only with the same versions of the
+--             libraries.
 SELECT * FROM runs ORDER BY run_id;

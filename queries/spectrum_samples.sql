@@ -5,15 +5,23 @@
 -- Parameters: component (required)
 -- Reads:      sample_weights, bins, contexts
 -- Reference:  stratified random sampling: Cochran 1977, Sampling Techniques, chapter 5
--- Caveat:     a few random positions of each spectrum bin (stratum), so the tails are over-represented: weight is how many
---             positions of the corpus a row stands for. Drawing rows in proportion to it imitates a random draw.
-SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, error('set the component first: SET VARIABLE component = ''L0H0'';'));
--- a list, because a filter on a list goes below the view and a join does not: contexts are spelled for these alone
-SET VARIABLE drawn = (SELECT list(position_id) FROM sample_weights WHERE component = getvariable('component'));
-SELECT s.position_id, s.stratum, b.lo AS stratum_lo, b.hi AS stratum_hi, c.domain, c.source, c.context_before, c.context_token
-    , c.context_after, c.token, c.next_token, s.activation, s.dla, s.inclusion_probability, s.weight
-FROM sample_weights s
-JOIN bins b ON b.resolution = 'spectrum' AND b.bin = s.stratum
-JOIN contexts c USING (position_id)
-WHERE s.component = getvariable('component') AND list_contains(getvariable('drawn'), c.position_id)
-ORDER BY s.stratum, s.activation, s.position_id;
+-- Caveat:     a few random positions of each spectrum bin (stratum), so the tails are
+--             over-represented: weight is how many positions of the corpus a row stands for.
+--             Drawing rows in proportion to it imitates a random draw.
+SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
+-- a list, because a filter on a list goes below the view and a join does not: contexts are spelled
+-- for these alone
+SET VARIABLE drawn = (
+    SELECT list(position_id) FROM sample_weights WHERE component = getvariable('component')
+);
+SELECT sample_weights.position_id, sample_weights.stratum, bins.lo AS stratum_lo
+    , bins.hi AS stratum_hi, contexts.domain, contexts.source, contexts.context_before
+    , contexts.context_token
+    , contexts.context_after, contexts.token, contexts.next_token, sample_weights.activation
+    , sample_weights.dla, sample_weights.inclusion_probability, sample_weights.weight
+FROM sample_weights
+JOIN bins ON bins.resolution = 'spectrum' AND bins.bin = sample_weights.stratum
+JOIN contexts USING (position_id)
+WHERE sample_weights.component = getvariable('component')
+    AND list_contains(getvariable('drawn'), contexts.position_id)
+ORDER BY sample_weights.stratum, sample_weights.activation, sample_weights.position_id;

@@ -51,7 +51,7 @@ def best(frame: pl.DataFrame, behaviour: str) -> dict | None:
 
 
 def _answer(claims: Result, domains: Result) -> tuple[str, ...]:
-    found = [(name, best(claims.frame, name)) for name in ("induction", "previous", "duplicate")]
+    found = [(name, best(claims.frame, name)) for name in ("induction", "previous_token", "duplicate")]
     sentences = [
         f"“{name}” explains {row['component']} best: {numbers.share_with_interval(row, 'coverage')} of its |DLA|,"
         f" scrambled {numbers.percent(row['scrambled'])}, other heads of its layer {numbers.percent(row['random'])}."

@@ -97,12 +97,12 @@ def _drawing(read: Reader) -> Section:
         tables.words("gate", "Gate"),
         tables.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
         tables.share("frequency", "Chosen again", "when the pairs are resampled"),
-        tables.share("missed", "Missed at most"),
+        tables.share("removal_cost", "Removal costs"),
         tables.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
     )
     table = tables.table(
         "Members",
-        "Minimality: a member that is missed no more than a random one does not belong.",
+        "Minimality: a member whose removal costs no more than that of a random one does not belong.",
         members,
         columns,
         frame,
@@ -295,7 +295,7 @@ def _attribution(read: Reader) -> Section:
         tables.value("spearman", "Rank correlation"),
         tables.share("sign", "Right sign"),
         tables.share("error", "Error"),
-        tables.share("missed", "Missed"),
+        tables.share("false_negatives", "False negatives"),
         tables.words("reliable", "Believe it"),
     )
     listed = (
@@ -348,14 +348,14 @@ def _recall(read: Reader) -> tuple[Block, ...]:
         tables.words("component_kind", "Site"),
         tables.words("asked", "Effects asked for"),
         tables.count("looked_at", "Estimates looked at"),
-        tables.count("found", "Found"),
+        tables.count("hits", "Of these among them"),
         tables.share("recall", "Recall"),
         tables.share(
             "recall_lo",
             "At least",
             "95 % bound, for neurons from a random sample of those not patched for their estimate",
         ),
-        tables.value("missed_hi", "Missed at most", "false negatives, 95 % bound"),
+        tables.value("false_negatives_hi", "False negatives at most", "95 % bound"),
     )
     caption = "Of the largest exact effects, how many stand among the largest estimates. All cuts are in the query."
     return (tables.table("What it misses", caption, result, columns, frame, "full"),)
@@ -369,14 +369,14 @@ def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
         "Controlled": "; ".join(circuit["controlled"]),
         "Controlled by accident": "; ".join(circuit["accidental"]) or "nothing that was checked",
         "Put in outside": circuit["outside"],
-        "Never taken away": circuit["kept"],
+        "Never taken away": circuit["intact"],
         "Metric": circuit["metric"],
         "Found by": circuit["found_by"],
     }
     frame = pl.DataFrame({"what": list(said), "text": list(said.values())})
     columns = (tables.words("what", "Scope"), tables.words("text", ""))
     flagged = checks.frame.filter(pl.col("pair_set") == "discovery").sort(
-        pl.col("level").replace_strict({"warning": 0, "note": 1, "ok": 2}), "place"
+        pl.col("level").replace_strict({"warning": 0, "note": 1, "ok": 2}), "check_number"
     )
     check_columns = (
         tables.words("check_name", "Check"),
@@ -428,7 +428,7 @@ METHOD = (
             " searched for, random K are not."
         ),
     ),
-    ("Minimality", "How much a member is missed at most, against random members of inflated circuits, by Holm."),
+    ("Minimality", "The largest cost of removing a member, against random members of inflated circuits, by Holm."),
     (
         "Limits",
         (

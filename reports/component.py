@@ -1,4 +1,4 @@
-"""The component card: what one head, neuron or closing term does on the whole corpus, not only at its extremes.
+"""The component card: what one head, neuron, embedding or bias does on the whole corpus, not only at its extremes.
 
 Answer first: how much it matters, at which class of token, and whether its largest activations say the same as the
 whole. Then the spectrum in its views, samples around the component's own quantiles, extremes, and breakdowns.
@@ -37,7 +37,7 @@ def build(read: Reader, component: ComponentId) -> Report:
 def _kind_words(component: ComponentId) -> str:
     if component.kind in ("head", "neuron"):
         return f"{component.kind.capitalize()} {component.unit} of layer {component.layer}"
-    return "Closing term"
+    return "Embedding or bias"
 
 
 def _sections(read: Reader, component: ComponentId) -> list[Section]:
@@ -280,7 +280,7 @@ def _component_method(component: ComponentId) -> tuple[tuple[str, str], ...]:
         )
     return (
         (
-            "Closing term",
+            "Embedding or bias",
             (
                 "Embedding, positions and biases. With them the DLA of all components adds up to the centred target"
                 " logit. Its activation is the norm of what it writes."

@@ -3,7 +3,7 @@ behind it.
 
 Answer first: the word, the two or three numbers that carry it, and what would change it. Then the distributions,
 the plane of generality and completeness, roles and mixtures, replacement by understanding, counter-examples in context,
-edits, weights, and the ledger: every number, what it was held against, whether the claim was registered before the
+edits, weights, and the ledger: every number, what it was compared with, whether the claim was registered before the
 test.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from profiler.generality.evidence.ledger import FAITHFUL, HALF, MARGIN, NO_BETTER, OVER
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.pages import check, numbers
 from profiler.pages.blocks import Report
 from profiler.pages.reader import Reader
@@ -25,7 +25,7 @@ def build(read: Reader) -> Report:
     """The page of the check written last, or of the one asked for."""
     row = read("checks").frame.row(0, named=True)
     sections = (
-        check.distributions(read, MARGIN),
+        check.distributions(read, check.threshold(read, "margin")),
         check.plane(read),
         check.roles(read),
         check.replacement(read),
@@ -33,6 +33,7 @@ def build(read: Reader) -> Report:
         check.edits(read),
         check.weights(read),
         check.ledger(read),
+        check.thresholds(read),
         check.predictions(read),
     )
     return Report(
@@ -47,15 +48,15 @@ def build(read: Reader) -> Report:
 
 def _evidence(row: dict[str, Any]) -> str:
     """How much stands behind the word."""
-    rest = row["findings"] - sum(row[name] for name in ("speak_for", "speak_against", "undecided", "refused"))
+    tests = row["speak_for"] + row["speak_against"] + row["undecided"] + row["refused"]
     return (
-        f"Of {numbers.count(row['findings'])} numbers {numbers.count(row['speak_for'])} speak for a claim,"
-        f" {numbers.count(row['speak_against'])} against one, {numbers.count(row['undecided'])} are undecided,"
-        f" {numbers.count(row['refused'])} could not be had, each with its reason, and {numbers.count(rest)} describe"
-        f" and decide nothing; with what they share counted once, that is {numbers.number(row['weight_for'])}"
-        f" independent pieces for and {numbers.number(row['weight_against'])} against."
-        f" {numbers.count(row['registered'])} of the tested numbers were predicted beforehand,"
-        f" {numbers.count(row['post_hoc'])} are post hoc."
+        f"Of {numbers.count(tests)} tests {numbers.count(row['speak_for'])} support the claims,"
+        f" {numbers.count(row['speak_against'])} contradict them, {numbers.count(row['undecided'])} are undecided,"
+        f" {numbers.count(row['refused'])} were not run, each with its reason."
+        f" {numbers.count(row['findings'] - tests)} more numbers describe and decide nothing. With what tests share"
+        f" counted once, {numbers.number(row['weight_for'])} independent tests support the claims and"
+        f" {numbers.number(row['weight_against'])} contradict them. {numbers.count(row['registered'])} of the tested"
+        f" numbers were predicted beforehand, {numbers.count(row['post_hoc'])} are post hoc."
     )
 
 
@@ -92,58 +93,64 @@ METHOD = (
         "Generalises",
         (
             "On every distribution but the first the faithfulness is as good as on the discovery prompts: within"
-            f" {numbers.percent(MARGIN)}, by two one-sided tests; wherever it was taken out, more than half of the"
-            " effect was lost, and more than without random circuits on average; every tested role holds."
+            f" {numbers.percent(DEFAULT.margin)}, by two one-sided tests. Wherever the circuit was removed, the effect"
+            f" dropped by more than {numbers.percent(DEFAULT.necessity)}, and by more than without random circuits on"
+            " average. Every tested role holds."
         ),
     ),
     (
         "Narrows",
         (
             "On some distribution the faithfulness is lower than on the discovery prompts by more than"
-            f" {numbers.percent(MARGIN)}, or roles are refuted, and not so that the circuit does something else."
+            f" {numbers.percent(DEFAULT.margin)}, or some roles are refuted, but too few for “does something else”."
         ),
     ),
     (
         "Does something else",
         (
-            "At least half of the tested roles are refuted: somewhere the role holds on less than"
-            f" {numbers.percent(HALF)} of the component's importance, or fills less than {numbers.percent(NO_BETTER)}"
-            " of the room above its scrambling, or edits made from it work no better than control edits. A role that"
-            " names places of prompts and holds there on the discovery prompts does not count: it is narrow, not"
-            f" wrong. Also where the circuit keeps less than {numbers.percent(FAITHFUL)} of the effect on its own"
-            " prompts."
+            f"At least {numbers.percent(DEFAULT.refuted_share)} of the tested roles are refuted: somewhere the role"
+            f" holds on less than {numbers.percent(DEFAULT.role_share)} of the component's importance, or fills less"
+            f" than {numbers.percent(DEFAULT.no_better)} of the room above its scrambling, or edits made from it"
+            " succeed no more often than control edits. A role that names positions of prompts and holds there on the"
+            " discovery prompts does not count: it is narrow, not wrong. The word also stands where the circuit keeps"
+            f" less than {numbers.percent(DEFAULT.faithful)} of the effect on its own prompts."
         ),
     ),
     (
         "Over-recovers",
         (
-            f"Somewhere the faithfulness is above {numbers.percent(1 + OVER)}: leaving others out removed what held the"
-            " answer back. That is a failure to generalise."
+            f"Somewhere the faithfulness is above {numbers.percent(1 + DEFAULT.over)}: what held the answer back was"
+            " left out. That is a failure to generalise."
         ),
     ),
-    ("Inconclusive", "None of these at this n; what would settle it is told."),
+    ("Inconclusive", "None of these at this n; the page says what would settle it."),
+    (
+        "Thresholds",
+        "The percentages here are the defaults; those of this check stand in the section of that name.",
+    ),
     (
         "Many distributions",
         (
-            "What speaks against a claim is corrected by Holm over the lines of its technique. What speaks for it is"
-            " not: for a circuit to generalise all of it must hold."
+            "What contradicts a claim is corrected by Holm over the lines of its technique. What supports it is not:"
+            " for a circuit to generalise all of it must hold."
         ),
     ),
     (
         "Faithfulness",
         (
-            "The effect that is kept with everything outside the circuit writing other values, over the model's own"
-            " effect; ratio of the means. Necessity: the effect lost when the circuit alone is taken away."
+            "The effect that is left with everything outside the circuit writing other values, over the model's own"
+            " effect; ratio of the means. Necessity: the drop of the effect when the circuit alone is removed."
         ),
     ),
     ("Coverage", "Share of a component's importance (|DLA| to the token that came next) on which its role holds."),
     (
-        "Roles at places",
+        "Roles at positions",
         (
-            "A role such as “at end attends to S2” is asked at that place of every distribution of prompts: a prompt"
-            " counts where the token that the head attends to most is in the place that is named, weighted by |DLA| to"
-            " the answer. Where the model itself does not do the task nothing is tested. Its general form, such as"
-            " S-inhibition, is asked of every position of the text, and decides nothing: the circuit does not claim it."
+            "A role such as “at end attends to S2” is tested at that position of every distribution of prompts: a"
+            " prompt counts where the token that the head attends to most is in the position that is named, weighted"
+            " by |DLA| to the answer. Where the model itself does not do the task nothing is tested. Its general form,"
+            " such as S-inhibition, is tested at every position of the text, and decides nothing: the circuit does not"
+            " claim it."
         ),
     ),
     (
@@ -151,8 +158,8 @@ METHOD = (
         (
             "Circuit: generality is the mean over wider distributions of 1 − |1 − faithfulness|, over that of the"
             " discovery prompts; completeness the mean necessity. Component: generality is its role's smallest coverage"
-            " off the discovery prompts; completeness the effect explained when the role is put in its place, or its"
-            " coverage on most examples where nothing was."
+            " off the discovery prompts; completeness the effect explained when the component is replaced by the role,"
+            " or its coverage on most examples where it was not replaced."
         ),
     ),
     (

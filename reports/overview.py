@@ -1,4 +1,4 @@
-"""Which components matter on this corpus: ranking, layers, domains, closing terms, dead components, what was cut."""
+"""Which components matter on this corpus: ranking, layers, domains, embeddings and biases, dead components, what was cut."""
 
 from typing import Any
 
@@ -22,7 +22,14 @@ def build(read: Reader) -> Report:
         title=f"What matters in {run['model']}",
         subtitle="Overview of a run",
         answer=(*_answer(read), *_incomplete(run)),
-        sections=(_ranking(read), _layers(read), _domains(read), _closing(read), _dead(read), _quality(read)),
+        sections=(
+            _ranking(read),
+            _layers(read),
+            _domains(read),
+            _embeddings_and_biases(read),
+            _dead(read),
+            _quality(read),
+        ),
         method=method.method(read),
         run_facts=method.run_facts(read),
     )
@@ -98,7 +105,7 @@ def _ranking(read: Reader) -> Section:
         ),
         tables.value("dla", "Mean DLA, logits", signed=True),
         tables.value("activation", "Mean activation"),
-        tables.words("top_class", "First class", "the token class with the largest part of its |DLA|"),
+        tables.words("top_class", "Most important class", "the token class with the largest part of its |DLA|"),
         tables.share("top_class_share", "of its |DLA|"),
         tables.share(
             "top_class_base", "of positions", "that class's share of all positions: what the text alone would give"
@@ -185,7 +192,7 @@ def _domains(read: Reader) -> Section:
     )
 
 
-def _closing(read: Reader) -> Section:
+def _embeddings_and_biases(read: Reader) -> Section:
     result = read("attribution_by_kind")
     columns = (
         tables.words("kind", "Kind"),
@@ -199,11 +206,13 @@ def _closing(read: Reader) -> Section:
         tables.value("abs_dla", "Sum of mean |DLA|, logits"),
     )
     caption = (
-        "Heads and neurons beside the closing terms: embedding, positions and biases. DLA adds up over all kinds to "
+        "Heads and neurons beside the embeddings (of tokens, of positions) and biases. DLA adds up over all kinds to "
         "the mean centred "
         "logit of the next token; |DLA| does not cancel."
     )
-    return Section("Closing terms", "", (tables.table("By kind of component", caption, result, columns, width="full"),))
+    return Section(
+        "Embeddings and biases", "", (tables.table("By kind of component", caption, result, columns, width="full"),)
+    )
 
 
 def _dead(read: Reader) -> Section:

@@ -6,7 +6,6 @@ The page of one check is the report `generality`; in a site each check has such 
 
 import polars as pl
 
-from profiler.generality.evidence.ledger import MARGIN
 from profiler.pages import build as report
 from profiler.pages import check as page_check
 from profiler.pages import method, numbers, tables
@@ -62,7 +61,7 @@ def _table(read: Reader) -> Block:
 
 def _distributions(read: Reader, check_id: str) -> Block:
     result = read("distributions", check_id=check_id)
-    measured = result.frame.filter(page_check.has("faithfulness") | page_check.has("kept_kl"))
+    measured = result.frame.filter(page_check.has("faithfulness") | page_check.has("kl_recovered"))
     caption = (
         "Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits; squares: all that the"
         " model says of running text."
@@ -72,6 +71,6 @@ def _distributions(read: Reader, check_id: str) -> Block:
         caption,
         result,
         measured,
-        lambda rows: chart_check.distributions(rows, MARGIN),
+        lambda rows: chart_check.distributions(rows, page_check.threshold(read, "margin", check_id)),
         "No distribution has a number.",
     )

@@ -26,7 +26,7 @@ from profiler.behaviours.expressions import own_classes
 from profiler.circuits import yaml_files as circuit_files
 from profiler.config import RunConfig
 from profiler.database import query
-from profiler.database.commits import MANIFEST, Manifest, read_manifest, sealed
+from profiler.database.commits import MANIFEST, CommitManifest, read_manifest, sealed
 from profiler.errors import ProfilerError, QueryError, RunError
 from profiler.pages.build import build
 from profiler.recording.merge.read_back import Stored
@@ -336,14 +336,14 @@ def test_any_bytes_are_a_manifest_or_are_refused(data, tmp_path):
 def test_any_manifest_is_read_or_refused(found, tmp_path):
     (tmp_path / MANIFEST).write_bytes(sealed(found))
     with suppress(RunError):
-        assert isinstance(read_manifest(tmp_path), Manifest)
+        assert isinstance(read_manifest(tmp_path), CommitManifest)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/b", ".."])
 def test_a_manifest_names_no_file_elsewhere(name, tmp_path):
     for manifest in (
-        Manifest(state=name, checks={name: (1, 1)}),
-        Manifest(files={"positions": [(name, 1)]}, state="s"),
+        CommitManifest(state=name, checks={name: (1, 1)}),
+        CommitManifest(files={"positions": [(name, 1)]}, state="s"),
     ):
         (tmp_path / MANIFEST).write_bytes(sealed(vars(manifest)))
         with pytest.raises(RunError, match="no part of it"):

@@ -1,11 +1,9 @@
-"""A user's own token classes and behaviours in a finished run: added or taken out whole, or not at all.
+"""A user's own token classes and behaviours in a finished run: added or removed whole, or not at all.
 
 They stand in the tables properties, token_property_lists and behaviours, and in the views and tables generated from
 them; nothing that was measured is written. Everything is checked on a closed, read-only connection first, and then
-written in one
-transaction: a program that stops in between leaves the run as it was. Cost: one pass over the vocabulary, and over the
-  kept
-rows of the components that others are compared with (seconds for 37,000 components).
+written in one transaction: a program that stops in between leaves the run as it was. Cost: one pass over the
+vocabulary, and over the kept rows of the components that others are compared with (seconds for 37,000 components).
 """
 
 from collections.abc import Iterator
@@ -56,11 +54,11 @@ def add_class(path: Path, name: str, condition: str, description: str = "") -> i
 
 def _size(run: Connection, name: str) -> int:
     text = "SELECT count(*) FROM token_property_lists WHERE list_contains(properties, ?)"
-    return run.execute(text, [name]).fetchall()[0][0]
+    return int(run.execute(text, [name]).fetchall()[0][0])
 
 
 def remove_class(path: Path, name: str) -> None:
-    """Take a class of the user's own out again, with its two behaviours.
+    """Remove a class of the user's own, with its two behaviours.
 
     Raises:
         QueryError: there is no such class, or it is the library's.
@@ -99,7 +97,7 @@ def add_behaviour(path: Path, name: str, condition: str, kind: Kind = "both", de
 
 
 def remove_behaviour(path: Path, name: str) -> None:
-    """Take a behaviour of the user's own out again.
+    """Remove a behaviour of the user's own.
 
     Raises:
         QueryError: there is no such behaviour, or it is the library's, or a token class's.
@@ -112,8 +110,9 @@ def remove_behaviour(path: Path, name: str) -> None:
 
 
 def refresh(path: Path, memory: int | None = None) -> None:
-    """Make anew what follows from the rows and behaviours of a run: whatever a pass could not make, and for a run of an
-    earlier version the tables and views of this one.
+    """Rebuild the tables and views that are derived from a run's rows and behaviours, and its macros.
+
+    For a run whose pass could not make them, or of an earlier version.
 
     Args:
         memory: bytes that DuckDB may take, beyond which it writes beside the run; None leaves that to DuckDB.
@@ -128,8 +127,11 @@ def refresh(path: Path, memory: int | None = None) -> None:
 
 
 def complete(path: Path, memory: int | None = None) -> None:
-    """Make what follows from a whole run, where that has not been done. Raises as `refresh`, and says how to do it
-    again."""
+    """Build the derived tables and views of a finished run that lacks them.
+
+    Raises:
+        RunError, EngineError: as `refresh`; the message says how to do it again.
+    """
     with closing(query.open_run(path)) as run:
         if views.is_derived(run):
             return
@@ -142,7 +144,7 @@ def complete(path: Path, memory: int | None = None) -> None:
 
 
 def unfinished(path: Path) -> str | None:
-    """What a whole run still lacks, and the command that makes it; None where it lacks nothing or is no run."""
+    """The command that makes what a finished run still lacks; None where it lacks nothing or is no run."""
     try:
         with closing(query.open_run(path)) as run:
             return None if views.is_derived(run) else ONCE_MORE.format(path)

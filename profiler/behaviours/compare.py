@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -66,11 +67,11 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise RunError(f"{first} is open in this process: close it (run.close()), then compare") from None
 
 
-def _facts(path: Path) -> dict:
+def _facts(path: Path) -> dict[str, Any]:
     return query.run(path, FACTS).row(0, named=True)
 
 
-def _refuse_unlike(first: Path, second: Path, a: dict, b: dict) -> None:
+def _refuse_unlike(first: Path, second: Path, a: dict[str, Any], b: dict[str, Any]) -> None:
     """Only runs of the same tokens and the same components can be compared.
 
     Raises:
@@ -95,12 +96,14 @@ def notes(first: Path, second: Path) -> tuple[str, ...]:
     """What a reader of the comparison must know: documents in common, weights that differ."""
     a, b = _facts(first), _facts(second)
     shared = query.run(first, TEXTS).join(query.run(second, TEXTS), on="text_hash", how="semi").height
-    found = []
+    sentences = []
     if shared:
-        found.append(
+        sentences.append(
             f"{shared:,} documents of {first} have a text that is also in {second}: the errors are not independent, so"
             " differences are surer than shown where the texts push both runs the same way"
         )
     if a["model_hash"] != b["model_hash"]:
-        found.append("the weights differ: a component of one number need not have become the same thing in training")
-    return tuple(found)
+        sentences.append(
+            "the weights differ: a component of one number need not have become the same thing in training"
+        )
+    return tuple(sentences)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
@@ -21,6 +22,7 @@ from profiler.database.assets import package_file
 from profiler.errors import QueryError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+SHOWN = 80  # characters of a condition that a message shows
 TOKEN_VIEW = "token_texts"
 FACTS = {"head": ("head_facts",), "neuron": ("neuron_facts",), "both": ("head_facts", "neuron_facts")}
 """The views that a behaviour of each kind is about."""
@@ -34,7 +36,7 @@ REFUSED = {
 
 
 def check_name(name: str) -> str:
-    """`name`, if it can name a class or behaviour.
+    """Check that `name` can name a class or behaviour, and return it.
 
     Raises:
         QueryError: it cannot.
@@ -59,7 +61,7 @@ def _empty() -> Connection:
 
 
 def check_condition(condition: str, view: str, run: Connection | None = None) -> None:
-    """Whether `condition` is one true-or-false expression over the columns of `view`.
+    """Check that `condition` is a boolean expression over the columns of `view`.
 
     Args:
         run: whose view it must bind in, too: that of a run of an earlier version may lack columns.
@@ -75,7 +77,7 @@ def check_condition(condition: str, view: str, run: Connection | None = None) ->
 def _check_in(
     connection: Connection, condition: str, view: str, also: Callable[[Connection, str, str, str], None] | None = None
 ) -> None:
-    shown = condition if len(condition) <= 80 else condition[:79] + "…"
+    shown = condition if len(condition) <= SHOWN else condition[: SHOWN - 1] + "…"
     cursor = connection.cursor()
     try:
         if also:
@@ -101,8 +103,7 @@ def _type_of(cursor: Connection, condition: str, view: str) -> str:
 
 
 def _check_whole(cursor: Connection, condition: str, view: str, shown: str) -> None:
-    """Its shape, and that it can be asked: a pattern that cannot be read is seen only then. The row it is asked of is
-    all NULL.
+    """Check a condition's shape, then evaluate it on a row of NULLs: a pattern that cannot be read is seen only then.
 
     Raises:
         QueryError, duckdb.Error: it cannot be used.
@@ -148,24 +149,26 @@ def _check_shape(cursor: Connection, condition: str, view: str, shown: str) -> N
 
 _CHANGING = """SELECT function_name FROM duckdb_functions() GROUP BY function_name
     HAVING bool_and(stability <> 'CONSISTENT') OR function_name IN ('getvariable', 'age')"""
-"""Names of which no variant is the same from call to call (`+` has one for times with a zone), and two that hide one."""
+"""Names of which no variant is the same from call to call (`+` has one for times with a zone), and two that hide such a
+name."""
 
 
-def _called(parts: list[dict], view: str) -> set[str]:
+def _called(parts: list[dict[str, Any]], view: str) -> set[str]:
     """Names of functions, and of what stands like a column and is none (CURRENT_DATE)."""
     columns = {name.lower() for name in _columns(view)}
     bare = {str(part["column_names"][-1]).lower() for part in parts if part.get("column_names")}
     return {str(part.get("function_name")).lower() for part in parts} | (bare - columns)
 
 
-def _parsed(cursor: Connection, text: str) -> list[dict]:
+def _parsed(cursor: Connection, text: str) -> list[dict[str, Any]]:
     tree = json.loads(cursor.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
     if tree.get("error"):
         raise duckdb.ParserException(tree["error_message"])
-    return tree["statements"]
+    statements: list[dict[str, Any]] = tree["statements"]
+    return statements
 
 
-def _nodes(tree: object) -> Iterator[dict]:
+def _nodes(tree: object) -> Iterator[dict[str, Any]]:
     if isinstance(tree, dict):
         yield tree
     for part in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
@@ -183,12 +186,12 @@ def own_classes(texts: tuple[str, ...]) -> tuple[Property, ...]:
         QueryError: a name or a condition cannot be used, or a name is taken.
     """
     taken = {p.name for p in PROPERTIES}
-    found: list[Property] = []
+    classes: list[Property] = []
     for text in texts:
         name, _, condition = text.partition("=")
         check_name(name.strip())
-        if name.strip() in taken | {p.name for p in found}:
+        if name.strip() in taken | {p.name for p in classes}:
             raise QueryError(f"there is a token class {name.strip()!r} already: choose another name")
         check_condition(condition, TOKEN_VIEW)
-        found.append(Property(name.strip(), f"one where {condition.strip()}", condition.strip()))
-    return tuple(found)
+        classes.append(Property(name.strip(), f"one where {condition.strip()}", condition.strip()))
+    return tuple(classes)

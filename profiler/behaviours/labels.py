@@ -18,11 +18,14 @@ from profiler.statistics import clopper_pearson
 
 BANDS = (0.0, 0.5, 0.75, 0.9, 0.95, 0.99)
 DRAW = """SELECT band, position_id, context_before, context_token, context_after FROM (
-    SELECT f.band, f.position_id, f.doc_id, row_number() OVER (PARTITION BY f.band ORDER BY md5(concat(f.band, f.doc_id, f.component))) AS place FROM (
-        SELECT *, row_number() OVER (PARTITION BY component, band, doc_id ORDER BY md5(position_id::VARCHAR)) AS first
+    SELECT band, position_id, doc_id
+        , row_number() OVER (PARTITION BY band ORDER BY md5(concat(band, doc_id, component))) AS ordinal
+    FROM (
+        SELECT *
+            , row_number() OVER (PARTITION BY component, band, doc_id ORDER BY md5(position_id::VARCHAR)) AS in_document
         FROM component_facts WHERE component = getvariable('component')
-    ) f WHERE first = 1
-) JOIN contexts USING (position_id) WHERE place <= getvariable('per_band')::BIGINT
+    ) WHERE in_document = 1
+) JOIN contexts USING (position_id) WHERE ordinal <= getvariable('per_band')::BIGINT
 ORDER BY md5(concat('order', position_id))"""
 
 
@@ -48,7 +51,7 @@ class Session:
 
 
 def labels_path(run: Path, component: str) -> Path:
-    """Beside the run: <run stem>-labels-<component>.jsonl."""
+    """The file of labels beside a run: <run stem>-labels-<component>.jsonl."""
     return run.with_name(f"{run.stem}-labels-{component}.jsonl")
 
 
@@ -62,8 +65,8 @@ def begin(run: Path, component: str, hypothesis: str, per_band: int = 10) -> Ses
     with query.open_run(run) as connection:
         examples = query.run(connection, DRAW, component=component, per_band=per_band)
         run_id = query.run(connection, "SELECT run_id FROM runs").item()
-    given = tuple(one for one in read(labels_path(run, component), run_id) if one.hypothesis == hypothesis)
-    done = {one.position_id for one in given}
+    given = tuple(label for label in read(labels_path(run, component), run_id) if label.hypothesis == hypothesis)
+    done = {label.position_id for label in given}
     return Session(run_id or "", examples.filter(~pl.col("position_id").is_in(list(done))), given)
 
 
@@ -76,14 +79,14 @@ def read(path: Path, run_id: str | None) -> tuple[Label, ...]:
     if not path.exists():
         return ()
     try:
-        found = tuple(Label(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line)
+        labels = tuple(Label(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
             f"the labels in {path} cannot be read ({error}): repair the line, or move the file away"
         ) from None
-    if any(one.run_id != (run_id or "") for one in found):
+    if any(label.run_id != (run_id or "") for label in labels):
         raise RunError(f"{path} holds labels of another run: move it away, or give the run another name")
-    return found
+    return labels
 
 
 def write(path: Path, label: Label) -> None:
@@ -106,7 +109,7 @@ def score(labels: tuple[Label, ...]) -> pl.DataFrame:
     """
     rows = []
     for band in BANDS:
-        answers = [one.fits for one in labels if one.band == band]
+        answers = [label.fits for label in labels if label.band == band]
         if answers:
             low, high = clopper_pearson(sum(answers), len(answers))
             rows.append((band, len(answers), sum(answers), sum(answers) / len(answers), float(low), float(high)))

@@ -18,6 +18,7 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
 from profiler.behaviours.token_properties import PROPERTIES, Property
+from profiler.database import macros
 from profiler.database.assets import package_file
 from profiler.database.comments import comment_statements
 from profiler.errors import QueryError
@@ -40,15 +41,23 @@ HEADER = """-- View: behaviour_rows
 -- behaviour: name
 -- family: attention, effect, context, token, next or user
 -- priority: order in which a mixture hands out positions; NULL takes no part unless asked for
--- holds: whether the behaviour holds there; NULL where it cannot be told (loss and entropy are kept for dense rows only)
+-- holds: whether the behaviour holds there; NULL where it cannot be told (loss and entropy are kept for dense rows
+--   only)
 """
-ATTENDING = """(SELECT c.component, c.kind, c.layer, m.position_id, m.doc_id, m.group_id, m.domain, s.weight, r.activation, r.dla
-    , h.previous, h.two_back, h.first, h.self, h.induction, h.prefix_induction, h.duplicate, h.newline, h.delimiter
-    , h.entropy AS attention_entropy, h.top_offset, h.top_weight, h.dla_to_attended
-    FROM head_attention_rows h JOIN components c USING (component_id)
-    JOIN dense_rows r ON r.component_id = c.component_id AND r.position_id = h.position_id
-    JOIN uniform_marks m ON m.position_id = h.position_id
-    CROSS JOIN (SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight) s)"""
+ATTENDING = """(
+SELECT components.component, components.kind, components.layer, uniform_marks.position_id, uniform_marks.doc_id
+    , uniform_marks.group_id, uniform_marks.domain, size.weight, dense_rows.activation, dense_rows.dla
+    , attention.previous_token, attention.two_back, attention.first_token, attention.self, attention.induction
+    , attention.prefix_induction, attention.duplicate, attention.newline, attention.delimiter
+    , attention.entropy AS attention_entropy, attention.top_offset, attention.top_weight, attention.dla_to_attended
+FROM head_attention_rows AS attention
+JOIN components USING (component_id)
+JOIN dense_rows
+    ON dense_rows.component_id = components.component_id AND dense_rows.position_id = attention.position_id
+JOIN uniform_marks ON uniform_marks.position_id = attention.position_id
+CROSS JOIN (
+    SELECT (SELECT n_positions FROM runs) / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight
+) AS size)"""
 COVERAGES = package_file("behaviours/coverages.sql")
 DERIVED = ("uniform_marks", "layer_coverages")
 """Tables that `refresh` fills from the others."""
@@ -57,13 +66,17 @@ LAST = "behaviour_marks"
 MARKS = (
     HEADER.replace("behaviour_rows", "behaviour_marks")
     .replace(
-        """whether the behaviour holds. sum(weight * x)""",
-        """but only where the behaviour holds or cannot be told: behaviour_rows without its many false ones, and quicker. sum(weight * x)""",
+        "whether the behaviour holds. sum(weight * x)",
+        "but only where the behaviour holds or cannot be told: behaviour_rows without its many false ones, and quicker."
+        " sum(weight * x)",
     )
     .replace("-- behaviour: name\n", "-- behaviour_id: number in table behaviours\n-- behaviour: name\n")
 )
-UNIFORM = f"""SELECT {", ".join(f"{'m' if name in OF_POSITION else 'd'}.{name}" for name in COLUMNS)}, m.mark FROM uniform_rows d
-JOIN (SELECT position_id, doc_id, group_id, domain, unnest(marks) AS mark FROM uniform_marks) m ON m.position_id = d.position_id"""
+UNIFORM = f"""SELECT {", ".join(f"{'marked' if name in OF_POSITION else 'uniform_rows'}.{name}" for name in COLUMNS)}
+    , marked.mark
+FROM uniform_rows
+JOIN (SELECT position_id, doc_id, group_id, domain, unnest(marks) AS mark FROM uniform_marks) AS marked
+    ON marked.position_id = uniform_rows.position_id"""
 
 
 def install(connection: Connection, user: tuple[Property, ...] = ()) -> None:
@@ -96,7 +109,7 @@ def _inherit_comments(connection: Connection) -> None:
         connection.execute(f"COMMENT ON COLUMN {view}.\"{column}\" IS '{text}'")
 
 
-def insert(connection: Connection, behaviours: tuple[Behaviour, ...], user: bool = False) -> None:
+def insert(connection: Connection, behaviours: tuple[Behaviour, ...], *, user: bool = False) -> None:
     """Append to table `behaviours`, numbered on."""
     if not behaviours:
         return
@@ -109,11 +122,12 @@ def insert(connection: Connection, behaviours: tuple[Behaviour, ...], user: bool
 
 
 def refresh(connection: Connection) -> None:
-    """Create the views anew from table `behaviours`, and fill the tables that follow from them.
+    """Rebuild the views from table `behaviours`, and fill the tables derived from them.
 
     These are uniform_marks, which behaviours hold at the uniform sample of those that are about positions alone, and
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
+    macros.renew(connection)
     _create_missing(connection)
     rows = _stored(connection)
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]
@@ -136,7 +150,7 @@ def _stored(connection: Connection) -> list[tuple[int, str, str]]:
         QueryError: one cannot be used.
     """
     rows = connection.execute("SELECT behaviour_id, kind, condition FROM behaviours ORDER BY behaviour_id").fetchall()
-    own = {(one.kind, one.condition) for one in library()}
+    own = {(behaviour.kind, behaviour.condition) for behaviour in library()}
     for number, kind, condition in rows:
         if type(number) is not int or kind not in FACTS or not isinstance(condition, str):
             raise QueryError(
@@ -168,9 +182,9 @@ def _create_missing(connection: Connection) -> None:
     schema = package_file("database/schema.sql").read_text(encoding="utf-8")
     there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     for table in set(DERIVED) - there:
-        text = re.search(rf"CREATE TABLE {table} \(.*?^\);", schema, re.DOTALL | re.MULTILINE)[0]
-        for statement in (text, *comment_statements(text)):
-            connection.execute(statement)
+        for text in re.findall(rf"CREATE TABLE {table} \(.*?^\);", schema, re.DOTALL | re.MULTILINE):
+            for statement in (text, *comment_statements(text)):
+                connection.execute(statement)
 
 
 def of_position(connection: Connection, condition: str) -> bool:
@@ -203,9 +217,10 @@ def _half(rows: list[tuple[int, str, str]], kind: str) -> str:
     cases = " ".join(
         f"WHEN {number} THEN {wrapped(condition)}" for number, of, condition in rows if of in (kind, "both")
     )
-    columns = ", ".join(f"f.{name}" for name in COLUMNS)
-    return f"""SELECT {columns}, b.behaviour, b.family, b.priority, CASE b.behaviour_id {cases} END AS holds
-FROM {kind}_facts f CROSS JOIN behaviours b WHERE b.kind IN ('{kind}', 'both')"""
+    columns = ", ".join(f"facts.{name}" for name in COLUMNS)
+    return f"""SELECT {columns}, behaviours.behaviour, behaviours.family, behaviours.priority
+    , CASE behaviours.behaviour_id {cases} END AS holds
+FROM {kind}_facts AS facts CROSS JOIN behaviours WHERE behaviours.kind IN ('{kind}', 'both')"""
 
 
 def marks_text(
@@ -222,19 +237,19 @@ def marks_text(
         UNIFORM,
         _marked(light, "head", "true", ATTENDING),
         _marked([row for row in own if row not in light], "head", "true"),
-        _marked(own, "neuron", "f.uniform"),
-        _marked(rows, "neuron", "NOT f.uniform"),
+        _marked(own, "neuron", "facts.uniform"),
+        _marked(rows, "neuron", "NOT facts.uniform"),
     ]
-    columns = ", ".join(f"r.{name}" for name in COLUMNS)
+    columns = ", ".join(f"marked.{name}" for name in COLUMNS)
     return f"""CREATE OR REPLACE VIEW behaviour_marks AS
-SELECT {columns}, b.behaviour_id, b.behaviour, b.family, b.priority, CASE r.mark % 3 WHEN 1 THEN true END AS holds
-FROM ({" UNION ALL ".join(part for part in parts if part)}) r
-JOIN behaviours b ON b.behaviour_id = r.mark // 3"""
+SELECT {columns}, behaviours.behaviour_id, behaviours.behaviour, behaviours.family, behaviours.priority
+    , CASE marked.mark % 3 WHEN 1 THEN true END AS holds
+FROM ({" UNION ALL ".join(part for part in parts if part)}) AS marked
+JOIN behaviours ON behaviours.behaviour_id = marked.mark // 3"""
 
 
 def _marks(rows: list[tuple[int, str, str]]) -> str:
-    """A list expression: 3 * number + 1 of each behaviour that holds, + 2 of each that cannot be told; each asked
-    once."""
+    """A list expression: 3 * number + 1 of each behaviour that holds, + 2 of each that cannot be told."""
     states = ", ".join(f"{3 * number} + coalesce({wrapped(condition)}::INTEGER, 2)" for number, _, condition in rows)
     return f"list_filter([{states}]::INTEGER[], lambda mark: mark % 3 > 0)"
 
@@ -245,6 +260,6 @@ def _marked(rows: list[tuple[int, str, str]], kind: str, which: str, source: str
     if not of_kind:
         return ""
     return (
-        f"SELECT {', '.join(f'f.{name}' for name in COLUMNS)}, unnest({_marks(of_kind)}) AS mark FROM"
-        f" {source or f'{kind}_facts'} f WHERE {which}"
+        f"SELECT {', '.join(f'facts.{name}' for name in COLUMNS)}, unnest({_marks(of_kind)}) AS mark FROM"
+        f" {source or f'{kind}_facts'} AS facts WHERE {which}"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from profiler.bench.memory import footprint
+from profiler.bench.peak_memory import footprint
 from profiler.bench.rivals import NO_NNSIGHT, Rival, rivals
 from profiler.bench.shapes import SHAPES
 from profiler.bench.stages import Stages, clock
@@ -56,21 +56,22 @@ def measure(
     tokens: int = 8192,
     device: str = "cpu",
     dtype: str = "float32",
-    memory: bool = True,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    memory: bool = True,
 ) -> Measurement:
     """Measure `rounds` rounds of about `tokens` tokens."""
     config = SHAPES[shape].config(None, device, dtype)
     run = Pass(SHAPES[shape].load(config), config, Rows())
-    others = rivals(SHAPES[shape].network(config), run.model, run.class_ids)
-    seconds: dict[str, list[float]] = {name: [] for name in ("record", *others)}
+    rival_passes = rivals(SHAPES[shape].network(config), run.model, run.class_ids)
+    seconds: dict[str, list[float]] = {name: [] for name in ("record", *rival_passes)}
     counts, pieces = [], _pieces(run, tokens)
     with Stages(run) as stages:
         for number in range(rounds + 1):
             piece = next(pieces)
             if number == 1:
                 stages.seconds.clear()
-            taken = _round(run, others, piece)
+            taken = _round(run, rival_passes, piece)
             n = sum(len(w.token_ids) for w in piece.windows)
             report(f"round {number}: " + ", ".join(f"{name} {n / s:,.0f}" for name, s in taken.items()) + " tokens/s")
             if number:
@@ -96,7 +97,7 @@ def measure(
         threads=torch.get_num_threads(),
         machine=_machine(device),
         versions={name: version(name) for name in LIBRARIES},
-        notes=() if "nnsight" in others else (NO_NNSIGHT,),
+        notes=() if "nnsight" in rival_passes else (NO_NNSIGHT,),
     )
 
 
@@ -114,7 +115,7 @@ def _pieces(run: Pass, tokens: int) -> Iterator[Chunk]:
             yield replace(chunk, windows=tuple(ordered[start : start + size]), documents=())
 
 
-def _round(run: Pass, others: dict[str, Rival], piece: Chunk) -> dict[str, float]:
+def _round(run: Pass, rival_passes: dict[str, Rival], piece: Chunk) -> dict[str, float]:
     """Seconds of each on the same windows; ours first in one half of the rounds would change nothing but the noise."""
     device = run.config.device
     batches = [batch.tokens.to(device) for batch in piece.batches(run.config.batch_size, run.layout)]
@@ -122,7 +123,7 @@ def _round(run: Pass, others: dict[str, Rival], piece: Chunk) -> dict[str, float
     run.read(piece)
     taken["record"] = clock(device) - start
     run.store.rows.clear()
-    for name, rival in others.items():
+    for name, rival in rival_passes.items():
         start = clock(device)
         for tokens in batches:
             rival(tokens)

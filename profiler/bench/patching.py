@@ -20,13 +20,15 @@ from profiler.model.as_network import logits_of, network_of
 from profiler.model.load import Model
 from profiler.model.network import forward
 from profiler.patching import setting
-from profiler.patching.batch import Batch
+from profiler.patching.batch import PairBatch
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample, sweep
 
 ROUNDS = 3
+FEW, MOST = 0.05, 0.95
+"""Shares of edges in the circuits that are timed."""
 
 
 def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
@@ -38,15 +40,15 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     batch, heads = main.batch, every(net, "head")
     writes = all_writes(net, main.corrupted)
     exists = graph_of(net).exists
-    few = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(0)) < 0.05)
-    most = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(1)) < 0.95)
+    few = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(0)) < FEW)
+    most = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(1)) < MOST)
     values = {}
 
     def sweep_ours() -> None:
-        found = torch.zeros(len(heads), len(batch), dtype=net.embed.dtype)
+        differences = torch.zeros(len(heads), len(batch), dtype=net.embed.dtype)
         for indices, logits in sweep(net, main.corrupted, batch, heads, resample(main.clean)):
-            found[indices] = torch.stack([logit_diff(row, batch.options) for row in logits])
-        values["ours"] = found
+            differences[indices] = torch.stack([logit_diff(row, batch.options) for row in logits])
+        values["ours"] = differences
 
     def sweep_theirs() -> None:
         values["theirs"] = head_sweep(model, batch)
@@ -87,18 +89,17 @@ def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict
     return best
 
 
-def head_sweep(model: Model, batch: Batch) -> Float[Tensor, "head prompt"]:
-    """Logit differences with each head's clean output put into the corrupted run, by TransformerLens: one run a
-    head."""
+def head_sweep(model: Model, batch: PairBatch) -> Float[Tensor, "head prompt"]:
+    """Logit differences with each head's clean output in the corrupted run, by TransformerLens: one run a head."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.spec.n_layers)]
     rows = torch.arange(len(batch), device=batch.ends.device)
     with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         _, cache = model.bridge.run_with_cache(batch.clean, names_filter=lambda name: name in names)
-        found = patching.get_act_patch_attn_head_out_all_pos(
+        patched = patching.get_act_patch_attn_head_out_all_pos(
             model.bridge,
             batch.corrupted,
             cache,
             lambda logits: logit_diff(logits[rows, batch.ends], batch.options),
             reduce="none",
         )
-    return found.values.reshape(-1, len(batch))
+    return patched.values.reshape(-1, len(batch))

@@ -56,7 +56,7 @@ def card_timings(run: Path, components: Sequence[str] = (), rounds: int = 5) -> 
             read = _Noting(connection)
             card.build(read, build.find(connection, label))
             timings += [_time(connection, label, name, dict(given), rounds) for name, given in read.asked]
-    return tuple(sorted(timings, key=lambda one: -one.milliseconds))
+    return tuple(sorted(timings, key=lambda timing: -timing.milliseconds))
 
 
 def middle(overview: pl.DataFrame) -> list[str]:

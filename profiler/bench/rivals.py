@@ -28,14 +28,14 @@ def rivals(network: PreTrainedModel, model: Model, class_ids: list[int]) -> dict
         network: a plain one of the same weights.
         class_ids: class of each token id.
     """
-    found = {
+    passes = {
         "forward": _forward(network),
         "transformer_lens": _transformer_lens(model),
         "script": Script(model.bridge).batch,
     }
     if next(network.parameters()).device.type == "cpu":
-        found["split_script"] = SplitScript(model.bridge, classes=torch.tensor(class_ids)).batch
-    return found | ({"nnsight": _nnsight(network, model)} if find_spec("nnsight") else {})
+        passes["split_script"] = SplitScript(model.bridge, classes=torch.tensor(class_ids)).batch
+    return passes | ({"nnsight": _nnsight(network, model)} if find_spec("nnsight") else {})
 
 
 def _forward(network: PreTrainedModel) -> Rival:
@@ -61,19 +61,19 @@ def _nnsight(network: PreTrainedModel, model: Model) -> Rival:
     from nnsight import NNsight, save
 
     watched, wiring = NNsight(network), model.weights.wiring
-    places = [writer.site for writer in model.weights.sources.writers]
-    places += [wiring.final.name] if wiring.final else []  # in the order in which the model runs, which nnsight wants
+    modules = [writer.site for writer in model.weights.sources.writers]
+    modules += [wiring.final.name] if wiring.final else []  # in the order in which the model runs, which nnsight wants
 
     @torch.inference_mode()
     def saved(tokens: Tensor) -> list[Tensor]:
         with watched.trace(tokens):
-            kept = save([_at(watched, place).input for place in places])
-        return kept
+            saved_values = save([_at(watched, module).input for module in modules])
+        return saved_values
 
     return saved
 
 
-def _at(envoy: object, place: str) -> object:
-    for name in place.split("."):
+def _at(envoy: object, module: str) -> object:
+    for name in module.split("."):
         envoy = envoy[int(name)] if name.isdigit() else getattr(envoy, name)
     return envoy

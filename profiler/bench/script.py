@@ -1,5 +1,4 @@
-"""The script a user would write with TransformerLens, as the tutorials do it: cache, head results, neuron DLA, moments,
-top-k, a histogram.
+"""A user's script with TransformerLens: cache, head results, neuron DLA, moments, top-k, a histogram.
 
 `Script` keeps less than `profiler record`: no classes, no groups of documents, one end of the values and not where they
 stood. `SplitScript` keeps those too, and so comes nearer to what `record` keeps; random samples per bin, attention
@@ -41,9 +40,7 @@ class Script:
         toward = (toward - toward.mean(-1, keepdim=True)) / scale[:, :-1]
         for i, block in enumerate(bridge.blocks):
             z = cache[f"blocks.{i}.attn.hook_z"][:, :-1]
-            result = torch.einsum(
-                "bthd,hdm->bthm", z.unflatten(-1, (cfg.n_heads, -1)) if z.ndim == 3 else z, block.attn.W_O
-            )
+            result = torch.einsum("bthd,hdm->bthm", z.reshape(*z.shape[:2], cfg.n_heads, -1), block.attn.W_O)
             self._add(f"{i} heads", result.norm(dim=-1), torch.einsum("bthm,btm->bth", result, toward))
             post = cache[f"blocks.{i}.mlp.out.hook_in"][:, :-1]
             self._add(f"{i} neurons", post, post * (toward @ block.mlp.W_out.T))
@@ -65,9 +62,10 @@ class Script:
 
 @dataclass
 class SplitScript(Script):
-    """The same script with what `record` splits by: class, next class and position, in groups of windows (a window's
-    row stands for its document), power sums and a histogram per class with the DLA in each bin, both ends with their
-    positions.
+    """The same script with what `record` splits by: class, next class and position, in groups of windows.
+
+    A window's row stands for its document. Power sums and a histogram per class with the DLA in each bin; both ends
+    with their positions.
 
     `classes` is the class of each token id; `read`, how many positions were read before.
     """
@@ -113,10 +111,10 @@ class SplitScript(Script):
         at = torch.arange(self.read, self.read + len(value))[:, None].expand_as(value)
         for end, largest in ((f"{name} top", True), (f"{name} bottom", False)):
             before = self.top.get(end), self.top.get(f"{end} at")
-            best, place = value.topk(min(TOP, len(value)), dim=0, largest=largest)
-            place = at.gather(0, place)
+            best, index = value.topk(min(TOP, len(value)), dim=0, largest=largest)
+            index = at.gather(0, index)
             if before[0] is not None:
-                best, place = torch.cat([before[0], best]), torch.cat([before[1], place])
+                best, index = torch.cat([before[0], best]), torch.cat([before[1], index])
                 best, order = best.topk(min(TOP, len(best)), dim=0, largest=largest)
-                place = place.gather(0, order)
-            self.top[end], self.top[f"{end} at"] = best, place
+                index = index.gather(0, order)
+            self.top[end], self.top[f"{end} at"] = best, index

@@ -16,7 +16,7 @@ from profiler.model.load import BUNDLED, DTYPES, Model, model_from
 
 
 @dataclass(frozen=True)
-class Shape:
+class BenchModel:
     """A model to measure: how its network is made, its context, and windows in a batch (about 4,000 positions each)."""
 
     name: str
@@ -65,10 +65,10 @@ def _random(**sizes: int) -> Callable[[torch.dtype], PreTrainedModel]:
 
 
 SHAPES = {
-    "bundled": Shape("bundled", _bundled, 256, 16),
-    "gpt2-small": Shape(
+    "bundled": BenchModel("bundled", _bundled, 256, 16),
+    "gpt2-small": BenchModel(
         "gpt2-small", _random(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, n_positions=1024), 1024, 4
     ),
-    "tiny": Shape("tiny", _random(n_layer=2, n_head=2, n_embd=16, vocab_size=4096, n_positions=32), 32, 8),
+    "tiny": BenchModel("tiny", _random(n_layer=2, n_head=2, n_embd=16, vocab_size=4096, n_positions=32), 32, 8),
 }
 """By name; `tiny` is for trying the command itself."""

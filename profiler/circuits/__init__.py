@@ -1,6 +1,6 @@
 """Circuits: sets of components or edges with the role claimed for each, what they were found on, and how well they do.
 
-`circuit` and `files` hold no torch: a circuit is a record that is read and written as YAML. `mask` runs any set of
-edges in one forward pass, `choose` finds a circuit from patches in both directions, `scores` says how good it is,
-`null` how good a random one of the same size would be. Import what you use.
+`circuit` and `yaml_files` hold no torch: a circuit is a record that is read and written as YAML. `edge_mask` runs any
+set of edges in one forward pass, `choose` finds a circuit from patches in both directions, `scoring` says how good it
+is, and how good a random circuit of the same size would be; `experiment` does all of it. Import what you use.
 """

@@ -1,11 +1,10 @@
 """Choose a circuit from patches in both directions.
 
 1. A node is a candidate if patching it alone has an effect in at least one direction: sign flips over pairs, Holm over
-all
-   nodes and both directions, and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and necessary
-   but not sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
+   all nodes and both directions, and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and
+   necessary but not sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
 2. Candidates are ranked by their larger share, and taken from the top until the circuit is faithful to within
-`tolerance`.
+   `tolerance`.
 3. The member whose removal moves faithfulness least is dropped, again and again, as long as it stays within.
 
 Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; no other search.
@@ -27,8 +26,13 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Effects:
-    """Per node and pair, in the metric's unit: what denoising it recovers and noising it loses; `whole` is clean minus
-    corrupted."""
+    """Effects of every node, in the metric's unit.
+
+    Attributes:
+        recovered: what denoising each node recovers.
+        lost: what noising it loses.
+        whole: clean minus corrupted metric.
+    """
 
     recovered: Float[np.ndarray, "node pair"]
     lost: Float[np.ndarray, "node pair"]
@@ -80,7 +84,7 @@ def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[n
 
 
 def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float) -> Bool[np.ndarray, " node"]:
-    """Drop the member that is missed least until every removal leaves the tolerance."""
+    """Drop the member whose removal moves faithfulness least, until every removal leaves the tolerance."""
     while keep.sum() > 1:
         members = np.nonzero(keep)[0]
         without = np.repeat(keep[None], len(members), 0)

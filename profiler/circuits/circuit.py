@@ -1,8 +1,7 @@
 """A circuit as a record: members, edges, and the scope that says what it was found on. No torch.
 
 Why: a list of heads says nothing about where it holds. The scope is part of the circuit: prompts, corruption schemes
-  and
-under how many of them each member appears, what was controlled on purpose, and what was controlled by accident.
+and under how many of them each member appears, what was controlled on purpose, and what was controlled by accident.
 Cost: none, plain data.
 """
 
@@ -54,7 +53,7 @@ class Scope:
         controlled: what the pairs hold fixed on purpose.
         accidental: what they hold fixed without anybody having asked.
         outside: what is put in for everything outside the circuit: resample, mean or zero.
-        kept: what is never taken away: the embedding, and MLPs where only heads were looked at.
+        intact: what is never taken away: the embedding, and MLPs where only heads were looked at.
         metric: what was measured.
         found_by: how it was chosen.
     """
@@ -65,7 +64,7 @@ class Scope:
     controlled: tuple[str, ...] = ()
     accidental: tuple[str, ...] = ()
     outside: str = "resample"
-    kept: str = "embedding, biases, MLPs"
+    intact: str = "embedding, biases, MLPs"
     metric: str = "logit_diff"
     found_by: str = "own"
 

@@ -11,9 +11,8 @@ are heard by everyone. With everything kept the run is the model's; with nothing
 In a parallel model attention and MLP of a layer read the same stream, so no edge joins them. Sets of nodes need no
 readers: `with_nodes` replaces what the dropped nodes write, for many sets at once.
 
-Cost: one forward pass and per layer one [writer, reader] x [writer, prompt offset model] product; the last layer is
-  computed
-where the answer is read alone.
+Cost: one forward pass and per layer one [writer, reader] x [writer, prompt position model] product; the last layer is
+computed where the answer is read alone.
 """
 
 from collections.abc import Iterable
@@ -25,12 +24,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits.circuit import INPUT, OUTPUT, Edge
-from profiler.circuits.nodes import lost, places_of
+from profiler.circuits.nodes import lost, nodes_by_site
 from profiler.errors import CircuitError
 from profiler.model.network import Network, Norm, Offsets, at, attend, forward, mix, neurons
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 
-Writes = Float[Tensor, "writer prompt offset model"]
+Writes = Float[Tensor, "writer prompt position model"]
 READS = ("q", "k", "v")
 AT_ONCE = 512
 """Tokens of one pass: what every reader hears of more does not fit a processor's cache, and takes twice as long."""
@@ -63,11 +62,11 @@ class Graph:
     def _readers(self, layer: int) -> list[str]:
         return [*(f"{head}.{read}" for read in READS for head in self.heads(layer)), f"L{layer}_mlp_out"]
 
-    def before(self, layer: int, mlp: bool = False) -> int:
+    def before(self, layer: int, *, mlp: bool = False) -> int:
         """How many writers come before what a layer's attention (or its MLP) reads."""
         return 1 + layer * (self.n_heads + 1) + (self.n_heads if mlp and not self.parallel else 0)
 
-    def reader_slice(self, layer: int, mlp: bool = False) -> slice:
+    def reader_slice(self, layer: int, *, mlp: bool = False) -> slice:
         """Columns of a layer's attention readers, or of its MLP."""
         first = layer * (3 * self.n_heads + 1)
         return (
@@ -79,12 +78,12 @@ class Graph:
     @cached_property
     def exists(self) -> Bool[Tensor, "writer reader"]:
         """Which edges the model has."""
-        found = torch.zeros(len(self.writers), len(self.readers), dtype=torch.bool)
+        exists = torch.zeros(len(self.writers), len(self.readers), dtype=torch.bool)
         for layer in range(self.n_layers):
             for mlp in (False, True):
-                found[: self.before(layer, mlp), self.reader_slice(layer, mlp)] = True
-        found[:, -1] = True
-        return found
+                exists[: self.before(layer, mlp=mlp), self.reader_slice(layer, mlp=mlp)] = True
+        exists[:, -1] = True
+        return exists
 
     def mask(self, edges: Iterable[Edge]) -> Bool[Tensor, "writer reader"]:
         """The mask that keeps these edges; a reader without its part (`L1H0`) means its query, key and value.
@@ -92,7 +91,7 @@ class Graph:
         Raises:
             CircuitError: the model has no such edge.
         """
-        kept = torch.zeros_like(self.exists)
+        mask = torch.zeros_like(self.exists)
         for edge in edges:
             readers = [edge.reader] if edge.reader in self.readers else [f"{edge.reader}.{read}" for read in READS]
             if edge.writer not in self.writers or any(reader not in self.readers for reader in readers):
@@ -102,8 +101,8 @@ class Graph:
                 raise CircuitError(
                     f"edge {edge.writer} to {edge.reader} does not exist: its reader does not come later"
                 )
-            kept[self.writers.index(edge.writer), columns] = True
-        return kept
+            mask[self.writers.index(edge.writer), columns] = True
+        return mask
 
     def between(self, labels: Iterable[str]) -> Bool[Tensor, "writer reader"]:
         """The mask that keeps every edge between these nodes, the input and the logits."""
@@ -124,7 +123,7 @@ def graph_of(net: Network) -> Graph:
 
 
 def all_writes(net: Network, run: Trace) -> Writes:
-    """What every writer wrote in a run, at all offsets."""
+    """What every writer wrote in a run, at all positions."""
     parts = [run["embed"][0][None]]
     for layer, w in enumerate(net.layers):
         parts.append(torch.einsum("pohd,hdm->hpom", run["head"][layer], w.w_o))
@@ -160,7 +159,7 @@ def run(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "Stat
 
 
 class State:
-    """Differences of all writers so far, [writer, prompt, offset, model], and what readers hear of them."""
+    """Differences of all writers so far, [writer, prompt, position, model], and what readers hear of them."""
 
     def __init__(self, other: Writes, drop: Float[Tensor, "writer reader"]):
         self.other, self.drop, self.n = other, drop, 0
@@ -168,7 +167,7 @@ class State:
         self.at_ends = False
 
     def add(self, live: Writes, ends: Offsets = None) -> None:
-        """Note what the next writers wrote; from `ends` on, at the answer's offset alone."""
+        """Note what the next writers wrote; from `ends` on, at the answer's position alone."""
         if ends is not None and not self.at_ends:
             rows = torch.arange(len(ends), device=ends.device)
             self.other, self.differences = (part[:, rows, ends][:, :, None] for part in (self.other, self.differences))
@@ -194,15 +193,15 @@ def _masked_layer(net: Network, layer: int, stream: Tensor, state: State, graph:
     w = net.layers[layer]
     heads, n = net.n_heads, graph.before(layer)
     columns = graph.reader_slice(layer)
-    places = [slice(columns.start + i * heads, columns.start + (i + 1) * heads) for i in range(3)]
-    kept = at(stream, ends)
-    q = _project(state.heard(kept, places[0], n, ends), w.norm_attn, w.w_q, w.b_q)
-    k = _project(state.heard(stream, places[1], n), w.norm_attn, w.w_k, w.b_k)
-    v = _project(state.heard(stream, places[2], n), w.norm_attn, w.w_v, w.b_v)
+    inputs = [slice(columns.start + i * heads, columns.start + (i + 1) * heads) for i in range(3)]
+    read_out = at(stream, ends)
+    q = _project(state.heard(read_out, inputs[0], n, ends), w.norm_attn, w.w_q, w.b_q)
+    k = _project(state.heard(stream, inputs[1], n), w.norm_attn, w.w_k, w.b_k)
+    v = _project(state.heard(stream, inputs[2], n), w.norm_attn, w.w_v, w.b_v)
     queries = torch.arange(k.shape[1], device=k.device)[None] if ends is None else ends[:, None]
     mixed = mix(attend(net, q, k, queries), v)
     written = torch.einsum("pohd,hdm->hpom", mixed, w.w_o)
-    before = kept if net.parallel else kept + written.sum(0) + w.b_o
+    before = read_out if net.parallel else read_out + written.sum(0) + w.b_o
     if not net.parallel:
         state.add(written, ends)
     read = state.heard(before, graph.reader_slice(layer, mlp=True), graph.before(layer, mlp=True), ends)[0]
@@ -210,7 +209,7 @@ def _masked_layer(net: Network, layer: int, stream: Tensor, state: State, graph:
     if net.parallel:
         state.add(written, ends)
     state.add(post[None], ends)
-    return kept + written.sum(0) + w.b_o + post + w.b_out
+    return read_out + written.sum(0) + w.b_o + post + w.b_out
 
 
 def _project(
@@ -231,25 +230,25 @@ def with_nodes(
     drop: Bool[Tensor, "set node"],
     nodes: list[str],
     other: Trace,
-    masks: dict[str, Bool[Tensor, "prompt offset"]] | None = None,
+    masks: dict[str, Bool[Tensor, "prompt position"]] | None = None,
 ) -> Float[Tensor, "set prompt vocab"]:
     """Logits with, for each set, the dropped nodes writing what they wrote in the other run.
 
     Args:
         drop: which of `nodes` each set silences.
         nodes: labels of heads, MLPs and neurons, whole or at a role (`profiler.circuits.nodes`).
-        masks: the offsets of each role, where nodes are at roles.
+        masks: the positions of each role, where nodes are at roles.
     """
     n_sets, n = len(drop), len(tokens)
-    places = places_of(net, nodes)
+    sites = nodes_by_site(net, nodes)
     width = {"head": net.n_heads, "neuron": net.d_mlp, "mlp_out": 1}
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
-        if (site, layer) not in places:
+    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
+        if (site, layer) not in sites:
             return value
-        only = None if offsets is None else ends
+        only = None if positions is None else ends
         here = {part: at(mask, only) for part, mask in (masks or {}).items()}
-        gone = lost(places[site, layer], drop, here, n, width[site])
+        gone = lost(sites[site, layer], drop, here, n, width[site])
         if not gone.any():
             return value
         given = at(other[site][layer], only).repeat(n_sets, *[1] * (value.ndim - 1))
@@ -260,7 +259,9 @@ def with_nodes(
     return logits.unflatten(0, (n_sets, n))
 
 
-def node_mask_logits(net: Network, batch: Batch, labels: Iterable[str], other: Writes) -> Float[Tensor, "prompt vocab"]:
+def node_mask_logits(
+    net: Network, batch: PairBatch, labels: Iterable[str], other: Writes
+) -> Float[Tensor, "prompt vocab"]:
     """Logits of the clean prompts with only these nodes live, through the edge mask."""
     with torch.inference_mode():
         return masked(net, batch.clean, batch.ends, graph_of(net).from_nodes(labels), other)

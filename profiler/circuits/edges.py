@@ -1,6 +1,6 @@
 """Edges by attribution, confirmed by exact patching.
 
-    score(w -> r) = sum over offsets of (other_w - live_w) . d metric / d (what r hears)
+    score(w -> r) = sum over positions of (other_w - live_w) . d metric / d (what r hears)
 
 (Syed et al. 2023; summed over readers it is the node's attribution). An edge is kept if cutting it alone, exactly,
 changes the metric by at least a threshold: estimates only decide in which order edges are tried.
@@ -18,7 +18,7 @@ from torch import Tensor
 from profiler.circuits.circuit import Edge
 from profiler.circuits.edge_mask import Graph, State, Writes, all_writes, graph_of, masked, run
 from profiler.model.network import Network, Offsets
-from profiler.patching.batch import Batch, Trace
+from profiler.patching.batch import PairBatch, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.statistics import level
 
@@ -26,14 +26,14 @@ from profiler.statistics import level
 class Listener(State):
     """Lets every reader hear the run itself, through a leaf of its own that collects the gradient."""
 
-    def __init__(self, n_readers: int, like: Float[Tensor, "prompt offset model"]):
+    def __init__(self, n_readers: int, like: Float[Tensor, "prompt position model"]):
         self.leaves = torch.zeros(n_readers, *like.shape, dtype=like.dtype, device=like.device, requires_grad=True)
         self.n = 0
 
     def add(self, live: Writes, ends: Offsets = None) -> None:
         """Nothing is compared."""
 
-    def heard(self, stream: Tensor, readers: slice, n: int, ends: Offsets = None) -> Float[Tensor, "reader p o m"]:
+    def heard(self, stream: Tensor, readers: slice, _n: int, ends: Offsets = None) -> Float[Tensor, "reader p o m"]:
         """The stream, plus the readers' leaves, which are 0."""
         leaves = self.leaves[readers]
         if ends is not None:
@@ -42,7 +42,7 @@ class Listener(State):
 
 
 def edge_scores(
-    net: Network, base: Trace, other: Trace, tokens: Int[Tensor, "p o"], batch: Batch
+    net: Network, base: Trace, other: Trace, tokens: Int[Tensor, "p o"], batch: PairBatch
 ) -> Float[Tensor, "writer reader"]:
     """Estimated change of the metric, mean over pairs, when an edge of the run `base` carries what `other` wrote."""
     graph = graph_of(net)
@@ -66,7 +66,7 @@ class Confirmed:
 
 
 def confirm(
-    net: Network, batch: Batch, base: Trace, other: Trace, among: Bool[Tensor, "writer reader"], limit: int
+    net: Network, batch: PairBatch, base: Trace, other: Trace, among: Bool[Tensor, "writer reader"], limit: int
 ) -> list[Confirmed]:
     """The `limit` edges of `among` with the largest estimates, each cut exactly, largest exact effect first."""
     graph = graph_of(net)
@@ -74,7 +74,7 @@ def confirm(
     listed = torch.where(among, scores.abs(), 0.0).flatten().argsort(descending=True, stable=True)[:limit].tolist()
     writes = all_writes(net, other)
     before = logit_diff(base.logits, batch.options)
-    found = []
+    confirmed = []
     with torch.inference_mode():
         for number in listed:
             writer, reader = divmod(number, len(graph.readers))
@@ -82,17 +82,17 @@ def confirm(
             keep[writer, reader] = False
             after = logit_diff(masked(net, batch.clean, batch.ends, keep, writes), batch.options)
             edge = Edge(graph.writers[writer], graph.readers[reader])
-            found.append(Confirmed(edge, scores[writer, reader].item(), (after - before).mean().item()))
-    order = np.argsort(-level(np.array([abs(one.exact) for one in found])), kind="stable")
-    return [found[i] for i in order]
+            confirmed.append(Confirmed(edge, scores[writer, reader].item(), (after - before).mean().item()))
+    order = np.argsort(-level(np.array([abs(cut.exact) for cut in confirmed])), kind="stable")
+    return [confirmed[i] for i in order]
 
 
-def candidates(graph: Graph, members: Sequence[str], mlps_kept: bool) -> Bool[Tensor, "writer reader"]:
+def candidates(graph: Graph, members: Sequence[str], *, mlps_kept: bool) -> Bool[Tensor, "writer reader"]:
     """Edges between members, the input and the logits; also to and from MLPs that are always kept."""
     extra = [node for node in graph.writers if node.endswith("_mlp_out")] if mlps_kept else []
     return graph.between([*members, *extra])
 
 
-def sizes(found: Sequence[Confirmed], whole: float) -> Float[np.ndarray, " edge"]:
+def sizes(confirmed: Sequence[Confirmed], whole: float) -> Float[np.ndarray, " edge"]:
     """Exact effects as parts of the whole effect."""
-    return np.array([one.exact for one in found]) / whole
+    return np.array([cut.exact for cut in confirmed]) / whole

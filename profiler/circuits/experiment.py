@@ -1,13 +1,11 @@
-"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit; the library's form of `profiler
-patch`.
+"""One experiment from pairs to tables: sweeps, redundancy, attribution, circuit (`profiler patch`).
 
 1. pairs: drawn or read, encoded, linted; both runs of the model
-2. sweeps in both directions, four kinds of values                    -> patch_effects, patch_shares, patch_gates
-3. attribution patching, and the neurons it points to                 -> patch_attribution, patch_reliability,
-patch_recall
-4. redundancy of the top heads                                        -> patch_downstream, _interactions, _saturation
-5. the circuit: chosen on these pairs, judged on others               -> circuits, circuit_*
-6. the task's corruptions crossed: what each component responds to     -> patch_cells, patch_factors
+2. sweeps in both directions, four kinds of values                 -> patch_effects, patch_shares, patch_gates
+3. attribution patching, and the neurons it points to              -> patch_attribution, patch_reliability, patch_recall
+4. redundancy of the top heads                                     -> patch_downstream, _interactions, _saturation
+5. the circuit: chosen on these pairs, judged on others            -> circuits, circuit_*
+6. the task's corruptions crossed: what each component responds to -> patch_cells, patch_factors
 
 Cost: for the bundled model and 48 pairs about two minutes of one core, a third of it circuits.
 """
@@ -20,34 +18,31 @@ from pathlib import Path
 
 import polars as pl
 
-from profiler.circuits import choose, experiment_rows
-from profiler.circuits import tables as circuit_tables
-from profiler.circuits.circuit import Circuit, Scope
-from profiler.circuits.forecast import forecast
+from profiler.circuits import choose, circuit_tables, description
+from profiler.circuits.circuit import Circuit, Scope, check_circuit
+from profiler.circuits.duration import forecast
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
 from profiler.errors import PairError
 from profiler.model.as_network import network_of
 from profiler.model.load import Model
 from profiler.model.network import Network
-from profiler.patching import crossed as factorial
-from profiler.patching import setting, store, values
-from profiler.patching import tables as patching_tables
+from profiler.patching import experiment_store, factorial, setting, sweep_tables, values
 from profiler.patching.attribution import estimates, recall
 from profiler.patching.batch import trace
 from profiler.patching.capability import capability
-from profiler.patching.redundancy import tables as redundancy_tables
-from profiler.patching.setting import SCHEME_PAIRS, Outside, PatchSettings, Setting
+from profiler.patching.redundancy import redundancy_tables
+from profiler.patching.setting import SCHEME_PAIRS, Outside, PairRuns, PatchSettings
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
-from profiler.patching.tables import Measured
+from profiler.patching.sweep_tables import PatchResult
 from profiler.prompts.pairs import Encoded, find_task, lint
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentResult:
     """What an experiment found. `frames` are the tables written, by name; `circuit` may be read from a file."""
 
     experiment: str
@@ -55,9 +50,40 @@ class Outcome:
     frames: dict[str, pl.DataFrame]
 
 
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What all stages of one experiment have in common.
+
+    Attributes:
+        model: the model.
+        settings: everything that changes the numbers.
+        main: the discovery pairs, with both runs.
+        means: mean activations for these pairs.
+        given: the circuit to judge; None where one is chosen.
+        report: told each stage as it begins.
+    """
+
+    model: Model
+    settings: PatchSettings
+    main: PairRuns
+    means: values.ReferenceMeans
+    given: Circuit | None = None
+    report: Report = print
+
+    @property
+    def outside(self) -> Outside:
+        """What everything outside the circuit writes."""
+        return outside_of(self.settings, self.given)
+
+    @property
+    def scheme(self) -> str:
+        """The corruption scheme."""
+        return description.scheme_of(self.settings)
+
+
 def patch(
     model: Model, settings: PatchSettings, out: Path, report: Report = print, circuit: Circuit | None = None
-) -> Outcome:
+) -> ExperimentResult:
     """Run an experiment and write it into a run.
 
     Args:
@@ -70,151 +96,157 @@ def patch(
         RunError: the file cannot be written, or is a run of another model.
         CircuitError: the model lacks a member of the circuit.
     """
-    with store.ready(out, model):
+    with experiment_store.ready(out, model):
         return _patch(model, settings, out, report, circuit)
 
 
-def _patch(model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None) -> Outcome:
+def _patch(
+    model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None
+) -> ExperimentResult:
     began = time.perf_counter()
     net = network_of(model)
     report("pairs")
-    found = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
-    main = setting.prepare("discovery", net, found)
+    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    main = setting.prepare("discovery", net, pairs)
     loaded = time.perf_counter()
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
     if circuit is not None:
-        circuit_tables.check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+        check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
         check_roles(circuit, main.batch)
     outside = outside_of(settings, circuit)
     circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside))
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
     main = with_outside(main, outside, lambda: means)
     report(forecast(main, settings, each))
-    measured = sweeps(main, means, settings, report)
+    experiment = Experiment(model, settings, main, means, circuit, report)
+    measured = sweeps(experiment)
     report("attribution patching")
-    frames, chosen = attribution_frames(main, measured, settings, report)
+    frames, chosen = attribution_frames(experiment, measured)
     measured += chosen
     frames |= {
-        "patch_effects": patching_tables.effect_rows(main, measured),
-        "patch_shares": patching_tables.share_rows(main, measured),
+        "patch_effects": sweep_tables.effect_rows(main, measured),
+        "patch_shares": sweep_tables.share_rows(main, measured),
         "patch_gates": redundancy_tables.gate_rows(main, measured),
     }
     report("redundancy")
-    frames |= redundancy_frames(main, measured, means, settings)
-    chosen_one, more, others = circuit_frames(model, main, measured, settings, report, circuit, frames["patch_gates"])
+    frames |= redundancy_frames(experiment, measured)
+    judged, more, other_sets = circuit_frames(experiment, measured, frames["patch_gates"])
     frames |= more
     report("corruptions crossed")
     crossed, said = factorial.frames(model, net, settings)
-    frames |= crossed | experiment_rows.setting_frames(model, [main, *others], said)
+    frames |= crossed | description.setting_frames(model, [main, *other_sets], said)
     name = experiment_name(settings, model.spec.weights_hash)
-    frames["patch_experiments"] = experiment_rows.experiment_row(
+    frames["patch_experiments"] = description.experiment_row(
         model, main, settings, means.by_template, time.perf_counter() - began
     )
     report("writing")
-    store.write(out, name, frames)
-    return Outcome(name, chosen_one, frames)
+    experiment_store.write(out, name, frames)
+    return ExperimentResult(name, judged, frames)
 
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
     """Task, scheme and a hash of everything that changes the numbers."""
-    return f"{settings.name}/{experiment_rows.scheme_of(settings)}/{settings.digest(weights_hash)}"
+    return f"{settings.name}/{description.scheme_of(settings)}/{settings.digest(weights_hash)}"
 
 
-def sweeps(main: Setting, means: values.Means, settings: PatchSettings, report: Report) -> list[Measured]:
+def sweeps(experiment: Experiment) -> list[PatchResult]:
     """All sweeps but those of neurons."""
     donors = {
-        "zero": values.zero(main.clean),
-        "mean": means.donor(),
-        "noise": values.noise(main.clean, main.batch, settings.seed),
+        "zero": values.zero(experiment.main.clean),
+        "mean": experiment.means.donor(),
+        "noise": values.noise(experiment.main.clean, experiment.main.batch, experiment.settings.seed),
     }
-    found: list[Measured] = []
-    for plan in patching_tables.plans(main, donors, settings.by_role):
+    measured: list[PatchResult] = []
+    for plan in sweep_tables.plans(experiment.main, donors, by_role=experiment.settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
-        report(f"{label}: {len(plan.targets)} targets")
-        found += patching_tables.run_plan(main, plan)
-    return found
+        experiment.report(f"{label}: {len(plan.targets)} targets")
+        measured += sweep_tables.run_plan(experiment.main, plan)
+    return measured
 
 
 def attribution_frames(
-    main: Setting, measured: Sequence[Measured], settings: PatchSettings, report: Report
-) -> tuple[dict[str, pl.DataFrame], list[Measured]]:
+    experiment: Experiment, measured: Sequence[PatchResult]
+) -> tuple[dict[str, pl.DataFrame], list[PatchResult]]:
     """Attribution tables, and the exact patches of the chosen neurons."""
-    slopes = estimates.slopes(main, settings.steps, [one.target for one in measured if one.value == "resample"])
-    chosen = estimates.choose_neurons(main, slopes, settings.neurons, settings.seed)
-    report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
-    exact = estimates.patch_neurons(main, chosen)
-    table = estimates.estimate_rows(main, slopes, [*measured, *exact])
-    listed = [[target.label for target in some] for some in (chosen.largest, chosen.sampled)]
-    n_neurons = main.net.n_layers * main.net.d_mlp
+    slopes = estimates.slopes(
+        experiment.main, experiment.settings.steps, [result.target for result in measured if result.value == "resample"]
+    )
+    chosen = estimates.choose_neurons(experiment.main, slopes, experiment.settings.neurons, experiment.settings.seed)
+    experiment.report(f"patching neurons: {len(chosen.largest)} by attribution, {len(chosen.sampled)} at random")
+    exact = estimates.patch_neurons(experiment.main, chosen)
+    table = estimates.estimate_rows(experiment.main, slopes, [*measured, *exact])
+    largest, sampled = ([target.label for target in some] for some in (chosen.largest, chosen.sampled))
+    n_neurons = experiment.main.net.n_layers * experiment.main.net.d_mlp
     return {
         "patch_attribution": table,
-        "patch_reliability": estimates.reliability_rows(main, table, chosen, slopes),
-        "patch_recall": recall.recall_rows(table, *listed, n_neurons, estimates.THRESHOLD),
+        "patch_reliability": estimates.reliability_rows(experiment.main, table, chosen, slopes),
+        "patch_recall": recall.recall_rows(table, largest, sampled, n_neurons, estimates.THRESHOLD),
     }, exact
 
 
-def redundancy_frames(
-    main: Setting, measured: Sequence[Measured], means: values.Means, settings: PatchSettings
-) -> dict[str, pl.DataFrame]:
+def redundancy_frames(experiment: Experiment, measured: Sequence[PatchResult]) -> dict[str, pl.DataFrame]:
     """Downstream, interaction and saturation tables of the top heads."""
-    top = redundancy_tables.top_heads(measured, main, settings.top)
-    donors = {"resample": resample(main.corrupted), "mean": means.donor(), "zero": values.zero(main.clean)}
-    found = redundancy_tables.repairs(main, top, donors)
+    top = redundancy_tables.top_heads(measured, experiment.main, experiment.settings.top)
+    donors = {
+        "resample": resample(experiment.main.corrupted),
+        "mean": experiment.means.donor(),
+        "zero": values.zero(experiment.main.clean),
+    }
+    repaired = redundancy_tables.repairs(experiment.main, top, donors)
     return {
-        "patch_downstream": redundancy_tables.downstream_rows(main, found),
+        "patch_downstream": redundancy_tables.downstream_rows(experiment.main, repaired),
         "patch_interactions": (
-            redundancy_tables.interaction_rows(main, top, measured, found) if len(top) > 1 else pl.DataFrame()
+            redundancy_tables.interaction_rows(experiment.main, top, measured, repaired)
+            if len(top) > 1
+            else pl.DataFrame()
         ),
-        "patch_saturation": redundancy_tables.saturation_rows(main, top),
+        "patch_saturation": redundancy_tables.saturation_rows(experiment.main, top),
     }
 
 
 def circuit_frames(
-    model: Model,
-    main: Setting,
-    measured: list[Measured],
-    settings: PatchSettings,
-    report: Report,
-    given: Circuit | None,
-    gates: pl.DataFrame,
-) -> tuple[Circuit, dict[str, pl.DataFrame], list[Setting]]:
+    experiment: Experiment, measured: list[PatchResult], gates: pl.DataFrame
+) -> tuple[Circuit, dict[str, pl.DataFrame], list[PairRuns]]:
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
-    report("choosing a circuit")
-    mlps, outside = circuit_tables.mlps_are_nodes(settings, given), outside_of(settings, given)
-    nodes = circuit_tables.evaluator(main, mlps, given).nodes
+    experiment.report("choosing a circuit")
+    main, settings, given = experiment.main, experiment.settings, experiment.given
+    mlps = circuit_tables.mlps_are_nodes(settings, given)
+    nodes = circuit_tables.evaluator(main, given, mlps=mlps).nodes
     effects = circuit_tables.effects_of(main, measured, nodes)
     ranking = choose.ranking(effects)
-    circuit = given or chosen_circuit(model, main, measured, effects, settings, gates, report)
-    circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps)
-    others = other_settings(model, main.net, settings, outside)
+    circuit = given or chosen_circuit(experiment, measured, effects, gates)
+    circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps=mlps)
+    other_sets = other_settings(experiment.model, main.net, settings, experiment.outside)
     judged = [
-        circuit_tables.judge(one, circuit, settings, ranking, report, full=one.name in ("discovery", "test"))
-        for one in (main, *others)
+        circuit_tables.judge(
+            runs, circuit, settings, ranking, experiment.report, full=runs.name in ("discovery", "test")
+        )
+        for runs in (main, *other_sets)
     ]
-    again = None if given else lambda some, pairs: circuit_tables.halves(main, settings.mlps, some, pairs)
-    report("stability")
-    keep = circuit_tables.evaluator(main, mlps, given).mask(members_nodes(circuit))
+    again = None if given else lambda some, pairs: circuit_tables.halves(main, some, pairs, mlps=settings.mlps)
+    experiment.report("stability")
+    keep = circuit_tables.evaluator(main, given, mlps=mlps).mask(members_nodes(circuit))
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
     curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
     six = circuit_tables.six_values(main, circuit)
-    scores = [one.scores for one in judged] + [
+    scores = [of_set.scores for of_set in judged] + [
         pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six)
     ]
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
-        "circuits": experiment_rows.circuit_row(circuit),
+        "circuits": description.circuit_row(circuit),
         "circuit_edges": edge_frame.with_columns(
             **six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}
         ),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
         "circuit_curve": curve.with_columns(**six),
-        "circuit_random": pl.concat([one.random for one in judged], how="diagonal_relaxed"),
+        "circuit_random": pl.concat([of_set.random for of_set in judged], how="diagonal_relaxed"),
         "circuit_members": pl.concat(
             [
-                experiment_rows.member_rows(main, circuit, one.members, frequency)
-                for one in judged
-                if one.members.height or one is judged[0]
+                description.member_rows(main, circuit, of_set.members, frequency)
+                for of_set in judged
+                if of_set.members.height or of_set is judged[0]
             ],
             how="diagonal_relaxed",
         ),
@@ -222,44 +254,39 @@ def circuit_frames(
     return (
         circuit,
         {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()},
-        others,
+        other_sets,
     )
 
 
 def chosen_circuit(
-    model: Model,
-    main: Setting,
-    measured: list[Measured],
-    effects: choose.Effects,
-    settings: PatchSettings,
-    gates: pl.DataFrame,
-    report: Report,
+    experiment: Experiment, measured: list[PatchResult], effects: choose.Effects, gates: pl.DataFrame
 ) -> Circuit:
     """Choose the circuit and write its scope."""
-    evaluate = circuit_tables.evaluator(main, settings.mlps)
+    main, settings = experiment.main, experiment.settings
+    evaluate = circuit_tables.evaluator(main, mlps=settings.mlps)
     labels = evaluate.labels(choose.choose(evaluate, effects))
-    report("other corruption schemes")
-    seen = schemes_of(model, main, settings, labels, effects, evaluate.nodes)
-    found = lint.check(main.encoded) + capability(main)
-    accidental = tuple(f"{one.name}: {one.finding}" for one in found if one.level != "ok")
+    experiment.report("other corruption schemes")
+    seen = schemes_of(experiment, labels, effects, evaluate.nodes)
+    checks = lint.check(main.encoded) + capability(main)
+    accidental = tuple(f"{check.name}: {check.finding}" for check in checks if check.level != "ok")
     scope = Scope(
         task=settings.name,
         prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}",
         schemes=tuple(seen["all"]),
         controlled=(
             "prompt length",
-            f"everything but what scheme {experiment_rows.scheme_of(settings)} changes",
+            f"everything but what scheme {experiment.scheme} changes",
             "that an answer is due (logit difference)",
         ),
         accidental=accidental,
-        outside=outside_of(settings, None),
-        kept="embedding, biases" + ("" if settings.mlps else ", MLPs"),
+        outside=experiment.outside,
+        intact="embedding, biases" + ("" if settings.mlps else ", MLPs"),
         found_by="patching in both directions, grown and pruned",
     )
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
     return circuit_tables.record(
-        f"{settings.name}-{experiment_rows.scheme_of(settings)}",
-        model.spec.name,
+        f"{settings.name}-{experiment.scheme}",
+        experiment.model.spec.name,
         labels,
         label,
         circuit_tables.reads(main, measured, labels),
@@ -269,18 +296,14 @@ def chosen_circuit(
 
 
 def schemes_of(
-    model: Model,
-    main: Setting,
-    settings: PatchSettings,
-    labels: Sequence[str],
-    effects: choose.Effects,
-    nodes: list[str],
+    experiment: Experiment, labels: Sequence[str], effects: choose.Effects, nodes: list[str]
 ) -> dict[str, list[str]]:
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
-    known = [experiment_rows.scheme_of(settings)] if settings.is_file else list(find_task(settings.task).schemes)
+    model, main, settings = experiment.model, experiment.main, experiment.settings
+    known = [experiment.scheme] if settings.is_file else list(find_task(settings.task).schemes)
     seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
     for scheme in known:
-        if scheme == experiment_rows.scheme_of(settings):
+        if scheme == experiment.scheme:
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
             clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)
@@ -305,41 +328,42 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
         return None
     targets = tuple(t for site in ("head", "mlp_out") for t in every(net, site) if t.label in nodes)
     both = [
-        patching_tables.Plan(targets, "denoise", "resample", resample(other.clean)),
-        patching_tables.Plan(targets, "noise", "resample", resample(other.corrupted)),
+        sweep_tables.SweepPlan(targets, "denoise", "resample", resample(other.clean)),
+        sweep_tables.SweepPlan(targets, "noise", "resample", resample(other.corrupted)),
     ]
-    measured = [one for plan in both for one in patching_tables.run_plan(other, plan)]
+    measured = [result for plan in both for result in sweep_tables.run_plan(other, plan)]
     return [nodes[i] for i in choose.candidates(circuit_tables.effects_of(other, measured, nodes))]
 
 
 def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
-    """What everything outside the circuit writes: as asked for, else as the circuit's scope says, else resampled
-    values."""
+    """What everything outside the circuit writes: as asked for, else as its scope says, else resampled values."""
     return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
 
 
-def with_outside(one: Setting, outside: Outside, means: Callable[[], values.Means]) -> Setting:
+def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.ReferenceMeans]) -> PairRuns:
     """The setting with other values outside circuits than those of the corrupted run."""
     if outside == "resample":
-        return one
-    return replace(one, outside=means().trace if outside == "mean" else values.zeros(one.clean))
+        return runs
+    return replace(runs, outside=means().trace if outside == "mean" else values.zeros(runs.clean))
 
 
-def other_settings(model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample") -> list[Setting]:
+def other_settings(
+    model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample"
+) -> list[PairRuns]:
     """Fresh pairs of the same wordings, and pairs of held-out wordings and words; none for a user's file."""
     if settings.is_file:
         return []
-    found = []
+    prepared = []
     for name, split in (("test", settings.split), ("held_out", "held_out")):
         try:
             made: Encoded = setting.encoded(model, settings, setting.draw(model, settings, split, settings.seed + 1))
         except PairError:
             continue
-        one = setting.prepare(name, net, made)
+        runs = setting.prepare(name, net, made)
         known = partial(setting.references, model, settings, made, split)
-        found.append(
+        prepared.append(
             with_outside(
-                one, outside, lambda one=one, known=known: values.means(net, one.clean, one.batch, known().pairs)
+                runs, outside, lambda runs=runs, known=known: values.means(net, runs.clean, runs.batch, known().pairs)
             )
         )
-    return found
+    return prepared

@@ -1,10 +1,9 @@
 """Many sets of nodes in one forward pass, where what several sets have in common is computed once.
 
 Why: a check judges a circuit beside a hundred random ones, and random circuits are alike in their first layers: they
-  have
-as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for all
-sets that agree on the layers before, its MLP once for all that agree on its heads too. Offsets before the first at
-which the two runs differ are never run (their keys and values are the clean run's), the last layer only where the
+have as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for
+all sets that agree on the layers before, its MLP once for all that agree on its heads too. Positions before the first
+at which the two runs differ are never run (their keys and values are the clean run's), the last layer only where the
 answer is read.
 
 Equal to `profiler.circuits.edge_mask.with_nodes` up to rounding, which tests hold it to.
@@ -20,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from profiler.circuits.nodes import Places, lost, places_of
+from profiler.circuits.nodes import NodeSites, lost, nodes_by_site
 from profiler.model.network import (
     Network,
     Offsets,
@@ -36,28 +35,28 @@ from profiler.model.network import (
     unchanged,
 )
 
-Given = Callable[[str, int], Float[Tensor, "prompt_or_1 offset *unit"]]
-Masks = dict[str, Bool[Tensor, "prompt offset"]]
+Given = Callable[[str, int], Float[Tensor, "prompt_or_1 position *unit"]]
+Masks = dict[str, Bool[Tensor, "prompt position"]]
 Drop = Bool[Tensor, "set node"]
 Finer = Float[Tensor, "row kept model"]
-"""A residual stream of more groups than the one it came from, or of fewer offsets."""
+"""A residual stream of more groups than the one it came from, or of fewer positions."""
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class NodeSetInputs:
     """What sets of nodes are run on.
 
     Attributes:
         tokens: the prompts.
-        ends: the offset of each prompt that is read; None reads all.
+        ends: the position of each prompt that is read; None reads all.
         nodes: labels (`profiler.circuits.nodes`).
         given: what dropped nodes write at a site, for every prompt or the same for all.
-        masks: offsets of each role, where nodes are at roles.
-        first: before this offset what is given is what the prompts themselves do.
+        masks: positions of each role, where nodes are at roles.
+        first: before this position what is given is what the prompts themselves do.
     """
 
     net: Network
-    tokens: Int[Tensor, "prompt offset"]
+    tokens: Int[Tensor, "prompt position"]
     ends: Offsets
     nodes: list[str]
     given: Given
@@ -67,89 +66,92 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """Sets that have done the same so far: of each group one of its sets, and of each set its group."""
+    """Groups node sets with identical state; keeps one representative each.
 
-    one: Int[Tensor, " group"]
+    Attributes:
+        representative: number of one set of each group.
+        of: group of each set.
+    """
+
+    representative: Int[Tensor, " group"]
     of: Int[Tensor, " set"]
 
     def split(self, drop: Drop, columns: list[int]) -> tuple["_Groups", Int[Tensor, " group"]]:
-        """Groups that also agree on these nodes, and the group that each comes from."""
+        """Split into groups that also agree on these nodes; the new groups, and the old group of each."""
         if not columns:
-            return self, torch.arange(len(self.one))
+            return self, torch.arange(len(self.representative))
         keys = np.concatenate([self.of[:, None].numpy(), drop[:, columns].cpu().numpy()], 1)
         _, first, row = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-        found = _Groups(torch.from_numpy(first), torch.from_numpy(row.reshape(-1)))
-        return found, self.of[found.one]
+        finer = _Groups(torch.from_numpy(first), torch.from_numpy(row.reshape(-1)))
+        return finer, self.of[finer.representative]
 
 
-def logits(asked: Asked, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt *offset vocab"]:
-    """Logits with only the kept nodes of each set live: [set, prompt, vocab] at `ends`, else [set, prompt, offset,
-    vocab]."""
+def logits(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt *position vocab"]:
+    """Logits with only the kept nodes of each set live: at `ends`, or at every position."""
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
-        rows = None if asked.ends is None else asked.ends.repeat(len(groups.one))
-        found = finish(asked.net, stream, unchanged, rows).unflatten(0, (len(groups.one), -1))
-        return found[groups.of.to(found.device)]
+        rows = None if asked.ends is None else asked.ends.repeat(len(groups.representative))
+        of_groups = finish(asked.net, stream, unchanged, rows).unflatten(0, (len(groups.representative), -1))
+        return of_groups[groups.of.to(of_groups.device)]
 
 
-def streams(asked: Asked, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt offset model"]:
+def streams(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt position model"]:
     """What the final norm reads, with only the kept nodes of each set live."""
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
-        return stream.unflatten(0, (len(groups.one), -1))[groups.of.to(stream.device)]
+        return stream.unflatten(0, (len(groups.representative), -1))[groups.of.to(stream.device)]
 
 
-def _run(asked: Asked, drop: Drop) -> tuple[Stream, _Groups]:
-    """The final residual stream of each group of sets that do all the same."""
+def _run(asked: NodeSetInputs, drop: Drop) -> tuple[Stream, _Groups]:
+    """The final residual stream of each group of sets with identical state, and the groups."""
     net = asked.net
-    places, past = places_of(net, asked.nodes), _past(asked)
+    sites, past = nodes_by_site(net, asked.nodes), _past(asked)
     groups = _Groups(torch.zeros(1, dtype=torch.long), torch.zeros(len(drop), dtype=torch.long))
     stream = start(net, asked.tokens)[:, asked.first :]
     for layer in range(net.n_layers):
         ends = asked.ends if layer == net.n_layers - 1 else None
-        step = _Layer(asked, drop, places, layer, ends, past)
+        step = _Layer(asked, drop, sites, layer, ends, past)
         stream, groups = step.mlp(*step.attention(stream, groups))
     return stream, groups
 
 
-def _past(asked: Asked) -> Past | None:
-    """Keys and values of the offsets before the first that differs, one row a prompt."""
+def _past(asked: NodeSetInputs) -> Past | None:
+    """Keys and values of the positions before the first that differs, one row a prompt."""
     if not asked.first:
         return None
-    kept: dict[str, list[Tensor]] = {"k": [], "v": []}
+    stored: dict[str, list[Tensor]] = {"k": [], "v": []}
 
-    def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
-        if site in kept:
-            kept[site].append(value)
+    def keep(site: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
+        if site in stored:
+            stored[site].append(value)
         return value
 
     stream = start(asked.net, asked.tokens[:, : asked.first])
     for layer in range(asked.net.n_layers):
         stream = layer_step(asked.net, layer, stream, keep)
-    return Past(asked.first, tuple(kept["k"]), tuple(kept["v"]))
+    return Past(asked.first, tuple(stored["k"]), tuple(stored["v"]))
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
     """One layer of all groups of sets."""
 
-    asked: Asked
+    asked: NodeSetInputs
     drop: Drop
-    places: Places
+    sites: NodeSites
     layer: int
     ends: Offsets
     past: Past | None
 
     def attention(self, stream: Stream, groups: _Groups) -> tuple[Finer, Finer, _Groups]:
-        """What each group of the layer's MLP starts from: the residual stream before attention, what attention adds,
-        groups."""
-        w, n = self.asked.net.layers[self.layer], len(groups.one)
+        """The residual stream before attention, what attention adds to it, and the groups that differ after it."""
+        w, n = self.asked.net.layers[self.layer], len(groups.representative)
         finer, parent = groups.split(self.drop, self._columns("head"))
         ends = None if self.ends is None else self.ends.repeat(n)
         heads = self._rows(self._mixed(w.norm_attn(stream), ends, self._past(n)), parent, n)
         attended = self._put("head", heads, finer).flatten(-2) @ w.w_o.flatten(0, 1) + w.b_o
-        kept = at(stream, None if ends is None else ends - self.asked.first)
-        return self._rows(kept, parent, n), attended, finer
+        read = at(stream, None if ends is None else ends - self.asked.first)
+        return self._rows(read, parent, n), attended, finer
 
     def _mixed(self, x: Stream, ends: Offsets, past: Past | None) -> Float[Tensor, "prompt query head d_head"]:
         """What each head mixes; patterns are not kept, so the fused kernel does it."""
@@ -158,27 +160,27 @@ class _Layer:
         k, v = project(x, w.w_k, w.b_k), project(x, w.w_v, w.b_v)
         if past is not None:
             k, v = torch.cat([past.k[self.layer], k], 1), torch.cat([past.v[self.layer], v], 1)
-        offsets = torch.arange(k.shape[1], device=k.device)[None]
-        queries = offsets[:, first:] if ends is None else ends[:, None]
-        parts = (rotate(net, q, queries), rotate(net, k, offsets), v)
-        seen = None if ends is None and not first else (offsets[:, None, :] <= queries[..., None])[:, None]
+        positions = torch.arange(k.shape[1], device=k.device)[None]
+        queries = positions[:, first:] if ends is None else ends[:, None]
+        parts = (rotate(net, q, queries), rotate(net, k, positions), v)
+        seen = None if ends is None and not first else (positions[:, None, :] <= queries[..., None])[:, None]
         q, k, v = (part.transpose(1, 2) for part in parts)
         mixed = scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=net.attn_scale)
         return mixed.transpose(1, 2)
 
-    def mlp(self, kept: Stream, attended: Stream, groups: _Groups) -> tuple[Finer, _Groups]:
+    def mlp(self, before: Stream, attended: Stream, groups: _Groups) -> tuple[Finer, _Groups]:
         """The residual stream after the layer."""
         net, w = self.asked.net, self.asked.net.layers[self.layer]
-        middle = kept + attended
-        post = neurons(net, self.layer, w.norm_mlp(kept if net.parallel else middle))
-        n = len(groups.one)
+        middle = before + attended
+        post = neurons(net, self.layer, w.norm_mlp(before if net.parallel else middle))
+        n = len(groups.representative)
         finer, parent = groups.split(self.drop, [*self._columns("neuron"), *self._columns("mlp_out")])
         post = self._put("neuron", self._rows(post, parent, n), finer)
         written = self._put("mlp_out", post @ w.w_out + w.b_out, finer)
         return self._rows(middle, parent, n) + written, finer
 
     def _columns(self, site: str) -> list[int]:
-        return [column for _, column, _ in self.places.get((site, self.layer), ())]
+        return [column for _, column, _ in self.sites.get((site, self.layer), ())]
 
     def _past(self, times: int) -> Past | None:
         if self.past is None:
@@ -196,11 +198,11 @@ class _Layer:
         return value.unflatten(0, (n, -1))[parent.to(value.device)].flatten(0, 1)
 
     def _put(self, site: str, value: Tensor, groups: _Groups) -> Tensor:
-        """The value with what is given in place of what each group drops."""
-        here = self.places.get((site, self.layer))
+        """Replace each group's dropped units by the given values."""
+        here = self.sites.get((site, self.layer))
         if here is None:
             return value
-        asked, drop = self.asked, self.drop[groups.one.to(self.drop.device)]
+        asked, drop = self.asked, self.drop[groups.representative.to(self.drop.device)]
         masks = {name: self._here(mask) for name, mask in asked.masks.items()}
         gone = lost(
             here, drop, masks, len(asked.tokens), {"head": asked.net.n_heads, "mlp_out": 1}.get(site, asked.net.d_mlp)
@@ -213,7 +215,7 @@ class _Layer:
         return torch.where(wide.unflatten(0, shape), given[None], value.unflatten(0, shape)).flatten(0, 1)
 
     def _here(self, value: Tensor) -> Tensor:
-        """Of every prompt, the offsets that this layer computes."""
+        """Of every prompt, the positions that this layer computes."""
         if self.ends is None:
             return value[:, self.asked.first :]
         return at(value.expand(len(self.ends), *value.shape[1:]), self.ends)

@@ -8,7 +8,7 @@
 
 Members may be bare labels: `members: [L9H9, L10H0]`. A member with `positions: S2` belongs to the circuit at that role
 of the pairs alone, and may be listed again at another one; neurons (L3N17) and MLPs (L2_mlp_out) are members like
-heads. `scope.outside` (resample, mean, zero) is what everything else writes, `scope.kept` what is never taken away:
+heads. `scope.outside` (resample, mean, zero) is what everything else writes, `scope.intact` what is never taken away:
 without MLPs in it, every MLP that is not listed is. Cost: none; nothing of the file is executed.
 """
 
@@ -124,7 +124,8 @@ def _scope(value: Any, where: str) -> Scope:
     value = REQUIRED_SCOPE | _mapping(value, f"{where}: scope")
     _only(value, [field.name for field in fields(Scope)], f"{where}: scope")
     text = {
-        k: tuple(_text(one, where) for one in v) if isinstance(v, list) else _text(v, where) for k, v in value.items()
+        k: tuple(_text(entry, where) for entry in v) if isinstance(v, list) else _text(v, where)
+        for k, v in value.items()
     }
     return Scope(**text)
 
@@ -149,8 +150,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value: one whose parts are all the same list, and theirs again, has no end that could be
-    shown."""
+    """The beginning of a value, also of a list that contains itself."""
     return SHORT.repr(value)[:100]
 
 

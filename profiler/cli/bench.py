@@ -54,7 +54,7 @@ def bench(
         return
     report = console.print if format == "table" else lambda _: None
     chosen = SHAPES if shape == "all" else (shape,)
-    found = [asdict(measure(one, rounds, tokens, device, dtype, memory, report)) for one in chosen]
+    found = [asdict(measure(one, rounds, tokens, device, dtype, report, memory=memory)) for one in chosen]
     if format == "json":
         write(json.dumps(found if shape == "all" else found[0], indent=1) + "\n")
         return
@@ -80,7 +80,7 @@ def _queries(run: Path, rounds: int, format: str) -> None:
 
 def _curve(shape: str, tokens: list[int], device: str, dtype: str, format: str) -> None:
     """Peak memory by tokens read, each pass in a process of its own."""
-    from profiler.bench.memory import curve
+    from profiler.bench.peak_memory import curve
 
     found = list(curve(shape, tokens, device, dtype))
     if format == "json":

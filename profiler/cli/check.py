@@ -104,18 +104,18 @@ def table(done: Any) -> pl.DataFrame:
     rows = []
     for distribution in done.distributions:
         faithful = found.get((distribution.name, "faithfulness", "faithfulness")) or found.get(
-            (distribution.name, "corpus faithfulness", "kept KL")
+            (distribution.name, "corpus faithfulness", "KL recovered")
         )
         rows.append(
             {
                 "distribution": distribution.name,
                 "n": distribution.n_prompts or distribution.n_tokens,
                 "of": "prompts" if distribution.n_prompts else "positions",
-                "faithful": cell(
+                "faithfulness": cell(
                     distribution.name, ("faithfulness", "faithfulness"), ("corpus faithfulness", "faithfulness")
                 ),
-                "needed": cell(distribution.name, ("necessity", "necessity")),
-                "kept KL": cell(distribution.name, ("corpus faithfulness", "kept KL")),
+                "necessity": cell(distribution.name, ("necessity", "necessity")),
+                "KL recovered": cell(distribution.name, ("corpus faithfulness", "KL recovered")),
                 "random": None if faithful is None or faithful.null is None else round(faithful.null, 2),
                 "note": distribution.refused or (faithful.refused if faithful is not None else ""),
             }

@@ -30,7 +30,7 @@ def merge(
     from profiler.recording.merge.merge import merge as merge_runs
     from profiler.text.shards import incomplete as lacking
 
-    merged = merge_runs(runs, out, overwrite, incomplete)
+    merged = merge_runs(runs, out, overwrite=overwrite, incomplete=incomplete)
     totals, added = merged.totals, merged.carried
     left = lacking(totals.config.shard) or "the whole corpus"
     console.print(

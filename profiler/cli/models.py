@@ -64,8 +64,8 @@ def train(
     """Train the bundled model, or continue training it from its checkpoint."""
     import torch
 
+    from profiler.bundled.training.curriculum import PLANS
     from profiler.bundled.training.export import export as write_model
-    from profiler.bundled.training.plans import PLANS
     from profiler.bundled.training.train import train as run
 
     if plan not in PLANS:
@@ -99,10 +99,10 @@ def card(
 
 
 def _measure(model: str) -> list:
-    from profiler.bundled.scores import load_subject
+    from profiler.bundled.scores import load_scored_model
     from profiler.bundled.scores import score as measure
 
-    subject = load_subject(str(BUNDLED) if model == "bundled" else model)
+    subject = load_scored_model(str(BUNDLED) if model == "bundled" else model)
     return measure(subject, progress=lambda part: errors.print(f"measuring {part} ..."))
 
 

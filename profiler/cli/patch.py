@@ -100,7 +100,7 @@ def patch(
     Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
     """
     from profiler.circuits import experiment, yaml_files
-    from profiler.circuits.forecast import stages
+    from profiler.circuits.duration import stages
     from profiler.model.of_run import Choice
     from profiler.patching.setting import PatchSettings
 
@@ -116,7 +116,7 @@ def patch(
         _bench(loaded, settings)
         return
     with _bar() as progress:
-        total = stages(settings, given is not None)
+        total = stages(settings, given=given is not None)
         line = progress.add_task("pairs", total=total)
 
         def show(stage: str) -> None:
@@ -184,7 +184,7 @@ def judged(scores: Any) -> str:
         )
     parts.append(f"incomplete by up to {found['incompleteness_greedy']['score']:.1%}")
     if "minimality" in found:
-        parts.append(f"the member missed least by {found['minimality']['score']:.1%}")
+        parts.append(f"least important member: removing it costs {found['minimality']['score']:.1%}")
     if "stability_jaccard" in found:
         parts.append(f"{found['stability_jaccard']['score']:.0%} alike (Jaccard) when pairs are resampled")
     return "; ".join(parts)

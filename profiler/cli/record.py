@@ -168,7 +168,7 @@ def run_pass(config: RunConfig, out: Path, overwrite: bool, resume: bool = False
     from profiler.text.corpus import check
 
     quiet()
-    refuse_bad_place(out, overwrite, resume)
+    refuse_bad_place(out, overwrite=overwrite, resume=resume)
     check(config)
     with console.status(f"loading {config.model}"):
         loaded = load_model(config)

@@ -1,17 +1,22 @@
--- Tables and views of patching and circuits, added to a run or to a file of their own. One column a line; the text after
--- `--` becomes the comment in the database (profiler.database.comments).
+-- Tables and views of patching and circuits, added to a run or to a file of their own. One column a
+-- line; the text after `--` becomes the comment in the database (profiler.database.comments).
 --
--- Every number names its six values (Miller et al. 2024): granularity, component kind, value, positions, direction, set.
--- Shares are parts of the clean minus the corrupted logit difference, both averaged over pairs first. Direction `denoise`
--- puts clean values into the corrupted run (sufficiency), `noise` other values into the clean run (necessity).
--- Writing an experiment again replaces its rows.
+-- Every number names its six values (Miller et al. 2024): granularity, component kind, value,
+-- positions, direction, set. Shares are parts of the clean minus the corrupted logit difference,
+-- both averaged over pairs first. Direction `denoise` puts clean values into the corrupted run
+-- (sufficiency), `noise` other values into the clean run (necessity). Writing an experiment again
+-- replaces its rows.
 --
--- A line SIX in a table stands for the columns of the six values, which are named here once (profiler.patching.store.text):
---| granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input of a head)
---| component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out, attn_out, resid_pre
+-- A line SIX in a table stands for the columns of the six values, which are named here once
+-- (profiler.patching.experiment_store.text):
+--| granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input
+--|     -- of a head)
+--| component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out,
+--|     -- attn_out, resid_pre
 --| value VARCHAR, -- third: what was put in: resample, zero, mean, noise
 --| positions VARCHAR, -- fourth: all, or the role of the positions patched
---| direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a table says
+--| direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a
+--|     -- table says
 --| pair_set VARCHAR -- sixth: the set of pairs: discovery, test, held_out, crossed
 
 CREATE TABLE patch_experiments ( -- experiments: one task, one corruption scheme, one model
@@ -21,14 +26,18 @@ CREATE TABLE patch_experiments ( -- experiments: one task, one corruption scheme
     created VARCHAR, -- ISO 8601, UTC
     model VARCHAR, -- the model as it was named by the user
     model_hash VARCHAR, -- blake2b of its weights
-    settings VARCHAR, -- JSON: everything that changes the numbers (profiler.patching.setting.PatchSettings)
+    settings VARCHAR, -- JSON: everything that changes the numbers
+        -- (profiler.patching.setting.PatchSettings)
     n_pairs BIGINT, -- pairs of the discovery set
     n_dropped BIGINT, -- pairs drawn and not usable; patch_checks says why
     metric_clean DOUBLE, -- mean logit difference of the clean prompts, logits
     metric_corrupted DOUBLE, -- the same of the corrupted prompts
-    neutral DOUBLE, -- share recovered by an output that knows nothing: 1/2 where the corruption is symmetric
-    is_symmetric BOOLEAN, -- whether the corrupted prompt asks the same question with a distractor as its answer
-    means_by_template DOUBLE, -- share of pairs whose mean values are of their own template and length
+    neutral DOUBLE, -- share recovered by an output that knows nothing: 1/2 where the corruption is
+        -- symmetric
+    is_symmetric BOOLEAN, -- whether the corrupted prompt asks the same question with a distractor
+        -- as its answer
+    means_by_template DOUBLE, -- share of pairs whose mean values are of their own template and
+        -- length
     seconds DOUBLE, -- wall time
     versions VARCHAR -- JSON: versions of the libraries
 );
@@ -53,13 +62,14 @@ CREATE TABLE patch_pairs ( -- the pairs of every set, with what the model did on
 CREATE TABLE patch_checks ( -- the pair linter: what the pairs control, on purpose and by accident
     experiment VARCHAR, -- experiment (patch_experiments)
     pair_set VARCHAR, -- discovery, test or held_out
-    place INTEGER, -- order of the check
+    check_number INTEGER, -- order of the check
     check_name VARCHAR, -- what was checked
     finding VARCHAR, -- what was found, in words
     size DOUBLE, -- the finding as a number, where it has one
     level VARCHAR -- ok, note or warning
 );
-CREATE TABLE patch_effects ( -- one row per patched component, direction, value and pair: the metric panel
+CREATE TABLE patch_effects ( -- one row per patched component, direction, value and pair: the metric
+    -- panel
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label: L2H3, L2H3.q, L2N17, L2_mlp_out
     layer INTEGER, -- layer
@@ -78,7 +88,8 @@ CREATE TABLE patch_effects ( -- one row per patched component, direction, value 
     js DOUBLE, -- Jensen-Shannon divergence to the clean run, nats
     SIX
 );
-CREATE TABLE patch_shares ( -- one row per patched component, direction and value: what it recovered or lost
+CREATE TABLE patch_shares ( -- one row per patched component, direction and value: what it recovered
+    -- or lost
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label
     layer INTEGER, -- layer
@@ -99,7 +110,8 @@ CREATE TABLE patch_shares ( -- one row per patched component, direction and valu
     "break" DOUBLE, -- minus the change of the distractors' centred logit, logits
     SIX
 );
-CREATE TABLE patch_gates ( -- both directions side by side, resampled values, and the label they give
+CREATE TABLE patch_gates ( -- both directions side by side, resampled values, and the label they
+    -- give
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label
     layer INTEGER, -- layer
@@ -112,7 +124,8 @@ CREATE TABLE patch_downstream ( -- what each later component writes differently 
     experiment VARCHAR, -- experiment (patch_experiments)
     ablated VARCHAR, -- the component taken away
     component VARCHAR, -- a component after it, itself, final_norm, or all
-    part VARCHAR, -- direct (the ablated one), head, mlp, norm (closed form), total; direct + head + mlp + norm = total
+    part VARCHAR, -- direct (the ablated one), head, mlp, norm (closed form), total; direct + head +
+        -- mlp + norm = total
     delta_dla DOUBLE, -- mean change of its direct logit attribution to the logit difference, logits
     delta_dla_lo DOUBLE, -- 95 % bootstrap bound
     delta_dla_hi DOUBLE, -- 95 % bootstrap bound
@@ -131,7 +144,8 @@ CREATE TABLE patch_interactions ( -- two components alone and together
     super_additivity DOUBLE, -- together over the sum
     p DOUBLE, -- two-sided, sign flips over pairs, that the interaction is 0
     delta_dla DOUBLE, -- change of the second's DLA when the first is noised, logits
-    relation VARCHAR, -- serial, parallel, composed, independent, inconclusive, or same layer (profiler.patching.redundancy.gates)
+    relation VARCHAR, -- serial, parallel, composed, independent, inconclusive, or same layer
+        -- (profiler.patching.redundancy.gates)
     SIX
 );
 CREATE TABLE patch_saturation ( -- share recovered by sets of top components, over random orders
@@ -149,13 +163,15 @@ CREATE TABLE patch_attribution ( -- attribution patching beside exact patching, 
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label
     layer INTEGER, -- layer
-    method VARCHAR, -- gradient, integrated (over embeddings between the prompts), qk_fix (q and k alone), grad_drop (a size)
+    method VARCHAR, -- gradient, integrated (over embeddings between the prompts), qk_fix (q and k
+        -- alone), grad_drop (a size)
     estimated DOUBLE, -- estimated share
     exact DOUBLE, -- exact share
     patch_size DOUBLE, -- mean |given - live| / |live|
     size_bin VARCHAR, -- bin of patch_size
     saturated BOOLEAN, -- the activation is flat in the patched run and not in the donor
-    use_exact BOOLEAN, -- the estimate is not to be believed here: flagged as saturated (not for qk_fix), missed, or wrong
+    use_exact BOOLEAN, -- the estimate is not to be believed here: flagged as saturated (not for
+        -- qk_fix), a false negative, or wrong
     SIX
 );
 CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching, cell by cell
@@ -169,27 +185,34 @@ CREATE TABLE patch_reliability ( -- agreement of attribution with exact patching
     sign DOUBLE, -- share of effects of at least 2 % with the right sign
     slope DOUBLE, -- of exact on estimated, through 0
     error DOUBLE, -- |estimate - exact| / |exact|
-    missed DOUBLE, -- share of effects of at least 2 % estimated below that
-    reliable BOOLEAN, -- right signs, error at most 1/2, nothing missed
-    nonlinearity DOUBLE, -- largest distance of the metric from a straight line between the prompts, over its whole change
+    false_negatives DOUBLE, -- share of effects of at least 2 % estimated below that
+    reliable BOOLEAN, -- right signs, error at most 1/2, no false negative
+    nonlinearity DOUBLE, -- largest distance of the metric from a straight line between the prompts,
+        -- over its whole change
     bound DOUBLE, -- 95 % upper bound of neurons with an effect among those not patched exactly
     SIX
 );
-CREATE TABLE patch_recall ( -- how many of the largest effects attribution patching puts among its own largest
+CREATE TABLE patch_recall ( -- how many of the largest effects attribution patching puts among its
+    -- own largest
     experiment VARCHAR, -- experiment (patch_experiments)
-    method VARCHAR, -- gradient, integrated, qk_fix, grad_drop; any (neurons: the largest by any of them)
+    method VARCHAR, -- gradient, integrated, qk_fix, grad_drop; any (neurons: the largest by any of
+        -- them)
     top BIGINT, -- exact effects asked for, largest first; NULL for all of at least 2 %
     looked_at BIGINT, -- estimates, largest first, that would be patched exactly
-    wanted BIGINT, -- how many were asked for: top, or those of at least 2 % (that were patched exactly)
-    found BIGINT, -- those of them among looked_at
-    recall DOUBLE, -- found over wanted; for neurons over what a random sample of the others makes of all neurons
-    recall_lo DOUBLE, -- 95 % lower bound, from the sample; recall itself where everything was patched exactly
-    missed_hi DOUBLE, -- 95 % upper bound of those not found: false negatives
+    wanted BIGINT, -- how many were asked for: top, or those of at least 2 % (that were patched
+        -- exactly)
+    hits BIGINT, -- those of them among looked_at
+    recall DOUBLE, -- hits over wanted; for neurons over what a random sample of the others makes of
+        -- all neurons
+    recall_lo DOUBLE, -- 95 % lower bound, from the sample; recall itself where everything was
+        -- patched exactly
+    false_negatives_hi DOUBLE, -- 95 % upper bound of effects not among looked_at
     n BIGINT, -- targets that were patched exactly
     unpatched BIGINT, -- targets of the model that were not
     SIX
 );
-CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's value from each combination costs the clean run
+CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's value from each
+    -- combination costs the clean run
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label of a head or MLP; model for the whole model on the corrupted prompt
     layer INTEGER, -- layer, NULL for the model
@@ -199,13 +222,16 @@ CREATE TABLE patch_cells ( -- corruption schemes crossed: what a component's val
     n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
     SIX
 );
-CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by component (profiler.patching.crossed)
+CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions, component by
+        -- component (profiler.patching.factorial)
     experiment VARCHAR, -- experiment (patch_experiments)
     component VARCHAR, -- label of a head or MLP; model for the whole model on the corrupted prompt
     layer INTEGER, -- layer, NULL for the model
-    axis VARCHAR, -- a corruption; two of them, a x b, for their interaction; higher for the rest together
+    axis VARCHAR, -- a corruption; two of them, a x b, for their interaction; higher for the rest
+        -- together
     changes BIGINT, -- corruptions named by axis: 1 main effect, 2 interaction, 3 the rest
-    effect DOUBLE, -- main effect: loss with it minus without it, over all levels of the others; interaction: by how much the one's effect differs with the other, logits
+    effect DOUBLE, -- main effect: loss with it minus without it, over all levels of the others;
+        -- interaction: by how much the one's effect differs with the other, logits
     effect_lo DOUBLE, -- 95 % bootstrap bound over prompts
     effect_hi DOUBLE, -- 95 % bootstrap bound over prompts
     part DOUBLE, -- share of the sum of squares over combinations; a component's parts add up to 1
@@ -225,7 +251,7 @@ CREATE TABLE circuits ( -- circuits that were found or read, with their scope
     controlled VARCHAR[], -- held fixed on purpose
     accidental VARCHAR[], -- held fixed without anybody having asked
     outside VARCHAR, -- what is put in outside the circuit
-    kept VARCHAR, -- what is never taken away
+    intact VARCHAR, -- what is never taken away
     metric VARCHAR, -- what was measured
     found_by VARCHAR, -- how it was chosen
     yaml VARCHAR -- the circuit as a file
@@ -237,8 +263,9 @@ CREATE TABLE circuit_members ( -- members of circuits
     role VARCHAR, -- what it is claimed to do, or where it reads
     gate VARCHAR, -- its label (patch_gates)
     schemes VARCHAR[], -- corruption schemes under which it has an effect
-    frequency DOUBLE, -- how often it is chosen when pairs are resampled; NULL for one that was split by positions
-    missed DOUBLE, -- minimality: how much it is missed at most, share
+    frequency DOUBLE, -- how often it is chosen when pairs are resampled; NULL for one that was
+        -- split by positions
+    removal_cost DOUBLE, -- minimality: largest share that removing it costs
     p DOUBLE, -- against random members of inflated circuits
     p_holm DOUBLE, -- p by Holm over the members
     SIX
@@ -250,7 +277,7 @@ CREATE TABLE circuit_edges ( -- edges between members, cut one by one
     reader VARCHAR, -- who reads: a head's q, k or v, an MLP, or logits
     estimated DOUBLE, -- share lost by attribution
     lost DOUBLE, -- share lost when the edge alone is cut, exactly
-    kept BOOLEAN, -- lost is at least 1 %
+    matters BOOLEAN, -- lost is at least 1 %
     SIX
 );
 CREATE TABLE circuit_scores ( -- faithfulness, completeness, minimality, stability: a row per score
@@ -286,15 +313,25 @@ CREATE TABLE circuit_random ( -- random circuits of the same size
 -- scheme: of the experiment
 -- n: pairs
 CREATE VIEW patches AS
-SELECT e.experiment, x.task, x.scheme, e.component, e.layer, e.granularity, e.component_kind, e.value, e.positions, e.direction, e.pair_set
-    , count(*) AS n, avg(e.effect) AS effect, avg(e.logit_diff) AS logit_diff, avg(e.answer_logit) AS answer_logit
-    , avg(e.distractor_logit) AS distractor_logit, avg(e.log_prob) AS log_prob, avg(e.prob) AS prob, avg(e."rank") AS "rank"
-    , avg(e.top1) AS top1, avg(e.entropy) AS entropy, avg(e.kl_from_reference) AS kl_from_reference
-    , avg(e.kl_to_reference) AS kl_to_reference, avg(e.js) AS js
-FROM patch_effects e JOIN patch_experiments x USING (experiment)
+SELECT patch_effects.experiment, patch_experiments.task, patch_experiments.scheme
+    , patch_effects.component, patch_effects.layer, patch_effects.granularity
+    , patch_effects.component_kind, patch_effects.value, patch_effects.positions
+    , patch_effects.direction, patch_effects.pair_set
+    , count(*) AS n, avg(patch_effects.effect) AS effect
+    , avg(patch_effects.logit_diff) AS logit_diff, avg(patch_effects.answer_logit) AS answer_logit
+    , avg(patch_effects.distractor_logit) AS distractor_logit
+    , avg(patch_effects.log_prob) AS log_prob, avg(patch_effects.prob) AS prob
+    , avg(patch_effects."rank") AS "rank"
+    , avg(patch_effects.top1) AS top1, avg(patch_effects.entropy) AS entropy
+    , avg(patch_effects.kl_from_reference) AS kl_from_reference
+    , avg(patch_effects.kl_to_reference) AS kl_to_reference, avg(patch_effects.js) AS js
+FROM patch_effects JOIN patch_experiments USING (experiment)
 GROUP BY ALL;
 -- View: latest_experiment
 -- One row per: file: the experiment written last
 -- experiment: its name
 CREATE VIEW latest_experiment AS
 SELECT experiment FROM patch_experiments ORDER BY created DESC, experiment LIMIT 1;
+-- The experiment asked for; the one written last where none is named.
+CREATE MACRO chosen_experiment(given) AS
+    coalesce(nullif(given, ''), (SELECT experiment FROM latest_experiment));

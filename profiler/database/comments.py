@@ -3,7 +3,8 @@
 Why: the files are where the words are explained; the database must carry the same explanations (`duckdb_columns()`),
 so that a user who has only the run can read what a column means. Both files are parsed, and nothing is written twice.
 
-Tables: the text after `--` on the opening line and on each column's line. Views: a block of comment lines above
+Tables: the text after `--` on the opening line and on each column's line; a line of nothing but a comment goes on with
+it. Views: a block of comment lines above
 `CREATE VIEW`, which begins with `-- View: name`, goes on with `-- One row per: ...` and has a `-- column: text` line
 for each column; a line that begins with more than one blank continues the line before it.
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 _TABLE = re.compile(r"CREATE TABLE (\w+) \(\s*--\s*(.+)$")
 _TABLE_COLUMN = re.compile(r'\s+("?\w+"?) [A-Z]\w*(?:\[\])?,?\s*--\s*(.+)$')
+_TABLE_CONTINUED = re.compile(r"\s+-- (\S.*)$")
 _VIEW = re.compile(r"-- View: (\w+)$")
 _CONTINUED = re.compile(r"--\s{2,}(\S.*)$")
 _VIEW_COLUMN = re.compile(r"-- ([a-z]\w*): (.+)$")
@@ -29,15 +31,22 @@ def _literal(text: str) -> str:
 
 
 def _table_comments(sql_text: str) -> Iterator[str]:
-    table = None
+    target, text = "", ""
+    table: str | None = None
     for line in sql_text.splitlines():
+        more = _TABLE_CONTINUED.match(line) if table else None
+        if more:
+            text += " " + more[1]
+            continue
+        if target:
+            yield f"COMMENT ON {target} IS {_literal(text)}"
+            target = ""
         if opening := _TABLE.match(line):
-            table = opening[1]
-            yield f"COMMENT ON TABLE {table} IS {_literal(opening[2])}"
+            table, target, text = opening[1], f"TABLE {opening[1]}", opening[2]
         elif line.startswith(");"):
             table = None
         elif table and (column := _TABLE_COLUMN.match(line)):
-            yield f"COMMENT ON COLUMN {table}.{column[1]} IS {_literal(column[2])}"
+            target, text = f"COLUMN {table}.{column[1]}", column[2]
 
 
 def _view_comments(sql_text: str) -> Iterator[str]:
@@ -50,7 +59,8 @@ def _view_comments(sql_text: str) -> Iterator[str]:
 
 def _view_blocks(sql_text: str) -> Iterator[tuple[str, list[str]]]:
     """Each view's name with the comment lines between its `-- View:` line and its first line of SQL."""
-    view, lines = None, []
+    view: str | None = None
+    lines: list[str] = []
     for line in sql_text.splitlines():
         if name := _VIEW.match(line):
             view, lines = name[1], []

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 
 from profiler.database import arrays
 from profiler.database.lock import Lock, holder, myself
@@ -39,7 +39,7 @@ OURS = ("commit.json*", "lock", "state-*.arrow", "*-[0-9]*.parquet", "run.duckdb
 
 
 @dataclass(frozen=True)
-class Piece:
+class RunPart:
     """Part of a run: what was added up (`state`, named arrays), rows by table, and facts that JSON can hold."""
 
     facts: dict[str, Any]
@@ -47,13 +47,13 @@ class Piece:
     rows: dict[str, pl.DataFrame]
 
     def pack(self) -> dict[str, bytes]:
-        """Everything as bytes, to send."""
+        """All fields as bytes, to send."""
         tables = {f"rows {table}": _parquet(frame) for table, frame in self.rows.items()}
         return {"facts": json.dumps(self.facts).encode(), "state": arrays.to_bytes(self.state).to_pybytes()} | tables
 
     @classmethod
-    def unpack(cls, packed: Mapping[str, bytes]) -> "Piece":
-        """What `pack` made."""
+    def unpack(cls, packed: Mapping[str, bytes]) -> "RunPart":
+        """The inverse of `pack`."""
         rows = {
             n.removeprefix("rows "): pl.read_parquet(io.BytesIO(b)) for n, b in packed.items() if n.startswith("rows ")
         }
@@ -68,12 +68,12 @@ class Kept:
     ids: np.ndarray
 
     def of(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The rows that stay."""
+        """The rows of a frame that are still referred to."""
         return frame.filter(pl.col(self.column).is_in(pl.Series(self.ids).implode()))
 
 
 @dataclass
-class Manifest:
+class CommitManifest:
     """What the last commit holds. `files` of each table, and `state`, by name; `checks` are their sizes and CRC-32."""
 
     number: int = 0
@@ -86,14 +86,14 @@ class Manifest:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a run is written until it is finished."""
+    """The folder in which a run is written until it is finished."""
     return path.with_name(path.name + ".partial")
 
 
 class Partial:
-    """The folder, locked for one writer."""
+    """The folder of an unfinished run, locked for one writer."""
 
-    def __init__(self, path: Path, fresh: bool = False):
+    def __init__(self, path: Path, *, fresh: bool = False):
         """Make or open the folder of the run `path`.
 
         Args:
@@ -122,10 +122,10 @@ class Partial:
 
     @property
     def committed(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether there is a commit to resume from."""
         return self.manifest is not None
 
-    def commit(self, identity: dict[str, Any], piece: Piece, kept: Mapping[str, Kept]) -> None:
+    def commit(self, identity: dict[str, Any], part: RunPart, kept: Mapping[str, Kept]) -> None:
         """Add rows, replace the state and the facts, all or nothing.
 
         Args:
@@ -135,12 +135,12 @@ class Partial:
         Raises:
             OSError: the disk is full or cannot be written; the last commit is what it was.
         """
-        old = self.manifest or Manifest()
-        new = Manifest(old.number + 1, identity, piece.facts, f"state-{old.number + 1}.arrow")
+        old = self.manifest or CommitManifest()
+        new = CommitManifest(old.number + 1, identity, part.facts, f"state-{old.number + 1}.arrow")
         try:
-            for table in sorted({*old.files, *piece.rows}):
-                self._append(new, table, old.files.get(table, []), piece.rows.get(table), kept.get(table))
-            self._write_state(new, piece.state)
+            for table in sorted({*old.files, *part.rows}):
+                self._append(new, table, old.files.get(table, []), part.rows.get(table), kept.get(table))
+            self._write_state(new, part.state)
             named = {new.state, *(name for files in new.files.values() for name, _ in files)}
             new.checks = {name: new.checks.get(name) or old.checks[name] for name in sorted(named)}
             _write(self.folder / TEMPORARY, sealed(vars(new)))
@@ -154,7 +154,12 @@ class Partial:
         self._sweep(new)
 
     def _append(
-        self, new: Manifest, table: str, files: list[tuple[str, int]], rows: pl.DataFrame | None, kept: Kept | None
+        self,
+        new: CommitManifest,
+        table: str,
+        files: list[tuple[str, int]],
+        rows: pl.DataFrame | None,
+        kept: Kept | None,
     ) -> None:
         """Write new rows of a table, together with those of its last files where these are not much larger."""
         files = list(files)
@@ -169,13 +174,13 @@ class Partial:
                 files.append((name, rows.height))
         new.files[table] = files
 
-    def _write_state(self, new: Manifest, state: Mapping[str, np.ndarray]) -> None:
+    def _write_state(self, new: CommitManifest, state: Mapping[str, np.ndarray]) -> None:
         file = self.folder / new.state
         arrays.write(file, state)
         flush(file)
         new.checks[new.state] = _check_of(file)
 
-    def _sweep(self, manifest: Manifest) -> None:
+    def _sweep(self, manifest: CommitManifest) -> None:
         """Remove files that the manifest does not name."""
         for pattern in ("state-*.arrow", "*-[0-9]*.parquet", TEMPORARY):
             for file in self.folder.glob(pattern):
@@ -184,11 +189,13 @@ class Partial:
                         file.unlink()
 
     def state(self) -> dict[str, np.ndarray]:
-        """The accumulators' arrays of the last commit.
+        """Read the accumulators' arrays of the last commit.
 
         Raises:
             RunError: a file of the last commit is damaged.
         """
+        if self.manifest is None:
+            raise _damaged(self.folder, f"there is no {MANIFEST}")
         for name, check in self.manifest.checks.items():
             if _check_of(self.folder / name) != check:
                 raise _damaged(self.folder, f"{name} is not what was committed")
@@ -200,8 +207,7 @@ class Partial:
         return [self.folder / name for name, _ in files]
 
     def clear(self) -> None:
-        """Forget what was committed: the manifest goes first, for good, so that none is left that names what is
-        gone."""
+        """Delete what was committed, the manifest first: none may be left that names deleted files."""
         self.manifest = None
         if (self.folder / MANIFEST).exists():
             (self.folder / MANIFEST).unlink()
@@ -221,25 +227,25 @@ class Partial:
         self.lock.release()
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """The last commit; None where there is none.
+def read_manifest(folder: Path) -> CommitManifest | None:
+    """Read the manifest of the last commit; None where there is none.
 
     Raises:
         RunError: it cannot be read.
     """
     try:
-        found = _manifest(_unsealed((folder / MANIFEST).read_bytes()))
-        files = [name for table in found.files.values() for name, _ in table]
-        named = {found.state, *files, *found.checks}
+        manifest = _manifest(_unsealed((folder / MANIFEST).read_bytes()))
+        files = [name for table in manifest.files.values() for name, _ in table]
+        named = {manifest.state, *files, *manifest.checks}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, f"{MANIFEST}: {error}") from None
-    if found.format != FORMAT:
-        raise _damaged(folder, f"its format is {found.format}, this version of the profiler reads {FORMAT}")
+    if manifest.format != FORMAT:
+        raise _damaged(folder, f"its format is {manifest.format}, this version of the profiler reads {FORMAT}")
     if not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in named):
         raise _damaged(folder, "it names files that are no part of it")
-    return found
+    return manifest
 
 
 def sealed(manifest: Any) -> bytes:
@@ -260,18 +266,18 @@ def _unsealed(data: bytes) -> Any:
     return json.loads(text)
 
 
-def _manifest(found: Any) -> Manifest:
+def _manifest(stored: Any) -> CommitManifest:
     """A manifest from JSON, which has lists where it has pairs.
 
     Raises:
         TypeError, ValueError, AttributeError: it is none.
     """
-    files = {str(table): [(str(name), int(n)) for name, n in rows] for table, rows in found.pop("files").items()}
-    checks = {str(name): (int(size), int(crc)) for name, (size, crc) in found.pop("checks").items()}
-    return Manifest(**found, files=files, checks=checks)
+    files = {str(table): [(str(name), int(n)) for name, n in rows] for table, rows in stored.pop("files").items()}
+    checks = {str(name): (int(size), int(crc)) for name, (size, crc) in stored.pop("checks").items()}
+    return CommitManifest(**stored, files=files, checks=checks)
 
 
-def describe(path: Path, ending: bool = False) -> str | None:
+def describe(path: Path, *, ending: bool = False) -> str | None:
     """Who writes `<path>.partial`, what its last commit holds, and how to go on; None where it holds nothing.
 
     Args:
@@ -328,13 +334,13 @@ def _check_of(file: Path) -> tuple[int, int]:
 
 
 def flush(file: Path) -> None:
-    """Make what was written to a file lasting."""
+    """Flush a file to the disk."""
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Make lasting what was made, renamed or removed in a folder, where the system can."""
+    """Flush a folder's entries to the disk, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,5 +1,4 @@
-"""The only module that opens DuckDB files: every connection is closed to other files, the network, extensions and
-Python.
+"""The only module that opens DuckDB files: no connection reaches other files, the network, extensions or Python.
 
 A run file is a stranger's: the views, macros, triggers and defaults in it are SQL that whoever wrote the file chose,
 and it runs when the file is read or written. So it runs in a connection that can reach nothing but the file: `reading`,
@@ -21,7 +20,8 @@ from profiler.database import engine, makers
 from profiler.errors import RunError
 
 STORAGE_VERSION = "v1.2.0"
-SHUT = {
+Settings = dict[str, str | bool | int | float | list[str]]
+SHUT: Settings = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "autoload_known_extensions": "false",
@@ -29,7 +29,7 @@ SHUT = {
     "lock_configuration": "true",
 }
 """What makes a connection closed; `lock_configuration` comes last where they are set one by one."""
-CLOSED = SHUT | {
+CLOSED: Settings = SHUT | {
     "threads": "1",  # float sums of several threads differ in their last bits from run to run
     "disabled_optimizers": (
         "common_subplan"
@@ -48,7 +48,7 @@ def reading(path: Path) -> Connection:
         RunError: the file replaces what a run rests on.
         duckdb.Error: it cannot be opened.
     """
-    return _checked(duckdb.connect(engine.place(path), read_only=True, config=CLOSED), path)
+    return _checked(duckdb.connect(engine.database_path(path), read_only=True, config=CLOSED), path)
 
 
 def writing(path: Path, memory: int | None = None) -> Connection:
@@ -61,8 +61,8 @@ def writing(path: Path, memory: int | None = None) -> Connection:
         RunError: the file replaces what a run rests on, or does something by itself when it is written to.
         duckdb.Error: it cannot be opened.
     """
-    limit = {} if memory is None else {"memory_limit": f"{memory}B"}
-    return _checked(duckdb.connect(engine.place(path), config=limit | SHUT), path, may_write=True)
+    limit: Settings = {} if memory is None else {"memory_limit": f"{memory}B"}
+    return _checked(duckdb.connect(engine.database_path(path), config=limit | SHUT), path, may_write=True)
 
 
 def comparing(first: Path, second: Path) -> Connection:
@@ -73,10 +73,10 @@ def comparing(first: Path, second: Path) -> Connection:
         duckdb.Error: one cannot be opened.
     """
     connection = duckdb.connect(
-        engine.place(first), read_only=True
+        engine.database_path(first), read_only=True
     )  # nothing of the file has run before it is closed, below
     try:
-        connection.execute(OTHER.replace("{}", engine.literal(engine.place(second))))
+        connection.execute(OTHER.replace("{}", engine.literal(engine.database_path(second))))
         _set(connection, CLOSED)
     except duckdb.Error:
         connection.close()
@@ -86,7 +86,7 @@ def comparing(first: Path, second: Path) -> Connection:
 
 def begin(file: Path, folder: Path) -> Connection:
     """A connection to a new file of ours, which can read `folder` too and nothing else."""
-    connection = duckdb.connect(engine.place(file), config={"storage_compatibility_version": STORAGE_VERSION})
+    connection = duckdb.connect(engine.database_path(file), config={"storage_compatibility_version": STORAGE_VERSION})
     spellings = {str(folder.absolute()), str(folder.resolve()), engine.pattern(folder)}  # as DuckDB may look at it
     folders = ", ".join(map(engine.literal, sorted(spellings)))
     connection.execute(f"SET allowed_directories = [{folders}]")
@@ -99,7 +99,7 @@ def scratch() -> Connection:
     return duckdb.connect(config=SHUT)
 
 
-def _set(connection: Connection, settings: dict[str, str]) -> None:
+def _set(connection: Connection, settings: Settings) -> None:
     for name, value in sorted(settings.items(), key=lambda item: item[0] == "lock_configuration"):
         connection.execute(f"SET {name} = '{value}'")
 
@@ -111,7 +111,7 @@ def _checked(connection: Connection, *paths: Path, may_write: bool = False) -> C
         RunError: it does not; the first such thing is named.
     """
     try:
-        for what, names in _foreign(connection, may_write):
+        for what, names in _foreign(connection, may_write=may_write):
             if name := next(iter(sorted(names)), None):
                 raise RunError(
                     f"{' or '.join(map(str, paths))} has {what} {name!r}, which no run of the profiler has, and is not"
@@ -126,9 +126,11 @@ def _checked(connection: Connection, *paths: Path, may_write: bool = False) -> C
     return connection
 
 
-def _foreign(connection: Connection, may_write: bool) -> Iterable[tuple[str, set[str]]]:
-    """What no run has, in words, and the names of what was found. The text of these statements has no function of the
-    file's."""
+def _foreign(connection: Connection, *, may_write: bool) -> Iterable[tuple[str, set[str]]]:
+    """Kinds of things that no run has, in words, each with the names of those in the file.
+
+    The text of these statements calls no function that the file could define.
+    """
     cursor = connection.cursor()
     functions = cursor.execute(FUNCTIONS).fetchall()
     own = {name.lower() for _, name, internal in functions if internal}

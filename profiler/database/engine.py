@@ -22,18 +22,17 @@ FAULTS = (duckdb.InternalException, duckdb.FatalException)
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def place(path: Path) -> str:
-    """The path of a database file, for duckdb.connect: absolute, so that `md:run.duckdb` or `:memory:` is a file like
-    any other.
+def database_path(path: Path) -> str:
+    """The absolute path of a database file, for duckdb.connect; `md:run.duckdb` and `:memory:` are files too.
 
     Raises:
         RunError: DuckDB has no way to take this path for what it is.
     """
     text = str(path.absolute())
-    if found := sorted({c for c in text if c == "?" or (c == "\\" and os.sep != "\\")}):
+    if unreadable := sorted({c for c in text if c == "?" or (c == "\\" and os.sep != "\\")}):
         raise RunError(
-            f"{path} cannot be opened by DuckDB, which reads {' and '.join(found)} in a path as something else: rename"
-            " the file or its folder, or choose another --out"
+            f"{path} cannot be opened by DuckDB, which reads {' and '.join(unreadable)} in a path as something else:"
+            " rename the file or its folder, or choose another --out"
         )
     try:
         text.encode()
@@ -45,7 +44,7 @@ def place(path: Path) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as a string of SQL."""
+    """Text as a string literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

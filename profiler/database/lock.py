@@ -1,17 +1,21 @@
-"""One writer at a time: a lock that the system takes back from a process that dies, and a name for who holds it."""
+"""One writer at a time: a lock that the system takes back from a process that dies, and a name for who holds it.
+
+The name stands in the locked file itself, so that it can be no other process's. filelock has locks of the same kind and
+no names, and it empties the file whenever another process tries the lock.
+"""
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import IO
 
 from profiler.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 
 class Lock:
@@ -50,7 +54,7 @@ class Lock:
 
 
 def myself() -> str:
-    """How a lock of this process names it."""
+    """The name of this process in a lock."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
@@ -73,7 +77,7 @@ def _exclusive(handle: IO[str]) -> None:
     Raises:
         OSError: somebody else has it locked.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         handle.seek(0)
         msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
     else:

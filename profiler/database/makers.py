@@ -1,5 +1,4 @@
-"""Which command makes each table and view of a run: for messages about a run that has not got it yet, and for what a
-run is.
+"""The command that makes each table and view of a run: for messages about a run that lacks one.
 
 The SQL files are the list: schema.sql and views.sql are of the pass, causal.sql of patching, generality.sql of checks
 and predictions. Cost: reading four small files once.
@@ -29,8 +28,8 @@ _CREATED = re.compile(r"^CREATE (TABLE|VIEW) (\w+)", re.MULTILINE)
 @cache
 def known() -> Mapping[str, str]:
     """The command that makes each table and view, by name; `{run}` in it stands for the run's path."""
-    found = {name: command for _, name, command in _created()} | dict.fromkeys(DERIVED, DERIVED_BY)
-    return MappingProxyType(found | dict.fromkeys(OF_PREDICTIONS, PREDICTED))
+    commands = {name: command for _, name, command in _created()} | dict.fromkeys(DERIVED, DERIVED_BY)
+    return MappingProxyType(commands | dict.fromkeys(OF_PREDICTIONS, PREDICTED))
 
 
 @cache
@@ -49,8 +48,7 @@ def _created() -> list[tuple[str, str, str]]:
 
 
 def advice(name: str, run: str = "RUN") -> str | None:
-    """A sentence on a table or view that a run has not got, or holds no row of: the command that makes it; None for
-    other names."""
+    """A sentence on a table or view that a run lacks, with the command that makes it; None for other names."""
     command = known().get(name)
     if command is None:
         return None

@@ -20,7 +20,7 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler.database import assets, connections, engine, makers
+from profiler.database import assets, connections, engine, macros, makers
 from profiler.database.commits import describe
 from profiler.database.connections import CLOSED as CLOSED
 from profiler.database.query_header import Parameter, QueryHeader, parse_header
@@ -28,7 +28,7 @@ from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 
 UNCHANGED = "The run is only read and is as it was; open it again to ask something else."
 UNREADABLE = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: names in a damaged file that are no text
-HELD = {
+PLAIN_TYPES = {
     "boolean",
     "tinyint",
     "smallint",
@@ -48,7 +48,6 @@ HELD = {
     "null",
 }
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
-_NEWER = re.compile(r"jackknife_\w+|domain_variance|log_ratio|held_part|rest_part|welch_df|\breaches\b|\bwithout\b")
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _NO_TABLE = re.compile(r'(?:Table|View) with name "?(\w+)"? does not exist')
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
@@ -189,9 +188,12 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
             check_component(cursor, label)
         for name, value in values.items():
             cursor.execute(f"SET VARIABLE {name} = ?", [value])
+        if own := macros.temporary(text):
+            cursor.execute(own)
         *before, last = _statements(cursor, text)
         for statement in before:
-            cursor.execute(statement).fetchall()
+            if statement is not None:
+                cursor.execute(statement).fetchall()
         return _frame(cursor, last)
     except engine.FAULTS as error:
         raise engine.fault_error(error, "answering a query", UNCHANGED) from None
@@ -217,9 +219,9 @@ def _statements(cursor: Connection, text: str) -> list[duckdb.Statement | None]:
             the text is none.
     """
     try:
-        found = cursor.extract_statements(text)
-        kinds = [statement.type for statement in found]  # asked for its kind, one without a name is a ValueError
-        return found if kinds else [None]
+        statements = cursor.extract_statements(text)
+        kinds = [statement.type for statement in statements]  # asked for its kind, one without a name is a ValueError
+        return [*statements] if kinds else [None]
     except ValueError as error:
         raise QueryError(f"the SQL holds a statement that cannot be asked of a run ({error}): write a SELECT") from None
 
@@ -230,22 +232,26 @@ def _frame(cursor: Connection, statement: duckdb.Statement | None) -> pl.DataFra
     relation = cursor.sql(statement)
     if relation is None:
         return pl.DataFrame()
-    held = [_held(kind) for kind in relation.types]
-    if all(held):
-        return relation.pl()
+    plain = [_is_plain(kind) for kind in relation.types]
+    if all(plain):
+        return _polars(relation)
     columns = [
         f"#{n} AS {name}" if as_it_is else f"#{n}::VARCHAR AS {name}"
-        for n, (name, as_it_is) in enumerate(zip(map(_quoted, relation.columns), held, strict=True), 1)
+        for n, (name, as_it_is) in enumerate(zip(map(_quoted, relation.columns), plain, strict=True), 1)
     ]
-    return relation.project(", ".join(columns)).pl()
+    return _polars(relation.project(", ".join(columns)))
 
 
-def _held(kind: DuckDBPyType) -> bool:
-    """Whether a frame, and every format it is written in, holds each value of a type; dates and bytes have values they
-    do not."""
+def _polars(relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:
+    frame: pl.DataFrame = relation.pl()
+    return frame
+
+
+def _is_plain(kind: DuckDBPyType) -> bool:
+    """Whether a frame, and every format it is written in, can hold each value of a type; not so of dates and bytes."""
     if kind.id in ("list", "array", "struct", "map"):
-        return all(_held(part) for _, part in kind.children if isinstance(part, DuckDBPyType))
-    return kind.id in HELD
+        return all(_is_plain(part) for _, part in kind.children if isinstance(part, DuckDBPyType))
+    return kind.id in PLAIN_TYPES
 
 
 def _quoted(name: str) -> str:
@@ -253,7 +259,7 @@ def _quoted(name: str) -> str:
 
 
 def check_parameters(text: str, given: Mapping[str, object]) -> dict[str, object]:
-    """`given` in the types that the query wants, checked for unknown and missing names.
+    """Parse the values in `given` as the types of the query's parameters.
 
     Raises:
         QueryError: a name that the query does not know, or a required one that is not given.
@@ -282,7 +288,7 @@ def declared_parameters(text: str) -> tuple[Parameter, ...]:
 
 
 def check_component(con: Connection, label: str) -> None:
-    """Whether the run has the component `label`.
+    """Check that the run has the component `label`.
 
     Raises:
         ComponentError: it has not; the message says what it has, and the nearest label.
@@ -308,20 +314,21 @@ def _nearest(label: str, labels: list[str]) -> str:
 
 def _missing(con: Connection, error: Exception) -> str | None:
     """The command that makes the table that a statement did not find; None for another error or another table."""
-    found = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
-    return makers.advice(found[1], path_of(con)) if found else None
+    missing = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
+    return makers.advice(missing[1], path_of(con)) if missing else None
 
 
 def path_of(con: Connection) -> str:
-    """The file that a connection has open, as a command names it."""
+    """The path of the file that a connection has open, relative to the working folder where it lies in it."""
     with con.cursor() as cursor:
-        (path,) = cursor.execute("SELECT path FROM system.main.duckdb_databases() WHERE NOT internal").fetchone()
+        text = "SELECT path FROM system.main.duckdb_databases() WHERE NOT internal LIMIT 1"
+        path = cursor.execute(text).fetchall()[0][0]
     here = Path(path) if path else Path("RUN")
     return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
 
 
 def require(con: Connection, tables: Iterable[str]) -> None:
-    """Whether a run holds rows of each table.
+    """Check that a run has rows in each table.
 
     Raises:
         QueryError: it has none of one; the message names the command that makes them.
@@ -341,13 +348,8 @@ def has_rows(con: Connection, table: str) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    """DuckDB's message without its line drawings; what to do next where the cause is that a run is closed."""
+    """DuckDB's message without its line drawings; what to do next where the cause is that a run is only read."""
     message = engine.first_line(error)
-    if isinstance(error, duckdb.CatalogException) and (lacks := _NEWER.search(message)):
-        return (
-            f"this run is of an earlier version and lacks {lacks[0]}: record it again with `profiler record`"
-            f" ({message})"
-        )
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

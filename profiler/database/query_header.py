@@ -1,4 +1,4 @@
-"""The header of a query file: the comment lines in which it says what it answers, from what, and when not to trust it.
+"""The header of a query file: its question, grain, parameters, sources and caveats, in comment lines.
 
     -- Title:      Extremes of a component
     -- Parameters: component (required), top (default 0)
@@ -50,7 +50,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class QueryHeader:
-    """What a query file says of itself."""
+    """The fields of a query file's header."""
 
     title: str
     question: str
@@ -63,7 +63,7 @@ class QueryHeader:
 
 
 def parse_header(text: str) -> QueryHeader | None:
-    """The header of a query file; None where the text does not begin with one (a user's own SQL need not).
+    """Parse the header of a query file; None where the text has none (a user's own SQL need not).
 
     Raises:
         QueryError: the header begins and is incomplete, or its parameters cannot be read.
@@ -103,10 +103,10 @@ def _fields(text: str) -> dict[str, str]:
 def _parameters(text: str) -> tuple[Parameter, ...]:
     if text == "none":
         return ()
-    found = list(_PARAMETER.finditer(text))
-    if "".join(m[0] for m in found) != text:
+    matches = list(_PARAMETER.finditer(text))
+    if "".join(m[0] for m in matches) != text:
         raise QueryError(f"parameters {text!r} cannot be read: write `name (required)` or `name (default VALUE)`")
-    return tuple(Parameter(m[1], None if m[2] == "required" else _default(m[3])) for m in found)
+    return tuple(Parameter(m[1], None if m[2] == "required" else _default(m[3])) for m in matches)
 
 
 def _default(text: str) -> int | float | str:

@@ -1,2 +1,1 @@
-"""Does a circuit do off the prompts it was found on what it does on them? Distributions, replacement, counter-examples,
-verdict."""
+"""Tests of a circuit off the prompts it was found on: distributions, roles, replacement, counter-examples, edits."""

@@ -1,11 +1,11 @@
-"""The role catalogue: what components were measured to do, shown and predicted where they turn up again. No torch.
+"""The role catalogue: measured roles of components, shown and predicted where the components turn up again. No torch.
 
 Why: a head that moves names in one circuit should not be discovered again in the next; it should be predicted there,
-  and
-the prediction should be able to fail (Merullo et al. 2024 found 78 % of the heads of one circuit in another). Whatever
-a check measured of a role is stored (table role_catalogue). Before a circuit is checked, `expect` looks its members up,
-and registers for each role that was seen to hold that it holds on more than HALF of the component's importance on the
-new circuit's own prompts, and for each that was refuted that it does not; `store.resolve` scores it after the check.
+and the prediction should be able to fail (Merullo et al. 2024 found 78 % of the heads of one circuit in another).
+Whatever a check measured of a role is stored (table role_catalogue). Before a circuit is checked, `expect` looks its
+members up. For each role that held it registers that the role holds on more than the threshold `role_share` of the
+component's importance on the new circuit's own prompts, and for each that was refuted that it does not;
+`store.resolve` scores it after the check.
 
 Prompts differ from circuit to circuit, so the number is new although the component is known; the corpus is the same,
 and what was measured on it is not predicted again. Cost: milliseconds.
@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.circuits.circuit import Circuit
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.database import query
 from profiler.generality import store
 from profiler.generality.evidence.claims import claim_of
-from profiler.generality.evidence.ledger import HALF
 from profiler.generality.evidence.predictions import Prediction
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 
 ORIGIN = "role catalogue"
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a component was seen to do in an earlier check.
+class CatalogueEntry:
+    """A measured role of a component, from an earlier check.
 
     Attributes:
         component, role: of the catalogue.
@@ -59,23 +59,26 @@ class Known:
         )
 
 
-def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[Known, ...]:
-    """The catalogue's entries of some components, those of other circuits than `circuit`, one per component and role.
+def known(path: Path, components: Sequence[str], circuit: str = "") -> tuple[CatalogueEntry, ...]:
+    """Entries of some components from circuits other than `circuit`, one per component and role.
 
-    Of several measurements the one on the most examples stands for the rest.
+    Of several measurements the one on the most examples is taken.
     """
     with query.open_run(path) as run:
         if not store.has(run, "role_catalogue"):
             return ()
         text = """SELECT component, role, circuit, distribution, coverage, lo, hi, n, unit, speaks FROM role_catalogue
-            WHERE list_contains($components, component) AND circuit <> $circuit AND speaks IN ('for', 'against', 'undecided')
+            WHERE list_contains($components, component) AND circuit <> $circuit
+                AND speaks IN ('for', 'against', 'undecided')
             QUALIFY row_number() OVER (PARTITION BY component, role, circuit ORDER BY n DESC, distribution) = 1
             ORDER BY component, role, circuit"""
         rows = run.execute(text, {"components": list(components), "circuit": circuit}).fetchall()
-    return tuple(Known(*row) for row in rows)
+    return tuple(CatalogueEntry(*row) for row in rows)
 
 
-def expectations(entries: Sequence[Known], circuit: Circuit, distribution: str) -> tuple[Prediction, ...]:
+def expectations(
+    entries: Sequence[CatalogueEntry], circuit: Circuit, distribution: str, thresholds: Thresholds = DEFAULT
+) -> tuple[Prediction, ...]:
     """Predictions for members whose role was decided elsewhere and is claimed again.
 
     A role can only be tested where it is claimed: an entry whose role the new circuit does not claim of the component,
@@ -95,30 +98,37 @@ def expectations(entries: Sequence[Known], circuit: Circuit, distribution: str) 
         made.setdefault(
             (one.component, role),
             Prediction(
-                said, one.component, "coverage", ">" if holds else "<", HALF, distribution, role, circuit.name, ORIGIN
+                said,
+                one.component,
+                "coverage",
+                ">" if holds else "<",
+                thresholds.role_share,
+                distribution,
+                role,
+                circuit.name,
+                ORIGIN,
             ),
         )
     return tuple(made.values())
 
 
 def same(first: str, second: str, component: str) -> bool:
-    """Whether two roles' words make the same claim; one that names places of prompts is the same as one of the same
-    places."""
-    if place_of(first) or place_of(second):
-        return place_of(first) == place_of(second)
+    """Whether two roles' words make the same claim, or name the same positions of prompts."""
+    if position_role(first) or position_role(second):
+        return position_role(first) == position_role(second)
     one, other = claim_of(first, component), claim_of(second, component)
     return bool(first and second) and (first == second or (one is not None and one == other))
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What the catalogue says of a circuit's members, and how many predictions were registered from it."""
+class CatalogueExpectation:
+    """The catalogue's entries of a circuit's members, and how many predictions were registered from them."""
 
-    known: tuple[Known, ...]
+    known: tuple[CatalogueEntry, ...]
     registered: int
 
 
-def expect(path: Path, circuit: Circuit, distribution: str) -> Expected:
+def expect(path: Path, circuit: Circuit, distribution: str, thresholds: Thresholds = DEFAULT) -> CatalogueExpectation:
     """Look a circuit's members up, and register what they are expected to do on its distribution of prompts.
 
     Predictions of which the same was registered before are not registered again.
@@ -128,15 +138,15 @@ def expect(path: Path, circuit: Circuit, distribution: str) -> Expected:
         PredictionError: the log of predictions is no longer intact.
     """
     entries = known(path, circuit.components, circuit.name)
-    wanted = expectations(entries, circuit, distribution)
+    wanted = expectations(entries, circuit, distribution, thresholds)
     fresh = [one for one in wanted if not store.is_registered(path, one)]
     if fresh:
         store.register(path, fresh)
-    return Expected(entries, len(fresh))
+    return CatalogueExpectation(entries, len(fresh))
 
 
-def agreement(entries: Sequence[Known], circuit: Circuit) -> tuple[int, int]:
-    """Of the members with an entry that holds, how many have the same role again: (same, with an entry and a role)."""
+def agreement(entries: Sequence[CatalogueEntry], circuit: Circuit) -> tuple[int, int]:
+    """How many members have their catalogued role again, and how many have both a catalogued and a claimed role."""
     roles = {member.component: member.role for member in circuit.members if member.role}
-    held = {one.component: one.role for one in entries if one.speaks == "for" and one.component in roles}
-    return sum(same(role, roles[component], component) for component, role in held.items()), len(held)
+    holding = {one.component: one.role for one in entries if one.speaks == "for" and one.component in roles}
+    return sum(same(role, roles[component], component) for component, role in holding.items()), len(holding)

@@ -1,4 +1,4 @@
-"""Checks, the role catalogue and predictions into a run file: their only writer. No torch.
+"""The only writer of checks, the role catalogue and predictions into a run file. No torch.
 
 Why: a verdict without its findings, or a prediction without its time, is worth nothing later. A check is written in one
 transaction and replaces what the same check wrote before; the log of predictions is only ever added to, and each check
@@ -31,6 +31,7 @@ from profiler.generality.evidence.distributions import Distribution
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import Key
 from profiler.generality.evidence.predictions import CIRCUIT, Entry, Prediction
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.evidence.verdict import Verdict
 
 DETAILS = {
@@ -40,8 +41,9 @@ DETAILS = {
     "WeightScore": "weight_scores",
     "CounterExample": "counter_examples",
     "Edit": "check_edits",
-    "Example": "check_examples",
-    "Published": "published_numbers",
+    "UsedExample": "check_examples",
+    "PublishedNumber": "published_numbers",
+    "ThresholdValue": "check_thresholds",
 }
 """Detail rows by the name of their class, and their table."""
 OF_CHECK = ("checks", "check_findings", "check_ledger", "check_agreement", "check_needs", *DETAILS.values())
@@ -50,7 +52,7 @@ LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
-class Example:
+class UsedExample:
     """One prompt or document that a distribution used; `key` is a hash of its text."""
 
     distribution: str
@@ -60,13 +62,15 @@ class Example:
 def sql() -> str:
     """The statements that add tables and views where they are missing."""
     text = package_file("database/generality.sql").read_text(encoding="utf-8")
-    return text.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    return (
+        text.replace("CREATE MACRO", "CREATE OR REPLACE MACRO")
+        .replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
+        .replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    )
 
 
 def _install(run: Connection) -> None:
-    """Tables and views; a file with checks of version 0.1 gets the column that came after."""
-    if has(run, "check_findings"):
-        run.execute("ALTER TABLE check_findings ADD COLUMN IF NOT EXISTS general_form_of VARCHAR DEFAULT ''")
+    """Create the tables and views that are missing."""
     run.execute(sql())
     for statement in comment_statements(package_file("database/generality.sql").read_text(encoding="utf-8")):
         run.execute(statement)
@@ -86,6 +90,7 @@ def write(
     verdict: Verdict,
     details: Iterable[Any] = (),
     settings: dict[str, Any] | None = None,
+    thresholds: Thresholds = DEFAULT,
     seconds: float = 0.0,
 ) -> None:
     """Write a check whole, or leave the run as it was; the same check's earlier rows are replaced.
@@ -93,9 +98,10 @@ def write(
     Args:
         check: name of the check; the circuit's name by convention.
         findings: as they were judged; the verdict's ledger has a line for each, in their order.
-        distributions: the distributions.
+        distributions: nearest first.
         details: rows of the classes in DETAILS.
-        settings: everything that changes the numbers.
+        settings: everything else that changes the numbers.
+        thresholds: what decided the verdict.
         seconds: wall time of the check.
 
     Raises:
@@ -110,7 +116,7 @@ def write(
         "check_ledger": _ledger_rows(verdict),
         "check_agreement": [asdict(one) for one in agreement(verdict.ledger)],
         "check_needs": [asdict(one) for one in verdict.needs],
-    } | _detail_rows((*distributions, *details, *published.numbers(circuit.name)))
+    } | _detail_rows((*distributions, *details, *published.numbers(circuit.name), *thresholds.rows()))
     with writing(path) as run:
         _install(run)
         for table in OF_CHECK:
@@ -126,8 +132,8 @@ def _finding_rows(findings: Sequence[Finding], at: str) -> list[dict[str, Any]]:
     rows = []
     for i, one in enumerate(findings):
         row = asdict(one)
-        setting = row.pop("setting")
-        row |= {"component_kind": setting.pop("components"), "pair_set": setting.pop("set"), **setting}
+        choices = row.pop("choices")
+        row |= {"component_kind": choices.pop("components"), "pair_set": choices.pop("set"), **choices}
         rows.append(row | {"finding": i, "null_mean": row.pop("null"), "shares": list(one.shares), "created": at})
     return rows
 
@@ -182,7 +188,7 @@ def _insert(run: Connection, table: str, rows: Sequence[dict[str, Any]]) -> None
 
 
 def _remember(run: Connection, circuit: Circuit, verdict: Verdict, kinds: dict[str, str], at: str) -> None:
-    """What was measured for the first time, and what components were seen to do."""
+    """Note the numbers that are measured for the first time, and the roles of components."""
     measured = [line.finding for line in verdict.ledger if line.finding.value is not None]
     keys = {(one.subject, one.role, one.statistic, one.distribution) for one in measured}
     known = set(
@@ -247,11 +253,13 @@ def register(path: Path, wanted: Sequence[Prediction]) -> tuple[Entry, ...]:
     with writing(path) as run:
         _install(run)
         _refuse_broken(run)
-        return tuple(_append(run, "registered", predictions.registration(one, _known(run, one))) for one in wanted)
+        return tuple(
+            _append(run, "registered", predictions.registration(one, known_before=_known(run, one))) for one in wanted
+        )
 
 
 def _refuse_broken(run: Connection) -> None:
-    """An entry after an edited one would make the log look whole from there on."""
+    """Refuse to append to a log that was edited: it would look whole from there on."""
     if run.execute("SELECT count(*) FROM predictions WHERE NOT intact").fetchall()[0][0]:
         raise PredictionError(
             "the log of predictions was changed after it was written, so that nothing more is added to it: see"
@@ -269,8 +277,8 @@ def _known(run: Connection, one: Prediction) -> bool:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A prediction beside what was found; `outcome` is `open` where nothing was stored after it was registered."""
+class ScoredPrediction:
+    """A prediction beside its number; `outcome` is `open` where nothing was stored after it was registered."""
 
     statement: str
     outcome: str
@@ -280,7 +288,7 @@ class Scored:
     overlap: float | None
 
 
-def resolve(path: Path, origin: str = "") -> tuple[Scored, ...]:
+def resolve(path: Path, origin: str = "") -> tuple[ScoredPrediction, ...]:
     """Score open predictions against the first finding stored after they were registered.
 
     Args:
@@ -299,22 +307,12 @@ def resolve(path: Path, origin: str = "") -> tuple[Scored, ...]:
         return tuple(_score(run, row) for row in rows)
 
 
-def _score(run: Connection, row: dict[str, Any]) -> Scored:
+def _score(run: Connection, row: dict[str, Any]) -> ScoredPrediction:
     found = _finding_after(run, row)
     if found is None:
-        return Scored(row["statement"], "open", None, None, None, None)
-    finding = Finding(
-        found["subject"],
-        found["role"],
-        found["technique"],
-        found["distribution"],
-        found["statistic"],
-        found["value"],
-        found["lo"],
-        found["hi"],
-        found["n"],
-        found["unit"],
-    )
+        return ScoredPrediction(row["statement"], "open", None, None, None, None)
+    names = ("subject", "role", "technique", "distribution", "statistic", "value", "lo", "hi", "n", "unit")
+    finding = Finding(**{name: found[name] for name in names})
     said = predictions.outcome(row["direction"], row["threshold"], finding)
     shared = _overlap(run, found["check_id"], row["distribution"])
     value = {
@@ -325,13 +323,14 @@ def _score(run: Connection, row: dict[str, Any]) -> Scored:
         "overlap": shared,
     }
     _append(run, "resolved", value | {name: found[name] for name in ("value", "lo", "hi", "n", "unit", "technique")})
-    return Scored(row["statement"], said, finding.value, finding.lo, finding.hi, shared)
+    return ScoredPrediction(row["statement"], said, finding.value, finding.lo, finding.hi, shared)
 
 
 def _finding_after(run: Connection, row: dict[str, Any]) -> dict[str, Any] | None:
     """The first finding of the prediction's number that was stored after it."""
     text = """SELECT f.* FROM check_findings f JOIN checks c USING (check_id)
-        WHERE f.created > $registered_at AND f.value IS NOT NULL AND f.statistic = $statistic AND f.distribution = $distribution
+        WHERE f.created > $registered_at AND f.value IS NOT NULL
+            AND f.statistic = $statistic AND f.distribution = $distribution
         AND (f.subject = $subject OR ($subject = 'circuit' AND f.subject = c.circuit))
         AND ($role = '' OR f.role = $role) AND ($circuit = '' OR c.circuit = $circuit)
         ORDER BY f.created, f.check_id, f.finding LIMIT 1"""
@@ -340,8 +339,7 @@ def _finding_after(run: Connection, row: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _overlap(run: Connection, check: str, distribution: str) -> float | None:
-    """Share of the distribution's examples that are the discovery distribution's too; 1 for the discovery distribution
-    itself."""
+    """Share of the distribution's examples that are discovery examples too; 1 for the discovery distribution itself."""
     names = run.execute("SELECT name FROM check_distributions WHERE check_id = ? AND ordinal = 0", [check]).fetchall()
     if (distribution,) in names:
         return 1.0
@@ -352,8 +350,7 @@ def _overlap(run: Connection, check: str, distribution: str) -> float | None:
 
 
 def registered(path: Path) -> frozenset[Key]:
-    """(subject, statistic, distribution) of predictions that were registered before their number was known; empty
-    without any.
+    """(subject, statistic, distribution) of predictions that were registered before their number was known.
 
     A subject `circuit` stands for any circuit's name: see `keys_for`.
     """
@@ -374,8 +371,9 @@ def is_registered(path: Path, one: Prediction) -> bool:
     with query.open_run(path) as run:
         if not has(run, "prediction_log"):
             return False
-        text = """SELECT count(*) FROM predictions WHERE subject = $subject AND statistic = $statistic AND direction = $direction
-            AND threshold = $threshold AND distribution = $distribution AND role = $role AND circuit = $circuit"""
+        text = """SELECT count(*) FROM predictions
+            WHERE subject = $subject AND statistic = $statistic AND direction = $direction
+                AND threshold = $threshold AND distribution = $distribution AND role = $role AND circuit = $circuit"""
         names = ("subject", "statistic", "direction", "threshold", "distribution", "role", "circuit")
         return bool(run.execute(text, {name: getattr(one, name) for name in names}).fetchall()[0][0])
 

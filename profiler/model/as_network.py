@@ -35,7 +35,7 @@ def network_of(model: Model) -> Network:
         )
     try:
         net = _network(bridge, model.spec.context_length)
-    except Exception as error:  # noqa: BLE001  TransformerLens' refusals have many types
+    except Exception as error:
         raise ModelError(f"patching cannot read the weights of {model.spec.name!r} ({error}): {_known()}") from error
     _compare(model, net)
     return net

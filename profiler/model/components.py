@@ -154,10 +154,10 @@ class ModelSpec:
     @property
     def n_components(self) -> int:
         """Units of blocks, embeddings and biases together."""
-        return self.first_constant + len(self.constants)
+        return self.first_embedding_or_bias + len(self.constants)
 
     @property
-    def first_constant(self) -> int:
+    def first_embedding_or_bias(self) -> int:
         """Id of the first embedding or bias."""
         return sum(block.units for block in self.blocks)
 
@@ -174,9 +174,9 @@ class ModelSpec:
         return (ComponentId("embed"), ComponentId("pos_embed"), *biases, ComponentId("final_bias"))
 
     @property
-    def constant_ids(self) -> slice:
+    def embeddings_and_biases(self) -> slice:
         """Ids of the embeddings and biases."""
-        return slice(self.first_constant, self.n_components)
+        return slice(self.first_embedding_or_bias, self.n_components)
 
     def components(self) -> Iterator[ComponentId]:
         """Every component in the order of its id."""

@@ -277,7 +277,7 @@ def _constants(
         final = final + directions.at(sink.name) @ sink.norm.bias
     terms[ComponentId("final_bias")] = (torch.ones_like(final), final)
     activation, dla = (torch.stack(values, -1) for values in zip(*terms.values(), strict=True))
-    return Part(spec.constant_ids, activation, dla)
+    return Part(spec.embeddings_and_biases, activation, dla)
 
 
 def _embedding(write: Residual, site: str, weights: Weights, directions: Directions) -> tuple[Tensor, Tensor]:

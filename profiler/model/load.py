@@ -23,7 +23,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from profiler.axes import TokenIds
-from profiler.config import RunConfig
+from profiler.config import ModelSettings
 from profiler.errors import ModelError
 from profiler.model import files, structure
 from profiler.model.checkpoint import read_network, read_tokenizer
@@ -73,7 +73,7 @@ class Model:
         return self.forward(tokens.to(device), wanted.to(device))
 
 
-def load_model(config: RunConfig) -> Model:
+def load_model(config: ModelSettings) -> Model:
     """Load the model of `config`, its tokenizer, and what attribution needs of its weights.
 
     Raises:
@@ -92,7 +92,7 @@ def load_model(config: RunConfig) -> Model:
     return model_from(network.eval(), tokenizer, config, notes)
 
 
-def model_from(network: PreTrainedModel, tokenizer: Any, config: RunConfig, notes: tuple[str, ...] = ()) -> Model:
+def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, notes: tuple[str, ...] = ()) -> Model:
     """The same for a network in memory (changed in place: the bridge replaces its parts).
 
     Args:
@@ -164,7 +164,7 @@ def _refuse_other_kinds(network: PreTrainedModel, name: str) -> None:
 
 
 def _bridge(
-    network: PreTrainedModel, tokenizer: Any, config: RunConfig
+    network: PreTrainedModel, tokenizer: Any, config: ModelSettings
 ) -> tuple[TransformerBridge | None, tuple[str, ...]]:
     """TransformerLens' view of the network; None where it does not read its family, and a sentence that says so."""
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
@@ -211,7 +211,7 @@ def _tokenizer_hash(tokenizer: Any) -> str:
 def _spec(
     network: PreTrainedModel,
     sources: Sources,
-    config: RunConfig,
+    config: ModelSettings,
     architecture: str,
     weights_hash: str,
     tokenizer: Any,

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from profiler.config import RunConfig
+from profiler.config import ModelSettings
 from profiler.database import query
 from profiler.errors import ModelError
 from profiler.model.load import Model, load_model
@@ -70,11 +70,10 @@ def load_for(run: Path, choice: Choice, as_recorded: bool = True) -> Model:
     return load_model(config_for(place, choice, dtype=EXACT))
 
 
-def config_for(place: str, choice: Choice, **numbers: Any) -> RunConfig:
+def config_for(place: str, choice: Choice, **numbers: Any) -> ModelSettings:
     """Settings that load the model at `place` with the rights of `choice`; they name no corpus."""
-    return RunConfig(
+    return ModelSettings(
         model=place,
-        corpora=("none",),
         device=choice.device,
         trust_remote_code=choice.trust_remote_code,
         allow_pickle=choice.allow_pickle,
@@ -109,7 +108,7 @@ def numbers_of(config: str) -> dict[str, Any]:
     try:
         given = json.loads(config)
         kept = {name: given[name] for name in NUMBERS if name in given}
-        RunConfig(model="", corpora=("none",), **kept)
+        ModelSettings(model="", **kept)
     except (ValueError, TypeError, ValidationError):
         return {}
     return kept

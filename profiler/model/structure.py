@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from profiler.config import RunConfig
+from profiler.config import ModelSettings
 from profiler.errors import ModelError
 from profiler.model import wiring as wires
 from profiler.model import writers
@@ -49,7 +49,7 @@ def longest(network: PreTrainedModel) -> int | None:
     )
 
 
-def probe(network: PreTrainedModel, config: RunConfig) -> Probe:
+def probe(network: PreTrainedModel, config: ModelSettings) -> Probe:
     """Windows of arbitrary tokens."""
     text, device = network.config.get_text_config(), network.get_output_embeddings().weight.device
     sizes = [getattr(text, field, None) for field in WINDOW_FIELDS]

@@ -31,7 +31,7 @@ def chart_or_note(
 def distributions(read: Reader, margin: float) -> Section:
     """The distributions plot, and the table with what each distribution rests on."""
     result = read("distributions")
-    measured = result.frame.filter(has("faithfulness") | has("kept_kl"))
+    measured = result.frame.filter(has("faithfulness") | has("kl_recovered"))
     caption = (
         "From the prompts that it was found on (top) to the widest text. Dots: faithfulness with its interval; rings:"
         " necessity; grey bars: random circuits up to their 95th percentile. Dashed: all of the effect, and the least"
@@ -54,8 +54,8 @@ def distributions(read: Reader, margin: float) -> Section:
         tables.count("n_documents", "Documents"),
         tables.share("faithfulness", "Faithfulness", "with its 95 % interval"),
         tables.share("null_hi", "Random circuits", "95th percentile"),
-        tables.share("kept_kl", "Kept KL", "of the whole distribution of the next token in running text"),
-        tables.share("necessity", "Necessity", "what is lost without the circuit"),
+        tables.share("kl_recovered", "KL recovered", "of the next-token distribution of running text"),
+        tables.share("necessity", "Necessity", "drop when the circuit is removed"),
         tables.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"),
         tables.words("speaks", "Speaks"),
     )
@@ -94,6 +94,25 @@ def _settle(read: Reader) -> Block:
         columns,
         read("settle").frame.head(SETTLED),
     )
+
+
+def thresholds(read: Reader) -> Section:
+    """Thresholds that decided the verdict, as they were stored with the check."""
+    columns = (
+        tables.words("name", "Threshold"),
+        tables.value("value", "Value"),
+        tables.words("meaning", "What it decides"),
+    )
+    caption = "As they stood when the check was made."
+    return Section(
+        "Thresholds", "", (tables.table("What decides", caption, read("thresholds"), columns, width="full"),)
+    )
+
+
+def threshold(read: Reader, name: str, check_id: str = "") -> float:
+    """One threshold of the check."""
+    frame = read("thresholds", check_id=check_id).frame if check_id else read("thresholds").frame
+    return float(frame.filter(pl.col("name") == name)["value"].item())
 
 
 def plane(read: Reader) -> Section:
@@ -142,7 +161,7 @@ def roles(read: Reader) -> Section:
     covered, mixed = read("role_coverage"), read("role_mixture")
     drawn, general = covered.frame.filter(has("coverage")), pl.col("general_form_of") != ""
     caption = (
-        "Share of the member's importance on which its role holds, at its place where it names one. A row that fades to"
+        "Share of the member's importance on which its role holds, at its position where it names one. A row that fades to"
         " the right is a role of the discovery prompts."
     )
     blocks: list[Block] = [
@@ -203,7 +222,7 @@ def roles(read: Reader) -> Section:
 
 
 def _instead(result: Result) -> Block:
-    """Where a role fails at its place, what is attended to instead."""
+    """What is attended to instead where a role fails at its position."""
     columns = (
         tables.words("component", "Component"),
         tables.words("role", "Role"),
@@ -214,12 +233,14 @@ def _instead(result: Result) -> Block:
         tables.count("n", "n"),
         tables.words("unit", "Of"),
     )
-    caption = "Where a head does not attend to the place that its role names; the place `end` is the last token itself."
+    caption = (
+        "Where a head does not attend to the position that its role names; the position `end` is the last token itself."
+    )
     return tables.table("What it attends to instead", caption, result, columns, width="full")
 
 
 def replacement(read: Reader) -> Section:
-    """How much is explained when the claim is put in the component's place; where that is refused, why."""
+    """How much a rule explains that replaces the component by the claim; where that is refused, why."""
     result, lines = read("replacements"), read("ledger")
     told = result.frame.filter(has("explained"))
     bins = told.filter(pl.col("measure") == MEASURE, (pl.col("percentile_hi") - pl.col("percentile_lo")) < 100)
@@ -233,7 +254,7 @@ def replacement(read: Reader) -> Section:
     chart = chart_or_note("Where the claim explains the effect", caption, result, bins, check.replaced, why, "half")
     columns = (
         tables.words("component", "Component"),
-        tables.words("rule", "Put in its place"),
+        tables.words("rule", "Replaced by"),
         tables.words("measure", "Measure"),
         tables.share("explained", "Explained"),
         tables.share("null_explained", "Other heads"),
@@ -427,7 +448,7 @@ def ledger(read: Reader) -> Section:
         tables.count("n", "n"),
         tables.words("unit", "Of"),
         tables.words("speaks", "Speaks"),
-        tables.words("reason", "Held against"),
+        tables.words("reason", "Compared with"),
         tables.value("weight", "Weight"),
         tables.words("status", "Status"),
     )
@@ -453,7 +474,7 @@ def ledger(read: Reader) -> Section:
             ),
             tables.table(
                 "Every line",
-                f"What each number was held against, and what it says.{shown}",
+                f"What each number was compared with, and what it says.{shown}",
                 lines,
                 line_columns,
                 lines.frame.head(LINES),

@@ -2,7 +2,7 @@
 
 Why: a sweep needs, for the clean and for the corrupted prompts, the activations of every site once; all patches then
 restart from them. Prompts are padded on the right (harmless under a causal mask); the answer is read at each prompt's
-own last offset. Cost: two forward passes; the traces hold about 6 d_model + d_mlp numbers per token and layer.
+own last position. Cost: two forward passes; the traces hold about 6 d_model + d_mlp numbers per token and layer.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PairError
-from profiler.model.network import Logits, Network, Offsets, at, finish, layer_step, start
+from profiler.model.network import Logits, Network, Offsets, at, finish, layer_step, start, unchanged
 from profiler.prompts.pairs import TokenPair
 
-Tokens = Int[Tensor, "prompt offset"]
+Tokens = Int[Tensor, "prompt position"]
 SITES = ("embed", "resid_pre", "q", "k", "v", "pattern", "head", "attn_out", "neuron", "mlp_out", "resid_final")
 
 
@@ -43,31 +43,31 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class PairBatch:
     """Pairs of one experiment.
 
     Attributes:
         pairs: in the order of the rows.
         clean, corrupted: padded ids.
-        ends: offset of the last token of each prompt.
+        ends: position of the last token of each prompt.
         valid: false at padding.
         options: what the answer is compared with.
-        roles: role to the offsets that play it; `end` is always there.
+        roles: role to the positions that play it; `end` is always there.
     """
 
     pairs: tuple[TokenPair, ...]
     clean: Tokens
     corrupted: Tokens
     ends: Int[Tensor, " prompt"]
-    valid: Bool[Tensor, "prompt offset"]
+    valid: Bool[Tensor, "prompt position"]
     options: Options
-    roles: dict[str, Bool[Tensor, "prompt offset"]]
+    roles: dict[str, Bool[Tensor, "prompt position"]]
 
     def __len__(self) -> int:
         return len(self.clean)
 
-    def mask(self, positions: str) -> Bool[Tensor, "prompt offset"]:
-        """The offsets that `positions` names: `all`, or a role.
+    def mask(self, positions: str) -> Bool[Tensor, "prompt position"]:
+        """The positions that `positions` names: `all`, or a role.
 
         Raises:
             PairError: no pair has this role.
@@ -80,13 +80,13 @@ class Batch:
 
     @property
     def first_difference(self) -> int:
-        """Before this offset clean and corrupted prompts are the same, in every pair."""
+        """Before this position clean and corrupted prompts are the same, in every pair."""
         return min(pair.first_difference for pair in self.pairs)
 
 
 def batch_of(
     pairs: Sequence[TokenPair], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Batch:
+) -> PairBatch:
     """Pairs as tensors.
 
     Raises:
@@ -108,7 +108,7 @@ def batch_of(
     answers, distractors = (
         _padded([getattr(p, name) for p in pairs], device, dtype) for name in ("answers", "distractors")
     )
-    return Batch(tuple(pairs), *filled, ends, valid, Options(*answers, *distractors), _roles(pairs, width, device))
+    return PairBatch(tuple(pairs), *filled, ends, valid, Options(*answers, *distractors), _roles(pairs, width, device))
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -122,8 +122,8 @@ def _roles(pairs: Sequence[TokenPair], width: int, device: torch.device | str) -
     names = dict.fromkeys(name for pair in pairs for name in pair.role_names)
     masks = {name: torch.zeros(len(pairs), width, dtype=torch.bool) for name in names}
     for row, pair in enumerate(pairs):
-        for name, offsets in pair.roles:
-            masks[name][row, list(offsets)] = True
+        for name, positions in pair.roles:
+            masks[name][row, list(positions)] = True
     return {name: mask.to(device) for name, mask in masks.items()}
 
 
@@ -142,7 +142,7 @@ def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
     """Run the model on whole prompts and keep every site."""
     sites: dict[str, list[Tensor]] = {site: [] for site in SITES}
 
-    def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def keep(site: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
         sites[site].append(value)
         return value
 
@@ -151,4 +151,4 @@ def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
         for layer in range(net.n_layers):
             stream = layer_step(net, layer, stream, keep)
         sites["resid_final"].append(stream)
-        return Trace(sites, finish(net, at(stream, ends), lambda site, layer, value, offsets: value, ends))
+        return Trace(sites, finish(net, at(stream, ends), unchanged, ends))

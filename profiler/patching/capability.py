@@ -1,21 +1,21 @@
 """The pair linter's second half: does the model do the task, and what else differs between the two prompts?
 
 Why: a circuit of a behaviour that the model does not show is a circuit of nothing; and a corruption that changes what
-  the
-model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the linter
-also says which shared circuits moved with the one that is looked for: heads whose output changed though what they write
-to the answer did not, well-known attention (first token, token before, copies, what followed a copy) that went
-elsewhere, and other tokens that came up. Cost: two forward passes beyond the two runs.
+the model knows about everything isolates nothing (the essay: patching holds the many shared circuits fixed). So the
+linter also says which shared circuits moved with the one that is looked for: heads whose output changed though what
+they write to the answer did not, well-known attention (first token, token before, copies, what followed a copy) that
+went elsewhere, and other tokens that came up. Cost: two forward passes beyond the two runs.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.patching.batch import Tokens, at
+from profiler.model.network import at
+from profiler.patching.batch import Tokens
 from profiler.patching.metrics import METRICS, panel
 from profiler.patching.redundancy import self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.prompts.pairs.lint import Check
 
 MOVED = 0.1
@@ -23,9 +23,15 @@ DIRECT = 0.02
 ATTENDS = 0.3
 NAMED = 6
 TOP_TOKENS = 10
+MOST_PAIRS = 0.75
+"""The clean prompts should be answered on at least this share of pairs, the corrupted ones on at most this."""
+ENTROPY_MOVED = 0.5
+"""Nats by which the two prompts may differ in entropy."""
+MOST_HEADS, MANY_BYSTANDERS, FEW_TOKENS = 0.75, 0.5, 0.5
+"""Shares of heads that moved, of heads that moved beside the answer, and of likely tokens in common, that are noted."""
 
 
-def capability(setting: Setting) -> list[Check]:
+def capability(setting: PairRuns) -> list[Check]:
     """Checks of the model on the pairs."""
     before, after = (
         panel(run.logits, setting.batch.options, setting.clean.logits).mean(0).tolist()
@@ -33,11 +39,21 @@ def capability(setting: Setting) -> list[Check]:
     )
     clean, corrupted = (dict(zip(METRICS, values, strict=True)) for values in (before, after))
     right = float((setting.metric_clean > 0).mean())
-    kept = float((setting.metric_corrupted > 0).mean())
+    still_right = float((setting.metric_corrupted > 0).mean())
     return [
-        Check("answer above distractors, clean", f"{right:.0%} of pairs", right, "ok" if right >= 0.75 else "warning"),
+        Check(
+            "answer above distractors, clean",
+            f"{right:.0%} of pairs",
+            right,
+            "ok" if right >= MOST_PAIRS else "warning",
+        ),
         Check("answer is first choice, clean", f"{clean['top1']:.0%} of pairs", clean["top1"]),
-        Check("answer above distractors, corrupted", f"{kept:.0%} of pairs", kept, "ok" if kept <= 0.75 else "note"),
+        Check(
+            "answer above distractors, corrupted",
+            f"{still_right:.0%} of pairs",
+            still_right,
+            "ok" if still_right <= MOST_PAIRS else "note",
+        ),
         Check(
             "logit difference, clean to corrupted",
             f"{clean['logit_diff']:.2f} to {corrupted['logit_diff']:.2f} logits",
@@ -48,7 +64,7 @@ def capability(setting: Setting) -> list[Check]:
             "entropy, clean to corrupted",
             f"{clean['entropy']:.2f} to {corrupted['entropy']:.2f} nats",
             corrupted["entropy"] - clean["entropy"],
-            "ok" if abs(corrupted["entropy"] - clean["entropy"]) < 0.5 else "note",
+            "ok" if abs(corrupted["entropy"] - clean["entropy"]) < ENTROPY_MOVED else "note",
         ),
         Check(
             "KL of the answer's distribution",
@@ -62,25 +78,25 @@ def capability(setting: Setting) -> list[Check]:
     ]
 
 
-def moved(setting: Setting) -> Float[Tensor, "layer head"]:
+def moved(setting: PairRuns) -> Float[Tensor, "layer head"]:
     """How far each head's output at the end moved: |corrupted - clean| / |clean|, mean over pairs."""
-    found = []
+    by_layer = []
     for live, other in zip(setting.clean["head"], setting.corrupted["head"], strict=True):
         a, b = (at(value, setting.batch.ends)[:, 0] for value in (live, other))
-        found.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0))
-    return torch.stack(found)
+        by_layer.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0))
+    return torch.stack(by_layer)
 
 
-def isolation(setting: Setting) -> Check:
-    """Share of heads whose output at the end moved by more than a tenth: other behaviour that the corruption
-    touched."""
+def isolation(setting: PairRuns) -> Check:
+    """Share of heads whose output at the end moved by more than a tenth."""
     share = (moved(setting) > MOVED).double().mean().item()
-    return Check("heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > 0.75 else "ok")
+    return Check(
+        "heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > MOST_HEADS else "ok"
+    )
 
 
-def bystanders(setting: Setting) -> Check:
-    """Heads that moved by more than a tenth while their direct write to the logit difference moved by less than 2 % of
-    it.
+def bystanders(setting: PairRuns) -> Check:
+    """Heads that moved by more than a tenth, but whose direct write moved the logit difference by less than 2 %.
 
     What they carry is not the answer, at least not directly: another circuit that the corruption changes too, or an
     earlier part of this one; patching the other heads leaves it as it is.
@@ -90,10 +106,13 @@ def bystanders(setting: Setting) -> Check:
     change = (runs[1].dla - runs[0].dla).mean(0).abs() / max(abs(float(setting.whole.mean())), 1e-12)
     direct = dict(zip(self_repair.names(net), change.tolist(), strict=True))
     sizes = {f"L{i}H{h}": size for i, row in enumerate(moved(setting).tolist()) for h, size in enumerate(row)}
-    found = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
-    share = len(found) / len(sizes)
+    beside = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
+    share = len(beside) / len(sizes)
     return Check(
-        "heads that moved beside the answer", _listed(found, len(found)), share, "note" if share > 0.5 else "ok"
+        "heads that moved beside the answer",
+        _listed(beside, len(beside)),
+        share,
+        "note" if share > MANY_BYSTANDERS else "ok",
     )
 
 
@@ -104,24 +123,23 @@ def _listed(sizes: dict[str, float], n: int) -> str:
     return f"{n}: {shown}{', ...' if n > NAMED else ''}" if n else "none"
 
 
-def places(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
-    """The keys that well-known attention goes to from the end: first token, token before, copies, what followed a
-    copy."""
-    offsets = torch.arange(tokens.shape[1], device=tokens.device)[None]
+def attention_patterns(tokens: Tokens, ends: Tensor) -> dict[str, Bool[Tensor, "prompt key"]]:
+    """Keys of well-known attention from the end: first token, token before, copies, what followed a copy."""
+    positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
     last = ends[:, None]
-    copies = (tokens == tokens.gather(1, last)) & (offsets < last)
+    copies = (tokens == tokens.gather(1, last)) & (positions < last)
     return {
-        "first token": offsets.expand_as(tokens) == 0,
-        "token before": offsets == last - 1,
+        "first token": positions.expand_as(tokens) == 0,
+        "token before": positions == last - 1,
         "copy": copies,
-        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (offsets < last),
+        "induction": torch.nn.functional.pad(copies[:, :-1], (1, 0)) & (positions < last),
     }
 
 
-def attention_moved(setting: Setting) -> Check:
+def attention_moved(setting: PairRuns) -> Check:
     """Well-known attention of the end that is at least 0.3 in one run and moved by more than 0.1 in the other."""
-    batch, found = setting.batch, {}
-    kinds = [places(tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
+    batch, changes = setting.batch, {}
+    kinds = [attention_patterns(tokens, batch.ends) for tokens in (batch.clean, batch.corrupted)]
     for layer in range(setting.net.n_layers):
         rows = [
             at(run["pattern"][layer].transpose(1, 2), batch.ends)[:, 0] for run in (setting.clean, setting.corrupted)
@@ -130,13 +148,13 @@ def attention_moved(setting: Setting) -> Check:
             masses = [(row * of[kind][:, None]).sum(-1).mean(0).tolist() for row, of in zip(rows, kinds, strict=True)]
             for head, (before, after) in enumerate(zip(*masses, strict=True)):
                 if max(before, after) >= ATTENDS and abs(after - before) > MOVED:
-                    found[f"{kind} L{layer}H{head} {before:.0%} to {after:.0%}"] = abs(after - before)
-    first = sorted(found, key=lambda name: (-found[name], name))
+                    changes[f"{kind} L{layer}H{head} {before:.0%} to {after:.0%}"] = abs(after - before)
+    first = sorted(changes, key=lambda name: (-changes[name], name))
     words = "; ".join(first[:NAMED]) + ("; ..." if len(first) > NAMED else "")
-    return Check("well-known attention that moved", words or "none", float(len(found)), "note" if found else "ok")
+    return Check("well-known attention that moved", words or "none", float(len(changes)), "note" if changes else "ok")
 
 
-def other_tokens(setting: Setting) -> Check:
+def other_tokens(setting: PairRuns) -> Check:
     """Overlap of the ten likeliest tokens of both runs, answers and distractors left out."""
     options, shares = setting.batch.options, []
     for row, logits in enumerate(zip(setting.clean.logits, setting.corrupted.logits, strict=True)):
@@ -148,5 +166,5 @@ def other_tokens(setting: Setting) -> Check:
         shares.append(len(tops[0] & tops[1]) / max(1, len(tops[0])))
     share = sum(shares) / len(shares)
     return Check(
-        "other likely tokens kept", f"{share:.0%} of the ten likeliest", share, "note" if share < 0.5 else "ok"
+        "other likely tokens kept", f"{share:.0%} of the ten likeliest", share, "note" if share < FEW_TOKENS else "ok"
     )

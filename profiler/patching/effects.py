@@ -24,7 +24,7 @@ TINY = 0.05
 
 
 @dataclass(frozen=True)
-class Share:
+class EffectShare:
     """A share over pairs, in both averaging orders.
 
     Attributes:
@@ -40,7 +40,7 @@ class Share:
     excluded: int
 
 
-def share(change: PerPair, whole: Float[np.ndarray, " pair"], tiny: float = TINY) -> Share:
+def share(change: PerPair, whole: Float[np.ndarray, " pair"], tiny: float = TINY) -> EffectShare:
     """`change` over `whole`.
 
     Args:
@@ -49,23 +49,25 @@ def share(change: PerPair, whole: Float[np.ndarray, " pair"], tiny: float = TINY
         tiny: a pair is left out of the median where |whole| is below this part of the mean |whole|.
     """
     size = np.abs(whole).mean()
-    kept = np.abs(whole) >= tiny * size if size else np.zeros(len(whole), dtype=bool)
-    ratios = change[..., kept] / whole[kept]
+    clear = np.abs(whole) >= tiny * size if size else np.zeros(len(whole), dtype=bool)
+    ratios = change[..., clear] / whole[clear]
     empty = np.full(change.shape[:-1], np.nan)
-    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=-1) if kept.any() else (empty, empty, empty)
+    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=-1) if clear.any() else (empty, empty, empty)
     mean = whole.mean()
     of_means = change.mean(-1) / mean if mean else empty
-    return Share(*map(np.asarray, (of_means, median, low, high)), int((~kept).sum()))
+    return EffectShare(*map(np.asarray, (of_means, median, low, high)), int((~clear).sum()))
 
 
 def recovered_denoise(
     patched: PerPair, clean: Float[np.ndarray, " pair"], corrupted: Float[np.ndarray, " pair"]
-) -> Share:
+) -> EffectShare:
     """Share of the clean metric that clean values bring back into the corrupted run."""
     return share(patched - corrupted, clean - corrupted)
 
 
-def lost_noise(patched: PerPair, clean: Float[np.ndarray, " pair"], corrupted: Float[np.ndarray, " pair"]) -> Share:
+def lost_noise(
+    patched: PerPair, clean: Float[np.ndarray, " pair"], corrupted: Float[np.ndarray, " pair"]
+) -> EffectShare:
     """Share of the clean metric that is lost when other values are put into the clean run."""
     return share(clean - patched, clean - corrupted)
 

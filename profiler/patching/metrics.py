@@ -2,7 +2,7 @@
 
 Why: log probability moves when the denominator moves; probability hides what lowers the answer; a difference to one
 distractor hides what both have in common (circuits.md section 3.5; Zhang and Nanda 2024). All readings are taken at
-the offset where the answer is asked for, from float64 logits; divergences are sums over the vocabulary, in nats.
+the position where the answer is asked for, from float64 logits; divergences are sums over the vocabulary, in nats.
 
 | metric | meaning |
 |---|---|

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from profiler.model.as_network import reach
 from profiler.model.load import Model
 from profiler.model.network import Network
-from profiler.patching.batch import Batch, Trace, batch_of, trace
+from profiler.patching.batch import PairBatch, Trace, batch_of, trace
 from profiler.patching.metrics import logit_diff
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Encoded, Pair
@@ -80,7 +80,7 @@ class PatchSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class PairRuns:
     """A model and one set of pairs, with both runs.
 
     Attributes:
@@ -92,7 +92,7 @@ class Setting:
     name: str
     net: Network
     encoded: Encoded
-    batch: Batch
+    batch: PairBatch
     clean: Trace
     corrupted: Trace
     outside: Trace | None = None
@@ -118,11 +118,11 @@ class Setting:
         return tuple(self.batch.roles)
 
 
-def prepare(name: str, net: Network, encoded: Encoded) -> Setting:
+def prepare(name: str, net: Network, encoded: Encoded) -> PairRuns:
     """Run the model on both sides of the pairs."""
     batch = batch_of(encoded.pairs, net.device, net.embed.dtype)
     clean, corrupted = (trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
-    return Setting(name, net, encoded, batch, clean, corrupted)
+    return PairRuns(name, net, encoded, batch, clean, corrupted)
 
 
 def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int | None = None) -> list[Pair]:
@@ -143,8 +143,7 @@ def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Enc
 
 
 def references(model: Model, settings: PatchSettings, known: Encoded, split: Split | None = None) -> Encoded:
-    """Prompts for means: of the templates of `known`, but none of its pairs; a user's own pairs are their own
-    references.
+    """Reference prompts for means: of the templates of `known`, but none of its pairs; a user's file gives its own.
 
     Args:
         split: whose words and wordings `known` is of; by default the settings' own.

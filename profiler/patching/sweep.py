@@ -1,13 +1,12 @@
 """Many patches of one batch of pairs, each restarted where it acts.
 
 Why: patching one head of the last layer does not change the layers before it. Every patch is turned into a change of
-  the
-residual stream at its place; the layers after it are then run for many patches at once (patches x prompts rows). Three
-things are never recomputed: layers before the patch, offsets before the first that changes (their keys and values are
-in the trace), and the last layer anywhere but where the answer is read.
+the residual stream at its layer; the layers after it are then run for many patches at once (patches x prompts rows).
+Three things are never recomputed: layers before the patch, positions before the first that changes (their keys and
+values are in the trace), and the last layer anywhere but where the answer is read.
 
 `sweep` is exact: it equals `intervene`, the plain forward pass with the same values put in (a test holds it to that).
-Cost of a head sweep: per head, less than half of the layers, at the changed offsets only.
+Cost of a head sweep: per head, less than half of the layers, at the changed positions only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from profiler.model.network import (
     resume,
     unchanged,
 )
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.sites import Target, check_target
 
 BATCH_TOKENS = 8192
@@ -46,7 +45,12 @@ def resample(other: Trace) -> Donor:
 
 
 def intervene(
-    net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], batch: Batch, targets: Sequence[Target], donor: Donor
+    net: Network,
+    tokens: Tokens,
+    ends: Int[Tensor, " prompt"],
+    batch: PairBatch,
+    targets: Sequence[Target],
+    donor: Donor,
 ) -> Logits:
     """Logits with all `targets` patched at once: the definition that `sweep` is checked against, and joint patches.
 
@@ -57,11 +61,11 @@ def intervene(
         check_target(net, target)
     fired: set[Target] = set()
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         for target in targets:
             if (target.site, target.layer) == (site, layer):
-                mask = at(batch.mask(target.positions), offsets)
-                given = at_queries(donor(site, layer), site, offsets)
+                mask = at(batch.mask(target.positions), positions)
+                given = at_queries(donor(site, layer), site, positions)
                 value = put(value, given, mask, target)
                 fired.add(target)
         return value
@@ -83,14 +87,14 @@ def refuse_unfired(targets: Sequence[Target], fired: set[Target]) -> None:
             raise PatchError(f"the patch of {target.label} at {target.positions} never fired: nothing was measured")
 
 
-def at_queries(value: Tensor, site: str, offsets: Offsets) -> Tensor:
-    """A whole-prompt value of a site at the offsets that a forward pass with `ends` computes."""
-    if offsets is None:
+def at_queries(value: Tensor, site: str, positions: Offsets) -> Tensor:
+    """A whole-prompt value of a site at the positions that a forward pass with `ends` computes."""
+    if positions is None:
         return value
-    return at(value.transpose(1, 2), offsets).transpose(1, 2) if site == "pattern" else at(value, offsets)
+    return at(value.transpose(1, 2), positions).transpose(1, 2) if site == "pattern" else at(value, positions)
 
 
-def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt offset"], target: Target) -> Tensor:
+def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt position"], target: Target) -> Tensor:
     """`value` with the target's unit replaced by `given` where the mask is true."""
     if target.site == "pattern":
         unit = torch.arange(value.shape[1], device=value.device) == target.unit
@@ -105,7 +109,7 @@ def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt offset"], targe
 def sweep(
     net: Network,
     base: Trace,
-    batch: Batch,
+    batch: PairBatch,
     targets: Sequence[Target],
     donor: Donor,
     tokens_at_once: int = BATCH_TOKENS,
@@ -117,7 +121,7 @@ def sweep(
         base: trace of the run that is patched.
         targets: in any order; results come in order of site and layer.
         donor: what is put in.
-        tokens_at_once: largest number of tokens (patches x prompts x offsets) in one batch.
+        tokens_at_once: largest number of tokens (patches x prompts x positions) in one batch.
         report: called with the number of targets done.
 
     Yields:
@@ -147,7 +151,7 @@ def sweep(
                 report(done)
 
 
-def _patched(net: Network, base: Trace, batch: Batch, targets: list[Target], given: Tensor) -> Tensor:
+def _patched(net: Network, base: Trace, batch: PairBatch, targets: list[Target], given: Tensor) -> Tensor:
     """Logits [target prompt vocab] of patches of one site and layer."""
     site, layer = targets[0].site, targets[0].layer
     masks = torch.stack([batch.mask(target.positions) for target in targets])
@@ -159,17 +163,17 @@ def _patched(net: Network, base: Trace, batch: Batch, targets: list[Target], giv
     return logits.unflatten(0, (len(targets), len(batch)))
 
 
-def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Tensor, batch: Batch) -> int | None:
-    """The first offset at which some patch changes something; None where none does (a patch of a run into itself)."""
+def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Tensor, batch: PairBatch) -> int | None:
+    """The first position at which some patch changes something; None where none does (a patch of a run into itself)."""
     live = base[site][layer]
     differs = (given != live).transpose(1, 2) if site == "pattern" else given != live
     changed = differs.flatten(2).any(-1) & (masks.any(0) & batch.valid)
-    places = changed.any(0).nonzero()
-    return min(int(places[0]), int(batch.ends.min())) if len(places) else None
+    positions = changed.any(0).nonzero()
+    return min(int(positions[0]), int(batch.ends.min())) if len(positions) else None
 
 
 def _delta(net: Network, base: Trace, targets: list[Target], given: Tensor, masks: Tensor) -> Float[Tensor, "t p o m"]:
-    """What each patch adds to the residual stream, at the offsets that its site changes."""
+    """What each patch adds to the residual stream, at the positions that its site changes."""
     site, layer = targets[0].site, targets[0].layer
     live, weights = base[site][layer], net.layers[layer]
     if site in ("resid_pre", "attn_out", "mlp_out"):
@@ -185,7 +189,7 @@ def _delta(net: Network, base: Trace, targets: list[Target], given: Tensor, mask
 def _head_change(
     net: Network, base: Trace, targets: list[Target], units: Tensor, given: Tensor, masks: Tensor
 ) -> Float[Tensor, "t p o d_head"]:
-    """How the heads' mixed values change; q, k, v and patterns act on all later offsets, through attention."""
+    """How the heads' mixed values change; q, k, v and patterns act on all later positions, through attention."""
     site, layer = targets[0].site, targets[0].layer
     if site == "head":
         return (given - base["head"][layer])[:, :, units].permute(2, 0, 1, 3) * masks[..., None]
@@ -197,12 +201,12 @@ def _head_change(
     else:
         parts[site] = torch.where(masks.permute(1, 2, 0)[..., None], new, parts[site])
     if site in ("q", "k"):
-        offsets = torch.arange(new.shape[1], device=new.device)[None]
-        pattern = attend(net, parts["q"], parts["k"], offsets)
+        positions = torch.arange(new.shape[1], device=new.device)[None]
+        pattern = attend(net, parts["q"], parts["k"], positions)
     return (mix(pattern, parts["v"]) - parts["head"]).permute(2, 0, 1, 3)
 
 
-def _rest(net: Network, base: Trace, batch: Batch, site: str, layer: int, delta: Tensor, first: int) -> Logits:
+def _rest(net: Network, base: Trace, batch: PairBatch, site: str, layer: int, delta: Tensor, first: int) -> Logits:
     """Run what comes after the patch for all rows."""
     times = len(delta)
     ends = batch.ends.repeat(times)

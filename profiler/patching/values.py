@@ -2,10 +2,10 @@
 
 Why: the value decides what a patch means, and rankings of components differ between them (circuits.md section 11, T11,
 T12). Resampled values stay close to what the model produces; zeros do not. Means are taken over reference prompts that
-are in no test, of the pair's own template and length, offset by offset; where a template has too few, over all offsets
-of all reference prompts. Noise is Gaussian around the run's own values, with three times their standard deviation.
-Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not offered: it
-takes a training run per component.
+are in no test, of the pair's own template and length, position by position; where a template has too few, over all
+positions of all reference prompts. Noise is Gaussian around the run's own values, with three times their standard
+deviation. Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not
+offered: it takes a training run per component.
 
 Cost: one forward pass over the reference prompts.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from profiler.model.network import Network
-from profiler.patching.batch import SITES, Batch, Trace, trace
+from profiler.patching.batch import SITES, PairBatch, Trace, trace
 from profiler.patching.sweep import Donor
 from profiler.prompts.pairs import TokenPair
 
@@ -39,7 +39,7 @@ def zeros(base: Trace) -> Trace:
 
 
 def rows_of(run: Trace, rows: Sequence[int] | np.ndarray, width: int) -> Trace:
-    """Some prompts of a run, cut to their first `width` offsets."""
+    """Some prompts of a run, cut to their first `width` positions."""
     wanted = torch.as_tensor(rows, device=run.logits.device)
 
     def cut(site: str, value: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def rows_of(run: Trace, rows: Sequence[int] | np.ndarray, width: int) -> Trace:
     return Trace({name: [cut(name, value) for value in run[name]] for name in SITES}, run.logits[wanted])
 
 
-def noise(base: Trace, batch: Batch, seed: int = 0) -> Donor:
+def noise(base: Trace, batch: PairBatch, seed: int = 0) -> Donor:
     """The run's own values plus Gaussian noise; the same for every call of a site and layer."""
 
     def donor(site: str, layer: int) -> Tensor:
@@ -62,7 +62,7 @@ def noise(base: Trace, batch: Batch, seed: int = 0) -> Donor:
 
 
 @dataclass(frozen=True, eq=False)
-class Means:
+class ReferenceMeans:
     """Mean activations for each pair. `by_template` is the share of pairs whose own template had enough references."""
 
     trace: Trace
@@ -73,7 +73,7 @@ class Means:
         return lambda site, layer: self.trace[site][layer]
 
 
-def means(net: Network, base: Trace, batch: Batch, references: Sequence[TokenPair]) -> Means:
+def means(net: Network, base: Trace, batch: PairBatch, references: Sequence[TokenPair]) -> ReferenceMeans:
     """Means over the corrupted prompts of `references`, for the pairs of `batch`."""
     groups: dict[tuple[str, int], list[TokenPair]] = defaultdict(list)
     for pair in references:
@@ -83,13 +83,13 @@ def means(net: Network, base: Trace, batch: Batch, references: Sequence[TokenPai
     wanted: dict[tuple[str, int], list[int]] = defaultdict(list)
     for row, pair in enumerate(batch.pairs):
         wanted[pair.pair.template, len(pair.clean)].append(row)
-    found = {key: _mean(net, groups[key]) for key in wanted if len(groups[key]) >= FEWEST}
-    overall = _overall(list(found.values()))
+    by_group = {key: _mean(net, groups[key]) for key in wanted if len(groups[key]) >= FEWEST}
+    overall = _overall(list(by_group.values()))
     sites = {name: [torch.zeros_like(value) for value in base[name]] for name in SITES}
     for key, rows in wanted.items():
-        _fill(sites, rows, key[1], found.get(key), overall)
-    covered = sum(len(rows) for key, rows in wanted.items() if key in found)
-    return Means(Trace(sites, base.logits), covered / len(batch))
+        _fill(sites, rows, key[1], by_group.get(key), overall)
+    covered = sum(len(rows) for key, rows in wanted.items() if key in by_group)
+    return ReferenceMeans(Trace(sites, base.logits), covered / len(batch))
 
 
 def _mean(net: Network, group: Sequence[TokenPair]) -> dict[str, list[Tensor]]:
@@ -98,12 +98,12 @@ def _mean(net: Network, group: Sequence[TokenPair]) -> dict[str, list[Tensor]]:
     return {name: [value.mean(0) for value in run[name]] for name in SITES}
 
 
-def _overall(found: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
-    """Mean over all offsets of all groups; patterns have none."""
-    if not found:
+def _overall(groups: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+    """Mean over all positions of all groups; patterns have none."""
+    if not groups:
         return {}
     return {
-        name: [torch.cat(parts).mean(0) for parts in zip(*(one[name] for one in found), strict=True)]
+        name: [torch.cat(parts).mean(0) for parts in zip(*(group[name] for group in groups), strict=True)]
         for name in SITES
         if name != "pattern"
     }

@@ -9,8 +9,10 @@ import pyarrow
 
 
 def peak_resident() -> int:
-    """Bytes. Linux tells it in /proc; elsewhere it is ru_maxrss, which in a new process begins with that of its
-    parent."""
+    """Largest resident size of this process in bytes, from /proc on Linux, elsewhere ru_maxrss.
+
+    In a new process ru_maxrss begins with that of its parent.
+    """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
@@ -19,9 +21,7 @@ def peak_resident() -> int:
 
 
 def give_back() -> None:
-    """Give memory that was freed back to the system, Arrow's and, where it can, the C library's; what comes next then
-    does not add to it. Cost: some milliseconds.
-    """
+    """Return freed memory to the system, Arrow's and, where it can, the C library's. Cost: some milliseconds."""
     pyarrow.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -12,7 +12,7 @@ they take 3 % of the time.
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
 from profiler.database import connections, engine
-from profiler.database.commits import Piece
+from profiler.database.commits import RunPart
 from profiler.database.engine import first_line
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
@@ -35,14 +35,14 @@ from profiler.model.load import Model, load_model, logits_summary
 from profiler.recording import identity, tables
 from profiler.recording.memory import give_back
 from profiler.recording.recorder import Recorder
-from profiler.recording.totals import Progress, Totals
+from profiler.recording.totals import PassProgress, Totals
 from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
 from profiler.text.context import Marks, past_of
 from profiler.text.corpus import check as check_corpora
 from profiler.text.corpus import documents
 from profiler.text.documents import Cursor, Domains, Reading, tokenize
 from profiler.text.shards import Share
-from profiler.text.token_classes import encode, special_ids, token_classes, token_texts
+from profiler.text.token_classes import encode, special_ids, token_classes, token_offsets, token_texts
 from profiler.text.windows import Batch, Chunk, Layout, chunks, random_windows
 
 LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
@@ -76,13 +76,13 @@ class Outcome:
 
     path: Path
     bytes: int
-    progress: Progress
+    progress: PassProgress
     closure: Closure
     before: bool = False
 
 
-Report = Callable[[Progress], None]
-Engine = Callable[["Pass"], Iterator[Piece]]
+Report = Callable[[PassProgress], None]
+Engine = Callable[["Pass"], Iterator[RunPart]]
 
 
 def record(
@@ -111,12 +111,13 @@ def record(
         ProfilerError: the model, the corpus or the place of the run is not usable, or a stopped pass is another one.
     """
     own = own_classes(config.classes)
-    refuse_bad_place(path, overwrite, resume)
+    refuse_bad_place(path, overwrite=overwrite, resume=resume)
     if model is None:
-        check_corpora(config)
+        if not (resume and path.exists()):  # nothing is read again for a finished run
+            check_corpora(config)
         model = load_model(config)
-    with Store(path, overwrite, resume) as store:
-        run, pace = Pass(model, config, store, overwrite), Pace(commit_seconds)
+    with Store(path, overwrite=overwrite, resume=resume) as store:
+        run, pace = Pass(model, config, store, overwrite=overwrite), Pace(commit_seconds)
         if resume and (done := run.resume()):
             return done
         for _ in run.steps(engine):
@@ -132,7 +133,7 @@ def record(
 class Pass:
     """One pass over a corpus: what reads it, and what it has added up."""
 
-    def __init__(self, model: Model, config: RunConfig, store: Store | Rows, overwrite: bool = False):
+    def __init__(self, model: Model, config: RunConfig, store: Store | Rows, *, overwrite: bool = False):
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
         self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
@@ -150,13 +151,12 @@ class Pass:
         return self.totals.recorder
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> PassProgress:
         """How far the pass is, with the time it has taken, stops not counted."""
-        self.totals.progress.seconds = self.before + time.perf_counter() - self.started
-        return self.totals.progress
+        return replace(self.totals.progress, seconds=self.before + time.perf_counter() - self.started)
 
     def resume(self) -> Outcome | None:
-        """Go on from the last commit; what is there, where the run is finished already.
+        """Resume from the last commit; return the existing outcome if finished.
 
         Raises:
             RunError: what is there is of another pass; the difference is named.
@@ -196,18 +196,22 @@ class Pass:
         self.totals.end(reading.dropped, reading.passed)
 
     def read(self, chunk: Chunk) -> Closure:
-        """Run the model on a chunk and feed every accumulator; how well its parts added up. What earlier chunks and the
-        tokenizer have left is given back first, so that no chunk needs more memory than another."""
+        """Run the model on a chunk and feed every accumulator; return how well its parts added up.
+
+        What earlier chunks and the tokenizer have left is given back first, so that no chunk needs more memory than
+        another.
+        """
         give_back()
         closure = Closure()
         for batch in chunk.batches(self.config.batch_size, self.layout):
             closure = closure.merge(self._read_batch(batch))
-        self._hold_recorded()
+        for component, *values in self.totals.recorder.take_recorded():
+            self.store.hold("recorded_rows", tables.recorded_rows(component, *values))
         self.store.add_chunk(chunk, closure)
         self.totals.count(chunk, closure, self.layout)
         return closure
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: RunPart) -> None:
         """Add what was read elsewhere."""
         other = Totals(self.model.spec, self.config)
         other.restore(piece.facts, piece.state)
@@ -230,8 +234,8 @@ class Pass:
             recorder.add(shared, part)
         recorder.add_attention(plan, capture, model.weights)
         theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.soft_cap)
-        recorder.dense.outcome[plan.slots] = outcomes[: len(plan.slots)]
-        past = past_of(batch.tokens, self.marks, batch.windows, self.layout.bos_id is not None)
+        recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
+        past = past_of(batch.tokens, self.marks, batch.windows, bos=self.layout.bos_id is not None)
         self.store.stage_positions(batch, logits.cpu().numpy(), past)
         self.totals.add_scale(scale, direct.block_denominators(capture, model.weights), batch.ordinary.to(scale.device))
         ends = (
@@ -255,15 +259,6 @@ class Pass:
             f" {closure.scale:.3g}): its architecture ({self.model.spec.architecture}) writes to the logits in a way"
             " that is not read on this text, or computes NaN; numbers would be wrong, so the pass ends here"
         )
-
-    def _hold_recorded(self) -> None:
-        """Hand over what was kept of the components recorded at every position, and forget it."""
-        recorded = self.totals.recorder.recorded
-        for component in recorded.components:
-            values = recorded.activation.pop(component, []), recorded.dla.pop(component, [])
-            if recorded.positions:
-                self.store.hold("recorded_rows", tables.recorded_rows(component, recorded.positions, *values))
-        recorded.positions.clear()
 
     def write(self) -> None:
         """Commit the last chunks, then write every table from what is committed.
@@ -332,7 +327,16 @@ def corpus_chunks(
     choose = None if k is None else random_windows(layout, k)
     share = Share.parse(config.shard)
     tokenized = tokenize(
-        stream, partial(encode, tokenizer), domains, config.tokens, reading, choose, layout.stride, share, cursor
+        stream,
+        partial(encode, tokenizer),
+        domains,
+        config.tokens,
+        reading,
+        choose,
+        layout.stride,
+        share,
+        cursor,
+        partial(token_offsets, tokenizer),
     )
     yield from chunks(tokenized, layout, after=cursor.chunk)
     reading.check()
@@ -369,7 +373,7 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
         raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
     _same(mine, theirs, f"the run in {path}")
     additions.complete(path)
-    progress = Progress(row["n_tokens"], row["n_documents"], row["seconds"])
+    progress = PassProgress(row["n_tokens"], row["n_documents"], row["seconds"])
     closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
     return Outcome(path, path.stat().st_size, progress, closure, before=True)
 

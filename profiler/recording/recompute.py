@@ -31,7 +31,7 @@ ORDER BY len(w.token_ids), p.window_id, p."offset\""""
 
 
 @dataclass(frozen=True)
-class Seen:
+class WindowValues:
     """What the model did in one window.
 
     Attributes:
@@ -97,7 +97,7 @@ def _batches(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield rows.filter(pl.col("window_id").is_in(windows[start : start + BATCH]))
 
 
-def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator[tuple[int, Seen]]:
+def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator[tuple[int, WindowValues]]:
     """What the model did in each window of a batch."""
     firsts = rows.unique("window_id", keep="first", maintain_order=True).to_dicts()
     number = {row["window_id"]: i for i, row in enumerate(firsts)}
@@ -122,7 +122,7 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     for i, row in enumerate(firsts):
         cut = slice(0, lengths[i])
         values = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))
-        yield row["window_id"], Seen(activation[i, cut], *values, rows_of[i])
+        yield row["window_id"], WindowValues(activation[i, cut], *values, rows_of[i])
 
 
 def _inside(model: Model, component: ComponentId, components: slice) -> bool:
@@ -173,7 +173,7 @@ def _known(values: list[float], stored: list[float | None]) -> list[float | None
     return [old if new != new else new for new, old in zip(values, stored, strict=True)]
 
 
-def _filled(row: dict, place: dict, seen: dict[int, Seen]) -> dict:
+def _filled(row: dict, place: dict, seen: dict[int, WindowValues]) -> dict:
     """A row of context_tokens with every value in sight."""
     one, offset = seen[place["window_id"]], place["offset"]
     start = offset - row["shown"]

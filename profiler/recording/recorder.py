@@ -22,7 +22,7 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DensePlan, DenseRows
 from profiler.recording.accumulators.smallest import Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.windows import Batch
@@ -76,6 +76,12 @@ class Recorded:
     activation: dict[int, list[Tensor]] = field(default_factory=dict)
     dla: dict[int, list[Tensor]] = field(default_factory=dict)
 
+    def take(self) -> list[tuple[int, list[Tensor], list[Tensor], list[Tensor]]]:
+        """Component, position ids, activations and DLA of each component, in batches; nothing of them is left here."""
+        taken = [(c, self.positions, self.activation[c], self.dla[c]) for c in self.components if self.positions]
+        self.positions, self.activation, self.dla = [], {}, {}
+        return taken
+
 
 class Recorder:
     """All accumulators of a run."""
@@ -86,7 +92,7 @@ class Recorder:
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
         self.cells = CellSums(Axes.for_context(context_length), n, self.device)
         self.powers = PowerSums(n, self.device, self.dtype)
-        self.spectrum = Spectrum(n, self.device)
+        self.spectrum = SpectrumCounts(n, self.device)
         self.marks = component_marks(config.seed, n).to(self.device)
         self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
@@ -176,8 +182,11 @@ class Recorder:
         return replace(order, rows=valid[order.rows])
 
     def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
-        """What the model is asked for: attention at the planned positions, read layer by layer into its measures and
-        the tokens attended to; logits there, and at the last position of each window, where they are checked."""
+        """What the forward pass must capture: attention at the planned positions, and logits there and at window ends.
+
+        Attention is read layer by layer into its measures and the tokens attended to; logits at the last position of
+        each window are checked.
+        """
         tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
         offsets = plan.offsets.to(self.device)
         counted = attention.masks(tokens, classes, offsets)
@@ -188,6 +197,14 @@ class Recorder:
             planned,
             lambda rows: (attention.summarise(rows, counted, offsets), attention.attended(rows, tokens)),
         )
+
+    def add_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 3"]) -> None:
+        """Take loss, rank and entropy at the planned dense positions."""
+        self.dense.update_outcomes(plan, outcomes)
+
+    def take_recorded(self) -> list[tuple[int, list[Tensor], list[Tensor], list[Tensor]]]:
+        """What was recorded at every position since the last call: see `Recorded.take`."""
+        return self.recorded.take()
 
     def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights) -> None:
         """Take what was read off the heads' attention at the planned dense positions."""

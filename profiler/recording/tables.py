@@ -20,7 +20,7 @@ from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, quantile_bin
 from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.recording.recorder import EXTREME_KINDS
 from profiler.text.token_classes import CLASSES
@@ -118,7 +118,7 @@ def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
     """Table `group_importance`; groups without a position have no row."""
     ordinary = torch.tensor([not one.special for one in CLASSES])
     of_class = cells.axes.slices["class"]
-    sizes = cells.sums[2][:, of_class, : spec.first_constant].sum(-1).cpu()[:, ordinary].sum(1)
+    sizes = cells.sums[2][:, of_class, : spec.first_embedding_or_bias].sum(-1).cpu()[:, ordinary].sum(1)
     groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
     return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
 
@@ -146,7 +146,7 @@ def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> It
         yield pl.DataFrame(frame | values)
 
 
-def spectrum_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
+def spectrum_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `spectrum_counts`."""
     for block in _blocks(len(spectrum.counts)):
         counts = spectrum.counts[block]
@@ -165,7 +165,7 @@ def spectrum_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
         )
 
 
-def density_counts(spectrum: Spectrum) -> Iterator[pl.DataFrame]:
+def density_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `density_counts`."""
     for block in _blocks(len(spectrum.density)):
         component, number = (_numpy(index).astype(np.int32) for index in spectrum.density[block].nonzero(as_tuple=True))
@@ -185,9 +185,12 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
     return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
 
 
-def quantiles(spectrum: Spectrum, powers: PowerSums) -> pl.DataFrame:
-    """Table `quantiles`: the middle of the fine bin, never beyond the values seen, the spectrum bin that holds it, and
-    the level that bands begin at."""
+def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> pl.DataFrame:
+    """Table `quantiles`: token-level quantiles of each component's activation.
+
+    A value is the middle of the fine bin, never beyond the values seen; beside it the spectrum bin that holds it, and
+    the level that bands begin at.
+    """
     fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
     middles = DENSITY.middles()[_numpy(fine)]
     coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
@@ -224,8 +227,10 @@ def sample_rows(samples: Smallest) -> pl.DataFrame:
 
 
 def extreme_rows(extremes: Smallest) -> pl.DataFrame:
-    """Table `extreme_rows`; rank counts from 1 in each cell. `key` is what entries are ordered by: the value, negated
-    at the top."""
+    """Table `extreme_rows`; rank counts from 1 in each cell.
+
+    `key` is what entries are ordered by: the value, negated at the top.
+    """
     entries = extremes.entries()
     cells = _numpy(entries.cells)
     component, kind = np.divmod(cells, len(EXTREME_KINDS))

@@ -39,6 +39,11 @@ DROP_NOTES = {
     "ragged_rows": ("rows", "rows of a .csv or .tsv file with more values than its first line has fields"),
     "no_text": ("documents", "documents whose text field is empty, absent or holds no text"),
     "no_template": ("documents", "conversations that the tokenizer's chat template refuses"),
+    "no_roles": (
+        "documents",
+        "conversations read with role NULL: the chat template rewrites what is written in messages, or the tokenizer"
+        " does not tell which characters its tokens cover",
+    ),
     "blank_lines": ("lines", "blank lines, which part documents"),
     "same_file": ("files", "files that are another one of the corpus under a second name, such as a link: read once"),
     "other_files": (
@@ -61,7 +66,7 @@ DROP_NOTES = {
 
 
 @dataclass
-class Progress:
+class PassProgress:
     """How far the pass is: what a progress bar shows."""
 
     tokens: int = 0
@@ -78,7 +83,7 @@ class Totals:
         self.recorder = Recorder(spec, config, spec.context_length)
         self.domains = Domains(config.replicate_groups)
         self.dropped: Counter[str] = Counter()
-        self.progress, self.closure, self.cursor = Progress(), Closure(), Cursor()
+        self.progress, self.closure, self.cursor = PassProgress(), Closure(), Cursor()
         self.scales = (0.0, 0)
         self.block_scales: dict[int, float] = {}
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -166,8 +171,7 @@ class Totals:
         return state.arrays(self.recorder.accumulators())
 
     def claim(self) -> None:
-        """Touch the accumulators' memory, which the system gives only then: a pass that begins has what it will
-        need."""
+        """Touch the accumulators' memory: a pass that begins then has all that it will need."""
         if self.recorder.device.type == "cpu":
             for array in self.arrays().values():
                 array[...] = array
@@ -179,7 +183,7 @@ class Totals:
             KeyError, TypeError: they are not of this version or these settings.
         """
         state.restore(self.recorder.accumulators(), arrays)
-        self.progress = Progress(facts["tokens"], facts["documents"], facts["seconds"])
+        self.progress = PassProgress(facts["tokens"], facts["documents"], facts["seconds"])
         self.dropped, self.closure = Counter(facts["dropped"]), Closure(*facts["closure"])
         self.scales, self.domains.names = (facts["scales"][0], facts["scales"][1]), list(facts["domains"])
         self.block_scales = dict(facts["block_scales"])
@@ -191,8 +195,7 @@ class Totals:
         return max(self.peak, peak_resident())
 
     def kept(self) -> dict[str, Kept]:
-        """The staged positions and windows that some row still refers to; all where components are recorded
-        everywhere."""
+        """Staged positions and windows that a sample refers to; all where components are recorded everywhere."""
         r = self.recorder
         if r.recorded.components:
             return {}

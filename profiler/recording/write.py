@@ -29,11 +29,11 @@ from profiler.behaviours.library import Behaviour
 from profiler.behaviours.token_properties import Property
 from profiler.database import connections, engine
 from profiler.database.comments import comment_statements
-from profiler.database.commits import Kept, Partial, Piece, describe, flush, flush_folder
+from profiler.database.commits import Kept, Partial, RunPart, describe, flush, flush_folder
 from profiler.database.engine import first_line
 from profiler.errors import RunError
 from profiler.model.direct import Closure
-from profiler.text.context import NO_COPY, Past
+from profiler.text.context import NO_COPY, TokenContext
 from profiler.text.documents import CHUNK_SHIFT
 from profiler.text.windows import SPECIAL_CODES, Batch, Chunk
 
@@ -57,6 +57,7 @@ POSITIONS = {
     "class_id": pl.Int32,
     "target_logit": pl.Float64,
     "special": pl.String,
+    "role": pl.String,
     "previous_token_id": pl.Int32,
     "distance": pl.Int32,
     "prefix_match": pl.Int32,
@@ -79,9 +80,9 @@ CREATE TEMP TABLE kept AS
     SELECT position_id FROM sample_rows UNION SELECT position_id FROM extreme_rows
     UNION SELECT position_id FROM dense_rows WHERE component_id = 0 UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
-    SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id, p.target_logit,
-           o.loss, o.rank, o.entropy, p.special, p.previous_token_id, p.distance, p.prefix_match, p.bracket_depth,
-           p.in_quotes, o.position_id IS NOT NULL
+    SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id,
+           p.target_logit, o.loss, o.rank, o.entropy, p.special, p.role, p.previous_token_id, p.distance,
+           p.prefix_match, p.bracket_depth, p.in_quotes, o.position_id IS NOT NULL
     FROM staged_positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
     ORDER BY p.position_id;
 INSERT INTO windows
@@ -102,12 +103,14 @@ INSERT INTO pooled_strata
 REPEATED = """
 INSERT INTO drops
     SELECT 'repeated_texts', count(*) - count(DISTINCT text_hash), 'documents',
-           'documents whose text another document has too: read and counted each time, copies of a domain in one replicate group'
+           'documents whose text another document has too: read and counted each time, '
+           || 'copies of a domain in one replicate group'
     FROM documents
 """
 GROUPS = """
 INSERT INTO replicate_groups BY NAME
-    SELECT group_id, group_id // {0} AS domain_id, count(*) AS n_documents FROM documents GROUP BY group_id ORDER BY group_id
+    SELECT group_id, group_id // {0} AS domain_id, count(*) AS n_documents
+    FROM documents GROUP BY group_id ORDER BY group_id
 """
 
 
@@ -133,7 +136,7 @@ class Rows:
             block, part = chunk.number >> CHUNK_SHIFT, chunk.number & (2**CHUNK_SHIFT - 1)
             self.hold("closure", pl.DataFrame([{"block": block, "part": part, **asdict(closure)}]))
 
-    def stage_positions(self, batch: Batch, target_logit: np.ndarray, past: Past) -> None:
+    def stage_positions(self, batch: Batch, target_logit: np.ndarray, past: TokenContext) -> None:
         """Hold every position of a batch."""
         window, offset = (index.numpy() for index in batch.valid.nonzero(as_tuple=True))
         at = (window, offset)
@@ -155,6 +158,7 @@ class Rows:
                 "class_id": batch.classes.numpy()[at],
                 "target_logit": target_logit[at],
                 "code": special,
+                "role": pl.Series(batch.roles, dtype=pl.String),
             }
             | _past_columns(batch, past, at)
         )
@@ -169,7 +173,7 @@ class Rows:
         return taken
 
     def prune(self, kept: dict[str, Kept]) -> None:
-        """Let go of held rows that nothing refers to."""
+        """Drop rows that no sample refers to."""
         for table, rows in self.take_rows().items():
             self.hold(table, kept[table].of(rows) if table in kept else rows)
 
@@ -177,7 +181,7 @@ class Rows:
 class Store(Rows):
     """A run being written. Use as a context manager: leaving it by an error keeps the last commit and nothing else."""
 
-    def __init__(self, path: Path, overwrite: bool = False, resume: bool = False):
+    def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False):
         """Take the folder.
 
         Args:
@@ -189,7 +193,7 @@ class Store(Rows):
                 could go on and neither is asked for.
         """
         super().__init__()
-        refuse_bad_place(path, overwrite, resume)
+        refuse_bad_place(path, overwrite=overwrite, resume=resume)
         self.path, self.partial = path, Partial(path, fresh=overwrite and not resume)
         self.file = self.partial.folder / "run.duckdb"
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -256,7 +260,7 @@ class Store(Rows):
         self, identity: dict[str, Any], facts: dict[str, Any], arrays: dict[str, Any], kept: dict[str, Kept]
     ) -> None:
         """Commit the rows held and the state of the pass, all or nothing."""
-        self.partial.commit(identity, Piece(facts, arrays, self.take_rows()), kept)
+        self.partial.commit(identity, RunPart(facts, arrays, self.take_rows()), kept)
 
     def assemble(self, outcomes: pl.DataFrame, groups_per_domain: int) -> None:
         """Copy the rows committed into the run file, positions and windows where some row refers to them.
@@ -274,8 +278,9 @@ class Store(Rows):
         self.connection.execute(REPEATED)
 
     def finish(self, own: tuple[Property, ...] = (), behaviours: tuple[Behaviour, ...] = ()) -> int:
-        """Add views, properties, behaviours and comments, close, and give the run its name; then make what follows from
-        it; its size in bytes.
+        """Finish the run file and give it its name; return its size in bytes.
+
+        Views, properties, behaviours and comments are added before, what follows from the run after it has its name.
 
         Args:
             own: token classes of the user's own, checked.
@@ -304,7 +309,9 @@ class Store(Rows):
         return self.path.stat().st_size
 
 
-def _past_columns(batch: Batch, past: Past, at: tuple[np.ndarray, np.ndarray]) -> dict[str, pl.Series | np.ndarray]:
+def _past_columns(
+    batch: Batch, past: TokenContext, at: tuple[np.ndarray, np.ndarray]
+) -> dict[str, pl.Series | np.ndarray]:
     """Columns of position_rows about what came before, of the positions `at`."""
     columns = {name: table.numpy()[at] for name, table in vars(past).items()}
     window, offset = at
@@ -325,7 +332,7 @@ def _document_rows(chunk: Chunk) -> pl.DataFrame:
 
 
 @contextmanager
-def _undisturbed(going_on: bool) -> Iterator[None]:
+def _undisturbed(*, going_on: bool) -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the block ends: a second one must not break off what the first one began.
 
     Args:
@@ -345,7 +352,7 @@ def _undisturbed(going_on: bool) -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
-def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
+def refuse_bad_place(path: Path, *, overwrite: bool, resume: bool = False) -> None:
     """Say before any work is done that a run cannot be written there.
 
     Raises:
@@ -353,7 +360,7 @@ def refuse_bad_place(path: Path, overwrite: bool, resume: bool = False) -> None:
           go on
             there, or DuckDB cannot be given its path.
     """
-    engine.place(path)
+    engine.database_path(path)
     try:
         fits = path.parent.is_dir() and not path.is_dir()
     except OSError as error:  # a folder on the way may not be entered, a name is too long

@@ -35,6 +35,8 @@ from profiler.text.windows import Window
 LONGEST_PREFIX = 8
 NO_COPY = 0
 DOCUMENTS_KEPT = 512
+LONG_QUOTE = 3
+"""Marks that open and close a quote over several lines, as in Python."""
 _MARK = re.compile(rf'[{re.escape(BRACKETS_OPEN + BRACKETS_CLOSE)}]|"+|\n')
 
 Signs = tuple[Int[np.ndarray, " token"], Bool[np.ndarray, " token"]]
@@ -94,16 +96,16 @@ def read_marks(
 
 
 def _after_quotes(quote: int, n: int) -> int:
-    """The open quote (0, or of 1 or 3 marks) after `n` marks in a row; two in a row are an empty string."""
-    if quote == 3:
-        return 0 if n >= 3 else 3
+    """The open quote (0, or of 1 or LONG_QUOTE marks) after `n` marks in a row; two in a row are an empty string."""
+    if quote == LONG_QUOTE:
+        return 0 if n >= LONG_QUOTE else LONG_QUOTE
     if quote == 1:
         return 0 if n % 2 else 1
-    return 3 if n >= 3 and n % 6 else int(n == 1)
+    return LONG_QUOTE if n >= LONG_QUOTE and n % (2 * LONG_QUOTE) else int(n == 1)
 
 
 @dataclass(frozen=True)
-class Past:
+class TokenContext:
     """Columns of position_rows with the same names; `distance` is NO_COPY where the token is new in the window."""
 
     distance: Int[Tensor, "window offset"]
@@ -112,7 +114,7 @@ class Past:
     in_quotes: Bool[Tensor, "window offset"]
 
 
-def past_of(tokens: TokenIds, marks: Marks, windows: Sequence[Window] = (), bos: bool = False) -> Past:
+def past_of(tokens: TokenIds, marks: Marks, windows: Sequence[Window] = (), *, bos: bool = False) -> TokenContext:
     """The past of every offset; padding on the right changes nothing to its left.
 
     Args:
@@ -122,15 +124,15 @@ def past_of(tokens: TokenIds, marks: Marks, windows: Sequence[Window] = (), bos:
     distance, prefix = _repetition(tokens)
     depth, quoted = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
     for row, ids in enumerate(tokens.numpy()):
-        found = _of_window(marks, windows[row], bos) if windows else marks.signs(ids)
+        found = _of_window(marks, windows[row], n_before=int(bos)) if windows else marks.signs(ids)
         first = int(bool(windows) and bos)
         for column, values in zip((depth, quoted), found, strict=True):
             column[row, first : first + len(values)] = torch.from_numpy(values)
-    return Past(distance, prefix, depth, quoted)
+    return TokenContext(distance, prefix, depth, quoted)
 
 
-def _of_window(marks: Marks, window: Window, bos: bool) -> Signs:
-    size = len(window.token_ids) - bos
+def _of_window(marks: Marks, window: Window, n_before: int) -> Signs:
+    size = len(window.token_ids) - n_before
     depth, quoted = marks.of_document(window.document)
     return depth[window.start : window.start + size], quoted[window.start : window.start + size]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from profiler.errors import CorpusError
 from profiler.text.corpus import Document
+from profiler.text.roles import Offsets, token_roles
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.shards import Share
 
@@ -74,6 +75,8 @@ class TokenizedDocument:
 
     Attributes:
         token_ids: its tokens, up to where the run's limit cuts it.
+        roles: role of each of these tokens (profiler.text.roles); None for text that is no conversation, and where
+            roles cannot be told.
         n_dropped: tokens that are not read: beyond the limit, or in windows that were not chosen.
         numbers: the windows that are read; None for all.
         n_read: tokens that are read.
@@ -97,6 +100,7 @@ class TokenizedDocument:
     dropped: Counter[str] = field(default_factory=Counter)
     tokens_before: int = 0
     passed: Passed = field(default_factory=Passed)
+    roles: tuple[str, ...] | None = None
 
     def reads_end(self, stride: int) -> bool:
         """Whether its last token, which has nothing to predict, is read."""
@@ -164,8 +168,10 @@ class Domains:
         return self.names.index(name)
 
     def group_of(self, domain_id: int, text_hash: int) -> int:
-        """The replicate group of a document, inside its domain: by the hash of its text, so that copies are never held
-        against each other as if they were independent."""
+        """Replicate group of a document inside its domain, by the hash of its text.
+
+        So copies are never held against each other as if they were independent.
+        """
         return domain_id * self.groups_per_domain + stable_hash(f"group {text_hash}") % self.groups_per_domain
 
 
@@ -179,9 +185,9 @@ def tokenize(
     stride: int = 1,
     share: Share = EVERYTHING,
     cursor: Cursor = Cursor(),
+    offsets: Callable[[str], Offsets | None] = lambda _: None,
 ) -> Iterator[TokenizedDocument]:
-    """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there, the cut
-    counted.
+    """Number and tokenize the documents of a share until `limit` tokens are read; the last is cut there.
 
     Args:
         limit: counts the tokens of every share, so that the shares together are what one pass would read.
@@ -189,6 +195,8 @@ def tokenize(
         choose: numbers of the windows to read of a document, from its place and its number of tokens; None reads all.
         stride: document tokens per window, which `choose` counts in.
         cursor: documents before its block are passed by.
+        offsets: the characters of each token that `encode` gives, asked of conversations alone; None where the
+            tokenizer does not tell them, and roles are not known.
     """
     left = None if limit is None else limit - cursor.tokens_before
     before, block = cursor.tokens_before, -1
@@ -197,8 +205,8 @@ def tokenize(
         if doc_id < cursor.first_document or (left is None and not share.owns(block_of(doc_id))):
             continue
         if block_of(doc_id) != block:
-            block, before = block_of(doc_id), 0 if left is None else limit - left
-        tokenized = _tokenized(doc_id, domain_id, document, domains, encode, choose, stride, left)
+            block, before = block_of(doc_id), 0 if limit is None or left is None else limit - left
+        tokenized = _tokenized(doc_id, domain_id, document, domains, encode, choose, stride, left, offsets)
         if share.owns(block_of(doc_id)):
             counted = on_the_way + tokenized.dropped
             yield replace(tokenized, dropped=counted, tokens_before=before, passed=reading.passed)
@@ -215,6 +223,7 @@ def _tokenized(
     choose: Callable[[str, int], np.ndarray] | None,
     stride: int,
     left: int | None,
+    offsets: Callable[[str], Offsets | None],
 ) -> TokenizedDocument:
     """One document, cut to the `left` tokens that may still be read."""
     ids = np.asarray(encode(document.text), dtype=np.int32)
@@ -222,6 +231,8 @@ def _tokenized(
     read = np.arange(len(ids)) if numbers is None else np.flatnonzero(np.isin(np.arange(len(ids)) // stride, numbers))
     kept = read if left is None else read[:left]
     dropped = Counter(token_limit=len(read) - len(kept), windows_not_chosen=len(ids) - len(read))
+    roles = _token_roles(document, offsets)
+    dropped["no_roles"] += document.roles is not None and roles is None
     end = len(ids) if len(kept) == len(read) else int(kept[-1]) + 1
     text_hash = stable_hash(document.text)
     return TokenizedDocument(
@@ -237,4 +248,13 @@ def _tokenized(
         len(kept),
         text_hash,
         dropped,
+        roles=None if roles is None else roles[:end],
     )
+
+
+def _token_roles(document: Document, offsets: Callable[[str], Offsets | None]) -> tuple[str, ...] | None:
+    """Role of each token of a conversation; None where nothing tells them."""
+    if document.roles is None:
+        return None
+    characters = offsets(document.text)
+    return None if characters is None else token_roles(document.roles, characters)

@@ -48,7 +48,7 @@ _COMPILED = """
 """Modules without a Python source whose docstrings are read; a module that this Python lacks is passed over."""
 
 
-class Document(TypedDict):
+class StdlibDocument(TypedDict):
     """One text: `id` (stable, slash-separated), `domain` and the whole `text`."""
 
     id: str
@@ -62,7 +62,7 @@ def held_out(doc_id: str) -> bool:
     return int.from_bytes(digest, "big") % HELD_OUT_IN == 0
 
 
-def documents(split: Split = "all") -> Iterator[Document]:
+def documents(split: Split = "all") -> Iterator[StdlibDocument]:
     """Every document of the corpus in a fixed order: files by path, then topics, then compiled modules.
 
     Args:
@@ -77,7 +77,7 @@ def documents(split: Split = "all") -> Iterator[Document]:
     return (d for d in _every_document(split) if d["text"].strip())
 
 
-def _every_document(split: Split) -> Iterator[Document]:
+def _every_document(split: Split) -> Iterator[StdlibDocument]:
     yield from _files(Path(sysconfig.get_path("stdlib")), split)
     yield from _topics(split)
     yield from _compiled(split)
@@ -87,7 +87,7 @@ def _wanted(doc_id: str, split: Split) -> bool:
     return split == "all" or held_out(doc_id) == (split == "held_out")
 
 
-def _files(root: Path, split: Split) -> Iterator[Document]:
+def _files(root: Path, split: Split) -> Iterator[StdlibDocument]:
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(s for s in subfolders if s not in _SKIPPED_FOLDERS and not s.startswith("config-"))
         for name in sorted(names):
@@ -95,7 +95,7 @@ def _files(root: Path, split: Split) -> Iterator[Document]:
             domain = domain_of(relative)
             doc_id = f"stdlib/{relative.as_posix()}"
             if domain and _wanted(doc_id, split):
-                yield Document(id=doc_id, domain=domain, text=_read(root / relative))
+                yield StdlibDocument(id=doc_id, domain=domain, text=_read(root / relative))
 
 
 def domain_of(relative: Path) -> Domain | None:
@@ -113,17 +113,17 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _topics(split: Split) -> Iterator[Document]:
+def _topics(split: Split) -> Iterator[StdlibDocument]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
         return
     for name in sorted(topics):
         if _wanted(f"topics/{name}", split):
-            yield Document(id=f"topics/{name}", domain="prose", text=topics[name])
+            yield StdlibDocument(id=f"topics/{name}", domain="prose", text=topics[name])
 
 
-def _compiled(split: Split) -> Iterator[Document]:
+def _compiled(split: Split) -> Iterator[StdlibDocument]:
     for name in _COMPILED.split():
         if not _wanted(f"builtin/{name}", split):
             continue
@@ -132,7 +132,7 @@ def _compiled(split: Split) -> Iterator[Document]:
                 module = importlib.import_module(name)
         except ImportError:
             continue
-        yield Document(id=f"builtin/{name}", domain="prose", text=_docstrings(module))
+        yield StdlibDocument(id=f"builtin/{name}", domain="prose", text=_docstrings(module))
 
 
 def _docstrings(module: ModuleType) -> str:

@@ -106,8 +106,7 @@ def legible(raw: bytes) -> str:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """The text of tokens' texts, bytes joined before they are read as UTF-8 (macro join_texts of views.sql is the
-    same).
+    """Text of tokens' texts, bytes joined before they are read as UTF-8 (as macro join_texts of views.sql does).
 
     Bytes that are no character even then, one cut off at an end, stay spelled <0xE2>.
     """
@@ -124,6 +123,7 @@ def spell_bytes(raw: bytes) -> str:
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
     wrong = error.object[error.start : error.end]
     return "".join(f"<0x{byte:02X}>" for byte in wrong), error.end
 
@@ -141,7 +141,7 @@ def _sentencepiece_text(piece: str) -> str:
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids of markers: tokens of the special-token map, and added tokens that `tokenizer.json` marks special (`<|im_start|>`).
+    """Ids of markers: tokens of the special-token map, and added tokens marked special in `tokenizer.json`.
 
     An added token that is not marked special (`<think>`, a tool's marker) is text: the tokenizer says so, and keeps it
     where markers are skipped.
@@ -172,7 +172,17 @@ def token_texts(tokenizer: Any, n_vocab: int) -> list[str]:
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text, without any token put before or after."""
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def token_offsets(tokenizer: Any, text: str) -> list[tuple[int, int]] | None:
+    """Characters of each token that `encode` gives, first and one after the last; None where the tokenizer is slow."""
+    if not tokenizer.is_fast:
+        return None
+    told = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets: list[tuple[int, int]] = told["offset_mapping"]
+    return offsets
 
 
 def token_classes(texts: list[str], markers: Collection[int]) -> list[int]:

@@ -49,7 +49,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Window:
-    """One window: `token_ids` with the BOS, the token after its last one (or None), and where it stands."""
+    """A window of a document.
+
+    Attributes:
+        number: of the window in its document.
+        start: index in the document of its first token that is not the BOS put before it.
+        token_ids: what the model reads, with that BOS.
+        following: the token after its last one; None at the document's end.
+    """
 
     document: TokenizedDocument
     number: int
@@ -66,6 +73,16 @@ class Window:
     def n_positions(self) -> int:
         """Offsets that have a token to predict."""
         return len(self.token_ids) - (self.following is None)
+
+    def roles(self, n_before: int) -> list[str | None]:
+        """Role of the token at each position, None where it has none.
+
+        Args:
+            n_before: tokens put before the window (a BOS), which have no role.
+        """
+        if self.document.roles is None:
+            return [None] * self.n_positions
+        return [None] * n_before + list(self.document.roles[self.start : self.start + self.n_positions - n_before])
 
 
 def random_windows(layout: Layout, k: int) -> Callable[[str, int], np.ndarray]:
@@ -153,6 +170,15 @@ class Batch:
     def ends(self) -> tuple[Int[Tensor, " window"], Int[Tensor, " window"]]:
         """Window and offset of the last position of each window."""
         return torch.arange(len(self.windows)), self.valid.sum(1) - 1
+
+    @property
+    def roles(self) -> list[str | None]:
+        """Role of the token at each valid position, windows one after the other.
+
+        None for text that is no conversation, and for a BOS put before a window.
+        """
+        n_before = (self.special[:, 0] == SPECIAL_CODES["bos"]).tolist()
+        return [role for window, n in zip(self.windows, n_before, strict=True) for role in window.roles(n)]
 
     @property
     def groups(self) -> Int[Tensor, " window"]:

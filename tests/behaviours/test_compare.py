@@ -66,6 +66,24 @@ def test_the_changed_component_is_found_and_no_other(runs):
     assert result.notes == ()
 
 
+def test_a_head_that_attends_elsewhere_and_matters_equally_is_told_from_one_that_changed(runs):
+    frame = compare(*runs).frame.filter(pl.col("behaviour") == "induction")
+    rows = {row["component"]: row for row in frame.to_dicts()}
+    often, changed = rows[OFTENER], rows[CHANGED]
+    assert often["rate_a"] == pytest.approx(0.3, abs=0.04) and often["rate_b"] == pytest.approx(0.6, abs=0.04)
+    assert often["attends_q"] < 0.001 and often["q"] > 0.05
+    assert changed["attends_q"] > 0.05 and changed["q"] < 0.001
+    others = frame.filter(~pl.col("component").is_in([OFTENER, CHANGED]))
+    assert (others["attends_q"] > 0.05).all()
+    assert (frame["attends_q"] >= frame["attends_p"]).all()
+
+
+def test_where_a_behaviour_is_of_the_text_its_rate_is_shown_and_not_tested(runs):
+    frame = compare(*runs, family="context").frame
+    assert len(frame) > 0 and frame["rate_a"].null_count() == 0
+    assert frame["attends_p"].null_count() == frame["attends_q"].null_count() == len(frame)
+
+
 @pytest.mark.slow
 def test_false_discoveries_are_rare_where_nothing_changed(tmp_path):
     found = 0
@@ -114,6 +132,7 @@ def claim(rows: pl.DataFrame, groups: pl.DataFrame) -> dict | None:
             left.append(np.log((a + prior) / (b + prior)) if prior else 0.0)
         variances.append((len(left) - 1) / len(left) * ((np.array(left) - np.mean(left)) ** 2).sum())
         frees.append(len(left) - 1)
+    rate, rate_variance, rate_df = rate_of(rows, groups, kish(weight))
     variance, coverage = sum(variances), m[h].sum() / m.sum()
     testable = None if not prior else min(kish(weight * h), kish(weight * ~h)) >= 10
     df = variance**2 / sum(v**2 / f for v, f in zip(variances, frees, strict=True)) if variance else sum(frees)
@@ -124,7 +143,29 @@ def claim(rows: pl.DataFrame, groups: pl.DataFrame) -> dict | None:
         "variance": max(variance, float(coverage in (0, 1))),
         "df": df,
         "testable": testable,
+        "rate": rate,
+        "rate_variance": rate_variance,
+        "rate_df": rate_df,
     }
+
+
+def rate_of(rows: pl.DataFrame, groups: pl.DataFrame, documents: float) -> tuple[float, float, float]:
+    """Share of positions at which a claim holds, the variance of it (delete a group, by loops) and its degrees of freedom."""
+    domain, group = (rows[name].to_numpy() for name in ("domain", "group_id"))
+    weight, h = rows["weight"].to_numpy(), rows["holds"].to_numpy()
+    rate = weight[h].sum() / weight.sum()
+    variances, frees = [], []
+    for (name,), part in groups.group_by("domain"):
+        left = []
+        for g, n in part.select("group_id", "n_documents").iter_rows():
+            scale = 1 / (1 - n / part["n_documents"].sum())
+            use = weight * np.where(group == g, 0.0, np.where(domain == name, scale, 1.0))
+            left.append(use[h].sum() / use.sum())
+        variances.append((len(left) - 1) / len(left) * ((np.array(left) - np.mean(left)) ** 2).sum())
+        frees.append(len(left) - 1)
+    own = sum(variances)
+    df = own**2 / sum(v**2 / f for v, f in zip(variances, frees, strict=True)) if own else sum(frees)
+    return rate, max(own, (1 / (documents + 2)) ** 2 if rate in (0, 1) else 0.0), df
 
 
 ROWS = (
@@ -152,6 +193,9 @@ def slow(a: Path, b: Path) -> pl.DataFrame:
             if x["testable"] and y["testable"] and total
             else None
         )
+        moved = x["rate_variance"] + y["rate_variance"]
+        moved_df = moved**2 / (x["rate_variance"] ** 2 / x["rate_df"] + y["rate_variance"] ** 2 / y["rate_df"])
+        attends_p = 2 * float(stats.t.sf(abs(y["rate"] - x["rate"]) / np.sqrt(moved), moved_df))
         above = [z["coverage"] - z["scrambled"] for z in (x, y)]
         rows.append(
             (
@@ -163,10 +207,14 @@ def slow(a: Path, b: Path) -> pl.DataFrame:
                 above[1] - above[0],
                 None if times is None else float(np.exp(times)),
                 p,
+                x["rate"],
+                y["rate"],
+                attends_p,
             )
         )
-    names = "component behaviour coverage_a coverage_b scrambled_a scrambled_b difference times p".split()
+    names = "component behaviour coverage_a coverage_b scrambled_a scrambled_b difference times p rate_a rate_b attends_p".split()
     frame = pl.DataFrame(rows, schema=names, orient="row").sort("component", "behaviour")
+    frame = frame.with_columns(attends_q=pl.Series(stats.false_discovery_control(frame["attends_p"].to_numpy())))
     tested = frame.filter(pl.col("p").is_not_null())
     q = tested.select("component", "behaviour", q=pl.Series(stats.false_discovery_control(tested["p"].to_numpy())))
     return frame.join(q, on=["component", "behaviour"], how="left").sort("component", "behaviour")
@@ -181,7 +229,9 @@ def test_the_query_equals_a_slow_recomputation(runs):
         assert got[name].drop_nulls().to_numpy() == pytest.approx(
             want[name].drop_nulls().to_numpy(), rel=1e-6, abs=1e-9
         )
-    for name in ("p", "q"):
+    assert got["rate_a"].to_numpy() == pytest.approx(want["rate_a"].to_numpy(), rel=1e-9)
+    assert got["rate_b"].to_numpy() == pytest.approx(want["rate_b"].to_numpy(), rel=1e-9)
+    for name in ("p", "q", "attends_p", "attends_q"):
         assert got[name].drop_nulls().to_numpy() == pytest.approx(
             want[name].drop_nulls().to_numpy(), rel=0.03, abs=1e-12
         )

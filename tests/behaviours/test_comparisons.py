@@ -14,7 +14,9 @@ from profiler.database import query
 
 RATES = (0.1, 0.5)  # of number tokens, by domain: a text whose base rates differ
 SEEDS = 4
-NOISE = """UPDATE {table} SET dla = (-ln(1e-6 + ((hash(component_id * 100003 + position_id * 7919 + {seed}) % 1000003) / 1000003.0)))::FLOAT"""
+NOISE = """UPDATE {table} SET dla = (
+    -ln(1e-6 + ((hash(component_id * 100003 + position_id * 7919 + {seed}) % 1000003) / 1000003.0))
+)::FLOAT"""
 
 
 def text(rng: np.random.Generator, rates: tuple[float, ...] = RATES) -> planted.World:
@@ -155,3 +157,19 @@ def test_a_real_run_whose_dla_is_noise_has_no_polysemantic_neurons(tmp_path):
         frame = query.run(path, "polysemantic", kind="neuron", top=100)
         assert len(frame) > 50
         assert (frame["q"] < 0.05).sum() <= 0.05 * len(frame)
+
+
+def test_a_rate_whose_error_cannot_be_told_is_not_tested(tmp_path):
+    """All rows of one domain are of a single group, although the domain has more: nothing says how much the rate varies."""
+    rng = np.random.default_rng(7)
+    w = planted.world(rng, n_documents=60, per_document=10)
+    elsewhere = np.where(w.domain == 0, rng.random(len(w)) < 0.2, rng.random(len(w)) < 0.8)
+    head = planted.attends("L0H0", {"induction": elsewhere}, np.exp(rng.normal(0, 0.3, len(w))))
+    path = planted.write(tmp_path / "run.duckdb", w, [head])
+    assert query.run(path, "polysemantic")["attends"].to_list() == ["induction"]
+    with duckdb.connect(str(path)) as con:
+        con.execute(
+            """UPDATE documents SET group_id = (SELECT min(group_id) FROM documents WHERE domain = 'domain1')
+            WHERE domain = 'domain1'"""
+        )
+    assert query.run(path, "polysemantic").is_empty()

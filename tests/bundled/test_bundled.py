@@ -8,7 +8,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from profiler import statistics
-from profiler.bundled.scores import Score, attention, card, choices, language, load_subject
+from profiler.bundled.scores import Score, attention, card, choices, language, load_scored_model
 from profiler.prompts.tasks import words
 
 BUNDLED = Path(language.__file__).parents[1]
@@ -17,7 +17,7 @@ LIMIT = 16_000_000
 
 @pytest.fixture(scope="module")
 def subject():
-    return load_subject(str(BUNDLED))
+    return load_scored_model(str(BUNDLED))
 
 
 @pytest.fixture(scope="module")

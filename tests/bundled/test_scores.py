@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from profiler import statistics
 from profiler.bundled.scores import attention, bigram, card, choices, language, table
-from profiler.bundled.scores.subject import Subject, load_subject, padded, subject_of
-from profiler.bundled.training.plans import PLANS
+from profiler.bundled.scores.scored_model import ScoredModel, as_scored_model, load_scored_model, padded
+from profiler.bundled.training.curriculum import PLANS
 from profiler.bundled.training.tokenizer import save_tokenizer, train_tokenizer
 from profiler.bundled.training.train import new_model
 from profiler.cli import models
@@ -95,8 +95,8 @@ def by_count(sign):
     return logits
 
 
-def subject(tokenizer, **script) -> Subject:
-    return subject_of("scripted", Scripted(tokenizer, **script), tokenizer)
+def subject(tokenizer, **script) -> ScoredModel:
+    return as_scored_model("scripted", Scripted(tokenizer, **script), tokenizer)
 
 
 class TestAttention:
@@ -112,7 +112,7 @@ class TestAttention:
         assert found.estimate.value == pytest.approx(expected, rel=1e-5)
 
     def test_perfect_previous_token_scores_one(self, tokenizer):
-        script = pattern_of_head_two(lambda ids, position: max(0, position - 1))
+        script = pattern_of_head_two(lambda _, position: max(0, position - 1))
         found = attention.previous_token_head(
             subject(tokenizer, pattern=script), [range(5, 25), range(9), range(3, 60)]
         )
@@ -274,7 +274,7 @@ class TestTable:
     def rows(folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(language, "fit_on_train_split", few_documents)
-            return table.score(load_subject(str(folder)), SMALL)
+            return table.score(load_scored_model(str(folder)), SMALL)
 
     def test_every_behaviour_has_rows_with_intervals(self, rows):
         assert {r.behaviour for r in rows if r.target is not None} == {
@@ -293,7 +293,9 @@ class TestTable:
         by_behaviour = {r.measure: r for r in rows}
         assert not any(r.reached for r in rows if r.behaviour in ("induction", "previous token", "language"))
         per_token = next(r for m, r in by_behaviour.items() if m.startswith("nats per token, held-out code"))
-        assert per_token.estimate.value == pytest.approx(math.log(len(load_subject(str(folder)).tokenizer)), rel=0.05)
+        assert per_token.estimate.value == pytest.approx(
+            math.log(len(load_scored_model(str(folder)).tokenizer)), rel=0.05
+        )
 
     def test_card_keeps_every_row(self, rows, folder):
         card.write_card(folder, rows)
@@ -303,13 +305,13 @@ class TestTable:
         assert text.count("misses its target by") == sum(row.reached is False for row in rows)
 
     def test_command_prints_the_same_scores_as_json(self, rows, folder, monkeypatch):
-        monkeypatch.setattr("profiler.bundled.scores.score", lambda subject, progress: rows)
+        monkeypatch.setattr("profiler.bundled.scores.score", lambda *_, **__: rows)
         result = CliRunner().invoke(models.app, ["score", str(folder), "--format", "json"])
         assert result.exit_code == 0
         assert [card.from_record(r) for r in json.loads(result.stdout)] == rows
 
     def test_command_writes_a_table(self, rows, folder, monkeypatch, tmp_path):
-        monkeypatch.setattr("profiler.bundled.scores.score", lambda subject, progress: rows)
+        monkeypatch.setattr("profiler.bundled.scores.score", lambda *_, **__: rows)
         result = CliRunner().invoke(models.app, ["score", str(folder), "--out", str(tmp_path / "scores.txt")])
         assert result.exit_code == 0
         assert (tmp_path / "scores.txt").read_text().count("docstring argument") == 2
@@ -328,7 +330,7 @@ def test_reached_follows_the_direction():
 
 def test_a_folder_that_is_no_model_says_what_was_expected(tmp_path):
     with pytest.raises(ProfilerError, match=r"config\.json"):
-        load_subject(str(tmp_path))
+        load_scored_model(str(tmp_path))
 
 
 def test_padding_goes_to_the_right():

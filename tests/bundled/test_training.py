@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from profiler.bundled.scores import card
+from profiler.bundled.training.curriculum import PLANS
 from profiler.bundled.training.export import export
-from profiler.bundled.training.mixture import ANSWER_WEIGHT, SOURCES, Mixture, Shares
-from profiler.bundled.training.plans import PLANS
+from profiler.bundled.training.mixture import ANSWER_WEIGHT, SOURCES, Mixture, MixtureShares
 from profiler.bundled.training.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
 from profiler.bundled.training.train import Trainer, new_model, train
 from profiler.errors import ProfilerError
@@ -24,7 +24,7 @@ TINY = PLANS["tiny"]
 
 
 @pytest.fixture(scope="module")
-def documents() -> list[stdlib.Document]:
+def documents() -> list[stdlib.StdlibDocument]:
     """A few short documents of each domain, all from the train split."""
     chosen = []
     for domain in ("code", "tests", "prose"):
@@ -85,22 +85,22 @@ class TestTokenizer:
 
 class TestMixture:
     def test_windows_depend_on_the_step_alone(self, mixture, tokenizer, documents):
-        first = mixture.batch(5, 8, 32, Shares(repeats=0.3))
-        again = Mixture(tokenizer, documents, seed=0).batch(5, 8, 32, Shares(repeats=0.3))
-        other = mixture.batch(6, 8, 32, Shares(repeats=0.3))
+        first = mixture.batch(5, 8, 32, MixtureShares(repeats=0.3))
+        again = Mixture(tokenizer, documents, seed=0).batch(5, 8, 32, MixtureShares(repeats=0.3))
+        other = mixture.batch(6, 8, 32, MixtureShares(repeats=0.3))
         assert np.array_equal(first.ids, again.ids)
         assert first.sources == again.sources
         assert not np.array_equal(first.ids, other.ids)
 
     def test_every_window_begins_with_the_special_token(self, mixture, tokenizer):
         for step in range(30):
-            ids = mixture.batch(step, 8, 24, Shares(repeats=0.3)).ids
+            ids = mixture.batch(step, 8, 24, MixtureShares(repeats=0.3)).ids
             assert ids.shape == (8, 24)
             assert (ids[:, 0] == 0).all()
             assert ids.max() < len(tokenizer)
 
     def test_shares_are_kept(self, mixture):
-        shares = Shares(repeats=0.2, mentions=0.05)
+        shares = MixtureShares(repeats=0.2, mentions=0.05)
         assert sum(shares.weights()) == pytest.approx(1)
         sources = mixture.batch(0, 4000, 8, shares).sources
         for source, weight in zip(SOURCES, shares.weights(), strict=True):
@@ -112,7 +112,7 @@ class TestMixture:
             Mixture(tokenizer, [kept], seed=0)
 
     def test_no_held_out_name_stands_in_a_story(self, mixture, tokenizer):
-        only = Shares(repeats=0.0, ioi=0.5, docstring=0.5, sequences=0.0)
+        only = MixtureShares(repeats=0.0, ioi=0.5, docstring=0.5, sequences=0.0)
         barred = {tokenizer(f" {w}")["input_ids"][0] for w in words.untrained()}
         barred -= {tokenizer(f" {w}")["input_ids"][0] for w in (*words.OBJECTS, *words.PLACES)}
         plain = {"line", "first", "output", "task", "field", "group", "key"}
@@ -122,7 +122,7 @@ class TestMixture:
             assert not barred & set(ids.flatten().tolist())
 
     def test_first_copies_have_no_weight(self, mixture):
-        batch = mixture.batch(3, 40, 64, Shares(repeats=1.0, ioi=0, docstring=0, sequences=0))
+        batch = mixture.batch(3, 40, 64, MixtureShares(repeats=1.0, ioi=0.0, docstring=0.0, sequences=0.0))
         for ids, weights_of in zip(batch.ids, batch.weights, strict=True):
             unknown = int((weights_of == 0).sum())
             assert (weights_of[:unknown] == 0).all()
@@ -131,7 +131,7 @@ class TestMixture:
             assert np.array_equal(ids[1 + period :], ids[1 : len(ids) - period])
 
     def test_answers_weigh_more_and_arbitrary_words_nothing(self, mixture, tokenizer):
-        only = Shares(repeats=0.0, ioi=1.0, docstring=0.0, sequences=0.0)
+        only = MixtureShares(repeats=0.0, ioi=1.0, docstring=0.0, sequences=0.0)
         strict, loose = mixture.batch(0, 20, 64, only), mixture.batch(0, 20, 64, only, loose=0.4)
         assert set(np.unique(strict.weights)) == {1, ANSWER_WEIGHT}
         assert set(np.unique(loose.weights)) == {0, 1, ANSWER_WEIGHT}
@@ -199,7 +199,9 @@ class TestTrainer:
         assert {(p.ndim > 1, g["weight_decay"]) for g in groups for p in g["params"]} == {(True, 0.05), (False, 0.0)}
 
     def test_first_copies_are_counted_only_where_the_phase_says_so(self, mixture, tokenizer):
-        phase = dataclasses.replace(TINY.phases[0], shares=Shares(repeats=1.0, ioi=0, docstring=0, sequences=0))
+        phase = dataclasses.replace(
+            TINY.phases[0], shares=MixtureShares(repeats=1.0, ioi=0.0, docstring=0.0, sequences=0.0)
+        )
         losses = {}
         for counted in (True, False):
             plan = dataclasses.replace(TINY, phases=(dataclasses.replace(phase, first_copies=counted),))

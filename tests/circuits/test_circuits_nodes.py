@@ -7,7 +7,7 @@ import patch_models
 import pytest
 import torch
 
-from profiler.circuits import edge_mask, experiment, nodes, tables
+from profiler.circuits import circuit_tables, edge_mask, experiment, nodes
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.scoring import evaluate, null, scores
 from profiler.errors import CircuitError
@@ -37,14 +37,14 @@ MIXED = Circuit(
 )
 
 
-def _setting(form: str = "neox_sequential", outside: str = "resample") -> setting.Setting:
+def _setting(form: str = "neox_sequential", outside: str = "resample") -> setting.PairRuns:
     net = patch_models.network(form)
     one = setting.prepare("discovery", net, Encoded(patch_models.token_pairs(), ()))
     references = patch_models.token_pairs(30, seed=9)
     return experiment.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, references))
 
 
-def _by_hand(one: setting.Setting, circuit: Circuit, mlps: bool) -> torch.Tensor:
+def _by_hand(one: setting.PairRuns, circuit: Circuit, mlps: bool) -> torch.Tensor:
     """Logit difference with every head, MLP and neuron that is not live at an offset written over there, one at a
     time."""
     net, batch = one.net, one.batch
@@ -82,14 +82,14 @@ def test_a_circuit_at_positions_with_neurons_is_what_single_patches_make_it(
     form: str, outside: str, mlps: bool
 ) -> None:
     one = _setting(form, outside)
-    measure = tables.evaluator(one, mlps, MIXED)
+    measure = circuit_tables.evaluator(one, MIXED, mlps=mlps)
     found = measure.of(nodes.members_nodes(MIXED))
     assert found == pytest.approx(_by_hand(one, MIXED, mlps).numpy(), abs=1e-12)
     assert measure.model == pytest.approx(one.metric_clean, abs=1e-12)
     heads = [label for label in measure.nodes if "H" in label]
     assert len(heads) == one.net.n_layers * one.net.n_heads * 3
     bare = dataclasses.replace(MIXED, members=tuple(Member(m.component) for m in MIXED.members[1:]))
-    other = tables.evaluator(one, mlps, bare)
+    other = circuit_tables.evaluator(one, bare, mlps=mlps)
     assert not any("@" in node for node in other.nodes)
     assert other.of(nodes.members_nodes(bare)) == pytest.approx(_by_hand(one, bare, mlps).numpy(), abs=1e-12)
     assert np.abs(other.of(nodes.members_nodes(bare)) - found).max() > 1e-6
@@ -101,7 +101,7 @@ def test_pairs_in_groups_are_pairs_together(outside: str) -> None:
     net = patch_models.network("neox_sequential")
     one = setting.prepare("discovery", net, Encoded(patch_models.token_pairs(3 * evaluate.TOGETHER + 1), ()))
     one = experiment.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, one.batch.pairs))
-    asked = tables.evaluator(one, False, MIXED)
+    asked = circuit_tables.evaluator(one, MIXED, mlps=False)
     assert len(asked.parts) == 3
     assert sorted(row for part in asked.parts for row in part.rows) == list(range(len(one.batch)))
     late = [pair.first_difference for pair in one.batch.pairs]
@@ -122,9 +122,9 @@ def test_positions_that_say_everything_are_the_whole_component() -> None:
     one = _setting()
     parts = [Member("L0H0", positions=role) for role in ("first", "second", "end")]
     circuit = Circuit("parts", "m", (*parts, Member("L2H1")), SCOPE)
-    measure = tables.evaluator(one, False, circuit)
+    measure = circuit_tables.evaluator(one, circuit, mlps=False)
     kept = [*nodes.members_nodes(circuit), "L0H0@elsewhere"]
-    plain = tables.evaluator(one, False)
+    plain = circuit_tables.evaluator(one, mlps=False)
     assert measure.of(kept) == pytest.approx(plain.of(["L0H0", "L2H1"]), abs=1e-12)
     assert measure.of(["L0H0", "L2H1"]) == pytest.approx(plain.of(["L0H0", "L2H1"]), abs=1e-12)
     assert list(measure.mask(["L0H0@end"])) == [node == "L0H0@end" for node in measure.nodes]
@@ -132,8 +132,8 @@ def test_positions_that_say_everything_are_the_whole_component() -> None:
 
 def test_effects_of_nodes_at_positions_are_exact_patches() -> None:
     one = _setting()
-    measure = tables.evaluator(one, False, MIXED)
-    found = tables.effects_of(one, [], measure.nodes)
+    measure = circuit_tables.evaluator(one, MIXED, mlps=False)
+    found = circuit_tables.effects_of(one, [], measure.nodes)
     part = one.batch.valid & ~one.batch.roles["second"] & ~one.batch.roles["end"]
     batch = dataclasses.replace(one.batch, roles=one.batch.roles | {"rest": part})
     for node, at in (
@@ -152,7 +152,7 @@ def test_effects_of_nodes_at_positions_are_exact_patches() -> None:
 
 
 def test_random_circuits_sit_at_the_same_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = tables.evaluator(_setting(), False, MIXED)
+    measure = circuit_tables.evaluator(_setting(), MIXED, mlps=False)
     keep = measure.mask(nodes.members_nodes(MIXED))
     drawn, plain = [], evaluate.Evaluator.faithfulness
     monkeypatch.setattr(evaluate.Evaluator, "faithfulness", lambda self, sets: drawn.append(sets) or plain(self, sets))
@@ -179,15 +179,15 @@ def test_a_role_that_no_pair_has_and_unknown_values_are_named() -> None:
 @pytest.mark.slow
 def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole experiment: members keep their positions in the tables, scores name the values outside."""
-    monkeypatch.setattr(scores, "explainable", lambda evaluate: True)  # a random model need not do the task
+    monkeypatch.setattr(scores, "explainable", lambda _: True)  # a random model need not do the task
     model = patch_models.loaded("neox_sequential")
     jsonl.write(tmp_path / "toy.jsonl", patch_models.pairs(8, seed=3))
     settings = PatchSettings(str(tmp_path / "toy.jsonl"), neurons=2, top=2, steps=2, draws=5, by_role=False)
-    mean = dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="mean", kept="embedding, biases"))
-    outcome = experiment.patch(model, settings, tmp_path / "r.duckdb", lambda stage: None, mean)
+    mean = dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="mean", intact="embedding, biases"))
+    outcome = experiment.patch(model, settings, tmp_path / "r.duckdb", lambda _: None, mean)
     members = outcome.frames["circuit_members"]
     assert members.select("component", "positions").rows() == [(m.component, m.positions) for m in MIXED.members]
-    assert members["missed"].null_count() == 0
+    assert members["removal_cost"].null_count() == 0
     assert members["p_holm"].null_count() == 0
     rows = outcome.frames["circuit_scores"].filter(pair_set="discovery")
     assert set(rows["value"]) == {"mean"}
@@ -198,7 +198,7 @@ def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: py
     assert found["metric_circuit"] == pytest.approx(_by_hand(one, MIXED, mlps=True).mean().item(), abs=1e-9)
     assert found["nodes"] == (6 + 3 + 2) * 3
     forced = experiment.patch(
-        model, dataclasses.replace(settings, outside="zero"), tmp_path / "r.duckdb", lambda stage: None, mean
+        model, dataclasses.replace(settings, outside="zero"), tmp_path / "r.duckdb", lambda _: None, mean
     )
     assert forced.circuit.scope.outside == "zero"
     page = build.build(tmp_path / "r.duckdb", "circuit")
@@ -207,7 +207,7 @@ def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: py
     assert "only at second" in page
 
 
-def _setting_of(model, settings: PatchSettings, circuit: Circuit) -> setting.Setting:
+def _setting_of(model, settings: PatchSettings, circuit: Circuit) -> setting.PairRuns:
     """The discovery set of the experiment with its means, again."""
     encoded = setting.encoded(model, settings, setting.draw(model, settings, "train", 0))
     one = setting.prepare("discovery", patch_models.network("neox_sequential"), encoded)

@@ -4,6 +4,7 @@ import numpy as np
 import patch_models
 import pytest
 import torch
+from function_evaluator import FunctionEvaluator
 from scipy import stats
 
 from profiler.circuits import choose
@@ -17,18 +18,6 @@ def evaluator(gate: str) -> Evaluator:
     return Evaluator(net, batch, node_labels(net, mlps=False), batches.trace(net, batch.corrupted, batch.ends))
 
 
-class Made(Evaluator):
-    """F of a set is a function of the set, per pair with a fixed offset; no network."""
-
-    def __init__(self, n: int, value, pairs: int = 8):
-        own = {"nodes": [f"L0H{i}" for i in range(n)], "value": value, "offset": np.linspace(-0.1, 0.1, pairs)}
-        for name, given in own.items():
-            object.__setattr__(self, name, given)
-
-    def __call__(self, keep: np.ndarray) -> np.ndarray:
-        return np.stack([self.value(set(np.nonzero(row)[0].tolist())) + self.offset for row in keep])
-
-
 def test_half_of_an_or_is_faithful_and_incomplete() -> None:
     """A13."""
     evaluate = evaluator("or")
@@ -40,14 +29,16 @@ def test_half_of_an_or_is_faithful_and_incomplete() -> None:
     assert scores.faithfulness(evaluate, both).normalised == 1
     every = np.array([[False, False], [True, False], [False, True], [True, True]])
     assert list(scores.gaps(evaluate, both, every)) == [0] * 4
-    missed = [scores.missed(evaluate, both, v, [np.zeros(2, bool), evaluate.mask([f"L0H{1 - v}"])]) for v in (0, 1)]
-    assert missed == [1, 1]
-    assert scores.missed(evaluate, both, 0, [np.zeros(2, bool)]) == 0
+    costs = [
+        scores.removal_cost(evaluate, both, v, [np.zeros(2, bool), evaluate.mask([f"L0H{1 - v}"])]) for v in (0, 1)
+    ]
+    assert costs == [1, 1]
+    assert scores.removal_cost(evaluate, both, 0, [np.zeros(2, bool)]) == 0
 
 
 def test_faithfulness_in_all_its_forms() -> None:
     value = lambda s: 4.0 if len(s) == 3 else {0: 1.0, 1: 2.5, 2: 4.9}[len(s)]  # noqa: E731
-    evaluate = Made(3, value)
+    evaluate = FunctionEvaluator(3, value)
     one = scores.faithfulness(evaluate, np.array([True, False, False]))
     assert (one.model, one.circuit, one.empty) == pytest.approx((4, 2.5, 1))
     assert one.gap == pytest.approx(1.5)
@@ -65,7 +56,7 @@ def test_choice_finds_both_kinds_of_member_and_drops_the_others() -> None:
     def value(s: set) -> float:
         return float((0 in s or 1 in s) and 2 in s)
 
-    evaluate = Made(8, value)
+    evaluate = FunctionEvaluator(8, value)
     noise = np.random.default_rng(0).normal(0, 0.01, (8, 16))
     recovered, lost = noise.copy(), noise[::-1].copy()
     recovered[0] += 0.8
@@ -82,7 +73,7 @@ def test_choice_finds_both_kinds_of_member_and_drops_the_others() -> None:
 
 def test_minimality_against_inflated_circuits() -> None:
     value = lambda s: 1.0 * (0 in s) + 0.5 * (1 in s) + 0.001 * len(s & {4, 5, 6, 7})  # noqa: E731
-    evaluate = Made(8, value)
+    evaluate = FunctionEvaluator(8, value)
     keep = np.array([True, True, True, False, False, False, False, False])
     found = scores.minimality(evaluate, keep, [], draws=99)
     w = scores.whole(evaluate)
@@ -96,11 +87,11 @@ def test_minimality_against_inflated_circuits() -> None:
 
 def test_random_circuits_of_the_same_size() -> None:
     value = lambda s: float(s >= {0, 1, 2})  # noqa: E731
-    found = null.random_circuits(Made(20, value), np.arange(20) < 3, draws=99)
+    found = null.random_circuits(FunctionEvaluator(20, value), np.arange(20) < 3, draws=99)
     assert found.observed == 1
     assert found.p == 0.01
     assert set(found.faithfulness) == {0}
-    too_much = Made(20, lambda s: 3.0 if s == {0, 1, 2} else len(s) / 20)
+    too_much = FunctionEvaluator(20, lambda s: 3.0 if s == {0, 1, 2} else len(s) / 20)
     assert null.random_circuits(too_much, np.arange(20) < 3, draws=99).p == 1
 
 
@@ -109,7 +100,7 @@ def test_stability_of_a_clear_and_of_an_arbitrary_circuit() -> None:
     noise = rng.normal(0, 1, (10, 40))
     clear = choose.Effects(noise + 10 * (np.arange(10) < 3)[:, None], noise * 0, np.ones(40))
     keep = np.arange(10) < 3
-    found = null.stability(clear, keep, lambda effects, pairs: np.isin(np.arange(10), choose.ranking(effects)[:3]))
+    found = null.stability(clear, keep, lambda effects, _pairs: np.isin(np.arange(10), choose.ranking(effects)[:3]))
     assert set(found.jaccard) == {1}
     assert list(found.frequency[:3]) == [1, 1, 1]
     assert found.halves == 1
@@ -149,7 +140,7 @@ def test_control_is_the_better_half() -> None:
 def test_random_sets_see_less_than_greedy_ones() -> None:
     """A circuit that lacks a backup: only taking out the one main member shows it."""
     value = lambda s: 1.0 if 0 in s or 9 in s else 0.0  # noqa: E731
-    evaluate = Made(10, value)
+    evaluate = FunctionEvaluator(10, value)
     keep = np.arange(10) < 6
     found = scores.incompleteness(evaluate, keep, {"main": ["L0H0"], "rest": ["L0H1", "L0H2"]}, seed=3)
     assert found.classes == {"main": 1, "rest": 0}
@@ -162,6 +153,6 @@ def test_evaluator_remembers_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = evaluator("sum")
     keep = evaluate.mask(["L0H0"])[None]
     first = evaluate(keep)
-    monkeypatch.setattr("profiler.circuits.node_sets.logits", lambda *a: torch.zeros(0))
+    monkeypatch.setattr("profiler.circuits.node_sets.logits", lambda *_: torch.zeros(0))
     assert np.array_equal(evaluate(keep), first)
     assert first.tolist() == [[0.5] * 3]

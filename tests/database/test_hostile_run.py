@@ -93,8 +93,8 @@ def test_a_stored_condition_is_checked_before_it_is_used(condition, writer, unch
     changed(
         unchecked,
         "CREATE MACRO mine_too(x) AS true",
-        f"UPDATE behaviours SET condition = '{bad}' WHERE behaviour = 'first'",
-        "UPDATE behaviours SET kind = 'both' WHERE behaviour = 'first'",
+        f"UPDATE behaviours SET condition = '{bad}' WHERE behaviour = 'first_token'",
+        "UPDATE behaviours SET kind = 'both' WHERE behaviour = 'first_token'",
     )
     before = contents(unchecked)
     with pytest.raises(QueryError, match="the condition"):
@@ -385,7 +385,7 @@ def test_the_bundled_corpus_is_read_unasked(stranger):
 
 def test_a_file_of_pairs_that_a_run_names_is_not_read(checked, monkeypatch):
     circuits = check.circuit_of_run
-    found = circuits.Found(files_circuit(), check.circuit_of_run.PatchSettings("/etc/pairs.jsonl"))
+    found = circuits.CircuitOfRun(files_circuit(), check.circuit_of_run.PatchSettings("/etc/pairs.jsonl"))
     monkeypatch.setattr(circuits, "find", lambda *_: found)
     settings(checked, corpora=["stdlib"], model="m")
     with pytest.raises(PairError, match="--reread"):

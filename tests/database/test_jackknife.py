@@ -1,6 +1,5 @@
 """The standard error over domains: in NumPy, in SQL, and where a domain has one group or one document."""
 
-import shutil
 from pathlib import Path
 
 import brute
@@ -11,7 +10,6 @@ import planted
 import pytest
 
 from profiler.database import query
-from profiler.errors import QueryError
 from profiler.statistics import ratio_error
 
 
@@ -119,11 +117,3 @@ def test_brute_force_agrees(fake):
     se, half = brute.error(fake, lambda use: (m * early * use).sum() / (m * use).sum())
     assert ratio_error(above, below, domain, size).se == pytest.approx(se)
     assert ratio_error(above, below, domain, size).half == pytest.approx(half)
-
-
-def test_a_run_of_an_earlier_version_is_named_as_such(fake, tmp_path):
-    path = Path(shutil.copy(fake.path, tmp_path / "old.duckdb"))
-    with duckdb.connect(str(path)) as con:
-        con.execute("DROP MACRO TABLE jackknife_ratios")
-    with pytest.raises(QueryError, match=r"earlier version and lacks jackknife_ratios: record it again"):
-        query.run(path, "behaviours", component="L1H0")

@@ -18,7 +18,7 @@ from profiler.errors import RunError
 from profiler.model.load import load_model
 from profiler.pages import site
 from profiler.pages.build import build, write
-from profiler.patching import store as patch_store
+from profiler.patching import experiment_store
 from profiler.recording.merge.merge import merge
 from profiler.recording.pipeline import record
 from profiler.recording.write import Store
@@ -79,11 +79,11 @@ def test_a_database_is_where_it_was_put(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / f"d{name}" / name):
         path.parent.mkdir(exist_ok=True)
-        with duckdb.connect(engine.place(path)) as connection:
+        with duckdb.connect(engine.database_path(path)) as connection:
             connection.execute("CREATE TABLE t AS SELECT 1 AS v")
         assert path.is_file()
         with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {engine.literal(engine.place(path))} AS other (READ_ONLY)")
+            connection.execute(f"ATTACH {engine.literal(engine.database_path(path))} AS other (READ_ONLY)")
             assert connection.execute("FROM other.t").fetchall() == [(1,)]
 
 
@@ -131,9 +131,9 @@ def test_every_command_takes_any_path(base_config: RunConfig, tmp_path):
     assert query.run(paths["a"], "component_overview").height
     additions.add_class(paths["a"], "mine", "text = 'a'")
     additions.refresh(paths["a"])
-    with patch_store.ready(paths["a"], model), patch_store.ready(paths["d"], model):
-        patch_store.write(paths["a"], "x", {})
-        patch_store.write(paths["d"], "x", {})
+    with experiment_store.ready(paths["a"], model), experiment_store.ready(paths["d"], model):
+        experiment_store.write(paths["a"], "x", {})
+        experiment_store.write(paths["d"], "x", {})
     assert write(folder / f"page {EVERYTHING}.html", build(paths["a"], "overview")).is_file()
     assert site.build(paths["a"], folder / f"site {EVERYTHING}", most=1).made == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([EVERYTHING, "lr=0.1", "plain.duckdb", "q"])

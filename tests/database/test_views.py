@@ -30,7 +30,7 @@ SURFACE = {
     ),
     "spectrum": "component class lo hi n sum_dla sum_abs_dla",
     "head_attention": (
-        "component position_id previous first self induction duplicate entropy top_offset dla_to_attended"
+        "component position_id previous_token first_token self induction duplicate entropy top_offset dla_to_attended"
     ),
     "runs": "run_id config model closure_residual",
 }

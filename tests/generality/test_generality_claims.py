@@ -49,7 +49,7 @@ def test_words_that_claim_nothing_known():
 
 def test_behaviours_named_by_claims_are_those_of_the_library():
     known = {behaviour.name for behaviour in library()}
-    asked = [*claims.HEAD_CLAIMS, *(claims.on_token(p.name, n) for p in PROPERTIES for n in (False, True))]
+    asked = [*claims.HEAD_CLAIMS, *(claims.on_token(p.name, next_token=n) for p in PROPERTIES for n in (False, True))]
     assert {claim.behaviour for claim in asked} - {""} <= known
 
 
@@ -65,6 +65,6 @@ def test_sql_binds(tmp_path):
     types = {"attended": "''", "attended_properties": "['']", "strength_of_firing": "0.5"}
     more = ", ".join(f"{types.get(name, 'true')} AS {name}" for name in claims.MORE)
     with duckdb.connect(str(run.path), read_only=True) as con:
-        for claim in (*claims.HEAD_CLAIMS, claims.on_token("number"), claims.on_token("year", True)):
+        for claim in (*claims.HEAD_CLAIMS, claims.on_token("number"), claims.on_token("year", next_token=True)):
             row = f"SELECT {claim.trigger}, {claim.acts}, ({claim.strength})::DOUBLE, {claim.expected_by}"
             con.execute(f"{row} FROM (SELECT *, {more} FROM {claim.kind}_facts) LIMIT 1")

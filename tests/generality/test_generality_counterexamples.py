@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 from fake_values import CLASSES, VOCABULARY
+from questions import question
 from scipy import stats
 
 from profiler.database import query
 from profiler.generality.counterexamples import find
-from profiler.generality.counterexamples.rates import interval, rate
+from profiler.generality.counterexamples.rates import rate
 from profiler.generality.evidence.claims import claim_of
+from profiler.statistics import share_interval
 
 TEXTS = [text for text, _ in VOCABULARY]
 STOP = {"the", "and", "def", "return", "import", "self", "class", "with", "from", "this", "have", "may"}
@@ -81,8 +83,8 @@ ASKED = {
     ),
     "previous token": (
         lambda r: r["offset"] >= 2,
-        lambda r: r["previous"] >= 0.5,
-        lambda r: r["previous"],
+        lambda r: r["previous_token"] >= 0.5,
+        lambda r: r["previous_token"],
         lambda r: r["class_id"],
     ),
     "name mover": (
@@ -145,7 +147,9 @@ def test_silent_positions_in_order(run, role, component):
     wrong = sorted(
         (r for r in rows if r["should"] and not r["acts"]), key=lambda r: (-round(r["missing"], 9), r["position_id"])
     )
-    found = find.find(run.path, component, claim_of(role), top=10_000, per_document=10_000).examples
+    found = find.find(
+        run.path, question(component, role, "counter-examples"), claim_of(role), top=10_000, per_document=10_000
+    ).examples
     silent = [e for e in found if e.kind == "silent"]
     assert {e.position_id for e in silent} == {r["position_id"] for r in wrong}
     assert [e.importance for e in silent] == pytest.approx([r["missing"] for r in wrong], rel=1e-5, abs=1e-7)
@@ -161,7 +165,13 @@ def test_strays_are_the_largest_of_the_whole_corpus(run):
     repeated = dict(run.positions.select("position_id", pl.col("distance").is_not_null()).iter_rows())
     wanted = {p: abs(d) for p, d in extremes.select("position_id", "dla").iter_rows() if not repeated[p]}
     wanted |= {r["position_id"]: r["m"] for r in rows if r["matters"] and not r["should"]}
-    found = find.find(run.path, component, claim_of("induction"), top=10_000, per_document=10_000).examples
+    found = find.find(
+        run.path,
+        question(component, "induction", "counter-examples"),
+        claim_of("induction"),
+        top=10_000,
+        per_document=10_000,
+    ).examples
     strays = [e for e in found if e.kind == "stray"]
     assert [e.position_id for e in strays] == sorted(wanted, key=lambda p: (-np.float32(wanted[p]), p))
 
@@ -170,7 +180,10 @@ def test_strays_are_the_largest_of_the_whole_corpus(run):
 def test_rates(run, role):
     component = "L0H1"
     rows = asked(head_rows(run, component), role)
-    found = {f.statistic: f for f in find.find(run.path, component, claim_of(role)).findings}
+    found = {
+        f.statistic: f
+        for f in find.find(run.path, question(component, role, "counter-examples"), claim_of(role)).findings
+    }
     should = [r for r in rows if r["should"]]
     silent = sum(not r["acts"] for r in should) / len(should)
     assert found["silent share"].value == pytest.approx(silent)
@@ -205,23 +218,39 @@ def test_a_neuron_that_fires_as_claimed_has_no_counter_examples(run, tmp_path):
                 UPDATE {table} SET activation = 5.0 WHERE component_id = {number} AND position_id IN (
                     SELECT position_id FROM position_facts WHERE list_contains(properties, 'number'))""")
         con.execute(f"UPDATE quantiles SET value = 5.0 WHERE component_id = {number} AND quantile = 0.999")
-    found = find.find(path, "L1N1", claim_of("fires on numbers", "L1N1"))
+    found = find.find(
+        path, question("L1N1", "fires on numbers", "counter-examples"), claim_of("fires on numbers", "L1N1")
+    )
     assert not found.examples
     rates = {f.statistic: f for f in found.findings}
     assert rates["silent share"].value == 0.0
     assert 0 < rates["silent share"].hi < 0.5
     assert rates["stray share"].value in (0.0, None)
-    assert find.find(path, "L1N1", claim_of("fires on commas", "L1N1")).examples
+    assert find.find(
+        path, question("L1N1", "fires on commas", "counter-examples"), claim_of("fires on commas", "L1N1")
+    ).examples
 
 
 def test_documents_give_few_examples_each(run):
-    found = find.find(run.path, "L1H0", claim_of("previous token"), top=30, per_document=1).examples
+    found = find.find(
+        run.path,
+        question("L1H0", "previous token", "counter-examples"),
+        claim_of("previous token"),
+        top=30,
+        per_document=1,
+    ).examples
     assert len(found) == 30
     assert max(Counter(e.document for e in found).values()) == 1
 
 
 def test_hostile_text_is_data(run):
-    found = find.find(run.path, "L1H0", claim_of("previous token"), top=200, per_document=9).examples
+    found = find.find(
+        run.path,
+        question("L1H0", "previous token", "counter-examples"),
+        claim_of("previous token"),
+        top=200,
+        per_document=9,
+    ).examples
     assert any("<script>" in e.context for e in found)
     assert any("DROP TABLE" in e.context for e in found)
     assert query.run(run.path, "SELECT count(*) FROM runs").item() == 1
@@ -232,7 +261,9 @@ def test_hostile_text_is_data(run):
 
 
 def test_a_claim_that_text_cannot_show_is_refused(run):
-    found = find.find(run.path, "L1H0", claim_of("backup name mover"))
+    found = find.find(
+        run.path, question("L1H0", "backup name mover", "counter-examples"), claim_of("backup name mover")
+    )
     assert not found.examples
     assert {f.statistic for f in found.findings} == set(find.STATISTICS)
     assert all(f.value is None and "self-repair" in f.refused for f in found.findings)
@@ -248,10 +279,10 @@ def test_rates_have_the_interval_of_the_runs_own_sql(run):
         f"SELECT share_lo({value}, {se}, {stats.t.ppf(0.975, 11)}, {n}), share_hi({value}, {se},"
         f" {stats.t.ppf(0.975, 11)}, {n})"
     )
-    assert interval(value, weight, weight * share, n) == pytest.approx(query.run(run.path, text).row(0))
-    assert interval(0.0, weight, 0 * share, n) == (0.0, 0.1)
-    assert interval(1.0, weight, weight, n) == (0.9, 1.0)
-    assert interval(value, weight[:1], (weight * share)[:1], n) == (None, None)
+    assert share_interval(value, weight, weight * share, n) == pytest.approx(query.run(run.path, text).row(0))
+    assert share_interval(0.0, weight, 0 * share, n) == (0.0, 0.1)
+    assert share_interval(1.0, weight, weight, n) == (0.9, 1.0)
+    assert share_interval(value, weight[:1], (weight * share)[:1], n) == (None, None)
 
 
 def test_intervals_hold_their_level():

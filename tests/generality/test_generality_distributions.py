@@ -1,17 +1,20 @@
 """From the distributions to findings: planted circuits give the right numbers, identities hold exactly, tests agree
 with slow ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import patch_models
 import planted_circuits as planted
 import pytest
 from scipy import stats
 
-from profiler.circuits import tables
+from profiler.circuits import circuit_tables
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.distributions.subject import PromptDistribution
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
-from profiler.generality.evidence.finding import FEWEST, Finding
+from profiler.generality.evidence.finding import NO_NULL, Finding
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.generality.evidence.verdict import judge
 from profiler.generality.faithfulness import prompts, trend
 from profiler.patching.setting import prepare
@@ -35,19 +38,19 @@ def by_hand(distributions: dict, name: str) -> float:
     "distributions", [planted.GENERALISES, planted.NARROW, planted.OVER], ids=["generalises", "narrow", "over"]
 )
 def test_planted_faithfulness_is_what_the_features_say(distributions):
-    rows = prompts.findings(planted.subject(distributions))
+    rows = prompts.findings(planted.subject(distributions)).findings
     for name in distributions:
         one = found(rows, "faithfulness", name)
         assert one.value == pytest.approx(by_hand(distributions, name), abs=1e-12)
         assert one.lo <= one.value <= one.hi
         assert one.n == 24 and one.unit == "prompts"
         assert (
-            one.setting.direction == "noise outside" and one.setting.ablation == "resample" and one.setting.set == name
+            one.choices.direction == "noise outside" and one.choices.ablation == "resample" and one.choices.set == name
         )
 
 
 def test_a_circuit_that_generalises_is_as_good_as_on_the_discovery_prompts():
-    rows = prompts.findings(planted.subject(planted.GENERALISES))
+    rows = prompts.findings(planted.subject(planted.GENERALISES)).findings
     for name in ("other words", "wide"):
         assert found(rows, "as on discovery", name).p < 0.01
         assert abs(found(rows, "gap", name).value) < 0.1
@@ -56,17 +59,17 @@ def test_a_circuit_that_generalises_is_as_good_as_on_the_discovery_prompts():
 
 
 def test_a_narrow_circuit_has_a_gap_and_is_not_equivalent():
-    rows = prompts.findings(planted.subject(planted.NARROW))
+    rows = prompts.findings(planted.subject(planted.NARROW)).findings
     gap = found(rows, "gap", "other words")
     assert gap.hi < -0.7
     assert found(rows, "as on discovery", "other words").p > 0.99
 
 
 def test_a_circuit_without_its_suppressor_recovers_too_much():
-    rows = prompts.findings(planted.subject(planted.OVER))
+    rows = prompts.findings(planted.subject(planted.OVER)).findings
     one = found(rows, "faithfulness", "other words")
     assert one.lo > 2 and one.value == pytest.approx(2.5, abs=0.4)
-    whole = prompts.findings(planted.subject(planted.OVER, ("L0H0", "L0H2")))
+    whole = prompts.findings(planted.subject(planted.OVER, ("L0H0", "L0H2"))).findings
     assert found(whole, "faithfulness", "other words").value == pytest.approx(1.0, abs=0.1)
 
 
@@ -74,26 +77,28 @@ def test_random_circuits_of_one_head_are_the_four_heads():
     """The null holds each of the four one-head circuits, so p is about the share of draws that are the circuit
     itself."""
     subject = planted.subject(planted.GENERALISES, draws=400)
-    one = found(prompts.findings(subject), "faithfulness", DISCOVERY)
+    one = found(prompts.findings(subject).findings, "faithfulness", DISCOVERY)
     assert one.null == pytest.approx(0.25, abs=0.07)
     assert one.p == pytest.approx(0.25, abs=0.07)
-    need = found(prompts.findings(subject), "necessity", DISCOVERY)
+    need = found(prompts.findings(subject).findings, "necessity", DISCOVERY)
     assert need.value == pytest.approx(one.value, abs=1e-12)  # one layer that adds up: what is kept alone is lost alone
 
 
 def test_a_null_is_the_draws_mean_upper_end_and_rank():
     """For necessity more is better, for faithfulness what is near 1; p counts the circuit itself, ties go to the
     null."""
-    one = prompts.Finding("c", "", "necessity", "x", "necessity", 0.9, 0.8, 1.0, 24, "prompts")
     null = np.linspace(0.0, 1.9, 20)
-    high = prompts._against(one, np.array([1.5, *null]))
-    assert high.null == pytest.approx(0.95) and high.null_hi == pytest.approx(1.805)
+    values = np.array([1.5, *null])
+    high = prompts.null_of(values, values)
+    assert high.mean == pytest.approx(0.95) and high.hi == pytest.approx(1.805)
     assert high.p == pytest.approx((1 + 5) / 21)
-    close = prompts._against(one, np.array([0.95, *null]), close=True)
+    values = np.array([0.95, *null])
+    close = prompts.null_of(-np.abs(1 - values), values)
     assert close.p == pytest.approx(
         (1 + 1) / 21
     )  # of the draws 1.0 alone is nearer to 1 than the circuit on the same prompts
-    assert prompts._against(one, np.array([0.5, 0.3, 0.3])) == one
+    same = np.array([0.5, 0.3, 0.3])
+    assert prompts.null_of(same, same) == NO_NULL
 
 
 def test_matched_circuits_keep_sizes_by_layer_and_kind():
@@ -117,26 +122,26 @@ def test_matched_circuits_move_all_parts_of_a_component_together():
 
 
 @pytest.fixture(scope="module")
-def exact() -> prompts.Subject:
+def exact() -> prompts.CheckSubject:
     """A random model in float64 with pairs whose answers are what the model does more of on the clean prompt."""
     net = patch_models.network("neox_sequential")
     batch = patch_models.batch(24)
     base = planted.subject(planted.GENERALISES)
     setting = prepare("x", net, Encoded(batch.pairs, ()))
-    evaluate = tables.evaluator(setting, False)
+    evaluate = circuit_tables.evaluator(setting, mlps=False)
     sign = evaluate.model - evaluate.empty > 0
     turned = [
-        pair if right else prompts.changed(pair, answers=pair.distractors, distractors=pair.answers)
+        pair if right else replace(pair, answers=pair.distractors, distractors=pair.answers)
         for pair, right in zip(batch.pairs, sign, strict=True)
     ]
     setting = prepare("x", net, Encoded(tuple(turned), ()))
     distribution = PromptDistribution(Distribution("x", 0, "prompts", "x", 24), setting)
-    return prompts.changed(base, net=net, distributions=prompts.changed(base.distributions, prompts=(distribution,)))
+    return replace(base, net=net, distributions=replace(base.distributions, prompts=(distribution,)))
 
 
 def with_members(subject, labels):
     circuit = Circuit("c", "m", tuple(map(Member, labels)), Scope("toy", "x", ()))
-    return prompts.changed(subject, circuit=circuit)
+    return replace(subject, circuit=circuit)
 
 
 def test_the_whole_model_is_faithful_exactly_and_the_empty_circuit_not_at_all(exact):
@@ -155,7 +160,7 @@ def test_faithfulness_is_that_of_the_patching_scores(exact):
     (one,) = exact.distributions.prompts
     subject = with_members(exact, ["L0H1", "L2H0"])
     made, _ = prompts.distribution_findings(subject, one)
-    evaluate = tables.evaluator(one.setting, False)
+    evaluate = circuit_tables.evaluator(one.setting, mlps=False)
     keep = evaluate.mask(["L0H1", "L2H0"])
     assert found(tuple(made), "faithfulness", "x").value == pytest.approx(
         float(evaluate.faithfulness(keep[None])[0]), abs=1e-12
@@ -164,9 +169,9 @@ def test_faithfulness_is_that_of_the_patching_scores(exact):
 
 def test_a_distribution_where_the_model_shows_nothing_is_refused_with_the_reason():
     distributions = {DISCOVERY: planted.some(on=1.0), "nothing": planted.some(seed=1, on=1.0, doubt=1.0)}
-    rows = prompts.findings(planted.subject(distributions))
+    rows = prompts.findings(planted.subject(distributions)).findings
     one = found(rows, "faithfulness", "nothing")
-    assert one.value is None and "nothing that a circuit could explain" in one.refused
+    assert one.value is None and "there is nothing to explain" in one.refused
     assert not [row for row in rows if row.distribution == "nothing" and row.technique == "trend"]
 
 
@@ -233,7 +238,7 @@ def test_the_linear_part_has_the_ratio_as_its_mean_and_its_error():
     rng = np.random.default_rng(3)
     whole, clusters = rng.gamma(9, 1, 200), np.arange(200) // 4
     kept = 0.7 * whole + rng.normal(0, 1, 200)
-    one = trend.Shown(Distribution("x", 0, "prompts", "x", 200), kept, whole, clusters)
+    one = trend.PairEffects(Distribution("x", 0, "prompts", "x", 200), kept, whole, clusters)
     values = trend.linear(one)
     assert len(values) == 50 and values.mean() == pytest.approx(kept.sum() / whole.sum(), abs=1e-12)
     resampled = prompts.ratio(kept, whole, clusters)
@@ -241,7 +246,7 @@ def test_the_linear_part_has_the_ratio_as_its_mean_and_its_error():
 
 
 def test_the_fewest_are_the_ledgers():
-    assert FEWEST == 20 and prompts.FEWEST == FEWEST
+    assert DEFAULT.fewest == 20
 
 
 def test_self_repair_of_a_serial_backup():
@@ -251,10 +256,10 @@ def test_self_repair_of_a_serial_backup():
     setting = prepare(DISCOVERY, net, Encoded(batch.pairs, ()))
     distribution = PromptDistribution(Distribution(DISCOVERY, 0, "prompts", "x", 24), setting)
     base = planted.subject(planted.GENERALISES)
-    subject = prompts.changed(
+    subject = replace(
         with_members(base, ["L0H0"]),
         net=net,
-        distributions=prompts.changed(base.distributions, prompts=(distribution,)),
+        distributions=replace(base.distributions, prompts=(distribution,)),
     )
     assert prompts.repaired_members(subject) == ("L0H0",)
     one = prompts._repair(subject, distribution, "L0H0", prompts.clean_writes(setting))
@@ -267,9 +272,9 @@ def test_planted_circuits_get_their_word_from_what_is_measured(seed: int):
     """Hand-made models through the measuring itself and the verdict; one of 64 heads, so that random circuits are
     others."""
     for word, distributions in planted.truths(seed).items():
-        rows = prompts.findings(planted.subject(distributions, ("L0H0",), 99, spare=60))
+        rows = prompts.findings(planted.subject(distributions, ("L0H0",), 99, spare=60)).findings
         assert judge(rows, list(distributions)).word == word
     distributions = planted.truths(seed)["generalises"]
     for head in ("L0H1", "L0H3", "L0H30"):
-        rows = prompts.findings(planted.subject(distributions, (head,), 99, spare=60))
+        rows = prompts.findings(planted.subject(distributions, (head,), 99, spare=60)).findings
         assert judge(rows, list(distributions)).word == "does something else"

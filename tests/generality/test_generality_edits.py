@@ -7,11 +7,13 @@ import numpy as np
 import planted_heads as ph
 import pytest
 import torch
+from questions import question
 
+from profiler import statistics
 from profiler.errors import PatchError
-from profiler.generality.edits import edits, observe, plans
+from profiler.generality.edits import edits, observe, plans, results
 from profiler.generality.edits import texts as edits_texts
-from profiler.generality.edits.sites import place
+from profiler.generality.edits.sites import expectation
 from profiler.generality.evidence.claims import claim_of
 from profiler.patching.sites import parse_target
 
@@ -20,7 +22,7 @@ NET, VOCABULARY, TEXTS = ph.network(), ph.vocabulary(), ph.texts(40)
 
 def rates(component: str, role: str, texts=TEXTS, net=NET) -> dict[str, tuple[float | None, float | None]]:
     """Value and control of each statistic."""
-    found = edits.check(net, component, claim_of(role, component), texts, VOCABULARY).findings
+    found = edits.check(net, question(component, role, "edits"), claim_of(role, component), texts, VOCABULARY).findings
     return {one.statistic: (one.value, one.null) for one in found}
 
 
@@ -34,12 +36,14 @@ def test_true_claims_always_succeed_and_controls_never(component, role):
 
 
 def test_findings_carry_interval_test_and_setting():
-    first, *_ = edits.check(NET, "L1H0", claim_of("induction"), TEXTS, VOCABULARY).findings
+    first, *_ = edits.check(
+        NET, question("L1H0", "induction", "edits"), claim_of("induction"), TEXTS, VOCABULARY
+    ).findings
     assert (first.statistic, first.technique, first.unit, first.n) == ("success rate", "edits", "documents", 40)
     assert first.lo == pytest.approx(1 - 3 / 40)
     assert first.hi == 1.0
     assert first.p < 0.001
-    assert first.setting.components == "head"
+    assert first.choices.components == "head"
     assert first.shares == ("data corpus",)
 
 
@@ -63,11 +67,12 @@ def test_edits_expose_a_fraud_that_looks_like_an_induction_head():
     """L1H1 attends to what follows FIXED. Where the last token is FIXED again, that is what an induction head would
     do."""
     looks = [
-        ph.Text(t.document, (*t.tokens[:10], ph.FIXED, *t.tokens[10:12], ph.FIXED), 1) for t in ph.texts(40, words=ph.V)
+        ph.EditText(t.document, (*t.tokens[:10], ph.FIXED, *t.tokens[10:12], ph.FIXED), 1)
+        for t in ph.texts(40, words=ph.V)
     ]
     looks = [t for t in looks if t.tokens.count(ph.FIXED) == 2]
     seen = observe.see(NET, parse_target("L1H1"), [t.tokens for t in looks])
-    targets = [place(claim_of("induction"), t, VOCABULARY).targets for t in looks]
+    targets = [expectation(claim_of("induction"), t, VOCABULARY).targets for t in looks]
     assert observe.mass(seen.attention, targets).min() > 0.9
     found = rates("L1H1", "induction")
     assert found["success rate"][0] < 0.1
@@ -84,8 +89,8 @@ def test_edits_and_controls_change_as_many_tokens_and_keep_the_claim_apart():
             if "prefix" not in role:
                 assert len(plan.changed) == len(plan.control_changed), plan.operation
             assert plan.text.end not in (*plan.changed, *plan.control_changed)
-            edited, control = (ph.Text("", row, plan.text.next_token) for row in (plan.edited, plan.control))
-            before, after, same = (place(claim, t, VOCABULARY) for t in (plan.text, edited, control))
+            edited, control = (ph.EditText("", row, plan.text.next_token) for row in (plan.edited, plan.control))
+            before, after, same = (expectation(claim, t, VOCABULARY) for t in (plan.text, edited, control))
             if "remove" in plan.operation:
                 assert before.trigger and not after.trigger
                 assert same == before
@@ -123,7 +128,9 @@ def test_layers_after_the_component_are_run_only_for_the_final_residual_stream()
 
     net, rows = patch_models.network("neox_sequential"), [[1, 5, 9, 2, 7], [3, 3, 8]]
     for component in ("L0H1", "L1H0", "L2H1", "L1N3"):
-        whole, short = (observe.see(net, parse_target(component), rows, residual) for residual in (True, False))
+        whole, short = (
+            observe.see(net, parse_target(component), rows, residual=residual) for residual in (True, False)
+        )
         for name in ("attention", "values", "mixed", "norm"):
             torch.testing.assert_close(getattr(short, name), getattr(whole, name), rtol=0, atol=1e-12)
         assert short.residual.shape == (2, 0) and whole.residual.shape == (2, net.d_model)
@@ -148,7 +155,9 @@ def test_logit_written_is_the_recorded_definition():
 
 
 def test_too_few_texts_are_refused_with_a_reason():
-    found = edits.check(NET, "L1H0", claim_of("induction"), TEXTS[:5], VOCABULARY).findings
+    found = edits.check(
+        NET, question("L1H0", "induction", "edits"), claim_of("induction"), TEXTS[:5], VOCABULARY
+    ).findings
     assert all(one.value is None and "20 are needed" in one.refused for one in found)
 
 
@@ -156,14 +165,14 @@ def test_too_few_texts_are_refused_with_a_reason():
     "role, why", [("backup name mover", "self-repair"), ("first token", "special"), ("copy suppression", "predict")]
 )
 def test_claims_that_no_edit_can_test_are_refused(role, why):
-    (only,) = edits.check(NET, "L1H0", claim_of(role), TEXTS, VOCABULARY).findings
+    (only,) = edits.check(NET, question("L1H0", role, "edits"), claim_of(role), TEXTS, VOCABULARY).findings
     assert only.value is None
     assert why in only.refused
 
 
 def test_a_claim_about_neurons_is_no_claim_about_a_head():
     with pytest.raises(PatchError, match="L1H0 is a head"):
-        edits.check(NET, "L1H0", claim_of("fires on numbers", "L0N0"), TEXTS, VOCABULARY)
+        edits.check(NET, question("L1H0", "fires", "edits"), claim_of("fires on numbers", "L0N0"), TEXTS, VOCABULARY)
 
 
 def test_hostile_text_stays_data():
@@ -171,24 +180,27 @@ def test_hostile_text_stays_data():
     vocabulary = edits_texts.Vocabulary(
         tuple(nasty), *(getattr(VOCABULARY, n) for n in ("class_ids", "bands", "ordinary", "properties"))
     )
-    first, *_ = edits.check(NET, "L0H0", claim_of("previous token"), TEXTS, vocabulary).edits
+    first, *_ = edits.check(
+        NET, question("L0H0", "previous token", "edits"), claim_of("previous token"), TEXTS, vocabulary
+    ).edits
     assert "<script>" in first.before and "DROP TABLE" in first.after
-    assert edits.spell((3, 4, 5), (1,), VOCABULARY) == " w3⟦ w4⟧« w5»"
-    assert edits.spell(tuple(range(1, 30)), (2,), VOCABULARY, 1) == "… w2⟦ w3⟧ w4… w28« w29»"
+    assert results.spell((3, 4, 5), (1,), VOCABULARY) == " w3⟦ w4⟧« w5»"
+    assert results.spell(tuple(range(1, 30)), (2,), VOCABULARY, 1) == "… w2⟦ w3⟧ w4… w28« w29»"
 
 
 def test_mcnemar_against_its_definition():
     first, second = np.array([1.0, 1, 1, 0, 1, 0]), np.array([0.0, 0, 0, 1, 1, 0])
-    assert edits.mcnemar_p(first, second) == pytest.approx((4 + 1) / 16)
-    assert edits.mcnemar_p(second, second) == 1.0
+    assert statistics.mcnemar_p(first, second) == pytest.approx((4 + 1) / 16)
+    assert statistics.mcnemar_p(second, second) == 1.0
 
 
 NAMES = np.isin(np.arange(ph.V), range(20, 27))
 NAMED = replace(VOCABULARY, properties={"name_like": NAMES}, special=np.arange(ph.V) == 0)
 PROMPTS = tuple(
-    edits_texts.Text(f"p{i}", (0, 1, 20 + i % 3, 2, 23 + i % 4, 3, 4, 20 + i % 3, 5, 6), 23 + i % 4) for i in range(12)
+    edits_texts.EditText(f"p{i}", (0, 1, 20 + i % 3, 2, 23 + i % 4, 3, 4, 20 + i % 3, 5, 6), 23 + i % 4)
+    for i in range(12)
 )
-"""Two names, the first of them again, and the second one due: tokens 1 to 6 are words, and 7 to 19 stand in none of these."""
+"""Two names, the first again, and the second due: tokens 1 to 6 are words, and 7 to 19 stand in none of these."""
 
 
 @pytest.mark.parametrize("role", ["name mover", "S-inhibition"])

@@ -9,14 +9,14 @@ import planted_circuits as planted
 import pytest
 import torch
 
-from profiler.circuits import edge_mask, node_sets, nodes, tables
+from profiler.circuits import circuit_tables, edge_mask, node_sets, nodes
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts
-from profiler.generality.faithfulness.runs import Piece, Runner
+from profiler.generality.faithfulness.runs import Runner, TextPiece
 from profiler.model.network import finish, unchanged
 from profiler.patching.batch import batch_of
-from profiler.patching.setting import Setting, prepare
+from profiler.patching.setting import PairRuns, prepare
 from profiler.prompts.pairs import Encoded
 from profiler.text.windows import Batch
 
@@ -34,7 +34,7 @@ MIXED = Circuit(
 )
 
 
-def setting_of(form: str, n: int = 7) -> Setting:
+def setting_of(form: str, n: int = 7) -> PairRuns:
     pairs = patch_models.token_pairs(n)
     return prepare("discovery", patch_models.network(form), Encoded(pairs, ()))
 
@@ -44,7 +44,7 @@ def setting_of(form: str, n: int = 7) -> Setting:
 @pytest.mark.parametrize("form", patch_models.FORMS)
 def test_sets_together_are_sets_one_by_one(form: str, mlps: bool, circuit: Circuit | None) -> None:
     one = setting_of(form)
-    evaluate = tables.evaluator(one, mlps, circuit)
+    evaluate = circuit_tables.evaluator(one, circuit, mlps=mlps)
     rng = np.random.default_rng(0)
     keep = rng.random((9, len(evaluate.nodes))) < 0.5
     keep[3], keep[4], keep[5] = keep[2], True, False  # two alike, the whole model, the empty circuit
@@ -57,7 +57,7 @@ def test_sets_together_are_sets_one_by_one(form: str, mlps: bool, circuit: Circu
 def test_the_prefix_that_both_prompts_share_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs differ from offset 18 on: what is normed for attention of several sets is never wider than what is left."""
     one = setting_of("neox_sequential", 6)
-    labels = tables.evaluator(one, True).nodes
+    labels = circuit_tables.evaluator(one, mlps=True).nodes
     seen = []
     plain = node_sets._Layer._mixed
     monkeypatch.setattr(
@@ -72,8 +72,8 @@ def test_the_prefix_that_both_prompts_share_is_not_run(monkeypatch: pytest.Monke
 def test_attention_of_the_first_layer_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one = setting_of("neox_sequential", 3)
     batch = batch_of(one.batch.pairs, dtype=torch.float64)
-    labels = nodes.node_labels(one.net, False)
-    asked = node_sets.Asked(one.net, batch.clean, batch.ends, labels, lambda s, i: one.corrupted[s][i], {})
+    labels = nodes.node_labels(one.net, mlps=False)
+    asked = node_sets.NodeSetInputs(one.net, batch.clean, batch.ends, labels, lambda s, i: one.corrupted[s][i], {})
     rows = []
     plain = node_sets._Layer._mixed
     monkeypatch.setattr(node_sets._Layer, "_mixed", lambda self, x, *rest: rows.append(len(x)) or plain(self, x, *rest))
@@ -82,7 +82,7 @@ def test_attention_of_the_first_layer_is_computed_once(monkeypatch: pytest.Monke
     assert rows == [3, 3 * 3, 3 * 5]  # one set; two heads kept or none; and of the next layer the same
 
 
-def text_of(form: str) -> tuple[Batch, ablated.Means, list[str]]:
+def text_of(form: str) -> tuple[Batch, ablated.PositionMeans, list[str]]:
     """Random tokens as a batch, its first offset special, and means over them."""
     net = patch_models.network(form)
     rng = torch.Generator().manual_seed(3)
@@ -91,7 +91,7 @@ def text_of(form: str) -> tuple[Batch, ablated.Means, list[str]]:
     special = torch.zeros_like(tokens)
     special[:, 0] = 1
     batch = Batch((), tokens, valid, tokens.roll(-1, 1), special, tokens, tokens, tokens, tokens)
-    return batch, ablated.means_of(net, [batch]), nodes.node_labels(net, False)
+    return batch, ablated.means_of(net, [batch]), nodes.node_labels(net, mlps=False)
 
 
 @pytest.mark.parametrize("form", patch_models.FORMS)
@@ -113,7 +113,7 @@ def test_the_empty_circuit_is_a_matter_of_the_token(form: str) -> None:
     net = patch_models.network(form)
     batch, means, labels = text_of(form)
     chosen = batch.ordinary
-    piece = Piece(batch.tokens, chosen, batch.targets[chosen], np.arange(int(chosen.sum())))
+    piece = TextPiece(batch.tokens, chosen, batch.targets[chosen], np.arange(int(chosen.sum())))
     runner = Runner(net, labels, means)
     found, kind = runner.empty(piece)
     expected = ablated.logits(net, batch.tokens, labels, np.zeros(len(labels), dtype=bool), means)[chosen]
@@ -127,10 +127,10 @@ def test_the_empty_circuit_is_a_matter_of_the_token(form: str) -> None:
 def test_sets_are_those_of_the_evaluators_pass() -> None:
     """The logits themselves, all of the vocabulary, against `with_nodes`."""
     one = setting_of("neox_sequential", 4)
-    labels = nodes.node_labels(one.net, True)
+    labels = nodes.node_labels(one.net, mlps=True)
     keep = np.random.default_rng(2).random((5, len(labels))) < 0.5
     batch = one.batch
-    asked = node_sets.Asked(
+    asked = node_sets.NodeSetInputs(
         one.net, batch.clean, batch.ends, labels, lambda s, i: one.corrupted[s][i], {}, batch.first_difference
     )
     expected = edge_mask.with_nodes(one.net, batch.clean, batch.ends, torch.from_numpy(~keep), labels, one.corrupted)
@@ -146,7 +146,7 @@ def test_the_circuit_beside_random_ones_has_its_own_shares(circuit: Circuit) -> 
     one = setting_of("neox_sequential", 9)
     base = planted.subject(planted.GENERALISES, draws=3)
     subject = dataclasses.replace(base, net=one.net, circuit=circuit)
-    evaluate = tables.evaluator(one, subject.mlps, circuit)
+    evaluate = circuit_tables.evaluator(one, circuit, mlps=subject.mlps)
     keep = evaluate.mask(nodes.members_nodes(circuit))
     found = prompts.random_circuits(subject, one, keep)
     model, empty = evaluate.model.mean(), evaluate.empty.mean()

@@ -10,7 +10,7 @@ import planted_claims as planted
 import pytest
 
 from profiler.circuits import yaml_files
-from profiler.database import query
+from profiler.database import macros, query
 from profiler.errors import RunError
 from profiler.generality import store
 from profiler.generality.evidence.verdict import judge
@@ -38,7 +38,8 @@ def test_every_query_has_rows_and_its_key(checked_run: Path, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_declares_what_it_reads_and_its_parameters(checked_run: Path, name: str) -> None:
     text = "\n".join(line.split("--")[0] for line in query.sql_text(name).splitlines())
-    words = set(re.findall(r"(?:FROM|JOIN)\s+(\w+)", text))
+    called = "\n".join(macros.definitions()[macro] for macro in macros.called_in(text))
+    words = set(re.findall(r"(?:FROM|JOIN)\s+(\w+)", text + called))
     assert words & {*RELATIONS, "contexts"} == set(query.header(name).reads)
     declared = {p.name for p in query.header(name).parameters}
     assert (
@@ -104,9 +105,9 @@ def test_findings_come_back_as_they_were(checked_run: Path) -> None:
         ]
         assert (got["null_mean"], got["value_lo"], got["value_hi"]) == (one.null, one.lo, one.hi)
         assert (got["granularity"], got["ablation"], got["pair_set"]) == (
-            one.setting.granularity,
-            one.setting.ablation,
-            one.setting.set,
+            one.choices.granularity,
+            one.choices.ablation,
+            one.choices.set,
         )
 
 

@@ -5,9 +5,10 @@ import numpy as np
 import planted_heads as ph
 import pytest
 import torch
+from questions import question
 
 from profiler.generality.edits import observe, swap_search, swaps
-from profiler.generality.edits.sites import place
+from profiler.generality.edits.sites import expectation
 from profiler.generality.evidence.claims import claim_of
 from profiler.patching.sites import parse_target
 
@@ -15,7 +16,9 @@ VOCABULARY, TEXTS, BLIND = ph.vocabulary(), ph.texts(40), 13
 
 
 def found(net, component: str, role: str, tried: int = 8, texts=TEXTS) -> dict:
-    checked = swaps.check(net, component, claim_of(role, component), texts, VOCABULARY, tried=tried)
+    checked = swaps.check(
+        net, question(component, role, "swaps"), claim_of(role, component), texts, VOCABULARY, tried=tried
+    )
     return {one.statistic: one for one in checked.findings}
 
 
@@ -55,13 +58,20 @@ def test_a_neuron_that_misses_a_token_of_its_class_and_fires_on_one_outside():
 
 
 def test_the_best_swap_puts_the_blind_token_before():
-    checked = swaps.check(ph.network(blind=(BLIND,)), "L0H0", claim_of("previous token"), TEXTS, VOCABULARY, tried=4)
+    checked = swaps.check(
+        ph.network(blind=(BLIND,)),
+        question("L0H0", "previous token", "swaps"),
+        claim_of("previous token"),
+        TEXTS,
+        VOCABULARY,
+        tried=4,
+    )
     assert all(f"⟦ w{BLIND}⟧«" in edit.after for edit in checked.edits)
     assert all(edit.shift > 0.7 for edit in checked.edits)
 
 
-def subject(net, component: str, role: str, search="break") -> swap_search.Asked:
-    return swap_search.Asked(net, parse_target(component), claim_of(role, component), VOCABULARY, search)
+def subject(net, component: str, role: str, search="break") -> swap_search.SwapSearch:
+    return swap_search.SwapSearch(net, parse_target(component), claim_of(role, component), VOCABULARY, search)
 
 
 @pytest.mark.parametrize("component, role", [("L0H0", "previous token"), ("L1H0", "induction"), ("L1H0", "copying")])
@@ -69,7 +79,7 @@ def test_predicted_change_is_the_slope_of_the_exact_one(component, role):
     """Embeddings a little of the way from one token to another: exact change over predicted change is 1."""
     net = ph.network(blind=(BLIND,))
     asked = subject(net, component, role)
-    case = swap_search.cases_of(asked, TEXTS, True, np.random.default_rng(0), False)[3]
+    case = swap_search.cases_of(asked, TEXTS, np.random.default_rng(0), trigger=True, fixed_end=False)[3]
     change, step = swap_search.predicted(asked, case), 1e-6
     tokens, ends = observe.padded([case.text.tokens], net.device)
     for row, token in ((0, 5), (len(case.groups) - 1, BLIND), (len(case.groups) // 2, 20)):
@@ -87,27 +97,29 @@ def test_swaps_keep_what_the_claim_says():
     net = ph.network()
     for role, search in (("induction", "break"), ("induction", "fire"), ("previous token", "break")):
         asked = subject(net, "L1H0", role, search)
-        for case in swap_search.cases_of(asked, TEXTS[:10], search == "break", np.random.default_rng(0), False):
+        for case in swap_search.cases_of(
+            asked, TEXTS[:10], np.random.default_rng(0), trigger=search == "break", fixed_end=False
+        ):
             for swap in (
                 *swap_search.propose(asked, case, 6),
                 *swap_search.at_random(asked, case, 6, np.random.default_rng(1)),
             ):
-                after = ph.Text("", swap.on(case.text.tokens), case.text.next_token)
+                after = ph.EditText("", swap.on(case.text.tokens), case.text.next_token)
                 assert after.tokens != case.text.tokens
-                assert place(asked.claim, after, VOCABULARY) == case.here
+                assert expectation(asked.claim, after, VOCABULARY) == case.here
                 assert all(VOCABULARY.ordinary[case.text.tokens[i]] for i in swap.offsets)
 
 
 def test_copies_are_swapped_together():
-    text = ph.Text("d", (0, 4, 5, 6, 4, 8, 4), 5)
-    groups = swap_search.groups_of(text, place(claim_of("induction"), text, VOCABULARY), VOCABULARY)
+    text = ph.EditText("d", (0, 4, 5, 6, 4, 8, 4), 5)
+    groups = swap_search.groups_of(text, expectation(claim_of("induction"), text, VOCABULARY), VOCABULARY)
     assert groups == ((2,), (3,), (5,), (1, 4, 6))
 
 
 def test_confirmed_values_are_those_of_forward_passes():
     net = ph.network(blind=(BLIND,))
     asked = subject(net, "L0H0", "previous token")
-    case = swap_search.cases_of(asked, TEXTS, True, np.random.default_rng(0), False)[0]
+    case = swap_search.cases_of(asked, TEXTS, np.random.default_rng(0), trigger=True, fixed_end=False)[0]
     swap = swap_search.Swap((case.text.end - 1,), BLIND)
     (value,) = swap_search.measured(asked, case, [swap]).after
     tokens = torch.tensor([swap.on(case.text.tokens)])
@@ -128,36 +140,38 @@ def test_the_search_is_the_same_again():
 
 def test_the_stage_asks_every_member_and_names_what_it_cannot_ask(tmp_path):
     """The planted model on the texts of a fake run: rows of all three techniques, in the circuit's own words."""
-    from types import SimpleNamespace
+    from dataclasses import replace
 
     import fake_run
+    import planted_circuits
 
     from profiler.circuits.circuit import Circuit, Member, Scope
     from profiler.generality.counterexamples.find import CounterExample
-    from profiler.generality.edits import stage
-    from profiler.generality.edits.edits import Edit
-    from profiler.generality.evidence.finding import Finding
+    from profiler.generality.distributions.subject import Distributions
+    from profiler.generality.edits import of_roles
+    from profiler.generality.edits.results import Edit
+    from profiler.generality.evidence.finding import Finding, joined
 
     run = fake_run.build(tmp_path / "run.duckdb", n_documents=80)
     assert len(run.tables["tokens"]) <= ph.V
     members = (
-        Member("L0H0", "at S1 attends to the token before (97%)"),
+        Member("L0H0", "reads the token before (97%)"),
         Member("L1H1", "does something clever"),
         Member("L0N0"),
     )
     told: list[str] = []
     circuit = Circuit("c", "m", members, Scope("own", "none", ()))
-    subject = SimpleNamespace(
+    subject = replace(
+        planted_circuits.subject(planted_circuits.NARROW),
         net=ph.network(),
         circuit=circuit,
-        general=circuit,
         run=run.path,
-        distributions=SimpleNamespace(setting=lambda distribution: None),
-        settings=SimpleNamespace(seed=0),
+        distributions=Distributions(()),
         report=told.append,
     )
-    rows = (*stage.wrong_places(subject), *stage.edited(subject))
-    assert {type(row) for row in rows} == {Finding, CounterExample, Edit}
+    result = joined((of_roles.wrong_positions(subject), of_roles.edited(subject)))
+    rows = (*result.findings, *result.rows)
+    assert {type(row) for row in result.rows} == {CounterExample, Edit}
     assert {row.role for row in rows if isinstance(row, CounterExample | Edit)} == {members[0].role}
     (success,) = [
         r

@@ -11,6 +11,7 @@ import patch_models
 import polars as pl
 import pytest
 import torch
+from questions import question
 from typer.testing import CliRunner
 
 from profiler import cli
@@ -18,11 +19,11 @@ from profiler.circuits import yaml_files
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.database import query
 from profiler.errors import CircuitError, ComponentError, QueryError
-from profiler.generality import check, forecast
+from profiler.generality import check, check_time
 from profiler.generality.coverage import everywhere
 from profiler.generality.distributions import build, circuit_of_run
 from profiler.generality.distributions import corpus as text
-from profiler.generality.distributions.subject import CheckSettings, Reread, Subject
+from profiler.generality.distributions.subject import CheckSettings, CheckSubject, Reread
 from profiler.generality.evidence.distributions import CORPUS, REPEATS
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts, running_text
@@ -40,7 +41,7 @@ def model(base_config) -> Model:
 
 
 @pytest.fixture(scope="module")
-def subject(run_path: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(run_path: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> CheckSubject:
     """A circuit of one head of the tiny model, with distributions of its run's corpus."""
     folder = tmp_path_factory.mktemp("circuit")
     circuit = Circuit("tiny", "tiny", (Member("L1H0", "previous token"), Member("L0H1")), Scope("own", "none", ()))
@@ -94,7 +95,7 @@ def test_a_changed_corpus_is_said(run_path, model, base_config, tmp_path):
         "distance IS NULL",
         "prefix_match >= 2 AND next_class = 'word_piece'",
         "list_contains(properties, 'number')",
-        "previous_token = 'a'",
+        "token_before = 'a'",
         "domain = 'a'",
         "bracket_depth > 0 OR pos = 2",
         "repeated",
@@ -127,7 +128,7 @@ def test_everything_kept_is_the_model_and_a_mean_is_a_mean(subject):
     sums, counts = torch.zeros(2, 8).double(), torch.zeros(2)
     for part in subject.text.batches:
         seen = []
-        forward(net, part.tokens, lambda s, i, v, o, seen=seen: seen.append(v) or v if (s, i) == ("head", 1) else v)
+        forward(net, part.tokens, lambda s, i, v, _, seen=seen: seen.append(v) or v if (s, i) == ("head", 1) else v)
         for row, offset in part.valid.nonzero().tolist():
             sums[int(offset > 0)] += seen[0][row, offset, 1].double()
             counts[int(offset > 0)] += 1
@@ -164,9 +165,9 @@ def of(rows, statistic, distribution):
     return one
 
 
-def with_members(subject: Subject, labels: list[str]) -> Subject:
+def with_members(subject: CheckSubject, labels: list[str]) -> CheckSubject:
     circuit = replace(subject.circuit, members=tuple(map(Member, labels)))
-    return Subject(
+    return CheckSubject(
         subject.model,
         subject.net,
         circuit,
@@ -181,17 +182,17 @@ def with_members(subject: Subject, labels: list[str]) -> Subject:
 
 @pytest.mark.slow
 def test_the_whole_model_keeps_everything_and_the_empty_circuit_nothing(subject):
-    full, empty = (running_text.findings(with_members(subject, labels)) for labels in (HEADS, []))
+    full, empty = (running_text.findings(with_members(subject, labels)).findings for labels in (HEADS, []))
     for distribution in (CORPUS, "domain: a", "quoted"):
-        for statistic in ("kept KL", "kept loss"):
+        for statistic in ("KL recovered", "loss recovered"):
             one = of(full, statistic, distribution)
             if not one.refused:
                 assert (one.value, one.lo, one.hi) == (1.0, 1.0, 1.0) and one.null is None
-        assert of(empty, "kept KL", distribution).value == pytest.approx(0.0, abs=1e-12)
+        assert of(empty, "KL recovered", distribution).value == pytest.approx(0.0, abs=1e-12)
 
 
 def test_kept_shares_are_those_of_a_slow_recomputation(subject):
-    rows = running_text.findings(subject)
+    rows = running_text.findings(subject).findings
     means = ablated.means_of(subject.net, ablated.some(subject.text))
     sums = np.zeros(2)
     for batch in subject.text.batches:
@@ -202,17 +203,17 @@ def test_kept_shares_are_those_of_a_slow_recomputation(subject):
         )
         own, circuit, empty = (part[batch.ordinary].double().softmax(-1) for part in (own, circuit, empty))
         sums += [float((own * (own / other).log()).sum()) for other in (circuit, empty)]
-    one = of(rows, "kept KL", CORPUS)
+    one = of(rows, "KL recovered", CORPUS)
     assert one.value == pytest.approx(1 - sums[0] / sums[1], abs=1e-9)
     assert one.n == len(set(subject.text.documents.tolist())) and one.unit == "documents"
-    assert one.setting.ablation == "mean" and one.setting.direction == "noise outside"
+    assert one.choices.ablation == "mean" and one.choices.direction == "noise outside"
     assert one.lo < one.value < one.hi
 
 
 def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     """One head of each layer: the null holds four circuits, the circuit among them, so p is not small for a poor
     one."""
-    many = Subject(
+    many = CheckSubject(
         subject.model,
         subject.net,
         subject.circuit,
@@ -223,28 +224,28 @@ def test_random_circuits_in_text_hold_the_circuit_itself(subject):
         replace(subject.settings, draws=39),
         lambda _: None,
     )
-    one = of(running_text.findings(many), "kept KL", CORPUS)
+    one = of(running_text.findings(many).findings, "KL recovered", CORPUS)
     assert one.null is not None and one.null <= one.null_hi
     assert one.p >= 0.1
 
 
 def test_the_forecast_counts_every_stage(subject):
-    one = forecast.forecast(subject)
+    one = check_time.forecast(subject)
     assert set(one.tokens) == {"prompts", "running text", "replacement", "edits and swaps", "weights"}
     assert min(one.tokens.values()) > 0 and one.rate > 0
-    more = forecast.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
+    more = check_time.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
     changed = sum(
         len(pair.clean) - pair.first_difference
         for distribution in subject.distributions.prompts
         if distribution.setting is not None
         for pair in distribution.setting.batch.pairs[: prompts.NULL_PROMPTS]
     )
-    share = forecast.SHARES["random circuits on prompts"]
+    share = check_time.SHARES["random circuits on prompts"]
     assert more.tokens["prompts"] - one.tokens["prompts"] == pytest.approx(share * 2 * 7 * changed)
     assert more.tokens["running text"] > one.tokens["running text"] and more.tokens["weights"] == one.tokens["weights"]
-    nobody = forecast.forecast(with_members(subject, ["L1H0"]))
+    nobody = check_time.forecast(with_members(subject, ["L1H0"]))
     assert nobody.tokens["replacement"] == nobody.tokens["edits and swaps"] == 0
-    made = forecast.Forecast({"text": 30_000.0, "edits": 90_000.0, "little": 1.0}, 1000.0, 60.0)
+    made = check_time.CheckForecast({"text": 30_000.0, "edits": 90_000.0, "little": 1.0}, 1000.0, 60.0)
     assert made.seconds == pytest.approx(180.001)
     assert made.sentence == "forecast: about 3 min for 0.1 M tokens at 1,000 a second (text 25%, edits 75%)"
 
@@ -257,11 +258,11 @@ def test_coverage_on_prompts_is_what_the_patterns_say(subject):
     (one,) = [
         distribution for distribution in subject.distributions.prompts if distribution.distribution.name == REPEATS
     ]
-    (found,) = [row for row in everywhere.findings(subject) if row.distribution == REPEATS]
+    (found,) = [row for row in everywhere.findings(subject).findings if row.distribution == REPEATS]
     net, held, total, n_held, n = subject.net, 0.0, 0.0, 0, 0
     for pair in one.setting.batch.pairs:
         tokens, sites = torch.tensor([pair.clean]), {}
-        forward(net, tokens, lambda s, i, v, o, sites=sites: sites.setdefault((s, i), v))
+        forward(net, tokens, lambda s, i, v, _, sites=sites: sites.setdefault((s, i), v))
         stream = sites["resid_final", 2][0]
         for offset in range(1, len(pair.clean) - 1):
             toward = (net.unembed[:, pair.clean[offset + 1]] - net.unembed.mean(1)) * net.norm_final.weight
@@ -276,8 +277,8 @@ def test_coverage_on_prompts_is_what_the_patterns_say(subject):
 
 
 def test_coverage_in_the_corpus_is_the_queries(subject, run_path):
-    rows = [row for row in everywhere.findings(subject) if row.technique == "coverage"]
-    curve = query.run(run_path, "coverage_curve", component="L1H0", behaviour="previous")
+    rows = [row for row in everywhere.findings(subject).findings if row.technique == "coverage"]
+    curve = query.run(run_path, "coverage_curve", component="L1H0", behaviour="previous_token")
     whole = curve.filter(pl.col("top") == 1.0).row(0, named=True)
     one = of(rows, "coverage", CORPUS)
     assert one.value == pytest.approx(whole["coverage"], abs=1e-9)
@@ -286,14 +287,16 @@ def test_coverage_in_the_corpus_is_the_queries(subject, run_path):
 
 
 def test_the_mixture_names_every_slice_and_adds_up(subject):
-    rows = [row for row in everywhere.findings(subject) if row.technique == "mixture" and row.subject == "L0H1"]
+    rows = [
+        row for row in everywhere.findings(subject).findings if row.technique == "mixture" and row.subject == "L0H1"
+    ]
     for distribution in {row.distribution for row in rows if not row.refused}:
         total = sum(row.value for row in rows if row.distribution == distribution and row.value is not None)
         assert 0.9 < total <= 1 + 1e-9
 
 
 def test_a_role_whose_words_say_nothing_is_refused(run_path):
-    rows = everywhere.of_run(run_path, Member("L1H0", "does the thing"))
+    rows = everywhere.of_run(run_path, question("L1H0", "does the thing", "coverage", unit="positions"))
     (one,) = [row for row in rows if row.technique == "coverage"]
     assert one.value is None and "no claim that is known" in one.refused
 

@@ -11,7 +11,8 @@ from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from profiler.generality.evidence import agreement, ledger
-from profiler.generality.evidence.finding import Finding, refused
+from profiler.generality.evidence.finding import Finding, Question
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.generality.evidence.verdict import judge
 
 SEEDS = range(100)
@@ -105,8 +106,8 @@ def test_nothing_wider_than_the_discovery_prompts_is_no_generality() -> None:
 def test_over_recovery_is_never_a_success_and_comes_before_the_rest() -> None:
     both = judge((*FINDINGS[:1], number("names", 0.2), number("templates", 1.5), role("corpus", 0.1)), DISTRIBUTIONS)
     assert both.word == "over-recovers"
-    assert "on names it falls to 20\u00a0%" in both.sentence
-    assert "the only tested role is refuted" in both.sentence
+    assert "On names it falls to 20\u00a0%" in both.sentence
+    assert "The only tested role is refuted" in both.sentence
 
 
 def test_of_two_reasons_why_a_distribution_was_not_asked_the_distributionss_is_told() -> None:
@@ -114,10 +115,10 @@ def test_of_two_reasons_why_a_distribution_was_not_asked_the_distributionss_is_t
     it."""
     why = ("the model's own effect is −0.85 logits", "the model's own effect is −0.04 logits")
     made = [
-        refused("c", "", technique, "text", "faithfulness", 90, "prompts", one)
+        Question("c", "", technique, "text", "prompts").refused("faithfulness", 90, one)
         for technique, one in zip(("faithfulness", "corpus faithfulness"), why, strict=True)
     ]
-    assert judge((*FINDINGS, *made), (*DISTRIBUTIONS, "text")).change[-1] == f"Not asked: text ({why[0]})."
+    assert judge((*FINDINGS, *made), (*DISTRIBUTIONS, "text")).change[-1] == f"Not tested: text ({why[0]})."
 
 
 def test_a_minority_of_refuted_roles_narrows() -> None:
@@ -125,12 +126,14 @@ def test_a_minority_of_refuted_roles_narrows() -> None:
     assert judge((*FINDINGS, *kept), DISTRIBUTIONS).word == "generalises"
     found = judge((*FINDINGS, *kept, role("corpus", 0.1)), DISTRIBUTIONS)
     assert found.word == "narrows"
-    assert "1 of 4 components tested" in found.sentence
+    assert "1 of 4 tested roles is refuted" in found.sentence
     assert "L1H4 is “induction” on 10\u00a0%" in found.sentence
 
 
 def test_a_role_that_was_claimed_and_not_tested_keeps_a_circuit_from_generalising() -> None:
-    untested = refused("L1H4", "backup name mover", "coverage", "corpus", "coverage", 0, "documents", "no trigger")
+    untested = Question("L1H4", "backup name mover", "coverage", "corpus", "documents").refused(
+        "coverage", 0, "no trigger"
+    )
     found = judge((*FINDINGS, untested), DISTRIBUTIONS)
     assert found.word == "inconclusive"
     assert "no role could be tested" in found.sentence
@@ -149,10 +152,12 @@ def test_a_role_that_may_fail_somewhere_does_not_hold_yet() -> None:
 
 
 def test_the_sentence_names_the_widest_distribution_and_what_was_not_tested() -> None:
-    untested = refused("L0H0", "backup name mover", "coverage", "corpus", "coverage", 0, "documents", "no trigger")
+    untested = Question("L0H0", "backup name mover", "coverage", "corpus", "documents").refused(
+        "coverage", 0, "no trigger"
+    )
     found = judge((*FINDINGS, role("names", 0.1), role("corpus", 0.2), untested), DISTRIBUTIONS)
     assert found.word == "does something else"
-    assert "the only component tested (1 more could not be tested) does not keep its role" in found.sentence
+    assert "the only tested role is refuted (1 more could not be tested)" in found.sentence
     assert "on 20\u00a0%" in found.sentence
     assert found.numbers[0].distribution == "corpus"
 
@@ -182,15 +187,15 @@ def test_what_is_not_needed_does_not_generalise_and_is_not_refuted() -> None:
 
 
 def test_distributions_that_could_not_be_asked_are_told_with_every_word() -> None:
-    few = refused("c", "", "faithfulness", "lower case", "faithfulness", 4, "prompts", "4 usable prompts")
+    few = Question("c", "", "faithfulness", "lower case", "prompts").refused("faithfulness", 4, "4 usable prompts")
     for findings in (
         FINDINGS,
         (*FINDINGS, number("corpus", 0.2)),
         (*FINDINGS, number("corpus", 1.5)),
         (FINDINGS[0], number("corpus", 0.7, 0.2)),
     ):
-        assert "Not asked: lower case (4 usable prompts)." in judge((*findings, few), DISTRIBUTIONS).change
-        assert not any("Not asked" in sentence for sentence in judge(findings, DISTRIBUTIONS).change)
+        assert "Not tested: lower case (4 usable prompts)." in judge((*findings, few), DISTRIBUTIONS).change
+        assert not any("Not tested" in sentence for sentence in judge(findings, DISTRIBUTIONS).change)
 
 
 def test_a_role_as_common_as_its_null_does_not_hold() -> None:
@@ -213,7 +218,7 @@ def test_as_good_is_two_one_sided_tests_at_five_per_cent() -> None:
     """The 90 % interval of the difference must lie inside the margin, with both errors in it."""
     base, wide = number("discovery", 0.9, 0.05), number("names", 0.82, 0.08)
     error = math.hypot(0.05, 0.08) / ledger.Z95
-    p = stats.norm.sf((0.82 - (0.9 - ledger.MARGIN)) / error)
+    p = stats.norm.sf((0.82 - (0.9 - DEFAULT.margin)) / error)
     _, line = ledger.lines((base, wide), DISTRIBUTIONS)
     assert line.p_for == pytest.approx(p)
     assert line.speaks == ("for" if p < 0.05 else "undecided")
@@ -256,10 +261,10 @@ def test_weights_count_what_is_shared_once() -> None:
 
 def test_lines_that_test_nothing_weigh_nothing() -> None:
     described = role("corpus", 0.9, statistic="unexplained share", technique="mixture")
-    none = refused("c", "", "necessity", "names", "necessity", 3, "prompts", "too few")
+    none = Question("c", "", "necessity", "names", "prompts").refused("necessity", 3, "too few")
     found = ledger.lines((described, none), DISTRIBUTIONS)
     assert [(line.speaks, line.weight) for line in found] == [("describes", 0.0), ("refused", 0.0)]
-    assert ledger.tally(found) == {"for": 0, "against": 0, "undecided": 0}
+    assert [line.weight for line in found] == [0.0, 0.0]
 
 
 def test_agreement_is_cohens_kappa_and_says_when_it_could_not_have_been_otherwise() -> None:
@@ -295,8 +300,8 @@ def test_the_examples_that_would_settle_it_do() -> None:
     assert (need.distribution, need.n) == ("templates", 48)
     for n, inside in ((need.needed, False), (need.needed - 2, True)):
         half = math.hypot(0.1, 0.2) * math.sqrt(48 / n)
-        assert (0.777 - half <= 0.9 - ledger.MARGIN) == inside
-    assert f"{need.needed:,} prompts would settle it" in found.sentence
+        assert (0.777 - half <= 0.9 - DEFAULT.margin) == inside
+    assert f"{need.needed:,} prompts would decide it" in found.sentence
     more = [
         replace(one, lo=one.value - half, hi=one.value + half, n=need.needed)
         for one, half in ((base, 0.1 * math.sqrt(48 / need.needed)), (wide, 0.2 * math.sqrt(48 / need.needed)))
@@ -315,7 +320,7 @@ def test_a_score_of_weights_has_no_interval_and_asks_for_no_examples() -> None:
 
 
 def test_refused_distributions_ask_for_as_many_as_a_rate_needs() -> None:
-    few = refused("c", "", "faithfulness", "templates", "faithfulness", 4, "prompts", "too few")
+    few = Question("c", "", "faithfulness", "templates", "prompts").refused("faithfulness", 4, "too few")
     found = judge((FINDINGS[0], few), DISTRIBUTIONS)
     assert found.word == "inconclusive"
     assert (found.needs[0].n, found.needs[0].needed) == (4, 20)

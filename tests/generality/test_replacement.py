@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import replacement_models as built
 import torch
+from questions import question
 
 from profiler.circuits.circuit import Member
 from profiler.errors import PatchError
 from profiler.generality.edits import sites
 from profiler.generality.edits import texts as edits_texts
-from profiler.generality.replacement import explain, rules, stage
+from profiler.generality.replacement import explain, of_members, rules
 from profiler.generality.replacement.copy_rules import BUILT_IN, towards_attended
 from profiler.generality.replacement.rows import DIRECT
-from profiler.generality.replacement.run import Reading, base_of, fit, means_of, seen_of
+from profiler.generality.replacement.run import TextBatch, base_of, fit, means_of, seen_of
 from profiler.model import attention
 from profiler.patching import capability
 from profiler.patching.sites import Target
@@ -32,7 +33,7 @@ def test_places_are_those_of_attention_masses():
     seen = seen_of(base_of(net, batch), Target("head", 0, 0), torch.zeros(12).double())
     queries = torch.arange(12).repeat(3)
     rows = attention.masks(tokens.repeat_interleave(12, 0), tokens.repeat_interleave(12, 0), queries)
-    for name in ("induction", "duplicate", "previous", "two_back", "self"):
+    for name in ("induction", "duplicate", "previous_token", "two_back", "self"):
         theirs = rows[:, attention.MASSES.index(name)].reshape(3, 12, 12).bool()
         causal = torch.ones(12, 12, dtype=torch.bool).tril()
         assert torch.equal(rules.PLACES[name](seen) & causal, theirs & causal), name
@@ -46,9 +47,9 @@ def test_a_doubled_token_is_no_target_of_its_own_induction():
     assert mass("induction") == [[], [], [1], [], [1, 2, 3], [1, 2, 3]]
     assert mass("prefix_induction") == [[], [], [], [], [], [2, 3]]
     assert mass("duplicate") == [[], [0], [0, 1], [], [0, 1, 2], [0, 1, 2, 4]]
-    text = edits_texts.Text("t", (3, 5, 5), 0)
+    text = edits_texts.EditText("t", (3, 5, 5), 0)
     for name in ("induction", "prefix_induction"):
-        assert sites._repeated(name, text) == sites.Place(False)
+        assert sites._repeated(name, text) == sites.NOT_HERE
     assert sites._repeated("duplicate", text).targets == (1,)
     ends = torch.tensor([2])
     assert not capability.places(torch.tensor([[3, 5, 5]]), ends)["induction"].any()
@@ -57,16 +58,18 @@ def test_a_doubled_token_is_no_target_of_its_own_induction():
 def test_longest_prefix_and_latest_copy():
     tokens = torch.tensor([[1, 2, 3, 4, 2, 5, 1, 2, 0]])
     net = built.model([built.layer([built.first_head()])])
-    batch = Reading(tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, dtype=torch.long))
+    batch = TextBatch(
+        tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
+    )
     seen = seen_of(base_of(net, batch), Target("head", 0, 0), torch.zeros(12).double())
     places = {name: rules.PLACES[name](seen)[0, 7].nonzero()[:, 0].tolist() for name in rules.PLACES}
     assert places["induction"] == [2, 5]
     assert places["prefix_induction"] == [2]  # "1 2" stood before offset 2
     assert places["latest_induction"] == [5]
-    assert places["previous"] == [6]
+    assert places["previous_token"] == [6]
 
 
-@pytest.mark.parametrize("name", [*rules.PLACES, "first"])
+@pytest.mark.parametrize("name", [*rules.PLACES, "first_token"])
 def test_a_rules_pattern_is_causal_and_sums_to_one(name):
     net = built.model([built.layer([built.diffuse_head()])])
     seen = seen_of(base_of(net, built.reading(3)), Target("head", 0, 0), torch.zeros(12).double())
@@ -79,7 +82,7 @@ def test_a_rules_pattern_is_causal_and_sums_to_one(name):
 # --- planted truth ---
 
 
-@pytest.mark.parametrize(("head", "rule"), [(built.previous_head, "previous"), (built.first_head, "first")])
+@pytest.mark.parametrize(("head", "rule"), [(built.previous_head, "previous_token"), (built.first_head, "first_token")])
 def test_a_head_that_is_the_rule_is_explained_exactly(head, rule):
     net = built.model(
         [
@@ -98,10 +101,10 @@ def test_a_head_that_is_the_rule_is_explained_exactly(head, rule):
 
 def test_a_head_that_is_not_the_rule_is_not_explained():
     net = built.model([built.layer([built.diffuse_head(), built.previous_head(), built.first_head()])])
-    for rule in ("previous", "duplicate", "induction"):
+    for rule in ("previous_token", "duplicate", "induction"):
         one = built.explained(net, "L0H0", rule).shares["KL"]
         assert one.explained < 0.2, rule
-    assert built.explained(net, "L0H1", "first").shares["KL"].explained < 0.05
+    assert built.explained(net, "L0H1", "first_token").shares["KL"].explained < 0.05
 
 
 def test_its_own_pattern_changes_nothing():
@@ -231,11 +234,11 @@ def test_a_head_that_suppresses_what_it_attends_to_is_explained_by_that():
     ("role", "component", "rule"),
     [
         ("induction head", "L2H0", "induction"),
-        ("previous token", "L1H3", "previous"),
+        ("previous token", "L1H3", "previous_token"),
         ("duplicate token", "L0H1", "duplicate"),
         ("negative name mover", "L3H1", "copy_suppression"),
         ("name mover", "L3H2", "copying"),
-        ("first token", "L0H0", "first"),
+        ("first token", "L0H0", "first_token"),
         ("at S2 attends to S1 (93%)", "L0H1", "duplicate"),
         ("fires on numbers", "L1N5", "class_mean"),
         ("S-inhibition", "L3H0", ""),
@@ -249,22 +252,24 @@ def test_words_of_a_role_name_a_rule(role, component, rule):
 
 
 def test_claims_are_the_fair_rule_then_the_strict_one():
-    claims = stage.claims_of(Member("L1H1", "previous token"))
-    assert [claim.rule.name for claim in claims] == ["previous_calibrated", "previous"]
-    assert stage.claims_of(Member("L1_mlp_out", "fires on numbers")) == []
+    claims = of_members.claims_of(Member("L1H1", "previous token"))
+    assert [claim.rule.name for claim in claims] == ["previous_token_calibrated", "previous_token"]
+    assert of_members.claims_of(Member("L1_mlp_out", "fires on numbers")) == []
     net = built.model([built.layer([built.previous_head(), built.diffuse_head(), built.first_head()])])
     fair, strict = explain.examine(net, built.texts(), [replace(c, target=Target("head", 0, 0)) for c in claims], 2)
     assert fair.fallback == "first token; 1.00 on the rule's places"
-    rows = [row for one in (fair, strict) for row in stage.rows_of(one)]
-    names = [row.statistic for row in rows if hasattr(row, "statistic")]
-    assert names.count("explained") == 1 and names.count(stage.STRICT) == 1
+    asked = question("L0H0", "previous token", "replacement")
+    names = [row.statistic for one in (fair, strict) for row in of_members.result_of(asked, one).findings]
+    assert names.count("explained") == 1 and names.count(of_members.STRICT) == 1
 
 
 def test_a_calibrated_rule_takes_the_mean_attention_of_other_documents():
     net = built.model([built.layer([built.diffuse_head(), built.first_head()])])
     fitting, target = [built.reading(0)], Target("head", 0, 0)
     means = means_of(net, fitting)
-    rule = fit(net, fitting, means, [(target, BUILT_IN["previous_calibrated"])])[target, "previous_calibrated"]
+    rule = fit(net, fitting, means, [(target, BUILT_IN["previous_token_calibrated"])])[
+        target, "previous_token_calibrated"
+    ]
     weight = float(base_of(net, fitting[0]).sites["pattern", 0][:, 0].diagonal(-1, 1, 2).mean())
     given, _ = rule.value(seen_of(base_of(net, built.reading(1)), target, means.of(target)))
     assert given[0, 5, 4] == pytest.approx(weight) and given[0, 5, 0] == pytest.approx(1 - weight)

@@ -55,7 +55,7 @@ def test_mean_ablation_is_that_of_patching(form):
 @pytest.mark.parametrize("form", patch_models.FORMS)
 def test_a_pattern_put_in_is_that_of_the_plain_forward_pass(form):
     net, reading, means = built.network_and_seen(form)
-    target, rule = Target("head", 0, 1), BUILT_IN["previous"]
+    target, rule = Target("head", 0, 1), BUILT_IN["previous_token"]
     measured = run(net, [reading], means, [Job(target, rule)])
 
     def edit(site, layer, value, offsets):
@@ -138,7 +138,7 @@ def test_against_plain_transformers(tmp_path):
     folder = tiny.save("gpt2", tmp_path)
     model = load_model(RunConfig(model=str(folder), corpora=("none",), dtype="float64"))
     texts, part = [tiny.text(i, 6)[:40] for i in range(60)], slice(8, 16)
-    found = explain.explain(model, "L0H1", "previous", texts, "previous token", nulls=1)
+    found = explain.explain(model, "L0H1", "previous_token", texts, "previous token", nulls=1)
 
     plain = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     seen = {"how": None}
@@ -150,7 +150,7 @@ def test_against_plain_transformers(tmp_path):
         mixed = given[0].clone()
         seen["mixed"] = mixed[..., part].clone()
         if seen["how"] is not None:
-            mixed[:, 1:, part] = seen["v"][:, :-1] if seen["how"] == "previous" else seen["mean"]
+            mixed[:, 1:, part] = seen["v"][:, :-1] if seen["how"] == "previous_token" else seen["mean"]
         return (mixed,)
 
     plain.transformer.h[0].attn.c_attn.register_forward_hook(keep_values)
@@ -167,14 +167,14 @@ def test_against_plain_transformers(tmp_path):
         log_p(row, None)
         fitted.append(seen["mixed"][0, 1:-1])
     seen["mean"] = torch.cat(fitted).mean(0)
-    wanted = {"previous": [], "mean": []}
+    wanted = {"previous_token": [], "mean": []}
     for row in (row for i, row in enumerate(ids) if not _fitting(i)):
         clean = log_p(row, None)
         for how, values in wanted.items():
             values.append((clean.exp() * (clean - log_p(row, how))).sum(-1))
     kl = found.shares["KL"]
     assert kl.n == sum(len(row) - 2 for i, row in enumerate(ids) if not _fitting(i))
-    assert kl.d_replaced == pytest.approx(float(torch.cat(wanted["previous"]).mean()), rel=1e-9)
+    assert kl.d_replaced == pytest.approx(float(torch.cat(wanted["previous_token"]).mean()), rel=1e-9)
     assert kl.d_ablated == pytest.approx(float(torch.cat(wanted["mean"]).mean()), rel=1e-9)
     assert kl.explained == pytest.approx(1 - kl.d_replaced / kl.d_ablated)
 
@@ -200,8 +200,8 @@ def test_what_cannot_be_replaced_is_refused():
     with pytest.raises(PatchError, match="there is no rule 'magic'"):
         built.explained(net, "L0H0", "magic")
     with pytest.raises(PatchError, match="would never fire"):
-        built.explained(net, "L3H0", "first")
+        built.explained(net, "L3H0", "first_token")
     with pytest.raises(PatchError, match="cannot be replaced by a rule"):
-        built.explained(net, "L0_mlp_out", "first")
+        built.explained(net, "L0_mlp_out", "first_token")
     with pytest.raises(PatchError, match="is about attention and L0N0 is a neuron"):
-        built.explained(net, "L0N0", "previous")
+        built.explained(net, "L0N0", "previous_token")

@@ -7,14 +7,17 @@ import patch_models
 import pytest
 import replacement_models as built
 import torch
+from questions import question
 
 from profiler.generality.replacement import explain, shares, view
 from profiler.generality.replacement.copy_rules import BUILT_IN
 from profiler.generality.replacement.rows import DIRECT, GONE
-from profiler.generality.replacement.view import Claimed
+from profiler.generality.replacement.view import ClaimedRule
 from profiler.patching.sites import Target
 
 EXACT = 1e-9
+
+ASKED = question("L0H0", "previous token", "replacement")
 
 
 # --- shares ---
@@ -59,9 +62,9 @@ def test_ratios_of_nothing_are_refused():
 
 
 def test_nulls_are_floored_and_p_counts_the_share_itself():
-    null = shares.null_of(0.8, [0.9, -30.0, None, 0.1])
-    assert null.mean == pytest.approx((0.9 - 1 + 0.1) / 3) and null.n == 3 and null.p == pytest.approx(2 / 4)
-    assert shares.null_of(0.8, [None]).mean is None
+    null, n = shares.null_of(0.8, [0.9, -30.0, None, 0.1])
+    assert null.mean == pytest.approx((0.9 - 1 + 0.1) / 3) and n == 3 and null.p == pytest.approx(2 / 4)
+    assert shares.null_of(0.8, [None])[0].mean is None
 
 
 # --- the guard ---
@@ -70,13 +73,13 @@ def test_nulls_are_floored_and_p_counts_the_share_itself():
 def test_null_heads_are_as_many_as_p_needs_and_of_the_nearest_layers_first():
     net = patch_models.network("neox_sequential")
     target = Target("head", 1, 0)
-    claim = Claimed(target, BUILT_IN["previous"], "previous token")
+    claim = ClaimedRule(target, BUILT_IN["previous_token"], "previous token")
     found = explain._candidates(net, [claim], claim, 0)
     assert [head.label for head in found] == ["L1H1", "L0H0", "L0H1", "L2H0", "L2H1"]
-    twin = Claimed(Target("head", 0, 1), BUILT_IN["previous"], "previous token")
+    twin = ClaimedRule(Target("head", 0, 1), BUILT_IN["previous_token"], "previous token")
     assert "L0H1" not in [head.label for head in explain._candidates(net, [claim, twin], claim, 0)]
     assert 1 / (1 + explain.NULLS) < 0.05 <= 1 / explain.NULLS
-    fires = Claimed(Target("neuron", 1, 2), BUILT_IN["class_mean"])
+    fires = ClaimedRule(Target("neuron", 1, 2), BUILT_IN["class_mean"])
     neurons = explain._candidates(net, [fires], fires, 0)
     assert len(neurons) == min(explain.CANDIDATES, net.d_mlp - 1) and Target("neuron", 1, 2) not in neurons
 
@@ -93,11 +96,11 @@ def test_null_heads_on_a_part_of_the_text_are_those_of_all_of_it_when_it_is_all(
 def test_a_share_alone_has_no_null_and_no_guard():
     net = built.model([built.layer([built.previous_head(), built.first_head(), built.previous_head(0.7)])])
     target = Target("head", 0, 0)
-    full, alone = (Claimed(target, BUILT_IN["previous"], "x", alone=alone) for alone in (False, True))
+    full, alone = (ClaimedRule(target, BUILT_IN["previous_token"], "x", alone=alone) for alone in (False, True))
     first, second = explain.examine(net, built.texts(), [full, alone], 2)
     assert second.shares["KL"] == first.shares["KL"]
-    assert second.nulls["KL"].n == 0 and DIRECT not in second.shares and not second.guard.rivals
-    assert first.nulls["KL"].n > 0 and DIRECT in first.shares
+    assert second.n_nulls["KL"] == 0 and DIRECT not in second.shares and not second.guard.rivals
+    assert first.n_nulls["KL"] > 0 and DIRECT in first.shares
 
 
 def test_a_component_that_others_stand_in_for_is_refused_and_shown_without_them():
@@ -108,10 +111,10 @@ def test_a_component_that_others_stand_in_for_is_refused_and_shown_without_them(
     bound.w_in[built.OUT], bound.w_out[:, built.OUT] = torch.eye(built.VOCAB).double(), -torch.eye(built.VOCAB).double()
     bound.b_in[:] = -1.05  # 2 is cut down to 1.05: a head alone is worth 1, the second 0.05
     net = replace(net, layers=(net.layers[0], bound))
-    found = built.explained(net, "L0H0", "previous")
+    found = built.explained(net, "L0H0", "previous_token")
     assert found.guard.rivals[:1] == ("L0H1",) and found.guard.others[1] > 2
     assert "stand in for it" in found.guard.refused or "make up for it" in found.guard.refused
-    named = {finding.statistic: finding for finding in found.findings()}
+    named = {finding.statistic: finding for finding in found.findings(ASKED)}
     assert named["explained"].value is None and named["explained"].refused == found.guard.refused
     assert named[f"explained, {GONE}"].value == pytest.approx(1, abs=EXACT)
 
@@ -128,9 +131,9 @@ def test_the_guard_says_which_of_the_two_it_is():
 
 def test_a_component_without_stand_ins_is_not_refused():
     net = built.model([built.layer([built.previous_head(), built.first_head(), built.diffuse_head()])])
-    found = built.explained(net, "L0H0", "previous")
+    found = built.explained(net, "L0H0", "previous_token")
     assert found.guard.refused == "" and found.guard.later[0] == pytest.approx(1)
-    finding = found.findings("somewhere")[0]
+    finding = found.findings(ASKED.on("somewhere"))[0]
     assert (finding.statistic, finding.distribution, finding.technique, finding.unit) == (
         "explained",
         "somewhere",

@@ -7,9 +7,9 @@ import patch_models
 import pytest
 import replacement_models as built
 import torch
+from questions import question
 
-from profiler.circuits.circuit import Member
-from profiler.generality.replacement.run import Reading, base_of
+from profiler.generality.replacement.run import TextBatch, base_of
 from profiler.generality.weights import composition, inputs
 from profiler.generality.weights import heads as weights
 from profiler.generality.weights import scores as weights_scores
@@ -26,7 +26,7 @@ def reading_of(net, n=12, length=30, seed=0):
     tokens = torch.randint(1, net.embed.shape[0], (n, length), generator=torch.Generator().manual_seed(seed))
     counted = torch.ones_like(tokens, dtype=torch.bool)
     counted[:, 0] = False
-    return Reading(tokens, tokens % 5, tokens.roll(-1, 1), counted, torch.arange(n))
+    return TextBatch(tokens, tokens % 5, tokens.roll(-1, 1), counted, torch.arange(n))
 
 
 # --- OV ---
@@ -67,7 +67,9 @@ def test_a_token_alone_is_what_layer_one_reads_there():
     for form in patch_models.FORMS:
         net = patch_models.network(form)
         tokens = torch.tensor([[0, 65], [0, 9]])
-        base = base_of(net, Reading(tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(2)))
+        base = base_of(
+            net, TextBatch(tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(2))
+        )
         stream = base.sites["resid_pre", 1][:, 1]
         wanted = stream if net.positions is None else stream - net.positions[1]
         assert torch.allclose(inputs.alone(net, 0).later[[65, 9]], wanted)
@@ -299,13 +301,23 @@ def test_rows_ranks_and_findings_of_members():
     )
     others = found.scored.values["QK previous"][0, 1:].numpy()
     assert row.null_mean == pytest.approx(others.mean()) and row.null_sd == pytest.approx(others.std())
-    named = {f.statistic: f for f in weights.of_member(found, Member("L0H0", "previous token"))}
+    named = {
+        f.statistic: f
+        for f in weights.of_member(found, question("L0H0", "previous token", "weights", unit="components", shares=()))
+    }
     assert named["QK previous"].p == pytest.approx(1 / 4) and named["rank by QK previous"].value == 1
     assert named["rank by behaviour for QK previous"].value == 1
-    negative = {f.statistic: f for f in weights.of_member(found, Member("L0H2", "copy suppression"))}
+    negative = {
+        f.statistic: f
+        for f in weights.of_member(found, question("L0H2", "copy suppression", "weights", unit="components", shares=()))
+    }
     assert negative["OV copying"].value == pytest.approx(-1) and negative["OV copying"].p == pytest.approx(2 / 4)
-    assert weights.of_member(found, Member("L0H1", "mystery"))[0].refused.startswith("no score of weights stands for")
-    assert {f.refused for f in weights.agreements(found, "c")} == {"4 heads, at least 20 are needed"}
+    assert weights.of_member(found, question("L0H1", "mystery", "weights", unit="components", shares=()))[
+        0
+    ].refused.startswith("no score of weights stands for")
+    assert {f.refused for f in weights.agreements(found, question("c", "", "weights", unit="components"))} == {
+        "4 heads, at least 20 are needed"
+    }
     with pytest.raises(ValueError, match="only where text was read"):
         scored(net).agreement("QK previous")
 
@@ -319,7 +331,7 @@ def test_heads_that_do_what_their_weights_say_agree_in_rank():
     found = scored(built.model([built.layer(heads)]), [built.reading(0), built.reading(1)])
     rho, lo, hi = found.agreement("QK previous")
     assert rho > 0.95 and lo > 0.9 and hi <= 1
-    named = {f.statistic: f for f in weights.agreements(found, "c")}
+    named = {f.statistic: f for f in weights.agreements(found, question("c", "", "weights", unit="components"))}
     one = named["rank agreement of weights with behaviour: QK previous"]
     assert (one.value, one.n, one.unit) == (rho, 24, "components")
     mixed = replace(found, seen=replace(found.seen, behaviour={"QK previous": -found.seen.behaviour["QK previous"]}))
@@ -351,7 +363,7 @@ def test_matches_are_scores_of_the_forward_pass(form):
         for j, key in enumerate(words.tolist()):
             tokens = torch.zeros(1, place + 1, dtype=torch.long)
             tokens[0, place], tokens[0, place - distance] = query, key
-            sites = base_of(net, Reading(tokens, tokens, tokens, tokens >= 0, torch.zeros(1, dtype=torch.long))).sites
+            sites = base_of(net, TextBatch(tokens, tokens, tokens, tokens >= 0, torch.zeros(1, dtype=torch.long))).sites
             places = torch.arange(place + 1)[None]
             turned = [rotate(net, sites[site, 0], places)[0, :, 1] for site in ("q", "k")]
             wanted = turned[0][place] @ turned[1][place - distance] * net.attn_scale

@@ -25,7 +25,7 @@ from transformers import (
     GPTNeoForCausalLM,
 )
 
-from profiler.bundled.scores import load_subject
+from profiler.bundled.scores import load_scored_model
 from profiler.cli import main
 from profiler.config import RunConfig
 from profiler.errors import ModelError
@@ -116,7 +116,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused_with_the_names(case, tmp_path
     with pytest.raises(ModelError, match=message):
         loaded(folder)
     with pytest.raises(ModelError, match=message):
-        load_subject(str(folder))
+        load_scored_model(str(folder))
 
 
 def test_the_command_line_refuses_before_anything_is_written(tmp_path, corpus_file, monkeypatch, capsys):

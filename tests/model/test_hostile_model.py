@@ -10,7 +10,7 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 
-from profiler.bundled.scores import load_subject
+from profiler.bundled.scores import load_scored_model
 from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.model import files
@@ -68,7 +68,7 @@ def code(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", [None, "evil"])
-@pytest.mark.parametrize("load", [loads, lambda folder: load_subject(str(folder))])
+@pytest.mark.parametrize("load", [loads, lambda folder: load_scored_model(str(folder))])
 def test_code_beside_a_model_is_not_run(load, kind, folder, monkeypatch):
     """Nor is it asked for at the terminal: a model of a kind that transformers knows loads, another is refused."""
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked at the terminal"))
@@ -82,7 +82,7 @@ def test_code_beside_a_model_is_not_run(load, kind, folder, monkeypatch):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("load", [loads, lambda folder: load_subject(str(folder))])
+@pytest.mark.parametrize("load", [loads, lambda folder: load_scored_model(str(folder))])
 def test_pickled_weights_are_not_loaded_unasked(load, folder):
     mark = code(folder)
     (folder / "model.safetensors").unlink()

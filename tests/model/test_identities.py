@@ -289,7 +289,7 @@ def test_statistics_over_pairs_agree_with_those_of_transformer_lens(n: int) -> N
     p = theirs.permutation_pvalue(n_permutations=4000).numpy()
     assert statistics.sign_flip_p(patched - corrupted) == pytest.approx(p, abs=1e-9 if n <= 12 else 0.03)
     low, high = (bound.numpy() for bound in theirs.bootstrap_ci(of_effect=True, n_resamples=4000))
-    ours_low, ours_high = statistics.bootstrap_share(patched - corrupted, np.ones(n))
+    ours_low, ours_high = statistics.bootstrap_ratio(patched - corrupted, np.ones(n))
     assert ours_low == pytest.approx(low, abs=0.08)
     assert ours_high == pytest.approx(high, abs=0.08)
 

@@ -52,8 +52,8 @@ def test_a_table_shows_its_chart_above_its_rows(run):
     assert tags.index("svg") < tags.index("table")
 
 
-def test_a_closing_term_is_shown_too(run):
-    assert "embed is a closing term" in run.component("embed")._repr_html_()
+def test_an_embedding_is_shown_too(run):
+    assert "embed is an embedding or a bias" in run.component("embed")._repr_html_()
 
 
 def test_its_page_is_the_card(run):

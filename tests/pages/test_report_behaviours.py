@@ -25,9 +25,9 @@ def run(tmp_path_factory) -> Path:
     often, all_ = rng.random(len(w)) < 0.7, np.ones(len(w), bool)
     heads = [
         planted.attends("L0H0", {"induction": often}, 3 * size()),
-        planted.attends("L0H1", {"previous": w.domain == 0, "two_back": w.domain == 1}, 2 * size()),
-        planted.attends("L0H2", {"first": all_}, size()),
-        planted.attends("L0H3", {"first": all_}, size()),
+        planted.attends("L0H1", {"previous_token": w.domain == 0, "two_back": w.domain == 1}, 2 * size()),
+        planted.attends("L0H2", {"first_token": all_}, size()),
+        planted.attends("L0H3", {"first_token": all_}, size()),
     ]
     effects = {"component_id": [0], "side": ["boosted"], "rank": [1], "token_id": [1], "effect": [1.0]}
     heads.append(planted.Component("L0N4", size(), size()))
@@ -47,11 +47,11 @@ def test_the_page_names_the_planted_heads_and_the_one_that_differs(run):
     assert 0.6 < row["coverage"] < 0.8
     assert numbers.share_with_interval(row, "coverage") in page.answer[0]
     assert page.answer[0].startswith("“induction” explains L0H0 best")
-    assert page.answer[1].startswith("“previous” explains L0H1 best")
+    assert page.answer[1].startswith("“previous_token” explains L0H1 best")
     assert "1 of 4 attend elsewhere in another domain" in page.answer[-1]
     table = next(b for s in page.sections for b in s.blocks if b.title == "Attending elsewhere in different domains")
     assert "L0H1" in str(table.rows[0][0].text)
-    assert re.search("previous|two_back", str(table.rows[0][1].text))
+    assert re.search("previous_token|two_back", str(table.rows[0][1].text))
 
 
 def test_the_heat_map_holds_every_claim(read):
@@ -60,7 +60,7 @@ def test_the_heat_map_holds_every_claim(read):
     rows = next(iter(drawn["datasets"].values()))
     assert len(rows) == len(frame) == 4 * 10
     assert drawn["encoding"]["y"]["sort"][0] == "L0H0"
-    assert {r["behaviour"]: r["coverage"] for r in rows if r["component"] == "L0H2"}["first"] == 1
+    assert {r["behaviour"]: r["coverage"] for r in rows if r["component"] == "L0H2"}["first_token"] == 1
 
 
 def test_the_section_says_the_mixture_and_what_is_left(read):

@@ -36,10 +36,10 @@ def components(fake) -> list[str]:
 
 
 LABELS = [f"L{layer}{unit}" for layer in range(2) for unit in ("H0", "H1", *(f"N{i}" for i in range(6)))]
-CLOSING = ["embed", "pos_embed", "L0_attn_bias", "L1_mlp_bias", "final_bias"]
+EMBEDDINGS_AND_BIASES = ["embed", "pos_embed", "L0_attn_bias", "L1_mlp_bias", "final_bias"]
 
 
-@pytest.mark.parametrize("label", LABELS + CLOSING)
+@pytest.mark.parametrize("label", LABELS + EMBEDDINGS_AND_BIASES)
 def test_a_card_is_built_for_every_kind_of_component(fake, label):
     html = build.build(fake.path, "component", component=label)
     assert answer_of(html).startswith(label)

@@ -175,7 +175,7 @@ def test_bars_carry_their_interval_and_their_sign():
 def test_attention_bars_carry_both_intervals():
     frame = pl.DataFrame(
         {
-            "measure": ["previous", "entropy"],
+            "measure": ["previous_token", "entropy"],
             "mean": [0.5, 1.0],
             "mean_lo": [0.48, 0.8],
             "mean_hi": [0.52, 1.2],

@@ -32,7 +32,7 @@ EDGES = pl.DataFrame(
         "writer": ["embed", "L0H1", "L0_mlp_out", "L1H0", "L1H1"],
         "reader": ["L0H1.v", "L1H0.q", "L1H1.k", "logits", "logits"],
         "lost": [0.5, 0.2, 0.1, 0.3, -0.1],
-        "kept": [True, True, True, True, False],
+        "matters": [True, True, True, True, False],
     }
 )
 
@@ -140,7 +140,7 @@ def test_names_of_pairs_stay_text(path: Path) -> None:
 
 
 def test_every_node_of_an_edge_has_a_place() -> None:
-    nodes = circuit.places(MEMBERS, EDGES.filter(pl.col("kept")))
+    nodes = circuit.places(MEMBERS, EDGES.filter(pl.col("matters")))
     spot = dict(zip(nodes["node"], nodes["y"], strict=True))
     assert spot == {"embed": -1, "L0H1": 0, "L0_mlp_out": 0.5, "L1H0": 1, "L1H1": 1, "logits": 2}
     assert len(nodes.select("x", "y").unique()) == len(nodes)

@@ -15,7 +15,7 @@ import pytest
 from profiler.database import query
 from profiler.errors import ProfilerError
 from profiler.generality import store
-from profiler.generality.evidence.ledger import MARGIN
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.generality.evidence.verdict import judge
 from profiler.pages import build, numbers
 from profiler.pages.charts import check
@@ -40,7 +40,7 @@ def test_the_verdict_comes_first_and_is_the_stored_one(path: Path, page: str) ->
     text = visible(page)
     assert text.index(row["sentence"].replace(numbers.BLANK, " ")) < text.index("The distributions")
     assert (
-        f"Of {row['findings']} numbers {row['speak_for']} speak for a claim, {row['speak_against']} against one" in text
+        f"{row['speak_for']} support the claims, {row['speak_against']} contradict them, {row['undecided']} are" in text
     )
     assert (
         f"{row['registered']} of the tested numbers were predicted beforehand, {row['post_hoc']} are post hoc" in text
@@ -80,9 +80,11 @@ def test_hostile_text_stays_text(page: str) -> None:
 
 def test_the_distributions_is_drawn_from_its_rows(path: Path) -> None:
     frame = query.run(path, "distributions").filter(pl.col("faithfulness").is_not_null())
-    spec = check.distributions(frame, MARGIN).to_dict()
+    spec = check.distributions(frame, DEFAULT.margin).to_dict()
     sets = [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
-    assert sorted(mark["at"] for mark in sets[0]) == pytest.approx(sorted([1.0, frame["faithfulness"][0] - MARGIN]))
+    assert sorted(mark["at"] for mark in sets[0]) == pytest.approx(
+        sorted([1.0, frame["faithfulness"][0] - DEFAULT.margin])
+    )
     assert [row["faithfulness"] for row in sets[1]] == frame["faithfulness"].to_list()
     assert sets[1][0]["name"] == "discovery (48 prompts)"
     assert {row["speaks"] for row in sets[1]} == {"for"}
@@ -105,7 +107,7 @@ def test_other_drawings_hold_their_rows(path: Path) -> None:
         "corpus",
     ]
     mixed = check.mixtures(read("role_mixture")).to_dict()
-    assert mixed["encoding"]["color"]["scale"]["domain"] == ["induction", "previous", "unexplained"]
+    assert mixed["encoding"]["color"]["scale"]["domain"] == ["induction", "previous_token", "unexplained"]
     replaced = check.replaced(read("replacements").filter(pl.col("percentile_lo") > 0)).to_dict()
     assert [row["bin"] for rows in replaced["datasets"].values() for row in rows] == ["99–100"]
     tasks = check.tasks(read("cross_tasks")).to_dict()

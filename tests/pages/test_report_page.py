@@ -150,10 +150,10 @@ def nearest(colours: dict[str, str], weakness: str) -> float:
 ATTENTION = (
     "induction",
     "duplicate",
-    "previous",
+    "previous_token",
     "two_back",
     "self",
-    "first",
+    "first_token",
     "newline",
     "delimiter",
     "diffuse",

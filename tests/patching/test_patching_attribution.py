@@ -8,7 +8,7 @@ import torch
 from profiler.circuits import edge_mask, edges
 from profiler.model.network import Layer, Network, Norm, finish, forward, layer_step, start
 from profiler.patching import batch as batches
-from profiler.patching import setting, sites, sweep, tables
+from profiler.patching import setting, sites, sweep, sweep_tables
 from profiler.patching.attribution import atp_star, estimates, gradient, reliability
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import self_repair
@@ -95,7 +95,7 @@ def test_edges_are_confirmed_exactly() -> None:
     net, batch = patch_models.network("gpt2"), patch_models.batch()
     clean, corrupted = _traces(net, batch)
     graph = edge_mask.graph_of(net)
-    found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], False), 6)
+    found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], mlps_kept=False), 6)
     sizes = [abs(one.exact) for one in found]
     # those that are nearer keep the order of their estimates
     assert sizes == pytest.approx(sorted(sizes, reverse=True), abs=ROUNDING)
@@ -110,7 +110,10 @@ def test_edges_are_confirmed_exactly() -> None:
     cut = logit_diff(edge_mask.masked(net, batch.clean, batch.ends, keep, writes), batch.options)
     assert (cut - logit_diff(clean.logits, batch.options)).mean().item() == pytest.approx(found[0].exact, abs=1e-12)
     assert edges.sizes(found, 2.0)[0] == found[0].exact / 2
-    assert edges.candidates(graph, ["L0H0"], True).sum() > edges.candidates(graph, ["L0H0"], False).sum()
+    assert (
+        edges.candidates(graph, ["L0H0"], mlps_kept=True).sum()
+        > edges.candidates(graph, ["L0H0"], mlps_kept=False).sum()
+    )
 
 
 def _random_net(seed: int) -> Network:
@@ -161,7 +164,9 @@ def test_attribution_is_better_late() -> None:
         other[:, 2] = (other[:, 2] + 5) % 50
         one = torch.ones(3, 1).double()
         options = batches.Options(torch.full((3, 1), 7), one, torch.full((3, 1), 9), one)
-        batch = batches.Batch((), tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {})
+        batch = batches.PairBatch(
+            (), tokens, other, torch.full((3,), 5), torch.ones(3, 6, dtype=torch.bool), options, {}
+        )
         clean, corrupted = _traces(net, batch)
         targets = [*sites.every(net, "head"), *sites.every(net, "mlp_out")]
         estimated = _estimate(net, batch, clean, corrupted, tokens, targets)
@@ -188,7 +193,11 @@ def test_positions_of_an_estimate_add_up() -> None:
         found = gradient.estimate(clean, corrupted, slopes, batch, [target, *by_role])
         rest = batch.valid & ~batch.mask("first") & ~batch.mask("second") & ~batch.mask("end")
         other = gradient.estimate(
-            clean, corrupted, slopes, batches.Batch(**{**vars(batch), "roles": {"rest": rest}}), [target.during("rest")]
+            clean,
+            corrupted,
+            slopes,
+            batches.PairBatch(**{**vars(batch), "roles": {"rest": rest}}),
+            [target.during("rest")],
         )
         assert (found[0] - found[1:].sum(0) - other[0]).abs().max() < 1e-12, site
 
@@ -218,19 +227,21 @@ def test_saturated_attention_and_shut_neurons_are_flagged() -> None:
 def test_agreement_of_a_cell() -> None:
     exact = np.array([1.0, -1.0, 0.5, 0.0])
     right = reliability.agreement(exact, exact, 0.1)
-    assert (right.pearson, right.sign, right.slope, right.error, right.missed) == pytest.approx((1, 1, 1, 0, 0))
+    assert (right.pearson, right.sign, right.slope, right.error, right.false_negatives) == pytest.approx(
+        (1, 1, 1, 0, 0)
+    )
     assert right.reliable
     half = reliability.agreement(exact / 2, exact, 0.1)
     assert (half.slope, half.error, half.sign) == pytest.approx((2, 0.5, 1))
     assert half.spearman == pytest.approx(1)
     blind = reliability.agreement(exact * [1, 0, 1, 1], exact, 0.1)
-    assert blind.missed == pytest.approx(1 / 3)
+    assert blind.false_negatives == pytest.approx(1 / 3)
     assert blind.sign == pytest.approx(2 / 3)
     assert not blind.reliable
     assert np.isnan(reliability.agreement(exact[:2], exact[:2], 0.1).pearson)
     nothing = reliability.agreement(np.zeros(4), np.zeros(4), 0.1)
     assert nothing.reliable
-    assert np.isnan(nothing.missed)
+    assert np.isnan(nothing.false_negatives)
     assert reliability.use_exact(exact * [1, 0, 1, 1], exact, np.array([False, False, True, False]), 0.1).tolist() == [
         False,
         True,
@@ -335,7 +346,7 @@ def test_dropping_against_a_network_without_the_layer() -> None:
 
     with torch.enable_grad():
         stream = layer_step(net, 0, start(net, batch.clean), edit) + written
-        logits = finish(net, stream, lambda s, i, v, o: v, None)[torch.arange(len(batch)), batch.ends]
+        logits = finish(net, stream, lambda _site, _layer, v, _positions: v, None)[torch.arange(len(batch)), batch.ends]
         slow = torch.autograd.grad(logit_diff(logits, batch.options).sum(), leaf)[0]
     assert (slopes["head", 0] - slow).abs().max() < 1e-12
     assert torch.equal(slopes["head", 1], torch.zeros_like(slopes["head", 1]))
@@ -345,10 +356,10 @@ def test_an_experiment_estimates_queries_and_keys_by_every_method() -> None:
     one = setting.prepare("discovery", patch_models.network("gpt2"), Encoded(patch_models.token_pairs(), ()))
     targets = (Target("q", 0, 1), Target("k", 1, 0, "end"), Target("head", 0, 0), Target("neuron", 1, 2))
     plan = [
-        tables.Plan(targets, way, "resample", sweep.resample(run))
+        sweep_tables.SweepPlan(targets, way, "resample", sweep.resample(run))
         for way, run in (("denoise", one.clean), ("noise", one.corrupted))
     ]
-    measured = [m for p in plan for m in tables.run_plan(one, p)]
+    measured = [m for p in plan for m in sweep_tables.run_plan(one, p)]
     found = estimates.slopes(one, 2, targets)
     rows = estimates.estimate_rows(one, found, measured)
     counts = dict(rows.group_by("method").len().rows())

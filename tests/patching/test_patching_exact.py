@@ -47,7 +47,7 @@ LIKE = {
 def softmax_in_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     """Llama rounds attention to float32; without that, equality can be asked for in float64."""
     plain = torch.nn.functional.softmax
-    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, dtype=None: plain(x, dim=dim))
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, **_: plain(x, dim=dim))
 
 
 @pytest.mark.usefixtures("softmax_in_its_dtype")
@@ -121,7 +121,7 @@ def test_attention_over_the_last_tokens_alone_limits_the_prompts(
     assert as_network.reach(patch_models.loaded("gpt2")) == 48
 
 
-def _hooked(form: str, batch: batches.Batch, target: Target, given: torch.Tensor) -> torch.Tensor:
+def _hooked(form: str, batch: batches.PairBatch, target: Target, given: torch.Tensor) -> torch.Tensor:
     """Logits at the ends with the target patched through hooks of the bridge."""
     tl = patch_models.loaded(form).bridge
     mask = batch.mask(target.positions)

@@ -17,7 +17,7 @@ from profiler.circuits import experiment
 from profiler.database import query
 from profiler.model.network import forward
 from profiler.pages import build
-from profiler.patching import crossed
+from profiler.patching import factorial
 from profiler.patching.attribution import recall
 from profiler.patching.batch import batch_of, trace
 from profiler.patching.metrics import logit_diff
@@ -76,17 +76,17 @@ def _exchanged(words: list[str], a: str, b: str) -> list[str]:
 
 
 def test_contrasts_are_orthogonal_and_complete() -> None:
-    found = crossed.contrasts(FACTORS)
+    found = factorial.contrasts(FACTORS)
     assert [(one.name, one.order) for one in found] == [("b", 1), ("c", 1), ("a", 1), ("a x b", 2), ("a x c", 2)]
     weights = np.stack([one.weights for one in found])
     products = weights @ weights.T
     assert np.abs(products - np.diag(np.diag(products))).max() < 1e-15
     assert np.abs(weights.sum(1)).max() < 1e-15
     design = pairs.find_task("ioi").factors
-    assert len(crossed.contrasts(design)) == len(cells(design)) - 1 == 23
+    assert len(factorial.contrasts(design)) == len(cells(design)) - 1 == 23
 
 
-def _planted(values: dict[str, float], n: int = 12, noise: float = 0.0, seed: int = 0) -> crossed.Responses:
+def _planted(values: dict[str, float], n: int = 12, noise: float = 0.0, seed: int = 0) -> factorial.Responses:
     """One head whose response is a sum of values of changes and of pairs of changes, and one that never responds."""
     lost = np.zeros((3, 6, n))
     for place, cell in enumerate(cells(FACTORS)):
@@ -95,11 +95,11 @@ def _planted(values: dict[str, float], n: int = 12, noise: float = 0.0, seed: in
                 lost[0, place] += value
     lost[0] += noise * np.random.default_rng(seed).standard_normal(lost[0].shape)
     lost[2] = lost[0]
-    return crossed.Responses(FACTORS, ("L0H0", "L0H1", crossed.MODEL), (0, 0, None), lost, 0)
+    return factorial.Responses(FACTORS, ("L0H0", "L0H1", factorial.MODEL), (0, 0, None), lost, 0)
 
 
-def _effects(found: crossed.Responses, component: str = "L0H0") -> dict[str, dict]:
-    return {row["axis"]: row for row in crossed.factor_rows(found).filter(component=component).to_dicts()}
+def _effects(found: factorial.Responses, component: str = "L0H0") -> dict[str, dict]:
+    return {row["axis"]: row for row in factorial.factor_rows(found).filter(component=component).to_dicts()}
 
 
 def test_planted_main_effects_and_interactions_come_back_exactly() -> None:
@@ -143,7 +143,7 @@ def test_parts_beyond_two_changes_are_given_together() -> None:
     factors = (Factor(("a",)), Factor(("b",)), Factor(("c",)))
     lost = np.zeros((2, 8, 4))
     lost[:, -1] = 1.0  # responds only where all three are made
-    rows = crossed.factor_rows(crossed.Responses(factors, ("L0H0", crossed.MODEL), (0, None), lost, 0))
+    rows = factorial.factor_rows(factorial.Responses(factors, ("L0H0", factorial.MODEL), (0, None), lost, 0))
     one = {row["axis"]: row for row in rows.filter(component="L0H0").to_dicts()}
     assert one["higher"]["part"] == pytest.approx(1 / 7)
     assert one["higher"]["effect"] is None
@@ -162,10 +162,10 @@ def _crossed(n: int = 5) -> list[list[pairs.TokenPair]]:
 def test_responses_are_exact_patches() -> None:
     """Each against a plain forward pass with the value of the cell's run put in."""
     net, prompts = patch_models.network("gpt2"), _crossed()
-    found = crossed.responses(net, (Factor(("x", "y")),), prompts)
+    found = factorial.responses(net, (Factor(("x", "y")),), prompts)
     base = batch_of([p[0] for p in prompts], dtype=torch.float64)
     clean = logit_diff(forward(net, base.clean, ends=base.ends), base.options).numpy()
-    assert found.components[-1] == crossed.MODEL and found.lost.shape == (len(found.components), 3, 5)
+    assert found.components[-1] == factorial.MODEL and found.lost.shape == (len(found.components), 3, 5)
     assert np.abs(found.lost[:, 0]).max() == 0
     for cell in (0, 1):
         other = batch_of([p[cell] for p in prompts], dtype=torch.float64)
@@ -183,7 +183,7 @@ def test_responses_are_exact_patches() -> None:
 def test_prompts_with_a_cell_that_cannot_be_asked_are_counted() -> None:
     made = [tuple(pair for pair in patch_models.pairs(2, seed)) for seed in range(3)]
     made.append((*patch_models.pairs(1, 7), pairs.Pair("odd", "toy", "x", "ab", "abc", ("a",), ("x",))))
-    kept, dropped = crossed.usable(made, MODEL)
+    kept, dropped = factorial.usable(made, MODEL)
     assert (len(kept), dict(dropped)) == (3, {"length": 1})
 
 
@@ -192,7 +192,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment of a task that every tokenizer can be asked."""
     out = tmp_path_factory.mktemp("crossed") / "run.duckdb"
     settings = PatchSettings("repeated-tokens", pairs=8, neurons=6, top=2, steps=2, draws=5, by_role=False)
-    experiment.patch(MODEL, settings, out, lambda stage: None)
+    experiment.patch(MODEL, settings, out, lambda _: None)
     return out
 
 
@@ -237,9 +237,9 @@ def test_recall_against_counting_by_hand(path: Path) -> None:
             for name, n in (("exact", "wanted"), ("estimated", "looked_at"))
         )
         both = wanted.join(seen, on=["component", "positions"], how="inner")
-        assert (row["found"], row["n"], row["unpatched"]) == (len(both), len(cell), 0)
+        assert (row["hits"], row["n"], row["unpatched"]) == (len(both), len(cell), 0)
         assert row["recall"] == row["recall_lo"] == pytest.approx(len(both) / row["wanted"])
-        assert row["missed_hi"] == row["wanted"] - row["found"]
+        assert row["false_negatives_hi"] == row["wanted"] - row["hits"]
 
 
 def test_recall_of_neurons_is_bounded_by_the_sample() -> None:
@@ -263,8 +263,8 @@ def test_recall_of_neurons_is_bounded_by_the_sample() -> None:
 
     none, one = rows(False), rows(True)
     most = 90 * (1 - 0.05 ** (1 / 10))
-    assert (none["recall"], none["found"], none["unpatched"], none["method"]) == (1.0, 3, 80, "any")
-    assert none["missed_hi"] == pytest.approx(most)
+    assert (none["recall"], none["hits"], none["unpatched"], none["method"]) == (1.0, 3, 80, "any")
+    assert none["false_negatives_hi"] == pytest.approx(most)
     assert none["recall_lo"] == pytest.approx(3 / (3 + most))
     assert one["recall"] == pytest.approx(3 / (3 + 9))
     assert one["recall_lo"] < none["recall_lo"]

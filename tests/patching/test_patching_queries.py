@@ -3,6 +3,8 @@ again."""
 
 import re
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -13,11 +15,10 @@ import pytest
 
 from profiler.circuits import experiment, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
-from profiler.database import query
+from profiler.database import macros, query
 from profiler.errors import CircuitError, PairError, RunError
 from profiler.model.as_network import network_of
-from profiler.patching import setting, store
-from profiler.patching import tables as measure
+from profiler.patching import experiment_store, setting, sweep_tables
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import parse_target
@@ -31,7 +32,7 @@ CROSSED = ("corruption_cells", "corruption_factors")  # of built-in tasks alone:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Outcome]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.ExperimentResult]:
     """An experiment on the toy pairs, and a judged circuit beside it, in one new file."""
     folder = tmp_path_factory.mktemp("patch")
     jsonl.write(folder / "toy.jsonl", patch_models.pairs(8, seed=3))
@@ -39,19 +40,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Out
     path = folder / "run.duckdb"
     own = Circuit("own", "m", members_of(["L0H0", "L1H1"]), Scope("toy", "8", ("swap",)))
     experiment.patch(
-        MODEL, PatchSettings(settings.task, neurons=2, top=2, steps=2, draws=3, seed=1), path, lambda stage: None, own
+        MODEL, PatchSettings(settings.task, neurons=2, top=2, steps=2, draws=3, seed=1), path, lambda _: None, own
     )
-    return path, experiment.patch(MODEL, settings, path, lambda stage: None)
+    return path, experiment.patch(MODEL, settings, path, lambda _: None)
 
 
 @pytest.fixture(scope="module")
-def frames(made: tuple[Path, experiment.Outcome]) -> dict[str, pl.DataFrame]:
+def answers(made: tuple[Path, experiment.ExperimentResult]) -> Callable[[str], pl.DataFrame]:
+    """The rows of a query, asked once."""
+    return cache(lambda name: query.run(made[0], name))
+
+
+@pytest.fixture(scope="module")
+def frames(made: tuple[Path, experiment.ExperimentResult]) -> dict[str, pl.DataFrame]:
     return made[1].frames
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_query_has_rows_and_its_key(made: tuple, name: str) -> None:
-    frame = query.run(made[0], name)
+def test_every_query_has_rows_and_its_key(made: tuple, answers: Callable, name: str) -> None:
+    frame = answers(name)
     key = list(query.header(name).key)
     assert len(frame) > 0 or name in ("use_exact", "circuit_random", *CROSSED)
     assert frame.select(key).is_duplicated().sum() == 0
@@ -61,39 +68,40 @@ def test_every_query_has_rows_and_its_key(made: tuple, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_declares_what_it_reads_and_takes_an_experiment(made: tuple, name: str) -> None:
-    text = "\n".join(line.split("--")[0] for line in query.sql_text(name).splitlines())
-    words = set(re.split(r"[\s(),;.]+", text))
-    used = words & {*store.TABLES, "patches", "latest_experiment"}
+    text = query.sql_text(name)
+    text = "\n".join([text, *(macros.definitions()[macro] for macro in macros.called_in(text))])
+    words = set(re.split(r"[\s(),;.]+", "\n".join(line.split("--")[0] for line in text.splitlines())))
+    used = words & {*experiment_store.TABLES, "patches", "latest_experiment"}
     assert used == set(query.header(name).reads)
     nothing = query.run(made[0], name, experiment="no such")
     assert len(nothing) == 0
 
 
-def test_queries_run_in_a_plain_shell(made: tuple, tmp_path: Path) -> None:
+def test_queries_run_in_a_plain_shell(made: tuple, answers: Callable, tmp_path: Path) -> None:
     copy = shutil.copy(made[0], tmp_path / "copy.duckdb")
     for name in NAMES:
         with duckdb.connect(str(copy), read_only=True) as shell:
             columns = [column[0] for column in shell.execute(query.sql_text(name)).description]
-        assert columns == query.run(made[0], name).columns
+        assert columns == answers(name).columns
 
 
 def test_every_table_and_column_is_explained(made: tuple) -> None:
     with duckdb.connect(str(made[0]), read_only=True) as shell:
         columns = shell.execute(
             "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE table_name IN (SELECT unnest(?))",
-            [list(store.TABLES)],
+            [list(experiment_store.TABLES)],
         ).fetchall()
         tables = shell.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NOT NULL").fetchall()
-    assert {row[0] for row in columns} == set(store.TABLES)
+    assert {row[0] for row in columns} == set(experiment_store.TABLES)
     assert [row[:2] for row in columns if not row[2]] == []
-    assert set(store.TABLES) <= {row[0] for row in tables}
+    assert set(experiment_store.TABLES) <= {row[0] for row in tables}
 
 
 def test_every_number_carries_its_six_values(made: tuple) -> None:
     six = {"granularity", "component_kind", "value", "positions", "direction", "pair_set"}
     described = {"patch_experiments", "patch_pairs", "patch_checks", "circuits"}
     with duckdb.connect(str(made[0]), read_only=True) as shell:
-        for table in set(store.TABLES) - described:
+        for table in set(experiment_store.TABLES) - described:
             columns = {row[0] for row in shell.execute(f"DESCRIBE {table}").fetchall()}
             assert six <= columns, table
             empty = " OR ".join(f"{column} IS NULL" for column in six)
@@ -125,7 +133,7 @@ def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, p
         (-0.01, 0.01, -0.009, 0.009): "no effect",
         (-0.1, 0.1, -0.09, 0.09): "inconclusive",
     }
-    assert {key: measure._verdict(*key) for key in bounds} == bounds
+    assert {key: sweep_tables._verdict(*key) for key in bounds} == bounds
 
 
 def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFrame]) -> None:
@@ -209,7 +217,7 @@ def test_a_judged_circuit_is_read_from_its_own_text(made: tuple, tmp_path: Path)
 
 def test_writing_again_replaces(made: tuple, frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
     copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
-    store.write(copy, made[1].experiment, frames)
+    experiment_store.write(copy, made[1].experiment, frames)
     for name in ("gates", "circuit_scores", "experiments"):
         assert query.run(copy, name).equals(query.run(made[0], name))
 
@@ -217,22 +225,30 @@ def test_writing_again_replaces(made: tuple, frames: dict[str, pl.DataFrame], tm
 def test_a_failed_write_leaves_the_file_as_it_was(made: tuple, frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
     copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
     with pytest.raises(duckdb.Error):
-        store.write(copy, made[1].experiment, frames | {"circuit_random": pl.DataFrame({"no_such_column": [1]})})
+        experiment_store.write(
+            copy, made[1].experiment, frames | {"circuit_random": pl.DataFrame({"no_such_column": [1]})}
+        )
     assert query.run(copy, "gates").equals(query.run(made[0], "gates"))
 
 
 def test_files_that_cannot_be_written(made: tuple, tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "other.duckdb")) as shell:
         shell.execute("CREATE TABLE t (x INTEGER)")
-    with pytest.raises(RunError, match="no run of the profiler"), store.ready(tmp_path / "other.duckdb", MODEL):
+    with (
+        pytest.raises(RunError, match="no run of the profiler"),
+        experiment_store.ready(tmp_path / "other.duckdb", MODEL),
+    ):
         pass
     (tmp_path / "text.duckdb").write_text("no database")
-    with pytest.raises(RunError, match="cannot be written"), store.ready(tmp_path / "text.duckdb", MODEL):
+    with pytest.raises(RunError, match="cannot be written"), experiment_store.ready(tmp_path / "text.duckdb", MODEL):
         pass
-    with pytest.raises(RunError, match="its folder must exist"), store.ready(tmp_path / "no" / "run.duckdb", MODEL):
+    with (
+        pytest.raises(RunError, match="its folder must exist"),
+        experiment_store.ready(tmp_path / "no" / "run.duckdb", MODEL),
+    ):
         pass
     other = patch_models.loaded("gpt2")
-    with pytest.raises(RunError, match="whose weights are not those"), store.ready(made[0], other):
+    with pytest.raises(RunError, match="whose weights are not those"), experiment_store.ready(made[0], other):
         pass
 
 
@@ -247,31 +263,35 @@ def test_a_second_writer_is_told_so(made: tuple, tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(copy)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(RunError, match="has it open"), store.ready(copy, MODEL):
+        with pytest.raises(RunError, match="has it open"), experiment_store.ready(copy, MODEL):
             pass
         other.stdin.close()
         other.wait()
-    with store.ready(copy, MODEL):
+    with experiment_store.ready(copy, MODEL):
         pass
 
 
-def test_unusable_pairs_and_circuits_are_named(tmp_path: Path) -> None:
-    made = patch_models.pairs(3)
+def test_unusable_pairs_and_circuits_are_named(made: tuple, tmp_path: Path) -> None:
+    pairs = patch_models.pairs(3)
     settings = PatchSettings(str(tmp_path / "toy.jsonl"))
     jsonl.write(
         settings.task,
         [
-            *made[:2],
-            made[2].__class__(**{**{f: getattr(made[2], f) for f in made[2].__slots__}, "corrupted": made[2].clean}),
+            *pairs[:2],
+            pairs[2].__class__(
+                **{**{f: getattr(pairs[2], f) for f in pairs[2].__slots__}, "corrupted": pairs[2].clean}
+            ),
         ],
     )
     with pytest.raises(PairError, match=r"'p2'.*the same tokens"):
-        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None)
-    jsonl.write(settings.task, made)
-    lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
-    with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
-        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda stage: None, lost)
+        experiment.patch(MODEL, settings, tmp_path / "run.duckdb", lambda _: None)
     assert not (tmp_path / "run.duckdb").exists()
+    jsonl.write(settings.task, pairs)
+    lost = Circuit("lost", "m", members_of(["L0H0", "L7H1"]), Scope("toy", "", ()))
+    copy = Path(shutil.copy(made[0], tmp_path / "copy.duckdb"))
+    with pytest.raises(CircuitError, match="component L7H1 is not in the model"):
+        experiment.patch(MODEL, settings, copy, lambda _: None, lost)
+    assert query.run(copy, "experiments").equals(query.run(made[0], "experiments"))
 
 
 def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]) -> None:

@@ -11,7 +11,7 @@ from profiler.patching.sites import Target
 QUERY, NEURON = Target("q", 0, 0), Target("neuron", 0, 0)
 
 
-def runs(site: str, base: torch.Tensor, other: torch.Tensor) -> tuple[batches.Batch, batches.Trace, batches.Trace]:
+def runs(site: str, base: torch.Tensor, other: torch.Tensor) -> tuple[batches.PairBatch, batches.Trace, batches.Trace]:
     """Eight pairs whose two runs have these values at one site, per pair; everything else is nothing."""
     batch = patch_models.batch(8)
     n, offsets = batch.clean.shape

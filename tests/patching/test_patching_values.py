@@ -10,23 +10,22 @@ import torch
 from typer.testing import CliRunner
 
 from profiler import cli
-from profiler.circuits import tables as circuit_tables
-from profiler.circuits import yaml_files
+from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep, values
-from profiler.patching.capability import attention_moved, capability, places
-from profiler.patching.redundancy import tables as redundancy_tables
+from profiler.patching.capability import attention_moved, attention_patterns, capability
+from profiler.patching.redundancy import redundancy_tables
 from profiler.patching.setting import PatchSettings
 from profiler.patching.sites import Target
-from profiler.patching.tables import Plan, plans, run_plan
+from profiler.patching.sweep_tables import SweepPlan, plans, run_plan
 from profiler.prompts.pairs import jsonl
 from profiler.prompts.pairs.encode import Encoded
 
 NET = patch_models.network("gpt2")
 
 
-def _setting(n: int = 6) -> setting.Setting:
+def _setting(n: int = 6) -> setting.PairRuns:
     return setting.prepare("discovery", NET, Encoded(patch_models.token_pairs(n), ()))
 
 
@@ -46,7 +45,7 @@ def test_means_are_of_the_own_template_and_length() -> None:
     assert found.donor()("head", 1) is found.trace["head"][1]
 
 
-def test_too_few_references_fall_back_to_all_offsets() -> None:
+def test_too_few_references_fall_back_to_all_positions() -> None:
     one = _setting()
     length = len(one.batch.pairs[0].clean)
     references = [p for p in patch_models.token_pairs(40, seed=9) if len(p.corrupted) == length]
@@ -84,7 +83,7 @@ def test_plans_cover_both_directions_and_every_value() -> None:
     assert {t.positions for t in plans(one, {}, by_role=False)[0].targets if t.site == "head"} == {"all"}
     seen: list[int] = []
     zero = run_plan(
-        one, Plan((Target("head", 1, 0), Target("mlp_out", 0)), "noise", "zero", donors["zero"]), seen.append
+        one, SweepPlan((Target("head", 1, 0), Target("mlp_out", 0)), "noise", "zero", donors["zero"]), seen.append
     )
     plain = sweep.intervene(NET, one.batch.clean, one.batch.ends, one.batch, [Target("mlp_out", 0)], donors["zero"])
     assert zero[1].target.site == "mlp_out"
@@ -92,7 +91,7 @@ def test_plans_cover_both_directions_and_every_value() -> None:
     assert seen == [1, 2]
 
 
-def batches_logit_diff(logits: torch.Tensor, one: setting.Setting) -> torch.Tensor:
+def batches_logit_diff(logits: torch.Tensor, one: setting.PairRuns) -> torch.Tensor:
     from profiler.patching.metrics import logit_diff
 
     return logit_diff(logits, one.batch.options)
@@ -131,7 +130,7 @@ def test_shared_circuits_that_moved_are_named() -> None:
 
 def test_well_known_attention_is_told_by_its_places() -> None:
     tokens = torch.tensor([[9, 1, 2, 1, 0], [9, 1, 5, 7, 1]])
-    found = places(tokens, torch.tensor([3, 4]))
+    found = attention_patterns(tokens, torch.tensor([3, 4]))
     assert found["first token"].tolist() == [[True, False, False, False, False]] * 2
     assert found["token before"].nonzero().tolist() == [[0, 2], [1, 3]]
     assert found["copy"].nonzero().tolist() == [[0, 1], [1, 1]]
@@ -156,7 +155,12 @@ def test_roles_are_read_off_the_attention() -> None:
         pattern[row, :, one.batch.ends[row], first] = 1.0
     one.clean.sites["pattern"] = [pattern, pattern]
     assert circuit_tables._attended(one, Target("head", 0, 1), "end") == ("first", 1.0)
-    only = [m for plan in plans(one, {}, True) for m in run_plan(one, plan) if m.target == Target("head", 0, 1, "end")]
+    only = [
+        m
+        for plan in plans(one, {}, by_role=True)
+        for m in run_plan(one, plan)
+        if m.target == Target("head", 0, 1, "end")
+    ]
     assert circuit_tables.reads(one, only, ["L0H1"]) == {"L0H1": "at end attends to first (100%)"}
 
 

@@ -7,17 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from function_evaluator import FunctionEvaluator
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from test_circuits_scores import Made
 
 from profiler import statistics
 from profiler.circuits import choose
 from profiler.circuits.scoring import null, scores
 from profiler.generality.edits import edits
 from profiler.generality.evidence import ledger
-from profiler.generality.evidence.finding import Finding
+from profiler.generality.evidence.finding import NO_NULL, Finding
 from profiler.generality.faithfulness import prompts
 from profiler.generality.replacement import shares
 from profiler.generality.weights import heads
@@ -58,7 +58,7 @@ def test_level_makes_ties_of_what_differs_by_rounding() -> None:
 def test_equal_but_for_rounding_is_as_good_and_no_larger(own: float) -> None:
     assert statistics.random_set_p(own, np.array([0.1, 0.95, 0.9])) == 0.75
     assert statistics.rank(own, np.array([0.1, 0.95, 0.9])) == 2
-    assert shares.null_of(own, [0.1, 0.95, 0.9]).p == 0.75
+    assert shares.null_of(own, [0.1, 0.95, 0.9])[0].p == 0.75
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -76,16 +76,16 @@ def test_nodes_that_do_the_same_are_ranked_and_dropped_in_the_models_order(seed:
     assert choose.ranking(effects) == list(range(8))
     assert choose.candidates(effects) == list(range(8))
     noise = iter(np.random.default_rng(seed).choice(LAST_BITS, 10_000))
-    evaluate = Made(8, lambda s: (0 in s) + (1 in s) + 0.01 * len(s & {2, 3, 4, 5, 6, 7}) + next(noise))
+    evaluate = FunctionEvaluator(8, lambda s: (0 in s) + (1 in s) + 0.01 * len(s & {2, 3, 4, 5, 6, 7}) + next(noise))
     kept = choose.prune(evaluate, np.ones(8, bool), 0.017)
     assert evaluate.labels(kept) == ["L0H0", "L0H1", *(f"L0H{i}" for i in range(5, 8))]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_of_members_that_do_nothing(seed: int) -> None:
-    """Of ten nodes one does everything: the others are never missed, and no random circuit without it is as close."""
+    """Of ten nodes one does everything: removing others costs nothing, no random circuit without it is as close."""
     noise = iter(np.random.default_rng(seed).choice(LAST_BITS, 100_000))
-    evaluate = Made(10, lambda s: float(0 in s) + next(noise))
+    evaluate = FunctionEvaluator(10, lambda s: float(0 in s) + next(noise))
     keep = np.arange(10) < 3
     found = scores.minimality(evaluate, keep, [], draws=99)
     assert found.p[0] == 0.01 and found.p[1:].tolist() == [1.0, 1.0]
@@ -96,10 +96,11 @@ def test_scores_of_members_that_do_nothing(seed: int) -> None:
 
 
 def test_a_null_of_one_circuit_is_none_and_the_circuit_is_as_good_as_itself() -> None:
-    one = Finding("c", "", "necessity", "x", "necessity", 0.9, 0.8, 1.0, 24, "prompts")
-    assert prompts._against(one, np.array(beside(0.5))) == one
+    equal = np.array(beside(0.5))
+    assert prompts.null_of(equal, equal) == NO_NULL
     for own in beside(0.5):
-        assert prompts._against(one, np.array([own, 0.5, 0.1])).p == pytest.approx(2 / 3)
+        values = np.array([own, 0.5, 0.1])
+        assert prompts.null_of(values, values).p == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("value", beside(1.0))
@@ -136,7 +137,7 @@ def test_ranks_of_heads_whose_scores_are_equal(seed: int) -> None:
     x, y = np.arange(24) % 2, np.arange(24) // 12
     scores, behaviour = ({"x": torch.from_numpy(shaken(v * 1.0, seed + i))} for i, v in enumerate((x, y)))
     found = SimpleNamespace(scored=SimpleNamespace(values=scores), seen=SimpleNamespace(behaviour=behaviour))
-    assert heads.Weights.agreement(found, "x")[0] == pytest.approx(stats.spearmanr(x, y)[0])
+    assert heads.WeightsOfHeads.agreement(found, "x")[0] == pytest.approx(stats.spearmanr(x, y)[0])
     assert heads._against("L0H0", "x", 1.0, shaken(np.ones(9), seed).tolist()).rank == 1
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from profiler.prompts.tasks import Piece, docstring, indirect_object, mentions, repeats, sequences, words
+from profiler.prompts.tasks import TextPiece, docstring, indirect_object, mentions, repeats, sequences, words
 
 SPLITS = ("train", "held_out")
 
@@ -115,7 +115,7 @@ def test_training_functions_are_python():
         compile(f"class C:\n{inner}\n", "text", "exec")
 
 
-def joined(pieces: list[Piece]) -> str:
+def joined(pieces: list[TextPiece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 

@@ -17,7 +17,7 @@ from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, N_CLAS
 from profiler.recording.accumulators.central import about_mean, joined
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.windows import Batch, make_batch
 
@@ -50,11 +50,11 @@ def add_to_powers(powers: PowerSums, world: World, batch: Batch) -> None:
     powers.update_extrema(cells, COMPONENTS, a, d)
 
 
-def new_spectrum() -> Spectrum:
-    return Spectrum(N_COMPONENTS, CPU)
+def new_spectrum() -> SpectrumCounts:
+    return SpectrumCounts(N_COMPONENTS, CPU)
 
 
-def add_to_spectrum(spectrum: Spectrum, world: World, batch: Batch) -> None:
+def add_to_spectrum(spectrum: SpectrumCounts, world: World, batch: Batch) -> None:
     spectrum.update(COMPONENTS, *at_positions(world, batch))
 
 
@@ -97,7 +97,7 @@ def add_to_extremes(extremes: Smallest, world: World, batch: Batch) -> None:
 KINDS: dict[str, tuple[Callable[[], Any], Callable[..., None]]] = {
     "CellSums": (new_cells, add_to_cells),
     "PowerSums": (new_powers, add_to_powers),
-    "Spectrum": (new_spectrum, add_to_spectrum),
+    "SpectrumCounts": (new_spectrum, add_to_spectrum),
     "Smallest, random keys": (new_samples, add_to_samples),
     "Smallest, tied values": (new_extremes, add_to_extremes),
     "DenseRows": (new_dense, add_to_dense),
@@ -256,7 +256,7 @@ def test_top_of_negative_values_holds_no_zero():
 
 
 def test_spectrum_agrees_with_numpy_on_the_raw_values(world):
-    spectrum, raw = fill("Spectrum", world), world.raw()
+    spectrum, raw = fill("SpectrumCounts", world), world.raw()
     for column in range(3):
         a, d = raw["a"][:, column], raw["d"][:, column]
         for resolution, by_class in ((SPECTRUM, True), (DENSITY, False)):

@@ -10,7 +10,7 @@ from profiler.recording.accumulators import compiled
 from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import BUCKET_STARTS, N_CLASSES, Axes, CellSums, PowerSums
 from profiler.recording.accumulators.smallest import Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.text.sampling_keys import component_keys, component_marks
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ class Accumulators:
         self.cells, self.powers = CellSums(axes, 9, CPU), PowerSums(9, CPU, dtype)
         self.cells.grow(4)
         self.powers.grow(2)
-        self.spectrum, self.marks = Spectrum(9, CPU), component_marks(0, 9)
+        self.spectrum, self.marks = SpectrumCounts(9, CPU), component_marks(0, 9)
         self.samples = Smallest(9 * SPECTRUM.n_bins, 3, torch.int64, dtype, CPU)
         self.extremes = Smallest(9 * 4, 5, dtype, dtype, CPU)
 

@@ -1,7 +1,9 @@
 """Runs over shards merged are the run that one pass makes; what does not belong together is refused by name."""
 
+import shutil
 from pathlib import Path
 
+import chunked
 import duckdb
 import pytest
 import tiny
@@ -18,26 +20,17 @@ from profiler.pages.build import build
 from profiler.recording.merge.merge import merge
 from profiler.recording.merge.read_back import Stored
 from profiler.recording.pipeline import record
-from profiler.text import documents, windows
 from profiler.text.shards import Share, incomplete
 
 DOCUMENTS, SHARDS = 60, ("1/3", "2/3", "3/3")
 SUMS = 1e-12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_chunks():
-    """Chunks of 8 windows in blocks of 8 documents, so that a small corpus has many."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(documents, "BLOCK_DOCUMENTS", 8)
-        patched.setattr(windows, "CHUNK_WINDOWS", 8)
-        yield
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """Eight blocks of documents; rows without text and broken lines between them, and at the end."""
-    file = tiny.write_corpus(tmp_path_factory.mktemp("merge") / "rows.jsonl", n_documents=DOCUMENTS)
+    file = chunked.write_corpus(tmp_path_factory.mktemp("merge") / "rows.jsonl", n_documents=DOCUMENTS)
     lines = file.read_text().splitlines()
     for at in (5, 20, 40, len(lines)):
         lines[at:at] = ["not json", '{"text": " ", "topic": "a"}']
@@ -45,30 +38,9 @@ def corpus(tmp_path_factory) -> Path:
     return file
 
 
-def settings(model_dirs, corpus, dtype: str) -> RunConfig:
-    return RunConfig(
-        model=str(model_dirs["gpt2"]),
-        corpora=(str(corpus),),
-        tokens=None,
-        domain_field="topic",
-        dense_positions=40,
-        samples_per_stratum=2,
-        extremes=3,
-        replicate_groups=4,
-        context_length=24,
-        windows_per_document=2,
-        dtype=dtype,
-    )
-
-
 @pytest.fixture(scope="module")
 def config(model_dirs, corpus) -> RunConfig:
-    return settings(model_dirs, corpus, "float32")
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return load_model(config)
+    return chunked.settings(model_dirs["gpt2"], corpus, context_length=24, windows_per_document=2)
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +65,14 @@ def test_shards_merged_are_the_whole(whole, shards, tmp_path):
     merge(shards, tmp_path / "merged.duckdb")
     assert differing_tables(whole, tmp_path / "merged.duckdb", SUMS)[1] == []
     assert [p.name for p in tmp_path.iterdir()] == ["merged.duckdb"]
+    roles = query.run(tmp_path / "merged.duckdb", "SELECT role, count(*) AS n FROM positions GROUP BY role")
+    assert {*roles["role"]} == {None, "template", "system", "user", "assistant"}
 
 
 @pytest.mark.slow
-def test_float64_and_recorded_components(model_dirs, corpus, tmp_path):
+def test_float64_and_recorded_components(config, tmp_path):
     """Extremes are ordered by values that FLOAT cannot hold."""
-    config = settings(model_dirs, corpus, "float64").model_copy(update={"components": ("L1H1", "L0N3")})
+    config = config.model_copy(update={"dtype": "float64", "components": ("L1H1", "L0N3")})
     model, names = load_model(config), {None: "whole", "1/2": "a", "2/2": "b"}
     for shard, name in names.items():
         record(config.model_copy(update={"shard": shard}), tmp_path / f"{name}.duckdb", model=model)
@@ -155,13 +129,20 @@ def test_everything_a_pass_had_added_up_is_in_its_file(config, model, whole, tmp
 # -----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def told(config, model, tmp_path_factory) -> Path:
+    """A folder with two shards of a pass that was told of a class."""
+    folder = tmp_path_factory.mktemp("told")
+    for shard, name in (("1/2", "a"), ("2/2", "b")):
+        changes = {"shard": shard, "classes": ("told=text = 'a'",)}
+        record(config.model_copy(update=changes), folder / f"{name}.duckdb", model=model)
+    return folder
+
+
 @pytest.fixture
-def pair(config, model, tmp_path) -> list[Path]:
-    """Two shards of a pass that was told of a class, in files of their own."""
-    paths = [tmp_path / "a.duckdb", tmp_path / "b.duckdb"]
-    for i, path in enumerate(paths, 1):
-        record(config.model_copy(update={"shard": f"{i}/2", "classes": ("told=text = 'a'",)}), path, model=model)
-    return paths
+def pair(told, tmp_path) -> list[Path]:
+    """Copies of the shards of `told`, to add to."""
+    return [Path(shutil.copy(told / name, tmp_path)) for name in ("a.duckdb", "b.duckdb")]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import names
 
-from profiler.config import RunConfig
+from profiler.config import ModelSettings, RunConfig
 from profiler.database.commits import partial_path
 from profiler.database.query import run as run_query
 from profiler.errors import CorpusError
@@ -24,7 +24,7 @@ def written(folder: Path, texts: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(model_dirs):
-    return load_model(RunConfig(model=str(model_dirs["gpt2"]), corpora=("none",)))
+    return load_model(ModelSettings(model=str(model_dirs["gpt2"])))
 
 
 def settings(model_dirs, corpus: Path, **changes) -> RunConfig:

@@ -35,12 +35,12 @@ def run(world, tmp_path_factory) -> Path:
     third, half = spread(rng, w, 0.3, 0.5)
     rare = np.zeros(len(w), bool)
     heads = [
-        planted.attends("L0H0", {"induction": quarter, "previous": rest}, importance(rng, w)),
-        planted.attends("L0H1", {"duplicate": third, "previous": half}, importance(rng, w)),
-        planted.attends("L0H2", {"induction": w.domain == 1, "previous": w.domain == 0}, importance(rng, w)),
-        planted.attends("L0H3", {"previous": np.ones(len(w), bool), "two_back": rare}, importance(rng, w), -1.0),
-        planted.attends("L0H4", {"previous": spread(rng, w, 0.4)[0]}, importance(rng, w), 0.0),
-        planted.attends("L0H5", {"induction": third, "previous": third | half}, importance(rng, w)),
+        planted.attends("L0H0", {"induction": quarter, "previous_token": rest}, importance(rng, w)),
+        planted.attends("L0H1", {"duplicate": third, "previous_token": half}, importance(rng, w)),
+        planted.attends("L0H2", {"induction": w.domain == 1, "previous_token": w.domain == 0}, importance(rng, w)),
+        planted.attends("L0H3", {"previous_token": np.ones(len(w), bool), "two_back": rare}, importance(rng, w), -1.0),
+        planted.attends("L0H4", {"previous_token": spread(rng, w, 0.4)[0]}, importance(rng, w), 0.0),
+        planted.attends("L0H5", {"induction": third, "previous_token": third | half}, importance(rng, w)),
     ]
     number = np.isin(w.token, planted.NUMBERS)
     loud = number & (rng.random(len(w)) < 0.3)
@@ -59,9 +59,9 @@ def shares(run: Path, label: str, slice_: str = "all", value: str = "all", **par
 @pytest.mark.parametrize(
     ("label", "truth"),
     [
-        ("L0H0", {"induction": 0.25, "previous": 0.75, "unexplained": 0.0}),
-        ("L0H1", {"duplicate": 0.3, "previous": 0.5, "unexplained": 0.2}),
-        ("L0H4", {"previous": 0.4, "unexplained": 0.6}),
+        ("L0H0", {"induction": 0.25, "previous_token": 0.75, "unexplained": 0.0}),
+        ("L0H1", {"duplicate": 0.3, "previous_token": 0.5, "unexplained": 0.2}),
+        ("L0H4", {"previous_token": 0.4, "unexplained": 0.6}),
     ],
 )
 def test_a_planted_mixture_is_recovered(run, label, truth):
@@ -75,11 +75,11 @@ def test_a_planted_mixture_is_recovered(run, label, truth):
 
 def test_overlaps_go_by_the_stated_rule(run):
     by_priority, equal = shares(run, "L0H5"), shares(run, "L0H5", rule="equal")
-    reverse = shares(run, "L0H5", behaviours="previous,induction")
+    reverse = shares(run, "L0H5", behaviours="previous_token,induction")
     assert by_priority["induction"]["share"] == pytest.approx(0.3, abs=0.06)
-    assert by_priority["previous"]["share"] == pytest.approx(0.5, abs=0.06)
+    assert by_priority["previous_token"]["share"] == pytest.approx(0.5, abs=0.06)
     assert equal["induction"]["share"] == pytest.approx(by_priority["induction"]["share"] / 2)
-    assert reverse["previous"]["share"] == pytest.approx(1 - reverse["unexplained"]["share"])
+    assert reverse["previous_token"]["share"] == pytest.approx(1 - reverse["unexplained"]["share"])
     assert "induction" not in reverse
 
 
@@ -103,7 +103,7 @@ def test_a_head_that_is_induction_in_one_domain_only_is_said_to_attend_elsewhere
     found = query.run(run, "polysemantic")
     first = found.row(by_predicate=pl.col("attends_q") == found["attends_q"].min(), named=True)
     assert first["component"] == "L0H2"
-    assert first["attends"] in ("previous", "induction")
+    assert first["attends"] in ("previous_token", "induction")
     assert first["attends_q"] < 0.001
     assert {first["rate_a"], first["rate_b"]} == {0, 1}
     assert not found["differs"].any()  # wherever it attends, it matters as much there as elsewhere
@@ -154,7 +154,7 @@ def test_what_never_happened_is_undetectable_at_this_n(run, world):
     assert never["n_needed"] >= 29_956
     coarse = query.run(run, "rarity", component="L0H3", rate=0.2)
     assert coarse.row(by_predicate=pl.col("behaviour") == "two_back", named=True)["verdict"] == "rarer than the rate"
-    assert found.row(by_predicate=pl.col("behaviour") == "previous", named=True)["rate"] == 1
+    assert found.row(by_predicate=pl.col("behaviour") == "previous_token", named=True)["rate"] == 1
 
 
 def test_a_behaviour_of_one_in_ten_thousand_needs_its_n(tmp_path):
@@ -165,7 +165,7 @@ def test_a_behaviour_of_one_in_ten_thousand_needs_its_n(tmp_path):
         w = planted.world(rng, n_documents=n_documents, per_document=12)
         rare = np.zeros(len(w), bool)
         rare[rng.choice(len(w), round(len(w) / 10_000), replace=False)] = True
-        head = planted.attends("L0H0", {"two_back": rare, "previous": ~rare}, importance(rng, w))
+        head = planted.attends("L0H0", {"two_back": rare, "previous_token": ~rare}, importance(rng, w))
         path = planted.write(tmp_path / f"{n_documents}.duckdb", w, [head])
         verdicts.append(
             query.run(path, "rarity", component="L0H0").row(by_predicate=pl.col("behaviour") == "two_back", named=True)
@@ -179,7 +179,7 @@ def test_a_behaviour_of_one_in_ten_thousand_needs_its_n(tmp_path):
 
 def test_effects_are_told_apart(run):
     suppressing = query.run(run, "head_effects", component="L0H3")
-    assert suppressing.select("behaviour", "effect", "share").rows() == [("previous", "suppresses", 1.0)]
+    assert suppressing.select("behaviour", "effect", "share").rows() == [("previous_token", "suppresses", 1.0)]
     assert set(query.run(run, "head_effects", component="L0H0")["effect"]) == {"copies"}
     assert set(query.run(run, "head_effects", component="L0H4")["effect"]) == {"neither"}
 

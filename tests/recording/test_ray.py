@@ -4,57 +4,33 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
+import chunked
 import pytest
-import tiny
 from same import differing_tables
 
 from profiler.config import RunConfig
-from profiler.database.commits import Piece
+from profiler.database.commits import RunPart
 from profiler.errors import CorpusError, RunError
-from profiler.model.load import load_model
 from profiler.recording.pipeline import Pass, record
 from profiler.recording.ray import engine as engines
 from profiler.recording.ray import resources
 from profiler.recording.write import Rows
-from profiler.text import documents, windows
 from profiler.text.documents import Passed
 
 SUMS = 1e-12
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray's own, of its own default
+pytestmark = [
+    pytest.mark.usefixtures("small_chunks"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # Ray's own, of its own default
+]
 needs_ray = pytest.mark.skipif(
     engines.ray is None, reason="Ray is not installed: pip install 'generality-profiler[ray]'"
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_chunks():
-    """Chunks of 8 windows in blocks of 8 documents; workers get chunks ready made."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(documents, "BLOCK_DOCUMENTS", 8)
-        patched.setattr(windows, "CHUNK_WINDOWS", 8)
-        yield
-
-
 @pytest.fixture(scope="module")
 def config(model_dirs, tmp_path_factory) -> RunConfig:
-    corpus = tiny.write_corpus(tmp_path_factory.mktemp("ray") / "rows.jsonl", n_documents=40)
-    return RunConfig(
-        model=str(model_dirs["gpt2"]),
-        corpora=(str(corpus),),
-        tokens=None,
-        domain_field="topic",
-        dense_positions=40,
-        samples_per_stratum=2,
-        extremes=3,
-        replicate_groups=4,
-        context_length=24,
-        windows_per_document=2,
-    )
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return load_model(config)
+    corpus = chunked.write_corpus(tmp_path_factory.mktemp("ray") / "rows.jsonl", n_documents=40)
+    return chunked.settings(model_dirs["gpt2"], corpus, context_length=24, windows_per_document=2)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +49,7 @@ class HereInstead:
         self.config, self.model, self.group = config, model, group
 
     def sent(self, run: Pass) -> list[object]:
-        source = engines.Source(
+        source = engines.ChunkSource(
             self.config, self.model.tokenizer, run.layout, run.totals.cursor, self.group, str(Path.cwd())
         )
         return [content for table in source.groups() for content in engines._contents(self.worker(table))]
@@ -127,8 +103,8 @@ def test_a_mistake_in_the_corpus_reaches_the_user(config, model, tmp_path):
 def test_a_piece_is_the_same_after_it_was_sent(config, model):
     run = Pass(model, config, Rows())
     run.read(next(run.chunks()))
-    piece = Piece(run.totals.facts(), run.totals.arrays(), run.store.take_rows())
-    again = Piece.unpack(piece.pack())
+    piece = RunPart(run.totals.facts(), run.totals.arrays(), run.store.take_rows())
+    again = RunPart.unpack(piece.pack())
     assert again.facts == piece.facts
     assert {n: a.tobytes() for n, a in again.state.items()} == {n: a.tobytes() for n, a in piece.state.items()}
     assert all(again.rows[table].equals(rows) for table, rows in piece.rows.items())
@@ -144,7 +120,8 @@ class Cluster:
     """Stands for Ray where only its resources are asked for: those of each machine, what others use, and memory."""
 
     def __init__(self, *machines: dict[str, float], used: float = 0.0, memory: float = 1e12):
-        self.machines, self.used, self.memory = machines, used, memory
+        self.machines = [{name: float(n) for name, n in machine.items()} for machine in machines]  # as Ray says it
+        self.used, self.memory = used, memory
 
     def nodes(self) -> list[dict]:
         return [{"Alive": True, "Resources": m} for m in self.machines] + [{"Alive": False, "Resources": {"CPU": 99.0}}]

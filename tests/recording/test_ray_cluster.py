@@ -8,14 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import chunked
 import pytest
-import tiny
 from same import differing_tables
 from test_ray import HereInstead
 
 from profiler.config import RunConfig
 from profiler.errors import RunError
-from profiler.model.load import load_model
 from profiler.recording.pipeline import record
 from profiler.recording.ray import engine as engines
 
@@ -32,24 +31,8 @@ PATIENCE_SECONDS = 120.0
 @pytest.fixture(scope="module")
 def config(model_dirs, tmp_path_factory) -> RunConfig:
     """Six blocks of documents, a chunk each."""
-    corpus = tiny.write_corpus(tmp_path_factory.mktemp("ray") / "rows.jsonl", n_documents=1500)
-    return RunConfig(
-        model=str(model_dirs["gpt2"]),
-        corpora=(str(corpus),),
-        tokens=None,
-        domain_field="topic",
-        dense_positions=40,
-        samples_per_stratum=2,
-        extremes=3,
-        replicate_groups=4,
-        context_length=8,
-        windows_per_document=1,
-    )
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return load_model(config)
+    corpus = chunked.write_corpus(tmp_path_factory.mktemp("ray") / "rows.jsonl", n_documents=1500)
+    return chunked.settings(model_dirs["gpt2"], corpus, context_length=8, windows_per_document=1)
 
 
 @pytest.fixture(scope="module")

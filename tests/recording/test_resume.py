@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chunked
 import polars as pl
 import pytest
 import tiny
@@ -12,46 +13,23 @@ import torch
 from same import differing_tables, same
 
 from profiler.config import RunConfig
-from profiler.database.commits import MANIFEST, Kept, Partial, Piece, partial_path, read_manifest
+from profiler.database.commits import MANIFEST, Kept, Partial, RunPart, partial_path, read_manifest
 from profiler.errors import CorpusError, RunError
 from profiler.model.load import load_model
 from profiler.recording import pipeline
 from profiler.recording.accumulators import state
 from profiler.recording.pipeline import Pace, record
 from profiler.recording.totals import Totals
-from profiler.text import documents, windows
 
 DOCUMENTS = 40
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_chunks():
-    """Chunks of 8 windows in blocks of 8 documents, so that a small corpus has many."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(documents, "BLOCK_DOCUMENTS", 8)
-        patched.setattr(windows, "CHUNK_WINDOWS", 8)
-        yield
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture(scope="module")
 def config(model_dirs, tmp_path_factory) -> RunConfig:
     """Five blocks of documents, more chunks, float32."""
-    corpus = tiny.write_corpus(tmp_path_factory.mktemp("resume") / "rows.jsonl", n_documents=DOCUMENTS)
-    return RunConfig(
-        model=str(model_dirs["gpt2"]),
-        corpora=(str(corpus),),
-        tokens=3_000,
-        domain_field="topic",
-        dense_positions=40,
-        samples_per_stratum=2,
-        extremes=3,
-        replicate_groups=4,
-    )
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return load_model(config)
+    corpus = chunked.write_corpus(tmp_path_factory.mktemp("resume") / "rows.jsonl", n_documents=DOCUMENTS)
+    return chunked.settings(model_dirs["gpt2"], corpus, tokens=3_000)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +176,16 @@ def test_a_run_that_appeared_in_between_is_kept(config, model, whole, tmp_path):
     assert path.read_bytes() == whole.read_bytes()
 
 
+def test_a_finished_run_is_given_back_without_its_corpus(config, tmp_path):
+    corpus = chunked.write_corpus(tmp_path / "rows.jsonl", n_documents=6)
+    config = config.model_copy(update={"corpora": (str(corpus),), "dense_positions": 5})
+    record(config, tmp_path / "run.duckdb")
+    corpus.unlink()
+    assert record(config, tmp_path / "run.duckdb", resume=True).before
+    with pytest.raises(CorpusError):
+        record(config, tmp_path / "other.duckdb", resume=True)
+
+
 # --- a commit
 # ----------------------------------------------------------------------------------------------------------
 
@@ -220,8 +208,10 @@ def test_a_damaged_commit_is_one_sentence(damage, config, model, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def piece(n: int, ids: list[int]) -> Piece:
-    return Piece({"n": n}, {"x": torch.full((3,), float(n)).numpy()}, {"positions": pl.DataFrame({"position_id": ids})})
+def piece(n: int, ids: list[int]) -> RunPart:
+    return RunPart(
+        {"n": n}, {"x": torch.full((3,), float(n)).numpy()}, {"positions": pl.DataFrame({"position_id": ids})}
+    )
 
 
 @pytest.fixture

@@ -18,7 +18,17 @@ from polars.testing import assert_frame_equal
 from profiler.database import query
 
 CHECKS: dict[str, Callable[[FakeRun, query.Connection], None]] = {}
-PRIORITY = ["induction", "duplicate", "previous", "two_back", "self", "newline", "delimiter", "first", "diffuse"]
+PRIORITY = [
+    "induction",
+    "duplicate",
+    "previous_token",
+    "two_back",
+    "self",
+    "newline",
+    "delimiter",
+    "first_token",
+    "diffuse",
+]
 WHITE = [
     "repeated",
     "prefix_repeated",
@@ -196,7 +206,7 @@ def depth_of(k: Kept, weight: np.ndarray) -> np.ndarray:
 
 @check
 def coverage_curve(fake: FakeRun, db: query.Connection) -> None:
-    for label, name in [("L1H0", "previous"), ("L1N5", "repeated")]:
+    for label, name in [("L1H0", "previous_token"), ("L1N5", "repeated")]:
         k, wanted = kept(fake, label), []
         for top in [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]:
 
@@ -221,7 +231,7 @@ def coverage_curve(fake: FakeRun, db: query.Connection) -> None:
 
 @check
 def precision_recall(fake: FakeRun, db: query.Connection) -> None:
-    for label, name in [("L1H0", "previous"), ("L0N1", "on_number")]:
+    for label, name in [("L1H0", "previous_token"), ("L0N1", "on_number")]:
         k = kept(fake, label)
         levels = fake.tables["quantiles"].filter(pl.col("component_id") == fake.row(label), pl.col("quantile") >= 0.5)
         wanted = []

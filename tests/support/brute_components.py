@@ -210,6 +210,47 @@ def important_by_domain(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
 
 @check
+def by_role(fake: fake_run.FakeRun, db: query.Connection) -> None:
+    """From the uniform and the stratified samples together, of a head and of a neuron."""
+    for label in ("L1H1", "L0N1"):
+        i, ordinary = fake.row(label), fake.ordinary
+        samples = fake.tables["sample_rows"].filter(pl.col("component_id") == i)["position_id"].to_list()
+        use = brute.column(fake, "dense") | np.isin(brute.column(fake, "position_id"), samples)
+        bins, weight = fake_run.bin_of(fake.activation[i], 2), np.zeros(len(use))
+        for number in np.unique(bins[use]):
+            weight[use & (bins == number)] = (ordinary & (bins == number)).sum() / (use & (bins == number)).sum()
+        roles = np.array([role or "none" for role in fake.positions["role"]])
+        values = {"activation": fake.activation[i], "dla": fake.dla[i], "abs_dla": np.abs(fake.dla[i])}
+        rows = []
+        for role in sorted(set(roles[use])):
+            cell = roles == role
+            means = {name: _mean(value, weight, cell) for name, value in values.items()}
+            shares = {
+                "share_n": brute.share_of(weight, cell),
+                "share_abs_dla": brute.share_of(weight * values["abs_dla"], cell),
+            }
+            row = {"role": role, "n": int((use & cell).sum())}
+            row["groups"] = len(set(brute.column(fake, "group_id")[use & cell]))
+            for name, estimate in (means | shares).items():
+                se, half = brute.error(fake, estimate)
+                value = estimate(ordinary)
+                least, most = (0.0, 1.0) if name.startswith("share") else (-np.inf, np.inf)
+                row[name] = value
+                if name != "share_n":
+                    interval = {"lo": max(least, value - half), "hi": min(most, value + half)}
+                    row |= {f"{name}_{end}": bound for end, bound in ({"se": se} | interval).items()}
+            rows.append(row)
+        rows.sort(key=lambda row: (row["role"] == "none", row["role"] == "template", -row["share_n"]))
+        assert len(rows) == 5
+        brute.agree(query.run(db, "by_role", component=label), rows)
+
+
+def _mean(values: np.ndarray, weight: np.ndarray, cell: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Weighted mean over a cell, as a function of position weights."""
+    return lambda use: (values * weight * use * cell).sum() / (weight * use * cell).sum()
+
+
+@check
 def logit_effects(fake: fake_run.FakeRun, db: query.Connection) -> None:
     texts = fake.tables["tokens"]["token"]
     rows = fake.tables["logit_effects"].filter(pl.col("component_id") == fake.row("L1N4")).sort("side", "rank")

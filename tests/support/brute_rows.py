@@ -84,8 +84,8 @@ def head_attention(fake: fake_run.FakeRun, db: query.Connection) -> None:
     rows = fake.positions.select("position_id").join(rows, on="position_id", how="left", maintain_order="left")
     wanted = []
     for measure in [
-        "previous",
-        "first",
+        "previous_token",
+        "first_token",
         "self",
         "induction",
         "duplicate",

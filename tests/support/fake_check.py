@@ -18,8 +18,9 @@ import planted_claims as planted
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality import store
 from profiler.generality.evidence.distributions import CrossTask, Distribution
-from profiler.generality.evidence.finding import Finding, Setting, refused
+from profiler.generality.evidence.finding import CausalChoices, Finding, Question
 from profiler.generality.evidence.predictions import Prediction
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.evidence.verdict import judge
 
 NASTY = "</script><b>&\u202e «x» it's"
@@ -57,7 +58,7 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
                 one,
                 subject=subject,
                 role=roles.get(subject, "") and one.role,
-                setting=Setting("node", "head", "resample", "all", "noise outside", one.distribution),
+                choices=CausalChoices("node", "head", "resample", "all", "noise outside", one.distribution),
             )
         )
     label, role = members[0]
@@ -65,7 +66,7 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
         Finding(name, "", "necessity", "discovery", "necessity", 0.8, 0.7, 0.9, 48, "prompts", 0.1, 0.2, 0.01),
         Finding(name, "", "necessity", "names", "necessity", 0.7, 0.6, 0.8, 48, "prompts", 0.1, 0.2, 0.01),
         Finding(label, role, "mixture", "corpus", "share: induction", 0.7, 0.6, 0.8, 900, "positions"),
-        Finding(label, role, "mixture", "corpus", "share: previous", 0.1, 0.05, 0.15, 900, "positions"),
+        Finding(label, role, "mixture", "corpus", "share: previous_token", 0.1, 0.05, 0.15, 900, "positions"),
         Finding(label, role, "mixture", "corpus", "share: unexplained", 0.2, 0.1, 0.3, 900, "positions"),
         Finding(label, PLACED, "coverage", "templates", UNDONE, 0.2, 0.1, 0.3, 48, "prompts", 0.1),
         Finding(label, PLACED, "mixture", "templates", "share: attends to S1", 0.7, 0.6, 0.8, 48, "prompts"),
@@ -120,7 +121,9 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
         ),
         Finding(label, role, "weights", "weights", "matching", 0.9, None, None, 1, "components", 0.1, 0.3, 0.02),
         Finding(name, "", "trend", "distributions", "slope", -0.01, -0.04, 0.02, 192, "prompts"),
-        refused(name, "", "faithfulness", "lower case", "faithfulness", 3, "prompts", "3 prompts; 20 are needed"),
+        Question(name, "", "faithfulness", "lower case", "prompts").refused(
+            "faithfulness", 3, "3 prompts; 20 are needed"
+        ),
     ]
     return made
 
@@ -224,8 +227,8 @@ def details(name: str, label: str, role: str, position: int) -> list[Any]:
             shift=0.4,
             control_shift=0.03,
         ),
-        *(store.Example("discovery", f"p{i}") for i in range(4)),
-        *(store.Example("names", f"p{i}") for i in range(3, 7)),
+        *(store.UsedExample("discovery", f"p{i}") for i in range(4)),
+        *(store.UsedExample("names", f"p{i}") for i in range(3, 7)),
     ]
 
 
@@ -238,12 +241,14 @@ def write(
     case: planted.Planted = planted.generalises,
     members: Sequence[tuple[str, str]] = MEMBERS,
     seed: int = 1,
+    thresholds: Thresholds = DEFAULT,
 ) -> list[Finding]:
     """Check a planted case and store it."""
     with duckdb.connect(str(path), read_only=True) as shell:
         position = shell.execute("SELECT min(position_id) FROM contexts").fetchall()[0][0]
     found = findings(case, name, members, seed)
-    verdict = judge(found, [distribution.name for distribution in DISTRIBUTIONS], store.keys_for(path, name))
+    names = [distribution.name for distribution in DISTRIBUTIONS]
+    verdict = judge(found, names, store.keys_for(path, name), thresholds)
     extra = details(name, *members[0], position)
     store.write(
         path,
@@ -254,6 +259,7 @@ def write(
         verdict=verdict,
         details=extra,
         settings={"seed": seed},
+        thresholds=thresholds,
         seconds=1.5,
     )
     return found

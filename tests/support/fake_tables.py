@@ -235,7 +235,7 @@ def make_head_attention(rng, positions, components) -> pl.DataFrame:
     frames = []
     for i in components.filter(pl.col("kind") == "head")["component_id"]:
         parts = rng.dirichlet(np.full(6, 0.4), len(dense))
-        names = ["previous", "first", "self", "induction", "duplicate"]
+        names = ["previous_token", "first_token", "self", "induction", "duplicate"]
         rest = {n: parts[:, 5] * share for n, share in [("two_back", 0.6), ("newline", 0.3), ("delimiter", 0.1)]}
         rest["prefix_induction"] = parts[:, 3] * (rng.random(len(dense)) < 0.5)
         frames.append(
@@ -395,6 +395,7 @@ def make_tables(
                 "rank",
                 "entropy",
                 "special",
+                "role",
                 "previous_token_id",
                 "distance",
                 "prefix_match",

@@ -146,6 +146,12 @@ def past_of(ids: list[int], offset: int, earlier: list[int] | None = None) -> di
     }
 
 
+def role_of(doc_id: int, pos: int) -> str | None:
+    """Every third document is no conversation, another third has no tool."""
+    turns = (None, ("template", "user", "assistant"), ("template", "user", "template", "tool"))[doc_id % 3]
+    return turns and turns[pos // 4 % len(turns)]
+
+
 def position_of(window: dict, offset: int) -> dict:
     token, following = window["token_ids"][offset : offset + 2]
     special = None
@@ -170,6 +176,7 @@ def position_of(window: dict, offset: int) -> dict:
         "group_id": window["group_id"],
         "domain_id": window["domain_id"],
         "special": special,
+        "role": None if special == "bos" else role_of(window["doc_id"], window["start"] + offset - window["bos"]),
         **past_of(window["token_ids"], offset, window["ids"][: window["start"]]),
     }
 
@@ -224,7 +231,7 @@ def neuron_values(rng: np.random.Generator, unit: int, positions: pl.DataFrame) 
 def make_values(
     rng: np.random.Generator, components: pl.DataFrame, positions: pl.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Activation and DLA [component, position]; a head's activation and a closing term's are norms."""
+    """Activation and DLA [component, position]; a head's activation and those of embeddings and biases are norms."""
     n = len(positions)
     activation = np.zeros((len(components), n))
     dla = np.empty((len(components), n))

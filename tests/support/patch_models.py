@@ -15,7 +15,7 @@ from profiler.config import RunConfig
 from profiler.model.as_network import network_of
 from profiler.model.load import Model, load_model
 from profiler.model.network import Layer, Network, Norm
-from profiler.patching.batch import Batch, batch_of
+from profiler.patching.batch import PairBatch, batch_of
 from profiler.prompts.pairs import Pair, TokenPair
 from profiler.prompts.pairs.encode import encode
 
@@ -83,7 +83,7 @@ def token_pairs(n: int = 5, seed: int = 0) -> tuple[TokenPair, ...]:
     return encode(pairs(n, seed), tiny.tokenizer(), 0, 48).pairs
 
 
-def batch(n: int = 5, seed: int = 0) -> Batch:
+def batch(n: int = 5, seed: int = 0) -> PairBatch:
     """The same as tensors, float64."""
     return batch_of(token_pairs(n, seed), dtype=torch.float64)
 
@@ -169,7 +169,7 @@ GATES = {
 }
 
 
-def gate_batch(n: int = 3) -> Batch:
+def gate_batch(n: int = 3) -> PairBatch:
     """`n` pairs: clean (on, question), corrupted (off, question); names differ, prompts are the same."""
     made = [
         TokenPair(

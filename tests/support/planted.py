@@ -36,7 +36,7 @@ VOCABULARY = [
 WORDS = np.array([1, 2, 10, 11, 13, 14])
 NUMBERS, NEWLINE = np.array([3, 4, 12]), 5
 GROUPS = 12
-ATTENTION = "previous two_back first self induction prefix_induction duplicate newline delimiter".split()
+ATTENTION = "previous_token two_back first_token self induction prefix_induction duplicate newline delimiter".split()
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
             "rank": 0,
             "entropy": 1.0,
             "special": None,
+            "role": None,
             "previous_token_id": np.roll(w.token, 1),
             "distance": None,
             "prefix_match": 0,
@@ -121,7 +122,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
             "in_quotes": False,
             "dense": True,
         },
-        schema_overrides={"special": pl.String, "distance": pl.Int32},
+        schema_overrides={"special": pl.String, "role": pl.String, "distance": pl.Int32},
     )
     return {
         "runs": pl.DataFrame(

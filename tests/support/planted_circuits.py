@@ -1,4 +1,4 @@
-"""A hand-built model whose circuit is known on every distribution, its pairs, and a Subject made of them.
+"""A hand-built model whose circuit is known on every distribution, its pairs, and a CheckSubject made of them.
 
 One layer, four heads that read the first token alone and write to the answer's logit:
 
@@ -22,7 +22,13 @@ import torch
 from patch_models import FAR, IDENTITY
 
 from profiler.circuits.circuit import Circuit, Member, Scope
-from profiler.generality.distributions.subject import CheckSettings, Distributions, PromptDistribution, Subject, Text
+from profiler.generality.distributions.subject import (
+    CheckSettings,
+    CheckSubject,
+    Distributions,
+    PromptDistribution,
+    RunText,
+)
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
 from profiler.model.network import Layer, Network
 from profiler.patching.setting import PatchSettings, prepare
@@ -31,7 +37,7 @@ from profiler.text.windows import Layout
 
 FEATURES = ("on", "alternative", "doubt", "noise")
 D, QUESTION, ANSWER, WRONG, FIRST = 8, 0, 1, 2, 3  # residual: features 0-3, question 5, answer 6, constant 7
-NO_TEXT = Text((), Layout(8, None, torch.zeros(1, dtype=torch.long), 0, 2), (), 0, 0, "no corpus")
+NO_TEXT = RunText((), Layout(8, None, torch.zeros(1, dtype=torch.long), 0, 2), (), 0, 0, "no corpus")
 
 
 def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> Network:
@@ -94,8 +100,8 @@ def subject(
     members: Sequence[str] = ("L0H0",),
     draws: int = 19,
     spare: int = 0,
-) -> Subject:
-    """A Subject whose distributions are lists of first tokens, one pair each; the first is the discovery
+) -> CheckSubject:
+    """A CheckSubject whose distributions are lists of first tokens, one pair each; the first is the discovery
     distribution."""
     listed = [features for tokens in distributions.values() for features in tokens]
     net = network([*listed, {}], spare)
@@ -109,7 +115,7 @@ def subject(
         )
     circuit = Circuit("toy", "toy", tuple(Member(label) for label in members), Scope("toy", "planted", ("off",)))
     task = PatchSettings("toy")
-    return Subject(
+    return CheckSubject(
         patch_models.loaded("gpt2"),
         net,
         circuit,

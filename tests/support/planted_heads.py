@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from profiler.generality.edits.texts import Text, Vocabulary
+from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.model.network import Layer, Network, Norm
 
 V, T = 52, 48
@@ -122,13 +122,13 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(tuple(f" w{t}" for t in range(V)), np.zeros(V, int), np.full(V, 5), ordinary, {"number": inside})
 
 
-def texts(n: int = 40, length: int = 30, seed: int = 0, words: int = 40) -> tuple[Text, ...]:
+def texts(n: int = 40, length: int = 30, seed: int = 0, words: int = 40) -> tuple[EditText, ...]:
     """Random texts behind token 0; the fewer `words`, the more repetition."""
     rng = random.Random(seed)
     made = [(0, *(rng.randint(1, words - 1) for _ in range(length))) for _ in range(n)]
-    return tuple(Text(f"d{i}", row[:-1], row[-1]) for i, row in enumerate(made))
+    return tuple(EditText(f"d{i}", row[:-1], row[-1]) for i, row in enumerate(made))
 
 
-def behind(text: Text, token: int) -> Text:
+def behind(text: EditText, token: int) -> EditText:
     """The text with another token in front of its first ordinary one."""
     return replace(text, tokens=(text.tokens[0], token, *text.tokens[2:]))

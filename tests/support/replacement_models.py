@@ -8,9 +8,9 @@ import patch_models
 import torch
 
 from profiler.generality.replacement import explain
-from profiler.generality.replacement.run import Reading, means_of, seen_of
+from profiler.generality.replacement.run import TextBatch, means_of, seen_of
 from profiler.generality.replacement.text import Texts
-from profiler.generality.replacement.view import Claimed
+from profiler.generality.replacement.view import ClaimedRule
 from profiler.model.network import Layer, Network, Norm
 from profiler.patching.sites import parse_target
 
@@ -101,7 +101,7 @@ def model(layers: list[Layer]) -> Network:
     )
 
 
-def reading(seed: int, n: int = 40, n_classes: int = 3) -> Reading:
+def reading(seed: int, n: int = 40, n_classes: int = 3) -> TextBatch:
     """Random windows, one a document; the class of a token is its id modulo `n_classes`; offset 0 is not counted.
 
     What comes next is the token before or the first token: a head that raises one of these lowers the loss.
@@ -112,7 +112,7 @@ def reading(seed: int, n: int = 40, n_classes: int = 3) -> Reading:
     targets = choices.gather(0, torch.randint(0, 2, (1, n, LENGTH), generator=rng))[0]
     counted = torch.ones(n, LENGTH, dtype=torch.bool)
     counted[:, 0] = False
-    return Reading(tokens, tokens % n_classes, targets, counted, torch.arange(n) + 1000 * seed)
+    return TextBatch(tokens, tokens % n_classes, targets, counted, torch.arange(n) + 1000 * seed)
 
 
 def texts(n: int = 40) -> Texts:
@@ -124,7 +124,7 @@ def texts(n: int = 40) -> Texts:
 def explained(net, component, rule, given=None, nulls=2):
     """What one rule explains of one component, on random tokens or given texts."""
     target = parse_target(component)
-    claim = Claimed(target, explain.rule_named(rule, target), str(rule))
+    claim = ClaimedRule(target, explain.rule_named(rule, target), str(rule))
     return explain.examine(net, given or texts(), [claim], nulls)[0]
 
 
@@ -133,7 +133,7 @@ def network_and_seen(form="neox"):
     net = patch_models.network(form)
     tokens = torch.randint(1, 257, (4, 20), generator=torch.Generator().manual_seed(0))
     counted = torch.ones_like(tokens, dtype=torch.bool)
-    reading = Reading(tokens, tokens % 5, tokens.roll(-1, 1), counted, torch.arange(4))
+    reading = TextBatch(tokens, tokens % 5, tokens.roll(-1, 1), counted, torch.arange(4))
     return net, reading, means_of(net, [reading])
 
 

@@ -88,10 +88,10 @@ def test_windows_of_a_document_carry_its_marks_on(bos):
     layout = Layout(17, 0 if bos else None, torch.zeros(len(PIECES), dtype=torch.long), 1, 4)
     document = TokenizedDocument(7, 0, "d", "s", "p", 0, ids, 0, n_read=len(ids))
     whole, windows = Marks.of(PIECES).signs(ids), list(windows_of(document, layout))
-    together = past_of(make_batch(windows, layout).tokens, Marks.of(PIECES), windows, bos)
+    together = past_of(make_batch(windows, layout).tokens, Marks.of(PIECES), windows, bos=bos)
     assert len(windows) == -(-len(ids) // layout.stride)
     for row, window in enumerate(windows):
-        alone = past_of(make_batch([window], layout).tokens, Marks.of(PIECES), [window], bos)
+        alone = past_of(make_batch([window], layout).tokens, Marks.of(PIECES), [window], bos=bos)
         size = len(window.token_ids)
         for got, at in ((alone, 0), (together, row)):
             assert (

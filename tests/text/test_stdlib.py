@@ -9,7 +9,7 @@ from profiler.text import stdlib
 
 
 @pytest.fixture(scope="module")
-def corpus() -> list[stdlib.Document]:
+def corpus() -> list[stdlib.StdlibDocument]:
     return list(stdlib.documents())
 
 

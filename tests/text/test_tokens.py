@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from profiler.config import RunConfig
-from profiler.database.assets import package_file
+from profiler.database.macros import temporary
 from profiler.generality.distributions.build import vocabulary_of
 from profiler.model.load import load_model
 from profiler.patching.setting import vocabulary
@@ -210,12 +210,8 @@ def test_bytes_of_neighbours_are_joined_and_what_is_cut_off_stays_visible(text, 
 @pytest.fixture(scope="module")
 def macros():
     """A database with the macros of views.sql that spell texts."""
-    sql = package_file("database/views.sql").read_text(encoding="utf-8")
     connection = duckdb.connect()
-    for macro in re.findall(
-        r"CREATE MACRO (?:is_bytes|digits_of|characters|character_of|join_texts)\(.*?;\n", sql, re.DOTALL
-    ):
-        connection.execute(macro)
+    connection.execute(temporary("join_texts()"))
     yield connection
     connection.close()
 

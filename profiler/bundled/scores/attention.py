@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from profiler import statistics
-from profiler.bundled.scores.subject import BATCH, Subject, padded, patterns, token_losses
+from profiler.bundled.scores.scored_model import BATCH, ScoredModel, padded, patterns, token_losses
 from profiler.prompts.tasks import repeats
 from profiler.statistics import Estimate
 
@@ -29,7 +29,7 @@ class HeadScore:
     estimate: Estimate
 
 
-def repeated_sequences(subject: Subject, n: int, length: int, seed: int) -> Int64[Tensor, "n 1+2*length"]:
+def repeated_sequences(subject: ScoredModel, n: int, length: int, seed: int) -> Int64[Tensor, "{n} 1+2*{length}"]:
     """Random segments that occur twice, each behind the start token."""
     rng = random.Random(seed)
     vocabulary = subject.ordinary()
@@ -63,7 +63,7 @@ def previous_attention(
     return sums.movedim(1, 0), counted.sum(-1)
 
 
-def induction_head(subject: Subject, n: int = 64, length: int = 50, seed: int = 0) -> HeadScore:
+def induction_head(subject: ScoredModel, n: int = 64, length: int = 50, seed: int = 0) -> HeadScore:
     """Induction attention of the best head; one unit is one random sequence.
 
     Args:
@@ -79,7 +79,7 @@ def induction_head(subject: Subject, n: int = 64, length: int = 50, seed: int = 
     return _best(scores, np.ones(len(scores)))
 
 
-def copy_ratio(subject: Subject, n: int = 64, length: int = 50, seed: int = 1) -> Estimate:
+def copy_ratio(subject: ScoredModel, n: int = 64, length: int = 50, seed: int = 1) -> Estimate:
     """Loss on the second copy over loss on the first, the first token of each copy left out; one unit a sequence."""
     length = min(length, (subject.context - 1) // 2)
     ids = repeated_sequences(subject, n, length, seed)
@@ -87,14 +87,14 @@ def copy_ratio(subject: Subject, n: int = 64, length: int = 50, seed: int = 1) -
     return statistics.ratio(losses[:, length + 1 :].sum(1), losses[:, 1:length].sum(1))
 
 
-def previous_token_head(subject: Subject, documents: Iterable[Sequence[int]]) -> HeadScore:
+def previous_token_head(subject: ScoredModel, documents: Iterable[Sequence[int]]) -> HeadScore:
     """Attention to the previous position of the best head on text; one unit is one document's first window.
 
     Args:
         subject: the model.
         documents: token ids of each document, without special tokens.
     """
-    rows = [[subject.start, *ids[: subject.context - 1]] for ids in documents if len(ids) >= 2]
+    rows = [[subject.start, *ids[: subject.context - 1]] for ids in documents if len(ids) > 1]
     sums, counts = [], []
     for begin in range(0, len(rows), BATCH):
         ids, lengths = padded(rows[begin : begin + BATCH], subject.start)

@@ -43,12 +43,12 @@ class Bigram:
     ) -> Float[np.ndarray, "tokens"]:
         """p(token | before) for each pair."""
         keys = before.astype(np.int64) * len(self.base) + token
-        found = np.searchsorted(self.pairs, keys).clip(max=len(self.pairs) - 1)
-        seen = np.where(self.pairs[found] == keys, self.counts[found], 0)
+        match = np.searchsorted(self.pairs, keys).clip(max=len(self.pairs) - 1)
+        seen = np.where(self.pairs[match] == keys, self.counts[match], 0)
         total = np.maximum(self.context[before], 1)
-        kept = np.maximum(seen - self.discount, 0) / total
+        known = np.maximum(seen - self.discount, 0) / total
         left = np.where(self.context[before] > 0, self.discount * self.followers[before] / total, 1.0)
-        return kept + left * self.base[token]
+        return known + left * self.base[token]
 
     def nats(self, ids: Sequence[int]) -> float:
         """Summed cross-entropy of all tokens but the first."""
@@ -71,7 +71,7 @@ def fit_bigram(documents: Iterable[Sequence[int]], vocabulary: int) -> Bigram:
         raise ValueError("a bigram model needs at least one document of two tokens")
     pairs, counts = np.unique(np.concatenate(keys), return_counts=True)
     first, second = pairs // vocabulary, pairs % vocabulary
-    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    once, twice = np.bincount(counts, minlength=3)[1:3].tolist()
     predecessors = np.bincount(second, minlength=vocabulary) + 1.0
     return Bigram(
         pairs=pairs,

@@ -167,10 +167,10 @@ def cells(row: Score) -> list[str]:
 
 
 def _misses(rows: Sequence[Score]) -> Iterable[str]:
-    missed = [row for row in rows if row.reached is False]
-    if not missed:
+    unmet = [row for row in rows if row.reached is False]
+    if not unmet:
         yield "Every target is reached."
-    for row in missed:
+    for row in unmet:
         by = abs(row.estimate.value - row.target)
         yield f"- {row.behaviour}, {row.measure}: misses its target by {by:.3f}."
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from profiler.bundled.scores.subject import BATCH, Subject, logits, padded
+from profiler.bundled.scores.scored_model import BATCH, ScoredModel, logits, padded
 from profiler.prompts.tasks import Prompt, docstring, indirect_object
 from profiler.prompts.tasks.prompt import Split
 
@@ -47,7 +47,7 @@ def docstring_prompts(n: int, split: Split, seed: int = 0) -> list[Prompt]:
     return [docstring.prompt(rng, split) for _ in range(n)]
 
 
-def choose(subject: Subject, prompts: Sequence[Prompt]) -> Choices:
+def choose(subject: ScoredModel, prompts: Sequence[Prompt]) -> Choices:
     """Compare the continuations of each prompt.
 
     Args:
@@ -68,7 +68,7 @@ def choose(subject: Subject, prompts: Sequence[Prompt]) -> Choices:
     return Choices(np.array(margins), np.array(differences), len(prompts) - len(decidable))
 
 
-def _encoder(subject: Subject) -> Callable[[Prompt], tuple[list[int], list[int]]]:
+def _encoder(subject: ScoredModel) -> Callable[[Prompt], tuple[list[int], list[int]]]:
     """Prompt to (ids with the start token, first token of the answer and of each distractor)."""
 
     def encode(prompt: Prompt) -> tuple[list[int], list[int]]:

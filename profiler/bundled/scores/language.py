@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from profiler.bundled.scores.bigram import Bigram, fit_bigram
-from profiler.bundled.scores.subject import BATCH, Subject, padded, token_losses
+from profiler.bundled.scores.scored_model import BATCH, ScoredModel, padded, token_losses
 from profiler.text import stdlib
 
 DOMAINS: tuple[stdlib.Domain, ...] = ("code", "prose", "tests")
@@ -51,29 +51,29 @@ def held_out_texts(limit: int = DOCUMENTS, characters: int = CHARACTERS) -> dict
     texts: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
     for document in stdlib.documents("held_out"):
         texts[document["domain"]].append(document["text"][:characters])
-    return {domain: _spread(found, limit) for domain, found in texts.items()}
+    return {domain: _spread(of_domain, limit) for domain, of_domain in texts.items()}
 
 
-def fit_on_train_split(subject: Subject) -> Bigram:
+def fit_on_train_split(subject: ScoredModel) -> Bigram:
     """A bigram model of the corpus's train split in the subject's tokens."""
     documents = ([subject.start, *subject.encode(d["text"])] for d in stdlib.documents("train"))
     return fit_bigram(documents, max(len(subject.tokenizer), subject.model.config.vocab_size))
 
 
-def losses(subject: Subject, bigram: Bigram, texts: Iterable[str]) -> Losses:
+def losses(subject: ScoredModel, bigram: Bigram, texts: Iterable[str]) -> Losses:
     """Losses of the model and of the bigram model on each text."""
     rows = [_document(subject, bigram, text) for text in texts]
     model, baseline, tokens, size = (np.array(column) for column in zip(*rows, strict=True))
     return Losses(model, baseline, tokens, size)
 
 
-def _document(subject: Subject, bigram: Bigram, text: str) -> tuple[float, float, int, int]:
+def _document(subject: ScoredModel, bigram: Bigram, text: str) -> tuple[float, float, int, int]:
     ids = subject.encode(text)
     total = sum(_window_nats(subject, batch) for batch in _batches(list(_windows(subject, ids))))
     return total, bigram.nats([subject.start, *ids]), len(ids), len(text.encode("utf-8", errors="replace"))
 
 
-def _windows(subject: Subject, ids: Sequence[int]) -> Iterator[list[int]]:
+def _windows(subject: ScoredModel, ids: Sequence[int]) -> Iterator[list[int]]:
     step = subject.context - 1
     for begin in range(0, len(ids), step):
         yield [subject.start, *ids[begin : begin + step]]
@@ -84,14 +84,14 @@ def _batches(windows: list[list[int]]) -> Iterator[list[list[int]]]:
         yield windows[begin : begin + BATCH]
 
 
-def _window_nats(subject: Subject, windows: list[list[int]]) -> float:
+def _window_nats(subject: ScoredModel, windows: list[list[int]]) -> float:
     ids, lengths = padded(windows, subject.start)
     each = token_losses(subject, ids).double().numpy()
     real = np.arange(each.shape[1])[None] < (lengths - 1).numpy()[:, None]
     return float(each[real].sum())
 
 
-def _spread(found: list[str], limit: int) -> list[str]:
-    if len(found) <= limit:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+def _spread(texts: list[str], limit: int) -> list[str]:
+    if len(texts) <= limit:
+        return texts
+    return [texts[i] for i in np.linspace(0, len(texts) - 1, limit).round().astype(int)]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from profiler import statistics
 from profiler.bundled.scores import attention, choices, language
-from profiler.bundled.scores.subject import Subject
+from profiler.bundled.scores.scored_model import ScoredModel
 from profiler.statistics import Estimate
 
 
@@ -62,7 +62,9 @@ class Size:
     characters: int = language.CHARACTERS
 
 
-def score(subject: Subject, size: Size | None = None, progress: Callable[[str], None] = lambda _: None) -> list[Score]:
+def score(
+    subject: ScoredModel, size: Size | None = None, progress: Callable[[str], None] = lambda _: None
+) -> list[Score]:
     """Every row of the table, in a fixed order.
 
     Args:
@@ -78,7 +80,7 @@ def score(subject: Subject, size: Size | None = None, progress: Callable[[str], 
     return rows
 
 
-def _attention(subject: Subject, size: Size) -> Iterator[Score]:
+def _attention(subject: ScoredModel, size: Size) -> Iterator[Score]:
     induction = attention.induction_head(subject, size.sequences)
     yield Score(
         "induction",
@@ -98,7 +100,7 @@ def _attention(subject: Subject, size: Size) -> Iterator[Score]:
     yield Score("previous token", measure, previous.estimate, "document", target=0.8, note=previous.head)
 
 
-def _tasks(subject: Subject, size: Size) -> Iterator[Score]:
+def _tasks(subject: ScoredModel, size: Size) -> Iterator[Score]:
     for order in ("ABBA", "BABA"):
         held_out = choices.choose(subject, choices.indirect_object_prompts(size.prompts, "held_out", order))
         yield _accuracy("indirect object", f"IO over S, {order}, held-out names and templates", held_out, 0.95)
@@ -113,16 +115,16 @@ def _tasks(subject: Subject, size: Size) -> Iterator[Score]:
     yield _accuracy("docstring argument", "next :param over all other arguments, training words", train, None)
 
 
-def _accuracy(behaviour: str, measure: str, found: choices.Choices, target: float | None) -> Score:
-    right = statistics.proportion(found.margin > 0)
-    return Score(behaviour, measure, right, "prompt", target=target, note=_skipped(found))
+def _accuracy(behaviour: str, measure: str, chosen: choices.Choices, target: float | None) -> Score:
+    right = statistics.proportion(chosen.margin > 0)
+    return Score(behaviour, measure, right, "prompt", target=target, note=_skipped(chosen))
 
 
-def _skipped(found: choices.Choices) -> str:
-    return f"{found.skipped} left out" if found.skipped else ""
+def _skipped(chosen: choices.Choices) -> str:
+    return f"{chosen.skipped} left out" if chosen.skipped else ""
 
 
-def _language(subject: Subject, size: Size) -> Iterator[Score]:
+def _language(subject: ScoredModel, size: Size) -> Iterator[Score]:
     bigram = language.fit_on_train_split(subject)
     texts = language.held_out_texts(size.documents, size.characters)
     for domain in language.DOMAINS:
@@ -130,12 +132,12 @@ def _language(subject: Subject, size: Size) -> Iterator[Score]:
             yield from _domain(domain, language.losses(subject, bigram, texts[domain]))
 
 
-def _domain(domain: str, found: language.Losses) -> Iterator[Score]:
-    place = f"held-out {domain}"
-    for label, nats in (("", found.model), (" of a bigram model", found.bigram)):
-        for unit, size in (("token", found.tokens), ("byte", found.bytes)):
+def _domain(domain: str, losses: language.Losses) -> Iterator[Score]:
+    where = f"held-out {domain}"
+    for label, nats in (("", losses.model), (" of a bigram model", losses.bigram)):
+        for unit, size in (("token", losses.tokens), ("byte", losses.bytes)):
             estimate = statistics.ratio(nats, size)
-            yield Score("language", f"nats per {unit}{label}, {place}", estimate, "document", better="lower")
-    below = statistics.reduction(found.model, found.bigram)
+            yield Score("language", f"nats per {unit}{label}, {where}", estimate, "document", better="lower")
+    below = statistics.reduction(losses.model, losses.bigram)
     target = 0.25 if domain == "code" else None
-    yield Score("language", f"nats per byte below the bigram model by, {place}", below, "document", target=target)
+    yield Score("language", f"nats per byte below the bigram model by, {where}", below, "document", target=target)

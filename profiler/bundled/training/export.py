@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from profiler.bundled.training.plans import Plan
+from profiler.bundled.training.curriculum import TrainingPlan
 from profiler.bundled.training.tokenizer import save_tokenizer
 from profiler.bundled.training.train import new_model
 from profiler.errors import ModelError
@@ -23,7 +23,7 @@ from profiler.text import stdlib
 CURVE_POINTS = 40
 
 
-def export(run: Path, folder: Path, plan: Plan) -> None:
+def export(run: Path, folder: Path, plan: TrainingPlan) -> None:
     """Write a model directory from a run's latest checkpoint.
 
     Args:
@@ -48,7 +48,7 @@ def export(run: Path, folder: Path, plan: Plan) -> None:
     (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _facts(run: Path, plan: Plan, state: dict[str, Any], parameters: int, vocabulary: int) -> dict[str, Any]:
+def _facts(run: Path, plan: TrainingPlan, state: dict[str, Any], parameters: int, vocabulary: int) -> dict[str, Any]:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return {
         "parameters": parameters,

@@ -12,16 +12,16 @@ some 20 MB) and a fraction of a millisecond a window.
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt16
 from transformers import PreTrainedTokenizerFast
 
-from profiler.prompts.tasks import Piece, docstring, mentions, repeats, sequences, words
+from profiler.prompts.tasks import TextPiece, docstring, mentions, repeats, sequences, words
 from profiler.prompts.tasks import indirect_object as ioi
-from profiler.text.stdlib import Document, held_out
+from profiler.text.stdlib import StdlibDocument, held_out
 from profiler.text.token_classes import ordinary_ids
 
 SOURCES = ("repeats", "ioi", "docstring", "sequences", "mentions", "code", "tests", "prose")
@@ -30,11 +30,13 @@ ANSWER_WEIGHT = 5.0
 _LOOSENED, _RENAMED = 0.7, 0.7
 """Shares of the task texts whose wordings are loosened, and whose names become arbitrary, where a phase is loose."""
 _WEIGHTS = {"text": 1.0, "answer": ANSWER_WEIGHT, "arbitrary": 0.0}
+_WHOLE_WORDS = 0.5
+"""Share of random segments of whole words only, where a phase is loose."""
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Shares:
+class MixtureShares:
     """How windows divide among the sources. What the five task shares leave goes to the corpus's domains."""
 
     repeats: float
@@ -62,7 +64,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """The windows of one step.
 
     Attributes:
@@ -81,7 +83,7 @@ class Batch:
 class Mixture:
     """Draws batches. Built once, since it tokenizes the whole train split."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document], seed: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, documents: Iterable[StdlibDocument], seed: int) -> None:
         """Tokenize.
 
         Args:
@@ -99,13 +101,13 @@ class Mixture:
         self._names = _tokens_of(tokenizer, words.NAMES_TRAIN)
         barred = set(_tokens_of(tokenizer, words.untrained()))
         self._free = [i for i in self._words if i not in barred]
-        self._makers: Mapping[str, Callable[[random.Random, float], list[Piece]]] = {
+        self._makers: Mapping[str, Callable[[random.Random, float], list[TextPiece]]] = {
             "ioi": lambda rng, loose: ioi.story(rng, self._name_pools(rng), self._fillers(rng), loose),
             "docstring": lambda rng, loose: docstring.function(
                 rng, self._argument_pools(rng), self._fillers(rng), loose
             ),
-            "sequences": lambda rng, loose: sequences.text(rng),
-            "mentions": lambda rng, loose: mentions.text(rng),
+            "sequences": lambda rng, _loose: sequences.text(rng),
+            "mentions": lambda rng, _loose: mentions.text(rng),
         }
 
     @property
@@ -113,7 +115,7 @@ class Mixture:
         """Number of tokens in each domain of the train split."""
         return {domain: len(stream) for domain, stream in self._streams.items()}
 
-    def batch(self, step: int, windows: int, context: int, shares: Shares, loose: float = 0.0) -> Batch:
+    def batch(self, step: int, windows: int, context: int, shares: MixtureShares, loose: float = 0.0) -> TrainingBatch:
         """The windows of one step.
 
         Args:
@@ -128,13 +130,13 @@ class Mixture:
         sources = tuple(rng.choices(SOURCES, shares.weights(), k=windows))
         rows = [self._window(rng, source, context, loose) for source in sources]
         weights = np.array([weights[1:] for _, weights in rows], dtype=np.float32)
-        return Batch(np.array([ids for ids, _ in rows], dtype=np.int64), weights, sources)
+        return TrainingBatch(np.array([ids for ids, _ in rows], dtype=np.int64), weights, sources)
 
     def _window(self, rng: random.Random, source: str, context: int, loose: float) -> tuple[list[int], list[float]]:
         """The ids and the weight of each."""
         bos = self._tokenizer.bos_token_id
         if source == "repeats":
-            drawn = self._words if loose and rng.random() < 0.5 else self._vocabulary
+            drawn = self._words if loose and rng.random() < _WHOLE_WORDS else self._vocabulary
             ids, period = repeats.window(rng, drawn, context - 1)
             unknown = min(period + 2, context)
             return [bos, *ids], [0.0] * unknown + [1.0] * (context - unknown)
@@ -174,7 +176,7 @@ class Mixture:
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _name_pools(self, rng: random.Random) -> list[list[str]]:
+    def _name_pools(self, rng: random.Random) -> list[Sequence[str]]:
         invented = [words.made_up(rng).capitalize() for _ in range(8)]
         capitalised, lower = self._pieces
         train = words.NAMES_TRAIN
@@ -187,7 +189,7 @@ class Mixture:
         prose = rng.choices(self._prose, k=60)
         return [*prose, *rng.choices(lower, k=20), *(words.made_up(rng) for _ in range(10))]
 
-    def _argument_pools(self, rng: random.Random) -> list[list[str]]:
+    def _argument_pools(self, rng: random.Random) -> list[Sequence[str]]:
         invented = [words.made_up(rng) for _ in range(8)]
         capitalised, lower = self._pieces
         train = words.ARGUMENTS_TRAIN
@@ -195,10 +197,10 @@ class Mixture:
 
 
 def _streams(
-    tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document], bos: int
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[StdlibDocument], bos: int
 ) -> dict[str, UInt16[np.ndarray, "tokens"]]:
     parts: dict[str, list[np.ndarray]] = {}
-    chunk: list[Document] = []
+    chunk: list[StdlibDocument] = []
     for document in documents:
         if held_out(document["id"]):
             raise ValueError(f"{document['id']} is held out; training takes documents(split='train')")
@@ -211,7 +213,7 @@ def _streams(
 
 
 def _encode_into(
-    parts: dict[str, list[np.ndarray]], tokenizer: PreTrainedTokenizerFast, chunk: list[Document], bos: int
+    parts: dict[str, list[np.ndarray]], tokenizer: PreTrainedTokenizerFast, chunk: list[StdlibDocument], bos: int
 ) -> None:
     encoded = tokenizer.backend_tokenizer.encode_batch([d["text"] for d in chunk], add_special_tokens=False)
     for document, encoding in zip(chunk, encoded, strict=True):
@@ -229,16 +231,16 @@ def _single_words(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[s
     Words held out of a task are left out, so that none of them is ever drawn into a task text.
     """
     reserved = _reserved()
-    found = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
-    kept = [word for word in found if word not in reserved]
-    return [w for w in kept if w[0].isupper()], [w for w in kept if w[0].islower()]
+    single = [token[1:] for token in sorted(tokenizer.get_vocab()) if re.fullmatch("Ġ[A-Za-z][a-z]+", token)]
+    usable = [word for word in single if word not in reserved]
+    return [w for w in usable if w[0].isupper()], [w for w in usable if w[0].islower()]
 
 
-def _prose_words(documents: Iterable[Document]) -> list[str]:
+def _prose_words(documents: Iterable[StdlibDocument]) -> list[str]:
     """Lower-case words of the prose domain, each once; of any text where there is no prose."""
     texts = [d["text"] for d in documents if d["domain"] == "prose"] or [d["text"] for d in documents]
-    found = {word for text in texts for word in re.findall(r"\b[a-z]{2,12}\b", text)}
-    return sorted(found - _reserved())
+    prose = {word for text in texts for word in re.findall(r"\b[a-z]{2,12}\b", text)}
+    return sorted(prose - _reserved())
 
 
 def _reserved() -> set[str]:

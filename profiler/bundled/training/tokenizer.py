@@ -20,6 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from profiler.prompts.tasks import words
 
 END_OF_TEXT = "<|endoftext|>"
+BYTES = 256
+"""Entries of the vocabulary that any text can be spelt with."""
 _SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SPACE = "Ġ"
 """How byte-level BPE writes a space."""
@@ -48,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         ValueError: where `vocabulary` has no room for bytes and whole words.
     """
     room = vocabulary - len(whole_words())
-    if room <= 257:
+    if room <= BYTES + len([END_OF_TEXT]):
         raise ValueError(f"a vocabulary of {vocabulary} has no room for bytes and {len(whole_words())} whole words")
     texts = list(texts)
     learned = _learn(texts, room)
@@ -96,8 +98,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     whole, settings = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer_config.json"
     compact = json.dumps(json.loads(whole.read_text("utf-8")), separators=(",", ":"), ensure_ascii=False)
     whole.write_text(compact, "utf-8")
-    kept = {k: v for k, v in json.loads(settings.read_text("utf-8")).items() if k not in _LOADING_ONLY}
-    settings.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+    own_settings = {k: v for k, v in json.loads(settings.read_text("utf-8")).items() if k not in _LOADING_ONLY}
+    settings.write_text(json.dumps(own_settings, indent=2) + "\n", "utf-8")
 
 
 _LOADING_ONLY = {"is_local", "local_files_only"}

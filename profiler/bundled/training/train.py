@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-from profiler.bundled.training.mixture import Batch, Mixture
-from profiler.bundled.training.plans import PLANS, Plan, Shape
+from profiler.bundled.training.curriculum import PLANS, ModelShape, TrainingPlan
+from profiler.bundled.training.mixture import Mixture, TrainingBatch
 from profiler.bundled.training.tokenizer import save_tokenizer, train_tokenizer
 from profiler.text import stdlib
 
@@ -37,7 +37,7 @@ LOG_EVERY = 50
 class Trainer:
     """A run in progress: weights, optimizer, position. `advance` makes one step."""
 
-    def __init__(self, plan: Plan, mixture: Mixture, vocabulary: int) -> None:
+    def __init__(self, plan: TrainingPlan, mixture: Mixture, vocabulary: int) -> None:
         """Seeded initial weights.
 
         Args:
@@ -59,7 +59,7 @@ class Trainer:
         phase, rate = self.plan.phase(self.step), self.plan.learning_rate(self.step)
         batch = self.mixture.batch(self.step, phase.windows, phase.context, phase.shares, phase.loose)
         losses = _losses(self._working, torch.from_numpy(batch.ids))
-        weights = torch.from_numpy(_weights(batch, phase.first_copies))
+        weights = torch.from_numpy(_weights(batch, first_copies=phase.first_copies))
         loss = (losses * weights).sum() / weights.sum()
         loss.backward()
         self._update(rate)
@@ -112,7 +112,7 @@ class Trainer:
         self._refresh()
 
 
-def new_model(shape: Shape, vocabulary: int) -> GPTNeoXForCausalLM:
+def new_model(shape: ModelShape, vocabulary: int) -> GPTNeoXForCausalLM:
     """A GPT-NeoX model of this shape with random weights, special token 0, and no dropout."""
     config = GPTNeoXConfig(
         vocab_size=vocabulary,
@@ -134,7 +134,9 @@ def new_model(shape: Shape, vocabulary: int) -> GPTNeoXForCausalLM:
     return GPTNeoXForCausalLM._from_config(config, attn_implementation="eager")
 
 
-def train(out: Path, plan: Plan, minutes: float, documents: Iterable[stdlib.Document] | None = None) -> Trainer:
+def train(
+    out: Path, plan: TrainingPlan, minutes: float, documents: Iterable[stdlib.StdlibDocument] | None = None
+) -> Trainer:
     """Start or continue the run in `out` until the plan's steps are done or the minutes are over.
 
     Args:
@@ -161,13 +163,13 @@ def train(out: Path, plan: Plan, minutes: float, documents: Iterable[stdlib.Docu
     return trainer
 
 
-def _tokenizer(out: Path, plan: Plan, texts: list[stdlib.Document]) -> PreTrainedTokenizerFast:
+def _tokenizer(out: Path, plan: TrainingPlan, texts: list[stdlib.StdlibDocument]) -> PreTrainedTokenizerFast:
     if not (out / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer((d["text"] for d in texts), plan.shape.vocabulary), out)
     return AutoTokenizer.from_pretrained(out)
 
 
-def _optimizer(model: GPTNeoXForCausalLM, plan: Plan) -> torch.optim.AdamW:
+def _optimizer(model: GPTNeoXForCausalLM, plan: TrainingPlan) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -181,20 +183,20 @@ def _losses(model: GPTNeoXForCausalLM, ids: Int64[Tensor, "windows context"]) ->
     return flat.view(len(ids), -1)
 
 
-def _weights(batch: Batch, first_copies: bool) -> Float32[np.ndarray, "windows predicted"]:
+def _weights(batch: TrainingBatch, *, first_copies: bool) -> Float32[np.ndarray, "windows predicted"]:
     """The batch's weights; where first copies count, every token of a window of random segments counts alike."""
     repeated = np.array(batch.sources) == "repeats"
     return np.where(repeated[:, None] & first_copies, np.float32(1), batch.weights)
 
 
-def _by_source(losses: Float[Tensor, "windows predicted"], batch: Batch) -> dict[str, float]:
+def _by_source(losses: Float[Tensor, "windows predicted"], batch: TrainingBatch) -> dict[str, float]:
     """Mean loss of each source over tokens that can be predicted."""
     labels, each = np.array(batch.sources), losses.numpy()
-    found = {}
+    by_source = {}
     for source in sorted(set(batch.sources)):
         rows = labels == source
-        found[source] = round(float(each[rows][batch.weights[rows] > 0].mean()), 3)
-    return found
+        by_source[source] = round(float(each[rows][batch.weights[rows] > 0].mean()), 3)
+    return by_source
 
 
 def _log(out: Path, record: dict[str, Any]) -> None:

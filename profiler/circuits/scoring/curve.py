@@ -1,10 +1,10 @@
 """Performance by size: how faithful the best k nodes are, and the areas that are quoted for it. numpy only.
 
 Definitions (circuits.md section 3.9): f(k) the normalised faithfulness of the k best nodes, piecewise linear; CPR the
-area
-under f; CMD the area of |1 - f|, exact also where f crosses 1. Both over the share of nodes, and over its logarithm; both
-from the same ranking, so that CPR + CMD is at least the width of the domain, and equal to it where f never exceeds 1
-(benchmarks take them from two different rankings, and the absolute value before the trapezoids). Cost: none.
+area under f; CMD the area of |1 - f|, exact also where f crosses 1. Both over the share of nodes, and over its
+logarithm; both from the same ranking, so that CPR + CMD is at least the width of the domain, and equal to it where f
+never exceeds 1 (benchmarks take them from two different rankings, and the absolute value before the trapezoids). Cost:
+none.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,9 @@ corrupted run's; mean: means of reference prompts; zero). The embedding, biases,
 what nodes are, whole or at positions, is said in `profiler.circuits.nodes`.
 The whole set of nodes gives the model's own value, the empty one the reference point of normalised faithfulness.
 
-Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and offsets
-before the first difference are not run again (`profiler.circuits.node_sets`); sets are run together and remembered.
+Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and
+positions before the first difference are not run again (`profiler.circuits.node_sets`); sets are run together and
+remembered.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,9 +20,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits import node_sets
-from profiler.circuits.nodes import masks, node_labels, places_of
+from profiler.circuits.nodes import masks, node_labels, nodes_by_site
 from profiler.model.network import Network
-from profiler.patching.batch import Batch, Options, Trace, trace
+from profiler.patching.batch import Options, PairBatch, Trace, trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.values import rows_of
 
@@ -30,11 +31,11 @@ TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class PairGroup:
     """Some pairs that are run together: their rows, what is asked of them, and their answers."""
 
     rows: Int[np.ndarray, " row"]
-    asked: node_sets.Asked
+    asked: node_sets.NodeSetInputs
     options: Options
 
 
@@ -46,7 +47,7 @@ class Evaluator:
     """
 
     net: Network
-    batch: Batch
+    batch: PairBatch
     nodes: list[str]
     other: Trace
     tokens_at_once: int = TOKENS_AT_ONCE
@@ -61,7 +62,7 @@ class Evaluator:
         return np.stack([self.known[key] for key in keys])
 
     def _run(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, "set pair"]:
-        """Pairs of like length that begin to differ at like offsets are run together, with as many sets as fit."""
+        """Pairs of like length that begin to differ at like positions are run together, with as many sets as fit."""
         values = np.empty((len(keep), len(self.batch)))
         for part in self.parts:
             left = part.asked.tokens.shape[1] - part.asked.first
@@ -69,12 +70,12 @@ class Evaluator:
             for begin in range(0, len(keep), size):
                 logits = node_sets.logits(part.asked, keep[begin : begin + size])
                 options = part.options.rows(len(logits))
-                found = logit_diff(logits.flatten(0, 1), options).double().cpu().numpy()
-                values[begin : begin + size, part.rows] = found.reshape(len(logits), -1)
+                metric = logit_diff(logits.flatten(0, 1), options).double().cpu().numpy()
+                values[begin : begin + size, part.rows] = metric.reshape(len(logits), -1)
         return values
 
     @cached_property
-    def parts(self) -> list["Part"]:
+    def parts(self) -> list["PairGroup"]:
         """The pairs in groups."""
         first = self.first.cpu().numpy()
         length = (self.batch.ends + 1).cpu().numpy()
@@ -83,12 +84,12 @@ class Evaluator:
             self._part(rows, int(first[rows].min())) for rows in np.array_split(order, max(1, len(order) // TOGETHER))
         ]
 
-    def _part(self, rows: Int[np.ndarray, " row"], first: int) -> "Part":
+    def _part(self, rows: Int[np.ndarray, " row"], first: int) -> "PairGroup":
         batch = self.batch
         width = int(batch.ends[rows].max()) + 1
         other = rows_of(self.other, rows, width)
         masks = {name: mask[rows, :width] for name, mask in self.masks.items()}
-        asked = node_sets.Asked(
+        asked = node_sets.NodeSetInputs(
             self.net,
             batch.clean[rows, :width],
             batch.ends[rows],
@@ -97,23 +98,23 @@ class Evaluator:
             masks,
             first,
         )
-        return Part(rows, asked, batch.options.of(rows))
+        return PairGroup(rows, asked, batch.options.of(rows))
 
     @cached_property
     def first(self) -> Int[Tensor, " pair"]:
-        """The first offset of each pair at which a dropped node writes anything else than the clean run does."""
+        """The first position of each pair at which a dropped node writes anything else than the clean run does."""
         clean = trace(self.net, self.batch.clean, self.batch.ends)
         differs = torch.zeros_like(self.batch.valid)
-        for site, layer in places_of(self.net, self.nodes):
+        for site, layer in nodes_by_site(self.net, self.nodes):
             differs |= (clean[site][layer] != self.other[site][layer]).flatten(2).any(-1)
-        offsets = torch.where(
+        positions = torch.where(
             differs & self.batch.valid, torch.arange(differs.shape[1], device=differs.device), self.batch.ends[:, None]
         )
-        return offsets.amin(1)
+        return positions.amin(1)
 
     @cached_property
-    def masks(self) -> dict[str, Bool[Tensor, "prompt offset"]]:
-        """Offsets of the roles that nodes are at."""
+    def masks(self) -> dict[str, Bool[Tensor, "prompt position"]]:
+        """Positions of the roles that nodes are at."""
         return masks(self.batch, self.nodes)
 
     def mask(self, labels: Iterable[str]) -> Bool[np.ndarray, " node"]:
@@ -127,7 +128,7 @@ class Evaluator:
 
     def labels(self, keep: Bool[np.ndarray, " node"]) -> list[str]:
         """Labels of a set."""
-        return [node for node, kept in zip(self.nodes, keep, strict=True) if kept]
+        return [node for node, live in zip(self.nodes, keep, strict=True) if live]
 
     @property
     def model(self) -> Float[np.ndarray, " pair"]:

@@ -1,10 +1,10 @@
 """What a circuit is compared with: random circuits of its size, and itself chosen from other pairs.
 
 * random: circuits with as many nodes of each kind at the same positions, drawn uniformly (neurons that the circuit
-  lists stay: no
-  other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p = (1 + random ones at least as close) / (1 + draws).
-* stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often each
-  node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.
+  lists stay: no other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p =
+  (1 + random ones at least as close) / (1 + draws).
+* stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often
+  each node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.
 
 Cost: one forward pass of the batch per random circuit; resampling needs none, split halves two searches.
 """
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from profiler import statistics
 from profiler.circuits.choose import Effects, ranking
@@ -25,7 +24,7 @@ DRAWS = 200
 
 
 @dataclass(frozen=True)
-class Random:
+class RandomCircuits:
     """Faithfulness of random circuits, and p that one is at least as close to the model as the circuit."""
 
     faithfulness: Float[np.ndarray, " draw"]
@@ -33,32 +32,32 @@ class Random:
     p: float
 
 
-def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> Random:
+def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> RandomCircuits:
     """Compare with random circuits that have as many heads and as many MLPs."""
     rng = np.random.default_rng(seed)
     drawn = np.zeros((draws, len(keep)), dtype=bool)
-    for places in _parts(evaluate.nodes):
-        shapes = keep[places][np.argsort(~keep[places].any(1), kind="stable")]
+    for columns in _parts(evaluate.nodes):
+        shapes = keep[columns][np.argsort(~keep[columns].any(1), kind="stable")]
         for row in range(draws):
-            drawn[row, rng.permutation(places)] = shapes
+            drawn[row, rng.permutation(columns)] = shapes
     neurons = ["N" in node for node in evaluate.nodes]
     drawn[:, neurons] = keep[neurons]
     values = evaluate.faithfulness(drawn)
     observed = float(evaluate.faithfulness(keep[None])[0])
-    return Random(values, observed, statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values)))
+    return RandomCircuits(values, observed, statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values)))
 
 
 def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
-    """Places of the heads' nodes and of the MLPs', a row per component and a column per position it is split into."""
-    found = []
+    """Columns of the heads' nodes and of the MLPs': a row per component, a column per position it is split into."""
+    parts = []
     for mark in ("H", "_mlp_out"):
         rows: dict[str, list[int]] = {}
-        for place, node in enumerate(nodes):
+        for column, node in enumerate(nodes):
             if mark in node:
-                rows.setdefault(node.partition("@")[0], []).append(place)
+                rows.setdefault(node.partition("@")[0], []).append(column)
         if rows:
-            found.append(np.array(list(rows.values())))
-    return found
+            parts.append(np.array(list(rows.values())))
+    return parts
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,10 @@ def stability(
     n, size = len(effects.whole), int(keep.sum())
     chosen = np.zeros((draws, len(keep)), dtype=bool)
     taus = np.zeros(draws)
-    for row in range(draws):
-        again = effects.drawn(rng.integers(0, n, n))
+    for row, pairs in enumerate(statistics.resampled_units(n, draws, rng)):
+        again = effects.drawn(pairs)
         chosen[row, ranking(again)[:size]] = True
-        taus[row] = stats.kendalltau(effects.score, again.score).statistic
+        taus[row] = statistics.kendall(effects.score, again.score)
     order = rng.permutation(n)
     halves = [choose(effects.drawn(part), part) for part in (order[: n // 2], order[n // 2 :])] if choose else []
     between = jaccard(*halves) if halves else float("nan")

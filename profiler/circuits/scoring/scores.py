@@ -2,14 +2,14 @@
 
 M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), w = F(M) - F(none) the whole effect:
 
-* faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a bootstrap
-  interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is over-recovery: the
-  circuit left out what holds the answer back; it is no success.
+* faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a
+  bootstrap interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is
+  over-recovery: the circuit left out what holds the answer back; it is no success.
 * incompleteness of K: |F(C - K) - F(M - K)| / w, for random K (each member with probability 1/2), K a class of members,
   and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better
   half of C. Random K cannot tell a good circuit from a naive one; greedy K can.
-* minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by random
-  nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
+* minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by
+  random nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
 
 Cost: one forward pass of the batch per set; `evaluate` remembers sets.
 """
@@ -22,13 +22,15 @@ from jaxtyping import Bool, Float
 
 from profiler import statistics
 from profiler.circuits.scoring.evaluate import Evaluator
-from profiler.patching.effects import Share, share
+from profiler.patching.effects import EffectShare, share
 
 Keep = Bool[np.ndarray, " node"]
 RANDOM_SETS = 20
 GREEDY_RUNS = 3
 GREEDY_STEPS = 6
 GREEDY_TRIED = 6
+DROPPED = 0.5
+"""Probability that a random set K holds a member."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Faithfulness:
     ratio: float
     normalised: float
     interval: tuple[float, float]
-    per_pair: Share
+    per_pair: EffectShare
 
     @property
     def over_recovery(self) -> bool:
@@ -54,7 +56,7 @@ def faithfulness(evaluate: Evaluator, keep: Keep) -> Faithfulness:
     """Faithfulness of a circuit on the evaluator's pairs."""
     circuit, model, empty = evaluate(keep[None])[0], evaluate.model, evaluate.empty
     done = share(circuit - empty, model - empty)
-    low, high = statistics.bootstrap_share((circuit - empty)[None], model - empty)
+    low, high = statistics.bootstrap_ratio((circuit - empty)[None], model - empty)
     means = float(model.mean()), float(circuit.mean()), float(empty.mean())
     ratio = means[1] / means[0] if means[0] else float("nan")
     interval = float(low[0]), float(high[0])
@@ -77,8 +79,7 @@ def whole(evaluate: Evaluator) -> float:
 
 
 def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
-    """Whether the model's metric is above that of the empty circuit beyond doubt; otherwise shares of w mean
-    nothing."""
+    """Whether the model's metric is significantly above the empty circuit's; otherwise shares of w mean nothing."""
     effect = evaluate.model - evaluate.empty
     return bool(effect.mean() > 0 and statistics.sign_flip_p(effect) < alpha)
 
@@ -99,14 +100,16 @@ def incompleteness(
         seed: of random sets and of what the greedy search tries.
     """
     rng = np.random.default_rng(seed)
-    drawn = keep & (rng.random((RANDOM_SETS, len(keep))) < 0.5)
+    drawn = keep & (rng.random((RANDOM_SETS, len(keep))) < DROPPED)
     of_class = {name: keep & evaluate.mask(labels) for name, labels in classes.items()}
     by_class = (
         dict(zip(of_class, gaps(evaluate, keep, np.stack(list(of_class.values()))), strict=True)) if of_class else {}
     )
-    found = [greedy_set(evaluate, keep, rng) for _ in range(greedy_runs)]
-    greedy = gaps(evaluate, keep, np.stack(found)) if found else np.zeros(0)
-    return Incompleteness(gaps(evaluate, keep, drawn), {k: float(v) for k, v in by_class.items()}, greedy, tuple(found))
+    greedy_sets = [greedy_set(evaluate, keep, rng) for _ in range(greedy_runs)]
+    greedy = gaps(evaluate, keep, np.stack(greedy_sets)) if greedy_sets else np.zeros(0)
+    return Incompleteness(
+        gaps(evaluate, keep, drawn), {k: float(v) for k, v in by_class.items()}, greedy, tuple(greedy_sets)
+    )
 
 
 def greedy_set(evaluate: Evaluator, keep: Keep, rng: np.random.Generator, steps: int = GREEDY_STEPS) -> Keep:
@@ -117,10 +120,10 @@ def greedy_set(evaluate: Evaluator, keep: Keep, rng: np.random.Generator, steps:
         tried = rng.permutation(left)[:GREEDY_TRIED]
         grown = np.repeat(removed[None], len(tried), 0)
         grown[np.arange(len(tried)), tried] = True
-        found = gaps(evaluate, keep, grown)
-        if found.max() <= best + statistics.ROUNDING:
+        reached = gaps(evaluate, keep, grown)
+        if reached.max() <= best + statistics.ROUNDING:
             break
-        removed, best = grown[statistics.level(found).argmax()], float(found.max())
+        removed, best = grown[statistics.level(reached).argmax()], float(reached.max())
     return removed
 
 
@@ -134,7 +137,7 @@ def control(keep: Keep, ranking: Sequence[int]) -> Keep:
 
 @dataclass(frozen=True)
 class Minimality:
-    """Per member: how much it is missed at most, p against random members of inflated circuits, and p by Holm."""
+    """Per member: the largest cost of removing it, p against random members of inflated circuits, and p by Holm."""
 
     effect: Float[np.ndarray, " member"]
     p: Float[np.ndarray, " member"]
@@ -150,7 +153,7 @@ def minimality(
     seed: int = 0,
     members: Sequence[Keep] | None = None,
 ) -> Minimality:
-    """How much each member is missed.
+    """Minimality of each member: the largest cost of removing it, against a null.
 
     Args:
         sets: the K to take away before (the empty one is always tried).
@@ -160,15 +163,20 @@ def minimality(
     rng = np.random.default_rng(seed)
     tried = [np.zeros_like(keep), *sets]
     effect = np.array(
-        [missed(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
+        [removal_cost(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
     )
     null = inflated_null(evaluate, keep, draws, rng)
     p = np.array([statistics.random_set_p(value, null) for value in effect])
     return Minimality(effect, p, statistics.holm(p), null)
 
 
-def missed(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
-    """max over K without the member (a node, or its nodes) of |F(C - K - v) - F(C - K)| / w."""
+def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
+    """Largest cost of removing a member: max over K without it of |F(C - K - v) - F(C - K)| / w.
+
+    Args:
+        member: a node, or the mask of its nodes.
+        sets: the K.
+    """
     own = np.arange(len(keep)) == member if isinstance(member, int) else member
     usable = np.stack([keep & ~removed for removed in sets if not (removed & own).any()])
     both = evaluate(np.concatenate([usable & ~own, usable])).mean(-1).reshape(2, -1)
@@ -177,14 +185,14 @@ def missed(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[K
 
 def inflated_null(evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draw"]:
     """Effect of taking a random added node away from circuits inflated by half their size; empty without others."""
-    others = np.nonzero(~keep)[0]
-    if not len(others):
+    outside = np.nonzero(~keep)[0]
+    if not len(outside):
         return np.zeros(0)
-    size = min(len(others), max(1, int(keep.sum()) // 2))
+    size = min(len(outside), max(1, int(keep.sum()) // 2))
     inflated = np.repeat(keep[None], draws, 0)
     without = inflated.copy()
     for row in range(draws):
-        added = rng.choice(others, size, replace=False)
+        added = rng.choice(outside, size, replace=False)
         inflated[row, added] = True
         without[row, added[1:]] = True
     both = evaluate(np.concatenate([without, inflated])).mean(-1).reshape(2, -1)

@@ -15,7 +15,7 @@ from profiler.database.query import run as run_query
 LOUD = 0.02
 NO_DOCUMENT = ("invalid_json", "ragged_rows", "no_text", "no_template")
 """Reasons for which a row became no document."""
-OF_DOCUMENTS = (*NO_DOCUMENT, "no_positions", "repeated_texts")
+OF_DOCUMENTS = (*NO_DOCUMENT, "no_roles", "no_positions", "repeated_texts")
 OF_CHARACTERS = ("lone_surrogates", "undecodable")
 OF_FILES = ("same_file", "other_files")
 SQL = "SELECT d.*, r.n_documents, r.n_tokens FROM drops d, runs r WHERE d.n > 0 ORDER BY d.reason"

@@ -1,20 +1,18 @@
 """The most important positions of a corpus where a claim about a component is wrong, and how often it is. No torch.
 
 Two ways to be wrong. `silent`: the role says that the component should act here, and it does not. What was expected of
-it
-is the mean |DLA| of the positions like this one (the claim's `expected_by`) where it did act; importance is that times the
-part of the behaviour that is missing. `stray`: the component matters (a head) or fires (a neuron) where the role says
-that
-it has no business; importance is |DLA|. A role that acts everywhere cannot stray, and that is said.
+it is the mean |DLA| of the positions like this one (the claim's `expected_by`) where it did act; importance is that
+times the part of the behaviour that is missing. `stray`: the component matters (a head) or fires (a neuron) where the
+role says that it should not; importance is |DLA|. A role that acts everywhere cannot stray, and that is said.
 
 Rates are weighted by how many positions of the corpus a row stands for, once plainly and once by importance, with a
-delete-a-group jackknife over documents. A head matters where its |DLA| is among its largest 5 % (McDougall et al. 2023,
-"Copy Suppression", section 4); a neuron fires from the activation on that as many positions reach as the claim has
-triggers (so that silent and stray rates of a right claim are both 0), but at least a tenth of its 99.9th percentile.
+delete-a-group jackknife over documents. A head matters where its |DLA| is among its largest 5 % (threshold
+`matters_share`; McDougall et al. 2023, "Copy Suppression", section 4). A neuron fires from the activation on that as
+many positions reach as the claim has triggers (so that silent and stray rates of a right claim are both 0), but at
+least a tenth of its 99.9th percentile.
 
 Rows: heads on the uniform sample, neurons on that and their strata; strays of heads also among the corpus-wide extremes
-  of
-DLA, for the examples only and never for a rate. Cost: one query a component, about 0.2 s for 4,000 kept positions.
+of DLA, for the examples only and never for a rate. Cost: one query a component, about 0.2 s for 4,000 kept positions.
 """
 
 from dataclasses import dataclass
@@ -25,18 +23,20 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.database import query
-from profiler.generality.counterexamples.rates import Rate, rate
+from profiler.generality.counterexamples.rates import rate
 from profiler.generality.evidence.claims import MORE, Claim
-from profiler.generality.evidence.finding import FEWEST, Finding, Unit, refused
+from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 
 Kind = Literal["silent", "stray"]
-TOP_SHARE = 0.05
-DISTRIBUTION = "corpus"
 PER_DOCUMENT = 2
 STATISTICS = ("silent share", "silent share by importance", "stray share", "stray share by importance")
-"""Of the positions with the trigger, those without the act; of the positions where it matters or fires, those without the
-trigger; each plainly and by importance. Lower is better for the claim."""
+"""Share without the act of the positions with the trigger, and share without the trigger of the positions where the
+component matters or fires; each plainly and by importance. Lower is better for the claim."""
 MATCHED = 16
+"""Neurons of the layer, besides its own, that a neuron's rates are compared with."""
+ENOUGH_ACTING = 5
+"""Positions of a kind where the component acts, from which on their mean |DLA| is what is expected of the kind."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class CounterExample:
 
 
 @dataclass(frozen=True)
-class Found:
+class WrongPositions:
     """Counter-examples, most important first in each kind, and their rates."""
 
     examples: tuple[CounterExample, ...]
@@ -77,13 +77,13 @@ class Found:
 
 
 def find(
-    source: str | Path | Connection, component: str, claim: Claim, top: int = 20, per_document: int = PER_DOCUMENT
-) -> Found:
+    source: str | Path | Connection, question: Question, claim: Claim, top: int = 20, per_document: int = PER_DOCUMENT
+) -> WrongPositions:
     """Counter-examples to one claim about one component, and their rates beside other components of its kind and layer.
 
     Args:
         source: path of a finished run, or a connection to one.
-        component: label.
+        question: of the technique `counter-examples` about the component.
         top: how many examples of each kind.
         per_document: how many examples of a kind one document may give.
 
@@ -92,40 +92,37 @@ def find(
         ComponentError: the run has no such component.
     """
     if claim.untestable:
-        return Found((), tuple(_refused(component, claim, s, 0, claim.untestable) for s in STATISTICS))
-    rows = facts(source, component, claim)
+        return WrongPositions((), tuple(question.refused(statistic, 0, claim.untestable) for statistic in STATISTICS))
+    component = question.subject
+    rows = facts(source, component, claim, question.thresholds)
     own = rows.filter(pl.col("component") == component)
-    others = [one for (_,), one in rows.filter(pl.col("component") != component).group_by("component")]
-    beside = [_rates(one, claim) for one in others]
+    rest = [part for (_,), part in rows.filter(pl.col("component") != component).group_by("component")]
+    beside = [_rates(part, claim) for part in rest]
     findings = tuple(
-        _finding(
-            component,
-            claim,
-            name,
-            one,
-            [b[name].value for b in beside if b[name].n >= FEWEST and b[name].value == b[name].value],
-        )
-        for name, one in _rates(own, claim).items()
+        _finding(question, statistic, measured, [rates[statistic] for rates in beside])
+        for statistic, measured in _rates(own, claim).items()
     )
     chosen = pl.concat([_silent(own, top, per_document), _stray(source, own, component, claim, top, per_document)])
-    return Found(_examples(source, chosen, component, claim), findings)
+    return WrongPositions(_examples(source, chosen, component, claim), findings)
 
 
-def facts(source: str | Path | Connection, component: str, claim: Claim) -> pl.DataFrame:
+def facts(
+    source: str | Path | Connection, component: str, claim: Claim, thresholds: Thresholds = DEFAULT
+) -> pl.DataFrame:
     """One row per kept position of the component and of others of its kind and layer (all heads; 16 neurons).
 
-    Columns: component, position_id, doc_id, domain, group_id, n_documents, weight, activation, dla, importance (|DLA|), should, acts,
-    matters, strength, expected_by, expected (mean |DLA| where it acts at such positions).
+    Columns: component, position_id, doc_id, domain, group_id, n_documents, weight, activation, dla, importance (|DLA|),
+    should, acts, matters, strength, expected_by, expected (mean |DLA| where it acts at such positions).
     """
     rows = query.run(source, _sql(claim), component=component, fire_kind=claim.kind)
     deep = (pl.col("weight").cum_sum() - pl.col("weight") / 2) / pl.col("weight").sum()
     rows = rows.sort("component", "importance", "position_id", descending=[False, True, False])
-    matters = pl.col("acts") if claim.kind == "neuron" else deep.over("component") <= TOP_SHARE
-    return _with_expected(rows.with_columns(matters=matters))
+    largest = deep.over("component") <= thresholds.matters_share
+    return _with_expected(rows.with_columns(matters=pl.col("acts") if claim.kind == "neuron" else largest))
 
 
 def _with_expected(rows: pl.DataFrame) -> pl.DataFrame:
-    """Mean |DLA| where the component acts at such positions; of fewer than 5 of them, at all where it acts (or should)."""
+    """Mean |DLA| where the component acts at such positions; of too few of them, at all where it acts (or should)."""
     acting = pl.col("should") & pl.col("acts")
 
     def mean(where: pl.Expr, *keys: str) -> pl.Expr:
@@ -137,7 +134,7 @@ def _with_expected(rows: pl.DataFrame) -> pl.DataFrame:
         mean(acting, "component"),
         mean(pl.col("should"), "component"),
     )
-    enough = acting.cast(pl.Int64).sum().over("component", "expected_by") >= 5
+    enough = acting.cast(pl.Int64).sum().over("component", "expected_by") >= ENOUGH_ACTING
     some = acting.any().over("component")
     return rows.with_columns(expected=pl.when(enough).then(like_it).when(some).then(at_all).otherwise(should))
 
@@ -156,10 +153,13 @@ def _sql(claim: Claim) -> str:
     SET VARIABLE pool = (SELECT list(o.component) FROM (
         SELECT *, row_number() OVER (PARTITION BY kind, layer ORDER BY md5(component)) AS place FROM importance
         ) o JOIN importance c ON c.component = getvariable('component') AND c.kind = o.kind AND c.layer = o.layer
-        WHERE o.kind = getvariable('fire_kind')::VARCHAR AND (o.kind = 'head' OR o.place <= {MATCHED} OR o.component = c.component));
+        WHERE o.kind = getvariable('fire_kind')::VARCHAR
+            AND (o.kind = 'head' OR o.place <= {MATCHED} OR o.component = c.component));
     WITH raw AS (
-        SELECT f.*, g.n_documents, list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids, p.next_token_id, p.token_id
-        FROM {claim.kind}_facts f JOIN position_rows p ON p.position_id = f.position_id JOIN windows w ON w.window_id = p.window_id
+        SELECT f.*, g.n_documents, list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids
+            , p.next_token_id, p.token_id
+        FROM {claim.kind}_facts f JOIN position_rows p ON p.position_id = f.position_id
+        JOIN windows w ON w.window_id = p.window_id
         JOIN replicate_groups g ON g.group_id = f.group_id
         WHERE list_contains(getvariable('pool'), f.component)
     ) {firing}
@@ -167,9 +167,11 @@ def _sql(claim: Claim) -> str:
         SELECT list(token_id) AS ids FROM token_property_lists WHERE list_contains(properties, 'name_like')
     )
     , rows AS (SELECT raw.*{", " if asked else ""}{asked} FROM {"firing raw" if firing else "raw"})
-    SELECT component, position_id, doc_id, domain, group_id, n_documents, weight::DOUBLE AS weight, activation::DOUBLE AS activation, dla::DOUBLE AS dla
-        , abs(dla)::DOUBLE AS importance, coalesce({claim.trigger}, false) AS should, coalesce({claim.acts}, false) AS acts
-        , least(1, greatest(0, coalesce({claim.strength}, 0)))::DOUBLE AS strength, coalesce(({claim.expected_by})::VARCHAR, '') AS expected_by
+    SELECT component, position_id, doc_id, domain, group_id, n_documents, weight::DOUBLE AS weight
+        , activation::DOUBLE AS activation, dla::DOUBLE AS dla, abs(dla)::DOUBLE AS importance
+        , coalesce({claim.trigger}, false) AS should, coalesce({claim.acts}, false) AS acts
+        , least(1, greatest(0, coalesce({claim.strength}, 0)))::DOUBLE AS strength
+        , coalesce(({claim.expected_by})::VARCHAR, '') AS expected_by
     FROM rows ORDER BY component, position_id"""
 
 
@@ -197,7 +199,8 @@ _FIRING = """
     , levels AS (
         SELECT component, sum(weight) FILTER ({trigger}) / sum(weight) AS base, coalesce(q.top, 0) AS top
         FROM raw LEFT JOIN (
-            SELECT c.component, max(value) FILTER (quantile = 0.999) AS top FROM quantiles JOIN components c USING (component_id) GROUP BY c.component
+            SELECT c.component, max(value) FILTER (quantile = 0.999) AS top
+            FROM quantiles JOIN components c USING (component_id) GROUP BY c.component
         ) q USING (component) GROUP BY component, q.top
     )
     , ranked AS (
@@ -206,19 +209,20 @@ _FIRING = """
     )
     , thresholds AS (
         SELECT component, any_value(top) AS top
-            , greatest(coalesce(min(activation) FILTER (depth <= base), 'infinity'), 0.1 * any_value(top), 1e-9) AS threshold
+            , greatest(coalesce(min(activation) FILTER (depth <= base), 'infinity'), 0.1 * any_value(top), 1e-9)
+                AS threshold
         FROM ranked JOIN levels USING (component) GROUP BY component
     )
     , firing AS (SELECT raw.*, threshold, top FROM raw JOIN thresholds USING (component))"""
 
 
-def _rates(rows: pl.DataFrame, claim: Claim) -> dict[str, Rate]:
+def _rates(rows: pl.DataFrame, claim: Claim) -> dict[str, Interval]:
     """The four rates of one component's rows."""
     should, acts, matters = pl.col("should"), pl.col("acts"), pl.col("matters")
     weight, importance = pl.col("weight"), pl.col("importance")
     strays = {
         "stray share": rate(rows, matters & ~should, matters, weight),
-        "stray share by importance": rate(rows, ~should, pl.lit(True), weight * importance),
+        "stray share by importance": rate(rows, ~should, pl.lit(value=True), weight * importance),
     }
     return {
         "silent share": rate(rows, should & ~acts, should, weight),
@@ -226,35 +230,18 @@ def _rates(rows: pl.DataFrame, claim: Claim) -> dict[str, Rate]:
     } | ({} if claim.everywhere else strays)
 
 
-def _finding(component: str, claim: Claim, statistic: str, one: Rate, beside: list[float]) -> Finding:
+def _finding(question: Question, statistic: str, measured: Interval, beside: list[Interval]) -> Finding:
     """A rate as a finding; its null is the same rate of other components of its kind and layer."""
-    unit: Unit = "documents"
-    if one.n < FEWEST:
-        why = f"only {one.n} documents have such a position: {FEWEST} are needed; record more text"
-        return _refused(component, claim, statistic, one.n, why)
-    null = sum(beside) / len(beside) if beside else None
-    high = float(pl.Series(beside).quantile(0.95, "linear")) if beside else None
-    p = (1 + sum(other <= one.value for other in beside)) / (1 + len(beside)) if beside else None
-    return Finding(
-        component,
-        claim.label,
-        "counter-examples",
-        DISTRIBUTION,
-        statistic,
-        one.value,
-        one.lo,
-        one.hi,
-        one.n,
-        unit,
-        null,
-        high,
-        p,
-        shares=("data corpus",),
-    )
-
-
-def _refused(component: str, claim: Claim, statistic: str, n: int, why: str) -> Finding:
-    return refused(component, claim.label, "counter-examples", DISTRIBUTION, statistic, n, "documents", why)
+    fewest = question.thresholds.fewest
+    if measured.n < fewest:
+        why = f"only {measured.n} documents have such a position: {fewest} are needed; record more text"
+        return question.refused(statistic, measured.n, why)
+    rates = [other.value for other in beside if other.n >= fewest and other.value == other.value]
+    if not rates:
+        return question.finding(statistic, measured, NO_NULL)
+    p = (1 + sum(rate <= measured.value for rate in rates)) / (1 + len(rates))
+    high = float(pl.Series(rates).quantile(0.95, "linear"))  # type: ignore[arg-type]
+    return question.finding(statistic, measured, Null(sum(rates) / len(rates), high, p))
 
 
 def _silent(rows: pl.DataFrame, top: int, per_document: int) -> pl.DataFrame:
@@ -284,9 +271,10 @@ def _extremes(source: str | Path | Connection, component: str, claim: Claim) -> 
     asked = [name for name in MORE if name in claim.trigger]
     more = "".join(f", {_HEAD_MORE[name]} AS {name}" for name in asked)
     text = f"""WITH raw AS (
-        SELECT f.*, e.activation::DOUBLE AS activation, abs(e.dla)::DOUBLE AS importance, list_slice(w.token_ids, 1, f."offset" + 1) AS before
-            , w.token_ids, p.next_token_id
-        FROM position_facts f JOIN position_rows p ON p.position_id = f.position_id JOIN windows w ON w.window_id = p.window_id
+        SELECT f.*, e.activation::DOUBLE AS activation, abs(e.dla)::DOUBLE AS importance
+            , list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids, p.next_token_id
+        FROM position_facts f JOIN position_rows p ON p.position_id = f.position_id
+        JOIN windows w ON w.window_id = p.window_id
         JOIN (SELECT DISTINCT position_id, activation, dla FROM extremes
               WHERE component = getvariable('component') AND measure = 'dla') e ON e.position_id = f.position_id
     )

@@ -1,35 +1,23 @@
 """A weighted share of positions with an interval clustered by document. No torch.
 
 Why: positions of one document are not independent. The runs' documents are hashed into replicate groups of their
-  domains;
-the standard error is that of profiler.statistics, and the interval is taken on the logit scale, as in the run's own SQL
-(macros share_lo and share_hi of views.sql): for a share of 0 or 1 the rule of three with Kish's effective number of
-documents. Cost: one pass over the rows.
+domains; the standard error is that of profiler.statistics, and the interval is taken on the logit scale, as in the
+run's own SQL (macros share_lo and share_hi of views.sql): for a share of 0 or 1 it ends 3 / n from there (rule of
+three), n being Kish's effective number of documents. Cost: one pass over the rows.
 """
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
-from profiler.statistics import ratio_error
-
-NEVER = 1e-12
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share, its 95 % interval (None where it cannot be told), and how many documents hold a position that counts."""
-
-    value: float
-    lo: float | None
-    hi: float | None
-    n: int
+from profiler.generality.evidence.finding import Interval
+from profiler.statistics import share_interval
 
 
-def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) -> Rate:
-    """Share of the weight of `counted` rows that is on `wrong` ones.
+def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) -> Interval:
+    """Share of the weight of `counted` rows that is on `wrong` ones, over documents with a counted row.
+
+    The value is NaN, without an interval, where no row is counted.
 
     Args:
         rows: with doc_id, domain, group_id and n_documents, the documents of the group.
@@ -39,45 +27,17 @@ def rate(rows: pl.DataFrame, wrong: pl.Expr, counted: pl.Expr, weight: pl.Expr) 
     w = weight * counted.cast(pl.Float64)
     marked = rows.select("doc_id", "group_id", w=w, h=w * wrong.cast(pl.Float64), counted=counted)
     documents = marked.filter(pl.col("counted")).group_by("doc_id").agg(pl.col("w", "h").sum())
-    total = documents["w"].sum()
+    total = float(documents["w"].sum())
     if not total:
-        return Rate(math.nan, None, None, documents.height)
-    value = documents["h"].sum() / total
-    effective = total**2 / (documents["w"] ** 2).sum()
+        return Interval(math.nan, None, None, documents.height)
+    value = float(documents["h"].sum()) / total
+    effective = total**2 / float((documents["w"] ** 2).sum())
     groups = (
         pl.concat([marked, rows.select("domain", "n_documents")], how="horizontal")
         .group_by("group_id")
         .agg(pl.col("w", "h").sum(), pl.col("domain", "n_documents").first())
     )
     domain = groups["domain"].rank("dense").cast(pl.Int64).to_numpy()
-    sums = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h"))
-    lo, hi = interval(value, *sums, effective, domain, groups["n_documents"].cast(pl.Float64).to_numpy())
-    return Rate(value, lo, hi, documents.height)
-
-
-def interval(
-    value: float,
-    weight: np.ndarray,
-    held: np.ndarray,
-    documents: float,
-    domain: np.ndarray | None = None,
-    size: np.ndarray | None = None,
-) -> tuple[float | None, float | None]:
-    """95 % interval of a share from its sums per unit: a replicate group, or a document.
-
-    Args:
-        weight, held: sums of each unit, of all and of the part counted; units that hold nothing too, with 0.
-        documents: effective number of documents.
-        domain: number of each unit's domain; none is one domain.
-        size: documents in each unit; none is 1 each.
-    """
-    error = ratio_error(held, weight, np.zeros(len(weight), int) if domain is None else domain, size)
-    if error is None:
-        return None, None
-    if value < NEVER:
-        return 0.0, min(1.0, 3 / documents)
-    if value > 1 - NEVER:
-        return max(0.0, 1 - 3 / documents), 1.0
-    half = error.half / (value * (1 - value))
-    centre = math.log(value / (1 - value))
-    return tuple(1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))  # type: ignore[return-value]
+    all_of, part, size = (groups[name].cast(pl.Float64).to_numpy() for name in ("w", "h", "n_documents"))
+    lo, hi = share_interval(value, all_of, part, effective, domain, size)
+    return Interval(value, lo, hi, documents.height)

@@ -35,7 +35,7 @@ from profiler.generality.distributions.subject import (
     CorpusDistribution,
     Distributions,
     PromptDistribution,
-    Text,
+    RunText,
 )
 from profiler.generality.distributions.variants import Variant, repeats, variants
 from profiler.generality.evidence.distributions import (
@@ -46,12 +46,12 @@ from profiler.generality.evidence.distributions import (
     Distribution,
     DistributionKind,
 )
-from profiler.generality.evidence.finding import FEWEST
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.load import Model
 from profiler.model.network import Network
 from profiler.patching import setting as settings_of
 from profiler.patching.batch import SITES, Trace
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Encoded, Pair
 from profiler.text.corpus import Document, documents
@@ -65,7 +65,7 @@ TRIGGERS = "triggers in the corpus"
 
 
 def build(
-    model: Model, net: Network, run: Path, task: PatchSettings | None, text: Text, settings: CheckSettings
+    model: Model, net: Network, run: Path, task: PatchSettings | None, text: RunText, settings: CheckSettings
 ) -> Distributions:
     """All distributions of a circuit whose discovery pairs are drawn by `task`; only running text where that is None.
 
@@ -78,9 +78,12 @@ def build(
     prompts = [] if task is None else _task_distributions(model, net, run, task, settings, number)
     prompts.append(_repeats(model, net, settings, next(number)))
     prompts += [
-        _file_distribution(model, net, name, value, next(number)) for name, kind, value in own if kind == "file"
+        _file_distribution(model, net, name, value, next(number), settings.thresholds.fewest)
+        for name, kind, value in own
+        if kind == "file"
     ]
-    corpus = _corpus_distributions(model, run, task, text, [(n, v) for n, kind, v in own if kind == "sql"], number)
+    conditions = [(name, value) for name, kind, value in own if kind == "sql"]
+    corpus = _corpus_distributions(model, run, task, text, conditions, number, settings.thresholds.fewest)
     return Distributions(tuple(prompts), tuple(corpus))
 
 
@@ -114,11 +117,22 @@ def _task_distributions(
     drawn = settings_of.draw(model, task, task.split, task.seed)
     found = [
         distribution_of(
-            model, net, DISCOVERY, "the prompts that the circuit was found on", drawn, next(number), task.pairs
+            model,
+            net,
+            DISCOVERY,
+            "the prompts that the circuit was found on",
+            drawn,
+            next(number),
+            task.pairs,
+            fewest=settings.thresholds.fewest,
         )
     ]
     made: Sequence[Variant] = () if task.is_file else variants(task, settings.pairs, vocabulary_of(model))
-    found += [distribution_of(model, net, v.name, v.description, v.pairs, next(number), settings.pairs) for v in made]
+    fewest = settings.thresholds.fewest
+    found += [
+        distribution_of(model, net, v.name, v.description, v.pairs, next(number), settings.pairs, fewest=fewest)
+        for v in made
+    ]
     if task.name in triggers.FINDERS:
         found.append(_natural(model, net, run, task, settings, next(number)))
     return found
@@ -133,16 +147,17 @@ def distribution_of(
     ordinal: int,
     most: int,
     kind: DistributionKind = "prompts",
+    *,
     strict: bool = False,
+    fewest: int = DEFAULT.fewest,
 ) -> PromptDistribution:
-    """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are fewer than
-    FEWEST.
+    """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are too few.
 
     Raises:
         PairError: strict, and a pair cannot be used.
     """
     try:
-        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict)
+        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict=strict)
     except PairError:
         if strict:
             raise
@@ -150,15 +165,16 @@ def distribution_of(
     kept = Encoded(made.pairs[:most], made.dropped)
     documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
     n_tokens = sum(len(pair.clean) for pair in kept.pairs)
-    few = len(kept.pairs) < FEWEST
-    why = f"{len(kept.pairs)} usable prompt{'s' * (len(kept.pairs) != 1)}; at least {FEWEST} are needed" if few else ""
+    n = len(kept.pairs)
+    few = n < fewest
+    why = f"{n} usable prompt{'s' * (n != 1)}; at least {fewest} are needed" if few else ""
     if kept.n_dropped:
         description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
-    distribution = Distribution(name, ordinal, kind, description, len(kept.pairs), n_tokens, len(documents), why)
+    distribution = Distribution(name, ordinal, kind, description, n, n_tokens, len(documents), why)
     return PromptDistribution(distribution, None if few else slim(settings_of.prepare(name, net, kept)))
 
 
-def slim(one: Setting) -> Setting:
+def slim(one: PairRuns) -> PairRuns:
     """The pairs with only what circuits are judged by: logits of both runs, and what the corrupted one's nodes wrote.
 
     A dozen distributions with every site of both runs take some GB.
@@ -171,12 +187,18 @@ def slim(one: Setting) -> Setting:
 def _repeats(model: Model, net: Network, settings: CheckSettings, ordinal: int) -> PromptDistribution:
     drawn = repeats(settings.seed, settings.pairs, vocabulary_of(model))
     text = "random tokens that stand twice: whoever does this, does induction"
-    return distribution_of(model, net, REPEATS, text, drawn, ordinal, settings.pairs, "repeats")
+    return distribution_of(
+        model, net, REPEATS, text, drawn, ordinal, settings.pairs, "repeats", fewest=settings.thresholds.fewest
+    )
 
 
-def _file_distribution(model: Model, net: Network, name: str, file: str, ordinal: int) -> PromptDistribution:
+def _file_distribution(
+    model: Model, net: Network, name: str, file: str, ordinal: int, fewest: int
+) -> PromptDistribution:
     drawn = pair_sets.read(file)
-    return distribution_of(model, net, name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True)
+    return distribution_of(
+        model, net, name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True, fewest=fewest
+    )
 
 
 def _natural(
@@ -189,7 +211,9 @@ def _natural(
         drawn, note = ([], "the run has no corpus") if config is None else natural_pairs(model, config, task, settings)
     except CorpusError as error:
         drawn, note = [], f"the corpus cannot be read: {error}"
-    return distribution_of(model, net, NATURAL, f"{text}; {note}", drawn, ordinal, settings.pairs)
+    return distribution_of(
+        model, net, NATURAL, f"{text}; {note}", drawn, ordinal, settings.pairs, fewest=settings.thresholds.fewest
+    )
 
 
 def natural_pairs(
@@ -240,9 +264,10 @@ def _corpus_distributions(
     model: Model,
     run: Path,
     task: PatchSettings | None,
-    text: Text,
+    text: RunText,
     conditions: Sequence[tuple[str, str]],
     number: Iterator[int],
+    fewest: int,
 ) -> list[CorpusDistribution]:
     where = f" ({text.note})" if text.note else ""
     found = []
@@ -251,32 +276,39 @@ def _corpus_distributions(
         asked = questions(model, text, task.name)
         chosen = np.zeros(len(text.position_ids), dtype=bool)
         chosen[[place for place, _, _ in asked]] = True
-        one = _corpus_distribution(TRIGGERS, what + where, text, chosen, next(number))
+        one = _corpus_distribution(TRIGGERS, what + where, text, chosen, next(number), fewest)
         found.append(replace(one, questions=asked))
     everywhere = np.ones(len(text.position_ids), dtype=bool)
     found += [
         _corpus_distribution(
-            f"domain: {name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number)
+            f"domain: {name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number), fewest
         )
         for i, name in enumerate(text.domains)
     ]
     for name, condition in conditions:
         chosen = texts.where(run, text, model, condition) if text.batches else everywhere
-        found.append(_corpus_distribution(name, f"positions where {condition}{where}", text, chosen, next(number)))
-    found.append(_corpus_distribution(CORPUS, f"the whole corpus{where}", text, everywhere, next(number)))
+        found.append(
+            _corpus_distribution(name, f"positions where {condition}{where}", text, chosen, next(number), fewest)
+        )
+    found.append(_corpus_distribution(CORPUS, f"the whole corpus{where}", text, everywhere, next(number), fewest))
     return found
 
 
 def _corpus_distribution(
-    name: str, description: str, text: Text, chosen: Bool[np.ndarray, " position"], ordinal: int
+    name: str,
+    description: str,
+    text: RunText,
+    chosen: Bool[np.ndarray, " position"],
+    ordinal: int,
+    fewest: int,
 ) -> CorpusDistribution:
     n, n_documents = int(chosen.sum()), len(np.unique(text.documents[chosen]))
-    why = "" if n >= FEWEST else f"{n} position{'s' * (n != 1)}; at least {FEWEST} are needed"
+    why = "" if n >= fewest else f"{n} position{'s' * (n != 1)}; at least {fewest} are needed"
     why = text.note if not len(chosen) else why
     return CorpusDistribution(Distribution(name, ordinal, "corpus", description, 0, n, n_documents, why), chosen)
 
 
-def questions(model: Model, text: Text, task: str) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+def questions(model: Model, text: RunText, task: str) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
     """Triggers of a task among the text's positions: place in the flat arrays, answer and distractors."""
     vocabulary, found = token_texts(model.tokenizer, model.spec.n_vocab), []
     for batch, part in text.parts():

@@ -28,30 +28,29 @@ _SETTINGS = TypeAdapter(PatchSettings)
 
 
 @dataclass(frozen=True)
-class Found:
+class CircuitOfRun:
     """A circuit, and the settings that its discovery pairs are drawn by; None where its task is not known."""
 
     circuit: Circuit
     task: PatchSettings | None
 
 
-def find(run: Path, name: str) -> Found:
-    """The circuit of a name (a task's, or the circuit's own) in a run, the latest one; a published one; or that of a
-    YAML file.
+def find(run: Path, name: str) -> CircuitOfRun:
+    """The latest circuit of a name (a task's, or its own) in a run; a published one; or that of a YAML file.
 
     Raises:
         CircuitError: there is none, or the file cannot be read.
     """
     if name.endswith((".yaml", ".yml")):
         circuit = yaml_files.read(name)
-        return Found(circuit, task_of(circuit))
+        return CircuitOfRun(circuit, task_of(circuit))
     rows = stored(run)
     for row in rows.iter_rows(named=True):
         if name in (row["circuit"], row["task"]):
             return _found(row)
     if (path := published.path_of(name)) is not None:
         circuit = yaml_files.read(path)
-        return Found(circuit, task_of(circuit))
+        return CircuitOfRun(circuit, task_of(circuit))
     known = ", ".join(sorted({row["task"] for row in rows.iter_rows(named=True)})) or "none"
     raise CircuitError(
         f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, name a "
@@ -59,7 +58,7 @@ def find(run: Path, name: str) -> Found:
     )
 
 
-def everyone(run: Path) -> list[Found]:
+def everyone(run: Path) -> list[CircuitOfRun]:
     """The latest circuit of each name in a run."""
     latest = stored(run).unique("circuit", keep="first", maintain_order=True)
     return [_found(row) for row in latest.iter_rows(named=True)]
@@ -73,7 +72,7 @@ def stored(run: Path) -> pl.DataFrame:
         return pl.DataFrame(schema={"circuit": pl.String, "task": pl.String, "yaml": pl.String, "settings": pl.String})
 
 
-def _found(row: dict) -> Found:
+def _found(row: dict) -> CircuitOfRun:
     """A circuit that stands in a run.
 
     Raises:
@@ -87,7 +86,7 @@ def _found(row: dict) -> Found:
         raise CircuitError(
             f"the settings of circuit {row['circuit']!r} in the run cannot be read: make it again with `profiler patch`"
         ) from None
-    return Found(yaml_files.parse(str(row["yaml"]), str(row["circuit"])), settings)
+    return CircuitOfRun(yaml_files.parse(str(row["yaml"]), str(row["circuit"])), settings)
 
 
 def task_of(circuit: Circuit) -> PatchSettings | None:

@@ -1,15 +1,13 @@
-"""The run's corpus, read again for distributions of running text; and which of its positions a user's condition
-chooses.
+"""The run's corpus, read again for distributions of running text, and the positions that a condition chooses.
 
 Why: a run keeps statistics and samples, not its text; what a circuit does at every position needs the text. The corpus
-  is
-read as the run read it (same order, same windows, same position ids), so that everything known of a position stays
+is read as the run read it (same order, same windows, same position ids), so that everything known of a position stays
 true; where fewer tokens are asked for, windows are kept by a hash of document and number: a random sample that stays
-the same.
-Cost: the tokenizer's; token ids of the windows that are kept stay in memory (about 100 bytes a position).
+the same. Cost: the tokenizer's; token ids of the windows that are kept stay in memory (about 100 bytes a position).
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -22,14 +20,14 @@ from profiler.behaviours.expressions import check_condition, wrapped
 from profiler.config import RunConfig
 from profiler.database import engine, query
 from profiler.errors import CorpusError, QueryError
-from profiler.generality.distributions.subject import Reread, Text
+from profiler.generality.distributions.subject import Reread, RunText
 from profiler.model.load import Model
 from profiler.text.context import Marks, past_of
 from profiler.text.corpus import documents, is_stdlib
 from profiler.text.documents import Domains, Reading, tokenize
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.shards import Share
-from profiler.text.token_classes import special_ids, token_classes, token_texts
+from profiler.text.token_classes import special_ids, token_classes, token_offsets, token_texts
 from profiler.text.windows import Batch, Layout, Window, make_batch, random_windows, windows_of
 
 BATCH = 16
@@ -68,7 +66,7 @@ def layout_of(model: Model, config: RunConfig | None) -> Layout:
     return Layout(model.spec.context_length, model.bos_id, classes, seed, groups)
 
 
-def read(run: Path, model: Model, limit: int | None, reread: Reread) -> Text:
+def read(run: Path, model: Model, limit: int | None, reread: Reread) -> RunText:
     """The corpus of a run, or a hash sample of its windows with about `limit` tokens.
 
     Args:
@@ -81,19 +79,19 @@ def read(run: Path, model: Model, limit: int | None, reread: Reread) -> Text:
     config, n_corpus = config_of(run, reread)
     layout = layout_of(model, config)
     if config is None:
-        return Text((), layout, (), 0, 0, "the run has no corpus: record one with `profiler record`")
+        return RunText((), layout, (), 0, 0, "the run has no corpus: record one with `profiler record`")
     domains = Domains(config.replicate_groups)
     rate = 1.0 if limit is None or limit >= n_corpus else limit / n_corpus
     try:
         kept = _windows(config, model, layout, domains, rate)
     except CorpusError as error:
-        return Text((), layout, (), 0, n_corpus, f"the corpus cannot be read again: {error}")
+        return RunText((), layout, (), 0, n_corpus, f"the corpus cannot be read again: {error}")
     ordered = sorted(kept, key=lambda window: (-len(window.token_ids), window.window_id))
     batches = tuple(make_batch(ordered[i : i + BATCH], layout) for i in range(0, len(ordered), BATCH))
     n_tokens = sum(len(window.token_ids) - (layout.bos_id is not None) for window in ordered)
-    text = Text(batches, layout, tuple(domains.names), n_tokens, n_corpus)
+    text = RunText(batches, layout, tuple(domains.names), n_tokens, n_corpus)
     note = "; ".join(part for part in (_sampled(text, rate), _changed(run, text)) if part)
-    return Text(batches, layout, text.domains, n_tokens, n_corpus, note)
+    return RunText(batches, layout, text.domains, n_tokens, n_corpus, note)
 
 
 def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, rate: float) -> list[Window]:
@@ -109,6 +107,7 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
         choose,
         layout.stride,
         share,
+        offsets=partial(token_offsets, model.tokenizer),
     )
     return [
         window
@@ -118,13 +117,13 @@ def _windows(config: RunConfig, model: Model, layout: Layout, domains: Domains, 
     ]
 
 
-def _sampled(text: Text, rate: float) -> str:
+def _sampled(text: RunText, rate: float) -> str:
     if rate == 1.0:
         return ""
     return f"{text.n_tokens:,} of the run's {text.n_corpus:,} tokens, windows chosen by hash"
 
 
-def _changed(run: Path, text: Text) -> str:
+def _changed(run: Path, text: RunText) -> str:
     """Whether the corpus still holds the tokens that the run found in it."""
     known = query.run(run, "SELECT position_id, token_id FROM position_rows")
     tokens = np.concatenate([b.tokens[b.ordinary].numpy() for b in text.batches]) if text.batches else np.zeros(0, int)
@@ -136,7 +135,7 @@ def _changed(run: Path, text: Text) -> str:
     return f"the corpus has changed since the run: {same:,} of {both.height:,} kept positions hold the same token"
 
 
-def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarray, " position"]:
+def where(run: Path, text: RunText, model: Model, condition: str) -> Bool[np.ndarray, " position"]:
     """Which positions of the text a SQL condition over the columns of `position_facts` holds at.
 
     Every position of the text is asked, not only those that the run kept; so columns that only kept positions have
@@ -165,9 +164,9 @@ def where(run: Path, text: Text, model: Model, condition: str) -> Bool[np.ndarra
 FACTS = f"""
 WITH {VIEW} AS (
 SELECT p.position_id, p.doc_id, p.group_id, p.domain, p.pos, p."offset"
-    , t.token, tc.class, tl.properties, b.token AS previous_token, bc.class AS previous_class, bl.properties AS previous_properties
+    , t.token, tc.class, tl.properties, b.token AS token_before, bc.class AS class_before, bl.properties AS properties_before
     , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
-    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes
+    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes, p.role
 FROM text_positions p
 JOIN tokens t ON t.token_id = p.token_id
 JOIN classes tc ON tc.class_id = t.class_id
@@ -183,15 +182,15 @@ SELECT position_id FROM {VIEW} WHERE {{condition}}
 """
 
 
-def facts(text: Text, model: Model) -> pl.DataFrame:
+def facts(text: RunText, model: Model) -> pl.DataFrame:
     """The columns of position_facts that follow from the tokens, a row per position of the text."""
     marks = Marks.of(token_texts(model.tokenizer, model.spec.n_vocab))
     return pl.concat([_batch_facts(batch, text, marks) for batch in text.batches])
 
 
-def _batch_facts(batch: Batch, text: Text, marks: Marks) -> pl.DataFrame:
+def _batch_facts(batch: Batch, text: RunText, marks: Marks) -> pl.DataFrame:
     chosen, width = batch.ordinary, batch.tokens.shape[1]
-    past = past_of(batch.tokens, marks, batch.windows, text.layout.bos_id is not None)
+    past = past_of(batch.tokens, marks, batch.windows, bos=text.layout.bos_id is not None)
     previous = torch.nn.functional.pad(batch.tokens[:, :-1], (1, 0), value=-1)
     starts = torch.tensor([w.start - (text.layout.bos_id is not None) for w in batch.windows])[:, None]
     offset = torch.arange(width).expand_as(chosen)
@@ -212,4 +211,5 @@ def _batch_facts(batch: Batch, text: Text, marks: Marks) -> pl.DataFrame:
     }
     frame = pl.DataFrame({name: value[chosen].numpy() for name, value in columns.items()})
     names = np.array(text.domains)
-    return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]))
+    roles = pl.Series(batch.roles, dtype=pl.String).filter(pl.Series(chosen[batch.valid].numpy()))
+    return frame.with_columns(domain=pl.Series(names[frame["domain_id"].to_numpy()]), role=roles)

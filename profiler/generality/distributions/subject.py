@@ -1,26 +1,29 @@
-"""What is being checked: a circuit, the model it is of, the run, and the distributions, made ready once for all stages.
+"""The subject of a check: a circuit, its model, its run and the distributions, prepared once for all stages.
 
-Why: every technique asks the same circuit on the same distributions; what is shared is read, encoded and run once.
-Cost: none beyond what `distributions` and `text` did; traces of all prompts and the token ids of the corpus stay in
-  memory.
+Why: every technique asks the same circuit on the same distributions; what is shared is read, encoded and run once, and
+every finding is made by the subject's questions. Cost: none beyond what `distributions` and `text` did; traces of all
+prompts and the token ids of the corpus stay in memory.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import node_labels
-from profiler.circuits.places import place_of
+from profiler.circuits.positions import position_role
 from profiler.generality.evidence.claims import claim_of
-from profiler.generality.evidence.distributions import DISCOVERY, Distribution
+from profiler.generality.evidence.distributions import CORPUS, DISCOVERY, Distribution
+from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, Technique
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.model.load import Model
 from profiler.model.network import Network
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.text.windows import Batch, Layout, Window
 
 Report = Callable[[str], None]
@@ -28,7 +31,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Reread:
-    """What may be read again on behalf of a run: its own word is not enough, since a stranger may have written it.
+    """What may be read again on behalf of a run, whose own word is not enough: a stranger may have written it.
 
     Attributes:
         corpora: names of the run's corpora, from whoever gives the command; they stand in the place of those that the
@@ -49,12 +52,12 @@ class CheckSettings:
     Attributes:
         tokens: most tokens of the run's corpus to read again; None reads what the run read.
         pairs: prompts of each distribution of prompts. With 48 a third of the circuits that truly generalise stay
-          inconclusive, with
-            96 a sixth (100 planted ones; the discovery prompts being 48).
+            inconclusive, with 96 a sixth (100 planted ones; the discovery prompts being 48).
         draws: random circuits.
         seed: of every draw.
         distributions: distributions of the user's own, NAME=FILE.jsonl or NAME=sql:CONDITION.
         reread: what may be read again besides the bundled corpus.
+        thresholds: what decides the verdict and its findings.
     """
 
     tokens: int | None = None
@@ -63,24 +66,24 @@ class CheckSettings:
     seed: int = 0
     distributions: tuple[str, ...] = ()
     reread: Reread = Reread()
+    thresholds: Thresholds = DEFAULT
 
 
 @dataclass(frozen=True, eq=False)
 class PromptDistribution:
-    """A distribution of pairs; `setting` holds them with both runs of the model, None where the distribution is
-    refused."""
+    """A distribution of pairs; `setting` holds them with both runs of the model, None where it is refused."""
 
     distribution: Distribution
-    setting: Setting | None
+    setting: PairRuns | None
 
 
 @dataclass(frozen=True, eq=False)
 class CorpusDistribution:
-    """A distribution of running text: which of the text's ordinary positions belong to it, in the order of `Text`.
+    """A distribution of running text: which of the text's ordinary positions belong to it, in the order of `RunText`.
 
     Attributes:
-        questions: where the distribution's positions are triggers, their place in the flat arrays, answer and
-          distractors.
+        questions: where the distribution's positions are triggers, their index in the flat arrays, answer and
+            distractors.
     """
 
     distribution: Distribution
@@ -89,9 +92,10 @@ class CorpusDistribution:
 
 
 @dataclass(frozen=True, eq=False)
-class Text:
-    """The run's corpus, read again: windows in batches. Flat arrays list ordinary positions, batch by batch, row by
-    row.
+class RunText:
+    """The run's corpus, read again: windows in batches.
+
+    Flat arrays list ordinary positions, batch by batch, row by row.
 
     Attributes:
         batches: as the recording pass makes them.
@@ -125,7 +129,7 @@ class Text:
         return self._flat(rows, np.int64)
 
     def parts(self) -> Iterator[tuple[Batch, slice]]:
-        """Each batch, and where its positions stand in the flat arrays."""
+        """Each batch, and the slice of its positions in the flat arrays."""
         begin = 0
         for batch in self.batches:
             end = begin + int(batch.ordinary.sum())
@@ -143,7 +147,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Distributions:
-    """All distributions from narrow to wide."""
+    """All distributions, nearest first."""
 
     prompts: tuple[PromptDistribution, ...]
     corpus: tuple[CorpusDistribution, ...] = ()
@@ -151,16 +155,16 @@ class Distributions:
     @property
     def all(self) -> tuple[Distribution, ...]:
         """Their rows, in order."""
-        found = [one.distribution for one in (*self.prompts, *self.corpus)]
-        return tuple(sorted(found, key=lambda distribution: distribution.ordinal))
+        rows = (*(one.distribution for one in self.prompts), *(one.distribution for one in self.corpus))
+        return tuple(sorted(rows, key=lambda distribution: distribution.ordinal))
 
-    def setting(self, name: str = DISCOVERY) -> Setting | None:
+    def setting(self, name: str = DISCOVERY) -> PairRuns | None:
         """Pairs and runs of a distribution of prompts; None where it is refused or not there."""
         return next((one.setting for one in self.prompts if one.distribution.name == name), None)
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class CheckSubject:
     """A circuit to be checked, with everything that the stages share.
 
     Attributes:
@@ -180,30 +184,81 @@ class Subject:
     run: Path
     task: PatchSettings | None
     distributions: Distributions
-    text: Text
+    text: RunText
     settings: CheckSettings
     report: Report = field(default=print)
+
+    def question(
+        self, technique: Technique, distribution: Distribution, component: str = "", role: str = "", **changes: Any
+    ) -> Question:
+        """A question about the circuit, or about one of its members, on a distribution.
+
+        Args:
+            component: label of the member; the circuit as a whole by default.
+            role: what is asked of it; where that is not the circuit's own role but its general form, the circuit's
+                words stand beside it.
+            changes: other fields of the question; unit and shares are the distribution's by default.
+        """
+        own = next((member.role for member in self.circuit.members if member.component == component), "")
+        return Question(
+            component or self.circuit.name,
+            role,
+            technique,
+            distribution.name,
+            **{
+                "unit": distribution.unit,
+                "shares": distribution.shares,
+                "general_form_of": own if role and position_role(own) and role != own else "",
+                "thresholds": self.settings.thresholds,
+                **changes,
+            },
+        )
+
+    def finding(
+        self,
+        technique: Technique,
+        distribution: Distribution,
+        statistic: str,
+        measured: Interval,
+        null: Null = NO_NULL,
+        **changes: Any,
+    ) -> Finding:
+        """A number about the circuit as a whole."""
+        return self.question(technique, distribution, **changes).finding(statistic, measured, null)
+
+    def refused(
+        self, technique: Technique, distribution: Distribution, statistic: str, n: int, why: str, **changes: Any
+    ) -> Finding:
+        """A number about the circuit as a whole that is not given, and why."""
+        return self.question(technique, distribution, **changes).refused(statistic, n, why)
+
+    @cached_property
+    def corpus(self) -> Distribution:
+        """The distribution of all running text, by name: what its findings have in common."""
+        return Distribution(CORPUS, 0, "corpus", "")
 
     @cached_property
     def mlps(self) -> bool:
         """Whether all MLPs are nodes; otherwise those that the circuit does not list are always kept."""
-        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.kept
+        return bool(self.task and self.task.mlps) or "MLPs" not in self.circuit.scope.intact
 
     @cached_property
     def nodes(self) -> list[str]:
         """Labels of everything that is inside or outside the circuit, whole: running text has no roles."""
-        return node_labels(self.net, self.mlps, self.whole)
+        return node_labels(self.net, self.whole, mlps=self.mlps)
 
     @cached_property
     def keep(self) -> Bool[np.ndarray, " node"]:
-        """Which nodes are members."""
+        """Mask of the nodes that are members."""
         return np.array([node in self.circuit.components for node in self.nodes])
 
     @cached_property
     def general(self) -> Circuit:
-        """The circuit with what its roles claim of every position; roles that name places of prompts in their general
-        form."""
-        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if place_of(m.role)}
+        """The circuit with roles that claim something of every position.
+
+        Roles that name positions of prompts are replaced by their general form.
+        """
+        forms = {m.component: claim_of(m.role, m.component) for m in self.circuit.members if position_role(m.role)}
         members = tuple(
             replace(m, role=form.role) if (form := forms.get(m.component)) else m for m in self.circuit.members
         )

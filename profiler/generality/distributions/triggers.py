@@ -1,14 +1,13 @@
-"""Where a task's question arises by itself in running text, found in token ids; and the pair that such a place makes.
+"""Triggers of a task in running text, where its question arises by itself, and the pairs made from them.
 
-Why: the step from templates to text that nobody wrote for the test is the one that matters. A place in the text becomes
-  a
-prompt (what stands before it), an answer and distractors (what the circuit is claimed to choose between), and, with the
-tokens that the corruption scheme changes put elsewhere, a pair; so natural text is measured by the same numbers as a
-template.
+Why: the step from templates to text that nobody wrote for the test is the one that matters. A position in the text
+becomes a prompt (what stands before it), an answer and distractors (what the circuit is claimed to choose between),
+and, with the tokens that the corruption scheme changes put elsewhere, a pair; so natural text is measured by the same
+numbers as a template.
 
 | task | a trigger is a token ... |
 |---|---|
-| ioi | that ends the text after three name-like words A B B or B A B, at most 64 tokens apart, and is followed by A or B |
+| ioi | after three name-like words A B B or B A B, at most 64 tokens apart, that is followed by A or B |
 | docstring | `param` after which follows the argument that comes next in the signature of the function above |
 | repeated-tokens | that stood before, the token before it too, and is followed by what followed then |
 
@@ -38,14 +37,14 @@ SKIPPED = {"self", "cls", "/", "*"}
 
 @dataclass(frozen=True)
 class Trigger:
-    """A place where the question arises; all numbers are places in the ids it was found in.
+    """A position where the question arises; all numbers are offsets in the ids of its passage.
 
     Attributes:
         start, end: first token of the prompt, and the token that the answer must follow.
         answer: id that the circuit is claimed to raise; `distractors` those it is raised against.
         follows: whether the answer is what comes next in the text.
         roles: (role, span), as in pairs.
-            changes: per corruption scheme the words that it changes, and whether to the answer (swapped) or to another.
+        changes: per corruption scheme the words that it changes, and whether to the answer (swapped) or to another.
     """
 
     start: int
@@ -154,7 +153,7 @@ def _code_at(read: Passage, function: re.Match[str], param: re.Match[str]) -> Tr
     done = [m[1] for m in _PARAM.finditer(read.text, function.end(), param.start())]
     names = [name for name, _ in listed]
     due = names.index(done[-1]) + 1 if done and done[-1] in names else 0
-    if due >= len(listed) or names[due] != param[1] or len(listed) < 2:
+    if due >= len(listed) or names[due] != param[1] or len(listed) <= 1:
         return None
     end = read.place.get(param.start(1) - 1)
     start = read.tokens(function.span())[0]
@@ -166,7 +165,7 @@ def _code_at(read: Passage, function: re.Match[str], param: re.Match[str]) -> Tr
         return None
     roles = (("A_def", spans[due]), ("param", (end - 1, end)))
     changes = {"answer": ((spans[due],), False), "arguments": (tuple(spans), False)}
-    return Trigger(start, end - 1, answer, tuple(dict.fromkeys(others)), True, roles, changes)
+    return Trigger(start, end - 1, answer, tuple(dict.fromkeys(others)), follows=True, roles=roles, changes=changes)
 
 
 def _arguments(function: re.Match[str]) -> list[tuple[str, Span]]:
@@ -201,7 +200,7 @@ def _repeated_at(ids: Int[np.ndarray, " token"], copy: int, place: int) -> Trigg
     roles = (("first", (copy, copy + 1)), ("copied", (copy + 1, copy + 2)), ("second", (place, place + 1)))
     changes = {"first": (((copy, copy + 1),), False), "second": (((place, place + 1),), False)}
     start = max(0, copy - 1)
-    return Trigger(start, place, int(ids[place + 1]), tuple(between), True, roles, changes)
+    return Trigger(start, place, int(ids[place + 1]), tuple(between), follows=True, roles=roles, changes=changes)
 
 
 FINDERS: dict[str, Find] = {"ioi": people, "docstring": code, "repeated-tokens": repeated}
@@ -219,7 +218,7 @@ def pieces(task: str, text: str) -> Iterator[str]:
             near = named[i].start() - first.start() < FAR
             if (
                 near
-                and len(set(words)) == 2
+                and len(set(words)) == len(words) - 1
                 and words[0] != words[1]
                 and words[2] in words[:2]
                 and named[i][0] in words
@@ -260,7 +259,7 @@ def pair_of(
     corrupted, drawn = ids.copy(), {}
     for first, last in spans:
         word = tuple(ids[first:last].tolist())
-        new = drawn.get(word) or _other_word(trigger, ids, word, to_answer, pool, rng)
+        new = drawn.get(word) or _other_word(trigger, ids, word, pool, rng, to_answer=to_answer)
         if new is None:
             return None
         drawn[word] = new
@@ -289,7 +288,7 @@ def pair_of(
 
 
 def _other_word(
-    trigger: Trigger, ids: np.ndarray, word: tuple[int, ...], to_answer: bool, pool: Pool, rng: random.Random
+    trigger: Trigger, ids: np.ndarray, word: tuple[int, ...], pool: Pool, rng: random.Random, *, to_answer: bool
 ) -> tuple[int, ...] | None:
     """The answer's own word, or one of the pool that begins like neither answer nor distractor; of the same length."""
     if to_answer:

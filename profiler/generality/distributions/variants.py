@@ -1,8 +1,6 @@
-"""The distributions of prompts that a template writes: other names, other wordings, and the same question with
-something in its way.
+"""Distributions of prompts written from templates: other names, other wordings, and harder forms of the question.
 
-Why: the narrowest steps away from the discovery prompts say most about why a circuit stops working. DoubleIO and
-  TripleIO
+Why: the nearest steps away from the discovery prompts say most about why a circuit stops working. DoubleIO and TripleIO
 (one and two more mentions of the answer) are those of Nainani et al. 2024, "Adaptive circuit behavior and
 generalization in mechanistic interpretability", where a circuit recovers more than all of the model: 1.29 and 2.59.
 
@@ -43,8 +41,7 @@ class Variant:
 
 
 def variants(settings: PatchSettings, n: int, vocabulary: tuple[int, ...]) -> list[Variant]:
-    """All distributions of a built-in task beyond its discovery prompts, from narrow to wide; `n` pairs each, before
-    encoding."""
+    """All distributions of a built-in task beyond its discovery prompts, nearest first; `n` pairs each to encode."""
     task = find_task(settings.task)
     scheme = settings.scheme or task.schemes[0]
     fresh = Variant(
@@ -91,7 +88,7 @@ def _people(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Dra
     def plain(templates: Split, names: Split) -> Draw:
         return lambda rng, name: _person(rng, scheme, templates, words.names(names), name)
 
-    def between(clause: str, extra: bool = False) -> Draw:
+    def between(clause: str, *, extra: bool = False) -> Draw:
         return lambda rng, name: _person(rng, scheme, split, words.names(split), name, clause, extra=extra)
 
     def changed(change: Callable[[str, Mapping[str, str]], str]) -> Draw:
@@ -126,6 +123,7 @@ def _person(
     name: str,
     clause: str = "",
     change: Callable[[str, Mapping[str, str]], str] | None = None,
+    *,
     extra: bool = False,
 ) -> Pair:
     """One pair: a prompt with a clause before the question, or changed as a text."""
@@ -204,7 +202,7 @@ def _code(scheme: str, split: Split, other: Split) -> dict[str, tuple[str, Draw]
         "annotations": ("a type and a default value after each argument in the signature", changed(_annotated)),
         "word order": (
             "described with @param in place of :param",
-            changed(lambda text, i: text.replace(":param", "@param")),
+            changed(lambda text, _: text.replace(":param", "@param")),
         ),
         "capital letters": (
             "argument names begin with a capital",
@@ -251,14 +249,14 @@ def _mention_other(text: str, asked: int) -> str:
     return _mention(text, asked + 1 if asked + 1 < len(_listed(text)) else asked - 1)
 
 
-def _longer(text: str, asked: int) -> str:
+def _longer(text: str, _asked: int) -> str:
     """Lines after the summary, at the docstring's own margin."""
     margin = re.search(r"\n( *):param", text)[1]  # type: ignore[index]
     at = text.index(".\n", text.index('"""')) + 2
     return text[:at] + "".join(f"{margin}{line}\n" for line in DOC_GAP.splitlines()) + text[at:]
 
 
-def _annotated(text: str, asked: int) -> str:
+def _annotated(text: str, _asked: int) -> str:
     match = _SIGNATURE.search(text)
     listed = ", ".join(f"{name}: int = 0" for name in _listed(text))
     return f"{text[: match.start(2)]}{listed}{text[match.end(2) :]}"  # type: ignore[union-attr]

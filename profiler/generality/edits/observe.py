@@ -1,4 +1,4 @@
-"""What one component does at the last token of each of many texts: one forward pass, no hooks.
+"""Attention, writes and activation of one component at the last token of many texts: one forward pass, no hooks.
 
 Why: edits and swaps ask the same few things of a head or neuron, at one offset a text, for texts of different lengths.
 Texts are padded on the right, which a causal model does not see. Cost: the layers up to the component's own, all of
@@ -19,7 +19,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ComponentState:
     """A component at the last token of each text.
 
     Attributes:
@@ -46,7 +46,9 @@ def padded(
     return tokens, torch.tensor([len(row) - 1 for row in rows], device=device)
 
 
-def see(net: Network, target: Target, rows: Sequence[Sequence[int]], residual: bool = True, batch: int = BATCH) -> Seen:
+def see(
+    net: Network, target: Target, rows: Sequence[Sequence[int]], *, residual: bool = True, batch: int = BATCH
+) -> ComponentState:
     """The component on each text; offsets beyond a text have attention 0."""
     width = max(map(len, rows))
     parts = []
@@ -54,15 +56,17 @@ def see(net: Network, target: Target, rows: Sequence[Sequence[int]], residual: b
         for begin in range(0, len(rows), batch):
             tokens, ends = padded(rows[begin : begin + batch], net.device)
             parts.append(_widened(see_once(net, target, tokens, ends, residual=residual), width))
-    return Seen(*(torch.cat([getattr(part, name) for part in parts]) for name in Seen.__dataclass_fields__))
+    return ComponentState(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ComponentState.__dataclass_fields__)
+    )
 
 
-def _widened(seen: Seen, width: int) -> Seen:
+def _widened(seen: ComponentState, width: int) -> ComponentState:
     missing = width - seen.attention.shape[1]
     if not missing or not seen.attention.shape[1]:
         return seen
     pad = torch.nn.functional.pad
-    return Seen(
+    return ComponentState(
         pad(seen.attention, (0, missing)), pad(seen.values, (0, 0, 0, missing)), seen.mixed, seen.norm, seen.residual
     )
 
@@ -73,8 +77,9 @@ def see_once(
     tokens: Int[Tensor, "text offset"],
     ends: Int[Tensor, " text"],
     embedding: Tensor | None = None,
+    *,
     residual: bool = True,
-) -> Seen:
+) -> ComponentState:
     """The component on one batch; gradients flow to `embedding`, the token embeddings to run on, where one is given."""
     kept: dict[str, tuple[Tensor, Offsets]] = {}
 
@@ -93,12 +98,12 @@ def see_once(
     if target.site == "neuron":
         activation = _last(*kept["neuron"], ends)[:, target.unit]
         nothing = activation.new_zeros(len(tokens), 0)
-        return Seen(nothing, nothing[..., None], activation[:, None], activation, final)
+        return ComponentState(nothing, nothing[..., None], activation[:, None], activation, final)
     pattern, offsets = kept["pattern"]
     attention = _last(pattern.transpose(1, 2), offsets, ends)[:, target.unit]
     mixed = _last(*kept["head"], ends)[:, target.unit]
     written = mixed @ net.layers[target.layer].w_o[target.unit]
-    return Seen(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), final)
+    return ComponentState(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), final)
 
 
 def _last(value: Tensor, offsets: Offsets, ends: Int[Tensor, " text"]) -> Tensor:
@@ -106,7 +111,9 @@ def _last(value: Tensor, offsets: Offsets, ends: Int[Tensor, " text"]) -> Tensor
     return value[:, 0] if offsets is not None else at(value, ends)[:, 0]
 
 
-def logit_written(net: Network, target: Target, seen: Seen, tokens: Int[Tensor, " text"]) -> Float[Tensor, " text"]:
+def logit_written(
+    net: Network, target: Target, seen: ComponentState, tokens: Int[Tensor, " text"]
+) -> Float[Tensor, " text"]:
     """Direct logit attribution of a head or neuron to one token a text, centred over the vocabulary, logits.
 
     The final norm's denominator is the text's own (profiler.model.direct has the same definition).

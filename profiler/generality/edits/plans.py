@@ -1,21 +1,37 @@
 """Counterfactual edits that a role's claim says matter, each beside a control edit that it says does not. No torch.
 
-| operation | claims | edit | control | should move |
-|---|---|---|---|---|
-| remove the copy | induction, prefix induction, duplicate token | every earlier copy becomes another token | as many tokens nearby | attention to the targets falls |
-| plant a copy | the same | an earlier token becomes a copy of the last one | that token becomes another one | attention to the new target rises |
-| (prefix induction) | | removed: the token before each copy; planted: the last two tokens | planted: the last alone | |
-| move the copy | the same, one copy | the copy goes to another place | that place and a token nearby change | attention goes along |
-| remove the repeated name | S-inhibition | earlier mentions become other names | as many tokens nearby | attention to the last mention falls |
-| plant a repeated name | S-inhibition | another name becomes the last one named | it becomes a third name | attention to the last mention rises |
-| replace the source | previous, two back, current token | the token attended to becomes another | a token nearby | the change of its value arrives |
-| replace what is copied | name mover, copying | the token to predict becomes another wherever it stands | as many tokens nearby | the new token's logit moves |
-| remove a mark, plant a mark | newline, delimiter | the last mark becomes a word, a word becomes a mark | a token nearby, or another word | attention there falls, rises |
-| leave the class, enter the class | neurons | the token becomes one outside the class, or inside | one that is like it in that | the activation falls, rises |
+| operation | claims |
+|---|---|
+| remove, plant the copy | induction, prefix induction, duplicate token |
+| move the copy | induction, duplicate token, where there is one copy |
+| remove, plant the repeated name | S-inhibition |
+| replace the source | previous token, two back, current token |
+| replace what is copied | name mover, copying |
+| remove, plant a mark | newline, delimiter |
+| leave, enter the class | neurons |
 
-A control edit changes as many tokens, nearby or in the same places, each for one of the same frequency band and class
-where the claim does not ask for a class; of a role about names, other names where there are some. Cost: microseconds a
-plan.
+* remove the copy: every earlier copy becomes another token (prefix induction: the token before each copy); attention to
+  the targets falls. Control: as many tokens nearby.
+* plant a copy: an earlier token becomes a copy of the last one (prefix induction: of the last two); attention to the
+  new target rises. Control: that token becomes another one (prefix induction: a copy of the last alone).
+* move the copy: the copy goes to another position, and attention goes along. Control: that position and a token nearby
+  change.
+* remove the repeated name: earlier mentions become other names; attention to the last mention falls. Control: as many
+  tokens nearby.
+* plant a repeated name: another name becomes the last one named; attention to the last mention rises. Control: it
+  becomes a third name.
+* replace the source: the token attended to becomes another, and the change of its value arrives. Control: a token
+  nearby.
+* replace what is copied: the token to predict becomes another wherever it stands, and the new token's logit moves.
+  Control: as many tokens nearby.
+* remove a mark, plant a mark: the last mark becomes a word, a word becomes a mark; attention there falls, rises.
+  Control: a token nearby, or another word.
+* leave the class, enter the class: the token becomes one outside the class, or inside; the activation falls, rises.
+  Control: one that is like it in that.
+
+A control edit changes as many tokens, nearby or at the same positions, each for one of the same frequency band and
+class where the claim does not ask for a class; of a role about names, other names where there are some. Cost:
+microseconds a plan.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,32 +42,35 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-from profiler.generality.edits.sites import CARRIERS, STEPS, UNEDITABLE, Place, place
-from profiler.generality.edits.texts import Text, Vocabulary
+from profiler.generality.edits.sites import CARRIERS, STEPS, UNEDITABLE, Expectation, expectation
+from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
 
 MOST_REPLACED = 4
 """Triggers with more causes than this are not edited: the text would be another."""
 NEAR = 12
+"""Most tokens between an edit and its control."""
+FEWEST_MENTIONS = 2
+"""Names that a text must hold so that one can repeat another."""
 Watch = Literal["attention", "arrival", "logit", "activation"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One text, edited as the claim says matters and as it says does not.
+class EditPlan:
+    """One text with an edit that the claim says matters and a control edit that it says does not.
 
     Attributes:
         operation: of the module docstring.
         text, edited, control: of equal length, read at their last token.
         changed, control_changed: offsets at which they differ from `text`.
-        watch: what is looked at: attention to `rises` and `falls`, the arrival of the changed value, the logit written
+        watch: what is measured: attention to `rises` and `falls`, the arrival of the changed value, the logit written
             for `token`, or the activation.
-        token: whose logit is looked at; 0 otherwise.
+        token: whose logit is measured; 0 otherwise.
         sign: of the claimed move of logit or activation.
     """
 
     operation: str
-    text: Text
+    text: EditText
     edited: tuple[int, ...]
     control: tuple[int, ...]
     watch: Watch
@@ -77,11 +96,11 @@ def _differences(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class _Desk:
-    """What a plan is made with: a text, its claim's place in it, tokens to put in, and chance."""
+    """What a plan is made with: a text, what the claim says of it, tokens to put in, and chance."""
 
     claim: Claim
-    text: Text
-    here: Place
+    text: EditText
+    here: Expectation
     vocabulary: Vocabulary
     rng: np.random.Generator
 
@@ -90,8 +109,7 @@ class _Desk:
         return self.vocabulary.like(self.rng, token, {*self.text.tokens, self.text.next_token, *avoid}, inside)
 
     def nearby(self, offsets: Sequence[int], keep: Sequence[int]) -> tuple[int, ...] | None:
-        """For each offset the nearest one that may change as a control, of roles about names a name; None where one has
-        none."""
+        """For each offset the nearest that may change as a control, for roles about names a name; None without one."""
         taken = {*offsets, *keep, self.text.end, self.text.end - 1, *self.here.targets, *self.here.causes}
         found: list[int] = []
         for offset in offsets:
@@ -115,7 +133,7 @@ class _Desk:
         return bool(self.vocabulary.ordinary[self.text.tokens[offset]])
 
     def put(self, changes: dict[int, int | None]) -> tuple[int, ...] | None:
-        """The text with other tokens in it; None where one was not found or may not be replaced."""
+        """The text with other tokens put in; None where one is missing or may not be replaced."""
         if any(token is None or not self.replaceable(i) for i, token in changes.items()):
             return None
         return tuple(changes.get(i, token) for i, token in enumerate(self.text.tokens))  # type: ignore[misc]
@@ -129,18 +147,23 @@ class _Desk:
         return None if near is None else self.put({i: self.other(self.text.tokens[i], inside[i], avoid) for i in near})
 
     def plan(
-        self, operation: str, edited: tuple | None, control: tuple | None, watch: Watch, **more: object
-    ) -> Plan | None:
+        self,
+        operation: str,
+        edited: tuple[int, ...] | None,
+        control: tuple[int, ...] | None,
+        watch: Watch,
+        **more: object,
+    ) -> EditPlan | None:
         """The plan, if both edits could be made."""
         if edited is None or control is None:
             return None
-        return Plan(operation, self.text, edited, control, watch, **more)  # type: ignore[arg-type]
+        return EditPlan(operation, self.text, edited, control, watch, **more)  # type: ignore[arg-type]
 
 
-Maker = Callable[[_Desk], Plan | None]
+Maker = Callable[[_Desk], EditPlan | None]
 
 
-def _remove_copy(desk: _Desk) -> Plan | None:
+def _remove_copy(desk: _Desk) -> EditPlan | None:
     """Induction, duplicates, repeated names: what makes the trigger true becomes something else."""
     causes = desk.here.causes
     if not desk.here.trigger or not 0 < len(causes) <= MOST_REPLACED:
@@ -161,8 +184,8 @@ def _step(desk: _Desk) -> int:
     return 0 if desk.claim.mass == "duplicate" else 1
 
 
-def _spot(desk: _Desk, avoid: Sequence[int] = ()) -> int | None:
-    """A random offset for a copy: clear of the last tokens and of the places to avoid, its neighbours ordinary."""
+def _free_offset(desk: _Desk, avoid: Sequence[int] = ()) -> int | None:
+    """A random offset for a copy: clear of the last tokens and of those to avoid, its neighbours ordinary."""
     taken = {*avoid, *(i + s for i in avoid for s in (-1, 1))}
     free = [
         i for i in range(2, desk.text.end - 3) if i not in taken and all(desk.replaceable(i + s) for s in (-1, 0, 1))
@@ -170,25 +193,25 @@ def _spot(desk: _Desk, avoid: Sequence[int] = ()) -> int | None:
     return int(desk.rng.choice(free)) if free else None
 
 
-def _plant_copy(desk: _Desk) -> Plan | None:
-    spot = _spot(desk)
-    if desk.here.trigger or spot is None:
+def _plant_copy(desk: _Desk) -> EditPlan | None:
+    offset = _free_offset(desk)
+    if desk.here.trigger or offset is None:
         return None
     tokens, end = desk.text.tokens, desk.text.end
     if desk.claim.mass == "prefix_induction":
-        edited = desk.put({spot - 1: tokens[end - 1], spot: tokens[end]})
-        control = desk.put({spot - 1: desk.other(tokens[end - 1]), spot: tokens[end]})
+        edited = desk.put({offset - 1: tokens[end - 1], offset: tokens[end]})
+        control = desk.put({offset - 1: desk.other(tokens[end - 1]), offset: tokens[end]})
     else:
-        edited, control = desk.put({spot: tokens[end]}), desk.put({spot: desk.other(tokens[end])})
-    return desk.plan("plant a copy", edited, control, "attention", rises=(spot + _step(desk),))
+        edited, control = desk.put({offset: tokens[end]}), desk.put({offset: desk.other(tokens[end])})
+    return desk.plan("plant a copy", edited, control, "attention", rises=(offset + _step(desk),))
 
 
-def _move_copy(desk: _Desk) -> Plan | None:
+def _move_copy(desk: _Desk) -> EditPlan | None:
     causes, tokens = desk.here.causes, desk.text.tokens
     if len(causes) != 1 or desk.claim.mass == "prefix_induction":
         return None
     (old,) = causes
-    new, near = _spot(desk, causes), desk.nearby(causes, ())
+    new, near = _free_offset(desk, causes), desk.nearby(causes, ())
     if new is None or near is None or new in near or new == near[0]:
         return None
     edited = desk.put({old: desk.other(tokens[old]), new: tokens[old]})
@@ -196,19 +219,19 @@ def _move_copy(desk: _Desk) -> Plan | None:
     return desk.plan("move the copy", edited, control, "attention", rises=(new + _step(desk),), falls=desk.here.targets)
 
 
-def _plant_name(desk: _Desk) -> Plan | None:
+def _plant_name(desk: _Desk) -> EditPlan | None:
     names = desk.vocabulary.with_property("name_like")
     mentions = [i for i, token in enumerate(desk.text.tokens) if names[token]]
-    if desk.here.trigger or len(mentions) < 2 or not names[desk.text.next_token]:
+    if desk.here.trigger or len(mentions) < FEWEST_MENTIONS or not names[desk.text.next_token]:
         return None
     *before, last = mentions
-    spot = int(desk.rng.choice(before))
-    edited = desk.put({spot: desk.text.tokens[last]})
-    control = desk.put({spot: desk.other(desk.text.tokens[spot], names)})
+    offset = int(desk.rng.choice(before))
+    edited = desk.put({offset: desk.text.tokens[last]})
+    control = desk.put({offset: desk.other(desk.text.tokens[offset], names)})
     return desk.plan("plant a repeated name", edited, control, "attention", rises=(last,))
 
 
-def _replace_source(desk: _Desk) -> Plan | None:
+def _replace_source(desk: _Desk) -> EditPlan | None:
     if not desk.here.trigger:
         return None
     (source,) = desk.here.targets
@@ -216,7 +239,7 @@ def _replace_source(desk: _Desk) -> Plan | None:
     return desk.plan("replace the source", edited, desk.control_of((source,), (0,)), "arrival")
 
 
-def _replace_copied(desk: _Desk) -> Plan | None:
+def _replace_copied(desk: _Desk) -> EditPlan | None:
     targets = desk.here.targets
     if not desk.here.trigger or not 0 < len(targets) <= MOST_REPLACED or desk.text.end in targets:
         return None
@@ -227,7 +250,7 @@ def _replace_copied(desk: _Desk) -> Plan | None:
     return desk.plan("replace what is copied", edited, control, "logit", token=new or 0, sign=CARRIERS[desk.claim.role])
 
 
-def _remove_mark(desk: _Desk) -> Plan | None:
+def _remove_mark(desk: _Desk) -> EditPlan | None:
     marks = [i for i in desk.here.targets if 0 < i < desk.text.end]
     if not marks:
         return None
@@ -236,25 +259,25 @@ def _remove_mark(desk: _Desk) -> Plan | None:
     return desk.plan("remove a mark", edited, desk.control_of(marks[-1:]), "attention", falls=(marks[-1],))
 
 
-def _plant_mark(desk: _Desk) -> Plan | None:
-    spot, marked = _spot(desk, desk.here.targets), desk.vocabulary.with_property(desk.claim.mass)
-    if spot is None:
+def _plant_mark(desk: _Desk) -> EditPlan | None:
+    offset, marked = _free_offset(desk, desk.here.targets), desk.vocabulary.with_property(desk.claim.mass)
+    if offset is None:
         return None
-    token = desk.text.tokens[spot]
+    token = desk.text.tokens[offset]
     mark = desk.vocabulary.like(desk.rng, token, (), marked)
-    control = desk.put({spot: desk.other(token, ~marked)})
-    return desk.plan("plant a mark", desk.put({spot: mark}), control, "attention", rises=(spot,))
+    control = desk.put({offset: desk.other(token, ~marked)})
+    return desk.plan("plant a mark", desk.put({offset: mark}), control, "attention", rises=(offset,))
 
 
-def _leave(desk: _Desk) -> Plan | None:
-    return _change_class(desk, True)
+def _leave(desk: _Desk) -> EditPlan | None:
+    return _change_class(desk, inside=True)
 
 
-def _enter(desk: _Desk) -> Plan | None:
-    return _change_class(desk, False)
+def _enter(desk: _Desk) -> EditPlan | None:
+    return _change_class(desk, inside=False)
 
 
-def _change_class(desk: _Desk, inside: bool) -> Plan | None:
+def _change_class(desk: _Desk, *, inside: bool) -> EditPlan | None:
     """The token becomes one of the other side; the control one of its own side."""
     if desk.here.trigger != inside:
         return None
@@ -283,8 +306,14 @@ def makers(claim: Claim) -> tuple[Maker, ...]:
 
 
 def plans(
-    claim: Claim, texts: Sequence[Text], vocabulary: Vocabulary, seed: int = 0, fixed_end: bool = False, tries: int = 24
-) -> tuple[Plan, ...]:
+    claim: Claim,
+    texts: Sequence[EditText],
+    vocabulary: Vocabulary,
+    *,
+    seed: int = 0,
+    fixed_end: bool = False,
+    tries: int = 24,
+) -> tuple[EditPlan, ...]:
     """For each operation and text one plan, at a random token of the text where the operation can be made.
 
     Args:
@@ -297,7 +326,7 @@ def plans(
         for text in texts:
             ends = [] if fixed_end else rng.permutation(np.arange(4, text.end))[:tries].tolist()
             for cut in [text] if fixed_end else [text.upto(int(end)) for end in ends]:
-                plan = maker(_Desk(claim, cut, place(claim, cut, vocabulary), vocabulary, rng))
+                plan = maker(_Desk(claim, cut, expectation(claim, cut, vocabulary), vocabulary, rng))
                 if plan is not None:
                     made.append(plan)
                     break

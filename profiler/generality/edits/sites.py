@@ -1,4 +1,4 @@
-"""Where in a text a claim finds its trigger, and where it says that the component looks. No torch.
+"""The trigger of a claim in a text, and the positions that it says the component attends to. No torch.
 
 The same claims as `profiler.generality.evidence.claims` has in SQL, for tokens that are in no run: a text read at its
 last token. `causes` are the tokens that make the trigger true and could be another (earlier copies, an earlier mention
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from profiler.generality.edits.texts import Text, Vocabulary
+from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
 
-STEPS = {"previous": 1, "two_back": 2, "self": 0}
+STEPS = {"previous_token": 1, "two_back": 2, "self": 0}
 UNEDITABLE = {
     "copy suppression": (
         "it acts on what the model is about to predict, and an edit of the text changes that too: no edit and no "
@@ -27,7 +27,7 @@ CARRIERS = {"name mover": 1, "copying": 1, "copy suppression": -1}
 
 
 @dataclass(frozen=True)
-class Place:
+class Expectation:
     """What a claim says of the last token of a text.
 
     Attributes:
@@ -41,50 +41,54 @@ class Place:
     targets: tuple[int, ...] = ()
 
 
-def place(claim: Claim, text: Text, vocabulary: Vocabulary) -> Place:
-    """The claim at the last token of a text."""
+NOT_HERE = Expectation(trigger=False)
+FIRST_CLEAR = 2
+"""First offset at which the token before and the first token are not the same."""
+
+
+def expectation(claim: Claim, text: EditText, vocabulary: Vocabulary) -> Expectation:
+    """What the claim says of the last token of a text."""
     if claim.kind == "neuron":
-        return Place(bool(vocabulary.with_property(claim.token_property)[_asked(claim, text)]))
+        return Expectation(bool(vocabulary.with_property(claim.token_property)[_asked(claim, text)]))
     if claim.mass in ("induction", "prefix_induction", "duplicate"):
         return _repeated(claim.mass, text)
     if claim.mass in STEPS:
         target = text.end - STEPS[claim.mass]
-        return Place(text.end >= 2, (), (target,)) if target >= 0 else Place(False)
-    if claim.mass == "first":
-        return Place(text.end >= 2, (), (0,))
+        return Expectation(text.end >= FIRST_CLEAR, (), (target,)) if target >= 0 else NOT_HERE
+    if claim.mass == "first_token":
+        return Expectation(text.end >= FIRST_CLEAR, (), (0,))
     if claim.mass in ("newline", "delimiter"):
         found = tuple(np.nonzero(_marks(text, vocabulary.with_property(claim.mass)))[0].tolist())
-        return Place(text.end >= 2, (), found)
+        return Expectation(text.end >= FIRST_CLEAR, (), found)
     if claim.role == "S-inhibition":
         return _repeated_name(text, vocabulary)
     seen = tuple(i for i, token in enumerate(text.tokens) if token == text.next_token)
     named = claim.role in ("copying", "copy suppression") or bool(
         vocabulary.with_property("name_like")[text.next_token]
     )
-    return Place(bool(seen) and named, (), seen if named else ())
+    return Expectation(bool(seen) and named, (), seen if named else ())
 
 
-def _asked(claim: Claim, text: Text) -> int:
+def _asked(claim: Claim, text: EditText) -> int:
     """The token that a neuron's claim is about."""
     return text.next_token if claim.role.startswith("fires before") else text.tokens[-1]
 
 
-def _marks(text: Text, mask: Bool[np.ndarray, " vocab"]) -> Bool[np.ndarray, " offset"]:
+def _marks(text: EditText, mask: Bool[np.ndarray, " vocab"]) -> Bool[np.ndarray, " offset"]:
     return mask[np.array(text.tokens)]
 
 
-def _repeated(mass: str, text: Text) -> Place:
-    """Earlier copies of the last token, and what is attended to there: what follows them, but never the last token
-    itself."""
+def _repeated(mass: str, text: EditText) -> Expectation:
+    """Earlier copies of the last token, and what follows them as targets, but never the last token itself."""
     tokens, end = text.tokens, text.end
     step = 0 if mass == "duplicate" else 1
     copies = [i for i in range(end - step) if tokens[i] == tokens[end]]
     if mass == "prefix_induction":
         copies = [i for i in copies if i >= 1 and tokens[i - 1] == tokens[end - 1]]
-    return Place(bool(copies), tuple(copies), tuple(i + step for i in copies))
+    return Expectation(bool(copies), tuple(copies), tuple(i + step for i in copies))
 
 
-def _repeated_name(text: Text, vocabulary: Vocabulary) -> Place:
+def _repeated_name(text: EditText, vocabulary: Vocabulary) -> Expectation:
     """The last mention of the name that was repeated last, and its earlier mentions."""
     named = vocabulary.with_property("name_like")
     mentions: dict[int, list[int]] = {}
@@ -92,6 +96,6 @@ def _repeated_name(text: Text, vocabulary: Vocabulary) -> Place:
         mentions.setdefault(text.tokens[i], []).append(i)
     twice = [where for where in mentions.values() if len(where) > 1]
     if not twice or not named[text.next_token]:
-        return Place(False)
+        return NOT_HERE
     *before, last = max(twice, key=lambda where: where[-1])
-    return Place(True, tuple(before), (last,))
+    return Expectation(trigger=True, causes=tuple(before), targets=(last,))

@@ -1,4 +1,4 @@
-"""Single token swaps of a text: which are allowed, what the gradient expects of each, and what a forward pass finds.
+"""Single token swaps of a text: which are allowed, what the gradient predicts, and what a forward pass measures.
 
 The search of `profiler.generality.edits.swaps` in its parts. A swap is allowed where the claim says the same of the
 swapped text: the trigger as it was, and the same offsets to attend to. Expected changes are those of HotFlip (Ebrahimi
@@ -20,17 +20,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.generality.edits.observe import Seen, logit_written, mass, padded, see_once
-from profiler.generality.edits.sites import CARRIERS, Place, place
-from profiler.generality.edits.texts import Text, Vocabulary
+from profiler.generality.edits.observe import ComponentState, logit_written, mass, padded, see_once
+from profiler.generality.edits.sites import CARRIERS, Expectation, expectation
+from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
 from profiler.model.network import Network
 from profiler.patching.sites import Target
 
 CUTS = 4
-"""Places of one text that are looked at for one where the component acts (or rests) as the search asks."""
+"""Cuts of one text among which the search looks for one where the component acts (or rests)."""
 CHECKED = 5000
-"""Proposals of one text that are held against the claim before the search gives up."""
+"""Proposals of one text that are compared with the claim before the search gives up."""
 Search = Literal["break", "fire"]
 Groups = tuple[tuple[int, ...], ...]
 
@@ -56,8 +56,8 @@ class Case:
         before: f of the text.
     """
 
-    text: Text
-    here: Place
+    text: EditText
+    here: Expectation
     groups: Groups
     before: float
 
@@ -72,8 +72,8 @@ class Tried:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """The model, the component and the claim that a search is about; `f` is what it lowers or raises."""
+class SwapSearch:
+    """The model, the component and the claim of a search; `f` is what it lowers or raises."""
 
     net: Network
     target: Target
@@ -88,7 +88,7 @@ class Asked:
             return "activation"
         return "logit" if self.claim.role in CARRIERS else "attention"
 
-    def f(self, seen: Seen, cases: Sequence[tuple[Text, Place]]) -> Float[Tensor, " text"]:
+    def f(self, seen: ComponentState, cases: Sequence[tuple[EditText, Expectation]]) -> Float[Tensor, " text"]:
         """The number that a search moves, one a text."""
         if self.watch == "activation":
             return seen.norm
@@ -97,7 +97,7 @@ class Asked:
         tokens = torch.tensor([text.next_token for text, _ in cases], device=self.net.device)
         return CARRIERS[self.claim.role] * logit_written(self.net, self.target, seen, tokens)
 
-    def measure(self, cases: Sequence[tuple[Text, Place]]) -> Float[np.ndarray, " text"]:
+    def measure(self, cases: Sequence[tuple[EditText, Expectation]]) -> Float[np.ndarray, " text"]:
         """f of each text, exactly."""
         parts = []
         with torch.inference_mode():
@@ -108,9 +108,9 @@ class Asked:
                 parts.append(self.f(seen, some).double().cpu())
         return torch.cat(parts).numpy() if parts else np.zeros(0)
 
-    def allowed(self, text: Text, here: Place, swap: Swap) -> bool:
+    def allowed(self, text: EditText, here: Expectation, swap: Swap) -> bool:
         """Whether the claim says the same of the swapped text."""
-        return place(self.claim, replace(text, tokens=swap.on(text.tokens)), self.vocabulary) == here
+        return expectation(self.claim, replace(text, tokens=swap.on(text.tokens)), self.vocabulary) == here
 
 
 def one_each(cases: Iterable[Case]) -> list[Case]:
@@ -122,16 +122,15 @@ def one_each(cases: Iterable[Case]) -> list[Case]:
 
 
 def cases_of(
-    subject: Asked, texts: Sequence[Text], trigger: bool, rng: np.random.Generator, fixed_end: bool
+    subject: SwapSearch, texts: Sequence[EditText], rng: np.random.Generator, *, trigger: bool, fixed_end: bool
 ) -> list[Case]:
-    """Of each text, cut at random tokens where the trigger is as asked for, up to CUTS cases; texts without one have
-    none."""
-    chosen: list[tuple[Text, Place]] = []
+    """Up to CUTS cases of each text, cut at random tokens where the trigger is as asked for."""
+    chosen: list[tuple[EditText, Expectation]] = []
     for text in texts:
         ends = [] if fixed_end else rng.permutation(np.arange(4, text.end))[: 8 * CUTS].tolist()
         cuts = [text] if fixed_end else (text.upto(int(end)) for end in ends)
-        places = ((cut, place(subject.claim, cut, subject.vocabulary)) for cut in cuts)
-        chosen += islice((pair for pair in places if pair[1].trigger == trigger), CUTS)
+        pairs = ((cut, expectation(subject.claim, cut, subject.vocabulary)) for cut in cuts)
+        chosen += islice((pair for pair in pairs if pair[1].trigger == trigger), CUTS)
     before = subject.measure(chosen)
     return [
         Case(text, here, groups_of(text, here, subject.vocabulary), float(f))
@@ -139,9 +138,8 @@ def cases_of(
     ]
 
 
-def groups_of(text: Text, here: Place, vocabulary: Vocabulary) -> Groups:
-    """What may be swapped: each ordinary offset alone; where copies make the trigger, these and the last token
-    together."""
+def groups_of(text: EditText, here: Expectation, vocabulary: Vocabulary) -> Groups:
+    """Offsets that may be swapped: each ordinary one alone; copies that make the trigger with the last token."""
     same = [i for i in here.causes if text.tokens[i] == text.tokens[text.end]]
     tied = {*here.causes, text.end} if same else set(here.causes)
     alone = tuple((i,) for i in range(text.end + 1) if i not in tied and vocabulary.ordinary[text.tokens[i]])
@@ -150,17 +148,17 @@ def groups_of(text: Text, here: Place, vocabulary: Vocabulary) -> Groups:
     return (*alone, together) if movable else alone
 
 
-def slopes(subject: Asked, case: Case) -> Float[Tensor, "offset model"]:
+def slopes(subject: SwapSearch, case: Case) -> Float[Tensor, "offset model"]:
     """Gradient of f with respect to each token embedding of a text."""
     tokens, ends = padded([case.text.tokens], subject.net.device)
     with torch.enable_grad():
-        embedding = subject.net.embed[tokens].detach().clone().requires_grad_(True)
-        seen = see_once(subject.net, subject.target, tokens, ends, embedding, subject.watch == "logit")
-        (found,) = torch.autograd.grad(subject.f(seen, [(case.text, case.here)]).sum(), embedding, allow_unused=True)
-    return (torch.zeros_like(embedding) if found is None else found)[0].detach()
+        embedding = subject.net.embed[tokens].detach().clone().requires_grad_()
+        seen = see_once(subject.net, subject.target, tokens, ends, embedding, residual=subject.watch == "logit")
+        (gradient,) = torch.autograd.grad(subject.f(seen, [(case.text, case.here)]).sum(), embedding, allow_unused=True)
+    return (torch.zeros_like(embedding) if gradient is None else gradient)[0].detach()
 
 
-def predicted(subject: Asked, case: Case) -> Float[Tensor, "group vocab"]:
+def predicted(subject: SwapSearch, case: Case) -> Float[Tensor, "group vocab"]:
     """First-order change of f for every group of offsets and every token; a group's changes add up."""
     slope = slopes(subject, case)
     tokens = torch.tensor(case.text.tokens, device=slope.device)
@@ -171,7 +169,7 @@ def predicted(subject: Asked, case: Case) -> Float[Tensor, "group vocab"]:
     return group @ slope @ subject.net.embed.T - (group @ own)[:, None]
 
 
-def propose(subject: Asked, case: Case, n: int) -> tuple[Swap, ...]:
+def propose(subject: SwapSearch, case: Case, n: int) -> tuple[Swap, ...]:
     """The `n` allowed swaps of largest predicted effect, at most half of them of offsets that are swapped together.
 
     A first-order prediction cannot see that two tokens that must match still do when both are swapped, so it overrates
@@ -185,16 +183,15 @@ def propose(subject: Asked, case: Case, n: int) -> tuple[Swap, ...]:
     return _first(subject, case, listed, n, most_together=n // 2)
 
 
-def at_random(subject: Asked, case: Case, n: int, rng: np.random.Generator) -> tuple[Swap, ...]:
+def at_random(subject: SwapSearch, case: Case, n: int, rng: np.random.Generator) -> tuple[Swap, ...]:
     """`n` allowed swaps, groups and tokens drawn uniformly."""
     groups, tokens = (index.tolist() for index in _usable(subject, case).nonzero(as_tuple=True))
     order = rng.permutation(len(tokens))[:CHECKED]
     return _first(subject, case, (Swap(case.groups[groups[i]], tokens[i]) for i in order), n, most_together=n)
 
 
-def _usable(subject: Asked, case: Case) -> Bool[Tensor, "group vocab"]:
-    """Which tokens may be put where: ordinary ones, not the one there, and a neuron's own token on its side of the
-    class."""
+def _usable(subject: SwapSearch, case: Case) -> Bool[Tensor, "group vocab"]:
+    """Tokens that may be put in: ordinary, not the one there, and for a neuron's own token of the same class."""
     vocabulary, text = subject.vocabulary, case.text
     usable = np.repeat(vocabulary.ordinary[None], len(case.groups), 0)
     for row, offsets in enumerate(case.groups):
@@ -205,7 +202,7 @@ def _usable(subject: Asked, case: Case) -> Bool[Tensor, "group vocab"]:
     return torch.from_numpy(np.pad(usable, ((0, 0), (0, unknown)))).to(subject.net.device)
 
 
-def _first(subject: Asked, case: Case, swaps: Iterable[Swap], n: int, most_together: int) -> tuple[Swap, ...]:
+def _first(subject: SwapSearch, case: Case, swaps: Iterable[Swap], n: int, most_together: int) -> tuple[Swap, ...]:
     """The first `n` of some swaps of which the claim says the same as before, among the first CHECKED."""
     kept: list[Swap] = []
     together = 0
@@ -220,7 +217,7 @@ def _first(subject: Asked, case: Case, swaps: Iterable[Swap], n: int, most_toget
     return tuple(kept)
 
 
-def measured(subject: Asked, case: Case, swaps: Sequence[Swap]) -> Tried:
+def measured(subject: SwapSearch, case: Case, swaps: Sequence[Swap]) -> Tried:
     """f after each swap, by forward passes."""
     texts = [(replace(case.text, tokens=swap.on(case.text.tokens)), case.here) for swap in swaps]
     return Tried(case, tuple(swaps), subject.measure(texts))

@@ -1,5 +1,4 @@
-"""Token swaps that break a claim: the gradient proposes, forward passes confirm, random swaps show what chance would
-find.
+"""Token swaps that break a claim: proposed by the gradient, confirmed by forward passes, beside random swaps.
 
 Why: sampled text shows what is common. A claim can also be wrong where nobody would look: for one token, in one
 combination. HotFlip (Ebrahimi et al. 2018, "HotFlip: White-Box Adversarial Examples for Text Classification", section
@@ -10,7 +9,8 @@ combination. HotFlip (Ebrahimi et al. 2018, "HotFlip: White-Box Adversarial Exam
 for every offset and token at once, from one backward pass. Two searches, each over single swaps:
 
 * break: the role says that the component should act, and it does; the trigger and the offsets to attend to stay exactly
-  as they were (checked on the swapped text, not by the gradient). Success: f falls to half or less.
+  as they were (checked on the swapped text, not by the gradient). Success: f falls to the threshold
+  `broken_share` of what it was, half, or less.
 * fire: the role says that it should not act, and still does after the swap. Success: f reaches the median of the texts
   where it acts as claimed.
 
@@ -28,14 +28,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiler.errors import PatchError
-from profiler.generality.counterexamples.rates import interval
-from profiler.generality.edits.edits import Edit, mcnemar_p, spell
+from profiler.generality.edits.results import Edit, Edited, by_document, share_of_texts, spell, target_of
 from profiler.generality.edits.sites import CARRIERS, UNEDITABLE
 from profiler.generality.edits.swap_search import (
-    Asked,
     Case,
-    Search,
+    SwapSearch,
     Tried,
     at_random,
     cases_of,
@@ -43,199 +40,166 @@ from profiler.generality.edits.swap_search import (
     one_each,
     propose,
 )
-from profiler.generality.edits.texts import Text, Vocabulary
+from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
-from profiler.generality.evidence.finding import FEWEST, Finding, Setting, Unit, refused
+from profiler.generality.evidence.finding import CausalChoices, Finding, Null, Question
+from profiler.generality.evidence.thresholds import Thresholds
 from profiler.model.network import Network
-from profiler.patching.sites import parse_target
-from profiler.statistics import proportion
+from profiler.statistics import mcnemar_p
 
 TRIED = 16
-HALF = 0.5
-LEAST_ACT = {"attention": 0.5, "logit": 0.1, "activation": 0.0}
-
-
-@dataclass(frozen=True)
-class Swapped:
-    """Both searches: the best swap of each text, and their rates."""
-
-    edits: tuple[Edit, ...]
-    findings: tuple[Finding, ...]
 
 
 def check(
     net: Network,
-    component: str,
+    question: Question,
     claim: Claim,
-    texts: Sequence[Text],
+    texts: Sequence[EditText],
     vocabulary: Vocabulary,
-    distribution: str = "corpus",
-    unit: Unit = "documents",
+    *,
     seed: int = 0,
     fixed_end: bool = False,
     tried: int = TRIED,
-    shares: tuple[str, ...] = ("data corpus",),
-) -> Swapped:
+) -> Edited:
     """Search for swaps that break the claim, and for swaps that make the component act where it should not.
 
     Args:
-        component: label of a head or neuron.
-        texts: of one document each; where they end is where prompts ask (`fixed_end`), or no matter.
+        question: of the technique `swaps` about the component; its unit is what `EditText.document` names.
+        texts: of one document each; where they end is where prompts ask (`fixed_end`), or does not matter.
         tried: swaps measured for each text and search, and as many random ones.
 
     Raises:
         PatchError: the label cannot be read, or the claim is about another kind of component.
     """
-    target = parse_target(component)
-    if target.site != claim.kind:
-        raise PatchError(
-            f"{component} is a {target.site}, and {claim.role!r} is claimed of a {claim.kind}: give one of these"
-        )
-    rng = np.random.default_rng(seed)
-    told = _Told(component, claim, distribution, unit, (*shares, "gradients"), tried)
-    breaking = Asked(net, target, claim, vocabulary, "break")
+    target = target_of(question, claim)
+    rng, thresholds = np.random.default_rng(seed), question.thresholds
+    choices = CausalChoices(
+        "node", claim.kind, "token swap", "last token", "gradient against random", f"{tried} swaps a text"
+    )
+    question = question.using("swaps", choices=choices, shares=(*question.shares, "gradients"))
+    breaking = SwapSearch(net, target, claim, vocabulary, "break")
     barred = claim.untestable or (UNEDITABLE.get(claim.role, "") if claim.role in CARRIERS else "")
-    acting = [] if barred else _acting(breaking, texts, rng, fixed_end)
+    acting = [] if barred else _acting(breaking, texts, rng, thresholds, fixed_end=fixed_end)
     top = max((case.before for case in acting), default=1.0) if breaking.watch == "activation" else 1.0
-    found = [_search(breaking, acting, rng, told, lambda case, after: after <= HALF * case.before, len(acting), top)]
+    broken = thresholds.broken_share
+    found = [
+        _Search(question, breaking, barred, len(acting), tried, top, lambda case, f: f <= broken * case.before).run(
+            acting, rng
+        )
+    ]
     if not claim.everywhere and not barred:
-        firing = Asked(net, target, claim, vocabulary, "fire")
+        firing = SwapSearch(net, target, claim, vocabulary, "fire")
         level = _level(firing, acting)
-        resting = one_each(case for case in cases_of(firing, texts, False, rng, fixed_end) if case.before < level)
-        found.append(_search(firing, resting, rng, told, lambda _, after: after >= level, len(acting), level))
-    return Swapped(tuple(e for edits, _ in found for e in edits), tuple(f for _, fs in found for f in fs))
+        cases = cases_of(firing, texts, rng, trigger=False, fixed_end=fixed_end)
+        resting = one_each(case for case in cases if case.before < level)
+        search = _Search(question, firing, barred, len(acting), tried, level, lambda _, f: f >= level)
+        found.append(search.run(resting, rng))
+    return Edited(
+        tuple(edit for one in found for edit in one.edits), tuple(row for one in found for row in one.findings)
+    )
 
 
-def _acting(subject: Asked, texts: Sequence[Text], rng: np.random.Generator, fixed_end: bool) -> list[Case]:
-    """Texts where the component should act and does: half of the attention, 0.1 logits, or a tenth of the largest
-    activation."""
-    cases = cases_of(subject, texts, True, rng, fixed_end)
+def _acting(
+    subject: SwapSearch,
+    texts: Sequence[EditText],
+    rng: np.random.Generator,
+    thresholds: Thresholds,
+    *,
+    fixed_end: bool,
+) -> list[Case]:
+    """Texts where the component should act and does."""
+    cases = cases_of(subject, texts, rng, trigger=True, fixed_end=fixed_end)
     top = max((case.before for case in cases), default=0.0)
-    least = 0.1 * top if subject.watch == "activation" else LEAST_ACT[subject.watch]
+    least = {
+        "attention": thresholds.acts_attention,
+        "logit": thresholds.acts_logit,
+        "activation": thresholds.acts_activation * top,
+    }[subject.watch]
     return one_each(case for case in cases if case.before >= least and case.before > 0)
 
 
-def _level(subject: Asked, acting: Sequence[Case]) -> float:
+def _level(subject: SwapSearch, acting: Sequence[Case]) -> float:
     """What a component writes where it acts as claimed: the median norm, or activation."""
     values = subject.measure([(case.text, case.here) for case in acting])
     return float(np.median(values)) if len(values) else float("inf")
 
 
-def _search(
-    subject: Asked,
-    cases: Sequence[Case],
-    rng: np.random.Generator,
-    told: "_Told",
-    succeeds: Callable[[Case, np.ndarray], np.ndarray],
-    acting: int,
-    scale: float,
-) -> tuple[tuple[Edit, ...], tuple[Finding, ...]]:
-    """One search over all cases, if the component acts in enough texts for a claim to be broken; shifts in units of
-    `scale`."""
-    chosen = cases if acting >= FEWEST else ()
-    guided = [measured(subject, case, propose(subject, case, told.tried)) for case in chosen if case.groups]
-    random = [measured(subject, case, at_random(subject, case, told.tried, rng)) for case in chosen if case.groups]
-    findings = told.findings(subject.search, guided, random, succeeds, acting)
-    return (
-        tuple(_edit(subject, g, r, told, scale) for g, r in zip(guided, random, strict=True) if g.swaps and r.swaps),
-        findings,
-    )
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One search over all cases.
 
+    Attributes:
+        question: what its findings answer.
+        subject: the component, the claim and what is searched for.
+        barred: why the claim cannot be tested so; empty where it can.
+        acting: texts in which the component acts as claimed; too few leave nothing to break.
+        tried: swaps of a text, and random ones.
+        scale: unit of shifts.
+        succeeds: whether swaps of a case succeed, from f after them.
+    """
 
-def _edit(subject: Asked, guided: Tried, random: Tried, told: "_Told", scale: float) -> Edit:
-    """The best swap of a text, beside the best random one."""
-    sign = -1.0 if subject.search == "break" else 1.0
-    moved, chance = (sign * (one.after - one.case.before) / scale for one in (guided, random))
-    swap = guided.swaps[int(moved.argmax())]
-    text = guided.case.text
-    after = swap.on(text.tokens)
-    before, changed = (spell(tokens, swap.offsets, subject.vocabulary) for tokens in (text.tokens, after))
-    return Edit(
-        told.component,
-        told.claim.label,
-        f"swap to {subject.search}",
-        told.distribution,
-        before,
-        changed,
-        text.end,
-        float(moved.max()),
-        float(chance.max()),
-    )
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What all findings of one check have in common."""
-
-    component: str
-    claim: Claim
-    distribution: str
-    unit: Unit
-    shares: tuple[str, ...]
+    question: Question
+    subject: SwapSearch
+    barred: str
+    acting: int
     tried: int
+    scale: float
+    succeeds: Callable[[Case, np.ndarray], np.ndarray]
 
-    def findings(
-        self,
-        search: Search,
-        guided: Sequence[Tried],
-        random: Sequence[Tried],
-        succeeds: Callable[[Case, np.ndarray], np.ndarray],
-        acting: int,
-    ) -> tuple[Finding, ...]:
-        """Share of texts for which a swap was found, and share of swaps that do it."""
-        names = (f"{search} rate", f"{search} rate of a swap")
-        if len(guided) < FEWEST:
-            n = min(len(guided), acting) if acting < FEWEST else len(guided)
-            which = (
-                "with the trigger where the component acts"
-                if acting < FEWEST or search == "break"
-                else "without the trigger"
-            )
-            barred = UNEDITABLE.get(self.claim.role, "") if self.claim.role in CARRIERS else ""
-            why = (
-                self.claim.untestable
-                or barred
-                or f"only {acting if acting < FEWEST else n} texts {which}: {FEWEST} are needed"
-            )
-            return tuple(
-                refused(self.component, self.claim.label, "swaps", self.distribution, name, n, self.unit, why)
-                for name in names
-            )
-        by_swap = [[succeeds(one.case, one.after) for one in many] for many in (guided, random)]
-        some, chance = (np.array([bool(one.any()) for one in many]) for many in by_swap)
-        one = proportion(some)
-        texts = self._finding(
-            names[0], one.value, one.low, one.high, len(some), float(chance.mean()), mcnemar_p(some * 1.0, chance * 1.0)
-        )
-        return texts, self._per_swap(names[1], *by_swap)
+    def run(self, cases: Sequence[Case], rng: np.random.Generator) -> Edited:
+        """Measure guided and random swaps of each case."""
+        enough = self.acting >= self.question.thresholds.fewest
+        chosen = [case for case in cases if case.groups] if enough else []
+        guided = [measured(self.subject, case, propose(self.subject, case, self.tried)) for case in chosen]
+        random = [measured(self.subject, case, at_random(self.subject, case, self.tried, rng)) for case in chosen]
+        pairs = [(g, r) for g, r in zip(guided, random, strict=True) if g.swaps and r.swaps]
+        return Edited(tuple(self._edit(*pair) for pair in pairs), self._findings(guided, random))
 
-    def _per_swap(self, name: str, guided: Sequence[np.ndarray], random: Sequence[np.ndarray]) -> Finding:
-        n, held = (np.array([f(one) for one in guided], dtype=float) for f in (len, np.sum))
-        value = float(held.sum() / n.sum())
-        lo, hi = interval(value, n, held, n.sum() ** 2 / (n**2).sum())
-        chance = float(np.concatenate(random).mean())
-        return self._finding(name, value, lo, hi, len(n), chance, None)
+    def _edit(self, guided: Tried, random: Tried) -> Edit:
+        """The best swap of a text, beside the best random one."""
+        sign = -1.0 if self.subject.search == "break" else 1.0
+        moved, chance = (sign * (one.after - one.case.before) / self.scale for one in (guided, random))
+        swap = guided.swaps[int(moved.argmax())]
+        text = guided.case.text
+        before, after = (
+            spell(tokens, swap.offsets, self.subject.vocabulary) for tokens in (text.tokens, swap.on(text.tokens))
+        )
+        return Edit(
+            self.question.subject,
+            self.question.role,
+            f"swap to {self.subject.search}",
+            self.question.distribution,
+            before,
+            after,
+            text.end,
+            float(moved.max()),
+            float(chance.max()),
+        )
 
-    def _finding(
-        self, name: str, value: float, lo: float | None, hi: float | None, n: int, null: float, p: float | None
-    ) -> Finding:
-        setting = Setting(
-            "node", self.claim.kind, "token swap", "last token", "gradient against random", f"{self.tried} swaps a text"
+    def _findings(self, guided: Sequence[Tried], random: Sequence[Tried]) -> tuple[Finding, ...]:
+        """Share of texts for which a swap succeeds, and share of swaps that succeed."""
+        of_texts, of_swaps = f"{self.subject.search} rate", f"{self.subject.search} rate of a swap"
+        if len(guided) < self.question.thresholds.fewest:
+            n = min(len(guided), self.acting)
+            return tuple(self.question.refused(name, n, self._why(len(guided))) for name in (of_texts, of_swaps))
+        by_swap, by_chance = ([self.succeeds(one.case, one.after) for one in many] for many in (guided, random))
+        some, chance = (np.array([float(one.any()) for one in many]) for many in (by_swap, by_chance))
+        total, succeeded = (np.array([f(one) for one in by_swap], dtype=float) for f in (len, np.sum))
+        per_swap = by_document([one.case.text for one in guided], succeeded, total)
+        return (
+            self.question.finding(
+                of_texts, share_of_texts(some), Null(float(chance.mean()), None, mcnemar_p(some, chance))
+            ),
+            self.question.finding(of_swaps, per_swap, Null(float(np.concatenate(by_chance).mean()))),
         )
-        return Finding(
-            self.component,
-            self.claim.label,
-            "swaps",
-            self.distribution,
-            name,
-            value,
-            lo,
-            hi,
-            n,
-            self.unit,
-            null,
-            None,
-            p,
-            setting,
-            self.shares,
-        )
+
+    def _why(self, n: int) -> str:
+        """Why there are too few texts."""
+        if self.barred:
+            return self.barred
+        fewest = self.question.thresholds.fewest
+        few_act = self.acting < fewest
+        where = "with the trigger where the component acts"
+        if not few_act and self.subject.search == "fire":
+            where = "without the trigger"
+        return f"only {self.acting if few_act else n} texts {where}: {fewest} are needed"

@@ -1,10 +1,9 @@
 """Natural texts to edit, and tokens to put in: what counterfactual edits and swaps are made from. No torch.
 
-Why: an edit says something about a component only beside a control edit that changes as much of the text. Tokens are
-  put
-in place of tokens of the same frequency band (factors of two of the count in the corpus; in prompts, of the count in
-the prompts, and only their tokens: a name of theirs may not stand in the corpus at all) and, where there is one, the
-same token class, and none that the text holds already, so that an edit makes no repetition by accident.
+Why: an edit says something about a component only beside a control edit that changes as much of the text. A token is
+replaced by one of the same frequency band (factors of two of the count in the corpus; in prompts, of the count in the
+prompts, and only their tokens: a name of theirs may not stand in the corpus at all) and, where there is one, the same
+token class, and by none that the text holds already, so that an edit makes no repetition by accident.
 Cost: one pass over the vocabulary; the texts of a run are one query.
 """
 
@@ -20,32 +19,37 @@ from profiler.database import query
 from profiler.text.token_classes import DELIMITERS
 
 LONGEST = 128
+BANDS_APART = (0, 1, 3, 99)
+"""Distances of frequency bands that are tried in turn; the last is any."""
 
 
 @dataclass(frozen=True)
-class Text:
+class EditText:
     """The tokens up to and including the one where the component is read, and the token that follows there.
 
-    `document` is the unit that is drawn independently; two texts of one document are not.
+    Attributes:
+        document: the unit that is drawn independently; two texts of one document are not.
+        domain: of the document; documents are drawn within it.
     """
 
     document: str
     tokens: tuple[int, ...]
     next_token: int
+    domain: str = ""
 
     @property
     def end(self) -> int:
         """Offset where the component is read."""
         return len(self.tokens) - 1
 
-    def upto(self, end: int) -> "Text":
+    def upto(self, end: int) -> "EditText":
         """The text cut after an earlier offset."""
         return replace(self, tokens=self.tokens[: end + 1], next_token=self.tokens[end + 1])
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What may be put in place of what.
+    """Tokens that may be put in, and what each may replace.
 
     Attributes:
         texts: of each token id.
@@ -63,9 +67,8 @@ class Vocabulary:
     properties: Mapping[str, Bool[np.ndarray, " vocab"]]
     special: Bool[np.ndarray, " vocab"] | None = None
 
-    def of_texts(self, texts: Sequence[Text]) -> "Vocabulary":
-        """The vocabulary of some texts that are not of the corpus: only their tokens are put in, by how often they
-        stand there."""
+    def of_texts(self, texts: Sequence[EditText]) -> "Vocabulary":
+        """The vocabulary of texts outside the corpus: only their tokens are put in, by their frequency there."""
         counts = counts_of(texts, len(self.texts))
         seen = counts > 0 if self.special is None else (counts > 0) & ~self.special
         return replace(self, bands=bands_of(counts), ordinary=seen)
@@ -81,26 +84,24 @@ class Vocabulary:
         avoid: Collection[int],
         inside: Bool[np.ndarray, " vocab"] | None = None,
     ) -> int | None:
-        """A random token as frequent as `token` and of its class, or only as frequent, or at least near; None if there
-        is none.
+        """A random token as frequent as `token` and of its class; else as frequent; else nearly so; else None.
 
         Args:
             avoid: tokens that may not come out.
-            inside: the only tokens that may come out; their class is then no matter.
+            inside: the only tokens that may come out; their class then does not matter.
         """
         allowed = self.ordinary.copy() if inside is None else self.ordinary & inside
         allowed[[*avoid, token]] = False
         band = np.abs(self.bands - self.bands[token])
         same = self.class_ids == self.class_ids[token]
-        for found in ([] if inside is not None else [allowed & same & (band == 0)]) + [
-            allowed & (band <= w) for w in (0, 1, 3, 99)
-        ]:
-            if found.any():
-                return int(rng.choice(np.nonzero(found)[0]))
+        alike = [] if inside is not None else [allowed & same & (band == 0)]
+        for pool in [*alike, *(allowed & (band <= width) for width in BANDS_APART)]:
+            if pool.any():
+                return int(rng.choice(np.nonzero(pool)[0]))
         return None
 
 
-def counts_of(texts: Sequence[Text], n_vocab: int) -> Int[np.ndarray, " vocab"]:
+def counts_of(texts: Sequence[EditText], n_vocab: int) -> Int[np.ndarray, " vocab"]:
     """How often each token stands in the texts, or follows them."""
     return np.bincount(np.concatenate([(*text.tokens, text.next_token) for text in texts]), minlength=n_vocab)[:n_vocab]
 
@@ -137,7 +138,7 @@ _VOCABULARY = """SELECT t.token_id, t.token, t.class_id, c.class, c.special, coa
     LEFT JOIN token_property_lists l USING (token_id) ORDER BY t.token_id"""
 
 
-def texts_of(source: str | Path | Connection, n: int = 96, longest: int = LONGEST) -> tuple[Text, ...]:
+def texts_of(source: str | Path | Connection, n: int = 96, longest: int = LONGEST) -> tuple[EditText, ...]:
     """Beginnings of windows that the run kept, one a document, documents by hash: the same ones every time.
 
     Args:
@@ -148,10 +149,10 @@ def texts_of(source: str | Path | Connection, n: int = 96, longest: int = LONGES
         RunError: no finished run.
     """
     frame = query.run(source, _TEXTS, n=n, longest=longest + 1)
-    return tuple(Text(d, tuple(ids[:-1]), ids[-1]) for d, ids in frame.iter_rows())
+    return tuple(EditText(source, tuple(ids[:-1]), ids[-1], domain) for source, domain, ids in frame.iter_rows())
 
 
-_TEXTS = """SELECT d.source, list_slice(w.token_ids, 1, getvariable('longest')::BIGINT) AS token_ids FROM (
+_TEXTS = """SELECT d.source, d.domain, list_slice(w.token_ids, 1, getvariable('longest')::BIGINT) AS token_ids FROM (
         SELECT *, row_number() OVER (PARTITION BY doc_id ORDER BY md5(window_id::VARCHAR)) AS nth
         FROM windows WHERE len(token_ids) >= 16
     ) w JOIN documents d USING (doc_id) WHERE nth = 1

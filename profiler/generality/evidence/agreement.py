@@ -1,5 +1,4 @@
-"""Agreement between techniques: how often two say the same of a claim, and how often they could have disagreed. No
-torch.
+"""Agreement between techniques on the same claims, beside how often they could have disagreed. No torch.
 
 Why: techniques that always say the same may share what they look at; agreement counts where disagreement was possible.
 Cost: none.
@@ -13,7 +12,7 @@ from profiler.generality.evidence.ledger import Line
 
 
 @dataclass(frozen=True)
-class Agreement:
+class TechniqueAgreement:
     """How often two techniques say the same of a claim, and how often they could have disagreed.
 
     Attributes:
@@ -34,7 +33,7 @@ class Agreement:
     kappa: float | None
 
 
-def agreement(ledger: Sequence[Line]) -> tuple[Agreement, ...]:
+def agreement(ledger: Sequence[Line]) -> tuple[TechniqueAgreement, ...]:
     """Agreement of every two techniques that both judged some claim (Cohen 1960)."""
     said: dict[str, dict[tuple[str, str], str]] = {}
     for line in ledger:
@@ -45,13 +44,15 @@ def agreement(ledger: Sequence[Line]) -> tuple[Agreement, ...]:
     return tuple(pair for pair in pairs if pair.n)
 
 
-def _agree(first: str, second: str, one: dict[tuple[str, str], str], other: dict[tuple[str, str], str]) -> Agreement:
-    both = [claim for claim in one if claim in other]
+def _agree(
+    first: str, second: str, said_first: dict[tuple[str, str], str], said_second: dict[tuple[str, str], str]
+) -> TechniqueAgreement:
+    both = [claim for claim in said_first if claim in said_second]
     n = len(both)
     if not n:
-        return Agreement(first, second, 0, 0, 1.0, 0.0, None)
-    agree = sum(one[claim] == other[claim] for claim in both)
-    yes = [sum(table[claim] == "for" for claim in both) / n for table in (one, other)]
+        return TechniqueAgreement(first, second, 0, 0, 1.0, 0.0, None)
+    agree = sum(said_first[claim] == said_second[claim] for claim in both)
+    yes = [sum(table[claim] == "for" for claim in both) / n for table in (said_first, said_second)]
     expected = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
     kappa = None if expected >= 1 else (agree / n - expected) / (1 - expected)
-    return Agreement(first, second, n, agree, expected, n * (1 - expected), kappa)
+    return TechniqueAgreement(first, second, n, agree, expected, n * (1 - expected), kappa)

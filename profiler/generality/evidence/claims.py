@@ -1,9 +1,8 @@
 """What a role's words claim: where a component should act, what it should do there, and how strongly it does. No torch.
 
 Why: a circuit names its members by words ("induction head", "name mover", "fires on numbers"). Before a claim can be
-  wrong
-it must be falsifiable, so each role is three things that a position can be asked: a trigger (the role says that it
-should act here), what counts as acting, and a number that says how much. All three are SQL over the columns of
+wrong it must be falsifiable, so each role is three things that a position can be asked: a trigger (the role says that
+it should act here), what counts as acting, and a number that says how much. All three are SQL over the columns of
 `head_facts` or `neuron_facts` (profiler/database/views.sql) and the columns of MORE below, so that they can be asked of
 every kept position of a run; `mass` names the same thing for a forward pass (profiler.model.attention.MASSES).
 
@@ -96,10 +95,10 @@ PREFIX = _attends(
     _REPEATS,
 )
 DUPLICATE = _attends("duplicate token", "duplicate", "earlier copies of the token", "repeated")
-PREVIOUS = _attends("previous token", "previous", "the token before")
+PREVIOUS = _attends("previous token", "previous_token", "the token before")
 TWO_BACK = _attends("two back", "two_back", "the token before the one before")
 CURRENT = _attends("current token", "self", "the token itself")
-FIRST = _attends("first token", "first", "the first token of the window")
+FIRST = _attends("first token", "first_token", "the first token of the window")
 NEWLINE = _attends("newline", "newline", "line ends")
 DELIMITER = _attends("delimiter", "delimiter", "punctuation, brackets, quotes and operators")
 NAME_MOVER = Claim(
@@ -144,7 +143,7 @@ BACKUP = replace(
 )
 
 
-def on_token(token_property: str, next_token: bool = False) -> Claim:
+def on_token(token_property: str, *, next_token: bool = False) -> Claim:
     """The claim that a neuron fires on tokens with a property, or before them."""
     where, column = ("before", "next_properties") if next_token else ("on", "properties")
     return Claim(
@@ -201,4 +200,4 @@ def _neuron_claim(words: str) -> Claim | None:
     names = sorted((p.name for p in PROPERTIES), key=len, reverse=True)
     plain = words.replace("_", " ").replace("-", " ")
     found = next((name for name in names if re.search(rf"\b{name.replace('_', ' ')}(s|es)?\b", plain)), None)
-    return on_token(found, bool(re.search(r"\bbefore\b|\bnext\b", plain))) if found else None
+    return on_token(found, next_token=bool(re.search(r"\bbefore\b|\bnext\b", plain))) if found else None

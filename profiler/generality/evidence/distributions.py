@@ -1,11 +1,13 @@
-"""Rows about distributions: one row for each, and how a circuit does on other circuits' tasks. No torch.
+"""Rows about distributions: one for each, and one for each circuit on another circuit's task. No torch.
 
-Why: a claim holds on a distribution or it does not; a distribution says which, in words, and how much it rests on.
+Why: a claim holds on a distribution or it does not; the row says in words what stands there and how much there is.
 Cost: none, plain data.
 """
 
 from dataclasses import dataclass
 from typing import Literal
+
+from profiler.generality.evidence.finding import Unit
 
 DistributionKind = Literal["prompts", "corpus", "repeats"]
 DISCOVERY, FRESH, NATURAL, REPEATS, CORPUS = (
@@ -15,7 +17,9 @@ DISCOVERY, FRESH, NATURAL, REPEATS, CORPUS = (
     "repeated random tokens",
     "corpus",
 )
-"""Names of the distributions that other modules look for; domains are named `domain: NAME`, variants by what was changed."""
+"""Names of the distributions that other modules look for.
+
+Domains are named `domain: NAME`, variants by what was changed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Distribution:
 
     Attributes:
         name: unique in the check; findings name it.
-        ordinal: place from narrow (0, the discovery prompts) to wide.
+        ordinal: 0 for the discovery prompts, larger is farther from them.
         kind: pairs of prompts, repeated random tokens, or positions of running text.
         description: what stands there, in a sentence.
         n_prompts: pairs that were used; 0 for running text.
@@ -42,10 +46,25 @@ class Distribution:
     n_documents: int = 0
     refused: str = ""
 
+    @property
+    def unit(self) -> Unit:
+        """What is drawn independently."""
+        return "documents" if self.kind == "corpus" or self.n_documents else "prompts"
+
+    @property
+    def n_units(self) -> int:
+        """How many independent units there are."""
+        return self.n_documents or self.n_prompts
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """Names of what findings on this distribution have in common."""
+        return ("data corpus",) if self.kind == "corpus" else (f"data {self.name}",)
+
 
 @dataclass(frozen=True)
 class CrossTask:
-    """A circuit judged on the prompts of a task; where the task is not its own, high values mean shared machinery.
+    """Faithfulness of a circuit on the prompts of a task; high values on another circuit's task mean shared components.
 
     Attributes:
         circuit: whose members are kept.

@@ -1,5 +1,4 @@
-"""Predictions registered before their test, and how they are scored. No torch, no database: what is hashed, what is
-said.
+"""Predictions registered before their test: what is hashed, and how they are scored. No torch, no database.
 
 Why: a claim that was made with the answer at hand is worth less than one that could have failed. A prediction names a
 subject, a statistic, a distribution, a direction and a threshold; it is hashed with the time and with the entry before
@@ -15,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from profiler.errors import PredictionError
 from profiler.generality.evidence.finding import Finding
@@ -28,7 +27,7 @@ CIRCUIT = "circuit"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said before the test.
+    """A statement about one number, made before its test.
 
     Attributes:
         statement: the prediction in words.
@@ -67,7 +66,7 @@ class Entry:
 
 
 def check(prediction: Prediction) -> Prediction:
-    """The prediction, if it can be scored.
+    """Return the prediction if it can be scored.
 
     Raises:
         PredictionError: the direction is none, the threshold is no number, or a name is empty.
@@ -82,29 +81,29 @@ def check(prediction: Prediction) -> Prediction:
     return prediction
 
 
-def content_of(value: dict) -> str:
-    """JSON in one fixed form, so that its hash can be had again."""
+def content_of(value: dict[str, Any]) -> str:
+    """Canonical JSON of a value, so that its hash can be computed again."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def entry_hash(entry: int, kind: str, written: str, content: str, previous: str) -> str:
-    """SHA-256 of the five, a line each, in hexadecimal; view prediction_entries computes the same in SQL."""
+    """SHA-256 of the five values, a line each, in hexadecimal; view prediction_entries computes the same in SQL."""
     return hashlib.sha256("\n".join([str(entry), kind, written, content, previous]).encode()).hexdigest()
 
 
-def append(kind: str, value: dict, written: str, entries: int, head: str) -> Entry:
-    """The entry after `entries` others, the last of which has the hash `head`."""
+def append(kind: str, value: dict[str, Any], written: str, entries: int, head: str) -> Entry:
+    """The next entry of a log of `entries` entries, whose last has the hash `head`."""
     content = content_of(value)
     return Entry(entries + 1, kind, written, content, head, entry_hash(entries + 1, kind, written, content, head))
 
 
-def registration(prediction: Prediction, known_before: bool) -> dict:
-    """What is hashed of a prediction."""
+def registration(prediction: Prediction, *, known_before: bool) -> dict[str, Any]:
+    """The fields of a prediction that are hashed."""
     return asdict(prediction) | {"known_before": known_before}
 
 
 def outcome(direction: str, threshold: float, finding: Finding) -> Outcome:
-    """What a finding says of a prediction."""
+    """The outcome of a prediction, by the interval of a finding."""
     if finding.value is None or finding.lo is None or finding.hi is None:
         return "undecided"
     above, below = finding.lo > threshold, finding.hi < threshold
@@ -114,7 +113,7 @@ def outcome(direction: str, threshold: float, finding: Finding) -> Outcome:
 
 
 def overlap(discovery: Sequence[str], tested: Sequence[str]) -> float | None:
-    """Share of the tested examples that were discovered on; None where either is not known."""
+    """Share of the tested examples that are discovery examples too; None where either is not known."""
     if not discovery or not tested:
         return None
     known = set(discovery)

@@ -1,10 +1,9 @@
 """Published circuits that come with the package, and what was published about them. No torch.
 
-Why: whoever has the weights can ask what becomes of a circuit that everybody cites, and see the published numbers
-  beside
-the check's own. The circuits are YAML in the form of profiler.circuits.yaml_files; the numbers stand in numbers.yaml
-with their source, and with the name of the same quantity in a check where there is one. Differences are to be expected:
-prompts, values put in and positions are not those of the papers (Miller et al. 2024). Cost: none.
+Why: whoever has the weights can check a circuit that everybody cites, and see the published numbers beside the check's
+own. The circuits are YAML in the form of profiler.circuits.yaml_files; the numbers stand in numbers.yaml with their
+source, and with the name of the same quantity in a check where there is one. Expect differences: prompts, values put in
+and positions are not those of the papers (Miller et al. 2024). Cost: none.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from profiler.circuits.circuit import Circuit
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNumber:
     """One published number.
 
     Attributes:
@@ -55,13 +54,13 @@ def path_of(name: str) -> Path | None:
 
 
 def circuits() -> tuple[Circuit, ...]:
-    """All of them."""
+    """All published circuits."""
     return tuple(yaml_files.read(_folder() / f"{name}.yaml") for name in names())
 
 
-def numbers(circuit: str) -> tuple[Published, ...]:
-    """What was published about a circuit; empty where nothing is known."""
+def numbers(circuit: str) -> tuple[PublishedNumber, ...]:
+    """Published numbers of a circuit; empty where nothing is known."""
     if circuit not in names():
         return ()
     rows = yaml.safe_load((_folder() / "numbers.yaml").read_text(encoding="utf-8"))
-    return tuple(Published(**row | {"value": float(row["value"])}) for row in rows if row["circuit"] == circuit)
+    return tuple(PublishedNumber(**row | {"value": float(row["value"])}) for row in rows if row["circuit"] == circuit)

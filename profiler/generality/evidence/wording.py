@@ -1,4 +1,4 @@
-"""How a verdict's sentence writes its numbers. Cost: none."""
+"""How a verdict's sentences write numbers, shares and lists. Cost: none."""
 
 from collections.abc import Sequence
 
@@ -16,57 +16,54 @@ def percent(value: float) -> str:
 
 def shown(finding: Finding) -> str:
     """A share with its 95 % interval."""
-    interval = f"{100 * finding.lo:.0f} to {100 * finding.hi:.0f}{BLANK}%"
-    return f"{percent(finding.value)} (95{BLANK}% interval {interval})".replace("-", "−")
+    interval = f"{100 * finding.lower:.0f} to {100 * finding.upper:.0f}{BLANK}%"
+    return f"{percent(finding.estimate)} (95{BLANK}% interval {interval})".replace("-", "−")
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words with commas, and before the last one."""
+    """Words with commas, and `and` before the last."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def members(some: int, of: int) -> str:
-    """How many of the components tested; in words where there is only one."""
-    return "the only component tested" if of == 1 else f"{some} of {of} components tested"
-
-
-def refuted_roles(some: int, of: int) -> str:
-    """How many of the roles tested are refuted."""
-    return (
-        "the only tested role is refuted"
-        if of == 1
-        else f"{some} of {of} tested roles {'is' if some == 1 else 'are'} refuted"
-    )
+def refuted_roles(refuted: int, tested: int) -> str:
+    """How many of the tested roles are refuted."""
+    if tested == 1:
+        return "the only tested role is refuted"
+    return f"{refuted} of {tested} tested roles {'is' if refuted == 1 else 'are'} refuted"
 
 
 def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:
-    """What the members do at all positions of the widest text, where their roles name places; empty where none was
-    asked."""
-    asked = [
-        x
-        for x in lines
-        if x.finding.general_form_of and x.finding.statistic == "coverage" and x.speaks not in ("refused", "describes")
+    """A sentence on how far roles that name positions hold at all positions of the widest text.
+
+    Empty where none was tested so. It decides nothing: the circuit does not claim it.
+    """
+    tested = [
+        line
+        for line in lines
+        if line.finding.general_form_of
+        and line.finding.statistic == "coverage"
+        and line.speaks not in ("refused", "describes")
     ]
-    if not asked:
+    if not tested:
         return ""
-    widest = max((line.finding.distribution for line in asked), key=lambda distribution: order.get(distribution, -1))
+    widest = max((line.finding.distribution for line in tested), key=lambda distribution: order.get(distribution, -1))
     there = sorted(
-        (line for line in asked if line.finding.distribution == widest),
-        key=lambda line: (-line.finding.value, line.claim),
+        (line for line in tested if line.finding.distribution == widest),
+        key=lambda line: (-line.finding.estimate, line.claim),
     )
-    held = sum(line.speaks == "for" for line in there)
-    first, last = there[0].finding, there[-1].finding
-    text = f" Asked of every position of {'the corpus' if widest == CORPUS else widest}, not only at"
+    holding = sum(line.speaks == "for" for line in there)
+    highest, lowest = there[0].finding, there[-1].finding
+    text = f" At every position of {'the corpus' if widest == CORPUS else widest}"
     if len(there) == 1:
-        verb = "holds" if held else "does not hold"
-        return f"{text} its place, the one role {verb}: {first.subject} is {_on(first)} of its importance."
-    which = f"all {held}" if held == len(there) else f"{held or 'none'} of {len(there)}"
-    verb = "holds" if held == 1 else "hold"
+        verb = "holds" if holding else "does not hold"
+        return f"{text}, which the circuit does not claim, the role {verb}: {_on(highest)} of its importance."
+    which = f"all {holding}" if holding == len(there) else f"{holding or 'none'} of {len(there)}"
+    verb = "holds" if holding == 1 else "hold"
     return (
-        f"{text} their places, {which} roles {verb}: most {first.subject}, {_on(first)} of its importance, least"
-        f" {last.subject}, {_on(last)}."
+        f"{text}, which the circuit does not claim, {which} roles {verb}: highest {_on(highest)} of its importance,"
+        f" lowest {_on(lowest)}."
     )
 
 
 def _on(finding: Finding) -> str:
-    return f"“{finding.role}” on {percent(finding.value)}"
+    return f"{finding.subject}, “{finding.role}” on {percent(finding.estimate)}"

@@ -1,16 +1,15 @@
-"""What a circuit does on each distribution of prompts: faithfulness, necessity against matched random circuits,
-self-repair.
+"""Faithfulness, necessity and self-repair of a circuit on each distribution of prompts, beside matched random circuits.
 
 With F(S) the mean logit difference when only the nodes of S are live, M all nodes, C the circuit:
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: circuits with as many heads and MLPs in each layer, at the same positions.
-* necessity (F(M) - F(M - C)) / (F(M) - F(none)): what is lost when the circuit alone is taken away. Null: the same.
+* necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same.
 * model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it
   are refused.
 * repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up
-  for (`profiler.patching.redundancy.self_repair`); of members whose direct effect is at least REPAIRABLE of the model's
-  own.
+  for (`profiler.patching.redundancy.self_repair`); of members whose direct effect is large enough (threshold
+  `repairable`).
 
 Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts.
 p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of NULL_PROMPTS prompts per random
@@ -19,35 +18,31 @@ circuit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace as changed
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from profiler.circuits import node_sets, tables
-from profiler.circuits.circuit import Circuit
+from profiler.circuits import circuit_tables, node_sets
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.circuits.scoring import scores
 from profiler.circuits.scoring.evaluate import Evaluator
 from profiler.errors import CircuitError
-from profiler.generality.distributions.subject import PromptDistribution, Subject
-from profiler.generality.evidence import finding
-from profiler.generality.evidence.distributions import DISCOVERY, CrossTask, Distribution
-from profiler.generality.evidence.finding import FEWEST, Finding, Technique, Unit
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
+from profiler.generality.evidence.distributions import DISCOVERY, CrossTask
+from profiler.generality.evidence.finding import NO_NULL, CausalChoices, Finding, Interval, Null, Question, StageResult
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness import trend
 from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
-from profiler.statistics import ROUNDING, bootstrap_weights, random_set_p, sign_flip_p
+from profiler.statistics import ROUNDING, bootstrap_means, percentile_interval, quotient, random_set_p, sign_flip_p
 
 Keep = Bool[np.ndarray, " node"]
-REPAIRABLE = 0.05
-RESAMPLES = 2000
-FEWEST_DOCUMENTS = 5
 INDUCTION = "repeated-tokens"
 NULL_PROMPTS = 24
 """Prompts that random circuits are run on: their scatter over circuits is far larger than over prompts."""
@@ -55,17 +50,7 @@ TOKENS_AT_ONCE = 8192
 """Tokens of one pass of many circuits (circuits x prompts x offsets): more leaves a processor's cache."""
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of sums with its 95 % interval, over `n` independent units."""
-
-    value: float
-    lo: float
-    hi: float
-    n: int
-
-
-def clusters_of(setting: Setting) -> Int[np.ndarray, " pair"]:
+def clusters_of(setting: PairRuns) -> Int[np.ndarray, " pair"]:
     """The document of each pair, or a number of its own."""
     names = [pair.pair.stratum("document") or f"#{i}" for i, pair in enumerate(setting.batch.pairs)]
     return np.unique(names, return_inverse=True)[1]
@@ -76,18 +61,17 @@ def ratio(
     below: Float[np.ndarray, " unit"],
     clusters: Int[np.ndarray, " unit"],
     seed: int = 0,
-) -> Ratio:
-    """Sum of `above` over sum of `below`; percentile interval, whole clusters resampled in both together."""
+) -> Interval:
+    """Sum of `above` over sum of `below`, with its percentile interval: whole clusters resampled in both together."""
     sums = np.stack([np.bincount(clusters, weights=part) for part in (above, below)])
     sums = sums[:, np.bincount(clusters) > 0]
     n = sums.shape[1]
-    weights = bootstrap_weights(n, seed, RESAMPLES)
+    drawn = quotient(bootstrap_means(sums[0], seed), bootstrap_means(sums[1], seed))
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = (weights @ sums[0]) / (weights @ sums[1])
         value = float(above.sum() / below.sum())
     drawn = drawn[np.isfinite(drawn)]
-    lo, hi = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (value, value)
-    return Ratio(value, float(lo), float(hi), n)
+    lo, hi = percentile_interval(drawn) if len(drawn) else (value, value)
+    return Interval(value, float(lo), float(hi), n)
 
 
 def matched(nodes: Sequence[str], keep: Keep, draws: int, seed: int = 0) -> Bool[np.ndarray, "draw node"]:
@@ -111,84 +95,83 @@ def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
     return [np.array(list(rows.values())) for rows in found.values()]
 
 
-def findings(subject: Subject) -> tuple[Finding, ...]:
-    """Findings of every distribution of prompts, and trends of faithfulness over the distributions that ask the
-    circuit's own question."""
-    rows, shown = [], []
+def findings(subject: CheckSubject) -> StageResult:
+    """Every distribution of prompts, and the trend of faithfulness over those that ask the circuit's own question."""
+    rows: list[Finding] = []
+    effects = []
     repairable = repaired_members(subject)
     for one in subject.distributions.prompts:
         subject.report(f"{one.distribution.name}: {one.distribution.n_prompts} prompts")
         made, effect = distribution_findings(subject, one)
         rows += made
         if effect is not None and own_question(subject, one):
-            shown.append(effect)
+            effects.append(effect)
         if one.setting is not None and repairable:
             before = clean_writes(one.setting)
             rows += [_repair(subject, one, label, before) for label in repairable]
-    return (*rows, *trend.findings(subject.circuit.name, shown))
+    return StageResult((*rows, *trend.findings(subject.circuit.name, effects, subject.settings.thresholds)))
 
 
-def own_question(subject: Subject, one: PromptDistribution) -> bool:
-    """Whether a distribution asks what the circuit was found on: repeated random tokens do only of a circuit of
-    induction."""
+def own_question(subject: CheckSubject, one: PromptDistribution) -> bool:
+    """Whether a distribution asks what the circuit was found on; repeated random tokens do so for induction alone."""
     return one.distribution.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
 
 
-def distribution_findings(subject: Subject, one: PromptDistribution) -> tuple[list[Finding], trend.Shown | None]:
+def distribution_findings(
+    subject: CheckSubject, one: PromptDistribution
+) -> tuple[list[Finding], trend.PairEffects | None]:
     """Faithfulness, necessity and the model's own effect on one distribution; and the effect per pair."""
-    own = own_question(subject, one)
+    distribution, own = one.distribution, own_question(subject, one)
     names = ("faithfulness", "necessity") if own else ("faithfulness on induction", "necessity for induction")
-    techniques: tuple[Technique, Technique] = ("faithfulness", "necessity")
-    why = one.distribution.refused or _unfit(subject.circuit, one.setting)
-    if why:
-        pairs = zip(techniques, names, strict=True)
-        return [_refused(subject, one.distribution, technique, name, why) for technique, name in pairs], None
-    evaluate = tables.evaluator(one.setting, subject.mlps, subject.circuit)
+    keeps, drops = (_question(subject, one, name) for name in ("faithfulness", "necessity"))
+
+    def refusals(why: str) -> list[Finding]:
+        return [q.refused(name, distribution.n_units, why) for q, name in zip((keeps, drops), names, strict=True)]
+
+    why = distribution.refused or _unfit(subject, one.setting)
+    if why or one.setting is None:
+        return refusals(why), None
+    evaluate = circuit_tables.evaluator(one.setting, subject.circuit, mlps=subject.mlps)
     keep = evaluate.mask(members_nodes(subject.circuit))
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
-    effect = _finding(
-        subject, one.distribution, "faithfulness", "model effect", ratio(whole, np.ones_like(whole), clusters)
-    )
+    effect = keeps.finding("model effect", ratio(whole, np.ones_like(whole), clusters))
     if not scores.explainable(evaluate):
-        why = nothing_to_explain(effect)
-        refusals = [
-            _refused(subject, one.distribution, t, name, why) for t, name in zip(techniques, names, strict=True)
-        ]
-        return [effect, *refusals], None
+        return [effect, *refusals(nothing_to_explain(effect))], None
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
-    null = random_circuits(subject, one.setting, keep)
-    return [
-        effect,
-        _against(
-            _finding(subject, one.distribution, "faithfulness", names[0], ratio(kept, whole, clusters)),
-            null.kept,
-            close=True,
-        ),
-        _against(_finding(subject, one.distribution, "necessity", names[1], ratio(gone, whole, clusters)), null.gone),
-    ], trend.Shown(one.distribution, kept, whole, clusters)
+    random = random_circuits(subject, one.setting, keep)
+    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), null_of(-np.abs(1 - random.kept), random.kept))
+    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(random.gone, random.gone))
+    return [effect, faithful, necessary], trend.PairEffects(distribution, kept, whole, clusters)
+
+
+def _question(
+    subject: CheckSubject, one: PromptDistribution, technique: Literal["faithfulness", "necessity"]
+) -> Question:
+    distribution = one.distribution
+    return subject.question(technique, distribution, choices=choices(subject, technique, distribution.name))
 
 
 @dataclass(frozen=True, eq=False)
-class Random:
+class RandomCircuits:
     """Faithfulness and necessity of the circuit itself (first) and of random circuits, on the same prompts."""
 
     kept: Float[np.ndarray, " circuit"]
     gone: Float[np.ndarray, " circuit"]
 
 
-def random_circuits(subject: Subject, setting: Setting, keep: Keep) -> Random:
+def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> RandomCircuits:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
-    nodes = node_labels(setting.net, subject.mlps, subject.circuit)
+    nodes = node_labels(setting.net, subject.circuit, mlps=subject.mlps)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
     ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
     values = on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1)
     model, empty, (kept, gone) = values[0], values[1], values[2:].reshape(2, -1)
-    return Random((kept - empty) / (model - empty), (model - gone) / (model - empty))
+    return RandomCircuits((kept - empty) / (model - empty), (model - gone) / (model - empty))
 
 
 def on_pairs(
-    setting: Setting, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
+    setting: PairRuns, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
 ) -> Float[np.ndarray, "set pair"]:
     """Logit difference of each set of nodes on the first `most` pairs; pairs of equal length are run together."""
     pairs = setting.batch.pairs[:most]
@@ -198,7 +181,7 @@ def on_pairs(
     for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
         batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
         other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
-        asked = node_sets.Asked(
+        asked = node_sets.NodeSetInputs(
             setting.net,
             batch.clean,
             batch.ends,
@@ -213,95 +196,51 @@ def on_pairs(
     return values
 
 
-def nothing_to_explain(effect: Finding | Ratio) -> str:
-    """Why shares of an effect are not stated."""
+def nothing_to_explain(effect: Finding | Interval) -> str:
+    """The reason why shares of an effect are not given."""
     shown = f"the model's own effect is {effect.value:.2f} logits ({effect.lo:.2f} to {effect.hi:.2f})".replace(
         "-", "−"
     )
-    if effect.hi < 0:
-        return (
-            f"{shown}: here it raises the distractors and not the answer, so there is nothing that a circuit could"
-            " explain"
-        )
-    return f"{shown}: nothing that a circuit could explain"
+    if effect.hi is not None and effect.hi < 0:
+        return f"{shown}: here the model raises the distractors, not the answer, so there is nothing to explain"
+    return f"{shown}: there is nothing to explain"
 
 
-def _unfit(circuit: Circuit, setting: Setting | None) -> str:
-    """Why a distribution cannot be asked of a circuit whose members are at roles."""
+def _unfit(subject: CheckSubject, setting: PairRuns | None) -> str:
+    """Why a distribution cannot be asked of the circuit: it lacks positions of members, or has too few documents."""
+    if setting is None:
+        return "there are no prompts"
     try:
-        check_roles(circuit, setting.batch)  # type: ignore[union-attr]
+        check_roles(subject.circuit, setting.batch)
     except CircuitError as error:
         return str(error)
-    documents = len(np.unique(clusters_of(setting)))  # type: ignore[arg-type]
-    return f"{documents} documents; at least {FEWEST_DOCUMENTS} are needed" if documents < FEWEST_DOCUMENTS else ""
+    documents, fewest = len(np.unique(clusters_of(setting))), subject.settings.thresholds.fewest_documents
+    return f"{documents} documents; at least {fewest} are needed" if documents < fewest else ""
 
 
-def _against(one: Finding, values: Float[np.ndarray, " circuit"], close: bool = False) -> Finding:
-    """The finding beside random circuits; closeness to 1 is what counts where `close`. All equal: there is no other
-    circuit.
+def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " circuit"]) -> Null:
+    """The null of random circuits; none where all are equal, since then there is no other circuit.
 
     Args:
-        values: of the circuit itself first, on the prompts that the random ones were run on.
+        good: how good each circuit is; the circuit itself first, on the prompts that the random ones were run on.
+        values: the number itself, in the same order.
     """
-    own, null = values[0], values[1:]
-    if not len(null) or np.ptp(null) <= ROUNDING:
-        return one
-    good = (lambda value: -np.abs(1 - value)) if close else (lambda value: value)
-    p = random_set_p(good(own), good(null))
-    return changed(one, null=float(null.mean()), null_hi=float(np.quantile(null, 0.95)), p=p)
+    drawn = values[1:]
+    if not len(drawn) or np.ptp(drawn) <= ROUNDING:
+        return NO_NULL
+    return Null(float(drawn.mean()), float(np.quantile(drawn, 0.95)), random_set_p(good[0], good[1:]))
 
 
-def _finding(subject: Subject, distribution: Distribution, technique: Technique, statistic: str, one: Ratio) -> Finding:
-    return Finding(
-        subject.circuit.name,
-        "",
-        technique,
-        distribution.name,
-        statistic,
-        one.value,
-        one.lo,
-        one.hi,
-        one.n,
-        unit_of(distribution),
-        setting=six(subject, technique, distribution.name),
-        shares=shares(distribution),
-    )
-
-
-def _refused(subject: Subject, distribution: Distribution, technique: Technique, statistic: str, why: str) -> Finding:
-    name = subject.circuit.name
-    return finding.refused(
-        name, "", technique, distribution.name, statistic, n_of(distribution), unit_of(distribution), why
-    )
-
-
-def unit_of(distribution: Distribution) -> Unit:
-    """What is drawn independently."""
-    return "documents" if distribution.n_documents else "prompts"
-
-
-def n_of(distribution: Distribution) -> int:
-    """How many of them there are."""
-    return distribution.n_documents or distribution.n_prompts
-
-
-def shares(distribution: Distribution) -> tuple[str, ...]:
-    """Names of what findings of the distribution have in common."""
-    return (f"data {distribution.name}",)
-
-
-def six(subject: Subject, technique: str, pair_set: str, ablation: str = "") -> finding.Setting:
-    """The six choices of a causal number; values put in as the circuit's scope says unless another ablation is
-    named."""
+def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str = "") -> CausalChoices:
+    """The six choices of a causal number; ablated as the circuit's scope says unless another ablation is named."""
     sites = {parse_target(label).site for label in subject.circuit.components}
     roles = any(member.positions != "all" for member in subject.circuit.members) and not ablation
-    direction = "noise inside" if technique == "necessity" else "noise outside"
-    return finding.Setting(
+    return CausalChoices(
         "node",
         ", ".join(sorted(sites)),
         ablation or "resample",
         "each member's" if roles else "all",
-        direction,
+        "noise inside" if technique == "necessity" else "noise outside",
         pair_set,
     )
 
@@ -309,28 +248,34 @@ def six(subject: Subject, technique: str, pair_set: str, ablation: str = "") -> 
 # --- self-repair ---
 
 
-def repaired_members(subject: Subject) -> tuple[str, ...]:
+def repaired_members(subject: CheckSubject) -> tuple[str, ...]:
     """Members whose direct effect on the discovery prompts is large enough to ask how much of it is made up for."""
     setting = subject.distributions.setting(DISCOVERY)
     if setting is None:
         return ()
-    whole, before = abs(setting.whole.mean()), clean_writes(setting)
-    found = []
-    for label in subject.circuit.components:
-        if parse_target(label).site != "neuron":
-            direct, _ = _repaired(setting, label, before)
-            if abs(direct.mean()) >= REPAIRABLE * whole and sign_flip_p(direct) < 0.05:
-                found.append(label)
-    return tuple(found)
+    before = clean_writes(setting)
+    labels = [label for label in subject.circuit.components if parse_target(label).site != "neuron"]
+    thresholds = subject.settings.thresholds
+    return tuple(
+        label for label in labels if is_repairable(_repaired(setting, label, before)[0], setting.whole, thresholds)
+    )
 
 
-def clean_writes(setting: Setting) -> self_repair.Writes:
+def is_repairable(
+    direct: Float[np.ndarray, " pair"], whole: Float[np.ndarray, " pair"], thresholds: Thresholds
+) -> bool:
+    """Whether a direct effect is clear of 0 and large enough, beside the model's, to ask what makes up for it."""
+    large = abs(direct.mean()) >= thresholds.repairable * abs(whole.mean())
+    return bool(large and sign_flip_p(direct) < thresholds.alpha)
+
+
+def clean_writes(setting: PairRuns) -> self_repair.Writes:
     """What every component writes in the clean run."""
     return self_repair.run_writes(setting.net, setting.batch.clean, setting.batch)
 
 
 def _repaired(
-    setting: Setting, label: str, before: self_repair.Writes
+    setting: PairRuns, label: str, before: self_repair.Writes
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Direct effect of taking a member away, and what is made up for, per pair, in logits."""
     donor = resample(setting.corrupted)
@@ -338,47 +283,26 @@ def _repaired(
     return one.direct.double().cpu().numpy(), one.repaired.double().cpu().numpy()
 
 
-def _repair(subject: Subject, one: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
+def _repair(subject: CheckSubject, one: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
+    setting: PairRuns = one.setting  # type: ignore[assignment]
     role = {m.component: m.role for m in subject.circuit.members}[label]
-    direct, made_up = _repaired(one.setting, label, before)
-    whole = abs(one.setting.whole.mean())
-    if abs(direct.mean()) < REPAIRABLE * whole or sign_flip_p(direct) >= 0.05:
+    made_from = CausalChoices("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)
+    question = subject.question("self-repair", one.distribution, label, role, choices=made_from)
+    direct, made_up = _repaired(setting, label, before)
+    if not is_repairable(direct, setting.whole, subject.settings.thresholds):
+        whole = abs(setting.whole.mean())
         why = f"its direct effect is {direct.mean():.2f} of {whole:.2f} logits: too little to ask what makes up for it"
-        return finding.refused(
-            label,
-            role,
-            "self-repair",
-            one.distribution.name,
-            "repaired share",
-            n_of(one.distribution),
-            unit_of(one.distribution),
-            why,
-        )
-    found = ratio(-made_up, direct, clusters_of(one.setting))
-    setting = finding.Setting("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)
-    return Finding(
-        label,
-        role,
-        "self-repair",
-        one.distribution.name,
-        "repaired share",
-        found.value,
-        found.lo,
-        found.hi,
-        found.n,
-        unit_of(one.distribution),
-        setting=setting,
-        shares=shares(one.distribution),
-    )
+        return question.refused("repaired share", one.distribution.n_units, why)
+    return question.finding("repaired share", ratio(-made_up, direct, clusters_of(setting)))
 
 
 # --- other tasks ---
 
 
-def cross_task(evaluate: Evaluator, keep: Keep, circuit: str, task: str) -> CrossTask:
+def cross_task(evaluate: Evaluator, keep: Keep, circuit: str, task: str, thresholds: Thresholds = DEFAULT) -> CrossTask:
     """One cell of the matrix of circuits by tasks: faithfulness of a circuit on a task's discovery prompts."""
     n = len(evaluate.batch)
-    if n < FEWEST or not scores.explainable(evaluate):
+    if n < thresholds.fewest or not scores.explainable(evaluate):
         return CrossTask(circuit, task, "faithfulness", None, None, None, n)
-    found = ratio(evaluate(keep[None])[0] - evaluate.empty, evaluate.model - evaluate.empty, np.arange(n))
-    return CrossTask(circuit, task, "faithfulness", found.value, found.lo, found.hi, n)
+    kept = ratio(evaluate(keep[None])[0] - evaluate.empty, evaluate.model - evaluate.empty, np.arange(n))
+    return CrossTask(circuit, task, "faithfulness", kept.value, kept.lo, kept.hi, n)

@@ -1,10 +1,9 @@
-"""Running text a few windows at a time: logits of model, circuits and the empty circuit, and how far they lie apart.
+"""Logits of model, circuits and the empty circuit in running text, a few windows at a time, and how far they differ.
 
 Why: three runs of the whole corpus and forty circuits on a part of it are most of a check's time. What they share is
-  run once
-(`profiler.circuits.node_sets`); the empty circuit mixes no positions, so its answer is a matter of the token alone (and
-of the position, where a model adds positions) and is computed once a token; logits are made where they are read, and
-only there.
+run once (`profiler.circuits.node_sets`). The empty circuit mixes no positions, so its answer depends on the token alone
+(and on the position, where a model adds positions) and is computed once a token. Logits are made only where they are
+read.
 
 Cost: a forward pass of the text for the model, about three quarters of one more for each circuit.
 """
@@ -18,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.circuits import node_sets
-from profiler.generality.distributions.subject import Text
-from profiler.generality.faithfulness.means import Means
+from profiler.generality.distributions.subject import RunText
+from profiler.generality.faithfulness.means import PositionMeans
 from profiler.model.network import Network
 from profiler.text.windows import Batch
 
@@ -30,80 +29,80 @@ Logits = Float[Tensor, "position vocab"]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """Some windows of a batch.
+class TextPiece:
+    """A few windows of a batch, and the positions of them that are read.
 
     Attributes:
         tokens: of the windows.
         chosen: the positions that are read.
         targets: the token to predict at each of these.
-        places: where they stand in the text's flat arrays.
+        indices: of these, in the text's flat arrays.
     """
 
     tokens: Int[Tensor, "window offset"]
     chosen: Bool[Tensor, "window offset"]
     targets: Int[Tensor, " position"]
-    places: Int[np.ndarray, " position"]
+    indices: Int[np.ndarray, " position"]
 
 
 def pieces(
-    text: Text, tokens: int = TOKENS_AT_ONCE, only: Bool[np.ndarray, " position"] | None = None
-) -> Iterator[Piece]:
+    text: RunText, tokens: int = TOKENS_AT_ONCE, only: Bool[np.ndarray, " position"] | None = None
+) -> Iterator[TextPiece]:
     """The text in pieces of about `tokens` tokens, up to the last chosen position; of windows without one none.
 
     Args:
         only: the positions that are read; all ordinary ones by default.
     """
     for batch, part in text.parts():
-        places = torch.full(batch.tokens.shape, -1)
-        places[batch.ordinary] = torch.arange(part.start, part.stop)
+        indices = torch.full(batch.tokens.shape, -1)
+        indices[batch.ordinary] = torch.arange(part.start, part.stop)
         chosen = batch.ordinary
         if only is not None:
-            chosen = chosen & torch.from_numpy(np.append(only, False))[places]
+            chosen = chosen & torch.from_numpy(np.append(only, np.False_))[indices]
         wanted = chosen.any(1).nonzero()[:, 0]
         for rows in wanted.split(max(1, tokens // batch.tokens.shape[1])) if len(wanted) else ():
-            yield _piece(batch, rows, chosen[rows], places)
+            yield _piece(batch, rows, chosen[rows], indices)
 
 
-def windows_of(text: Text) -> Int[np.ndarray, " position"]:
-    """Of each position of the flat arrays, the number of its window in the text."""
+def windows_of(text: RunText) -> Int[np.ndarray, " position"]:
+    """The number of its window in the text, for each position of the flat arrays."""
     counts = np.concatenate([batch.ordinary.sum(1).numpy() for batch in text.batches])
     return np.repeat(np.arange(len(counts)), counts)
 
 
-def _piece(batch: Batch, rows: Int[Tensor, " window"], chosen: Tensor, places: Tensor) -> Piece:
+def _piece(batch: Batch, rows: Int[Tensor, " window"], chosen: Tensor, indices: Tensor) -> TextPiece:
     width = 1 + int(chosen.any(0).nonzero().max())
-    here = places[rows][chosen].numpy()
-    return Piece(batch.tokens[rows, :width], chosen[:, :width], batch.targets[rows][chosen], here)
+    here = indices[rows][chosen].numpy()
+    return TextPiece(batch.tokens[rows, :width], chosen[:, :width], batch.targets[rows][chosen], here)
 
 
 @dataclass(frozen=True, eq=False)
 class Runner:
-    """Everything outside a set of nodes at its mean; `known` remembers the empty circuit's answer to each token."""
+    """Runs sets of nodes, everything outside at its mean; `known` caches the empty circuit's answer to each token."""
 
     net: Network
     nodes: list[str]
-    means: Means
+    means: PositionMeans
     known: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def asked(
         self, tokens: Int[Tensor, "window offset"], ends: Int[Tensor, " window"] | None = None
-    ) -> node_sets.Asked:
-        """What sets of nodes are run on."""
+    ) -> node_sets.NodeSetInputs:
+        """The tokens and means that sets of nodes are run on."""
         width = tokens.shape[1]
-        return node_sets.Asked(
+        return node_sets.NodeSetInputs(
             self.net, tokens, ends, self.nodes, lambda site, layer: self.means.at(site, layer, width), {}
         )
 
-    def logits(self, piece: Piece, keep: Keep) -> Iterator[Logits]:
-        """At the positions that are read, set by set."""
+    def logits(self, piece: TextPiece, keep: Keep) -> Iterator[Logits]:
+        """Logits at the positions that are read, set by set."""
         with torch.inference_mode():
             chosen = piece.chosen.to(self.net.device)
             for stream in node_sets.streams(self.asked(piece.tokens.to(self.net.device)), keep):
                 yield self._finish(stream[chosen])
 
-    def empty(self, piece: Piece) -> tuple[Logits, Int[Tensor, " position"]]:
-        """Of the empty circuit: logits of each kind of position, and the kind of each position."""
+    def empty(self, piece: TextPiece) -> tuple[Float[Tensor, "kind vocab"], Int[Tensor, " position"]]:
+        """Logits of the empty circuit for each kind of position, and the kind of each position."""
         tokens = piece.tokens[piece.chosen]
         offsets = torch.zeros_like(tokens) if self.net.positions is None else piece.chosen.nonzero()[:, 1]
         kinds, of = torch.unique(torch.stack([tokens, offsets], -1), dim=0, return_inverse=True)
@@ -113,7 +112,7 @@ class Runner:
             return self._finish(torch.stack([self.known[key] for key in keys])), of.to(self.net.device)
 
     def _learn(self, keys: list[tuple[int, int]]) -> None:
-        """What the empty circuit makes of tokens: the token at its place, behind offsets that nobody hears."""
+        """Run the empty circuit on tokens: each at its own position, after positions that are not attended to."""
         nothing = np.zeros((1, len(self.nodes)), dtype=bool)
         for offset in {offset for _, offset in keys}:
             some = [key for key in keys if key[1] == offset]
@@ -123,13 +122,13 @@ class Runner:
             found = node_sets.streams(self.asked(tokens, ends), nothing)[0, :, 0]
             self.known.update(zip(some, found, strict=True))
 
-    def _finish(self, stream: Float[Tensor, "position model"]) -> Logits:
+    def _finish(self, stream: Float[Tensor, "row model"]) -> Float[Tensor, "row vocab"]:
         return self.net.norm_final(stream) @ self.net.unembed + self.net.b_unembed
 
 
 @dataclass(frozen=True, eq=False)
 class Own:
-    """The model's own answer at some positions, to hold others against."""
+    """The model's own answer at some positions, for comparison with a circuit's."""
 
     log_p: Logits
     p: Logits
@@ -147,7 +146,7 @@ class Own:
 
 
 def own_of(logits: Logits, targets: Int[Tensor, " position"]) -> Own:
-    """The model's own answer."""
+    """The model's own answer, from its logits."""
     log_p = logits.log_softmax(-1)
     return Own(log_p, log_p.exp(), targets.to(logits.device))
 

@@ -1,9 +1,9 @@
-"""How faithfulness changes along the distributions: the gap to the discovery prompts, the test of equivalence, the
-slope.
+"""Trend of faithfulness over the distributions: gap to the discovery prompts, test of equivalence, slope.
 
 * gap: faithfulness on a distribution minus that on the discovery prompts; below 0 the circuit explains less there.
 * as on discovery: the same difference; its p is that of two one-sided tests (Schuirmann 1987) against "differs by at
-  least MARGIN": small means as good as on the discovery prompts. Not rejecting a difference is no evidence of equality.
+  least the margin": small means as good as on the discovery prompts. Not rejecting a difference is no evidence of
+  equality.
 * slope: change of faithfulness per distribution, least squares over the distributions in their order, t interval: the
   distributions vary more than the prompts of one distribution do, so their scatter makes the error.
 
@@ -16,19 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from profiler.generality.evidence.distributions import Distribution
-from profiler.generality.evidence.finding import Finding
-from profiler.generality.evidence.ledger import MARGIN
-from profiler.statistics import tost
+from profiler.generality.evidence.finding import Finding, Interval, Null, Question
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
+from profiler.statistics import slope_interval, tost
 
 EVERY = "all distributions"
+FEWEST_FOR_GAP, FEWEST_FOR_SLOPE = 2, 3
+"""Distributions that a difference needs, and that a line with an error needs."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A circuit's effect on one distribution, per pair, in logits; what trends are made of."""
+class PairEffects:
+    """A circuit's effect and the model's on one distribution, per pair, in logits."""
 
     distribution: Distribution
     kept: Float[np.ndarray, " pair"]
@@ -36,44 +37,39 @@ class Shown:
     clusters: Int[np.ndarray, " pair"]
 
 
-def findings(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
-    """Gap and equivalence of each distribution but the first, and the slope over all; nothing where fewer than two have
-    a number."""
-    if len(shown) < 2:
+def findings(circuit: str, effects: Sequence[PairEffects], thresholds: Thresholds = DEFAULT) -> tuple[Finding, ...]:
+    """Gap and equivalence of each distribution but the first, and the slope over all; empty for fewer than two."""
+    if len(effects) < FEWEST_FOR_GAP:
         return ()
-    first = linear(shown[0])
-    rows = [row for one in shown[1:] for row in _beside(circuit, first, one)]
-    return (*rows, *_slope(circuit, shown))
+    first = linear(effects[0])
+    rows = [row for one in effects[1:] for row in _gap(circuit, first, one, thresholds)]
+    return (*rows, *_slope(circuit, effects, thresholds))
 
 
-def linear(one: Shown) -> Float[np.ndarray, " unit"]:
-    """Values whose mean is the faithfulness and whose scatter is its error, one per independent unit (document or
-    pair)."""
+def linear(one: PairEffects) -> Float[np.ndarray, " unit"]:
+    """Values per document or pair whose mean is the faithfulness and whose scatter is its error."""
     f = one.kept.sum() / one.whole.sum()
     n_units = len(np.unique(one.clusters))
     part = np.bincount(np.unique(one.clusters, return_inverse=True)[1], weights=one.kept - f * one.whole)
     return f + part * n_units / one.whole.sum()
 
 
-def _beside(circuit: str, first: np.ndarray, one: Shown) -> tuple[Finding, Finding]:
-    values = linear(one)
-    gap, lo, hi, p = tost(first, values, MARGIN)
-    unit = "documents" if one.distribution.n_documents else "prompts"
-    found = (circuit, "", "trend", one.distribution.name)
-    shares = (f"data {one.distribution.name}", "data discovery")
+def _gap(circuit: str, first: np.ndarray, one: PairEffects, thresholds: Thresholds) -> tuple[Finding, Finding]:
+    distribution, values = one.distribution, linear(one)
+    gap, lo, hi, p = tost(first, values, thresholds.margin)
+    shares = (*distribution.shares, "data discovery")
+    question = Question(circuit, "", "trend", distribution.name, distribution.unit, shares=shares)
+    measured = Interval(gap, lo, hi, len(values))
     return (
-        Finding(*found, "gap", gap, lo, hi, len(values), unit, shares=shares),
-        Finding(*found, "as on discovery", gap, lo, hi, len(values), unit, null=MARGIN, p=p, shares=shares),
+        question.finding("gap", measured),
+        question.finding("as on discovery", measured, Null(thresholds.margin, None, p)),
     )
 
 
-def _slope(circuit: str, shown: Sequence[Shown]) -> tuple[Finding, ...]:
-    """Least squares over the distributions; three at least."""
-    if len(shown) < 3:
+def _slope(circuit: str, effects: Sequence[PairEffects], thresholds: Thresholds) -> tuple[Finding, ...]:
+    """Least squares over the distributions."""
+    if len(effects) < FEWEST_FOR_SLOPE:
         return ()
-    y = np.array([one.kept.sum() / one.whole.sum() for one in shown])
-    fit = stats.linregress(np.arange(len(y)), y)
-    arm = stats.t.ppf(0.975, len(y) - 2) * fit.stderr
-    n = sum(len(one.whole) for one in shown)
-    slope = float(fit.slope)
-    return (Finding(circuit, "", "trend", EVERY, "slope", slope, slope - arm, slope + arm, n, "prompts"),)
+    y = np.array([one.kept.sum() / one.whole.sum() for one in effects])
+    measured = Interval(*slope_interval(y), sum(len(one.whole) for one in effects))
+    return (Question(circuit, "", "trend", EVERY, "prompts", thresholds=thresholds).finding("slope", measured),)

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.generality.replacement.rules import RULES, Places, Rule, Seen, everywhere
+from profiler.generality.replacement.rules import RULES, Places, Rule, RuleInput, everywhere
 from profiler.model.network import Network
 
 TOP = 0.05
@@ -38,7 +38,7 @@ def token_directions(net: Network, tokens: Int[Tensor, "window offset"]) -> Floa
     return rows - rows.mean(-1, keepdim=True) if net.norm_final.centres else rows
 
 
-def kept_by_lens(seen: Seen, top: float) -> Places:
+def kept_by_lens(seen: RuleInput, top: float) -> Places:
     """The `top` share of sources (one at least) whose tokens have the highest logit where the head reads."""
     lens = seen.net.norm_final(seen.stream) @ seen.net.unembed + seen.net.b_unembed
     width = seen.tokens.shape[1]
@@ -49,16 +49,15 @@ def kept_by_lens(seen: Seen, top: float) -> Places:
     return (order.argsort(-1) < most[:, None]) & causal
 
 
-def kept_part(seen: Seen, sign: int | None) -> Float[Tensor, "window key"]:
-    """How far each source's term, divided by its attention, reaches along its own token's unit direction, one sign
-    kept."""
+def kept_part(seen: RuleInput, sign: int | None) -> Float[Tensor, "window key"]:
+    """Each source's term, divided by its attention, along its own token's unit direction; one sign alone."""
     units = torch.nn.functional.normalize(token_directions(seen.net, seen.tokens), dim=-1)
     written = (seen.v - seen.mean) @ seen.net.layers[seen.target.layer].w_o[seen.target.unit]
     along = (written * units).sum(-1)
     return along if sign is None else sign * (sign * along).clamp_min(0)
 
 
-def towards_attended(name: str, sign: int | None, top: float | None, project: bool = True) -> Rule:
+def towards_attended(name: str, sign: int | None, top: float | None, *, project: bool = True) -> Rule:
     """The rule of the module docstring.
 
     Args:
@@ -68,7 +67,7 @@ def towards_attended(name: str, sign: int | None, top: float | None, project: bo
         project: whether only the part along the source's own token is kept; False keeps the whole term.
     """
 
-    def value(seen: Seen) -> tuple[Tensor, Bool[Tensor, "window offset"]]:
+    def value(seen: RuleInput) -> tuple[Tensor, Bool[Tensor, "window offset"]]:
         w_o = seen.net.layers[seen.target.layer].w_o[seen.target.unit]
         weights = seen.pattern if top is None else seen.pattern * kept_by_lens(seen, top)
         base = (seen.mean @ w_o).expand_as(seen.stream)

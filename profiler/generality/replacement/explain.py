@@ -1,10 +1,9 @@
-"""Replacement by understanding: a component does only what is said of it, over running text; how much of its effect is
-left?
+"""Replacement by understanding: the share of a component's effect on running text that a rule explains.
 
     explained = explain(model, "L2H3", "induction", documents)
     explained.shares["KL"].explained, explained.nulls["KL"].mean
 
-The share explained is 1 - D_replaced / D_mean-ablated (`replacement_share`), in KL, net loss and |change of loss|, over all
+The share explained is 1 - D_replaced / D_mean-ablated (shares.py), in KL, net loss and |change of loss|, over all
 positions and by percentile of the component's |DLA|, with intervals over documents. Beside it:
 
 * the same rule put on matched null heads: of the heads of its layer and of the nearest ones, those whose own mean
@@ -15,12 +14,11 @@ positions and by percentile of the component's |DLA|, with intervals over docume
 * a guard on the denominator. Where others make up for the component, its ablation costs little, and any rule looks good
   or bad by chance. `later`: cost of its ablation over the cost on the direct path alone, where nobody can make up for
   it; `others`: cost of its ablation with the two heads gone whose attention is most like its own, over the cost with
-  them. Below MADE_UP or above STAND_INS the share is refused; the share on the direct path, and with the others gone,
-  stand.
+  them. Below the threshold `made_up` or above `stand_ins` the share is refused; the share on the direct path, and with
+  the others gone, stand.
 
 Cost: per component about 8 passes of the text over the layers after it; per rule 2 NULLS passes of NULL_TOKENS. Some 5
-  seconds
-a component for 10,000 tokens and the bundled model on one core.
+seconds a component for 10,000 tokens and the bundled model on one core.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,12 +27,13 @@ import numpy as np
 import torch
 
 from profiler.errors import PatchError
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.replacement.copy_rules import BUILT_IN
 from profiler.generality.replacement.rows import Explained
 from profiler.generality.replacement.rules import Rule, of_function
-from profiler.generality.replacement.run import Job, Means, Reading, alike, check, fit, means_of, run
+from profiler.generality.replacement.run import ComponentMeans, Job, TextBatch, alike, check, fit, means_of, run
 from profiler.generality.replacement.text import Texts, of_documents
-from profiler.generality.replacement.view import Claimed, View
+from profiler.generality.replacement.view import ClaimedRule, View
 from profiler.model.as_network import network_of
 from profiler.model.load import Model
 from profiler.model.network import Network
@@ -46,7 +45,8 @@ CANDIDATES = 32
 """Heads or neurons that null ones are chosen from."""
 NULL_TOKENS, MATCHING_TOKENS = 2_000, 1_000
 """Tokens that null heads are measured on, and tokens that they are chosen on."""
-MOST_RIVALS, LEAST_ALIKE = 2, 0.05
+MOST_RIVALS = 2
+"""Heads that may stand in for another, at most."""
 Say = Callable[[str], None]
 
 
@@ -79,7 +79,7 @@ def explain(
 
     Args:
         component: a head (L2H3) or a neuron (L2N17).
-        rule: a name of `understood_copy.BUILT_IN`; a function from tokens [window, offset] to attention [window, query,
+        rule: a name of `copy_rules.BUILT_IN`; a function from tokens [window, offset] to attention [window, query,
             key] or to activations [window, offset]; or a `Rule`.
         documents: texts. A quarter of them, by hash, are for means and fits, the others for the test.
         role: what is claimed of it, in words.
@@ -91,11 +91,19 @@ def explain(
     """
     texts = of_documents(model, documents, tokens)
     target = parse_target(component)
-    return examine(network_of(model), texts, [Claimed(target, rule_named(rule, target), role or str(rule))], nulls)[0]
+    return examine(network_of(model), texts, [ClaimedRule(target, rule_named(rule, target), role or str(rule))], nulls)[
+        0
+    ]
 
 
 def examine(
-    net: Network, texts: Texts, claims: Sequence[Claimed], nulls: int = NULLS, seed: int = 0, say: Say = lambda _: None
+    net: Network,
+    texts: Texts,
+    claims: Sequence[ClaimedRule],
+    nulls: int = NULLS,
+    seed: int = 0,
+    say: Say = lambda _: None,
+    thresholds: Thresholds = DEFAULT,
 ) -> tuple[Explained, ...]:
     """Every claim on the same text.
 
@@ -115,7 +123,7 @@ def examine(
     other = f"replacing {len({job.target for job in null_jobs})} null heads"
     part = part_of(texts.testing, NULL_TOKENS)
     beside = run(net, part, means, null_jobs, say=lambda done: say(f"{other}: {done}"))
-    rivals = _rivals(net, texts, claims)
+    rivals = _rivals(net, texts, claims, thresholds.least_alike)
     say("replacing components without their stand-ins")
     without = {
         group: run(
@@ -129,14 +137,14 @@ def examine(
         if group
     }
     views = [
-        View(claim, others, fitted, measured, beside, group, without.get(group))
+        View(claim, others, fitted, measured, beside, group, without.get(group), thresholds)
         for claim, others, group in zip(claims, matched, rivals, strict=True)
     ]
     return tuple(view.explained() for view in views)
 
 
 def _matched(
-    net: Network, texts: Texts, means: Means, claims: Sequence[Claimed], nulls: int, seed: int
+    net: Network, texts: Texts, means: ComponentMeans, claims: Sequence[ClaimedRule], nulls: int, seed: int
 ) -> list[tuple[Target, ...]]:
     """For each claim, others whose ablation costs most nearly the same on a part of the fitting documents."""
     candidates = [[] if claim.alone else _candidates(net, claims, claim, seed) for claim in claims]
@@ -149,15 +157,14 @@ def _matched(
     ]
 
 
-def part_of(readings: Sequence[Reading], tokens: int) -> tuple[Reading, ...]:
+def part_of(readings: Sequence[TextBatch], tokens: int) -> tuple[TextBatch, ...]:
     """Every k-th reading, about `tokens` tokens together, at least one."""
     total = sum(int(reading.counted.sum()) for reading in readings)
     return tuple(readings[:: max(1, min(len(readings), total // tokens))])
 
 
-def _candidates(net: Network, claims: Sequence[Claimed], claim: Claimed, seed: int) -> list[Target]:
-    """Heads of the layer and of the nearest ones of which the same is not claimed; for a neuron, random neurons of its
-    layer."""
+def _candidates(net: Network, claims: Sequence[ClaimedRule], claim: ClaimedRule, seed: int) -> list[Target]:
+    """Heads of the nearest layers of which the same is not claimed; for a neuron, random neurons of its layer."""
     same = {other.target for other in claims if other.rule.name == claim.rule.name}
     site, layer = claim.target.site, claim.target.layer
     if site == "neuron":
@@ -168,34 +175,35 @@ def _candidates(net: Network, claims: Sequence[Claimed], claim: Claimed, seed: i
     return [head for head in near if head not in same][:CANDIDATES]
 
 
-def _rivals(net: Network, texts: Texts, claims: Sequence[Claimed]) -> list[tuple[Target, ...]]:
+def _rivals(net: Network, texts: Texts, claims: Sequence[ClaimedRule], least_alike: float) -> list[tuple[Target, ...]]:
     """Of each head, the heads that attend most like it; none where only the share itself is wanted."""
     likeness = alike(net, texts.fitting, [c.target for c in claims if c.target.site == "head" and not c.alone])
     found = []
     for claim in claims:
-        overlap = None if claim.alone else likeness.get(claim.target)
-        best = [] if overlap is None else overlap.flatten().argsort(descending=True)[:MOST_RIVALS].tolist()
-        near = [divmod(i, net.n_heads) for i in best if overlap.flatten()[i] >= LEAST_ALIKE]
+        nobody = torch.zeros(net.n_layers, net.n_heads)
+        overlap = (nobody if claim.alone else likeness.get(claim.target, nobody)).flatten()
+        best = overlap.argsort(descending=True)[:MOST_RIVALS].tolist()
+        near = [divmod(i, net.n_heads) for i in best if overlap[i] >= least_alike]
         found.append(tuple(sorted(Target("head", layer, head) for layer, head in near)))
     return found
 
 
-def _jobs(claims: Sequence[Claimed], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:
+def _jobs(claims: Sequence[ClaimedRule], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:
     jobs: list[Job] = []
     for claim in claims:
         rule = fitted[claim.target, claim.rule.name]
         jobs += [Job(claim.target), Job(claim.target, rule)]
-        jobs += [] if claim.alone else [Job(claim.target, None, True), Job(claim.target, rule, True)]
+        jobs += [] if claim.alone else [Job(claim.target, direct=True), Job(claim.target, rule, direct=True)]
     return list(dict.fromkeys(jobs))
 
 
 def _null_jobs(
-    claims: Sequence[Claimed], matched: Sequence[tuple[Target, ...]], fitted: Mapping[tuple[Target, str], Rule]
+    claims: Sequence[ClaimedRule], matched: Sequence[tuple[Target, ...]], fitted: Mapping[tuple[Target, str], Rule]
 ) -> list[Job]:
     pairs = [(target, claim.rule.name) for claim, others in zip(claims, matched, strict=True) for target in others]
     return list(dict.fromkeys(job for pair in pairs for job in (Job(pair[0]), Job(pair[0], fitted[pair]))))
 
 
-def _alone(claims: Sequence[Claimed], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:
+def _alone(claims: Sequence[ClaimedRule], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:
     jobs = [Job(c.target, rule) for c in claims for rule in (None, fitted[c.target, c.rule.name])]
     return list(dict.fromkeys(jobs))

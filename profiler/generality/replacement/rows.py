@@ -1,4 +1,4 @@
-"""Rows and findings of replacement by understanding: what is kept of one component and one rule. No torch.
+"""Rows and findings of the replacement of one component by one rule. No torch.
 
 Cost: none, plain data.
 """
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 
-from profiler.generality.evidence.finding import Finding, Setting, refused
-from profiler.generality.replacement.shares import Null, Share
+from profiler.generality.evidence.finding import NO_NULL, CausalChoices, Finding, Interval, Null, Question
+from profiler.generality.replacement.shares import ExplainedShare
 
 DIRECT, GONE = "KL on the direct path", "KL with its stand-ins gone"
 
@@ -70,6 +70,7 @@ class Explained:
         silent: share of positions where it has nothing to say.
         shares: per measure, over all positions; also DIRECT, and GONE where it has rivals.
         nulls: per measure, the same rule on the null heads.
+        n_nulls: per measure, how many null heads have a share.
         null_heads: their labels, nearest in cost of ablation first, and the cost over the component's.
         guard: on the denominator.
         rows: by measure and percentile.
@@ -80,71 +81,43 @@ class Explained:
     rule: str
     fallback: str
     silent: float
-    shares: Mapping[str, Share]
+    shares: Mapping[str, ExplainedShare]
     nulls: Mapping[str, Null]
+    n_nulls: Mapping[str, int]
     null_heads: tuple[tuple[str, float], ...]
     guard: Guard
     rows: tuple[Replacement, ...]
 
-    def findings(self, distribution: str = "corpus") -> tuple[Finding, ...]:
+    def findings(self, question: Question) -> tuple[Finding, ...]:
         """`explained` (in KL), the same in the other measures, on the direct path, without stand-ins; and the guard."""
-        found = [self._finding(distribution, measure, one) for measure, one in self.shares.items()]
-        return (*found, *self._beside(distribution))
+        shares = [self.share_finding(question, measure) for measure in self.shares]
+        node = question.using("replacement", choices=self._choices(question.distribution, "node"))
+        n = self.shares["KL"].n_documents
+        return (*shares, *(node.finding(name, Interval(*values, n)) for name, values in self._beside().items()))
 
-    def _finding(self, distribution: str, measure: str, one: Share) -> Finding:
-        name = "explained" if measure == "KL" else f"explained, {measure}"
-        why = one.refused or ("" if measure in (DIRECT, GONE) else self.guard.refused)
-        if why:
-            return refused(
-                self.component, self.role, "replacement", distribution, name, one.n_documents, "documents", why
-            )
-        null = self.nulls.get(measure, Null(None, None, None, 0))
-        return Finding(
-            self.component,
-            self.role,
-            "replacement",
-            distribution,
-            name,
-            one.explained,
-            one.lo,
-            one.hi,
-            one.n_documents,
-            "documents",
-            null.mean,
-            null.hi,
-            null.p,
-            self._setting(distribution, "edge" if measure == DIRECT else "node"),
-            ("data corpus",),
-        )
+    def share_finding(self, question: Question, measure: str = "KL", statistic: str = "") -> Finding:
+        """One share explained, under its own name or another."""
+        name = statistic or ("explained" if measure == "KL" else f"explained, {measure}")
+        share = self.shares[measure]
+        why = share.refused or ("" if measure in (DIRECT, GONE) else self.guard.refused)
+        if why or share.explained is None:
+            return question.refused(name, share.n_documents, why)
+        choices = self._choices(question.distribution, "edge" if measure == DIRECT else "node")
+        measured = Interval(share.explained, share.lo, share.hi, share.n_documents)
+        null = self.nulls.get(measure, NO_NULL)
+        return question.using("replacement", choices=choices).finding(name, measured, null)
 
-    def _setting(self, distribution: str, granularity: str) -> Setting:
-        return Setting(
-            granularity, "neuron" if "N" in self.component else "head", "mean", "ordinary", "noise", distribution
-        )
+    def _choices(self, distribution: str, granularity: str) -> CausalChoices:
+        kind = "neuron" if "N" in self.component else "head"
+        return CausalChoices(granularity, kind, "mean", "ordinary", "noise", distribution)
 
-    def _beside(self, distribution: str) -> list[Finding]:
-        n, kl = self.shares["KL"].n_documents, self.shares["KL"]
-        numbers = {
+    def _beside(self) -> dict[str, tuple[float, float | None, float | None]]:
+        """Numbers beside the shares, with their intervals, where they are finite."""
+        numbers: dict[str, tuple[float, float | None, float | None]] = {
             "positions without a target": (self.silent, None, None),
             "ablation over ablation on the direct path": self.guard.later,
-            "KL when mean-ablated": (kl.d_ablated, None, None),
+            "KL when mean-ablated": (self.shares["KL"].d_ablated, None, None),
         }
         if self.guard.others is not None:
             numbers["ablation with stand-ins gone over with them"] = self.guard.others
-        setting = self._setting(distribution, "node")
-        return [
-            Finding(
-                self.component,
-                self.role,
-                "replacement",
-                distribution,
-                name,
-                *values,
-                n,
-                "documents",
-                setting=setting,
-                shares=("data corpus",),
-            )
-            for name, values in numbers.items()
-            if isfinite(values[0])
-        ]
+        return {name: values for name, values in numbers.items() if isfinite(values[0])}

@@ -1,4 +1,4 @@
-"""What a component is said to do, as something that can stand in for it: rules for heads and neurons.
+"""Rules that can replace a head or neuron: what it is said to do, in executable form.
 
 Why: an explanation that cannot replace what it explains leaves something out (Chan et al. 2022, "Causal scrubbing"; the
 essay on replacing a component by our understanding). A rule sees one batch of windows and gives what the component
@@ -39,11 +39,13 @@ Pattern = Float[Tensor, "window query key"]
 Live = Float[Tensor, "window offset *inside"]
 Says = Bool[Tensor, "window offset"]
 LONGEST_PREFIX = 8
+MOST_CLASSES = 64
+"""Classes of tokens that a mean is made for."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What a rule may look at.
+class RuleInput:
+    """What a rule may use: one batch as the model ran it.
 
     Attributes:
         net, target: the model, and the head or neuron that is replaced.
@@ -75,7 +77,7 @@ class Seen:
 class Fit:
     """How a rule is fitted: sums over counted positions of many batches, and the rule that they make."""
 
-    sums: Callable[[Seen, Bool[Tensor, "window offset"]], Tensor]
+    sums: Callable[[RuleInput, Bool[Tensor, "window offset"]], Tensor]
     rule: Callable[[Tensor], "Rule"]
 
 
@@ -93,12 +95,12 @@ class Rule:
 
     name: str
     gives: Gives
-    value: Callable[[Seen], tuple[Tensor, Says]]
+    value: Callable[[RuleInput], tuple[Tensor, Says]]
     fallback: str = "none needed"
     fit: Fit | None = None
 
 
-def everywhere(seen: Seen) -> Says:
+def everywhere(seen: RuleInput) -> Says:
     """A rule that always says something."""
     return torch.ones_like(seen.tokens, dtype=torch.bool)
 
@@ -106,7 +108,7 @@ def everywhere(seen: Seen) -> Says:
 # --- attention ---
 
 
-def back(seen: Seen, steps: int) -> Places:
+def back(seen: RuleInput, steps: int) -> Places:
     """The offset `steps` before."""
     width = seen.tokens.shape[1]
     place = torch.ones(width, width, dtype=torch.bool, device=seen.tokens.device).tril(-steps).triu(-steps)
@@ -118,7 +120,7 @@ def followers(copies: Places) -> Places:
     return torch.nn.functional.pad(copies, (1, -1)).tril(-1)
 
 
-def longest(seen: Seen) -> Places:
+def longest(seen: RuleInput) -> Places:
     """Of the earlier copies, those before which most tokens agree with the tokens before here (up to
     LONGEST_PREFIX)."""
     matching = kept = seen.same
@@ -133,30 +135,31 @@ def latest(places: Places) -> Places:
     return places & (places.flip(-1).cumsum(-1).flip(-1) == 1)
 
 
-def first(seen: Seen) -> Pattern:
+def first(seen: RuleInput) -> Pattern:
     """All attention on the first token of the window."""
     pattern = torch.zeros_like(seen.pattern)
     pattern[..., 0] = 1.0
     return pattern
 
 
-PLACES: dict[str, Callable[[Seen], Places]] = {
+PLACES: dict[str, Callable[[RuleInput], Places]] = {
     "induction": lambda seen: followers(seen.same),
     "prefix_induction": lambda seen: followers(longest(seen)),
     "latest_induction": lambda seen: followers(latest(seen.same)),
     "duplicate": lambda seen: seen.same,
-    "previous": lambda seen: back(seen, 1),
+    "previous_token": lambda seen: back(seen, 1),
     "two_back": lambda seen: back(seen, 2),
     "self": lambda seen: back(seen, 0),
 }
-"""Where a head is said to attend: names and definitions of profiler.model.attention.MASSES (`prefix_induction` takes the longest
-agreement there is, one token or more; `latest_induction` the last copy alone)."""
+"""Positions that a head is said to attend to: names and definitions of profiler.model.attention.MASSES.
+
+`prefix_induction` takes the longest agreement there is, one token or more; `latest_induction` the last copy alone."""
 
 
-def attends(name: str, places: Callable[[Seen], Places], weight: float = 1.0) -> Rule:
+def attends(name: str, places: Callable[[RuleInput], Places], weight: float = 1.0) -> Rule:
     """The rule that `weight` of the attention lies evenly on the places, and the rest on the first token."""
 
-    def value(seen: Seen) -> tuple[Pattern, Says]:
+    def value(seen: RuleInput) -> tuple[Pattern, Says]:
         found = places(seen)
         says = found.any(-1)
         even = found.to(seen.pattern.dtype) / found.sum(-1, keepdim=True).clamp_min(1)
@@ -166,10 +169,10 @@ def attends(name: str, places: Callable[[Seen], Places], weight: float = 1.0) ->
     return Rule(name, "pattern", value, "attends to the first token")
 
 
-def calibrated(name: str, places: Callable[[Seen], Places]) -> Rule:
+def calibrated(name: str, places: Callable[[RuleInput], Places]) -> Rule:
     """The same with the mean attention that the head gives to the places, where there are any, in other documents."""
 
-    def sums(seen: Seen, counted: Says) -> Tensor:
+    def sums(seen: RuleInput, counted: Says) -> Tensor:
         found = places(seen)
         there = counted & found.any(-1)
         return torch.stack([(seen.pattern * found).sum(-1)[there].sum().double(), there.sum().double()])
@@ -185,7 +188,7 @@ def calibrated(name: str, places: Callable[[Seen], Places]) -> Rule:
 
 def attends_first() -> Rule:
     """The rule that a head rests on the first token."""
-    return Rule("first", "pattern", lambda seen: (first(seen), everywhere(seen)))
+    return Rule("first_token", "pattern", lambda seen: (first(seen), everywhere(seen)))
 
 
 def own_pattern() -> Rule:
@@ -196,17 +199,16 @@ def own_pattern() -> Rule:
 # --- means ---
 
 
-def mean_of(seen: Seen) -> Live:
+def mean_of(seen: RuleInput) -> Live:
     """The component's mean at every position: mean ablation."""
     return seen.mean.expand_as(seen.live)
 
 
-def mean_per(name: str, group: Callable[[Seen], Tokens], n_groups: Callable[[Seen], int]) -> Rule:
-    """The rule that a component depends on a position's group alone: its mean over other documents' positions of the
-    group."""
+def mean_per(name: str, group: Callable[[RuleInput], Tokens], n_groups: Callable[[RuleInput], int]) -> Rule:
+    """The rule that a component depends on a position's group alone: its mean there in other documents."""
 
-    def sums(seen: Seen, counted: Says) -> Tensor:
-        live = seen.live[counted].flatten(1) if seen.live.ndim > 2 else seen.live[counted][:, None]
+    def sums(seen: RuleInput, counted: Says) -> Tensor:
+        live = seen.live[counted].flatten(1) if seen.pattern is not None else seen.live[counted][:, None]
         rows = torch.cat([torch.ones_like(live[:, :1]), live], 1).double()
         total = torch.zeros(n_groups(seen), rows.shape[1], dtype=torch.float64, device=rows.device)
         return total.index_add(0, group(seen)[counted], rows)
@@ -216,22 +218,22 @@ def mean_per(name: str, group: Callable[[Seen], Tokens], n_groups: Callable[[See
         overall = total[:, 1:].sum(0) / total[:, 0].sum().clamp_min(1)
         means = torch.where(known[:, None], total[:, 1:] / total[:, :1].clamp_min(1), overall)
 
-        def value(seen: Seen) -> tuple[Tensor, Says]:
+        def value(seen: RuleInput) -> tuple[Tensor, Says]:
             found = means[group(seen)].to(seen.live.dtype)
-            return (found if seen.live.ndim > 2 else found[..., 0]), known[group(seen)]
+            return (found if seen.pattern is not None else found[..., 0]), known[group(seen)]
 
         return _grouped(name, value)
 
     return replace(_grouped(name, lambda seen: (mean_of(seen), everywhere(seen))), fit=Fit(sums, fitted))
 
 
-def _grouped(name: str, value: Callable[[Seen], tuple[Tensor, Says]]) -> Rule:
+def _grouped(name: str, value: Callable[[RuleInput], tuple[Tensor, Says]]) -> Rule:
     return Rule(name, "live", value, "the mean over all groups")
 
 
 def class_mean() -> Rule:
     """Depends on the class of the token alone."""
-    return mean_per("class_mean", lambda seen: seen.classes, lambda seen: _at_least(seen.classes, 64))
+    return mean_per("class_mean", lambda seen: seen.classes, lambda seen: _at_least(seen.classes, MOST_CLASSES))
 
 
 def token_mean() -> Rule:
@@ -252,19 +254,21 @@ _CALIBRATED = {f"{name}_calibrated": calibrated(name, places) for name, places i
 RULES: dict[str, Rule] = {
     **_ATTENTION,
     **_CALIBRATED,
-    "first": attends_first(),
+    "first_token": attends_first(),
     "own_pattern": own_pattern(),
     "class_mean": class_mean(),
     "token_mean": token_mean(),
 }
-"""Rules of this module; `understood_copy` has those of copying and copy suppression."""
+"""Rules of this module; copy_rules.py has those of copying and copy suppression."""
 
 
 def of_function(function: Callable[[Tokens], Tensor], target: Target, name: str = "own rule") -> Rule:
-    """A rule from a function of tokens alone: for a head [window, query, key] attention, for a neuron [window,
-    offset]."""
+    """A rule from a function of tokens alone.
 
-    def value(seen: Seen) -> tuple[Tensor, Says]:
+    The function returns attention [window, query, key] of a head, or activations [window, offset] of a neuron.
+    """
+
+    def value(seen: RuleInput) -> tuple[Tensor, Says]:
         given = function(seen.tokens).to(seen.live.dtype)
         wanted = (seen.pattern if target.site == "head" else seen.live).shape
         if given.shape != wanted:

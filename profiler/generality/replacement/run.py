@@ -1,10 +1,9 @@
-"""Many components replaced, one at a time, on the same text: how far the model's answer moves at every position.
+"""Effects of replacing components, one at a time, on the same text: how far the model's answer moves at each position.
 
 A job replaces one head or neuron by a rule, by its mean (mean ablation), or does either on the direct path alone: the
-change then goes to the logits and to no later component. What moves is measured at every counted position against the
-model
-without the change: KL(model || changed) in nats over the whole vocabulary, and the change of the loss on the realised next
-token. BOS, first and special positions keep what they did, and are not counted.
+change then goes to the logits and to no later component. The effect is measured at every counted position against the
+model without the change: KL(model || changed) in nats over the whole vocabulary, and the change of the loss on the
+realised next token. BOS, first and special positions keep what they did, and are not counted.
 
 Means and fits come from other documents (`fit`). A job changes what a layer adds to the residual stream, so that the
 layers before it are never run again. `gone` components are mean-ablated throughout, in the model that is compared with,
@@ -23,16 +22,15 @@ from torch import Tensor
 
 from profiler.errors import PatchError
 from profiler.generality.replacement.copy_rules import token_directions
-from profiler.generality.replacement.rules import Rule, Seen, mean_of
+from profiler.generality.replacement.rules import Rule, RuleInput, mean_of
 from profiler.model.network import Network, Offsets, Stream, layer_step, mlp, start
 from profiler.patching.sites import Target, check_target
 
-MEASURES = ("KL", "net loss", "|change of loss|")
 Effects = Float[np.ndarray, "position 3"]
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class TextBatch:
     """A batch of windows.
 
     Attributes:
@@ -41,6 +39,7 @@ class Reading:
         targets: the token to predict.
         counted: positions that are replaced and counted.
         documents: which document each window is of.
+        domains: which domain; None is one domain.
     """
 
     tokens: Int[Tensor, "window offset"]
@@ -48,10 +47,15 @@ class Reading:
     targets: Int[Tensor, "window offset"]
     counted: Bool[Tensor, "window offset"]
     documents: Int[Tensor, " window"]
+    domains: Int[Tensor, " window"] | None = None
+
+    def of_positions(self, values: Int[Tensor, " window"]) -> Int[np.ndarray, " position"]:
+        """A number of each window, for each of its counted positions."""
+        return values[:, None].expand_as(self.counted)[self.counted].cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
-class Means:
+class ComponentMeans:
     """Mean of what every head mixed and of every neuron, over counted positions of the fitting documents."""
 
     heads: tuple[Float[Tensor, "head d_head"], ...]
@@ -77,19 +81,19 @@ class Base:
     """One batch run without a job: its sites, and log probabilities at counted positions."""
 
     net: Network
-    reading: Reading
+    reading: TextBatch
     sites: dict[tuple[str, int], Tensor]
     gone: tuple[tuple[Target, Tensor], ...]
     log_p: Float[Tensor, "position vocab"]
     p: Float[Tensor, "position vocab"]
 
-    def edit(self, site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
-        """Puts in the means of what is gone."""
+    def edit(self, site: str, layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
+        """Put in the means of what is gone."""
         return _without(self.gone, self.reading.counted, site, layer, value)
 
 
 def check(net: Network, targets: Iterable[Target]) -> None:
-    """Whether these can be replaced.
+    """Check that these components can be replaced.
 
     Raises:
         PatchError: a target is no head or neuron, or the model lacks it.
@@ -100,11 +104,11 @@ def check(net: Network, targets: Iterable[Target]) -> None:
         check_target(net, target)
 
 
-def base_of(net: Network, reading: Reading, gone: tuple[tuple[Target, Tensor], ...] = ()) -> Base:
+def base_of(net: Network, reading: TextBatch, gone: tuple[tuple[Target, Tensor], ...] = ()) -> Base:
     """Run one batch and keep every site."""
     sites: dict[tuple[str, int], Tensor] = {}
 
-    def keep(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def keep(site: str, layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
         sites[site, layer] = _without(gone, reading.counted, site, layer, value)
         return sites[site, layer]
 
@@ -129,28 +133,30 @@ def _without(gone: tuple[tuple[Target, Tensor], ...], counted: Tensor, site: str
 def log_probabilities(
     net: Network, stream: Stream, counted: Bool[Tensor, "window offset"]
 ) -> Float[Tensor, "position vocab"]:
-    """Of the next token, at counted positions."""
+    """Log probabilities of the next token at counted positions."""
     return (net.norm_final(stream[counted]) @ net.unembed + net.b_unembed).log_softmax(-1)
 
 
-def seen_of(base: Base, target: Target, mean: Tensor) -> Seen:
-    """What a rule for this head or neuron may look at."""
+def seen_of(base: Base, target: Target, mean: Tensor) -> RuleInput:
+    """The input of a rule for this head or neuron."""
     layer, unit, tokens = target.layer, target.unit, base.reading.tokens
     live = base.sites[target.site, layer][:, :, unit]
     head = target.site == "head"
     pattern = base.sites["pattern", layer][:, unit] if head else None
     v = base.sites["v", layer][:, :, unit] if head else None
-    return Seen(base.net, target, tokens, base.reading.classes, base.sites["resid_pre", layer], live, pattern, v, mean)
+    return RuleInput(
+        base.net, target, tokens, base.reading.classes, base.sites["resid_pre", layer], live, pattern, v, mean
+    )
 
 
 def write_of(base: Base, target: Target, live: Tensor) -> Stream:
-    """What a head or neuron adds to the residual stream when it does `live`."""
+    """The write of a head or neuron to the residual stream when it does `live`."""
     weights = base.net.layers[target.layer]
     return live @ weights.w_o[target.unit] if target.site == "head" else live[..., None] * weights.w_out[target.unit]
 
 
-def change(base: Base, job: Job, means: Means) -> tuple[Stream, Bool[Tensor, "window offset"]]:
-    """What a job adds to what the component writes, and where its rule says something."""
+def change(base: Base, job: Job, means: ComponentMeans) -> tuple[Stream, Bool[Tensor, "window offset"]]:
+    """The change of a component's write under a job, and where its rule says something."""
     seen = seen_of(base, job.target, means.of(job.target))
     says = torch.ones_like(base.reading.counted)
     if job.rule is None:
@@ -180,7 +186,7 @@ def stream_after(base: Base, job: Job, delta: Stream) -> Stream:
 
 
 def moved(base: Base, stream: Stream) -> Float[Tensor, "position 3"]:
-    """MEASURES at counted positions: nats, float64."""
+    """KL, change of loss and its absolute value (shares.MEASURES) at counted positions: nats, float64."""
     log_q = log_probabilities(base.net, stream, base.reading.counted)
     kl = torch.linalg.vecdot(base.p, base.log_p - log_q).double()
     target = base.reading.targets[base.reading.counted][:, None]
@@ -203,31 +209,33 @@ def direct_to(base: Base, target: Target, tokens: Int[Tensor, "window offset"]) 
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """What every job did at every counted position, in the order of the readings.
+class MeasuredEffects:
+    """The effect of every job at every counted position, in the order of the readings.
 
     Attributes:
         effects: per job.
         said: per job with a rule, where it said something.
         importance: |DLA| of every target.
         documents: which document each position is of.
+        domains: which domain.
     """
 
     effects: Mapping[Job, Effects]
     said: Mapping[Job, Bool[np.ndarray, " position"]]
     importance: Mapping[Target, Float[np.ndarray, " position"]]
     documents: Int[np.ndarray, " position"]
+    domains: Int[np.ndarray, " position"]
 
 
 @torch.inference_mode()
 def run(
     net: Network,
-    readings: Sequence[Reading],
-    means: Means,
+    readings: Sequence[TextBatch],
+    means: ComponentMeans,
     jobs: Sequence[Job],
     gone: Sequence[Target] = (),
     say: Callable[[str], None] = lambda _: None,
-) -> Measured:
+) -> MeasuredEffects:
     """Make all jobs on all readings; `say` is told how much is done.
 
     Raises:
@@ -241,23 +249,30 @@ def run(
     effects: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
     said: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
     importance: dict[Target, list[np.ndarray]] = {job.target: [] for job in jobs}
-    documents = []
+    documents, domains = [], []
     for number, reading in enumerate(readings):
         say(f"{100 * number // len(readings)} %")
         base = base_of(net, reading, taken)
-        documents.append(reading.documents[:, None].expand_as(reading.counted)[reading.counted].cpu().numpy())
+        documents.append(reading.of_positions(reading.documents))
+        of_domains = torch.zeros_like(reading.documents) if reading.domains is None else reading.domains
+        domains.append(reading.of_positions(of_domains))
         for target, values in importance.items():
             values.append(direct_attribution(base, target).abs().cpu().numpy())
         for job in jobs:
             delta, says = change(base, job, means)
             effects[job].append(moved(base, stream_after(base, job, delta)).cpu().numpy())
             said[job].append(says[reading.counted].cpu().numpy())
-    joined = [{key: np.concatenate(parts) for key, parts in one.items()} for one in (effects, said, importance)]
-    return Measured(*joined, np.concatenate(documents))
+    return MeasuredEffects(
+        {job: np.concatenate(parts) for job, parts in effects.items()},
+        {job: np.concatenate(parts) for job, parts in said.items()},
+        {target: np.concatenate(parts) for target, parts in importance.items()},
+        np.concatenate(documents),
+        np.concatenate(domains),
+    )
 
 
 @torch.inference_mode()
-def means_of(net: Network, readings: Sequence[Reading]) -> Means:
+def means_of(net: Network, readings: Sequence[TextBatch]) -> ComponentMeans:
     """Means of all heads and neurons over the counted positions.
 
     Raises:
@@ -277,12 +292,12 @@ def means_of(net: Network, readings: Sequence[Reading]) -> Means:
     heads, neurons = (
         tuple((sums[site, layer] / n).to(dtype) for layer in range(net.n_layers)) for site in ("head", "neuron")
     )
-    return Means(heads, neurons, n)
+    return ComponentMeans(heads, neurons, n)
 
 
 @torch.inference_mode()
 def fit(
-    net: Network, readings: Sequence[Reading], means: Means, wanted: Sequence[tuple[Target, Rule]]
+    net: Network, readings: Sequence[TextBatch], means: ComponentMeans, wanted: Sequence[tuple[Target, Rule]]
 ) -> dict[tuple[Target, str], Rule]:
     """Each rule as fitted for its target; a rule without a fit as it is."""
     totals: dict[tuple[Target, str], Tensor] = {}
@@ -301,9 +316,9 @@ def fit(
 
 @torch.inference_mode()
 def alike(
-    net: Network, readings: Sequence[Reading], targets: Sequence[Target]
+    net: Network, readings: Sequence[TextBatch], targets: Sequence[Target]
 ) -> dict[Target, Float[Tensor, "layer head"]]:
-    """Of each head, the mean overlap of every head's attention with its own, the first token left out; 0 for itself."""
+    """Mean overlap of every head's attention with that of each target, the first token left out; 0 for itself."""
     totals = {
         target: torch.zeros(net.n_layers, net.n_heads, dtype=torch.float64, device=net.device) for target in targets
     }

@@ -1,4 +1,4 @@
-"""Shares explained from effects position by position: bins by importance, intervals over documents, refused ratios.
+"""Shares explained, from effects at single positions: bins by importance, intervals over documents, refused ratios.
 
     explained = 1 - D_replaced / D_mean-ablated
 
@@ -8,32 +8,33 @@ harm.
 McDougall et al. 2023 found 77 % in KL, 82 % in net loss and 45 % in |change of loss| for one head and one rule, so all
 three are given.
 
-A ratio is refused where its denominator is nothing to divide by: mean ablation moves the answer by less than SMALL nats
-a position, or by less than SURE standard errors. Intervals: percentile bootstrap, documents resampled, numerator and
-denominator together. Cost: draws x documents.
+A ratio is refused where its denominator is too small: mean ablation moves the answer by less than a threshold
+(`least_ablation_kl`, `least_ablation_loss`, `least_ablation_change`, nats a position), or by less than `clear_of_zero`
+standard errors, which are a jackknife over documents within domains. Intervals: percentile bootstrap, documents
+resampled, numerator and denominator together. Cost: draws x documents.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from profiler import statistics
-from profiler.generality.evidence.finding import FEWEST
-from profiler.statistics import bootstrap_weights, random_set_p
+from profiler.generality.evidence.finding import NO_NULL, Null
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
+from profiler.statistics import bootstrap_means, percentile_interval, quotient, random_set_p, ratio_error
 
 EDGES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 100.0)
 """Percentiles of |DLA| that bins lie between; rows of all positions come first."""
-SMALL = {"KL": 1e-5, "net loss": 1e-5, "|change of loss|": 1e-4}
-SURE = 3.0
+MEASURES = ("KL", "net loss", "|change of loss|")
 WORST = -1.0
-"""Shares of null heads below this count as this: a rule can do any amount of harm, and the mean should not be one head's."""
+"""Shares of null heads count as this at least: a rule can do any harm, and one head must not make the mean."""
+FEWEST_OF_NULL = 2
+"""Documents that a null head's share needs: it is an estimate without an interval."""
 
 
 @dataclass(frozen=True)
-class Share:
+class ExplainedShare:
     """One share explained.
 
     Attributes:
@@ -60,26 +61,27 @@ def share(
     documents: Int[np.ndarray, " position"],
     measure: str,
     seed: int = 0,
-    fewest: int = FEWEST,
-) -> Share:
+    thresholds: Thresholds = DEFAULT,
+    domains: Int[np.ndarray, " position"] | None = None,
+) -> ExplainedShare:
     """The share of some positions' effects that a rule explains.
 
     Args:
-        fewest: documents below which it is refused.
+        measure: one of MEASURES.
+        thresholds: what decides whether it is refused.
+        domains: number of the domain of each position; one domain by default.
     """
     n = len(ablated)
     if not n:
-        return Share(0.0, 0.0, None, None, None, 0, 0, "no positions")
+        return ExplainedShare(0.0, 0.0, None, None, None, 0, 0, "no positions")
     sums = document_sums(np.stack([replaced, ablated, np.ones(n)], -1), documents)
     d_replaced, d_ablated = (sums[:, :2].sum(0) / n).tolist()
-    why = _refusal(sums, d_ablated, measure, fewest)
+    domain = np.zeros(len(sums), int) if domains is None else domains[np.unique(documents, return_index=True)[1]]
+    why = _refusal(sums, domain, measure, thresholds)
     if why:
-        return Share(d_replaced, d_ablated, None, None, None, n, len(sums), why)
-    drawn = bootstrap_weights(len(sums), seed) @ sums[:, :2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = 1 - drawn[:, 0] / drawn[:, 1]
-    lo, hi = np.nanquantile(ratios, (0.025, 0.975))
-    return Share(d_replaced, d_ablated, 1 - d_replaced / d_ablated, float(lo), float(hi), n, len(sums))
+        return ExplainedShare(d_replaced, d_ablated, None, None, None, n, len(sums), why)
+    lo, hi = percentile_interval(1 - quotient(*bootstrap_means(sums[:, :2].T, seed)))
+    return ExplainedShare(d_replaced, d_ablated, 1 - d_replaced / d_ablated, float(lo), float(hi), n, len(sums))
 
 
 def document_sums(
@@ -92,21 +94,22 @@ def document_sums(
     return total
 
 
-def _refusal(sums: Float[np.ndarray, "document 3"], d_ablated: float, measure: str, fewest: int) -> str:
-    if len(sums) < fewest:
-        return f"{len(sums)} documents, at least {fewest} are needed"
-    error = ratio_error(sums[:, 1], sums[:, 2])
-    if d_ablated < SMALL[measure]:
-        return f"mean ablation moves the answer by {d_ablated:.1e} nats a position: too little to divide by"
-    if d_ablated < SURE * error:
-        return f"mean ablation moves the answer by {d_ablated:.1e} ± {error:.0e} nats a position: not clear of 0"
+def _refusal(
+    sums: Float[np.ndarray, "document 3"], domain: Int[np.ndarray, " document"], measure: str, thresholds: Thresholds
+) -> str:
+    if len(sums) < thresholds.fewest:
+        return f"{len(sums)} documents, at least {thresholds.fewest} are needed"
+    d_ablated = sums[:, 1].sum() / sums[:, 2].sum()
+    least = (thresholds.least_ablation_kl, thresholds.least_ablation_loss, thresholds.least_ablation_change)
+    moves = f"mean ablation moves the answer by {d_ablated:.1e}"
+    if d_ablated < dict(zip(MEASURES, least, strict=True))[measure]:
+        return f"{moves} nats a position: too little to divide by"
+    error = ratio_error(sums[:, 1], sums[:, 2], domain)
+    if error is None:
+        return f"{moves} nats a position, in one document alone"
+    if d_ablated < thresholds.clear_of_zero * error.se:
+        return f"{moves} ± {error.se:.0e} nats a position: not clear of 0"
     return ""
-
-
-def ratio_error(above: Float[np.ndarray, " document"], below: Float[np.ndarray, " document"]) -> float:
-    """Standard error of sum(above) / sum(below), jackknife over documents; infinite where one document holds all."""
-    error = statistics.ratio_error(above, below, np.zeros(len(above), int))
-    return math.inf if error is None else error.se
 
 
 def bins(importance: Float[np.ndarray, " position"]) -> list[tuple[float, float, Int[np.ndarray, " member"]]]:
@@ -117,29 +120,21 @@ def bins(importance: Float[np.ndarray, " position"]) -> list[tuple[float, float,
     """
     n = len(importance)
     order = np.lexsort((np.random.default_rng(0).permutation(n), importance))
-    places = [round(n * edge / 100) for edge in EDGES]
-    parts = [(lo, hi, order[a:b]) for lo, hi, a, b in zip(EDGES, EDGES[1:], places, places[1:], strict=False)]
+    ends = [round(n * edge / 100) for edge in EDGES]
+    parts = [(lo, hi, order[a:b]) for lo, hi, a, b in zip(EDGES, EDGES[1:], ends, ends[1:], strict=False)]
     return [(0.0, 100.0, order), *parts]
 
 
-@dataclass(frozen=True)
-class Null:
-    """Shares that the same rule explains of other heads: mean (none counted below WORST), 95th percentile, p, how
-    many."""
+def null_of(value: float | None, others: Sequence[float | None]) -> tuple[Null, int]:
+    """The null of a share from those of other heads, each counted as WORST at least, and how many have one.
 
-    mean: float | None
-    hi: float | None
-    p: float | None
-    n: int
-
-
-def null_of(value: float | None, others: Sequence[float | None]) -> Null:
-    """The null of a share from those of other heads; p counts the share among them, and is 1 / (1 + n) at least."""
+    p counts the share among them, and is 1 / (1 + n) at least.
+    """
     known = np.maximum(WORST, [other for other in others if other is not None])
     if not len(known):
-        return Null(None, None, None, 0)
+        return NO_NULL, 0
     p = None if value is None else random_set_p(value, known)
-    return Null(float(known.mean()), float(np.quantile(known, 0.95)), p, len(known))
+    return Null(float(known.mean()), float(np.quantile(known, 0.95)), p), len(known)
 
 
 def growth(
@@ -152,7 +147,5 @@ def growth(
     total = sums.sum(0)
     if not total[1] > 0:
         return float("nan"), 0.0, float("inf")
-    drawn = bootstrap_weights(len(sums)) @ sums
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lo, hi = np.nanquantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    lo, hi = percentile_interval(quotient(*bootstrap_means(sums.T)))
     return float(total[0] / total[1]), float(lo), float(hi)

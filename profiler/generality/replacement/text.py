@@ -1,9 +1,9 @@
-"""The text that replacements are tried on: windows of documents as tensors, fitting documents apart from tested ones.
+"""The text that replacements are tested on: windows of documents as tensors, fitting and testing documents apart.
 
 Why: means and fitted rules must not have seen the positions that they are tested on, and documents, not tokens, are
-  drawn
-independently. Every document is for fitting or for testing, by a hash of its place, a quarter of them for fitting; of
-each, as many windows are read as the number of tokens asked for allows, in turns, so that there are many documents.
+drawn independently. Every document is for fitting or for testing, by a hash of its place, a quarter of them for
+fitting; of each, as many windows are read as the number of tokens asked for allows, in turns, so that there are many
+documents.
 Cost: the tokenizer's.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from profiler.generality.replacement.run import Reading
+from profiler.generality.replacement.run import TextBatch
 from profiler.model.load import Model
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.token_classes import special_ids, token_classes, token_texts
@@ -30,8 +30,8 @@ AT_ONCE = 2_000_000
 class Texts:
     """Readings for fitting and for testing, with the counts of documents and of windows that were left out."""
 
-    fitting: tuple[Reading, ...]
-    testing: tuple[Reading, ...]
+    fitting: tuple[TextBatch, ...]
+    testing: tuple[TextBatch, ...]
     n_documents: int
     n_positions: int
     n_left_out: int
@@ -85,7 +85,8 @@ def _in_turns(windows: Sequence[Window], tokens: int) -> list[Window]:
         queues[window.document.doc_id].append(window)
     turn = {w.window_id: i for queue in queues.values() for i, w in enumerate(sorted(queue, key=lambda w: w.number))}
     ordered = sorted(windows, key=lambda w: (turn[w.window_id], stable_hash(w.document.place)))
-    chosen, total = [], 0
+    chosen: list[Window] = []
+    total = 0
     for window in ordered:
         total += len(window.token_ids)
         if total > tokens and chosen:
@@ -94,7 +95,7 @@ def _in_turns(windows: Sequence[Window], tokens: int) -> list[Window]:
     return chosen
 
 
-def _readings(model: Model, windows: Sequence[Window], layout: Layout) -> tuple[Reading, ...]:
+def _readings(model: Model, windows: Sequence[Window], layout: Layout) -> tuple[TextBatch, ...]:
     size = max(1, AT_ONCE // (layout.context_length * model.spec.n_vocab))
     ordered = sorted(windows, key=lambda w: (-len(w.token_ids), w.window_id))
     return tuple(
@@ -103,8 +104,8 @@ def _readings(model: Model, windows: Sequence[Window], layout: Layout) -> tuple[
     )
 
 
-def reading_of(batch: Batch, device: torch.device | str = "cpu") -> Reading:
+def reading_of(batch: Batch, device: torch.device | str = "cpu") -> TextBatch:
     """A batch of the recording pass as a reading: ordinary positions are counted."""
     documents = torch.tensor([window.document.doc_id for window in batch.windows])
-    parts = (batch.tokens, batch.classes, batch.targets, batch.ordinary, documents)
-    return Reading(*(part.to(device) for part in parts))
+    parts = (batch.tokens, batch.classes, batch.targets, batch.ordinary, documents, batch.domains)
+    return TextBatch(*(part.to(device) for part in parts))

@@ -1,29 +1,28 @@
-"""What was measured of many components, seen from one claim: shares, nulls, guard and rows of one component and one
-rule.
+"""Shares, nulls, guard and rows of one component and one rule, from what was measured of many components.
 
 The guard asks whether mean ablation says how much a component does; see `replacement`. Cost: bootstrap of about 50
 ratios.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.replacement import shares
 from profiler.generality.replacement.rows import DIRECT, GONE, Explained, Guard, Replacement
 from profiler.generality.replacement.rules import Rule
-from profiler.generality.replacement.run import MEASURES, Job, Measured
-from profiler.generality.replacement.shares import Share
+from profiler.generality.replacement.run import Job, MeasuredEffects
+from profiler.generality.replacement.shares import FEWEST_OF_NULL, MEASURES, ExplainedShare
 from profiler.patching.sites import Target
 
-STAND_INS, MADE_UP = 2.0, 0.5
 Places = np.ndarray | slice
 ALL = slice(None)
 
 
 @dataclass(frozen=True)
-class Claimed:
+class ClaimedRule:
     """A component, the rule that stands for what is said of it, and the role in words.
 
     Attributes:
@@ -47,38 +46,49 @@ class View:
         measured: effects of the claim's own jobs.
         beside: effects of the null heads' jobs, on a part of the text.
         rivals, without: heads that attend like it, and effects with these gone; None without rivals.
+        thresholds: what decides whether a share is given.
     """
 
-    claim: Claimed
+    claim: ClaimedRule
     others: tuple[Target, ...]
     fitted: Mapping[tuple[Target, str], Rule]
-    measured: Measured
-    beside: Measured
+    measured: MeasuredEffects
+    beside: MeasuredEffects
     rivals: tuple[Target, ...]
-    without: Measured | None
+    without: MeasuredEffects | None
+    thresholds: Thresholds = DEFAULT
 
     @property
     def documents(self) -> np.ndarray:
         """Document of each position."""
         return self.measured.documents
 
-    def job(self, target: Target, direct: bool = False) -> Job:
+    def job(self, target: Target, *, direct: bool = False) -> Job:
         """The job that puts the claim's rule, as fitted for it, on a component."""
-        return Job(target, self.fitted[target, self.claim.rule.name], direct)
+        return Job(target, self.fitted[target, self.claim.rule.name], direct=direct)
 
     def share(
-        self, target: Target, measure: str, at: Places, measured: Measured | None = None, direct: bool = False
-    ) -> Share:
+        self, target: Target, measure: str, at: Places, measured: MeasuredEffects | None = None, *, direct: bool = False
+    ) -> ExplainedShare:
         """Share explained of a component at some positions."""
         effects, column = (measured or self.measured).effects, MEASURES.index(measure)
-        replaced, ablated = effects[self.job(target, direct)], effects[Job(target, None, direct)]
-        return shares.share(replaced[at, column], ablated[at, column], self.documents[at], measure)
+        replaced, ablated = effects[self.job(target, direct=direct)], effects[Job(target, direct=direct)]
+        return shares.share(
+            replaced[at, column],
+            ablated[at, column],
+            self.documents[at],
+            measure,
+            thresholds=self.thresholds,
+            domains=self.measured.domains[at],
+        )
 
     def other(self, target: Target, measure: str, at: Places) -> float | None:
         """Share explained of a null head at some positions of its part of the text; an estimate without an interval."""
         column, rule = MEASURES.index(measure), self.fitted[target, self.claim.rule.name]
         replaced, ablated = (self.beside.effects[Job(target, one)][at, column] for one in (rule, None))
-        return shares.share(replaced, ablated, self.beside.documents[at], measure, fewest=2).explained
+        lenient = replace(self.thresholds, fewest=FEWEST_OF_NULL)
+        documents, domains = self.beside.documents[at], self.beside.domains[at]
+        return shares.share(replaced, ablated, documents, measure, thresholds=lenient, domains=domains).explained
 
     def explained(self) -> Explained:
         """Everything about the claim."""
@@ -98,7 +108,8 @@ class View:
             rule.fallback,
             silent,
             {**overall, **beside},
-            nulls,
+            {measure: null for measure, (null, _) in nulls.items()},
+            {measure: n for measure, (_, n) in nulls.items()},
             self._null_heads(),
             self._guard(),
             self._rows(),
@@ -113,14 +124,14 @@ class View:
         if self.claim.alone:
             return Guard((float("nan"), 0.0, float("inf")), (), None)
         alone = effects[Job(target)][:, 0]
-        later = shares.growth(alone, effects[Job(target, None, True)][:, 0], self.documents)
+        later = shares.growth(alone, effects[Job(target, direct=True)][:, 0], self.documents)
         others = (
             None
             if self.without is None
             else shares.growth(self.without.effects[Job(target)][:, 0], alone, self.documents)
         )
         labels = tuple(rival.label for rival in self.rivals)
-        return Guard(later, labels, others, _why(later, others, labels))
+        return Guard(later, labels, others, _why(later, others, labels, self.thresholds))
 
     def _rows(self) -> tuple[Replacement, ...]:
         parts = {t: shares.bins(self.beside.importance[t]) for t in self.others}
@@ -131,7 +142,7 @@ class View:
         target = self.claim.target
         lo, hi, at = parts[target][i]
         one = self.share(target, measure, at)
-        null = shares.null_of(one.explained, [self.other(t, measure, parts[t][i][2]) for t in self.others])
+        null, _ = shares.null_of(one.explained, [self.other(t, measure, parts[t][i][2]) for t in self.others])
         return Replacement(
             target.label,
             self.claim.role,
@@ -149,15 +160,23 @@ class View:
         )
 
 
-def _why(later: tuple[float, float, float], others: tuple[float, float, float] | None, rivals: tuple[str, ...]) -> str:
-    if later[2] < MADE_UP:
+def _why(
+    later: tuple[float, float, float],
+    others: tuple[float, float, float] | None,
+    rivals: tuple[str, ...],
+    thresholds: Thresholds = DEFAULT,
+) -> str:
+    """Why the share over mean ablation is refused; empty where it is not."""
+    ratio, _, upper = later
+    if upper < thresholds.made_up:
         return (
-            f"later components make up for it: its ablation costs {later[0]:.2f} of what it costs on the direct path"
+            f"later components make up for it: its ablation costs {ratio:.2f} of what it costs on the direct path"
             " alone, so the denominator is not what it does; see the direct path"
         )
-    if others is not None and others[1] > STAND_INS:
+    times, lower, _ = others or (1.0, 0.0, 0.0)
+    if lower > thresholds.stand_ins:
         return (
-            f"{' and '.join(rivals)} stand in for it: with them gone its ablation costs {others[0]:.1f} times as much,"
+            f"{' and '.join(rivals)} stand in for it: with them gone its ablation costs {times:.1f} times as much,"
             " so the denominator is not what it does; see the share with its stand-ins gone"
         )
     return ""

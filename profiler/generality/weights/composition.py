@@ -1,14 +1,14 @@
-"""Composition of heads by their weights: how much of what an earlier head writes a later head's query, key or value
-reads.
+"""Composition of heads by their weights: the part of an earlier head's write that a later head's Q, K or V reads.
 
-    Q: |W_OV W_Q R W_K^T| / (|W_OV| |W_Q R W_K^T|)      K: |W_OV W_K R^T W_Q^T| / ...      V: |W_OV W_OV'| / (|W_OV| |W_OV'|)
+    Q: |W_OV W_Q R W_K^T| / (|W_OV| |W_Q R W_K^T|)
+    K: |W_OV W_K R^T W_Q^T| / ...
+    V: |W_OV W_OV'| / (|W_OV| |W_OV'|)
 
 Frobenius norms (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", "Composition scores"), rows as
 vectors, the later layer's norm weight and centring folded into what reads. A pair of unrelated matrices has a score
 above 0: if either is turned by a random rotation of the residual stream, the mean of the squared score is exactly 1 /
 d_model, so the corrected score is the score minus 1 / sqrt(d_model). R turns queries against keys by their distance,
-where positions are
-rotary: the score is the mean over distances.
+where positions are rotary: the score is the mean over distances.
 
 Norms of products come from Gram matrices of d_head x d_head. Cost: heads squared times d_head cubed.
 """
@@ -66,7 +66,7 @@ def product_norm(
 
 def turn(net: Network, x: Float[Tensor, "model d_head"], distance: int) -> Float[Tensor, "model d_head"]:
     """Rows of a query matrix turned as a query `distance` after its key."""
-    place = parts.place_of(net)
+    place = parts.position_role(net)
     return x if net.rotary is None else parts.turned(net, x, min(distance, place))
 
 

@@ -1,4 +1,4 @@
-"""What the weights say a head does, beside what it is seen to do: scores, null heads, budgets of what is left out.
+"""Scores of heads from weights alone, beside null heads, budgets of what they leave out, and behaviour on text.
 
 Why: weights are a witness of their own: they were not chosen with any prompt. But a score means little by itself, so
 beside each stand the same score of all other heads of the model (the null), its rank, the share of variance that it
@@ -8,45 +8,39 @@ ignores on text, and whether heads rank alike by weights and by behaviour.
     found.rows("L2H3"), found.agreement("QK previous")
 
 Cost: layer 0 on every token of the vocabulary, [token, vocab] products per head, and one pass over a few thousand
-  tokens with
-all attention scores: some 8 seconds for the bundled model on one core.
+tokens with all attention scores: some 8 seconds for the bundled model on one core.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
-from profiler.circuits.circuit import Member
-from profiler.generality.distributions.subject import Subject
+from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.claims import claim_of
-from profiler.generality.evidence.distributions import CORPUS
-from profiler.generality.evidence.finding import FEWEST, Finding, Setting, refused
-from profiler.generality.replacement.run import Reading
+from profiler.generality.evidence.finding import CausalChoices, Finding, Interval, Null, Question, StageResult
+from profiler.generality.replacement.run import TextBatch
 from profiler.generality.replacement.text import of_documents, of_windows
 from profiler.generality.weights import left_out as budgets
 from profiler.generality.weights.composition import Composition, compositions
 from profiler.generality.weights.inputs import alone
-from profiler.generality.weights.scores import SCORES, Scored, heads, score, vocabulary
+from profiler.generality.weights.scores import SCORES, HeadScores, heads, score, vocabulary
 from profiler.model.as_network import network_of
 from profiler.model.load import Model
 from profiler.model.network import Network
 from profiler.patching.sites import parse_target
-from profiler.statistics import level, random_set_p, rank
+from profiler.statistics import DRAWS, level, percentile_interval, random_set_p, rank, resampled_units, spearman
 
 FIT_TOKENS = 4_000
 OF_MASS = {
-    "previous": "QK previous",
+    "previous_token": "QK previous",
     "duplicate": "QK duplicate",
     "induction": "QK induction",
     "prefix_induction": "QK induction",
 }
 OF_ROLE = {"copying": ("OV copying", 1), "name mover": ("OV copying", 1), "copy suppression": ("OV copying", -1)}
 """The score that a role's words claim, and its sign."""
-DRAWS = 2000
 PAIRS = 100
 
 
@@ -60,10 +54,9 @@ class WeightScore:
           earlier head.
         value: the score.
         null_mean, null_sd: of all other heads of the model; of a composition, of random pairs of heads.
-        rank: place among all heads, 1 for the highest.
+        rank: among all heads, 1 for the highest.
         ignored_share: share of the variance of its attention scores (of its values) on text that the score's term
-          leaves out;
-            None where no text was read.
+            leaves out; None where no text was read.
     """
 
     component: str
@@ -76,12 +69,12 @@ class WeightScore:
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class WeightsOfHeads:
     """Scores of all heads of a model, and what text shows of them (None without text)."""
 
     net: Network
-    scored: Scored
-    seen: budgets.Seen | None
+    scored: HeadScores
+    seen: budgets.HeadsOnText | None
 
     def rows(self, component: str | None = None) -> tuple[WeightScore, ...]:
         """Scores of one head, or of all."""
@@ -102,8 +95,10 @@ class Weights:
         return float(values[own]), np.delete(values, own)
 
     def budget(self, component: str | None = None) -> tuple[WeightScore, ...]:
-        """Share of variance on text that each term adds (`QK variance: positions`), of one head or all; empty without
-        text."""
+        """Share of variance on text that each term adds (`QK variance: positions`), of one head or all.
+
+        Empty without text.
+        """
         if self.seen is None:
             return ()
         table: dict[str, dict[str, float]] = {}
@@ -117,11 +112,10 @@ class Weights:
         )
 
     def composed(self, members: Sequence[str]) -> tuple[WeightScore, ...]:
-        """Corrected compositions of every pair of these heads (`K-composition with L1H3`), against PAIRS random
-        pairs."""
+        """Corrected compositions of every pair of these heads (`K-composition with L1H3`), against random pairs."""
         targets = [parse_target(label) for label in members]
-        places = sorted((t.layer, t.unit) for t in targets if t.site == "head")
-        chosen = compositions(self.net, [(a, b) for a in places for b in places if a[0] < b[0]])
+        chosen_heads = sorted((t.layer, t.unit or 0) for t in targets if t.site == "head")
+        chosen = compositions(self.net, [(a, b) for a in chosen_heads for b in chosen_heads if a[0] < b[0]])
         every = [(a, b) for a in heads(self.net) for b in heads(self.net) if a[0] < b[0]]
         drawn = np.random.default_rng(0).permutation(len(every))[:PAIRS] if chosen else ()
         null = compositions(self.net, [every[i] for i in drawn])
@@ -131,8 +125,7 @@ class Weights:
         )
 
     def agreement(self, name: str) -> tuple[float, float, float]:
-        """Rank correlation over heads of a score with what the heads do, and its bootstrap interval over heads; NaN if
-        constant.
+        """Rank correlation over heads of a score with behaviour, with its bootstrap interval; NaN if constant.
 
         Raises:
             ValueError: no text was read.
@@ -140,12 +133,11 @@ class Weights:
         if self.seen is None:
             raise ValueError("weights can be compared with behaviour only where text was read")
         x, y = (level(v[name].flatten().numpy()) for v in (self.scored.values, self.seen.behaviour))
-        rho = _spearman(x, y)
+        rho = spearman(y, x)
         if not np.isfinite(rho):
             return rho, rho, rho
         rng = np.random.default_rng(0)
-        drawn = [_spearman(x[at], y[at]) for at in rng.integers(0, len(x), (DRAWS, len(x)))]
-        lo, hi = np.nanquantile(drawn, (0.025, 0.975))
+        lo, hi = percentile_interval(np.array([spearman(y[at], x[at]) for at in resampled_units(len(x), DRAWS, rng)]))
         return rho, float(lo), float(hi)
 
 
@@ -159,26 +151,20 @@ def _against(label: str, name: str, value: float, others: Sequence[float], ignor
     return WeightScore(label, name, value, float(null.mean()), float(null.std()), rank(value, null), ignored)
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
-    if rank_x.std() == 0 or rank_y.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(rank_x, rank_y)[0, 1])
-
-
-def of_network(net: Network, readings: Sequence[Reading] = (), bos: int | None = None, seed: int = 0) -> Weights:
-    """Scores of a network's heads; with text also budgets and behaviour, and tokens weighted by how often they
-    occur."""
+def of_network(
+    net: Network, readings: Sequence[TextBatch] = (), bos: int | None = None, seed: int = 0
+) -> WeightsOfHeads:
+    """Scores of a network's heads; with text also budgets and behaviour, and tokens weighted by frequency."""
     counts = None
     if readings:
         tokens = torch.cat([reading.tokens[reading.counted] for reading in readings])
         counts = torch.bincount(tokens, minlength=net.embed.shape[0])
     words, seen = vocabulary(net, counts, seed), alone(net, bos)
     scored = score(net, seen, words)
-    return Weights(net, scored, budgets.see(net, readings, seen, words, scored) if readings else None)
+    return WeightsOfHeads(net, scored, budgets.see(net, readings, seen, words, scored) if readings else None)
 
 
-def read(model: Model, documents: Iterable[str] = ()) -> Weights:
+def read(model: Model, documents: Iterable[str] = ()) -> WeightsOfHeads:
     """Scores of a model's heads; see `of_network`."""
     texts = of_documents(model, documents, FIT_TOKENS, FIT_TOKENS)
     return of_network(network_of(model), (*texts.fitting, *texts.testing), model.bos_id)
@@ -187,64 +173,54 @@ def read(model: Model, documents: Iterable[str] = ()) -> Weights:
 # --- the stage of a check ---
 
 
-def findings(subject: Subject) -> tuple[Any, ...]:
-    """Scores, budgets and compositions as rows; members' scores against null heads and agreement with behaviour as
-    findings."""
-    readings: tuple[Reading, ...] = ()
+def findings(subject: CheckSubject) -> StageResult:
+    """Scores, budgets and compositions as rows; members' scores and agreement with behaviour as findings."""
+    readings: tuple[TextBatch, ...] = ()
     if subject.text.batches:
         readings = of_windows(subject.model, subject.text.windows, subject.text.layout, 1, FIT_TOKENS).fitting
-    found = of_network(subject.net, readings, subject.model.bos_id, subject.settings.seed)
+    weights = of_network(subject.net, readings, subject.model.bos_id, subject.settings.seed)
     members = [m for m in subject.general.members if parse_target(m.component).site == "head"]
     labels = [member.component for member in members]
-    rows: list[Any] = [
-        *found.rows(),
-        *(row for label in labels for row in found.budget(label)),
-        *found.composed(labels),
-    ]
+    budgets_of_members = (row for label in labels for row in weights.budget(label))
+    rows: list[Finding] = []
     for member in members:
-        rows += of_member(found, member)
-    if found.seen is not None:
-        rows += agreements(found, subject.circuit.name)
-    return tuple(rows)
-
-
-def of_member(found: Weights, member: Member) -> list[Finding]:
-    """A member's score for its role against all other heads, and its ranks by weights and by behaviour."""
-    claimed = score_of_role(member.role, member.component)
-    if claimed is None:
-        what = f"the role {member.role!r}" if member.role else "a member without a role"
-        why = f"no score of weights stands for {what}"
-        return [refused(member.component, member.role, "weights", CORPUS, "score by weights", 0, "components", why)]
-    name, sign = claimed
-    target = parse_target(member.component)
-    value, others = found.split(name, target.layer, target.unit or 0)
-    p = random_set_p(sign * value, sign * others)
-    hi = float(np.quantile(sign * others, 0.95) * sign)
-    make = lambda text, number, **more: Finding(  # noqa: E731
-        member.component,
-        member.role,
-        "weights",
-        CORPUS,
-        text,
-        number,
-        number,
-        number,
-        1 + len(others),
-        "components",
-        setting=Setting(granularity="node", components="head", set="weights"),
-        **more,
-    )
-    rows = [
-        make(name, value, null=float(others.mean()), null_hi=hi, p=p),
-        make(f"rank by {name}", float(rank(sign * value, sign * others))),
-    ]
-    if found.seen is not None:
-        does = sign * found.seen.behaviour[name].flatten().numpy()
-        own = target.layer * found.net.n_heads + (target.unit or 0)
-        rows.append(make(f"rank by behaviour for {name}", float(rank(does[own], does))))
-        rows.append(
-            make(f"variance that {name} ignores", float(found.seen.ignored[name][target.layer, target.unit or 0]))
+        question = subject.question(
+            "weights", subject.corpus, member.component, member.role, unit="components", shares=()
         )
+        rows += of_member(weights, question)
+    if weights.seen is not None:
+        rows += agreements(weights, subject.question("weights", subject.corpus, unit="components"))
+    return StageResult(tuple(rows), (*weights.rows(), *budgets_of_members, *weights.composed(labels)))
+
+
+def of_member(weights: WeightsOfHeads, question: Question) -> list[Finding]:
+    """A member's score for its role against all other heads, and its ranks by weights and by behaviour."""
+    claimed = score_of_role(question.role, question.subject)
+    if claimed is None:
+        what = f"the role {question.role!r}" if question.role else "a member without a role"
+        return [question.refused("score by weights", 0, f"no score of weights stands for {what}")]
+    name, sign = claimed
+    target = parse_target(question.subject)
+    layer, head = target.layer, target.unit or 0
+    value, others = weights.split(name, layer, head)
+    choices = CausalChoices(granularity="node", components="head", set="weights")
+    question = question.using("weights", choices=choices)
+
+    def exact(number: float) -> Interval:
+        return Interval(number, number, number, 1 + len(others))
+
+    p = random_set_p(sign * value, sign * others)
+    null = Null(float(others.mean()), float(np.quantile(sign * others, 0.95) * sign), p)
+    rows = [
+        question.finding(name, exact(value), null),
+        question.finding(f"rank by {name}", exact(float(rank(sign * value, sign * others)))),
+    ]
+    if weights.seen is not None:
+        does = sign * weights.seen.behaviour[name].flatten().numpy()
+        place = float(rank(does[layer * weights.net.n_heads + head], does))
+        rows.append(question.finding(f"rank by behaviour for {name}", exact(place)))
+        ignored = float(weights.seen.ignored[name][layer, head])
+        rows.append(question.finding(f"variance that {name} ignores", exact(ignored)))
     return rows
 
 
@@ -258,17 +234,16 @@ def score_of_role(role: str, component: str) -> tuple[str, int] | None:
     return (OF_MASS[claim.mass], 1) if claim.mass in OF_MASS else None
 
 
-def agreements(found: Weights, subject: str) -> list[Finding]:
+def agreements(weights: WeightsOfHeads, question: Question) -> list[Finding]:
     """For each score that text can show, the rank correlation over all heads with what they do."""
     rows = []
-    for name in found.seen.behaviour if found.seen else ():
-        n, statistic = len(heads(found.net)), f"rank agreement of weights with behaviour: {name}"
-        rho, lo, hi = found.agreement(name)
-        if n < FEWEST or not np.isfinite(rho):
-            why = f"{n} heads, at least {FEWEST} are needed" if n < FEWEST else "all heads have the same score"
-            rows.append(refused(subject, "", "weights", CORPUS, statistic, n, "components", why))
-            continue
-        rows.append(
-            Finding(subject, "", "weights", CORPUS, statistic, rho, lo, hi, n, "components", shares=("data corpus",))
-        )
+    n, fewest = len(heads(weights.net)), question.thresholds.fewest
+    for name in weights.seen.behaviour if weights.seen else ():
+        statistic = f"rank agreement of weights with behaviour: {name}"
+        rho, lo, hi = weights.agreement(name)
+        if n < fewest or not np.isfinite(rho):
+            why = f"{n} heads, at least {fewest} are needed" if n < fewest else "all heads have the same score"
+            rows.append(question.refused(statistic, n, why))
+        else:
+            rows.append(question.finding(statistic, Interval(rho, lo, hi, n)))
     return rows

@@ -1,8 +1,7 @@
 """Inputs of a model's weights: what a token alone looks like to a layer, and what a head reads and writes of it.
 
 Why: weights say what a head would do with a token, not with text. A token is taken as a layer sees it where nothing but
-  the
-token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds
+the token (and the BOS before it) stands: for layer 0 its embedding, for later ones its embedding with what layer 0 adds
 (its effective embedding; McDougall et al. 2023 found raw embeddings too poor a stand-in). Norms are applied as they
 are; what that leaves out on text is measured in `weights_budget`.
 
@@ -84,7 +83,7 @@ def matches(
     return turned(net, q, place) @ turned(net, k, place - distance).T * net.attn_scale
 
 
-def place_of(net: Network) -> int:
+def position_role(net: Network) -> int:
     """Where scores are taken: PLACE, or the middle of a shorter context."""
     longest = next((len(t) for t in (net.positions, net.rotary and net.rotary[0]) if t is not None), 2 * PLACE)
     return min(PLACE, longest // 2)
@@ -92,7 +91,7 @@ def place_of(net: Network) -> int:
 
 def distances_of(net: Network) -> Sequence[int]:
     """DISTANCES that fit before the place."""
-    return [distance for distance in DISTANCES if distance <= place_of(net)] or [1]
+    return [distance for distance in DISTANCES if distance <= position_role(net)] or [1]
 
 
 def unembedding(net: Network) -> PerToken:

@@ -1,10 +1,9 @@
 """What a reading of weights leaves out, measured on text; and what the heads do there, to compare the reading with.
 
 Why: "we may ignore this term" is the weak point of every argument from weights (the essay on mechanistic analysis). So
-  the
-terms are built up one by one, and for each stands how much of the variance of the head's real attention scores it
+the terms are built up one by one, and for each stands how much of the variance of the head's real attention scores it
 explains: with a free scale, scores taken within a query (a constant there changes no attention), BOS and special keys
-  left out.
+left out.
 
 | circuit | term | what |
 |---|---|---|
@@ -28,16 +27,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from profiler.generality.replacement.rules import PLACES
-from profiler.generality.replacement.run import Base, Reading, base_of, direct_to, seen_of
+from profiler.generality.replacement.run import Base, TextBatch, base_of, direct_to, seen_of
 from profiler.generality.weights import inputs as parts
 from profiler.generality.weights.inputs import Alone
-from profiler.generality.weights.scores import PerHead, Scored, Vocabulary, mean_scores, written_keys
+from profiler.generality.weights.scores import HeadScores, PerHead, WordSample, mean_scores, written_keys
 from profiler.model.network import Network, rotate
 from profiler.patching.sites import Target
 
 QK_TERMS = ("embedding", "positions", "layer 0", "norm")
 OV_TERMS = ("embedding", "layer 0", "norm")
-BEHAVIOURS = {"QK previous": "previous", "QK duplicate": "duplicate", "QK induction": "induction"}
+BEHAVIOURS = {"QK previous": "previous_token", "QK duplicate": "duplicate", "QK induction": "induction"}
 """The attention that each score should show as; OV copying should show as the logit of the attended token."""
 
 
@@ -59,7 +58,7 @@ class WeightBudget:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class HeadsOnText:
     """What text shows: explained shares per term, ignored shares per score, and behaviour, [layer, head] each.
 
     Attributes:
@@ -94,7 +93,7 @@ class _Fit:
 
 
 @torch.inference_mode()
-def see(net: Network, readings: Sequence[Reading], seen: Alone, words: Vocabulary, scored: Scored) -> Seen:
+def see(net: Network, readings: Sequence[TextBatch], seen: Alone, words: WordSample, scored: HeadScores) -> HeadsOnText:
     """Read the text once."""
     names = (
         [("qk", t) for t in QK_TERMS]
@@ -116,11 +115,11 @@ def see(net: Network, readings: Sequence[Reading], seen: Alone, words: Vocabular
     ignored = {"OV copying": 1 - ov["layer 0"], "OV diagonal": 1 - ov["layer 0"], "QK duplicate": 1 - qk["layer 0"]}
     ignored |= {name: 1 - shares["own", name] for name in ("QK previous", "QK induction")}
     n = sum(int(reading.counted.sum()) for reading in readings)
-    return Seen(qk, ov, ignored, {name: did[name] / max(1, there[name]) for name in did}, n)
+    return HeadsOnText(qk, ov, ignored, {name: did[name] / max(1, there[name]) for name in did}, n)
 
 
 def _terms(
-    base: Base, seen: Alone, words: Vocabulary, scored: Scored, layer: int, head: int
+    base: Base, seen: Alone, words: WordSample, scored: HeadScores, layer: int, head: int
 ) -> Iterator[tuple[tuple[str, str], Tensor, Tensor]]:
     """Name, real value and term, centred, of one head: scores within queries, values over positions."""
     net, reading = base.net, base.reading
@@ -129,19 +128,23 @@ def _terms(
     given = _within(real, allowed)
     streams = _streams(base, seen, layer)
     for term in QK_TERMS:
-        q, k = (_read(base, layer, head, what, streams[term], term == "norm") for what in "qk")
-        yield ("qk", term), given, _within(_scores(net, q, k, term != "embedding"), allowed)
+        q, k = (_read(base, layer, head, what, streams[term], real_norm=term == "norm") for what in "qk")
+        yield ("qk", term), given, _within(_scores(net, q, k, positions=term != "embedding"), allowed)
     width = reading.tokens.shape[1]
     position = mean_scores(net, seen, words, layer, head, width).expand_as(real)
     yield ("own", "QK previous"), given, _within(position, allowed)
-    if scored.partners[layer] is not None:
-        keys = written_keys(net, seen, layer, head, scored.partners[layer])[reading.tokens.roll(1, 1)]
-        q = _read(base, layer, head, "q", streams["layer 0"], False)
+    if (partner := scored.partners[layer]) is not None:
+        keys = written_keys(net, seen, layer, head, partner)[reading.tokens.roll(1, 1)]
+        q = _read(base, layer, head, "q", streams["layer 0"], real_norm=False)
         yield ("own", "QK induction"), given, _within(_scores(net, q, keys), allowed)
     values = _over(base.sites["v", layer][:, :, head], reading.counted)
     for term in OV_TERMS:
         stream = streams["embedding" if term == "embedding" else "OV"]
-        yield ("ov", term), values, _over(_read(base, layer, head, "v", stream, term == "norm"), reading.counted)
+        yield (
+            ("ov", term),
+            values,
+            _over(_read(base, layer, head, "v", stream, real_norm=term == "norm"), reading.counted),
+        )
 
 
 def _streams(base: Base, seen: Alone, layer: int) -> dict[str, Tensor]:
@@ -158,7 +161,7 @@ def _streams(base: Base, seen: Alone, layer: int) -> dict[str, Tensor]:
     }
 
 
-def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, real_norm: bool) -> Tensor:
+def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, *, real_norm: bool) -> Tensor:
     if not real_norm:
         return parts.read(base.net, layer, head, what, stream)
     w = base.net.layers[layer]
@@ -169,7 +172,7 @@ def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, real_nor
     return normed @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
 
 
-def _scores(net: Network, q: Tensor, k: Tensor, positions: bool = True) -> Float[Tensor, "window query key"]:
+def _scores(net: Network, q: Tensor, k: Tensor, *, positions: bool = True) -> Float[Tensor, "window query key"]:
     """Attention scores before the softmax."""
     if positions:
         places = torch.arange(q.shape[1], device=q.device)[None]
@@ -215,7 +218,7 @@ def _behave(base: Base, did: dict[str, PerHead], there: dict[str, int]) -> None:
             did["OV copying"][layer, head] += float(direct_to(base, Target("head", layer, head), attended).sum())
 
 
-def budget_rows(found: Seen) -> tuple[WeightBudget, ...]:
+def budget_rows(found: HeadsOnText) -> tuple[WeightBudget, ...]:
     """What each term adds, and the rest, of every head."""
     rows = []
     for circuit, shares in (("QK", found.qk), ("OV", found.ov)):

@@ -1,19 +1,21 @@
-"""What a head's weights say it does: copying, and matching of positions and tokens. One number a head.
+"""Scores of a head's weights for copying and for matching of positions and tokens: one number a head.
 
 | score | from | range |
 |---|---|---|
-| OV copying | sum of eigenvalues over sum of their sizes, of embedding - values - output - unembedding (Elhage et al. 2021, "Copying") | -1 suppresses, 1 copies |
-| OV diagonal | how far up a token's own logit comes among all, when the head attends to it; mean over tokens | 0 to 1, 0.5 by chance |
+| OV copying | sum of eigenvalues over sum of their sizes, of the full OV circuit | -1 suppresses, 1 copies |
+| OV diagonal | mean rank of a token's own logit among all, when the head attends to it | 0 to 1, 0.5 by chance |
 | QK previous | attention to the token before, if every token were the average one | 0 to 1 |
-| QK duplicate | how far up the same token comes among keys; mean over tokens and distances | 0 to 1, 0.5 by chance |
-| QK induction | the same, for keys that hold what the best earlier previous-token head writes of a token | 0 to 1, 0.5 by chance |
+| QK duplicate | mean rank of the same token among keys, over tokens and distances | 0 to 1, 0.5 by chance |
+| QK induction | the same, for keys as the best earlier previous-token head writes them | 0 to 1, 0.5 by chance |
 
-Tokens are taken alone (`weights_parts`). The eigenvalues are those of the small matrix d_head x d_head, which has the
-same ones but for zeros. Scores with the average token use the mean query and the mean key, which give the mean score
+The full OV circuit is embedding - values - output - unembedding (Elhage et al. 2021, "Copying"). Tokens are taken alone
+(inputs.py). The eigenvalues are those of the small matrix d_head x d_head, which are the same but for zeros.
+Scores with the average token use the mean query and the mean key, which give the mean score
 over all pairs of tokens exactly; weighted by how often tokens occur, where that is known. Cost: [token, vocab]
 products.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +35,7 @@ SCORES = ("OV copying", "OV diagonal", "QK previous", "QK duplicate", "QK induct
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class HeadScores:
     """Every score of every head. `partner`: of each head, the previous-token head before it, (layer, head), or None."""
 
     values: dict[str, PerHead]
@@ -41,7 +43,7 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
-class Vocabulary:
+class WordSample:
     """Tokens that scores are taken over.
 
     Attributes:
@@ -55,7 +57,7 @@ class Vocabulary:
     keys: Int[Tensor, " key"]
 
 
-def vocabulary(net: Network, counts: Int[Tensor, " vocab"] | None = None, seed: int = 0) -> Vocabulary:
+def vocabulary(net: Network, counts: Int[Tensor, " vocab"] | None = None, seed: int = 0) -> WordSample:
     """Tokens drawn without replacement, by how often they occur, or evenly where that is not known."""
     size = net.embed.shape[0]
     given = torch.ones(size, dtype=torch.float64) if counts is None else counts.double().cpu()
@@ -63,11 +65,11 @@ def vocabulary(net: Network, counts: Int[Tensor, " vocab"] | None = None, seed: 
     rng = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(frequency, min(ROWS, int((frequency > 0).sum())), generator=rng)
     places = [part.to(net.device) for part in (frequency.to(net.embed.dtype), drawn, drawn[:KEYS])]
-    return Vocabulary(*places)
+    return WordSample(*places)
 
 
 @torch.inference_mode()
-def score(net: Network, seen: Alone, words: Vocabulary) -> Scored:
+def score(net: Network, seen: Alone, words: WordSample) -> HeadScores:
     """All scores of all heads."""
     values = {name: torch.zeros(net.n_layers, net.n_heads, dtype=torch.float64) for name in SCORES}
     toward = parts.unembedding(net)
@@ -84,7 +86,7 @@ def score(net: Network, seen: Alone, words: Vocabulary) -> Scored:
             values["QK induction"][layer, head] = float(induction(net, seen, words, layer, head, through).mean())
         else:
             values["QK induction"][layer, head] = 0.5
-    return Scored(values, partners)
+    return HeadScores(values, partners)
 
 
 def heads(net: Network) -> list[tuple[int, int]]:
@@ -108,7 +110,7 @@ def eigen_copying(values: Float[Tensor, "vocab d_head"], logits: Float[Tensor, "
     return float(eigenvalues.real.sum() / size) if size > 0 else 0.0
 
 
-def mean_scores(net: Network, seen: Alone, words: Vocabulary, layer: int, head: int, width: int) -> Tensor:
+def mean_scores(net: Network, seen: Alone, words: WordSample, layer: int, head: int, width: int) -> Tensor:
     """Mean attention scores over all pairs of tokens, [query, key] of a window of `width`; keys later than queries
     included."""
     places = torch.arange(width, device=net.device)
@@ -126,22 +128,22 @@ def mean_scores(net: Network, seen: Alone, words: Vocabulary, layer: int, head: 
     return at(q) @ at(k).T * net.attn_scale
 
 
-def previous(net: Network, seen: Alone, words: Vocabulary, layer: int, head: int) -> float:
+def previous(net: Network, seen: Alone, words: WordSample, layer: int, head: int) -> float:
     """Mean attention to the offset before from mean scores, over the last offsets of a window of NEIGHBOURS."""
-    width = min(NEIGHBOURS, 2 * parts.place_of(net))
+    width = min(NEIGHBOURS, 2 * parts.position_role(net))
     scores = mean_scores(net, seen, words, layer, head, width)
     later = torch.ones(width, width, dtype=torch.bool, device=scores.device).triu(1)
     pattern = scores.masked_fill(later, -torch.inf).softmax(-1)
     return float(pattern.diagonal(-1)[min(SKIPPED, width // 2) :].mean())
 
 
-def token_matching(net: Network, seen: Alone, words: Vocabulary, layer: int, head: int) -> Float[Tensor, " key"]:
+def token_matching(net: Network, seen: Alone, words: WordSample, layer: int, head: int) -> Float[Tensor, " key"]:
     """Rank of each token's own key among all keys, mean over distances."""
     return _ranks(net, words, lambda what, place: _tokens(net, seen, words, layer, head, what, place))
 
 
 def induction(
-    net: Network, seen: Alone, words: Vocabulary, layer: int, head: int, through: tuple[int, int]
+    net: Network, seen: Alone, words: WordSample, layer: int, head: int, through: tuple[int, int]
 ) -> Float[Tensor, " key"]:
     """The same where a key holds what the earlier head `through` writes when it attends to the token."""
     keys = written_keys(net, seen, layer, head, through)[words.keys]
@@ -161,12 +163,12 @@ def written_keys(
     return write @ net.layers[layer].w_k[head]
 
 
-def _tokens(net: Network, seen: Alone, words: Vocabulary, layer: int, head: int, what: str, place: int) -> Tensor:
+def _tokens(net: Network, seen: Alone, words: WordSample, layer: int, head: int, what: str, place: int) -> Tensor:
     return parts.read(net, layer, head, what, parts.placed(net, seen.at(layer)[words.keys], place))
 
 
-def _ranks(net: Network, words: Vocabulary, side) -> Float[Tensor, " key"]:
-    place = parts.place_of(net)
+def _ranks(net: Network, words: WordSample, side: Callable[[str, int], Tensor]) -> Float[Tensor, " key"]:
+    place = parts.position_role(net)
     own = torch.arange(len(words.keys), device=net.device)
     found = [
         parts.diagonal_rank(parts.matches(net, side("q", place), side("k", place - distance), place, distance), own)

@@ -23,7 +23,7 @@ def _speaks(legend: bool = True) -> alt.Color:
 
 def named_distributions(frame: pl.DataFrame) -> pl.DataFrame:
     """The query `distributions` with `name`: the distribution and how many prompts or documents its number rests on."""
-    n, unit = pl.coalesce("n", "kept_n"), pl.coalesce("unit", "kept_unit")
+    n, unit = pl.coalesce("n", "kl_recovered_n"), pl.coalesce("unit", "kl_recovered_unit")
     name = pl.format("{} ({} {})", "distribution", n.cast(pl.String), unit)
     return frame.with_columns(name=pl.when(n.is_null()).then(pl.col("distribution")).otherwise(name))
 
@@ -34,7 +34,7 @@ def distributions(frame: pl.DataFrame, margin: float) -> alt.LayerChart:
     `frame` is the query `distributions`, distributions without a number left out; `margin` is how much lower still is
     as good.
     """
-    rows = named_distributions(frame).with_columns(null=pl.coalesce("null_hi", "kept_kl_null_hi"))
+    rows = named_distributions(frame).with_columns(null=pl.coalesce("null_hi", "kl_recovered_null_hi"))
     columns = (
         "name",
         "faithfulness",
@@ -44,26 +44,31 @@ def distributions(frame: pl.DataFrame, margin: float) -> alt.LayerChart:
         "null",
         "n",
         "speaks",
-        "kept_kl",
-        "kept_kl_lo",
-        "kept_kl_hi",
+        "kl_recovered",
+        "kl_recovered_lo",
+        "kl_recovered_hi",
     )
     y = alt.Y("name:N", sort=rows["name"].to_list(), title=None, axis=alt.Axis(labelLimit=230, grid=False))
     base = alt.Chart(only(rows, *columns)).encode(y=y)
     x = alt.X("faithfulness:Q", title="share of the effect", axis=value_axis(share=True))
-    shown = ["name:N", *tips("faithfulness", "faithfulness_lo", "faithfulness_hi", "kept_kl", "necessity", "null", "n")]
+    shown = [
+        "name:N",
+        *tips("faithfulness", "faithfulness_lo", "faithfulness_hi", "kl_recovered", "necessity", "null", "n"),
+    ]
     null = base.mark_bar(color=theme.REST_COLOUR, opacity=0.35, height=9)
     null = null.transform_calculate(zero="0").encode(x=alt.X("zero:Q", title=""), x2="null:Q")
     reach = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("faithfulness_lo:Q", title=""), x2="faithfulness_hi:Q", color=_speaks()
     )
     dots = base.mark_circle(size=70, opacity=1).encode(x=x, color=_speaks(), tooltip=shown)
-    kept = [
-        base.mark_rule(strokeWidth=2, color=theme.SIZE_COLOUR).encode(x="kept_kl_lo:Q", x2="kept_kl_hi:Q"),
-        base.mark_square(size=56, color=theme.SIZE_COLOUR, opacity=1).encode(x="kept_kl:Q", tooltip=shown),
+    recovered = [
+        base.mark_rule(strokeWidth=2, color=theme.SIZE_COLOUR).encode(x="kl_recovered_lo:Q", x2="kl_recovered_hi:Q"),
+        base.mark_square(size=56, color=theme.SIZE_COLOUR, opacity=1).encode(x="kl_recovered:Q", tooltip=shown),
     ]
-    needed = base.mark_point(size=52, strokeWidth=1.5, color=theme.SIZE_COLOUR).encode(x="necessity:Q", tooltip=shown)
-    layers = (*_bounds(frame, margin), null, reach, *kept, dots, needed)
+    necessity = base.mark_point(size=52, strokeWidth=1.5, color=theme.SIZE_COLOUR).encode(
+        x="necessity:Q", tooltip=shown
+    )
+    layers = (*_bounds(frame, margin), null, reach, *recovered, dots, necessity)
     return alt.layer(*layers).properties(height=max(110, ROW * len(rows)))
 
 

@@ -65,7 +65,7 @@ def _diagonal(frame: pl.DataFrame) -> alt.Chart:
 def drawing(members: pl.DataFrame, edges: pl.DataFrame) -> alt.LayerChart:
     """The circuit from the embedding up to the logits. `members` and `edges` are the queries circuit_members,
     circuit_edges."""
-    strong = edges.filter(pl.col("kept")).sort(pl.col("lost").abs(), descending=True).head(DRAWN_EDGES)
+    strong = edges.filter(pl.col("matters")).sort(pl.col("lost").abs(), descending=True).head(DRAWN_EDGES)
     nodes = places(members, strong)
     spot = {row["node"]: (row["x"], row["y"]) for row in nodes.to_dicts()}
     rows = [

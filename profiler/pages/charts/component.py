@@ -267,7 +267,7 @@ def _sign_fill(measure: str) -> dict[str, Any]:
     return alt.condition(f"datum['{measure}'] < 0", alt.value(colours["negative"]), alt.value(colours["positive"]))
 
 
-ATTENTION = ("previous", "first", "self", "induction", "duplicate", "top_weight")
+ATTENTION = ("previous_token", "first_token", "self", "induction", "duplicate", "top_weight")
 
 
 def attention(frame: pl.DataFrame) -> alt.LayerChart:

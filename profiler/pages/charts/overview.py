@@ -51,7 +51,9 @@ def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
         "top_class_share",
     )
     base = alt.Chart(rows).encode(
-        x=alt.X("top_class_share:Q", title="share of its own |DLA| on its first class", axis=alt.Axis(format="%")),
+        x=alt.X(
+            "top_class_share:Q", title="share of its own |DLA| on its most important class", axis=alt.Axis(format="%")
+        ),
         y=_share_axis(rows),
     )
     points = base.mark_circle(size=26, opacity=0.65).encode(

@@ -18,7 +18,7 @@ MOST = 0.1
 
 def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
     if component.kind not in ("head", "neuron"):
-        return _closing_answer(read, component.label)
+        return _embedding_or_bias_answer(read, component.label)
     sentences = [_importance_sentence(read, component.label), _class_sentence(read, component.label)]
     sentences += [_high_sentence(read, component.label), _direction_sentence(read, component.label)]
     sentences += [_attention_sentence(read, component)]
@@ -132,11 +132,11 @@ def attention_result(read: Reader, label: str) -> Result:
     return Result(result.source, frame)
 
 
-def _closing_answer(read: Reader, label: str) -> tuple[str, ...]:
+def _embedding_or_bias_answer(read: Reader, label: str) -> tuple[str, ...]:
     frame = read("by_class", component=label).frame
     means = {name: (frame[name] * frame["n"]).sum() / max(1, frame["n"].sum()) for name in ("dla", "abs_dla")}
     first = (
-        f"{label} is a closing term: over {numbers.count(frame['n'].sum())} positions it adds "
+        f"{label} is an embedding or a bias: over {numbers.count(frame['n'].sum())} positions it adds "
         f"{numbers.signed(means['dla'])} logits to "
         f"the next token on average, and {numbers.number(means['abs_dla'])} in size."
     )

@@ -47,7 +47,7 @@ COLUMNS = (
     Column("dla", "Mean DLA, logits", "signed"),
     Column("activation", "Mean activation", "number"),
     Column("sd", "SD", "number", "standard deviation of the activation over positions"),
-    Column("top_class", "First class", "word", "the token class with the largest part of its |DLA|"),
+    Column("top_class", "Most important class", "word", "the token class with the largest part of its |DLA|"),
     Column("top_class_share", "of its |DLA|", "share"),
     Column(
         "top_class_base",

@@ -1,5 +1,4 @@
-"""AtP*: two repairs of attribution patching for what a single gradient misses (Kramar et al. 2024, sections 3.1.1,
-3.1.2).
+"""AtP*: two repairs of attribution patching (Kramar et al. 2024, sections 3.1.1 and 3.1.2).
 
 * QK fix: where attention is saturated the gradient of a query or key is flat though the patch is not small. The softmax
   is computed anew with the patched query or key, and only what comes after the pattern is taken as linear:
@@ -12,8 +11,8 @@
 
       size = 1 / (L - 1) . sum over layers of |estimate with that layer dropped|
 
-  L - 1, because a component's own layer dropped leaves 0. It is a size, for ranking: paths are left out of it, so it is
-  not the effect's value; it is given the sign of the plain estimate.
+L - 1, because a component's own layer dropped leaves 0. It is a size, for ranking: paths are left out of it, so it is
+not the effect's value; it is given the sign of the plain estimate.
 
 Cost: QK fix one attention pattern per target; GradDrop a forward and a backward pass per layer.
 """
@@ -26,14 +25,14 @@ from torch import Tensor
 
 from profiler.model.network import Network, attend
 from profiler.patching.attribution.gradient import Gradients, estimate, gradients
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.sites import Target
 
 FIXED = ("q", "k")
 
 
 def qk_fixed(
-    net: Network, base: Trace, given: Trace, slopes: Gradients, batch: Batch, targets: Sequence[Target]
+    net: Network, base: Trace, given: Trace, slopes: Gradients, batch: PairBatch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Estimated change of the metric for queries and keys patched alone, the softmax computed anew.
 
@@ -56,7 +55,7 @@ def qk_fixed(
 
 
 def grad_dropped(
-    net: Network, base: Trace, given: Trace, tokens: Tokens, batch: Batch, targets: Sequence[Target]
+    net: Network, base: Trace, given: Trace, tokens: Tokens, batch: PairBatch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Mean size of the estimates with one layer after another dropped from the backward pass, at least 0.
 

@@ -3,8 +3,7 @@
 Four methods: `gradient` at the patched run, `integrated` along the path to the donor, and the two parts of AtP*,
 `qk_fix` for queries and keys and `grad_drop` for all (`profiler.patching.attribution.atp_star`).
 Cost: for each direction one gradient, `steps` more along the path and one per layer; then the exact patches of the
-  chosen
-neurons.
+chosen neurons.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +16,10 @@ from jaxtyping import Float
 from profiler.patching.attribution import atp_star, reliability
 from profiler.patching.attribution import gradient as attribution
 from profiler.patching.batch import Tokens, Trace
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target, every
 from profiler.patching.sweep import resample
-from profiler.patching.tables import Direction, Measured, Plan, change, run_plan
+from profiler.patching.sweep_tables import Direction, PatchResult, SweepPlan, change, run_plan
 
 METHODS = ("gradient", "integrated", "qk_fix", "grad_drop")
 THRESHOLD = 0.02
@@ -38,17 +37,17 @@ class Slopes:
     path: attribution.Path
     sizes: dict[Target, Float[np.ndarray, " pair"]]
 
-    def runs(self, setting: Setting) -> tuple[Trace, Trace, Tokens]:
+    def runs(self, setting: PairRuns) -> tuple[Trace, Trace, Tokens]:
         """The run that is patched, the run whose values are put in, and the tokens of the first."""
         if self.direction == "denoise":
             return setting.corrupted, setting.clean, setting.batch.corrupted
         return setting.clean, setting.corrupted, setting.batch.clean
 
 
-def slopes(setting: Setting, steps: int, also: Sequence[Target] = ()) -> list[Slopes]:
+def slopes(setting: PairRuns, steps: int, also: Sequence[Target] = ()) -> list[Slopes]:
     """Gradients of both directions; sizes of `also`, and of every neuron."""
     targets = list(dict.fromkeys([*every(setting.net, "neuron"), *also]))
-    found = []
+    both_directions = []
     for direction, base, other, tokens in (
         ("denoise", setting.corrupted, setting.clean, setting.batch.corrupted),
         ("noise", setting.clean, setting.corrupted, setting.batch.clean),
@@ -56,25 +55,27 @@ def slopes(setting: Setting, steps: int, also: Sequence[Target] = ()) -> list[Sl
         gradient, _ = attribution.gradients(setting.net, tokens, setting.batch)
         path = attribution.along(setting.net, base, other, tokens, setting.batch, steps)
         sizes = atp_star.grad_dropped(setting.net, base, other, tokens, setting.batch, targets).double().cpu().numpy()
-        found.append(Slopes(direction, gradient, path, dict(zip(targets, sizes, strict=True))))
-    return found
+        both_directions.append(Slopes(direction, gradient, path, dict(zip(targets, sizes, strict=True))))
+    return both_directions
 
 
 def estimated(
-    setting: Setting, one: Slopes, method: str, targets: Sequence[Target]
+    setting: PairRuns, slope: Slopes, method: str, targets: Sequence[Target]
 ) -> Float[np.ndarray, "target pair"]:
-    """Estimated share recovered (denoise) or lost (noise), per pair in logits; `qk_fix` is of queries and keys
-    alone."""
-    base, other, _ = one.runs(setting)
+    """Estimated share recovered (denoise) or lost (noise), per pair in logits.
+
+    `qk_fix` is of queries and keys alone.
+    """
+    base, other, _ = slope.runs(setting)
     if method == "qk_fix":
-        found = atp_star.qk_fixed(setting.net, base, other, one.gradient, setting.batch, targets)
+        estimates = atp_star.qk_fixed(setting.net, base, other, slope.gradient, setting.batch, targets)
     else:
-        grads = one.path.mean if method == "integrated" else one.gradient
-        found = attribution.estimate(base, other, grads, setting.batch, targets)
-    signed = found.double().cpu().numpy() * (1 if one.direction == "denoise" else -1)
+        grads = slope.path.mean if method == "integrated" else slope.gradient
+        estimates = attribution.estimate(base, other, grads, setting.batch, targets)
+    signed = estimates.double().cpu().numpy() * (1 if slope.direction == "denoise" else -1)
     if method != "grad_drop":
         return signed
-    sizes = np.stack([one.sizes[target] for target in targets])
+    sizes = np.stack([slope.sizes[target] for target in targets])
     return sizes * np.where(signed.mean(-1, keepdims=True) < 0, -1, 1)
 
 
@@ -91,53 +92,54 @@ class Neurons:
     sampled: tuple[Target, ...]
 
 
-def choose_neurons(setting: Setting, found: Sequence[Slopes], n: int, seed: int) -> Neurons:
+def choose_neurons(setting: PairRuns, all_slopes: Sequence[Slopes], n: int, seed: int) -> Neurons:
     """Half of `n` by the largest |estimate| of any method and direction, half at random from the rest."""
     everything = every(setting.net, "neuron")
     methods = methods_of(everything[0])
-    sizes = np.max([np.abs(estimated(setting, one, m, everything).mean(-1)) for one in found for m in methods], axis=0)
+    sizes = np.max(
+        [np.abs(estimated(setting, slope, m, everything).mean(-1)) for slope in all_slopes for m in methods], axis=0
+    )
     order = np.argsort(-sizes, kind="stable")
     rest = np.random.default_rng(seed).permutation(order[n // 2 :])[: n - n // 2]
     return Neurons(tuple(everything[i] for i in order[: n // 2]), tuple(everything[i] for i in sorted(rest)))
 
 
-def patch_neurons(setting: Setting, chosen: Neurons, report: Callable[[int], None] | None = None) -> list[Measured]:
+def patch_neurons(setting: PairRuns, chosen: Neurons, report: Callable[[int], None] | None = None) -> list[PatchResult]:
     """Patch the chosen neurons exactly, both ways."""
     targets = chosen.largest + chosen.sampled
     if not targets:
         return []
     both = (
-        Plan(targets, "denoise", "resample", resample(setting.clean)),
-        Plan(targets, "noise", "resample", resample(setting.corrupted)),
+        SweepPlan(targets, "denoise", "resample", resample(setting.clean)),
+        SweepPlan(targets, "noise", "resample", resample(setting.corrupted)),
     )
-    return [one for plan in both for one in run_plan(setting, plan, report)]
+    return [result for plan in both for result in run_plan(setting, plan, report)]
 
 
-def estimate_rows(setting: Setting, found: Sequence[Slopes], measured: Sequence[Measured]) -> pl.DataFrame:
-    """Table `patch_attribution`: estimated and exact share of each exactly patched target, both directions, every
-    method."""
+def estimate_rows(setting: PairRuns, all_slopes: Sequence[Slopes], measured: Sequence[PatchResult]) -> pl.DataFrame:
+    """Table `patch_attribution`: estimated and exact share of each exactly patched target, by direction and method."""
     frames = []
-    for one in found:
-        exact = [m for m in measured if m.direction == one.direction and m.value == "resample"]
-        base, other, _ = one.runs(setting)
+    for slope in all_slopes:
+        exact = [m for m in measured if m.direction == slope.direction and m.value == "resample"]
+        base, other, _ = slope.runs(setting)
         sizes = attribution.patch_size(base, other, setting.batch, [m.target for m in exact]).double().cpu().numpy()
         for method in METHODS:
             rows = [i for i, m in enumerate(exact) if method in methods_of(m.target)]
             if rows:
-                frames.append(_method_rows(setting, one, method, [exact[i] for i in rows], sizes[rows]))
+                frames.append(_method_rows(setting, slope, method, [exact[i] for i in rows], sizes[rows]))
     return pl.concat(frames)
 
 
 def _method_rows(
-    setting: Setting, one: Slopes, method: str, exact: Sequence[Measured], sizes: Float[np.ndarray, " target"]
+    setting: PairRuns, slope: Slopes, method: str, exact: Sequence[PatchResult], sizes: Float[np.ndarray, " target"]
 ) -> pl.DataFrame:
     """The rows of one direction and method."""
-    base, other, _ = one.runs(setting)
+    base, other, _ = slope.runs(setting)
     targets = [m.target for m in exact]
     flags = np.array([attribution.saturated(base, other, setting.batch, target) for target in targets])
     whole = setting.whole.mean()
     truth = np.array([change(setting, m).mean() for m in exact]) / whole
-    guess = estimated(setting, one, method, targets).mean(-1) / whole
+    guess = estimated(setting, slope, method, targets).mean(-1) / whole
     return pl.DataFrame(
         {
             "component": [t.label for t in targets],
@@ -147,7 +149,7 @@ def _method_rows(
             "component_kind": [t.site for t in targets],
             "value": "resample",
             "positions": [t.positions for t in targets],
-            "direction": one.direction,
+            "direction": slope.direction,
             "pair_set": setting.name,
             "estimated": guess,
             "exact": truth,
@@ -160,18 +162,18 @@ def _method_rows(
 
 
 def reliability_rows(
-    setting: Setting, estimates: pl.DataFrame, chosen: Neurons, found: Sequence[Slopes]
+    setting: PairRuns, estimates: pl.DataFrame, chosen: Neurons, all_slopes: Sequence[Slopes]
 ) -> pl.DataFrame:
     """Table `patch_reliability`: agreement by method, direction, site, and (all, layer, size of patch).
 
     `bound` is the 95 % upper bound of how many neurons that were not patched exactly have an effect; NULL elsewhere.
     """
-    curved = {one.direction: one.path.nonlinearity for one in found}
+    curved = {slope.direction: slope.path.nonlinearity for slope in all_slopes}
     rows = []
     for grouping in ((), ("layer",), ("size_bin",)):
         keys = ["method", "direction", "component_kind", *grouping]
         for key, cell in estimates.group_by(keys, maintain_order=True):
-            one = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), THRESHOLD)
+            agreement = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), THRESHOLD)
             named = dict(zip(keys, key, strict=True))
             rows.append(
                 {
@@ -182,8 +184,8 @@ def reliability_rows(
                     "value": "resample",
                     "positions": "each",
                     "pair_set": setting.name,
-                    **vars(one),
-                    "reliable": one.reliable,
+                    **vars(agreement),
+                    "reliable": agreement.reliable,
                     "nonlinearity": curved[named["direction"]],
                     "bound": (
                         _bound(setting, cell, chosen) if named["component_kind"] == "neuron" and not grouping else None
@@ -193,10 +195,10 @@ def reliability_rows(
     frame = pl.DataFrame(
         rows, infer_schema_length=None, schema_overrides={"layer": pl.Int64, "size_bin": pl.String, "bound": pl.Float64}
     )
-    return frame.with_columns(pl.col("pearson", "spearman", "sign", "slope", "missed").fill_nan(None))
+    return frame.with_columns(pl.col("pearson", "spearman", "sign", "slope", "false_negatives").fill_nan(None))
 
 
-def _bound(setting: Setting, cell: pl.DataFrame, chosen: Neurons) -> float:
+def _bound(setting: PairRuns, cell: pl.DataFrame, chosen: Neurons) -> float:
     labels = [target.label for target in chosen.sampled]
     sampled = cell.filter(pl.col("component").is_in(labels))
     effects = int((sampled["exact"].abs() >= THRESHOLD).sum())

@@ -1,6 +1,6 @@
 """Attribution patching: every patch estimated from one gradient, and the same along a path of inputs.
 
-    estimate = sum over offsets of (given - live) . d metric / d activation, at the run that is patched
+    estimate = sum over positions of (given - live) . d metric / d activation, at the run that is patched
 
 (Nanda 2023, "Attribution patching"; Syed et al. 2023). The gradient says nothing where an activation is saturated or
 two features are needed; averaging it over runs whose token embeddings lie between the two prompts' repairs much of that
@@ -17,12 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.model.network import Network, Norm, Offsets, at, finish, layer_step, start
-from profiler.patching.batch import Batch, Tokens, Trace
+from profiler.model.network import Network, Norm, Offsets, at, finish, layer_step, start, unchanged
+from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
 
 Gradients = dict[tuple[str, int], Tensor]
+FULL_ATTENTION, ATTENTION_MOVED = 0.95, 0.1
+"""Largest attention above which the softmax is flat, and a change of attention that is not small."""
+SHUT, OPEN = 0.02, 0.1
+"""Sizes of activation below which a neuron is shut, and above which it is open."""
+SATURATED_PAIRS = 0.25
+"""Share of pairs from which a target is flagged."""
 
 
 class FrozenNorm(Norm):
@@ -42,7 +48,7 @@ def frozen(net: Network) -> Network:
 
 
 def gradients(
-    net: Network, tokens: Tokens, batch: Batch, embedding: Tensor | None = None, dropped: int | None = None
+    net: Network, tokens: Tokens, batch: PairBatch, embedding: Tensor | None = None, dropped: int | None = None
 ) -> tuple[Gradients, Tensor]:
     """Gradient of each pair's logit difference at every site, and the logit differences.
 
@@ -52,9 +58,9 @@ def gradients(
     """
     values: dict[tuple[str, int], Tensor] = {}
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, _positions: Offsets) -> Tensor:
         if site == "embed":
-            value = (value if embedding is None else embedding).detach().clone().requires_grad_(True)
+            value = (value if embedding is None else embedding).detach().clone().requires_grad_()
         values[site, layer] = value
         return value
 
@@ -63,10 +69,10 @@ def gradients(
         for layer in range(net.n_layers):
             after = layer_step(net, layer, stream, edit)
             stream = stream + (after - stream).detach() if layer == dropped else after
-        logits = finish(net, at(stream, batch.ends), lambda site, layer, value, offsets: value, batch.ends)
+        logits = finish(net, at(stream, batch.ends), unchanged, batch.ends)
         metric = logit_diff(logits, batch.options)
-        found = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
-    filled = [torch.zeros_like(v) if g is None else g for g, v in zip(found, values.values(), strict=True)]
+        slopes = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
+    filled = [torch.zeros_like(v) if g is None else g for g, v in zip(slopes, values.values(), strict=True)]
     return dict(zip(values, filled, strict=True)), metric.detach()
 
 
@@ -85,15 +91,15 @@ class Path:
     nonlinearity: float
 
 
-def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: Batch, steps: int) -> Path:
+def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: PairBatch, steps: int) -> Path:
     """Average gradients over `steps` midpoints of the embeddings between `base` and `other`."""
     total: Gradients = {}
     metric = []
     a, b = (run["embed"][0].clone() for run in (base, other))
     for step in range(steps):
         share = (step + 0.5) / steps
-        found, values = gradients(net, tokens, batch, a + share * (b - a))
-        total = {key: value / steps + total.get(key, 0) for key, value in found.items()}
+        slopes, values = gradients(net, tokens, batch, a + share * (b - a))
+        total = {key: value / steps + total.get(key, 0) for key, value in slopes.items()}
         metric.append(values.mean().item())
     first, last = (logit_diff(run.logits, batch.options).mean().item() for run in (base, other))
     lines = [first + (step + 0.5) / steps * (last - first) for step in range(steps)]
@@ -102,7 +108,7 @@ def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: Batch,
 
 
 def estimate(
-    base: Trace, given: Trace, slopes: Gradients, batch: Batch, targets: Sequence[Target]
+    base: Trace, given: Trace, slopes: Gradients, batch: PairBatch, targets: Sequence[Target]
 ) -> Float[Tensor, "target pair"]:
     """Estimated change of the metric for each target patched alone."""
     products: dict[tuple[str, int, str], Float[Tensor, "unit prompt"]] = {}
@@ -116,8 +122,8 @@ def estimate(
     return torch.stack(rows)
 
 
-def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt offset unit"]:
-    """A product of a site's shape, summed to one number per offset and unit."""
+def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt position unit"]:
+    """A product of a site's shape, summed to one number per position and unit."""
     if site == "pattern":
         return product.sum(-1).transpose(1, 2)
     if site in ("q", "k", "v", "head"):
@@ -125,19 +131,19 @@ def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt offset unit"]
     return product if site == "neuron" else product.sum(-1, keepdim=True)
 
 
-def patch_size(base: Trace, given: Trace, batch: Batch, targets: Iterable[Target]) -> Float[Tensor, " target"]:
-    """Mean over pairs of |given - live| / |live| at the patched offsets, norms over offset and unit together."""
+def patch_size(base: Trace, given: Trace, batch: PairBatch, targets: Iterable[Target]) -> Float[Tensor, " target"]:
+    """Mean over pairs of |given - live| / |live| at the patched positions, norms over position and unit together."""
     return torch.stack([_size(base, given, batch, target) for target in targets])
 
 
-def _size(base: Trace, given: Trace, batch: Batch, target: Target) -> Tensor:
+def _size(base: Trace, given: Trace, batch: PairBatch, target: Target) -> Tensor:
     live, new = (_unit(run[target.site][target.layer], target) for run in (base, given))
     mask = batch.mask(target.positions)
     change, size = ((x.square().sum(-1) * mask).sum(-1).sqrt() for x in (new - live, live))
     return (change / size.clamp_min(1e-12)).mean()
 
 
-def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt offset width"]:
+def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt position width"]:
     if target.site == "pattern":
         return value[:, target.unit]
     if target.unit is None:
@@ -145,7 +151,7 @@ def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt offset width"]
     return value[..., target.unit, None] if target.site == "neuron" else value[:, :, target.unit]
 
 
-def saturated(base: Trace, given: Trace, batch: Batch, target: Target) -> bool:
+def saturated(base: Trace, given: Trace, batch: PairBatch, target: Target) -> bool:
     """Whether the gradient at the patched run is likely to be flat where the patch is not.
 
     Queries, keys and patterns: the head's largest attention at the end is above 0.95 in one run and moves by more than
@@ -157,11 +163,11 @@ def saturated(base: Trace, given: Trace, batch: Batch, target: Target) -> bool:
             at(run["pattern"][target.layer].transpose(1, 2), batch.ends)[:, 0, target.unit].amax(-1)
             for run in (base, given)
         ]
-        flat = (torch.maximum(*top) > 0.95) & ((top[0] - top[1]).abs() > 0.1)
-        return flat.double().mean().item() >= 0.25
+        flat = (torch.maximum(*top) > FULL_ATTENTION) & ((top[0] - top[1]).abs() > ATTENTION_MOVED)
+        return flat.double().mean().item() >= SATURATED_PAIRS
     if target.site == "neuron":
         live, new = (_unit(run["neuron"][target.layer], target)[..., 0].abs() for run in (base, given))
         mask = batch.mask(target.positions)
-        opened = ((live < 0.02) & (new > 0.1) & mask).any(-1)
-        return opened.double().mean().item() >= 0.25
+        opened = ((live < SHUT) & (new > OPEN) & mask).any(-1)
+        return opened.double().mean().item() >= SATURATED_PAIRS
     return False

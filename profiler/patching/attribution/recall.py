@@ -1,4 +1,4 @@
-"""What attribution patching would have missed: the largest exact effects against the largest estimates. numpy, polars.
+"""False negatives of attribution patching: the largest exact effects against the largest estimates. numpy, polars.
 
 Why: an estimate is used as a filter. Its false positives are patched exactly and dropped; its false negatives are never
 looked at, so what counts is how many of the largest effects stand among the estimates that are looked at (the essay on
@@ -46,7 +46,7 @@ def recall_rows(
     for key, cell in whole.group_by([*keys, "positions"], maintain_order=True):
         named = dict(zip([*keys, "positions"], key, strict=True))
         exact, guess = (cell[name].to_numpy() for name in ("exact", "estimated"))
-        rows += [named | one for one in _wholly(guess, exact, threshold)]
+        rows += [named | row for row in _wholly(guess, exact, threshold)]
     neurons = estimates.filter(component_kind="neuron", method="gradient")
     for key, cell in neurons.group_by(keys, maintain_order=True):
         named = dict(zip(keys, key, strict=True)) | {"method": ANY, "positions": "all"}
@@ -63,15 +63,15 @@ def _wholly(estimated: np.ndarray, exact: np.ndarray, threshold: float) -> Itera
     for top, wanted in asked:
         for looked_at in dict.fromkeys(min(n, times * wanted) for times in TIMES):
             share = reliability.recall(estimated, exact, wanted, looked_at)
-            found = round(share * wanted)
+            hits = round(share * wanted)
             yield {
                 "top": top,
                 "looked_at": looked_at,
                 "wanted": wanted,
-                "found": found,
+                "hits": hits,
                 "recall": share,
                 "recall_lo": share,
-                "missed_hi": float(wanted - found),
+                "false_negatives_hi": float(wanted - hits),
                 "n": n,
                 "unpatched": 0,
             }
@@ -82,19 +82,19 @@ def _of_neurons(
 ) -> dict[str, Any]:
     """The row of neurons of one direction: effects among those patched for their estimates against those left over."""
     effect = pl.col("exact").abs() >= threshold
-    found = cell.filter(effect, pl.col("component").is_in(largest)).height
+    hits = cell.filter(effect, pl.col("component").is_in(largest)).height
     drawn = cell.filter(effect, pl.col("component").is_in(sampled)).height
-    others = n_neurons - len(largest)
-    missed, most = drawn / max(1, len(sampled)) * others, clopper_pearson(drawn, len(sampled), 0.90)[1] * others
-    share = lambda lost: found / (found + lost) if found + lost else float("nan")  # noqa: E731
+    unranked = n_neurons - len(largest)
+    expected, most = drawn / max(1, len(sampled)) * unranked, clopper_pearson(drawn, len(sampled), 0.90)[1] * unranked
+    share = lambda lost: hits / (hits + lost) if hits + lost else float("nan")  # noqa: E731
     return {
         "top": None,
         "looked_at": len(largest),
-        "wanted": found + drawn,
-        "found": found,
-        "recall": share(missed),
+        "wanted": hits + drawn,
+        "hits": hits,
+        "recall": share(expected),
         "recall_lo": share(most),
-        "missed_hi": most,
+        "false_negatives_hi": most,
         "n": cell.height,
         "unpatched": n_neurons - cell.height,
     }

@@ -1,9 +1,10 @@
 """Where attribution patching can be believed: its agreement with exact patching, cell by cell. numpy only.
 
 Why: an estimate from a gradient is best for small patches late in the model and worst for whole residual streams (the
-essay, "Does this make any sense?"). What matters is what it misses: a false positive is patched exactly and dropped, a
-false negative is never looked at. So each cell (site, layer, size of the patch) states agreement and misses, cells and
-targets that fail are listed as `use exact`, and what was never patched exactly gets a bound from a random sample.
+essay, "Does this make any sense?"). What matters are false negatives: a false positive is patched exactly and dropped,
+a false negative is never looked at. So each cell (site, layer, size of the patch) states agreement and false negatives,
+cells and targets that fail are listed as `use exact`, and what was never patched exactly gets a bound from a random
+sample.
 
 Cost: none; the exact patches are made by `sweep`.
 """
@@ -13,17 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
-from profiler.statistics import clopper_pearson, level
+from profiler.statistics import clopper_pearson, level, pearson, spearman
 
 SIZE_EDGES = (0.0, 0.1, 0.3, 1.0, np.inf)
 SIGN_AGREEMENT = 0.9
 RELATIVE_ERROR = 0.5
+FEWEST_TARGETS = 3
+"""Two points always correlate by 1 or -1."""
 
 
 @dataclass(frozen=True)
-class Agreement:
+class EstimateAgreement:
     """Agreement of estimates with exact effects over the targets of a cell.
 
     Attributes:
@@ -32,7 +34,7 @@ class Agreement:
         sign: share of targets with an effect whose estimate has the same sign; NaN without such targets.
         slope: of exact on estimated effects, through 0; above 1 the estimate is too small.
         error: |estimate - exact| over |exact|, norms over the cell.
-        missed: share of targets with an effect whose estimate is below the threshold: false negatives.
+        false_negatives: share of targets with an effect whose estimate is below the threshold.
     """
 
     n: int
@@ -41,37 +43,32 @@ class Agreement:
     sign: float
     slope: float
     error: float
-    missed: float
+    false_negatives: float
 
     @property
     def reliable(self) -> bool:
-        """Whether estimates may stand in for exact patches here: right sign, small error, nothing missed."""
+        """Whether estimates may stand in for exact patches here: right sign, small error, no false negative."""
         right = self.sign >= SIGN_AGREEMENT or bool(np.isnan(self.sign))
-        return right and self.error <= RELATIVE_ERROR and not self.missed > 0
+        return right and self.error <= RELATIVE_ERROR and not self.false_negatives > 0
 
 
 def agreement(
     estimated: Float[np.ndarray, " target"], exact: Float[np.ndarray, " target"], threshold: float
-) -> Agreement:
+) -> EstimateAgreement:
     """Agreement of a cell; `threshold` is the size from which an effect counts."""
     large = np.abs(exact) >= threshold
     square = float((estimated**2).sum())
     size = float(np.linalg.norm(exact))
-    return Agreement(
+    enough = len(exact) >= FEWEST_TARGETS
+    return EstimateAgreement(
         n=len(exact),
-        pearson=_correlation(stats.pearsonr, estimated, exact),
-        spearman=_correlation(stats.spearmanr, estimated, exact),
+        pearson=pearson(estimated, exact) if enough else float("nan"),
+        spearman=spearman(estimated, exact) if enough else float("nan"),
         sign=float((np.sign(estimated) == np.sign(exact))[large].mean()) if large.any() else float("nan"),
         slope=float((estimated * exact).sum()) / square if square else float("nan"),
         error=float(np.linalg.norm(estimated - exact)) / size if size else 0.0,
-        missed=float((np.abs(estimated)[large] < threshold).mean()) if large.any() else float("nan"),
+        false_negatives=float((np.abs(estimated)[large] < threshold).mean()) if large.any() else float("nan"),
     )
-
-
-def _correlation(test: object, x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 3 or not x.std() or not y.std():
-        return float("nan")
-    return float(test(x, y).statistic)
 
 
 def size_bin(size: float) -> str:
@@ -83,22 +80,21 @@ def size_bin(size: float) -> str:
 def recall(
     estimated: Float[np.ndarray, " target"], exact: Float[np.ndarray, " target"], k: int, looked_at: int
 ) -> float:
-    """Share of the k largest exact effects that are among the `looked_at` largest estimates; of equal ones the first
-    count."""
+    """Share of the k largest exact effects among the `looked_at` largest estimates; ties in order of the targets."""
     true = np.argsort(-level(np.abs(exact)), kind="stable")[:k]
     seen = set(np.argsort(-level(np.abs(estimated)), kind="stable")[:looked_at].tolist())
     return float(np.mean([target in seen for target in true])) if k else float("nan")
 
 
-def false_negative_bound(found: int, sampled: int, unpatched: int) -> float:
+def false_negative_bound(hits: int, sampled: int, unpatched: int) -> float:
     """95 % upper bound of how many targets that were never patched exactly have an effect.
 
     Args:
-        found: targets with an effect in a random sample of them.
+        hits: targets with an effect in a random sample of them.
         sampled: size of the sample.
         unpatched: how many there are.
     """
-    return clopper_pearson(found, sampled, 0.90)[1] * unpatched
+    return clopper_pearson(hits, sampled, 0.90)[1] * unpatched
 
 
 def use_exact(
@@ -107,8 +103,7 @@ def use_exact(
     saturated: Bool[np.ndarray, " target"],
     threshold: float,
 ) -> Bool[np.ndarray, " target"]:
-    """Targets for which the estimate is not to be believed: flagged as saturated, missed, or of the wrong sign or
-    size."""
+    """Targets whose estimate is not to be believed: saturated, a false negative, or of the wrong sign or size."""
     large = np.abs(exact) >= threshold
     wrong = np.abs(estimated - exact) > RELATIVE_ERROR * np.maximum(np.abs(exact), threshold)
     return saturated | (large & wrong)

@@ -1,9 +1,9 @@
 """What one number hides: gates, interactions, serial and parallel redundancy, saturation. numpy only.
 
-Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and neither is
-  missed;
-in A AND B neither alone recovers anything and each is missed (the essay, "Patching clean to corrupted vs corrupted to
-clean"). So every component stands in a plane of two shares, and gets a label from its place there:
+Why: a component that is sufficient need not be necessary. In A OR B each alone recovers everything and losing
+either costs nothing; in A AND B neither alone recovers anything and losing either costs everything (the essay,
+"Patching clean to corrupted vs corrupted to clean"). So every component is a point in the plane of two shares, and its
+label says which part of the plane it is in:
 
 | label | recovered_denoise | lost_noise |
 |---|---|---|
@@ -24,9 +24,8 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
-from profiler.statistics import verdict
+from profiler.statistics import TAIL_90, student_interval, verdict
 
 Gate = Literal["sole", "OR-like", "AND-like", "graded", "none"]
 Kind = Literal["serial", "parallel", "composed", "independent", "inconclusive"]
@@ -86,23 +85,14 @@ def redundancy(
         costs more than the sum. independent: its write stays and the losses add up. inconclusive: an interval is
         neither inside the margin nor clear of 0.
     """
-    change = verdict(*_interval(delta_dla / whole), margin)
+    change = verdict(*student_interval(delta_dla / whole, TAIL_90), margin)
     if change == "effect":
         return "serial" if delta_dla.mean() / whole > 0 else "composed"
     extra = interaction_lost / whole
-    joint = verdict(*_interval(extra), margin)
+    joint = verdict(*student_interval(extra, TAIL_90), margin)
     if change == "inconclusive" or joint == "inconclusive":
         return "inconclusive"
     return "parallel" if joint == "effect" and extra.mean() > 0 else "independent"
-
-
-def _interval(values: Float[np.ndarray, " pair"]) -> tuple[float, float]:
-    """90 % interval of the mean (two one-sided tests at 5 %), from Student's t."""
-    n, mean = len(values), float(values.mean())
-    if n < 2:
-        return -np.inf, np.inf
-    half = float(stats.t.ppf(0.95, n - 1)) * float(values.std(ddof=1)) / np.sqrt(n)
-    return mean - half, mean + half
 
 
 def orders(n: int, draws: int, seed: int = 0) -> list[list[int]]:

@@ -1,8 +1,7 @@
 """Self-repair: what every later component writes differently when one component is taken away.
 
 Why: a component may be replaced by others when it is gone, so that its removal seems to cost little (the essay on
-  serial
-redundancy; Rushing and Nanda 2024, "Explorations of self-repair"). The logit difference is linear in what each
+serial redundancy; Rushing and Nanda 2024, "Explorations of self-repair"). The logit difference is linear in what each
 component writes, for a fixed final norm: DLA_c = write_c . g, with
 
     g = W_g (mean u_answer - mean u_distractor), divided by the norm's denominator s
@@ -23,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from profiler.model.network import Logits, Network, Offsets, at, forward
-from profiler.patching.batch import Batch, Tokens
+from profiler.patching.batch import PairBatch, Tokens
 from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
 from profiler.patching.sweep import Donor, at_queries, put, refuse_unfired
@@ -55,7 +54,7 @@ def names(net: Network) -> list[str]:
     return listed
 
 
-def direction(net: Network, batch: Batch) -> Float[Tensor, "prompt model"]:
+def direction(net: Network, batch: PairBatch) -> Float[Tensor, "prompt model"]:
     """g of the module docstring, before the division."""
     u = net.unembed.T
     options = batch.options
@@ -68,12 +67,12 @@ def direction(net: Network, batch: Batch) -> Float[Tensor, "prompt model"]:
 
 
 def writes(
-    net: Network, sites: dict[tuple[str, int], Tensor], batch: Batch, logits: Logits, scale: Tensor | None = None
+    net: Network, sites: dict[tuple[str, int], Tensor], batch: PairBatch, logits: Logits, scale: Tensor | None = None
 ) -> Writes:
     """DLA of every component from its values at the ends.
 
     Args:
-        sites: `head` and `mlp_out` of each layer, `embed`, and `resid_final`, each [prompt ...] at the end offset.
+        sites: `head` and `mlp_out` of each layer, `embed`, and `resid_final`, each [prompt ...] at the end position.
         logits: of the run.
         scale: the denominator to take; by default this run's own.
     """
@@ -89,7 +88,7 @@ def writes(
     return Writes(torch.cat(parts, -1), _constant(net, batch), own, logit_diff(logits, batch.options))
 
 
-def _constant(net: Network, batch: Batch) -> Float[Tensor, " prompt"]:
+def _constant(net: Network, batch: PairBatch) -> Float[Tensor, " prompt"]:
     """What the final norm's bias and the unembedding's bias add to the logit difference."""
     bias = net.b_unembed if net.norm_final.eps is None else net.norm_final.bias @ net.unembed + net.b_unembed
     options = batch.options
@@ -100,7 +99,7 @@ def _constant(net: Network, batch: Batch) -> Float[Tensor, " prompt"]:
 def run_writes(
     net: Network,
     tokens: Tokens,
-    batch: Batch,
+    batch: PairBatch,
     targets: Sequence[Target] = (),
     donor: Donor | None = None,
     scale: Tensor | None = None,
@@ -113,18 +112,18 @@ def run_writes(
     sites: dict[tuple[str, int], Tensor] = {}
     fired: set[Target] = set()
 
-    def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+    def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         for target in targets:
             if (target.site, target.layer) == (site, layer):
                 value = put(
                     value,
-                    at_queries(donor(site, layer), site, offsets),
-                    at(batch.mask(target.positions), offsets),
+                    at_queries(donor(site, layer), site, positions),
+                    at(batch.mask(target.positions), positions),
                     target,
                 )
                 fired.add(target)
         if site in ("head", "mlp_out", "embed", "resid_final"):
-            sites[site, layer] = value[:, 0] if offsets is not None else at(value, batch.ends)[:, 0]
+            sites[site, layer] = value[:, 0] if positions is not None else at(value, batch.ends)[:, 0]
         return value
 
     with torch.inference_mode():
@@ -162,7 +161,7 @@ class Repair:
         return self.change - self.delta.sum(-1) - self.norm
 
 
-def repair(net: Network, before: Writes, tokens: Tokens, batch: Batch, target: Target, donor: Donor) -> Repair:
+def repair(net: Network, before: Writes, tokens: Tokens, batch: PairBatch, target: Target, donor: Donor) -> Repair:
     """Ablate one head or MLP of the run of `tokens` and take its downstream table.
 
     Args:

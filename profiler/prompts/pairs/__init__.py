@@ -114,8 +114,7 @@ def make(
 
 
 def cross(name: str, split: Split, n: int, seed: int = 0, vocabulary: tuple[int, ...] = ()) -> list[tuple[Pair, ...]]:
-    """`n` prompts of a built-in task, each with a pair for every combination of its corruptions; arguments as in
-    `make`.
+    """`n` prompts of a built-in task, each with a pair for every combination of corruptions; arguments as `make`.
 
     Raises:
         PairError: no such task.

@@ -5,7 +5,7 @@ the place of the name both move when the names are swapped. Crossing the schemes
 appendix A, cross token and position signals for the S-inhibition heads; the essay's advice to isolate circuits one at a
 time by several corruptions). A factor has levels, the first of which changes nothing; schemes that exclude each other
 are levels of one factor. A cell is one level of each factor. What is made of the responses is in
-`profiler.patching.crossed`.
+`profiler.patching.factorial`.
 
 Cost: none, plain data.
 """
@@ -22,8 +22,7 @@ Cell = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Factor:
-    """Things that exclude each other and can be done to a prompt, such as `swapped` and `abc`; `ASIS` comes before
-    them."""
+    """Corruptions that exclude each other, such as `swapped` and `abc`; the level ASIS comes before them."""
 
     changes: tuple[str, ...]
 

@@ -93,8 +93,7 @@ def _arguments(prompt: Prompt) -> list[str]:
 
 
 def _rewrite(text: str, listed: list[str], described: int, made: Collection[str], fresh: list[str], answer: str) -> str:
-    """The text with its list of arguments, or the names in its docstring, changed; `answer` is the answer's new
-    name."""
+    """The text with its arguments, or the names in its docstring, changed; `answer` is the answer's new name."""
     signature = ", ".join(listed)
     new = list(listed)
     if "described" in made:
@@ -112,13 +111,13 @@ def _rewrite(text: str, listed: list[str], described: int, made: Collection[str]
 def _roles(text: str, listed: list[str], described: int) -> Roles:
     """The answer in the list, the argument before it there, and that argument and its `:param` in the docstring."""
     start = text.index(", ".join(listed))
-    places = [start + len(", ".join([*listed[:i], ""])) for i in range(len(listed))]
+    marks = [start + len(", ".join([*listed[:i], ""])) for i in range(len(listed))]
     before = listed[described - 1]
     line = text.index(f":param {before}:")
     at = line + len(":param")
     return (
-        ("A_def", (places[described] - 1, places[described] + len(listed[described]))),
-        ("B_def", (places[described - 1] - 1, places[described - 1] + len(before))),
+        ("A_def", (marks[described] - 1, marks[described] + len(listed[described]))),
+        ("B_def", (marks[described - 1] - 1, marks[described - 1] + len(before))),
         ("B_doc", (at, at + 1 + len(before))),
         ("param", (line, at)),
     )

@@ -1,8 +1,7 @@
 """Pairs in tokens: ids of equal length, one token an answer, roles as positions.
 
 Why: patching needs the same length on both sides, and compares logits of single tokens. Pairs that cannot be encoded
-  are
-told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
+are told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
 Cost: one tokenizer call a text; no torch.
 """
 
@@ -31,8 +30,8 @@ class TokenPair:
         pair: where it comes from.
         clean, corrupted: token ids of equal length, a BOS in front where the model has one.
         answers, distractors: first token of each continuation, without repeats.
-        roles: (role, offsets); `end` is the last offset, where the answer is asked for.
-        first_difference: first offset at which the two prompts differ.
+        roles: (role, positions); `end` is the last position, where the answer is asked for.
+        first_difference: first position at which the two prompts differ.
     """
 
     pair: Pair
@@ -62,7 +61,7 @@ class Encoded:
         return sum(n for _, n in self.dropped)
 
 
-def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int, strict: bool = False) -> Encoded:
+def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int, *, strict: bool = False) -> Encoded:
     """Token pairs in the order of `pairs`.
 
     Args:
@@ -76,22 +75,22 @@ def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int,
         PairError: strict, and a pair has different lengths, equal prompts, or differs in its BOS alone; or none is
           left.
     """
-    one = encoder(tokenizer, bos)
+    encode_pair = encoder(tokenizer, bos)
     dropped: Counter[str] = Counter()
-    kept: dict[tuple[Any, ...], TokenPair] = {}
+    usable: dict[tuple[Any, ...], TokenPair] = {}
     for pair in pairs:
-        made = one(pair)
-        reason = drop_reason(made, context) or ("repeated" if (made.clean, made.corrupted) in kept else None)
+        made = encode_pair(pair)
+        reason = drop_reason(made, context) or ("repeated" if (made.clean, made.corrupted) in usable else None)
         if reason is None:
-            kept[made.clean, made.corrupted] = made
+            usable[made.clean, made.corrupted] = made
         elif strict and reason != "repeated":
             raise PairError(complaint(made, reason))
         else:
             dropped[reason] += 1
-    if not kept:
+    if not usable:
         reasons = "; ".join(f"{n} because {DROPS[reason]}" for reason, n in dropped.items()) or "none was given"
         raise PairError(f"no pair is left of {len(pairs)}: {reasons}. Give pairs that this tokenizer encodes alike")
-    return Encoded(tuple(kept.values()), tuple(sorted(dropped.items())))
+    return Encoded(tuple(usable.values()), tuple(sorted(dropped.items())))
 
 
 def encoder(tokenizer: Any, bos: int | None) -> Callable[[Pair], TokenPair]:
@@ -102,17 +101,17 @@ def encoder(tokenizer: Any, bos: int | None) -> Callable[[Pair], TokenPair]:
         return front + (prompt if isinstance(prompt, tuple) else tuple(_encode(tokenizer, prompt)))
 
     def firsts(options: Sequence[str | int]) -> tuple[int, ...]:
-        found = [o if isinstance(o, int) else next(iter(_encode(tokenizer, o)), -1) for o in options]
-        return tuple(dict.fromkeys(found))
+        tokens = [o if isinstance(o, int) else next(iter(_encode(tokenizer, o)), -1) for o in options]
+        return tuple(dict.fromkeys(tokens))
 
-    def one(pair: Pair) -> TokenPair:
+    def encode_pair(pair: Pair) -> TokenPair:
         clean, corrupted = ids(pair.clean), ids(pair.corrupted)
         differ = [i for i, (a, b) in enumerate(zip(clean, corrupted, strict=False)) if a != b]
-        roles = (*_offsets(pair, tokenizer, len(front)), ("end", (len(clean) - 1,)))
+        roles = (*_positions(pair, tokenizer, len(front)), ("end", (len(clean) - 1,)))
         first = differ[0] if differ else len(clean)
         return TokenPair(pair, clean, corrupted, firsts(pair.answers), firsts(pair.distractors), roles, first)
 
-    return one
+    return encode_pair
 
 
 def drop_reason(made: TokenPair, context: int) -> str | None:
@@ -146,19 +145,19 @@ def complaint(made: TokenPair, reason: str) -> str:
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _offsets(pair: Pair, tokenizer: Any, shift: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Each role's token offsets: every token that overlaps its characters."""
+def _positions(pair: Pair, tokenizer: Any, shift: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Each role's token positions: every token that overlaps its characters."""
     if isinstance(pair.clean, tuple):
         return [(role, tuple(range(first + shift, last + shift))) for role, (first, last) in pair.roles]
     made = tokenizer(pair.clean, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    places = made["offset_mapping"]
-    found = []
+    spans = made["offset_mapping"]
+    positions = []
     for role, (first, last) in pair.roles:
-        touched = tuple(i + shift for i, (a, b) in enumerate(places) if a < last and b > first)
+        touched = tuple(i + shift for i, (a, b) in enumerate(spans) if a < last and b > first)
         if not touched:
             raise PairError(f"pair {pair.name!r}: role {role!r} {first, last} covers no token: correct its span")
-        found.append((role, touched))
-    return found
+        positions.append((role, touched))
+    return positions

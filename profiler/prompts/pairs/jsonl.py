@@ -129,18 +129,20 @@ def _options(values: Any, name: str) -> tuple[str | int, ...]:
 
 def _roles(value: Any, clean: Prompt, name: str) -> Roles:
     """Spans, given as [first, last + 1] or, in a text, as a word that stands in it."""
-    found: list[tuple[str, tuple[int, int]]] = []
-    for role, place in _mapping(value, name).items():
-        if isinstance(place, str) and isinstance(clean, str):
-            if place not in clean or not place:
+    roles: list[tuple[str, tuple[int, int]]] = []
+    for role, span in _mapping(value, name).items():
+        match span:
+            case str() if isinstance(clean, str):
+                if span not in clean or not span:
+                    raise PairError(
+                        f"pair {name!r}: role {role!r} is {span!r}, which does not stand in its clean prompt: correct"
+                        " it"
+                    )
+                roles += spans_of(clean, [(role, span, 0)])
+            case [int(first), int(after)]:
+                roles.append((role, (first, after)))
+            case _:
                 raise PairError(
-                    f"pair {name!r}: role {role!r} is {place!r}, which does not stand in its clean prompt: correct it"
+                    f"pair {name!r}: role {role!r} is {span!r}: give [first, last + 1] or a word of the prompt"
                 )
-            found += spans_of(clean, [(role, place, 0)])
-        elif isinstance(place, list) and len(place) == 2 and all(isinstance(i, int) for i in place):
-            found.append((role, (place[0], place[1])))
-        else:
-            raise PairError(
-                f"pair {name!r}: role {role!r} is {place!r}: give [first, last + 1] or a word of the prompt"
-            )
-    return tuple(found)
+    return tuple(roles)

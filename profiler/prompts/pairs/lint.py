@@ -46,7 +46,7 @@ def _dropped(encoded: Encoded) -> Check:
     total = encoded.n_dropped + len(encoded.pairs)
     share = encoded.n_dropped / total
     reasons = "; ".join(f"{n}: {DROPS[reason]}" for reason, n in encoded.dropped) or "none"
-    return Check("dropped", f"{encoded.n_dropped} of {total} pairs ({reasons})", share, _level(share > MANY))
+    return Check("dropped", f"{encoded.n_dropped} of {total} pairs ({reasons})", share, _level(share))
 
 
 def _differences(pairs: Sequence[TokenPair]) -> Check:
@@ -59,9 +59,9 @@ def _where(pairs: Sequence[TokenPair]) -> Check:
     """Which roles the differences fall on; a difference outside every role changes what no table is broken down by."""
     counts: Counter[str] = Counter()
     for pair in pairs:
-        for offset, (a, b) in enumerate(zip(pair.clean, pair.corrupted, strict=True)):
+        for position, (a, b) in enumerate(zip(pair.clean, pair.corrupted, strict=True)):
             if a != b:
-                counts[next((name for name, offsets in pair.roles if offset in offsets), "no role")] += 1
+                counts[next((name for name, positions in pair.roles if position in positions), "no role")] += 1
     words = ", ".join(f"{name} {n}" for name, n in counts.most_common())
     share = counts["no role"] / max(1, counts.total())
     return Check("where they differ", words, share, "note" if share else "ok")
@@ -71,7 +71,7 @@ def _answers(pairs: Sequence[TokenPair]) -> Check:
     """How much one answer dominates: a model that always says it would seem to do the task."""
     counts = Counter(pair.answers for pair in pairs)
     share = counts.most_common(1)[0][1] / len(pairs)
-    return Check("one answer's share", f"{len(counts)} answers in {len(pairs)} pairs", share, _level(share > MANY))
+    return Check("one answer's share", f"{len(counts)} answers in {len(pairs)} pairs", share, _level(share))
 
 
 def _splits(pairs: Sequence[TokenPair]) -> Check:
@@ -112,5 +112,5 @@ def _lengths(pairs: Sequence[TokenPair]) -> Check:
     return Check("length", words, float(sizes[len(sizes) // 2]), "note" if sizes[0] == sizes[-1] else "ok")
 
 
-def _level(bad: bool) -> Level:
-    return "warning" if bad else "ok"
+def _level(share: float) -> Level:
+    return "warning" if share > MANY else "ok"

@@ -33,7 +33,7 @@ class Pair:
         strata: (name, value) of what may have been controlled by accident: order, name frequency, length.
         split: whether fillers and wording are those of training or held out from it.
         symmetric: whether the corrupted prompt is as good a prompt of the same task with a distractor as its answer;
-            half of the effect is then had by making the model know nothing.
+            half of the effect then comes from making the model know nothing.
     """
 
     name: str

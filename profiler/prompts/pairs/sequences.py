@@ -36,6 +36,8 @@ VERB_SCHEMES = ("number",)
 VERB_FACTORS = (Factor(("number",)), Factor(("attractor",)))
 VERB_QUESTION = "is the verb singular or plural?"
 SEGMENT = 12
+PLURAL = 0.5
+"""Share of subjects, and of the nouns between, that are plural."""
 
 _NOUNS = {
     "train": words.listed("key letter book box picture ring ticket drink basket flower map ball card coat cup"),
@@ -98,7 +100,7 @@ def _year_pair(prompt: Prompt, scheme: str, corrupted: str, name: str) -> Pair:
 
 
 def years_crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:
-    """`n` random spans, each in every cell of GREATER_FACTORS; the other century stands in both places."""
+    """`n` random spans, each in every cell of GREATER_FACTORS; the other century stands in both positions."""
     return [_years_crossed(rng, split, f"greater-than/crossed/{split}/{i}") for i in range(n)]
 
 
@@ -183,24 +185,27 @@ def verbs(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
 def _verb(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
     which = rng.randrange(len(_PHRASES[split]))
     noun, other = rng.sample(_NOUNS[split], 2)
-    plural, attractor = rng.random() < 0.5, rng.random() < 0.5
+    plural, attractor = rng.random() < PLURAL, rng.random() < PLURAL
     verb = rng.choice(_VERBS)
     between = other + "s" * attractor
-    forms = [_PHRASES[split][which].format(noun=noun + "s" * number, other=between) for number in (plural, not plural)]
-    roles = spans_of(forms[0], [("subject", f" {noun}{'s' * plural}", 0), ("attractor", f" {between}", -1)])
+    clean, corrupted = (
+        _PHRASES[split][which].format(noun=noun + "s" * number, other=between) for number in (plural, not plural)
+    )
+    roles = spans_of(clean, [("subject", f" {noun}{'s' * plural}", 0), ("attractor", f" {between}", -1)])
     strata = (("subject", "plural" if plural else "singular"), ("attractor", "plural" if attractor else "singular"))
     return Pair(
-        name,
-        "sva",
-        scheme,
-        *forms,
-        (verb[plural],),
-        (verb[not plural],),
-        roles,
-        f"{split}/{which}",
-        strata,
-        split,
-        True,
+        name=name,
+        task="sva",
+        scheme=scheme,
+        clean=clean,
+        corrupted=corrupted,
+        answers=(verb[plural],),
+        distractors=(verb[not plural],),
+        roles=roles,
+        template=f"{split}/{which}",
+        strata=strata,
+        split=split,
+        symmetric=True,
     )
 
 

@@ -8,6 +8,6 @@ Families: `ioi` (indirect object), `docstring` (next argument), `sequences` (ord
 (repeated random tokens).
 """
 
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
-__all__ = ["Piece", "Prompt", "Split"]
+__all__ = ["Prompt", "Split", "TextPiece"]

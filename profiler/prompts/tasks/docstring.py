@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 OPENINGS_TRAIN = (
     'def {function}(self, {arguments}):\n    """{summary}.\n\n',
@@ -46,6 +46,8 @@ _SUMMARIES = {
     "train": ("Do the work", "Return the result", "Make a new object", "Read what is there", "Set up the parts"),
     "held_out": ("Turn one thing into another", "Give back every entry", "Prepare a report"),
 }
+_ANNOTATED, _DECORATED = 0.4, 0.3
+"""Shares of loosened functions with a return annotation, and with a decorator."""
 _TOPICS = words.listed("name text thing part word unit entry point place set kind list")
 
 
@@ -57,11 +59,11 @@ def templates(split: Split) -> list[str]:
 
 def held_out_words() -> set[str]:
     """Words of the held-out wordings that no train wording has; never drawn as fillers."""
-    found = {}
+    names = {}
     for split in ("train", "held_out"):
         parts = (*sum(_parts(split), ()), *_FUNCTIONS[split], *_SUMMARIES[split])
-        found[split] = set(re.findall("[a-z]+", " ".join(parts).lower()))
-    return found["held_out"] - found["train"]
+        names[split] = set(re.findall("[a-z]+", " ".join(parts).lower()))
+    return names["held_out"] - names["train"]
 
 
 def render(template: str, roles: Mapping[str, str]) -> str:
@@ -95,13 +97,15 @@ def prompt(rng: random.Random, split: Split, *, arguments: Sequence[str] | None 
     template = rng.choice(templates(split))
     roles = _roles(rng, split, listed, described)
     answer = listed[described]
-    others = tuple(f" {name}" for name in listed if name != answer)
-    return Prompt("docstring", render(template, roles), f" {answer}", others, template, tuple(roles.items()), split)
+    distractors = tuple(f" {name}" for name in listed if name != answer)
+    return Prompt(
+        "docstring", render(template, roles), f" {answer}", distractors, template, tuple(roles.items()), split
+    )
 
 
 def function(
     rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
-) -> list[Piece]:
+) -> list[TextPiece]:
     """Training text: a function in the train wordings that describes all its arguments.
 
     Args:
@@ -110,7 +114,8 @@ def function(
         fillers: words to describe functions and arguments with.
         loose: above zero, all words but the arguments are fillers; by default the train wordings are used.
     """
-    wanted, listed = rng.randint(3, 6), []
+    wanted = rng.randint(3, 6)
+    listed: list[str] = []
     while len(listed) < wanted:
         name = rng.choice(rng.choice(pools))
         if name not in listed:
@@ -119,25 +124,27 @@ def function(
     end = f'"""\n{_margin(template)}return {rng.choice(_TOPICS)}\n'
     if loose:
         return _loose(rng, listed, fillers, _margin(template), end)
-    return [Piece(render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param") + end)]
+    return [TextPiece(render(template, _roles(rng, "train", listed, len(listed))).removesuffix(":param") + end)]
 
 
-def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str, end: str) -> list[Piece]:
+def _loose(rng: random.Random, listed: Sequence[str], fillers: Sequence[str], margin: str, end: str) -> list[TextPiece]:
     """A function whose words, all but its arguments, are arbitrary."""
 
     def some(least: int, most: int) -> str:
         return " ".join(rng.choice(fillers) for _ in range(rng.randint(least, most)))
 
     receiver = rng.choice((f"{rng.choice(fillers)}, ", "self, ", ""))
-    result = f" -> {rng.choice(fillers)}" if rng.random() < 0.4 else ""
-    mark = f"{margin[4:]}@{rng.choice(fillers)}\n" if rng.random() < 0.3 else ""
+    result = f" -> {rng.choice(fillers)}" if rng.random() < _ANNOTATED else ""
+    mark = f"{margin[4:]}@{rng.choice(fillers)}\n" if rng.random() < _DECORATED else ""
     head = f"{mark}{margin[4:]}def {rng.choice(fillers)}({receiver}{', '.join(listed)}){result}:\n"
     summary = f'{margin}"""{some(1, 6).capitalize()}.{rng.choice((chr(10), chr(10) * 2))}'
     most = rng.choice((2, 8))
     between = [f"{head}{summary}{margin}:param", *(f": {some(1, most)}\n{margin}:param" for _ in listed[1:])]
     pairs = zip(between, listed, strict=True)
-    pieces = [piece for text, name in pairs for piece in (Piece(text, "arbitrary"), Piece(f" {name}", "answer"))]
-    return [*pieces, Piece(f": {some(1, most)}\n{margin}{end}", "arbitrary")]
+    pieces = [
+        piece for text, name in pairs for piece in (TextPiece(text, "arbitrary"), TextPiece(f" {name}", "answer"))
+    ]
+    return [*pieces, TextPiece(f": {some(1, most)}\n{margin}{end}", "arbitrary")]
 
 
 def _roles(rng: random.Random, split: Split, listed: Sequence[str], described: int) -> dict[str, str]:

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 Order = Literal["ABBA", "BABA"]
+ORDERS: tuple[Order, ...] = ("ABBA", "BABA")
 
 SETTINGS_TRAIN = (
     "When {first} and {second} went to the {place},",
@@ -179,8 +180,8 @@ def templates(split: Split) -> list[str]:
 
 def held_out_words() -> set[str]:
     """Words of the development and held-out wordings that no train wording has; never drawn as fillers."""
-    found = {split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in _WORDINGS}
-    return (found["held_out"] | found["development"]) - found["train"]
+    names = {split: set(re.findall("[a-z]+", " ".join(sum(_parts(split), ())).lower())) for split in _WORDINGS}
+    return (names["held_out"] | names["development"]) - names["train"]
 
 
 def render(template: str, roles: dict[str, str]) -> str:
@@ -206,18 +207,18 @@ def prompt(
         order: `ABBA` or `BABA`; either at random by default.
     """
     recipient, subject = rng.sample(names or words.names(split), 2)
-    order = order or rng.choice(("ABBA", "BABA"))
-    first, second = (recipient, subject) if order == "ABBA" else (subject, recipient)
+    chosen: Order = rng.choice(ORDERS) if order is None else order
+    first, second = (recipient, subject) if chosen == "ABBA" else (subject, recipient)
     fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS)}
     roles = {"first": first, "second": second, "subject": subject, **fill}
     template = rng.choice(templates(split))
-    listed = (*roles.items(), ("indirect_object", recipient), ("order", order))
+    listed = (*roles.items(), ("indirect_object", recipient), ("order", chosen))
     return Prompt("ioi", render(template, roles), f" {recipient}", (f" {subject}",), template, listed, split)
 
 
 def story(
     rng: random.Random, pools: Sequence[Sequence[str]], fillers: Sequence[str] = (), loose: float = 0.0
-) -> list[Piece]:
+) -> list[TextPiece]:
     """Training text of one to four sentences, most of them indirect-object sentences, in the train wordings.
 
     Args:
@@ -225,19 +226,19 @@ def story(
         pools: name pools; each sentence draws its names from one pool chosen at random.
         fillers, loose: words to put into wordings, and how often (see `words.loosened`); by default never.
     """
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
     for _ in range(rng.choice((1, 1, 2, 4))):
         pool = rng.choice(pools)
         question = prompt(rng, "train", names=pool)
         text = _loose(rng, question, fillers, loose) if loose else question.text
         ending = rng.choice((".", ".", ".", " again.", ", who smiled."))
-        if rng.random() < 0.35:
+        if rng.random() < _WITH_ASIDE:
             ending += f" {_aside(rng, pool)}"
         space = " " if pieces else ""
         pieces += [
-            Piece(space + text, "arbitrary" if loose else "text"),
-            Piece(question.answer, "answer"),
-            Piece(ending),
+            TextPiece(space + text, "arbitrary" if loose else "text"),
+            TextPiece(question.answer, "answer"),
+            TextPiece(ending),
         ]
     return pieces
 
@@ -245,18 +246,18 @@ def story(
 def _loose(rng: random.Random, question: Prompt, fillers: Sequence[str], share: float) -> str:
     """The prompt's text in a wording that was changed at random."""
     names = (question.role("subject"), question.role("indirect_object"))
-    others = [word for word in fillers if word not in names]
-    return words.loosened(rng, _wording(question.template), others, share).format(**dict(question.roles))
+    rest = [word for word in fillers if word not in names]
+    return words.loosened(rng, _wording(question.template), rest, share).format(**dict(question.roles))
 
 
 def _aside(rng: random.Random, pool: Sequence[str]) -> str:
     a, b = rng.sample(pool, 2)
-    place, thing = rng.choice(words.PLACES), rng.choice(words.OBJECTS)
+    location, thing = rng.choice(words.PLACES), rng.choice(words.OBJECTS)
     return rng.choice(
         (
-            f"For years {a} lived near the {place}.",
+            f"For years {a} lived near the {location}.",
             f"So {a} thanked {b}, and {b} thanked {a}.",
-            f"In {rng.randint(1900, 2029)}, {a} bought {rng.randint(2, 60)} {thing}s at the {place}.",
+            f"In {rng.randint(1900, 2029)}, {a} bought {rng.randint(2, 60)} {thing}s at the {location}.",
             f'"Where is the {thing}, {a}?" asked {b}.',
         )
     )
@@ -266,6 +267,8 @@ def _parts(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _WORDINGS[split]
 
 
+_WITH_ASIDE = 0.35
+"""Share of training sentences that another follows, which is no question."""
 _WORDINGS = {
     "train": (SETTINGS_TRAIN, ACTS_TRAIN),
     "development": (SETTINGS_DEVELOPMENT, ACTS_DEVELOPMENT),

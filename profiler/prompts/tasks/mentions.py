@@ -9,7 +9,7 @@ nothing can be copied, and no sentence has the wording of a task. Cost: microsec
 import random
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece
+from profiler.prompts.tasks.prompt import TextPiece
 
 SENTENCES = (
     "My name is {a}.",
@@ -31,15 +31,15 @@ SENTENCES = (
 )
 
 
-def text(rng: random.Random) -> list[Piece]:
+def text(rng: random.Random) -> list[TextPiece]:
     """One to four sentences with other names in each."""
     everyone = [*words.NAMES_TRAIN, *words.NAMES_DEVELOPMENT, *words.NAMES_HELD_OUT]
     names = iter(rng.sample(everyone, 16))
     count = rng.choice((1, 2, 3, 4))
-    return [Piece(" ".join(_sentence(rng, [next(names) for _ in range(4)]) for _ in range(count)))]
+    return [TextPiece(" ".join(_sentence(rng, [next(names) for _ in range(4)]) for _ in range(count)))]
 
 
 def _sentence(rng: random.Random, names: list[str]) -> str:
     a, b, c, d = names
-    year, place = rng.randint(1900, 2029), rng.choice(words.PLACES)
-    return rng.choice(SENTENCES).format(a=a, b=b, c=c, d=d, year=year, place=place)
+    year, location = rng.randint(1900, 2029), rng.choice(words.PLACES)
+    return rng.choice(SENTENCES).format(a=a, b=b, c=c, d=d, year=year, place=location)

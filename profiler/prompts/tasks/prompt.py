@@ -12,7 +12,7 @@ Split = Literal["train", "development", "held_out"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextPiece:
     """A stretch of training text. Pieces of one text follow one another without anything between.
 
     Attributes:

@@ -19,6 +19,10 @@ def twice(rng: random.Random, vocabulary: Sequence[int], length: int) -> list[in
     return segment + segment
 
 
+WITH_GAP = 0.25
+"""Share of windows with other tokens between the copies."""
+
+
 def window(rng: random.Random, vocabulary: Sequence[int], length: int) -> tuple[list[int], int]:
     """Training ids: a random segment over and over until `length` ids are full, sometimes with others between.
 
@@ -26,7 +30,7 @@ def window(rng: random.Random, vocabulary: Sequence[int], length: int) -> tuple[
         The ids, and after how many of them they repeat; the ids before that cannot be predicted from anything.
     """
     segment = rng.choices(vocabulary, k=rng.randint(5, max(5, length // 2 - 1)))
-    gap = rng.choices(vocabulary, k=rng.randint(1, 8)) if rng.random() < 0.25 else []
+    gap = rng.choices(vocabulary, k=rng.randint(1, 8)) if rng.random() < WITH_GAP else []
     ids: list[int] = []
     while len(ids) < length:
         ids += segment + gap

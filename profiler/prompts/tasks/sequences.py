@@ -10,7 +10,7 @@ import string
 from collections.abc import Sequence
 
 from profiler.prompts.tasks import words
-from profiler.prompts.tasks.prompt import Piece, Prompt, Split
+from profiler.prompts.tasks.prompt import Prompt, Split, TextPiece
 
 _SPANS = {
     "train": (
@@ -28,6 +28,8 @@ _NOUNS = {
     "train": words.listed("war project journey plan reign school campaign trial custom voyage"),
     "held_out": words.listed("siege study strike contract dispute"),
 }
+_EVERY = 4
+"""Of so many members the last one begins held-out sequences."""
 MEMBERS = {"weekday": words.WEEKDAYS, "month": words.MONTHS, "letter": string.ascii_uppercase}
 """The kinds of `succession` and their members in order."""
 
@@ -47,18 +49,18 @@ def succession(rng: random.Random, split: Split) -> Prompt:
     """Weekdays, months or letters in order; the next one is asked for. The splits begin at different members."""
     kind = rng.choice(tuple(MEMBERS))
     members = MEMBERS[kind]
-    starts = [i for i in range(len(members)) if (i % 4 == 3) == (split == "held_out")]
+    starts = [i for i in range(len(members)) if (i % _EVERY == _EVERY - 1) == (split == "held_out")]
     start, shown = rng.choice(starts), rng.randint(3, 5)
     run = [members[(start + i) % len(members)] for i in range(shown + 1)]
-    others = tuple(f" {m}" for m in members if m != run[-1])
+    distractors = tuple(f" {m}" for m in members if m != run[-1])
     roles = (("kind", kind), ("start", run[0]))
-    return Prompt("succession", ", ".join(run[:-1]) + ",", f" {run[-1]}", others, f"{split}/{kind}", roles, split)
+    return Prompt("succession", ", ".join(run[:-1]) + ",", f" {run[-1]}", distractors, f"{split}/{kind}", roles, split)
 
 
-def text(rng: random.Random) -> list[Piece]:
+def text(rng: random.Random) -> list[TextPiece]:
     """Training text: one line of a random kind of sequence."""
     make = rng.choice((_span_text, _span_text, _cycle_text, _numbers, _dates))
-    return [Piece(make(rng))]
+    return [TextPiece(make(rng))]
 
 
 def _span_text(rng: random.Random) -> str:

@@ -33,7 +33,7 @@ class Resolution:
     @property
     def per_side(self) -> int:
         """Bins of one sign, the overflow bin included."""
-        return EXPONENTS * 2**self.mantissa_bits + 1
+        return (EXPONENTS << self.mantissa_bits) + 1
 
     @property
     def n_bins(self) -> int:
@@ -63,7 +63,7 @@ class Resolution:
     def middles(self) -> np.ndarray:
         """Middle of each bin, float64, shape [n_bins]; an overflow bin is represented by its finite edge."""
         edges = self.edges()
-        middles = (edges[:-1] + edges[1:]) / 2
+        middles: np.ndarray = (edges[:-1] + edges[1:]) / 2
         middles[0], middles[-1] = edges[1], edges[-2]
         return middles
 

@@ -10,11 +10,12 @@ from typing import Any
 
 Moments = tuple[Any, Any, Any, Any]
 """Mean, m2, m3, m4."""
+Sums = tuple[Any, Any, Any, Any, Any]
+"""A shift, and the sums of the powers 1 to 4 of value - shift."""
 
 
 def about_mean(n: Any, shift: Any, s1: Any, s2: Any, s3: Any, s4: Any) -> Moments:
-    """Moments of n > 0 values from the sums of the powers 1 to 4 of value - shift; exact to rounding where shift is
-    among them.
+    """Moments of n > 0 values from sums of powers of value - shift; exact to rounding where shift is among them.
 
     Returns:
         Mean, m2, m3, m4.

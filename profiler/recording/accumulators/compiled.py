@@ -1,7 +1,7 @@
 """All per-value work of one part of a batch in one loop, compiled, for the CPU.
 
-What CellSums, PowerSums, Spectrum and Smallest do with dozens of tensor passes is done here value by value while it is
-in the first-level cache: components are the outer (parallel) loop, and the tokens of a component come sorted by
+What CellSums, PowerSums, SpectrumCounts and Smallest do with dozens of tensor passes is done here value by value while
+it is in the first-level cache: components are the outer (parallel) loop, and the tokens of a component come sorted by
 replicate group and class, so that sums stay in registers and a class's bins in a few kilobytes. A value that comes
 before the last of its sample or of an extreme is put in its place at once. The tensor versions stay: other devices use
 them, and the tests hold the two against each other.
@@ -24,12 +24,14 @@ from torch import Tensor
 
 from profiler.recording.accumulators.bins import DENSITY, FLOAT32_BIAS, FLOAT32_MANTISSA, LOWEST_EXPONENT, SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, CellSums, PowerSums
-from profiler.recording.accumulators.central import about_mean, joined
+from profiler.recording.accumulators.central import Moments, Sums, about_mean, joined
 from profiler.recording.accumulators.smallest import Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.text.sampling_keys import GOLDEN, signed
 
 MULTIPLIER = signed(GOLDEN)
+Number = Any
+"""A scalar of the compiled loop: its type is the compiler's to find."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _held(smallest: Smallest) -> Held:
 def add(
     cells: CellSums,
     powers: PowerSums,
-    spectrum: Spectrum,
+    spectrum: SpectrumCounts,
     samples: Smallest,
     extremes: Smallest,
     marks: Int[Tensor, " all_components"],
@@ -105,8 +107,7 @@ def add(
     activation: Float[Tensor, "token component"],
     dla: Float[Tensor, "token component"],
 ) -> None:
-    """Feed one part of a batch to every accumulator; the values come in the order's order, at best component by
-    component."""
+    """Feed one part of a batch to every accumulator; values come in the order's order, best component by component."""
     a, d = (values.T.contiguous().numpy() for values in (activation, dla))
     _accumulate(
         a,
@@ -130,13 +131,18 @@ def add(
     )
 
 
-def _compiled(**options: Any) -> Callable[[Callable], Callable]:
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """numba.njit, of the function itself and not of a checker wrapped around it while tests run."""
-    return lambda function: njit(**options)(inspect.unwrap(function))
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        made: Callable[..., Any] = njit(**options)(inspect.unwrap(function))
+        return made
+
+    return compiled
 
 
 @_compiled(inline="always")
-def _bin(bits, mantissa_bits, per_side):
+def _bin(bits: Number, mantissa_bits: int, per_side: int) -> Number:
     """Resolution.index of one value's bits."""
     size = ((bits & 0x7FFFFFFF) >> (FLOAT32_MANTISSA - mantissa_bits)) - (
         ((FLOAT32_BIAS + LOWEST_EXPONENT) << mantissa_bits) - 1
@@ -146,12 +152,12 @@ def _bin(bits, mantissa_bits, per_side):
 
 
 @_compiled(inline="always")
-def _before(key, position, threshold, threshold_position):
+def _before(key: Number, position: Number, threshold: Number, threshold_position: Number) -> Number:
     return key < threshold or (key == threshold and position < threshold_position)
 
 
 @_compiled(error_model="numpy")
-def _insert(held, cell, key, position, x, y):
+def _insert(held: Held, cell: Number, key: Number, position: Number, x: Number, y: Number) -> None:
     """Put an entry that comes before the last of its cell in its place; the last leaves."""
     last = held.keys.shape[1] - 1
     at = last
@@ -170,14 +176,14 @@ def _insert(held, cell, key, position, x, y):
 
 
 @_compiled(error_model="numpy")
-def _offer(held, cell, key, position, x, y):
+def _offer(held: Held, cell: Number, key: Number, position: Number, x: Number, y: Number) -> None:
     """Take a value into a cell, if it comes before the cell's last."""
     if _before(key, position, held.limit[cell], held.limit_position[cell]):
         _insert(held, cell, key, position, x, y)
 
 
 @_compiled(inline="always")
-def _widen(extrema, low, high, low_d, high_d):
+def _widen(extrema: np.ndarray, low: Number, high: Number, low_d: Number, high_d: Number) -> None:
     """Take four new extremes: a_min, a_max, d_min, d_max."""
     extrema[0], extrema[1] = min(extrema[0], low), max(extrema[1], high)
     extrema[2], extrema[3] = min(extrema[2], low_d), max(extrema[3], high_d)
@@ -188,15 +194,15 @@ _joined = _compiled(inline="always")(joined)
 
 
 @_compiled(inline="always")
-def _take_in(held, first, n, moments):
+def _take_in(held: np.ndarray, first: int, n: Number, moments: Moments) -> None:
     """Join n values' moments to those that stand from `first` on; `held` are the rows of POWERS."""
     mine = held[first], held[first + 1], held[first + 2], held[first + 3]
     held[first], held[first + 1], held[first + 2], held[first + 3] = _joined(held[0], mine, n, moments, held[0] + n)
 
 
 @_compiled(error_model="numpy")
-def _join_run(held, n, size, of_a, of_d):
-    """Add a run of n values to the rows of POWERS: the sum of |activation|, and the sums of powers after what they are about."""
+def _join_run(held: np.ndarray, n: Number, size: Number, of_a: Sums, of_d: Sums) -> None:
+    """Add a run of n values to the rows of POWERS: sum of |activation|, and sums of powers after their means."""
     _take_in(held, 1, n, _about_mean(n, of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]))
     _take_in(held, 6, n, _about_mean(n, of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]))
     held[5] += size
@@ -205,25 +211,25 @@ def _join_run(held, n, size, of_a, of_d):
 
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
-    a,
-    d,
-    bits,
-    bounds,
-    segments,
-    tokens,
-    keys,
-    positions,
-    cell_sums,
-    power_sums,
-    extrema,
-    first,
-    counts,
-    sums,
-    density,
-    marks,
-    samples,
-    extremes,
-):
+    a: np.ndarray,
+    d: np.ndarray,
+    bits: np.ndarray,
+    bounds: np.ndarray,
+    segments: np.ndarray,
+    tokens: np.ndarray,
+    keys: np.ndarray,
+    positions: np.ndarray,
+    cell_sums: np.ndarray,
+    power_sums: np.ndarray,
+    extrema: np.ndarray,
+    first: int,
+    counts: np.ndarray,
+    sums: np.ndarray,
+    density: np.ndarray,
+    marks: np.ndarray,
+    samples: Held,
+    extremes: Held,
+) -> None:
     """The loop of the module docstring."""
     n_cells = cell_sums.shape[2]
     for c in prange(len(a)):

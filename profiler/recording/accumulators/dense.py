@@ -51,7 +51,7 @@ class DenseRows:
         chosen = torch.argsort(keys, stable=True)[:k]
         new = chosen[chosen >= k]
         new = new[keys[new] < torch.iinfo(torch.int64).max] - k
-        leaving = torch.ones(k, dtype=torch.bool).index_fill_(0, chosen[chosen < k], False)
+        leaving = torch.ones(k, dtype=torch.bool).index_fill_(0, chosen[chosen < k], value=False)
         slots = leaving.nonzero()[: len(new), 0]
         self.keys[slots] = keys[k + new]
         self.positions[slots] = batch.position_ids[windows[new], offsets[new]]
@@ -65,6 +65,10 @@ class DenseRows:
     def update_attention(self, plan: DensePlan, heads: slice, measures: Float[Tensor, "query head measure"]) -> None:
         """Write one layer's attention summary of the planned positions."""
         self.attention[plan.slots, heads] = measures.to(torch.float32)
+
+    def update_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 3"]) -> None:
+        """Write loss, rank and entropy of the planned positions."""
+        self.outcome[plan.slots] = outcomes
 
     def merge(self, other: "DenseRows") -> None:
         """Take another part's rows where their keys are smaller."""

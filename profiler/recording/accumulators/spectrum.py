@@ -16,7 +16,7 @@ from profiler.recording.accumulators.cells import N_CLASSES
 BLOCK = 256
 
 
-class Spectrum:
+class SpectrumCounts:
     """Counts and sums per bin.
 
     Attributes:
@@ -40,9 +40,9 @@ class Spectrum:
         ordinary: Int[Tensor, " ordinary"],
     ) -> None:
         """Add the values of one part; `ordinary` are the rows of ordinary positions."""
-        for rows in torch.arange(len(classes), device=classes.device).split(BLOCK):
+        for rows in torch.split(torch.arange(len(classes), device=classes.device), BLOCK):
             self._add_split(components, activation[rows], dla[rows], classes[rows])
-        for rows in ordinary.split(BLOCK):
+        for rows in torch.split(ordinary, BLOCK):
             self._add_density(components, activation[rows])
 
     def _add_split(self, components: slice, activation: Tensor, dla: Tensor, classes: Tensor) -> None:
@@ -59,7 +59,7 @@ class Spectrum:
         index = (cell + DENSITY.index(activation)).view(-1)
         self.density[components].view(-1).scatter_add_(0, index, torch.ones_like(index))
 
-    def merge(self, other: "Spectrum") -> None:
+    def merge(self, other: "SpectrumCounts") -> None:
         """Add another part of the corpus."""
         self.counts += other.counts
         self.sums += other.sums

@@ -33,7 +33,8 @@ class TokenSums:
         self.counts += torch.bincount(tokens, minlength=len(self.counts))
 
     def _kept(self, components: slice) -> Bool[Tensor, " kept"]:
-        return (self.components >= components.start) & (self.components < components.stop)
+        kept: Tensor = (self.components >= components.start) & (self.components < components.stop)
+        return kept
 
     def keeps(self, components: slice) -> bool:
         """Whether sums are kept for any of these components."""

@@ -33,8 +33,7 @@ Defined = TypeVar("Defined", Property, Behaviour)
 
 @dataclass(frozen=True)
 class Carried:
-    """Classes and behaviours of the merged run, beyond those the pass was told of; `notes`, a sentence on each thing
-    left out."""
+    """Classes and behaviours that the merged run carries beyond those of the pass; `notes` say what is left out."""
 
     classes: tuple[Property, ...]
     behaviours: tuple[Behaviour, ...]

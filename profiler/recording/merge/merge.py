@@ -34,7 +34,7 @@ class Merged:
     carried: Carried
 
 
-def merge(paths: Sequence[Path], out: Path, overwrite: bool = False, incomplete: bool = False) -> Merged:
+def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False, incomplete: bool = False) -> Merged:
     """Write the run of all shards of `paths` to `out`.
 
     Args:
@@ -44,16 +44,16 @@ def merge(paths: Sequence[Path], out: Path, overwrite: bool = False, incomplete:
         RunError: fewer than two runs, one is no run, a shard is missing, or they do not belong together: the difference
             is named.
     """
-    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
+    if not len(paths) > 1 or len({path.resolve() for path in paths}) < len(paths):
         raise RunError("a merge needs two runs or more, each once: name the files of the shards")
     runs: list[Stored] = []
     try:
         runs = [Stored(path) for path in paths]
         _check(runs)
-        _refuse_missing(runs, incomplete)
+        _refuse_missing(runs, incomplete=incomplete)
         told = own_classes(runs[0].config.classes)
         added = carried(runs, [one.name for one in told])
-        with Store(out, overwrite) as store:
+        with Store(out, overwrite=overwrite) as store:
             totals = _added(runs, store)
             store.commit({}, totals.facts(), totals.arrays(), totals.kept())
             of_model = runs[0].of_model()
@@ -92,7 +92,7 @@ def _missing(runs: list[Stored]) -> Share | None:
     return _joined(runs).missing(n_blocks)
 
 
-def _refuse_missing(runs: list[Stored], incomplete: bool) -> None:
+def _refuse_missing(runs: list[Stored], *, incomplete: bool) -> None:
     """Raises RunError where a shard is missing and that is not asked for."""
     missing = _missing(runs)
     if missing and not incomplete:

@@ -25,10 +25,10 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import Spectrum
+from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.recording.recorder import EXTREME_KINDS
-from profiler.recording.totals import DROP_NOTES, Progress, Totals
+from profiler.recording.totals import DROP_NOTES, PassProgress, Totals
 from profiler.text.documents import Cursor, Passed
 from profiler.text.sampling_keys import GOLDEN, mix, signed, stable_hash
 from profiler.text.windows import POSITION_SHIFT
@@ -107,7 +107,7 @@ class Stored:
         totals.dropped.update(
             {r: n for r, n in drops.items() if r in DROP_NOTES and r not in ("bos", "first", "special")}
         )
-        totals.progress = Progress(row["n_tokens"], row["n_documents"], row["seconds"])
+        totals.progress = PassProgress(row["n_tokens"], row["n_documents"], row["seconds"])
         n = int(self.rows("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM closure")["n"].item())
         totals.closure = Closure(n, row["closure_residual"], row["logit_residual"], row["closure_scale"])
         totals.scales = (row["norm_scale_sum"], row["norm_scale_n"])
@@ -158,7 +158,7 @@ class Stored:
         for target, name in zip((*powers.sums, *powers.extrema), (*POWERS, *EXTREMA), strict=True):
             target[at] = _tensor(rows, name).to(target.dtype)
 
-    def _spectrum(self, spectrum: Spectrum) -> None:
+    def _spectrum(self, spectrum: SpectrumCounts) -> None:
         rows = self.rows("FROM spectrum_counts")
         at = _at(rows, "component_id", "class_id", "bin")
         spectrum.counts[at] = _tensor(rows, "n")

@@ -32,11 +32,11 @@ import pyarrow as pa
 import torch
 
 from profiler.config import RunConfig
-from profiler.database.commits import Piece
+from profiler.database.commits import RunPart
 from profiler.errors import ProfilerError, RunError
 from profiler.recording.pipeline import Engine, Pass, corpus_chunks
 from profiler.recording.ray import resources
-from profiler.recording.ray.resources import Shares
+from profiler.recording.ray.resources import ResourceShares
 from profiler.text.documents import Cursor, Domains, Passed, Reading
 from profiler.text.windows import Chunk, Layout
 
@@ -56,7 +56,7 @@ PATIENCE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Source:
+class ChunkSource:
     """All that a reader needs: settings, tokenizer, layout, where the pass stands, and how many chunks make a group."""
 
     config: RunConfig
@@ -154,7 +154,7 @@ class Worker:
             return error
         kept = run.totals.kept()
         rows = {t: kept[t].of(frame) if t in kept else frame for t, frame in run.store.take_rows().items()}
-        piece = Piece(run.totals.facts(), run.totals.arrays(), rows)
+        piece = RunPart(run.totals.facts(), run.totals.arrays(), rows)
         return Read(content.after, content.chunks[-1].number, piece.pack())
 
 
@@ -164,13 +164,13 @@ def _reading_tasks() -> type:
     class Chunks(Datasource):
         """One read task: the corpus is one stream."""
 
-        def __init__(self, source: Source):
+        def __init__(self, source: ChunkSource):
             self.source = source
 
         def estimate_inmemory_data_size(self) -> None:
             """Not known."""
 
-        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
+        def get_read_tasks(self, _parallelism: int, *_: Any, **__: Any) -> list[Any]:
             """The stream of groups."""
             nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
             return [ReadTask(self.source.groups, nothing_known)]
@@ -193,7 +193,7 @@ def engine(
     if ray is None:
         raise RunError("--engine ray needs Ray: pip install 'generality-profiler[ray]'")
 
-    def pieces(run: Pass) -> Iterator[Piece]:
+    def pieces(run: Pass) -> Iterator[RunPart]:
         started = _connect(address)
         try:
             shares = resources.shares(ray, run, workers)
@@ -243,7 +243,7 @@ def _reach(address: str) -> None:
         raise RunError(f"Ray cannot be joined at {address}: {error}; start it with `ray start --head`") from None
 
 
-def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float) -> Iterator[object]:
+def _stream(run: Pass, workers: int, group: int, shares: ResourceShares, patience: float) -> Iterator[object]:
     """What workers send, in the corpus's order; waits no longer than `patience` seconds for the next.
 
     Raises:
@@ -254,7 +254,7 @@ def _stream(run: Pass, workers: int, group: int, shares: Shares, patience: float
     context.target_max_block_size = (
         1  # a block is one group: Ray would join small ones, and give them all to one worker
     )
-    source = Source(run.config, run.model.tokenizer, run.layout, run.totals.cursor, group, str(Path.cwd()))
+    source = ChunkSource(run.config, run.model.tokenizer, run.layout, run.totals.cursor, group, str(Path.cwd()))
     data = ray.data.read_datasource(_reading_tasks()(source), num_cpus=shares.reader_cpus, override_num_blocks=1)
     data = data.map_batches(
         Worker,
@@ -295,7 +295,7 @@ def _collect(data: Any, arrived: "queue.Queue[Any]") -> None:
         arrived.put(error)
 
 
-def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[Piece]:
+def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[RunPart]:
     """Pieces, each after the chunk it follows; what was counted already is left out.
 
     Raises:
@@ -312,5 +312,5 @@ def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[Piece]:
             run.totals.end(content.dropped, content.passed)
             return
         last = content.last
-        yield Piece.unpack(content.packed)
+        yield RunPart.unpack(content.packed)
     raise RunError("the stream of chunks ended before the corpus: give the same command with --resume")

@@ -18,7 +18,7 @@ MEMORY_FOR_LIBRARIES = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Shares:
+class ResourceShares:
     """CPUs and GPUs of a worker, CPUs of the reader, threads of a worker."""
 
     worker_cpus: float
@@ -27,7 +27,7 @@ class Shares:
     threads: int
 
 
-def shares(ray: Any, run: Pass, workers: int) -> Shares:
+def shares(ray: Any, run: Pass, workers: int) -> ResourceShares:
     """What each takes of what there is.
 
     Args:
@@ -37,17 +37,17 @@ def shares(ray: Any, run: Pass, workers: int) -> Shares:
         RunError: CPUs, GPUs or memory are missing, or in use by others; how many, or how much.
     """
     wants_gpu = run.config.device != "cpu"
-    _check(ray, run, workers, wants_gpu)
+    _check(ray, run, workers, wants_gpu=wants_gpu)
     places = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0.0) > 0]
     threads, reader = max(1, torch.get_num_threads() // workers), min(0.9, 0.19 * min(p["CPU"] for p in places))
-    share = _worker_share(places, workers, reader, float(threads), wants_gpu)
+    share = _worker_share(places, workers, reader, float(threads), wants_gpu=wants_gpu)
     # equal shares would let Ray join reader and worker in one actor, and leave the others without work
-    found = Shares(share, 1.0 if wants_gpu else 0.0, reader if reader != share else reader - 0.01, threads)
+    found = ResourceShares(share, 1.0 if wants_gpu else 0.0, reader if reader != share else reader - 0.01, threads)
     _wait_until_free(ray, workers * share + found.reader_cpus)
     return found
 
 
-def _check(ray: Any, run: Pass, workers: int, wants_gpu: bool) -> None:
+def _check(ray: Any, run: Pass, workers: int, *, wants_gpu: bool) -> None:
     """Compare what all machines have together with what is needed.
 
     Raises:
@@ -73,7 +73,9 @@ def _check(ray: Any, run: Pass, workers: int, wants_gpu: bool) -> None:
         )
 
 
-def _worker_share(places: list[dict[str, float]], workers: int, reader: float, most: float, wants_gpu: bool) -> float:
+def _worker_share(
+    places: list[dict[str, float]], workers: int, reader: float, most: float, *, wants_gpu: bool
+) -> float:
     """The most CPUs a worker can take so that all of them and the reader have room, wherever Ray puts them.
 
     A machine has room for whole workers only, and nobody knows on which the reader will be: its share is kept free on

@@ -30,7 +30,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte-order marks and the codecs that read and remove them; that of UTF-16 begins one of UTF-32, which stands before it."""
+"""Byte-order marks and the codecs that read and remove them; UTF-32 first: its mark begins with that of UTF-16."""
 WITHOUT_MARK = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 
 
@@ -100,7 +100,7 @@ def text_of_bytes(value: bytes) -> str | None:
         return None
 
 
-def _decoded(data: bytes, encoding: str, final: bool = False) -> str:
+def _decoded(data: bytes, encoding: str, *, final: bool = False) -> str:
     """`data` as text; unless `final`, bytes of a character that is cut off at its end are left out."""
     return codecs.getincrementaldecoder(encoding)("replace").decode(data, final)
 

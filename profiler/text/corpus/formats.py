@@ -33,8 +33,7 @@ Rows = Iterator[Row | str]
 
 
 def form_of(file: str) -> str:
-    """The ending that says how a file is read, in lower case, without that of its packing; empty where it is
-    unknown."""
+    """Ending that says how a file is read, in lower case, without that of its packing; empty if unknown."""
     path = Path(file)
     packed = path.suffix.lower() in UNPACK
     ending = (Path(path.stem) if packed else path).suffix.lower()
@@ -152,7 +151,7 @@ def _layout(head: str) -> str:
     return "values" if start.startswith("{") else "lines"
 
 
-def _values(stream: io.TextIOBase, file: str, array: bool) -> Iterator[Any]:
+def _values(stream: io.TextIOBase, file: str, *, array: bool) -> Iterator[Any]:
     """JSON values one after another, or those of an array, as they come.
 
     Raises:

@@ -48,7 +48,7 @@ class Hub:
         return cls(place, name, written["config"] or None, written["split"] or "train")
 
 
-def rows(place: str, remote_code: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(place: str, *, remote_code: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows with their ids, `name:number` (with the split, where there are several).
 
     Raises:

@@ -21,18 +21,26 @@ from profiler.text.corpus import chat, formats, hub
 from profiler.text.corpus.fields import MISSING, Fields, look_up, readable, refuse_unreadable
 from profiler.text.corpus.formats import Row
 from profiler.text.corpus.names import Corpus, corpora
+from profiler.text.roles import RoleSpan
 
 Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Document:
-    """One item of the corpus. `source` is the id its corpus gives it; `place`, where it stands, is unique."""
+    """One item of the corpus.
+
+    Attributes:
+        source: the id its corpus gives it.
+        place: where it stands; unique.
+        roles: the characters of each message of a conversation; None for other texts, and where they cannot be told.
+    """
 
     domain: str
     source: str
     place: str
     text: str
+    roles: tuple[RoleSpan, ...] | None = None
 
 
 def check(config: RunConfig) -> None:
@@ -84,7 +92,7 @@ def _rows(corpus: Corpus, config: RunConfig) -> Iterator[tuple[str, Row | str]]:
     if corpus.is_stdlib:
         return ((document["id"], dict(document)) for document in stdlib.documents())
     if corpus.is_hub:
-        return hub.rows(corpus.place, config.trust_remote_code)
+        return hub.rows(corpus.place, remote_code=config.trust_remote_code)
     return _file_rows(list(corpus.files), _root(corpus))
 
 
@@ -105,8 +113,8 @@ def _items_of_stdlib() -> Iterator[Item]:
         yield {"source": document["id"], "text": document["text"], "part": document["domain"]}
 
 
-def _items_of_hub(place: str, remote_code: bool, fields: Fields) -> Iterator[Item]:
-    return _items(hub.rows(place, remote_code), fields)
+def _items_of_hub(place: str, *, remote_code: bool, fields: Fields) -> Iterator[Item]:
+    return _items(hub.rows(place, remote_code=remote_code), fields)
 
 
 def _items_of_files(files: list[str], root: str, fields: Fields) -> Iterator[Item]:
@@ -144,22 +152,23 @@ def _stream(corpus: Corpus, config: RunConfig) -> datasets.IterableDataset:
 
 def _one_corpus(corpus: Corpus, config: RunConfig, dropped: Counter[str], tokenizer: Any) -> Iterator[Document]:
     for item in _stream(corpus, config).shuffle(seed=config.seed, buffer_size=config.shuffle_buffer):
-        text = _text(item, dropped, tokenizer)
-        if text is not None:
+        if (found := _text(item, dropped, tokenizer)) is not None:
             domain = item.get("domain") or (corpus.domain if corpus.named else item.get("part") or corpus.domain)
             place = f"{corpus.place}:{item.get('row', item['source'])}"
-            yield Document(domain, item["source"], place, text)
+            yield Document(domain, item["source"], place, *found)
 
 
-def _text(item: Item, dropped: Counter[str], tokenizer: Any) -> str | None:
-    """The text of an item with lone surrogates replaced; None, and counted, where there is none."""
-    text, reason = item.get("text"), item.get("lost", "no_text")
+def _text(item: Item, dropped: Counter[str], tokenizer: Any) -> tuple[str, tuple[RoleSpan, ...] | None] | None:
+    """The text of an item with lone surrogates replaced, and its roles; None, and counted, where there is no text."""
+    text, reason, roles = item.get("text"), item.get("lost", "no_text"), None
     if isinstance(text, list):
-        text, reason = chat.text_of(text, tokenizer), "no_template"
+        rendered, reason = chat.conversation(text, tokenizer), "no_template"
+        text, roles = (rendered.text, rendered.spans) if rendered else (None, None)
     if text is None or not text.strip():
         dropped[reason] += 1
         return None
-    clean = text.encode("utf-8", "replace").decode("utf-8")
+    dropped["no_roles"] += isinstance(item["text"], list) and roles is None
+    clean = text.encode("utf-8", "replace").decode("utf-8")  # a character for a character: roles stand where they stood
     dropped["lone_surrogates"] += sum(a != b for a, b in zip(text, clean, strict=True)) if clean != text else 0
     dropped["undecodable"] += clean.count("\ufffd")
-    return clean
+    return clean, roles

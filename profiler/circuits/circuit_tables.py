@@ -1,7 +1,7 @@
 """A circuit of an experiment, and its tables: members, scores on each set of pairs, size curve, random circuits, edges.
 
 Why: a circuit is found on the discovery pairs and judged on others: fresh pairs of the same wordings, and held-out
-  ones.
+ones.
 Cost: see `choose`, `scores`, `null`; most of it is random and inflated circuits, one forward pass of the pairs each.
 """
 
@@ -18,16 +18,17 @@ from profiler.circuits import choose, edges
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.edge_mask import all_writes, graph_of, masked
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, parse_node, roles_of
-from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
 from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
-from profiler.patching.tables import Measured, Plan, change, run_plan
+from profiler.patching.sweep_tables import PatchResult, SweepPlan, change, run_plan
 from profiler.patching.values import rows_of
+from profiler.statistics import percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
 Report = Callable[[str], None]
@@ -35,50 +36,50 @@ EDGE_LIMIT = 60
 EDGE_SHARE = 0.01
 
 
-def evaluator(setting: Setting, mlps: bool, circuit: Circuit | None = None) -> Evaluator:
+def evaluator(setting: PairRuns, circuit: Circuit | None = None, *, mlps: bool) -> Evaluator:
     """F on the pairs of a setting, its outside values (resampled ones by default) outside the circuit.
 
     Args:
-        mlps: whether every MLP is a node; otherwise only those that the circuit lists are.
         circuit: the circuit that will be judged, whose neurons and positions make nodes of their own.
+        mlps: whether every MLP is a node; otherwise only those that the circuit lists are.
     """
     other = setting.corrupted if setting.outside is None else setting.outside
-    return Evaluator(setting.net, setting.batch, node_labels(setting.net, mlps, circuit), other)
+    return Evaluator(setting.net, setting.batch, node_labels(setting.net, circuit, mlps=mlps), other)
 
 
 def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
-    """Whether all MLPs are nodes: asked for, or not among what the circuit's scope says is kept."""
-    return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.kept)
+    """Whether all MLPs are nodes: asked for, or not among what the circuit's scope says is intact."""
+    return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.intact)
 
 
-def effects_of(setting: Setting, measured: Sequence[Measured], nodes: Sequence[str]) -> choose.Effects:
+def effects_of(setting: PairRuns, measured: Sequence[PatchResult], nodes: Sequence[str]) -> choose.Effects:
     """Effects of the nodes in both directions, from the sweeps; nodes that are in none are patched here."""
-    found = {one.key[:2]: change(setting, one) for one in measured if one.value == "resample"}
+    changes = {result.key[:2]: change(setting, result) for result in measured if result.value == "resample"}
     targets = {node: parse_node(node) for node in nodes}
-    missing = tuple(t for t in targets.values() if (t, "denoise") not in found or (t, "noise") not in found)
+    missing = tuple(t for t in targets.values() if (t, "denoise") not in changes or (t, "noise") not in changes)
     if missing:
         batch = replace(setting.batch, roles=setting.batch.roles | masks(setting.batch, nodes))
         here = replace(setting, batch=batch)
         both = (
-            Plan(missing, "denoise", "resample", resample(setting.clean)),
-            Plan(missing, "noise", "resample", resample(setting.corrupted)),
+            SweepPlan(missing, "denoise", "resample", resample(setting.clean)),
+            SweepPlan(missing, "noise", "resample", resample(setting.corrupted)),
         )
-        found |= {one.key[:2]: change(here, one) for plan in both for one in run_plan(here, plan)}
-    rows = [np.stack([found[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
+        changes |= {result.key[:2]: change(here, result) for plan in both for result in run_plan(here, plan)}
+    rows = [np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
     return choose.Effects(*rows, setting.whole)
 
 
-def halves(setting: Setting, mlps: bool, effects: choose.Effects, pairs: np.ndarray) -> Keep:
+def halves(setting: PairRuns, effects: choose.Effects, pairs: np.ndarray, *, mlps: bool) -> Keep:
     """The circuit chosen from a part of the pairs alone."""
     batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.embed.dtype)
     whole = setting.corrupted if setting.outside is None else setting.outside
     other = rows_of(whole, pairs, batch.clean.shape[1])
-    return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps), other), effects)
+    return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps=mlps), other), effects)
 
 
-def find(setting: Setting, measured: Sequence[Measured], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
+def find(setting: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
     """The circuit's nodes, and the effects it was chosen from."""
-    evaluate = evaluator(setting, settings.mlps)
+    evaluate = evaluator(setting, mlps=settings.mlps)
     effects = effects_of(setting, measured, evaluate.nodes)
     return choose.choose(evaluate, effects), effects
 
@@ -100,24 +101,25 @@ def record(
     return Circuit(name, model, members, scope)
 
 
-def reads(setting: Setting, measured: Sequence[Measured], labels: Sequence[str]) -> dict[str, str]:
+def reads(setting: PairRuns, measured: Sequence[PatchResult], labels: Sequence[str]) -> dict[str, str]:
     """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there."""
     effect: dict[str, dict[str, float]] = {}
-    for one in measured:
-        if one.value == "resample" and one.target.label in labels and one.target.positions != "all":
-            at = effect.setdefault(one.target.label, {})
-            at[one.target.positions] = at.get(one.target.positions, 0.0) + abs(float(change(setting, one).mean()))
-    found = {}
+    for result in measured:
+        if result.value == "resample" and result.target.label in labels and result.target.positions != "all":
+            at = effect.setdefault(result.target.label, {})
+            at[result.target.positions] = at.get(result.target.positions, 0.0) + abs(
+                float(change(setting, result).mean())
+            )
+    roles = {}
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
         key, mass = _attended(setting, parse_target(label), query)
-        found[label] = Place(query, key).words(mass)
-    return found
+        roles[label] = PositionRole(query, key).words(mass)
+    return roles
 
 
-def _attended(setting: Setting, target: Target, query: str) -> tuple[str, float]:
-    """The role that gets most attention from the query role, clean prompts, and its share; `previous` and `itself`
-    count too."""
+def _attended(setting: PairRuns, target: Target, query: str) -> tuple[str, float]:
+    """The position that gets most attention from the query role on clean prompts, and its share."""
     pattern = setting.clean["pattern"][target.layer][:, target.unit]
     rows = setting.batch.mask(query)
     weight = (pattern * rows[..., None]).sum(1) / rows.sum(1).clamp_min(1)[:, None]
@@ -143,7 +145,7 @@ class Judged:
 
 
 def judge(
-    setting: Setting, circuit: Circuit, settings: PatchSettings, ranking: Sequence[int], report: Report, full: bool
+    setting: PairRuns, circuit: Circuit, settings: PatchSettings, ranking: Sequence[int], report: Report, *, full: bool
 ) -> Judged:
     """Every score of a circuit on a set of pairs.
 
@@ -161,7 +163,7 @@ def judge(
     net = setting.net
     check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
     check_roles(circuit, setting.batch)
-    evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
+    evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     keep = evaluate.mask(members_nodes(circuit))
     rows = faithfulness_rows(evaluate, keep)
     if not scores.explainable(evaluate):
@@ -183,7 +185,7 @@ def judge(
             _score(
                 "random_faithfulness",
                 float(drawn.faithfulness.mean()),
-                *np.quantile(drawn.faithfulness, (0.025, 0.975)),
+                *_percentiles(drawn.faithfulness),
             )
         )
         random = pl.DataFrame({"draw": np.arange(settings.draws), "faithfulness": drawn.faithfulness})
@@ -191,7 +193,7 @@ def judge(
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
         minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
         rows.append(_score("minimality", float(minimal.effect.min())))
-        rows.append(_score("minimal_members", float((minimal.p_holm < 0.05).mean()), n=len(minimal.effect)))
+        rows.append(_score("minimal_members", float((minimal.p_holm < choose.ALPHA).mean()), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
     frames = [
@@ -202,20 +204,20 @@ def judge(
     return Judged(*frames, members.with_columns(**six) if len(members) else members)
 
 
-def minimality_rows(circuit: Circuit, found: scores.Minimality) -> pl.DataFrame:
+def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFrame:
     """Minimality of every member, with the positions it is at."""
     return pl.DataFrame(
         {
             "component": circuit.components,
             "positions": [m.positions for m in circuit.members],
-            "missed": found.effect,
-            "p": found.p,
-            "p_holm": found.p_holm,
+            "removal_cost": minimal.effect,
+            "p": minimal.p,
+            "p_holm": minimal.p_holm,
         }
     )
 
 
-def six_values(setting: Setting, circuit: Circuit) -> dict[str, Any]:
+def six_values(setting: PairRuns, circuit: Circuit) -> dict[str, Any]:
     sites = {parse_target(label).site for label in circuit.components}
     kind = ", ".join(site for site in ("head", "neuron", "mlp_out") if site in sites)
     values = {
@@ -231,12 +233,17 @@ def six_values(setting: Setting, circuit: Circuit) -> dict[str, Any]:
 
 def _classes(circuit: Circuit) -> dict[str, list[str]]:
     """Members by gate label and by layer."""
-    found: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
     for member in circuit.members:
         for name in (member.gate, f"layer {parse_target(member.component).layer}"):
             if name:
-                found.setdefault(name, []).append(node_of(member))
-    return found
+                classes.setdefault(name, []).append(node_of(member))
+    return classes
+
+
+def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = percentile_interval(drawn)
+    return float(low), float(high)
 
 
 def _score(
@@ -247,31 +254,31 @@ def _score(
 
 def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
     """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
-    one, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
+    faithful, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
     rows = [
         _score("members", float(keep.sum())),
         _score("nodes", float(len(keep))),
-        _score("metric_model", one.model, n=n),
-        _score("metric_circuit", one.circuit, n=n),
-        _score("metric_empty", one.empty, n=n),
-        _score("faithfulness_gap", one.gap, n=n),
+        _score("metric_model", faithful.model, n=n),
+        _score("metric_circuit", faithful.circuit, n=n),
+        _score("metric_empty", faithful.empty, n=n),
+        _score("faithfulness_gap", faithful.gap, n=n),
         _score("explainable", float(scores.explainable(evaluate)), n=n),
     ]
     if not scores.explainable(evaluate):
         return rows
     return [
         *rows,
-        _score("faithfulness_ratio", one.ratio, n=n),
-        _score("faithfulness", one.normalised, *one.interval, n=n),
+        _score("faithfulness_ratio", faithful.ratio, n=n),
+        _score("faithfulness", faithful.normalised, *faithful.interval, n=n),
         _score(
             "faithfulness_per_pair",
-            float(one.per_pair.median),
-            float(one.per_pair.low),
-            float(one.per_pair.high),
-            n - one.per_pair.excluded,
+            float(faithful.per_pair.median),
+            float(faithful.per_pair.low),
+            float(faithful.per_pair.high),
+            n - faithful.per_pair.excluded,
         ),
-        _score("pairs_excluded", float(one.per_pair.excluded), n=n),
-        _score("over_recovery", float(one.over_recovery)),
+        _score("pairs_excluded", float(faithful.per_pair.excluded), n=n),
+        _score("over_recovery", float(faithful.over_recovery)),
     ]
 
 
@@ -290,22 +297,22 @@ def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[
     return rows + [_score(f"incompleteness_class: {name}", value) for name, value in missing.classes.items()]
 
 
-def stability_rows(found: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def stability_rows(stable: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
-    low, high = np.quantile(found.jaccard, (0.025, 0.975))
+    low, high = _percentiles(stable.jaccard)
     rows = [
-        _score("stability_jaccard", float(found.jaccard.mean()), float(low), float(high), len(found.jaccard)),
-        _score("stability_tau", found.tau, n=len(found.jaccard)),
-        _score("stability_halves", found.halves, n=2),
+        _score("stability_jaccard", float(stable.jaccard.mean()), low, high, len(stable.jaccard)),
+        _score("stability_tau", stable.tau, n=len(stable.jaccard)),
+        _score("stability_halves", stable.halves, n=2),
     ]
-    return rows, dict(zip(nodes, found.frequency.tolist(), strict=True))
+    return rows, dict(zip(nodes, stable.frequency.tolist(), strict=True))
 
 
 def curve_rows(
-    setting: Setting, settings: PatchSettings, ranking: Sequence[int], circuit: Circuit | None = None
+    setting: PairRuns, settings: PatchSettings, ranking: Sequence[int], circuit: Circuit | None = None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     """Table `circuit_curve` (faithfulness of the k best nodes), and its areas as scores."""
-    evaluate = evaluator(setting, mlps_are_nodes(settings, circuit), circuit)
+    evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     values = evaluate.faithfulness(sizes(ranking, len(evaluate.nodes)))
     share = np.arange(len(values)) / len(evaluate.nodes)
     areas = curve.areas(share, values)
@@ -322,31 +329,31 @@ def curve_rows(
     return frame, [*rows, _score("smallest_at_90", float("nan") if smallest is None else float(smallest))]
 
 
-def edge_rows(setting: Setting, circuit: Circuit, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
+def edge_rows(setting: PairRuns, circuit: Circuit, *, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
     """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
 
-    Edges are at all offsets and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
+    Edges are at all positions and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
     """
     graph = graph_of(setting.net)
     ends = [f"L{t.layer}_mlp_out" if t.site == "neuron" else t.label for t in map(parse_target, circuit.components)]
-    among = edges.candidates(graph, ends, not mlps)
-    found = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
-    shares = -edges.sizes(found, float(setting.whole.mean()))
-    kept = [one.edge for one, size in zip(found, shares, strict=True) if abs(size) >= EDGE_SHARE]
+    among = edges.candidates(graph, ends, mlps_kept=not mlps)
+    confirmed = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
+    shares = -edges.sizes(confirmed, float(setting.whole.mean()))
+    important = [cut.edge for cut, size in zip(confirmed, shares, strict=True) if abs(size) >= EDGE_SHARE]
     frame = pl.DataFrame(
         {
-            "writer": [one.edge.writer for one in found],
-            "reader": [one.edge.reader for one in found],
-            "estimated": [-one.estimated / float(setting.whole.mean()) for one in found],
+            "writer": [cut.edge.writer for cut in confirmed],
+            "reader": [cut.edge.reader for cut in confirmed],
+            "estimated": [-cut.estimated / float(setting.whole.mean()) for cut in confirmed],
             "lost": shares,
-            "kept": [one.edge in kept for one in found],
+            "matters": [cut.edge in important for cut in confirmed],
         }
     )
     writes = all_writes(setting.net, setting.corrupted)
     with torch.inference_mode():
         runs = [
             masked(setting.net, setting.batch.clean, setting.batch.ends, keep, writes)
-            for keep in (graph.mask(kept), among)
+            for keep in (graph.mask(important), among)
         ]
     values = [
         float((logit_diff(run, setting.batch.options).double().numpy(force=True) - setting.metric_corrupted).mean())
@@ -354,10 +361,12 @@ def edge_rows(setting: Setting, circuit: Circuit, mlps: bool) -> tuple[Circuit, 
     ]
     whole = float(setting.whole.mean())
     scored = [
-        _score("edge_faithfulness", values[0] / whole, n=len(kept)),
+        _score("edge_faithfulness", values[0] / whole, n=len(important)),
         _score("edge_faithfulness_all", values[1] / whole, n=int(among.sum())),
     ]
     inside = [
-        edge for edge in kept if {edge.writer, edge.reader.split(".")[0]} <= {*circuit.components, "embed", "logits"}
+        edge
+        for edge in important
+        if {edge.writer, edge.reader.split(".")[0]} <= {*circuit.components, "embed", "logits"}
     ]
     return replace(circuit, edges=tuple(inside)), frame, scored

@@ -8,11 +8,11 @@ most of the budget then goes to ordinary text in longer windows. Cost: none.
 from dataclasses import dataclass
 from typing import Literal
 
-from profiler.bundled.training.mixture import Shares
+from profiler.bundled.training.mixture import MixtureShares
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """Size of a GPT-NeoX model (sequential residual, rotary positions on whole heads, tied embeddings).
 
     Attributes:
@@ -46,14 +46,14 @@ class Phase:
     until: int
     context: int
     windows: int
-    shares: Shares
+    shares: MixtureShares
     rate: float
     first_copies: bool = True
     loose: float = 0.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Everything that decides a run's result.
 
     Attributes:
@@ -67,7 +67,7 @@ class Plan:
         checkpoint_every: steps between checkpoints.
     """
 
-    shape: Shape
+    shape: ModelShape
     phases: tuple[Phase, ...]
     steps: int
     warmup: int = 150
@@ -91,30 +91,58 @@ class Plan:
 
 
 PLANS = {
-    "bundled": Plan(
-        shape=Shape(width=256, layers=4, heads=8, vocabulary=2944, context=256),
+    "bundled": TrainingPlan(
+        shape=ModelShape(width=256, layers=4, heads=8, vocabulary=2944, context=256),
         phases=(
-            Phase(1_650, 64, 32, Shares(repeats=0.5), 2e-3),
-            Phase(2_750, 128, 16, Shares(repeats=0.25), 2e-3),
-            Phase(3_417, 64, 32, Shares(repeats=0.5), 0.7e-3),
-            Phase(4_500, 64, 32, Shares(repeats=0.5), 1.2e-3),
-            Phase(5_000, 64, 32, Shares(repeats=0.5), 2e-3, first_copies=False),
-            Phase(6_000, 128, 24, Shares(repeats=0.2), 1.5e-3, first_copies=False),
-            Phase(6_250, 256, 16, Shares(repeats=0.10), 1.2e-3),
-            Phase(7_500, 256, 16, Shares(repeats=0.10, ioi=0.18, docstring=0.11), 1.1e-3, loose=0.3),
-            Phase(9_000, 128, 32, Shares(repeats=0.08, ioi=0.24), 0.7e-3, loose=0.4),
-            Phase(10_250, 128, 32, Shares(repeats=0.14, ioi=0.36, docstring=0.07, sequences=0.03), 0.4e-3, loose=0.4),
-            Phase(12_050, 128, 32, Shares(repeats=0.10, ioi=0.40, docstring=0.06, sequences=0.03), 0.3e-3, loose=0.4),
-            Phase(12_150, 128, 32, Shares(repeats=0.10, ioi=0.30, docstring=0.08, sequences=0.03), 0.1e-3, loose=0.4),
-            Phase(13_500, 128, 32, Shares(repeats=0.10, ioi=0.35, docstring=0.08, sequences=0.03), 1.2e-3, loose=0.4),
-            Phase(16_750, 128, 32, Shares(0.10, 0.36, 0.08, 0.02, mentions=0.06), 1.2e-3, loose=0.6),
+            Phase(1_650, 64, 32, MixtureShares(repeats=0.5), 2e-3),
+            Phase(2_750, 128, 16, MixtureShares(repeats=0.25), 2e-3),
+            Phase(3_417, 64, 32, MixtureShares(repeats=0.5), 0.7e-3),
+            Phase(4_500, 64, 32, MixtureShares(repeats=0.5), 1.2e-3),
+            Phase(5_000, 64, 32, MixtureShares(repeats=0.5), 2e-3, first_copies=False),
+            Phase(6_000, 128, 24, MixtureShares(repeats=0.2), 1.5e-3, first_copies=False),
+            Phase(6_250, 256, 16, MixtureShares(repeats=0.10), 1.2e-3),
+            Phase(7_500, 256, 16, MixtureShares(repeats=0.10, ioi=0.18, docstring=0.11), 1.1e-3, loose=0.3),
+            Phase(9_000, 128, 32, MixtureShares(repeats=0.08, ioi=0.24), 0.7e-3, loose=0.4),
+            Phase(
+                10_250,
+                128,
+                32,
+                MixtureShares(repeats=0.14, ioi=0.36, docstring=0.07, sequences=0.03),
+                0.4e-3,
+                loose=0.4,
+            ),
+            Phase(
+                12_050,
+                128,
+                32,
+                MixtureShares(repeats=0.10, ioi=0.40, docstring=0.06, sequences=0.03),
+                0.3e-3,
+                loose=0.4,
+            ),
+            Phase(
+                12_150,
+                128,
+                32,
+                MixtureShares(repeats=0.10, ioi=0.30, docstring=0.08, sequences=0.03),
+                0.1e-3,
+                loose=0.4,
+            ),
+            Phase(
+                13_500,
+                128,
+                32,
+                MixtureShares(repeats=0.10, ioi=0.35, docstring=0.08, sequences=0.03),
+                1.2e-3,
+                loose=0.4,
+            ),
+            Phase(16_750, 128, 32, MixtureShares(0.10, 0.36, 0.08, 0.02, mentions=0.06), 1.2e-3, loose=0.6),
         ),
         steps=16_750,
         decay_from=0.8,
     ),
-    "tiny": Plan(
-        shape=Shape(width=32, layers=2, heads=2, vocabulary=800, context=32),
-        phases=(Phase(6, 16, 4, Shares(repeats=0.5), 2e-3), Phase(12, 32, 4, Shares(repeats=0.2), 1e-3)),
+    "tiny": TrainingPlan(
+        shape=ModelShape(width=32, layers=2, heads=2, vocabulary=800, context=32),
+        phases=(Phase(6, 16, 4, MixtureShares(repeats=0.5), 2e-3), Phase(12, 32, 4, MixtureShares(repeats=0.2), 1e-3)),
         steps=12,
         warmup=2,
         precision="float32",

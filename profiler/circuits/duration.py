@@ -1,18 +1,18 @@
 """How long an experiment will take, said before it begins. Cost: none."""
 
-from profiler.patching import tables, values
-from profiler.patching.crossed import PROMPTS
-from profiler.patching.setting import SCHEME_PAIRS, PatchSettings, Setting
+from profiler.patching import sweep_tables, values
+from profiler.patching.factorial import PROMPTS
+from profiler.patching.setting import SCHEME_PAIRS, PairRuns, PatchSettings
 from profiler.prompts.pairs import find_task
 from profiler.prompts.pairs.crossed import cells
 
 
-def stages(settings: PatchSettings, given: bool) -> int:
+def stages(settings: PatchSettings, *, given: bool) -> int:
     """How many stages will be reported."""
     return 16 + 4 * (not settings.is_file) + (not given)
 
 
-def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
+def forecast(main: PairRuns, settings: PatchSettings, each: float) -> str:
     """About how long all of it takes, from the seconds `each` of one run of all pairs.
 
     A patch costs about a third of a forward pass, a gradient three; a circuit the part of one that lies behind the
@@ -20,8 +20,8 @@ def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
     """
     patches = sum(
         len(plan.targets)
-        for plan in tables.plans(
-            main, dict.fromkeys(("zero", "mean", "noise"), values.zero(main.clean)), settings.by_role
+        for plan in sweep_tables.plans(
+            main, dict.fromkeys(("zero", "mean", "noise"), values.zero(main.clean)), by_role=settings.by_role
         )
     )
     circuits = (1 if settings.is_file else 2) * 3 * settings.draws + 400
@@ -33,7 +33,7 @@ def forecast(main: Setting, settings: PatchSettings, each: float) -> str:
     )
 
 
-def _of_schemes(main: Setting, settings: PatchSettings) -> float:
+def _of_schemes(main: PairRuns, settings: PatchSettings) -> float:
     """Patches under other schemes and under all of them crossed, as patches of all pairs."""
     if settings.is_file:
         return 0.0
@@ -42,7 +42,7 @@ def _of_schemes(main: Setting, settings: PatchSettings) -> float:
     return targets * pairs / len(main.batch)
 
 
-def _left(main: Setting) -> float:
+def _left(main: PairRuns) -> float:
     """The part of all tokens that lies behind the first that differs: what circuits have to run."""
     if main.outside is not None:
         return 1.0

@@ -16,17 +16,19 @@ from jaxtyping import Float
 from profiler import statistics
 from profiler.patching import effects
 from profiler.patching.metrics import METRICS, panel
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import PER_HEAD, Target, every
 from profiler.patching.sweep import Donor, resample, sweep
 
 Direction = Literal["denoise", "noise"]
 COLUMN = {name: i for i, name in enumerate(METRICS)}
 MARGIN = 0.02
+FAMILY = ("component_kind", "positions", "direction", "value")
+"""Targets alike in these are tested together (Holm)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class PatchResult:
     """The panel of every pair with one target patched."""
 
     target: Target
@@ -52,7 +54,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """One sweep: what is patched, which way, with which values."""
 
     targets: tuple[Target, ...]
@@ -61,7 +63,7 @@ class Plan:
     donor: Donor
 
 
-def plans(setting: Setting, donors: dict[str, Donor], by_role: bool) -> list[Plan]:
+def plans(setting: PairRuns, donors: dict[str, Donor], *, by_role: bool) -> list[SweepPlan]:
     """All sweeps but those of neurons.
 
     Args:
@@ -73,17 +75,19 @@ def plans(setting: Setting, donors: dict[str, Donor], by_role: bool) -> list[Pla
     parts = [t for site in PER_HEAD[1:] for t in every(net, site)]
     roles = [t.during(role) for role in setting.roles for t in (*(heads if by_role else []), *every(net, "resid_pre"))]
     both = (*heads, *whole, *parts, *roles)
-    found = [
-        Plan(both, "denoise", "resample", resample(setting.clean)),
-        Plan(both, "noise", "resample", resample(setting.corrupted)),
+    sweeps = [
+        SweepPlan(both, "denoise", "resample", resample(setting.clean)),
+        SweepPlan(both, "noise", "resample", resample(setting.corrupted)),
     ]
-    return found + [Plan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()]
+    return sweeps + [
+        SweepPlan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()
+    ]
 
 
-def run_plan(setting: Setting, plan: Plan, report: Callable[[int], None] | None = None) -> list[Measured]:
+def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] | None = None) -> list[PatchResult]:
     """Make one sweep."""
     base = setting.corrupted if plan.direction == "denoise" else setting.clean
-    found: list[Measured | None] = [None] * len(plan.targets)
+    results: list[PatchResult | None] = [None] * len(plan.targets)
     for indices, logits in sweep(setting.net, base, setting.batch, plan.targets, plan.donor, report=report):
         options = setting.batch.options.rows(len(indices))
         reference = setting.clean.logits.repeat(len(indices), 1)
@@ -92,41 +96,44 @@ def run_plan(setting: Setting, plan: Plan, report: Callable[[int], None] | None 
                 panel(logits.flatten(0, 1), options, reference).cpu().numpy().reshape(len(indices), -1, len(METRICS))
             )
         for i, values in zip(indices, panels, strict=True):
-            found[i] = Measured(plan.targets[i], plan.direction, plan.value, values)
-    return [one for one in found if one is not None]
+            results[i] = PatchResult(plan.targets[i], plan.direction, plan.value, values)
+    return [result for result in results if result is not None]
 
 
-def effect_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+def effect_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_effects` without its experiment: a row per target, direction, value and pair."""
     n = len(setting.batch)
-    panels = np.concatenate([one.panel for one in measured])
-    columns: dict[str, Any] = {"component": np.repeat([one.target.label for one in measured], n)}
-    columns["layer"] = np.repeat([one.target.layer for one in measured], n)
+    panels = np.concatenate([result.panel for result in measured])
+    columns: dict[str, Any] = {"component": np.repeat([result.target.label for result in measured], n)}
+    columns["layer"] = np.repeat([result.target.layer for result in measured], n)
     for name in ("granularity", "component_kind", "value", "positions", "direction", "pair_set"):
-        columns[name] = np.repeat([one.six(setting.name)[name] for one in measured], n)
+        columns[name] = np.repeat([result.six(setting.name)[name] for result in measured], n)
     columns["pair"] = np.tile(np.arange(n), len(measured))
     before = {"denoise": setting.metric_corrupted, "noise": setting.metric_clean}
-    columns["effect"] = panels[:, 0] - np.concatenate([before[one.direction] for one in measured])
+    columns["effect"] = panels[:, 0] - np.concatenate([before[result.direction] for result in measured])
     return pl.DataFrame(columns | {name: panels[:, i] for i, name in enumerate(METRICS)})
 
 
-def change(setting: Setting, one: Measured) -> Float[np.ndarray, " pair"]:
+def change(setting: PairRuns, result: PatchResult) -> Float[np.ndarray, " pair"]:
     """What was recovered, or lost, in logits of the logit difference."""
-    after = one.panel[:, COLUMN["logit_diff"]]
-    return after - setting.metric_corrupted if one.direction == "denoise" else setting.metric_clean - after
+    after = result.panel[:, COLUMN["logit_diff"]]
+    return after - setting.metric_corrupted if result.direction == "denoise" else setting.metric_clean - after
 
 
-def share_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+def share_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_shares` without its experiment: a row per target, direction and value."""
-    changes = np.stack([change(setting, one) for one in measured])
+    changes = np.stack([change(setting, result) for result in measured])
     share = effects.share(changes, setting.whole)
-    low, high = statistics.bootstrap_share(changes, setting.whole)
-    narrow = statistics.bootstrap_share(changes, setting.whole, 0.9)
+    low, high = statistics.bootstrap_ratio(changes, setting.whole)
+    narrow = statistics.bootstrap_ratio(changes, setting.whole, 0.9)
     p = statistics.sign_flip_p(changes)
     fix, broken = _fix_break(setting, measured)
     neutral = effects.neutral_level(setting.metric_clean, setting.metric_corrupted)
     frame = pl.DataFrame(
-        [{"component": one.target.label, "layer": one.target.layer, **one.six(setting.name)} for one in measured]
+        [
+            {"component": result.target.label, "layer": result.target.layer, **result.six(setting.name)}
+            for result in measured
+        ]
     )
     verdicts = [_verdict(*bounds) for bounds in zip(low, high, *narrow, strict=True)]
     return frame.with_columns(
@@ -139,7 +146,7 @@ def share_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
         pl.lit(share.excluded).alias("excluded"),
         pl.lit(len(setting.batch)).alias("n"),
         pl.Series("p", p),
-        pl.Series("p_holm", _holm_by_family(frame, p)),
+        pl.Series("p_holm", statistics.holm_within(p, frame.select(FAMILY).rows())),
         pl.Series("verdict", verdicts),
         pl.Series("neutral", np.where(frame["direction"] == "denoise", neutral, np.nan)).fill_nan(None),
         pl.Series(
@@ -157,21 +164,13 @@ def _verdict(low: float, high: float, narrow_low: float, narrow_high: float) -> 
     return statistics.verdict(min(narrow_low, -1e-300), max(narrow_high, 1e-300), MARGIN)
 
 
-def _fix_break(setting: Setting, measured: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
+def _fix_break(setting: PairRuns, measured: Sequence[PatchResult]) -> tuple[np.ndarray, np.ndarray]:
     base = {
         "denoise": panel(setting.corrupted.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),
         "noise": panel(setting.clean.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),
     }
     columns = [COLUMN["answer_logit"], COLUMN["distractor_logit"]]
-    parts = [effects.fix_and_break(*one.panel[:, columns].T, *base[one.direction][:, columns].T) for one in measured]
+    parts = [
+        effects.fix_and_break(*result.panel[:, columns].T, *base[result.direction][:, columns].T) for result in measured
+    ]
     return tuple(np.array(column) for column in zip(*parts, strict=True))
-
-
-def _holm_by_family(frame: pl.DataFrame, p: np.ndarray) -> np.ndarray:
-    """Holm within each site, set of positions, direction and value."""
-    keys = frame.select("component_kind", "positions", "direction", "value").rows()
-    corrected = np.empty_like(p)
-    for key in dict.fromkeys(keys):
-        places = [i for i, other in enumerate(keys) if other == key]
-        corrected[places] = statistics.holm(p[places])
-    return corrected

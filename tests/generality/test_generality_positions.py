@@ -9,23 +9,24 @@ import planted_circuits
 import polars as pl
 import pytest
 import torch
+from questions import question
 from test_generality_distributions import found
 from test_generality_verdict import DISTRIBUTIONS, FINDINGS, number, role
 
 from profiler.circuits.circuit import Circuit, Member, Scope
-from profiler.circuits.places import BEFORE, FIRST, ITSELF, Place, place_of
-from profiler.generality import check, roles
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole, position_role
+from profiler.generality import roles
 from profiler.generality.counterexamples import find
-from profiler.generality.coverage import at_places as coverage_at_places
+from profiler.generality.coverage import at_positions as coverage_at_positions
 from profiler.generality.coverage import everywhere
 from profiler.generality.distributions.subject import PromptDistribution
 from profiler.generality.distributions.variants import variants
-from profiler.generality.edits import at_places as edit_at_places
-from profiler.generality.edits.edits import Edit
+from profiler.generality.edits import at_positions as edits_at_positions
+from profiler.generality.edits.results import Edit
 from profiler.generality.edits.texts import Vocabulary
 from profiler.generality.evidence import claims, ledger, verdict_needs
 from profiler.generality.evidence.distributions import CORPUS, Distribution
-from profiler.generality.evidence.finding import Finding
+from profiler.generality.evidence.finding import Finding, Question, StageResult
 from profiler.generality.evidence.verdict import judge
 from profiler.model.network import forward
 from profiler.patching.setting import PatchSettings, prepare
@@ -47,13 +48,17 @@ def distribution() -> PromptDistribution:
     return PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(tuple(turned), ())))
 
 
+def about(component: str, role: str) -> Question:
+    return question(component, role, "coverage", "x", unit="prompts")
+
+
 def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tuple[list[float], list[bool]]:
     """Importance of a head at a place, and whether it attends to the other most, one prompt at a time."""
     net, (layer, head) = patch_models.network("neox"), map(int, re.findall(r"\d+", label))
     sizes, holds = [], []
     for pair in distribution.setting.batch.pairs:
         sites, places = {}, dict(pair.roles)
-        forward(net, torch.tensor([pair.clean]), lambda s, i, v, o, sites=sites: sites.setdefault((s, i), v))
+        forward(net, torch.tensor([pair.clean]), lambda s, i, v, _, sites=sites: sites.setdefault((s, i), v))
         query = places[at][-1]
         toward = (net.unembed[:, pair.answers[0]] - net.unembed.mean(1)) * net.norm_final.weight
         toward = (toward - toward.mean()) / net.norm_final.scale(sites["resid_final", net.n_layers][0, query])
@@ -73,8 +78,8 @@ def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tupl
 def test_coverage_at_a_place_is_what_the_patterns_say(
     distribution: PromptDistribution, label: str, at: str, to: str
 ) -> None:
-    net, words = patch_models.network("neox"), Place(at, to).words(0.9)
-    rows = coverage_at_places.on_distribution(net, distribution, [(Member(label, words), Place(at, to))])
+    net, words = patch_models.network("neox"), PositionRole(at, to).words(0.9)
+    rows = coverage_at_positions.on_distribution(net, distribution, [(about(label, words), PositionRole(at, to))])
     one = found(tuple(rows), "coverage", "x")
     sizes, holds = slow(distribution, label, at, to)
     assert one.value == pytest.approx(np.dot(sizes, holds) / sum(sizes), abs=1e-9)
@@ -86,9 +91,9 @@ def test_coverage_at_a_place_is_what_the_patterns_say(
 
 
 def test_a_place_that_the_prompts_lack_is_refused_with_its_name(distribution: PromptDistribution) -> None:
-    for place, lost in ((Place("end", "S2"), "S2"), (Place("S1", "first"), "S1")):
-        (row,) = coverage_at_places.on_distribution(
-            patch_models.network("neox"), distribution, [(Member("L0H0", place.words(1.0)), place)]
+    for place, lost in ((PositionRole("end", "S2"), "S2"), (PositionRole("S1", "first"), "S1")):
+        (row,) = coverage_at_positions.on_distribution(
+            patch_models.network("neox"), distribution, [(about("L0H0", place.words(1.0)), place)]
         )
         assert row.value is None and repr(lost) in row.refused
 
@@ -98,21 +103,28 @@ def test_where_the_model_does_not_do_the_task_nothing_is_tested(distribution: Pr
     turned = tuple(replace(pair, answers=pair.distractors, distractors=pair.answers) for pair in pairs)
     net = patch_models.network("neox")
     undone = replace(distribution, setting=prepare("x", net, Encoded(turned, ())))
-    member, place = (Member("L0H0", "at end attends to first (9%)"), Place("end", "first"))
+    asked, place = about("L0H0", "at end attends to first (9%)"), PositionRole("end", "first")
     here = [
-        row for row in coverage_at_places.on_distribution(net, undone, [(member, place)]) if row.technique == "coverage"
+        row
+        for row in coverage_at_positions.on_distribution(net, undone, [(asked, place)])
+        if row.technique == "coverage"
     ]
-    assert [row.statistic for row in here] == [coverage_at_places.UNDONE]
+    assert [row.statistic for row in here] == [coverage_at_positions.UNDONE]
     assert ledger.lines(here, DISTRIBUTIONS)[0].speaks == "describes"
-    assert coverage_at_places.does_task(distribution.setting) and not coverage_at_places.does_task(undone.setting)
+    assert coverage_at_positions.does_task(distribution.setting) and not coverage_at_positions.does_task(undone.setting)
 
 
 def test_words_are_read_back_and_others_name_no_place() -> None:
-    for place in (Place("end", "S2"), Place("S2", ITSELF), Place("B_doc", BEFORE), Place("end", FIRST)):
-        assert place_of(place.words(0.714)) == place
-    assert place_of("at end attends to S2") == Place("end", "S2")
+    for place in (
+        PositionRole("end", "S2"),
+        PositionRole("S2", ITSELF),
+        PositionRole("B_doc", BEFORE),
+        PositionRole("end", FIRST),
+    ):
+        assert position_role(place.words(0.714)) == place
+    assert position_role("at end attends to S2") == PositionRole("end", "S2")
     for other in ("", "induction head", "name mover", "at the end, attends to names", "attends to S2"):
-        assert place_of(other) is None
+        assert position_role(other) is None
 
 
 def test_each_claim_is_what_its_own_name_claims() -> None:
@@ -129,15 +141,15 @@ def test_other_stages_ask_the_general_form_and_say_so() -> None:
     subject = replace(planted_circuits.subject(planted_circuits.NARROW), circuit=made)
     assert [m.role for m in subject.general.members] == ["S-inhibition", "induction", "at end attends to extra (3%)"]
     assert made.members[0].role == PLACED
-    marked = [
-        check.marked(one, made) for one in (role("corpus", 0.1), replace(role("corpus", 0.1), role="S-inhibition"))
-    ]
-    assert [one.general_form_of for one in marked] == [PLACED, PLACED]
-    assert check.marked(replace(role("corpus", 0.1), role=PLACED), made).general_form_of == ""
-    assert check.marked(role("corpus", 0.1, subject="L0H1"), made).general_form_of == ""
+
+    def words(component: str, role: str) -> str:
+        return subject.question("coverage", subject.corpus, component, role).general_form_of
+
+    assert [words("L1H4", role) for role in ("induction", "S-inhibition")] == [PLACED, PLACED]
+    assert [words("L1H4", PLACED), words("L0H1", "induction"), words("", "")] == ["", "", ""]
 
 
-# --- edits at places ---
+# --- edits at positions ---
 
 OFF, ON, QUESTION, ANSWER, WRONG = 0, 1, 2, 3, 4
 VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.ones(5, bool), {})
@@ -159,29 +171,32 @@ def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> N
     pairs = tuple(map(small_pair, range(24)))
     one = PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(pairs, ())))
     subject = replace(base, net=net)
-    place = Place("end", to)
-    rows = edit_at_places.on_distribution(subject, one, (Member("L0H0", place.words(1.0)), place), VOCABULARY)
+    place = PositionRole("end", to)
+    result = edits_at_positions.on_distribution(
+        subject, one, subject.question("edits", one.distribution, "L0H0", place.words(1.0)), place, VOCABULARY
+    )
     if to == "beside":  # all prompts have the same token there, so that none can be put in
-        assert rows == []
+        assert result == StageResult()
         return
-    (rate,) = [row for row in rows if isinstance(row, Finding) and row.statistic == "success rate"]
+    (rate,) = [row for row in result.findings if row.statistic == "success rate"]
     assert (rate.value, rate.null, rate.role, rate.n) == (works, 0.0, place.words(1.0), 24)
-    edits = [row for row in rows if isinstance(row, Edit)]
+    edits = result.rows
+    assert all(isinstance(row, Edit) for row in edits)
     assert len(edits) == 24 and all(row.shift == pytest.approx(1.0) and row.control_shift < 1 for row in edits)
     assert {row.before[:3] for row in edits} == {"⟦a⟧", "⟦b⟧"}
 
 
 def test_an_edit_changes_its_place_and_the_control_one_that_no_role_names() -> None:
     pair, rng = small_pair(0), np.random.default_rng(0)
-    plan = edit_at_places.plan_of(pair, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng)
+    plan = edits_at_positions.plan_of(pair, PositionRole("end", "source"), 0, [OFF, ON], VOCABULARY, rng)
     assert plan.edited == (OFF, *pair.clean[1:]) and plan.changed == (0,) and plan.control_changed == (2,)
     assert plan.control[2] not in (*pair.clean, ANSWER)
     full = replace(pair, roles=(*pair.roles, ("also", (2,))))
-    assert edit_at_places.plan_of(full, Place("end", "source"), 0, [OFF, ON], VOCABULARY, rng) is None
-    assert edit_at_places._source(pair, Place("end", "beside"), 0) == 1
-    assert edit_at_places._source(pair, Place("beside", "end"), 0) is None
+    assert edits_at_positions.plan_of(full, PositionRole("end", "source"), 0, [OFF, ON], VOCABULARY, rng) is None
+    assert edits_at_positions._source(pair, PositionRole("end", "beside"), 0) == 1
+    assert edits_at_positions._source(pair, PositionRole("beside", "end"), 0) is None
     wide = replace(pair, roles=(("source", (0, 1)), ("end", (3,))))
-    assert [edit_at_places._source(wide, Place("end", "source"), most) for most in (1, 2)] == [1, 0]
+    assert [edits_at_positions._source(wide, PositionRole("end", "source"), most) for most in (1, 2)] == [1, 0]
 
 
 # --- the verdict ---
@@ -198,15 +213,15 @@ def test_a_role_that_holds_at_its_place_generalises_whatever_the_head_does_elsew
     found = judge((*FINDINGS, at_place("discovery", 0.95), at_place("names", 0.9), GENERAL), DISTRIBUTIONS)
     assert found.word == "generalises"
     assert found.sentence.endswith(
-        "Asked of every position of the corpus, not only at its place, the one role does not hold: L1H4 is"
+        "At every position of the corpus, which the circuit does not claim, the role does not hold: L1H4,"
         " “S-inhibition” on 10\u00a0% of its importance."
     )
     assert [line.speaks for line in found.ledger[-2:]] == ["for", "against"]
     more = [replace(GENERAL, subject=f"L2H{i}", value=v, lo=v - 0.02, hi=v + 0.02) for i, v in enumerate((0.2, 0.9))]
     three = judge((*FINDINGS, at_place("discovery", 0.95), GENERAL, *more), DISTRIBUTIONS)
     assert three.sentence.endswith(
-        "Asked of every position of the corpus, not only at their places, 1 of 3 roles holds: most L2H1, “S-inhibition”"
-        " on 90\u00a0% of its importance, least L1H4, “S-inhibition” on 10\u00a0%."
+        "At every position of the corpus, which the circuit does not claim, 1 of 3 roles holds: highest L2H1,"
+        " “S-inhibition” on 90\u00a0% of its importance, lowest L1H4, “S-inhibition” on 10\u00a0%."
     )
     claimed = replace(GENERAL, general_form_of="")
     assert judge((*FINDINGS, at_place("discovery", 0.95), claimed), DISTRIBUTIONS).word == "does something else"
@@ -214,7 +229,9 @@ def test_a_role_that_holds_at_its_place_generalises_whatever_the_head_does_elsew
 
 def test_a_role_that_fails_away_from_home_is_narrow_and_one_that_fails_at_home_is_wrong() -> None:
     away = judge((*FINDINGS, at_place("discovery", 0.95), at_place("templates", 0.1)), DISTRIBUTIONS)
-    assert away.word == "narrows" and "as a circuit it keeps" in away.sentence and "on templates" in away.sentence
+    assert (
+        away.word == "narrows" and "As a whole the circuit keeps" in away.sentence and "on templates" in away.sentence
+    )
     home = judge((*FINDINGS, at_place("discovery", 0.1), at_place("templates", 0.95)), DISTRIBUTIONS)
     assert home.word == "does something else"
     failed = at_place("discovery", 0.1, technique="edits", statistic="success rate", null=0.1, null_hi=None)
@@ -242,7 +259,7 @@ def test_what_could_not_be_asked_stands_in_the_sentence() -> None:
         "c", "", "faithfulness", "natural text", "faithfulness", None, None, None, 9, "prompts", refused="9 prompts"
     )
     assert (
-        "natural text could not be asked"
+        "No faithfulness could be measured on natural text."
         in judge((*FINDINGS, at_place("discovery", 0.95), lost), DISTRIBUTIONS).sentence
     )
 
@@ -269,11 +286,9 @@ def test_mentions_that_a_variant_puts_in_have_a_name() -> None:
 
 def test_a_claim_without_a_behaviour_is_covered_from_the_same_rows(run_path) -> None:
     """`name mover` is no behaviour of the library: the share of importance where it should act and does."""
-    member, claim = (
-        Member("L1H0", "S-inhibition"),
-        replace(claims.S_INHIBITION, trigger="repeated", acts='"offset" % 2 = 0'),
-    )
-    rows = {row.distribution: row for row in everywhere._claim_rows(run_path, member, claim)}
+    asked = question("L1H0", "S-inhibition", "coverage", unit="positions")
+    claim = replace(claims.S_INHIBITION, trigger="repeated", acts='"offset" % 2 = 0')
+    rows = {row.distribution: row for row in everywhere._claim_rows(run_path, asked, claim)}
     facts = find.facts(run_path, "L1H0", claim).filter(pl.col("component") == "L1H0")
     weight = (facts["weight"] * facts["importance"]).to_numpy()
     held = (facts["should"] & facts["acts"]).to_numpy()
@@ -283,5 +298,5 @@ def test_a_claim_without_a_behaviour_is_covered_from_the_same_rows(run_path) -> 
     own = (facts["domain"] == "a").to_numpy()
     assert rows["domain: a"].value == pytest.approx((weight * held * own).sum() / (weight * own).sum())
     assert rows[CORPUS].lo < rows[CORPUS].value < rows[CORPUS].hi
-    asked = [row for row in everywhere.of_run(run_path, member) if row.technique == "coverage"]
-    assert {row.distribution for row in asked} == {CORPUS, "domain: a", "domain: b"} and asked[0].value is not None
+    covered = [row for row in everywhere.of_run(run_path, asked) if row.technique == "coverage"]
+    assert {row.distribution for row in covered} == {CORPUS, "domain: a", "domain: b"} and covered[0].value is not None

@@ -1,5 +1,4 @@
-"""What a component responds to: its effect under every combination of corruptions, split into main effects and
-interactions.
+"""Factorial analysis of corruptions: main effects and interactions of every component's effect.
 
 Every cell of a crossed design (`profiler.prompts.pairs.crossed`) gives a corrupted run; each component's values from
 there are put into the clean run, and the loss of logit difference is its response y. Orthogonal contrasts take the
@@ -44,6 +43,8 @@ from profiler.prompts.pairs.lint import Check
 MODEL, HIGHER = "model", "higher"
 SET = "crossed"
 PROMPTS, LEAST = 16, 8
+TOLD_APART = 2
+"""Changes at most of a contrast with rows of its own; the rest are given together, as HIGHER."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +59,24 @@ class Contrast:
 def contrasts(factors: Sequence[Factor]) -> list[Contrast]:
     """All contrasts of a design, one fewer than it has cells: main effects, then pairs, then the others."""
     axes = [[("", np.full(len(f.levels), 1 / len(f.levels))), *_helmert(f)] for f in factors]
-    found = []
+    listed = []
     for parts in itertools.product(*axes):
         named = [name for name, _ in parts if name]
         weights = np.ones(1)
         for _, part in parts:
             weights = np.kron(weights, part)
-        found.append(Contrast(" x ".join(named), len(named), weights))
-    return sorted(found[1:], key=lambda one: one.order)
+        listed.append(Contrast(" x ".join(named), len(named), weights))
+    return sorted(listed[1:], key=lambda contrast: contrast.order)
 
 
 def _helmert(factor: Factor) -> list[tuple[str, Float[np.ndarray, " level"]]]:
     """Each change against the mean of the levels before it."""
-    found = []
-    for place, name in enumerate(factor.changes, 1):
+    named = []
+    for number, name in enumerate(factor.changes, 1):
         weights = np.zeros(len(factor.levels))
-        weights[:place], weights[place] = -1 / place, 1.0
-        found.append((name, weights))
-    return found
+        weights[:number], weights[number] = -1 / number, 1.0
+        named.append((name, weights))
+    return named
 
 
 def frames(model: Model, net: Network, settings: PatchSettings) -> tuple[dict[str, pl.DataFrame], list[Check]]:
@@ -92,19 +93,19 @@ def frames(model: Model, net: Network, settings: PatchSettings) -> tuple[dict[st
     said = _check(task.factors, len(prompts), dropped)
     if len(prompts) < LEAST:
         return {}, [said]
-    found = responses(net, task.factors, prompts, sum(dropped.values()))
-    return {"patch_cells": cell_rows(found), "patch_factors": factor_rows(found, settings.seed)}, [said]
+    measured = responses(net, task.factors, prompts, sum(dropped.values()))
+    return {"patch_cells": cell_rows(measured), "patch_factors": factor_rows(measured, settings.seed)}, [said]
 
 
-def _check(factors: Sequence[Factor], kept: int, dropped: Counter[str]) -> Check:
+def _check(factors: Sequence[Factor], usable: int, dropped: Counter[str]) -> Check:
     reasons = "; ".join(f"{n}: {DROPS[reason]}" for reason, n in dropped.items())
-    words = f"{kept} of {kept + dropped.total()} prompts in {len(cells(factors))} combinations"
-    short = "" if kept >= LEAST else f"; fewer than {LEAST}, so nothing was measured"
+    words = f"{usable} of {usable + dropped.total()} prompts in {len(cells(factors))} combinations"
+    short = "" if usable >= LEAST else f"; fewer than {LEAST}, so nothing was measured"
     return Check(
         "corruptions crossed",
         words + (f" ({reasons})" if reasons else "") + short,
-        float(kept),
-        "ok" if kept >= LEAST else "note",
+        float(usable),
+        "ok" if usable >= LEAST else "note",
     )
 
 
@@ -158,66 +159,62 @@ def _layers(targets: Sequence[Target]) -> tuple[int, ...]:
 
 
 def usable(prompts: Sequence[Sequence[Pair]], model: Model) -> tuple[list[list[TokenPair]], Counter[str]]:
-    """Prompts whose every cell can be asked, in tokens, and for how many others which reason (a key of DROPS) came
-    first."""
-    one, longest = encoder(model.tokenizer, model.bos_id), reach(model)
-    kept, dropped = [], Counter[str]()
+    """Prompts whose every cell can be asked, in tokens, and the number dropped for each reason (a key of DROPS)."""
+    encode, longest = encoder(model.tokenizer, model.bos_id), reach(model)
+    complete, dropped = [], Counter[str]()
     for pairs in prompts:
-        made = [one(pair) for pair in pairs]
+        made = [encode(pair) for pair in pairs]
         reason = next(filter(None, (drop_reason(pair, longest) for pair in made)), None)
         if reason is None:
-            kept.append(made)
+            complete.append(made)
         else:
             dropped[reason] += 1
-    return kept, dropped
+    return complete, dropped
 
 
-def cell_rows(found: Responses) -> pl.DataFrame:
+def cell_rows(measured: Responses) -> pl.DataFrame:
     """Table `patch_cells`: mean response of each component in each cell."""
-    names = [cell_name(cell) for cell in cells(found.factors)]
+    names = [cell_name(cell) for cell in cells(measured.factors)]
     n = len(names)
     return _described(
-        found,
+        measured,
         pl.DataFrame(
             {
-                "component": np.repeat(found.components, n),
-                "layer": [layer for layer in found.layers for _ in range(n)],
-                "cell": names * len(found.components),
-                "lost": found.lost.mean(-1).flatten(),
+                "component": np.repeat(measured.components, n),
+                "layer": [layer for layer in measured.layers for _ in range(n)],
+                "cell": names * len(measured.components),
+                "lost": measured.lost.mean(-1).flatten(),
             },
             schema_overrides={"layer": pl.Int64},
         ),
     )
 
 
-def factor_rows(found: Responses, seed: int = 0) -> pl.DataFrame:
+def factor_rows(measured: Responses, seed: int = 0) -> pl.DataFrame:
     """Table `patch_factors`: effect, interval, part and p of each component and contrast; Holm over components."""
-    listed = contrasts(found.factors)
-    mean = found.lost.mean(-1)
+    listed = contrasts(measured.factors)
+    mean = measured.lost.mean(-1)
     whole = np.square(mean - mean.mean(1, keepdims=True)).sum(1)
-    weights = statistics.bootstrap_weights(found.lost.shape[-1], seed)
     frames, rest = [], np.zeros(len(mean))
-    for one in listed:
-        each = np.einsum("ktp,t->kp", found.lost, one.weights)
-        squares = each.mean(-1) ** 2 / np.square(one.weights).sum()
+    for contrast in listed:
+        each = np.einsum("ktp,t->kp", measured.lost, contrast.weights)
+        squares = each.mean(-1) ** 2 / np.square(contrast.weights).sum()
         part = np.divide(squares, whole, out=np.zeros_like(squares), where=whole > 0)
-        if one.order > 2:
+        if contrast.order > TOLD_APART:
             rest += part
             continue
-        frames.append(_effects(found, one, each, part, weights, seed))
-    if any(one.order > 2 for one in listed):
-        frames.append(_named(found, HIGHER, 3).with_columns(pl.Series("part", rest)))
-    return _described(found, pl.concat(frames, how="diagonal_relaxed"))
+        frames.append(_effects(measured, contrast, each, part, seed))
+    if any(contrast.order > TOLD_APART for contrast in listed):
+        frames.append(_named(measured, HIGHER, TOLD_APART + 1).with_columns(pl.Series("part", rest)))
+    return _described(measured, pl.concat(frames, how="diagonal_relaxed"))
 
 
-def _effects(
-    found: Responses, one: Contrast, each: np.ndarray, part: np.ndarray, weights: np.ndarray, seed: int
-) -> pl.DataFrame:
+def _effects(measured: Responses, contrast: Contrast, each: np.ndarray, part: np.ndarray, seed: int) -> pl.DataFrame:
     """Rows of one contrast. `each`: per component and prompt."""
-    low, high = np.quantile(each @ weights.T, (0.025, 0.975), axis=-1)
+    low, high = statistics.percentile_interval(statistics.bootstrap_means(each, seed))
     p = statistics.sign_flip_p(each, seed)
     corrected = np.append(statistics.holm(p[:-1]), p[-1])
-    return _named(found, one.name, one.order).with_columns(
+    return _named(measured, contrast.name, contrast.order).with_columns(
         pl.Series("effect", each.mean(-1)),
         pl.Series("effect_lo", low),
         pl.Series("effect_hi", high),
@@ -227,20 +224,20 @@ def _effects(
     )
 
 
-def _named(found: Responses, axis: str, order: int) -> pl.DataFrame:
+def _named(measured: Responses, axis: str, order: int) -> pl.DataFrame:
     return pl.DataFrame(
-        {"component": found.components, "layer": found.layers, "axis": axis, "changes": order},
+        {"component": measured.components, "layer": measured.layers, "axis": axis, "changes": order},
         schema_overrides={"layer": pl.Int64, "changes": pl.Int64},
     )
 
 
-def _described(found: Responses, frame: pl.DataFrame) -> pl.DataFrame:
+def _described(measured: Responses, frame: pl.DataFrame) -> pl.DataFrame:
     """With prompts counted, and the six values."""
     kind = pl.when(pl.col("component") == MODEL).then(pl.lit(MODEL))
     kind = kind.when(pl.col("component").str.contains("H")).then(pl.lit("head")).otherwise(pl.lit("mlp_out"))
     return frame.with_columns(
-        pl.lit(found.lost.shape[-1]).alias("n"),
-        pl.lit(found.n_dropped).alias("n_dropped"),
+        pl.lit(measured.lost.shape[-1]).alias("n"),
+        pl.lit(measured.n_dropped).alias("n_dropped"),
         kind.alias("component_kind"),
         granularity=pl.lit("node"),
         value=pl.lit("resample"),

@@ -2,8 +2,8 @@
 
 Why: the causal side lives beside the corpus statistics, so that one query can ask both. An experiment is written in one
 transaction: a run is never left with half of one. Without a corpus run, a run file without documents is made, so that
-  the
-same commands open it. Cost: the size of the tables; a second writer is told so at once, before anything is computed.
+the same commands open it. Cost: the size of the tables; a second writer is told so at once, before anything is
+computed.
 """
 
 import json
@@ -51,25 +51,29 @@ TABLES = (
 
 def text() -> str:
     """causal.sql with the six columns, which it names once, in every table that says SIX."""
-    found = (PACKAGE / "database" / "causal.sql").read_text(encoding="utf-8")
-    six = "\n".join(f"    {line}" for line in re.findall(r"^--\| (.+)$", found, re.MULTILINE))
-    return found.replace("\n    SIX\n", f"\n{six}\n")
+    sql = (PACKAGE / "database" / "causal.sql").read_text(encoding="utf-8")
+    six = "\n".join(f"    {line}" for line in re.findall(r"^--\| (.+)$", sql, re.MULTILINE))
+    return sql.replace("\n    SIX\n", f"\n{six}\n")
 
 
 def causal_sql() -> str:
     """The statements that add tables and views where they are missing."""
-    return text().replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    return (
+        text()
+        .replace("CREATE MACRO", "CREATE OR REPLACE MACRO")
+        .replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
+        .replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    )
 
 
 @contextmanager
 def ready(path: Path, model: Model) -> Iterator[None]:
-    """Make sure that results can be written to `path`: create it if it is not there, and check that it is of this
-    model.
+    """Prepare `path` for results: create it if it is not there, and check that it is a run of this model.
 
     A file that was created is removed again if nothing comes to be written.
 
     Raises:
-        RunError: the place cannot be written, another process writes it, it is no run, or a run of another model.
+        RunError: the path cannot be written, another process writes it, it is no run, or a run of another model.
     """
     created = not path.exists()
     if created:

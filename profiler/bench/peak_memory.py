@@ -1,5 +1,4 @@
-"""Peak memory and file size of a pass, in a process of its own, so that nothing else counts; of several, the memory
-curve.
+"""Peak memory and file size of a pass, each measured in a process of its own; of several, the memory curve.
 
 The curve shows that memory does not grow with the corpus: accumulators are claimed at the start, rows are committed or
 let go, and the run file is written within a fixed share of them. Cost: the passes, one after the other.
@@ -31,7 +30,7 @@ class Footprint:
 
 def footprint(shape: str, tokens: int, device: str = "cpu", dtype: str = "float32") -> Footprint:
     """Record `tokens` tokens in a new process."""
-    program = "import sys; from profiler.bench.memory import main; main(*sys.argv[1:])"
+    program = "import sys; from profiler.bench.peak_memory import main; main(*sys.argv[1:])"
     command = [sys.executable, "-c", program, shape, str(tokens), device, dtype]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Footprint(**json.loads(done.stdout.splitlines()[-1]))

@@ -1,7 +1,7 @@
 """Redundancy of an experiment's top components: gates, downstream tables, interactions, saturation. Fills four tables.
 
 Cost: per ablated component one forward pass; per pair of components two; per step of a saturation order one
-  (remembered).
+(remembered).
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,23 @@ from jaxtyping import Float
 from profiler import statistics
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import gates, self_repair
-from profiler.patching.setting import Setting
+from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target
 from profiler.patching.sweep import Donor, intervene, resample
-from profiler.patching.tables import Measured, change
+from profiler.patching.sweep_tables import PatchResult, change
 
 ORDERS = 6
+MEAN_DRAWS = 1000
 EARLIER_LAYERS_STAY = 1e-9
 
 
-def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
+def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
     """Table `patch_gates`: both directions of every target side by side, and its label."""
     both: dict[Target, dict[str, float]] = {}
     whole = setting.whole.mean()
-    for one in measured:
-        if one.value == "resample":
-            both.setdefault(one.target, {})[one.direction] = float(change(setting, one).mean() / whole)
+    for result in measured:
+        if result.value == "resample":
+            both.setdefault(result.target, {})[result.direction] = float(change(setting, result).mean() / whole)
     rows = [
         {
             "component": target.label,
@@ -47,24 +48,24 @@ def gate_rows(setting: Setting, measured: Sequence[Measured]) -> pl.DataFrame:
             "gate": gates.gate(shares["denoise"], shares["noise"]),
         }
         for target, shares in both.items()
-        if len(shares) == 2
+        if shares.keys() == {"denoise", "noise"}
     ]
     return pl.DataFrame(rows)
 
 
-def top_heads(measured: Sequence[Measured], setting: Setting, n: int) -> list[Target]:
+def top_heads(measured: Sequence[PatchResult], setting: PairRuns, n: int) -> list[Target]:
     """The heads with the largest share in either direction; of equal ones the first of the model."""
     size: dict[Target, float] = {}
-    for one in measured:
-        if one.value == "resample" and one.target.site == "head" and one.target.positions == "all":
-            size[one.target] = max(size.get(one.target, 0.0), abs(float(change(setting, one).mean())))
+    for result in measured:
+        if result.value == "resample" and result.target.site == "head" and result.target.positions == "all":
+            size[result.target] = max(size.get(result.target, 0.0), abs(float(change(setting, result).mean())))
     listed = sorted(size)
     order = np.argsort(-statistics.level(np.array([size[target] for target in listed])), kind="stable")
     return [listed[i] for i in order[:n]]
 
 
 def repairs(
-    setting: Setting, targets: Sequence[Target], donors: dict[str, Donor]
+    setting: PairRuns, targets: Sequence[Target], donors: dict[str, Donor]
 ) -> dict[tuple[Target, str], self_repair.Repair]:
     """Ablate each target with each kind of value."""
     net, batch = setting.net, setting.batch
@@ -76,14 +77,14 @@ def repairs(
     }
 
 
-def downstream_rows(setting: Setting, found: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
+def downstream_rows(setting: PairRuns, repaired: dict[tuple[Target, str], self_repair.Repair]) -> pl.DataFrame:
     """Table `patch_downstream`: change of every component's DLA after ablating another, and the norm's part.
 
     Rows of components before the ablated one are left out (exactly 0). `part` is direct, head, mlp, norm or total.
     """
     names = self_repair.names(setting.net)
     rows: list[dict[str, Any]] = []
-    for (target, value), one in found.items():
+    for (target, value), repair in repaired.items():
         six = {
             "granularity": "node",
             "component_kind": target.site,
@@ -92,20 +93,19 @@ def downstream_rows(setting: Setting, found: dict[tuple[Target, str], self_repai
             "direction": "noise",
             "pair_set": setting.name,
         }
-        for name, delta in zip(names, one.delta.T, strict=True):
+        for name, delta in zip(names, repair.delta.T, strict=True):
             part = "direct" if name == target.label else "mlp" if "mlp" in name else "head"
             if delta.abs().max() > EARLIER_LAYERS_STAY or part == "direct":
                 rows.append({"ablated": target.label, "component": name, "part": part, **six, **_mean(delta)})
-        rows.append({"ablated": target.label, "component": "final_norm", "part": "norm", **six, **_mean(one.norm)})
-        rows.append({"ablated": target.label, "component": "all", "part": "total", **six, **_mean(one.change)})
+        rows.append({"ablated": target.label, "component": "final_norm", "part": "norm", **six, **_mean(repair.norm)})
+        rows.append({"ablated": target.label, "component": "all", "part": "total", **six, **_mean(repair.change)})
     return pl.DataFrame(rows)
 
 
 def _mean(values: torch.Tensor) -> dict[str, Any]:
     """Mean over pairs with a 95 % interval, and p by sign flips."""
     array = values.double().cpu().numpy()
-    draws = array @ statistics.bootstrap_weights(len(array), draws=1000).T
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = statistics.percentile_interval(statistics.bootstrap_means(array, draws=MEAN_DRAWS))
     p = float(statistics.sign_flip_p(array))
     return {
         "delta_dla": float(array.mean()),
@@ -116,7 +116,7 @@ def _mean(values: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _joint(setting: Setting, targets: Sequence[Target], denoise: bool) -> Float[np.ndarray, " pair"]:
+def _joint(setting: PairRuns, targets: Sequence[Target], *, denoise: bool) -> Float[np.ndarray, " pair"]:
     """What is recovered or lost with the targets patched together."""
     tokens, donor = (setting.batch.corrupted, setting.clean) if denoise else (setting.batch.clean, setting.corrupted)
     logits = intervene(setting.net, tokens, setting.batch.ends, setting.batch, targets, resample(donor))
@@ -125,22 +125,25 @@ def _joint(setting: Setting, targets: Sequence[Target], denoise: bool) -> Float[
 
 
 def interaction_rows(
-    setting: Setting,
+    setting: PairRuns,
     targets: Sequence[Target],
-    measured: Sequence[Measured],
-    found: dict[tuple[Target, str], self_repair.Repair],
+    measured: Sequence[PatchResult],
+    repaired: dict[tuple[Target, str], self_repair.Repair],
 ) -> pl.DataFrame:
-    """Table `patch_interactions`: every two of the targets, alone and together, both directions, and how they
-    relate."""
-    alone = {one.key: change(setting, one) for one in measured if one.value == "resample" and one.target in targets}
+    """Table `patch_interactions`: every two targets alone and together, in both directions, and their relation."""
+    alone = {
+        result.key: change(setting, result)
+        for result in measured
+        if result.value == "resample" and result.target in targets
+    }
     names, whole = self_repair.names(setting.net), float(setting.whole.mean())
     rows = []
     for first, second in combinations(sorted(targets), 2):
-        joint = {way: _joint(setting, [first, second], way == "denoise") for way in ("denoise", "noise")}
+        joint = {way: _joint(setting, [first, second], denoise=way == "denoise") for way in ("denoise", "noise")}
         extra = {
             way: gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))) for way in joint
         }
-        delta = found[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
+        delta = repaired[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
         kind = gates.redundancy(delta, extra["noise"], whole)
         for way in ("denoise", "noise"):
             singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]
@@ -168,9 +171,8 @@ def interaction_rows(
     return pl.DataFrame(rows)
 
 
-def saturation_rows(setting: Setting, targets: Sequence[Target]) -> pl.DataFrame:
-    """Table `patch_saturation`: share recovered by the size of the set, over random orders, and each one's Shapley
-    value."""
+def saturation_rows(setting: PairRuns, targets: Sequence[Target]) -> pl.DataFrame:
+    """Table `patch_saturation`: share recovered by size of the set over random orders, and Shapley values."""
     listed = gates.orders(len(targets), ORDERS)
     whole = float(setting.whole.mean())
     known: dict[frozenset[int], float] = {frozenset(): 0.0}

@@ -1,5 +1,4 @@
-"""Rows of the tables that describe an experiment: its pairs, checks, settings, and the circuit as a record. Cost:
-none."""
+"""Tables that describe an experiment: its pairs, checks, settings, and the circuit as a record. Cost: none."""
 
 import json
 import platform
@@ -10,14 +9,14 @@ from typing import Any
 
 import polars as pl
 
-from profiler.circuits import tables, yaml_files
+from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import node_of
 from profiler.model.load import Model
-from profiler.patching import store
+from profiler.patching import experiment_store
 from profiler.patching.capability import capability
 from profiler.patching.effects import neutral_level
-from profiler.patching.setting import PatchSettings, Setting
+from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts.pairs import TokenPair, find_task, lint
 from profiler.prompts.pairs.lint import FREQUENCY
 from profiler.text.token_classes import token_texts
@@ -31,21 +30,23 @@ def scheme_of(settings: PatchSettings) -> str:
 
 
 def setting_frames(
-    model: Model, settings: Sequence[Setting], more: Sequence[lint.Check] = ()
+    model: Model, settings: Sequence[PairRuns], more: Sequence[lint.Check] = ()
 ) -> dict[str, pl.DataFrame]:
     """Tables of pairs and checks; `more` are checks of the first set."""
-    pairs = [row for one in settings for row in _pair_rows(model, one)]
+    pairs = [row for setting in settings for row in _pair_rows(model, setting)]
     rows = [
         {
-            "pair_set": one.name,
-            "place": place,
+            "pair_set": setting.name,
+            "check_number": number,
             "check_name": c.name,
             "finding": c.finding,
             "size": c.value,
             "level": c.level,
         }
-        for one in settings
-        for place, c in enumerate([*lint.check(one.encoded), *capability(one), *(more if one is settings[0] else ())])
+        for setting in settings
+        for number, c in enumerate(
+            [*lint.check(setting.encoded), *capability(setting), *(more if setting is settings[0] else ())]
+        )
     ]
     return {
         "patch_pairs": pl.DataFrame(pairs, infer_schema_length=None),
@@ -53,14 +54,14 @@ def setting_frames(
     }
 
 
-def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
+def _pair_rows(model: Model, setting: PairRuns) -> list[dict[str, Any]]:
     text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
-    of_tokens = any(not isinstance(o, str) for p in one.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
+    of_tokens = any(not isinstance(o, str) for p in setting.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
     texts = token_texts(model.tokenizer, model.spec.n_vocab) if of_tokens else []
     word = lambda option: option if isinstance(option, str) else texts[option]  # noqa: E731
     return [
         {
-            "pair_set": one.name,
+            "pair_set": setting.name,
             "pair": i,
             "name": p.pair.name,
             "scheme": p.pair.scheme,
@@ -72,11 +73,11 @@ def _pair_rows(model: Model, one: Setting) -> list[dict[str, Any]]:
             "distractors": [word(d) for d in p.pair.distractors],
             "n_tokens": len(p.clean),
             "roles": json.dumps(dict(p.roles)),
-            "strata": json.dumps(strata(p, one.batch.pairs)),
-            "metric_clean": one.metric_clean[i],
-            "metric_corrupted": one.metric_corrupted[i],
+            "strata": json.dumps(strata(p, setting.batch.pairs)),
+            "metric_clean": setting.metric_clean[i],
+            "metric_corrupted": setting.metric_corrupted[i],
         }
-        for i, p in enumerate(one.batch.pairs)
+        for i, p in enumerate(setting.batch.pairs)
     ]
 
 
@@ -88,14 +89,14 @@ def strata(pair: TokenPair, pairs: Sequence[TokenPair]) -> dict[str, str]:
 
 
 def experiment_row(
-    model: Model, main: Setting, settings: PatchSettings, by_template: float, seconds: float
+    model: Model, main: PairRuns, settings: PatchSettings, by_template: float, seconds: float
 ) -> pl.DataFrame:
     """The row of table `patch_experiments`."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     row = {
         "task": settings.name,
         "scheme": scheme_of(settings),
-        "created": store.now(),
+        "created": experiment_store.now(),
         "model": model.spec.name,
         "model_hash": model.spec.weights_hash,
         "settings": json.dumps(asdict(settings)),
@@ -121,9 +122,8 @@ def circuit_row(circuit: Circuit) -> pl.DataFrame:
     )
 
 
-def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
-    """Table `circuit_members` for one set of pairs; of the discovery set, unjudged, where there was nothing to
-    judge."""
+def member_rows(main: PairRuns, circuit: Circuit, judged: pl.DataFrame, frequency: dict[str, float]) -> pl.DataFrame:
+    """Table `circuit_members` for one set of pairs, without scores where nothing was judged."""
     rows = [
         {
             "component": m.component,
@@ -137,7 +137,7 @@ def member_rows(main: Setting, circuit: Circuit, judged: pl.DataFrame, frequency
     ]
     frame = pl.DataFrame(rows, schema_overrides={"schemes": pl.List(pl.String), "frequency": pl.Float64})
     if judged.is_empty():
-        six = tables.six_values(main, circuit)
+        six = circuit_tables.six_values(main, circuit)
         del six["positions"]
         return frame.with_columns(**six)
     return frame.join(judged, on=["component", "positions"], how="left", maintain_order="left")

@@ -24,7 +24,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Subject:
+class ScoredModel:
     """A causal language model under test.
 
     Attributes:
@@ -50,7 +50,7 @@ class Subject:
         return list(ordinary_ids(self.tokenizer))
 
 
-def load_subject(name: str) -> Subject:
+def load_scored_model(name: str) -> ScoredModel:
     """Load a model directory or hub name: safetensors alone, and no code that comes with it.
 
     Raises:
@@ -58,10 +58,10 @@ def load_subject(name: str) -> Subject:
     """
     files.check(name)
     model, _ = read_network(name, name, torch.float32, attn_implementation="eager")
-    return subject_of(name, model, read_tokenizer(name, name))
+    return as_scored_model(name, model, read_tokenizer(name, name))
 
 
-def subject_of(name: str, model: Any, tokenizer: Any) -> Subject:
+def as_scored_model(name: str, model: Any, tokenizer: Any) -> ScoredModel:
     """A loaded model and tokenizer as a subject.
 
     Raises:
@@ -74,24 +74,24 @@ def subject_of(name: str, model: Any, tokenizer: Any) -> Subject:
             "Set one of them in its tokenizer_config.json."
         )
     longest = getattr(model.config, "max_position_embeddings", None) or CONTEXT
-    return Subject(name, model.eval(), tokenizer, start, min(CONTEXT, longest))
+    return ScoredModel(name, model.eval(), tokenizer, start, min(CONTEXT, longest))
 
 
 @torch.inference_mode()
-def logits(subject: Subject, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocabulary"]:
+def logits(subject: ScoredModel, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocabulary"]:
     """Logits at every position, float32."""
     return subject.model(input_ids=ids, use_cache=False).logits.float()
 
 
 @torch.inference_mode()
-def patterns(subject: Subject, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "layer batch head query key"]:
+def patterns(subject: ScoredModel, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "layer batch head query key"]:
     """Attention of every head, each row summing to one over keys."""
     given = subject.model(input_ids=ids, use_cache=False, output_attentions=True)
     return torch.stack([layer.float() for layer in given.attentions])
 
 
 @torch.inference_mode()
-def token_losses(subject: Subject, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos-1"]:
+def token_losses(subject: ScoredModel, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos-1"]:
     """Cross-entropy of each next token in nats."""
     wanted = ids[:, 1:]
     scores = logits(subject, ids)[:, :-1]

@@ -1,5 +1,4 @@
-"""How long a check will take, said before it begins: tokens that every stage sends through the model, at a measured
-rate.
+"""Forecast of a check's time before it begins: tokens that every stage runs, at a measured rate.
 
 Tokens are counted as those of a plain forward pass with logits. What a stage's token costs beside one of these was
 measured with the bundled model (SHARES); stages that ask the run instead of the model are counted in seconds.
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from profiler.generality.distributions.subject import PromptDistribution, Subject
-from profiler.generality.edits import stage as edit_stage
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
+from profiler.generality.edits import of_roles
 from profiler.generality.evidence.distributions import DISCOVERY
 from profiler.generality.faithfulness import prompts, running_text
 from profiler.generality.faithfulness.means import MEAN_TOKENS
-from profiler.generality.replacement import explain
-from profiler.generality.replacement import stage as replacement_stage
+from profiler.generality.replacement import explain, of_members
 from profiler.generality.weights import heads
 from profiler.model.network import forward
 from profiler.patching.sites import parse_target
@@ -35,13 +33,15 @@ SHARES = {
     "edits": 0.8,
     "weights": 9.0,
 }
-"""Cost of a token of each part, beside one of a forward pass: below 1 where layers are shared, above where there are several passes."""
+"""Cost of a token of each part over that of a forward pass: below 1 for shared layers, above 1 for several passes."""
+LEAST_NAMED = 0.05
+"""Smallest share of the tokens of which the part is named."""
 SECONDS_A_MEMBER = 1.3
 """Queries about one member: its coverage, mixture and counter-examples."""
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CheckForecast:
     """Tokens through the model by part, how many of them a second, and seconds of queries."""
 
     tokens: dict[str, float]
@@ -50,20 +50,20 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """All together."""
+        """Seconds of all parts together."""
         return sum(self.tokens.values()) / self.rate + self.queries
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """The forecast in words."""
         total = sum(self.tokens.values())
-        parts = ", ".join(f"{name} {n / total:.0%}" for name, n in self.tokens.items() if n >= 0.05 * total)
+        parts = ", ".join(f"{name} {n / total:.0%}" for name, n in self.tokens.items() if n >= LEAST_NAMED * total)
         minutes = max(1, round(self.seconds / 60))
         return f"forecast: about {minutes} min for {total / 1e6:.1f} M tokens at {self.rate:,.0f} a second ({parts})"
 
 
-def forecast(subject: Subject) -> Forecast:
-    """Of one check, once its distributions is built."""
+def forecast(subject: CheckSubject) -> CheckForecast:
+    """The forecast of one check, once its distributions are built."""
     members = [m for m in subject.general.members if parse_target(m.component).site in ("head", "neuron")]
     tokens = {
         "prompts": _prompts(subject),
@@ -72,10 +72,10 @@ def forecast(subject: Subject) -> Forecast:
         "edits and swaps": _edits(subject),
         "weights": SHARES["weights"] * min(heads.FIT_TOKENS, subject.text.n_tokens),
     }
-    return Forecast(tokens, rate(subject), SECONDS_A_MEMBER * len(members))
+    return CheckForecast(tokens, rate(subject), SECONDS_A_MEMBER * len(members))
 
 
-def _prompts(subject: Subject) -> float:
+def _prompts(subject: CheckSubject) -> float:
     live = [one for one in subject.distributions.prompts if one.setting is not None]
     plain = SHARES["prompts"] * sum(one.distribution.n_tokens for one in live)
     first = sum(one.distribution.n_tokens for one in live if one.distribution.name == DISCOVERY)
@@ -89,9 +89,9 @@ def _changed(one: PromptDistribution) -> int:
     return sum(len(pair.clean) - pair.first_difference for pair in pairs)
 
 
-def _text(subject: Subject) -> float:
+def _text(subject: CheckSubject) -> float:
     n = subject.text.n_tokens
-    sampled = min(n, running_text.NULL_TOKENS)
+    sampled: float = min(n, running_text.NULL_TOKENS)
     if any(one.questions for one in subject.distributions.corpus):
         sampled += min(n - sampled, running_text.TRIGGER_TOKENS) / 2
     draws = min(subject.settings.draws, running_text.MOST_DRAWS) + 1
@@ -99,24 +99,24 @@ def _text(subject: Subject) -> float:
     return SHARES["text"] * n + SHARES["random circuits in text"] * draws * sampled + means
 
 
-def _replacement(subject: Subject) -> float:
-    claims = [claims for member in subject.general.members if (claims := replacement_stage.claims_of(member))]
+def _replacement(subject: CheckSubject) -> float:
+    claims = [claims for member in subject.general.members if (claims := of_members.claims_of(member))]
     if not claims:
         return 0.0
-    n = min(subject.text.n_tokens, replacement_stage.TOKENS)
+    n = min(subject.text.n_tokens, of_members.TOKENS)
     sampled = min(n, explain.NULL_TOKENS)
     groups = {(one[0].rule.name, one[0].target if one[0].target.site == "neuron" else None) for one in claims}
     null = SHARES["null heads"] * 2 * explain.NULLS * sampled * len(groups)
     return SHARES["replaced"] * len(claims) * n + null + SHARES["matching"] * min(n, explain.MATCHING_TOKENS)
 
 
-def _edits(subject: Subject) -> float:
-    claimed = sum(claim is not None for _, claim, _ in edit_stage.claims_of(subject))
-    each = 3 * edit_stage.TEXTS * edit_stage.LONGEST
+def _edits(subject: CheckSubject) -> float:
+    claimed = sum(claim is not None for _, claim in of_roles.claims_of(subject))
+    each = 3 * of_roles.TEXTS * of_roles.LONGEST
     return SHARES["edits"] * claimed * each
 
 
-def rate(subject: Subject) -> float:
+def rate(subject: CheckSubject) -> float:
     """Tokens a second of a plain forward pass over windows of text."""
     width = subject.model.spec.context_length
     ids = torch.zeros((max(1, 1024 // width), width), dtype=torch.long, device=subject.net.device)

@@ -1,0 +1,220 @@
+"""Coverage of roles that name positions of prompts, on every distribution of prompts. See profiler.circuits.positions.
+
+Why: `at end attends to S2` is a claim about the last token of a prompt. Asked at every position of a text it fails
+whatever the head does; asked where a text has an end and an S2, it can hold on text that nobody wrote for it, or fail.
+What the same head does everywhere else is another question: its role's general form (`CheckSubject.general`) is asked
+by the other stages.
+
+A prompt counts where the token that the head attends to most, from the (last) token of the one position, is in the
+other position. Where the first is the prompt's end, prompts weigh by |DLA| to the answer there. At earlier positions
+what a head writes acts through later heads, and each prompt weighs the same. `null` is the mean over the other heads of
+the layer: a claim that all of them meet may be true, and is not about this one.
+
+Where the model itself does not do the task (its effect is not above 0 beyond doubt), the share is given under another
+name (UNDONE) and decides nothing. Beside each role stands what the head attends to at its position, as a mixture: the
+other positions of the prompts by name, and all other tokens together.
+Cost: one forward pass of each distribution's clean prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from profiler.circuits.circuit import Member
+from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole, position_role
+from profiler.generality.coverage.everywhere import PROMPTS_AT_ONCE, bounded, heads_at
+from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
+from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
+from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
+from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio
+from profiler.model.network import Network
+from profiler.patching.batch import PairBatch
+from profiler.patching.setting import PairRuns
+from profiler.patching.sites import parse_target
+from profiler.statistics import sign_flip_p
+
+END = "end"
+NAMELESS = (ITSELF, BEFORE, FIRST)
+UNDONE = "coverage where the model does not do the task"
+Claimed = tuple[Member, PositionRole]
+PerHead = Float[np.ndarray, "prompt head"]
+
+
+def findings(subject: CheckSubject) -> StageResult:
+    """Coverage of every role that names positions, on every distribution of prompts."""
+    claimed = claimed_of(subject)
+    rows: list[Finding] = []
+    for one in subject.distributions.prompts if claimed else ():
+        if one.setting is not None and own_question(subject, one):
+            asked = [
+                (subject.question("coverage", one.distribution, member.component, member.role), place)
+                for member, place in claimed
+            ]
+            rows += on_distribution(subject.net, one, asked)
+    return StageResult(tuple(rows))
+
+
+def claimed_of(subject: CheckSubject) -> list[Claimed]:
+    """Heads of the circuit whose roles name positions."""
+    heads = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
+    return [(m, place) for m in heads if (place := position_role(m.role))]
+
+
+def head_number(net: Network, component: str) -> int:
+    """The number of a head through all layers."""
+    target = parse_target(component)
+    return target.layer * net.n_heads + (target.unit or 0)
+
+
+def on_distribution(
+    net: Network, one: PromptDistribution, asked: Sequence[tuple[Question, PositionRole]]
+) -> list[Finding]:
+    """Coverage and mixture of each role on one distribution; refused where its prompts lack a position."""
+    setting: PairRuns = one.setting  # type: ignore[assignment]
+    origins = {place.at for _, place in asked if has(setting.batch, place.at)}
+    attention = {at: attended(net, setting.batch, at) for at in origins}
+    rows = []
+    for question, place in asked:
+        statistic = "coverage" if does_task(setting, question.thresholds) else UNDONE
+        here = attention.get(place.at)
+        why = _lacking(setting.batch, here, place, question.thresholds)
+        if why or here is None:
+            by_prompts = question.using("coverage", unit="prompts")
+            rows.append(by_prompts.refused(statistic, 0, why))
+        else:
+            rows += _RoleOnPrompts(net, setting, question, place, here).findings(statistic)
+    return rows
+
+
+def does_task(setting: PairRuns, thresholds: Thresholds = DEFAULT) -> bool:
+    """Whether the model's effect on these pairs is above 0 beyond doubt."""
+    return bool(setting.whole.mean() > 0 and sign_flip_p(setting.whole) < thresholds.alpha)
+
+
+def _lacking(batch: PairBatch, here: "Attended | None", place: PositionRole, thresholds: Thresholds) -> str:
+    """Why a role cannot be asked of these prompts; empty where it can."""
+    lost = next((name for name in (place.at, place.to) if not has(batch, name)), "")
+    if lost or here is None:
+        return f"these prompts have no position called {lost!r}"
+    n = int((here.there & _present(batch, here, place.to)).sum())
+    return f"{n} prompts have both positions; at least {thresholds.fewest} are needed" if n < thresholds.fewest else ""
+
+
+def has(batch: PairBatch, name: str) -> bool:
+    """Whether the pairs have a position of this name."""
+    return name in NAMELESS or name in batch.roles
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """The token that every head attends to most from one position of each prompt, and its importance there.
+
+    Attributes:
+        offsets: of the position, its last token; 0 where a prompt lacks it.
+        there: which prompts have the position.
+        most: offset with the most attention.
+        importance: |DLA| to the answer at the prompt's end, in logits; 1 at earlier positions.
+    """
+
+    offsets: Int[np.ndarray, " prompt"]
+    there: Bool[np.ndarray, " prompt"]
+    most: Int[np.ndarray, "prompt head"]
+    importance: PerHead
+
+
+def attended(net: Network, batch: PairBatch, at: str) -> Attended:
+    """What every head attends to most from a position of the clean prompts; heads are numbered through all layers."""
+    place = batch.mask(at)
+    there = place.any(1)
+    offsets = torch.where(place, torch.arange(place.shape[1], device=place.device), -1).amax(1).clamp_min(0)
+    parts = []
+    for begin in range(0, len(batch), PROMPTS_AT_ONCE):
+        rows = slice(begin, begin + PROMPTS_AT_ONCE)
+        parts.append(_run(net, batch.clean[rows], offsets[rows], batch.options.answers[rows, 0]))
+    most, importance = (np.concatenate(column) for column in zip(*parts, strict=True))
+    weight = importance if at == END else np.ones_like(importance)
+    return Attended(offsets.cpu().numpy(), there.cpu().numpy(), most, weight)
+
+
+def _run(
+    net: Network, tokens: Int[Tensor, "prompt offset"], offsets: Int[Tensor, " prompt"], answers: Int[Tensor, " prompt"]
+) -> tuple[Int[np.ndarray, "prompt head"], PerHead]:
+    """The offset attended to most, and |DLA| to the answer, of all heads at one offset a prompt."""
+    rows = (torch.arange(len(tokens), device=tokens.device), offsets)
+    patterns, dla = heads_at(net, tokens, rows, answers)
+    most = torch.cat([pattern.argmax(-1) for pattern in patterns], 1)
+    return most.cpu().numpy(), dla.abs().double().cpu().numpy()
+
+
+def holds(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
+    """Whether what each head attends to most is the position that is claimed."""
+    offsets = here.offsets[:, None]
+    if to in NAMELESS:
+        return here.most == {ITSELF: offsets, BEFORE: offsets - 1, FIRST: np.zeros_like(offsets)}[to]
+    return np.take_along_axis(batch.mask(to).cpu().numpy(), here.most, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _RoleOnPrompts:
+    """A role on a distribution that has its positions."""
+
+    net: Network
+    setting: PairRuns
+    question: Question
+    place: PositionRole
+    here: Attended
+
+    def findings(self, statistic: str) -> list[Finding]:
+        """The coverage beside other heads of the layer, and what is attended to at the position."""
+        batch, to = self.setting.batch, self.place.to
+        counted = self.here.there & _present(batch, self.here, to)
+        weight, covered = self.here.importance[counted], holds(batch, self.here, to)[counted]
+        null = NO_NULL
+        if self.others:
+            null = Null(float(((weight * covered).sum(0) / weight.sum(0))[self.others].mean()))
+        share = self.share(counted, weight, covered)
+        return [self.question.finding(statistic, share, null), *self.mixture(counted, weight)]
+
+    def mixture(self, counted: Bool[np.ndarray, " prompt"], weight: Float[np.ndarray, "counted head"]) -> list[Finding]:
+        """Shares of what the head attends to at the position; each token counts for the first name that fits."""
+        left = np.ones_like(weight, dtype=bool)
+        mixture, rows = self.question.using("mixture"), []
+        for name in (*self.setting.batch.roles, *NAMELESS, None):
+            fits = left if name is None else left & holds(self.setting.batch, self.here, name)[counted]
+            left = left & ~fits
+            if (weight[:, self.own] * fits[:, self.own]).any():
+                statistic = f"share: attends to {name or 'another token'}"
+                rows.append(mixture.finding(statistic, self.share(counted, weight, fits)))
+        return rows
+
+    def share(
+        self,
+        counted: Bool[np.ndarray, " prompt"],
+        weight: Float[np.ndarray, "counted head"],
+        covered: Bool[np.ndarray, "counted head"],
+    ) -> Interval:
+        """Share of the head's importance at the position on which something holds."""
+        own, clusters = self.own, clusters_of(self.setting)[counted]
+        return bounded(ratio(weight[:, own] * covered[:, own], weight[:, own], clusters))
+
+    @property
+    def own(self) -> int:
+        """The head's number through all layers."""
+        return head_number(self.net, self.question.subject)
+
+    @property
+    def others(self) -> list[int]:
+        """Numbers of the other heads of its layer."""
+        first = self.own - self.own % self.net.n_heads
+        return [i for i in range(first, first + self.net.n_heads) if i != self.own]
+
+
+def _present(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, " prompt"]:
+    """Which prompts have the position that is claimed to be attended to."""
+    if to in (ITSELF, FIRST):
+        return np.ones(len(batch), dtype=bool)
+    return here.offsets > 0 if to == BEFORE else batch.mask(to).any(1).cpu().numpy()

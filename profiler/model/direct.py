@@ -19,7 +19,7 @@ and the embeddings are components too; with them the sum over all components is 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
-from profiler.model.components import BIAS_OF, Block, ComponentId, ModelSpec
+from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
 from profiler.model.forward import Capture, Rows
 from profiler.model.wiring import Direction, Directions, Sink, Wiring
 from profiler.model.writers import Sources, Writer
@@ -205,12 +205,10 @@ def by_part(
             yield _heads(values, weights, block, toward, spec.slices[block], denominator)
         else:
             yield _neurons(values, weights.matrix(block), toward, spec.slices[block])
-    few = replace(capture, embed=take(capture.embed), pos_embed=_taken(capture.pos_embed, take))
-    yield _constants(few, weights, spec, targets, directions)
-
-
-def _taken(value: Tensor | None, take: Callable[[Tensor], Tensor]) -> Tensor | None:
-    return None if value is None else take(value)
+    embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", take(capture.embed), weights.sources.embed)]
+    if capture.pos_embed is not None:
+        embeds.append(("pos_embed", take(capture.pos_embed), weights.sources.pos_embeds[0]))
+    yield _constants(embeds, weights, spec, targets, directions)
 
 
 def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -> None:
@@ -251,20 +249,21 @@ def _neurons(
 
 
 def _constants(
-    capture: Capture,
+    embeds: list[tuple[ComponentKind, Residual, str]],
     weights: Weights,
     spec: ModelSpec,
     targets: Int[Tensor, "window offset"],
     directions: Directions,
 ) -> Part:
-    """Embeddings and biases."""
+    """Embeddings and biases.
+
+    Args:
+        embeds: kind, what was written, and the module that wrote it.
+    """
     zero = torch.zeros(targets.shape, dtype=weights.dtype, device=targets.device)
-    sites = weights.sources
     terms: dict[ComponentId, tuple[Tensor, Tensor]] = dict.fromkeys(spec.constants, (zero, zero))
-    embeds = [("embed", capture.embed, (sites.embed,)), ("pos_embed", capture.pos_embed, sites.pos_embeds)]
-    for kind, write, names in embeds:
-        if write is not None:
-            terms[ComponentId(kind)] = _embedding(write, names[0], weights, directions)  # type: ignore[arg-type]
+    for kind, write, site in embeds:
+        terms[ComponentId(kind)] = _embedding(write, site, weights, directions)
     for component in spec.constants:
         blocks = [b for b in weights.writers if b.layer == component.layer and BIAS_OF[b.kind] == component.kind]
         for block in blocks:

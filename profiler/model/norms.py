@@ -46,7 +46,7 @@ class HeldNorm:
         return (self.centred(stream).square().mean(-1, keepdim=True) + self.eps).sqrt()
 
     def pull_back(
-        self, direction: Float[Tensor, "*position model"], denominator: Float[Tensor, "*position 1"]
+        self, direction: Float[Tensor, "*position model"], denominator: Float[Tensor, "*#position 1"]
     ) -> Float[Tensor, "*position model"]:
         """The direction before the norm that gives the same product as `direction` after it (bias apart)."""
         before = direction * self.gain

@@ -38,7 +38,7 @@ WINDOW_FIELDS = ("sliding_window", "window_size", "attention_chunk_size", "atten
 class Probe:
     """Windows to try a model on: one short, one longer than a sliding window where the model has one."""
 
-    windows: tuple[Int[Tensor, "1 offset"], ...]
+    windows: tuple[Int[Tensor, "1 _"], ...]
 
 
 def longest(network: PreTrainedModel) -> int | None:
@@ -81,7 +81,7 @@ def read(network: PreTrainedModel, windows: Probe, name: str, dtype: torch.dtype
 
 
 @torch.inference_mode()
-def own_logits(network: PreTrainedModel, windows: Probe, name: str) -> list[Float[Tensor, "offset vocab"]]:
+def own_logits(network: PreTrainedModel, windows: Probe, name: str) -> list[Float[Tensor, "_ vocab"]]:
     """The logits of the network as it is.
 
     Raises:
@@ -105,7 +105,7 @@ def check(
     weights: Weights,
     spec: ModelSpec,
     windows: Probe,
-    expected: list[Float[Tensor, "offset vocab"]],
+    expected: list[Float[Tensor, "_ vocab"]],
 ) -> tuple[str, ...]:
     """Refuse a model whose watched pass computes something else; sentences on what cannot be read of it.
 

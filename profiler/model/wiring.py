@@ -112,7 +112,7 @@ class Directions:
             positions.
     """
 
-    def __init__(self, wiring: Wiring, at_unembed: Direction, held: Mapping[str, Float[Tensor, "*position 1"]]):
+    def __init__(self, wiring: Wiring, at_unembed: Direction, held: Mapping[str, Float[Tensor, "*#position 1"]]):
         self.wiring, self.held = wiring, held
         self._before: dict[str, Direction] = {HEAD: at_unembed}
 

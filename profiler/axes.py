@@ -5,7 +5,7 @@
 | window | one window of a batch: a piece of one document, padded on the right to the longest of the batch |
 | offset | index inside a window, from 0 (the BOS, where one is put there) |
 | token | the ordinary and special positions of a batch, padding left out, in order of window and offset |
-| component | a slice of component ids (profiler.model.components): the heads or neurons of one layer, or the embeddings and biases |
+| component | a slice of component ids (profiler.model.components): heads or neurons of a layer, embeddings and biases |
 | head, neuron | heads or neurons of one layer |
 | model | the residual stream |
 | d_head | inside of a head |

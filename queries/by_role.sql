@@ -4,7 +4,7 @@
 -- Grain:      one row per role that a kept position has
 -- Key:        role
 -- Parameters: component (required)
--- Reads:      pooled_rows, position_rows, documents
+-- Reads:      pooled_rows, position_rows, documents, jackknife_groups
 -- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation,
 --             chapter 4
 -- Caveat:     estimated from the component's sampled positions (n of them), each weighted by how

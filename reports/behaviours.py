@@ -12,6 +12,8 @@ from profiler.pages.reader import Reader, Result
 QUESTION = "Which head does what on the whole corpus, and is it the same in every domain?"
 NEEDS_COMPONENT = False
 TOP = 60
+LEVEL = 0.05
+"""Share of false discoveries that is accepted."""
 RATIO = "mean |DLA| where the behaviour holds over mean |DLA| elsewhere in that domain"
 
 
@@ -59,7 +61,7 @@ def _answer(claims: Result, domains: Result) -> tuple[str, ...]:
         if row
     ]
     differing = domains.frame.filter("differs")
-    elsewhere = domains.frame.filter(pl.col("attends_q") < 0.05)
+    elsewhere = domains.frame.filter(pl.col("attends_q") < LEVEL)
     asked = domains.frame.filter(pl.col("p").is_not_null())
     last = (
         f"{differing.height:,} of {asked.height:,} heads that can be tested care for something else in another domain,"
@@ -148,7 +150,7 @@ def _domains(read: Reader) -> Section:
         tables.share("rate_b", "Of positions there"),
         tables.value("attends_q", "q", "Benjamini and Hochberg over heads"),
     )
-    moved = frame.filter(pl.col("attends_q") < 0.05).sort("attends_q", "component").head(20)
+    moved = frame.filter(pl.col("attends_q") < LEVEL).sort("attends_q", "component").head(20)
     beside = (
         "How often a head attends somewhere depends on what the text offers, too: a difference here is of head and text"
         " together, and says nothing of whether it matters there."

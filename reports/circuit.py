@@ -20,6 +20,8 @@ NEEDS_COMPONENT = False
 NEEDS = ("patch_experiments",)
 SHOWN = 24
 RESPONDING = 16
+MOST_TIMES = 2
+"""Cuts are shown up to this many estimates for each effect asked for."""
 
 
 def build(read: Reader) -> Report:
@@ -58,7 +60,7 @@ def _quadrant(read: Reader) -> Section:
     chart = Chart(
         "Sufficient and necessary",
         "Right: clean values alone bring the answer back. High: corrupted values alone lose it. Low and right is"
-        " OR-like (others do the same), high and left AND-like (it needs others), on the line graded.",
+        " OR-like (others do the same), high and left AND-like (it needs others), on the line partial.",
         circuit_charts.quadrant(whole),
         result.source,
         "full",
@@ -341,7 +343,7 @@ def _recall(read: Reader) -> tuple[Block, ...]:
     frame = result.frame.filter(pl.col("asked") == asked, pl.col("positions") == "all").with_columns(
         times=pl.col("looked_at") / pl.col("wanted").clip(1)
     )
-    frame = frame.filter((pl.col("times") <= 2) | (pl.col("component_kind") == "neuron"))
+    frame = frame.filter((pl.col("times") <= MOST_TIMES) | (pl.col("component_kind") == "neuron"))
     columns = (
         tables.words("method", "Method"),
         tables.words("direction", "Direction"),

@@ -1,4 +1,4 @@
-"""Which components matter on this corpus: ranking, layers, domains, embeddings and biases, dead components, what was cut."""
+"""Which components matter on this corpus: ranking, layers, domains, embeddings and biases, dead components, cuts."""
 
 from typing import Any
 
@@ -13,6 +13,8 @@ QUESTION = "Which heads and neurons matter on this corpus, and for what?"
 NEEDS_COMPONENT = False
 RANKED = 40
 SCATTERED = 3000
+RUNNER_UP = 2
+"""Rank after the most important component of a domain."""
 
 
 def build(read: Reader) -> Report:
@@ -62,7 +64,7 @@ def _concentration(frame: pl.DataFrame) -> str:
 
 def half_count(frame: pl.DataFrame) -> int:
     """How many components, most important first, hold half of all |DLA|."""
-    return int((frame["share_abs_dla"].cum_sum() < 0.5).sum()) + 1
+    return int((2 * frame["share_abs_dla"].cum_sum() < 1).sum()) + 1
 
 
 def _first(frame: pl.DataFrame) -> str:
@@ -85,7 +87,7 @@ def _by_domain_sentence(read: Reader) -> str:
     """First of each domain, and whether its interval lies above the second's: a first place may be chance."""
     frame = read("important_by_domain", top=10).frame
     firsts = frame.filter(pl.col("rank") == 1).sort("domain").to_dicts()
-    second = dict(frame.filter(pl.col("rank") == 2).select("domain", "abs_dla_hi").iter_rows())
+    second = dict(frame.filter(pl.col("rank") == RUNNER_UP).select("domain", "abs_dla_hi").iter_rows())
     if len(firsts) > 1 and len({row["component"] for row in firsts}) == 1:
         return f"{firsts[0]['component']} is the first in each of the {len(firsts)} domains."
     sure = [row["abs_dla_lo"] is not None and row["abs_dla_lo"] > (second.get(row["domain"]) or 0.0) for row in firsts]

@@ -270,9 +270,10 @@ def totals(path):
 
 WAYS = [lambda path, n=n, given=given: query.run(path, n, **given) for n, given in (
     ("run_info", {}), ("component_overview", {}), ("quantile_samples", {"component": "L0H0"}), ("corpus", {}))]
+PAGES = [lambda path: build(path, "component", component="L0H0")] if sys.argv[1] == "pages" else []
 for path in sys.argv[2:]:
     faulthandler.dump_traceback_later(60, exit=True)
-    for way in (*WAYS, totals, *([lambda path: build(path, "component", component="L0H0")] if sys.argv[1] == "pages" else [])):
+    for way in (*WAYS, totals, *PAGES):
         try:
             way(path)
         except ProfilerError as error:

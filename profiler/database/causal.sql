@@ -117,7 +117,7 @@ CREATE TABLE patch_gates ( -- both directions side by side, resampled values, an
     layer INTEGER, -- layer
     recovered_denoise DOUBLE, -- sufficiency: share that clean values recover in the corrupted run
     lost_noise DOUBLE, -- necessity: share that corrupted values cost the clean run
-    gate VARCHAR, -- sole, OR-like, AND-like, graded, none (profiler.patching.redundancy.gates)
+    gate VARCHAR, -- sufficient and necessary, OR-like, AND-like, partial, none
     SIX
 );
 CREATE TABLE patch_downstream ( -- what each later component writes differently after one is ablated

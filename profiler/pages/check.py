@@ -8,6 +8,8 @@ from profiler.pages.charts import check
 from profiler.pages.reader import Reader, Result
 
 MEASURE = "KL"
+ALL_PERCENTILES = 100
+"""Last percentile of a row that is of all positions; its first is 0."""
 LINES = 80
 PER_KIND = 3
 SETTLED = 12
@@ -161,8 +163,8 @@ def roles(read: Reader) -> Section:
     covered, mixed = read("role_coverage"), read("role_mixture")
     drawn, general = covered.frame.filter(has("coverage")), pl.col("general_form_of") != ""
     caption = (
-        "Share of the member's importance on which its role holds, at its position where it names one. A row that fades to"
-        " the right is a role of the discovery prompts."
+        "Share of the member's importance on which its role holds, at its position where it names one. A row that fades"
+        " to the right is a role of the discovery prompts."
     )
     blocks: list[Block] = [
         chart_or_note(
@@ -243,7 +245,8 @@ def replacement(read: Reader) -> Section:
     """How much a rule explains that replaces the component by the claim; where that is refused, why."""
     result, lines = read("replacements"), read("ledger")
     told = result.frame.filter(has("explained"))
-    bins = told.filter(pl.col("measure") == MEASURE, (pl.col("percentile_hi") - pl.col("percentile_lo")) < 100)
+    all_positions = (pl.col("percentile_lo") == 0) & (pl.col("percentile_hi") == ALL_PERCENTILES)
+    bins = told.filter(pl.col("measure") == MEASURE, ~all_positions)
     caption = (
         "By percentile of importance, in KL; dashed: the same rule on other heads. A rule that others fit as well is"
         " not specific."
@@ -261,7 +264,7 @@ def replacement(read: Reader) -> Section:
         tables.value("d_ablated", "Mean-ablated, nats"),
         tables.count("n", "Positions"),
     )
-    whole = told.filter(pl.col("percentile_hi") - pl.col("percentile_lo") >= 100)
+    whole = told.filter(all_positions)
     caption = "One less what the replacement costs over what mean ablation costs."
     refused = lines.frame.filter(pl.col("technique") == "replacement", pl.col("refused") != "").unique(
         ["subject", "refused"], maintain_order=True

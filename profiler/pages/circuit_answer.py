@@ -17,10 +17,10 @@ WHERE = {
     "held_out": "On held-out words and wordings",
 }
 GATES = {
-    "sole": "sole (sufficient and necessary)",
+    "sufficient and necessary": "sufficient and necessary",
     "OR-like": "OR-like (sufficient)",
     "AND-like": "AND-like (necessary)",
-    "graded": "graded (partly both)",
+    "partial": "partial (each in part)",
     "none": "without an effect",
 }
 """Labels of `profiler.patching.redundancy.gates` in words, in the order they are told in."""

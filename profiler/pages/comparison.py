@@ -94,7 +94,7 @@ def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:
 
 def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
     """Coverage in both runs, a dot per claim. `frame` is the query `compare`."""
-    rows = frame.with_columns(changed=(pl.col("q") < LEVEL).fill_null(False))
+    rows = frame.with_columns(changed=(pl.col("q") < LEVEL).fill_null(value=False))
     axes = {"axis": value_axis(share=True), "scale": alt.Scale(domain=[0, 1])}
     dots = (
         alt.Chart(rows)

@@ -23,14 +23,16 @@ STYLE = """
 .profiler-card .charts { display: flex; flex-wrap: wrap; gap: 1rem; margin: .6rem 0; }
 .profiler-card .charts svg { display: block; max-width: 100%; height: auto; }
 .profiler-card h4 { margin: .6rem 0 .1rem; font-size: 12px; font-weight: 600; }
-.profiler-card .line { font: 11px/1.6 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; unicode-bidi: isolate; padding-inline-start: 8rem; text-indent: -8rem; }
+.profiler-card .line { font: 11px/1.6 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap;
+  unicode-bidi: isolate; padding-inline-start: 8rem; text-indent: -8rem; }
 .profiler-card .line b { font-weight: 400; opacity: .75; display: inline-block; min-width: 8rem; text-indent: 0; }
 .profiler-card i { font-style: normal; } .profiler-card .sign { opacity: .6; }
 .profiler-card mark { color: inherit; border-radius: 3px; outline: 1px solid #8888; }
 .profiler-card mark.positive { background: color-mix(in oklab, POSITIVE calc(12% + var(--t) * 58%), transparent); }
 .profiler-card mark.negative { background: color-mix(in oklab, NEGATIVE calc(12% + var(--t) * 58%), transparent); }
 .profiler-card mark.zero { background: none; }
-.profiler-card u.positive { text-decoration-color: RAISES; } .profiler-card u.negative { text-decoration-color: LOWERS; }
+.profiler-card u.positive { text-decoration-color: RAISES; }
+.profiler-card u.negative { text-decoration-color: LOWERS; }
 .profiler-card u { text-decoration-thickness: calc(1px + var(--t) * 2.5px); text-underline-offset: .2em; }
 """
 

@@ -4,6 +4,10 @@ from typing import Any
 
 MISSING = "–"
 BLANK = "\u00a0"
+SMALL, LARGE = 1e-4, 1e7
+"""Sizes below and from which a number is written with a power of ten."""
+LEAST_SHARE = 1e-5
+"""The least share that is written in digits."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -12,7 +16,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return MISSING
     if value == 0:
         return "0"
-    if abs(value) >= 1e7 or abs(value) < 1e-4:
+    if abs(value) >= LARGE or abs(value) < SMALL:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa}×10{superscript(int(exponent))}".replace("-", "−")
     decimals = max(0, digits - 1 - _exponent(value, digits))
@@ -37,7 +41,7 @@ def percent(share: float | None, digits: int = 2) -> str:
     """A share as a per cent."""
     if share is None or share != share:
         return MISSING
-    return f"<{BLANK}0.001{BLANK}%" if 0 < share < 1e-5 else f"{number(100 * share, digits)}{BLANK}%"
+    return f"<{BLANK}0.001{BLANK}%" if 0 < share < LEAST_SHARE else f"{number(100 * share, digits)}{BLANK}%"
 
 
 def signed(value: float | None, digits: int = 2) -> str:

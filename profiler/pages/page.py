@@ -105,7 +105,7 @@ def unchecked() -> AbstractContextManager[None]:
 
     The tests draw every chart with the check on.
     """
-    return alt.utils.schemapi.debug_mode(False)
+    return alt.utils.schemapi.debug_mode(arg=False)
 
 
 def slug(text: str) -> str:

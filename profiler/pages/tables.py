@@ -41,7 +41,7 @@ def count(name: str, label: str, hint: str = "") -> Column:
     return Column(label, lambda row: Cell(numbers.count(row[name]), numeric=True), hint)
 
 
-def value(name: str, label: str, hint: str = "", signed: bool = False) -> Column:
+def value(name: str, label: str, hint: str = "", *, signed: bool = False) -> Column:
     """A column of numbers, ± the 95 % half width where the frame has `name`_lo and `name`_hi; signed ones coloured."""
 
     def cell(row: Row) -> Cell:
@@ -122,7 +122,7 @@ def example(row: Row, reach: Reach) -> Example:
         activation_tint=tints[0],
         dla_tint=tints[1],
         where=Markup("<span>{}</span> <span>{}</span>").format(visible_text.span(row["domain"]), _place(row["source"])),
-        note=_attends(row, tokens, shown),
+        note=_attends(row, shown),
         stratum=None if weight is None else (weight, row["activation"]),
     )
 
@@ -149,7 +149,7 @@ def _attention(row: Row, length: int) -> list[float | None]:
     return out
 
 
-def _attends(row: Row, tokens: Sequence[contexts.Token], shown: int) -> str:
+def _attends(row: Row, shown: int) -> str:
     """Where a head attends from here, in words."""
     if row.get("top_offset") is None:
         return ""

@@ -18,6 +18,10 @@ FORMAT = "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\
 PIECES = re.compile(f"(?P<bytes>{BYTES})|(?P<sign>{CONTROL}|{FORMAT})")
 STEERS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]|{FORMAT}")
 LONGEST = 240
+FIRST_PRINTABLE, DELETE = 0x20, 0x7F
+"""The space, below which are the control characters of ASCII, and the one control character above it."""
+PICTURES = 0x2400
+"""The first of the control pictures of Unicode, which are in the order of the control characters."""
 
 
 def _sign(character: str) -> str:
@@ -25,7 +29,7 @@ def _sign(character: str) -> str:
     if character in SIGNS:
         return SIGNS[character]
     code = ord(character)
-    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"U+{code:04X}"
+    return chr(PICTURES + code) if code < FIRST_PRINTABLE else "␡" if code == DELETE else f"U+{code:04X}"
 
 
 def _bytes(spelled: str) -> Markup:

@@ -26,9 +26,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 Split = Literal["all", "train", "held_out"]
+SPLITS: dict[str, Split] = {split: split for split in get_args(Split)}
 Domain = Literal["code", "tests", "prose"]
 
 HELD_OUT_IN = 10
@@ -62,7 +63,7 @@ def held_out(doc_id: str) -> bool:
     return int.from_bytes(digest, "big") % HELD_OUT_IN == 0
 
 
-def documents(split: Split = "all") -> Iterator[StdlibDocument]:
+def documents(split: str = "all") -> Iterator[StdlibDocument]:
     """Every document of the corpus in a fixed order: files by path, then topics, then compiled modules.
 
     Args:
@@ -72,9 +73,9 @@ def documents(split: Split = "all") -> Iterator[StdlibDocument]:
     Raises:
         ValueError: for any other split.
     """
-    if split not in ("all", "train", "held_out"):
+    if (chosen := SPLITS.get(split)) is None:
         raise ValueError(f"split is {split!r}; expected 'all', 'train' or 'held_out'")
-    return (d for d in _every_document(split) if d["text"].strip())
+    return (d for d in _every_document(chosen) if d["text"].strip())
 
 
 def _every_document(split: Split) -> Iterator[StdlibDocument]:

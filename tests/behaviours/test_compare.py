@@ -150,7 +150,7 @@ def claim(rows: pl.DataFrame, groups: pl.DataFrame) -> dict | None:
 
 
 def rate_of(rows: pl.DataFrame, groups: pl.DataFrame, documents: float) -> tuple[float, float, float]:
-    """Share of positions at which a claim holds, the variance of it (delete a group, by loops) and its degrees of freedom."""
+    """Share of positions at which a claim holds, its variance (delete a group, by loops) and its degrees of freedom."""
     domain, group = (rows[name].to_numpy() for name in ("domain", "group_id"))
     weight, h = rows["weight"].to_numpy(), rows["holds"].to_numpy()
     rate = weight[h].sum() / weight.sum()
@@ -212,7 +212,8 @@ def slow(a: Path, b: Path) -> pl.DataFrame:
                 attends_p,
             )
         )
-    names = "component behaviour coverage_a coverage_b scrambled_a scrambled_b difference times p rate_a rate_b attends_p".split()
+    coverages = "coverage_a coverage_b scrambled_a scrambled_b"
+    names = f"component behaviour {coverages} difference times p rate_a rate_b attends_p".split()
     frame = pl.DataFrame(rows, schema=names, orient="row").sort("component", "behaviour")
     frame = frame.with_columns(attends_q=pl.Series(stats.false_discovery_control(frame["attends_p"].to_numpy())))
     tested = frame.filter(pl.col("p").is_not_null())

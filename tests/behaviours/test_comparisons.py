@@ -160,7 +160,7 @@ def test_a_real_run_whose_dla_is_noise_has_no_polysemantic_neurons(tmp_path):
 
 
 def test_a_rate_whose_error_cannot_be_told_is_not_tested(tmp_path):
-    """All rows of one domain are of a single group, although the domain has more: nothing says how much the rate varies."""
+    """All rows of one domain are of a single group, although the domain has more: how the rate varies is unknown."""
     rng = np.random.default_rng(7)
     w = planted.world(rng, n_documents=60, per_document=10)
     elsewhere = np.where(w.domain == 0, rng.random(len(w)) < 0.2, rng.random(len(w)) < 0.8)

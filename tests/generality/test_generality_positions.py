@@ -156,8 +156,9 @@ VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.o
 
 
 def small_pair(i: int) -> TokenPair:
-    """`source` is all that the head of the gate `sole` attends to; half of the prompts have it on. No role names offset
-    2."""
+    """`source` is all that the head of the gate `single` attends to; half of the prompts have it on.
+
+    No role names offset 2."""
     first = (ON, OFF)[i % 2]
     clean, roles = (first, QUESTION, QUESTION, QUESTION), (("source", (0,)), ("beside", (1,)), ("end", (3,)))
     pair = Pair(f"p{i}", "toy", "x", "", "", ("",), ("",), ())
@@ -166,7 +167,7 @@ def small_pair(i: int) -> TokenPair:
 
 @pytest.mark.parametrize(("to", "works"), [("source", 1.0), ("beside", 0.0)])
 def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> None:
-    net = patch_models.GATES["sole"]()
+    net = patch_models.GATES["single"]()
     base = planted_circuits.subject(planted_circuits.NARROW)
     pairs = tuple(map(small_pair, range(24)))
     one = PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(pairs, ())))

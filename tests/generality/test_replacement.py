@@ -52,7 +52,7 @@ def test_a_doubled_token_is_no_target_of_its_own_induction():
         assert sites._repeated(name, text) == sites.NOT_HERE
     assert sites._repeated("duplicate", text).targets == (1,)
     ends = torch.tensor([2])
-    assert not capability.places(torch.tensor([[3, 5, 5]]), ends)["induction"].any()
+    assert not capability.attention_patterns(torch.tensor([[3, 5, 5]]), ends)["induction"].any()
 
 
 def test_longest_prefix_and_latest_copy():

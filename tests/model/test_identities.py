@@ -79,8 +79,8 @@ def _shares(net, batch, label: str) -> tuple[float, float]:
     [
         ("or", (1, 0), (1, 0), "OR-like"),
         ("and", (0, 1), (0, 1), "AND-like"),
-        ("sum", (0.5, 0.5), (0.5, 0.5), "graded"),
-        ("sole", (1, 1), (0, 0), "sole"),
+        ("sum", (0.5, 0.5), (0.5, 0.5), "partial"),
+        ("single", (1, 1), (0, 0), "sufficient and necessary"),
     ],
 )
 def test_gates_have_exactly_their_shares_and_labels(gate: str, first: tuple, second: tuple, label: str) -> None:
@@ -89,7 +89,7 @@ def test_gates_have_exactly_their_shares_and_labels(gate: str, first: tuple, sec
     assert _shares(net, batch, "L0H0") == first
     assert _shares(net, batch, "L0H1") == second
     assert gates.gate(*_shares(net, batch, "L0H0")) == label
-    assert gates.gate(*_shares(net, batch, "L0H1")) == ("none" if gate == "sole" else label)
+    assert gates.gate(*_shares(net, batch, "L0H1")) == ("none" if gate == "single" else label)
 
 
 def _joint(net, batch, labels: list[str], denoise: bool) -> float:
@@ -102,7 +102,7 @@ def _joint(net, batch, labels: list[str], denoise: bool) -> float:
     return float((metrics.logit_diff(patched, batch.options) - metrics.logit_diff(before, batch.options)).mean())
 
 
-@pytest.mark.parametrize(("gate", "denoise", "lost"), [("or", -1, 1), ("and", 1, -1), ("sum", 0, 0), ("sole", 0, 0)])
+@pytest.mark.parametrize(("gate", "denoise", "lost"), [("or", -1, 1), ("and", 1, -1), ("sum", 0, 0), ("single", 0, 0)])
 def test_gates_have_exactly_their_interactions(gate: str, denoise: float, lost: float) -> None:
     """A6."""
     net, batch = patch_models.GATES[gate](), patch_models.gate_batch()
@@ -153,11 +153,11 @@ def test_redundancy_needs_evidence_for_every_label() -> None:
         (0.01, -0.02, "none"),
         (0.3, 0.1, "OR-like"),
         (0.1, 0.3, "AND-like"),
-        (0.2, 0.3, "graded"),
-        (0.9, 0.85, "sole"),
-        (0.9, 0.7, "graded"),
-        (-0.2, -0.25, "graded"),
-        (0.1, -0.9, "graded"),
+        (0.2, 0.3, "partial"),
+        (0.9, 0.85, "sufficient and necessary"),
+        (0.9, 0.7, "partial"),
+        (-0.2, -0.25, "partial"),
+        (0.1, -0.9, "partial"),
         (-0.3, 0.0, "OR-like"),
         (float("nan"), float("nan"), "none"),
     ],

@@ -24,7 +24,7 @@ MEMBERS = pl.DataFrame(
         "component": ["L0H1", "L1H0", "L1H1"],
         "positions": ["all", "all", "S2"],
         "role": ["at S2 attends to S1 (90%)", "", "</script>"],
-        "gate": ["sole", "OR-like", "none"],
+        "gate": ["sufficient and necessary", "OR-like", "none"],
     }
 )
 EDGES = pl.DataFrame(
@@ -43,7 +43,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("circuit")
     jsonl.write(folder / "a<b>.jsonl", patch_models.pairs(8, seed=3))
     settings = PatchSettings(str(folder / "a<b>.jsonl"), neurons=4, top=2, steps=2, draws=9)
-    experiment.patch(patch_models.loaded("gpt2"), settings, folder / "run.duckdb", lambda stage: None)
+    experiment.patch(patch_models.loaded("gpt2"), settings, folder / "run.duckdb", lambda _stage: None)
     return folder / "run.duckdb"
 
 
@@ -195,7 +195,7 @@ def test_an_earlier_experiment_keeps_a_page_of_its_own_in_a_site(path: Path, tmp
     both = Path(shutil.copy(path, tmp_path / "both.duckdb"))
     jsonl.write(tmp_path / "again.jsonl", patch_models.pairs(8, seed=4))
     settings = PatchSettings(str(tmp_path / "again.jsonl"), neurons=2, top=2, steps=2, draws=3, seed=1)
-    experiment.patch(patch_models.loaded("gpt2"), settings, both, lambda stage: None)
+    experiment.patch(patch_models.loaded("gpt2"), settings, both, lambda _stage: None)
     first, second = (query.run(p, "experiments").row(0, named=True)["experiment"] for p in (path, both))
     with query.open_run(both) as connection:
         found = pages.contents(connection)

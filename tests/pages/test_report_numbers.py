@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     fake = fake_run.build(folder / "fake.duckdb").path
     circuit = folder / "circuit.duckdb"
     settings = PatchSettings("repeated-tokens", pairs=8, neurons=6, top=2, steps=2, draws=5, by_role=False)
-    experiment.patch(patch_models.loaded("neox_sequential"), settings, circuit, lambda stage: None)
+    experiment.patch(patch_models.loaded("neox_sequential"), settings, circuit, lambda _stage: None)
     return {"circuit": circuit, "generality": fake_check.build(folder / "check.duckdb")} | dict.fromkeys(
         ("overview", "behaviours", "component"), fake
     )

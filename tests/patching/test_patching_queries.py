@@ -160,7 +160,7 @@ def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFr
     everything = gates.filter(component="L0_resid_pre", positions="all").row(0, named=True)
     assert everything["recovered_denoise"] == pytest.approx(1)
     assert everything["lost_noise"] == pytest.approx(1)
-    assert everything["gate"] == "sole"
+    assert everything["gate"] == "sufficient and necessary"
 
 
 def test_downstream_parts_add_up_to_the_total(made: tuple) -> None:

@@ -88,8 +88,10 @@ def test_every_target_logit_loss_rank_and_entropy(case):
 
 def test_head_attention(case):
     connection, network, _ = case
-    sql = """SELECT layer, unit, token_ids, "offset", previous_token, two_back, first_token, self, induction, prefix_induction, duplicate, newline, delimiter, h.entropy, top_offset, top_weight, dla_to_attended
-             FROM head_attention_rows h JOIN components USING (component_id) JOIN position_rows p USING (position_id) JOIN windows USING (window_id)"""
+    sql = """SELECT layer, unit, token_ids, "offset", previous_token, two_back, first_token, self, induction
+             , prefix_induction, duplicate, newline, delimiter, h.entropy, top_offset, top_weight, dla_to_attended
+             FROM head_attention_rows h JOIN components USING (component_id)
+             JOIN position_rows p USING (position_id) JOIN windows USING (window_id)"""
     rows = connection.execute(sql).fetchall()
     assert len(rows) == 25 * 2 * network.config.num_attention_heads
     for layer, head, ids, offset, *got in rows:

@@ -153,7 +153,7 @@ GATES = {
     "or": lambda: hand_built([_layer([_head({0: 1}, 2), _head({0: 1}, 3)], [({2: -1, 3: -1}, 1.0, 6, -1.0)])], 1.0),
     "and": lambda: hand_built([_layer([_head({0: 1}, 2), _head({0: 1}, 3)], [({2: 1, 3: 1}, -1.0, 6, 1.0)])]),
     "sum": lambda: hand_built([_layer([_head({0: 0.5}, 6), _head({0: 0.5}, 6)], [])]),
-    "sole": lambda: hand_built([_layer([_head({0: 1}, 6), NOTHING], [])]),
+    "single": lambda: hand_built([_layer([_head({0: 1}, 6), NOTHING], [])]),
     # the head of layer 1 writes the answer where the head of layer 0 did not
     "serial": lambda: hand_built(
         [_layer([_head({0: 1}, 6), NOTHING], []), _layer([_head({0: 1, 6: -1}, 6), NOTHING], [])]

@@ -49,7 +49,7 @@ def layer_forward(network: PreTrainedModel, token_ids: list[int]) -> dict[str, l
     parts, seen = parts_of(network), {"z": [], "post": [], "residual": []}
 
     def keep(name):
-        return lambda module, args: seen[name].append(args[0][0].detach().double().numpy())
+        return lambda _module, args: seen[name].append(args[0][0].detach().double().numpy())
 
     hooks = [m.register_forward_pre_hook(keep("z")) for m in parts.attn_out]
     hooks += [m.register_forward_pre_hook(keep("post")) for m in parts.mlp_out]

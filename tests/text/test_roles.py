@@ -17,17 +17,20 @@ from profiler.text.roles import TEMPLATE, RoleSpan, token_roles
 from profiler.text.token_classes import encode, token_offsets
 from profiler.text.windows import Layout, make_batch, windows_of
 
-PLAIN = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"  # what a message says is left as it is
+# what a message says is left as it is
+PLAIN = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 TRIMMED = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}"
 THINKING = (
     "{% for m in messages %}<{{ m.role }}>\n"
-    "{% set said = m.content %}{% if '</think>' in said %}{% set said = said.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{% set said = m.content %}{% if '</think>' in said %}"
+    "{% set said = said.split('</think>')[-1].lstrip('\n') %}{% endif %}"
     "{{ said }}<end>\n{% endfor %}"
 )  # as Qwen3's: earlier thoughts are left out
 SYSTEM_INSIDE = (
     "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set turns = messages[1:] %}"
     "{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}"
-    "{% for m in turns %}{% if m.role == 'user' %}[INST] {% if loop.first and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}"
+    "{% for m in turns %}{% if m.role == 'user' %}[INST] "
+    "{% if loop.first and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}"
     "{{ m.content | trim }} [/INST]{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
 )  # as Llama 2's: a prefix of the messages that ends with the system's is no conversation of its own
 TOOLS = (

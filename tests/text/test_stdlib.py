@@ -83,7 +83,7 @@ def test_undecodable_bytes_are_replaced(tmp_path, monkeypatch):
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "other.py").write_text("y = 2\n")
     (tmp_path / "empty.py").write_text("\n")
-    monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda _name: str(tmp_path))
     files = [d for d in stdlib.documents() if d["id"].startswith("stdlib/")]
     assert files == [{"id": "stdlib/latin.py", "domain": "code", "text": "# caf\ufffd\nx = 1\n"}]
 

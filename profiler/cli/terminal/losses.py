@@ -13,6 +13,8 @@ from rich.console import Console
 from profiler.database.query import run as run_query
 
 LOUD = 0.02
+WHOLE_PERCENTS = 0.1
+"""Shares above this are said in whole per cents."""
 NO_DOCUMENT = ("invalid_json", "ragged_rows", "no_text", "no_template")
 """Reasons for which a row became no document."""
 OF_DOCUMENTS = (*NO_DOCUMENT, "no_roles", "no_positions", "repeated_texts")
@@ -51,6 +53,6 @@ def lines(losses: pl.DataFrame) -> list[tuple[str, bool]]:
 
 def _line(row: dict, share: float, of: str) -> str:
     unit = row["unit"].removesuffix("s") if row["n"] == 1 else row["unit"]
-    percent = f"{100 * share:.0f}" if share > 0.1 else f"{100 * share:.2g}"
+    percent = f"{100 * share:.0f}" if share > WHOLE_PERCENTS else f"{100 * share:.2g}"
     amount = "" if not of else f" ({percent} {of})" if of.startswith("for") else f" ({percent} % {of})"
     return f"{'warning: ' if share > LOUD else ''}{row['n']:,} {unit}{amount}: {row['note']}"

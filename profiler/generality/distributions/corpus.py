@@ -164,9 +164,11 @@ def where(run: Path, text: RunText, model: Model, condition: str) -> Bool[np.nda
 FACTS = f"""
 WITH {VIEW} AS (
 SELECT p.position_id, p.doc_id, p.group_id, p.domain, p.pos, p."offset"
-    , t.token, tc.class, tl.properties, b.token AS token_before, bc.class AS class_before, bl.properties AS properties_before
+    , t.token, tc.class, tl.properties
+    , b.token AS token_before, bc.class AS class_before, bl.properties AS properties_before
     , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
-    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match, p.bracket_depth, p.in_quotes, p.role
+    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match
+    , p.bracket_depth, p.in_quotes, p.role
 FROM text_positions p
 JOIN tokens t ON t.token_id = p.token_id
 JOIN classes tc ON tc.class_id = t.class_id

@@ -16,7 +16,7 @@ SPEAKS = {"for": "#2e9a57", "against": "#9a4fb0", "undecided": "#a9adb5"}
 ROW = 26
 
 
-def _speaks(legend: bool = True) -> alt.Color:
+def _speaks(*, legend: bool = True) -> alt.Color:
     scale = alt.Scale(domain=list(SPEAKS), range=list(SPEAKS.values()))
     return alt.Color("speaks:N", scale=scale, legend=alt.Legend(title=None) if legend else None)
 

@@ -1,7 +1,8 @@
 """Charts of patching and circuits, from the frames of their queries.
 
-Gate labels have the same colours in every chart: sole dark blue, OR-like orange, AND-like green, graded light blue,
-none grey; what an edge or a component adds is green and what it holds back purple, as DLA is elsewhere.
+Gate labels have the same colours in every chart: sufficient and necessary dark blue, OR-like orange, AND-like green,
+partial light blue, none grey; what an edge or a component adds is green and what it holds back purple, as DLA is
+elsewhere.
 """
 
 import re
@@ -12,9 +13,17 @@ import polars as pl
 from profiler.pages.charts import theme
 from profiler.pages.charts.component import HEIGHT, only, tips, value_axis
 
-GATES = {"sole": "#1f5a96", "OR-like": "#e6a000", "AND-like": "#2e9a57", "graded": "#7ec3ea", "none": "#a9adb5"}
+GATES = {
+    "sufficient and necessary": "#1f5a96",
+    "OR-like": "#e6a000",
+    "AND-like": "#2e9a57",
+    "partial": "#7ec3ea",
+    "none": "#a9adb5",
+}
 NAMED = 24
 DRAWN_EDGES = 40
+LEVEL = 0.05
+"""Adjusted p-value below which an effect is drawn as clear."""
 
 
 def quadrant(frame: pl.DataFrame) -> alt.LayerChart:
@@ -52,7 +61,7 @@ def quadrant(frame: pl.DataFrame) -> alt.LayerChart:
 
 
 def _diagonal(frame: pl.DataFrame) -> alt.Chart:
-    """The line on which both shares are equal: graded above and below."""
+    """The line on which both shares are equal: partial above and below."""
     most = max(0.1, frame["recovered_denoise"].abs().max() or 0.1, frame["lost_noise"].abs().max() or 0.1)
     ends = pl.DataFrame({"recovered_denoise": [0.0, most], "lost_noise": [0.0, most]})
     return (
@@ -198,7 +207,7 @@ def saturation(frame: pl.DataFrame) -> alt.LayerChart:
 def responses(frame: pl.DataFrame) -> alt.LayerChart:
     """Components by corruptions and pairs of them. `frame` is the query `corruption_factors`, the rows to be drawn, in
     order."""
-    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < 0.05)
+    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < LEVEL)
     names, axes = (drawn[name].unique(maintain_order=True).to_list() for name in ("component", "axis"))
     most = max(0.1, drawn["effect"].abs().max() or 0.1)
     columns = ("component", "axis", "effect", "effect_lo", "effect_hi", "part", "p_holm", "clear")

@@ -29,7 +29,7 @@ def _activation_axis(bins: pl.DataFrame, floor: float, title: str = "activation"
     return alt.X("lo:Q", scale=scale, axis=axis, title=title)
 
 
-def value_axis(share: bool = False, **settings: Any) -> alt.Axis:
+def value_axis(*, share: bool = False, **settings: Any) -> alt.Axis:
     """The axis of a share, in per cent, or of a number, in plain digits."""
     return alt.Axis(format="~%", **settings) if share else alt.Axis(labelExpr=PLAIN, **settings)
 
@@ -104,12 +104,12 @@ def tips(*names: str) -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{n}:N") if n in words else alt.Tooltip(f"{n}:Q", format=",.4~g") for n in names]
 
 
-def _stack(frame: pl.DataFrame, value: str, title: str, whole: bool = False) -> alt.Chart:
+def _stack(frame: pl.DataFrame, value: str, title: str, *, whole: bool = False) -> alt.Chart:
     """Rectangles of `value` by bin, stacked by class. `frame` is the query `spectrum_by_class`."""
     bins, order = spectrum.class_bins(frame)
     columns = ("lo", "hi", "class", "n", "class_share", value, "start", "end")
     rows = only(spectrum.stacked(bins, value, order), *dict.fromkeys(columns))
-    axis = value_axis(value.endswith("_share"))
+    axis = value_axis(share=value.endswith("_share"))
     scale = alt.Scale(domain=[0, 1]) if whole else alt.Scale()
     return (
         alt.Chart(rows)
@@ -229,7 +229,7 @@ def only(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
 
 
 def interval_bars(
-    frame: pl.DataFrame, measure: str, title: str, by_class: bool = False, order: Sequence[str] | None = None
+    frame: pl.DataFrame, measure: str, title: str, *, by_class: bool = False, order: Sequence[str] | None = None
 ) -> alt.LayerChart:
     """Bars of `measure` with 95 % intervals, one per value of a breakdown (queries by_class, by_domain, ...).
 
@@ -246,7 +246,7 @@ def interval_bars(
     base = alt.Chart(rows).encode(y=alt.Y("value:N", sort=names, title=None, axis=alt.Axis(grid=False)))
     shown = tips("value", "n", measure, "low", "high")
     bars = base.mark_bar(height={"band": 0.72}).encode(
-        x=alt.X(f"{measure}:Q", title=title, axis=value_axis(measure.startswith("share"), tickCount=5)),
+        x=alt.X(f"{measure}:Q", title=title, axis=value_axis(share=measure.startswith("share"), tickCount=5)),
         color=_class_fill(names) if by_class else _sign_fill(measure),
         tooltip=shown,
     )

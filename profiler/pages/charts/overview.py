@@ -7,6 +7,8 @@ import polars as pl
 
 from profiler.pages.charts import component, spectrum, theme
 
+LABEL_WIDTH, LABEL_HEIGHT = 0.12, 0.1
+"""Room that a label takes in the scatter plot: share of its own |DLA|, powers of ten."""
 ACTIVATION_TICKS = [sign * size for sign in (-1, 1) for size in (0.1, 0.3, 1, 3, 10, 30, 100)] + [0]
 
 
@@ -21,7 +23,10 @@ def _share_axis(rows: pl.DataFrame) -> alt.Y:
     ticks = spectrum.decades(shares.min(), shares.max()) if len(shares) else []
     scale = alt.Scale(type="log", nice=False, padding=6)
     return alt.Y(
-        "share_abs_dla:Q", title="share of all |DLA| (log)", scale=scale, axis=component.value_axis(True, values=ticks)
+        "share_abs_dla:Q",
+        title="share of all |DLA| (log)",
+        scale=scale,
+        axis=component.value_axis(share=True, values=ticks),
     )
 
 
@@ -30,7 +35,7 @@ def apart(rows: pl.DataFrame, most: int = 8) -> list[str]:
     kept: list[tuple[float, float, str]] = []
     for row in rows.sort("share_abs_dla", descending=True).head(5 * most).to_dicts():
         x, y = row["top_class_share"], math.log10(row["share_abs_dla"])
-        if len(kept) < most and all(abs(x - a) > 0.12 or abs(y - b) > 0.1 for a, b, _ in kept):
+        if len(kept) < most and all(abs(x - a) > LABEL_WIDTH or abs(y - b) > LABEL_HEIGHT for a, b, _ in kept):
             kept.append((x, y, row["component"]))
     return [name for _, _, name in kept]
 

@@ -17,6 +17,9 @@ from profiler.pages.charts.theme import REST
 FOLDED_SHARE = 0.02
 OCTAVES = range(5, 11)
 SHOWN_CLASSES = 7
+TICK_STEPS: dict[float, tuple[int, ...]] = {2: (1, 2, 5), 4: (1, 3), math.inf: (1,)}
+"""Multiples of a power of ten that have a tick, by the most powers of ten that an axis may reach over for them."""
+FEWEST_TICKS = 3
 SUMS = ("n", "p", "expected_value", "sum_dla", "sum_abs_dla", "importance_share", "within_class")
 
 
@@ -129,11 +132,11 @@ def ticks(low: float, high: float, floor: float) -> list[float]:
     """Tick values of a symlog axis: zero and powers of ten, with their doubles and fives where there is room."""
     reach = max(abs(low), abs(high))
     exponents = range(math.floor(math.log10(floor)), math.ceil(math.log10(reach)) + 1)
-    steps = (1, 2, 5) if len(exponents) <= 2 else (1, 3) if len(exponents) <= 4 else (1,)
+    steps = next(steps for most, steps in TICK_STEPS.items() if len(exponents) <= most)
     sizes = [step * 10.0**exponent for exponent in exponents for step in steps]
     values = [0.0, *(size for size in sizes if size >= floor), *(-size for size in sizes if size >= floor)]
     inside = {value for value in values if low <= value <= high}
-    return sorted(inside if len(inside) > 2 else inside | {low, (low + high) / 2, high})
+    return sorted(inside if len(inside) >= FEWEST_TICKS else inside | {low, (low + high) / 2, high})
 
 
 def decades(low: float, high: float) -> list[float]:
@@ -141,7 +144,7 @@ def decades(low: float, high: float) -> list[float]:
     powers = [10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     inside = [power for power in powers if low <= power <= high]
     finer = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
-    return inside if len(inside) >= 3 else finer
+    return inside if len(inside) >= FEWEST_TICKS else finer
 
 
 def folded_share(frame: pl.DataFrame, floor: float) -> float:

@@ -72,7 +72,7 @@ def high_positions(frame: pl.DataFrame) -> pl.DataFrame:
 def _high_sentence(read: Reader, label: str) -> str:
     """Precision and coverage of the class that is most common among high activations: two numbers, never one."""
     frame = read("spectrum_by_class", component=label).frame
-    if frame["bin"].n_unique() < 2:
+    if frame["bin"].n_unique() <= 1:
         return "All its activations lie in one bin." if len(frame) else ""
     counts = high_positions(frame)
     first, high = counts.row(0, named=True), counts["high"].sum()

@@ -101,13 +101,17 @@ def section(read: Reader, label: str) -> Section:
 
 
 def _bars(
-    title: str, caption: str, result: Result, measure: str, axis: str, by_class: bool = False, in_order: bool = False
+    title: str, caption: str, result: Result, measure: str, axis: str, *, by_class: bool = False, in_order: bool = False
 ) -> list[Block]:
     frame = result.frame.filter(pl.col("n") > 0)
     if frame.is_empty():
         return [Note(title, "No ordinary position was recorded.")]
     order = frame["value"].to_list() if in_order else None
-    return [Chart(title, caption, component.interval_bars(frame, measure, axis, by_class, order), result.source)]
+    return [
+        Chart(
+            title, caption, component.interval_bars(frame, measure, axis, by_class=by_class, order=order), result.source
+        )
+    ]
 
 
 def _class_table(by_class: Result) -> Block:

@@ -44,7 +44,7 @@ class Token:
 
 
 @lru_cache(maxsize=1 << 16)
-def _plain(token: str, alone: bool) -> Markup:
+def _plain(token: str, *, alone: bool) -> Markup:
     """A token's text inside a context; `alone` is the shown one or the first, which no letter before it carries."""
     if token == "":
         return Markup('<span class="sign">∅</span>')
@@ -73,7 +73,7 @@ def texts(tokens: Sequence[str | None], shown: int) -> list[Markup]:
             out.append(_bytes(token, decoder))
             continue
         decoder.reset()
-        out.append(_plain(token or "", place in (0, shown)))
+        out.append(_plain(token or "", alone=place in (0, shown)))
     return out
 
 

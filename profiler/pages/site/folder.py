@@ -71,7 +71,7 @@ def build(
     most: int | None = 100,
     components: Sequence[str] = (),
     workers: int = 1,
-    progress: Callable[[Progress], None] = lambda now: None,
+    progress: Callable[[Progress], None] = lambda _now: None,
 ) -> SiteSummary:
     """Write the site of a finished run.
 

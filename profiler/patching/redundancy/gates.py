@@ -7,10 +7,10 @@ label says which part of the plane it is in:
 
 | label | recovered_denoise | lost_noise |
 |---|---|---|
-| sole | nearly all | nearly all |
+| sufficient and necessary | nearly all | nearly all |
 | OR-like | at least twice what is lost | |
 | AND-like | | at least twice what is recovered |
-| graded | both, of like size, or of different signs | |
+| partial | both, of like size, or of different signs | |
 | none | both below the threshold | |
 
 Two components together: interaction I = E(AB) - E(A) - E(B), in shares. Redundancy is serial where the later one
@@ -20,14 +20,14 @@ Cost: none; the patches are made by `sweep`.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from profiler.statistics import TAIL_90, student_interval, verdict
 
-Gate = Literal["sole", "OR-like", "AND-like", "graded", "none"]
+Gate = Literal["sufficient and necessary", "OR-like", "AND-like", "partial", "none"]
 Kind = Literal["serial", "parallel", "composed", "independent", "inconclusive"]
 THRESHOLD = 0.05
 WHOLE = 0.8
@@ -46,12 +46,12 @@ def gate(recovered: float, lost: float, threshold: float = THRESHOLD) -> Gate:
     if not max(sufficient, necessary) >= threshold:
         return "none"
     if recovered >= WHOLE and lost >= WHOLE:
-        return "sole"
+        return "sufficient and necessary"
     if sufficient >= threshold and necessary >= threshold and recovered * lost < 0:
-        return "graded"
+        return "partial"
     if sufficient >= 2 * necessary:
         return "OR-like"
-    return "AND-like" if necessary >= 2 * sufficient else "graded"
+    return "AND-like" if necessary >= 2 * sufficient else "partial"
 
 
 def interaction(together: Value, first: Value, second: Value) -> Value:
@@ -119,4 +119,4 @@ def shapley(
 
 def quadrant_counts(labels: Sequence[Gate]) -> dict[str, int]:
     """How many components have each label."""
-    return {label: list(labels).count(label) for label in ("sole", "OR-like", "AND-like", "graded", "none")}
+    return {label: list(labels).count(label) for label in get_args(Gate)}

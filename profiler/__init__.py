@@ -1,7 +1,9 @@
 """The neuron and head generality profiler: is that what this component does, or only what it does on these prompts?
 
-`profiler.record(config, path)` makes a run, `profiler.open(path)` reads it, `profiler.merge(paths, out)` joins the runs
-of shards, `profiler.load_model(config)` loads a model as a pass does. Nothing heavy is imported until it is used.
+`profiler.record(config, path)` makes a run and `profiler.open(path)` opens it; `run.patch(task)`, `run.check(circuit)`,
+`run.compare(other)` and `run.report(name)` work on it. `profiler.patch` also makes a run of its own for a model without
+a corpus, `profiler.merge(paths, out)` joins the runs of shards, `profiler.load_model(config)` loads a model as a pass
+does. Nothing heavy is imported until it is used.
 """
 
 from importlib import import_module
@@ -10,10 +12,14 @@ from typing import Any
 PUBLIC = {
     "open": "profiler.run",
     "Run": "profiler.run",
-    "record": "profiler.recording.pipeline",
+    "record": "profiler.actions",
+    "patch": "profiler.actions",
+    "draw_pairs": "profiler.actions",
     "merge": "profiler.recording.merge.merge",
     "load_model": "profiler.model.load",
     "RunConfig": "profiler.config",
+    "PatchResult": "profiler.results",
+    "CheckResult": "profiler.results",
     "ProfilerError": "profiler.errors",
 }
 __all__ = ["__version__", *PUBLIC]

@@ -1,32 +1,53 @@
-"""A run opened for reading: `profiler.open("run.duckdb")`, then polars frames and altair charts.
+"""A run opened for reading: `profiler.open("run.duckdb")`, then polars frames, altair charts, patching and checks.
 
     with profiler.open("run.duckdb") as run:
         run.query("component_overview", top=20)
         run.component("L2N117")                          # its card, in a notebook
         run.spectrum("L2N117").chart().properties(width=600)   # an altair chart, to restyle
         run.sql("SELECT context, activation FROM samples WHERE component = getvariable('c')", c="L2N117")
+        run.patch("ioi")                                 # a circuit, written into the run
+        run.check("ioi")                                 # its verdict, written into the run
 
-Every method is one query (profiler.database.query): a file of queries/ or a view of the design's SQL surface. No torch.
+Methods that read are one query each (profiler.database.query) and need no torch. `patch` and `check` run the model:
+they import `profiler.actions`, and with it torch, when they are called. DuckDB allows no second kind of connection to
+a file that is open in the process, so what writes into the run closes its reading connection and opens a new one after.
 """
 
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import polars as pl
 
 from profiler.database import query as queries
-from profiler.errors import QueryError
+from profiler.errors import ComponentError, QueryError
+from profiler.results import CheckResult, PatchResult, Report, ReportFile, RunSummary, silent
 
 SPECTRUM_CHARTS = ("class_density", "class_share", "posterior", "expected_value", "importance", "mean_dla")
+SAME_QUANTILE = 1e-9
+"""Quantiles that differ by less are one: 0.9 is stored as a double."""
+PICTURE_SIZE = (1100, 1000)
+Theme = Literal["light", "dark"]
+CLASSES = """SELECT p.property, count(t.token_id) AS n_tokens, p."user" AS own, p.description, p.condition
+FROM properties p LEFT JOIN token_properties t USING (property) GROUP BY ALL ORDER BY own DESC, p.property"""
+BEHAVIOURS = """SELECT behaviour, family, kind, "user" AS own, priority, description, condition FROM behaviours
+ORDER BY own DESC, behaviour_id"""
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of one question about one component. `frame` holds them, `chart()` draws them; `charts` names the
-    drawings."""
+class ComponentTable:
+    """Rows of one query about one component, with the charts that draw them.
+
+    Attributes:
+        component: its label.
+        frame: the rows.
+        charts: names that `chart` knows.
+    """
 
     component: str
     frame: pl.DataFrame
@@ -54,14 +75,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Component:
-    """One component of an open run. A notebook shows its card; its frames are polars, its charts altair."""
+    """A component of an open run. A notebook shows its card; its frames are polars, its charts altair."""
 
     run: "Run"
     label: str
 
     @property
     def answer(self) -> tuple[str, ...]:
-        """The sentences that open its card; each number in them is looked up in a query's answer."""
+        """The sentences that open its card; every number in them is the answer of a query."""
         return self._report().answer
 
     @property
@@ -78,11 +99,11 @@ class Component:
         table = self.density() if name == "density" else self.spectrum()
         return table.chart(name)
 
-    def spectrum(self) -> Table:
+    def spectrum(self) -> ComponentTable:
         """As `Run.spectrum`."""
         return self.run.spectrum(self.label)
 
-    def density(self) -> Table:
+    def density(self) -> ComponentTable:
         """As `Run.density`."""
         return self.run.density(self.label)
 
@@ -99,7 +120,7 @@ class Component:
         return self.run.moments(self.label)
 
     def page(self) -> str:
-        """Its whole card, a page that is one file."""
+        """Its whole card as one HTML page."""
         from profiler.pages import page
 
         return page.render(self._report())
@@ -116,7 +137,7 @@ class Component:
 
         return str(notebook.card(self._report()))
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_wanted: Any) -> dict[str, str]:
         """The card as HTML, its answer as text: a notebook takes what it can show."""
         report = self._report()
         from profiler.pages import notebook
@@ -124,9 +145,14 @@ class Component:
         return {"text/html": str(notebook.card(report)), "text/plain": "\n".join((self.label, *report.answer))}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
-    """A finished run, open for reading. Use it as a context manager or call `close()`."""
+    """A finished run, open for reading. Use it as a context manager or call `close()`.
+
+    Attributes:
+        path: the run file.
+        connection: a read-only connection to it; methods that write replace it by a new one.
+    """
 
     path: Path
     connection: duckdb.DuckDBPyConnection
@@ -140,8 +166,22 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Close the file; the run cannot be asked anything afterwards."""
+        """Close the file; nothing can be asked of the run afterwards."""
         self.connection.close()
+
+    @contextmanager
+    def released(self) -> Iterator[Path]:
+        """The path of the run, with the reading connection closed until the end of the block, for another to write.
+
+        Raises:
+            RunError: the run is closed, or cannot be opened again.
+        """
+        queries.run(self.connection, "SELECT 1")
+        self.connection.close()
+        try:
+            yield self.path
+        finally:
+            self.connection = queries.open_run(self.path)
 
     def query(self, name: str, **parameters: object) -> pl.DataFrame:
         """Rows of a query of queries/ or of a .sql file.
@@ -158,11 +198,11 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the run is: the row of table `runs` by column name."""
+        """The row of table `runs` by column name: model, corpus, settings, speed, closure."""
         return self.query("run_info").row(0, named=True)
 
     def component(self, label: str) -> Component:
-        """One component, such as L2H3: its frames and charts, and in a notebook its card.
+        """The component of a label, such as L2H3: its frames and charts, and in a notebook its card.
 
         Raises:
             ComponentError: the run has no such component; the message names the nearest.
@@ -171,7 +211,7 @@ class Run:
         return Component(self, label)
 
     def _repr_html_(self) -> str:
-        """What the run is and its ten most important components, for a notebook."""
+        """Model and corpus of the run and its ten most important components, for a notebook."""
         from profiler.pages.visible_text import visible
 
         row = self.info
@@ -204,27 +244,361 @@ class Run:
         frame = self._view("samples", component, "stratum, quantile, position_id")
         if quantile is None:
             return frame
-        chosen = frame.filter((pl.col("quantile") - quantile).abs() < 1e-9)
+        chosen = frame.filter((pl.col("quantile") - quantile).abs() < SAME_QUANTILE)
         if chosen.is_empty():
             known = ", ".join(f"{q:g}" for q in frame["quantile"].drop_nulls().unique().sort())
             raise QueryError(f"there are no samples of quantile {quantile:g} of {component}: choose {known}")
         return chosen
 
-    def spectrum(self, component: str) -> Table:
+    def spectrum(self, component: str) -> ComponentTable:
         """The query spectrum_by_class of one component: a row per class and bin."""
-        return Table(component, self.query("spectrum_by_class", component=component), SPECTRUM_CHARTS)
+        return ComponentTable(component, self.query("spectrum_by_class", component=component), SPECTRUM_CHARTS)
 
-    def density(self, component: str) -> Table:
+    def density(self, component: str) -> ComponentTable:
         """The query density of one component: a row per fine bin."""
-        return Table(component, self.query("density", component=component), ("density",))
+        return ComponentTable(component, self.query("density", component=component), ("density",))
+
+    def summary(self) -> RunSummary:
+        """What is in the run: facts, corpus, sizes of tables, what was dropped, and what is unfinished."""
+        from profiler.behaviours.additions import unfinished
+
+        lacking = unfinished(self.path)
+        sizes = pl.DataFrame() if lacking else self.query("table_sizes")  # it reads the tables that are lacking
+        drops = self.query("drops").filter(pl.col("n") > 0)
+        return RunSummary(self.info, self.query("corpus"), sizes, drops, lacking)
+
+    def classes(self) -> pl.DataFrame:
+        """A row per token class: the library's and your own."""
+        return self.sql(CLASSES)
+
+    def behaviours(self) -> pl.DataFrame:
+        """A row per behaviour: the library's and your own."""
+        return self.sql(BEHAVIOURS)
+
+    def add_class(self, name: str, condition: str, description: str = "") -> int:
+        """Define a token class of your own and its behaviours on_NAME and before_NAME.
+
+        Args:
+            name: small letters, digits and _.
+            condition: SQL over text, body, token_id and class.
+
+        Returns:
+            How many tokens of the vocabulary belong to it.
+
+        Raises:
+            QueryError: the name or the condition cannot be used; the run is unchanged.
+        """
+        from profiler.behaviours import additions
+
+        with self.released() as path:
+            return additions.add_class(path, name, condition, description)
+
+    def remove_class(self, name: str) -> None:
+        """Remove a token class of your own and its behaviours.
+
+        Raises:
+            QueryError: there is no such class, or it is the library's.
+        """
+        from profiler.behaviours import additions
+
+        with self.released() as path:
+            additions.remove_class(path, name)
+
+    def add_behaviour(
+        self, name: str, condition: str, kind: Literal["head", "neuron", "both"] = "both", description: str = ""
+    ) -> None:
+        """Define a behaviour of your own: true or false at each recorded position.
+
+        Args:
+            condition: SQL over the columns of head_facts or neuron_facts.
+            kind: the components that it can be asked of.
+
+        Raises:
+            QueryError: the name or the condition cannot be used; the run is unchanged.
+        """
+        from profiler.behaviours import additions
+
+        with self.released() as path:
+            additions.add_behaviour(path, name, condition, kind, description)
+
+    def remove_behaviour(self, name: str) -> None:
+        """Remove a behaviour of your own.
+
+        Raises:
+            QueryError: there is no such behaviour, or it is the library's, or a token class's.
+        """
+        from profiler.behaviours import additions
+
+        with self.released() as path:
+            additions.remove_behaviour(path, name)
+
+    def refresh_behaviours(self) -> None:
+        """Compute again what the run stores of behaviours, for a run of an earlier version or an unfinished one."""
+        from profiler.behaviours import additions
+
+        with self.released() as path:
+            additions.refresh(path)
+
+    def compare(
+        self,
+        other: "Run | str | Path",
+        *,
+        kind: Literal["head", "neuron"] = "head",
+        family: str = "auto",
+        top: int = 100,
+        out: str | Path | None = None,
+    ) -> Any:
+        """Components that do something else in another run of the same tokenizer and shape of model.
+
+        Args:
+            other: the other run, open or not.
+            kind: heads or neurons.
+            family: of behaviours: attention, effect, context, token, next, user; auto chooses by kind.
+            top: the most important components of this run; 0 takes all.
+            out: write a page of it there as well.
+
+        Returns:
+            A `profiler.behaviours.compare.Comparison`: `frame`, smallest p first, and `notes`.
+
+        Raises:
+            RunError: the runs have no components or tokens in common, or are one run.
+        """
+        from profiler.behaviours.compare import Comparison, notes, open_both
+        from profiler.pages import build, comparison, page
+
+        with ExitStack() as both:
+            first = both.enter_context(self.released())
+            second = both.enter_context(other.released()) if isinstance(other, Run) else Path(other)
+            said = notes(first, second)
+            with open_both(first, second) as connection:
+                frame = queries.run(connection, "compare", kind=kind, family=family, top=top)
+                if out is not None:
+                    read = build.Reader(connection)
+                    made = comparison.build(read, first.stem, second.stem, said, kind, family, top)
+                    build.write(out, page.render(made))
+        return Comparison(frame, said)
+
+    def report(
+        self,
+        name: str,
+        component: str | None = None,
+        *,
+        out: str | Path | None = None,
+        attention: bool = False,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+        png: str | Path | None = None,
+        size: tuple[int, int] = PICTURE_SIZE,
+        theme: Theme = "light",
+    ) -> ReportFile:
+        """Write a report as one HTML page that needs no network.
+
+        Args:
+            name: overview, component, behaviours, circuit, generality, or a file of your own in reports/.
+            component: label, for reports about one component.
+            out: where the page goes; beside the run if not given.
+            attention: run the model again, for attention rows and values at every token shown.
+            model, trust_remote_code, allow_pickle, device: as for `patch`, with `attention`.
+            png: also take a picture of the page, of this `size` (pixels) and theme, with Chromium or Chrome.
+
+        Raises:
+            ProfilerError: there is no such report or component, or the run lacks the tables it needs.
+        """
+        from profiler.pages import build, picture
+
+        given: Mapping[str, pl.DataFrame] = {}
+        if attention and (name != "component" or component is None):
+            raise ComponentError("--attention is for the card of one component: report RUN component --component L0H0")
+        if attention and component is not None:
+            from profiler import actions
+
+            given = actions.context_tokens(
+                self.path,
+                self.connection,
+                component,
+                model=model,
+                trust_remote_code=trust_remote_code,
+                allow_pickle=allow_pickle,
+                device=device,
+            )
+        text = build.build_open(self.connection, name, component, given)
+        path = build.write(out or build.default_path(self.path, name, component), text)
+        taken = picture.take(path, Path(png), size, theme) if png is not None else None
+        return ReportFile(path, len(text.encode()), taken)
+
+    def site(
+        self,
+        out: str | Path,
+        *,
+        cards: int | None = 100,
+        components: Sequence[str] = (),
+        workers: int | None = None,
+        report: Callable[[Any], None] = silent,
+    ) -> Any:
+        """Write a folder of pages: overview, a table of all components, cards, reports, queries.
+
+        Args:
+            out: the folder; a site that is there is replaced, anything else refused.
+            cards: cards of the most important heads and neurons; None makes all.
+            components: labels whose cards are made too.
+            workers: processes that make cards; None takes as many as there are cores.
+            report: told after each card how many are done.
+
+        Returns:
+            A `profiler.pages.site.SiteSummary`.
+
+        Raises:
+            SiteError: `out` is something else than a site, or cannot be written.
+            ComponentError: the run has no such component.
+        """
+        from profiler.pages import site as sites
+
+        return sites.build(self.path, out, cards, components, workers or _cores(), report)
+
+    def patch(
+        self,
+        task: Any,
+        *,
+        scheme: str | None = None,
+        pairs: int = 48,
+        split: Literal["train", "held_out"] = "train",
+        seed: int = 0,
+        circuit: Any = None,
+        neurons: int = 64,
+        top: int = 6,
+        draws: int = 199,
+        mlps: bool = False,
+        by_role: bool = True,
+        outside: Literal["resample", "mean", "zero"] | None = None,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+        report: Report = silent,
+    ) -> PatchResult:
+        """Patch a task's pairs in both directions, choose a circuit and judge it; all of it is written into the run.
+
+        The reading connection is closed meanwhile and opened again after.
+
+        Args:
+            task: a built-in task (ioi, docstring, greater-than, repeated-tokens, sva), a .jsonl file of pairs, or a
+                list of pairs (`profiler.draw_pairs`), which is written beside the run.
+            scheme: corruption scheme; None takes the task's first.
+            pairs: pairs to choose the circuit on, and again for each test.
+            split: choose the circuit on train or held_out words and wordings.
+            seed: of every draw.
+            circuit: judge this circuit, or the one of this .yaml file, instead of choosing one.
+            neurons: neurons to patch exactly, half by attribution, half at random.
+            top: heads whose redundancy is measured.
+            draws: random circuits, and inflated circuits.
+            mlps: let MLPs be members; otherwise circuits always keep them.
+            by_role: patch heads at single roles too.
+            outside: what everything outside a circuit writes; None takes what the circuit says, else resample.
+            model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
+            trust_remote_code, allow_pickle: rights of a model that you name.
+            device: cpu, cuda, mps.
+            report: told each stage as it begins.
+
+        Raises:
+            PairError: the task, a setting or a pair cannot be used.
+            ModelError: the run's model may not be loaded unasked, cannot be loaded, or is another one.
+            CircuitError: the circuit cannot be read, or the model lacks a member.
+        """
+        from profiler import actions
+
+        with self.released() as path:
+            return actions.patch(
+                path,
+                task,
+                circuit=circuit,
+                model=model,
+                trust_remote_code=trust_remote_code,
+                allow_pickle=allow_pickle,
+                device=device,
+                report=report,
+                scheme=scheme,
+                pairs=pairs,
+                split=split,
+                seed=seed,
+                neurons=neurons,
+                top=top,
+                draws=draws,
+                mlps=mlps,
+                by_role=by_role,
+                outside=outside,
+            )
+
+    def check(
+        self,
+        circuit: Any,
+        *,
+        corpus: Sequence[str] = (),
+        reread: bool = False,
+        tokens: int | None = 300_000,
+        distributions: Sequence[str] = (),
+        pairs: int = 96,
+        draws: int = 99,
+        seed: int = 0,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+        report: Report = silent,
+    ) -> CheckResult:
+        """Check whether a circuit holds on other prompts and on running text; the verdict is written into the run.
+
+        The reading connection is closed meanwhile and opened again after.
+
+        Args:
+            circuit: a task or circuit that `patch` stored in the run, a published circuit, a .yaml file, or a circuit.
+            corpus: the run's corpora as they were given to `record`, in the place of those that the run names.
+            reread: read the files and hub datasets that the run names; otherwise the bundled corpus and `corpus` alone.
+            tokens: most tokens of the run's corpus to read again; None reads what the run read.
+            distributions: distributions of your own, NAME=FILE.jsonl or NAME=sql:CONDITION.
+            pairs: prompts of each distribution.
+            draws: random circuits that it is compared with.
+            seed: of every draw.
+            model, trust_remote_code, allow_pickle, device, report: as for `patch`.
+
+        Raises:
+            CircuitError: there is no such circuit, or the model lacks a member.
+            CorpusError, PairError: something would have to be read that the call does not name.
+            ModelError: as for `patch`.
+        """
+        from profiler import actions
+
+        with self.released() as path:
+            return actions.check(
+                path,
+                circuit,
+                corpus=corpus,
+                reread=reread,
+                tokens=tokens,
+                distributions=distributions,
+                pairs=pairs,
+                draws=draws,
+                seed=seed,
+                model=model,
+                trust_remote_code=trust_remote_code,
+                allow_pickle=allow_pickle,
+                device=device,
+                report=report,
+            )
 
     def _view(self, view: str, component: str, order: str) -> pl.DataFrame:
         text = f"SELECT * FROM {view} WHERE component = getvariable('component') ORDER BY {order}"
         return self.sql(text, component=component)
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def open(path: str | Path) -> Run:
-    """The finished run at `path`.
+    """Open a finished run for reading.
 
     Raises:
         RunError: no such file, not a DuckDB file, not a run, or a run that is not finished.

@@ -23,7 +23,7 @@ USERS = {
     "datasets": {
         "text/corpus/stream.py",  # shuffles
         "text/corpus/hub.py",  # reads the hub
-        "cli/record.py",  # the command line only silences its progress bars
+        "cli/terminal/libraries.py",  # the command line only silences its progress bars
     },
 }
 WRITERS = {
@@ -38,6 +38,7 @@ READERS = (
     "profiler",
     "profiler.database.query",
     "profiler.run",
+    "profiler.results",
     "profiler.pages.build",
     "profiler.pages.site",
     "profiler.database.assets",
@@ -106,12 +107,12 @@ def test_models_are_loaded_in_few_places():
         "model/checkpoint.py",
         "bundled/training/export.py",
         "bundled/training/train.py",
-        "cli/patch.py",
+        "actions.py",
         "bench/shapes.py",
     }
     users = {name(file) for file in FILES if ".from_pretrained(" in file.read_text(encoding="utf-8")}
     assert users <= loaders, users - loaders
-    for file in ("cli/patch.py", "bench/shapes.py"):
+    for file in ("actions.py", "bench/shapes.py"):
         calls = [
             ast.unparse(n)
             for n in ast.walk(tree(ROOT / "profiler" / file))

@@ -30,7 +30,9 @@ COMMANDS = typer.main.get_command(app).commands
 def test_command_line_exists(line):
     name, *arguments = shlex.split(line)[1:]
     assert name in COMMANDS
-    options = {o for p in COMMANDS[name].params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+    command = COMMANDS[name]
+    command = getattr(command, "commands", {}).get(arguments[0] if arguments else "", command)
+    options = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
     assert {a for a in arguments if a.startswith("--")} <= options
 
 

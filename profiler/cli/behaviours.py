@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from profiler.behaviours import additions
+import profiler
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.output import text_table
-from profiler.run import open as open_run
 
 classes = typer.Typer(no_args_is_help=True)
 behaviours = typer.Typer(no_args_is_help=True)
@@ -43,27 +42,14 @@ def compare(
 
     Example: profiler compare web.duckdb code.duckdb --out compared.html
     """
-    from profiler.behaviours.compare import compare as compare_runs
-
+    with profiler.open(first) as run:
+        result = run.compare(second, kind=kind, family=family, top=top, out=out)
     if out is not None:
-        _page(first, second, kind, family, top, out)
+        console.print(f"{out}: open it in a browser")
         return
-    result = compare_runs(first, second, kind, family, top)
     write(text_table(result.frame.head(rows) if rows else result.frame))
     for note in result.notes:
         console.print(f"note: {note}")
-
-
-def _page(first: Path, second: Path, kind: str, family: str, top: int, out: Path) -> None:
-    """The same as a page."""
-    from profiler.behaviours.compare import notes, open_both
-    from profiler.pages import build, comparison, page
-
-    said = notes(first, second)
-    with open_both(first, second) as both:
-        made = comparison.build(build.Reader(both), first.stem, second.stem, said, kind, family, top)
-        path = build.write(out, page.render(made))
-    console.print(f"{path}: open it in a browser")
 
 
 @classes.command("add")
@@ -77,7 +63,8 @@ def add_class(
 
     Example: profiler classes add run.duckdb year4 "text ~ '^ ?(19|20)[0-9]{2}$'"
     """
-    n = additions.add_class(run, name, condition, description)
+    with profiler.open(run) as opened:
+        n = opened.add_class(name, condition, description)
     note = "" if n else " The tokenizer may cut such texts into pieces: a token is matched alone."
     console.print(f"{name}: {n:,} tokens of the vocabulary.{note} Next:")
     console.print(f"  profiler query {run} token_split --set component=L0H0 --set property={name}")
@@ -86,17 +73,16 @@ def add_class(
 @classes.command("remove")
 def remove_class(run: Run, name: Name) -> None:
     """Take a class of your own out of the run again, with its behaviours."""
-    additions.remove_class(run, name)
+    with profiler.open(run) as opened:
+        opened.remove_class(name)
     console.print(f"{name} removed")
 
 
 @classes.command("list")
 def list_classes(run: Run) -> None:
     """Token classes of a run, the library's and your own."""
-    text = """SELECT p.property, count(t.token_id) AS n_tokens, p."user" AS own, p.description, p.condition FROM properties p
-        LEFT JOIN token_properties t USING (property) GROUP BY ALL ORDER BY own DESC, p.property"""
-    with open_run(run) as opened:
-        write(text_table(opened.sql(text)))
+    with profiler.open(run) as opened:
+        write(text_table(opened.classes()))
 
 
 @behaviours.command("add")
@@ -111,14 +97,16 @@ def add_behaviour(
 
     Example: profiler behaviours add run.duckdb far_induction "induction > 0.5 AND distance > 64" --on head
     """
-    additions.add_behaviour(run, name, condition, on, description)
+    with profiler.open(run) as opened:
+        opened.add_behaviour(name, condition, on, description)
     console.print(f"{name} added. Next:\n  profiler query {run} behaviours --set behaviour={name} --set family=user")
 
 
 @behaviours.command("remove")
 def remove_behaviour(run: Run, name: Name) -> None:
     """Take a behaviour of your own out of the run again."""
-    additions.remove_behaviour(run, name)
+    with profiler.open(run) as opened:
+        opened.remove_behaviour(name)
     console.print(f"{name} removed")
 
 
@@ -126,14 +114,13 @@ def remove_behaviour(run: Run, name: Name) -> None:
 def refresh_behaviours(run: Run) -> None:
     """Make anew what a run keeps of behaviours, such as what others are compared with: for a run of an earlier
     version."""
-    additions.refresh(run)
+    with profiler.open(run) as opened:
+        opened.refresh_behaviours()
     console.print(f"{run}: its behaviours can be asked for")
 
 
 @behaviours.command("list")
 def list_behaviours(run: Run) -> None:
     """Behaviours of a run, the library's and your own."""
-    text = """SELECT behaviour, family, kind, "user" AS own, priority, description, condition FROM behaviours
-        ORDER BY own DESC, behaviour_id"""
-    with open_run(run) as opened:
-        write(text_table(opened.sql(text)))
+    with profiler.open(run) as opened:
+        write(text_table(opened.behaviours()))

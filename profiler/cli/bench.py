@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from profiler.cli import options
 from profiler.cli.terminal.console import console, write
+from profiler.cli.terminal.libraries import quiet
 
 SHAPES = ("bundled", "gpt2-small")
 
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
+    *,
     shape: Annotated[
         Literal["bundled", "gpt2-small", "tiny", "all"], typer.Option(help="which model; all: bundled and gpt2-small")
     ] = "all",
@@ -43,14 +46,19 @@ def bench(
     Example: profiler bench --shape bundled --rounds 5 --format json
     """
     from profiler.bench import measure
-    from profiler.cli.record import number, quiet
 
     quiet()
     if queries:
         _queries(queries, rounds, format)
         return
     if curve:
-        _curve("bundled" if shape == "all" else shape, [number(n) for n in curve.split(",")], device, dtype, format)
+        _curve(
+            "bundled" if shape == "all" else shape,
+            [options.number(part) for part in curve.split(",")],
+            device,
+            dtype,
+            format,
+        )
         return
     report = console.print if format == "table" else lambda _: None
     chosen = SHAPES if shape == "all" else (shape,)

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def label(
+    *,
     run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
     component: Annotated[str, typer.Option(help="head or neuron, such as L2N117")],
     hypothesis: Annotated[str, typer.Option(help="what you believe, in words: 'the token is a year'")] = "it fits",

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def merge(
+    *,
     runs: Annotated[list[Path], typer.Argument(help="run files of disjoint shards of one corpus")],
     out: Annotated[Path, typer.Option(help="the run file to write")],
     overwrite: Annotated[bool, typer.Option(help="replace the run file if it exists")] = False,

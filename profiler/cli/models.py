@@ -81,6 +81,7 @@ def train(
 
 @app.command()
 def card(
+    *,
     model: ModelArgument = "bundled",
     write: Annotated[bool, typer.Option("--write", help="measure anew and write the card first")] = False,
 ) -> None:

@@ -1,9 +1,14 @@
-"""The options of `profiler record`: one annotated type each, so that the command's signature reads as a list."""
+"""Options of the commands: one annotated type each, so that a command's signature reads as a list; counts as text."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from profiler.errors import ProfilerError
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 MOST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
@@ -105,3 +110,30 @@ CommitEvery = Annotated[
         min=0, help="seconds between commits, at least; commits take no more than 3 % of the time (0: every chunk)"
     ),
 ]
+
+
+def number(text: str) -> int:
+    """A count such as 300000, 300k, 1.5M or 2GB.
+
+    Raises:
+        ProfilerError: it is none.
+    """
+    match = re.fullmatch(r"([0-9_.]+)\s*([kmgt]?)b?", text.strip().lower())
+    try:
+        return int(float(match[1]) * UNITS[match[2]]) if match else int("")
+    except (ValueError, OverflowError):
+        raise ProfilerError(f"{text!r} is no count: write 300000, 300k, 1.5M or 2GB") from None
+
+
+def number_or_all(text: str) -> int | None:
+    """A count; None for `all`.
+
+    Raises:
+        ProfilerError: it is neither.
+    """
+    return None if text.strip().lower() == "all" else number(text)
+
+
+def labels(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas, without blanks around them."""
+    return tuple(part for label in text.split(",") if (part := label.strip()))

@@ -1,22 +1,21 @@
 """`profiler query` and `profiler info`: what is in a run."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from profiler.behaviours.additions import unfinished
+import profiler
 from profiler.cli.terminal.console import console, readable, write
 from profiler.cli.terminal.output import to_bytes
 from profiler.database import query as queries
 from profiler.database.query_header import parse_header
 from profiler.errors import QueryError
-from profiler.run import Run
-from profiler.run import open as open_run
 from profiler.text.shards import incomplete_run
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -29,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
+    *,
     run: Annotated[Path | None, typer.Argument(help="a run that `profiler record` wrote")] = None,
     name: Annotated[
         str | None, typer.Argument(help="a query of --list, a .sql file of your own, or - for standard input")
@@ -57,7 +57,7 @@ def query(
     chosen = format or _format_of(out)
     if chosen == "parquet" and out is None and sys.stdout.isatty():
         raise QueryError("parquet is not text: add --out FILE")
-    with open_run(run) as opened:
+    with profiler.open(run) as opened:
         frame = opened.sql(text, **_settings(set_ or [], typed=parse_header(text) is not None))
     _write(to_bytes(frame, chosen), out)
 
@@ -68,7 +68,7 @@ def _text(name: str) -> str:
     return queries.find_text(name if name.endswith(".sql") else name.strip().replace(" ", "_"))
 
 
-def _settings(pairs: list[str], typed: bool) -> dict[str, object]:
+def _settings(pairs: list[str], *, typed: bool) -> dict[str, object]:
     """Values of --set. SQL with a header says which are numbers (`typed`); otherwise what reads as a number is one."""
     settings: dict[str, object] = {}
     for pair in pairs:
@@ -117,30 +117,27 @@ def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` 
 
     Example: profiler info run.duckdb
     """
-    with open_run(run) as opened:
-        lacking = unfinished(run)
-        names = ("run_info", "corpus", "drops", *(() if lacking else ("table_sizes",)))
-        frames = {name: opened.query(name) for name in names}
-        frames["drops"] = frames["drops"].filter(pl.col("n") > 0)
-        _print_info(opened, frames, lacking)
+    with profiler.open(run) as opened:
+        summary = opened.summary()
+    console.print(_facts(run, summary.facts), soft_wrap=False)
+    if summary.unfinished:
+        console.print(f"\nBehaviours are not in this run yet: {summary.unfinished}")
+    _print_frame("Corpus", summary.corpus)
+    if not summary.unfinished:
+        _print_frame("Tables", summary.sizes)
+    _print_frame("Dropped, cut or left out", summary.drops)
 
 
-def _print_info(run: Run, frames: dict[str, pl.DataFrame], lacking: str | None) -> None:
-    console.print(_facts(run, frames["run_info"].row(0, named=True)), soft_wrap=False)
-    if lacking:
-        console.print(f"\nWhat is known of behaviours is not in this run yet: {lacking}")
-    for title, name in [("Corpus", "corpus"), ("Tables", "table_sizes"), ("Dropped, cut or left out", "drops")]:
-        if name not in frames:
-            continue
-        console.print(f"\n{title}", style="bold")
-        console.print(_table(frames[name]) if len(frames[name]) else "nothing", soft_wrap=False)
+def _print_frame(title: str, frame: pl.DataFrame) -> None:
+    console.print(f"\n{title}", style="bold")
+    console.print(_table(frame) if len(frame) else "nothing", soft_wrap=False)
 
 
-def _facts(run: Run, row: dict) -> Table:
+def _facts(run: Path, row: Mapping[str, Any]) -> Table:
     residuals, scale = (row["closure_residual"], row["logit_residual"]), row["closure_scale"]
     relative = f", {max(residuals) / scale:.1e} of it" if None not in residuals and scale else ""
     facts = {
-        "run": f"{run.path}  {run.path.stat().st_size / 1e6:,.1f} MB, id {row['run_id']}, made {row['created']}",
+        "run": f"{run}  {run.stat().st_size / 1e6:,.1f} MB, id {row['run_id']}, made {row['created']}",
         "model": (
             f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
             f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}"

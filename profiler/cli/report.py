@@ -1,26 +1,26 @@
 """`profiler report`: one self-contained HTML page from a run."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import polars as pl
 import typer
 
+import profiler
 from profiler.cli import options
 from profiler.cli.terminal.console import console
-from profiler.errors import ComponentError, ProfilerError
-
-Theme = Literal["light", "dark"]
+from profiler.cli.terminal.libraries import quiet
+from profiler.errors import ProfilerError
+from profiler.run import Theme
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
+    """Add the command of this module."""
     app.command("report")(report)
 
 
 def report(
+    *,
     run: Annotated[Path, typer.Argument(help="The run: a .duckdb file made by profiler record.")],
     name: Annotated[str, typer.Argument(help="Name of a report, such as component or overview.")],
     component: Annotated[str | None, typer.Option(help="Label of a component, such as L2H3 or L2N117.")] = None,
@@ -40,23 +40,25 @@ def report(
 
     Example: profiler report run.duckdb component --component L2H3 --attention
     """
-    from profiler.pages import build as reports
-    from profiler.pages import picture
-
-    shape = _shape(size)
-    choice = model, trust_remote_code, allow_pickle, device
-    given = _recomputed(run, name, component, choice) if attention else {}
-    text = reports.build(run, name, component=component, given=given)
-    path = reports.write(out or default_path(run, name, component), text)
-    console.print(f"{path} ({len(text.encode()) / 1e6:.1f} MB): open it in a browser")
+    if attention:
+        quiet()
+    with profiler.open(run) as opened:
+        made = opened.report(
+            name,
+            component,
+            out=out,
+            attention=attention,
+            model=model,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            device=device,
+            png=png,
+            size=_shape(size),
+            theme=theme,
+        )
+    console.print(f"{made.path} ({made.bytes / 1e6:.1f} MB): open it in a browser")
     if png:
-        console.print(f"{picture.take(path, png, shape, theme)} ({png.stat().st_size / 1e3:.0f} kB)")
-
-
-def default_path(run: Path, name: str, component: str | None) -> Path:
-    """Beside the run: <run stem>-<report>[-<component>].html."""
-    parts = [run.stem, name, *([component.strip()] if component else [])]
-    return run.with_name("-".join(parts) + ".html")
+        console.print(f"{png} ({png.stat().st_size / 1e3:.0f} kB)")
 
 
 def _shape(size: str) -> tuple[int, int]:
@@ -69,24 +71,3 @@ def _shape(size: str) -> tuple[int, int]:
     if match is None:
         raise ProfilerError(f"--size {size!r} cannot be read: write width and height, such as 1100x1000")
     return int(match[1]), int(match[2])
-
-
-def _recomputed(
-    run: Path, name: str, component: str | None, choice: tuple[str | None, bool, bool, str]
-) -> Mapping[str, pl.DataFrame]:
-    """The card's contexts with what the model does at each of their tokens."""
-    from profiler.cli.record import quiet
-    from profiler.model.of_run import Choice, load_for
-    from profiler.pages import build as reports
-    from profiler.recording import recompute
-    from profiler.run import open as open_run
-
-    if name != "component" or component is None:
-        raise ComponentError("--attention is for the card of one component: report RUN component --component L0H0")
-    quiet()
-    with open_run(run) as opened:
-        found = reports.find(opened.connection, component)
-        frame = reports.load("component").tokens(reports.Reader(opened.connection), component)
-        with console.status("loading the run's model"):
-            loaded = load_for(run, Choice(*choice))
-        return {"context_tokens": recompute.contexts(opened.connection, loaded, found, frame)}

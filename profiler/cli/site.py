@@ -1,12 +1,13 @@
 """`profiler site`: a folder of pages about a run."""
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+import profiler
+from profiler.cli import options
 from profiler.cli.terminal.console import console
 from profiler.errors import SiteError, Stopped
 
@@ -29,9 +30,6 @@ def site(
 
     Example: profiler site run.duckdb --out site --cards 200
     """
-    from profiler.pages import site as sites
-
-    labels = [label.strip() for label in components.split(",") if label.strip()]
     columns = (
         SpinnerColumn(),
         TextColumn("cards"),
@@ -44,11 +42,14 @@ def site(
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("cards", total=None, size="")
 
-        def show(now: sites.Progress) -> None:
+        def show(now: Any) -> None:
             bar.update(task, completed=now.done, total=now.total, size=f"{now.bytes / 1e6:,.1f} MB")
 
         try:
-            done = sites.build(run, out, _count(cards), labels, workers or _cores(), show)
+            with profiler.open(run) as opened:
+                done = opened.site(
+                    out, cards=_count(cards), components=options.labels(components), workers=workers, report=show
+                )
         except KeyboardInterrupt:
             raise Stopped("stopped; nothing half-written was left behind") from None
     n = done.made + done.kept
@@ -70,7 +71,3 @@ def _count(cards: str) -> int | None:
     if not cards.strip().isdecimal():
         raise SiteError(f"--cards {cards!r} is no number of cards: write a whole number, or all")
     return int(cards)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

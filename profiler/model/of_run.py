@@ -11,7 +11,7 @@ Cost: that of loading a model.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from profiler.model.load import Model, load_model
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 NUMBERS = ("dtype", "context_length", "prepend_bos")
 """Settings of a run that its model is loaded with again."""
-EXACT = "float32"
+HALF = ("bfloat16", "float16")
 FACTS = "SELECT model, model_hash, tokenizer_hash, config FROM runs"
 
 
@@ -46,11 +46,12 @@ class Choice:
     device: str = "cpu"
 
 
-def load_for(run: Path, choice: Choice, as_recorded: bool = True) -> Model:
-    """The model of a run, checked to be the one that it was recorded from.
+def load_for(run: Path, choice: Choice, *, full_precision: bool = False) -> Model:
+    """The model of a run, with the run's dtype, length of windows and BOS, checked to be the one it was recorded from.
 
     Args:
-        as_recorded: with the run's dtype, length of windows and BOS; otherwise in float32, as long as the model can.
+        full_precision: of a run in half precision the same checkpoint in float32, for patching: differences between
+            forward passes drown in the rounding of half precision. Its hash is that of the run's weights.
 
     Raises:
         RunError: no finished run.
@@ -59,15 +60,12 @@ def load_for(run: Path, choice: Choice, as_recorded: bool = True) -> Model:
     row = query.run(run, FACTS).row(0, named=True)
     place = named(run, row["model"], choice)
     numbers = numbers_of(row["config"])
-    if not as_recorded:
-        numbers = {
-            "dtype": numbers.get("dtype", EXACT)
-        }  # the weights are compared in the dtype that the run read them in
     model = load_model(config_for(place, choice, **numbers))
     _refuse_other(run, row, model)
-    if as_recorded or numbers["dtype"] == EXACT:
+    if not full_precision or numbers.get("dtype") not in HALF:
         return model
-    return load_model(config_for(place, choice, dtype=EXACT))
+    exact = load_model(config_for(place, choice, **numbers | {"dtype": "float32"}))
+    return replace(exact, spec=replace(exact.spec, weights_hash=model.spec.weights_hash))
 
 
 def config_for(place: str, choice: Choice, **numbers: Any) -> ModelSettings:

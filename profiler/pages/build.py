@@ -72,15 +72,38 @@ def build(
     Raises:
         ProfilerError: the run, the report or the component cannot be found, or the component is missing.
     """
+    _checked(name, component)
+    with query.open_run(run_path) as connection:
+        return build_open(connection, name, component, given)
+
+
+def build_open(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    component: str | None = None,
+    given: Mapping[str, pl.DataFrame] | None = None,
+) -> str:
+    """The same for a run that is open already. Raises as `build`."""
+    module = _checked(name, component)
+    query.require(connection, getattr(module, "NEEDS", ()))
+    options = [find(connection, component)] if module.NEEDS_COMPONENT else []
+    return page.render(module.build(Reader(connection, given), *options))
+
+
+def _checked(name: str, component: str | None) -> ModuleType:
+    """The report's module, if it is given the component that it is about."""
     module = load(name)
     if module.NEEDS_COMPONENT and component is None:
         raise ComponentError(
             f"the report {name!r} is about one component: name it with --component, such as --component L0H0"
         )
-    with query.open_run(run_path) as connection:
-        query.require(connection, getattr(module, "NEEDS", ()))
-        options = [find(connection, component)] if module.NEEDS_COMPONENT else []
-        return page.render(module.build(Reader(connection, given), *options))
+    return module
+
+
+def default_path(run: Path, name: str, component: str | None = None) -> Path:
+    """Beside the run: <run stem>-<report>[-<component>].html."""
+    parts = [run.stem, name, *([component.strip()] if component else [])]
+    return run.with_name("-".join(parts) + ".html")
 
 
 def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:

@@ -10,7 +10,7 @@ from profiler.recording.pipeline import record
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
-def test_a_run_of_any_dtype_is_patched_in_float32_once_its_weights_are_known(model_dirs, tmp_path, dtype):
+def test_a_run_in_half_precision_is_patched_in_float32_once_its_weights_are_known(model_dirs, tmp_path, dtype):
     """Weights are compared as the run read them: rounded, they are other weights than the same in float32."""
     corpus = tiny.write_corpus(tmp_path / "rows.jsonl", n_documents=6)
     config = RunConfig(
@@ -18,7 +18,9 @@ def test_a_run_of_any_dtype_is_patched_in_float32_once_its_weights_are_known(mod
     )
     path = tmp_path / "run.duckdb"
     record(config, path)
-    model = load_for(path, Choice(), as_recorded=False)
-    assert {weight.dtype for weight in model.bridge.original_model.parameters()} == {torch.float32}
+    model = load_for(path, Choice(), full_precision=True)
+    patched_in = torch.float32 if dtype == "bfloat16" else torch.float64
+    assert {weight.dtype for weight in model.bridge.original_model.parameters()} == {patched_in}
     as_recorded = load_for(path, Choice())
+    assert model.spec.weights_hash == as_recorded.spec.weights_hash
     assert {weight.dtype for weight in as_recorded.bridge.original_model.parameters()} == {getattr(torch, dtype)}

@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 
 from profiler.circuits import experiment
-from profiler.cli.patch import judged
 from profiler.database import query
 from profiler.pages import build, circuit_answer, numbers
 from profiler.pages.charts import circuit
 from profiler.pages.site import pages
 from profiler.patching.setting import PatchSettings
 from profiler.prompts.pairs import jsonl
+from profiler.results import quality
 
 MEMBERS = pl.DataFrame(
     {
@@ -112,13 +112,13 @@ def test_the_terminal_counts_the_same_random_circuits() -> None:
     ]
     for p, words in ((0.005, "none of 199"), (0.02, "3 of 199")):
         chance = {"metric": "random_p", "score": p, "low": None, "high": None, "n": 199}
-        said = judged(pl.DataFrame([*rows, chance], infer_schema_length=None))
-        assert said.startswith("keeps 90.0% [88.0%, 92.0%] of the effect; ") and said.endswith(
+        said = quality(pl.DataFrame([*rows, chance], infer_schema_length=None))
+        assert said.startswith("recovers 90.0% [88.0%, 92.0%] of the effect; ") and said.endswith(
             "incomplete by up to 7.0%"
         )
         assert f"; {words} random circuits came as close to 100 % (p = {p})" in said
-    assert "random" not in judged(pl.DataFrame(rows))
-    assert "no effect" in judged(pl.DataFrame({"metric": ["metric_model"], "score": [0.1]}))
+    assert "random" not in quality(pl.DataFrame(rows))
+    assert "no effect" in quality(pl.DataFrame({"metric": ["metric_model"], "score": [0.1]}))
 
 
 def test_over_recovery_and_no_effect_are_said() -> None:

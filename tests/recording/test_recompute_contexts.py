@@ -4,7 +4,6 @@ import polars as pl
 import pytest
 import torch
 
-from profiler.cli import report as command
 from profiler.errors import ModelError, ProfilerError
 from profiler.model.components import parse_label
 from profiler.model.load import load_model
@@ -84,9 +83,9 @@ def test_another_model_is_refused(run, model, base_config, model_dirs):
 
 
 def test_the_card_shows_a_value_at_every_token_and_the_attention_over_them(run_path, tmp_path):
-    given = command._recomputed(run_path, "component", "L0H1", (None, False, False, "cpu"))
-    html = build.build(run_path, "component", component="L0H1", given=given)
-    plain = build.build(run_path, "component", component="L0H1")
-    assert html.count(" data-a=") > 3 * plain.count(" data-a=") and html.count(" data-w=") > 100
-    with pytest.raises(ProfilerError, match="one component"):
-        command._recomputed(run_path, "overview", None, (None, False, False, "cpu"))
+    with open_run(run_path) as opened:
+        html = opened.report("component", "L0H1", attention=True, out=tmp_path / "card.html").path.read_text("utf-8")
+        plain = build.build(run_path, "component", component="L0H1")
+        assert html.count(" data-a=") > 3 * plain.count(" data-a=") and html.count(" data-w=") > 100
+        with pytest.raises(ProfilerError, match="one component"):
+            opened.report("overview", attention=True)

@@ -1,0 +1,360 @@
+"""What the library does with a model: record a run, patch and check its circuits, compute attention again.
+
+Every function here is one command of the command line, and one method of `profiler.run.Run` where it is about a run.
+What is loaded or executed comes from the call alone: a run's own word for its model is followed only where
+`profiler.model.of_run` says that it is safe, its corpus and pair files are read again only where the call says so.
+
+Importing this module loads torch; `profiler.run` imports it when one of these methods is called.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import polars as pl
+from duckdb import DuckDBPyConnection as Connection
+
+from profiler.circuits import experiment, yaml_files
+from profiler.circuits.circuit import Circuit
+from profiler.circuits.duration import stages
+from profiler.config import RunConfig
+from profiler.errors import PairError, ProfilerError
+from profiler.generality import check as checks
+from profiler.generality.distributions.subject import CheckSettings, Reread
+from profiler.model.components import ModelSpec
+from profiler.model.load import BUNDLED, Model, load_model
+from profiler.model.of_run import Choice, config_for, load_for
+from profiler.pages import build as pages
+from profiler.patching.setting import PatchSettings
+from profiler.prompts import pairs as pair_sets
+from profiler.prompts.pairs import Pair
+from profiler.prompts.tasks.prompt import Split
+from profiler.recording import pipeline, recompute
+from profiler.recording.forecast import Forecast, forecast, trial, within_budget
+from profiler.recording.totals import PassProgress
+from profiler.recording.write import refuse_bad_place
+from profiler.results import CheckResult, PatchResult, Report, Step, silent
+from profiler.text.corpus import check as check_corpora
+
+SPLITS = ("train", "held_out")
+MOST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
+LEAST = {"pairs": 4, "neurons": 0, "top": 1, "draws": 1, "steps": 1}
+"""Least values of the numbers of an experiment."""
+LEAST_OF_CHECK = {"pairs": 20, "draws": 1, "tokens": 1}
+"""Least values of the numbers of a check: fewer prompts give no interval."""
+NOTES = ("forecast", "catalogue", "left out")
+"""How a line begins that a patch or a check says besides its stages."""
+
+
+@dataclass(frozen=True)
+class PassForecast:
+    """What a pass will take, said before it begins.
+
+    Attributes:
+        spec: the model.
+        config: the settings, with what a disk budget lowered.
+        forecast: bytes and seconds.
+        lowered: what the disk budget lowered, as `extremes 10 -> 5`.
+    """
+
+    spec: ModelSpec
+    config: RunConfig
+    forecast: Forecast
+    lowered: tuple[str, ...]
+
+
+def record(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    model: Model | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    commit_seconds: float = pipeline.COMMIT_SECONDS,
+    engine: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    address: str | None = None,
+    chunks_per_piece: int = 4,
+    announce: Callable[[PassForecast], None] | None = None,
+    report: Callable[[PassProgress], None] | None = None,
+) -> pipeline.Outcome:
+    """Stream a corpus through a model once and write a run.
+
+    Args:
+        config: the model, the corpora and every setting that changes a number.
+        path: the run file; it appears when the pass has ended.
+        model: a model that was loaded for this `config`; None loads it.
+        overwrite: replace the run at `path`.
+        resume: continue from the last commit of a stopped pass; a finished run is returned as it is.
+        commit_seconds: least time between commits.
+        engine: `ray` reads chunks in `workers` processes, on the cluster at `address` or on this machine.
+        chunks_per_piece: chunks that a worker reads before it sends its sums.
+        announce: called before the pass with what it will take; this times two small batches first.
+        report: called after every chunk.
+
+    Raises:
+        ProfilerError: the model, the corpus or the path cannot be used, or a stopped pass has other settings.
+    """
+    path = Path(path)
+    reader = _reader(engine, workers, address, chunks_per_piece)
+    refuse_bad_place(path, overwrite=overwrite, resume=resume)
+    if not (resume and path.exists()):  # of a finished run nothing is read again
+        check_corpora(config)
+    loaded = model or load_model(config)
+    config, lowered = within_budget(config, loaded.spec)
+    if announce is not None:
+        announce(PassForecast(loaded.spec, config, forecast(config, loaded.spec, trial(loaded, config)), lowered))
+    return pipeline.record(
+        config,
+        path,
+        model=loaded,
+        overwrite=overwrite,
+        resume=resume,
+        commit_seconds=commit_seconds,
+        engine=reader,
+        report=report or (lambda _: None),
+    )
+
+
+def _reader(
+    engine: Literal["local", "ray"], workers: int, address: str | None, chunks_per_piece: int
+) -> pipeline.Engine | None:
+    """What reads the chunks; None for this process.
+
+    Raises:
+        ProfilerError: workers are asked for without Ray, or Ray is not installed.
+    """
+    if engine == "ray":
+        from profiler.recording.ray.engine import engine as on_ray
+
+        return on_ray(workers, address, chunks_per_piece)
+    if workers > 1 or address:
+        raise ProfilerError("--workers and --address belong to --engine ray: add it")
+    return None
+
+
+def patch(
+    run: str | Path,
+    task: str | Path | Sequence[Pair],
+    *,
+    circuit: str | Path | Circuit | None = None,
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+    report: Report = silent,
+    **settings: Any,
+) -> PatchResult:
+    """Patch a task's pairs in both directions, choose a circuit, judge it, and write everything into a run.
+
+    Args:
+        run: the run; a file that is not there is made, of the model that is named (the bundled one if none is).
+        task: a built-in task, a .jsonl file of pairs, or pairs. Pairs are written beside the run as a .jsonl file, so
+            that `check` can read them again.
+        circuit: judge this circuit (or the one of this .yaml file) instead of choosing one.
+        model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
+        trust_remote_code, allow_pickle: as for `profiler.load_model`; only for a model that is named.
+        report: told each stage as it begins.
+        settings: scheme, pairs, split, seed, neurons, top, steps, draws, mlps, by_role, outside; see `Run.patch`.
+
+    Raises:
+        PairError: the task, a setting or a pair cannot be used.
+        ModelError: the run's model may not be loaded unasked, cannot be loaded, or is another one.
+        RunError: the run cannot be written, or is of another model.
+        CircuitError: the circuit cannot be read, or the model lacks a member.
+    """
+    run = Path(run)
+    chosen = patch_settings(str(task) if isinstance(task, str | Path) else _written(run, task), **settings)
+    given = circuit if circuit is None or isinstance(circuit, Circuit) else yaml_files.read(circuit)
+    report(Step("loading the model", 0, 1))
+    loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
+    total, done = stages(chosen, given=given is not None), 0
+
+    def show(text: str) -> None:
+        nonlocal done
+        is_note = text.startswith(NOTES)
+        done += not is_note
+        report(Step(text, done, total, is_note))
+
+    outcome = experiment.patch(loaded, chosen, run, show, given)
+    report(Step("written", total, total))
+    return PatchResult(run, outcome.experiment, outcome.circuit, outcome.frames)
+
+
+def patch_settings(task: str, **settings: Any) -> PatchSettings:
+    """The settings of an experiment, checked.
+
+    Raises:
+        PairError: a value is out of range.
+    """
+    chosen = PatchSettings(task, **settings)
+    if chosen.split not in SPLITS:
+        raise PairError(f"split {chosen.split!r} is unknown: choose train or held_out")
+    _refuse_small(LEAST, {name: getattr(chosen, name) for name in LEAST}, chosen.seed)
+    return chosen
+
+
+def _refuse_small(least: dict[str, int], given: dict[str, int | None], seed: int) -> None:
+    for name, value in given.items():
+        if value is not None and value < least[name]:
+            raise PairError(f"{name} {value} is too few: give {least[name]} or more")
+    if not 0 <= seed <= MOST_SEED:
+        raise PairError(f"seed {seed} is out of range: give 0 to {MOST_SEED}")
+
+
+def _written(run: Path, pairs: Sequence[Pair]) -> str:
+    """Pairs as a file beside the run, named by their content."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "pairs.jsonl"
+        pair_sets.jsonl.write(file, pairs)
+        content = file.read_bytes()
+    digest = hashlib.blake2b(content, digest_size=4).hexdigest()
+    beside = run.with_name(f"{run.stem}-pairs-{digest}.jsonl")
+    beside.write_bytes(content)
+    return str(beside)
+
+
+def model_of(
+    run: Path,
+    model: str | Model | None = None,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+) -> Model:
+    """The model of a run with the run's window length and BOS; where there is no run, the one that is named.
+
+    Its dtype is the run's, but float32 where that is half precision.
+
+    Raises:
+        ModelError: the run's model may not be loaded unasked, cannot be loaded, or is another one.
+    """
+    if isinstance(model, Model):
+        return model
+    choice = Choice(model, trust_remote_code, allow_pickle, device)
+    return (
+        load_for(run, choice, full_precision=True)
+        if run.exists()
+        else load_model(config_for(model or "bundled", choice))
+    )
+
+
+def check(
+    run: str | Path,
+    circuit: str | Path | Circuit,
+    *,
+    corpus: Sequence[str] = (),
+    reread: bool = False,
+    tokens: int | None = 300_000,
+    distributions: Sequence[str] = (),
+    pairs: int = 96,
+    draws: int = 99,
+    seed: int = 0,
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+    report: Report = silent,
+) -> CheckResult:
+    """Check whether a circuit holds on other prompts and on running text, and write the verdict into the run.
+
+    Args:
+        run: the run that the circuit is in; its corpus is read again.
+        circuit: a task or circuit that `patch` stored in the run, a published circuit, a .yaml file, or a circuit.
+        corpus: the run's corpora as they were given to `record`, in the place of those that the run names.
+        reread: read the files and hub datasets that the run names; otherwise the bundled corpus and `corpus` alone.
+        tokens: most tokens of the corpus to read again; None reads what the run read.
+        distributions: distributions of your own, NAME=FILE.jsonl or NAME=sql:CONDITION.
+        pairs: prompts of each distribution.
+        draws: random circuits that it is compared with.
+        seed: of every draw.
+        model, trust_remote_code, allow_pickle, device: as for `patch`.
+        report: told each stage as it begins.
+
+    Raises:
+        CircuitError: there is no such circuit, or the model lacks a member.
+        CorpusError, PairError: something would have to be read that the call does not name.
+        ModelError, RunError: as for `patch`.
+    """
+    run = Path(run)
+    _refuse_small(LEAST_OF_CHECK, {"pairs": pairs, "draws": draws, "tokens": tokens}, seed)
+    again = Reread(tuple(corpus), reread, trust_remote_code)
+    settings = CheckSettings(tokens, pairs, draws, seed, tuple(distributions), again)
+    names = {name for name, _ in checks.STAGES}
+    total, done = 1 + len(names), 0
+
+    def show(text: str) -> None:
+        nonlocal done
+        done += text in names
+        report(Step(text, done, total, text.startswith(NOTES)))
+
+    with TemporaryDirectory() as folder:
+        name = str(circuit)
+        if isinstance(circuit, Circuit):
+            name = str(Path(folder) / "circuit.yaml")
+            yaml_files.write(name, circuit)
+        checks.refuse_unasked(run, name, again)  # before the model is loaded
+        report(Step("loading the model", 0, total))
+        loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
+        checked = checks.check(run, name, loaded, settings, show)
+    return CheckResult(run, checked.subject.circuit, checked.verdict, checked.distributions, checked.findings)
+
+
+def context_tokens(
+    run: Path,
+    connection: Connection,
+    component: str,
+    *,
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+) -> dict[str, pl.DataFrame]:
+    """The answer of query context_tokens for one component's card, with a value at every token and attention rows.
+
+    Args:
+        connection: to the run, for reading.
+
+    Raises:
+        ComponentError: the run has no such component.
+        ModelError: as for `patch`.
+    """
+    chosen = pages.find(connection, component)
+    frame = pages.load("component").tokens(pages.Reader(connection), component)
+    choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
+    loaded = choice if isinstance(choice, Model) else load_for(run, choice)
+    return {"context_tokens": recompute.contexts(connection, loaded, chosen, frame)}
+
+
+def draw_pairs(
+    task: str, *, scheme: str | None = None, split: Split = "train", pairs: int = 48, seed: int = 0
+) -> list[Pair]:
+    """Pairs of clean and corrupted prompts of a built-in task, to look at, to edit, and to patch with.
+
+    Args:
+        task: ioi, docstring, greater-than, repeated-tokens or sva.
+        scheme: corruption scheme; None takes the task's first.
+        split: whose words and wordings: train or held_out.
+        pairs: how many.
+        seed: of the draw.
+
+    Raises:
+        PairError: no such task, scheme or split.
+    """
+    if split not in SPLITS:
+        raise PairError(f"split {split!r} is unknown: choose train or held_out")
+    vocabulary = _bundled_vocabulary() if pair_sets.find_task(task).of_tokens else ()
+    return pair_sets.make(task, scheme, split, pairs, seed, vocabulary)
+
+
+def _bundled_vocabulary() -> tuple[int, ...]:
+    """Ids of the ordinary tokens of the bundled model."""
+    from transformers import AutoTokenizer
+
+    from profiler.text.token_classes import ordinary_ids
+
+    return ordinary_ids(AutoTokenizer.from_pretrained(BUNDLED))

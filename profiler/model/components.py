@@ -8,7 +8,7 @@ up to the centred target logit (design, section 1).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -210,10 +210,7 @@ class ModelSpec:
 
     def described(self) -> str:
         """Its sizes in words: "24 layers of 16 heads and 4,096 neurons"."""
-        sizes = {kind: {b.units for b in self.blocks if b.kind == kind} for kind in LETTERS}
-        names = {"head": "heads", "neuron": "neurons", "mixer": "mixer channels", "per_layer": "per-layer units"}
-        words = [_between(sizes[kind]) + " " + names[kind] for kind in LETTERS if sizes[kind]]
-        return f"{self.n_layers} layers of {' and '.join(words)}"
+        return sizes_in_words(self.n_layers, self.blocks)
 
     def blocks_as_facts(self) -> list[dict[str, Any]]:
         """The blocks as plain values, for the run file."""
@@ -223,6 +220,14 @@ class ModelSpec:
 def blocks_from_facts(facts: list[Mapping[str, Any]]) -> tuple[Block, ...]:
     """The blocks that `ModelSpec.blocks_as_facts` wrote."""
     return tuple(Block(**block) for block in facts)
+
+
+def sizes_in_words(n_layers: int, blocks: Sequence[Block]) -> str:
+    """Layers and units of a model in words: "24 layers of 16 heads and 4,096 neurons"."""
+    sizes = {kind: {block.units for block in blocks if block.kind == kind} for kind in LETTERS}
+    names = {"head": "heads", "neuron": "neurons", "mixer": "mixer channels", "per_layer": "per-layer units"}
+    words = [f"{_between(sizes[kind])} {names[kind]}" for kind in LETTERS if sizes[kind]]
+    return f"{n_layers} layers of {' and '.join(words)}"
 
 
 def _between(sizes: set[int]) -> str:

@@ -1,6 +1,7 @@
 """Every family that is read: its parts add up, equal a gradient's, and its attention rows are the model's own."""
 
 import frozen
+import models_table
 import pytest
 import tiny
 import torch
@@ -77,3 +78,8 @@ def test_attention_rows_are_those_of_the_models_default_pass(name):
     ]
     for got, pattern in zip(capture.attention.values(), patterns, strict=False):
         torch.testing.assert_close(got.double(), pattern[rows[0], :, rows[1]].double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_page_of_families_says_what_is_true():
+    assert models_table.written() == models_table.table()

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "profiler").rglob("*.py"))
 LONGEST_FUNCTION, LARGEST_ROOM = 60, 14
+STRICT = ("generality/evidence", "database", "recording/accumulators", "statistics.py", "behaviours")
+"""What mypy checks strictly, [tool.mypy] of pyproject.toml."""
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")
 USERS = {
     "transformer_lens": {
@@ -86,6 +88,30 @@ def test_imports_go_one_way():
         pytest.skip("import-linter is not installed (pip install import-linter)")
     done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=lambda arguments: arguments[0])
+def test_the_linter_has_nothing_to_say(arguments):
+    """The rules of pyproject.toml, [tool.ruff], over all Python files, and its formatter."""
+    program = Path(sys.executable).with_name("ruff")
+    if not program.exists():
+        pytest.skip("ruff is not installed (pip install ruff)")
+    done = subprocess.run([program, *arguments, "--no-cache", "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_types_hold_where_they_are_checked_strictly(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is not installed (pip install 'generality-profiler[test]')")
+    paths = [str(ROOT / "profiler" / part) for part in STRICT]
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_two_classes_have_one_name():
+    classes = Counter(node.name for file in FILES for node in ast.walk(tree(file)) if isinstance(node, ast.ClassDef))
+    assert {name: n for name, n in classes.items() if n > 1} == {}
 
 
 @pytest.mark.parametrize("library", list(USERS))

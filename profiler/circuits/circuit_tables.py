@@ -26,7 +26,7 @@ from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
-from profiler.patching.sweep_tables import PatchResult, SweepPlan, change, run_plan
+from profiler.patching.sweep_tables import PatchedPanel, SweepPlan, change, run_plan
 from profiler.patching.values import rows_of
 from profiler.statistics import percentile_interval
 
@@ -52,7 +52,7 @@ def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
     return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.intact)
 
 
-def effects_of(setting: PairRuns, measured: Sequence[PatchResult], nodes: Sequence[str]) -> choose.Effects:
+def effects_of(setting: PairRuns, measured: Sequence[PatchedPanel], nodes: Sequence[str]) -> choose.Effects:
     """Effects of the nodes in both directions, from the sweeps; nodes that are in none are patched here."""
     changes = {result.key[:2]: change(setting, result) for result in measured if result.value == "resample"}
     targets = {node: parse_node(node) for node in nodes}
@@ -77,7 +77,7 @@ def halves(setting: PairRuns, effects: choose.Effects, pairs: np.ndarray, *, mlp
     return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps=mlps), other), effects)
 
 
-def find(setting: PairRuns, measured: Sequence[PatchResult], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
+def find(setting: PairRuns, measured: Sequence[PatchedPanel], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
     """The circuit's nodes, and the effects it was chosen from."""
     evaluate = evaluator(setting, mlps=settings.mlps)
     effects = effects_of(setting, measured, evaluate.nodes)
@@ -101,7 +101,7 @@ def record(
     return Circuit(name, model, members, scope)
 
 
-def reads(setting: PairRuns, measured: Sequence[PatchResult], labels: Sequence[str]) -> dict[str, str]:
+def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[str]) -> dict[str, str]:
     """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there."""
     effect: dict[str, dict[str, float]] = {}
     for result in measured:

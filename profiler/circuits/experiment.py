@@ -35,7 +35,7 @@ from profiler.patching.redundancy import redundancy_tables
 from profiler.patching.setting import SCHEME_PAIRS, Outside, PairRuns, PatchSettings
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
-from profiler.patching.sweep_tables import PatchResult
+from profiler.patching.sweep_tables import PatchedPanel
 from profiler.prompts.pairs import Encoded, find_task, lint
 
 Report = Callable[[str], None]
@@ -150,14 +150,14 @@ def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
     return f"{settings.name}/{description.scheme_of(settings)}/{settings.digest(weights_hash)}"
 
 
-def sweeps(experiment: Experiment) -> list[PatchResult]:
+def sweeps(experiment: Experiment) -> list[PatchedPanel]:
     """All sweeps but those of neurons."""
     donors = {
         "zero": values.zero(experiment.main.clean),
         "mean": experiment.means.donor(),
         "noise": values.noise(experiment.main.clean, experiment.main.batch, experiment.settings.seed),
     }
-    measured: list[PatchResult] = []
+    measured: list[PatchedPanel] = []
     for plan in sweep_tables.plans(experiment.main, donors, by_role=experiment.settings.by_role):
         label = f"patching, {plan.direction} with {plan.value}"
         experiment.report(f"{label}: {len(plan.targets)} targets")
@@ -166,8 +166,8 @@ def sweeps(experiment: Experiment) -> list[PatchResult]:
 
 
 def attribution_frames(
-    experiment: Experiment, measured: Sequence[PatchResult]
-) -> tuple[dict[str, pl.DataFrame], list[PatchResult]]:
+    experiment: Experiment, measured: Sequence[PatchedPanel]
+) -> tuple[dict[str, pl.DataFrame], list[PatchedPanel]]:
     """Attribution tables, and the exact patches of the chosen neurons."""
     slopes = estimates.slopes(
         experiment.main, experiment.settings.steps, [result.target for result in measured if result.value == "resample"]
@@ -185,7 +185,7 @@ def attribution_frames(
     }, exact
 
 
-def redundancy_frames(experiment: Experiment, measured: Sequence[PatchResult]) -> dict[str, pl.DataFrame]:
+def redundancy_frames(experiment: Experiment, measured: Sequence[PatchedPanel]) -> dict[str, pl.DataFrame]:
     """Downstream, interaction and saturation tables of the top heads."""
     top = redundancy_tables.top_heads(measured, experiment.main, experiment.settings.top)
     donors = {
@@ -206,7 +206,7 @@ def redundancy_frames(experiment: Experiment, measured: Sequence[PatchResult]) -
 
 
 def circuit_frames(
-    experiment: Experiment, measured: list[PatchResult], gates: pl.DataFrame
+    experiment: Experiment, measured: list[PatchedPanel], gates: pl.DataFrame
 ) -> tuple[Circuit, dict[str, pl.DataFrame], list[PairRuns]]:
     """Choose (or take) a circuit, judge it on each set of pairs, and its tables."""
     experiment.report("choosing a circuit")
@@ -259,7 +259,7 @@ def circuit_frames(
 
 
 def chosen_circuit(
-    experiment: Experiment, measured: list[PatchResult], effects: choose.Effects, gates: pl.DataFrame
+    experiment: Experiment, measured: list[PatchedPanel], effects: choose.Effects, gates: pl.DataFrame
 ) -> Circuit:
     """Choose the circuit and write its scope."""
     main, settings = experiment.main, experiment.settings

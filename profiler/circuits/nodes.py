@@ -124,7 +124,7 @@ def lost(
     """Which units each row (set x prompt) loses at which position; one position, for all, where no node is split.
 
     Args:
-        here: of `places_of`, one site and layer.
+        here: of `nodes_by_site`, one site and layer.
         drop: which nodes each set silences.
         at: masks of the parts, at the positions that are computed; not needed for `all`.
     """

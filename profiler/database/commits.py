@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from profiler.database import arrays
 from profiler.database.lock import Lock, holder, myself

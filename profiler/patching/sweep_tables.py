@@ -28,7 +28,7 @@ FAMILY = ("component_kind", "positions", "direction", "value")
 
 
 @dataclass(frozen=True, eq=False)
-class PatchResult:
+class PatchedPanel:
     """The panel of every pair with one target patched."""
 
     target: Target
@@ -84,10 +84,10 @@ def plans(setting: PairRuns, donors: dict[str, Donor], *, by_role: bool) -> list
     ]
 
 
-def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] | None = None) -> list[PatchResult]:
+def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] | None = None) -> list[PatchedPanel]:
     """Make one sweep."""
     base = setting.corrupted if plan.direction == "denoise" else setting.clean
-    results: list[PatchResult | None] = [None] * len(plan.targets)
+    results: list[PatchedPanel | None] = [None] * len(plan.targets)
     for indices, logits in sweep(setting.net, base, setting.batch, plan.targets, plan.donor, report=report):
         options = setting.batch.options.rows(len(indices))
         reference = setting.clean.logits.repeat(len(indices), 1)
@@ -96,11 +96,11 @@ def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] |
                 panel(logits.flatten(0, 1), options, reference).cpu().numpy().reshape(len(indices), -1, len(METRICS))
             )
         for i, values in zip(indices, panels, strict=True):
-            results[i] = PatchResult(plan.targets[i], plan.direction, plan.value, values)
+            results[i] = PatchedPanel(plan.targets[i], plan.direction, plan.value, values)
     return [result for result in results if result is not None]
 
 
-def effect_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
+def effect_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFrame:
     """Table `patch_effects` without its experiment: a row per target, direction, value and pair."""
     n = len(setting.batch)
     panels = np.concatenate([result.panel for result in measured])
@@ -114,13 +114,13 @@ def effect_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFr
     return pl.DataFrame(columns | {name: panels[:, i] for i, name in enumerate(METRICS)})
 
 
-def change(setting: PairRuns, result: PatchResult) -> Float[np.ndarray, " pair"]:
+def change(setting: PairRuns, result: PatchedPanel) -> Float[np.ndarray, " pair"]:
     """What was recovered, or lost, in logits of the logit difference."""
     after = result.panel[:, COLUMN["logit_diff"]]
     return after - setting.metric_corrupted if result.direction == "denoise" else setting.metric_clean - after
 
 
-def share_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
+def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFrame:
     """Table `patch_shares` without its experiment: a row per target, direction and value."""
     changes = np.stack([change(setting, result) for result in measured])
     share = effects.share(changes, setting.whole)
@@ -164,7 +164,7 @@ def _verdict(low: float, high: float, narrow_low: float, narrow_high: float) -> 
     return statistics.verdict(min(narrow_low, -1e-300), max(narrow_high, 1e-300), MARGIN)
 
 
-def _fix_break(setting: PairRuns, measured: Sequence[PatchResult]) -> tuple[np.ndarray, np.ndarray]:
+def _fix_break(setting: PairRuns, measured: Sequence[PatchedPanel]) -> tuple[np.ndarray, np.ndarray]:
     base = {
         "denoise": panel(setting.corrupted.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),
         "noise": panel(setting.clean.logits, setting.batch.options, setting.clean.logits).cpu().numpy(),

@@ -1,4 +1,4 @@
-"""The library is the product: runs are made, patched, checked, compared and reported by calls, and results print well."""
+"""The library is the product: calls make, patch, check, compare and report runs, and results print well."""
 
 import ast
 import shutil

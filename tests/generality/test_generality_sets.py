@@ -13,7 +13,7 @@ from profiler.circuits import circuit_tables, edge_mask, node_sets, nodes
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts
-from profiler.generality.faithfulness.runs import Runner, TextPiece
+from profiler.generality.faithfulness.runs import Runner, WindowPiece
 from profiler.model.network import finish, unchanged
 from profiler.patching.batch import batch_of
 from profiler.patching.setting import PairRuns, prepare
@@ -113,7 +113,7 @@ def test_the_empty_circuit_is_a_matter_of_the_token(form: str) -> None:
     net = patch_models.network(form)
     batch, means, labels = text_of(form)
     chosen = batch.ordinary
-    piece = TextPiece(batch.tokens, chosen, batch.targets[chosen], np.arange(int(chosen.sum())))
+    piece = WindowPiece(batch.tokens, chosen, batch.targets[chosen], np.arange(int(chosen.sum())))
     runner = Runner(net, labels, means)
     found, kind = runner.empty(piece)
     expected = ablated.logits(net, batch.tokens, labels, np.zeros(len(labels), dtype=bool), means)[chosen]

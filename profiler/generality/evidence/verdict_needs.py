@@ -7,6 +7,7 @@ from math import ceil, isfinite
 from profiler.generality.evidence import ledger as books
 from profiler.generality.evidence.ledger import FAITHFULNESS, Line
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
+from profiler.statistics import Z95
 
 MOST_NEEDED = 10_000_000
 """More examples than this are not asked for: the estimate lies on the bound."""
@@ -66,7 +67,7 @@ def _low_bound(line: Line, base: Line | None, thresholds: Thresholds) -> tuple[f
     if base is None or line is base:
         return thresholds.faithful, 0.0
     finding = base.finding
-    return finding.estimate - thresholds.margin, (finding.upper - finding.estimate) / books.Z95
+    return finding.estimate - thresholds.margin, (finding.upper - finding.estimate) / Z95
 
 
 def sentence(need: Need) -> str:

@@ -153,21 +153,21 @@ def _question(
 
 
 @dataclass(frozen=True, eq=False)
-class RandomCircuits:
+class NullFaithfulness:
     """Faithfulness and necessity of the circuit itself (first) and of random circuits, on the same prompts."""
 
     kept: Float[np.ndarray, " circuit"]
     gone: Float[np.ndarray, " circuit"]
 
 
-def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> RandomCircuits:
+def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
     nodes = node_labels(setting.net, subject.circuit, mlps=subject.mlps)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
     ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
     values = on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1)
     model, empty, (kept, gone) = values[0], values[1], values[2:].reshape(2, -1)
-    return RandomCircuits((kept - empty) / (model - empty), (model - gone) / (model - empty))
+    return NullFaithfulness((kept - empty) / (model - empty), (model - gone) / (model - empty))
 
 
 def on_pairs(

@@ -43,7 +43,7 @@ from profiler.generality.faithfulness.prompts import (
     own_question,
     ratio,
 )
-from profiler.generality.faithfulness.runs import Logits, Own, Runner, TextPiece, own_of, pieces, windows_of
+from profiler.generality.faithfulness.runs import Logits, Own, Runner, WindowPiece, own_of, pieces, windows_of
 from profiler.patching.metrics import kl, logit_diff
 
 KL, LOSS = "KL recovered", "loss recovered"
@@ -223,7 +223,7 @@ def null_sample(subject: CheckSubject, runner: Runner) -> NullSample:
 
 
 def _null_columns(
-    runner: Runner, piece: TextPiece, keep: Bool[np.ndarray, "set node"]
+    runner: Runner, piece: WindowPiece, keep: Bool[np.ndarray, "set node"]
 ) -> Float[np.ndarray, "set position 5"]:
     """COLUMNS of each set at the positions of a piece."""
     (model,) = runner.logits(piece, np.ones_like(keep[:1]))

@@ -29,7 +29,7 @@ Logits = Float[Tensor, "position vocab"]
 
 
 @dataclass(frozen=True, eq=False)
-class TextPiece:
+class WindowPiece:
     """A few windows of a batch, and the positions of them that are read.
 
     Attributes:
@@ -47,7 +47,7 @@ class TextPiece:
 
 def pieces(
     text: RunText, tokens: int = TOKENS_AT_ONCE, only: Bool[np.ndarray, " position"] | None = None
-) -> Iterator[TextPiece]:
+) -> Iterator[WindowPiece]:
     """The text in pieces of about `tokens` tokens, up to the last chosen position; of windows without one none.
 
     Args:
@@ -70,10 +70,10 @@ def windows_of(text: RunText) -> Int[np.ndarray, " position"]:
     return np.repeat(np.arange(len(counts)), counts)
 
 
-def _piece(batch: Batch, rows: Int[Tensor, " window"], chosen: Tensor, indices: Tensor) -> TextPiece:
+def _piece(batch: Batch, rows: Int[Tensor, " window"], chosen: Tensor, indices: Tensor) -> WindowPiece:
     width = 1 + int(chosen.any(0).nonzero().max())
     here = indices[rows][chosen].numpy()
-    return TextPiece(batch.tokens[rows, :width], chosen[:, :width], batch.targets[rows][chosen], here)
+    return WindowPiece(batch.tokens[rows, :width], chosen[:, :width], batch.targets[rows][chosen], here)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +94,14 @@ class Runner:
             self.net, tokens, ends, self.nodes, lambda site, layer: self.means.at(site, layer, width), {}
         )
 
-    def logits(self, piece: TextPiece, keep: Keep) -> Iterator[Logits]:
+    def logits(self, piece: WindowPiece, keep: Keep) -> Iterator[Logits]:
         """Logits at the positions that are read, set by set."""
         with torch.inference_mode():
             chosen = piece.chosen.to(self.net.device)
             for stream in node_sets.streams(self.asked(piece.tokens.to(self.net.device)), keep):
                 yield self._finish(stream[chosen])
 
-    def empty(self, piece: TextPiece) -> tuple[Float[Tensor, "kind vocab"], Int[Tensor, " position"]]:
+    def empty(self, piece: WindowPiece) -> tuple[Float[Tensor, "kind vocab"], Int[Tensor, " position"]]:
         """Logits of the empty circuit for each kind of position, and the kind of each position."""
         tokens = piece.tokens[piece.chosen]
         offsets = torch.zeros_like(tokens) if self.net.positions is None else piece.chosen.nonzero()[:, 1]

@@ -24,7 +24,7 @@ BEST = (
 
 
 @dataclass(frozen=True)
-class Column:
+class SiteColumn:
     """A column of the table of components: `format` is word, number, signed (coloured) or share (per cent,
     interval)."""
 
@@ -40,23 +40,23 @@ class Column:
 
 
 COLUMNS = (
-    Column("component", "Component", "word"),
-    Column("kind", "Kind", "word"),
-    Column("layer", "Layer", "number"),
-    Column("share", "of all |DLA|", "share", "share of Σ|DLA| of all heads and neurons, with its 95 % interval"),
-    Column("dla", "Mean DLA, logits", "signed"),
-    Column("activation", "Mean activation", "number"),
-    Column("sd", "SD", "number", "standard deviation of the activation over positions"),
-    Column("top_class", "Most important class", "word", "the token class with the largest part of its |DLA|"),
-    Column("top_class_share", "of its |DLA|", "share"),
-    Column(
+    SiteColumn("component", "Component", "word"),
+    SiteColumn("kind", "Kind", "word"),
+    SiteColumn("layer", "Layer", "number"),
+    SiteColumn("share", "of all |DLA|", "share", "share of Σ|DLA| of all heads and neurons, with its 95 % interval"),
+    SiteColumn("dla", "Mean DLA, logits", "signed"),
+    SiteColumn("activation", "Mean activation", "number"),
+    SiteColumn("sd", "SD", "number", "standard deviation of the activation over positions"),
+    SiteColumn("top_class", "Most important class", "word", "the token class with the largest part of its |DLA|"),
+    SiteColumn("top_class_share", "of its |DLA|", "share"),
+    SiteColumn(
         "top_class_base",
         "of positions",
         "share",
         "share of all positions on that class: what its text alone would give",
     ),
-    Column("behaviour", "Behaviour", "word", f"heads: {BEST}"),
-    Column("coverage", "Coverage", "share", "share of its |DLA| where that behaviour holds"),
+    SiteColumn("behaviour", "Behaviour", "word", f"heads: {BEST}"),
+    SiteColumn("coverage", "Coverage", "share", "share of its |DLA| where that behaviour holds"),
 )
 
 

@@ -19,7 +19,7 @@ from profiler.patching.batch import Tokens, Trace
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target, every
 from profiler.patching.sweep import resample
-from profiler.patching.sweep_tables import Direction, PatchResult, SweepPlan, change, run_plan
+from profiler.patching.sweep_tables import Direction, PatchedPanel, SweepPlan, change, run_plan
 
 METHODS = ("gradient", "integrated", "qk_fix", "grad_drop")
 THRESHOLD = 0.02
@@ -104,7 +104,9 @@ def choose_neurons(setting: PairRuns, all_slopes: Sequence[Slopes], n: int, seed
     return Neurons(tuple(everything[i] for i in order[: n // 2]), tuple(everything[i] for i in sorted(rest)))
 
 
-def patch_neurons(setting: PairRuns, chosen: Neurons, report: Callable[[int], None] | None = None) -> list[PatchResult]:
+def patch_neurons(
+    setting: PairRuns, chosen: Neurons, report: Callable[[int], None] | None = None
+) -> list[PatchedPanel]:
     """Patch the chosen neurons exactly, both ways."""
     targets = chosen.largest + chosen.sampled
     if not targets:
@@ -116,7 +118,7 @@ def patch_neurons(setting: PairRuns, chosen: Neurons, report: Callable[[int], No
     return [result for plan in both for result in run_plan(setting, plan, report)]
 
 
-def estimate_rows(setting: PairRuns, all_slopes: Sequence[Slopes], measured: Sequence[PatchResult]) -> pl.DataFrame:
+def estimate_rows(setting: PairRuns, all_slopes: Sequence[Slopes], measured: Sequence[PatchedPanel]) -> pl.DataFrame:
     """Table `patch_attribution`: estimated and exact share of each exactly patched target, by direction and method."""
     frames = []
     for slope in all_slopes:
@@ -131,7 +133,7 @@ def estimate_rows(setting: PairRuns, all_slopes: Sequence[Slopes], measured: Seq
 
 
 def _method_rows(
-    setting: PairRuns, slope: Slopes, method: str, exact: Sequence[PatchResult], sizes: Float[np.ndarray, " target"]
+    setting: PairRuns, slope: Slopes, method: str, exact: Sequence[PatchedPanel], sizes: Float[np.ndarray, " target"]
 ) -> pl.DataFrame:
     """The rows of one direction and method."""
     base, other, _ = slope.runs(setting)

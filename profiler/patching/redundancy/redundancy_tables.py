@@ -19,14 +19,14 @@ from profiler.patching.redundancy import gates, self_repair
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target
 from profiler.patching.sweep import Donor, intervene, resample
-from profiler.patching.sweep_tables import PatchResult, change
+from profiler.patching.sweep_tables import PatchedPanel, change
 
 ORDERS = 6
 MEAN_DRAWS = 1000
 EARLIER_LAYERS_STAY = 1e-9
 
 
-def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFrame:
+def gate_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFrame:
     """Table `patch_gates`: both directions of every target side by side, and its label."""
     both: dict[Target, dict[str, float]] = {}
     whole = setting.whole.mean()
@@ -53,7 +53,7 @@ def gate_rows(setting: PairRuns, measured: Sequence[PatchResult]) -> pl.DataFram
     return pl.DataFrame(rows)
 
 
-def top_heads(measured: Sequence[PatchResult], setting: PairRuns, n: int) -> list[Target]:
+def top_heads(measured: Sequence[PatchedPanel], setting: PairRuns, n: int) -> list[Target]:
     """The heads with the largest share in either direction; of equal ones the first of the model."""
     size: dict[Target, float] = {}
     for result in measured:
@@ -127,7 +127,7 @@ def _joint(setting: PairRuns, targets: Sequence[Target], *, denoise: bool) -> Fl
 def interaction_rows(
     setting: PairRuns,
     targets: Sequence[Target],
-    measured: Sequence[PatchResult],
+    measured: Sequence[PatchedPanel],
     repaired: dict[tuple[Target, str], self_repair.Repair],
 ) -> pl.DataFrame:
     """Table `patch_interactions`: every two targets alone and together, in both directions, and their relation."""

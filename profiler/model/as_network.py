@@ -7,6 +7,8 @@ last tokens alone (Mistral, GPT-Neo) are like them on prompts that are no longer
 Cost: a copy of the weights where keys are shared between heads, and one forward pass.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -69,7 +71,7 @@ def _compare(model: Model, net: Network) -> None:
         )
 
 
-def _network(bridge: object, context: int) -> Network:
+def _network(bridge: Any, context: int) -> Network:
     cfg = bridge.cfg
     positions = bridge.pos_embed.weight.detach() if cfg.positional_embedding_type == "standard" else None
     return Network(
@@ -86,7 +88,7 @@ def _network(bridge: object, context: int) -> Network:
     )
 
 
-def _norm(norm: object, cfg: object) -> Norm:
+def _norm(norm: Any, cfg: Any) -> Norm:
     weight = norm.weight.detach() + (1.0 if getattr(cfg, "rmsnorm_uses_offset", False) else 0.0)
     bias = getattr(norm, "bias", None)
     eps = next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), cfg.eps)
@@ -94,7 +96,7 @@ def _norm(norm: object, cfg: object) -> Norm:
     return Norm(weight, torch.zeros_like(weight) if bias is None else bias.detach(), centres, float(eps))
 
 
-def _layer(block: object, cfg: object) -> Layer:
+def _layer(block: Any, cfg: Any) -> Layer:
     attn, mlp = block.attn, block.mlp
     w_q, w_out = attn.W_Q.detach(), mlp.W_out.detach()
     heads, d_model, d_head = w_q.shape
@@ -129,7 +131,7 @@ def _layer(block: object, cfg: object) -> Layer:
     )
 
 
-def _rotary(bridge: object, context: int) -> tuple[Tensor, Tensor]:
+def _rotary(bridge: Any, context: int) -> tuple[Tensor, Tensor]:
     """The model's own tables of cosines and sines."""
     inner = bridge.original_model
     body = getattr(inner, inner.base_model_prefix)
@@ -142,6 +144,6 @@ def logits_of(model: Model, tokens: Int[Tensor, "prompt offset"]) -> Float[Tenso
     """The logits of the model's own forward pass."""
     n, width = tokens.shape
     every = (torch.arange(n).repeat_interleave(width), torch.arange(width).repeat(n))
-    logits = model.run(tokens, Wanted(logits=every)).logits.unflatten(0, (n, width))
+    logits: Tensor = model.run(tokens, Wanted(logits=every)).logits.unflatten(0, (n, width))
     cap = model.soft_cap
     return logits if cap is None else cap * (logits / cap).tanh()

@@ -63,7 +63,7 @@ class ComponentId:
     def label(self) -> str:
         """The name shown to people: L5H3, L5N1024, L5S0N17, L5_attn_bias, embed."""
         if self.kind in LETTERS:
-            return f"L{self.layer}{self.group}{LETTERS[self.kind]}{self.unit}"  # type: ignore[index]
+            return f"L{self.layer}{self.group}{LETTERS[self.kind]}{self.unit}"
         return self.kind if self.layer is None else f"L{self.layer}_{self.kind}"
 
 
@@ -206,7 +206,8 @@ class ModelSpec:
         Raises:
             ComponentError: the model has no such layer, block or unit.
         """
-        return self.slices[self.block_of(component)].start + (component.unit or 0)
+        first: int = self.slices[self.block_of(component)].start
+        return first + (component.unit or 0)
 
     def described(self) -> str:
         """Its sizes in words: "24 layers of 16 heads and 4,096 neurons"."""

@@ -7,8 +7,9 @@ residual stream, once the denominators of norms on the way are held fixed (Elhag
     g = (u_t - mean_v u_v) * k, pulled back through the final norm, and through the block's own norm where it has one
 
 where u are the unembedding's rows and k what its output is multiplied by (`profiler.model.wiring` finds the way and
-`profiler.model.norms` pulls back). Attributed is the logit before a soft cap. The biases of norms and of the unembedding
-and the embeddings are components too; with them the sum over all components is the centred target logit, up to rounding.
+`profiler.model.norms` pulls back). Attributed is the logit before a soft cap. The biases of norms and of the
+unembedding and the embeddings are components too; with them the sum over all components is the centred target logit,
+up to rounding.
 
 0. `final_norm`: the final norm's denominator, and the centred target logit read off the final residual stream.
                                                                                     cost: positions * d_model
@@ -73,7 +74,7 @@ class Weights:
     def matrix(self, block: Block) -> Float[Tensor, "value model"]:
         """W of a block's writer: a row for each value that it reads."""
         module = self.matrices[block]
-        weight = module.weight.detach().to(self.dtype)
+        weight: Tensor = module.get_parameter("weight").detach().to(self.dtype)
         return weight if isinstance(module, Conv1D) else weight.T
 
     def bias(self, block: Block) -> Float[Tensor, " model"] | None:
@@ -243,7 +244,8 @@ def _neurons(
     dla = (w_out @ toward.flatten(0, 1).T).mul_(activation)
 
     def in_windows(values: Tensor) -> Tensor:
-        return values.unflatten(1, post.shape[:2]).movedim(0, -1)
+        windows: Tensor = values.unflatten(1, post.shape[:2])
+        return windows.movedim(0, -1)
 
     return Part(components, in_windows(activation), in_windows(dla))
 

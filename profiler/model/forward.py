@@ -3,8 +3,8 @@ asked for.
 
 The Hugging Face network itself with hooks that only look, running the attention it runs by default. PyTorch's fused
 kernel never forms a pattern; the few rows that the summaries need (positions of the uniform sample) are computed again
-beside it from the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a large
-vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
+beside it from the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a
+large vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
 
 Cost: the bare forward pass less the unembedding; a row of attention costs heads * offsets * d_head multiplications,
   less
@@ -53,8 +53,9 @@ class Wanted:
 
     def to(self, device: torch.device) -> "Wanted":
         """The same, with indices on a device."""
-        logits, attention = (tuple(index.to(device) for index in rows) for rows in (self.logits, self.attention))
-        return replace(self, logits=logits, attention=attention)
+        (windows, offsets), (from_windows, from_offsets) = self.logits, self.attention
+        attention = from_windows.to(device), from_offsets.to(device)
+        return replace(self, logits=(windows.to(device), offsets.to(device)), attention=attention)
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def watch(network: PreTrainedModel, sources: Sources, wiring: Wiring, *, ask_for
     if through and _goes_through_register(network, blocks):
         network.set_attn_implementation(through)
         for site, block in blocks.items():
-            network.get_submodule(site).profiler_watch = Watched(block, under_way)
+            vars(network.get_submodule(site))["profiler_watch"] = Watched(block, under_way)
     else:
         for site, block in blocks.items():
             network.get_submodule(site).register_forward_hook(_weights_of(Watched(block, under_way)))
@@ -257,7 +258,7 @@ def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: W
         residual=left["residual"],
         held={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
         attention=under_way.attention,
-        logits=left["logits"] * wiring.logit_scale,
+        logits=left["logits"][0] * wiring.logit_scale,
         mixing_gap=under_way.mixing_gap,
     )
 
@@ -265,7 +266,7 @@ def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: W
 def _weights_of(watched: Watched) -> Callable[..., None]:
     """A hook that reads attention weights from what an attention module returns beside its output."""
 
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         for value in output[1:] if isinstance(output, tuple | list) else ():
             if torch.is_tensor(value) and value.dim() == len(("window", "head", "offset", "key_offset")):
                 watched.read_of(value)
@@ -279,18 +280,18 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
     modules = dict(network.named_modules())
 
     def reads(name: str, of: Callable[[Tensor], Tensor] = lambda value: value) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             under_way.left[name] = of(args[0])
 
         return hook
 
     def writes(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
             under_way.left[name] = output
 
         return hook
 
-    def only_rows(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def only_rows(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         if wiring.final is None:
             under_way.left["residual"] = args[0]
         return (args[0][under_way.wanted.logits][None],)
@@ -306,4 +307,4 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
         modules[name].register_forward_hook(writes(name))
     head = network.get_output_embeddings()
     head.register_forward_pre_hook(only_rows)
-    head.register_forward_hook(lambda module, args, output: under_way.left.__setitem__("logits", output[0]))
+    head.register_forward_hook(writes("logits"))

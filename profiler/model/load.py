@@ -1,9 +1,10 @@
 """Load a model, find how it is wired, and check that what is read off it is what it computes.
 
 Weights come through transformers, from safetensors unless the user allows pickle, without any folding: logits are those
-of the Hugging Face model. What writes to its residual stream is found from the model itself (profiler.model.wiring), and
-the pass runs through the plain network with hooks there (profiler.model.forward). TransformerLens reads the same model
-where it knows its family: patching computes with what it finds, and its names are those of published dictionaries.
+of the Hugging Face model. What writes to its residual stream is found from the model itself (profiler.model.wiring),
+and the pass runs through the plain network with hooks there (profiler.model.forward). TransformerLens reads the same
+model where it knows its family: patching computes with what it finds, and its names are those of published
+dictionaries.
 
 Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers; weights are shared, not copied.
 """
@@ -80,7 +81,7 @@ def load_model(config: ModelSettings) -> Model:
         ModelError: it cannot be found or loaded, or its heads and neurons cannot be read.
     """
     place = str(BUNDLED) if config.model == "bundled" else config.model
-    files.check(place, config.trust_remote_code, config.allow_pickle)
+    files.check(place, remote_code=config.trust_remote_code, pickle=config.allow_pickle)
     tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
     network, notes = read_network(
         config.model,
@@ -102,7 +103,8 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
     architecture = type(network).__name__
     _refuse_other_kinds(network, config.model)
     try:
-        plain = twin_of(network.to(config.device)).eval()
+        network.to(torch.device(config.device))  # type: ignore[arg-type]
+        plain = twin_of(network).eval()
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
         raise ModelError(f"--device {config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     attention = str(plain.config._attn_implementation)

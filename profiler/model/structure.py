@@ -56,7 +56,7 @@ def probe(network: PreTrainedModel, config: ModelSettings) -> Probe:
     sliding = max((n for n in sizes if isinstance(n, int)), default=0)
     known = min(longest(network) or LONGEST, config.context_length or LONGEST, LONGEST)
     lengths = sorted({min(SHORT, known), min(max(sliding + BEYOND, SHORT), known)})
-    n_vocab = network.get_input_embeddings().weight.shape[0]
+    n_vocab = _tokens_known(network)
     return Probe(tuple(((torch.arange(n, device=device) * 7 + 1) % n_vocab)[None] for n in lengths))
 
 
@@ -75,9 +75,14 @@ def read(network: PreTrainedModel, windows: Probe, name: str, dtype: torch.dtype
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{what} does not run on a few tokens ({type(error).__name__}: {reason}): its weights or its config.json are"
-            " not those of a causal language model that transformers can run here"
+            f"{what} does not run on a few tokens ({type(error).__name__}: {reason}): its weights or its config.json"
+            " are not those of a causal language model that transformers can run here"
         ) from error
+
+
+def _tokens_known(network: PreTrainedModel) -> int:
+    """Rows of the token embeddings."""
+    return len(network.get_input_embeddings().get_parameter("weight"))
 
 
 @torch.inference_mode()
@@ -165,7 +170,10 @@ def _unread_attention(attention: Collection[Block], spec: ModelSpec) -> Iterator
     missing = [block for block in heads if block not in attention]
     if missing:
         which = "its" if len(missing) == len(heads) else f"{len(missing)} of {len(heads)} layers'"
-        yield f"{which} attention weights cannot be read as the model computes them: where these heads attend is not stored"
+        yield (
+            f"{which} attention weights cannot be read as the model computes them: where these heads attend is not"
+            " stored"
+        )
 
 
 def _refuse_looking_ahead(
@@ -174,7 +182,7 @@ def _refuse_looking_ahead(
     """Refuse a model in which a token changes what stands before it, such as an encoder read as if it were a
     decoder."""
     other = tokens.clone()
-    other[0, -1] = (other[0, -1] + 1) % network.get_input_embeddings().weight.shape[0]
+    other[0, -1] = (other[0, -1] + 1) % _tokens_known(network)
     again = network(other, use_cache=False).logits[0]
     if (again - logits)[:-1].abs().max() > ROUNDING[logits.dtype] * logits.abs().max():
         raise ModelError(

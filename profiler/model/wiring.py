@@ -253,19 +253,18 @@ def _may_write(module: nn.Module, d_model: int) -> bool:
     if is_embedding(module) or type(module).__name__.endswith("Experts"):
         return True
     weight = getattr(module, "weight", None)
-    if weight is None or weight.dim() != 2:
+    if weight is None or weight.dim() != len(("in", "out")):
         return False
-    return (weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model
+    return bool((weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model)
 
 
 def _is_gate(module: nn.Module, d_model: int) -> bool:
     """Whether it makes one number of a token's residual stream."""
-    weight = getattr(module, "weight", None)
-    return isinstance(module, nn.Linear) and tuple(weight.shape) == (1, d_model)
+    return isinstance(module, nn.Linear) and tuple(module.weight.shape) == (1, d_model)
 
 
 def _hold(name: str, cuts: _Cuts) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         cuts.gates[name] = output.detach()
         return cuts.gates[name]
 
@@ -273,13 +272,13 @@ def _hold(name: str, cuts: _Cuts) -> Callable[..., Any]:
 
 
 def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
         value = output[0] if isinstance(output, tuple) else output
         if value.shape[-1] != d_model:
             return None
         if name in cuts.leaves:
             cuts.twice.add(name)
-        leaf = value.detach().clone().requires_grad_(True)
+        leaf = value.detach().clone().requires_grad_()
         cuts.leaves[name] = leaf
         passed = leaf * 1.0  # a view of a leaf must not be changed in place
         return (passed, *output[1:]) if isinstance(output, tuple) else passed
@@ -288,7 +287,7 @@ def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
 
 
 def _reads(name: str, cuts: _Cuts, d_model: int | None = None) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args and (d_model is None or args[0].shape[-1] == d_model):
             cuts.read[name] = args[0]
 
@@ -296,8 +295,8 @@ def _reads(name: str, cuts: _Cuts, d_model: int | None = None) -> Callable[..., 
 
 
 def _cut_head(cuts: _Cuts) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        cuts.head = output.detach().clone().requires_grad_(True)
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        cuts.head = output.detach().clone().requires_grad_()
         return cuts.head * 1.0
 
     return hook
@@ -309,6 +308,7 @@ def _after_unembed(network: PreTrainedModel, cuts: _Cuts, logits: Tensor) -> tup
     Raises:
         ModelError: it is neither.
     """
+    assert cuts.head is not None
     (grad,) = torch.autograd.grad(logits, cuts.head, torch.ones_like(logits), retain_graph=True)
     if bool((grad == grad.flatten()[0]).all()):
         return float(grad.flatten()[0]), None

@@ -81,8 +81,8 @@ def _layers(modules: dict[str, nn.Module], sites: list[str], name: str) -> str:
     if len(outermost) != 1:
         raise ModelError(
             f"{name!r} has {'no list of layers' if not outermost else 'several lists of layers'} that write to one"
-            f" residual stream ({', '.join(sorted(outermost)) or 'writers: ' + ', '.join(sites[:3])}): name a decoder of"
-            " layers with attention or MLPs"
+            f" residual stream ({', '.join(sorted(outermost)) or 'writers: ' + ', '.join(sites[:3])}): name a decoder"
+            " of layers with attention or MLPs"
         )
     return outermost.pop()
 
@@ -126,6 +126,6 @@ def _kind(site: str, holder: str) -> UnitKind:
 def _inputs(module: nn.Module) -> int | None:
     """Values that a matrix reads of a token; None for what is no single matrix."""
     weight = getattr(module, "weight", None)
-    if weight is None or weight.dim() != 2:
+    if weight is None or weight.dim() != len(("in", "out")):
         return None
     return int(weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1])

@@ -333,8 +333,9 @@ def _strongest(
 
 
 def logit_effects(weights: Weights, spec: ModelSpec, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
-    """Table `logit_effects`: centred logit of every token per unit of a neuron's activation, strongest k a side. Without
-    neurons of blocks whose output reaches the logits through norms of the residual stream.
+    """Table `logit_effects`: centred logit of every token per unit of a neuron's activation, strongest k a side.
+
+    Without neurons of blocks whose output reaches the logits through norms of the residual stream.
 
     Args:
         scales: of each block, the denominator that effects are stated at.

@@ -42,7 +42,7 @@ def attributions(network: PreTrainedModel, tokens: Tensor, targets: Tensor) -> t
         if (weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model:
             handles.append(module.register_forward_hook(cut(name)))
     seen: list[Tensor] = []
-    handles.append(head.register_forward_hook(lambda module, args, output: seen.append(output)))
+    handles.append(head.register_forward_hook(lambda *given: seen.append(given[-1])))
     try:
         for norm in norms:
             norm.held = True

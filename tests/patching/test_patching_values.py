@@ -181,7 +181,7 @@ def test_tasks_are_listed_shown_and_written(tmp_path) -> None:
     code, text = run("tasks", "docstring", "--pairs", "7", "--out", str(tmp_path / "d.jsonl"))
     assert code == 0
     assert len(jsonl.read(tmp_path / "d.jsonl")) == 7
-    assert run("tasks", "ioi", "--split", "nose")[0] == 1
+    assert run("tasks", "ioi", "--split", "nose")[0] == 2
     assert run("tasks", "nose")[0] == 1
 
 
@@ -204,7 +204,7 @@ def test_a_circuit_is_found_and_judged_by_command(tmp_path) -> None:
     code, text = run("query", out, "circuit_scope")
     assert code == 0
     assert "mine" in text
-    assert run("patch", out, toy, "--split", "nose")[0] == 1
+    assert run("patch", out, toy, "--split", "nose")[0] == 2
 
 
 def test_references_are_none_of_the_pairs() -> None:

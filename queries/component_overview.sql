@@ -26,7 +26,7 @@ WITH sizes AS (
     FROM cell_sums
     JOIN components USING (component_id)
     JOIN classes ON classes.class_id = cell_sums.value_id AND NOT classes.special
-    WHERE cell_sums.axis = 'class' AND components.kind IN ('head', 'neuron')
+    WHERE cell_sums.axis = 'class' AND components.unit IS NOT NULL
     GROUP BY cell_sums.component_id, cell_sums.group_id
 )
 , everything AS (

@@ -22,7 +22,7 @@ WITH counts AS (
     JOIN classes ON classes.class_id = spectrum_counts.class_id AND NOT classes.special
     JOIN bins ON bins.resolution = 'spectrum' AND bins.bin = spectrum_counts.bin
     JOIN components USING (component_id)
-    WHERE components.kind IN ('head', 'neuron')
+    WHERE components.unit IS NOT NULL
     GROUP BY spectrum_counts.component_id
 )
 , ranges AS (

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from profiler.bench.script import Script, SplitScript
-from profiler.model.load import Model, names_of
+from profiler.model.load import Model
 
 Rival = Callable[[Tensor], object]
 NO_NNSIGHT = "nnsight is not installed and was left out: pip install 'generality-profiler[bench]'"
@@ -60,9 +60,9 @@ def _transformer_lens(model: Model) -> Rival:
 def _nnsight(network: PreTrainedModel, model: Model) -> Rival:
     from nnsight import NNsight, save
 
-    watched, names = NNsight(network), names_of(model.bridge, model.spec)
-    modules = [module for name, module in names.items() if name.startswith(("attn_out", "mlp_out"))]
-    modules.append(names["final_norm"])  # in the order in which the model runs, which nnsight wants
+    watched, wiring = NNsight(network), model.weights.wiring
+    modules = [writer.site for writer in model.weights.sources.writers]
+    modules += [wiring.final.name] if wiring.final else []  # in the order in which the model runs, which nnsight wants
 
     @torch.inference_mode()
     def saved(tokens: Tensor) -> list[Tensor]:

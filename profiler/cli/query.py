@@ -16,6 +16,7 @@ from profiler.cli.terminal.output import to_bytes
 from profiler.database import query as queries
 from profiler.database.query_header import parse_header
 from profiler.errors import QueryError
+from profiler.pages.method import sizes_of
 from profiler.text.shards import incomplete_run
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -139,8 +140,8 @@ def _facts(run: Path, row: Mapping[str, Any]) -> Table:
     facts = {
         "run": f"{run}  {run.stat().st_size / 1e6:,.1f} MB, id {row['run_id']}, made {row['created']}",
         "model": (
-            f"{row['model']}  {row['architecture']}, {row['n_layers']} layers of {row['n_heads']} heads and "
-            f"{row['d_mlp']:,} neurons, width {row['d_model']:,}, vocabulary {row['n_vocab']:,}"
+            f"{row['model']}  {row['architecture']}, {sizes_of(row)}, width {row['d_model']:,}, vocabulary"
+            f" {row['n_vocab']:,}"
         ),
         "model card": _card_summary(row["model_card"]),
         "note": "; ".join(row.get("model_notes") or ()),

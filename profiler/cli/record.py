@@ -175,10 +175,7 @@ def run_pass(config: RunConfig, out: Path, **options_of_pass: Any) -> None:
 def _print_forecast(ahead: Any) -> None:
     """The model, what the pass will take, and what a disk budget lowered."""
     spec, forecast, config = ahead.spec, ahead.forecast, ahead.config
-    console.print(
-        f"{config.model}: {spec.n_layers} layers of {spec.n_heads} heads and {spec.d_mlp:,} neurons,"
-        f" {spec.n_components:,} components"
-    )
+    console.print(f"{config.model}: {spec.described()}, {spec.n_components:,} components")
     for note in spec.notes:
         console.print(f"  note: {note}", markup=False)
     console.print(

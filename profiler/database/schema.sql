@@ -18,8 +18,10 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     tokenizer_hash VARCHAR, -- blake2b of the vocabulary and of which of its tokens are special
     architecture VARCHAR, -- Hugging Face class name
     n_layers INTEGER, -- layers
-    n_heads INTEGER, -- query heads per layer
-    d_mlp INTEGER, -- neurons per layer, 0 where the model has no MLP that can be read
+    n_heads INTEGER, -- query heads of the layer that has most
+    d_mlp INTEGER, -- neurons of the layer that has most, 0 where the model has no MLP
+    blocks VARCHAR, -- JSON: layer, kind, units and group of each block of units, in the order of
+        -- component ids
     d_model INTEGER, -- width of the residual stream
     n_vocab INTEGER, -- rows of the unembedding
     config VARCHAR, -- JSON: the settings of the pass (profiler.config.RunConfig)
@@ -43,18 +45,22 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
         -- model's own|, logits
     norm_scale_sum DOUBLE, -- sum of the final norm's denominator over ordinary positions
     norm_scale_n BIGINT, -- how many those are
+    block_scale_sums VARCHAR, -- JSON: number of a block with a norm of its own after it, and the
+        -- sum of that norm's denominator over the same positions
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );
 CREATE TABLE components ( -- every head, neuron, embedding and bias
-    component_id INTEGER, -- dense, ordered by layer: heads, then neurons of each layer, then
+    component_id INTEGER, -- dense, in the order of blocks: heads, then neurons of each layer, then
         -- embeddings and biases
     component VARCHAR, -- label: L5H3, L5N1024, embed, pos_embed, L5_attn_bias, L5_mlp_bias,
         -- final_bias
-    kind VARCHAR, -- head, neuron, or an embedding or bias: embed, pos_embed, attn_bias, mlp_bias,
-        -- final_bias
+    kind VARCHAR, -- head, neuron, mixer (channel of a state-space or other mixer), per_layer (unit
+        -- of a per-layer projection), or an embedding or bias: embed, pos_embed, attn_bias,
+        -- mlp_bias, mixer_bias, per_layer_bias, final_bias
     layer INTEGER, -- layer, NULL where it has none
-    unit INTEGER -- head or neuron number in its layer, NULL for embeddings and biases
+    block_group VARCHAR, -- S0: neuron of a shared expert; NULL elsewhere
+    unit INTEGER -- number in its block, NULL for embeddings and biases
 );
 CREATE TABLE classes ( -- the partition of tokens by static class; each token has exactly one
     class_id INTEGER, -- dense

@@ -671,7 +671,7 @@ SELECT power_sums.component_id
 FROM power_sums
 JOIN components USING (component_id)
 JOIN classes ON classes.class_id = power_sums.class_id AND NOT classes.special
-WHERE components.kind IN ('head', 'neuron')
+WHERE components.unit IS NOT NULL
 GROUP BY power_sums.component_id
 ORDER BY power_sums.component_id;
 
@@ -972,7 +972,7 @@ CROSS JOIN (
     SELECT (SELECT n_positions FROM runs)
         / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight
 ) AS size
-WHERE components.kind IN ('head', 'neuron');
+WHERE components.unit IS NOT NULL;
 
 -- View: neuron_facts
 -- One row per neuron x kept position of its own: what is known of it there, as columns for

@@ -7,12 +7,15 @@ last tokens alone (Mistral, GPT-Neo) are like them on prompts that are no longer
 Cost: a copy of the weights where keys are shared between heads, and one forward pass.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.activations import ACT2FN
 
 from profiler.errors import ModelError
+from profiler.model.forward import Wanted
 from profiler.model.load import Model
 from profiler.model.network import Layer, Network, Norm, forward
 
@@ -28,11 +31,13 @@ def network_of(model: Model) -> Network:
         ModelError: the model has no MLP that can be read, or computes something that `Network` does not.
     """
     bridge = model.bridge
-    if not model.spec.d_mlp:
-        raise ModelError(f"patching needs the MLP of {model.spec.name!r}, which cannot be read (a mixture of experts?)")
+    if bridge is None or not model.spec.d_mlp:
+        raise ModelError(
+            f"patching cannot read the weights of {model.spec.name!r} ({model.spec.architecture}): {_known()}"
+        )
     try:
         net = _network(bridge, model.spec.context_length)
-    except (AttributeError, KeyError, TypeError) as error:
+    except Exception as error:
         raise ModelError(f"patching cannot read the weights of {model.spec.name!r} ({error}): {_known()}") from error
     _compare(model, net)
     return net
@@ -40,7 +45,7 @@ def network_of(model: Model) -> Network:
 
 def reach(model: Model) -> int:
     """The longest prompt, in tokens, on which every layer attends to everything before: what patching computes."""
-    config = model.bridge.original_model.config
+    config = model.network.config
     sizes = [getattr(config, name, None) for name in ("sliding_window", "window_size")]
     local = "local" in (getattr(config, "attention_layers", None) or ["local"])
     if not local or getattr(config, "use_sliding_window", True) is False:
@@ -66,7 +71,7 @@ def _compare(model: Model, net: Network) -> None:
         )
 
 
-def _network(bridge: object, context: int) -> Network:
+def _network(bridge: Any, context: int) -> Network:
     cfg = bridge.cfg
     positions = bridge.pos_embed.weight.detach() if cfg.positional_embedding_type == "standard" else None
     return Network(
@@ -83,7 +88,7 @@ def _network(bridge: object, context: int) -> Network:
     )
 
 
-def _norm(norm: object, cfg: object) -> Norm:
+def _norm(norm: Any, cfg: Any) -> Norm:
     weight = norm.weight.detach() + (1.0 if getattr(cfg, "rmsnorm_uses_offset", False) else 0.0)
     bias = getattr(norm, "bias", None)
     eps = next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), cfg.eps)
@@ -91,7 +96,7 @@ def _norm(norm: object, cfg: object) -> Norm:
     return Norm(weight, torch.zeros_like(weight) if bias is None else bias.detach(), centres, float(eps))
 
 
-def _layer(block: object, cfg: object) -> Layer:
+def _layer(block: Any, cfg: Any) -> Layer:
     attn, mlp = block.attn, block.mlp
     w_q, w_out = attn.W_Q.detach(), mlp.W_out.detach()
     heads, d_model, d_head = w_q.shape
@@ -126,7 +131,7 @@ def _layer(block: object, cfg: object) -> Layer:
     )
 
 
-def _rotary(bridge: object, context: int) -> tuple[Tensor, Tensor]:
+def _rotary(bridge: Any, context: int) -> tuple[Tensor, Tensor]:
     """The model's own tables of cosines and sines."""
     inner = bridge.original_model
     body = getattr(inner, inner.base_model_prefix)
@@ -136,6 +141,9 @@ def _rotary(bridge: object, context: int) -> tuple[Tensor, Tensor]:
 
 
 def logits_of(model: Model, tokens: Int[Tensor, "prompt offset"]) -> Float[Tensor, "prompt offset vocab"]:
-    """The model's own forward pass, with TransformerLens' hooks in place but none of ours."""
-    with model.bridge.hooks():
-        return model.bridge(tokens, return_type="logits")
+    """The logits of the model's own forward pass."""
+    n, width = tokens.shape
+    every = (torch.arange(n).repeat_interleave(width), torch.arange(width).repeat(n))
+    logits: Tensor = model.run(tokens, Wanted(logits=every)).logits.unflatten(0, (n, width))
+    cap = model.soft_cap
+    return logits if cap is None else cap * (logits / cap).tanh()

@@ -1,10 +1,11 @@
 """Where heads attend from, at the positions asked for: a few numbers per head that name its behaviour there.
 
-Definitions follow the induction-heads paper (Olsson et al. 2022) and its predecessors: `previous_token` is the weight on
-the token before, `first_token` on offset 0 (the attention sink), `duplicate` on earlier copies of the current token, `induction` on tokens that follow an earlier copy:
-tokens before the position, as a doubled token follows its own copy and attention to itself is `self`.
-`prefix_induction` asks for more than the copy: the token before it must match too (A B ... A B -> what followed B), the
-fuzzier matching that strict induction leaves out. `newline` and `delimiter` are weights on tokens of those classes.
+Definitions follow the induction-heads paper (Olsson et al. 2022) and its predecessors: `previous_token` is the weight
+on the token before, `first_token` on offset 0 (the attention sink), `duplicate` on earlier copies of the current token,
+`induction` on tokens that follow an earlier copy: tokens before the position, as a doubled token follows its own copy
+and attention to itself is `self`. `prefix_induction` asks for more than the copy: the token before it must match too (A
+B ... A B -> what followed B), the fuzzier matching that strict induction leaves out. `newline` and `delimiter` are
+weights on tokens of those classes.
 Cost: a handful of sums over the attention rows asked for.
 """
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from profiler.errors import ModelError
@@ -29,7 +29,7 @@ from profiler.text.token_classes import ordinary_ids
 
 SHOWN = 4
 COMPUTED = re.compile(r"\.attn(\.attention)?\.(bias|masked_bias|causal_mask)$|\.inv_freq$")
-"""Causal masks (GPT-J, GPT-Neo, CodeGen) and rotary frequencies that older checkpoints hold: every network computes them."""
+"""Causal masks (GPT-J, GPT-Neo, CodeGen) and rotary frequencies of older checkpoints: every network computes them."""
 STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 WITHOUT_MEANING = {"model_type", "auto_map", "task_specific_params", "gradient_checkpointing"}
 """Names in `config.json` that are no setting of a network."""
@@ -137,7 +137,10 @@ def _refuse_partial(name: str, network: PreTrainedModel, report: Mapping[str, Co
         report: transformers' loading report: missing_keys, unexpected_keys, mismatched_keys.
     """
     buffers = [f".{key}" for key, _ in network.named_buffers()]
-    computed = lambda key: COMPUTED.search(key) or any(buffer.endswith(f".{key}") for buffer in buffers)  # noqa: E731
+
+    def computed(key: str) -> bool:
+        return bool(COMPUTED.search(key)) or any(buffer.endswith(f".{key}") for buffer in buffers)
+
     unexpected = sorted(key for key in report["unexpected_keys"] if not computed(key))
     missing = sorted(report["missing_keys"])
     shapes = [
@@ -199,7 +202,7 @@ def _refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) 
 
 def _notes(place: str, network: PreTrainedModel, dtype: torch.dtype) -> Iterator[str]:
     """Sentences about what transformers passes over."""
-    stored = stored_dtypes(place) or {network.config.dtype}
+    stored: set[Any] = {*stored_dtypes(place)} or {network.config.dtype}
     lost = sorted(_short(d) for d in stored if d is not None and torch.promote_types(d, dtype) != dtype)
     if lost:
         yield (
@@ -213,7 +216,12 @@ def _notes(place: str, network: PreTrainedModel, dtype: torch.dtype) -> Iterator
         )
     inside, outside = network.get_input_embeddings(), network.get_output_embeddings()
     tied = getattr(network.config.get_text_config(), "tie_word_embeddings", False)
-    if tied and inside is not None and outside is not None and inside.weight.data_ptr() != outside.weight.data_ptr():
+    if (
+        tied
+        and inside is not None
+        and outside is not None
+        and inside.get_parameter("weight").data_ptr() != outside.get_parameter("weight").data_ptr()
+    ):
         yield (
             "config.json ties the embeddings to the unembedding, the checkpoint holds two different matrices: they are"
             " read as stored"
@@ -248,7 +256,11 @@ def stored_dtypes(place: str) -> set[torch.dtype]:
 
 
 def _weight_files(place: str) -> Iterable[str]:
-    find = lambda file: cached_file(place, file, _raise_exceptions_for_missing_entries=False)  # noqa: E731
+
+    def find(file: str) -> str | None:
+        found: str | None = cached_file(place, file, _raise_exceptions_for_missing_entries=False)
+        return found
+
     if whole := find("model.safetensors"):
         return [whole]
     if index := find("model.safetensors.index.json"):

@@ -1,48 +1,110 @@
-"""What can be profiled: heads, neurons, embeddings and biases, their labels and their dense ids. No torch here.
+"""What can be profiled: heads, neurons and other units of blocks, and the embeddings and biases. No torch here.
 
-Ids are dense and ordered so that the heads of a layer, then its neurons, lie side by side: one layer's values are one
-slice of every accumulator. Embeddings (of tokens, of positions) and biases come last; with them the direct
-logit attributions of all components add up to the centred target logit (design, section 1).
+A model is a list of blocks in the order of its layers: the heads of a layer, its neurons, where it has them the
+channels of a mixer that is no attention (state space, convolution, recurrence) and of a per-layer projection. Blocks
+may differ in size and a layer may lack any of them. Ids are dense and follow the blocks: a block's values are one slice
+of every accumulator. The embeddings and biases come last; with them the direct logit attributions of all components add
+up to the centred target logit (design, section 1).
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Literal
 
 from profiler.errors import ComponentError
 
-ComponentKind = Literal["head", "neuron", "embed", "pos_embed", "attn_bias", "mlp_bias", "final_bias"]
-LABEL = re.compile(r"L(?P<layer>\d+)(?P<letter>[HN])(?P<unit>\d+)$")
-KIND_OF_LETTER: dict[str, ComponentKind] = {"H": "head", "N": "neuron"}
+UnitKind = Literal["head", "neuron", "mixer", "per_layer"]
+ComponentKind = Literal[
+    "head",
+    "neuron",
+    "mixer",
+    "per_layer",
+    "embed",
+    "pos_embed",
+    "attn_bias",
+    "mlp_bias",
+    "mixer_bias",
+    "per_layer_bias",
+    "final_bias",
+]
+LABEL = re.compile(r"L(?P<layer>\d+)(?P<group>[ES]\d+)?(?P<letter>[HNMP])(?P<unit>\d+)$")
+LETTERS: dict[UnitKind, str] = {"head": "H", "neuron": "N", "mixer": "M", "per_layer": "P"}
+KIND_OF_LETTER: dict[str, UnitKind] = {letter: kind for kind, letter in LETTERS.items()}
+BIAS_OF: dict[UnitKind, ComponentKind] = {
+    "head": "attn_bias",
+    "neuron": "mlp_bias",
+    "mixer": "mixer_bias",
+    "per_layer": "per_layer_bias",
+}
+IN_EVERY_LAYER: tuple[UnitKind, ...] = ("head", "neuron")
+"""Kinds whose bias is a component of every layer, 0 where it has none."""
+FORMS = "L5H3 for a head, L5N1024 for a neuron, L5M3 for a channel of another mixer, L5P12 for a per-layer projection"
 
 
 @dataclass(frozen=True, order=True)
 class ComponentId:
-    """One component. `layer` is None for embed, pos_embed and final_bias; `unit` is None for embeddings and biases."""
+    """One component.
+
+    Attributes:
+        layer: None for embed, pos_embed and final_bias.
+        unit: None for embeddings and biases.
+        group: of a neuron: E3 in expert 3, S0 in shared expert 0; empty elsewhere.
+    """
 
     kind: ComponentKind
     layer: int | None = None
     unit: int | None = None
+    group: str = ""
 
     @property
     def label(self) -> str:
-        """The name shown to people: L5H3, L5N1024, L5_attn_bias, embed."""
-        if self.kind in ("head", "neuron"):
-            return f"L{self.layer}{'H' if self.kind == 'head' else 'N'}{self.unit}"
+        """The name shown to people: L5H3, L5N1024, L5S0N17, L5_attn_bias, embed."""
+        if self.kind in LETTERS:
+            return f"L{self.layer}{self.group}{LETTERS[self.kind]}{self.unit}"
         return self.kind if self.layer is None else f"L{self.layer}_{self.kind}"
 
 
 def parse_label(label: str) -> ComponentId:
-    """The head or neuron that `label` names.
+    """The unit of a block that `label` names.
 
     Raises:
         ComponentError: the label is not of the form L5H3 or L5N1024.
     """
     match = LABEL.match(label.strip())
     if match is None:
-        raise ComponentError(f"component {label!r} cannot be read: write L5H3 for a head or L5N1024 for a neuron")
-    return ComponentId(KIND_OF_LETTER[match["letter"]], int(match["layer"]), int(match["unit"]))
+        raise ComponentError(f"component {label!r} cannot be read: write {FORMS}")
+    kind = KIND_OF_LETTER[match["letter"]]
+    return ComponentId(kind, int(match["layer"]), int(match["unit"]), match["group"] or "")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Units of one kind that write through one matrix.
+
+    Attributes:
+        layer: from 0.
+        units: how many.
+        group: E3 for expert 3, S0 for shared expert 0; empty for the only block of its kind in the layer.
+    """
+
+    layer: int
+    kind: UnitKind
+    units: int
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its units' labels have in common: L5H, L5S0N."""
+        return f"L{self.layer}{self.group}{LETTERS[self.kind]}"
+
+
+def uniform(n_layers: int, n_heads: int, d_mlp: int) -> tuple[Block, ...]:
+    """Blocks of a model whose layers are alike; without neurons where `d_mlp` is 0."""
+    kinds: tuple[tuple[UnitKind, int], ...] = (("head", n_heads), ("neuron", d_mlp))
+    return tuple(Block(layer, kind, units) for layer in range(n_layers) for kind, units in kinds if units)
 
 
 @dataclass(frozen=True)
@@ -52,66 +114,123 @@ class ModelSpec:
     name: str
     architecture: str
     n_layers: int
-    n_heads: int
-    d_mlp: int
     d_model: int
     n_vocab: int
     context_length: int
     weights_hash: str
     tokenizer_hash: str
+    blocks: tuple[Block, ...]
     card: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n_heads(self) -> int:
+        """Heads of the layer that has most."""
+        return max((block.units for block in self.blocks if block.kind == "head"), default=0)
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons of the layer that has most; 0 where no MLP can be read."""
+        return max((block.units for block in self.blocks if block.kind == "neuron"), default=0)
+
+    @cached_property
+    def slices(self) -> dict[Block, slice]:
+        """Ids of each block's units."""
+        ends = list(accumulate(block.units for block in self.blocks))
+        return {block: slice(end - block.units, end) for block, end in zip(self.blocks, ends, strict=True)}
+
+    @cached_property
+    def head_rows(self) -> dict[Block, slice]:
+        """Of each block of heads, their numbers among the heads of all layers."""
+        blocks = [block for block in self.blocks if block.kind == "head"]
+        ends = list(accumulate(block.units for block in blocks))
+        return {block: slice(end - block.units, end) for block, end in zip(blocks, ends, strict=True)}
+
+    @property
+    def n_all_heads(self) -> int:
+        """Heads of all layers."""
+        return sum(block.units for block in self.blocks if block.kind == "head")
 
     @property
     def n_components(self) -> int:
-        """Heads, neurons, embeddings and biases together."""
-        return self.first_embedding_or_bias + 2 * self.n_layers + 3
+        """Units of blocks, embeddings and biases together."""
+        return self.first_embedding_or_bias + len(self.constants)
 
     @property
     def first_embedding_or_bias(self) -> int:
         """Id of the first embedding or bias."""
-        return self.n_layers * (self.n_heads + self.d_mlp)
+        return sum(block.units for block in self.blocks)
 
-    def heads(self, layer: int) -> slice:
-        """Ids of the heads of `layer`."""
-        start = layer * (self.n_heads + self.d_mlp)
-        return slice(start, start + self.n_heads)
-
-    def neurons(self, layer: int) -> slice:
-        """Ids of the neurons of `layer`."""
-        start = layer * (self.n_heads + self.d_mlp) + self.n_heads
-        return slice(start, start + self.d_mlp)
+    @cached_property
+    def constants(self) -> tuple[ComponentId, ...]:
+        """Embeddings and biases in the order of their ids."""
+        kinds = [
+            (layer, kind)
+            for layer in range(self.n_layers)
+            for kind in BIAS_OF
+            if kind in IN_EVERY_LAYER or any(b.layer == layer and b.kind == kind for b in self.blocks)
+        ]
+        biases = (ComponentId(BIAS_OF[kind], layer) for layer, kind in kinds)
+        return (ComponentId("embed"), ComponentId("pos_embed"), *biases, ComponentId("final_bias"))
 
     @property
     def embeddings_and_biases(self) -> slice:
-        """Ids of the embeddings and biases, in the order of `components`."""
+        """Ids of the embeddings and biases."""
         return slice(self.first_embedding_or_bias, self.n_components)
 
     def components(self) -> Iterator[ComponentId]:
         """Every component in the order of its id."""
-        for layer in range(self.n_layers):
-            yield from (ComponentId("head", layer, unit) for unit in range(self.n_heads))
-            yield from (ComponentId("neuron", layer, unit) for unit in range(self.d_mlp))
-        yield ComponentId("embed")
-        yield ComponentId("pos_embed")
-        for layer in range(self.n_layers):
-            yield ComponentId("attn_bias", layer)
-            yield ComponentId("mlp_bias", layer)
-        yield ComponentId("final_bias")
+        for block in self.blocks:
+            yield from (ComponentId(block.kind, block.layer, unit, block.group) for unit in range(block.units))
+        yield from self.constants
 
-    def id_of(self, component: ComponentId) -> int:
-        """The dense id of a head or neuron.
+    def block_of(self, component: ComponentId) -> Block:
+        """The block that a unit belongs to.
 
         Raises:
-            ComponentError: the model has no such layer, head or neuron.
+            ComponentError: the model has no such layer, block or unit.
         """
-        units = self.n_heads if component.kind == "head" else self.d_mlp
         if component.layer is None or component.unit is None:
-            raise ComponentError(f"{component.label} is an embedding or a bias: name a head or a neuron")
-        if component.layer >= self.n_layers or component.unit >= units:
+            raise ComponentError(f"{component.label} is no head or neuron: name the unit of a block ({FORMS})")
+        wanted = (component.layer, component.kind, component.group)
+        block = next((b for b in self.blocks if (b.layer, b.kind, b.group) == wanted), None)
+        if block is None or component.unit >= block.units:
             raise ComponentError(
-                f"{component.label} is not in {self.name}, which has {self.n_layers} layers of {self.n_heads} heads "
-                f"and {self.d_mlp} neurons, all counted from 0"
+                f"{component.label} is not in {self.name}, which has {self.described()}, all counted from 0"
             )
-        block = self.heads(component.layer) if component.kind == "head" else self.neurons(component.layer)
-        return block.start + component.unit
+        return block
+
+    def id_of(self, component: ComponentId) -> int:
+        """The dense id of a unit.
+
+        Raises:
+            ComponentError: the model has no such layer, block or unit.
+        """
+        first: int = self.slices[self.block_of(component)].start
+        return first + (component.unit or 0)
+
+    def described(self) -> str:
+        """Its sizes in words: "24 layers of 16 heads and 4,096 neurons"."""
+        return sizes_in_words(self.n_layers, self.blocks)
+
+    def blocks_as_facts(self) -> list[dict[str, Any]]:
+        """The blocks as plain values, for the run file."""
+        return [asdict(block) for block in self.blocks]
+
+
+def blocks_from_facts(facts: list[Mapping[str, Any]]) -> tuple[Block, ...]:
+    """The blocks that `ModelSpec.blocks_as_facts` wrote."""
+    return tuple(Block(**block) for block in facts)
+
+
+def sizes_in_words(n_layers: int, blocks: Sequence[Block]) -> str:
+    """Layers and units of a model in words: "24 layers of 16 heads and 4,096 neurons"."""
+    sizes = {kind: {block.units for block in blocks if block.kind == kind} for kind in LETTERS}
+    names = {"head": "heads", "neuron": "neurons", "mixer": "mixer channels", "per_layer": "per-layer units"}
+    words = [f"{_between(sizes[kind])} {names[kind]}" for kind in LETTERS if sizes[kind]]
+    return f"{n_layers} layers of {' and '.join(words)}"
+
+
+def _between(sizes: set[int]) -> str:
+    least, most = min(sizes), max(sizes)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"

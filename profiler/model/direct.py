@@ -1,52 +1,160 @@
-"""Direct logit attribution to the realised next token, layer by layer, without any [component, position, model] tensor.
+"""Direct logit attribution to the realised next token, block by block, without any [component, position, model] tensor.
 
-For a position with final norm denominator s and next token t, the logit of t minus the mean logit is linear in what
-each component wrote to the residual stream, once s is held fixed (Elhage et al. 2021; nostalgebraist 2020):
+For a position with next token t, the logit of t minus the mean logit is linear in what each component wrote to the
+residual stream, once the denominators of norms on the way are held fixed (Elhage et al. 2021; nostalgebraist 2020):
 
-    dla(write) = write . g,   g = centre(gamma * (u_t - mean_v u_v)) / s
+    dla(unit) = write . g,    write: what the unit adds to the output of its block's writer
+    g = (u_t - mean_v u_v) * k, pulled back through the final norm, and through the block's own norm where it has one
 
-where gamma is the final norm's weight, u the unembedding's rows, and centre() subtracts the mean for a LayerNorm and
-does nothing for an RMSNorm (that the norm centres its input is moved onto g). The norm's bias, the unembedding's bias
-and the embeddings are components of their own; with them the sum over all components is the centred target logit, up to rounding.
+where u are the unembedding's rows and k what its output is multiplied by (`profiler.model.wiring` finds the way and
+`profiler.model.norms` pulls back). Attributed is the logit before a soft cap. The biases of norms and of the
+unembedding and the embeddings are components too; with them the sum over all components is the centred target logit,
+up to rounding.
 
-0. `final_norm`: s, and the centred target logit read off the final residual stream. cost: positions * d_model
-1. `directions`: g for every position, one gather.                                  cost: positions * d_model
+0. `final_norm`: the final norm's denominator, and the centred target logit read off the final residual stream.
+                                                                                    cost: positions * d_model
+1. `Directions`: g of every block.                                                  cost: positions * d_model * norms
 2. heads: z . (W_O g), so one product of g with W_O and a sum over d_head.          cost: positions * d_model^2
 3. neurons: activation * (W_out g).                                                 cost: positions * d_model * d_mlp
-4. embeddings and biases.                                                            cost: positions * d_model * layers
+4. embeddings and biases.                                                           cost: positions * d_model * layers
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
-from profiler.model.components import ModelSpec
+from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
 from profiler.model.forward import Capture, Rows
-from profiler.model.load import Weights
+from profiler.model.wiring import Direction, Directions, Sink, Wiring
+from profiler.model.writers import Sources, Writer
+
+VOCABULARY_ROWS = 8192  # rows of the unembedding that are cast at a time
 
 
 @dataclass(frozen=True)
 class Part:
-    """Values of a slice of components. Heads: activation is the norm of what the head writes. Neurons: the activation
-    after the nonlinearity. Embeddings and biases: the norm of the write. DLA in logits."""
+    """Values of a slice of components. Heads: activation is the norm of what the head adds to the residual stream.
+    Neurons: the activation after the nonlinearity; channels of mixers: their value. Embeddings and biases: the norm of
+    the write. DLA in logits."""
 
     components: slice
     activation: Activations
     dla: Activations
 
 
-def directions(
-    weights: Weights, targets: Int[Tensor, "*shape"], scale: Float[Tensor, "*shape 1"]
-) -> Float[Tensor, "*shape model"]:
-    """g of the module docstring for each target and norm denominator, in the dtype of the weights."""
-    centred = (weights.unembed[targets] - weights.unembed_mean) * weights.norm_scale
-    if weights.centres:
-        centred = centred - centred.mean(-1, keepdim=True)
-    return centred / scale.to(centred.dtype)
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights that direct logit attribution reads: the network's own, cast where they are used.
+
+    Attributes:
+        wiring: the way of every writer to the logits.
+        sources: writers and embeddings.
+        matrices: of each block its writer's module.
+        unembed: W_U, one row per token, in the model's dtype.
+        unembed_mean: mean row of W_U.
+        token_bias: what the final norm's bias and b_U add to each token's logit, centred over the vocabulary.
+        dtype: in which attribution is computed.
+    """
+
+    wiring: Wiring
+    sources: Sources
+    matrices: dict[Block, nn.Module]
+    unembed: Float[Tensor, "vocab model"]
+    unembed_mean: Float[Tensor, " model"]
+    token_bias: Float[Tensor, " vocab"]
+    dtype: torch.dtype
+
+    def matrix(self, block: Block) -> Float[Tensor, "value model"]:
+        """W of a block's writer: a row for each value that it reads."""
+        module = self.matrices[block]
+        weight: Tensor = module.get_parameter("weight").detach().to(self.dtype)
+        return weight if isinstance(module, Conv1D) else weight.T
+
+    def bias(self, block: Block) -> Float[Tensor, " model"] | None:
+        """The bias of a block's writer; None where it has none."""
+        bias = getattr(self.matrices[block], "bias", None)
+        return None if bias is None else bias.detach().to(self.dtype)
+
+    @cached_property
+    def writers(self) -> dict[Block, Writer]:
+        """The writer of each block."""
+        return {writer.block: writer for writer in self.sources.writers}
+
+    @cached_property
+    def own_norm(self) -> dict[Block, Sink]:
+        """Of the blocks whose output passes a norm of its own before it is added to the residual stream, that norm."""
+        layer_of = {writer.site: writer.block.layer for writer in self.sources.writers}
+        norms = {}
+        for block, writer in self.writers.items():
+            readers = self.wiring.readers[writer.site]
+            sink = readers[0][0]
+            if len(readers) == 1 and sink.norm and {layer_of.get(e.source) for e in sink.edges} == {block.layer}:
+                norms[block] = sink
+        return norms
+
+    def has_fixed_way(self, block: Block) -> bool:
+        """Whether a block's output reaches the logits through the final norm and at most a norm of its own."""
+        direct = {self.wiring.sinks[0].name, *([self.wiring.final.name] if self.wiring.final else [])}
+        site = self.own_norm[block].name if block in self.own_norm else self.writers[block].site
+        return {sink.name for sink, _ in self.wiring.readers[site]} <= direct
+
+    @cached_property
+    def grams(self) -> dict[Block, Float[Tensor, "head d_head d_head"]]:
+        """W_O W_O^T of each head as its block's norm scales it: z' gram z is the squared norm of the head's write."""
+        grams = {}
+        for block, writer in self.writers.items():
+            if writer.width > 1:
+                written = self.as_added(block, self.matrix(block)).unflatten(0, (block.units, writer.width))
+                grams[block] = torch.einsum("hdm,hem->hde", written, written)
+        return grams
+
+    def as_added(self, block: Block, written: Float[Tensor, "*any model"]) -> Float[Tensor, "*any model"]:
+        """What a block's output adds to the residual stream, but for the denominator of the block's own norm."""
+        edge = self.wiring.readers[self.writers[block].site][0][1]
+        written = scaled(written, edge.multiplier)
+        if block not in self.own_norm:
+            return written
+        sink = self.own_norm[block]
+        assert sink.norm is not None
+        return scaled(sink.norm.centred(written) * sink.norm.gain, self.wiring.readers[sink.name][0][1].multiplier)
+
+
+def scaled(value: Float[Tensor, "*any model"], multiplier: float | Tensor) -> Float[Tensor, "*any model"]:
+    """The value times a fixed multiplier."""
+    return value if isinstance(multiplier, float) and multiplier == 1.0 else value * multiplier
+
+
+def weights_of(network: PreTrainedModel, wiring: Wiring, sources: Sources, dtype: torch.dtype) -> Weights:
+    """What attribution reads of a network."""
+    modules, head = dict(network.named_modules()), network.get_output_embeddings()
+    unembed, final = head.weight.detach(), wiring.final
+    bias = None if final is None or final.norm is None else scaled(final.norm.bias, wiring.sinks[0].edges[0].multiplier)
+    total = torch.zeros(unembed.shape[1], dtype=dtype, device=unembed.device)
+    token_bias = torch.zeros(len(unembed), dtype=dtype, device=unembed.device)
+    for rows in torch.arange(len(unembed), device=unembed.device).split(VOCABULARY_ROWS):
+        part = unembed[rows].to(dtype)
+        total += part.sum(0)
+        if bias is not None:
+            token_bias[rows] = part @ bias
+    if head.bias is not None:
+        token_bias += head.bias.detach().to(dtype)
+    token_bias = scaled(token_bias, wiring.logit_scale)
+    mean = total / len(unembed)
+    matrices = {writer.block: modules[writer.site] for writer in sources.writers}
+    return Weights(wiring, sources, matrices, unembed, mean, token_bias - token_bias.mean(), dtype)
+
+
+def at_unembed(weights: Weights, targets: Int[Tensor, "*position"]) -> Float[Tensor, "*position model"]:
+    """The direction of each target's centred logit at what the unembedding reads."""
+    centred = weights.unembed[targets].to(weights.dtype) - weights.unembed_mean
+    return scaled(centred, weights.wiring.logit_scale)
 
 
 def final_norm(residual: Residual, weights: Weights) -> tuple[Residual, Scale]:
@@ -54,17 +162,22 @@ def final_norm(residual: Residual, weights: Weights) -> tuple[Residual, Scale]:
 
     Computed here and not by the model because some models (Llama's RMSNorm in transformers) round to float32 inside.
     """
-    stream = residual.to(weights.unembed.dtype)
-    if weights.centres:
-        stream = stream - stream.mean(-1, keepdim=True)
-    return stream, (stream.square().mean(-1, keepdim=True) + weights.eps).sqrt()
+    final = weights.wiring.final
+    stream = residual.to(weights.dtype)
+    if final is None or final.norm is None:
+        return stream, torch.ones_like(stream[..., :1])
+    stream = final.norm.centred(stream)
+    return stream, (stream.square().mean(-1, keepdim=True) + final.norm.eps).sqrt()
 
 
 def centred_logit(
     stream: Residual, scale: Scale, weights: Weights, targets: Int[Tensor, "window offset"]
 ) -> PerPosition:
-    """The target's logit minus the mean logit, from the final residual stream, float64."""
-    direction = (weights.unembed[targets] - weights.unembed_mean) * weights.norm_scale
+    """The target's logit minus the mean logit, before a soft cap, from the final residual stream, float64."""
+    direction = at_unembed(weights, targets)
+    final = weights.wiring.final
+    if final is not None and final.norm is not None:
+        direction = scaled(direction, weights.wiring.sinks[0].edges[0].multiplier) * final.norm.gain
     return ((stream * direction).sum(-1) / scale[..., 0] + weights.token_bias[targets]).double()
 
 
@@ -73,24 +186,30 @@ def by_part(
     weights: Weights,
     spec: ModelSpec,
     targets: Int[Tensor, "window offset"],
-    scale: Scale,
     rows: Int[Tensor, " token"] | None = None,
 ) -> Iterator[Part]:
-    """Heads and neurons of each layer in turn, then embeddings and biases; one layer is in memory at a time.
+    """Each block in turn, then embeddings and biases; one block is in memory at a time.
 
     Args:
         rows: positions (window * width + offset) to take, in this order, as if they were one window; None takes all.
     """
-    take = (lambda table: table) if rows is None else (lambda table: table.flatten(0, 1).index_select(0, rows)[None])
+    take: Callable[[Tensor], Tensor] = lambda table: table  # noqa: E731
+    if rows is not None:
+        take = lambda table: table.flatten(0, 1).index_select(0, rows)[None]  # noqa: E731
     targets = take(targets)
-    toward = directions(weights, targets, take(scale))
-    for layer in range(spec.n_layers):
-        w_o, gram = weights.head_out[layer], weights.head_gram[layer]
-        yield _heads(take(capture.heads[layer]), w_o, gram, toward, spec.heads(layer))
-        if spec.d_mlp:
-            yield _neurons(take(capture.neurons[layer]), weights.neuron_out[layer], toward, spec.neurons(layer))
-    embeds = [capture.embed, torch.zeros_like(capture.embed) if capture.pos_embed is None else capture.pos_embed]
-    yield _embeddings_and_biases([take(write) for write in embeds], weights, toward, targets, spec)
+    held = {name: take(value) for name, value in capture.held.items()}
+    directions = Directions(weights.wiring, at_unembed(weights, targets), held)
+    for block, writer in weights.writers.items():
+        values, toward = take(capture.units[block]), directions.at(writer.site)
+        if writer.width > 1:
+            denominator = held[weights.own_norm[block].name] if block in weights.own_norm else None
+            yield _heads(values, weights, block, toward, spec.slices[block], denominator)
+        else:
+            yield _neurons(values, weights.matrix(block), toward, spec.slices[block])
+    embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", take(capture.embed), weights.sources.embed)]
+    if capture.pos_embed is not None:
+        embeds.append(("pos_embed", take(capture.pos_embed), weights.sources.pos_embeds[0]))
+    yield _constants(embeds, weights, spec, targets, directions)
 
 
 def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -> None:
@@ -103,16 +222,14 @@ def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -
 
 
 def _heads(
-    z: HeadOutputs,
-    w_o: Float[Tensor, "head d_head model"],
-    gram: Float[Tensor, "head d_head d_head"],
-    toward: Residual,
-    components: slice,
+    z: HeadOutputs, weights: Weights, block: Block, toward: Residual, components: slice, denominator: Scale | None
 ) -> Part:
     z = z.to(toward.dtype)
+    w_o = weights.matrix(block).unflatten(0, z.shape[-2:])
     seen = torch.einsum("wom,hdm->wohd", toward, w_o)
-    squared = (torch.einsum("wohd,hde->wohe", z, gram) * z).sum(-1)
-    return Part(components, squared.clamp_min_(0).sqrt_(), (z * seen).sum(-1))
+    squared = (torch.einsum("wohd,hde->wohe", z, weights.grams[block]) * z).sum(-1)
+    written = squared.clamp_min_(0).sqrt_()
+    return Part(components, written if denominator is None else written / denominator, (z * seen).sum(-1))
 
 
 def _neurons(
@@ -125,35 +242,109 @@ def _neurons(
     place."""
     activation = post.to(toward.dtype).flatten(0, 1).T.contiguous()
     dla = (w_out @ toward.flatten(0, 1).T).mul_(activation)
-    in_windows = lambda values: values.unflatten(1, post.shape[:2]).movedim(0, -1)  # noqa: E731
+
+    def in_windows(values: Tensor) -> Tensor:
+        windows: Tensor = values.unflatten(1, post.shape[:2])
+        return windows.movedim(0, -1)
+
     return Part(components, in_windows(activation), in_windows(dla))
 
 
-def _embeddings_and_biases(
-    writes: list[Residual], weights: Weights, toward: Residual, targets: Int[Tensor, "window offset"], spec: ModelSpec
+def _constants(
+    embeds: list[tuple[ComponentKind, Residual, str]],
+    weights: Weights,
+    spec: ModelSpec,
+    targets: Int[Tensor, "window offset"],
+    directions: Directions,
 ) -> Part:
-    terms = [(w.to(toward.dtype).norm(dim=-1), (w.to(toward.dtype) * toward).sum(-1)) for w in writes]
-    for layer in range(spec.n_layers):
-        terms += [
-            (bias.norm().expand(targets.shape), toward @ bias)
-            for bias in (weights.attn_bias[layer], weights.mlp_bias[layer])
-        ]
+    """Embeddings and biases.
+
+    Args:
+        embeds: kind, what was written, and the module that wrote it.
+    """
+    zero = torch.zeros(targets.shape, dtype=weights.dtype, device=targets.device)
+    terms: dict[ComponentId, tuple[Tensor, Tensor]] = dict.fromkeys(spec.constants, (zero, zero))
+    for kind, write, site in embeds:
+        terms[ComponentId(kind)] = _embedding(write, site, weights, directions)
+    for component in spec.constants:
+        blocks = [b for b in weights.writers if b.layer == component.layer and BIAS_OF[b.kind] == component.kind]
+        for block in blocks:
+            write, dla = _bias(block, weights, directions, targets)
+            size, before = terms[component]
+            terms[component] = (size + write, before + dla)
     final = weights.token_bias[targets]
-    terms.append((torch.ones_like(final), final))
-    activation, dla = (torch.stack(values, -1) for values in zip(*terms, strict=True))
+    for sink in _stream_norms(weights):
+        assert sink.norm is not None
+        final = final + directions.at(sink.name) @ sink.norm.bias
+    terms[ComponentId("final_bias")] = (torch.ones_like(final), final)
+    activation, dla = (torch.stack(values, -1) for values in zip(*terms.values(), strict=True))
     return Part(spec.embeddings_and_biases, activation, dla)
+
+
+def _embedding(write: Residual, site: str, weights: Weights, directions: Directions) -> tuple[Tensor, Tensor]:
+    toward = directions.at(site)
+    write = write.to(toward.dtype)
+    multiplier = weights.wiring.readers[site][0][1].multiplier
+    return scaled(write, multiplier).norm(dim=-1), (write * toward).sum(-1)
+
+
+def _bias(
+    block: Block, weights: Weights, directions: Directions, targets: Int[Tensor, "window offset"]
+) -> tuple[Tensor, Tensor]:
+    """The norm of what the biases of a block and of its own norm add, and their DLA."""
+    zero = torch.zeros(targets.shape, dtype=weights.dtype, device=targets.device)
+    bias, sink = weights.bias(block), weights.own_norm.get(block)
+    write: Tensor | None = None
+    dla = zero
+    if bias is not None:
+        dla = dla + directions.at(weights.writers[block].site) @ bias
+        write = weights.as_added(block, bias)
+    if sink is not None and sink.norm is not None:
+        if write is not None:
+            write = write / directions.held[sink.name]
+        if bool(sink.norm.bias.any()) and sink.edges[0].source == weights.writers[block].site:
+            dla = dla + directions.at(sink.name) @ sink.norm.bias
+            write = sink.norm.bias if write is None else write + sink.norm.bias
+    return (zero if write is None else write.norm(dim=-1).expand(targets.shape)), dla
+
+
+def _stream_norms(weights: Weights) -> list[Sink]:
+    """Norms on the residual stream itself before the final norm (of embeddings, after a sum), that have a bias."""
+    own = {sink.name for sink in weights.own_norm.values()}
+    return [
+        sink
+        for sink in weights.wiring.sinks
+        if sink.norm and sink is not weights.wiring.final and sink.name not in own and bool(sink.norm.bias.any())
+    ]
 
 
 def attended_dla(
     z: Float[Tensor, "query head d_head"],
-    w_o: Float[Tensor, "head d_head model"],
+    block: Block,
     weights: Weights,
     attended: Int[Tensor, "query head"],
-    scale: Float[Tensor, "query 1"],
+    held: dict[str, Float[Tensor, "query 1"]],
 ) -> Float[Tensor, "query head"]:
     """Logit, centred, that each head adds directly to the token it attends to: > 0 copies it, < 0 suppresses it."""
-    toward = directions(weights, attended, scale[:, None].expand(*attended.shape, 1))
+    at_queries = {name: value[:, None] for name, value in held.items()}
+    toward = Directions(weights.wiring, at_unembed(weights, attended), at_queries).at(weights.writers[block].site)
+    w_o = weights.matrix(block).unflatten(0, z.shape[-2:])
     return torch.einsum("qhd,hdm,qhm->qh", z.to(toward.dtype), w_o, toward)
+
+
+def logit_directions(weights: Weights, block: Block) -> Float[Tensor, "vocab model"]:
+    """The direction of every token's centred logit at a block's output, where all denominators are 1 and gates open."""
+    one = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
+    held = dict.fromkeys(weights.wiring.path_norms, one) | dict.fromkeys(weights.wiring.gates, one * torch.inf)
+    tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
+    direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), held).at(weights.writers[block].site)
+    return direction
+
+
+def block_denominators(capture: Capture, weights: Weights) -> dict[int, Scale]:
+    """By the block's number, the denominator of the norm of its own; blocks without such a norm have none."""
+    numbered = enumerate(weights.writers)
+    return {i: capture.held[weights.own_norm[block].name] for i, block in numbered if block in weights.own_norm}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementatio
 """Settings in which transformers takes a hub repository of compiled code for a name."""
 
 
-def check(place: str, remote_code: bool = False, pickle: bool = False) -> None:
+def check(place: str, *, remote_code: bool = False, pickle: bool = False) -> None:
     """Whether the files of a model can be loaded with no more rights than were given.
 
     Args:
@@ -136,7 +136,7 @@ def _file(place: str, name: str) -> Path | None:
     if Path(place).is_dir():
         file = Path(place) / name
         return file if file.is_file() else None
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     quietly = ("gated_repo", "missing_entries", "connection_errors")
     try:

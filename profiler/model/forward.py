@@ -1,18 +1,18 @@
 """The model's own forward pass, watched: what heads and neurons wrote, attention rows where asked for, logits where
 asked for.
 
-A plain Hugging Face network with hooks that only look. Its attention runs through PyTorch's fused kernel, which never
-forms a pattern; the few rows that the summaries need (positions of the uniform sample) are computed again beside it
-from the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a large
-vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
+The Hugging Face network itself with hooks that only look, running the attention it runs by default. PyTorch's fused
+kernel never forms a pattern; the few rows that the summaries need (positions of the uniform sample) are computed again
+beside it from the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a
+large vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
 
 Cost: the bare forward pass less the unembedding; a row of attention costs heads * offsets * d_head multiplications,
   less
 than a layer's MLP.
 """
 
-from collections.abc import Callable
-from copy import deepcopy
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
 
-from profiler.axes import HeadOutputs, Residual, TokenIds
-
-WATCHED = "profiler_watched"
-"""The name of our attention function in transformers' register."""
+from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
+from profiler.model.components import Block
+from profiler.model.wiring import Wiring
+from profiler.model.writers import Sources
 
 Rows = tuple[Int[Tensor, " row"], Int[Tensor, " row"]]
 AttendingRows = tuple[Int[Tensor, "attending"], Int[Tensor, "attending"]]
@@ -43,16 +43,19 @@ class Wanted:
         logits: positions whose logits are wanted.
         attention: positions whose attention rows are wanted.
         read: what is made of a layer's attention rows; the rows themselves are not kept.
+        check: whether rows computed beside the fused kernel are held against what it wrote.
     """
 
     logits: Rows = NOWHERE
     attention: AttendingRows = NOWHERE
     read: Callable[[Float[Tensor, "attending head key_offset"]], Any] = lambda rows: rows
+    check: bool = False
 
     def to(self, device: torch.device) -> "Wanted":
         """The same, with indices on a device."""
-        logits, attention = (tuple(index.to(device) for index in rows) for rows in (self.logits, self.attention))
-        return replace(self, logits=logits, attention=attention)
+        (windows, offsets), (from_windows, from_offsets) = self.logits, self.attention
+        attention = from_windows.to(device), from_offsets.to(device)
+        return replace(self, logits=(windows.to(device), offsets.to(device)), attention=attention)
 
 
 @dataclass(frozen=True)
@@ -60,29 +63,26 @@ class Capture:
     """What one forward pass left.
 
     Attributes:
-        heads: per layer, what each head read and mixed, before W_O.
-        neurons: per layer, activations after the nonlinearity (gated MLPs: act(gate) * in), before W_out.
+        units: of each block, what its writer read: what each head read and mixed ([window, offset, head, d_head]),
+            activations of neurons after the nonlinearity (gated MLPs: act(gate) * in) and channels of mixers.
         embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
-        residual: the final residual stream, what the final norm reads.
-        attention: per layer, what was read off the attention rows asked for; empty where none was.
-        logits: the model's logits of the rows asked for.
+        residual: what the final norm reads.
+        held: of each norm on the way to the logits its denominator, and of each gate its output.
+        attention: of each block of heads whose attention weights can be read, what was read off the rows asked for;
+            empty where none was asked for.
+        logits: of the rows asked for, before a soft cap.
+        mixing_gap: of each block that was checked, the largest difference between what its attention rows mix and what
+            the fused kernel wrote, relative to the largest value.
     """
 
-    heads: list[HeadOutputs]
-    neurons: list[Float[Tensor, "window offset neuron"]]
+    units: dict[Block, Float[Tensor, "window offset unit"] | HeadOutputs]
     embed: Residual
     pos_embed: Residual | None
     residual: Residual
-    attention: list[Any]
+    held: dict[str, Scale]
+    attention: dict[Block, Any]
     logits: Float[Tensor, "row vocab"]
-
-
-@dataclass
-class UnderWay:
-    """What the pass under way is asked for, and what it has left so far."""
-
-    wanted: Wanted = Wanted()
-    left: dict[str, Any] = field(default_factory=dict)
+    mixing_gap: dict[Block, float]
 
 
 Forward = Callable[[TokenIds, Wanted], Capture]
@@ -128,86 +128,183 @@ def _softmax(
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
-def _watched_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
+def _fused(module: nn.Module, *inputs: Any, **options: Any) -> tuple[Tensor, None]:
     """PyTorch's fused attention; where the pass was asked for rows, they are computed beside it and read."""
-    out = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    name, under_way = module.profiler_watch
-    wanted = under_way.wanted
-    if len(wanted.attention[0]):
+    query, key, value, mask, *_ = inputs
+    out, _ = sdpa_attention_forward(module, *inputs, **options)
+    watch: Watched | None = getattr(module, "profiler_watch", None)
+    if watch is not None and len(watch.under_way.wanted.attention[0]):
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
-        rows = attention_rows(query, key, attention_mask, scaling, wanted.attention)
-        under_way.left[name] = wanted.read(rows)
-    return out
+        rows = attention_rows(query, key, mask, scaling, watch.under_way.wanted.attention)
+        watch.read(rows)
+        if watch.under_way.wanted.check:
+            watch.compare(rows, repeat_kv(value, query.shape[1] // value.shape[1]), out)
+    return out, None
 
 
-AttentionInterface.register(WATCHED, _watched_attention)
-AttentionMaskInterface.register(WATCHED, sdpa_mask)
+def _eager(module: nn.Module, *inputs: Any, **options: Any) -> tuple[Tensor, Tensor]:
+    """The model's own attention, which forms every weight; rows that the pass was asked for are read."""
+    own = sys.modules[type(module).__module__].eager_attention_forward
+    out, weights = own(module, *inputs, **options)
+    watch: Watched | None = getattr(module, "profiler_watch", None)
+    if watch is not None:
+        watch.read_of(weights)
+    return out, weights
 
 
-def twin_of(network: PreTrainedModel) -> PreTrainedModel:
-    """A second network of the same modules over the very same tensors: hooks on one are not on the other."""
-    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return deepcopy(network, tensors)
+FUSED, EAGER = "profiler_fused", "profiler_eager"
+"""Names of our attention functions in transformers' register."""
+for _name, _function, _mask in ((FUSED, _fused, sdpa_mask), (EAGER, _eager, eager_mask)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, _mask)
 
 
-def watch(network: PreTrainedModel, names: dict[str, str], n_layers: int, n_heads: int) -> Forward:
-    """Hook a network (in place) and return its forward pass.
+@dataclass
+class UnderWay:
+    """What the pass under way is asked for, and what it has left so far."""
+
+    wanted: Wanted = Wanted()
+    left: dict[Any, Any] = field(default_factory=dict)
+    attention: dict[Block, Any] = field(default_factory=dict)
+    mixing_gap: dict[Block, float] = field(default_factory=dict)
+
+    def begin(self, wanted: Wanted) -> None:
+        """Forget what another pass left."""
+        self.wanted, self.left, self.attention, self.mixing_gap = wanted, {}, {}, {}
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What an attention module knows of the pass under way."""
+
+    block: Block
+    under_way: UnderWay
+
+    def read(self, rows: Float[Tensor, "row head key_offset"]) -> None:
+        """Take the rows asked for."""
+        self.under_way.attention[self.block] = self.under_way.wanted.read(rows)
+
+    def compare(
+        self,
+        rows: Float[Tensor, "row head key_offset"],
+        value: Float[Tensor, "window head key_offset d_head"],
+        out: Float[Tensor, "window offset head d_head"],
+    ) -> None:
+        """Hold what the rows mix against what the kernel wrote."""
+        windows, offsets = self.under_way.wanted.attention
+        mixed = torch.einsum("rhk,rhkd->rhd", rows, value[windows])
+        written = out[windows, offsets]
+        gap = (mixed - written).abs().max() / written.abs().max().clamp_min(torch.finfo(written.dtype).tiny)
+        self.under_way.mixing_gap[self.block] = float(gap)
+
+    def read_of(self, weights: Float[Tensor, "window head offset key_offset"]) -> None:
+        """Take the rows asked for out of all weights."""
+        windows, offsets = self.under_way.wanted.attention
+        if len(windows):
+            self.read(weights[windows, :, offsets])
+
+
+def watch(network: PreTrainedModel, sources: Sources, wiring: Wiring, *, ask_for_weights: bool = False) -> Forward:
+    """Hook a network (in place) and return its forward pass, which computes what the network does by itself.
+
+    Attention runs as the network's configuration says, so its weights are those that the pass used: read beside
+    PyTorch's fused kernel, or where the network forms them itself.
 
     Args:
-        names: where things are in it: `embed`, `pos_embed` (may be absent), `final_norm`, `unembed`, and of each layer
-          i
-            `attn{i}`, `attn_out{i}` (W_O) and `mlp_out{i}` (W_out; absent where it cannot be read).
-
-    Raises:
-        AttributeError, ValueError: it has no such module, or its attention cannot be exchanged.
+        ask_for_weights: whether the network is asked to return attention weights, where it does not by itself.
     """
     under_way = UnderWay()
-    network.set_attn_implementation(WATCHED)
-    for name, place in names.items():
-        _hook(network.get_submodule(place), name, under_way)
+    own = network.config._attn_implementation
+    asking = {"output_attentions": True} if ask_for_weights else {}
+    blocks = {writer.reader: writer.block for writer in sources.writers if writer.block.kind == "head"}
+    through = {"sdpa": FUSED, "eager": EAGER}.get(own)
+    if through and _goes_through_register(network, blocks):
+        network.set_attn_implementation(through)
+        for site, block in blocks.items():
+            vars(network.get_submodule(site))["profiler_watch"] = Watched(block, under_way)
+    else:
+        for site, block in blocks.items():
+            network.get_submodule(site).register_forward_hook(_weights_of(Watched(block, under_way)))
+    _hook_sites(network, sources, wiring, under_way)
 
     def forward(tokens: TokenIds, wanted: Wanted) -> Capture:
-        under_way.wanted, under_way.left = wanted, {}
-        logits = network(tokens, use_cache=False).logits
-        left, under_way.left = under_way.left, {}
-        split = lambda z: z.unflatten(-1, (n_heads, -1))  # noqa: E731
-        return Capture(
-            heads=[split(left[f"attn_out{i}"]) for i in range(n_layers)],
-            neurons=[left[f"mlp_out{i}"] for i in range(n_layers)] if "mlp_out0" in left else [],
-            embed=left["embed"],
-            pos_embed=_over_windows(left.get("pos_embed"), left["embed"]),
-            residual=left["final_norm"],
-            attention=[left[f"attn{i}"] for i in range(n_layers)] if len(wanted.attention[0]) else [],
-            logits=logits[0],
-        )
+        under_way.begin(wanted)
+        try:
+            network(tokens, use_cache=False, **asking)
+            return _capture(under_way, tokens.shape, sources, wiring)
+        finally:
+            under_way.begin(wanted)
 
     return forward
 
 
-def _over_windows(positions: Residual | None, embed: Residual) -> Residual | None:
-    """Positional embeddings may come once for all windows."""
-    return None if positions is None else positions.expand_as(embed)
+def _goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bool:
+    """Whether the attention modules ask transformers' register which function to call."""
+    files = {sys.modules[type(network.get_submodule(site)).__module__] for site in blocks}
+    return all(hasattr(file, "eager_attention_forward") for file in files)
 
 
-def _hook(module: nn.Module, name: str, under_way: UnderWay) -> None:
-    """Let one module leave what it reads or writes."""
+def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: Wiring) -> Capture:
+    left, units = under_way.left, {}
+    for writer in sources.writers:
+        value = left[writer.site].reshape(*shape, -1)  # OPT flattens windows before its MLP
+        units[writer.block] = value.unflatten(-1, (writer.block.units, writer.width)) if writer.width > 1 else value
+    embed = left[sources.embed]
+    pos = [left[site].expand_as(embed) for site in sources.pos_embeds]
+    return Capture(
+        units=units,
+        embed=embed,
+        pos_embed=torch.stack(pos).sum(0) if len(pos) > 1 else next(iter(pos), None),
+        residual=left["residual"],
+        held={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
+        attention=under_way.attention,
+        logits=left["logits"][0] * wiring.logit_scale,
+        mixing_gap=under_way.mixing_gap,
+    )
 
-    def keep_input(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        under_way.left[name] = args[0]
 
-    def keep_output(module: nn.Module, args: Any, output: Tensor) -> None:
-        under_way.left[name] = output
+def _weights_of(watched: Watched) -> Callable[..., None]:
+    """A hook that reads attention weights from what an attention module returns beside its output."""
 
-    def only_rows(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        for value in output[1:] if isinstance(output, tuple | list) else ():
+            if torch.is_tensor(value) and value.dim() == len(("window", "head", "offset", "key_offset")):
+                watched.read_of(value)
+                return
+
+    return hook
+
+
+def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, under_way: UnderWay) -> None:
+    """Let writers, norms, gates, embeddings and the unembedding leave what they read or write."""
+    modules = dict(network.named_modules())
+
+    def reads(name: str, of: Callable[[Tensor], Tensor] = lambda value: value) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            under_way.left[name] = of(args[0])
+
+        return hook
+
+    def writes(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            under_way.left[name] = output
+
+        return hook
+
+    def only_rows(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        if wiring.final is None:
+            under_way.left["residual"] = args[0]
         return (args[0][under_way.wanted.logits][None],)
 
-    if name.startswith("attn") and not name.startswith("attn_out"):
-        module.profiler_watch = (name, under_way)
-    elif name == "unembed":
-        module.register_forward_pre_hook(only_rows)
-    elif name in ("embed", "pos_embed"):
-        module.register_forward_hook(keep_output)
-    else:
-        module.register_forward_pre_hook(keep_input)
+    for writer in sources.writers:
+        modules[writer.site].register_forward_pre_hook(reads(writer.site))
+    for sink in wiring.sinks:
+        if sink.norm is not None:
+            modules[sink.name].register_forward_pre_hook(reads(sink.name, sink.norm.denominator))
+    if wiring.final is not None:
+        modules[wiring.final.name].register_forward_pre_hook(reads("residual"))
+    for name in (*wiring.gates, sources.embed, *sources.pos_embeds):
+        modules[name].register_forward_hook(writes(name))
+    head = network.get_output_embeddings()
+    head.register_forward_pre_hook(only_rows)
+    head.register_forward_hook(writes("logits"))

@@ -135,7 +135,7 @@ class Past:
     v: tuple[Tensor, ...]
 
 
-def unchanged(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
+def unchanged(_site: str, _layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
     """The edit that changes nothing."""
     return value
 
@@ -217,7 +217,8 @@ def attention(
 def project(x: Stream, weight: Float[Tensor, "head model d_head"], bias: Float[Tensor, "head d_head"]) -> PerHead:
     """Queries, keys or values of all heads."""
     flat = weight.permute(1, 0, 2).reshape(weight.shape[1], -1)
-    return (x @ flat).unflatten(-1, bias.shape) + bias
+    by_head: Tensor = (x @ flat).unflatten(-1, bias.shape)
+    return by_head + bias
 
 
 def attend(
@@ -261,4 +262,6 @@ def neurons(net: Network, layer: int, x: Float[Tensor, "*shape model"]) -> Float
     """Activations after the nonlinearity from the normed residual stream."""
     w = net.layers[layer]
     read = x @ w.w_in + w.b_in
-    return net.act(read) if w.w_gate is None else net.act(x @ w.w_gate + w.b_gate) * read
+    if w.w_gate is None or w.b_gate is None:
+        return net.act(read)
+    return net.act(x @ w.w_gate + w.b_gate) * read

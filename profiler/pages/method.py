@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from profiler.model.components import blocks_from_facts, sizes_in_words
 from profiler.pages import numbers
 from profiler.pages.reader import Reader
 from profiler.text.shards import incomplete_run
@@ -16,15 +17,20 @@ def run_row(read: Reader) -> dict[str, Any]:
     return read("run_info").frame.row(0, named=True)
 
 
+def sizes_of(row: Mapping[str, Any]) -> str:
+    """The sizes of a run's model in words; of a file whose blocks cannot be read, its number of layers."""
+    try:
+        return sizes_in_words(row["n_layers"], blocks_from_facts(json.loads(row["blocks"])))
+    except (TypeError, ValueError, KeyError):
+        return f"{row['n_layers']} layers"
+
+
 def run_facts(read: Reader) -> Pairs:
     """Model, corpus size, speed and closure of the run, as (term, value) pairs."""
     row = run_row(read)
     return (
         ("Model", f"{row['model']} ({row['architecture']})"),
-        (
-            "Layers × heads, neurons",
-            f"{row['n_layers']} × {row['n_heads']}, {row['n_layers']} × {numbers.count(row['d_mlp'])}",
-        ),
+        ("Layers", sizes_of(row)),
         ("Documents", numbers.count(row["n_documents"])),
         ("Tokens read", numbers.count(row["n_tokens"])),
         ("Corpus", incomplete_of(row) or "all of it that was asked for"),

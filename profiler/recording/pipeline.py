@@ -229,15 +229,15 @@ class Pass:
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
-        for part in direct.by_part(capture, model.weights, model.spec, targets, scale, shared.rows):
+        for part in direct.by_part(capture, model.weights, model.spec, targets, shared.rows):
             direct.add_up(total, part, shared.rows)
             recorder.add(shared, part)
-        recorder.add_attention(plan, capture, model.weights, scale)
-        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits])
+        recorder.add_attention(plan, capture, model.weights)
+        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.soft_cap)
         recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
         past = past_of(batch.tokens, self.marks, batch.windows, bos=self.layout.bos_id is not None)
         self.store.stage_positions(batch, logits.cpu().numpy(), past)
-        self.totals.add_scale(scale, batch.ordinary.to(scale.device))
+        self.totals.add_scale(scale, direct.block_denominators(capture, model.weights), batch.ordinary.to(scale.device))
         ends = (
             theirs[len(plan.slots) :],
             batch.ends,
@@ -257,8 +257,7 @@ class Pass:
         raise ModelError(
             f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of"
             f" {closure.scale:.3g}): its architecture ({self.model.spec.architecture}) writes to the logits in a way"
-            " the profiler does not read, such as norms after a block, mixtures of experts, capped logits or NaN;"
-            " numbers would be wrong, so the pass ends here"
+            " that is not read on this text, or computes NaN; numbers would be wrong, so the pass ends here"
         )
 
     def write(self) -> None:
@@ -292,7 +291,7 @@ class Pass:
             "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
             "bins": tables.bins(),
             "logit_effects": tables.logit_effects(
-                self.model.weights, spec, self.totals.mean_scale, config.logit_effects
+                self.model.weights, spec, self.totals.effect_scales, config.logit_effects
             ),
         }
 

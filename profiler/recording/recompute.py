@@ -19,7 +19,7 @@ from torch import Tensor
 from profiler.database import query
 from profiler.errors import ModelError, RunError
 from profiler.model.components import ComponentId
-from profiler.model.direct import by_part, final_norm
+from profiler.model.direct import by_part
 from profiler.model.forward import Wanted
 from profiler.model.load import Model
 
@@ -107,10 +107,9 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     sight = _in_sight(asked, lengths)
     device = model.weights.unembed.device
     capture = model.run(tokens, Wanted(logits=sight, attention=asked))
-    _, scale = final_norm(capture.residual, model.weights)
     part = next(
         p
-        for p in by_part(capture, model.weights, model.spec, targets.clamp_min(0).to(device), scale)
+        for p in by_part(capture, model.weights, model.spec, targets.clamp_min(0).to(device))
         if _inside(model, component, p.components)
     )
     one = model.spec.id_of(component) - part.components.start
@@ -119,7 +118,7 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     chance[sight] = log_p.gather(-1, targets[sight].clamp_min(0)[:, None])[:, 0].exp()
     known = targets >= 0
     activation, dla = (values[..., one].double().cpu() for values in (part.activation, part.dla))
-    rows_of = _attention(capture.attention, component, asked, len(firsts))
+    rows_of = _attention(capture.attention.get(model.spec.block_of(component)), component, asked, len(firsts))
     for i, row in enumerate(firsts):
         cut = slice(0, lengths[i])
         values = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))
@@ -156,15 +155,15 @@ def _in_sight(
 
 
 def _attention(
-    rows: list[Float[Tensor, "row head key_offset"]],
+    rows: Float[Tensor, "row head key_offset"] | None,
     component: ComponentId,
     asked: tuple[Int[Tensor, " row"], Int[Tensor, " row"]],
     n: int,
 ) -> list[dict[int, Float[Tensor, " key_offset"]]]:
     """Per window of the batch, the head's attention rows by offset."""
     found: list[dict[int, Tensor]] = [{} for _ in range(n)]
-    if component.kind == "head":
-        for window, offset, row in zip(*(a.tolist() for a in asked), rows[component.layer], strict=True):
+    if rows is not None:
+        for window, offset, row in zip(*(a.tolist() for a in asked), rows, strict=True):
             found[window][offset] = row[component.unit].double().cpu()
     return found
 

@@ -12,13 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from profiler.axes import Scale
 from profiler.config import RunConfig
 from profiler.model import attention
 from profiler.model.components import ModelSpec, parse_label
-from profiler.model.direct import Part, attended_dla
+from profiler.model.direct import Part, Weights, attended_dla
 from profiler.model.forward import Capture, Wanted
-from profiler.model.load import Weights
 from profiler.recording.accumulators import compiled
 from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
@@ -38,7 +36,7 @@ def token_sum_components(spec: ModelSpec, config: RunConfig) -> list[int]:
         return []
     if config.token_sums == "all":
         return list(range(spec.n_components))
-    heads = [i for layer in range(spec.n_layers) for i in range(spec.heads(layer).start, spec.heads(layer).stop)]
+    heads = [i for block in spec.head_rows for i in range(spec.slices[block].start, spec.slices[block].stop)]
     return sorted({*heads, *(spec.id_of(parse_label(label)) for label in config.components)})
 
 
@@ -98,7 +96,7 @@ class Recorder:
         self.marks = component_marks(config.seed, n).to(self.device)
         self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
-        self.dense = DenseRows(config.dense_positions, n, spec.n_layers * spec.n_heads, self.device)
+        self.dense = DenseRows(config.dense_positions, n, spec.n_all_heads, self.device)
         self.seen = 0
         self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
         self.tokens = TokenSums(token_sum_components(spec, config), spec.n_vocab, self.device)
@@ -208,13 +206,13 @@ class Recorder:
         """What was recorded at every position since the last call: see `Recorded.take`."""
         return self.recorded.take()
 
-    def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights, scale: Scale) -> None:
+    def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights) -> None:
         """Take what was read off the heads' attention at the planned dense positions."""
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
-        for layer, (measures, target) in enumerate(capture.attention):
-            z = capture.heads[layer][windows, offsets]
-            copied = attended_dla(z, weights.head_out[layer], weights, target, scale[windows, offsets])
-            heads = slice(layer * self.spec.n_heads, (layer + 1) * self.spec.n_heads)
+        held = {name: value[windows, offsets] for name, value in capture.held.items()}
+        for block, (measures, target) in capture.attention.items():
+            copied = attended_dla(capture.units[block][windows, offsets], block, weights, target, held)
+            heads = self.spec.head_rows[block]
             self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
 
     def _record(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from profiler.config import QUANTILES
 from profiler.model.attention import MEASURES
 from profiler.model.components import ModelSpec
-from profiler.model.load import Weights
+from profiler.model.direct import Weights, logit_directions
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, quantile_bins, resolved_levels
 from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
@@ -43,9 +43,12 @@ def _repeat(block: slice, times: int) -> np.ndarray:
 
 def components(spec: ModelSpec) -> pl.DataFrame:
     """Table `components`."""
-    rows = [(i, c.label, c.kind, c.layer, c.unit) for i, c in enumerate(spec.components())]
+    rows = [(i, c.label, c.kind, c.layer, c.group or None, c.unit) for i, c in enumerate(spec.components())]
     return pl.DataFrame(
-        rows, schema=["component_id", "component", "kind", "layer", "unit"], orient="row", infer_schema_length=None
+        rows,
+        schema=["component_id", "component", "kind", "layer", "block_group", "unit"],
+        orient="row",
+        infer_schema_length=None,
     )
 
 
@@ -115,7 +118,7 @@ def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
     """Table `group_importance`; groups without a position have no row."""
     ordinary = torch.tensor([not one.special for one in CLASSES])
     of_class = cells.axes.slices["class"]
-    sizes = cells.sums[2][:, of_class, : spec.embeddings_and_biases.start].sum(-1).cpu()[:, ordinary].sum(1)
+    sizes = cells.sums[2][:, of_class, : spec.first_embedding_or_bias].sum(-1).cpu()[:, ordinary].sum(1)
     groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
     return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
 
@@ -291,17 +294,17 @@ def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
 
 
 def head_attention_rows(dense: DenseRows, spec: ModelSpec) -> pl.DataFrame:
-    """Table `head_attention_rows`."""
+    """Table `head_attention_rows`; without heads whose attention weights cannot be read."""
     slots, positions = _filled(dense)
-    ids = np.concatenate([np.arange(spec.heads(i).start, spec.heads(i).stop) for i in range(spec.n_layers)]).astype(
-        np.int32
-    )
+    slices = [spec.slices[block] for block in spec.head_rows]
+    ids = np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)]).astype(np.int32)
     table = _numpy(dense.attention)[slots].transpose(1, 0, 2).reshape(-1, len(MEASURES) + 1)
     columns = dict(zip((*MEASURES, "dla_to_attended"), table.T, strict=True))
     frame = pl.DataFrame(
         {"component_id": np.repeat(ids, len(slots)), "position_id": np.tile(positions, len(ids))} | columns
     )
-    return frame.with_columns(pl.col("top_offset").cast(pl.Int32))
+    read = frame.filter(pl.col("entropy").is_not_nan())
+    return read.with_columns(pl.col("top_offset").cast(pl.Int32))
 
 
 def dense_outcomes(dense: DenseRows) -> pl.DataFrame:
@@ -329,21 +332,32 @@ def _strongest(
         yield side, tokens, sign * values
 
 
-def logit_effects(weights: Weights, spec: ModelSpec, mean_scale: float, k: int) -> Iterator[pl.DataFrame]:
-    """Table `logit_effects`: centred logit of every token per unit of a neuron's activation, strongest k a side."""
-    toward = (weights.unembed - weights.unembed_mean) * weights.norm_scale
-    if weights.centres:
-        toward = toward - toward.mean(-1, keepdim=True)
-    for layer, w_out in enumerate(weights.neuron_out):
+def logit_effects(weights: Weights, spec: ModelSpec, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
+    """Table `logit_effects`: centred logit of every token per unit of a neuron's activation, strongest k a side.
+
+    Without neurons of blocks whose output reaches the logits through norms of the residual stream.
+
+    Args:
+        scales: of each block, the denominator that effects are stated at.
+    """
+    toward: Tensor | None = None
+    for block in (b for b in spec.blocks if b.kind == "neuron"):
+        if not weights.has_fixed_way(block):
+            continue
+        if toward is None or block in weights.own_norm:
+            toward = logit_directions(weights, block)
+        w_out = weights.matrix(block)
         for rows in torch.arange(len(w_out), device=w_out.device).split(1024):
-            ids = _numpy(rows).astype(np.int32) + spec.neurons(layer).start
+            ids = _numpy(rows).astype(np.int32) + spec.slices[block].start
             sides = [_effect_rows(ids, *strongest) for strongest in _strongest(w_out[rows] @ toward.T, k)]
-            yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), mean_scale)
+            yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
 
 
-def at_scale(effects: pl.DataFrame, mean_scale: float) -> pl.DataFrame:
-    """Rows of `logit_effects` with their products at a mean scale of the final norm."""
-    return effects.with_columns(effect=(pl.col("product") / mean_scale).cast(pl.Float32))
+def at_scale(effects: pl.DataFrame, spec: ModelSpec, scales: list[float]) -> pl.DataFrame:
+    """Rows of `logit_effects` with their products at each block's mean denominator."""
+    starts = np.array([spec.slices[block].start for block in spec.blocks])
+    of_row = np.array(scales)[np.searchsorted(starts, effects["component_id"].to_numpy(), side="right") - 1]
+    return effects.with_columns(effect=(pl.col("product") / pl.Series(of_row)).cast(pl.Float32))
 
 
 def _effect_rows(

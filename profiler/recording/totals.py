@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from profiler.axes import Scale
 from profiler.config import RunConfig
 from profiler.database.commits import Kept
 from profiler.model.components import ModelSpec
@@ -84,18 +85,31 @@ class Totals:
         self.dropped: Counter[str] = Counter()
         self.progress, self.closure, self.cursor = PassProgress(), Closure(), Cursor()
         self.scales = (0.0, 0)
+        self.block_scales: dict[int, float] = {}
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.peak = 0
 
     @property
-    def mean_scale(self) -> float:
-        """Mean denominator of the final norm."""
-        return self.scales[0] / max(self.scales[1], 1)
+    def effect_scales(self) -> list[float]:
+        """Of each block, the denominator that its logit effects are stated at: the final norm's mean, times the mean of
+        the block's own norm where it has one."""
+        n = max(self.scales[1], 1)
+        mean = self.scales[0] / n
+        blocks = range(len(self.spec.blocks))
+        return [mean * self.block_scales[i] / n if i in self.block_scales else mean for i in blocks]
 
-    def add_scale(self, scale: torch.Tensor, ordinary: torch.Tensor) -> None:
-        """Sum up the final norm's denominator, for the mean that logit effects are stated at."""
+    def add_scale(self, scale: Scale, of_blocks: dict[int, Scale], ordinary: torch.Tensor) -> None:
+        """Sum up the denominators of the final norm and of blocks' own norms, for the means that logit effects are
+        stated at.
+
+        Args:
+            of_blocks: by the block's number; blocks without a norm of their own have none.
+        """
         chosen = scale[..., 0][ordinary].double()
         self.scales = (self.scales[0] + chosen.sum().item(), self.scales[1] + len(chosen))
+        for number, own in of_blocks.items():
+            before = self.block_scales.get(number, 0.0)
+            self.block_scales[number] = before + own[..., 0][ordinary].double().sum().item()
 
     def count(self, chunk: Chunk, closure: Closure, layout: Layout) -> None:
         """Count a chunk that has been read, and stand behind it."""
@@ -128,6 +142,8 @@ class Totals:
         self.progress.seconds += other.progress.seconds
         self.closure = self.closure.merge(other.closure)
         self.scales = (self.scales[0] + other.scales[0], self.scales[1] + other.scales[1])
+        numbers = self.block_scales.keys() | other.block_scales.keys()
+        self.block_scales = {i: self.block_scales.get(i, 0.0) + other.block_scales.get(i, 0.0) for i in sorted(numbers)}
         self.domains.names = max(self.domains.names, other.domains.names, key=len)
         self.cursor = max(self.cursor, other.cursor, key=lambda c: c.chunk)
         self.peak = max(self.peak, other.peak)
@@ -141,6 +157,7 @@ class Totals:
             "dropped": dict(self.dropped),
             "closure": list(asdict(self.closure).values()),
             "scales": list(self.scales),
+            "block_scales": list(self.block_scales.items()),
             "domains": self.domains.names,
             "seen": self.recorder.seen,
             "created": self.created,
@@ -169,6 +186,7 @@ class Totals:
         self.progress = PassProgress(facts["tokens"], facts["documents"], facts["seconds"])
         self.dropped, self.closure = Counter(facts["dropped"]), Closure(*facts["closure"])
         self.scales, self.domains.names = (facts["scales"][0], facts["scales"][1]), list(facts["domains"])
+        self.block_scales = dict(facts["block_scales"])
         self.recorder.seen, self.created, self.peak = facts["seen"], facts["created"], facts["peak"]
         self.cursor = Cursor(**facts["cursor"] | {"passed": Passed(**facts["cursor"]["passed"])})
 
@@ -256,6 +274,7 @@ class Totals:
             "n_layers": spec.n_layers,
             "n_heads": spec.n_heads,
             "d_mlp": spec.d_mlp,
+            "blocks": json.dumps(spec.blocks_as_facts()),
             "d_model": spec.d_model,
             "n_vocab": spec.n_vocab,
             "config": stored.model_dump_json(),
@@ -274,6 +293,7 @@ class Totals:
             "closure_scale": self.closure.scale,
             "logit_residual": self.closure.logit_residual,
             "norm_scale_sum": self.scales[0],
+            "block_scale_sums": json.dumps(list(self.block_scales.items())),
             "norm_scale_n": self.scales[1],
             "peak_memory_bytes": self.peak_memory(),
             "complete": True,

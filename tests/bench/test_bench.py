@@ -52,9 +52,8 @@ def test_the_script_and_the_pass_attribute_the_same(model):
     script = Script(model.bridge)
     script.batch(tokens)
     capture = model.run(tokens, Wanted())
-    _, scale = direct.final_norm(capture.residual, model.weights)
     targets = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
-    parts = list(direct.by_part(capture, model.weights, model.spec, targets, scale))[:-1]
+    parts = list(direct.by_part(capture, model.weights, model.spec, targets))[:-1]
     names = [f"{layer} {kind}" for layer in range(model.spec.n_layers) for kind in ("heads", "neurons")]
     for name, part in zip(names, parts, strict=True):
         for kind, values in (("activation", part.activation), ("dla", part.dla)):

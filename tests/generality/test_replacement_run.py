@@ -18,6 +18,7 @@ from profiler.generality.replacement.copy_rules import BUILT_IN
 from profiler.generality.replacement.run import Job, run
 from profiler.generality.replacement.text import FIT_IN
 from profiler.model import direct
+from profiler.model.components import Block
 from profiler.model.forward import Wanted
 from profiler.model.load import load_model
 from profiler.model.network import forward
@@ -184,9 +185,10 @@ def test_importance_is_direct_logit_attribution():
     target = Target("head", 1, 1)
     measured = run(net, [reading], means, [Job(target)])
     capture = model.run(reading.tokens, Wanted())
-    _, scale = direct.final_norm(capture.residual, model.weights)
-    parts = list(direct.by_part(capture, model.weights, model.spec, reading.targets, scale))
-    dla = next(part.dla for part in parts if part.components == model.spec.heads(1))[..., 1]
+    parts = list(direct.by_part(capture, model.weights, model.spec, reading.targets))
+    dla = next(
+        part.dla for part in parts if part.components == model.spec.slices[Block(1, "head", model.spec.n_heads)]
+    )[..., 1]
     assert np.allclose(measured.importance[target], dla.flatten().abs().numpy(), atol=1e-9)
 
 

@@ -1,45 +1,85 @@
-"""Models of other families than the three that all tests run on: either their parts add up, or they are refused in a
-sentence."""
+"""Every family that is read: its parts add up, equal a gradient's, and its attention rows are the model's own."""
 
-from pathlib import Path
-
-import duckdb
+import frozen
+import models_table
 import pytest
 import tiny
-from transformers import MambaConfig, MambaForCausalLM, OlmoConfig, OlmoForCausalLM, OPTConfig, OPTForCausalLM
+import torch
+import zoo
 
 from profiler.config import RunConfig
-from profiler.errors import ModelError
-from profiler.model.load import load_model
-from profiler.recording.pipeline import record
+from profiler.model.direct import add_up, by_part, centred_logit, final_norm
+from profiler.model.forward import Wanted
+from profiler.model.load import Model, model_from
 
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 48}
-READ = {
-    "opt": lambda: OPTForCausalLM(OPTConfig(ffn_dim=24, word_embed_proj_dim=16, pad_token_id=1, **SHAPE, **tiny.SIZES)),
-    "olmo": lambda: OlmoForCausalLM(OlmoConfig(intermediate_size=24, pad_token_id=1, **SHAPE, **tiny.SIZES)),
-}
-
-
-def saved(name: str, build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(tiny.ARCHITECTURES, name, build)
-    return str(tiny.save(name, folder / name))
+ROUNDED = {"mamba": 2e-6, "mamba2": 2e-6, "xglm": 2e-6}
+"""Families whose residual stream is float32 whatever their dtype, and one that transformers runs in float32 alone."""
+NO_ROWS = {"mamba", "mamba2", "falcon", "falcon_new", "falcon_alibi"}
+"""Without attention, or with attention that computes something else where it forms its weights: transformers' Falcon
+then attends to what comes after, and adds ALiBi twice."""
 
 
-@pytest.mark.parametrize("name", READ)
-def test_widths_come_from_the_weights_and_norms_may_have_none(name, tmp_path, corpus_file, monkeypatch):
-    """OPT's field for the width is one TransformerLens passes by (it takes four times the model's); OLMo's norms have
-    no weight."""
-    place = saved(name, READ[name], tmp_path, monkeypatch)
-    record(RunConfig(model=place, corpora=(str(corpus_file),), tokens=300, dense_positions=20), tmp_path / "run.duckdb")
-    with duckdb.connect(str(tmp_path / "run.duckdb"), read_only=True) as run:
-        [(width, neurons, residual)] = run.execute(
-            "SELECT d_mlp, (SELECT count(*) FROM components WHERE kind = 'neuron'), closure_residual FROM runs"
-        ).fetchall()
-    assert (width, neurons) == (24, 48) and residual < 1e-4
+def built(name: str):
+    return zoo.build(name, torch.float32 if name == "xglm" else torch.float64)
 
 
-def test_a_model_without_attention_is_refused_in_a_sentence(tmp_path, monkeypatch):
-    build = lambda: MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, **tiny.SIZES))  # noqa: E731
-    place = saved("mamba", build, tmp_path, monkeypatch)
-    with pytest.raises(ModelError, match=r"Mamba.*attention heads and MLPs"):
-        load_model(RunConfig(model=place, corpora=("none",)))
+def loaded(name: str, network) -> Model:
+    dtype = "float32" if name == "xglm" else "float64"
+    config = RunConfig(model=name, corpora=("x",), dtype=dtype, context_length=40)
+    return model_from(network, tiny.tokenizer(), config)
+
+
+def tokens_of(n_windows: int = 2, width: int = 40):
+    return torch.randint(1, zoo.VOCAB, (n_windows, width), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", zoo.FAMILIES)
+def test_parts_add_up_and_equal_a_gradient(name):
+    tokens = tokens_of()
+    targets = tokens.roll(-1, 1)
+    want, by_matrix = frozen.attributions(zoo.double(built(name)), tokens, targets)
+    model = loaded(name, zoo.double(built(name)))
+    every = (torch.arange(2).repeat_interleave(40), torch.arange(40).repeat(2))
+    capture = model.run(tokens, Wanted(every))
+    stream, scale = final_norm(capture.residual, model.weights)
+    logits = centred_logit(stream, scale, model.weights, targets)
+    limit = ROUNDED.get(name, 1e-12) * float(want.abs().max())
+    assert float((logits - want).abs().max()) <= limit
+    total = torch.zeros_like(logits)
+    parts = list(by_part(capture, model.weights, model.spec, targets))
+    for part in parts:
+        add_up(total, part, None)
+    assert float((total - logits).abs().max()) <= limit
+    for (block, writer), part in zip(model.weights.writers.items(), parts, strict=False):
+        theirs = by_matrix[writer.site].unflatten(-1, (block.units, writer.width)).sum(-1)
+        assert float((part.dla - theirs).abs().max()) <= limit, block
+        assert float(theirs.abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", zoo.FAMILIES)
+def test_attention_rows_are_those_of_the_models_default_pass(name):
+    """Where the model also forms its weights with the same logits, they are equal; elsewhere none are given."""
+    tokens = tokens_of()
+    own = built(name)
+    with torch.no_grad():
+        default = own(tokens, use_cache=False).logits
+    own.set_attn_implementation("eager")
+    with torch.no_grad():
+        formed = own(tokens, use_cache=False, output_attentions=True)
+    same = torch.allclose(formed.logits, default, atol=1e-4)
+    model = loaded(name, built(name))
+    rows = (torch.tensor([0, 1, 1]), torch.tensor([5, 39, 20]))
+    capture = model.run(tokens, Wanted(rows, rows))
+    heads = [block for block in model.spec.blocks if block.kind == "head"]
+    assert list(capture.attention) == ([] if name in NO_ROWS else heads)
+    assert bool(capture.attention) <= same
+    patterns = [
+        pattern for pattern in getattr(formed, "attentions", None) or () if pattern is not None and pattern.dim() == 4
+    ]
+    for got, pattern in zip(capture.attention.values(), patterns, strict=False):
+        torch.testing.assert_close(got.double(), pattern[rows[0], :, rows[1]].double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_page_of_families_says_what_is_true():
+    assert models_table.written() == models_table.table()

@@ -1,13 +1,12 @@
-"""The plain forward pass leaves what TransformerLens leaves; where it would not, the pass goes through
-TransformerLens."""
+"""The watched forward pass leaves what TransformerLens leaves, and is the model's own."""
 
 import pytest
 import tiny
 import torch
 
 from profiler.config import RunConfig
+from profiler.errors import ModelError
 from profiler.model import forward
-from profiler.model import load as models
 from profiler.model.forward import Wanted, attention_rows
 from profiler.model.load import load_model
 
@@ -16,43 +15,63 @@ def loaded(folder, **changes):
     return load_model(RunConfig(model=str(folder), corpora=("x",), **{"dtype": "float64"} | changes))
 
 
+def through_transformer_lens(model, tokens, wanted):
+    """By TransformerLens' names, what a pass through it leaves."""
+    with torch.inference_mode():
+        logits, cache = model.bridge.run_with_cache(tokens)
+    return logits[wanted.logits], cache
+
+
 @pytest.mark.parametrize("name", list(tiny.ARCHITECTURES))
-def test_both_ways_leave_the_same(name, model_dirs):
+def test_transformer_lens_leaves_the_same(name, model_dirs):
     model = loaded(model_dirs[name])
-    assert model.attention == "fused"
+    assert model.attention == "sdpa"
     g = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 257, (3, 40), generator=g)
     wanted = Wanted(
         logits=(torch.tensor([2, 0]), torch.tensor([39, 5])),
         attention=(torch.tensor([1, 1, 0, 2]), torch.tensor([7, 0, 39, 20])),
     )
-    fused = model.run(tokens, wanted)
-    with torch.inference_mode():
-        eager = models._through_bridge(model.bridge, model.spec)(tokens, wanted)
-    pairs = list(zip(models._tensors(fused), models._tensors(eager), strict=True))
+    capture = model.run(tokens, wanted)
+    logits, cache = through_transformer_lens(model, tokens, wanted)
+    near = 1e-6 if name == "llama" else 1e-10  # Llama's eager softmax is in float32, whatever the dtype
+    pairs = [
+        (capture.logits, logits),
+        (capture.residual, cache["ln_final.hook_in"]),
+        (capture.embed, cache["hook_embed"]),
+    ]
+    if name == "gpt2":
+        pairs.append((capture.pos_embed, cache["pos_embed.hook_out"]))
+    names = {"head": "attn.hook_z", "neuron": "mlp.out.hook_in"}
+    pairs += [(values, cache[f"blocks.{b.layer}.{names[b.kind]}"]) for b, values in capture.units.items()]
+    windows, offsets = wanted.attention
+    for block, rows in capture.attention.items():
+        pairs.append((rows, cache[f"blocks.{block.layer}.attn.hook_pattern"][windows, :, offsets]))
     assert len(pairs) == 3 + (name == "gpt2") + 3 * model.spec.n_layers
     for got, want in pairs:
-        near = 1e-6 if name == "llama" else 1e-10  # Llama's eager softmax is in float32, whatever the dtype
         torch.testing.assert_close(got, want, rtol=near, atol=near)
-    assert fused.attention[0].sum(-1).allclose(torch.ones(1, dtype=torch.float64))
-    assert (fused.attention[0][0, :, 8:] == 0).all()
 
 
 def test_nothing_asked_for_nothing_computed(model_dirs):
     capture = loaded(model_dirs["gpt2"]).run(torch.arange(8)[None], Wanted())
-    assert capture.attention == []
+    assert capture.attention == {}
     assert capture.logits.shape == (0, 257)
 
 
-def test_a_plain_attention_that_computes_something_else_is_not_used(model_dirs, monkeypatch):
-    twice = lambda *args, **options: (forward.sdpa_attention_forward(*args, **options)[0] * 1.001, None)  # noqa: E731
-    monkeypatch.setitem(forward.AttentionInterface._global_mapping, forward.WATCHED, twice)
-    model = loaded(model_dirs["neox"], dtype="float32")
-    assert model.attention == "eager"
-    rows = (torch.tensor([0]), torch.tensor([6]))
-    capture = model.run(torch.arange(8)[None], Wanted(rows, rows))
-    assert capture.logits.shape == (1, 257)
-    assert capture.attention[0].shape == (1, 2, 8)
+def test_an_attention_that_computes_something_else_when_watched_is_refused(model_dirs, monkeypatch):
+    def other(*args, **options):
+        return forward.sdpa_attention_forward(*args, **options)[0] * 1.001, None
+
+    monkeypatch.setitem(forward.AttentionInterface._global_mapping, forward.FUSED, other)
+    with pytest.raises(ModelError, match="computes other logits when it is watched"):
+        loaded(model_dirs["neox"], dtype="float64")
+
+
+def test_rows_that_do_not_mix_to_what_the_kernel_wrote_are_not_given(model_dirs, monkeypatch):
+    """A score that the rows leave out, as a bias on distance, would be stored as if it were attention."""
+    monkeypatch.setattr(forward, "attention_rows", lambda *args: attention_rows(*args).roll(1, -1))
+    model = loaded(model_dirs["neox"])
+    assert "attention weights cannot be read" in " ".join(model.spec.notes)
 
 
 @pytest.mark.parametrize("additive", [False, True])

@@ -1,5 +1,6 @@
 """The pass on other documents, other models and bad input."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import polars as pl
@@ -117,7 +118,10 @@ def test_components_named_twice_are_recorded_once(model_dirs, corpus, tmp_path):
 
 def test_a_model_that_does_not_add_up_is_refused(model_dirs, corpus, tmp_path):
     model = load_model(settings(model_dirs["gpt2"], corpus))
-    model.weights.neuron_out[0] = model.weights.neuron_out[0].roll(1, 0)
+    block = next(block for block in model.spec.blocks if block.kind == "neuron")
+    other = deepcopy(model.weights.matrices[block])
+    other.weight.data = other.weight.data.roll(1, 0)
+    model.weights.matrices[block] = other
     with pytest.raises(ModelError, match="do not add up"):
         record(settings(model_dirs["gpt2"], corpus), tmp_path / "run.duckdb", model=model)
     assert list(tmp_path.iterdir()) == []
@@ -126,8 +130,7 @@ def test_a_model_that_does_not_add_up_is_refused(model_dirs, corpus, tmp_path):
 def test_nan_is_refused(model_dirs, corpus, tmp_path):
     model = load_model(settings(model_dirs["gpt2"], corpus, dtype="float32"))
     with torch.no_grad():
-        model.bridge.W_U[:, 7] = torch.nan
-        for parameter in model.bridge.original_model.parameters():
+        for parameter in model.network.parameters():
             parameter[0] = torch.nan
     with pytest.raises(ModelError, match="do not add up"):
         record(settings(model_dirs["gpt2"], corpus, dtype="float32"), tmp_path / "run.duckdb", model=model)

@@ -5,6 +5,7 @@ bits of the float.
 """
 
 import json
+from dataclasses import asdict
 
 import duckdb
 import numpy as np
@@ -16,6 +17,8 @@ from fake_values import (
     DOMAINS,
     VOCABULARY,
 )
+
+from profiler.model.components import uniform
 
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 
@@ -300,6 +303,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
                 "n_layers": n_layers,
                 "n_heads": n_heads,
                 "d_mlp": d_mlp,
+                "blocks": json.dumps([asdict(block) for block in uniform(n_layers, n_heads, d_mlp)]),
                 "d_model": 8,
                 "n_vocab": len(VOCABULARY),
                 "config": json.dumps(config),
@@ -311,6 +315,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
                 "corpus_digest": "00cc",
                 "norm_scale_sum": 3.0 * (len(positions) - special),
                 "norm_scale_n": len(positions) - special,
+                "block_scale_sums": "[]",
                 "n_tokens": n_tokens,
                 "n_positions": len(positions) - special,
                 "n_special": special,

@@ -74,9 +74,9 @@ def make_components(n_layers: int, n_heads: int, d_mlp: int) -> pl.DataFrame:
         rows += [(f"L{layer}_attn_bias", "attn_bias", layer, None), (f"L{layer}_mlp_bias", "mlp_bias", layer, None)]
     rows.append(("final_bias", "final_bias", None, None))
     schema = {"component": pl.String, "kind": pl.String, "layer": pl.Int32, "unit": pl.Int32}
-    return (
-        pl.DataFrame(rows, schema=schema, orient="row").with_row_index("component_id").cast({"component_id": pl.Int32})
-    )
+    made = pl.DataFrame(rows, schema=schema, orient="row").with_row_index("component_id")
+    groups = pl.lit(None, pl.String).alias("block_group")
+    return made.select(pl.col("component_id").cast(pl.Int32), "component", "kind", "layer", groups, "unit")
 
 
 def make_documents(rng: np.random.Generator, n_documents: int, n_domains: int, n_groups: int) -> list[dict]:

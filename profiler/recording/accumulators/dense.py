@@ -30,7 +30,8 @@ class DenseRows:
     Attributes:
         keys, positions: int64 [slot]; free slots have position -1.
         activation, dla: float32 [slot, component].
-        attention: float32 [slot, head, measure], heads of all layers; the last measure is dla_to_attended.
+        attention: float32 [slot, head, measure], heads of all layers; the last measure is dla_to_attended. NaN
+            where attention weights cannot be read.
         outcome: float64 [slot, 3]: loss, rank, entropy.
     """
 
@@ -39,7 +40,7 @@ class DenseRows:
         self.positions = torch.full((k,), -1)
         self.activation = torch.zeros(k, n_components, device=device)
         self.dla = torch.zeros(k, n_components, device=device)
-        self.attention = torch.zeros(k, n_heads, len(MEASURES) + 1, device=device)
+        self.attention = torch.full((k, n_heads, len(MEASURES) + 1), torch.nan, device=device)
         self.outcome = torch.zeros(k, 3, dtype=torch.float64, device=device)
 
     def plan(self, batch: Batch) -> DensePlan:

@@ -57,7 +57,7 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False, incomple
             totals = _added(runs, store)
             store.commit({}, totals.facts(), totals.arrays(), totals.kept())
             of_model = runs[0].of_model()
-            of_model["logit_effects"] = tables.at_scale(of_model["logit_effects"], totals.mean_scale)
+            of_model["logit_effects"] = tables.at_scale(of_model["logit_effects"], totals.spec, totals.effect_scales)
             totals.write(store, of_model, _versions(runs))
             store.finish((*told, *added.classes), added.behaviours)
     finally:

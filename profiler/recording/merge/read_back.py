@@ -19,7 +19,7 @@ from profiler.config import RunConfig
 from profiler.database import engine, query
 from profiler.errors import EngineError, RunError
 from profiler.model.attention import MEASURES
-from profiler.model.components import ModelSpec
+from profiler.model.components import ModelSpec, blocks_from_facts
 from profiler.model.direct import Closure
 from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
@@ -111,6 +111,7 @@ class Stored:
         n = int(self.rows("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM closure")["n"].item())
         totals.closure = Closure(n, row["closure_residual"], row["logit_residual"], row["closure_scale"])
         totals.scales = (row["norm_scale_sum"], row["norm_scale_n"])
+        totals.block_scales = dict(json.loads(row["block_scale_sums"]))
         totals.cursor = Cursor(passed=Passed(row["n_streamed"], row["corpus_digest"]), done=True)
         totals.created, totals.peak = row["created"], row["peak_memory_bytes"]
         return totals
@@ -204,6 +205,8 @@ class Stored:
         for target, name in ((dense.activation, "activation"), (dense.dla, "dla")):
             target[:n] = _tensor(rows, name).view(target.shape[1], n).T
         heads = self.rows("FROM head_attention_rows ORDER BY component_id, position_id")
+        if not heads.height:  # attention weights of this model cannot be read
+            return
         table = heads.select(pl.col(*MEASURES, "dla_to_attended").cast(pl.Float32)).to_numpy()
         dense.attention[:n] = torch.from_numpy(table.reshape(dense.attention.shape[1], n, -1).transpose(1, 0, 2).copy())
 
@@ -213,13 +216,12 @@ def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
         row["model"],
         row["architecture"],
         row["n_layers"],
-        row["n_heads"],
-        row["d_mlp"],
         row["d_model"],
         row["n_vocab"],
         config.context_length,
         row["model_hash"],
         row["tokenizer_hash"],
+        blocks_from_facts(json.loads(row["blocks"])),
         row["model_card"],
         tuple(row["model_notes"] or ()),
     )

@@ -64,7 +64,7 @@ def _check(ray: Any, run: Pass, workers: int, *, wants_gpu: bool) -> None:
     if wants_gpu and gpus < workers:
         raise RunError(f"--workers {workers} need {workers} GPUs, Ray has {gpus:g}: lower --workers")
     state = sum(array.nbytes for array in run.totals.arrays().values())
-    weights = sum(p.numel() * p.element_size() for p in run.model.bridge.parameters())
+    weights = sum(p.numel() * p.element_size() for p in run.model.network.parameters())
     need, memory = workers * (2 * state + 2 * weights + MEMORY_FOR_LIBRARIES), there.get("memory", 0.0)
     if need > memory:
         raise RunError(

@@ -1,0 +1,325 @@
+"""How what each block writes reaches the logits, found from the model itself: writers, norms on their way, multipliers.
+
+Cut the graph at every *writer* (the last matrix of a block: attention output, MLP down, experts, the output of a
+state-space or convolution mixer), at the embeddings, and at every norm. What is left between a cut and the next norm is
+additions and fixed multipliers (Granite's residual multiplier, Gemma's embedding scale, Cohere's logit scale), so a
+gradient between them is that multiplier, exactly. A matrix whose output reaches no norm on the way to the logits, such
+as a query projection, is no writer. No name of an architecture is asked for.
+
+With the denominators of those norms held (`profiler.model.norms`), the way from a writer to a logit is linear, and
+
+    dla(unit) = (what the unit adds to its writer's output) . (direction of the logit at that output).
+
+`Directions` computes those, from the unembedding backwards. Cost: positions * d_model for every norm on the way.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from profiler.errors import ModelError
+from profiler.model import norms
+from profiler.model.norms import HeldNorm
+
+GATE_ROUNDING = 8
+HEAD = "unembed"
+"""Name of the sink where the unembedding reads."""
+
+Direction = Float[Tensor, "*position model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """A fixed multiplication between a cut and the sink that reads it.
+
+    Attributes:
+        source: the module whose output is cut: a writer, an embedding or a norm.
+        multiplier: a number, or a number for each dimension.
+        gate: the module whose output, through a sigmoid, it is multiplied by at each token (a shared expert's gate);
+            held, as attention patterns are.
+    """
+
+    source: str
+    multiplier: float | Float[Tensor, " model"]
+    gate: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sink:
+    """A norm on the way to the logits, or the unembedding (`norm` is None), and what it reads."""
+
+    name: str
+    norm: HeldNorm | None
+    edges: tuple[Edge, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """The way of every writer to the logits.
+
+    Attributes:
+        sinks: the unembedding first; each sink after all that read its output.
+        sources: writers and embeddings in the order the model calls them.
+        logit_scale: what the unembedding's output is multiplied by (before a soft cap).
+        soft_cap: c of c * tanh(z / c), where the model ends in a soft cap.
+    """
+
+    sinks: tuple[Sink, ...]
+    sources: tuple[str, ...]
+    logit_scale: float
+    soft_cap: float | None
+
+    @property
+    def path_norms(self) -> tuple[str, ...]:
+        """Norms whose denominators a forward pass has to leave."""
+        return tuple(sink.name for sink in self.sinks if sink.norm is not None)
+
+    @property
+    def final(self) -> Sink | None:
+        """The final norm; None where the unembedding reads the residual stream itself."""
+        edges = self.sinks[0].edges
+        return next((sink for sink in self.sinks if [sink.name] == [edge.source for edge in edges]), None)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Modules whose outputs a forward pass has to leave beside the denominators."""
+        return tuple(dict.fromkeys(edge.gate for sink in self.sinks for edge in sink.edges if edge.gate))
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[tuple[Sink, Edge], ...]]:
+        """Of each cut, what reads it."""
+        found: dict[str, list[tuple[Sink, Edge]]] = {}
+        for sink in self.sinks:
+            for edge in sink.edges:
+                found.setdefault(edge.source, []).append((sink, edge))
+        return {source: tuple(pairs) for source, pairs in found.items()}
+
+
+class Directions:
+    """The direction of a logit at the output of every writer, embedding and norm, worked out where it is asked for.
+
+    Args:
+        at_unembed: its direction at what the unembedding reads: its row of the unembedding, centred and scaled.
+        held: of each of `wiring.path_norms` its denominator, and of each of `wiring.gates` its output, at the same
+            positions.
+    """
+
+    def __init__(self, wiring: Wiring, at_unembed: Direction, held: Mapping[str, Float[Tensor, "*#position 1"]]):
+        self.wiring, self.held = wiring, held
+        self._before: dict[str, Direction] = {HEAD: at_unembed}
+
+    def at(self, source: str) -> Direction:
+        """The direction at the output of a writer, an embedding or a norm."""
+        parts = [self._through(sink, edge) for sink, edge in self.wiring.readers[source]]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+    def _through(self, sink: Sink, edge: Edge) -> Direction:
+        direction = self._before_sink(sink)
+        if not isinstance(edge.multiplier, float) or edge.multiplier != 1.0:
+            direction = direction * edge.multiplier
+        return direction if edge.gate is None else direction * self.held[edge.gate].sigmoid()
+
+    def _before_sink(self, sink: Sink) -> Direction:
+        """The direction at what a sink reads; remembered where more than one cut is read there."""
+        if sink.name in self._before:
+            return self._before[sink.name]
+        assert sink.norm is not None
+        before = sink.norm.pull_back(self.at(sink.name), self.held[sink.name])
+        if len(sink.edges) > 1:
+            self._before[sink.name] = before
+        return before
+
+
+@dataclass
+class _Cuts:
+    """What a traced pass leaves: leaves at every cut, and what norms and the unembedding read."""
+
+    leaves: dict[str, Tensor]
+    read: dict[str, Tensor]
+    gates: dict[str, Tensor]
+    twice: set[str]
+    head: Tensor | None = None
+
+
+def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch.dtype) -> Wiring:
+    """The wiring of a decoder, from one traced pass over one window of a few tokens.
+
+    Args:
+        dtype: that of the norms' gains and of all directions.
+
+    Raises:
+        ModelError: something between a block and the logits is no addition, fixed multiplication or norm.
+    """
+    modules = dict(network.named_modules())
+    cuts, logits = _traced(network, tokens)
+    scale, cap = _after_unembed(network, cuts, logits)
+    found: dict[str, Sink] = {}
+    waiting, order = [HEAD], list(cuts.leaves)
+    d_model = cuts.read[HEAD].shape[-1]
+    while waiting:
+        name = waiting.pop()
+        edges = tuple(_edges(name, cuts))
+        norm = None if name == HEAD else norms.read(modules[name], name, d_model, dtype)
+        found[name] = Sink(name, norm, edges)
+        waiting += [edge.source for edge in edges if edge.source in cuts.read and edge.source not in found]
+    for name in cuts.twice & {edge.source for sink in found.values() for edge in sink.edges}:
+        raise ModelError(f"{name!r} is used more than once in a pass: what it writes has no layer of its own")
+    sinks = sorted(found.values(), key=lambda sink: -order.index(sink.name) if sink.norm else -len(order))
+    reached = {edge.source for sink in sinks for edge in sink.edges}
+    sources = tuple(name for name in order if name in reached and name not in found)
+    return Wiring(tuple(sinks), sources, scale, cap)
+
+
+def _edges(sink: str, cuts: _Cuts) -> Iterator[Edge]:
+    """What a sink reads, each with its multiplier."""
+    read = cuts.read[sink]
+    leaves = {name: leaf for name, leaf in cuts.leaves.items() if name != sink}
+    if not read.requires_grad:
+        return
+    grads = torch.autograd.grad(
+        read, list(leaves.values()), torch.ones_like(read), retain_graph=True, allow_unused=True
+    )
+    for name, grad in zip(leaves, grads, strict=True):
+        if grad is not None and bool(grad.any()):
+            yield _edge(name, sink, grad, cuts.gates)
+
+
+def _edge(source: str, sink: str, grad: Float[Tensor, "*position model"], gates: Mapping[str, Tensor]) -> Edge:
+    """The multiplication that a gradient of ones came back with.
+
+    Raises:
+        ModelError: it differs between tokens, and no gate says why.
+    """
+    rows = grad.reshape(-1, grad.shape[-1])
+    for gate in (None, *gates):
+        fixed = rows if gate is None else rows / gates[gate].reshape(-1, 1).sigmoid()
+        first = fixed[0]
+        near = 0.0 if gate is None else torch.finfo(rows.dtype).eps * GATE_ROUNDING
+        if bool(((fixed - first).abs() <= near * first.abs()).all()):
+            if gate is not None:  # what the division rounded
+                return Edge(source, float(first[0].round(decimals=6)), gate)
+            return Edge(source, float(first[0]) if bool((first == first[0]).all()) else first.clone())
+    if not any(part.isdigit() for part in source.split(".")) and not sink.count(".layers."):
+        head = "a prediction head stands" if "embed" not in source else "streams are mixed"
+        raise ModelError(
+            f"{head} between the last layer and the unembedding ({source!r} before {sink!r}), and what is before it is"
+            " changed by more than fixed multipliers and norms: name a model whose final norm is what it unembeds"
+        )
+    raise ModelError(
+        f"what {source!r} writes is multiplied by another number at each token before {sink!r}: only fixed"
+        " multipliers and gates of one number can be followed to the logits"
+    )
+
+
+def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[_Cuts, Tensor]:
+    """One pass with every candidate cut."""
+    cuts = _Cuts({}, {}, {}, set())
+    head = network.get_output_embeddings()
+    d_model = head.weight.shape[1]
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            hook = None
+            if module is head:
+                stack.callback(module.register_forward_pre_hook(_reads(HEAD, cuts)).remove)
+                stack.callback(module.register_forward_hook(_cut_head(cuts)).remove)
+            elif norms.is_norm(module):
+                stack.callback(module.register_forward_pre_hook(_reads(name, cuts, d_model)).remove)
+                hook = _cut(name, cuts, d_model)
+            elif _is_gate(module, d_model):
+                hook = _hold(name, cuts)
+            elif _may_write(module, d_model):
+                hook = _cut(name, cuts, d_model)
+            if hook is not None:
+                stack.callback(module.register_forward_hook(hook).remove)
+        with torch.enable_grad():
+            logits = network(tokens.to(head.weight.device), use_cache=False).logits
+    return cuts, logits
+
+
+def is_embedding(module: nn.Module) -> bool:
+    """Whether it looks up a vector of each token or position, in a table or by a formula."""
+    return isinstance(module, nn.Embedding) or "embedding" in type(module).__name__.lower()
+
+
+def _may_write(module: nn.Module, d_model: int) -> bool:
+    if is_embedding(module) or type(module).__name__.endswith("Experts"):
+        return True
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.dim() != len(("in", "out")):
+        return False
+    return bool((weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model)
+
+
+def _is_gate(module: nn.Module, d_model: int) -> bool:
+    """Whether it makes one number of a token's residual stream."""
+    return isinstance(module, nn.Linear) and tuple(module.weight.shape) == (1, d_model)
+
+
+def _hold(name: str, cuts: _Cuts) -> Callable[..., Any]:
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        cuts.gates[name] = output.detach()
+        return cuts.gates[name]
+
+    return hook
+
+
+def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        value = output[0] if isinstance(output, tuple) else output
+        if value.shape[-1] != d_model:
+            return None
+        if name in cuts.leaves:
+            cuts.twice.add(name)
+        leaf = value.detach().clone().requires_grad_()
+        cuts.leaves[name] = leaf
+        passed = leaf * 1.0  # a view of a leaf must not be changed in place
+        return (passed, *output[1:]) if isinstance(output, tuple) else passed
+
+    return hook
+
+
+def _reads(name: str, cuts: _Cuts, d_model: int | None = None) -> Callable[..., Any]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args and (d_model is None or args[0].shape[-1] == d_model):
+            cuts.read[name] = args[0]
+
+    return hook
+
+
+def _cut_head(cuts: _Cuts) -> Callable[..., Any]:
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        cuts.head = output.detach().clone().requires_grad_()
+        return cuts.head * 1.0
+
+    return hook
+
+
+def _after_unembed(network: PreTrainedModel, cuts: _Cuts, logits: Tensor) -> tuple[float, float | None]:
+    """What comes after the unembedding: a fixed multiplier, and the c of a soft cap.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    assert cuts.head is not None
+    (grad,) = torch.autograd.grad(logits, cuts.head, torch.ones_like(logits), retain_graph=True)
+    if bool((grad == grad.flatten()[0]).all()):
+        return float(grad.flatten()[0]), None
+    config = network.config.get_text_config()
+    cap = next(
+        (getattr(config, key) for key in ("final_logit_softcapping", "logits_soft_cap") if getattr(config, key, None)),
+        None,
+    )
+    z = cuts.head.detach().double()
+    if cap and (cap * (z / cap).tanh() - logits.detach().double()).abs().max() <= norms.ROUNDING * cap:
+        return 1.0, float(cap)
+    raise ModelError(
+        "what the model does to its logits after the unembedding is neither a fixed multiplier nor a soft cap"
+    )

@@ -1,0 +1,64 @@
+"""The table of docs/models.md, made by loading each family: `python tests/support/models_table.py` writes it."""
+
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
+import tiny  # noqa: E402
+import torch  # noqa: E402
+import zoo  # noqa: E402
+
+from profiler.config import RunConfig  # noqa: E402
+from profiler.errors import ModelError  # noqa: E402
+from profiler.model.as_network import network_of  # noqa: E402
+from profiler.model.load import load_model  # noqa: E402
+
+PAGE = ROOT / "docs" / "models.md"
+BEGIN, END = "<!-- table of families -->", "<!-- end of table -->"
+HEAD = "| family | class in transformers | units | attention rows | patched | read by TransformerLens |"
+
+
+def row(name: str) -> str:
+    """A family's line: what is recorded of it, and whether it is patched."""
+    network = zoo.build(name, torch.float32)
+    kind = type(network).__name__
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        tiny.tokenizer().save_pretrained(folder)
+        model = load_model(RunConfig(model=folder, corpora=("x",), context_length=40))
+    kinds = {"head": "heads", "neuron": "neurons", "mixer": "mixer channels", "per_layer": "per-layer units"}
+    units = ", ".join(kinds[k] for k in kinds if any(block.kind == k for block in model.spec.blocks))
+    has_heads = any(block.kind == "head" for block in model.spec.blocks)
+    unread = any("attention weights cannot be read" in note for note in model.spec.notes)
+    rows = "no heads" if not has_heads else "no" if unread else "yes"
+    try:
+        network_of(model)
+        patched = "yes"
+    except ModelError:
+        patched = "no"
+    return f"| {name} | {kind} | {units} | {rows} | {patched} | {'yes' if model.bridge else 'no'} |"
+
+
+def table() -> str:
+    """The whole table."""
+    logging.disable(logging.WARNING)
+    try:
+        return "\n".join([HEAD, "|---|---|---|---|---|---|", *(row(name) for name in zoo.FAMILIES)])
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def written() -> str:
+    """The table as it stands in the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    PAGE.write_text(f"{before}\n{table()}\n{after}", encoding="utf-8")

@@ -37,7 +37,7 @@ Direction = Float[Tensor, "*position model"]
 
 
 @dataclass(frozen=True, eq=False)
-class Edge:
+class Wire:
     """A fixed multiplication between a cut and the sink that reads it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sink:
 
     name: str
     norm: HeldNorm | None
-    edges: tuple[Edge, ...]
+    edges: tuple[Wire, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +94,9 @@ class Wiring:
         return tuple(dict.fromkeys(edge.gate for sink in self.sinks for edge in sink.edges if edge.gate))
 
     @cached_property
-    def readers(self) -> dict[str, tuple[tuple[Sink, Edge], ...]]:
+    def readers(self) -> dict[str, tuple[tuple[Sink, Wire], ...]]:
         """Of each cut, what reads it."""
-        found: dict[str, list[tuple[Sink, Edge]]] = {}
+        found: dict[str, list[tuple[Sink, Wire]]] = {}
         for sink in self.sinks:
             for edge in sink.edges:
                 found.setdefault(edge.source, []).append((sink, edge))
@@ -121,7 +121,7 @@ class Directions:
         parts = [self._through(sink, edge) for sink, edge in self.wiring.readers[source]]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
-    def _through(self, sink: Sink, edge: Edge) -> Direction:
+    def _through(self, sink: Sink, edge: Wire) -> Direction:
         direction = self._before_sink(sink)
         if not isinstance(edge.multiplier, float) or edge.multiplier != 1.0:
             direction = direction * edge.multiplier
@@ -166,7 +166,7 @@ def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch
     d_model = cuts.read[HEAD].shape[-1]
     while waiting:
         name = waiting.pop()
-        edges = tuple(_edges(name, cuts))
+        edges = tuple(_wires(name, cuts))
         norm = None if name == HEAD else norms.read(modules[name], name, d_model, dtype)
         found[name] = Sink(name, norm, edges)
         waiting += [edge.source for edge in edges if edge.source in cuts.read and edge.source not in found]
@@ -178,7 +178,7 @@ def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch
     return Wiring(tuple(sinks), sources, scale, cap)
 
 
-def _edges(sink: str, cuts: _Cuts) -> Iterator[Edge]:
+def _wires(sink: str, cuts: _Cuts) -> Iterator[Wire]:
     """What a sink reads, each with its multiplier."""
     read = cuts.read[sink]
     leaves = {name: leaf for name, leaf in cuts.leaves.items() if name != sink}
@@ -189,10 +189,10 @@ def _edges(sink: str, cuts: _Cuts) -> Iterator[Edge]:
     )
     for name, grad in zip(leaves, grads, strict=True):
         if grad is not None and bool(grad.any()):
-            yield _edge(name, sink, grad, cuts.gates)
+            yield _wire(name, sink, grad, cuts.gates)
 
 
-def _edge(source: str, sink: str, grad: Float[Tensor, "*position model"], gates: Mapping[str, Tensor]) -> Edge:
+def _wire(source: str, sink: str, grad: Float[Tensor, "*position model"], gates: Mapping[str, Tensor]) -> Wire:
     """The multiplication that a gradient of ones came back with.
 
     Raises:
@@ -205,8 +205,8 @@ def _edge(source: str, sink: str, grad: Float[Tensor, "*position model"], gates:
         near = 0.0 if gate is None else torch.finfo(rows.dtype).eps * GATE_ROUNDING
         if bool(((fixed - first).abs() <= near * first.abs()).all()):
             if gate is not None:  # what the division rounded
-                return Edge(source, float(first[0].round(decimals=6)), gate)
-            return Edge(source, float(first[0]) if bool((first == first[0]).all()) else first.clone())
+                return Wire(source, float(first[0].round(decimals=6)), gate)
+            return Wire(source, float(first[0]) if bool((first == first[0]).all()) else first.clone())
     if not any(part.isdigit() for part in source.split(".")) and not sink.count(".layers."):
         head = "a prediction head stands" if "embed" not in source else "streams are mixed"
         raise ModelError(

@@ -1,6 +1,7 @@
 """The layout is a promise: one direction of imports, one user of each library, no torch to read a run, small pieces."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -200,3 +201,17 @@ def test_code_lines_are_counted_without_docstring_comments_and_blanks():
     source = 'def f(x):\n    """Text.\n\n    More."""\n    # comment\n\n    y = (\n        x\n    )\n    return y\n'
     assert code_lines(ast.parse(source).body[0]) == 4
     assert code_lines(ast.parse("def f():\n" + "    a = 1\n" * 60).body[0]) == LONGEST_FUNCTION + 1
+
+
+def test_the_direction_of_a_logit_is_defined_once() -> None:
+    """A row of the unembedding less the mean row, through the final norm: of a model in `direct`, of a network of plain
+    tensors in `network`, both by `norms.before_norm`."""
+    own = {"model/direct.py", "model/network.py", "model/norms.py"}
+    written = re.compile(r"unembed(_mean|\.mean)|norm_final\.(weight|gain)\b")
+    elsewhere = [
+        f"{path.relative_to(ROOT / 'profiler')}:{number}"
+        for path in FILES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if written.search(line) and str(path.relative_to(ROOT / "profiler")) not in own
+    ]
+    assert elsewhere == []

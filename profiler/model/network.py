@@ -29,6 +29,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from profiler.model.norms import before_norm
+
 Offsets = Int[Tensor, " prompt"] | None
 Edit = Callable[[str, int, Tensor, Offsets], Tensor]
 Stream = Float[Tensor, "prompt offset model"]
@@ -52,6 +54,11 @@ class Norm:
             return torch.ones_like(x[..., :1])
         x = x - x.mean(-1, keepdim=True) if self.centres else x
         return (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def before(self, direction: Float[Tensor, "*shape model"]) -> Float[Tensor, "*shape model"]:
+        """The direction before the norm that gives the same product as `direction` after it, but for the
+        denominator."""
+        return direction if self.eps is None else before_norm(direction, self.weight, centres=self.centres)
 
     def __call__(self, x: Float[Tensor, "*shape model"]) -> Float[Tensor, "*shape model"]:
         if self.eps is None:
@@ -164,6 +171,12 @@ def resume(
     for number in range(layer, net.n_layers):
         stream = layer_step(net, number, stream, edit, ends if number == net.n_layers - 1 else None, past)
     return finish(net, stream, edit, ends)
+
+
+def token_directions(net: Network, tokens: Int[Tensor, "*position"]) -> Float[Tensor, "*position model"]:
+    """Of each token, the direction whose product with a write is its centred logit, up to the final norm's
+    denominator."""
+    return net.norm_final.before(net.unembed.T[tokens] - net.unembed.mean(1))
 
 
 def start(net: Network, tokens: Int[Tensor, "prompt offset"], edit: Edit = unchanged) -> Stream:

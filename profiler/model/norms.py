@@ -49,10 +49,16 @@ class HeldNorm:
         self, direction: Float[Tensor, "*position model"], denominator: Float[Tensor, "*#position 1"]
     ) -> Float[Tensor, "*position model"]:
         """The direction before the norm that gives the same product as `direction` after it (bias apart)."""
-        before = direction * self.gain
-        if self.centres:
-            before = before - before.mean(-1, keepdim=True)
+        before = before_norm(direction, self.gain, centres=self.centres)
         return before / denominator.to(before.dtype)
+
+
+def before_norm(
+    direction: Float[Tensor, "*position model"], gain: Float[Tensor, " model"], *, centres: bool
+) -> Float[Tensor, "*position model"]:
+    """The direction before a norm that gives the same product as `direction` after it, but for the denominator."""
+    before = direction * gain
+    return before - before.mean(-1, keepdim=True) if centres else before
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -33,7 +33,7 @@ from profiler.generality.evidence.distributions import CORPUS
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
 from profiler.generality.faithfulness.prompts import clusters_of, ratio
 from profiler.model import attention
-from profiler.model.network import Network, Offsets, forward
+from profiler.model.network import Network, Offsets, forward, token_directions
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.text.token_classes import CLASS_ID
@@ -263,12 +263,8 @@ def toward(
     net: Network, targets: Int[Tensor, " position"], stream: Float[Tensor, "position model"]
 ) -> Float[Tensor, "position model"]:
     """Direction whose product with a write is its DLA: the target's centred logit, the final norm frozen."""
-    way = net.unembed.T[targets] - net.unembed.mean(1)
-    if net.norm_final.eps is None:
-        return way
-    way = way * net.norm_final.weight
-    way = way - way.mean(-1, keepdim=True) if net.norm_final.centres else way
-    return way / net.norm_final.scale(stream)
+    way = token_directions(net, targets)
+    return way if net.norm_final.eps is None else way / net.norm_final.scale(stream)
 
 
 def _classes(subject: CheckSubject, tokens: Tokens) -> Tokens:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.model.network import Network, Offsets, at, layer_step, start
+from profiler.model.network import Network, Offsets, at, layer_step, start, token_directions
 from profiler.patching.sites import Target
 
 BATCH = 32
@@ -116,16 +116,11 @@ def logit_written(
 ) -> Float[Tensor, " text"]:
     """Direct logit attribution of a head or neuron to one token a text, centred over the vocabulary, logits.
 
-    The final norm's denominator is the text's own (profiler.model.direct has the same definition).
+    The final norm's denominator is the text's own.
     """
     w = net.layers[target.layer]
     written = seen.mixed @ w.w_o[target.unit] if target.site == "head" else seen.mixed * w.w_out[target.unit]
-    norm = net.norm_final
-    toward = net.unembed[:, tokens].T - net.unembed.mean(1)
-    if norm.eps is not None:
-        toward = toward * norm.weight
-        toward = toward - toward.mean(-1, keepdim=True) if norm.centres else toward
-    return (written * toward).sum(-1) / norm.scale(seen.residual)[:, 0]
+    return (written * token_directions(net, tokens)).sum(-1) / net.norm_final.scale(seen.residual)[:, 0]
 
 
 def mass(attention: Float[Tensor, "text offset"], offsets: Sequence[Sequence[int]]) -> Float[Tensor, " text"]:

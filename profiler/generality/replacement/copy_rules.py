@@ -18,24 +18,14 @@ unembedding, centred where the norm centres. Cost: [window, query, key] products
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from profiler.generality.replacement.rules import RULES, Places, Rule, RuleInput, everywhere
-from profiler.model.network import Network
+from profiler.model.network import token_directions
 
 TOP = 0.05
 """Share of sources kept (McDougall et al. 2023)."""
-
-
-def token_directions(net: Network, tokens: Int[Tensor, "window offset"]) -> Float[Tensor, "window offset model"]:
-    """Of each token, the direction whose product with a write is its centred logit, up to the final norm's
-    denominator."""
-    rows = net.unembed.T[tokens] - net.unembed.mean(1)
-    if net.norm_final.eps is None:
-        return rows
-    rows = rows * net.norm_final.weight
-    return rows - rows.mean(-1, keepdim=True) if net.norm_final.centres else rows
 
 
 def kept_by_lens(seen: RuleInput, top: float) -> Places:

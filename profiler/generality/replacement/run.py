@@ -21,9 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PatchError
-from profiler.generality.replacement.copy_rules import token_directions
 from profiler.generality.replacement.rules import Rule, RuleInput, mean_of
-from profiler.model.network import Network, Offsets, Stream, layer_step, mlp, start
+from profiler.model.network import Network, Offsets, Stream, layer_step, mlp, start, token_directions
 from profiler.patching.sites import Target, check_target
 
 Effects = Float[np.ndarray, "position 3"]

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from profiler.generality.replacement.copy_rules import token_directions
-from profiler.model.network import Network, layer_step, rotate, start, unchanged
+from profiler.model.network import Network, layer_step, rotate, start, token_directions, unchanged
 
 PLACE = 64
 AT_ONCE = 4096

@@ -60,10 +60,7 @@ def direction(net: Network, batch: PairBatch) -> Float[Tensor, "prompt model"]:
     options = batch.options
     toward = torch.einsum("po,pom->pm", options.answer_weight.to(u.dtype), u[options.answers])
     toward = toward - torch.einsum("po,pom->pm", options.distractor_weight.to(u.dtype), u[options.distractors])
-    if net.norm_final.eps is None:
-        return toward
-    toward = toward * net.norm_final.weight
-    return toward - toward.mean(-1, keepdim=True) if net.norm_final.centres else toward
+    return net.norm_final.before(toward)
 
 
 def writes(

@@ -33,6 +33,7 @@ from profiler.model import direct
 from profiler.model.direct import Closure
 from profiler.model.load import Model, load_model, logits_summary
 from profiler.recording import identity, tables
+from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import give_back
 from profiler.recording.recorder import Recorder
 from profiler.recording.totals import PassProgress, Totals
@@ -116,6 +117,7 @@ def record(
         if not (resume and path.exists()):  # nothing is read again for a finished run
             check_corpora(config)
         model = load_model(config)
+    launch_threads()
     with Store(path, overwrite=overwrite, resume=resume) as store:
         run, pace = Pass(model, config, store, overwrite=overwrite), Pace(commit_seconds)
         if resume and (done := run.resume()):

@@ -8,6 +8,7 @@ import fake_check
 import patch_models
 import polars as pl
 import pytest
+import torch
 
 import profiler
 from profiler import cli
@@ -139,6 +140,7 @@ def test_a_finished_run_is_resumed_without_its_corpus(base_config, run_path: Pat
     corpus.unlink()
     again = profiler.record(config, tmp_path / "run.duckdb", model=model, resume=True)
     assert again.before and again.progress.tokens == first.progress.tokens
+    assert torch.get_num_threads() == 1, "the pass left torch more threads than it was given"
 
 
 def test_a_pass_says_beforehand_what_a_disk_budget_lowered(base_config, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -129,6 +130,21 @@ def add(
         _held(samples),
         _held(extremes),
     )
+
+
+def launch_threads(threads: int | None = None) -> None:
+    """Launch Numba's threads, as many as torch uses, and leave torch as many as it had.
+
+    Numba's OpenMP layer sets the number of threads of the whole process, torch's with it, to the number of cores when
+    it starts. In a process that has fewer cores to itself than that, all work of torch afterwards is several times
+    slower.
+
+    Args:
+        threads: of both; None takes torch's.
+    """
+    threads = threads or torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(threads)
 
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from profiler.config import RunConfig
 from profiler.database.commits import RunPart
@@ -125,14 +124,12 @@ class Worker:
     """An actor that holds the model and turns groups of chunks into pieces."""
 
     def __init__(self, config: RunConfig, folder: str, threads: int):
-        import numba
-
         from profiler.model.load import load_model
+        from profiler.recording.accumulators.compiled import launch_threads
         from profiler.recording.write import Rows
 
         os.chdir(folder)
-        torch.set_num_threads(threads)
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        launch_threads(threads)
         self.run = Pass(load_model(config), config, Rows())
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -99,7 +99,7 @@ def sentence(frame: pl.DataFrame) -> str:
         return f"No behaviour of the list explains it: {left} of its |DLA| is unexplained."
     return (
         f"“{first}” takes {numbers.share_with_interval(rows[first], 'share')} of its |DLA|; {left} is unexplained. "
-        "Where several behaviours hold, the position goes to the one of first priority."
+        "Where several behaviours hold, the position counts for the behaviour of highest priority."
     )
 
 
@@ -108,15 +108,15 @@ def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
         "quantile": (
             "Mixture by activation",
             (
-                "Bands of its own activation, named by the quantile that they begin at (how many positions each really"
-                " holds: point at it); where values tie there is no band."
+                "Bands of activation are named by the quantile at which they begin; hover for their share of positions."
+                " Where values tie there is no band."
             ),
         ),
         "domain": (
             "Mixture by domain",
             (
-                "Unequal bars are no difference of the component where the scrambled share (point at one) differs"
-                " alike: then the text does."
+                "Hover for the share of the scrambled claim: where it differs between domains in the same way, the text"
+                " differs and not the component."
             ),
         ),
     }

@@ -215,3 +215,26 @@ def test_the_direction_of_a_logit_is_defined_once() -> None:
         if written.search(line) and str(path.relative_to(ROOT / "profiler")) not in own
     ]
     assert elsewhere == []
+
+
+def test_no_module_is_a_piece_cut_off_another() -> None:
+    """A module that begins with a sibling's name and is imported by that sibling alone was split by length, not by
+    topic."""
+    importers: dict[str, set[str]] = {}
+    for path in FILES:
+        importer = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                    importers.setdefault(name, set()).add(importer)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    importers.setdefault(alias.name, set()).add(importer)
+    cut = []
+    for path in FILES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for sibling in path.parent.glob("*.py"):
+            whole = ".".join(sibling.relative_to(ROOT).with_suffix("").parts)
+            if path.stem.startswith(f"{sibling.stem}_") and importers.get(name) == {whole}:
+                cut.append(f"{name} of {whole}")
+    assert cut == []

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from profiler.axes import TokenIds
 from profiler.config import ModelSettings
 from profiler.errors import ModelError
-from profiler.model import files, load_check
+from profiler.model import files, validation
 from profiler.model.checkpoint import read_network, read_tokenizer
 from profiler.model.components import ModelSpec
 from profiler.model.direct import Weights, weights_of
@@ -109,9 +109,9 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         raise ModelError(f"--device {config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     attention = str(plain.config._attn_implementation)
     work = torch.float64 if config.dtype == "float64" else torch.float32
-    probe = load_check.probe(plain, config)
-    expected = load_check.own_logits(plain, probe, config.model)
-    wiring, sources = load_check.read(twin_of(plain), probe, config.model, work)
+    probe = validation.probe(plain, config)
+    expected = validation.own_logits(plain, probe, config.model)
+    wiring, sources = validation.read(twin_of(plain), probe, config.model, work)
     weights = weights_of(plain, wiring, sources, work)
     spec = _spec(plain, sources, config, architecture, weights_hash, tokenizer)
     _refuse_tokenizer(tokenizer, spec)
@@ -126,7 +126,7 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
 
 
 def _watched(
-    plain: PreTrainedModel, weights: Weights, spec: ModelSpec, probe: load_check.Probe, expected: list[Tensor]
+    plain: PreTrainedModel, weights: Weights, spec: ModelSpec, probe: validation.Probe, expected: list[Tensor]
 ) -> tuple[Forward, tuple[str, ...]]:
     """The watched forward pass, and sentences on what cannot be read of it.
 
@@ -135,11 +135,11 @@ def _watched(
     """
     spare = twin_of(plain)
     forward = watch(plain, weights.sources, weights.wiring)
-    unread = load_check.check(forward, weights, spec, probe, expected)
+    unread = validation.check(forward, weights, spec, probe, expected)
     if unread:
         with suppress(ModelError, TypeError):
             asking = watch(spare, weights.sources, weights.wiring, ask_for_weights=True)
-            return asking, load_check.check(asking, weights, spec, probe, expected)
+            return asking, validation.check(asking, weights, spec, probe, expected)
     return forward, unread
 
 
@@ -219,7 +219,7 @@ def _spec(
     tokenizer: Any,
 ) -> ModelSpec:
     card = BUNDLED / "card.md" if config.model == "bundled" else Path(config.model) / "card.md"
-    known = load_check.longest(network)
+    known = validation.longest(network)
     longest = known or max(DEFAULT_CONTEXT, config.context_length or 0)
     if (config.context_length or 0) > longest:
         raise ModelError(

@@ -24,7 +24,7 @@ from profiler.generality.distributions.variants import variants
 from profiler.generality.edits import at_positions as edits_at_positions
 from profiler.generality.edits.results import Edit
 from profiler.generality.edits.texts import Vocabulary
-from profiler.generality.evidence import claims, ledger, verdict_needs
+from profiler.generality.evidence import claims, ledger, needs
 from profiler.generality.evidence.distributions import CORPUS, Distribution
 from profiler.generality.evidence.finding import Finding, Question, StageResult
 from profiler.generality.evidence.verdict import judge
@@ -251,7 +251,7 @@ def test_general_forms_are_corrected_apart() -> None:
     holds = replace(GENERAL, value=0.9, lo=0.85, hi=0.95)
     assert ledger.lines((base, low, *[holds] * 20), DISTRIBUTIONS)[1].p_against == alone < 0.05
     open_ones = (replace(holds, value=0.55, lo=0.4, hi=0.7), at_place("names", 0.55, lo=0.4, hi=0.7))
-    asked = verdict_needs.needs(ledger.lines(open_ones, DISTRIBUTIONS), None)
+    asked = needs.needs(ledger.lines(open_ones, DISTRIBUTIONS), None)
     assert [(need.subject, need.distribution) for need in asked] == [("L1H4", "names")]
 
 

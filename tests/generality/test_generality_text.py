@@ -19,7 +19,7 @@ from profiler.circuits import yaml_files
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.database import query
 from profiler.errors import CircuitError, ComponentError, QueryError
-from profiler.generality import check, check_time
+from profiler.generality import check, duration
 from profiler.generality.coverage import everywhere
 from profiler.generality.distributions import build, circuit_of_run
 from profiler.generality.distributions import corpus as text
@@ -230,22 +230,22 @@ def test_random_circuits_in_text_hold_the_circuit_itself(subject):
 
 
 def test_the_forecast_counts_every_stage(subject):
-    one = check_time.forecast(subject)
+    one = duration.forecast(subject)
     assert set(one.tokens) == {"prompts", "running text", "replacement", "edits and swaps", "weights"}
     assert min(one.tokens.values()) > 0 and one.rate > 0
-    more = check_time.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
+    more = duration.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
     changed = sum(
         len(pair.clean) - pair.first_difference
         for distribution in subject.distributions.prompts
         if distribution.setting is not None
         for pair in distribution.setting.batch.pairs[: prompts.NULL_PROMPTS]
     )
-    share = check_time.SHARES["random circuits on prompts"]
+    share = duration.SHARES["random circuits on prompts"]
     assert more.tokens["prompts"] - one.tokens["prompts"] == pytest.approx(share * 2 * 7 * changed)
     assert more.tokens["running text"] > one.tokens["running text"] and more.tokens["weights"] == one.tokens["weights"]
-    nobody = check_time.forecast(with_members(subject, ["L1H0"]))
+    nobody = duration.forecast(with_members(subject, ["L1H0"]))
     assert nobody.tokens["replacement"] == nobody.tokens["edits and swaps"] == 0
-    made = check_time.CheckForecast({"text": 30_000.0, "edits": 90_000.0, "little": 1.0}, 1000.0, 60.0)
+    made = duration.CheckForecast({"text": 30_000.0, "edits": 90_000.0, "little": 1.0}, 1000.0, 60.0)
     assert made.seconds == pytest.approx(180.001)
     assert made.sentence == "forecast: about 3 min for 0.1 M tokens at 1,000 a second (text 25%, edits 75%)"
 

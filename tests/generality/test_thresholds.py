@@ -12,7 +12,7 @@ import pytest
 from test_generality_verdict import DISTRIBUTIONS, FINDINGS, number, role
 
 from profiler.database import query
-from profiler.generality.evidence import verdict_needs
+from profiler.generality.evidence import needs
 from profiler.generality.evidence.ledger import lines
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.evidence.verdict import judge
@@ -64,7 +64,7 @@ def test_the_other_thresholds_of_the_ledger_decide_their_lines() -> None:
         ]
         assert tuple(found) == speaks
     open_one = lines((number("discovery", 0.52, 0.1),), DISTRIBUTIONS)
-    needed = [verdict_needs.needs(open_one, open_one[0], t)[0].needed for t in (DEFAULT, Thresholds(faithful=0.4))]
+    needed = [needs.needs(open_one, open_one[0], t)[0].needed for t in (DEFAULT, Thresholds(faithful=0.4))]
     assert needed[0] > needed[1]
 
 

@@ -31,10 +31,10 @@ from profiler.circuits.positions import position_role
 from profiler.generality.evidence import ledger as books
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import FAITHFULNESS, Key, Line
+from profiler.generality.evidence.needs import Need
+from profiler.generality.evidence.needs import needs as needs_of
+from profiler.generality.evidence.needs import sentence as sentence_of
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.generality.evidence.verdict_needs import Need
-from profiler.generality.evidence.verdict_needs import needs as needs_of
-from profiler.generality.evidence.verdict_needs import sentence as sentence_of
 from profiler.generality.evidence.wording import elsewhere, listed, percent, refuted_roles, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]

@@ -45,8 +45,8 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
         -- model's own|, logits
     norm_scale_sum DOUBLE, -- sum of the final norm's denominator over ordinary positions
     norm_scale_n BIGINT, -- how many those are
-    block_scale_sums VARCHAR, -- JSON: number of a block with a norm of its own after it, and the
-        -- sum of that norm's denominator over the same positions
+    block_scale_sums DOUBLE[], -- of each block, the sum of the denominator of the norm of its own
+        -- over the same positions; NULL for a block without one
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );

@@ -32,7 +32,7 @@ from transformers.pytorch_utils import Conv1D
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
 from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
 from profiler.model.forward import Capture, Rows
-from profiler.model.wiring import Direction, Directions, Sink, Wiring
+from profiler.model.wiring import Direction, Directions, Sink, Wiring, scaled
 from profiler.model.writers import Sources, Writer
 
 VOCABULARY_ROWS = 8192  # rows of the unembedding that are cast at a time
@@ -95,9 +95,17 @@ class Weights:
         for block, writer in self.writers.items():
             readers = self.wiring.readers[writer.site]
             sink = readers[0][0]
-            if len(readers) == 1 and sink.norm and {layer_of.get(e.source) for e in sink.edges} == {block.layer}:
+            if len(readers) == 1 and sink.norm and {layer_of.get(e.source) for e in sink.wires} == {block.layer}:
                 norms[block] = sink
         return norms
+
+    @cached_property
+    def stream_biases(self) -> tuple[tuple[str, Float[Tensor, " model"]], ...]:
+        """Of the norms of the residual stream before the final norm (of embeddings, after a sum), the name and the
+        bias of those that have a bias."""
+        own = {sink.name for sink in self.own_norm.values()}
+        on_stream = (sink for sink in self.wiring.sinks if sink is not self.wiring.final and sink.name not in own)
+        return tuple((s.name, s.norm.bias) for s in on_stream if s.norm is not None and s.norm.bias is not None)
 
     def has_fixed_way(self, block: Block) -> bool:
         """Whether a block's output reaches the logits through the final norm and at most a norm of its own."""
@@ -117,8 +125,8 @@ class Weights:
 
     def as_added(self, block: Block, written: Float[Tensor, "*any model"]) -> Float[Tensor, "*any model"]:
         """What a block's output adds to the residual stream, but for the denominator of the block's own norm."""
-        edge = self.wiring.readers[self.writers[block].site][0][1]
-        written = scaled(written, edge.multiplier)
+        wire = self.wiring.readers[self.writers[block].site][0][1]
+        written = scaled(written, wire.multiplier)
         if block not in self.own_norm:
             return written
         sink = self.own_norm[block]
@@ -126,16 +134,12 @@ class Weights:
         return scaled(sink.norm.centred(written) * sink.norm.gain, self.wiring.readers[sink.name][0][1].multiplier)
 
 
-def scaled(value: Float[Tensor, "*any model"], multiplier: float | Tensor) -> Float[Tensor, "*any model"]:
-    """The value times a fixed multiplier."""
-    return value if isinstance(multiplier, float) and multiplier == 1.0 else value * multiplier
-
-
 def weights_of(network: PreTrainedModel, wiring: Wiring, sources: Sources, dtype: torch.dtype) -> Weights:
     """What attribution reads of a network."""
     modules, head = dict(network.named_modules()), network.get_output_embeddings()
     unembed, final = head.weight.detach(), wiring.final
-    bias = None if final is None or final.norm is None else scaled(final.norm.bias, wiring.sinks[0].edges[0].multiplier)
+    bias = final.norm.bias if final is not None and final.norm is not None else None
+    bias = None if bias is None else scaled(bias, wiring.sinks[0].wires[0].multiplier)
     total = torch.zeros(unembed.shape[1], dtype=dtype, device=unembed.device)
     token_bias = torch.zeros(len(unembed), dtype=dtype, device=unembed.device)
     for rows in torch.arange(len(unembed), device=unembed.device).split(VOCABULARY_ROWS):
@@ -157,17 +161,15 @@ def at_unembed(weights: Weights, targets: Int[Tensor, "*position"]) -> Float[Ten
     return scaled(centred, weights.wiring.logit_scale)
 
 
-def final_norm(residual: Residual, weights: Weights) -> tuple[Residual, Scale]:
+def final_norm(capture: Capture, weights: Weights) -> tuple[Residual, Scale]:
     """The final residual stream as the final norm divides it (centred for a LayerNorm), and the denominator.
 
     Computed here and not by the model because some models (Llama's RMSNorm in transformers) round to float32 inside.
     """
-    final = weights.wiring.final
-    stream = residual.to(weights.dtype)
+    final, stream = weights.wiring.final, capture.residual.to(weights.dtype)
     if final is None or final.norm is None:
         return stream, torch.ones_like(stream[..., :1])
-    stream = final.norm.centred(stream)
-    return stream, (stream.square().mean(-1, keepdim=True) + final.norm.eps).sqrt()
+    return final.norm.centred(stream), capture.held[final.name]
 
 
 def centred_logit(
@@ -177,7 +179,7 @@ def centred_logit(
     direction = at_unembed(weights, targets)
     final = weights.wiring.final
     if final is not None and final.norm is not None:
-        direction = scaled(direction, weights.wiring.sinks[0].edges[0].multiplier) * final.norm.gain
+        direction = scaled(direction, weights.wiring.sinks[0].wires[0].multiplier) * final.norm.gain
     return ((stream * direction).sum(-1) / scale[..., 0] + weights.token_bias[targets]).double()
 
 
@@ -266,16 +268,14 @@ def _constants(
     terms: dict[ComponentId, tuple[Tensor, Tensor]] = dict.fromkeys(spec.constants, (zero, zero))
     for kind, write, site in embeds:
         terms[ComponentId(kind)] = _embedding(write, site, weights, directions)
-    for component in spec.constants:
-        blocks = [b for b in weights.writers if b.layer == component.layer and BIAS_OF[b.kind] == component.kind]
-        for block in blocks:
-            write, dla = _bias(block, weights, directions, targets)
-            size, before = terms[component]
-            terms[component] = (size + write, before + dla)
+    for block in weights.writers:
+        write, dla = _bias(block, weights, directions, zero)
+        component = ComponentId(BIAS_OF[block.kind], block.layer)
+        size, before = terms[component]
+        terms[component] = (size + write, before + dla)
     final = weights.token_bias[targets]
-    for sink in _stream_norms(weights):
-        assert sink.norm is not None
-        final = final + directions.at(sink.name) @ sink.norm.bias
+    for site, bias in weights.stream_biases:
+        final = final + directions.at(site) @ bias
     terms[ComponentId("final_bias")] = (torch.ones_like(final), final)
     activation, dla = (torch.stack(values, -1) for values in zip(*terms.values(), strict=True))
     return Part(spec.embeddings_and_biases, activation, dla)
@@ -288,34 +288,22 @@ def _embedding(write: Residual, site: str, weights: Weights, directions: Directi
     return scaled(write, multiplier).norm(dim=-1), (write * toward).sum(-1)
 
 
-def _bias(
-    block: Block, weights: Weights, directions: Directions, targets: Int[Tensor, "window offset"]
-) -> tuple[Tensor, Tensor]:
-    """The norm of what the biases of a block and of its own norm add, and their DLA."""
-    zero = torch.zeros(targets.shape, dtype=weights.dtype, device=targets.device)
-    bias, sink = weights.bias(block), weights.own_norm.get(block)
-    write: Tensor | None = None
-    dla = zero
+def _bias(block: Block, weights: Weights, directions: Directions, zero: PerPosition) -> tuple[Tensor, Tensor]:
+    """The norm of what the biases of a block and of its own norm add, and their DLA.
+
+    Args:
+        zero: 0 at every position.
+    """
+    site, bias, sink = weights.writers[block].site, weights.bias(block), weights.own_norm.get(block)
+    writes, dla = [], zero
     if bias is not None:
-        dla = dla + directions.at(weights.writers[block].site) @ bias
-        write = weights.as_added(block, bias)
-    if sink is not None and sink.norm is not None:
-        if write is not None:
-            write = write / directions.held[sink.name]
-        if bool(sink.norm.bias.any()) and sink.edges[0].source == weights.writers[block].site:
-            dla = dla + directions.at(sink.name) @ sink.norm.bias
-            write = sink.norm.bias if write is None else write + sink.norm.bias
-    return (zero if write is None else write.norm(dim=-1).expand(targets.shape)), dla
-
-
-def _stream_norms(weights: Weights) -> list[Sink]:
-    """Norms on the residual stream itself before the final norm (of embeddings, after a sum), that have a bias."""
-    own = {sink.name for sink in weights.own_norm.values()}
-    return [
-        sink
-        for sink in weights.wiring.sinks
-        if sink.norm and sink is not weights.wiring.final and sink.name not in own and bool(sink.norm.bias.any())
-    ]
+        added = weights.as_added(block, bias)
+        writes.append(added if sink is None else added / directions.held[sink.name])
+        dla = dla + directions.at(site) @ bias
+    if sink is not None and sink.norm is not None and sink.norm.bias is not None and sink.wires[0].source == site:
+        writes.append(scaled(sink.norm.bias, weights.wiring.readers[sink.name][0][1].multiplier))
+        dla = dla + directions.at(sink.name) @ sink.norm.bias
+    return (sum(writes[1:], writes[0]).norm(dim=-1).expand(zero.shape) if writes else zero), dla
 
 
 def attended_dla(
@@ -333,9 +321,9 @@ def attended_dla(
 
 
 def logit_directions(weights: Weights, block: Block) -> Float[Tensor, "vocab model"]:
-    """The direction of every token's centred logit at a block's output, where all denominators are 1 and gates open."""
+    """The direction of every token's centred logit at a block's output, where all denominators are 1."""
     one = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
-    held = dict.fromkeys(weights.wiring.path_norms, one) | dict.fromkeys(weights.wiring.gates, one * torch.inf)
+    held = dict.fromkeys(weights.wiring.path_norms, one)
     tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
     direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), held).at(weights.writers[block].site)
     return direction

@@ -12,7 +12,7 @@ than a layer's MLP.
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,7 +67,7 @@ class Capture:
             activations of neurons after the nonlinearity (gated MLPs: act(gate) * in) and channels of mixers.
         embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
         residual: what the final norm reads.
-        held: of each norm on the way to the logits its denominator, and of each gate its output.
+        held: of each norm on the way to the logits its denominator.
         attention: of each block of heads whose attention weights can be read, what was read off the rows asked for;
             empty where none was asked for.
         logits: of the rows asked for, before a soft cap.
@@ -204,7 +204,14 @@ class Watched:
             self.read(weights[windows, :, offsets])
 
 
-def watch(network: PreTrainedModel, sources: Sources, wiring: Wiring, *, ask_for_weights: bool = False) -> Forward:
+def watch(
+    network: PreTrainedModel,
+    sources: Sources,
+    wiring: Wiring,
+    *,
+    ask_for_weights: bool = False,
+    without: Collection[Block] = (),
+) -> Forward:
     """Hook a network (in place) and return its forward pass, which computes what the network does by itself.
 
     Attention runs as the network's configuration says, so its weights are those that the pass used: read beside
@@ -212,13 +219,15 @@ def watch(network: PreTrainedModel, sources: Sources, wiring: Wiring, *, ask_for
 
     Args:
         ask_for_weights: whether the network is asked to return attention weights, where it does not by itself.
+        without: blocks of heads whose attention weights are not read.
     """
     under_way = UnderWay()
     own = network.config._attn_implementation
     asking = {"output_attentions": True} if ask_for_weights else {}
-    blocks = {writer.reader: writer.block for writer in sources.writers if writer.block.kind == "head"}
+    heads = [writer for writer in sources.writers if writer.block.kind == "head"]
+    blocks = {writer.reader: writer.block for writer in heads if writer.block not in without}
     through = {"sdpa": FUSED, "eager": EAGER}.get(own)
-    if through and _goes_through_register(network, blocks):
+    if through and _goes_through_register(network, (writer.reader for writer in heads)):
         network.set_attn_implementation(through)
         for site, block in blocks.items():
             vars(network.get_submodule(site))["profiler_watch"] = Watched(block, under_way)
@@ -256,7 +265,7 @@ def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: W
         embed=embed,
         pos_embed=torch.stack(pos).sum(0) if len(pos) > 1 else next(iter(pos), None),
         residual=left["residual"],
-        held={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
+        held={name: left[name].reshape(*shape, 1) for name in wiring.path_norms},
         attention=under_way.attention,
         logits=left["logits"][0] * wiring.logit_scale,
         mixing_gap=under_way.mixing_gap,
@@ -276,7 +285,7 @@ def _weights_of(watched: Watched) -> Callable[..., None]:
 
 
 def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, under_way: UnderWay) -> None:
-    """Let writers, norms, gates, embeddings and the unembedding leave what they read or write."""
+    """Let writers, norms, embeddings and the unembedding leave what they read or write."""
     modules = dict(network.named_modules())
 
     def reads(name: str, of: Callable[[Tensor], Tensor] = lambda value: value) -> Callable[..., None]:
@@ -303,7 +312,7 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
             modules[sink.name].register_forward_pre_hook(reads(sink.name, sink.norm.denominator))
     if wiring.final is not None:
         modules[wiring.final.name].register_forward_pre_hook(reads("residual"))
-    for name in (*wiring.gates, sources.embed, *sources.pos_embeds):
+    for name in (sources.embed, *sources.pos_embeds):
         modules[name].register_forward_hook(writes(name))
     head = network.get_output_embeddings()
     head.register_forward_pre_hook(only_rows)

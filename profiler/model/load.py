@@ -28,7 +28,7 @@ from profiler.config import ModelSettings
 from profiler.errors import ModelError
 from profiler.model import files, validation
 from profiler.model.checkpoint import read_network, read_tokenizer
-from profiler.model.components import ModelSpec
+from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import Weights, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
 from profiler.model.writers import Sources
@@ -36,6 +36,8 @@ from profiler.text.token_classes import encode, special_ids
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 DEFAULT_CONTEXT = 1024
+LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
+"""Where a configuration says how many positions the model knows."""
 REASON = 200  # characters of another library's message
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -100,7 +102,6 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         notes: what is to be said of how it was read.
     """
     weights_hash = _weights_hash(network)
-    architecture = type(network).__name__
     _refuse_other_kinds(network, config.model)
     try:
         network.to(torch.device(config.device))  # type: ignore[arg-type]
@@ -109,37 +110,43 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         raise ModelError(f"--device {config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     attention = str(plain.config._attn_implementation)
     work = torch.float64 if config.dtype == "float64" else torch.float32
-    probe = validation.probe(plain, config)
-    expected = validation.own_logits(plain, probe, config.model)
-    wiring, sources = validation.read(twin_of(plain), probe, config.model, work)
+    context = _context(plain, config)
+    windows = validation.probe_windows(plain, context)
+    expected = validation.own_logits(plain, windows, config.model)
+    wiring, sources = validation.read(twin_of(plain), windows, config.model, work)
     weights = weights_of(plain, wiring, sources, work)
-    spec = _spec(plain, sources, config, architecture, weights_hash, tokenizer)
+    spec = _spec(plain, sources, config, context, weights_hash, tokenizer)
     _refuse_tokenizer(tokenizer, spec)
-    forward, unread = _watched(plain, weights, spec, probe, expected)
+    forward, unread = _watched(plain, weights, spec, windows, expected)
     bridge, missing = _bridge(network, tokenizer, config)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
-    spec = replace(spec, notes=(*notes, *unread, *missing))
+    said = (validation.unread_note(unread, spec),) if unread else ()
+    spec = replace(spec, notes=(*notes, *said, *missing))
     return Model(spec, tokenizer, bos_id, weights, bridge, plain, forward, attention)
 
 
 def _watched(
-    plain: PreTrainedModel, weights: Weights, spec: ModelSpec, probe: validation.Probe, expected: list[Tensor]
-) -> tuple[Forward, tuple[str, ...]]:
-    """The watched forward pass, and sentences on what cannot be read of it.
+    plain: PreTrainedModel, weights: Weights, spec: ModelSpec, windows: validation.Windows, expected: list[Tensor]
+) -> tuple[Forward, frozenset[Block]]:
+    """The watched forward pass, and blocks of heads whose attention weights it does not read.
 
     Some models hand their attention weights over only when asked. That can make a model compute something else (Falcon
-    then attends to what comes after); it then runs as it does by itself, and its attention weights are not read.
+    then attends to what comes after); it then runs as it does by itself. Rows that are not what the model computes are
+    not read.
     """
-    spare = twin_of(plain)
+    asked, bare = twin_of(plain), twin_of(plain)
     forward = watch(plain, weights.sources, weights.wiring)
-    unread = validation.check(forward, weights, spec, probe, expected)
+    unread = validation.check(forward, weights, spec, windows, expected)
     if unread:
         with suppress(ModelError, TypeError):
-            asking = watch(spare, weights.sources, weights.wiring, ask_for_weights=True)
-            return asking, validation.check(asking, weights, spec, probe, expected)
+            asking = watch(asked, weights.sources, weights.wiring, ask_for_weights=True)
+            if not validation.check(asking, weights, spec, windows, expected):
+                return asking, frozenset()
+        forward = watch(bare, weights.sources, weights.wiring, without=unread)
+        validation.check(forward, weights, spec, windows, expected)
     return forward, unread
 
 
@@ -160,6 +167,11 @@ def _refuse_other_kinds(network: PreTrainedModel, name: str) -> None:
         raise ModelError(f"{what} is an encoder-decoder: name a decoder (a causal language model)")
     if "MaskedLM" in type(network).__name__:
         raise ModelError(f"{what} is a masked language model: it predicts what stands at a position; name a decoder")
+    if experts := next((site for site, m in network.named_modules() if type(m).__name__.endswith("Experts")), None):
+        raise ModelError(
+            f"{what} is a mixture of experts ({experts!r}): neurons that are there at some tokens alone cannot be read;"
+            " name a model without experts"
+        )
     head = network.get_output_embeddings()
     if getattr(head, "weight", None) is None:
         raise ModelError(f"{what} has no unembedding, so no logits to attribute: name a causal language model")
@@ -210,29 +222,35 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.blake2b(repr((vocabulary, sorted(special_ids(tokenizer)))).encode(), digest_size=16).hexdigest()
 
 
+def _context(network: PreTrainedModel, config: ModelSettings) -> int:
+    """Tokens of a window.
+
+    Raises:
+        ModelError: more were asked for than the model knows positions.
+    """
+    text, asked = network.config.get_text_config(), config.context_length
+    known = (getattr(text, field, None) for field in LENGTH_FIELDS)
+    longest = next((n for n in known if isinstance(n, int) and n > 0), max(DEFAULT_CONTEXT, asked or 0))
+    if (asked or 0) > longest:
+        raise ModelError(
+            f"--context-length {asked} is longer than the {longest} positions that {config.model!r} knows: give that"
+            " many or fewer"
+        )
+    return min(asked or DEFAULT_CONTEXT, longest)
+
+
 def _spec(
-    network: PreTrainedModel,
-    sources: Sources,
-    config: ModelSettings,
-    architecture: str,
-    weights_hash: str,
-    tokenizer: Any,
+    network: PreTrainedModel, sources: Sources, config: ModelSettings, context: int, weights_hash: str, tokenizer: Any
 ) -> ModelSpec:
     card = BUNDLED / "card.md" if config.model == "bundled" else Path(config.model) / "card.md"
-    known = validation.longest(network)
-    longest = known or max(DEFAULT_CONTEXT, config.context_length or 0)
-    if (config.context_length or 0) > longest:
-        raise ModelError(
-            f"--context-length {config.context_length} is longer than the {longest} positions that {config.model!r}"
-            " knows: give that many or fewer"
-        )
+    n_vocab, d_model = network.get_output_embeddings().weight.shape
     return ModelSpec(
         name=config.model,
-        architecture=architecture,
+        architecture=type(network).__name__,
         n_layers=sources.n_layers,
-        d_model=network.get_output_embeddings().weight.shape[1],
-        n_vocab=network.get_output_embeddings().weight.shape[0],
-        context_length=min(config.context_length or DEFAULT_CONTEXT, longest),
+        d_model=d_model,
+        n_vocab=n_vocab,
+        context_length=context,
         weights_hash=weights_hash,
         tokenizer_hash=_tokenizer_hash(tokenizer),
         blocks=tuple(writer.block for writer in sources.writers),

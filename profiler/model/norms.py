@@ -26,13 +26,14 @@ class HeldNorm:
     """A norm as a linear map, given its denominator.
 
     Attributes:
-        gain, bias: what the normed input is multiplied by, and what is added to it.
+        gain: what the normed input is multiplied by.
+        bias: what is added to it; None where nothing is.
         centres: whether the mean is subtracted (LayerNorm).
         eps: what stands under the root beside the mean square.
     """
 
     gain: Float[Tensor, " model"]
-    bias: Float[Tensor, " model"]
+    bias: Float[Tensor, " model"] | None
     centres: bool
     eps: float
 
@@ -95,4 +96,5 @@ def read(norm: nn.Module, name: str, d_model: int, dtype: torch.dtype) -> HeldNo
             " before it cannot be followed to the logits"
         )
     bias = getattr(norm, "bias", None)
-    return HeldNorm(exact, torch.zeros_like(exact) if bias is None else bias.detach().to(dtype), centres, eps)
+    added = None if bias is None or not bool(bias.any()) else bias.detach().to(dtype)
+    return HeldNorm(exact, added, centres, eps)

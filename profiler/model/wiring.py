@@ -29,7 +29,6 @@ from profiler.errors import ModelError
 from profiler.model import norms
 from profiler.model.norms import HeldNorm
 
-GATE_ROUNDING = 8
 HEAD = "unembed"
 """Name of the sink where the unembedding reads."""
 
@@ -43,13 +42,10 @@ class Wire:
     Attributes:
         source: the module whose output is cut: a writer, an embedding or a norm.
         multiplier: a number, or a number for each dimension.
-        gate: the module whose output, through a sigmoid, it is multiplied by at each token (a shared expert's gate);
-            held, as attention patterns are.
     """
 
     source: str
     multiplier: float | Float[Tensor, " model"]
-    gate: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +54,7 @@ class Sink:
 
     name: str
     norm: HeldNorm | None
-    edges: tuple[Wire, ...]
+    wires: tuple[Wire, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,30 +73,30 @@ class Wiring:
     logit_scale: float
     soft_cap: float | None
 
-    @property
+    @cached_property
     def path_norms(self) -> tuple[str, ...]:
         """Norms whose denominators a forward pass has to leave."""
         return tuple(sink.name for sink in self.sinks if sink.norm is not None)
 
-    @property
+    @cached_property
     def final(self) -> Sink | None:
         """The final norm; None where the unembedding reads the residual stream itself."""
-        edges = self.sinks[0].edges
-        return next((sink for sink in self.sinks if [sink.name] == [edge.source for edge in edges]), None)
-
-    @property
-    def gates(self) -> tuple[str, ...]:
-        """Modules whose outputs a forward pass has to leave beside the denominators."""
-        return tuple(dict.fromkeys(edge.gate for sink in self.sinks for edge in sink.edges if edge.gate))
+        wires = self.sinks[0].wires
+        return next((sink for sink in self.sinks if [sink.name] == [wire.source for wire in wires]), None)
 
     @cached_property
     def readers(self) -> dict[str, tuple[tuple[Sink, Wire], ...]]:
         """Of each cut, what reads it."""
         found: dict[str, list[tuple[Sink, Wire]]] = {}
         for sink in self.sinks:
-            for edge in sink.edges:
-                found.setdefault(edge.source, []).append((sink, edge))
+            for wire in sink.wires:
+                found.setdefault(wire.source, []).append((sink, wire))
         return {source: tuple(pairs) for source, pairs in found.items()}
+
+
+def scaled(value: Float[Tensor, "*any model"], multiplier: float | Tensor) -> Float[Tensor, "*any model"]:
+    """The value times a fixed multiplier."""
+    return value if isinstance(multiplier, float) and multiplier == 1.0 else value * multiplier
 
 
 class Directions:
@@ -108,8 +104,7 @@ class Directions:
 
     Args:
         at_unembed: its direction at what the unembedding reads: its row of the unembedding, centred and scaled.
-        held: of each of `wiring.path_norms` its denominator, and of each of `wiring.gates` its output, at the same
-            positions.
+        held: of each of `wiring.path_norms` its denominator, at the same positions.
     """
 
     def __init__(self, wiring: Wiring, at_unembed: Direction, held: Mapping[str, Float[Tensor, "*#position 1"]]):
@@ -118,14 +113,8 @@ class Directions:
 
     def at(self, source: str) -> Direction:
         """The direction at the output of a writer, an embedding or a norm."""
-        parts = [self._through(sink, edge) for sink, edge in self.wiring.readers[source]]
+        parts = [scaled(self._before_sink(sink), wire.multiplier) for sink, wire in self.wiring.readers[source]]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-
-    def _through(self, sink: Sink, edge: Wire) -> Direction:
-        direction = self._before_sink(sink)
-        if not isinstance(edge.multiplier, float) or edge.multiplier != 1.0:
-            direction = direction * edge.multiplier
-        return direction if edge.gate is None else direction * self.held[edge.gate].sigmoid()
 
     def _before_sink(self, sink: Sink) -> Direction:
         """The direction at what a sink reads; remembered where more than one cut is read there."""
@@ -133,7 +122,7 @@ class Directions:
             return self._before[sink.name]
         assert sink.norm is not None
         before = sink.norm.pull_back(self.at(sink.name), self.held[sink.name])
-        if len(sink.edges) > 1:
+        if len(sink.wires) > 1:
             self._before[sink.name] = before
         return before
 
@@ -144,7 +133,6 @@ class _Cuts:
 
     leaves: dict[str, Tensor]
     read: dict[str, Tensor]
-    gates: dict[str, Tensor]
     twice: set[str]
     head: Tensor | None = None
 
@@ -166,14 +154,14 @@ def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch
     d_model = cuts.read[HEAD].shape[-1]
     while waiting:
         name = waiting.pop()
-        edges = tuple(_wires(name, cuts))
+        wires = tuple(_wires(name, cuts))
         norm = None if name == HEAD else norms.read(modules[name], name, d_model, dtype)
-        found[name] = Sink(name, norm, edges)
-        waiting += [edge.source for edge in edges if edge.source in cuts.read and edge.source not in found]
-    for name in cuts.twice & {edge.source for sink in found.values() for edge in sink.edges}:
+        found[name] = Sink(name, norm, wires)
+        waiting += [wire.source for wire in wires if wire.source in cuts.read and wire.source not in found]
+    for name in cuts.twice & {wire.source for sink in found.values() for wire in sink.wires}:
         raise ModelError(f"{name!r} is used more than once in a pass: what it writes has no layer of its own")
     sinks = sorted(found.values(), key=lambda sink: -order.index(sink.name) if sink.norm else -len(order))
-    reached = {edge.source for sink in sinks for edge in sink.edges}
+    reached = {wire.source for sink in sinks for wire in sink.wires}
     sources = tuple(name for name in order if name in reached and name not in found)
     return Wiring(tuple(sinks), sources, scale, cap)
 
@@ -189,39 +177,34 @@ def _wires(sink: str, cuts: _Cuts) -> Iterator[Wire]:
     )
     for name, grad in zip(leaves, grads, strict=True):
         if grad is not None and bool(grad.any()):
-            yield _wire(name, sink, grad, cuts.gates)
+            yield Wire(name, _multiplier(name, sink, grad))
 
 
-def _wire(source: str, sink: str, grad: Float[Tensor, "*position model"], gates: Mapping[str, Tensor]) -> Wire:
+def _multiplier(source: str, sink: str, grad: Float[Tensor, "*position model"]) -> float | Float[Tensor, " model"]:
     """The multiplication that a gradient of ones came back with.
 
     Raises:
-        ModelError: it differs between tokens, and no gate says why.
+        ModelError: it differs between tokens.
     """
     rows = grad.reshape(-1, grad.shape[-1])
-    for gate in (None, *gates):
-        fixed = rows if gate is None else rows / gates[gate].reshape(-1, 1).sigmoid()
-        first = fixed[0]
-        near = 0.0 if gate is None else torch.finfo(rows.dtype).eps * GATE_ROUNDING
-        if bool(((fixed - first).abs() <= near * first.abs()).all()):
-            if gate is not None:  # what the division rounded
-                return Wire(source, float(first[0].round(decimals=6)), gate)
-            return Wire(source, float(first[0]) if bool((first == first[0]).all()) else first.clone())
+    first = rows[0]
+    if bool((rows == first).all()):
+        return float(first[0]) if bool((first == first[0]).all()) else first.clone()
     if not any(part.isdigit() for part in source.split(".")) and not sink.count(".layers."):
-        head = "a prediction head stands" if "embed" not in source else "streams are mixed"
+        why = "several residual streams are mixed" if "embed" in source else "a prediction head stands"
         raise ModelError(
-            f"{head} between the last layer and the unembedding ({source!r} before {sink!r}), and what is before it is"
+            f"{why} between the last layer and the unembedding ({source!r} before {sink!r}), so what is before it is"
             " changed by more than fixed multipliers and norms: name a model whose final norm is what it unembeds"
         )
     raise ModelError(
-        f"what {source!r} writes is multiplied by another number at each token before {sink!r}: only fixed"
-        " multipliers and gates of one number can be followed to the logits"
+        f"what {source!r} writes is multiplied by another number at each token before {sink!r}: only fixed multipliers"
+        " can be followed to the logits"
     )
 
 
 def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[_Cuts, Tensor]:
     """One pass with every candidate cut."""
-    cuts = _Cuts({}, {}, {}, set())
+    cuts = _Cuts({}, {}, set())
     head = network.get_output_embeddings()
     d_model = head.weight.shape[1]
     with ExitStack() as stack:
@@ -233,8 +216,6 @@ def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[
             elif norms.is_norm(module):
                 stack.callback(module.register_forward_pre_hook(_reads(name, cuts, d_model)).remove)
                 hook = _cut(name, cuts, d_model)
-            elif _is_gate(module, d_model):
-                hook = _hold(name, cuts)
             elif _may_write(module, d_model):
                 hook = _cut(name, cuts, d_model)
             if hook is not None:
@@ -250,25 +231,12 @@ def is_embedding(module: nn.Module) -> bool:
 
 
 def _may_write(module: nn.Module, d_model: int) -> bool:
-    if is_embedding(module) or type(module).__name__.endswith("Experts"):
+    if is_embedding(module):
         return True
     weight = getattr(module, "weight", None)
     if weight is None or weight.dim() != len(("in", "out")):
         return False
     return bool((weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model)
-
-
-def _is_gate(module: nn.Module, d_model: int) -> bool:
-    """Whether it makes one number of a token's residual stream."""
-    return isinstance(module, nn.Linear) and tuple(module.weight.shape) == (1, d_model)
-
-
-def _hold(name: str, cuts: _Cuts) -> Callable[..., Any]:
-    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        cuts.gates[name] = output.detach()
-        return cuts.gates[name]
-
-    return hook
 
 
 def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:

@@ -100,11 +100,7 @@ def _writer(site: str, modules: dict[str, nn.Module], layers: str, network: PreT
         )
     layer = int(site.removeprefix(f"{layers}.").split(".")[0])
     holder = site.rpartition(".")[0]
-    module, width = modules[site], _inputs(modules[site])
-    if width is None:
-        raise ModelError(
-            f"{name!r} is a mixture of experts ({type(module).__name__} at {site!r}): neurons of experts cannot be read"
-        )
+    width = _inputs(modules[site])
     kind = _kind(site, type(modules[holder]).__name__)
     group = "S0" if "shared" in site.removeprefix(f"{layers}.") and kind == "neuron" else ""
     units = width
@@ -123,9 +119,7 @@ def _kind(site: str, holder: str) -> UnitKind:
     return "neuron" if MLP.search(holder) else "mixer"
 
 
-def _inputs(module: nn.Module) -> int | None:
-    """Values that a matrix reads of a token; None for what is no single matrix."""
-    weight = getattr(module, "weight", None)
-    if weight is None or weight.dim() != len(("in", "out")):
-        return None
-    return int(weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1])
+def _inputs(module: nn.Module) -> int:
+    """Values that a matrix reads of a token."""
+    weight = module.get_parameter("weight")
+    return weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1]

@@ -32,6 +32,7 @@ from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
 from profiler.model.direct import Closure
 from profiler.model.load import Model, load_model, logits_summary
+from profiler.model.validation import ROUNDING
 from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import give_back
@@ -47,7 +48,6 @@ from profiler.text.token_classes import encode, special_ids, token_classes, toke
 from profiler.text.windows import Batch, Chunk, Layout, chunks, random_windows
 
 LIBRARIES = ("torch", "transformers", "transformer_lens", "datasets", "duckdb", "polars", "numpy")
-CLOSURE_TOLERANCE = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
 COMMIT_SECONDS, COMMIT_SHARE = 15.0, 0.03
 
 
@@ -227,7 +227,7 @@ class Pass:
         wanted = recorder.wanted(batch, plan)
         capture = model.run(batch.tokens, wanted)
         targets = batch.targets.to(capture.residual.device)
-        stream, scale = direct.final_norm(capture.residual, model.weights)
+        stream, scale = direct.final_norm(capture, model.weights)
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
@@ -252,9 +252,8 @@ class Pass:
         Raises:
             ModelError: the sum of all DLA, or the final residual stream, does not give the model's logits.
         """
-        exact, worst = self.config.dtype == "float64", max(closure.residual, closure.logit_residual)
-        limit = CLOSURE_TOLERANCE[self.config.dtype] * max(closure.scale, 1.0)
-        if closure.residual <= (1e-8 if exact else limit) and closure.logit_residual <= limit:
+        worst = torch.tensor(closure.values()[:2]).max().item()  # a NaN stays
+        if worst <= ROUNDING[self.model.weights.unembed.dtype] * max(closure.scale, 1.0):
             return closure
         raise ModelError(
             f"the parts of {self.config.model!r} do not add up to its logits (off by {worst:.3g} of"

@@ -107,9 +107,10 @@ class Totals:
         """
         chosen = scale[..., 0][ordinary].double()
         self.scales = (self.scales[0] + chosen.sum().item(), self.scales[1] + len(chosen))
-        for number, own in of_blocks.items():
-            before = self.block_scales.get(number, 0.0)
-            self.block_scales[number] = before + own[..., 0][ordinary].double().sum().item()
+        if of_blocks:
+            sums = torch.stack([own[..., 0][ordinary].double().sum() for own in of_blocks.values()]).tolist()
+            for number, total in zip(of_blocks, sums, strict=True):
+                self.block_scales[number] = self.block_scales.get(number, 0.0) + total
 
     def count(self, chunk: Chunk, closure: Closure, layout: Layout) -> None:
         """Count a chunk that has been read, and stand behind it."""
@@ -293,7 +294,7 @@ class Totals:
             "closure_scale": self.closure.scale,
             "logit_residual": self.closure.logit_residual,
             "norm_scale_sum": self.scales[0],
-            "block_scale_sums": json.dumps(list(self.block_scales.items())),
+            "block_scale_sums": [self.block_scales.get(number) for number in range(len(spec.blocks))],
             "norm_scale_n": self.scales[1],
             "peak_memory_bytes": self.peak_memory(),
             "complete": True,

@@ -204,9 +204,10 @@ def test_names_of_columns_are_cleaned_too():
     assert steers(text_table(pl.DataFrame({EVIL: [EVIL]}))) == []
 
 
-@pytest.mark.parametrize("text", ["plain", "Ünïcødé 中文 עברית", "a\nb\tc"])
+@pytest.mark.parametrize("text", ["plain", "Ünïcødé 中文 עברית", "a\nb\tc", "on 22\u00a0% of it"])
 def test_text_that_steers_nothing_is_as_it_was(text):
     assert console.clean(text) == text
+    assert console.readable(text.replace("\n", " ").replace("\t", " ")) == text.replace("\n", " ").replace("\t", " ")
 
 
 def test_what_a_library_logs_and_an_unexpected_error_are_cleaned(capsys, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 import zoo
 
 from profiler.config import RunConfig
-from profiler.model.direct import add_up, by_part, centred_logit, final_norm
+from profiler.model.direct import add_up, block_denominators, by_part, centred_logit, final_norm, logit_directions
 from profiler.model.forward import Wanted
 from profiler.model.load import Model, model_from
 
@@ -33,7 +33,7 @@ def tokens_of(n_windows: int = 2, width: int = 40):
     return torch.randint(1, zoo.VOCAB, (n_windows, width), generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", zoo.FAMILIES)
+@pytest.mark.parametrize("name", [*zoo.FAMILIES, *zoo.MADE_UP])
 def test_parts_add_up_and_equal_a_gradient(name):
     tokens = tokens_of()
     targets = tokens.roll(-1, 1)
@@ -41,7 +41,7 @@ def test_parts_add_up_and_equal_a_gradient(name):
     model = loaded(name, zoo.double(built(name)))
     every = (torch.arange(2).repeat_interleave(40), torch.arange(40).repeat(2))
     capture = model.run(tokens, Wanted(every))
-    stream, scale = final_norm(capture.residual, model.weights)
+    stream, scale = final_norm(capture, model.weights)
     logits = centred_logit(stream, scale, model.weights, targets)
     limit = ROUNDED.get(name, 1e-12) * float(want.abs().max())
     assert float((logits - want).abs().max()) <= limit
@@ -78,6 +78,50 @@ def test_attention_rows_are_those_of_the_models_default_pass(name):
     ]
     for got, pattern in zip(capture.attention.values(), patterns, strict=False):
         torch.testing.assert_close(got.double(), pattern[rows[0], :, rows[1]].double(), rtol=1e-5, atol=1e-5)
+
+
+ADDED = [
+    "llama2",
+    "gpt2",
+    "gemma2",
+    "gemma3",
+    "gemma4",
+    "olmo2",
+    "glm4",
+    "granite",
+    "cohere",
+    "falcon_h1",
+    *zoo.MADE_UP,
+]
+"""One of each way to the residual stream: none of its own, a norm, a norm and a scale of the layer, multipliers."""
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_a_heads_activation_is_the_norm_of_what_it_adds_to_the_residual_stream(name):
+    tokens = tokens_of(1, 20)
+    network = zoo.double(built(name))
+    model = loaded(name, zoo.double(built(name)))
+    parts = by_part(model.run(tokens, Wanted()), model.weights, model.spec, tokens.roll(-1, 1))
+    for (block, writer), part in zip(model.weights.writers.items(), parts, strict=False):
+        if block.kind == "head":
+            added = frozen.added_by_heads(network, tokens, writer.site, block.units)
+            torch.testing.assert_close(part.activation, added, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_logit_effects_are_what_a_neuron_adds_per_unit_of_activation(name):
+    tokens = tokens_of(1, 20)
+    targets = tokens.roll(-1, 1)
+    model = loaded(name, built(name))
+    capture, weights = model.run(tokens, Wanted()), model.weights
+    scale = final_norm(capture, weights)[1][0]
+    own = block_denominators(capture, weights)
+    parts = by_part(capture, weights, model.spec, targets)
+    for (number, block), part in zip(enumerate(weights.writers), parts, strict=False):
+        if block.kind == "neuron" and weights.has_fixed_way(block):
+            effects = weights.matrix(block) @ logit_directions(weights, block)[targets[0]].T
+            at = scale * own[number][0] if number in own else scale
+            torch.testing.assert_close(part.activation[0] * effects.T / at, part.dla[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow

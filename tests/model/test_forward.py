@@ -72,6 +72,8 @@ def test_rows_that_do_not_mix_to_what_the_kernel_wrote_are_not_given(model_dirs,
     monkeypatch.setattr(forward, "attention_rows", lambda *args: attention_rows(*args).roll(1, -1))
     model = loaded(model_dirs["neox"])
     assert "attention weights cannot be read" in " ".join(model.spec.notes)
+    rows = (torch.tensor([0]), torch.tensor([6]))
+    assert model.run(torch.arange(8)[None], Wanted(rows, rows)).attention == {}
 
 
 @pytest.mark.parametrize("additive", [False, True])

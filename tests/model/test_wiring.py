@@ -9,7 +9,7 @@ from torch import nn
 
 from profiler.config import RunConfig
 from profiler.errors import ComponentError, ModelError
-from profiler.model import norms, wiring
+from profiler.model import norms, validation, wiring
 from profiler.model.components import Block, ComponentId, ModelSpec, blocks_from_facts, parse_label, uniform
 from profiler.model.load import model_from
 
@@ -26,7 +26,7 @@ def test_the_way_of_each_family(name):
     found = wiring.find(zoo.build(name), TOKENS, torch.float64)
     on_the_way = {"gemma2": 2 * zoo.LAYERS + 1, "olmo2": 2 * zoo.LAYERS + 1, "gpt1": 2 * zoo.LAYERS, "bloom": 2}
     assert len(found.path_norms) == on_the_way.get(name, 1)
-    multipliers = {edge.multiplier for sink in found.sinks for edge in sink.edges}
+    multipliers = {wire.multiplier for sink in found.sinks for wire in sink.wires}
     assert multipliers == ({1.0, 0.22, 12.0} if name == "granite" else {1.0})
     assert found.logit_scale == (1 / 8 if name == "granite" else 1.0)
     assert found.soft_cap == (30.0 if name == "gemma2" else None)
@@ -70,6 +70,16 @@ def test_a_part_that_writes_past_its_last_matrix_does_not_add_up():
     network.model.layers[1].mlp = Broken(network.model.layers[1].mlp, "constant")
     with pytest.raises(ModelError, match="do not add up to its logits"):
         model_from(network, tiny.tokenizer(), RunConfig(model="m", corpora=("x",), dtype="float64"))
+
+
+def test_a_sliding_window_is_passed_by_the_windows_that_a_model_is_tried_on():
+    """A shorter window cannot show that a watched pass leaves the sliding window out."""
+    network = zoo.build("mistral")
+    network.config.sliding_window = 700
+    assert [w.shape[1] for w in validation.probe_windows(network, 1024)] == [12, 708]
+    assert [w.shape[1] for w in validation.probe_windows(network, 300)] == [12, 300]
+    network.config.sliding_window = None
+    assert [w.shape[1] for w in validation.probe_windows(network, 1024)] == [12]
 
 
 def test_weights_that_are_no_numbers_are_named():
@@ -149,10 +159,12 @@ def test_a_norm_is_found_by_calling_it(kind):
     held = norms.read(made, "norm", d, torch.float64)
     x, toward = torch.randn(2, 3, d, generator=g, dtype=torch.float64)
     assert held.centres == (kind in ("layer", "none"))
-    y = held.centred(x) * held.gain / held.denominator(x) + held.bias
+    assert (held.bias is None) == (kind != "layer")
+    bias = torch.zeros(d, dtype=torch.float64) if held.bias is None else held.bias
+    y = held.centred(x) * held.gain / held.denominator(x) + bias
     torch.testing.assert_close(y, made(x), rtol=1e-12, atol=1e-12)
     before = held.pull_back(toward, held.denominator(x))
-    torch.testing.assert_close((x * before).sum(-1) + toward @ held.bias, (made(x) * toward).sum(-1))
+    torch.testing.assert_close((x * before).sum(-1) + toward @ bias, (made(x) * toward).sum(-1))
 
 
 class Offset(nn.Module):

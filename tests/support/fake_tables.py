@@ -315,7 +315,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
                 "corpus_digest": "00cc",
                 "norm_scale_sum": 3.0 * (len(positions) - special),
                 "norm_scale_n": len(positions) - special,
-                "block_scale_sums": "[]",
+                "block_scale_sums": pl.Series([None] * 2 * n_layers, dtype=pl.Float64),
                 "n_tokens": n_tokens,
                 "n_positions": len(positions) - special,
                 "n_special": special,

@@ -5,6 +5,8 @@ denominators of norms detached, is the direction of the logit there (stop-gradie
 names that transformers gives their last matrices.
 """
 
+from dataclasses import dataclass, field
+
 import torch
 import zoo
 from torch import Tensor
@@ -14,24 +16,38 @@ from transformers.pytorch_utils import Conv1D
 LAST = ("o_proj out_proj c_proj dense dense_4h_to_h down_proj fc_out fc2 w2 linear_out per_layer_projection").split()
 
 
-def attributions(network: PreTrainedModel, tokens: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Centred target logits before a soft cap, [window, offset], and of each block's last matrix the DLA of each value
-    that it reads, [window, offset, value].
+@dataclass
+class CutPass:
+    """What a pass with cut blocks left.
+
+    Attributes:
+        read, leaf: by the name of each block's last matrix, what it read [window, offset, value] and its cut output.
+        stream: what the last norm read.
+        unembedded: output of the unembedding, before a soft cap or a scale.
+    """
+
+    logits: Tensor | None = None
+    read: dict[str, Tensor] = field(default_factory=dict)
+    leaf: dict[str, Tensor] = field(default_factory=dict)
+    stream: Tensor | None = None
+    unembedded: Tensor | None = None
+
+
+def cut_pass(network: PreTrainedModel, tokens: Tensor) -> CutPass:
+    """One pass with every block cut after its last matrix and the denominators of norms held.
 
     Args:
         network: made by `zoo.double`.
     """
-    cuts: dict[str, tuple[Tensor, Tensor]] = {}
+    left, handles = CutPass(), []
     head = network.get_output_embeddings()
-    d_model = head.weight.shape[1]
     norms = [module for module in network.modules() if isinstance(module, zoo.DoubleNorm)]
-    handles = []
 
     def cut(name):
         def hook(module, args, output):
-            leaf = output.detach().requires_grad_(True)
-            cuts[name] = (args[0].detach().reshape(*tokens.shape, -1), leaf)
-            return leaf * 1.0
+            left.leaf[name] = output.detach().requires_grad_(True)
+            left.read[name] = args[0].detach().reshape(*tokens.shape, -1)
+            return left.leaf[name] * 1.0
 
         return hook
 
@@ -39,31 +55,57 @@ def attributions(network: PreTrainedModel, tokens: Tensor, targets: Tensor) -> t
         weight = getattr(module, "weight", None)
         if name.split(".")[-1] not in LAST or weight is None or weight.dim() != 2 or "per_layer_model" in name:
             continue
-        if (weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model:
+        if matrix_of(network, name).shape[1] == head.weight.shape[1]:
             handles.append(module.register_forward_hook(cut(name)))
-    seen: list[Tensor] = []
-    handles.append(head.register_forward_hook(lambda *given: seen.append(given[-1])))
+    handles.append(head.register_forward_hook(lambda *given: setattr(left, "unembedded", given[-1])))
+    handles += [norm.register_forward_pre_hook(lambda *given: setattr(left, "stream", given[-1][0])) for norm in norms]
     try:
         for norm in norms:
             norm.held = True
         with torch.enable_grad():
-            logits = network(tokens, use_cache=False).logits
-            z = seen[0] if _cap(network) else logits
-            centred = z.gather(-1, targets[..., None])[..., 0] - z.mean(-1)
-            leaves = {name: leaf for name, (_, leaf) in cuts.items()}
-            grads = torch.autograd.grad(centred.sum(), list(leaves.values()), allow_unused=True)
+            left.logits = network(tokens, use_cache=False).logits
     finally:
         for handle in handles:
             handle.remove()
         for norm in norms:
             norm.held = False
+    return left
+
+
+def attributions(network: PreTrainedModel, tokens: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Centred target logits before a soft cap, [window, offset], and of each block's last matrix the DLA of each value
+    that it reads, [window, offset, value]."""
+    left = cut_pass(network, tokens)
+    z = left.unembedded if _cap(network) else left.logits
+    centred = z.gather(-1, targets[..., None])[..., 0] - z.mean(-1)
+    grads = torch.autograd.grad(centred.sum(), list(left.leaf.values()), allow_unused=True)
     found = {}
-    for (name, (read, leaf)), grad in zip(cuts.items(), grads, strict=True):
-        module = network.get_submodule(name)
-        matrix = module.weight.detach() if isinstance(module, Conv1D) else module.weight.detach().T
-        toward = (torch.zeros_like(leaf) if grad is None else grad) @ matrix.T
-        found[name] = read * toward.reshape(*tokens.shape, -1)
+    for (name, leaf), grad in zip(left.leaf.items(), grads, strict=True):
+        toward = (torch.zeros_like(leaf) if grad is None else grad) @ matrix_of(network, name).T
+        found[name] = left.read[name] * toward.reshape(*tokens.shape, -1)
     return centred.detach(), found
+
+
+def added_by_heads(network: PreTrainedModel, tokens: Tensor, name: str, n_heads: int) -> Tensor:
+    """Norm of what each head of an attention adds to what the last norm reads, [window, offset, head]: the head's write
+    times the derivative of that stream (a gradient of a gradient, Pearlmutter's trick).
+
+    Args:
+        name: of the attention's last matrix.
+    """
+    left = cut_pass(network, tokens)
+    weights = torch.zeros_like(left.stream, requires_grad=True)
+    (back,) = torch.autograd.grad(left.stream, left.leaf[name], weights, create_graph=True)
+    z = left.read[name].unflatten(-1, (n_heads, -1))
+    writes = torch.einsum("wohd,hdm->hwom", z, matrix_of(network, name).unflatten(0, (n_heads, -1)))
+    added = [torch.autograd.grad(back, weights, write, retain_graph=True)[0].norm(dim=-1) for write in writes]
+    return torch.stack(added, -1)
+
+
+def matrix_of(network: PreTrainedModel, name: str) -> Tensor:
+    """A matrix with a row for each value that it reads."""
+    module = network.get_submodule(name)
+    return module.weight.detach() if isinstance(module, Conv1D) else module.weight.detach().T
 
 
 def _cap(network: PreTrainedModel) -> float | None:

@@ -176,10 +176,21 @@ HYBRID: dict[str, Callable[[], PreTrainedModel]] = {
 FAMILIES = DENSE | HYBRID
 
 
+def _layer_norms_after_blocks() -> PreTrainedModel:
+    network = FAMILIES["gemma2"]()
+    for layer in network.model.layers:
+        layer.post_attention_layernorm, layer.post_feedforward_layernorm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+    return network
+
+
+MADE_UP: dict[str, Callable[[], PreTrainedModel]] = {"layer_norms_after_blocks": _layer_norms_after_blocks}
+"""Forms that the rule covers and no family has: norms after blocks that centre and have a bias."""
+
+
 def build(name: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """A family's tiny model, with every parameter moved."""
     torch.manual_seed(0)
-    made = FAMILIES[name]().eval()
+    made = (FAMILIES | MADE_UP)[name]().eval()
     for parameter in made.parameters():
         parameter.data.add_(NOISE * torch.randn_like(parameter))
     return made.to(dtype)

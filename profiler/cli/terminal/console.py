@@ -18,7 +18,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-KEPT = "\n\t"
+NO_BREAK = "\u00a0"
+"""The blank of "22 %": it is seen as a blank, and steers nothing."""
+KEPT = f"\n\t{NO_BREAK}"
 
 
 def clean(text: str) -> str:
@@ -28,7 +30,7 @@ def clean(text: str) -> str:
 
 def readable(text: str) -> str:
     """The same on one line: ends of lines and tabs too."""
-    return "".join(c if c.isprintable() else _shown(c) for c in text)
+    return "".join(c if c.isprintable() or c == NO_BREAK else _shown(c) for c in text)
 
 
 def _shown(character: str) -> str:

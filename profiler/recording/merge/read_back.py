@@ -111,7 +111,7 @@ class Stored:
         n = int(self.rows("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM closure")["n"].item())
         totals.closure = Closure(n, row["closure_residual"], row["logit_residual"], row["closure_scale"])
         totals.scales = (row["norm_scale_sum"], row["norm_scale_n"])
-        totals.block_scales = dict(json.loads(row["block_scale_sums"]))
+        totals.block_scales = {i: total for i, total in enumerate(row["block_scale_sums"]) if total is not None}
         totals.cursor = Cursor(passed=Passed(row["n_streamed"], row["corpus_digest"]), done=True)
         totals.created, totals.peak = row["created"], row["peak_memory_bytes"]
         return totals

@@ -6,7 +6,7 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 
 import polars as pl
 
-from profiler.model.components import ComponentId
+from profiler.model.components import WORDS, ComponentId
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.pages.charts import component as charts
@@ -35,9 +35,9 @@ def build(read: Reader, component: ComponentId) -> Report:
 
 
 def _kind_words(component: ComponentId) -> str:
-    if component.kind in ("head", "neuron"):
-        return f"{component.kind.capitalize()} {component.unit} of layer {component.layer}"
-    return "Embedding or bias"
+    if component.unit is None:
+        return "Embedding or bias"
+    return f"{WORDS[component.kind].capitalize()} {component.unit} of layer {component.layer}"
 
 
 def _sections(read: Reader, component: ComponentId) -> list[Section]:

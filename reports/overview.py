@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from profiler.model.components import WORDS, units_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section
 from profiler.pages.charts import overview
@@ -57,7 +58,7 @@ def _incomplete(run: dict[str, Any]) -> tuple[str, ...]:
 def _concentration(frame: pl.DataFrame) -> str:
     half = half_count(frame)
     return (
-        f"Half of all |DLA| comes from {half:,} of {len(frame):,} heads and neurons "
+        f"Half of all |DLA| comes from {half:,} of {len(frame):,} {units_in_words(frame['kind'])} "
         f"({numbers.percent(half / len(frame))} of them)."
     )
 
@@ -79,7 +80,7 @@ def _first(frame: pl.DataFrame) -> str:
 
 def _kinds(frame: pl.DataFrame) -> str:
     shares = frame.group_by("kind").agg(pl.col("share_abs_dla").sum(), pl.len()).sort("kind").to_dicts()
-    parts = [f"{row['len']:,} {row['kind']}s hold {numbers.percent(row['share_abs_dla'])}" for row in shares]
+    parts = [f"{row['len']:,} {WORDS[row['kind']]}s hold {numbers.percent(row['share_abs_dla'])}" for row in shares]
     return f"{' and '.join(parts)} of it; the sums are of sizes and do not cancel."
 
 
@@ -117,7 +118,7 @@ def _ranking(read: Reader) -> Section:
     shown = (
         f"the {SCATTERED:,} most important of {len(result.frame):,}"
         if len(result.frame) > SCATTERED
-        else "every head and neuron"
+        else "every component"
     )
     points = result.frame.head(SCATTERED)
     return Section(
@@ -235,7 +236,7 @@ def _dead(read: Reader) -> Section:
         "the rate "
         "below 3/n and does not make it zero; the true bound lies between the two given."
     )
-    empty = "Every head and neuron was active at least at one position in ten thousand."
+    empty = "Every component was active at least at one position in ten thousand."
     block = tables.table("Never or rarely active", caption, result, columns, result.frame.head(RANKED), "full", empty)
     return Section("Dead components", "", (block,))
 

@@ -8,7 +8,7 @@ up to the centred target logit (design, section 1).
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -33,6 +33,12 @@ ComponentKind = Literal[
 LABEL = re.compile(r"L(?P<layer>\d+)(?P<group>[ES]\d+)?(?P<letter>[HNMP])(?P<unit>\d+)$")
 LETTERS: dict[UnitKind, str] = {"head": "H", "neuron": "N", "mixer": "M", "per_layer": "P"}
 KIND_OF_LETTER: dict[str, UnitKind] = {letter: kind for kind, letter in LETTERS.items()}
+WORDS: dict[UnitKind, str] = {
+    "head": "head",
+    "neuron": "neuron",
+    "mixer": "mixer channel",
+    "per_layer": "per-layer unit",
+}
 BIAS_OF: dict[UnitKind, ComponentKind] = {
     "head": "attn_bias",
     "neuron": "mlp_bias",
@@ -226,9 +232,14 @@ def blocks_from_facts(facts: list[Mapping[str, Any]]) -> tuple[Block, ...]:
 def sizes_in_words(n_layers: int, blocks: Sequence[Block]) -> str:
     """Layers and units of a model in words: "24 layers of 16 heads and 4,096 neurons"."""
     sizes = {kind: {block.units for block in blocks if block.kind == kind} for kind in LETTERS}
-    names = {"head": "heads", "neuron": "neurons", "mixer": "mixer channels", "per_layer": "per-layer units"}
-    words = [f"{_between(sizes[kind])} {names[kind]}" for kind in LETTERS if sizes[kind]]
+    words = [f"{_between(sizes[kind])} {WORDS[kind]}s" for kind in LETTERS if sizes[kind]]
     return f"{n_layers} layers of {' and '.join(words)}"
+
+
+def units_in_words(kinds: Iterable[str]) -> str:
+    """Kinds of units in words: "heads and neurons", "heads, neurons and mixer channels"."""
+    words = [f"{word}s" for kind, word in WORDS.items() if kind in set(kinds)]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _between(sizes: set[int]) -> str:

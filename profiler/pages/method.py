@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from profiler.model.components import blocks_from_facts, sizes_in_words
+from profiler.model.components import blocks_from_facts, sizes_in_words, units_in_words
 from profiler.pages import numbers
 from profiler.pages.reader import Reader
 from profiler.text.shards import incomplete_run
@@ -23,6 +23,14 @@ def sizes_of(row: Mapping[str, Any]) -> str:
         return sizes_in_words(row["n_layers"], blocks_from_facts(json.loads(row["blocks"])))
     except (TypeError, ValueError, KeyError):
         return f"{row['n_layers']} layers"
+
+
+def units_of(row: Mapping[str, Any]) -> str:
+    """The kinds of a run's units in words: "heads and neurons"; of a file whose blocks cannot be read, "components"."""
+    try:
+        return units_in_words(block.kind for block in blocks_from_facts(json.loads(row["blocks"])))
+    except (TypeError, ValueError, KeyError):
+        return "components"
 
 
 def run_facts(read: Reader) -> Pairs:

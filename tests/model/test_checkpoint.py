@@ -9,6 +9,7 @@ import duckdb
 import pytest
 import tiny
 import torch
+import zoo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -238,8 +239,8 @@ def test_an_empty_tokenizer_is_refused(tmp_path):
         loaded(tmp_path)
 
 
-def test_a_model_that_looks_ahead_is_refused(tmp_path):
-    """transformers reads an encoder as if it were a decoder, with a warning."""
+def test_a_prediction_head_is_refused(tmp_path):
+    """BERT's unembedding reads what a matrix and a nonlinearity made of the last layer."""
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     network = BertLMHeadModel(BertConfig(max_position_embeddings=48, vocab_size=257, is_decoder=True, **shape))
@@ -247,7 +248,14 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="a prediction head stands between the last layer and the unembedding"):
         loaded(tmp_path)
-    settings_changed(tmp_path, is_decoder=False)
+
+
+def test_a_model_that_looks_ahead_is_refused(tmp_path):
+    """An embedding model's configuration: a decoder's weights, and attention in both directions."""
+    zoo.build("gemma3", torch.float32).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    loaded(tmp_path)
+    settings_changed(tmp_path, use_bidirectional_attention=True)
     with pytest.raises(ModelError, match="attend to what comes after them"):
         loaded(tmp_path)
 

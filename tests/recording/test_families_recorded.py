@@ -10,8 +10,10 @@ from same import differing_tables
 
 from profiler.config import RunConfig
 from profiler.database import query
+from profiler.model.components import WORDS
 from profiler.model.load import load_model
 from profiler.pages.build import build
+from profiler.pages.charts import theme
 from profiler.recording.merge.merge import merge
 from profiler.recording.pipeline import record
 
@@ -68,5 +70,10 @@ def test_every_unit_has_its_rows_and_its_page(made):
         component = overview.filter(overview["kind"] == kind)["component"][0]
         for question in ("by_class", "by_domain", "spectrum_by_class", "quantile_samples", "extremes"):
             assert query.run(path, question, component=component).height, (question, component)
-        assert component in build(path, "component", component)
-    assert "embed" in build(path, "overview")
+        page = build(path, "component", component)
+        assert f"{WORDS[kind].capitalize()} " in page
+        assert f" of {overview.height:,} " in page
+    overview_page = build(path, "overview")
+    for kind in UNLIKE[name]:
+        assert f"{WORDS[kind]}s hold" in overview_page
+        assert theme.KIND_COLOURS[kind] in overview_page

@@ -12,8 +12,10 @@ LABEL_WIDTH, LABEL_HEIGHT = 0.12, 0.1
 ACTIVATION_TICKS = [sign * size for sign in (-1, 1) for size in (0.1, 0.3, 1, 3, 10, 30, 100)] + [0]
 
 
-def _kind_colour() -> alt.Color:
-    scale = alt.Scale(domain=list(theme.KIND_COLOURS), range=list(theme.KIND_COLOURS.values()))
+def _kind_colour(rows: pl.DataFrame) -> alt.Color:
+    """The colour of each kind that is there, in a fixed order."""
+    kinds = [kind for kind in theme.KIND_COLOURS if kind in set(rows["kind"])]
+    scale = alt.Scale(domain=kinds, range=[theme.KIND_COLOURS[kind] for kind in kinds])
     return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None))
 
 
@@ -62,7 +64,7 @@ def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
         y=_share_axis(rows),
     )
     points = base.mark_circle(size=26, opacity=0.65).encode(
-        color=_kind_colour(),
+        color=_kind_colour(rows),
         tooltip=component.tips("component", "kind", "share_abs_dla", "top_class", "top_class_share", "activation"),
     )
     names = (
@@ -89,7 +91,7 @@ def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
                 axis=component.value_axis(values=ACTIVATION_TICKS, labelOverlap="greedy"),
             ),
             y=_share_axis(rows),
-            color=_kind_colour(),
+            color=_kind_colour(rows),
             tooltip=component.tips("component", "kind", "activation", "share_abs_dla"),
         )
         .properties(height=330)
@@ -106,7 +108,7 @@ def layer_profile(frame: pl.DataFrame) -> alt.Chart:
             x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
             xOffset="kind:N",
             y=alt.Y("share_abs_dla:Q", title="share of all |DLA|", axis=alt.Axis(format="%")),
-            color=_kind_colour(),
+            color=_kind_colour(rows),
             tooltip=component.tips("layer", "kind", "components", "share_abs_dla"),
         )
         .properties(height=component.HEIGHT)

@@ -8,7 +8,7 @@ numbers, beside the class's part of the whole); which next tokens it raises and 
 import polars as pl
 
 from profiler.model.components import ComponentId
-from profiler.pages import numbers
+from profiler.pages import method, numbers
 from profiler.pages.charts import component as charts
 from profiler.pages.reader import Reader, Result
 
@@ -17,7 +17,7 @@ MOST = 0.1
 
 
 def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
-    if component.kind not in ("head", "neuron"):
+    if component.unit is None:
         return _embedding_or_bias_answer(read, component.label)
     sentences = [_importance_sentence(read, component.label), _class_sentence(read, component.label)]
     sentences += [_high_sentence(read, component.label), _direction_sentence(read, component.label)]
@@ -32,8 +32,8 @@ def _importance_sentence(read: Reader, label: str) -> str:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
     share = numbers.share_with_interval(row, "share_abs_dla")
     return (
-        f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,} heads and"
-        " neurons."
+        f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,}"
+        f" {method.units_of(method.run_row(read))}."
     )
 
 

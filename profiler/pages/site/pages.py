@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 
 from profiler.database import query
+from profiler.model.components import units_in_words
 from profiler.pages import build, method, numbers, page
 from profiler.pages.reader import Reader
 from profiler.pages.shell import Link, Shell
@@ -165,7 +166,7 @@ def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: S
             shell=shell,
             model=method.run_row(read)["model"],
             answer=(
-                f"{numbers.count(len(frame))} heads and neurons, most important first; {numbers.count(linked)} have a"
+                f"{numbers.count(len(frame))} {units_in_words(frame['kind'])}, most important first; {numbers.count(linked)} have a"
                 " card."
             ),
             how=f"Make cards of others with: {command}",

@@ -78,18 +78,18 @@ def capability(setting: PairRuns) -> list[Check]:
     ]
 
 
-def moved(setting: PairRuns) -> Float[Tensor, "layer head"]:
-    """How far each head's output at the end moved: |corrupted - clean| / |clean|, mean over pairs."""
+def moved(setting: PairRuns) -> list[Float[Tensor, " head"]]:
+    """How far each layer's heads' outputs at the end moved: |corrupted - clean| / |clean|, mean over pairs."""
     by_layer = []
     for live, other in zip(setting.clean["head"], setting.corrupted["head"], strict=True):
         a, b = (at(value, setting.batch.ends)[:, 0] for value in (live, other))
         by_layer.append(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean(0))
-    return torch.stack(by_layer)
+    return by_layer
 
 
 def isolation(setting: PairRuns) -> Check:
     """Share of heads whose output at the end moved by more than a tenth."""
-    share = (moved(setting) > MOVED).double().mean().item()
+    share = (torch.cat(moved(setting)) > MOVED).double().mean().item()
     return Check(
         "heads that changed at the end", f"{share:.0%} of heads", share, "note" if share > MOST_HEADS else "ok"
     )
@@ -105,7 +105,7 @@ def bystanders(setting: PairRuns) -> Check:
     runs = [self_repair.run_writes(net, tokens, batch) for tokens in (batch.clean, batch.corrupted)]
     change = (runs[1].dla - runs[0].dla).mean(0).abs() / max(abs(float(setting.whole.mean())), 1e-12)
     direct = dict(zip(self_repair.names(net), change.tolist(), strict=True))
-    sizes = {f"L{i}H{h}": size for i, row in enumerate(moved(setting).tolist()) for h, size in enumerate(row)}
+    sizes = {f"L{i}H{h}": size for i, row in enumerate(moved(setting)) for h, size in enumerate(row.tolist())}
     beside = {name: size for name, size in sizes.items() if size > MOVED and direct[name] < DIRECT}
     share = len(beside) / len(sizes)
     return Check(

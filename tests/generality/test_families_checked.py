@@ -1,0 +1,34 @@
+"""Record, patch and check of tiny models of unlike families, from the model's folder to a page."""
+
+import patch_models
+import pytest
+import tiny
+import torch
+import zoo
+
+import profiler
+from profiler.config import RunConfig
+from profiler.prompts.pairs import jsonl
+
+pytestmark = pytest.mark.slow
+WHOLE = ("gemma2", "qwen3", "olmo2", "deepseek_v3", "lfm2")
+"""Norms after blocks, norms of queries and keys, latent attention, layers without heads."""
+WORDS = {"generalises", "narrows", "does something else", "over-recovers", "inconclusive"}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_family_is_recorded_patched_and_checked(name, tmp_path) -> None:
+    model = tmp_path / "model"
+    zoo.build(name, torch.float32).save_pretrained(model)
+    tiny.tokenizer().save_pretrained(model)
+    corpus = tiny.write_corpus(tmp_path / "corpus.jsonl", n_documents=40)
+    pairs = tmp_path / "toy.jsonl"
+    jsonl.write(pairs, patch_models.pairs(24))
+    out = tmp_path / "run.duckdb"
+    profiler.record(RunConfig(model=str(model), corpora=(str(corpus),), tokens=1000, context_length=48), out)
+    with profiler.open(out) as run:
+        patched = run.patch(pairs, draws=19, neurons=4, top=2)
+        checked = run.check(patched.circuit, reread=True, tokens=1000, draws=9, pairs=24)
+        assert checked.word in WORDS
+        page = run.report("generality", out=tmp_path / "page.html")
+    assert patched.circuit.name in page.path.read_text(encoding="utf-8")

@@ -28,6 +28,8 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
 def _importance_sentence(read: Reader, label: str) -> str:
     place = read("component_place", component=label)
     row = place.frame.row(0, named=True)
+    if not row["n"]:
+        return f"{label} is of an expert that was chosen at no position of this corpus."
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
     share = numbers.share_with_interval(row, "share_abs_dla")

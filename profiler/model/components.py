@@ -53,7 +53,7 @@ FORMS = (
     " for a channel of another mixer, L5P12 for a per-layer projection"
 )
 EXPERT = "E"
-"""What the groups of experts begin with: E3 is expert 3."""
+"""What the groups of experts begin with: E3 is expert 3; S0 is shared expert 0."""
 
 
 @dataclass(frozen=True, order=True)
@@ -77,6 +77,16 @@ class ComponentId:
         if self.kind in LETTERS:
             return f"L{self.layer}{self.group}{LETTERS[self.kind]}{self.unit}"
         return self.kind if self.layer is None else f"L{self.layer}_{self.kind}"
+
+
+def unit_in_words(component: ComponentId) -> str:
+    """A unit of a block in words: "neuron 17 of layer 5", "neuron 17 of expert 3 in layer 5"."""
+    assert component.kind in WORDS
+    unit = f"{WORDS[component.kind]} {component.unit}"
+    if not component.group:
+        return f"{unit} of layer {component.layer}"
+    expert = f"expert {component.group[1:]}" if component.group.startswith(EXPERT) else "a shared expert"
+    return f"{unit} of {expert} in layer {component.layer}"
 
 
 def parse_label(label: str) -> ComponentId:
@@ -272,7 +282,8 @@ def sizes_in_words(n_layers: int, blocks: Sequence[Block]) -> str:
 
 def units_in_words(kinds: Iterable[str]) -> str:
     """Kinds of units in words: "heads and neurons", "heads, neurons and mixer channels"."""
-    words = [f"{word}s" for kind, word in WORDS.items() if kind in set(kinds)]
+    given = set(kinds)
+    words = [f"{word}s" for kind, word in WORDS.items() if kind in given]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -8,6 +8,7 @@ the same blocks under its names (`blocks.3.attn.o`, `blocks.3.mlp.out`).
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -163,5 +164,5 @@ def activations(
     values = read @ (weight if module.is_transposed else weight.T)
     if module.has_bias:
         values = values + module.get_parameter(f"{name}_bias").detach()[expert]
-    made: Tensor = module._apply_gate(values) if module.has_gate else module.act_fn(values)
-    return made
+    act: Callable[[Tensor], Tensor] = getattr(module, "_apply_gate" if module.has_gate else "act_fn")
+    return act(values)

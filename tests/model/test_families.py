@@ -33,7 +33,15 @@ def tokens_of(n_windows: int = 2, width: int = 40):
     return torch.randint(1, zoo.VOCAB, (n_windows, width), generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", [*zoo.FAMILIES, *zoo.MADE_UP])
+QUICK = {"mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3_experts", "granitemoe", "jamba", "gemma4_moe", "nemotron_h"}
+"""Of the mixtures of experts one of each form: plain, shared with a gate, biases, shared, multipliers, in some layers,
+norms after blocks, without gates. The others take part in the slow tests."""
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in zoo.EXPERTS.keys() - QUICK else name for name in zoo.FAMILIES
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *zoo.MADE_UP])
 def test_parts_add_up_and_equal_a_gradient(name):
     tokens = tokens_of()
     targets = tokens.roll(-1, 1)
@@ -63,7 +71,7 @@ def test_parts_add_up_and_equal_a_gradient(name):
         assert float(theirs.abs().max()) > 0
 
 
-@pytest.mark.parametrize("name", zoo.FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_attention_rows_are_those_of_the_models_default_pass(name):
     """Where the model also forms its weights with the same logits, they are equal; elsewhere none are given."""
     tokens = tokens_of()

@@ -10,7 +10,16 @@ from torch import nn
 from profiler.config import RunConfig
 from profiler.errors import ComponentError, ModelError
 from profiler.model import norms, validation, wiring
-from profiler.model.components import Block, ComponentId, ModelSpec, blocks_from_facts, parse_label, uniform
+from profiler.model.components import (
+    Block,
+    ComponentId,
+    ModelSpec,
+    blocks_from_facts,
+    parse_label,
+    uniform,
+    unit_in_words,
+    units_in_words,
+)
 from profiler.model.load import model_from
 
 TOKENS = torch.arange(1, 13)[None]
@@ -136,6 +145,30 @@ def test_ids_follow_blocks_of_any_size():
         assert made.id_of(parse_label(label)) == i
     assert blocks_from_facts(made.blocks_as_facts()) == blocks
     assert made.described() == "2 layers of 2 heads and 3 to 5 neurons and 4 mixer channels"
+
+
+def test_experts_have_labels_of_their_own_and_a_presence_each():
+    blocks = (
+        Block(0, "head", 2),
+        Block(0, "neuron", 3, "E0"),
+        Block(0, "neuron", 3, "E1"),
+        Block(0, "neuron", 2, "S0"),
+    )
+    made = spec(*blocks, Block(1, "neuron", 4, "E0"))
+    assert [c.label for c in made.components()][4:10] == ["L0E0N2", "L0E1N0", "L0E1N1", "L0E1N2", "L0S0N0", "L0S0N1"]
+    assert made.id_of(parse_label("L1E0N3")) == 13
+    assert made.presence_runs == (
+        (0, slice(0, 2)),
+        (1, slice(2, 5)),
+        (2, slice(5, 8)),
+        (0, slice(8, 10)),
+        (3, slice(10, 14)),
+        (0, slice(14, 21)),
+    )
+    assert (made.d_mlp, made.n_components) == (8, 21)
+    assert made.described() == "2 layers of 2 heads and 2 neurons and 1 to 2 experts of 3 to 4 neurons"
+    assert unit_in_words(parse_label("L0E1N2")) == "neuron 2 of expert 1 in layer 0"
+    assert units_in_words(block.kind for block in made.blocks) == "heads and neurons"
 
 
 @pytest.mark.parametrize("label", ["L0H2", "L2H0", "L1H0", "L1N0", "L0M0", "L1S1N0"])

@@ -20,6 +20,7 @@ from profiler.model.load import Model, model_from
 from profiler.pages.build import build
 from profiler.recording import recompute
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM
+from profiler.recording.merge.merge import merge
 from profiler.recording.pipeline import record
 from profiler.recording.recorder import Recorder
 
@@ -238,6 +239,26 @@ def test_a_stopped_pass_goes_on_to_the_same_run(path, config, model, tmp_path):
     assert differing_tables(path, other)[1] == []
 
 
+@pytest.mark.slow
+def test_shards_merged_are_the_whole(path, config, model, tmp_path):
+    shards = [tmp_path / "0.duckdb", tmp_path / "1.duckdb"]
+    whole = config.model_copy(update={"tokens": None})
+    for i, shard in enumerate(shards):
+        record(whole.model_copy(update={"shard": f"{i + 1}/2"}), shard, model=model)
+    merge(shards, tmp_path / "merged.duckdb")
+    record(whole, tmp_path / "whole.duckdb", model=model)
+    assert differing_tables(tmp_path / "whole.duckdb", tmp_path / "merged.duckdb", 1e-9)[1] == []
+
+
+def test_an_experts_neuron_has_a_page(path, raw):
+    activation, _ = raw.of(RECORDED)
+    page = build(path, "component", RECORDED)
+    n = (raw.ordinary & ~np.isnan(activation)).sum()
+    assert "Neuron 3 of expert 2 in layer 1" in page
+    assert f"means and samples here are of the {n:,}." in page
+    assert "of 360 heads and neurons" in page
+
+
 def test_contexts_have_no_value_where_it_is_absent(path, model, raw):
     frame = query.run(path, "context_tokens", component=RECORDED)
     activation, _ = raw.of(RECORDED)
@@ -259,11 +280,10 @@ def test_an_expert_that_was_never_chosen_has_a_page(config, tmp_path):
     network.model.layers[0].mlp.router.bias.data[1] = -1e3
     network.save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    changes = {"model": str(tmp_path / "model"), "components": (), "tokens": 300, "token_sums": "heads"}
+    changes = {"model": str(tmp_path / "model"), "components": (), "tokens": 200, "token_sums": "heads"}
     record(config.model_copy(update=changes), tmp_path / "run.duckdb")
     components = query.run(tmp_path / "run.duckdb", "component_overview", top=0)["component"].to_list()
     assert "L0E1N0" not in components and "L0E0N0" in components
     assert "L0E1N0 is of an expert that was chosen at no position" in build(
         tmp_path / "run.duckdb", "component", "L0E1N0"
     )
-    build(tmp_path / "run.duckdb", "overview")

@@ -24,7 +24,6 @@ UNLIKE = {
     "gemma4": {"head", "neuron", "per_layer"},
     "mamba": {"mixer"},
     "falcon": {"head", "neuron"},  # attention rows that cannot be read
-    "qwen2_moe": {"head", "neuron"},  # experts, and a shared expert with a gate
 }
 WITHOUT_ROWS = {"mamba", "falcon"}
 pytestmark = pytest.mark.usefixtures("small_chunks")

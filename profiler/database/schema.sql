@@ -280,10 +280,12 @@ CREATE TABLE head_attention_rows ( -- where each head attends from each dense po
     duplicate FLOAT, -- attention to earlier copies of this token
     newline FLOAT, -- attention to tokens of class newline
     delimiter FLOAT, -- attention to punctuation, brackets, quotes and operators
-    entropy FLOAT, -- of the attention row, nats
+    entropy FLOAT, -- of the attention to tokens, nats
     top_offset INTEGER, -- how many tokens back the most attended position is; 0 is the position
         -- itself
     top_weight FLOAT, -- attention to it
+    sink FLOAT, -- attention to a learned sink of the head's own, which is no token (gpt-oss); 0
+        -- where there is none, or less than rounding
     dla_to_attended FLOAT -- logit the head adds directly to the most attended token itself,
         -- centred: > 0 copies, < 0 suppresses
 );

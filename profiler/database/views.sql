@@ -753,6 +753,7 @@ CREATE MACRO effective_number(part) AS sum(part) ** 2 / nullif(sum(part ** 2), 0
 --   copies, < 0 suppresses
 -- activation: the head's activation there (norm of its output)
 -- dla: the head's DLA there, logits
+-- sink: attention to a learned sink of the head's own, which is no token; 0 where there is none
 CREATE VIEW head_attention AS
 SELECT components.component, head_attention_rows.position_id, head_attention_rows.previous_token
     , head_attention_rows.two_back, head_attention_rows.first_token, head_attention_rows.self
@@ -760,6 +761,7 @@ SELECT components.component, head_attention_rows.position_id, head_attention_row
     , head_attention_rows.duplicate, head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy, head_attention_rows.top_offset, head_attention_rows.top_weight
     , head_attention_rows.dla_to_attended, dense_rows.activation, dense_rows.dla
+    , head_attention_rows.sink
 FROM head_attention_rows
 JOIN components USING (component_id)
 LEFT JOIN dense_rows
@@ -932,6 +934,7 @@ WHERE position_rows.special IS NULL;
 -- top_offset: how many tokens back the most attended position is; 0 is the position itself
 -- top_weight: attention to it
 -- dla_to_attended: logit the head adds directly to the most attended token itself, centred
+-- sink: attention to a learned sink of the head's own, which is no token; 0 where there is none
 CREATE VIEW head_facts AS
 SELECT components.component, components.kind, components.layer, size.weight, dense_rows.activation
     , dense_rows.dla, head_attention_rows.previous_token, head_attention_rows.two_back
@@ -940,7 +943,7 @@ SELECT components.component, components.kind, components.layer, size.weight, den
     , head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy AS attention_entropy, head_attention_rows.top_offset
     , head_attention_rows.top_weight
-    , head_attention_rows.dla_to_attended, position_facts.*
+    , head_attention_rows.dla_to_attended, head_attention_rows.sink, position_facts.*
 FROM head_attention_rows
 JOIN components USING (component_id)
 JOIN dense_rows

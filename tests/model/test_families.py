@@ -8,6 +8,7 @@ import torch
 import zoo
 
 from profiler.config import RunConfig
+from profiler.model import attention
 from profiler.model.direct import add_up, block_denominators, by_part, centred_logit, final_norm, logit_directions
 from profiler.model.forward import Wanted
 from profiler.model.load import Model, model_from
@@ -93,6 +94,23 @@ def test_attention_rows_are_those_of_the_models_default_pass(name):
     ]
     for got, pattern in zip(capture.attention.values(), patterns, strict=False):
         torch.testing.assert_close(got.double(), pattern[rows[0], :, rows[1]].double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "llama2"])
+def test_the_mass_on_a_learned_sink_is_what_a_row_lacks(name):
+    """A softmax over the tokens and one logit more, for a family that has such a logit."""
+    tokens, network = tokens_of(1), built(name)
+    network.set_attn_implementation("eager")
+    with torch.no_grad():
+        formed = network(tokens, use_cache=False, output_attentions=True).attentions
+    rows = (torch.zeros(3, dtype=torch.int64), torch.tensor([1, 20, 39]))
+    counted = attention.masks(tokens.expand(3, -1), torch.zeros(3, 40, dtype=torch.int64), rows[1])
+    read = lambda pattern: attention.summarise(pattern, counted, rows[1])  # noqa: E731
+    capture = loaded(name, built(name)).run(tokens, Wanted(attention=rows, read=read))
+    for measures, pattern in zip(capture.attention.values(), formed, strict=True):
+        sink = measures[..., attention.MEASURES.index("sink")]
+        torch.testing.assert_close(sink.double(), 1 - pattern[0, :, rows[1]].double().sum(-1).T, rtol=1e-5, atol=1e-6)
+        assert bool((sink > 0.01).all()) if name == "gpt_oss" else not bool(sink.any())
 
 
 ADDED = [

@@ -259,6 +259,7 @@ def make_head_attention(rng, positions, components) -> pl.DataFrame:
                     "entropy": -(parts * np.log(np.maximum(parts, 1e-300))).sum(1),
                     "top_offset": rng.integers(0, 9, len(dense)),
                     "top_weight": parts.max(1),
+                    "sink": np.zeros(len(dense)),
                     "dla_to_attended": rng.normal(0, 1, len(dense)),
                 }
             )

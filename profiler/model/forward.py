@@ -12,6 +12,7 @@ than a layer's MLP.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,7 +26,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
 from profiler.model.components import Block
-from profiler.model.wiring import Wiring
+from profiler.model.wiring import Wiring, call_name, site_of
 from profiler.model.writers import Sources
 
 Rows = tuple[Int[Tensor, " row"], Int[Tensor, " row"]]
@@ -188,10 +189,11 @@ class UnderWay:
     left: dict[Any, Any] = field(default_factory=dict)
     attention: dict[Block, Any] = field(default_factory=dict)
     mixing_gap: dict[Block, float] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
 
     def begin(self, wanted: Wanted) -> None:
         """Forget what another pass left."""
-        self.wanted, self.left, self.attention, self.mixing_gap = wanted, {}, {}, {}
+        self.wanted, self.left, self.attention, self.mixing_gap, self.calls = wanted, {}, {}, {}, Counter()
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,9 +318,9 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
     """Let writers, norms, embeddings and the unembedding leave what they read or write."""
     modules = dict(network.named_modules())
 
-    def reads(name: str, of: Callable[[Tensor], Tensor] = lambda value: value) -> Callable[..., None]:
+    def reads(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            under_way.left[name] = of(args[0])
+            under_way.left[name] = args[0]
 
         return hook
 
@@ -353,13 +355,28 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
             modules[writer.site].register_forward_pre_hook(routes(writer.site), with_kwargs=True)
     for name in wiring.gates:
         modules[name].register_forward_hook(gates(name))
-    for sink in wiring.sinks:
-        if sink.norm is not None:
-            modules[sink.name].register_forward_pre_hook(reads(sink.name, sink.norm.denominator))
-    if wiring.final is not None:
-        modules[wiring.final.name].register_forward_pre_hook(reads("residual"))
+    _hook_norms(modules, wiring, under_way)
     for name in (sources.embed, *sources.pos_embeds):
         modules[name].register_forward_hook(writes(name))
     head = network.get_output_embeddings()
     head.register_forward_pre_hook(only_rows)
     head.register_forward_hook(writes("logits"))
+
+
+def _hook_norms(modules: dict[str, nn.Module], wiring: Wiring, under_way: UnderWay) -> None:
+    """Let each call of a norm on the way to the logits leave its denominator, and the final norm what it read."""
+    norms = {sink.name: sink.norm for sink in wiring.sinks if sink.norm is not None}
+
+    def reads(site: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            under_way.calls[site] += 1
+            name = call_name(site, under_way.calls[site])
+            if name in norms:
+                under_way.left[name] = norms[name].denominator(args[0])
+            if wiring.final is not None and name == wiring.final.name:
+                under_way.left["residual"] = args[0]
+
+        return hook
+
+    for site in dict.fromkeys(site_of(name) for name in norms):
+        modules[site].register_forward_pre_hook(reads(site))

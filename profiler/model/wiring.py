@@ -17,6 +17,7 @@ With the denominators of those norms held (`profiler.model.norms`), the way from
 `Directions` computes those, from the unembedding backwards. Cost: positions * d_model for every norm on the way.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from profiler.model.norms import HeldNorm
 
 HEAD = "unembed"
 """Name of the sink where the unembedding reads."""
+CALL = "#"
+"""Stands before the number of a call in names."""
 
 Direction = Float[Tensor, "*position model"]
 
@@ -56,7 +59,12 @@ class Wire:
 
 @dataclass(frozen=True, eq=False)
 class Sink:
-    """A norm on the way to the logits, or the unembedding (`norm` is None), and what it reads."""
+    """A norm on the way to the logits, or the unembedding (`norm` is None), and what it reads.
+
+    Attributes:
+        name: the path of the module; of a norm's second call in a pass with `#2` after it (NanoChat norms its
+            embeddings and its final residual stream by one module).
+    """
 
     name: str
     norm: HeldNorm | None
@@ -153,7 +161,18 @@ class _Cuts:
     read: dict[str, Tensor]
     twice: set[str]
     gates: dict[str, Tensor]
+    calls: Counter[str]
     head: Tensor | None = None
+
+
+def call_name(site: str, call: int) -> str:
+    """The name of a norm's call in a pass, counted from 1."""
+    return site if call == 1 else f"{site}{CALL}{call}"
+
+
+def site_of(name: str) -> str:
+    """The path of the module of a sink or of a wire's source."""
+    return name.partition(CALL)[0]
 
 
 def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch.dtype) -> Wiring:
@@ -174,7 +193,7 @@ def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch
     while waiting:
         name = waiting.pop()
         wires = tuple(_wires(name, cuts))
-        norm = None if name == HEAD else norms.read(modules[name], name, d_model, dtype)
+        norm = None if name == HEAD else norms.read(modules[site_of(name)], name, d_model, dtype)
         found[name] = Sink(name, norm, wires)
         waiting += [wire.source for wire in wires if wire.source in cuts.read and wire.source not in found]
     for name in cuts.twice & {wire.source for sink in found.values() for wire in sink.wires}:
@@ -229,18 +248,18 @@ def _wire(source: str, sink: str, grad: Float[Tensor, "*position model"], gates:
 
 def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[_Cuts, Tensor]:
     """One pass with every candidate cut."""
-    cuts = _Cuts({}, {}, set(), {})
+    cuts = _Cuts({}, {}, set(), {}, Counter())
     head = network.get_output_embeddings()
     d_model = head.weight.shape[1]
     with ExitStack() as stack:
         for name, module in network.named_modules():
             hook = None
             if module is head:
-                stack.callback(module.register_forward_pre_hook(_reads(HEAD, cuts)).remove)
+                stack.callback(module.register_forward_pre_hook(_reads_head(cuts)).remove)
                 stack.callback(module.register_forward_hook(_cut_head(cuts)).remove)
             elif norms.is_norm(module):
-                stack.callback(module.register_forward_pre_hook(_reads(name, cuts, d_model)).remove)
-                hook = _cut(name, cuts, d_model)
+                stack.callback(module.register_forward_pre_hook(_reads_call(name, cuts, d_model)).remove)
+                hook = _cut_call(name, cuts, d_model)
             elif _may_write(module, d_model):
                 hook = _cut(name, cuts, d_model)
             elif _writes_values(module, 1):
@@ -303,10 +322,27 @@ def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
     return hook
 
 
-def _reads(name: str, cuts: _Cuts, d_model: int | None = None) -> Callable[..., Any]:
+def _cut_call(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
+    """Cut the output of each call of a norm, which `_reads_call` has counted."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        return _cut(call_name(name, cuts.calls[name]), cuts, d_model)(module, args, output)
+
+    return hook
+
+
+def _reads_call(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if args and (d_model is None or args[0].shape[-1] == d_model):
-            cuts.read[name] = args[0]
+        if args and args[0].shape[-1] == d_model:
+            cuts.calls[name] += 1
+            cuts.read[call_name(name, cuts.calls[name])] = args[0]
+
+    return hook
+
+
+def _reads_head(cuts: _Cuts) -> Callable[..., Any]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        cuts.read[HEAD] = args[0]
 
     return hook
 

@@ -29,16 +29,24 @@ def spec(*blocks: Block) -> ModelSpec:
     return ModelSpec("m", "M", 1 + max(b.layer for b in blocks), 8, 10, 16, "w", "t", blocks)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama3", "gemma2", "olmo2", "granite", "gpt1", "bloom"])
+@pytest.mark.parametrize("name", ["gpt2", "llama3", "gemma2", "olmo2", "granite", "gpt1", "bloom", "nanochat"])
 def test_the_way_of_each_family(name):
-    """Norms on the way: the final one alone, two in each layer beside it, those of the stream, the embedding's."""
+    """Norms on the way: the final one alone, two in each layer beside it, those of the stream, the embedding's (of
+    NanoChat the first call of the final norm's module)."""
     found = wiring.find(zoo.build(name), TOKENS, torch.float64)
-    on_the_way = {"gemma2": 2 * zoo.LAYERS + 1, "olmo2": 2 * zoo.LAYERS + 1, "gpt1": 2 * zoo.LAYERS, "bloom": 2}
+    on_the_way = {
+        "gemma2": 2 * zoo.LAYERS + 1,
+        "olmo2": 2 * zoo.LAYERS + 1,
+        "gpt1": 2 * zoo.LAYERS,
+        "bloom": 2,
+        "nanochat": 2,
+    }
     assert len(found.path_norms) == on_the_way.get(name, 1)
     multipliers = {wire.multiplier for sink in found.sinks for wire in sink.wires}
     assert multipliers == ({1.0, 0.22, 12.0} if name == "granite" else {1.0})
     assert found.logit_scale == (1 / 8 if name == "granite" else 1.0)
-    assert found.soft_cap == (30.0 if name == "gemma2" else None)
+    assert found.soft_cap == {"gemma2": 30.0, "nanochat": 15.0}.get(name)
+    assert found.path_norms[-1:] == (("model.norm",) if name == "nanochat" else found.path_norms[-1:])
 
 
 def test_query_projections_are_no_writers():

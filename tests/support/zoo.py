@@ -149,6 +149,7 @@ DENSE: dict[str, Callable[[], PreTrainedModel]] = {
     "ernie4_5": _llama_like("Ernie4_5"),
     "hunyuan": _llama_like("HunYuanDenseV1", head_dim=8),
     "bitnet": _llama_like("BitNet"),
+    "nanochat": _llama_like("NanoChat"),
 }
 """Attention and MLPs, one of each in every layer."""
 

@@ -4,7 +4,7 @@
 -- Grain:      one row per class and spectrum bin that holds a position
 -- Key:        class, bin
 -- Parameters: component (required)
--- Reads:      spectrum, group_counts, jackknife_groups
+-- Reads:      spectrum, presence_counts, components, jackknife_groups
 -- Reference:  Wilson 1927 with the effective sample size of clustered data (Korn and Graubard 1998)
 -- Caveat:     class_share is P(class | bin), within_class is P(bin | class): a class can fill the
 --             top bins and still be mostly silent. The interval of class_share is Wilson's with n
@@ -14,19 +14,25 @@
 --             middle times n/N: over all rows it sums to the mean activation, to within half a bin;
 --             an overflow bin counts with its finite edge.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
-WITH sizes AS (
-    SELECT group_id, sum(n) AS group_n FROM group_counts WHERE axis = 'class' GROUP BY group_id
+WITH counted AS (
+    -- positions where the component is present
+    SELECT value, group_id, n FROM presence_counts
+    WHERE axis = 'class' AND presence = (
+        SELECT presence FROM components WHERE component = getvariable('component')
+    )
+)
+, sizes AS (
+    SELECT group_id, sum(n) AS group_n FROM counted GROUP BY group_id
 )
 , classes_present AS (
-    SELECT DISTINCT value AS class FROM group_counts WHERE axis = 'class'
+    SELECT DISTINCT value AS class FROM counted
 )
 , counts AS (
-    SELECT classes_present.class AS key, sizes.group_id, coalesce(group_counts.n, 0) AS above
+    SELECT classes_present.class AS key, sizes.group_id, coalesce(counted.n, 0) AS above
         , sizes.group_n AS below
     FROM classes_present CROSS JOIN sizes
-    LEFT JOIN group_counts
-        ON group_counts.axis = 'class' AND group_counts.value = classes_present.class
-            AND group_counts.group_id = sizes.group_id
+    LEFT JOIN counted
+        ON counted.value = classes_present.class AND counted.group_id = sizes.group_id
 )
 , effects AS (
     -- design effect of each class: how many times the binomial variance its share really has

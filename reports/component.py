@@ -6,7 +6,7 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 
 import polars as pl
 
-from profiler.model.components import WORDS, ComponentId
+from profiler.model.components import ComponentId, unit_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.pages.charts import component as charts
@@ -37,7 +37,8 @@ def build(read: Reader, component: ComponentId) -> Report:
 def _kind_words(component: ComponentId) -> str:
     if component.unit is None:
         return "Embedding or bias"
-    return f"{WORDS[component.kind].capitalize()} {component.unit} of layer {component.layer}"
+    words = unit_in_words(component)
+    return words[0].upper() + words[1:]
 
 
 def _sections(read: Reader, component: ComponentId) -> list[Section]:

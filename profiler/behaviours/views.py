@@ -50,6 +50,7 @@ SELECT components.component, components.kind, components.layer, uniform_marks.po
     , attention.previous_token, attention.two_back, attention.first_token, attention.self, attention.induction
     , attention.prefix_induction, attention.duplicate, attention.newline, attention.delimiter
     , attention.entropy AS attention_entropy, attention.top_offset, attention.top_weight, attention.dla_to_attended
+    , attention.sink
 FROM head_attention_rows AS attention
 JOIN components USING (component_id)
 JOIN dense_rows

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from profiler.bench.script import Script, SplitScript
 from profiler.model.load import Model
+from profiler.model.wiring import site_of
 
 Rival = Callable[[Tensor], object]
 NO_NNSIGHT = "nnsight is not installed and was left out: pip install 'generality-profiler[bench]'"
@@ -62,7 +63,9 @@ def _nnsight(network: PreTrainedModel, model: Model) -> Rival:
 
     watched, wiring = NNsight(network), model.weights.wiring
     modules = [writer.site for writer in model.weights.sources.writers]
-    modules += [wiring.final.name] if wiring.final else []  # in the order in which the model runs, which nnsight wants
+    modules += (
+        [site_of(wiring.final.name)] if wiring.final else []
+    )  # in the order in which the model runs, which nnsight wants
 
     @torch.inference_mode()
     def saved(tokens: Tensor) -> list[Tensor]:

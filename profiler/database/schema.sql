@@ -19,7 +19,8 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     architecture VARCHAR, -- Hugging Face class name
     n_layers INTEGER, -- layers
     n_heads INTEGER, -- query heads of the layer that has most
-    d_mlp INTEGER, -- neurons of the layer that has most, 0 where the model has no MLP
+    d_mlp INTEGER, -- neurons of the layer that has most, those of its experts too; 0 where the
+        -- model has no MLP
     blocks VARCHAR, -- JSON: layer, kind, units and group of each block of units, in the order of
         -- component ids
     d_model INTEGER, -- width of the residual stream
@@ -53,14 +54,17 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
 CREATE TABLE components ( -- every head, neuron, embedding and bias
     component_id INTEGER, -- dense, in the order of blocks: heads, then neurons of each layer, then
         -- embeddings and biases
-    component VARCHAR, -- label: L5H3, L5N1024, embed, pos_embed, L5_attn_bias, L5_mlp_bias,
-        -- final_bias
+    component VARCHAR, -- label: L5H3, L5N1024, L5E3N17, embed, pos_embed, L5_attn_bias,
+        -- L5_mlp_bias, final_bias
     kind VARCHAR, -- head, neuron, mixer (channel of a state-space or other mixer), per_layer (unit
         -- of a per-layer projection), or an embedding or bias: embed, pos_embed, attn_bias,
         -- mlp_bias, mixer_bias, per_layer_bias, final_bias
     layer INTEGER, -- layer, NULL where it has none
-    block_group VARCHAR, -- S0: neuron of a shared expert; NULL elsewhere
-    unit INTEGER -- number in its block, NULL for embeddings and biases
+    block_group VARCHAR, -- E3: neuron of expert 3, S0: of a shared expert; NULL elsewhere
+    unit INTEGER, -- number in its block, NULL for embeddings and biases
+    presence INTEGER -- 0: it has a value at every position. Else the number of its expert among all
+        -- experts, from 1: it is absent where the expert was not chosen, and everything about it is
+        -- of the positions where it is present
 );
 CREATE TABLE classes ( -- the partition of tokens by static class; each token has exactly one
     class_id INTEGER, -- dense
@@ -146,7 +150,8 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     dense BOOLEAN -- true where it belongs to the uniform sample with every component's value
 );
 CREATE TABLE cell_counts ( -- positions per value of an axis and replicate group; the same for every
-    -- component
+    -- component of a presence
+    presence INTEGER, -- as in components; 0 counts every position
     axis VARCHAR, -- class, next_class or position; next_class and position leave special positions
         -- out
     value_id INTEGER, -- class_id, class_id of the next token, or bucket_id
@@ -239,7 +244,8 @@ CREATE TABLE extreme_rows ( -- largest and smallest values of each component ove
     "key" DOUBLE -- the value it is ranked by, negated at the top, where FLOAT cannot hold it (runs
         -- in float64), else NULL
 );
-CREATE TABLE dense_rows ( -- every component at a uniform random sample of ordinary positions
+CREATE TABLE dense_rows ( -- every component at a uniform random sample of ordinary positions; no
+    -- row where the component is absent
     component_id INTEGER, -- component
     position_id BIGINT, -- position
     activation FLOAT, -- activation there
@@ -274,10 +280,12 @@ CREATE TABLE head_attention_rows ( -- where each head attends from each dense po
     duplicate FLOAT, -- attention to earlier copies of this token
     newline FLOAT, -- attention to tokens of class newline
     delimiter FLOAT, -- attention to punctuation, brackets, quotes and operators
-    entropy FLOAT, -- of the attention row, nats
+    entropy FLOAT, -- of the attention to tokens, nats
     top_offset INTEGER, -- how many tokens back the most attended position is; 0 is the position
         -- itself
     top_weight FLOAT, -- attention to it
+    sink FLOAT, -- attention to a learned sink of the head's own, which is no token (gpt-oss); 0
+        -- where there is none, or less than rounding
     dla_to_attended FLOAT -- logit the head adds directly to the most attended token itself,
         -- centred: > 0 copies, < 0 suppresses
 );
@@ -287,7 +295,8 @@ CREATE TABLE logit_effects ( -- tokens a neuron's write direction boosts and sup
     side VARCHAR, -- boosted or suppressed
     rank INTEGER, -- 1 is the strongest
     token_id INTEGER, -- token
-    effect FLOAT, -- centred logit per unit of activation, at the corpus's mean final norm scale
+    effect FLOAT, -- centred logit per unit of activation, at the corpus's mean final norm scale; of
+        -- an expert's neuron at a router weight of 1, of a gated shared expert's at a gate of 1
     product DOUBLE -- the same before it is divided by that scale
 );
 CREATE TABLE properties ( -- static properties of tokens, any number per token: the library's and
@@ -332,6 +341,7 @@ CREATE TABLE layer_coverages ( -- what behaviours cover of the components that o
         -- that wrote nothing
 );
 CREATE TABLE token_counts ( -- ordinary positions of each token; no row where there is none
+    presence INTEGER, -- as in components; 0 counts every position, others where token_sums has one
     token_id INTEGER, -- token
     n BIGINT -- positions
 );

@@ -205,8 +205,8 @@ JOIN windows USING (window_id)
 LEFT JOIN vocabulary ON true;
 
 -- View: activations
--- One row per component x position of the uniform sample (ordinary positions only): for free-form
---   SQL, unweighted.
+-- One row per component x position of the uniform sample (ordinary positions only) where it is
+--   present: for free-form SQL, unweighted.
 -- component: label
 -- position_id: position
 -- activation: activation there
@@ -393,8 +393,43 @@ FROM density_counts
 JOIN components USING (component_id)
 JOIN bins ON bins.resolution = 'density' AND bins.bin = density_counts.bin;
 
+-- View: presence_counts
+-- One row per presence x axis x value x replicate group that holds an ordinary position.
+-- presence: 0: every position, for components that have a value at each. Else those where one
+--   expert was chosen (table components says which component has which)
+-- axis: class, next_class, position or domain
+-- value: name of the class, position bucket or domain
+-- value_id: its number: the order to show values in
+-- group_id: replicate group
+-- domain: domain of the group
+-- n: ordinary positions
+CREATE VIEW presence_counts AS
+WITH cells AS NOT MATERIALIZED (
+    SELECT presence, axis, value_id, group_id, n FROM cell_counts
+    WHERE NOT (axis = 'class' AND value_id IN (SELECT class_id FROM classes WHERE special))
+)
+, named AS NOT MATERIALIZED (
+    SELECT presence, axis, classes.class AS value, value_id, group_id, n
+    FROM cells JOIN classes ON classes.class_id = value_id WHERE axis IN ('class', 'next_class')
+    UNION ALL
+    SELECT presence, axis, position_buckets.bucket, value_id, group_id, n
+    FROM cells
+    JOIN position_buckets ON position_buckets.bucket_id = value_id
+    WHERE axis = 'position'
+    UNION ALL
+    SELECT presence, 'domain', domains.domain, domains.domain_id, group_id, sum(n)::BIGINT
+    FROM cells
+    JOIN replicate_groups USING (group_id)
+    JOIN domains USING (domain_id)
+    WHERE axis = 'class'
+    GROUP BY presence, domains.domain, domains.domain_id, group_id
+)
+SELECT presence, axis, value, value_id, group_id, domains.domain, n
+FROM named JOIN replicate_groups USING (group_id) JOIN domains USING (domain_id);
+
 -- View: group_counts
--- One row per axis x value x replicate group: ordinary positions, the same for every component.
+-- One row per axis x value x replicate group: ordinary positions, the same for every component but
+--   those of experts (view presence_counts).
 -- axis: class, next_class, position or domain
 -- value: name of the class, position bucket or domain
 -- value_id: its number: the order to show values in
@@ -402,65 +437,46 @@ JOIN bins ON bins.resolution = 'density' AND bins.bin = density_counts.bin;
 -- domain: domain of the group
 -- n: ordinary positions
 CREATE VIEW group_counts AS
-WITH cells AS NOT MATERIALIZED (
-    SELECT axis, value_id, group_id, n FROM cell_counts
-    WHERE NOT (axis = 'class' AND value_id IN (SELECT class_id FROM classes WHERE special))
-)
-, named AS NOT MATERIALIZED (
-    SELECT axis, classes.class AS value, value_id, group_id, n
-    FROM cells JOIN classes ON classes.class_id = value_id WHERE axis IN ('class', 'next_class')
-    UNION ALL
-    SELECT axis, position_buckets.bucket, value_id, group_id, n
-    FROM cells
-    JOIN position_buckets ON position_buckets.bucket_id = value_id
-    WHERE axis = 'position'
-    UNION ALL
-    SELECT 'domain', domains.domain, domains.domain_id, group_id, sum(n)::BIGINT
-    FROM cells
-    JOIN replicate_groups USING (group_id)
-    JOIN domains USING (domain_id)
-    WHERE axis = 'class'
-    GROUP BY domains.domain, domains.domain_id, group_id
-)
-SELECT axis, value, value_id, group_id, domains.domain, n
-FROM named JOIN replicate_groups USING (group_id) JOIN domains USING (domain_id);
+SELECT axis, value, value_id, group_id, domain, n FROM presence_counts WHERE presence = 0;
 
 -- View: group_sums
--- One row per component x axis x value x replicate group that holds an ordinary position: sums to
---   build estimates and jackknife standard errors from.
+-- One row per component x axis x value x replicate group that holds an ordinary position where the
+--   component is present: sums to build estimates and jackknife standard errors from.
 -- component: label
 -- axis: class, next_class, position or domain
 -- value: name of the class, position bucket or domain
 -- value_id: its number: the order to show values in
 -- group_id: replicate group
--- n: ordinary positions
+-- n: ordinary positions where the component is present
 -- sum_activation: sum of activations
 -- sum_dla: sum of DLA, logits
 -- sum_abs_dla: sum of |DLA|, logits: importance
 CREATE VIEW group_sums AS
-SELECT components.component, group_counts.axis, group_counts.value, group_counts.value_id
-    , group_counts.group_id, group_counts.n, cell_sums.sum_activation, cell_sums.sum_dla
+SELECT components.component, counted.axis, counted.value, counted.value_id
+    , counted.group_id, counted.n, cell_sums.sum_activation, cell_sums.sum_dla
     , cell_sums.sum_abs_dla
 FROM cell_sums
 JOIN components USING (component_id)
-JOIN group_counts
-    ON group_counts.axis = cell_sums.axis AND group_counts.value_id = cell_sums.value_id
-        AND group_counts.group_id = cell_sums.group_id
+JOIN presence_counts AS counted
+    ON counted.presence = components.presence AND counted.axis = cell_sums.axis
+        AND counted.value_id = cell_sums.value_id AND counted.group_id = cell_sums.group_id
 WHERE cell_sums.axis <> 'domain'
 UNION ALL
-SELECT component, 'domain', group_counts.value, group_counts.value_id, group_counts.group_id
-    , group_counts.n, by_component.sum_activation, by_component.sum_dla, by_component.sum_abs_dla
+SELECT component, 'domain', counted.value, counted.value_id, counted.group_id
+    , counted.n, by_component.sum_activation, by_component.sum_dla, by_component.sum_abs_dla
 FROM (
-    SELECT components.component, cell_sums.group_id, sum(cell_sums.sum_activation) AS sum_activation
+    SELECT components.component, components.presence, cell_sums.group_id
+        , sum(cell_sums.sum_activation) AS sum_activation
         , sum(cell_sums.sum_dla) AS sum_dla
         , sum(cell_sums.sum_abs_dla) AS sum_abs_dla
     FROM cell_sums
     JOIN components USING (component_id)
     JOIN classes ON classes.class_id = cell_sums.value_id AND NOT classes.special
     WHERE cell_sums.axis = 'class'
-    GROUP BY components.component, cell_sums.group_id
-) AS by_component JOIN group_counts
-    ON group_counts.axis = 'domain' AND group_counts.group_id = by_component.group_id;
+    GROUP BY components.component, components.presence, cell_sums.group_id
+) AS by_component JOIN presence_counts AS counted
+    ON counted.presence = by_component.presence AND counted.axis = 'domain'
+        AND counted.group_id = by_component.group_id;
 
 -- View: breakdown
 -- One row per component x axis x value: means with document-clustered standard errors and 95 %
@@ -469,7 +485,7 @@ FROM (
 -- axis: class, next_class, position or domain
 -- value: name of the class, position bucket or domain
 -- value_id: its number: the order to show values in
--- n: ordinary positions
+-- n: ordinary positions where the component is present; means are per such position
 -- activation: mean activation
 -- activation_se: its standard error
 -- activation_lo: lower end of its 95 % interval
@@ -489,9 +505,17 @@ FROM (
 -- groups: replicate groups that the means' standard errors rest on
 CREATE VIEW breakdown AS
 WITH total AS NOT MATERIALIZED (
-    -- the component's importance in each group, over all values of the axis
+    -- the component's importance in each group, over all values of the axis; 0 in groups where an
+    -- expert was not chosen
     SELECT component, axis, group_id, sum(sum_abs_dla) AS group_total
-    FROM group_sums GROUP BY component, axis, group_id
+    FROM (
+        SELECT component, axis, group_id, sum_abs_dla FROM group_sums
+        UNION ALL
+        SELECT components.component, held.axis, held.group_id, 0
+        FROM components
+        JOIN (SELECT DISTINCT axis, group_id FROM group_counts) AS held ON components.presence > 0
+    )
+    GROUP BY component, axis, group_id
 )
 , whole AS NOT MATERIALIZED (
     SELECT component, axis, value, value_id, sum(n) AS n, sum(sum_activation) AS sum_activation
@@ -612,7 +636,8 @@ WITH cells AS NOT MATERIALIZED (
     JOIN jackknife_groups USING (group_id)
     JOIN domains USING (domain_id)
     JOIN cell_counts
-        ON cell_counts.axis = cell_sums.axis AND cell_counts.value_id = cell_sums.value_id
+        ON cell_counts.presence = components.presence AND cell_counts.axis = cell_sums.axis
+            AND cell_counts.value_id = cell_sums.value_id
             AND cell_counts.group_id = cell_sums.group_id
     WHERE cell_sums.axis = 'class'
     WINDOW in_cell AS (PARTITION BY components.component, classes.class, domains.domain)
@@ -666,14 +691,17 @@ SELECT components.component_id, components.component, components.kind, component
     , component_importance.sum_abs_dla
 FROM component_importance JOIN components USING (component_id);
 INSERT INTO component_importance -- in an order of its own: the last bit of a sum depends on it
-SELECT power_sums.component_id
-    , sum(power_sums.d_abs ORDER BY power_sums.class_id, power_sums.domain_id)
-FROM power_sums
-JOIN components USING (component_id)
-JOIN classes ON classes.class_id = power_sums.class_id AND NOT classes.special
+SELECT component_id, coalesce(sums.sum_abs_dla, 0) -- 0 where an expert was never chosen
+FROM components
+LEFT JOIN (
+    SELECT power_sums.component_id
+        , sum(power_sums.d_abs ORDER BY power_sums.class_id, power_sums.domain_id) AS sum_abs_dla
+    FROM power_sums
+    JOIN classes ON classes.class_id = power_sums.class_id AND NOT classes.special
+    GROUP BY power_sums.component_id
+) AS sums USING (component_id)
 WHERE components.unit IS NOT NULL
-GROUP BY power_sums.component_id
-ORDER BY power_sums.component_id;
+ORDER BY component_id;
 
 -- What many query files ask in the same words. A query reads its parameters by getvariable and
 -- hands them over; the names here differ from those of columns, for which a macro's parameter would
@@ -725,6 +753,7 @@ CREATE MACRO effective_number(part) AS sum(part) ** 2 / nullif(sum(part ** 2), 0
 --   copies, < 0 suppresses
 -- activation: the head's activation there (norm of its output)
 -- dla: the head's DLA there, logits
+-- sink: attention to a learned sink of the head's own, which is no token; 0 where there is none
 CREATE VIEW head_attention AS
 SELECT components.component, head_attention_rows.position_id, head_attention_rows.previous_token
     , head_attention_rows.two_back, head_attention_rows.first_token, head_attention_rows.self
@@ -732,6 +761,7 @@ SELECT components.component, head_attention_rows.position_id, head_attention_row
     , head_attention_rows.duplicate, head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy, head_attention_rows.top_offset, head_attention_rows.top_weight
     , head_attention_rows.dla_to_attended, dense_rows.activation, dense_rows.dla
+    , head_attention_rows.sink
 FROM head_attention_rows
 JOIN components USING (component_id)
 LEFT JOIN dense_rows
@@ -826,8 +856,9 @@ SELECT components.component, properties.property
     , sum(token_sums.sum_abs_dla) AS sum_abs_dla
 FROM token_sums
 JOIN components USING (component_id)
-JOIN token_counts USING (token_id)
-JOIN token_property_lists USING (token_id)
+JOIN token_counts
+    ON token_counts.presence = components.presence AND token_counts.token_id = token_sums.token_id
+JOIN token_property_lists ON token_property_lists.token_id = token_sums.token_id
 CROSS JOIN properties
 GROUP BY components.component, properties.property, inside;
 
@@ -903,6 +934,7 @@ WHERE position_rows.special IS NULL;
 -- top_offset: how many tokens back the most attended position is; 0 is the position itself
 -- top_weight: attention to it
 -- dla_to_attended: logit the head adds directly to the most attended token itself, centred
+-- sink: attention to a learned sink of the head's own, which is no token; 0 where there is none
 CREATE VIEW head_facts AS
 SELECT components.component, components.kind, components.layer, size.weight, dense_rows.activation
     , dense_rows.dla, head_attention_rows.previous_token, head_attention_rows.two_back
@@ -911,7 +943,7 @@ SELECT components.component, components.kind, components.layer, size.weight, den
     , head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy AS attention_entropy, head_attention_rows.top_offset
     , head_attention_rows.top_weight
-    , head_attention_rows.dla_to_attended, position_facts.*
+    , head_attention_rows.dla_to_attended, head_attention_rows.sink, position_facts.*
 FROM head_attention_rows
 JOIN components USING (component_id)
 JOIN dense_rows

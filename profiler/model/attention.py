@@ -5,7 +5,8 @@ on the token before, `first_token` on offset 0 (the attention sink), `duplicate`
 `induction` on tokens that follow an earlier copy: tokens before the position, as a doubled token follows its own copy
 and attention to itself is `self`. `prefix_induction` asks for more than the copy: the token before it must match too (A
 B ... A B -> what followed B), the fuzzier matching that strict induction leaves out. `newline` and `delimiter` are
-weights on tokens of those classes.
+weights on tokens of those classes. `sink` is what a row lacks of 1: weight on a learned sink of the head's own, which
+is no token (gpt-oss).
 Cost: a handful of sums over the attention rows asked for.
 """
 
@@ -26,7 +27,9 @@ MASSES = (
     "newline",
     "delimiter",
 )
-MEASURES = (*MASSES, "entropy", "top_offset", "top_weight")
+MEASURES = (*MASSES, "entropy", "top_offset", "top_weight", "sink")
+SINK_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+"""What a row may lack of 1 by rounding alone, by the dtype of its weights: less counts as no sink."""
 
 
 def _copies(
@@ -87,18 +90,20 @@ def summarise(
     """The numbers of MEASURES for each head at each query position.
 
     Args:
-        pattern: attention rows; they sum to 1.
+        pattern: attention rows; they sum to 1, or to less where a head has a sink.
         counted: `masks` of the queries, the same for all layers.
         offsets: the query's own offset.
 
     Returns:
-        Weights in [0, 1], entropy in nats, top_offset in tokens back from the query.
+        Weights in [0, 1], entropy in nats (of the weights on tokens), top_offset in tokens back from the query.
     """
+    lacking = 1 - pattern.double().sum(-1)
+    sink = lacking.where(lacking > SINK_ROUNDING[pattern.dtype], 0.0).float()
     pattern = pattern.float()
     weights = torch.einsum("qhk,qmk->qhm", pattern, counted)
     entropy = torch.special.entr(pattern).sum(-1)
     top_weight, top = pattern.max(-1)
-    rest = torch.stack([entropy, (offsets[:, None] - top).float(), top_weight], -1)
+    rest = torch.stack([entropy, (offsets[:, None] - top).float(), top_weight, sink], -1)
     return torch.cat([weights, rest], -1)
 
 

@@ -1,13 +1,14 @@
 """What can be profiled: heads, neurons and other units of blocks, and the embeddings and biases. No torch here.
 
 A model is a list of blocks in the order of its layers: the heads of a layer, its neurons, where it has them the
-channels of a mixer that is no attention (state space, convolution, recurrence) and of a per-layer projection. Blocks
-may differ in size and a layer may lack any of them. Ids are dense and follow the blocks: a block's values are one slice
-of every accumulator. The embeddings and biases come last; with them the direct logit attributions of all components add
-up to the centred target logit (design, section 1).
+neurons of each expert, the channels of a mixer that is no attention (state space, convolution, recurrence) and of a
+per-layer projection. Blocks may differ in size and a layer may lack any of them. Ids are dense and follow the blocks:
+a block's values are one slice of every accumulator. The embeddings and biases come last; with them the direct logit
+attributions of all components add up to the centred target logit (design, section 1).
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -47,7 +48,12 @@ BIAS_OF: dict[UnitKind, ComponentKind] = {
 }
 IN_EVERY_LAYER: tuple[UnitKind, ...] = ("head", "neuron")
 """Kinds whose bias is a component of every layer, 0 where it has none."""
-FORMS = "L5H3 for a head, L5N1024 for a neuron, L5M3 for a channel of another mixer, L5P12 for a per-layer projection"
+FORMS = (
+    "L5H3 for a head, L5N1024 for a neuron, L5E3N17 for a neuron of expert 3, L5S0N17 for one of a shared expert, L5M3"
+    " for a channel of another mixer, L5P12 for a per-layer projection"
+)
+EXPERT = "E"
+"""What the groups of experts begin with: E3 is expert 3; S0 is shared expert 0."""
 
 
 @dataclass(frozen=True, order=True)
@@ -71,6 +77,16 @@ class ComponentId:
         if self.kind in LETTERS:
             return f"L{self.layer}{self.group}{LETTERS[self.kind]}{self.unit}"
         return self.kind if self.layer is None else f"L{self.layer}_{self.kind}"
+
+
+def unit_in_words(component: ComponentId) -> str:
+    """A unit of a block in words: "neuron 17 of layer 5", "neuron 17 of expert 3 in layer 5"."""
+    assert component.kind in WORDS
+    unit = f"{WORDS[component.kind]} {component.unit}"
+    if not component.group:
+        return f"{unit} of layer {component.layer}"
+    expert = f"expert {component.group[1:]}" if component.group.startswith(EXPERT) else "a shared expert"
+    return f"{unit} of {expert} in layer {component.layer}"
 
 
 def parse_label(label: str) -> ComponentId:
@@ -106,6 +122,11 @@ class Block:
         """What its units' labels have in common: L5H, L5S0N."""
         return f"L{self.layer}{self.group}{LETTERS[self.kind]}"
 
+    @property
+    def is_routed(self) -> bool:
+        """Whether a router sends it some positions alone: its units are absent at the others."""
+        return self.group.startswith(EXPERT)
+
 
 def uniform(n_layers: int, n_heads: int, d_mlp: int) -> tuple[Block, ...]:
     """Blocks of a model whose layers are alike; without neurons where `d_mlp` is 0."""
@@ -136,14 +157,33 @@ class ModelSpec:
 
     @property
     def d_mlp(self) -> int:
-        """Neurons of the layer that has most; 0 where no MLP can be read."""
-        return max((block.units for block in self.blocks if block.kind == "neuron"), default=0)
+        """Neurons of the layer that has most, those of all its experts together; 0 where no MLP can be read."""
+        in_layer: Counter[int] = Counter()
+        for block in self.blocks:
+            in_layer[block.layer] += block.units if block.kind == "neuron" else 0
+        return max(in_layer.values(), default=0)
 
     @cached_property
     def slices(self) -> dict[Block, slice]:
         """Ids of each block's units."""
         ends = list(accumulate(block.units for block in self.blocks))
         return {block: slice(end - block.units, end) for block, end in zip(self.blocks, ends, strict=True)}
+
+    @cached_property
+    def presences(self) -> dict[Block, int]:
+        """Of each block that is routed, its number, from 1; 0 stands for the positions of all other components."""
+        return {block: i for i, block in enumerate((b for b in self.blocks if b.is_routed), 1)}
+
+    @cached_property
+    def presence_runs(self) -> tuple[tuple[int, slice], ...]:
+        """Slices of component ids, in order, whose components are present at the same positions, with their number."""
+        runs: list[tuple[int, slice]] = []
+        for block, ids in self.slices.items():
+            presence = self.presences.get(block, 0)
+            first = runs.pop()[1].start if runs and runs[-1][0] == presence == 0 else ids.start
+            runs.append((presence, slice(first, ids.stop)))
+        first = runs.pop()[1].start if runs and runs[-1][0] == 0 else self.first_embedding_or_bias
+        return (*runs, (0, slice(first, self.n_components)))
 
     @cached_property
     def head_rows(self) -> dict[Block, slice]:
@@ -231,14 +271,19 @@ def blocks_from_facts(facts: list[Mapping[str, Any]]) -> tuple[Block, ...]:
 
 def sizes_in_words(n_layers: int, blocks: Sequence[Block]) -> str:
     """Layers and units of a model in words: "24 layers of 16 heads and 4,096 neurons"."""
-    sizes = {kind: {block.units for block in blocks if block.kind == kind} for kind in LETTERS}
+    sizes = {kind: {b.units for b in blocks if b.kind == kind and not b.is_routed} for kind in LETTERS}
     words = [f"{_between(sizes[kind])} {WORDS[kind]}s" for kind in LETTERS if sizes[kind]]
+    experts = Counter(block.layer for block in blocks if block.is_routed)
+    if experts:
+        neurons = _between({block.units for block in blocks if block.is_routed})
+        words.append(f"{_between({*experts.values()})} experts of {neurons} neurons")
     return f"{n_layers} layers of {' and '.join(words)}"
 
 
 def units_in_words(kinds: Iterable[str]) -> str:
     """Kinds of units in words: "heads and neurons", "heads, neurons and mixer channels"."""
-    words = [f"{word}s" for kind, word in WORDS.items() if kind in set(kinds)]
+    given = set(kinds)
+    words = [f"{word}s" for kind, word in WORDS.items() if kind in given]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

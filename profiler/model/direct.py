@@ -16,7 +16,9 @@ up to rounding.
 1. `Directions`: g of every block.                                                  cost: positions * d_model * norms
 2. heads: z . (W_O g), so one product of g with W_O and a sum over d_head.          cost: positions * d_model^2
 3. neurons: activation * (W_out g).                                                 cost: positions * d_model * d_mlp
-4. embeddings and biases.                                                           cost: positions * d_model * layers
+4. experts: the same times the router's weight, as used and held, at the positions that were sent to the expert. Their
+   activations are computed again from what they read:          cost: three products of positions * d_model * d_mlp
+5. embeddings and biases.                                                           cost: positions * d_model * layers
 """
 
 from collections.abc import Callable, Iterator
@@ -31,9 +33,9 @@ from transformers.pytorch_utils import Conv1D
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
 from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
-from profiler.model.forward import Capture, Rows
+from profiler.model.forward import Capture, Routed, Rows
 from profiler.model.wiring import Direction, Directions, Sink, Wiring, scaled
-from profiler.model.writers import Sources, Writer
+from profiler.model.writers import Sources, Writer, activations, down, down_biases
 
 VOCABULARY_ROWS = 8192  # rows of the unembedding that are cast at a time
 
@@ -42,11 +44,18 @@ VOCABULARY_ROWS = 8192  # rows of the unembedding that are cast at a time
 class Part:
     """Values of a slice of components. Heads: activation is the norm of what the head adds to the residual stream.
     Neurons: the activation after the nonlinearity; channels of mixers: their value. Embeddings and biases: the norm of
-    the write. DLA in logits."""
+    the write. DLA in logits.
+
+    Attributes:
+        present: of an expert's neurons, the positions that were sent to the expert, ascending (window * width + offset,
+            or their place among `rows` of `by_part`): values are of these alone, as if they were one window. None:
+            every position has values.
+    """
 
     components: slice
     activation: Activations
     dla: Activations
+    present: Int[Tensor, " present"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +82,14 @@ class Weights:
 
     def matrix(self, block: Block) -> Float[Tensor, "value model"]:
         """W of a block's writer: a row for each value that it reads."""
-        module = self.matrices[block]
+        module, expert = self.matrices[block], self.writers[block].expert
+        if expert is not None:
+            return down(module, expert).to(self.dtype)
         weight: Tensor = module.get_parameter("weight").detach().to(self.dtype)
         return weight if isinstance(module, Conv1D) else weight.T
 
     def bias(self, block: Block) -> Float[Tensor, " model"] | None:
-        """The bias of a block's writer; None where it has none."""
+        """The bias of a block's writer; None where it has none, and for experts, whose biases the router weights."""
         bias = getattr(self.matrices[block], "bias", None)
         return None if bias is None else bias.detach().to(self.dtype)
 
@@ -128,7 +139,7 @@ class Weights:
         return grams
 
     def as_added(self, block: Block, written: Float[Tensor, "*any model"]) -> Float[Tensor, "*any model"]:
-        """What a block's output adds to the residual stream, but for the denominator of the block's own norm."""
+        """What a block's output adds to the residual stream, but for a gate and the denominator of its own norm."""
         wire = self.wiring.readers[self.writers[block].site][0][1]
         written = scaled(written, wire.multiplier)
         if block not in self.own_norm:
@@ -205,7 +216,13 @@ def by_part(
     targets = take(targets)
     held = {name: take(value) for name, value in capture.held.items()}
     directions = Directions(weights.wiring, at_unembed(weights, targets), held)
+    routed = {site: values.take(take) for site, values in capture.routed.items()}
     for block, writer in weights.writers.items():
+        if writer.expert is not None:
+            if writer.expert == 0:  # the experts of a module come one after the other
+                chosen, toward = _sent(routed[writer.site], block, weights), directions.at(writer.site)
+            yield _expert(routed[writer.site], chosen[writer.expert], weights, block, toward, spec.slices[block])
+            continue
         values, toward = take(capture.units[block]), directions.at(writer.site)
         if writer.width > 1:
             denominator = held[weights.own_norm[block].name] if block in weights.own_norm else None
@@ -215,12 +232,14 @@ def by_part(
     embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", take(capture.embed), weights.sources.embed)]
     if capture.pos_embed is not None:
         embeds.append(("pos_embed", take(capture.pos_embed), weights.sources.pos_embeds[0]))
-    yield _constants(embeds, weights, spec, targets, directions)
+    yield _constants(embeds, weights, spec, targets, directions, routed)
 
 
 def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -> None:
     """Add a part's DLA to the float64 total of every position (of `rows`, as `by_part` took them)."""
     summed = part.dla.sum(-1).double()
+    if part.present is not None:
+        rows = part.present if rows is None else rows[part.present]
     if rows is None:
         total += summed
     else:
@@ -256,24 +275,64 @@ def _neurons(
     return Part(components, in_windows(activation), in_windows(dla))
 
 
+Sent = tuple[Int[Tensor, " present"], Int[Tensor, " present"]]
+"""Positions that were sent to an expert, ascending, and as which of their choices."""
+
+
+def _sent(routed: Routed, block: Block, weights: Weights) -> list[Sent]:
+    """What was sent to each expert of a module."""
+    experts = routed.experts.flatten()
+    order = experts.argsort(stable=True)
+    counts = experts.bincount(minlength=len(weights.matrices[block].get_parameter("down_proj")))
+    n_choices = routed.experts.shape[-1]
+    return [(rows // n_choices, rows % n_choices) for rows in order.split(counts.tolist())]
+
+
+def _expert(routed: Routed, sent: Sent, weights: Weights, block: Block, toward: Residual, components: slice) -> Part:
+    """The positions that were sent to one expert, laid out as `_neurons` does."""
+    rows, choices = sent
+    expert = weights.writers[block].expert
+    assert expert is not None
+    read = routed.read.flatten(0, 1)[rows]
+    activation = activations(weights.matrices[block], expert, read).to(toward.dtype).T.contiguous()
+    router = routed.weights.flatten(0, 1)[rows, choices].to(toward.dtype)
+    dla = (weights.matrix(block) @ toward.flatten(0, 1)[rows].T).mul_(activation).mul_(router)
+    return Part(components, activation.T[None], dla.T[None], rows)
+
+
+def _routed_bias(routed: Routed, block: Block, weights: Weights) -> Residual | None:
+    """What the biases of a module of experts add to its output; None where it has none."""
+    biases = down_biases(weights.matrices[block])
+    if biases is None:
+        return None
+    choices = zip(routed.experts.unbind(-1), routed.weights.unbind(-1), strict=True)
+    parts = [biases[experts].to(weights.dtype) * weight[..., None].to(weights.dtype) for experts, weight in choices]
+    return torch.stack(parts).sum(0)
+
+
 def _constants(
     embeds: list[tuple[ComponentKind, Residual, str]],
     weights: Weights,
     spec: ModelSpec,
     targets: Int[Tensor, "window offset"],
     directions: Directions,
+    routed: dict[str, Routed],
 ) -> Part:
     """Embeddings and biases.
 
     Args:
         embeds: kind, what was written, and the module that wrote it.
+        routed: of each module of experts what it was called with, at the same positions.
     """
     zero = torch.zeros(targets.shape, dtype=weights.dtype, device=targets.device)
     terms: dict[ComponentId, tuple[Tensor, Tensor]] = dict.fromkeys(spec.constants, (zero, zero))
     for kind, write, site in embeds:
         terms[ComponentId(kind)] = _embedding(write, site, weights, directions)
-    for block in weights.writers:
-        write, dla = _bias(block, weights, directions, zero)
+    for block, writer in weights.writers.items():
+        if writer.expert:  # the first stands for all experts of its module
+            continue
+        bias = weights.bias(block) if writer.expert is None else _routed_bias(routed[writer.site], block, weights)
+        write, dla = _bias(block, bias, weights, directions, zero)
         component = ComponentId(BIAS_OF[block.kind], block.layer)
         size, before = terms[component]
         terms[component] = (size + write, before + dla)
@@ -292,18 +351,27 @@ def _embedding(write: Residual, site: str, weights: Weights, directions: Directi
     return scaled(write, multiplier).norm(dim=-1), (write * toward).sum(-1)
 
 
-def _bias(block: Block, weights: Weights, directions: Directions, zero: PerPosition) -> tuple[Tensor, Tensor]:
+def _bias(
+    block: Block,
+    bias: Float[Tensor, "*any model"] | None,
+    weights: Weights,
+    directions: Directions,
+    zero: PerPosition,
+) -> tuple[Tensor, Tensor]:
     """The norm of what the biases of a block and of its own norm add, and their DLA.
 
     Args:
+        bias: of the block's writer, the same at every position or of each.
         zero: 0 at every position.
     """
-    site, bias, sink = weights.writers[block].site, weights.bias(block), weights.own_norm.get(block)
+    site, sink = weights.writers[block].site, weights.own_norm.get(block)
     writes, dla = [], zero
     if bias is not None:
-        added = weights.as_added(block, bias)
+        added, gate = weights.as_added(block, bias), weights.wiring.readers[site][0][1].gate
+        added = added if gate is None else added * directions.held[gate].to(added.dtype)
         writes.append(added if sink is None else added / directions.held[sink.name])
-        dla = dla + directions.at(site) @ bias
+        toward = directions.at(site)
+        dla = dla + (toward @ bias if bias.dim() == 1 else (toward * bias).sum(-1))
     if sink is not None and sink.norm is not None and sink.norm.bias is not None and sink.wires[0].source == site:
         writes.append(scaled(sink.norm.bias, weights.wiring.readers[sink.name][0][1].multiplier))
         dla = dla + directions.at(sink.name) @ sink.norm.bias
@@ -325,9 +393,9 @@ def attended_dla(
 
 
 def logit_directions(weights: Weights, block: Block) -> Float[Tensor, "vocab model"]:
-    """The direction of every token's centred logit at a block's output, where all denominators are 1."""
+    """The direction of every token's centred logit at a block's output, where all denominators and gates are 1."""
     one = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
-    held = dict.fromkeys(weights.wiring.path_norms, one)
+    held = dict.fromkeys((*weights.wiring.path_norms, *weights.wiring.gates), one)
     tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
     direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), held).at(weights.writers[block].site)
     return direction

@@ -12,6 +12,7 @@ than a layer's MLP.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,7 +26,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
 from profiler.model.components import Block
-from profiler.model.wiring import Wiring
+from profiler.model.wiring import Wiring, call_name, site_of
 from profiler.model.writers import Sources
 
 Rows = tuple[Int[Tensor, " row"], Int[Tensor, " row"]]
@@ -59,20 +60,40 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Routed:
+    """What a module of experts was called with.
+
+    Attributes:
+        read: what the experts chosen at a position read there.
+        experts, weights: the experts chosen at each position, and what their outputs are multiplied by.
+    """
+
+    read: Residual
+    experts: Int[Tensor, "window offset choice"]
+    weights: Float[Tensor, "window offset choice"]
+
+    def take(self, rows: Callable[[Tensor], Tensor]) -> "Routed":
+        """The same at some positions."""
+        return Routed(rows(self.read), rows(self.experts), rows(self.weights))
+
+
+@dataclass(frozen=True)
 class Capture:
     """What one forward pass left.
 
     Attributes:
-        units: of each block, what its writer read: what each head read and mixed ([window, offset, head, d_head]),
-            activations of neurons after the nonlinearity (gated MLPs: act(gate) * in) and channels of mixers.
+        units: of each block but those of experts, what its writer read: what each head read and mixed ([window, offset,
+            head, d_head]), activations of neurons after the nonlinearity (gated MLPs: act(gate) * in) and channels of
+            mixers.
         embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
         residual: what the final norm reads.
-        held: of each norm on the way to the logits its denominator.
+        held: of each norm on the way to the logits its denominator, and of each gate its sigmoid.
         attention: of each block of heads whose attention weights can be read, what was read off the rows asked for;
             empty where none was asked for.
         logits: of the rows asked for, before a soft cap.
         mixing_gap: of each block that was checked, the largest difference between what its attention rows mix and what
             the fused kernel wrote, relative to the largest value.
+        routed: of each module of experts, by its path, what it was called with.
     """
 
     units: dict[Block, Float[Tensor, "window offset unit"] | HeadOutputs]
@@ -83,6 +104,7 @@ class Capture:
     attention: dict[Block, Any]
     logits: Float[Tensor, "row vocab"]
     mixing_gap: dict[Block, float]
+    routed: dict[str, Routed]
 
 
 Forward = Callable[[TokenIds, Wanted], Capture]
@@ -167,10 +189,11 @@ class UnderWay:
     left: dict[Any, Any] = field(default_factory=dict)
     attention: dict[Block, Any] = field(default_factory=dict)
     mixing_gap: dict[Block, float] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
 
     def begin(self, wanted: Wanted) -> None:
         """Forget what another pass left."""
-        self.wanted, self.left, self.attention, self.mixing_gap = wanted, {}, {}, {}
+        self.wanted, self.left, self.attention, self.mixing_gap, self.calls = wanted, {}, {}, {}, Counter()
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +279,8 @@ def goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bo
 def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: Wiring) -> Capture:
     left, units = under_way.left, {}
     for writer in sources.writers:
+        if writer.expert is not None:
+            continue
         value = left[writer.site].reshape(*shape, -1)  # OPT flattens windows before its MLP
         units[writer.block] = value.unflatten(-1, (writer.block.units, writer.width)) if writer.width > 1 else value
     embed = left[sources.embed]
@@ -265,10 +290,15 @@ def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: W
         embed=embed,
         pos_embed=torch.stack(pos).sum(0) if len(pos) > 1 else next(iter(pos), None),
         residual=left["residual"],
-        held={name: left[name].reshape(*shape, 1) for name in wiring.path_norms},
+        held={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
         attention=under_way.attention,
         logits=left["logits"][0] * wiring.logit_scale,
         mixing_gap=under_way.mixing_gap,
+        routed={
+            writer.site: Routed(*(table.reshape(*shape, -1) for table in left[writer.site]))
+            for writer in sources.writers
+            if writer.expert == 0
+        },
     )
 
 
@@ -288,9 +318,9 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
     """Let writers, norms, embeddings and the unembedding leave what they read or write."""
     modules = dict(network.named_modules())
 
-    def reads(name: str, of: Callable[[Tensor], Tensor] = lambda value: value) -> Callable[..., None]:
+    def reads(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            under_way.left[name] = of(args[0])
+            under_way.left[name] = args[0]
 
         return hook
 
@@ -300,20 +330,53 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
 
         return hook
 
+    def gates(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            under_way.left[name] = output.sigmoid()
+
+        return hook
+
+    def routes(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            read, *rest = (*args, *named.values())
+            under_way.left[name] = (read, *sorted(rest, key=torch.is_floating_point))  # choices before their weights
+
+        return hook
+
     def only_rows(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         if wiring.final is None:
             under_way.left["residual"] = args[0]
         return (args[0][under_way.wanted.logits][None],)
 
     for writer in sources.writers:
-        modules[writer.site].register_forward_pre_hook(reads(writer.site))
-    for sink in wiring.sinks:
-        if sink.norm is not None:
-            modules[sink.name].register_forward_pre_hook(reads(sink.name, sink.norm.denominator))
-    if wiring.final is not None:
-        modules[wiring.final.name].register_forward_pre_hook(reads("residual"))
+        if writer.expert is None:
+            modules[writer.site].register_forward_pre_hook(reads(writer.site))
+        elif writer.expert == 0:
+            modules[writer.site].register_forward_pre_hook(routes(writer.site), with_kwargs=True)
+    for name in wiring.gates:
+        modules[name].register_forward_hook(gates(name))
+    _hook_norms(modules, wiring, under_way)
     for name in (sources.embed, *sources.pos_embeds):
         modules[name].register_forward_hook(writes(name))
     head = network.get_output_embeddings()
     head.register_forward_pre_hook(only_rows)
     head.register_forward_hook(writes("logits"))
+
+
+def _hook_norms(modules: dict[str, nn.Module], wiring: Wiring, under_way: UnderWay) -> None:
+    """Let each call of a norm on the way to the logits leave its denominator, and the final norm what it read."""
+    norms = {sink.name: sink.norm for sink in wiring.sinks if sink.norm is not None}
+
+    def reads(site: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            under_way.calls[site] += 1
+            name = call_name(site, under_way.calls[site])
+            if name in norms:
+                under_way.left[name] = norms[name].denominator(args[0])
+            if wiring.final is not None and name == wiring.final.name:
+                under_way.left["residual"] = args[0]
+
+        return hook
+
+    for site in dict.fromkeys(site_of(name) for name in norms):
+        modules[site].register_forward_pre_hook(reads(site))

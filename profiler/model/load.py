@@ -31,6 +31,7 @@ from profiler.model.checkpoint import read_network, read_tokenizer
 from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import Weights, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
+from profiler.model.wiring import is_experts
 from profiler.model.writers import Sources
 from profiler.text.token_classes import encode, special_ids
 
@@ -103,6 +104,8 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
     """
     weights_hash = _weights_hash(network)
     _refuse_other_kinds(network, config.model)
+    if config.dtype == "float64" and any(is_experts(module) for module in network.modules()):
+        network.set_experts_implementation("eager")  # PyTorch's grouped product knows no float64
     try:
         network.to(torch.device(config.device))  # type: ignore[arg-type]
         plain = twin_of(network).eval()
@@ -167,11 +170,13 @@ def _refuse_other_kinds(network: PreTrainedModel, name: str) -> None:
         raise ModelError(f"{what} is an encoder-decoder: name a decoder (a causal language model)")
     if "MaskedLM" in type(network).__name__:
         raise ModelError(f"{what} is a masked language model: it predicts what stands at a position; name a decoder")
-    if experts := next((site for site, m in network.named_modules() if type(m).__name__.endswith("Experts")), None):
-        raise ModelError(
-            f"{what} is a mixture of experts ({experts!r}): neurons that are there at some tokens alone cannot be read;"
-            " name a model without experts"
-        )
+    for site, module in network.named_modules():
+        of_experts = type(module).__name__.endswith("Experts")
+        if of_experts and (not is_experts(module) or module.has_post_expert_norm):
+            raise ModelError(
+                f"{what} is a mixture of experts ({site!r}) of a form that cannot be read: experts that transformers"
+                " computes through its experts interface, without a norm after each expert, can; name such a model"
+            )
     head = network.get_output_embeddings()
     if getattr(head, "weight", None) is None:
         raise ModelError(f"{what} has no unembedding, so no logits to attribute: name a causal language model")

@@ -6,6 +6,10 @@ additions and fixed multipliers (Granite's residual multiplier, Gemma's embeddin
 gradient between them is that multiplier, exactly. A matrix whose output reaches no norm on the way to the logits, such
 as a query projection, is no writer. No name of an architecture is asked for.
 
+Experts that transformers computes in one module are one writer: what the router hands them is held, as attention
+patterns are. A gate of one value (Qwen's shared experts have one) is held too: the multiplier of its wire is the
+sigmoid of the gate's output at each position.
+
 With the denominators of those norms held (`profiler.model.norms`), the way from a writer to a logit is linear, and
 
     dla(unit) = (what the unit adds to its writer's output) . (direction of the logit at that output).
@@ -13,6 +17,7 @@ With the denominators of those norms held (`profiler.model.norms`), the way from
 `Directions` computes those, from the unembedding backwards. Cost: positions * d_model for every norm on the way.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +36,8 @@ from profiler.model.norms import HeldNorm
 
 HEAD = "unembed"
 """Name of the sink where the unembedding reads."""
+CALL = "#"
+"""Stands before the number of a call in names."""
 
 Direction = Float[Tensor, "*position model"]
 
@@ -42,15 +49,22 @@ class Wire:
     Attributes:
         source: the module whose output is cut: a writer, an embedding or a norm.
         multiplier: a number, or a number for each dimension.
+        gate: the module whose output's sigmoid multiplies as well, at each position; None where there is none.
     """
 
     source: str
     multiplier: float | Float[Tensor, " model"]
+    gate: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Sink:
-    """A norm on the way to the logits, or the unembedding (`norm` is None), and what it reads."""
+    """A norm on the way to the logits, or the unembedding (`norm` is None), and what it reads.
+
+    Attributes:
+        name: the path of the module; of a norm's second call in a pass with `#2` after it (NanoChat norms its
+            embeddings and its final residual stream by one module).
+    """
 
     name: str
     norm: HeldNorm | None
@@ -79,6 +93,12 @@ class Wiring:
         return tuple(sink.name for sink in self.sinks if sink.norm is not None)
 
     @cached_property
+    def gates(self) -> tuple[str, ...]:
+        """Gates whose sigmoid a forward pass has to leave."""
+        gates = (wire.gate for sink in self.sinks for wire in sink.wires)
+        return tuple(dict.fromkeys(gate for gate in gates if gate is not None))
+
+    @cached_property
     def final(self) -> Sink | None:
         """The final norm; None where the unembedding reads the residual stream itself."""
         wires = self.sinks[0].wires
@@ -104,7 +124,8 @@ class Directions:
 
     Args:
         at_unembed: its direction at what the unembedding reads: its row of the unembedding, centred and scaled.
-        held: of each of `wiring.path_norms` its denominator, at the same positions.
+        held: of each of `wiring.path_norms` its denominator, of each of `wiring.gates` its sigmoid, at the same
+            positions.
     """
 
     def __init__(self, wiring: Wiring, at_unembed: Direction, held: Mapping[str, Float[Tensor, "*#position 1"]]):
@@ -113,8 +134,13 @@ class Directions:
 
     def at(self, source: str) -> Direction:
         """The direction at the output of a writer, an embedding or a norm."""
-        parts = [scaled(self._before_sink(sink), wire.multiplier) for sink, wire in self.wiring.readers[source]]
+        parts = [self._through(sink, wire) for sink, wire in self.wiring.readers[source]]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+    def _through(self, sink: Sink, wire: Wire) -> Direction:
+        """The direction before a wire."""
+        before = scaled(self._before_sink(sink), wire.multiplier)
+        return before if wire.gate is None else before * self.held[wire.gate].to(before.dtype)
 
     def _before_sink(self, sink: Sink) -> Direction:
         """The direction at what a sink reads; remembered where more than one cut is read there."""
@@ -129,12 +155,24 @@ class Directions:
 
 @dataclass
 class _Cuts:
-    """What a traced pass leaves: leaves at every cut, and what norms and the unembedding read."""
+    """What a traced pass leaves: leaves at every cut, what norms and the unembedding read, and outputs of gates."""
 
     leaves: dict[str, Tensor]
     read: dict[str, Tensor]
     twice: set[str]
+    gates: dict[str, Tensor]
+    calls: Counter[str]
     head: Tensor | None = None
+
+
+def call_name(site: str, call: int) -> str:
+    """The name of a norm's call in a pass, counted from 1."""
+    return site if call == 1 else f"{site}{CALL}{call}"
+
+
+def site_of(name: str) -> str:
+    """The path of the module of a sink or of a wire's source."""
+    return name.partition(CALL)[0]
 
 
 def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch.dtype) -> Wiring:
@@ -155,7 +193,7 @@ def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch
     while waiting:
         name = waiting.pop()
         wires = tuple(_wires(name, cuts))
-        norm = None if name == HEAD else norms.read(modules[name], name, d_model, dtype)
+        norm = None if name == HEAD else norms.read(modules[site_of(name)], name, d_model, dtype)
         found[name] = Sink(name, norm, wires)
         waiting += [wire.source for wire in wires if wire.source in cuts.read and wire.source not in found]
     for name in cuts.twice & {wire.source for sink in found.values() for wire in sink.wires}:
@@ -177,19 +215,25 @@ def _wires(sink: str, cuts: _Cuts) -> Iterator[Wire]:
     )
     for name, grad in zip(leaves, grads, strict=True):
         if grad is not None and bool(grad.any()):
-            yield Wire(name, _multiplier(name, sink, grad))
+            yield _wire(name, sink, grad, cuts.gates)
 
 
-def _multiplier(source: str, sink: str, grad: Float[Tensor, "*position model"]) -> float | Float[Tensor, " model"]:
-    """The multiplication that a gradient of ones came back with.
+def _wire(source: str, sink: str, grad: Float[Tensor, "*position model"], gates: Mapping[str, Tensor]) -> Wire:
+    """The wire that a gradient of ones came back by.
 
     Raises:
-        ModelError: it differs between tokens.
+        ModelError: its multiplication differs between tokens by more than a gate.
     """
     rows = grad.reshape(-1, grad.shape[-1])
     first = rows[0]
     if bool((rows == first).all()):
-        return float(first[0]) if bool((first == first[0]).all()) else first.clone()
+        return Wire(source, float(first[0]) if bool((first == first[0]).all()) else first.clone())
+    near = norms.COARSE_ROUNDING if rows.dtype.itemsize < torch.float32.itemsize else norms.ROUNDING
+    for gate, output in gates.items():
+        ungated = rows / output.sigmoid().reshape(-1, 1)
+        if bool((ungated / ungated[0, 0] - 1).abs().max() <= near):
+            multiplier = float(ungated[0, 0])
+            return Wire(source, 1.0 if abs(multiplier - 1) <= near else multiplier, gate)
     if not any(part.isdigit() for part in source.split(".")) and not sink.count(".layers."):
         why = "several residual streams are mixed" if "embed" in source else "a prediction head stands"
         raise ModelError(
@@ -204,20 +248,22 @@ def _multiplier(source: str, sink: str, grad: Float[Tensor, "*position model"]) 
 
 def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[_Cuts, Tensor]:
     """One pass with every candidate cut."""
-    cuts = _Cuts({}, {}, set())
+    cuts = _Cuts({}, {}, set(), {}, Counter())
     head = network.get_output_embeddings()
     d_model = head.weight.shape[1]
     with ExitStack() as stack:
         for name, module in network.named_modules():
             hook = None
             if module is head:
-                stack.callback(module.register_forward_pre_hook(_reads(HEAD, cuts)).remove)
+                stack.callback(module.register_forward_pre_hook(_reads_head(cuts)).remove)
                 stack.callback(module.register_forward_hook(_cut_head(cuts)).remove)
             elif norms.is_norm(module):
-                stack.callback(module.register_forward_pre_hook(_reads(name, cuts, d_model)).remove)
-                hook = _cut(name, cuts, d_model)
+                stack.callback(module.register_forward_pre_hook(_reads_call(name, cuts, d_model)).remove)
+                hook = _cut_call(name, cuts, d_model)
             elif _may_write(module, d_model):
                 hook = _cut(name, cuts, d_model)
+            elif _writes_values(module, 1):
+                hook = _hold_gate(name, cuts)
             if hook is not None:
                 stack.callback(module.register_forward_hook(hook).remove)
         with torch.enable_grad():
@@ -230,13 +276,35 @@ def is_embedding(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding) or "embedding" in type(module).__name__.lower()
 
 
+def is_experts(module: nn.Module) -> bool:
+    """Whether it computes all experts of a layer from three-dimensional weights, as `use_experts_implementation` of
+    transformers has it: it is called with hidden states, the experts chosen at each position and their weights."""
+    down = getattr(module, "down_proj", None)
+    if not torch.is_tensor(down) or down.dim() != len(("expert", "in", "out")):
+        return False
+    return all(hasattr(module, name) for name in ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm"))
+
+
 def _may_write(module: nn.Module, d_model: int) -> bool:
-    if is_embedding(module):
-        return True
+    return is_embedding(module) or is_experts(module) or _writes_values(module, d_model)
+
+
+def _writes_values(module: nn.Module, n: int) -> bool:
+    """Whether it is a matrix that writes `n` values of a token."""
     weight = getattr(module, "weight", None)
     if weight is None or weight.dim() != len(("in", "out")):
         return False
-    return bool((weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == d_model)
+    return bool((weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]) == n)
+
+
+def _hold_gate(name: str, cuts: _Cuts) -> Callable[..., Any]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if not torch.is_tensor(output):
+            return None
+        cuts.gates[name] = output.detach()
+        return cuts.gates[name]
+
+    return hook
 
 
 def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
@@ -254,10 +322,27 @@ def _cut(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
     return hook
 
 
-def _reads(name: str, cuts: _Cuts, d_model: int | None = None) -> Callable[..., Any]:
+def _cut_call(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
+    """Cut the output of each call of a norm, which `_reads_call` has counted."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        return _cut(call_name(name, cuts.calls[name]), cuts, d_model)(module, args, output)
+
+    return hook
+
+
+def _reads_call(name: str, cuts: _Cuts, d_model: int) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if args and (d_model is None or args[0].shape[-1] == d_model):
-            cuts.read[name] = args[0]
+        if args and args[0].shape[-1] == d_model:
+            cuts.calls[name] += 1
+            cuts.read[call_name(name, cuts.calls[name])] = args[0]
+
+    return hook
+
+
+def _reads_head(cuts: _Cuts) -> Callable[..., Any]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        cuts.read[HEAD] = args[0]
 
     return hook
 

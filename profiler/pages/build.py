@@ -113,7 +113,8 @@ def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
         ComponentError: the run has no such component.
     """
     query.check_component(connection, label)
-    text = "SELECT kind, layer, unit FROM components WHERE component = getvariable('component')"
+    text = """SELECT kind, layer, unit, coalesce(block_group, '') FROM components
+        WHERE component = getvariable('component')"""
     frame = query.run(connection, text, component=label)
     return ComponentId(*frame.row(0))
 

@@ -35,7 +35,8 @@ class WindowValues:
     """What the model did in one window.
 
     Attributes:
-        activation, dla: of the component at each offset (DLA in logits); dla is NaN where the next token is unknown.
+        activation, dla: of the component at each offset (DLA in logits); NaN where it is absent (an expert that was not
+            chosen), dla where the next token is unknown, too.
         probability: of the token that came next; NaN where it was not asked for or is unknown.
         attention: by offset asked for, over the window's tokens; empty for components that are no head.
     """
@@ -117,12 +118,25 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     log_p = capture.logits.double().log_softmax(-1).cpu()
     chance[sight] = log_p.gather(-1, targets[sight].clamp_min(0)[:, None])[:, 0].exp()
     known = targets >= 0
-    activation, dla = (values[..., one].double().cpu() for values in (part.activation, part.dla))
+    activation, dla = (
+        _everywhere(values[..., one], part.present, tokens.shape) for values in (part.activation, part.dla)
+    )
     rows_of = _attention(capture.attention.get(model.spec.block_of(component)), component, asked, len(firsts))
     for i, row in enumerate(firsts):
         cut = slice(0, lengths[i])
         values = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))
         yield row["window_id"], WindowValues(activation[i, cut], *values, rows_of[i])
+
+
+def _everywhere(
+    values: Float[Tensor, "_ _"], present: Int[Tensor, " present"] | None, shape: torch.Size
+) -> Float[Tensor, "window offset"]:
+    """A component's values at every position, float64; NaN where it is absent."""
+    values = values.double().cpu()
+    if present is None:
+        return values
+    room = torch.full((shape.numel(),), torch.nan, dtype=torch.float64)
+    return room.index_copy_(0, present.cpu(), values[0]).view(shape)
 
 
 def _inside(model: Model, component: ComponentId, components: slice) -> bool:
@@ -169,7 +183,8 @@ def _attention(
 
 
 def _known(values: list[float], stored: list[float | None]) -> list[float | None]:
-    """The values, and what is stored where they are NaN: the last token of a window, whose next one is elsewhere."""
+    """The values, and what is stored where they are NaN: the last token of a window, whose next one is elsewhere, and
+    where the component is absent."""
     return [old if new != new else new for new, old in zip(values, stored, strict=True)]
 
 

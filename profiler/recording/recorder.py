@@ -2,14 +2,15 @@
 
 The recorder knows no model and no database. Per batch it prepares once what all parts share (indicators, classes,
 keys), then takes one part after another: sums per cell, power sums, spectrum, samples, extremes, dense rows, and the
-components to be recorded at every position.
+components to be recorded at every position. A part of components that are present at some positions alone (an expert's
+neurons) is taken with what is shared of those positions: nothing is added for the others.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.config import RunConfig
@@ -49,6 +50,7 @@ class Shared:
         seen: ordinary positions of earlier batches.
         plan: where the positions of dense rows stand in a part.
         valid: where each position stands in a part, windows one after the other.
+        present: of all positions of the batch, whether they are among these; None where these are all.
     """
 
     groups: Int[Tensor, " window"]
@@ -56,7 +58,7 @@ class Shared:
     hot: Float[Tensor, "window cell offset"]
     seen: int
     order: compiled.Order | None
-    rows: Int[Tensor, " token"] | None
+    rows: Int[Tensor, " token_of_batch"] | None
     plan: DensePlan
     cells: Int[Tensor, " token"]
     valid: Int[Tensor, " token"]
@@ -65,6 +67,37 @@ class Shared:
     keys: Int[Tensor, " ordinary"]
     positions: Int[Tensor, " ordinary"]
     tokens: Int[Tensor, " ordinary"]
+    present: Bool[Tensor, " token_of_batch"] | None = None
+
+    def at(self, present: Int[Tensor, " present"]) -> "Shared":
+        """What is shared of some positions, for a part that has values of these alone.
+
+        Args:
+            present: where they stand among the positions that other parts come in, ascending.
+        """
+        n_windows, width = len(self.hot), self.hot.shape[-1]
+        place = _places(present, n_windows * width if self.rows is None else len(self.rows))
+        planned = place.to(self.plan.offsets.device)[self.plan.windows * width + self.plan.offsets]
+        slots = self.plan.slots[planned >= 0]
+        planned = planned[planned >= 0]
+        at = place[self.valid]
+        kept = at >= 0
+        ordinary = torch.zeros_like(kept).index_fill_(0, self.ordinary, value=True)
+        kept_ordinary = kept[self.ordinary]
+        return replace(
+            self,
+            hot=self.hot * (place >= 0).view(n_windows, 1, width) if self.order is None else self.hot,
+            order=None if self.order is None else self.order.at(present.numpy()),
+            plan=DensePlan(torch.zeros_like(planned), planned, slots),
+            cells=self.cells[kept],
+            valid=at[kept],
+            classes=self.classes[kept],
+            ordinary=ordinary[kept].nonzero()[:, 0],
+            keys=self.keys[kept_ordinary],
+            positions=self.positions[kept_ordinary],
+            tokens=self.tokens[kept_ordinary],
+            present=kept,
+        )
 
 
 @dataclass
@@ -90,7 +123,7 @@ class Recorder:
         self.spec, self.config = spec, config
         self.device, n = torch.device(config.device), spec.n_components
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
-        self.cells = CellSums(Axes.for_context(context_length), n, self.device)
+        self.cells = CellSums(Axes.for_context(context_length), n, self.device, len(spec.presences))
         self.powers = PowerSums(n, self.device, self.dtype)
         self.spectrum = SpectrumCounts(n, self.device)
         self.marks = component_marks(config.seed, n).to(self.device)
@@ -99,7 +132,10 @@ class Recorder:
         self.dense = DenseRows(config.dense_positions, n, spec.n_all_heads, self.device)
         self.seen = 0
         self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
-        self.tokens = TokenSums(token_sum_components(spec, config), spec.n_vocab, self.device)
+        self.presences = {spec.slices[block].start: presence for block, presence in spec.presences.items()}
+        summed = token_sum_components(spec, config)
+        chosen = tuple(p for p, ids in spec.presence_runs if p and any(ids.start <= c < ids.stop for c in summed))
+        self.tokens = TokenSums(summed, spec.n_vocab, self.device, chosen)
 
     def prepare(self, batch: Batch, plan: DensePlan, n_domains: int) -> Shared:
         """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""
@@ -137,20 +173,37 @@ class Recorder:
 
     def add(self, shared: Shared, part: Part) -> None:
         """Take one part of a batch."""
+        presence = 0
+        if part.present is not None:
+            presence, everywhere, shared = self.presences[part.components.start], shared, shared.at(part.present)
+            self.dense.leave_out(everywhere.plan, part.components)
+            self._count_present(presence, shared)
         self.dense.update(shared.plan, part)
         activation, dla = (values.flatten(0, 1) for values in (part.activation, part.dla))
         self._record(shared, part.components, activation, dla)
         if self.tokens.keeps(part.components):
             rows = shared.valid[shared.ordinary]
+            if presence:
+                self.tokens.count_present(presence, shared.tokens)
             self.tokens.update(part.components, shared.tokens, activation[rows], dla[rows])
         if shared.order is None:
             self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
-        else:
+        elif len(shared.order.bounds):
             accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
             compiled.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
 
+    def _count_present(self, presence: int, shared: Shared) -> None:
+        """Count the positions that the components of a presence are present at."""
+        if shared.order is None:
+            self.cells.count_present(presence, shared.groups, shared.hot)
+            return
+        groups, counts = shared.order.counts(self.cells.axes.n_cells)
+        self.cells.count_of(presence)[torch.from_numpy(groups)] += torch.from_numpy(counts)
+
     def _add_tensors(self, shared: Shared, part: Part, activation: Tensor, dla: Tensor) -> None:
         """What the compiled loop does, with tensor operations."""
+        if part.present is not None:
+            part = _in_windows(part, len(shared.hot), shared.hot.shape[-1])
         self.cells.update(shared.groups, shared.hot, part)
         self.powers.update(shared.domains, shared.hot[:, self.cells.axes.slices["class"]], part)
         self.powers.update_extrema(shared.cells, part.components, activation, dla)
@@ -219,8 +272,11 @@ class Recorder:
         for component in self.recorded.components:
             if components.start <= component < components.stop:
                 column = component - components.start
-                self.recorded.activation.setdefault(component, []).append(activation[shared.valid, column].cpu())
-                self.recorded.dla.setdefault(component, []).append(dla[shared.valid, column].cpu())
+                for kept, values in ((self.recorded.activation, activation), (self.recorded.dla, dla)):
+                    own = values[shared.valid, column]
+                    if shared.present is not None:  # NaN where it is absent
+                        own = own.new_full(shared.present.shape, torch.nan).masked_scatter_(shared.present, own)
+                    kept.setdefault(component, []).append(own.cpu())
 
     def _sample(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         first = torch.arange(components.start, components.stop, device=self.device) * SPECTRUM.n_bins
@@ -238,7 +294,18 @@ class Recorder:
 
 def _places(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " place"]:
     """Where each of `n` places stands among `rows`, -1 where it does not."""
-    return torch.full((n,), -1).index_copy_(0, rows, torch.arange(len(rows)))
+    numbers = torch.arange(len(rows), device=rows.device)
+    return torch.full((n,), -1, device=rows.device).index_copy_(0, rows, numbers)
+
+
+def _in_windows(part: Part, n_windows: int, width: int) -> Part:
+    """A part of some positions with a place for every position; 0 where it has no values."""
+
+    def spread(values: Float[Tensor, "1 present unit"]) -> Float[Tensor, "window offset unit"]:
+        room = values.new_zeros(n_windows * width, values.shape[-1])
+        return room.index_copy_(0, part.present, values[0]).view(n_windows, width, -1)
+
+    return Part(part.components, spread(part.activation), spread(part.dla))
 
 
 def _in_order(plan: DensePlan, place: Int[Tensor, " place"], width: int) -> DensePlan:

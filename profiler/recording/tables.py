@@ -29,7 +29,12 @@ BLOCK = 512
 
 
 def _blocks(n_components: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, n_components)) for start in range(0, n_components, BLOCK))
+    return _blocks_of(slice(0, n_components))
+
+
+def _blocks_of(components: slice) -> Iterator[slice]:
+    starts = range(components.start, components.stop, BLOCK)
+    return (slice(start, min(start + BLOCK, components.stop)) for start in starts)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -43,10 +48,13 @@ def _repeat(block: slice, times: int) -> np.ndarray:
 
 def components(spec: ModelSpec) -> pl.DataFrame:
     """Table `components`."""
-    rows = [(i, c.label, c.kind, c.layer, c.group or None, c.unit) for i, c in enumerate(spec.components())]
+    presence = np.concatenate([np.full(ids.stop - ids.start, number) for number, ids in spec.presence_runs]).tolist()
+    rows = [
+        (i, c.label, c.kind, c.layer, c.group or None, c.unit, presence[i]) for i, c in enumerate(spec.components())
+    ]
     return pl.DataFrame(
         rows,
-        schema=["component_id", "component", "kind", "layer", "block_group", "unit"],
+        schema=["component_id", "component", "kind", "layer", "block_group", "unit", "presence"],
         orient="row",
         infer_schema_length=None,
     )
@@ -90,28 +98,36 @@ def _axis_of_cell(cells: CellSums) -> tuple[np.ndarray, np.ndarray]:
 def cell_counts(cells: CellSums) -> pl.DataFrame:
     """Table `cell_counts`."""
     names, values = _axis_of_cell(cells)
-    row, cell = np.nonzero(_numpy(cells.counts))
+    counts = np.concatenate([_numpy(cells.counts)[None], _numpy(cells.present_counts)])
+    presence, row, cell = np.nonzero(counts)
     return pl.DataFrame(
-        {"axis": names[cell], "value_id": values[cell], "group_id": row, "n": _numpy(cells.counts)[row, cell]}
+        {
+            "presence": presence.astype(np.int32),
+            "axis": names[cell],
+            "value_id": values[cell],
+            "group_id": row,
+            "n": counts[presence, row, cell],
+        }
     )
 
 
-def cell_sums(cells: CellSums) -> Iterator[pl.DataFrame]:
+def cell_sums(cells: CellSums, spec: ModelSpec) -> Iterator[pl.DataFrame]:
     """Table `cell_sums`."""
     names, values = _axis_of_cell(cells)
-    row, cell = np.nonzero(_numpy(cells.counts))
-    for block in _blocks(cells.n_components):
-        picked = _numpy(cells.sums[:, :, :, block])[:, row, cell].transpose(0, 2, 1)
-        n = block.stop - block.start
-        frame = {
-            "component_id": _repeat(block, len(row)),
-            "axis": np.tile(names[cell], n),
-            "value_id": np.tile(values[cell], n),
-            "group_id": np.tile(row, n),
-        }
-        yield pl.DataFrame(
-            frame | dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), picked.reshape(3, -1), strict=True))
-        )
+    for presence, components in spec.presence_runs:
+        row, cell = np.nonzero(_numpy(cells.count_of(presence)))
+        for block in _blocks_of(components):
+            picked = _numpy(cells.sums[:, :, :, block])[:, row, cell].transpose(0, 2, 1)
+            n = block.stop - block.start
+            frame = {
+                "component_id": _repeat(block, len(row)),
+                "axis": np.tile(names[cell], n),
+                "value_id": np.tile(values[cell], n),
+                "group_id": np.tile(row, n),
+            }
+            yield pl.DataFrame(
+                frame | dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), picked.reshape(3, -1), strict=True))
+            )
 
 
 def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
@@ -123,27 +139,28 @@ def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
     return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
 
 
-def power_sums(cells: CellSums, powers: PowerSums, groups_per_domain: int) -> Iterator[pl.DataFrame]:
+def power_sums(cells: CellSums, powers: PowerSums, spec: ModelSpec, groups_per_domain: int) -> Iterator[pl.DataFrame]:
     """Table `power_sums`; sums of |DLA| are the cell sums of a domain's replicate groups together."""
     of_class = cells.axes.slices["class"]
     sizes = cells.sums[2][:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1)
-    counts = _numpy(cells.counts[:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1))
-    domain, token_class = np.nonzero(counts)
     columns = dict(zip((*POWERS, *EXTREMA), (*powers.sums, *powers.extrema), strict=True)) | {"d_abs": sizes}
     del columns["n"]
-    for block in _blocks(cells.n_components):
-        n = block.stop - block.start
-        frame = {
-            "component_id": _repeat(block, len(domain)),
-            "class_id": np.tile(token_class, n),
-            "domain_id": np.tile(domain, n),
-            "n": np.tile(counts[domain, token_class], n),
-        }
-        values = {
-            name: _numpy(column[..., block])[domain, token_class].T.ravel().astype(np.float64)
-            for name, column in columns.items()
-        }
-        yield pl.DataFrame(frame | values)
+    for presence, components in spec.presence_runs:
+        counts = _numpy(cells.count_of(presence)[:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1))
+        domain, token_class = np.nonzero(counts)
+        for block in _blocks_of(components):
+            n = block.stop - block.start
+            frame = {
+                "component_id": _repeat(block, len(domain)),
+                "class_id": np.tile(token_class, n),
+                "domain_id": np.tile(domain, n),
+                "n": np.tile(counts[domain, token_class], n),
+            }
+            values = {
+                name: _numpy(column[..., block])[domain, token_class].T.ravel().astype(np.float64)
+                for name, column in columns.items()
+            }
+            yield pl.DataFrame(frame | values)
 
 
 def spectrum_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
@@ -249,15 +266,24 @@ def extreme_rows(extremes: Smallest) -> pl.DataFrame:
 
 def token_counts(tokens: TokenSums) -> pl.DataFrame:
     """Table `token_counts`."""
-    counts = _numpy(tokens.counts)
-    at = counts.nonzero()[0]
-    return pl.DataFrame({"token_id": at.astype(np.int32), "n": counts[at]})
+    numbered = [(0, tokens.counts), *zip(tokens.presences.tolist(), tokens.present_counts, strict=True)]
+    frames = []
+    for presence, counts in numbered:
+        at = _numpy(counts).nonzero()[0]
+        n = _numpy(counts)[at]
+        frames.append(
+            pl.DataFrame({"presence": np.full(len(at), presence, np.int32), "token_id": at.astype(np.int32), "n": n})
+        )
+    return pl.concat(frames)
 
 
-def token_sums(tokens: TokenSums) -> Iterator[pl.DataFrame]:
+def token_sums(tokens: TokenSums, spec: ModelSpec) -> Iterator[pl.DataFrame]:
     """Table `token_sums`, tokens that occur."""
-    at = _numpy(tokens.counts).nonzero()[0]
+    counts = {0: tokens.counts} | dict(zip(tokens.presences.tolist(), tokens.present_counts, strict=True))
+    occurring = {presence: _numpy(count).nonzero()[0] for presence, count in counts.items()}
+    starts = np.array([ids.start for _, ids in spec.presence_runs])
     for component, sums in tokens.of_component():
+        at = occurring[spec.presence_runs[int(np.searchsorted(starts, component, side="right")) - 1][0]]
         activation, dla, size = _numpy(sums)[:, at]
         yield pl.DataFrame(
             {
@@ -286,11 +312,12 @@ def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
             for name, table in (("activation", dense.activation), ("dla", dense.dla))
         }
         bins = _numpy(SPECTRUM.index(torch.from_numpy(values["activation"]))).astype(np.int16)
-        yield pl.DataFrame(
+        frame = pl.DataFrame(
             {"component_id": _repeat(block, len(slots)), "position_id": np.tile(positions, block.stop - block.start)}
             | values
             | {"bin": bins}
         )
+        yield frame.filter(pl.col("activation").is_not_nan()) if np.isnan(values["activation"]).any() else frame
 
 
 def head_attention_rows(dense: DenseRows, spec: ModelSpec) -> pl.DataFrame:
@@ -315,13 +342,14 @@ def dense_outcomes(dense: DenseRows) -> pl.DataFrame:
 
 
 def recorded_rows(component: int, positions: list[Tensor], activation: list[Tensor], dla: list[Tensor]) -> pl.DataFrame:
-    """Rows of table `recorded_rows` for one component."""
+    """Rows of table `recorded_rows` for one component, of the positions where it is present."""
     values = {
         "position_id": torch.cat(positions),
         "activation": torch.cat(activation).float(),
         "dla": torch.cat(dla).float(),
     }
-    return pl.DataFrame({"component_id": component} | {name: _numpy(v) for name, v in values.items()})
+    rows = pl.DataFrame({"component_id": component} | {name: _numpy(v) for name, v in values.items()})
+    return rows.filter(pl.col("activation").is_not_nan())
 
 
 def _strongest(

@@ -215,9 +215,9 @@ class Totals:
         return {
             "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
             "cell_counts": tables.cell_counts(r.cells),
-            "cell_sums": tables.cell_sums(r.cells),
+            "cell_sums": tables.cell_sums(r.cells, self.spec),
             "group_importance": tables.group_importance(r.cells, self.spec),
-            "power_sums": tables.power_sums(r.cells, r.powers, self.config.replicate_groups),
+            "power_sums": tables.power_sums(r.cells, r.powers, self.spec, self.config.replicate_groups),
             "spectrum_counts": tables.spectrum_counts(r.spectrum),
             "density_counts": tables.density_counts(r.spectrum),
             "quantiles": tables.quantiles(r.spectrum, r.powers),
@@ -226,7 +226,7 @@ class Totals:
             "dense_rows": tables.dense_rows(r.dense),
             "head_attention_rows": tables.head_attention_rows(r.dense, self.spec),
             "token_counts": tables.token_counts(r.tokens),
-            "token_sums": tables.token_sums(r.tokens),
+            "token_sums": tables.token_sums(r.tokens, self.spec),
             "drops": self._drops(),
         }
 

@@ -78,7 +78,8 @@ COPY = {
 KEEP_REFERENCED = """
 CREATE TEMP TABLE kept AS
     SELECT position_id FROM sample_rows UNION SELECT position_id FROM extreme_rows
-    UNION SELECT position_id FROM dense_rows WHERE component_id = 0 UNION SELECT position_id FROM recorded_rows;
+    UNION SELECT position_id FROM dense_rows WHERE component_id = (SELECT max(component_id) FROM components)
+    UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
     SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id,
            p.target_logit, o.loss, o.rank, o.entropy, p.special, p.role, p.previous_token_id, p.distance,

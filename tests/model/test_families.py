@@ -8,12 +8,13 @@ import torch
 import zoo
 
 from profiler.config import RunConfig
+from profiler.model import attention
 from profiler.model.direct import add_up, block_denominators, by_part, centred_logit, final_norm, logit_directions
 from profiler.model.forward import Wanted
 from profiler.model.load import Model, model_from
 
-ROUNDED = {"mamba": 2e-6, "mamba2": 2e-6, "xglm": 2e-6}
-"""Families whose residual stream is float32 whatever their dtype, and one that transformers runs in float32 alone."""
+ROUNDED = {"mamba": 2e-6, "mamba2": 2e-6, "xglm": 2e-6, "nemotron_h": 2e-6}
+"""Families whose residual stream or logits are float32 whatever their dtype, and one that runs in float32 alone."""
 NO_ROWS = {"mamba", "mamba2", "falcon", "falcon_new", "falcon_alibi"}
 """Without attention, or with attention that computes something else where it forms its weights: transformers' Falcon
 then attends to what comes after, and adds ALiBi twice."""
@@ -33,7 +34,15 @@ def tokens_of(n_windows: int = 2, width: int = 40):
     return torch.randint(1, zoo.VOCAB, (n_windows, width), generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", [*zoo.FAMILIES, *zoo.MADE_UP])
+QUICK = {"mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3_experts", "granitemoe", "jamba", "gemma4_moe", "nemotron_h"}
+"""Of the mixtures of experts one of each form: plain, shared with a gate, biases, shared, multipliers, in some layers,
+norms after blocks, without gates. The others take part in the slow tests."""
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in zoo.EXPERTS.keys() - QUICK else name for name in zoo.FAMILIES
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *zoo.MADE_UP])
 def test_parts_add_up_and_equal_a_gradient(name):
     tokens = tokens_of()
     targets = tokens.roll(-1, 1)
@@ -51,12 +60,19 @@ def test_parts_add_up_and_equal_a_gradient(name):
         add_up(total, part, None)
     assert float((total - logits).abs().max()) <= limit
     for (block, writer), part in zip(model.weights.writers.items(), parts, strict=False):
-        theirs = by_matrix[writer.site].unflatten(-1, (block.units, writer.width)).sum(-1)
+        if writer.expert is not None:
+            theirs = by_matrix[writer.site][:, :, writer.expert].flatten(0, 1)
+            assert part.present.tolist() == theirs[:, 0].isfinite().nonzero()[:, 0].tolist()
+            theirs = theirs[part.present][None]
+            if not len(part.present):
+                continue
+        else:
+            theirs = by_matrix[writer.site].unflatten(-1, (block.units, writer.width)).sum(-1)
         assert float((part.dla - theirs).abs().max()) <= limit, block
         assert float(theirs.abs().max()) > 0
 
 
-@pytest.mark.parametrize("name", zoo.FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_attention_rows_are_those_of_the_models_default_pass(name):
     """Where the model also forms its weights with the same logits, they are equal; elsewhere none are given."""
     tokens = tokens_of()
@@ -78,6 +94,23 @@ def test_attention_rows_are_those_of_the_models_default_pass(name):
     ]
     for got, pattern in zip(capture.attention.values(), patterns, strict=False):
         torch.testing.assert_close(got.double(), pattern[rows[0], :, rows[1]].double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "llama2"])
+def test_the_mass_on_a_learned_sink_is_what_a_row_lacks(name):
+    """A softmax over the tokens and one logit more, for a family that has such a logit."""
+    tokens, network = tokens_of(1), built(name)
+    network.set_attn_implementation("eager")
+    with torch.no_grad():
+        formed = network(tokens, use_cache=False, output_attentions=True).attentions
+    rows = (torch.zeros(3, dtype=torch.int64), torch.tensor([1, 20, 39]))
+    counted = attention.masks(tokens.expand(3, -1), torch.zeros(3, 40, dtype=torch.int64), rows[1])
+    read = lambda pattern: attention.summarise(pattern, counted, rows[1])  # noqa: E731
+    capture = loaded(name, built(name)).run(tokens, Wanted(attention=rows, read=read))
+    for measures, pattern in zip(capture.attention.values(), formed, strict=True):
+        sink = measures[..., attention.MEASURES.index("sink")]
+        torch.testing.assert_close(sink.double(), 1 - pattern[0, :, rows[1]].double().sum(-1).T, rtol=1e-5, atol=1e-6)
+        assert bool((sink > 0.01).all()) if name == "gpt_oss" else not bool(sink.any())
 
 
 ADDED = [

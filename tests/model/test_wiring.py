@@ -10,7 +10,16 @@ from torch import nn
 from profiler.config import RunConfig
 from profiler.errors import ComponentError, ModelError
 from profiler.model import norms, validation, wiring
-from profiler.model.components import Block, ComponentId, ModelSpec, blocks_from_facts, parse_label, uniform
+from profiler.model.components import (
+    Block,
+    ComponentId,
+    ModelSpec,
+    blocks_from_facts,
+    parse_label,
+    uniform,
+    unit_in_words,
+    units_in_words,
+)
 from profiler.model.load import model_from
 
 TOKENS = torch.arange(1, 13)[None]
@@ -20,16 +29,24 @@ def spec(*blocks: Block) -> ModelSpec:
     return ModelSpec("m", "M", 1 + max(b.layer for b in blocks), 8, 10, 16, "w", "t", blocks)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama3", "gemma2", "olmo2", "granite", "gpt1", "bloom"])
+@pytest.mark.parametrize("name", ["gpt2", "llama3", "gemma2", "olmo2", "granite", "gpt1", "bloom", "nanochat"])
 def test_the_way_of_each_family(name):
-    """Norms on the way: the final one alone, two in each layer beside it, those of the stream, the embedding's."""
+    """Norms on the way: the final one alone, two in each layer beside it, those of the stream, the embedding's (of
+    NanoChat the first call of the final norm's module)."""
     found = wiring.find(zoo.build(name), TOKENS, torch.float64)
-    on_the_way = {"gemma2": 2 * zoo.LAYERS + 1, "olmo2": 2 * zoo.LAYERS + 1, "gpt1": 2 * zoo.LAYERS, "bloom": 2}
+    on_the_way = {
+        "gemma2": 2 * zoo.LAYERS + 1,
+        "olmo2": 2 * zoo.LAYERS + 1,
+        "gpt1": 2 * zoo.LAYERS,
+        "bloom": 2,
+        "nanochat": 2,
+    }
     assert len(found.path_norms) == on_the_way.get(name, 1)
     multipliers = {wire.multiplier for sink in found.sinks for wire in sink.wires}
     assert multipliers == ({1.0, 0.22, 12.0} if name == "granite" else {1.0})
     assert found.logit_scale == (1 / 8 if name == "granite" else 1.0)
-    assert found.soft_cap == (30.0 if name == "gemma2" else None)
+    assert found.soft_cap == {"gemma2": 30.0, "nanochat": 15.0}.get(name)
+    assert found.path_norms[-1:] == (("model.norm",) if name == "nanochat" else found.path_norms[-1:])
 
 
 def test_query_projections_are_no_writers():
@@ -101,9 +118,11 @@ def _masked():
 
 
 def _experts():
+    """Llama 4 calls its experts with every token for every expert, and multiplies what they read."""
     fields = {"vocab_size": 257, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    more = {"num_key_value_heads": 1, "intermediate_size": 16, "num_local_experts": 2}
-    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**fields, **more))
+    more = {"num_key_value_heads": 1, "intermediate_size": 16, "intermediate_size_mlp": 16, "head_dim": 8}
+    config = transformers.Llama4TextConfig(**fields, **more, num_local_experts=2, interleave_moe_layer_step=1)
+    return transformers.Llama4ForCausalLM(config)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +130,7 @@ def _experts():
     [
         (_encoder_decoder, "is an encoder-decoder"),
         (_masked, "is a masked language model"),
-        (_experts, "is a mixture of experts"),
+        (_experts, "is a mixture of experts .* of a form that cannot be read"),
     ],
 )
 def test_models_of_another_kind_are_refused_by_what_they_are(build, why):
@@ -134,6 +153,30 @@ def test_ids_follow_blocks_of_any_size():
         assert made.id_of(parse_label(label)) == i
     assert blocks_from_facts(made.blocks_as_facts()) == blocks
     assert made.described() == "2 layers of 2 heads and 3 to 5 neurons and 4 mixer channels"
+
+
+def test_experts_have_labels_of_their_own_and_a_presence_each():
+    blocks = (
+        Block(0, "head", 2),
+        Block(0, "neuron", 3, "E0"),
+        Block(0, "neuron", 3, "E1"),
+        Block(0, "neuron", 2, "S0"),
+    )
+    made = spec(*blocks, Block(1, "neuron", 4, "E0"))
+    assert [c.label for c in made.components()][4:10] == ["L0E0N2", "L0E1N0", "L0E1N1", "L0E1N2", "L0S0N0", "L0S0N1"]
+    assert made.id_of(parse_label("L1E0N3")) == 13
+    assert made.presence_runs == (
+        (0, slice(0, 2)),
+        (1, slice(2, 5)),
+        (2, slice(5, 8)),
+        (0, slice(8, 10)),
+        (3, slice(10, 14)),
+        (0, slice(14, 21)),
+    )
+    assert (made.d_mlp, made.n_components) == (8, 21)
+    assert made.described() == "2 layers of 2 heads and 2 neurons and 1 to 2 experts of 3 to 4 neurons"
+    assert unit_in_words(parse_label("L0E1N2")) == "neuron 2 of expert 1 in layer 0"
+    assert units_in_words(block.kind for block in made.blocks) == "heads and neurons"
 
 
 @pytest.mark.parametrize("label", ["L0H2", "L2H0", "L1H0", "L1N0", "L0M0", "L1S1N0"])

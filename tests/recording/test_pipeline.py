@@ -115,7 +115,7 @@ def test_cell_sums_and_counts_are_those_of_the_raw_rows(tables, label):
     ):
         want = dict(rows.group_by(column, "group_id"))
         counts = tables["cell_counts"].filter(pl.col("axis") == axis)
-        assert {(v, g): n for _, v, g, n in counts.iter_rows()} == {key: group.height for key, group in want.items()}
+        assert {(v, g): n for _, _, v, g, n in counts.iter_rows()} == {key: group.height for key, group in want.items()}
         sums = tables.of("cell_sums", label).filter(pl.col("axis") == axis)
         assert sums.height == len(want)
         for row in sums.iter_rows(named=True):

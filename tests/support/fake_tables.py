@@ -66,7 +66,15 @@ def make_cells(activation, dla, positions, components) -> tuple[pl.DataFrame, pl
         key = (positions[column].to_numpy() * 1000 + positions["group_id"].to_numpy())[use]
         n, cells = grouped_sums(ids[:1], np.ones((1, use.sum())), key)
         counts.append(
-            pl.DataFrame({"axis": axis, "value_id": cells // 1000, "group_id": cells % 1000, "n": n[0].astype(int)})
+            pl.DataFrame(
+                {
+                    "presence": 0,
+                    "axis": axis,
+                    "value_id": cells // 1000,
+                    "group_id": cells % 1000,
+                    "n": n[0].astype(int),
+                }
+            )
         )
         parts = [grouped_sums(ids, values[:, use], key)[0] for values in (activation, dla, np.abs(dla))]
         sums.append(
@@ -251,6 +259,7 @@ def make_head_attention(rng, positions, components) -> pl.DataFrame:
                     "entropy": -(parts * np.log(np.maximum(parts, 1e-300))).sum(1),
                     "top_offset": rng.integers(0, 9, len(dense)),
                     "top_weight": parts.max(1),
+                    "sink": np.zeros(len(dense)),
                     "dla_to_attended": rng.normal(0, 1, len(dense)),
                 }
             )
@@ -267,7 +276,10 @@ def make_token_sums(activation, dla, positions, components) -> dict[str, pl.Data
     sums = [grouped_sums(kept, v[kept][:, ordinary], token)[0].ravel() for v in (activation, dla, np.abs(dla))]
     columns = {"component_id": np.repeat(kept, len(ids)), "token_id": np.tile(ids, len(kept))}
     columns |= dict(zip(("sum_activation", "sum_dla", "sum_abs_dla"), sums, strict=True))
-    return {"token_counts": pl.DataFrame({"token_id": ids, "n": counts}), "token_sums": pl.DataFrame(columns)}
+    return {
+        "token_counts": pl.DataFrame({"presence": 0, "token_id": ids, "n": counts}),
+        "token_sums": pl.DataFrame(columns),
+    }
 
 
 def make_logit_effects(rng, components, k: int = 10) -> pl.DataFrame:

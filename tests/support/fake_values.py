@@ -75,8 +75,8 @@ def make_components(n_layers: int, n_heads: int, d_mlp: int) -> pl.DataFrame:
     rows.append(("final_bias", "final_bias", None, None))
     schema = {"component": pl.String, "kind": pl.String, "layer": pl.Int32, "unit": pl.Int32}
     made = pl.DataFrame(rows, schema=schema, orient="row").with_row_index("component_id")
-    groups = pl.lit(None, pl.String).alias("block_group")
-    return made.select(pl.col("component_id").cast(pl.Int32), "component", "kind", "layer", groups, "unit")
+    groups, presence = pl.lit(None, pl.String).alias("block_group"), pl.lit(0, pl.Int32).alias("presence")
+    return made.select(pl.col("component_id").cast(pl.Int32), "component", "kind", "layer", groups, "unit", presence)
 
 
 def make_documents(rng: np.random.Generator, n_documents: int, n_domains: int, n_groups: int) -> list[dict]:

@@ -2,18 +2,23 @@
 
 Outputs of the last matrix of every block are cut; the gradient of the centred target logit at a cut, with the
 denominators of norms detached, is the direction of the logit there (stop-gradient attribution). Blocks are found by the
-names that transformers gives their last matrices.
+names that transformers gives their last matrices. Modules of experts are cut after their output, and called again token
+by token: their output is linear in their last matrices, so that a gradient by these gives each neuron's part.
 """
 
 from dataclasses import dataclass, field
 
 import torch
 import zoo
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-LAST = ("o_proj out_proj c_proj dense dense_4h_to_h down_proj fc_out fc2 w2 linear_out per_layer_projection").split()
+LAST = (
+    "o_proj out_proj c_proj dense dense_4h_to_h down_proj fc_out fc2 w2 linear_out output_linear per_layer_projection"
+).split()
+GATES = ("shared_expert_gate",)
+"""Small matrices whose output multiplies what a shared expert writes: held."""
 
 
 @dataclass
@@ -24,6 +29,7 @@ class CutPass:
         read, leaf: by the name of each block's last matrix, what it read [window, offset, value] and its cut output.
         stream: what the last norm read.
         unembedded: output of the unembedding, before a soft cap or a scale.
+        called: of each module of experts what it was called with: read, chosen experts, their weights.
     """
 
     logits: Tensor | None = None
@@ -31,6 +37,7 @@ class CutPass:
     leaf: dict[str, Tensor] = field(default_factory=dict)
     stream: Tensor | None = None
     unembedded: Tensor | None = None
+    called: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 def cut_pass(network: PreTrainedModel, tokens: Tensor) -> CutPass:
@@ -51,8 +58,20 @@ def cut_pass(network: PreTrainedModel, tokens: Tensor) -> CutPass:
 
         return hook
 
+    def cut_experts(name):
+        def hook(module, args, output):
+            left.leaf[name] = output.detach().requires_grad_(True)
+            left.called[name] = tuple(value.detach() for value in args)
+            return left.leaf[name] * 1.0
+
+        return hook
+
     for name, module in network.named_modules():
         weight = getattr(module, "weight", None)
+        if name.split(".")[-1] in GATES:
+            handles.append(module.register_forward_hook(lambda _module, _args, output: output.detach()))
+        if torch.is_tensor(getattr(module, "down_proj", None)):
+            handles.append(module.register_forward_hook(cut_experts(name)))
         if name.split(".")[-1] not in LAST or weight is None or weight.dim() != 2 or "per_layer_model" in name:
             continue
         if matrix_of(network, name).shape[1] == head.weight.shape[1]:
@@ -74,16 +93,38 @@ def cut_pass(network: PreTrainedModel, tokens: Tensor) -> CutPass:
 
 def attributions(network: PreTrainedModel, tokens: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Centred target logits before a soft cap, [window, offset], and of each block's last matrix the DLA of each value
-    that it reads, [window, offset, value]."""
+    that it reads, [window, offset, value]; of a module of experts that of each neuron of each expert, [window, offset,
+    expert, neuron], NaN where the expert was not chosen."""
     left = cut_pass(network, tokens)
     z = left.unembedded if _cap(network) else left.logits
     centred = z.gather(-1, targets[..., None])[..., 0] - z.mean(-1)
     grads = torch.autograd.grad(centred.sum(), list(left.leaf.values()), allow_unused=True)
     found = {}
     for (name, leaf), grad in zip(left.leaf.items(), grads, strict=True):
+        if name in left.called:
+            by_token = _of_experts(network.get_submodule(name), left.called[name], grad.reshape(-1, grad.shape[-1]))
+            found[name] = by_token.unflatten(0, tokens.shape)
+            continue
         toward = (torch.zeros_like(leaf) if grad is None else grad) @ matrix_of(network, name).T
         found[name] = left.read[name] * toward.reshape(*tokens.shape, -1)
     return centred.detach(), found
+
+
+def _of_experts(module: nn.Module, called: tuple[Tensor, ...], toward: Tensor) -> Tensor:
+    """DLA of each neuron of each expert, [token, expert, neuron]."""
+    read, chosen, weights = called
+    last, along = module.down_proj, -1 if module.is_transposed else -2
+    found = []
+    for token in range(len(read)):
+        at = slice(token, token + 1)
+        with torch.enable_grad():
+            last.requires_grad_(True)
+            written = module(read[at], chosen[at], weights[at])
+            (grad,) = torch.autograd.grad((written * toward[at]).sum(), last)
+        of_token = (grad * last.detach()).sum(along)
+        absent = torch.ones(len(last), dtype=torch.bool).index_fill(0, chosen[token], value=False)
+        found.append(of_token.masked_fill(absent[:, None], torch.nan))
+    return torch.stack(found)
 
 
 def added_by_heads(network: PreTrainedModel, tokens: Tensor, name: str, n_heads: int) -> Tensor:

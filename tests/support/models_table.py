@@ -32,6 +32,8 @@ def row(name: str) -> str:
         model = load_model(RunConfig(model=folder, corpora=("x",), context_length=40))
     kinds = {"head": "heads", "neuron": "neurons", "mixer": "mixer channels", "per_layer": "per-layer units"}
     units = ", ".join(kinds[k] for k in kinds if any(block.kind == k for block in model.spec.blocks))
+    experts = any(block.is_routed for block in model.spec.blocks)
+    units = units.replace("neurons", "neurons of experts", 1) if experts else units
     has_heads = any(block.kind == "head" for block in model.spec.blocks)
     unread = any("attention weights cannot be read" in note for note in model.spec.notes)
     rows = "no heads" if not has_heads else "no" if unread else "yes"

@@ -145,6 +145,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
                 "kind": kinds,
                 "layer": 0,
                 "unit": range(len(components)),
+                "presence": 0,
             }
         ),
         "classes": pl.DataFrame(classes, schema=["class_id", "class", "description", "special"], orient="row"),

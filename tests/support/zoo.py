@@ -149,6 +149,7 @@ DENSE: dict[str, Callable[[], PreTrainedModel]] = {
     "ernie4_5": _llama_like("Ernie4_5"),
     "hunyuan": _llama_like("HunYuanDenseV1", head_dim=8),
     "bitnet": _llama_like("BitNet"),
+    "nanochat": _llama_like("NanoChat"),
 }
 """Attention and MLPs, one of each in every layer."""
 
@@ -173,7 +174,122 @@ HYBRID: dict[str, Callable[[], PreTrainedModel]] = {
 }
 """Mixers that are no attention, per-layer projections, layers of different width."""
 
-FAMILIES = DENSE | HYBRID
+ROUTED = {"num_experts_per_tok": 2, "moe_intermediate_size": 24}
+EXPERTS: dict[str, Callable[[], PreTrainedModel]] = {
+    "mixtral": _llama_like("Mixtral", num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW),
+    "qwen2_moe": _llama_like("Qwen2Moe", num_experts=4, shared_expert_intermediate_size=20, **ROUTED),
+    "qwen3_moe": _llama_like("Qwen3Moe", head_dim=8, num_experts=4, norm_topk_prob=True, **ROUTED),
+    "qwen3_next": _llama_like(
+        "Qwen3Next", head_dim=8, num_experts=4, shared_expert_intermediate_size=20, **ROUTED, **DELTA
+    ),
+    "qwen3_5_moe": _llama_like(
+        "Qwen3_5Moe", head_dim=8, num_experts=4, shared_expert_intermediate_size=20, **ROUTED, **DELTA
+    ),
+    "olmoe": _llama_like("Olmoe", num_experts=4, num_experts_per_tok=2),
+    "flex_olmo": _llama_like("FlexOlmo", num_experts=4, num_experts_per_tok=2),
+    "phimoe": _llama_like("Phimoe", num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW),
+    "gpt_oss": _llama_like(
+        "GptOss",
+        head_dim=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=WINDOW,
+        layer_types=SLIDING,
+        rope_parameters={"rope_type": "default", "rope_theta": 150000.0},
+    ),
+    "deepseek_v2": _llama_like(
+        "DeepseekV2", n_routed_experts=4, n_shared_experts=2, first_k_dense_replace=1, **ROUTED, **LATENT
+    ),
+    "deepseek_v3_experts": _llama_like(
+        "DeepseekV3",
+        n_routed_experts=8,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
+        n_group=2,
+        topk_group=1,
+        routed_scaling_factor=2.5,
+        **ROUTED,
+        **LATENT,
+    ),
+    "glm4_moe": _llama_like(
+        "Glm4Moe", head_dim=8, n_routed_experts=4, n_shared_experts=1, first_k_dense_replace=1, **ROUTED
+    ),
+    "dots1": _llama_like("Dots1", n_routed_experts=4, n_shared_experts=1, first_k_dense_replace=1, **ROUTED),
+    "ernie4_5_moe": _llama_like(
+        "Ernie4_5_Moe",
+        moe_num_experts=4,
+        moe_k=2,
+        moe_num_shared_experts=1,
+        moe_intermediate_size=24,
+        moe_layer_start_index=1,
+    ),
+    "hunyuan_moe": _llama_like("HunYuanMoEV1", head_dim=8, num_experts=4, moe_topk=2),
+    "granitemoe": _llama_like(
+        "GraniteMoe",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        embedding_multiplier=12.0,
+        attention_multiplier=0.1,
+        residual_multiplier=0.22,
+        logits_scaling=6.0,
+    ),
+    "granitemoe_shared": _llama_like(
+        "GraniteMoeShared", num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=20
+    ),
+    "granitemoe_hybrid": _llama_like(
+        "GraniteMoeHybrid",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        shared_intermediate_size=20,
+        layer_types=["mamba", "attention", "mamba"],
+        **MAMBA,
+    ),
+    "jamba": _llama_like(
+        "Jamba",
+        num_experts=4,
+        num_experts_per_tok=2,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        mamba_d_state=8,
+        use_mamba_kernels=False,
+    ),
+    "lfm2_moe": _llama_like(
+        "Lfm2Moe", num_experts=4, num_dense_layers=1, layer_types=["conv", "full_attention", "conv"], **ROUTED
+    ),
+    "minimax_m2": _llama_like("MiniMaxM2", head_dim=8, num_local_experts=4, num_experts_per_tok=2),
+    "gemma4_moe": _llama_like(
+        "Gemma4",
+        head_dim=8,
+        global_head_dim=16,
+        sliding_window=WINDOW,
+        vocab_size_per_layer_input=VOCAB,
+        hidden_size_per_layer_input=0,
+        num_kv_shared_layers=0,
+        layer_types=SLIDING,
+        enable_moe_block=True,
+        num_experts=4,
+        top_k_experts=2,
+        moe_intermediate_size=24,
+    ),
+    "nemotron_h": _llama_like(
+        "NemotronH",
+        layers_block_type=["mamba", "attention", "moe"],
+        head_dim=8,
+        n_routed_experts=4,
+        n_shared_experts=1,
+        moe_shared_expert_intermediate_size=20,
+        mamba_num_heads=4,
+        mamba_head_dim=16,
+        ssm_state_size=8,
+        n_groups=1,
+        **ROUTED,
+    ),
+}
+"""Mixtures of experts, with and without shared experts, gates of these, biases, and layers without experts."""
+
+FAMILIES = DENSE | HYBRID | EXPERTS
 
 
 def _layer_norms_after_blocks() -> PreTrainedModel:
@@ -188,12 +304,18 @@ MADE_UP: dict[str, Callable[[], PreTrainedModel]] = {"layer_norms_after_blocks":
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    """A family's tiny model, with every parameter moved."""
+    """A family's tiny model, with every parameter moved; experts in the way that runs in every dtype."""
     torch.manual_seed(0)
     made = (FAMILIES | MADE_UP)[name]().eval()
     for parameter in made.parameters():
         parameter.data.add_(NOISE * torch.randn_like(parameter))
+    if name in EXPERTS:
+        made.set_experts_implementation("eager")
     return made.to(dtype)
+
+
+OFFSET_NORMS = ("Gemma", "Qwen3_5RMS", "Qwen3_5MoeRMS", "Qwen3NextRMS", "RecurrentGemma", "NemotronLayerNorm1P")
+"""Norms whose stored weight is the gain less 1."""
 
 
 class DoubleNorm(nn.Module):
@@ -205,7 +327,7 @@ class DoubleNorm(nn.Module):
         self.centres = "RMS" not in kind and not hasattr(norm, "variance_epsilon")
         self.eps = getattr(norm, "eps", getattr(norm, "variance_epsilon", 1e-5))
         weight = getattr(norm, "weight", None)
-        self.offset = 1.0 if kind.startswith(("Gemma", "Qwen3_5RMS", "RecurrentGemma", "NemotronLayerNorm1P")) else 0.0
+        self.offset = 1.0 if kind.startswith(OFFSET_NORMS) else 0.0
         if kind.startswith(("Gemma4", "Gemma3n")):
             self.offset = 0.0
         self.weight = None if weight is None else nn.Parameter(weight.detach().clone(), requires_grad=False)

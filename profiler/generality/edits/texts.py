@@ -134,7 +134,9 @@ def vocabulary_of(source: str | Path | Connection) -> Vocabulary:
 
 
 _VOCABULARY = """SELECT t.token_id, t.token, t.class_id, c.class, c.special, coalesce(n.n, 0) AS n, l.properties
-    FROM tokens t JOIN classes c USING (class_id) LEFT JOIN token_counts n USING (token_id)
+    FROM tokens t JOIN classes c USING (class_id) LEFT JOIN (
+        SELECT token_id, n FROM token_counts WHERE presence = 0
+    ) n USING (token_id)
     LEFT JOIN token_property_lists l USING (token_id) ORDER BY t.token_id"""
 
 

@@ -19,7 +19,8 @@ MOST = 0.1
 def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
     if component.unit is None:
         return _embedding_or_bias_answer(read, component.label)
-    sentences = [_importance_sentence(read, component.label), _class_sentence(read, component.label)]
+    sentences = [_importance_sentence(read, component.label), _presence_sentence(read, component.label)]
+    sentences += [_class_sentence(read, component.label)]
     sentences += [_high_sentence(read, component.label), _direction_sentence(read, component.label)]
     sentences += [_attention_sentence(read, component)]
     return tuple(sentence for sentence in sentences if sentence)
@@ -28,12 +29,28 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
 def _importance_sentence(read: Reader, label: str) -> str:
     place = read("component_place", component=label)
     row = place.frame.row(0, named=True)
+    if not row["n"]:
+        return f"{label} is of an expert that was chosen at no position of this corpus."
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
     share = numbers.share_with_interval(row, "share_abs_dla")
     return (
         f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,}"
         f" {method.units_of(method.run_row(read))}."
+    )
+
+
+def _presence_sentence(read: Reader, label: str) -> str:
+    """At how many positions an expert's neuron is present; empty for other components."""
+    n, whole = (
+        read("component_place", component=label).frame.row(0, named=True)["n"],
+        method.run_row(read)["n_positions"],
+    )
+    if n in (0, whole):
+        return ""
+    return (
+        f"Its expert was chosen at {numbers.percent(n / whole)} of {numbers.count(whole)} positions; it is absent from"
+        f" the others, and all counts, means and samples here are of the {numbers.count(n)}."
     )
 
 

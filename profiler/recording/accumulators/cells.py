@@ -62,16 +62,19 @@ class Axes:
 
 
 class CellSums:
-    """The sums and, once for all components, the numbers of positions.
+    """The sums and, once for all components that are present everywhere, the numbers of positions.
 
     Attributes:
         counts: int64 [row, cell].
+        present_counts: int64 [presence - 1, row, cell], of components that are absent at some positions
+            (ModelSpec.presences).
         sums: float64 [quantity, row, cell, component]; quantities are activation, DLA, |DLA|.
     """
 
-    def __init__(self, axes: Axes, n_components: int, device: torch.device):
+    def __init__(self, axes: Axes, n_components: int, device: torch.device, n_presences: int = 0):
         self.axes, self.n_components, self.device = axes, n_components, device
         self.counts = torch.zeros(0, axes.n_cells, dtype=torch.int64)
+        self.present_counts = torch.zeros(n_presences, 0, axes.n_cells, dtype=torch.int64)
         self.sums = torch.zeros(3, 0, axes.n_cells, n_components, dtype=torch.float64, device=device)
 
     def grow(self, n_rows: int) -> None:
@@ -79,12 +82,25 @@ class CellSums:
         missing = n_rows - self.counts.shape[0]
         if missing > 0:
             self.counts = torch.cat([self.counts, self.counts.new_zeros(missing, self.axes.n_cells)])
+            room = self.counts.new_zeros(len(self.present_counts), missing, self.axes.n_cells)
+            self.present_counts = torch.cat([self.present_counts, room], 1)
             shape = (3, missing, self.axes.n_cells, self.n_components)
             self.sums = torch.cat([self.sums, self.sums.new_zeros(shape)], 1)
 
     def count(self, groups: Int[Tensor, " window"], hot: Float[Tensor, "window cell offset"]) -> None:
         """Count a batch's positions, once for all its parts."""
         self.counts.index_add_(0, groups, hot.sum(-1).round().to(torch.int64))
+
+    def count_present(
+        self, presence: int, groups: Int[Tensor, " window"], hot: Float[Tensor, "window cell offset"]
+    ) -> None:
+        """Count the positions of a batch that the components of a presence are present at; `hot` is 0 elsewhere."""
+        counted = hot.sum(-1).round().to(torch.int64).to(self.present_counts.device)
+        self.present_counts[presence - 1].index_add_(0, groups.to(self.present_counts.device), counted)
+
+    def count_of(self, presence: int) -> Int[Tensor, "row cell"]:
+        """Positions of the components of a presence; of all others for 0."""
+        return self.present_counts[presence - 1] if presence else self.counts
 
     def update(self, groups: Int[Tensor, " window"], hot: Float[Tensor, "window cell offset"], part: Part) -> None:
         """Add the values of one part of a batch."""
@@ -96,6 +112,7 @@ class CellSums:
         self.grow(other.counts.shape[0])
         rows = slice(0, other.counts.shape[0])
         self.counts[rows] += other.counts
+        self.present_counts[:, rows] += other.present_counts
         self.sums[:, rows] += other.sums
 
 

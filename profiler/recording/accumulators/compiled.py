@@ -53,6 +53,23 @@ class Order:
     keys: np.ndarray
     positions: np.ndarray
 
+    def at(self, present: np.ndarray) -> "Order":
+        """The order of some of its tokens, given ascending; runs without a token are left out."""
+        bounds = np.searchsorted(present, self.bounds)
+        held = bounds[:, 0] < bounds[:, 1]
+        tables = (table[present] for table in (self.tokens, self.keys, self.positions))
+        return Order(self.rows[torch.from_numpy(present)], bounds[held], self.cells[held], *tables)
+
+    def counts(self, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
+        """Replicate groups of the order, and the numbers of their tokens by cell."""
+        lengths = self.bounds[:, 1] - self.bounds[:, 0]
+        groups, row = np.unique(self.cells[:, 0], return_inverse=True)
+        counts = np.zeros((len(groups), n_cells), dtype=np.int64)
+        np.add.at(counts, (row, self.cells[:, 2]), lengths)
+        ordinary = np.repeat(self.cells[:, 3] != 0, lengths)
+        np.add.at(counts, (np.repeat(row, lengths)[ordinary][:, None], N_CLASSES + self.tokens[ordinary]), 1)
+        return groups, counts
+
 
 def make_order(
     groups: Int[Tensor, " token"],

@@ -29,7 +29,7 @@ class DenseRows:
 
     Attributes:
         keys, positions: int64 [slot]; free slots have position -1.
-        activation, dla: float32 [slot, component].
+        activation, dla: float32 [slot, component]; NaN where the component is absent.
         attention: float32 [slot, head, measure], heads of all layers; the last measure is dla_to_attended. NaN
             where attention weights cannot be read.
         outcome: float64 [slot, 3]: loss, rank, entropy.
@@ -58,9 +58,14 @@ class DenseRows:
         return DensePlan(windows[new], offsets[new], slots)
 
     def update(self, plan: DensePlan, part: Part) -> None:
-        """Write one part's values of the planned positions."""
+        """Write one part's values of the planned positions that it has values of."""
         self.activation[plan.slots, part.components] = part.activation[plan.windows, plan.offsets].to(torch.float32)
         self.dla[plan.slots, part.components] = part.dla[plan.windows, plan.offsets].to(torch.float32)
+
+    def leave_out(self, plan: DensePlan, components: slice) -> None:
+        """Let components be absent from the planned positions; those where they are present are written after."""
+        self.activation[plan.slots, components] = torch.nan
+        self.dla[plan.slots, components] = torch.nan
 
     def update_attention(self, plan: DensePlan, heads: slice, measures: Float[Tensor, "query head measure"]) -> None:
         """Write one layer's attention summary of the planned positions."""

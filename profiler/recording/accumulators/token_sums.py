@@ -19,18 +19,27 @@ class TokenSums:
 
     Attributes:
         components: ids of the components kept, ascending.
-        counts: int64 [vocab], once for all components.
+        counts: int64 [vocab], once for all components that are present everywhere.
+        presences: numbers of the presences of components kept that are absent at some positions, ascending.
+        present_counts: int64 [presence, vocab], of these.
         sums: float64 [quantity, vocab, kept component]; quantities are activation, DLA, |DLA|.
     """
 
-    def __init__(self, components: list[int], n_vocab: int, device: torch.device):
+    def __init__(self, components: list[int], n_vocab: int, device: torch.device, presences: tuple[int, ...] = ()):
         self.components = torch.tensor(sorted(set(components)), dtype=torch.int64, device=device)
         self.counts = torch.zeros(n_vocab, dtype=torch.int64, device=device)
+        self.presences = torch.tensor(presences, dtype=torch.int64)
+        self.present_counts = torch.zeros(len(presences), n_vocab, dtype=torch.int64, device=device)
         self.sums = torch.zeros(3, n_vocab, len(self.components), dtype=torch.float64, device=device)
 
     def count(self, tokens: Int[Tensor, " ordinary"]) -> None:
         """Count a batch's ordinary positions, once for all its parts."""
         self.counts += torch.bincount(tokens, minlength=len(self.counts))
+
+    def count_present(self, presence: int, tokens: Int[Tensor, " ordinary"]) -> None:
+        """Count the ordinary positions of a batch that the components of a presence are present at."""
+        row = int(torch.searchsorted(self.presences, presence))
+        self.present_counts[row] += torch.bincount(tokens, minlength=len(self.counts))
 
     def _kept(self, components: slice) -> Bool[Tensor, " kept"]:
         kept: Tensor = (self.components >= components.start) & (self.components < components.stop)
@@ -57,6 +66,7 @@ class TokenSums:
     def merge(self, other: "TokenSums") -> None:
         """Add the sums of another part of the corpus."""
         self.counts += other.counts
+        self.present_counts += other.present_counts
         self.sums += other.sums
 
     def of_component(self) -> Iterator[tuple[int, Float[Tensor, "quantity vocab"]]]:

@@ -146,7 +146,10 @@ class Stored:
     def _cells(self, cells: CellSums) -> None:
         start = pl.col("axis").replace_strict({a: s.start for a, s in cells.axes.slices.items()}, return_dtype=pl.Int64)
         counts = self.rows("FROM cell_counts").with_columns(cell=start + pl.col("value_id"))
-        cells.counts[_at(counts, "group_id", "cell")] = _tensor(counts, "n")
+        everywhere, present = counts.filter(pl.col("presence") == 0), counts.filter(pl.col("presence") > 0)
+        cells.counts[_at(everywhere, "group_id", "cell")] = _tensor(everywhere, "n")
+        presence, group, cell = _at(present, "presence", "group_id", "cell")
+        cells.present_counts[presence - 1, group, cell] = _tensor(present, "n")
         sums = self.rows("FROM cell_sums").with_columns(cell=start + pl.col("value_id"))
         at = _at(sums, "group_id", "cell", "component_id")
         for target, name in zip(cells.sums, ("sum_activation", "sum_dla", "sum_abs_dla"), strict=True):
@@ -168,7 +171,10 @@ class Stored:
 
     def _tokens(self, tokens: TokenSums) -> None:
         counts = self.rows("FROM token_counts")
-        tokens.counts[_at(counts, "token_id")] = _tensor(counts, "n")
+        everywhere, present = counts.filter(pl.col("presence") == 0), counts.filter(pl.col("presence") > 0)
+        tokens.counts[_at(everywhere, "token_id")] = _tensor(everywhere, "n")
+        presence, token = _at(present, "presence", "token_id")
+        tokens.present_counts[torch.searchsorted(tokens.presences, presence), token] = _tensor(present, "n")
         rows = self.rows("FROM token_sums")
         at = (
             _tensor(rows, "token_id").long(),
@@ -201,9 +207,11 @@ class Stored:
         chosen = outcomes.join(keys, on="position_id", maintain_order="left")
         dense.positions[:n], dense.keys[:n] = _tensor(chosen, "position_id"), _tensor(chosen, "position_key")
         dense.outcome[:n] = torch.from_numpy(outcomes.select(pl.exclude("position_id").cast(pl.Float64)).to_numpy())
-        rows = self.rows("FROM dense_rows ORDER BY component_id, position_id")
+        rows = self.rows("FROM dense_rows")
+        slot = torch.searchsorted(dense.positions[:n].contiguous(), _tensor(rows, "position_id"))
         for target, name in ((dense.activation, "activation"), (dense.dla, "dla")):
-            target[:n] = _tensor(rows, name).view(target.shape[1], n).T
+            target[:n] = torch.nan  # where the component is absent
+            target[slot, _tensor(rows, "component_id").long()] = _tensor(rows, name)
         heads = self.rows("FROM head_attention_rows ORDER BY component_id, position_id")
         if not heads.height:  # attention weights of this model cannot be read
             return

@@ -212,7 +212,7 @@ def test_a_checkpoint_in_several_files_is_read_whole_or_refused(tmp_path):
     with pytest.raises(ModelError, match="1 is missing from the checkpoint"):
         loaded(tmp_path)
     files[1].unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"lacks model-00002-of-.*, which its index"):
         loaded(tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_an_adapter_is_refused(tmp_path):
     (folder / "adapter_config.json").write_text(
         json.dumps({"base_model_name_or_path": "big/model", "peft_type": "LORA"})
     )
-    with pytest.raises(ModelError, match=r"holds an adapter .* for 'big/model'.*merge it"):
+    with pytest.raises(ModelError, match=r"is a LoRA adapter of 'big/model'.*merge it"):
         loaded(folder)
 
 

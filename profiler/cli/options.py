@@ -47,6 +47,10 @@ WindowsPerDocument = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="windows per forward pass")]
 DiskBudget = Annotated[str | None, typer.Option(help="largest run file (500MB); sampled rows are lowered to meet it")]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(help="most memory of the pass (8GB); batches are made smaller to meet it; default: what is free"),
+]
 DensePositions = Annotated[int, typer.Option(help="random positions at which every component is kept")]
 Samples = Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")]
 Extremes = Annotated[int, typer.Option(help="extremes kept per component, measure and side")]

@@ -51,6 +51,7 @@ def record(
     components: options.Components = "",
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    device_map: options.DeviceMap = None,
     dtype: options.DType = "float32",
     context_length: options.ContextLength = None,
     windows_per_document: options.WindowsPerDocument = None,

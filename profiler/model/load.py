@@ -14,6 +14,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,8 @@ def load_model(config: ModelSettings) -> Model:
     rights = {"trust_remote_code": config.trust_remote_code, "allow_pickle": config.allow_pickle}
     read_settings(config.model, place, **rights)  # before what is wrong with them shows in the tokenizer
     tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
-    network, notes = read_network(config.model, place, DTYPES[config.dtype], **rights)
+    network, notes = read_network(config.model, place, DTYPES[config.dtype], **rights, **_placed(config))
+    _refuse_scattered(network, config)
     return model_from(network.eval(), tokenizer, config, notes)
 
 
@@ -133,6 +135,37 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         said.append(f"TransformerLens does not read {type(network).__name__}: its module tree was read")
     spec = replace(spec, notes=(*notes, *said))
     return Model(spec, tokenizer, bos_id, weights, plain, network, forward, attention)
+
+
+def _placed(config: ModelSettings) -> dict[str, Any]:
+    """How `from_pretrained` is told to read the weights straight onto a device.
+
+    Raises:
+        ModelError: that needs accelerate, which is not installed.
+    """
+    if config.device_map is None:
+        return {}
+    if find_spec("accelerate") is None:
+        raise ModelError(
+            "--device-map needs accelerate, which is not installed: pip install accelerate, or leave it out"
+        )
+    return {"device_map": config.device_map}
+
+
+def _refuse_scattered(network: PreTrainedModel, config: ModelSettings) -> None:
+    """Refuse a model that accelerate put elsewhere than on the one device that the pass runs on.
+
+    Raises:
+        ModelError: it did.
+    """
+    places = {str(place) for place in getattr(network, "hf_device_map", {}).values()}
+    elsewhere = places & {"cpu", "disk"} - {config.device}
+    if config.device_map is not None and (len(places) > 1 or elsewhere):
+        raise ModelError(
+            f"--device-map {config.device_map} puts {config.model!r} on {', '.join(sorted(places))}, and a pass runs on"
+            f" one device, --device {config.device}: name the device that holds it, give a narrower --dtype, or leave"
+            " --device-map out"
+        )
 
 
 def _watched(

@@ -33,7 +33,8 @@ from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Pair
 from profiler.prompts.tasks.prompt import Split
 from profiler.recording import pipeline, recompute
-from profiler.recording.forecast import Forecast, forecast, trial, within_budget
+from profiler.recording.forecast import Forecast, forecast, trial, within_budget, within_memory
+from profiler.recording.memory import resident
 from profiler.recording.totals import PassProgress
 from profiler.recording.write import refuse_bad_place
 from profiler.results import CheckResult, PatchResult, Report, Step, silent
@@ -56,9 +57,9 @@ class PassForecast:
 
     Attributes:
         spec: the model.
-        config: the settings, with what a disk budget lowered.
-        forecast: bytes and seconds.
-        lowered: what the disk budget lowered, as `extremes 10 -> 5`.
+        config: the settings, with what a disk budget or a memory limit lowered.
+        forecast: bytes, memory and seconds.
+        lowered: what a disk budget or a memory limit lowered, as `extremes 10 -> 5`.
     """
 
     spec: ModelSpec
@@ -93,7 +94,7 @@ def record(
         commit_seconds: least time between commits.
         engine: `ray` reads chunks in `workers` processes, on the cluster at `address` or on this machine.
         chunks_per_piece: chunks that a worker reads before it sends its sums.
-        announce: called before the pass with what it will take; this times two small batches first.
+        announce: called before the pass with what it will take; this times a little of each kind of work first.
         report: called after every chunk.
 
     Raises:
@@ -105,9 +106,11 @@ def record(
     if not (resume and path.exists()):  # of a finished run nothing is read again
         check_corpora(config)
     loaded = model or load_model(config)
-    config, lowered = within_budget(config, loaded.spec)
+    config, fewer_rows = within_budget(config, loaded.spec)
+    config, smaller_batches = within_memory(config, loaded.spec)
     if announce is not None:
-        announce(PassForecast(loaded.spec, config, forecast(config, loaded.spec, trial(loaded, config)), lowered))
+        ahead = forecast(config, loaded.spec, trial(loaded, config, path.parent), held=resident())
+        announce(PassForecast(loaded.spec, config, ahead, (*fewer_rows, *smaller_batches)))
     return pipeline.record(
         config,
         path,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FREE = ("disk_budget", "trust_remote_code", "allow_pickle")
+FREE = ("disk_budget", "memory_limit", "device_map", "trust_remote_code", "allow_pickle")
 """Settings that change no number; what a disk budget lowered is among the others."""
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 
@@ -26,6 +26,7 @@ class ModelSettings(BaseModel):
 
     model: str
     device: str = "cpu"
+    device_map: Literal["auto"] | None = Field(default=None, description="accelerate reads the weights onto the device")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     context_length: int | None = Field(default=None, ge=4)
     prepend_bos: bool | None = None
@@ -61,6 +62,7 @@ class RunConfig(ModelSettings):
     )
     classes: tuple[str, ...] = Field(default=(), description="token classes of the user's own, NAME=CONDITION")
     disk_budget: int | None = Field(default=None, gt=0, description="bytes")
+    memory_limit: int | None = Field(default=None, gt=0, description="bytes; None: what the machine has")
 
     def digest(self) -> str:
         """Hash of the settings that change numbers; batch size and device only round differently and are left out."""

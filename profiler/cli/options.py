@@ -38,6 +38,10 @@ DomainField = Annotated[str | None, typer.Option(help="field that names the docu
 Components = Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")]
 Seed = Annotated[int, typer.Option(help="seed of the order of documents and of the samples")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
+DeviceMap = Annotated[
+    Literal["auto"] | None,
+    typer.Option(help="read the weights straight onto --device with accelerate, not into this machine's memory first"),
+]
 DType = Annotated[Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="dtype the model runs in")]
 ContextLength = Annotated[
     int | None, typer.Option(help="tokens per window, BOS included; default: the model's, at most 1024")
@@ -47,6 +51,10 @@ WindowsPerDocument = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="windows per forward pass")]
 DiskBudget = Annotated[str | None, typer.Option(help="largest run file (500MB); sampled rows are lowered to meet it")]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(help="most memory of the pass (8GB); batches are made smaller to meet it; default: what is free"),
+]
 DensePositions = Annotated[int, typer.Option(help="random positions at which every component is kept")]
 Samples = Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")]
 Extremes = Annotated[int, typer.Option(help="extremes kept per component, measure and side")]

@@ -51,11 +51,13 @@ def record(
     components: options.Components = "",
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    device_map: options.DeviceMap = None,
     dtype: options.DType = "float32",
     context_length: options.ContextLength = None,
     windows_per_document: options.WindowsPerDocument = None,
     batch_size: options.BatchSize = 16,
     disk_budget: options.DiskBudget = None,
+    memory_limit: options.MemoryLimit = None,
     dense_positions: options.DensePositions = 1024,
     samples: options.Samples = 4,
     extremes: options.Extremes = 10,
@@ -101,7 +103,8 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     """The configuration of `record`'s options, under the names of RunConfig and with counts read."""
     given = {RENAMED.get(name, name): value for name, value in given.items() if name not in NO_SETTINGS}
     given["tokens"] = options.number_or_all(given["tokens"])
-    given["disk_budget"] = options.number(given["disk_budget"]) if given["disk_budget"] else None
+    for name in ("disk_budget", "memory_limit"):
+        given[name] = options.number(given[name]) if given[name] else None
     given["components"] = options.labels(given["components"])
     given["classes"] = tuple(given["classes"] or ())
     return RunConfig(**given)
@@ -179,15 +182,15 @@ def _print_forecast(ahead: Any) -> None:
     for note in spec.notes:
         console.print(f"  note: {note}", markup=False)
     console.print(
-        f"forecast: about {forecast.bytes / 1e6:,.0f} MB and {forecast.seconds / 60:.1f} min for"
-        f" {config.tokens or 'all'} tokens"
+        f"forecast: about {forecast.bytes / 1e6:,.0f} MB, {forecast.seconds / 60:.1f} min and"
+        f" {forecast.memory / 1e9:,.1f} GB of memory for {config.tokens or 'all'} tokens"
     )
     if config.token_sums == "all":
         console.print(
             f"  sums per token of every component: {forecast.token_memory / 1e9:,.2f} GB of memory during the pass"
         )
     for change in ahead.lowered:
-        console.print(f"  to stay within the disk budget: {change}")
+        console.print(f"  to stay within the budget of disk or memory: {change}")
 
 
 @contextmanager

@@ -15,24 +15,61 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from profiler.errors import ModelError
+from profiler.model import files
 from profiler.text.token_classes import ordinary_ids
 
 SHOWN = 4
+BLOCK = 2**20  # values looked at in one go
 COMPUTED = re.compile(r"\.attn(\.attention)?\.(bias|masked_bias|causal_mask)$|\.inv_freq$")
 """Causal masks (GPT-J, GPT-Neo, CodeGen) and rotary frequencies of older checkpoints: every network computes them."""
 STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 WITHOUT_MEANING = {"model_type", "auto_map", "task_specific_params", "gradient_checkpointing"}
 """Names in `config.json` that are no setting of a network."""
+FIELD_ERROR = re.compile(
+    r"Validation error for field '(?P<key>[^']+)': (?:.*?doesn't match any type in \((?P<types>.*?)\)\. Errors)?.*"
+    r"expected (?P<expected>.+?), got (?P<got>\w+) \(value: (?P<value>.*)\)"
+)
+"""What huggingface_hub says of a field of the wrong type."""
+FIELD_TYPES = {"model_type": str, "text_config": dict, "quantization_config": dict}
+"""Fields that transformers reads before it checks their types."""
+TYPE_NAME = re.compile(r"(\w+)'>")
+OTHER_HEADS = ("Classification", "QuestionAnswering", "MultipleChoice", "ForPreTraining", "RewardModel")
+"""Ends of the names of classes whose last matrix is no unembedding."""
+AT_LEAST_ONE = {
+    *("vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings"),
+    *("n_embd", "d_model", "n_head", "n_heads", "n_layer", "n_layers", "n_positions", "max_seq_len"),
+}
+"""Sizes that every network has which has them at all, as transformers names them and as files do."""
+SIZE_FIELD = re.compile(
+    r"(size|dim|inner|embd|embeddings|ctx|width|rank|positions|length|channels?|heads?|layers?|experts)$|^n_|^num_"
+)
+REPEATED_FIELD = re.compile(r"(heads?|layers?|experts)$")
+"""Fields that say how many of something are built, one after the other."""
+MOST_REPEATED, MOST_SIZE = 100_000, 2**40
+"""Beyond the largest network that was ever built, by far."""
+TIMES_STORED, FREE_VALUES, MOST_VALUES = 4, 10**8, 10**12
+"""Values that a network may have beside those of its weight files: embeddings that are tied or padded, masks; and at
+most where weights are pickled, whose sizes are not known before they are loaded."""
+REASON = 300  # characters of another library's message
 
 
 def read_network(
@@ -55,9 +92,8 @@ def read_network(
     Raises:
         ModelError: it cannot be loaded, or not whole: the tensors are named.
     """
-    _refuse_adapter(name, place)
-    settings = _attempt(name, lambda: AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code))
-    _refuse_quantised(name, settings)
+    settings = read_settings(name, place, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    _attempt(name, lambda: _refuse_absurd(name, place, settings, trust_remote_code=trust_remote_code))
     format_ = {} if allow_pickle else {"use_safetensors": True}
     network, report = _attempt(
         name,
@@ -76,13 +112,195 @@ def read_network(
     return network, _attempt(name, lambda: tuple(_notes(place, network, dtype)))
 
 
+def read_settings(
+    name: str, place: str, *, trust_remote_code: bool = False, allow_pickle: bool = False
+) -> PreTrainedConfig:
+    """The settings in a `config.json`, of a model that predicts the next token.
+
+    Raises:
+        ModelError: files are missing, there is an adapter, a field is of the wrong type, hides a method, or is out of
+            range; or it is another kind of model, or quantised.
+    """
+    files.refuse_incomplete(place, pickle=allow_pickle)
+    settings: PreTrainedConfig = _attempt(
+        name, lambda: _checked_settings(name, place, trust_remote_code=trust_remote_code)
+    )
+    return settings
+
+
+def _checked_settings(name: str, place: str, *, trust_remote_code: bool) -> PreTrainedConfig:
+    _refuse_adapter(name, place)
+    given = files.read_json(place, "config.json")
+    nested = (part for part in given.values() if isinstance(part, dict))
+    for field, kind in FIELD_TYPES.items():
+        if (value := given.get(field)) is not None and not isinstance(value, kind):
+            raise ModelError(
+                f"config.json of model {name!r}: {field} is {value!r} ({type(value).__name__}), expected"
+                f" {kind.__name__}; correct it, or take the file from where the model comes from"
+            )
+    hiding = [key for part in (given, *nested) for key in part if _hides(key)]
+    if hiding:
+        raise ModelError(
+            f"config.json of model {name!r} has a field {hiding[0]!r}, which is no setting and hides a part of"
+            " transformers: take it out"
+        )
+    for part in (given, *(part for part in given.values() if isinstance(part, dict))):
+        for field in AT_LEAST_ONE & part.keys():
+            if isinstance(part[field], int) and part[field] < 1:
+                raise ModelError(f"config.json of model {name!r}: {field} is {part[field]}, expected 1 or more")
+    try:
+        settings: PreTrainedConfig = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if said := _wrong_type(" ".join(str(error).split())):
+            raise ModelError(
+                f"config.json of model {name!r}: {said}; correct it, or take the file from where the model comes from"
+            ) from error
+        raise
+    _refuse_other_tasks(name, settings)
+    _refuse_out_of_range(name, settings)
+    _refuse_quantised(name, settings)
+    return settings
+
+
+def _wrong_type(said: str) -> str | None:
+    """Which field has which value and what was expected, of huggingface_hub's message; None where it says no such
+    thing."""
+    if (field := FIELD_ERROR.search(said)) is None:
+        return None
+    expected = " or ".join(TYPE_NAME.findall(field["types"] or "")) or field["expected"]
+    return f"{field['key']} is {field['value']} ({field['got']}), expected {expected}"
+
+
+def _hides(key: str) -> bool:
+    return key.startswith("__") or callable(getattr(PreTrainedConfig, key, None))
+
+
+def _refuse_other_tasks(name: str, settings: PreTrainedConfig) -> None:
+    """Refuse what is no causal language model, by what its settings call it.
+
+    Raises:
+        ModelError: it is another kind of model.
+    """
+    architectures = getattr(settings, "architectures", None)
+    named = [one for one in architectures if isinstance(one, str)] if isinstance(architectures, list) else []
+    what = f"{name!r} ({', '.join(named) or type(settings).__name__})"
+    if getattr(settings, "is_encoder_decoder", False):
+        raise ModelError(f"{what} is an encoder-decoder: name a decoder (a causal language model)")
+    if any("MaskedLM" in one for one in named):
+        raise ModelError(f"{what} is a masked language model: it predicts what stands at a position; name a decoder")
+    if other := next((one for one in named if one.endswith(OTHER_HEADS)), None):
+        raise ModelError(
+            f"{what} was saved with another head than an unembedding ({other}): name a causal language model"
+        )
+    known = type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING or hasattr(settings, "auto_map")
+    if not known:
+        raise ModelError(
+            f"{what} is no causal language model that transformers knows (model_type {settings.model_type!r}): name one"
+        )
+
+
+def _refuse_out_of_range(name: str, settings: PreTrainedConfig) -> None:
+    """Refuse sizes that no network has.
+
+    Raises:
+        ModelError: a size is negative, or past all reason.
+    """
+    text = settings.get_text_config()
+    for part in (settings, text):
+        for field, value in vars(part).items():
+            if isinstance(value, bool) or not isinstance(value, int) or not SIZE_FIELD.search(field):
+                continue
+            most = MOST_REPEATED if REPEATED_FIELD.search(field) else MOST_SIZE
+            if not 0 <= value <= most:
+                raise ModelError(
+                    f"config.json of model {name!r}: {field} is {value:,}, expected 0 to {most:,}; no network is built"
+                )
+
+
+def _refuse_absurd(name: str, place: str, settings: PreTrainedConfig, *, trust_remote_code: bool) -> None:
+    """Refuse settings that ask for a network that cannot be built, or for many times the weights there are.
+
+    The network is built without memory for its weights first, and held against the headers of the weight files.
+
+    Raises:
+        ModelError: it cannot be built, or asks for more; or a weight file is missing, cut off or none.
+    """
+    stored = files.stored_tensors(map(Path, _weight_files(place)), place)
+    layers = getattr(settings.get_text_config(), "num_hidden_layers", None)
+    if stored and isinstance(layers, int) and layers > len(stored):
+        raise ModelError(
+            f"config.json of model {name!r} asks for {layers:,} layers, and its weight files hold {len(stored):,}"
+            " tensors: one of them belongs to another model"
+        )
+    try:
+        planned = _planned(settings, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        key = _guilty(settings, files.read_json(place, "config.json"), trust_remote_code=trust_remote_code)
+        at_fault = f" its field {key!r} is at fault;" if key else ""
+        raise ModelError(
+            f"config.json of model {name!r} asks for a network that cannot be built"
+            f" ({_reason(error)}):{at_fault} correct it, or take the file from where the model comes from"
+        ) from error
+    narrow = {key: stored[key].dtype for key, value in planned.named_parameters() if key in stored}
+    if packed := [f"{key} ({dtype})" for key, dtype in narrow.items() if dtype not in STORED]:
+        raise ModelError(
+            f"the weights of {name!r} are quantised or packed: {_listed(packed)} are no floating-point numbers of 16"
+            " bits or more; name the checkpoint that was not quantised, or dequantise and save it"
+        )
+    asked = sum(value.numel() for value in (*planned.parameters(), *planned.buffers()))
+    there = sum(tensor.size for tensor in stored.values())
+    if asked > (TIMES_STORED * there + FREE_VALUES if stored else MOST_VALUES):
+        shapes = {key: tuple(value.shape) for key, value in planned.state_dict().items()}
+        other = [
+            f"{key} ({list(shapes[key])} asked for, {list(tensor.shape)} stored)"
+            for key, tensor in stored.items()
+            if shapes.get(key, tensor.shape) != tensor.shape
+        ]
+        raise ModelError(
+            f"config.json of model {name!r} asks for {asked:,} weights, its weight files hold {there:,}: one of them"
+            f" belongs to another model{': ' + _listed(other) if other else ''}"
+        )
+
+
+def _planned(settings: PreTrainedConfig, *, trust_remote_code: bool) -> PreTrainedModel:
+    """The network that settings ask for, without memory for its weights."""
+    with torch.device("meta"):
+        planned: PreTrainedModel = AutoModelForCausalLM.from_config(
+            deepcopy(settings), trust_remote_code=trust_remote_code
+        )
+    return planned
+
+
+def _guilty(settings: PreTrainedConfig, given: Mapping[str, Any], *, trust_remote_code: bool) -> str | None:
+    """The field of a `config.json` whose default in its stead lets the network be built; None where no field alone
+    does."""
+    defaults = type(settings)()
+    for key in given:
+        if key in WITHOUT_MEANING:
+            continue
+        mended = deepcopy(settings)
+        with suppress(Exception):  # whatever is wrong with another field
+            setattr(mended, key, getattr(defaults, key))
+            _planned(mended, trust_remote_code=trust_remote_code)
+            return key
+    return None
+
+
 def read_tokenizer(name: str, place: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a checkpoint.
 
     Raises:
         ModelError: there is none, or it knows no token of a text.
     """
-    tokenizer = _attempt(name, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
+    try:
+        tokenizer = _attempt(name, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
+    except ModelError as error:
+        if Path(place).is_dir() and not (Path(place) / "tokenizer.json").exists():
+            raise ModelError(
+                f"model {name!r} has no tokenizer that can be read: put tokenizer.json and tokenizer_config.json beside"
+                " the weights"
+            ) from error
+        raise
     if not _attempt(name, lambda: ordinary_ids(tokenizer)):
         raise ModelError(
             f"the tokenizer of {name!r} has no tokens but its special ones: its files are missing, and transformers"
@@ -101,21 +319,32 @@ def _attempt(name: str, load: Callable[[], Any]) -> Any:
     except BaseException as error:  # whatever a library says of a stranger's files, and a panic of the tokenizers' Rust
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"model {name!r} cannot be loaded: {reason} Give `bundled`, a Hugging Face name, or a local directory "
-            "with config.json, model.safetensors and tokenizer files"
+            f"model {name!r} cannot be loaded: {_reason(error)}. Give `bundled`, a Hugging Face name, or a local"
+            " directory with config.json, model.safetensors and tokenizer files"
         ) from error
 
 
+def _reason(error: BaseException) -> str:
+    """What another library says, on one line; the error's name where that alone is no sentence."""
+    said = " ".join(str(error).split())[:REASON].rstrip(".")
+    return said if " " in said else f"{type(error).__name__}: {said}"
+
+
 def _refuse_adapter(name: str, place: str) -> None:
+    """Refuse the weights of an adapter, which are differences to those of another model.
+
+    Raises:
+        ModelError: it is one; the model that it belongs to is named.
+    """
     found = _attempt(name, lambda: find_adapter_config_file(place))
     if found is not None:
-        base = _attempt(name, lambda: json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"])
+        given = files.read_json(place, "adapter_config.json")
+        kind, base = given.get("peft_type"), given.get("base_model_name_or_path")
+        what = "a LoRA adapter" if kind == "LORA" else f"an adapter ({kind or 'adapter_config.json'})"
         raise ModelError(
-            f"model {name!r} holds an adapter (adapter_config.json) for {base!r}, which would be left out or put on top"
-            " without a word: merge it into the weights (peft: `merge_and_unload`), save the result, and name that; or"
-            " name the model without it"
+            f"model {name!r} is {what} of {base!r}, differences and no whole weights: merge it into that model (peft:"
+            " `merge_and_unload`), save the result, and name that; or name the model without it"
         )
 
 
@@ -189,7 +418,7 @@ def _advice(missing: list[str], unexpected: list[str]) -> str:
 
 
 def _refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) -> None:
-    bad = {key: n for key, value in network.named_parameters() if (n := int((~value.isfinite()).sum()))}
+    bad = {key: _not_finite(value) for key, value in network.named_parameters() if not is_finite(value)}
     if bad:
         narrow = dtype in (torch.float16, torch.bfloat16)
         wider = f", or values are too large for {_short(dtype)}: try --dtype float32" if narrow else ""
@@ -198,6 +427,16 @@ def _refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) 
             f" {_listed([f'{key} ({n:,})' for key, n in bad.items()])}: the file is damaged or its training"
             f" diverged{wider}"
         )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity: one pass, and no copy of it."""
+    return not value.numel() or all(bool(end.isfinite()) for end in value.detach().aminmax())
+
+
+def _not_finite(value: Tensor) -> int:
+    """How many values are NaN or infinite."""
+    return sum(int((~rows.isfinite()).sum()) for rows in value.detach().reshape(-1).split(BLOCK))
 
 
 def _notes(place: str, network: PreTrainedModel, dtype: torch.dtype) -> Iterator[str]:
@@ -248,11 +487,8 @@ def unknown_fields(settings: PreTrainedConfig) -> list[str]:
 def stored_dtypes(place: str) -> set[torch.dtype]:
     """Floating dtypes of the tensors in the weight files of a directory or a hub name; empty where they are no
     safetensors."""
-    found = set()
-    for file in _weight_files(place):
-        with safe_open(file, framework="pt") as tensors:
-            found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118 (no mapping)
-    return {STORED[dtype] for dtype in found if dtype in STORED}
+    stored = files.stored_tensors(map(Path, _weight_files(place)), place).values()
+    return {STORED[tensor.dtype] for tensor in stored if tensor.dtype in STORED}
 
 
 def _weight_files(place: str) -> Iterable[str]:

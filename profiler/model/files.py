@@ -4,14 +4,17 @@ own.
 A model directory comes from a stranger as a run file does. Code that comes with it and pickled weights are run by no
 load that was not asked for (profiler.model.load); this looks at the rest: a file that names other files (an index of
 shards, an adapter's base model), a name of a kernel to be fetched and run, a link that leads out of the directory, a
-pipe, a file that fills the memory. Hub names are asked for their small files alone.
+pipe, a file that fills the memory; and at files that are not what their names say: a Git-LFS pointer, weights that are
+cut off. Hub names are asked for their small files alone.
 
-Cost: reading the configuration and the index of shards.
+Cost: reading the configuration, the index of shards, and the headers of the weight files.
 """
 
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -23,6 +26,24 @@ SAFE = ".safetensors"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 """Settings in which transformers takes a hub repository of compiled code for a name."""
+ADAPTER = "adapter_config.json"
+LFS = b"version https://git-lfs"
+"""How a file begins that Git LFS left in the place of a large one."""
+LENGTH_BYTES = 8
+"""Bytes of a safetensors file that say how long its header is."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as the header of a safetensors file declares it; `dtype` is safetensors' name, such as BF16."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Values in it."""
+        return prod(self.shape)
 
 
 def check(place: str, *, remote_code: bool = False, pickle: bool = False) -> None:
@@ -40,7 +61,12 @@ def check(place: str, *, remote_code: bool = False, pickle: bool = False) -> Non
     if folder.is_dir():
         for file in folder.iterdir():
             _check_file(file, folder.resolve(), place)
-    config = _read(place, "config.json")
+    elif (
+        folder.exists() or len(PurePosixPath(place).parts) > len(("owner", "name")) or place.startswith((".", "/", "~"))
+    ):
+        what = "is a file" if folder.is_file() else "is not there"
+        raise ModelError(f"model {place!r} {what}: give a directory, a Hugging Face name, or `bundled`")
+    config = read_json(place, "config.json")
     if not remote_code and (named := [config[key] for key in KERNELS if _is_kernel(config.get(key))]):
         raise ModelError(
             f"config.json of model {place!r} names code to fetch and run ({named[0]!r}): take it out, or, if you trust"
@@ -53,6 +79,33 @@ def check(place: str, *, remote_code: bool = False, pickle: bool = False) -> Non
                 f"{name} of model {place!r} names the file {shard!r}: it must be one of the model's own, ending in"
                 f" {' or '.join(endings)}"
             )
+
+
+def refuse_incomplete(place: str, *, pickle: bool = False) -> None:
+    """Refuse a directory that lacks its settings or its weights.
+
+    An adapter's directory may lack both, and a hub name is no directory.
+
+    Raises:
+        ModelError: what is missing, and what is there in its stead.
+    """
+    names = {file.name for file in Path(place).iterdir()} if Path(place).is_dir() else {ADAPTER}
+    if ADAPTER in names:
+        return
+    if "config.json" not in names:
+        raise ModelError(f"model {place!r} has no config.json: give a directory as `save_pretrained` writes it")
+    if any(name.endswith(SAFE) for name in names) or INDEXES[0] in names:
+        return
+    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
+    if pickled and pickle:
+        return
+    if pickled:
+        raise ModelError(
+            f"the weights of model {place!r} are pickled ({pickled[0]}) and can run code: save them as safetensors, or,"
+            " if you trust them, add --allow-pickle"
+        )
+    packed = next((f" ({name} is for another program)" for name in names if name.endswith(".gguf")), "")
+    raise ModelError(f"model {place!r} has no weights{packed}: put model.safetensors beside its config.json")
 
 
 def _check_file(file: Path, folder: Path, place: str) -> None:
@@ -74,11 +127,79 @@ def _check_file(file: Path, folder: Path, place: str) -> None:
         ) from None
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise ModelError(f"{file.name} of model {place!r} is no file: take it out of the directory")
+    if stat.S_ISREG(found.st_mode):
+        refuse_pointer(file, place)
     if found.st_size > LARGEST_TEXT and file.suffix in (".json", ".jinja", ".txt", ".md", ".model"):
         raise ModelError(
             f"{file.name} of model {place!r} has {found.st_size / 1e6:,.0f} MB, at most {LARGEST_TEXT / 1e6:,.0f} are"
             " read: give a directory with a tokenizer of ordinary size"
         )
+
+
+def refuse_pointer(file: Path, place: str) -> None:
+    """Refuse what Git LFS left in the place of a file.
+
+    Raises:
+        ModelError: it is a pointer, or cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            begins = opened.read(len(LFS))
+    except OSError as error:
+        raise ModelError(
+            f"{file.name} of model {place!r} cannot be read ({error.strerror}): see who may read it"
+        ) from None
+    if begins == LFS:
+        raise ModelError(
+            f"{file.name} of model {place!r} is a Git-LFS pointer and not the file itself: run `git lfs pull` in the"
+            " repository it was cloned from, or download the model again"
+        )
+
+
+def stored_tensors(weights: Iterable[Path], place: str) -> dict[str, StoredTensor]:
+    """Every tensor in safetensors files, from their headers alone.
+
+    Raises:
+        ModelError: a file is missing, is cut off, or is no safetensors file.
+    """
+    found: dict[str, StoredTensor] = {}
+    for file in weights:
+        if not file.is_file():
+            raise ModelError(
+                f"model {place!r} lacks {file.name}, which its index of weights names: take a copy that is whole"
+            )
+        refuse_pointer(file, place)
+        found |= _header(file, place)
+    return found
+
+
+def _header(file: Path, place: str) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ModelError: the file is cut off, or is none.
+    """
+    what, size = f"{file.name} of model {place!r}", file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(LENGTH_BYTES), "little")
+        if size < LENGTH_BYTES or length > size - LENGTH_BYTES:
+            raise ModelError(
+                f"{what} has {size:,} bytes and no whole header: it is cut off, or no safetensors file; download it"
+                " again"
+            )
+        header = opened.read(length)
+    try:
+        entries = {key: entry for key, entry in json.loads(header).items() if key != "__metadata__"}
+        tensors = {key: StoredTensor(str(e["dtype"]), tuple(map(int, e["shape"]))) for key, e in entries.items()}
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ModelError(f"the header of {what} cannot be read ({type(error).__name__}): download it again") from None
+    if LENGTH_BYTES + length + end > size:
+        raise ModelError(
+            f"{what} is cut off: its header declares {LENGTH_BYTES + length + end:,} bytes, the file has {size:,};"
+            " download it again"
+        )
+    return tensors
 
 
 def _inside(target: Path, folder: Path) -> bool:
@@ -107,13 +228,13 @@ def _shards(place: str, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         *INDEXES,
         *([str(explicit)] if str(explicit).endswith(".index.json") and _is_plain(str(explicit)) else []),
     }:
-        shards = _read(place, name).get("weight_map", {})
+        shards = read_json(place, name).get("weight_map", {})
         yield from (
             (name, str(shard)) for shard in set(map(str, shards.values() if isinstance(shards, dict) else [shards]))
         )
 
 
-def _read(place: str, name: str) -> dict[str, Any]:
+def read_json(place: str, name: str) -> dict[str, Any]:
     """The object in a file of JSON; empty where there is no such file.
 
     Raises:

@@ -3,8 +3,7 @@
 Weights come through transformers, from safetensors unless the user allows pickle, without any folding: logits are those
 of the Hugging Face model. What writes to its residual stream is found from the model itself (profiler.model.wiring),
 and the pass runs through the plain network with hooks there (profiler.model.forward). TransformerLens reads the same
-model where it knows its family: patching computes with what it finds, and its names are those of published
-dictionaries.
+model where it knows its family, when it is asked for (`Model.bridge`): its names are those of published dictionaries.
 
 Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers; weights are shared, not copied.
 """
@@ -13,21 +12,23 @@ import hashlib
 import logging
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.model_registry import HF_SUPPORTED_ARCHITECTURES
 from transformers import PreTrainedModel
 
 from profiler.axes import TokenIds
 from profiler.config import ModelSettings
 from profiler.errors import ModelError
 from profiler.model import files, validation
-from profiler.model.checkpoint import read_network, read_tokenizer
+from profiler.model.checkpoint import read_network, read_settings, read_tokenizer
 from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import Weights, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
@@ -35,11 +36,14 @@ from profiler.model.wiring import is_experts
 from profiler.model.writers import Sources
 from profiler.text.token_classes import encode, special_ids
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 BUNDLED = Path(__file__).parents[1] / "bundled"
 DEFAULT_CONTEXT = 1024
 LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
 """Where a configuration says how many positions the model knows."""
-REASON = 200  # characters of another library's message
+HASHED_BYTES = 2**26  # of a tensor, copied from its device and hashed in one go
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,7 +52,8 @@ class Model:
     """A loaded model: `spec` and `tokenizer` describe it, `run` is its forward pass.
 
     Attributes:
-        bridge: TransformerLens' view of it; None where TransformerLens does not read its family.
+        network: the network that `forward` watches.
+        unwatched: a network of the same tensors that nothing hooks.
         attention: which attention runs, by transformers' name for it: `sdpa` is PyTorch's fused kernel.
     """
 
@@ -56,10 +61,15 @@ class Model:
     tokenizer: Any
     bos_id: int | None
     weights: Weights
-    bridge: TransformerBridge | None
     network: PreTrainedModel
+    unwatched: PreTrainedModel = field(repr=False)
     forward: Forward
     attention: str
+
+    @cached_property
+    def bridge(self) -> "TransformerBridge | None":
+        """TransformerLens' view of it, made when it is first asked for; None where TransformerLens cannot make one."""
+        return _bridge(self)
 
     @property
     def soft_cap(self) -> float | None:
@@ -85,19 +95,16 @@ def load_model(config: ModelSettings) -> Model:
     """
     place = str(BUNDLED) if config.model == "bundled" else config.model
     files.check(place, remote_code=config.trust_remote_code, pickle=config.allow_pickle)
+    rights = {"trust_remote_code": config.trust_remote_code, "allow_pickle": config.allow_pickle}
+    read_settings(config.model, place, **rights)  # before what is wrong with them shows in the tokenizer
     tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
-    network, notes = read_network(
-        config.model,
-        place,
-        DTYPES[config.dtype],
-        trust_remote_code=config.trust_remote_code,
-        allow_pickle=config.allow_pickle,
-    )
+    network, notes = read_network(config.model, place, DTYPES[config.dtype], **rights, **_placed(config))
+    _refuse_scattered(network, config)
     return model_from(network.eval(), tokenizer, config, notes)
 
 
 def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, notes: tuple[str, ...] = ()) -> Model:
-    """The same for a network in memory (changed in place: the bridge replaces its parts).
+    """The same for a network in memory.
 
     Args:
         notes: what is to be said of how it was read.
@@ -113,22 +120,55 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         raise ModelError(f"--device {config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     attention = str(plain.config._attn_implementation)
     work = torch.float64 if config.dtype == "float64" else torch.float32
-    context = _context(plain, config)
-    windows = validation.probe_windows(plain, context)
-    expected = validation.own_logits(plain, windows, config.model)
-    wiring, sources = validation.read(twin_of(plain), windows, config.model, work)
-    weights = weights_of(plain, wiring, sources, work)
-    spec = _spec(plain, sources, config, context, weights_hash, tokenizer)
-    _refuse_tokenizer(tokenizer, spec)
-    forward, unread = _watched(plain, weights, spec, windows, expected)
-    bridge, missing = _bridge(network, tokenizer, config)
+    with validation.failures_told(plain, config.model):
+        context = _context(plain, config)
+        windows = validation.probe_windows(plain, context)
+        expected = validation.own_logits(plain, windows, config.model)
+        wiring, sources = validation.read(twin_of(plain), windows, config.model, work)
+        weights = weights_of(plain, wiring, sources, work)
+        spec = _spec(plain, sources, config, context, weights_hash, tokenizer)
+        _refuse_tokenizer(tokenizer, spec)
+        forward, unread = _watched(plain, weights, spec, windows, expected)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
-    said = (validation.unread_note(unread, spec),) if unread else ()
-    spec = replace(spec, notes=(*notes, *said, *missing))
-    return Model(spec, tokenizer, bos_id, weights, bridge, plain, forward, attention)
+    said = [validation.unread_note(unread, spec)] if unread else []
+    if type(network).__name__ not in HF_SUPPORTED_ARCHITECTURES:
+        said.append(f"TransformerLens does not read {type(network).__name__}: its module tree was read")
+    spec = replace(spec, notes=(*notes, *said))
+    return Model(spec, tokenizer, bos_id, weights, plain, network, forward, attention)
+
+
+def _placed(config: ModelSettings) -> dict[str, Any]:
+    """How `from_pretrained` is told to read the weights straight onto a device.
+
+    Raises:
+        ModelError: that needs accelerate, which is not installed.
+    """
+    if config.device_map is None:
+        return {}
+    if find_spec("accelerate") is None:
+        raise ModelError(
+            "--device-map needs accelerate, which is not installed: pip install accelerate, or leave it out"
+        )
+    return {"device_map": config.device_map}
+
+
+def _refuse_scattered(network: PreTrainedModel, config: ModelSettings) -> None:
+    """Refuse a model that accelerate put elsewhere than on the one device that the pass runs on.
+
+    Raises:
+        ModelError: it did.
+    """
+    places = {str(place) for place in getattr(network, "hf_device_map", {}).values()}
+    elsewhere = places & {"cpu", "disk"} - {config.device}
+    if config.device_map is not None and (len(places) > 1 or elsewhere):
+        raise ModelError(
+            f"--device-map {config.device_map} puts {config.model!r} on {', '.join(sorted(places))}, and a pass runs on"
+            f" one device, --device {config.device}: name the device that holds it, give a narrower --dtype, or leave"
+            " --device-map out"
+        )
 
 
 def _watched(
@@ -182,23 +222,20 @@ def _refuse_other_kinds(network: PreTrainedModel, name: str) -> None:
         raise ModelError(f"{what} has no unembedding, so no logits to attribute: name a causal language model")
 
 
-def _bridge(
-    network: PreTrainedModel, tokenizer: Any, config: ModelSettings
-) -> tuple[TransformerBridge | None, tuple[str, ...]]:
-    """TransformerLens' view of the network; None where it does not read its family, and a sentence that says so."""
+def _bridge(model: Model) -> "TransformerBridge | None":
+    """TransformerLens' view of a model; None where it cannot make one."""
+    from transformer_lens.model_bridge import TransformerBridge
+
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            config.model,
-            hf_model=network,
-            tokenizer=deepcopy(tokenizer),  # TransformerLens gives one without a BOS its end token as BOS, in place
-            device=config.device,
-            dtype=DTYPES[config.dtype],
+    with suppress(Exception):  # whatever it fails with, of a family that it does not know
+        return TransformerBridge.boot_transformers(
+            model.spec.name,
+            hf_model=twin_of(model.unwatched),  # it replaces parts of the network
+            tokenizer=deepcopy(model.tokenizer),  # one without a BOS gets its end token as BOS, in place
+            device=str(model.weights.unembed.device),
+            dtype=model.weights.unembed.dtype,
         )
-    except Exception as error:
-        reason = " ".join(str(error).split()).partition(" Available architectures")[0][:REASON]
-        return None, (f"TransformerLens does not read {type(network).__name__} ({reason}): its module tree was read",)
-    return bridge, ()
+    return None
 
 
 def _refuse_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
@@ -215,10 +252,12 @@ def _refuse_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
 
 
 def _weights_hash(network: PreTrainedModel) -> str:
+    """Hash of every tensor's name, dtype, shape and bytes, a block of bytes at a time."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+        for block in value.detach().reshape(-1).view(torch.uint8).split(HASHED_BYTES):
+            digest.update(block.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -5,7 +5,8 @@ network: the logits must be the same, the parts must add up to them, attention w
 attention wrote, and no token may change what stands before it. A model that fails is refused with what failed.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,7 @@ from profiler.model.writers import Sources
 SHORT = 12  # tokens of the short window
 BEYOND = 8  # tokens past a sliding window
 LOOKED_AT = 16  # positions at each end of a window whose logits and attention rows are compared
+REASON = 300  # characters of another library's message
 ROUNDING = {torch.float64: 2e-6, torch.float32: 1e-3, torch.bfloat16: 0.02, torch.float16: 0.02}
 """Largest difference relative to the largest value that rounding explains, when a model is loaded and in the pass; some
 models round to float32 inside, whatever their dtype."""
@@ -45,24 +47,36 @@ def probe_windows(network: PreTrainedModel, most: int) -> Windows:
     return tuple(((torch.arange(n, device=device) * 7 + 1) % n_vocab)[None] for n in lengths)
 
 
+@contextmanager
+def failures_told(network: PreTrainedModel, name: str) -> Iterator[None]:
+    """Turn whatever a stranger's network fails with into one sentence.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:REASON]
+        raise ModelError(
+            f"{name!r} ({type(network).__name__}) does not run on a few tokens ({type(error).__name__}: {reason}): its"
+            " weights or its config.json are not those of a causal language model that transformers can run here"
+        ) from error
+
+
 def read(network: PreTrainedModel, windows: Windows, name: str, dtype: torch.dtype) -> tuple[Wiring, Sources]:
     """The wiring and the writers of a network.
 
     Raises:
-        ModelError: they cannot be read, or the model cannot run.
+        ModelError: they cannot be read.
     """
-    what = f"{name!r} ({type(network).__name__})"
     try:
         wiring = wires.find(network, windows[0], dtype)
         return wiring, writers.sources(network, wiring, name)
     except ModelError as error:
-        raise ModelError(f"{what} cannot be read: {error}") from error
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{what} does not run on a few tokens ({type(error).__name__}: {reason}): its weights or its config.json"
-            " are not those of a causal language model that transformers can run here"
-        ) from error
+        raise ModelError(f"{name!r} ({type(network).__name__}) cannot be read: {error}") from error
 
 
 def _tokens_known(network: PreTrainedModel) -> int:

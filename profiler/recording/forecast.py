@@ -1,85 +1,254 @@
-"""What a pass will take, before it starts: bytes by table, and time from a short trial of the model itself.
+"""What a pass will take, before it starts: bytes of the run file, memory, and time.
 
-Bytes per row are those of finished runs (DuckDB compresses ids well and floats hardly). A disk budget is met by
-lowering sampled rows: samples per stratum, then dense positions, then extremes; statistics are never dropped.
+Rows and bytes follow from the settings: a component's values are taken to fill the logarithmic bins as normal values
+do. Time is rates times amounts. The rates are measured at the start, on this machine and this model (`trial`): reading
+a token (forward pass and attribution), the statistics of a value, a position whose logits are summarised, the logit
+effects of a neuron, writing a row, committing a byte. No constant of a machine stands here.
+
+A disk budget is met by lowering sampled rows: samples per stratum, then dense positions, then extremes; a memory limit
+by smaller batches. Statistics are never dropped. Bytes per row are those of finished runs (DuckDB compresses ids well
+and floats hardly).
 """
 
 import time
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+import polars as pl
 import torch
 
 from profiler.config import RunConfig
+from profiler.database import arrays, connections
+from profiler.database.commits import flush
 from profiler.errors import RunError
-from profiler.model.components import ModelSpec
+from profiler.model.components import Block, ModelSpec
+from profiler.model.direct import by_part
 from profiler.model.forward import Wanted
-from profiler.model.load import Model
-from profiler.recording.accumulators.cells import N_CLASSES, Axes
-from profiler.recording.recorder import token_sum_components
+from profiler.model.load import DEFAULT_CONTEXT, DTYPES, Model, logits_summary
+from profiler.recording import tables
+from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, Resolution
+from profiler.recording.accumulators.cells import Axes
+from profiler.recording.accumulators.compiled import launch_threads
+from profiler.recording.memory import resident, usable
+from profiler.recording.recorder import Recorder, token_sum_components
+from profiler.text.documents import TokenizedDocument
+from profiler.text.token_classes import CLASSES
+from profiler.text.windows import Layout, Window, make_batch, windows_of
 
 BYTES_PER_ROW = {
-    "cell_sums": 26,
-    "power_sums": 130,
-    "spectrum_counts": 22,
-    "density_counts": 5,
-    "samples": 17,
-    "extremes": 17,
+    "cell_sums": 24,
+    "power_sums": 110,
+    "spectrum_counts": 18,
+    "density_counts": 3,
+    "quantiles": 22,
+    "samples": 14,
+    "extremes": 14,
     "dense": 14,
+    "head_attention": 52,
+    "logit_effects": 14,
     "windows": 4,
     "positions": 30,
     "recorded": 14,
-    "token_sums": 26,
+    "token_sums": 28,
 }
-OCCUPIED_STRATA, OCCUPIED_BINS, OCCUPIED_CLASSES = 70, 500, 0.6
+CLASSES_IN_USE, CELLS_IN_USE = 12, 0.75
+"""Token classes of text, as if they were equally common; the share of cells that a group of documents has."""
+DOCUMENT_TOKENS = 2_000  # of a document whose length is not known
 EXPECTED_DOMAINS = 3
-FIXED_BYTES = 8_000_000
-OVERHEAD = 3.0
+QUANTILE_ROWS, EFFECT_SIDES, EXTREME_KINDS = 11, 2, 4
+FIXED_BYTES = 8_600_000
+FILE_OVERHEAD = 1.04  # blocks that are not full, and what is derived from the rows
 UNKNOWN_TOKENS = 1_000_000
+WARM_UP, TRIAL_TOKENS, TRIAL_OUTCOMES, TRIAL_VOCABULARY = 32, 1024, 256, 8192
+TRIAL_ROWS, TRIAL_BYTES = 2**17, 2**24
+TRIAL_SECONDS, LEAST_SECONDS = 2.0, 1e-6  # of a trial batch
+ROW_WORK = 2.0
+"""Work for a row of the run file, relative to that of writing it once: it is made, written, and read again for what is
+derived from it."""
+FIXED_ROWS = 5_000_000
+"""Work that does not grow with the rows (views, behaviours, comments), as rows."""
+OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES = 4, 3, 8, 3
+"""Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values."""
+EFFECT_ROWS = 1024  # neurons of a slab of logit effects
+NUMBER = 4  # bytes of a float32
+LEAST_BATCH = 1
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of a unit of work, measured here.
+
+    Attributes:
+        token: forward pass and attribution of a token.
+        value: the statistics of a component's value at a token.
+        outcome: a position whose logits are summarised.
+        effect: the logit effects of a neuron.
+        row: a row of the run file.
+        byte: a byte of the accumulators, claimed and committed.
+    """
+
+    token: float = 0.0
+    value: float = 0.0
+    outcome: float = 0.0
+    effect: float = 0.0
+    row: float = 0.0
+    byte: float = 0.0
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes by part of the run, the sum, and seconds (both rough: within a factor of two).
+    """What a pass takes, by part.
 
-    `token_memory`: bytes of memory that sums per token take during the pass, exactly.
+    Attributes:
+        parts: bytes of the run file by table.
+        time: seconds by stage.
+        memory_parts: bytes of memory at the peak: what the process holds before, accumulators, and the larger of a
+            batch and the writing.
+        token_memory: bytes of memory that sums per token take during the pass, exactly.
+        lowered: what a disk budget or a memory limit lowered.
     """
 
     parts: dict[str, int]
-    seconds: float
-    lowered: tuple[str, ...] = ()
+    time: dict[str, float]
+    memory_parts: dict[str, int]
     token_memory: int = 0
+    lowered: tuple[str, ...] = field(default=())
 
     @property
     def bytes(self) -> int:
         """Size of the run file."""
-        return FIXED_BYTES + sum(self.parts.values())
+        return FIXED_BYTES + int(sum(self.parts.values()) * FILE_OVERHEAD)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the pass, loading the model and reading the corpus left out."""
+        return sum(self.time.values())
+
+    @property
+    def memory(self) -> int:
+        """Largest resident size of the process."""
+        return sum(self.memory_parts.values())
 
 
-def forecast(config: RunConfig, spec: ModelSpec, forward_seconds_per_token: float = 0.0) -> Forecast:
-    """The forecast for one configuration."""
+def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: int = 0) -> Forecast:
+    """The forecast for one configuration.
+
+    Args:
+        rates: as measured by `trial`.
+        held: bytes that the process holds before the pass.
+    """
+    rows = _rows(config, spec)
+    state, batch, writing = state_bytes(config, spec), _batch_bytes(config, spec), _writing_bytes(config, spec)
+    tokens, outcomes = config.tokens or UNKNOWN_TOKENS, _planned(config)
+    neurons = sum(block.units for block in spec.blocks if block.kind == "neuron")
+    return Forecast(
+        {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
+        {
+            "reading": tokens * (rates.token + rates.value * spec.n_components) + outcomes * rates.outcome,
+            "logit effects": neurons * rates.effect if config.logit_effects else 0.0,
+            "committing": state * rates.byte,
+            "writing": (FIXED_ROWS + sum(rows.values())) * rates.row,
+        },
+        {"before": held, "accumulators": state, "batch or writing": max(batch, writing)},
+        token_memory=spec.n_vocab * len(token_sum_components(spec, config)) * 24,
+    )
+
+
+def _rows(config: RunConfig, spec: ModelSpec) -> dict[str, float]:
+    """Rows of the run file by table."""
     n, tokens = spec.n_components, config.tokens or UNKNOWN_TOKENS
-    cells = Axes.for_context(spec.context_length).n_cells
-    sampled = n * OCCUPIED_STRATA * config.samples_per_stratum
-    extremes = n * 4 * config.extremes
-    kept = min(tokens, sampled + extremes + config.dense_positions)
-    rows = {
-        "cell_sums": n * cells * EXPECTED_DOMAINS * config.replicate_groups * OCCUPIED_CLASSES,
-        "power_sums": n * N_CLASSES * EXPECTED_DOMAINS * OCCUPIED_CLASSES,
-        "spectrum_counts": n * N_CLASSES * OCCUPIED_STRATA * OCCUPIED_CLASSES / 2,
-        "density_counts": n * OCCUPIED_BINS,
+    domains, groups = _domains(config), _groups(config)
+    dense = min(config.dense_positions, tokens)
+    sampled = n * _kept(SPECTRUM, tokens, config.samples_per_stratum)
+    extremes = n * EXTREME_KINDS * min(config.extremes, tokens)
+    kept = min(tokens, sampled + extremes + dense)
+    units = {kind: sum(block.units for block in spec.blocks if block.kind == kind) for kind in ("head", "neuron")}
+    return {
+        "cell_sums": n * Axes.for_context(spec.context_length).n_cells * groups * CELLS_IN_USE,
+        "power_sums": n * CLASSES_IN_USE * domains,
+        "spectrum_counts": n * CLASSES_IN_USE * _occupied(SPECTRUM, tokens / CLASSES_IN_USE),
+        "density_counts": n * _occupied(DENSITY, tokens),
+        "quantiles": n * QUANTILE_ROWS,
         "samples": sampled,
         "extremes": extremes,
-        "dense": n * config.dense_positions,
+        "dense": n * dense,
+        "head_attention": units["head"] * dense,
+        "logit_effects": units["neuron"] * EFFECT_SIDES * config.logit_effects,
         "positions": kept,
         "windows": min(tokens, kept * spec.context_length),
         "recorded": tokens * len(config.components),
         "token_sums": min(tokens, spec.n_vocab) * len(token_sum_components(spec, config)),
     }
-    return Forecast(
-        {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
-        tokens * forward_seconds_per_token * OVERHEAD,
-        token_memory=spec.n_vocab * len(token_sum_components(spec, config)) * 24,
-    )
+
+
+def _domains(config: RunConfig) -> int:
+    return max(EXPECTED_DOMAINS, len(config.corpora))
+
+
+def _groups(config: RunConfig) -> float:
+    """Replicate groups that have a document, of all domains."""
+    groups, tokens = _domains(config) * config.replicate_groups, config.tokens or UNKNOWN_TOKENS
+    windows = config.windows_per_document
+    length = DOCUMENT_TOKENS if windows is None else windows * (config.context_length or DEFAULT_CONTEXT)
+    documents = max(1.0, tokens / length)
+    return groups * -float(np.expm1(-documents / groups))
+
+
+def _shares(resolution: Resolution) -> np.ndarray:
+    """Share of normal values in each bin."""
+    edges = torch.from_numpy(resolution.edges())
+    shares: np.ndarray = torch.special.ndtr(edges).diff().numpy()
+    return shares
+
+
+def _occupied(resolution: Resolution, n: int | float) -> float:
+    """Bins that `n` normal values are expected to fall in."""
+    return float(-np.expm1(-n * _shares(resolution)).sum())
+
+
+def _kept(resolution: Resolution, n: int | float, k: int) -> float:
+    """Values that are kept of `n` normal ones, `k` of a bin at most."""
+    return float(np.minimum(k, n * _shares(resolution)).sum())
+
+
+def _planned(config: RunConfig) -> float:
+    """Positions whose logits are summarised: those that enter the uniform sample, of which later ones push some out."""
+    k, tokens = config.dense_positions, config.tokens or UNKNOWN_TOKENS
+    return min(float(tokens), k * (1 + float(np.log(max(tokens / k, 1.0))))) if k else 0.0
+
+
+def state_bytes(config: RunConfig, spec: ModelSpec) -> int:
+    """Bytes of the accumulators once every domain has been seen; nothing is allocated."""
+    recorder = Recorder(spec, config.model_copy(update={"device": "meta"}), spec.context_length)
+    domains = _domains(config)
+    recorder.cells.grow(domains * config.replicate_groups)
+    recorder.powers.grow(domains)
+    tensors = (v for a in recorder.accumulators().values() for v in vars(a).values() if isinstance(v, torch.Tensor))
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
+    """Bytes of memory of a batch: what heads and neurons wrote in the model's dtype, the residual stream and one block
+    at a time in the statistics' dtype, and logits of the positions that are summarised."""
+    positions = min(config.batch_size * spec.context_length, config.tokens or UNKNOWN_TOKENS)
+    own, work = DTYPES[config.dtype].itemsize, 8 if config.dtype == "float64" else NUMBER
+    written = sum(spec.d_model if block.kind == "head" else block.units for block in spec.blocks) * own
+    largest = max((block.units for block in spec.blocks), default=1)
+    of_position = written + STREAM_COPIES * spec.d_model * work + UNIT_COPIES * largest * work
+    outcomes = min(positions, config.dense_positions)
+    return positions * of_position + OUTCOME_COPIES * outcomes * spec.n_vocab * work
+
+
+def _writing_bytes(config: RunConfig, spec: ModelSpec) -> int:
+    """Bytes of memory that the logit effects take while they are written."""
+    if not config.logit_effects or not spec.d_mlp:
+        return 0
+    rows = min(EFFECT_ROWS, spec.d_mlp)
+    return EFFECT_COPIES * spec.n_vocab * (rows + spec.d_model) * NUMBER
 
 
 def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[str, ...]]:
@@ -88,16 +257,17 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
     Raises:
         RunError: the statistics alone are larger than the budget.
     """
-    if config.disk_budget is None:
+    budget = config.disk_budget
+    if budget is None:
         return config, ()
     start = config
-    for field, least in (("samples_per_stratum", 1), ("dense_positions", 64), ("extremes", 1)):
-        while forecast(config, spec).bytes > config.disk_budget and getattr(config, field) > least:
-            config = config.model_copy(update={field: max(least, getattr(config, field) // 2)})
-    if forecast(config, spec).bytes > config.disk_budget:
+    for name, least in (("samples_per_stratum", 1), ("dense_positions", 64), ("extremes", 1)):
+        while _file_bytes(config, spec) > budget and getattr(config, name) > least:
+            config = config.model_copy(update={name: max(least, getattr(config, name) // 2)})
+    if _file_bytes(config, spec) > budget:
         raise RunError(
-            f"--disk-budget {config.disk_budget:,} bytes is too small: statistics of {spec.n_components:,} components"
-            f" alone need about {forecast(config, spec).bytes:,} bytes; raise the budget or lower --replicate-groups"
+            f"--disk-budget {budget:,} bytes is too small: statistics of {spec.n_components:,} components"
+            f" alone need about {_file_bytes(config, spec):,} bytes; raise the budget or lower --replicate-groups"
         )
     fields = ("samples_per_stratum", "dense_positions", "extremes")
     return config, tuple(
@@ -105,10 +275,169 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
     )
 
 
-def trial(model: Model, config: RunConfig) -> float:
-    """Seconds per token of the model's forward pass alone: two small batches, the second is timed."""
-    tokens = torch.randint(0, model.spec.n_vocab, (min(config.batch_size, 4), model.spec.context_length))
-    model.run(tokens, Wanted())
-    start = time.perf_counter()
-    model.run(tokens, Wanted())
-    return (time.perf_counter() - start) / tokens.numel()
+def _file_bytes(config: RunConfig, spec: ModelSpec) -> int:
+    rows = _rows(config, spec)
+    return FIXED_BYTES + int(sum(count * BYTES_PER_ROW[name] for name, count in rows.items()) * FILE_OVERHEAD)
+
+
+def within_memory(
+    config: RunConfig, spec: ModelSpec, held: int | None = None, free: int | None = None
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """The configuration with a batch that fits into memory, and what was lowered.
+
+    The limit is `--memory-limit`, or else what the system can give this process.
+
+    Args:
+        held: bytes that the process holds; None asks the system.
+        free: bytes that it may hold in all where no limit is given; None asks the system.
+
+    Raises:
+        RunError: the accumulators and the smallest batch do not fit.
+    """
+    held = resident() if held is None else held
+    limit = config.memory_limit or (held + usable() if free is None else free)
+    start = config
+    while forecast(config, spec, held=held).memory > limit and config.batch_size > LEAST_BATCH:
+        config = config.model_copy(update={"batch_size": config.batch_size // 2})
+    ahead = forecast(config, spec, held=held)
+    exact = held + ahead.memory_parts["accumulators"]
+    if (ahead.memory if config.memory_limit else exact) > limit:
+        parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in ahead.memory_parts.items())
+        whose = "--memory-limit" if config.memory_limit else "this machine's memory"
+        raise RunError(
+            f"{whose} {_gigabytes(limit)} is too small for {spec.n_components:,} components: the pass needs about"
+            f" {_gigabytes(ahead.memory)} ({parts}); raise it, or lower --dense-positions, --samples, --extremes,"
+            " --replicate-groups or --context-length, or give --token-sums none or a narrower --dtype"
+        )
+    lowered = (f"batch_size {start.batch_size} -> {config.batch_size}",) if config is not start else ()
+    return config, lowered
+
+
+def _gigabytes(n: int) -> str:
+    return f"{n / 1e9:,.2f} GB"
+
+
+def trial(
+    model: Model, config: RunConfig, folder: Path | None = None, clock: Callable[[], float] = time.perf_counter
+) -> Rates:
+    """Rates of every kind of work of a pass, each measured once on a little of it, after a warm-up.
+
+    Args:
+        folder: where the run is written; None takes the system's folder for temporary files.
+        clock: seconds.
+    """
+    launch_threads()
+    read = _Trial(model, config, clock)
+    read.batch(WARM_UP)  # compiles, and fills caches
+    start = clock()
+    read.batch(WARM_UP)
+    fitting = int(WARM_UP * TRIAL_SECONDS / max(clock() - start, LEAST_SECONDS))
+    size = min(TRIAL_TOKENS, max(WARM_UP, fitting))
+    token, value = map(min, zip(read.batch(size), read.batch(size), strict=True))
+    with TemporaryDirectory(dir=folder) as name:
+        row = ROW_WORK * _row_seconds(Path(name), clock)
+        byte = _byte_seconds(Path(name), clock)
+    return Rates(token, value, read.outcome(), read.effect(), row, byte)
+
+
+class _Trial:
+    """Small pieces of a pass, timed."""
+
+    def __init__(self, model: Model, config: RunConfig, clock: Callable[[], float]):
+        self.model, self.clock = model, clock
+        spec = model.spec
+        self.block: Block = max(spec.blocks, key=lambda block: block.units)
+        self.spec = replace(spec, blocks=(self.block,))
+        self.config = config.model_copy(update={"components": (), "token_sums": "none", "dense_positions": 0})
+        ordinary = torch.tensor([number for number, one in enumerate(CLASSES) if not one.special])
+        classes = ordinary[torch.arange(spec.n_vocab) % len(ordinary)]
+        self.layout = Layout(spec.context_length, None, classes, config.seed, config.replicate_groups)
+        self.recorder = Recorder(self.spec, self.config, spec.context_length)
+        self.vocabulary = min(TRIAL_VOCABULARY, spec.n_vocab)
+        self.part_of_vocabulary = self.vocabulary / spec.n_vocab
+
+    @torch.inference_mode()
+    def batch(self, tokens: int) -> tuple[float, float]:
+        """Seconds of a token and of a component's value at a token, of a batch of about that many tokens."""
+        width = min(tokens, self.model.spec.context_length)
+        batch = make_batch([self._window(n, width) for n in range(tokens // width)], self.layout)
+        shared = self.recorder.prepare(batch, self.recorder.dense.plan(batch), 1)
+        mine, parts = self.model.spec.slices[self.block], []
+        start = self.clock()
+        capture = self.model.run(batch.tokens, Wanted())
+        device = capture.residual.device
+        rows = None if shared.rows is None else shared.rows.to(device)
+        for part in by_part(capture, self.model.weights, self.model.spec, batch.targets.to(device), rows):
+            parts += [part] if part.components == mine else []
+        middle = self.clock()
+        self.recorder.add(shared, replace(parts[0], components=self.spec.slices[self.block]))
+        end = self.clock()
+        n = batch.tokens.numel()
+        return (middle - start) / n, (end - middle) / (n * self.block.units)
+
+    def _window(self, number: int, width: int) -> Window:
+        """A window of random tokens, in a document of its own."""
+        ids = np.random.default_rng(number).integers(0, self.model.spec.n_vocab, width)
+        group = number % self.config.replicate_groups
+        (window,) = windows_of(TokenizedDocument(number, 0, "", "", str(number), group, ids, 0), self.layout)
+        return window
+
+    @torch.inference_mode()
+    def outcome(self) -> float:
+        """Seconds of a position whose logits are summarised: the unembedding and what is made of it."""
+        rows = self.model.weights.unembed[: self.vocabulary]
+        hidden = rows[:TRIAL_OUTCOMES]
+        targets = torch.zeros(len(hidden), dtype=torch.int64)
+        start = self.clock()
+        logits_summary(hidden @ rows.T, targets, self.model.soft_cap)
+        return (self.clock() - start) / len(hidden) / self.part_of_vocabulary
+
+    @torch.inference_mode()
+    def effect(self) -> float:
+        """Seconds of a neuron's logit effects."""
+        k, weights = self.config.logit_effects, self.model.weights
+        block = next((b for b in self.model.spec.blocks if b.kind == "neuron" and weights.has_fixed_way(b)), None)
+        if block is None or not k:
+            return 0.0
+        w_out = weights.matrix(block)[:EFFECT_ROWS]
+        toward = weights.unembed[: self.vocabulary].to(w_out.dtype)
+        start = self.clock()
+        for _ in tables.strongest(w_out @ toward.T, k):
+            pass
+        return (self.clock() - start) / len(w_out) / self.part_of_vocabulary
+
+
+def _row_seconds(folder: Path, clock: Callable[[], float]) -> float:
+    """Seconds of a row of the run file."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "component_id": np.arange(TRIAL_ROWS, dtype=np.int32) // TRIAL_TOKENS,
+            "position_id": np.arange(TRIAL_ROWS) % TRIAL_TOKENS,
+            "activation": rng.normal(size=TRIAL_ROWS).astype(np.float32),
+            "dla": rng.normal(size=TRIAL_ROWS).astype(np.float32),
+            "bin": np.zeros(TRIAL_ROWS, dtype=np.int16),
+        }
+    )
+    connection = connections.begin(folder / "trial.duckdb", folder)
+    connection.execute(
+        "CREATE TABLE trial (component_id INT, position_id BIGINT, activation REAL, dla REAL, bin SMALLINT)"
+    )
+    start = clock()
+    connection.register("frame", frame.to_arrow())
+    connection.execute("INSERT INTO trial SELECT * FROM frame")
+    connection.execute("CHECKPOINT")
+    seconds = clock() - start
+    connection.close()
+    return seconds / TRIAL_ROWS
+
+
+def _byte_seconds(folder: Path, clock: Callable[[], float]) -> float:
+    """Seconds of a byte that is claimed and committed."""
+    start = clock()
+    claimed = np.zeros(TRIAL_BYTES, dtype=np.uint8)
+    claimed[...] = claimed
+    arrays.write(folder / "state", {"claimed": claimed})
+    flush(folder / "state")
+    zlib.crc32((folder / "state").read_bytes())  # as a commit is checked
+    return (clock() - start) / TRIAL_BYTES

@@ -1,4 +1,4 @@
-"""The largest resident size of this process, and memory given back."""
+"""The resident size of this process, what the system can give it, and memory given back."""
 
 import ctypes
 import resource
@@ -7,17 +7,45 @@ from pathlib import Path
 
 import pyarrow
 
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where Linux says how much memory a container may use, and uses."""
+
 
 def peak_resident() -> int:
     """Largest resident size of this process in bytes, from /proc on Linux, elsewhere ru_maxrss.
 
     In a new process ru_maxrss begins with that of its parent.
     """
+    return _kilobytes("/proc/self/status", "VmHWM:") * 1024 or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """Resident size of this process in bytes; its largest where the system tells no other."""
+    return _kilobytes("/proc/self/status", "VmRSS:") * 1024 or peak_resident()
+
+
+def usable() -> int:
+    """Bytes that the system can still give: free memory, within the control group's limit; without end if unknown."""
+    free = _kilobytes("/proc/meminfo", "MemAvailable:") * 1024 or sys.maxsize
+    for limit, used in CONTROL_GROUPS:
+        try:
+            text = [Path(file).read_text(encoding="ascii").strip() for file in (limit, used)]
+            free = min(free, max(0, int(text[0]) - int(text[1])))
+        except (OSError, ValueError):  # there is none, or it says `max`
+            continue
+    return free
+
+
+def _kilobytes(file: str, name: str) -> int:
+    """The number after a name in a file of the system; 0 where there is none."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        lines = Path(file).read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    except (OSError, StopIteration, ValueError):
+        return 0
 
 
 def give_back() -> None:

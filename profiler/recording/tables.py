@@ -352,9 +352,10 @@ def recorded_rows(component: int, positions: list[Tensor], activation: list[Tens
     return rows.filter(pl.col("activation").is_not_nan())
 
 
-def _strongest(
+def strongest(
     products: Float[Tensor, "neuron vocab"], k: int
 ) -> Iterator[tuple[str, Int[Tensor, "neuron k"], Float[Tensor, "neuron k"]]]:
+    """Of each row, the k largest and the k smallest products: side, tokens, products."""
     for side, sign in (("boosted", 1), ("suppressed", -1)):
         values, tokens = (sign * products).topk(min(k, products.shape[1]), dim=1)
         yield side, tokens, sign * values
@@ -377,7 +378,7 @@ def logit_effects(weights: Weights, spec: ModelSpec, scales: list[float], k: int
         w_out = weights.matrix(block)
         for rows in torch.arange(len(w_out), device=w_out.device).split(1024):
             ids = _numpy(rows).astype(np.int32) + spec.slices[block].start
-            sides = [_effect_rows(ids, *strongest) for strongest in _strongest(w_out[rows] @ toward.T, k)]
+            sides = [_effect_rows(ids, *found) for found in strongest(w_out[rows] @ toward.T, k)]
             yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
 
 

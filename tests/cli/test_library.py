@@ -146,7 +146,7 @@ def test_a_finished_run_is_resumed_without_its_corpus(base_config, run_path: Pat
 def test_a_pass_says_beforehand_what_a_disk_budget_lowered(base_config, tmp_path: Path) -> None:
     said = []
     config = base_config.model_copy(
-        update={"tokens": 300, "components": (), "disk_budget": 9_750_000, "samples_per_stratum": 8}
+        update={"tokens": 300, "components": (), "disk_budget": 9_400_000, "samples_per_stratum": 8}
     )
     done = profiler.record(config, tmp_path / "run.duckdb", announce=said.append)
     assert len(said) == 1 and said[0].lowered and said[0].config.samples_per_stratum < config.samples_per_stratum

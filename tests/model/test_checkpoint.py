@@ -12,6 +12,7 @@ import torch
 import zoo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -24,6 +25,8 @@ from transformers import (
     GPTJForCausalLM,
     GPTNeoConfig,
     GPTNeoForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 
 from profiler.bundled.scores import load_scored_model
@@ -31,7 +34,8 @@ from profiler.cli import main
 from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.model.checkpoint import read_network, stored_dtypes, unknown_fields
-from profiler.model.load import load_model
+from profiler.model.forward import Wanted
+from profiler.model.load import _refuse_scattered, load_model
 from profiler.recording.pipeline import record
 
 Tensors = dict[str, Tensor]
@@ -212,7 +216,7 @@ def test_a_checkpoint_in_several_files_is_read_whole_or_refused(tmp_path):
     with pytest.raises(ModelError, match="1 is missing from the checkpoint"):
         loaded(tmp_path)
     files[1].unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"lacks model-00002-of-.*, which its index"):
         loaded(tmp_path)
 
 
@@ -221,7 +225,7 @@ def test_an_adapter_is_refused(tmp_path):
     (folder / "adapter_config.json").write_text(
         json.dumps({"base_model_name_or_path": "big/model", "peft_type": "LORA"})
     )
-    with pytest.raises(ModelError, match=r"holds an adapter .* for 'big/model'.*merge it"):
+    with pytest.raises(ModelError, match=r"is a LoRA adapter of 'big/model'.*merge it"):
         loaded(folder)
 
 
@@ -313,3 +317,58 @@ def test_embeddings_that_are_tied_in_the_settings_alone_are_noted(tmp_path):
     folder = tiny.save("gpt2", tmp_path)
     rewritten(folder, lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1})
     assert any("two different matrices" in note for note in loaded(folder).spec.notes)
+
+
+def test_weights_are_read_onto_the_device_by_accelerate_where_it_is_installed(tmp_path, monkeypatch):
+    """The same model, hash and logits; refused where accelerate is missing, and where it spreads the model."""
+    folder = tiny.save("llama", tmp_path)
+    plain = loaded(folder, dtype="bfloat16")
+    monkeypatch.setattr("profiler.model.load.find_spec", lambda _: None)
+    with pytest.raises(ModelError, match="--device-map needs accelerate"):
+        loaded(folder, device_map="auto")
+    monkeypatch.undo()
+    pytest.importorskip("accelerate")
+    placed = loaded(folder, dtype="bfloat16", device_map="auto")
+    assert placed.spec == plain.spec
+    tokens = torch.arange(10)[None]
+    rows = (torch.zeros(10, dtype=torch.int64), torch.arange(10))
+    assert torch.equal(placed.run(tokens, Wanted(rows)).logits, plain.run(tokens, Wanted(rows)).logits)
+    for places in ({"model.layers.0": 0, "model.layers.1": 1}, {"": "disk"}):
+        placed.network.hf_device_map = places
+        with pytest.raises(ModelError, match="a pass runs on one device"):
+            _refuse_scattered(placed.network, RunConfig(model="m", corpora=("none",), device_map="auto"))
+
+
+class PeakBytes(TorchDispatchMode):
+    """The size of the largest tensor that an operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if torch.is_tensor(value) and value.dtype in (torch.float32, torch.float64):
+                self.largest = max(self.largest, value.nbytes)
+        return out
+
+
+def test_a_half_precision_models_weights_are_not_copied_into_float32(tmp_path):
+    """No operation of loading and of a pass makes a float32 tensor as large as all the weights together."""
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        max_position_embeddings=48,
+        **tiny.SIZES | {"vocab_size": 20_000},
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with PeakBytes() as seen:
+        model = loaded(tmp_path, dtype="bfloat16")
+        model.run(torch.arange(20)[None], Wanted())
+    assert "bridge" not in vars(model), "TransformerLens' view is made only when it is asked for"
+    weights = sum(value.numel() for value in model.network.parameters())
+    assert 0 < seen.largest < 4 * weights / 2
+    assert {value.dtype for value in model.network.parameters()} == {torch.bfloat16}

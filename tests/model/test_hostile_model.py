@@ -139,7 +139,7 @@ def test_a_kernel_of_the_hub_is_not_fetched(key, value, folder):
 
 def test_an_adapter_names_another_model_and_is_refused(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/etc", "peft_type": "LORA"}))
-    with pytest.raises(ModelError, match="holds an adapter"):
+    with pytest.raises(ModelError, match="is a LoRA adapter of"):
         loads(folder)
 
 

@@ -1,15 +1,23 @@
 """The forecast is near the truth, and a disk budget lowers rows, never statistics."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
+import torch
 
+import profiler
 from profiler.config import RunConfig
 from profiler.errors import RunError
+from profiler.model.components import uniform
+from profiler.model.forward import Wanted
 from profiler.model.load import load_model
-from profiler.recording.forecast import forecast, trial, within_budget
+from profiler.recording import forecast as forecasts
+from profiler.recording.forecast import Rates, forecast, state_bytes, trial, within_budget, within_memory
+from profiler.recording.memory import resident, usable
 from profiler.recording.pipeline import record
+from profiler.recording.totals import Totals
 
 ROWS = ("samples_per_stratum", "dense_positions", "extremes")
 STATISTICS = ("cell_counts", "cell_sums", "power_sums", "spectrum_counts", "density_counts", "quantiles")
@@ -44,10 +52,89 @@ def test_forecast_grows_with_what_is_kept(config, model):
         assert forecast(config.model_copy(update=change), model.spec).bytes > base, change
 
 
-def test_a_trial_measures_a_positive_time(config, model):
-    seconds = trial(model, config)
-    assert seconds > 0
-    assert forecast(config, model.spec, seconds).seconds >= seconds * config.tokens
+class CountingClock:
+    """A clock on which every look takes a second."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return float(self.looks)
+
+
+def test_a_trial_times_every_kind_of_work(config, model, tmp_path):
+    """With a second between looks at the clock, a rate is one over the amount of work that was timed."""
+    rates = trial(model, config, tmp_path, CountingClock())
+    neurons = max(block.units for block in model.spec.blocks)
+    tokens = round(1 / rates.token)
+    assert tokens in (forecasts.WARM_UP, model.spec.context_length)
+    assert rates.value == pytest.approx(1 / (tokens * neurons))
+    assert rates.outcome == pytest.approx(1 / min(forecasts.TRIAL_OUTCOMES, model.spec.n_vocab))
+    assert rates.effect == pytest.approx(1 / model.spec.d_mlp)
+    assert rates.row == pytest.approx(forecasts.ROW_WORK / forecasts.TRIAL_ROWS)
+    assert rates.byte == pytest.approx(1 / forecasts.TRIAL_BYTES)
+    assert not list(tmp_path.iterdir()), "a trial leaves nothing behind"
+    assert model.run(torch.zeros(1, 4, dtype=torch.int64), Wanted()).attention == {}
+
+
+def test_the_forecast_of_time_is_rates_times_amounts(config, model):
+    """Each kind of work is counted: of the time with all rates, none is left out."""
+    spec = model.spec
+    one = {name: forecast(config, spec, Rates(**{name: 1.0})).time for name in vars(Rates())}
+    assert one["token"]["reading"] == config.tokens
+    assert one["value"]["reading"] == config.tokens * spec.n_components
+    assert config.dense_positions <= one["outcome"]["reading"] <= config.tokens
+    assert one["effect"]["logit effects"] == sum(b.units for b in spec.blocks if b.kind == "neuron")
+    assert one["byte"]["committing"] == state_bytes(config, spec)
+    assert one["row"]["writing"] > spec.n_components * config.dense_positions
+    every = forecast(config, spec, Rates(*[1.0] * len(one)))
+    assert every.seconds == pytest.approx(sum(sum(time.values()) for time in one.values()))
+
+
+def test_the_forecast_of_time_grows_with_components(config, model):
+    """The statistics and rows of many components cost time of their own (they were left out)."""
+    rates = Rates(value=1.0, row=1.0, byte=1.0)
+    many = replace(model.spec, blocks=uniform(2, 2, 2400))
+    few, more = (forecast(config, spec, rates).seconds for spec in (model.spec, many))
+    assert more > 10 * few
+
+
+def test_bytes_of_accumulators_are_those_that_are_allocated(config, model):
+    totals = Totals(model.spec, config)
+    totals.recorder.cells.grow(3 * config.replicate_groups)
+    totals.recorder.powers.grow(3)
+    held = sum(array.nbytes for array in totals.arrays().values())
+    assert state_bytes(config, model.spec) == held
+
+
+def test_batches_are_made_smaller_to_fit_into_memory(config, model):
+    wide = config.model_copy(update={"batch_size": 4096, "tokens": None})
+    whole, least = (
+        forecast(wide.model_copy(update={"batch_size": n}), model.spec).memory for n in (wide.batch_size, 1)
+    )
+    limited = wide.model_copy(update={"memory_limit": (whole + least) // 2})
+    fitting, said = within_memory(limited, model.spec, held=0)
+    assert forecast(fitting, model.spec).memory <= limited.memory_limit
+    assert 1 < fitting.batch_size < wide.batch_size
+    assert said == (f"batch_size {wide.batch_size} -> {fitting.batch_size}",)
+    assert within_memory(wide, model.spec, held=0, free=whole) == (wide, ())
+
+
+def test_a_memory_limit_that_is_too_small_is_refused_before_the_pass(config, model, tmp_path):
+    with pytest.raises(RunError, match=r"--memory-limit 0.01 GB is too small .*accumulators .*--dense-positions"):
+        profiler.record(config.model_copy(update={"memory_limit": 10_000_000}), tmp_path / "run.duckdb", model=model)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RunError, match=r"this machine's memory .* is too small"):
+        within_memory(config, model.spec, held=0, free=1_000)
+
+
+def test_a_memory_limit_changes_no_identity(config):
+    assert config.digest() == config.model_copy(update={"memory_limit": 10**9}).digest()
+
+
+def test_memory_is_asked_of_the_system():
+    assert 10**7 < resident() < 10**12 and usable() > 0
 
 
 def test_without_a_budget_nothing_is_lowered(config, model):

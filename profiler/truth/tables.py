@@ -1,0 +1,167 @@
+"""What came out beside the truth: members found, areas under the ROC, the table of true and printed words, totals.
+
+Cost: none; polars frames.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from profiler.statistics import ROUNDING, clopper_pearson
+
+UNDECIDED = "inconclusive"
+REFUSED = "refused"
+"""The word of a model that patch or check refused."""
+RUN = ("model", "size", "seed")
+
+
+def verdict_schema() -> dict[str, pl.DataType]:
+    """Columns of `TruthResult.verdicts`."""
+    text, whole, listed, seconds = pl.String(), pl.Int64(), pl.List(pl.String()), pl.Float64()
+    return {
+        "model": text,
+        "size": text,
+        "seed": whole,
+        "heads": whole,
+        "members": listed,
+        "found": listed,
+        "true_word": text,
+        "word": text,
+        "sentence": text,
+        "roles": listed,
+        "edges_right": whole,
+        "edges_found": whole,
+        "edges_true": whole,
+        "patch_seconds": seconds,
+        "check_seconds": seconds,
+    }
+
+
+def scores_schema() -> dict[str, pl.DataType]:
+    """Columns of `TruthResult.scores`."""
+    return {
+        "model": pl.String(),
+        "size": pl.String(),
+        "seed": pl.Int64(),
+        "component": pl.String(),
+        "score": pl.Float64(),
+        "is_member": pl.Boolean(),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class TruthResult:
+    """What patch and check said of models whose circuits are known.
+
+    Attributes:
+        verdicts: a row per model, size and seed: true and found members, true and printed word, the sentence, seconds.
+        scores: a row per head of each: the score it was ranked by, and whether it is a member.
+    """
+
+    verdicts: pl.DataFrame
+    scores: pl.DataFrame
+
+    @cached_property
+    def members(self) -> pl.DataFrame:
+        """Members per model, size and seed: true and false positives, misses, and the area under the ROC of scores.
+
+        Models whose circuit was claimed rather than found have no members here.
+        """
+        areas = {key: roc_area(frame) for key, frame in self.scores.group_by(RUN)}
+        rows = self.verdicts.filter(pl.col("found").is_not_null()).select(
+            *RUN,
+            "heads",
+            pl.col("members").list.set_intersection("found").list.len().alias("right"),
+            pl.col("found").list.set_difference("members").list.len().alias("false"),
+            pl.col("members").list.set_difference("found").list.len().alias("missed"),
+        )
+        return rows.with_columns(
+            pl.Series("roc_area", [areas.get(key) for key in rows.select(RUN).rows()], dtype=pl.Float64)
+        )
+
+    @cached_property
+    def words(self) -> pl.DataFrame:
+        """How often each true word was printed as each word, a row per true word."""
+        counts = self.verdicts.group_by("true_word", "word").len("n")
+        wide = counts.pivot("word", index="true_word", values="n", sort_columns=True).sort("true_word")
+        return wide.with_columns(pl.exclude("true_word").fill_null(0))
+
+    @cached_property
+    def by_model(self) -> pl.DataFrame:
+        """A row per model and size: members, words and seconds over all seeds."""
+        right = pl.col("word") == pl.col("true_word")
+        words = self.verdicts.group_by("model", "size", maintain_order=True).agg(
+            pl.len().alias("runs"),
+            pl.col("heads").first(),
+            pl.col("true_word").first(),
+            pl.col("word").value_counts(sort=True).alias("printed"),
+            right.sum().alias("right_words"),
+            pl.col("patch_seconds", "check_seconds").mean(),
+        )
+        members = self.members.group_by("model", "size").agg(
+            pl.col("right", "false", "missed").sum(), pl.col("roc_area").mean()
+        )
+        printed = pl.col("printed").list.eval(
+            pl.format("{} {}", pl.element().struct.field("word"), pl.element().struct.field("count"))
+        )
+        return words.join(members, on=["model", "size"], how="left", maintain_order="left").with_columns(
+            printed.list.join(", ").alias("printed")
+        )
+
+    @cached_property
+    def totals(self) -> pl.DataFrame:
+        """Shares over everything, with 95 % intervals (Clopper and Pearson): words right, wrong, undecided, refused;
+        members found; found heads that are members."""
+        word, true = self.verdicts["word"], self.verdicts["true_word"]
+        apart = word.is_in([UNDECIDED, REFUSED])
+        n = len(word)
+        right, false, missed = (int(self.members[name].sum() or 0) for name in ("right", "false", "missed"))
+        rows = [
+            ("right word", int((word == true).sum()), n),
+            ("wrong word", int(((word != true) & ~apart).sum()), n),
+            ("inconclusive", int((word == UNDECIDED).sum()), n),
+            ("refused", int((word == REFUSED).sum()), n),
+            ("true members that are found", right, right + missed),
+            ("found members that are true", right, right + false),
+        ]
+        return pl.DataFrame([_share(*row) for row in rows], orient="row")
+
+    def roc(self) -> pl.DataFrame:
+        """Pooled ROC over all heads of all models: threshold of the score, rates of true and false positives."""
+        return roc_curve(self.scores["score"].to_numpy(), self.scores["is_member"].to_numpy())
+
+
+def _share(what: str, k: int, n: int) -> dict[str, object]:
+    low, high = clopper_pearson(k, n) if n else (None, None)
+    return {"what": what, "k": k, "n": n, "share": k / n if n else None, "lo": low, "hi": high}
+
+
+def roc_area(scores: pl.DataFrame) -> float | None:
+    """Area under the ROC of scores: how often a member scores above another head, ties half.
+
+    None where there are no members, or nothing else.
+    """
+    members, rest = (scores.filter(is_member=flag)["score"].to_numpy() for flag in (True, False))
+    if not len(members) or not len(rest):
+        return None
+    above = members[:, None] - rest[None]
+    return float(((above > ROUNDING) + 0.5 * (np.abs(above) <= ROUNDING)).mean())
+
+
+def roc_curve(scores: np.ndarray, is_member: np.ndarray) -> pl.DataFrame:
+    """Rates of true and false positives among heads that score at least a threshold, for every score that occurs."""
+    thresholds = np.unique(scores)[::-1]
+    rates = [(scores >= threshold) for threshold in thresholds]
+    return pl.DataFrame(
+        {
+            "threshold": thresholds,
+            "true_positives": [_rate(above, is_member) for above in rates],
+            "false_positives": [_rate(above, ~is_member) for above in rates],
+        }
+    )
+
+
+def _rate(above: np.ndarray, among: np.ndarray) -> float:
+    return float(above[among].mean()) if among.any() else float("nan")

@@ -1,7 +1,8 @@
 """Patch and check the models of known circuit, and set what comes out beside the truth (`profiler circuits truth`).
 
-Each model is built, patched on its discovery pairs, and its circuit (or the one that is claimed) is checked on the wider
-distributions; all in float64, so that rounding decides nothing. Cost: seconds a model of 8 heads, see docs/truth.md.
+Each model is built, patched on its discovery pairs, and its circuit (or the one that is claimed) is checked on the
+wider distributions; all in float64, so that rounding decides nothing. Cost: seconds a model of 8 heads, see
+docs/truth.md.
 """
 
 import time
@@ -10,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 
@@ -24,6 +26,7 @@ from profiler.truth.directory import HandBuilt, build
 from profiler.truth.models import hand_models
 from profiler.truth.tables import REFUSED, TruthResult, scores_schema, verdict_schema
 
+Row = dict[str, Any]
 FEWEST_PAIRS = 4
 """As few as `patch` takes."""
 
@@ -68,7 +71,9 @@ class TruthSettings:
         return [known[name] for name in self.sizes]
 
 
-def ask(settings: TruthSettings, out: Path | None = None, report: Callable[[dict], None] = lambda _: None) -> TruthResult:
+def ask(
+    settings: TruthSettings, out: Path | None = None, report: Callable[[Row], None] = lambda _: None
+) -> TruthResult:
     """Patch and check every model at every size and seed.
 
     Args:
@@ -97,7 +102,7 @@ def _built(settings: TruthSettings, folder: Path) -> Iterator[HandBuilt]:
                 yield build(model, folder / f"{model.name}-{size.name}-{seed}", size, seed, settings.pairs)
 
 
-def _answer(built: HandBuilt, settings: TruthSettings) -> tuple[dict, list[dict]]:
+def _answer(built: HandBuilt, settings: TruthSettings) -> tuple[Row, list[Row]]:
     """The row of one model, and a row for each of its heads."""
     truth = built.truth
     named = {"model": truth.name, "size": built.size.name, "seed": built.seed}

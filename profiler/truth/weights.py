@@ -1,8 +1,8 @@
 """A sketch as the weights of a GPT-2: a random basis, random places of heads and tokens, and inert components.
 
 Features are orthonormal directions that sum to zero, so that centring changes nothing. The epsilon of every layer norm
-is 2^40 and its gain 2^20: the variance of the stream (below 10^3) vanishes beside it, the norm is the identity to 10^-9,
-and no answer depends on how much inert components write. Attention is exact to exp(-40).
+is 2^40 and its gain 2^20: the variance of the stream (below 10^3) vanishes beside it, the norm is the identity to
+10^-9, and no answer depends on how much inert components write. Attention is exact to exp(-40).
 
 A seed decides the basis, the ids of words, which head of its layer does what, and the inert weights. Inert heads and
 neurons read what tokens and positions embed and write to directions that nothing reads.
@@ -63,7 +63,7 @@ def weights_of(sketch: Sketch, size: ModelSize, seed: int) -> HandWeights:
     words = rng.sample(sorted(sketch.embed), len(sketch.embed))
     vocabulary = (FRONT, *words)
     tensors = _outside_layers(sketch, basis, vocabulary)
-    labels = {}
+    labels: dict[str, str] = {}
     for number, layer in enumerate(layers):
         columns = rng.sample(range(heads), heads)
         labels |= {head.name: f"L{number}H{column}" for head, column in zip(layer.heads, columns, strict=False)}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
+from profiler.truth.circuit import ModelSize
 from profiler.truth.directory import HandBuilt, build
 from profiler.truth.models import MODELS, hand_models
 
@@ -40,7 +40,9 @@ class Answers:
         self.silent = {tuple(map(int, label[1:].split("H"))) for label in silent}
         found = []
         for text, pair in zip(texts, pairs, strict=True):
-            (answer,), (wrong,) = (self.tokenizer.convert_tokens_to_ids(list(o)) for o in (pair.answers, pair.distractors))
+            (answer,), (wrong,) = (
+                self.tokenizer.convert_tokens_to_ids(list(o)) for o in (pair.answers, pair.distractors)
+            )
             logits = self.network(torch.tensor([[0, *self.tokenizer(text)["input_ids"]]])).logits[0, -1]
             found.append((logits[answer] - logits[wrong]).item())
         return found

@@ -2,8 +2,8 @@
 
 | model | heads | answer |
 |---|---|---|
-| induction | previous token; two induction heads (+6, +3) and a negative one (-2) | what followed the last word before |
-| polysemantic | previous token; a head that does induction, or copies the previous word where nothing repeats | either |
+| induction | previous token; two induction heads (+6, +3), a negative one (-2) | what followed the last word before |
+| polysemantic | previous token; a head that does induction, or copies the word before where none repeats | either |
 | suppression | the last word predicts two others; a head takes back the first where it was said before | the second |
 """
 
@@ -84,15 +84,15 @@ def repeated(
     distractor = rng.choice([word for word in words[:-1] if word not in (words[source], words[source + 1])])
     answer, last = words[source + 1], words[source]
     corrupted = [*words[:source], other, *words[source + 1 :], last]
-    return PromptDraw(
-        (*words, last), tuple(corrupted), answer, distractor, {"source": source, "follower": source + 1}
-    )
+    return PromptDraw((*words, last), tuple(corrupted), answer, distractor, {"source": source, "follower": source + 1})
 
 
 def induction() -> HandModel:
     """Induction with two parallel heads and a negative one (as the model of known circuit, known-induction)."""
     heads = tuple(SketchHead(name, (*follows(), rests()), copies("out", size)) for name, size in STRENGTHS.items())
-    current = SketchHead("current", tuple(attends({at(i): 1.0}, {at(i): 1.0}) for i in range(POSITIONS)), copies("out", -1.0))
+    current = SketchHead(
+        "current", tuple(attends({at(i): 1.0}, {at(i): 1.0}) for i in range(POSITIONS)), copies("out", -1.0)
+    )
 
     def answers(words: Sequence[str], silent: frozenset[str]) -> dict[str, float]:
         out = dict.fromkeys(LETTERS, 0.0)

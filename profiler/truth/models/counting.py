@@ -3,7 +3,7 @@
 | model | heads | answer |
 |---|---|---|
 | sorted-list | a head that attends to the smallest number above the last one | that number |
-| brackets | a head that attends to everything alike and counts ( less ); neurons tell 0 from more | yes where one is open |
+| brackets | a head attends to everything alike and counts ( less ); neurons tell 0 from more | yes where one is open |
 | modular-sum | a head for each number; a neuron for each pair of numbers | their sum modulo 5 |
 """
 
@@ -60,8 +60,8 @@ def gain(number: int) -> float:
 
 def sorted_list() -> HandModel:
     """The next number of a sorted list, by one head whose scores fall with the distance above the last number."""
-    embed: dict[str, Vector] = {str(n): {f"word:{n}": 1.0} for n in NUMBERS} | {BREAK: {"break": 1.0}}
-    embed |= {word: {f"word:{word}": 1.0} for word in FILLERS}
+    embed: dict[str, Vector] = {str(n): {f"word:{n}": 1.0} for n in NUMBERS}
+    embed |= {BREAK: {"break": 1.0}} | {word: {f"word:{word}": 1.0} for word in FILLERS}
     scores = tuple(
         attends({f"word:{last}": 1.0}, {f"word:{n}": float(len(NUMBERS) + last - n + 1) for n in NUMBERS if n > last})
         for last in NUMBERS
@@ -108,8 +108,9 @@ def _list(rng: Random, numbers: Sequence[int], n: tuple[int, int]) -> PromptDraw
 
 def brackets() -> HandModel:
     """Whether a bracket is open: the mean of +1 for ( and -1 for ), made 0 or 1 by two neurons."""
-    embed: dict[str, Vector] = {word: {f"word:{word}": 1.0} for word in FILLERS} | {word: {} for word in (*YES, *NO)}
+    embed: dict[str, Vector] = {word: {f"word:{word}": 1.0} for word in FILLERS}
     embed |= {FORMAL: {"formal": 1.0}, OPEN: {"open": 1.0}, CLOSE: {"close": 1.0}}
+    embed |= {word: {} for word in (*YES, *NO)}
     counter = SketchHead("counter", (), (({"open": 1.0, "close": -1.0}, {"depth": float(CONTEXT)}),))
     step = (SketchNeuron({"depth": 1.0}, 0.0, {"yes": 1.0}), SketchNeuron({"depth": 1.0}, -1.0, {"yes": -1.0}))
 
@@ -156,7 +157,8 @@ def _brackets(rng: Random, depth: tuple[int, int], n: tuple[int, int] = N_FILLER
 def modular_sum() -> HandModel:
     """A sum modulo 5: a head reads each number, a neuron answers each pair of numbers."""
     numbers = range(MODULUS)
-    embed: dict[str, Vector] = {word: {f"word:{word}": 1.0} for word in FILLERS} | {"=": {"equals": 1.0}}
+    embed: dict[str, Vector] = {word: {f"word:{word}": 1.0} for word in FILLERS}
+    embed |= {"=": {"equals": 1.0}}
     embed |= {f"{i}": {"is:augend": 1.0, f"augend:{i}": 1.0} for i in numbers}
     embed |= {f"+{i}": {"is:addend": 1.0, f"addend:{i}": 1.0} for i in numbers}
     embed |= {f"={i}": {} for i in numbers}
@@ -182,9 +184,7 @@ def modular_sum() -> HandModel:
 
     return HandModel(
         "modular-sum",
-        Sketch(
-            embed, (SketchLayer(heads, table),), {f"={i}": {f"sum:{i}": SUM_GAIN * gain(i)} for i in numbers}
-        ),
+        Sketch(embed, (SketchLayer(heads, table),), {f"={i}": {f"sum:{i}": SUM_GAIN * gain(i)} for i in numbers}),
         answers,
         {
             DISCOVERY_PROMPTS: partial(_sum, held_out=False),

@@ -23,6 +23,8 @@ from profiler.truth.circuit import ModelSize, PromptSet, Silencing, TrueCircuit
 from profiler.truth.sketch import HandModel, PromptDraw
 from profiler.truth.weights import EPSILON, FRONT, HandWeights, weights_of
 
+SILENCED_TOGETHER = (1, 2)
+"""Heads that are silenced together, besides all members and all heads that have a name."""
 TRIES = 50
 """Draws per pair wanted, before a distribution is said to have too few different ones."""
 
@@ -118,7 +120,8 @@ def _prompt_set(model: HandModel, labels: dict[str, str], name: str, seed: int, 
         if len(drawn) == n:
             break
     draws = tuple(drawn.values())
-    silenced = [names for size in range(len(labels) + 1) for names in combinations(labels, size)]
+    together = [names for size in (0, *SILENCED_TOGETHER) for names in combinations(labels, size)]
+    silenced = dict.fromkeys((*together, model.members, tuple(labels)))
     return PromptSet(
         name,
         tuple(_pair(model.name, name, i, one) for i, one in enumerate(draws)),

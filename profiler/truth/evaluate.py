@@ -24,7 +24,7 @@ from profiler.results import CheckResult, PatchResult
 from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
 from profiler.truth.directory import HandBuilt, build
 from profiler.truth.models import hand_models
-from profiler.truth.tables import REFUSED, TruthResult, scores_schema, verdict_schema
+from profiler.truth.tables import REFUSED, SCORES, VERDICTS, TruthResult
 
 Row = dict[str, Any]
 FEWEST_PAIRS = 4
@@ -90,7 +90,7 @@ def ask(
             report(row)
             verdicts.append(row)
             scores += of_heads
-    return TruthResult(pl.DataFrame(verdicts, verdict_schema()), pl.DataFrame(scores, scores_schema()))
+    return TruthResult(pl.DataFrame(verdicts, VERDICTS), pl.DataFrame(scores, SCORES))
 
 
 def _built(settings: TruthSettings, folder: Path) -> Iterator[HandBuilt]:

@@ -17,31 +17,28 @@ REFUSED = "refused"
 RUN = ("model", "size", "seed")
 
 
-def verdict_schema() -> dict[str, pl.DataType]:
-    """Columns of `TruthResult.verdicts`."""
-    text, whole, listed, seconds = pl.String(), pl.Int64(), pl.List(pl.String()), pl.Float64()
-    return {
-        "model": text,
-        "size": text,
-        "seed": whole,
-        "heads": whole,
-        "members": listed,
-        "found": listed,
-        "true_word": text,
-        "word": text,
-        "sentence": text,
-        "roles": listed,
-        "edges_right": whole,
-        "edges_found": whole,
-        "edges_true": whole,
-        "patch_seconds": seconds,
-        "check_seconds": seconds,
+VERDICTS = pl.Schema(
+    {
+        "model": pl.String(),
+        "size": pl.String(),
+        "seed": pl.Int64(),
+        "heads": pl.Int64(),
+        "members": pl.List(pl.String()),
+        "found": pl.List(pl.String()),
+        "true_word": pl.String(),
+        "word": pl.String(),
+        "sentence": pl.String(),
+        "roles": pl.List(pl.String()),
+        "edges_right": pl.Int64(),
+        "edges_found": pl.Int64(),
+        "edges_true": pl.Int64(),
+        "patch_seconds": pl.Float64(),
+        "check_seconds": pl.Float64(),
     }
-
-
-def scores_schema() -> dict[str, pl.DataType]:
-    """Columns of `TruthResult.scores`."""
-    return {
+)
+"""Columns of `TruthResult.verdicts`."""
+SCORES = pl.Schema(
+    {
         "model": pl.String(),
         "size": pl.String(),
         "seed": pl.Int64(),
@@ -49,6 +46,8 @@ def scores_schema() -> dict[str, pl.DataType]:
         "score": pl.Float64(),
         "is_member": pl.Boolean(),
     }
+)
+"""Columns of `TruthResult.scores`."""
 
 
 @dataclass(frozen=True, eq=False)

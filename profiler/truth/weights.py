@@ -83,7 +83,8 @@ class _Basis:
         named = _distinct([*_vectors(sketch), dict.fromkeys(self.dead, 1.0)])
         self.features = {name: row for row, name in enumerate(dict.fromkeys((*self.read, *named)))}
         slots = max([INERT_SLOTS, *(_slots(head) for layer in sketch.layers for head in layer.heads)])
-        self.d_head = max(slots, ceil((len(self.features) + 1) / heads))
+        d_head = max(slots, ceil((len(self.features) + 1) / heads))
+        self.d_head = d_head + d_head % 2  # an even width, whatever the number of heads
         self.heads, self.width = heads, heads * self.d_head
         start = torch.randn(self.width, len(self.features) + 1, generator=_generator(seed), dtype=torch.float64)
         start[:, 0] = 1.0

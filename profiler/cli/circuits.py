@@ -66,6 +66,9 @@ def truth(
     pairs: Annotated[int, typer.Option(help="pairs of each distribution", min=4)] = 24,
     draws: Annotated[int, typer.Option(help="random circuits of a check", min=1)] = 39,
     tokens: Annotated[int, typer.Option(help="tokens of each model's corpus to record first; 0 for none", min=0)] = 0,
+    given: Annotated[
+        bool, typer.Option("--given", help="check the true circuits instead of those that patch finds")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="keep models, pairs and runs in this folder")] = None,
 ) -> None:
     """Patch and check models whose circuits are known exactly, and print the true words beside the printed ones.
@@ -76,7 +79,13 @@ def truth(
 
     quiet()
     settings = TruthSettings(
-        options.labels(models), options.labels(sizes), seeds, pairs, check_draws=draws, tokens=tokens
+        options.labels(models),
+        options.labels(sizes),
+        seeds,
+        pairs,
+        check_draws=draws,
+        tokens=tokens,
+        given=given,
     )
     result = ask(settings, out, _said)
     for table in (result.by_model, result.words, result.totals):
@@ -86,7 +95,7 @@ def truth(
 
 def _said(row: dict[str, Any]) -> None:
     """One line as soon as a model is done."""
-    members = "claimed" if row["found"] is None else " ".join(row["found"])
+    members = "circuit given" if row["found"] is None else " ".join(row["found"])
     console.print(
         f"{row['model']} {row['size']} {row['seed']}: {row['word']} (true: {row['true_word']});"
         f" {members} (true: {' '.join(row['members'])})"

@@ -43,6 +43,7 @@ class TruthSettings:
         patch_draws, check_draws: random circuits of patch and of check.
         neurons, top, steps: as in PatchSettings; they decide no member and no word.
         tokens: tokens of the model's corpus that are recorded first; 0 for no corpus.
+        given: check the true circuit instead of the one that patch finds, to tell faults of the one from the other's.
     """
 
     models: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class TruthSettings:
     top: int = 2
     steps: int = 2
     tokens: int = 0
+    given: bool = False
 
     def chosen_sizes(self) -> list[ModelSize]:
         """The sizes by name.
@@ -120,7 +122,7 @@ def _answer(built: HandBuilt, settings: TruthSettings) -> tuple[Row, list[Row]]:
         return row | failed | dict.fromkeys(("roles", "edges_right", "edges_found", "edges_true")), []
     found = list(patched.circuit.components)
     row |= {
-        "found": None if truth.claimed else found,
+        "found": None if truth.claimed or settings.given else found,
         "roles": [f"{member.component}: {member.role}" for member in patched.circuit.members],
         "word": checked.word,
         "sentence": checked.verdict.sentence,
@@ -145,15 +147,15 @@ def _record(built: HandBuilt, settings: TruthSettings, model: Model, run: Path) 
 
 
 def _patch(built: HandBuilt, settings: TruthSettings, model: Model, run: Path) -> PatchResult:
-    """The circuit that patching finds; the claimed one is only judged."""
-    claimed = None
-    if built.truth.claimed:
-        scope = Scope(built.truth.name, "claimed", ("own",), intact="embedding, biases, MLPs")
-        claimed = Circuit("claimed", model.spec.name, members_of(built.truth.claimed), scope)
+    """The circuit that patching finds; one that is claimed or given is only judged."""
+    truth, judged = built.truth, None
+    if labels := truth.claimed or (truth.members if settings.given else ()):
+        scope = Scope(truth.name, "stated", ("own",), intact="embedding, biases, MLPs")
+        judged = Circuit("claimed" if truth.claimed else "true", model.spec.name, members_of(labels), scope)
     return actions.patch(
         run,
         built.pairs_file(DISCOVERY_PROMPTS),
-        circuit=claimed,
+        circuit=judged,
         model=model,
         draws=settings.patch_draws,
         neurons=settings.neurons,

@@ -47,7 +47,8 @@ class TrueCircuit:
         name: of the model.
         members: heads without which some answer changes, by label.
         edges: (writer, reader) between members, and from members to the logits; readers name their input: L1H0.k.
-        roles: (member, what it does in words).
+        roles: (member, where it acts and what it attends to there on discovery prompts, as `patch` words it); members
+            that attend to no one position have none.
         word: what a check of the circuit should print.
         why: why that word, in a sentence.
         claimed: the circuit that is checked where it is not the true one; empty where it is the one that patch finds.

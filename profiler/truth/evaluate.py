@@ -8,7 +8,7 @@ docs/truth.md.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +17,7 @@ import polars as pl
 
 from profiler import actions
 from profiler.circuits.circuit import Circuit, Scope, members_of
+from profiler.circuits.positions import position_role
 from profiler.config import ModelSettings, RunConfig
 from profiler.errors import CircuitError, ProfilerError
 from profiler.model.load import Model, load_model
@@ -118,8 +119,7 @@ def _answer(built: HandBuilt, settings: TruthSettings) -> tuple[Row, list[Row]]:
         patched_at = time.perf_counter()
         checked = _check(built, settings, loaded, run, patched)
     except ProfilerError as error:
-        failed = {"found": None, "word": REFUSED, "sentence": str(error), "patch_seconds": None, "check_seconds": None}
-        return row | failed | dict.fromkeys(("roles", "edges_right", "edges_found", "edges_true")), []
+        return row | {"found": None, "word": REFUSED, "sentence": str(error)}, []
     found = list(patched.circuit.components)
     row |= {
         "found": None if truth.claimed or settings.given else found,
@@ -128,6 +128,7 @@ def _answer(built: HandBuilt, settings: TruthSettings) -> tuple[Row, list[Row]]:
         "sentence": checked.verdict.sentence,
         "patch_seconds": patched_at - began,
         "check_seconds": time.perf_counter() - patched_at,
+        **_roles(built, patched.circuit),
         **_edges(built, patched.circuit),
     }
     scores = [
@@ -151,7 +152,9 @@ def _patch(built: HandBuilt, settings: TruthSettings, model: Model, run: Path) -
     truth, judged = built.truth, None
     if labels := truth.claimed or (truth.members if settings.given else ()):
         scope = Scope(truth.name, "stated", ("own",), intact="embedding, biases, MLPs")
-        judged = Circuit("claimed" if truth.claimed else "true", model.spec.name, members_of(labels), scope)
+        roles = dict(truth.roles)
+        members = tuple(replace(member, role=roles.get(member.component, "")) for member in members_of(labels))
+        judged = Circuit("claimed" if truth.claimed else "true", model.spec.name, members, scope)
     return actions.patch(
         run,
         built.pairs_file(DISCOVERY_PROMPTS),
@@ -186,6 +189,14 @@ def _scores(patched: PatchResult) -> list[tuple[str, float]]:
     )
     larger = pl.max_horizontal(pl.col("recovered_denoise").abs(), pl.col("lost_noise").abs())
     return gates.select("component", larger.alias("score")).rows()
+
+
+def _roles(built: HandBuilt, circuit: Circuit) -> dict[str, int]:
+    """Roles that name positions: how many were read off the pairs, and how many of these are true."""
+    true = {component: position_role(role) for component, role in built.truth.roles}
+    found = {member.component: position_role(member.role) for member in circuit.members}
+    read = {component: role for component, role in found.items() if role is not None}
+    return {"roles_right": sum(true.get(one) == role for one, role in read.items()), "roles_found": len(read)}
 
 
 def _edges(built: HandBuilt, circuit: Circuit) -> dict[str, int]:

@@ -29,6 +29,8 @@ VERDICTS = pl.Schema(
         "word": pl.String(),
         "sentence": pl.String(),
         "roles": pl.List(pl.String()),
+        "roles_right": pl.Int64(),
+        "roles_found": pl.Int64(),
         "edges_right": pl.Int64(),
         "edges_found": pl.Int64(),
         "edges_true": pl.Int64(),
@@ -112,11 +114,15 @@ class TruthResult:
     @cached_property
     def totals(self) -> pl.DataFrame:
         """Shares over everything, with 95 % intervals (Clopper and Pearson): words right, wrong, undecided, refused;
-        members found; found heads that are members."""
+        true members that are found; members, roles and edges that are found and true."""
         word, true = self.verdicts["word"], self.verdicts["true_word"]
         apart = word.is_in([UNDECIDED, REFUSED])
         n = len(word)
         right, false, missed = (int(self.members[name].sum() or 0) for name in ("right", "false", "missed"))
+        found = self.verdicts.filter(pl.col("found").is_not_null())
+        right_of, found_of = (
+            {what: int(found[f"{what}_{of}"].sum() or 0) for what in ("roles", "edges")} for of in ("right", "found")
+        )
         rows = [
             ("right word", int((word == true).sum()), n),
             ("wrong word", int(((word != true) & ~apart).sum()), n),
@@ -124,6 +130,8 @@ class TruthResult:
             ("refused", int((word == REFUSED).sum()), n),
             ("true members that are found", right, right + missed),
             ("found members that are true", right, right + false),
+            ("found roles that are true", right_of["roles"], found_of["roles"]),
+            ("found edges that are true", right_of["edges"], found_of["edges"]),
         ]
         return pl.DataFrame([_share(*row) for row in rows], orient="row")
 

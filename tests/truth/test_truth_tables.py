@@ -23,6 +23,8 @@ OF_HEADS = [1.0, 0.0, 0.0, 0.0], [0.5, 0.2, 0.9, 0.0]
 def result():
     names = ("model", "members", "found", "true_word", "word")
     rest = dict.fromkeys(VERDICTS) | {"size": "small", "seed": 0, "heads": 4}
+    counted = {"roles_right": 1, "roles_found": 2} | dict.fromkeys(("edges_right", "edges_found"), 1)
+    rest |= counted
     verdicts = [rest | dict(zip(names, row, strict=True)) for row in ROWS]
     scores = [
         {"model": model, "size": "small", "seed": 0, "component": f"L0H{i}", "score": score, "is_member": i < 2}
@@ -57,6 +59,8 @@ def test_words_are_counted_by_true_word_and_refusals_and_indecision_are_no_wrong
         "refused": (1, 5),
         "true members that are found": (4, 5),
         "found members that are true": (4, 5),
+        "found roles that are true": (3, 6),
+        "found edges that are true": (3, 3),
     }
 
 

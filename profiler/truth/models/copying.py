@@ -33,6 +33,7 @@ MARKER = "#"
 OTHER_WORDS, LONGER = "other words", "longer"
 N_WORDS, N_LONGER = (7, 9), (13, 16)
 """Fewest and most different letters of a prompt."""
+PREVIOUS_ROLE, INDUCTION_ROLE = "at follower attends to source", "at end attends to follower"
 STRENGTHS = {"induction": 6.0, "second": 3.0, "negative": -2.0}
 BOTH = 5.0
 STRONGER = 3.0
@@ -115,7 +116,7 @@ def induction() -> HandModel:
         },
         ("previous", *STRENGTHS),
         tuple(edge for name in STRENGTHS for edge in (("previous", f"{name}.k"), (name, "logits"))),
-        {"previous": "previous token"} | dict.fromkeys(("induction", "second"), "induction") | {"negative": "negative"},
+        {"previous": PREVIOUS_ROLE} | dict.fromkeys(STRENGTHS, INDUCTION_ROLE),
         "generalises",
         "what followed the earlier copy is answered at every distance and with every letter",
     )
@@ -146,7 +147,7 @@ def polysemantic() -> HandModel:
         },
         ("previous", "both"),
         (("previous", "both.k"), ("both", "logits")),
-        {"previous": "previous token", "both": "induction, and copying of the previous word"},
+        {"previous": PREVIOUS_ROLE, "both": INDUCTION_ROLE},
         "narrows",
         "the answer is right everywhere, but before a marker its head attends to the previous word",
     )
@@ -202,7 +203,7 @@ def suppression() -> HandModel:
         },
         ("suppressor",),
         (("suppressor", "logits"),),
-        {"suppressor": "copy suppression"},
+        {"suppressor": "at end attends to predicted"},
         "generalises",
         "the predicted word is taken back wherever it stands in the prompt",
     )

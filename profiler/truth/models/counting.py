@@ -84,7 +84,7 @@ def sorted_list() -> HandModel:
         },
         ("sorter",),
         (("sorter", "logits"),),
-        {"sorter": "attends to the smallest number above the last one"},
+        {"sorter": "at end attends to above"},
         "generalises",
         "one head gives the next number of every list",
     )
@@ -129,7 +129,7 @@ def brackets() -> HandModel:
         },
         ("counter",),
         (),
-        {"counter": "counts ( less ), over all positions alike"},
+        {},
         "generalises",
         "open brackets are told from none at every depth and length",
     )
@@ -193,7 +193,7 @@ def modular_sum() -> HandModel:
         },
         ("augend", "addend"),
         (),
-        {"augend": "reads the first number", "addend": "reads the second number"},
+        {name: f"at end attends to {name}" for name in ("augend", "addend")},
         "generalises",
         "every pair of numbers has its neuron, and it needs both heads",
     )

@@ -75,6 +75,11 @@ def reader(name: str, letter: str, writes: Vector) -> SketchHead:
     return SketchHead(name, (attends({ONE: 1.0}, {f"is:{letter}": 1.0}), rests()), (({f"on:{letter}": 1.0}, writes),))
 
 
+def reads(letter: str) -> str:
+    """The role of a head that attends to the signal word of a family."""
+    return f"at end attends to signal-{letter}"
+
+
 def is_on(words: Sequence[str], letter: str) -> float:
     """Share of the words of a family that are on: what a head that attends to them reads; 0 where there is none."""
     seen = [word for word in words if word in family(letter)]
@@ -141,7 +146,7 @@ def both() -> HandModel:
         three_distributions("p", "q"),
         ("left", "right"),
         (),
-        {"left": "reads the p word", "right": "reads the q word"},
+        {"left": reads("p"), "right": reads("q")},
         "generalises",
         "the neuron needs both heads on every prompt",
     )
@@ -162,7 +167,7 @@ def either() -> HandModel:
         three_distributions("s"),
         ("one", "other"),
         (),
-        {"one": "reads the signal", "other": "reads the signal"},
+        {"one": reads("s"), "other": reads("s")},
         "generalises",
         "either head is enough on every prompt, and the answer is gone only without both",
     )
@@ -182,7 +187,7 @@ def added() -> HandModel:
         three_distributions("s"),
         ("one", "other"),
         (("one", "logits"), ("other", "logits")),
-        {"one": "reads the signal, half of the answer", "other": "reads the signal, half of the answer"},
+        {"one": reads("s"), "other": reads("s")},
         "generalises",
         "each head writes half of the answer on every prompt",
     )
@@ -206,7 +211,7 @@ def serial() -> HandModel:
         three_distributions("s"),
         ("reader", "backup"),
         (("reader", "backup.q"), ("reader", "logits"), ("backup", "logits")),
-        {"reader": "reads the signal", "backup": "reads the signal where nothing was answered"},
+        {"reader": reads("s")},
         "generalises",
         "the reader answers on every prompt, and the backup wherever the reader is silenced",
     )
@@ -222,7 +227,7 @@ def crowd() -> HandModel:
         three_distributions("s"),
         ("reader",),
         (("reader", "logits"),),
-        {"reader": "reads the signal"},
+        {"reader": reads("s")},
         "generalises",
         "one head answers on every prompt; the heads that look like it write what nobody reads",
     )
@@ -260,7 +265,7 @@ def one_template() -> HandModel:
         },
         ("formal",),
         (("formal", "logits"),),
-        {"formal": "reads the signal before ?"},
+        {"formal": reads("s")},
         "narrows",
         "on the other template another head does all of it",
     )
@@ -285,7 +290,7 @@ def over() -> HandModel:
         },
         ("reader",),
         (("reader", "logits"),),
-        {"reader": "reads the signal"},
+        {"reader": reads("s")},
         "over-recovers",
         "at doubt words the model keeps 0.4 of the answer and the circuit all of it",
     )
@@ -301,7 +306,7 @@ def false_claim() -> HandModel:
         three_distributions("s"),
         ("reader",),
         (("reader", "logits"),),
-        {"reader": "reads the signal"},
+        {"reader": reads("s")},
         "does something else",
         "the head that is claimed writes what nobody reads",
         ("echo",),

@@ -5,7 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from profiler.cli import app
-from profiler.errors import CircuitError
+from profiler.errors import CircuitError, ModelError
+from profiler.truth import evaluate
 from profiler.truth.evaluate import TruthSettings, ask
 from profiler.truth.tables import SCORES, VERDICTS, TruthResult, roc_area
 
@@ -83,7 +84,20 @@ def test_what_cannot_be_asked_is_refused_before_any_model_is_made(settings, said
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_cannot_be_patched_is_refused_in_its_row_and_the_rest_goes_on(monkeypatch):
+    def refuse(_settings):
+        raise ModelError("it cannot be read")
+
+    monkeypatch.setattr(evaluate, "load_model", refuse)
+    seen = []
+    result = evaluate.ask(TruthSettings(models=("sum", "false-claim")), report=seen.append)
+    assert [(row["word"], row["sentence"]) for row in seen] == [("refused", "it cannot be read")] * 2
+    assert result.by_model["printed"].to_list() == ["refused 1"] * 2
+    assert result.totals.filter(what="found members that are true")["share"].to_list() == [None]
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
 def test_the_command_prints_true_words_beside_printed_ones_and_keeps_the_models(tmp_path):
     command = ["circuits", "truth", "--models", "one-template,false-claim", "--out", str(tmp_path)]
     said = CliRunner().invoke(app, command, catch_exceptions=False).output
@@ -94,6 +108,15 @@ def test_the_command_prints_true_words_beside_printed_ones_and_keeps_the_models(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
+def test_a_true_circuit_can_be_given_with_its_roles():
+    row = ask(TruthSettings(models=("polysemantic",), given=True)).verdicts.row(0, named=True)
+    assert (row["found"], row["word"]) == (None, "narrows")
+    assert (row["roles_right"], row["roles_found"]) == (2, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
 def test_a_corpus_is_recorded_first_where_tokens_are_asked_for():
     row = ask(TruthSettings(models=("over-recovers",), tokens=500)).verdicts.row(0, named=True)
     assert (row["found"], row["word"]) == (row["members"], "over-recovers")

@@ -51,7 +51,7 @@ class TrueCircuit:
             that attend to no one position have none.
         word: what a check of the circuit should print.
         why: why that word, in a sentence.
-        claimed: the circuit that is checked where it is not the true one; empty where it is the one that patch finds.
+        claimed: (member, role) of the circuit that is checked where it is not the one that patch finds; else empty.
     """
 
     name: str
@@ -60,7 +60,7 @@ class TrueCircuit:
     roles: tuple[tuple[str, str], ...]
     word: Word
     why: str
-    claimed: tuple[str, ...] = ()
+    claimed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _truth(model: HandModel, labels: dict[str, str]) -> TrueCircuit:
         tuple((labels[name], role) for name, role in model.roles.items()),
         model.word,
         model.why,
-        tuple(labels[name] for name in model.claimed),
+        tuple((labels[name], role) for name, role in model.claimed.items()),
     )
 
 

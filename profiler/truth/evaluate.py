@@ -8,7 +8,7 @@ docs/truth.md.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +16,13 @@ from typing import Any
 import polars as pl
 
 from profiler import actions
-from profiler.circuits.circuit import Circuit, Scope, members_of
+from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.circuits.positions import position_role
 from profiler.config import ModelSettings, RunConfig
 from profiler.errors import CircuitError, ProfilerError
 from profiler.model.load import Model, load_model
 from profiler.results import CheckResult, PatchResult
-from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
+from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize, TrueCircuit
 from profiler.truth.directory import HandBuilt, build
 from profiler.truth.models import hand_models
 from profiler.truth.tables import REFUSED, SCORES, VERDICTS, TruthResult
@@ -150,10 +150,10 @@ def _record(built: HandBuilt, settings: TruthSettings, model: Model, run: Path) 
 def _patch(built: HandBuilt, settings: TruthSettings, model: Model, run: Path) -> PatchResult:
     """The circuit that patching finds; one that is claimed or given is only judged."""
     truth, judged = built.truth, None
-    if labels := truth.claimed or (truth.members if settings.given else ()):
+    stated = truth.claimed or (_with_roles(truth) if settings.given else ())
+    if stated:
         scope = Scope(truth.name, "stated", ("own",), intact="embedding, biases, MLPs")
-        roles = dict(truth.roles)
-        members = tuple(replace(member, role=roles.get(member.component, "")) for member in members_of(labels))
+        members = tuple(Member(label, role) for label, role in stated)
         judged = Circuit("claimed" if truth.claimed else "true", model.spec.name, members, scope)
     return actions.patch(
         run,
@@ -165,6 +165,12 @@ def _patch(built: HandBuilt, settings: TruthSettings, model: Model, run: Path) -
         top=settings.top,
         steps=settings.steps,
     )
+
+
+def _with_roles(truth: TrueCircuit) -> tuple[tuple[str, str], ...]:
+    """Members with their roles, where they have any."""
+    roles = dict(truth.roles)
+    return tuple((label, roles.get(label, "")) for label in truth.members)
 
 
 def _check(built: HandBuilt, settings: TruthSettings, model: Model, run: Path, patched: PatchResult) -> CheckResult:

@@ -7,7 +7,7 @@ Cost: none, plain data, no torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from profiler.generality.evidence.verdict import Word
@@ -93,7 +93,8 @@ class HandModel:
         sketch: its weights by features.
         answers: what it answers.
         prompts: draws one pair of each distribution, discovery first.
-        members, edges, roles, word, why, claimed: as in TrueCircuit, by names of heads.
+        members, edges, roles, word, why: as in TrueCircuit, by names of heads.
+        claimed: role of each head of a claimed circuit, as in TrueCircuit.
     """
 
     name: str
@@ -105,7 +106,7 @@ class HandModel:
     roles: Mapping[str, str]
     word: Word
     why: str
-    claimed: tuple[str, ...] = ()
+    claimed: Mapping[str, str] = field(default_factory=dict)
 
 
 def at(position: int) -> str:

@@ -13,7 +13,10 @@ with different gains; the distractors n0 to n3 read nothing.
 | crowd | a reader among heads that attend alike and write what nobody reads | 1 |
 | one-template | formal acts before `?`, casual before `!` | 1; discovery asks with `?` alone |
 | over-recovers | a reader, and a doubter that takes 0.6 back at a doubt word | discovery has no doubt words |
+| half-elsewhere | the same with half of the answer each, and a head that writes the other half always | 1 |
 | false-claim | a reader; the circuit that is claimed is another head | 1 |
+| false-role | a reader of s words; it is claimed to read the t word | 1 |
+| part-of-sum | two heads, three quarters and one; the smaller is claimed | 1 |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +44,8 @@ FORMAL, CASUAL = "?", "!"
 OTHER_WORDS, LONGER = "other words", "longer"
 N_FILLERS, N_LONGER = (4, 9), (14, 20)
 """Fewest and most fillers of a prompt."""
-DOUBT = 0.6
+DOUBT, SMALLER = 0.6, 0.25
+"""Shares of the answer: what a doubt word takes back, and what the smaller part of a sum makes."""
 CROWD = 16
 ECHOES = 6
 """Heads of the crowd that attend as the reader does."""
@@ -240,22 +244,39 @@ def _read(words: Sequence[str], silent: frozenset[str]) -> dict[str, float]:
 
 def one_template() -> HandModel:
     """A circuit valid on one template only: another head does the same before another question word."""
+    return _by_template(
+        "one-template", {"formal": 1.0, "casual": 1.0}, ("formal",), "on the other template another head does all of it"
+    )
+
+
+def half_elsewhere() -> HandModel:
+    """A circuit of which half is valid on one template only."""
+    return _by_template(
+        "half-elsewhere",
+        {"formal": 0.5, "casual": 0.5, "always": 0.5},
+        ("formal", "always"),
+        "on the other template another head does half of it",
+    )
+
+
+def _by_template(name: str, shares: Mapping[str, float], members: tuple[str, ...], why: str) -> HandModel:
+    """Heads that act before one question word each (`always` before both), and write a share of the answer."""
     heads = tuple(
         SketchHead(
-            name,
-            (attends({name: 1.0}, {"is:s": 1.0}), rests()),
-            (({"on:s": 1.0}, {"yes": 1.0}),),
+            head,
+            (attends({ONE if head == "always" else head: 1.0}, {"is:s": 1.0}), rests()),
+            (({"on:s": 1.0}, {"yes": share}),),
         )
-        for name in ("formal", "casual")
+        for head, share in shares.items()
     )
 
     def answers(words: Sequence[str], silent: frozenset[str]) -> dict[str, float]:
-        acting = {FORMAL: "formal", CASUAL: "casual"}[words[-1]]
-        return answers_of((acting not in silent) * is_on(words, "s"))
+        acting = {{FORMAL: "formal", CASUAL: "casual"}[words[-1]], "always"} - silent
+        return answers_of(sum(shares.get(head, 0.0) for head in acting) * is_on(words, "s"))
 
     signals = {"s1": "s0"}
     return HandModel(
-        "one-template",
+        name,
         sketch("s", SketchLayer(heads)),
         answers,
         {
@@ -263,11 +284,11 @@ def one_template() -> HandModel:
             LONGER: partial(prompt, signals=signals, n=N_LONGER),
             "other template": partial(prompt, signals=signals, end=(CASUAL,)),
         },
-        ("formal",),
-        (("formal", "logits"),),
-        {"formal": reads("s")},
+        members,
+        tuple((head, "logits") for head in members),
+        {head: reads("s") for head in members},
         "narrows",
-        "on the other template another head does all of it",
+        why,
     )
 
 
@@ -309,7 +330,50 @@ def false_claim() -> HandModel:
         {"reader": reads("s")},
         "does something else",
         "the head that is claimed writes what nobody reads",
-        ("echo",),
+        {"echo": ""},
+    )
+
+
+def false_role() -> HandModel:
+    """The true circuit with a role that it does not have: it is claimed to read another word."""
+    words = {"s1": "s0", "t1": "t1"}
+    return HandModel(
+        "false-role",
+        sketch("st", SketchLayer((reader("reader", "s", {"yes": 1.0}),))),
+        _read,
+        {
+            DISCOVERY_PROMPTS: partial(prompt, signals=words),
+            OTHER_WORDS: partial(prompt, signals=words, fillers=FILLERS[8:]),
+            LONGER: partial(prompt, signals=words, n=N_LONGER),
+        },
+        ("reader",),
+        (("reader", "logits"),),
+        {"reader": reads("s")},
+        "does something else",
+        "the head answers everywhere, but not by the word that it is claimed to read",
+        {"reader": reads("t")},
+    )
+
+
+def part_of_sum() -> HandModel:
+    """A claimed circuit that is the smaller part of the true one."""
+    shares = {"larger": 1.0 - SMALLER, "smaller": SMALLER}
+    heads = tuple(reader(name, "s", {"yes": share}) for name, share in shares.items())
+
+    def answers(words: Sequence[str], silent: frozenset[str]) -> dict[str, float]:
+        return answers_of(sum(share for name, share in shares.items() if name not in silent) * is_on(words, "s"))
+
+    return HandModel(
+        "part-of-sum",
+        sketch("s", SketchLayer(heads)),
+        answers,
+        three_distributions("s"),
+        tuple(shares),
+        tuple((name, "logits") for name in shares),
+        {name: reads("s") for name in shares},
+        "does something else",
+        "the head that is claimed makes a quarter of the answer, on discovery prompts too",
+        {"smaller": reads("s")},
     )
 
 
@@ -320,6 +384,9 @@ MODELS: dict[str, Callable[[], HandModel]] = {
     "serial-backup": serial,
     "crowd": crowd,
     "one-template": one_template,
+    "half-elsewhere": half_elsewhere,
     "over-recovers": over,
     "false-claim": false_claim,
+    "false-role": false_role,
+    "part-of-sum": part_of_sum,
 }

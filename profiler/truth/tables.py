@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from profiler.statistics import ROUNDING, clopper_pearson
+from profiler.statistics import ROUNDING, clopper_pearson, level
 
 UNDECIDED = "inconclusive"
 REFUSED = "refused"
@@ -158,7 +158,11 @@ def roc_area(scores: pl.DataFrame) -> float | None:
 
 
 def roc_curve(scores: np.ndarray, is_member: np.ndarray) -> pl.DataFrame:
-    """Rates of true and false positives among heads that score at least a threshold, for every score that occurs."""
+    """Rates of true and false positives among heads that score at least a threshold, for every score that occurs.
+
+    Scores that differ by rounding alone are one.
+    """
+    scores = level(scores)
     thresholds = np.unique(scores)[::-1]
     rates = [(scores >= threshold) for threshold in thresholds]
     return pl.DataFrame(

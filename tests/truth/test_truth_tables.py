@@ -17,7 +17,7 @@ ROWS = [  # model, members, found, true word, word
     ("false-claim", ["L0H0"], None, "does something else", "does something else"),
     ("brackets", ["L0H0"], None, "generalises", "refused"),
 ]
-OF_HEADS = [1.0, 0.0, 0.0, 0.0], [0.5, 0.2, 0.9, 0.0]
+OF_HEADS = [1.0, 0.0, 0.0, 1e-13], [0.5, 0.2, 0.9, 0.0]
 
 
 @pytest.fixture
@@ -68,7 +68,8 @@ def test_words_are_counted_by_true_word_and_refusals_and_indecision_are_no_wrong
 def test_the_pooled_curve_begins_at_the_highest_score_and_ends_with_every_head(result):
     curve = result.roc()
     assert curve.row(0) == (1.0, 0.25, 0.0)
-    assert curve.row(-1) == (0.0, 1.0, 1.0)
+    assert curve.select("true_positives", "false_positives").row(-1) == (1.0, 1.0)
+    assert curve["threshold"].to_list() == [1.0, 0.9, 0.5, 0.2, 1e-13]
 
 
 @pytest.mark.parametrize(

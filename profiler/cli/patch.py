@@ -66,9 +66,7 @@ def _answers(answers: tuple[str | int, ...]) -> str:
 def patch(
     *,
     run: Annotated[Path, typer.Argument(help="the run to write into; made if it is not there")],
-    task: Annotated[
-        str, typer.Argument(help="a built-in task (see profiler tasks), or a file of pairs: .jsonl, or .csv of EAP-IG")
-    ],
+    task: Annotated[str, typer.Argument(help="a built-in task (see profiler tasks), or a .jsonl file of pairs")],
     model: options.ModelOfRun = None,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,

@@ -95,7 +95,7 @@ def truth(
 
 def _said(row: dict[str, Any]) -> None:
     """One line as soon as a model is done."""
-    members = "circuit given" if row["found"] is None else " ".join(row["found"])
+    members = "circuit given" if row["chosen"] is None else " ".join(row["chosen"])
     console.print(
         f"{row['model']} {row['size']} {row['seed']}: {row['word']} (true: {row['true_word']});"
         f" {members} (true: {' '.join(row['members'])})"

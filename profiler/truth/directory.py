@@ -55,7 +55,7 @@ class HandBuilt:
 
     @property
     def corpus(self) -> Path:
-        """The corpus: one document a line."""
+        """The corpus: a document a line."""
         return self.folder / "corpus.txt"
 
 
@@ -85,7 +85,7 @@ def build(model: HandModel, folder: Path, size: ModelSize, seed: int = 0, pairs:
 def _silencings(prompts: PromptSet) -> dict[str, Any]:
     """Mean logit differences of a prompt set, for whoever reads the file."""
     mean: Callable[[Sequence[float]], float] = lambda values: sum(values) / len(values)  # noqa: E731
-    silenced = {" ".join(one.heads) or "nothing": mean(one.clean) for one in prompts.silencings}
+    silenced = {" ".join(silencing.heads) or "nothing": mean(silencing.clean) for silencing in prompts.silencings}
     return {"corrupted": mean(prompts.corrupted), "clean, without": silenced}
 
 
@@ -115,8 +115,8 @@ def _prompt_set(model: HandModel, labels: dict[str, str], name: str, seed: int, 
     rng = Random(f"{model.name} {name} {seed}")
     drawn: dict[tuple[tuple[str, ...], tuple[str, ...]], PromptDraw] = {}
     for _ in range(TRIES * n):
-        one = model.prompts[name](rng)
-        drawn.setdefault((one.clean, one.corrupted), one)
+        draw = model.prompts[name](rng)
+        drawn.setdefault((draw.clean, draw.corrupted), draw)
         if len(drawn) == n:
             break
     draws = tuple(drawn.values())
@@ -124,34 +124,35 @@ def _prompt_set(model: HandModel, labels: dict[str, str], name: str, seed: int, 
     silenced = dict.fromkeys((*together, model.members, tuple(labels)))
     return PromptSet(
         name,
-        tuple(_pair(model.name, name, i, one) for i, one in enumerate(draws)),
-        tuple(_difference(model, one.corrupted, one, ()) for one in draws),
+        tuple(_pair(model.name, name, i, draw) for i, draw in enumerate(draws)),
+        tuple(_difference(model, draw.corrupted, draw, ()) for draw in draws),
         tuple(
             Silencing(
-                tuple(labels[head] for head in names), tuple(_difference(model, one.clean, one, names) for one in draws)
+                tuple(labels[head] for head in names),
+                tuple(_difference(model, draw.clean, draw, names) for draw in draws),
             )
             for names in silenced
         ),
     )
 
 
-def _difference(model: HandModel, words: Sequence[str], one: PromptDraw, silent: Sequence[str]) -> float:
+def _difference(model: HandModel, words: Sequence[str], draw: PromptDraw, silent: Sequence[str]) -> float:
     answers = model.answers(words, frozenset(silent))
-    return float(answers.get(one.answer, 0.0) - answers.get(one.distractor, 0.0))
+    return float(answers.get(draw.answer, 0.0) - answers.get(draw.distractor, 0.0))
 
 
-def _pair(task: str, name: str, number: int, one: PromptDraw) -> Pair:
+def _pair(task: str, name: str, number: int, draw: PromptDraw) -> Pair:
     """The pair as texts, with roles in characters of the clean prompt."""
-    starts = [len(" ".join(one.clean[:i])) + (i > 0) for i in range(len(one.clean))]
-    roles = tuple((role, (starts[i], starts[i] + len(one.clean[i]))) for role, i in one.roles.items())
+    starts = [len(" ".join(draw.clean[:i])) + (i > 0) for i in range(len(draw.clean))]
+    roles = tuple((role, (starts[i], starts[i] + len(draw.clean[i]))) for role, i in draw.roles.items())
     return Pair(
         f"{name}/{number}",
         task,
         name,
-        " ".join(one.clean),
-        " ".join(one.corrupted),
-        (one.answer,),
-        (one.distractor,),
+        " ".join(draw.clean),
+        " ".join(draw.corrupted),
+        (draw.answer,),
+        (draw.distractor,),
         roles,
         template=name,
     )

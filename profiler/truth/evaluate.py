@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from profiler import actions
-from profiler.circuits.circuit import Circuit, Member, Scope
+from profiler.circuits.circuit import INPUT, Circuit, Member, Scope
 from profiler.circuits.positions import position_role
 from profiler.config import ModelSettings, RunConfig
 from profiler.errors import CircuitError, ProfilerError
@@ -119,10 +119,9 @@ def _answer(built: HandBuilt, settings: TruthSettings) -> tuple[Row, list[Row]]:
         patched_at = time.perf_counter()
         checked = _check(built, settings, loaded, run, patched)
     except ProfilerError as error:
-        return row | {"found": None, "word": REFUSED, "sentence": str(error)}, []
-    found = list(patched.circuit.components)
+        return row | {"chosen": None, "word": REFUSED, "sentence": str(error)}, []
     row |= {
-        "found": None if truth.claimed or settings.given else found,
+        "chosen": None if truth.claimed or settings.given else list(patched.circuit.components),
         "roles": [f"{member.component}: {member.role}" for member in patched.circuit.members],
         "word": checked.word,
         "sentence": checked.verdict.sentence,
@@ -200,14 +199,14 @@ def _scores(patched: PatchResult) -> list[tuple[str, float]]:
 def _roles(built: HandBuilt, circuit: Circuit) -> dict[str, int]:
     """Roles that name positions: how many were read off the pairs, and how many of these are true."""
     true = {component: position_role(role) for component, role in built.truth.roles}
-    found = {member.component: position_role(member.role) for member in circuit.members}
-    read = {component: role for component, role in found.items() if role is not None}
-    return {"roles_right": sum(true.get(one) == role for one, role in read.items()), "roles_found": len(read)}
+    named = {member.component: position_role(member.role) for member in circuit.members}
+    read = {component: role for component, role in named.items() if role is not None}
+    right = sum(true.get(component) == role for component, role in read.items())
+    return {"roles_right": right, "roles_read": len(read)}
 
 
 def _edges(built: HandBuilt, circuit: Circuit) -> dict[str, int]:
-    """Edges between heads and to the logits: how many are right, found and true."""
-    found = {(edge.writer, edge.reader) for edge in circuit.edges if "mlp" not in edge.writer + edge.reader}
-    found = {(writer, reader) for writer, reader in found if writer != "embed"}
-    true = set(built.truth.edges)
-    return {"edges_right": len(found & true), "edges_found": len(found), "edges_true": len(true)}
+    """Edges between heads and to the logits: how many are right, chosen and true."""
+    among_heads = [edge for edge in circuit.edges if edge.writer != INPUT and "mlp" not in edge.writer + edge.reader]
+    chosen, true = {(edge.writer, edge.reader) for edge in among_heads}, set(built.truth.edges)
+    return {"edges_right": len(chosen & true), "edges_chosen": len(chosen), "edges_true": len(true)}

@@ -15,7 +15,7 @@ from profiler.generality.evidence.verdict import Word
 Vector = Mapping[str, float]
 Answers = Callable[[Sequence[str], frozenset[str]], Mapping[str, float]]
 """Logits at the last word of a prompt, by word (0 where not listed), while the named heads write nothing."""
-ONE, BOS = "one", "bos"
+CONSTANT, BOS = "constant", "bos"
 """A feature of every token, and of the token in front of every prompt alone."""
 SHARP = 80.0
 """Score by which a head prefers what it attends to; resting on BOS takes half of it, and exp(-40) is below rounding."""
@@ -54,7 +54,7 @@ class Sketch:
     """A whole model.
 
     Attributes:
-        embed: features of each word; every token has ONE besides, the token in front ONE and BOS.
+        embed: features of each word; every token has CONSTANT besides, the token in front CONSTANT and BOS.
         layers: what it computes.
         unembed: features that each word's logit reads; words without any have logit 0.
         positions: positions with a feature of their own, `at:0` (the token in front) and on; 0 for a model without.
@@ -116,7 +116,7 @@ def at(position: int) -> str:
 
 def rests() -> tuple[Vector, Vector]:
     """The score of the token in front: a head attends there where nothing else is to be attended to."""
-    return {ONE: SHARP / 2}, {BOS: 1.0}
+    return {CONSTANT: SHARP / 2}, {BOS: 1.0}
 
 
 def attends(query: Vector, key: Vector) -> tuple[Vector, Vector]:

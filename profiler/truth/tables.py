@@ -24,15 +24,15 @@ VERDICTS = pl.Schema(
         "seed": pl.Int64(),
         "heads": pl.Int64(),
         "members": pl.List(pl.String()),
-        "found": pl.List(pl.String()),
+        "chosen": pl.List(pl.String()),
         "true_word": pl.String(),
         "word": pl.String(),
         "sentence": pl.String(),
         "roles": pl.List(pl.String()),
         "roles_right": pl.Int64(),
-        "roles_found": pl.Int64(),
+        "roles_read": pl.Int64(),
         "edges_right": pl.Int64(),
-        "edges_found": pl.Int64(),
+        "edges_chosen": pl.Int64(),
         "edges_true": pl.Int64(),
         "patch_seconds": pl.Float64(),
         "check_seconds": pl.Float64(),
@@ -57,7 +57,7 @@ class TruthResult:
     """What patch and check said of models whose circuits are known.
 
     Attributes:
-        verdicts: a row per model, size and seed: true and found members, true and printed word, the sentence, seconds.
+        verdicts: a row per model, size and seed: true and chosen members, true and printed word, the sentence, seconds.
         scores: a row per head of each: the score it was ranked by, and whether it is a member.
     """
 
@@ -68,15 +68,15 @@ class TruthResult:
     def members(self) -> pl.DataFrame:
         """Members per model, size and seed: true and false positives, misses, and the area under the ROC of scores.
 
-        Models whose circuit was claimed rather than found have no members here.
+        Models whose circuit was claimed rather than chosen have no members here.
         """
         areas = {key: roc_area(frame) for key, frame in self.scores.group_by(RUN)}
-        rows = self.verdicts.filter(pl.col("found").is_not_null()).select(
+        rows = self.verdicts.filter(pl.col("chosen").is_not_null()).select(
             *RUN,
             "heads",
-            pl.col("members").list.set_intersection("found").list.len().alias("right"),
-            pl.col("found").list.set_difference("members").list.len().alias("false"),
-            pl.col("members").list.set_difference("found").list.len().alias("missed"),
+            pl.col("members").list.set_intersection("chosen").list.len().alias("right"),
+            pl.col("chosen").list.set_difference("members").list.len().alias("false"),
+            pl.col("members").list.set_difference("chosen").list.len().alias("missed"),
         )
         return rows.with_columns(
             pl.Series("roc_area", [areas.get(key) for key in rows.select(RUN).rows()], dtype=pl.Float64)
@@ -114,24 +114,23 @@ class TruthResult:
     @cached_property
     def totals(self) -> pl.DataFrame:
         """Shares over everything, with 95 % intervals (Clopper and Pearson): words right, wrong, undecided, refused;
-        true members that are found; members, roles and edges that are found and true."""
+        true members that are chosen; chosen members, roles and edges that are true."""
         word, true = self.verdicts["word"], self.verdicts["true_word"]
         apart = word.is_in([UNDECIDED, REFUSED])
         n = len(word)
         right, false, missed = (int(self.members[name].sum() or 0) for name in ("right", "false", "missed"))
-        found = self.verdicts.filter(pl.col("found").is_not_null())
-        right_of, found_of = (
-            {what: int(found[f"{what}_{of}"].sum() or 0) for what in ("roles", "edges")} for of in ("right", "found")
-        )
+        patched = self.verdicts.filter(pl.col("chosen").is_not_null())
+        counts = ("roles_right", "roles_read", "edges_right", "edges_chosen")
+        true_roles, roles, true_edges, edges = (int(patched[name].sum() or 0) for name in counts)
         rows = [
             ("right word", int((word == true).sum()), n),
             ("wrong word", int(((word != true) & ~apart).sum()), n),
             ("inconclusive", int((word == UNDECIDED).sum()), n),
             ("refused", int((word == REFUSED).sum()), n),
-            ("true members that are found", right, right + missed),
-            ("found members that are true", right, right + false),
-            ("found roles that are true", right_of["roles"], found_of["roles"]),
-            ("found edges that are true", right_of["edges"], found_of["edges"]),
+            ("true members that are chosen", right, right + missed),
+            ("chosen members that are true", right, right + false),
+            ("roles read off that are true", true_roles, roles),
+            ("chosen edges that are true", true_edges, edges),
         ]
         return pl.DataFrame([_share(*row) for row in rows], orient="row")
 

@@ -1,4 +1,4 @@
-"""A sketch as the weights of a GPT-2: a random basis, random places of heads and tokens, and inert components.
+"""A sketch as the weights of a GPT-2: a random basis, random numbers of heads and words, and inert components.
 
 Features are orthonormal directions that sum to zero, so that centring changes nothing. The epsilon of every layer norm
 is 2^40 and its gain 2^20: the variance of the stream (below 10^3) vanishes beside it, the norm is the identity to
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from profiler.truth.circuit import ModelSize
-from profiler.truth.sketch import BOS, ONE, Sketch, SketchHead, SketchLayer, SketchNeuron, Vector, at
+from profiler.truth.sketch import BOS, CONSTANT, Sketch, SketchHead, SketchLayer, SketchNeuron, Vector, at
 
 EPSILON = 2.0**40
 GAIN = 2.0**20
@@ -78,7 +78,7 @@ class _Basis:
     """Directions of the features of a sketch, [feature, width]; they sum to zero and are orthonormal."""
 
     def __init__(self, sketch: Sketch, spare: int, heads: int, seed: int) -> None:
-        self.read = _distinct([*sketch.embed.values(), {ONE: 1.0, BOS: 1.0}, *_positions(sketch).values()])
+        self.read = _distinct([*sketch.embed.values(), {CONSTANT: 1.0, BOS: 1.0}, *_positions(sketch).values()])
         self.dead = [f"dead:{i}" for i in range(DEAD + spare)]
         named = _distinct([*_vectors(sketch), dict.fromkeys(self.dead, 1.0)])
         self.features = {name: row for row, name in enumerate(dict.fromkeys((*self.read, *named)))}
@@ -132,7 +132,7 @@ def _positions(sketch: Sketch) -> dict[int, Vector]:
 
 def _outside_layers(sketch: Sketch, basis: _Basis, vocabulary: tuple[str, ...]) -> dict[str, Tensor]:
     """Embeddings, the final norm and the unembedding."""
-    embedded = [{ONE: 1.0, BOS: 1.0}, *({ONE: 1.0} | dict(sketch.embed[word]) for word in vocabulary[1:])]
+    embedded = [{CONSTANT: 1.0, BOS: 1.0}, *({CONSTANT: 1.0} | dict(sketch.embed[word]) for word in vocabulary[1:])]
     known = _positions(sketch)
     return {
         "transformer.wte.weight": basis.stack(embedded),

@@ -46,19 +46,19 @@ class Answers:
     def differences(self, texts, pairs, silent=()):
         """Logit difference of each text, with heads silenced by label."""
         self.silent = {tuple(map(int, label[1:].split("H"))) for label in silent}
-        found = []
+        differences = []
         for text, pair in zip(texts, pairs, strict=True):
             (answer,), (wrong,) = (
                 self.tokenizer.convert_tokens_to_ids(list(o)) for o in (pair.answers, pair.distractors)
             )
             logits = self.network(torch.tensor([[0, *self.tokenizer(text)["input_ids"]]])).logits[0, -1]
-            found.append((logits[answer] - logits[wrong]).item())
-        return found
+            differences.append((logits[answer] - logits[wrong]).item())
+        return differences
 
 
-def others(built: HandBuilt, answers: Answers) -> list[str]:
+def unnamed(built: HandBuilt, answers: Answers) -> list[str]:
     """Heads that no silencing names."""
-    known = {head for prompts in built.prompts for one in prompts.silencings for head in one.heads}
+    known = {head for prompts in built.prompts for silencing in prompts.silencings for head in silencing.heads}
     config = answers.network.config
     labels = [f"L{layer}H{head}" for layer in range(config.n_layer) for head in range(config.n_head)]
     return [label for label in labels if label not in known]
@@ -71,13 +71,15 @@ CASES = [(name, WIDE) for name in MODELS] + [("and", TINY)]
 def test_a_model_answers_what_its_truth_says_with_any_heads_silenced(name, size, tmp_path):
     built = build(hand_models([name])[0], tmp_path, size, seed=3, pairs=4)
     model = Answers(tmp_path)
-    inert = others(built, model)
+    inert = unnamed(built, model)
     for prompts in built.prompts:
         pairs = prompts.pairs
         clean, corrupted = ([getattr(pair, side) for pair in pairs] for side in ("clean", "corrupted"))
         assert model.differences(corrupted, pairs) == pytest.approx(prompts.corrupted, abs=ROUNDING)
-        for one in prompts.silencings:
-            assert model.differences(clean, pairs, one.heads) == pytest.approx(one.clean, abs=ROUNDING), one.heads
+        for silencing in prompts.silencings:
+            assert model.differences(clean, pairs, silencing.heads) == pytest.approx(silencing.clean, abs=ROUNDING), (
+                silencing.heads
+            )
         whole = prompts.silencings[0]
         assert whole.heads == ()
         assert model.differences(clean, pairs, inert) == pytest.approx(whole.clean, abs=ROUNDING)
@@ -87,7 +89,7 @@ def test_a_model_answers_what_its_truth_says_with_any_heads_silenced(name, size,
 def test_members_are_the_heads_without_which_some_discovery_answer_changes(name, tmp_path):
     built = build(hand_models([name])[0], tmp_path, TINY, pairs=6)
     discovery = next(prompts for prompts in built.prompts if prompts.name == DISCOVERY_PROMPTS)
-    clean = {frozenset(one.heads): one.clean for one in discovery.silencings}
+    clean = {frozenset(silencing.heads): silencing.clean for silencing in discovery.silencings}
     needed = set()
     for heads, answers in clean.items():
         needed |= {head for head in heads if len(heads) <= 2 and answers != clean[heads - {head}]}
@@ -101,9 +103,9 @@ def test_members_are_the_heads_without_which_some_discovery_answer_changes(name,
     ("name", "silent", "share"),
     [
         ("and", ["left"], 0.0),
-        ("or", ["one"], 1.0),
-        ("or", ["one", "other"], 0.0),
-        ("sum", ["other"], 0.5),
+        ("or", ["first"], 1.0),
+        ("or", ["first", "second"], 0.0),
+        ("sum", ["second"], 0.5),
         ("serial-backup", ["reader"], 1.0),
         ("serial-backup", ["backup"], 1.0),
         ("serial-backup", ["reader", "backup"], 0.0),
@@ -116,9 +118,9 @@ def test_members_are_the_heads_without_which_some_discovery_answer_changes(name,
 def test_silencing_leaves_the_share_of_the_answer_that_the_gate_says(name, silent, share):
     model = hand_models([name])[0]
     for seed in range(5):
-        one = model.prompts[DISCOVERY_PROMPTS](Random(seed))
-        whole = model.answers(one.clean, frozenset())[one.answer]
-        left = model.answers(one.clean, frozenset(silent)).get(one.answer, 0.0)
+        draw = model.prompts[DISCOVERY_PROMPTS](Random(seed))
+        whole = model.answers(draw.clean, frozenset())[draw.answer]
+        left = model.answers(draw.clean, frozenset(silent)).get(draw.answer, 0.0)
         assert left == pytest.approx(share * whole)
 
 

@@ -10,7 +10,7 @@ from profiler.truth import evaluate
 from profiler.truth.evaluate import TruthSettings, ask
 from profiler.truth.tables import SCORES, VERDICTS, TruthResult, roc_area
 
-ROWS = [  # model, members, found, true word, word
+ROWS = [  # model, members, chosen, true word, word
     ("and", ["L0H0", "L0H1"], ["L0H0", "L0H1"], "generalises", "inconclusive"),
     ("or", ["L0H0", "L0H1"], ["L0H0"], "generalises", "generalises"),
     ("crowd", ["L0H0"], ["L0H0", "L0H3"], "generalises", "does something else"),
@@ -22,9 +22,9 @@ OF_HEADS = [1.0, 0.0, 0.0, 1e-13], [0.5, 0.2, 0.9, 0.0]
 
 @pytest.fixture
 def result():
-    names = ("model", "members", "found", "true_word", "word")
+    names = ("model", "members", "chosen", "true_word", "word")
     rest = dict.fromkeys(VERDICTS) | {"size": "small", "seed": 0, "heads": 4}
-    counted = {"roles_right": 1, "roles_found": 2} | dict.fromkeys(("edges_right", "edges_found"), 1)
+    counted = {"roles_right": 1, "roles_read": 2} | dict.fromkeys(("edges_right", "edges_chosen"), 1)
     rest |= counted
     verdicts = [rest | dict(zip(names, row, strict=True)) for row in ROWS]
     scores = [
@@ -35,7 +35,7 @@ def result():
     return TruthResult(pl.DataFrame(verdicts, VERDICTS), pl.DataFrame(scores, SCORES))
 
 
-def test_members_are_counted_where_a_circuit_was_found(result):
+def test_members_are_counted_where_a_circuit_was_chosen(result):
     columns = ("model", "right", "false", "missed", "roc_area")
     assert result.members.select(columns).rows() == [
         ("and", 2, 0, 0, 0.5),
@@ -58,10 +58,10 @@ def test_words_are_counted_by_true_word_and_refusals_and_indecision_are_no_wrong
         "wrong word": (1, 5),
         "inconclusive": (1, 5),
         "refused": (1, 5),
-        "true members that are found": (4, 5),
-        "found members that are true": (4, 5),
-        "found roles that are true": (3, 6),
-        "found edges that are true": (3, 3),
+        "true members that are chosen": (4, 5),
+        "chosen members that are true": (4, 5),
+        "roles read off that are true": (3, 6),
+        "chosen edges that are true": (3, 3),
     }
 
 
@@ -94,7 +94,7 @@ def test_a_model_that_cannot_be_patched_is_refused_in_its_row_and_the_rest_goes_
     result = evaluate.ask(TruthSettings(models=("sum", "false-claim")), report=seen.append)
     assert [(row["word"], row["sentence"]) for row in seen] == [("refused", "it cannot be read")] * 2
     assert result.by_model["printed"].to_list() == ["refused 1"] * 2
-    assert result.totals.filter(what="found members that are true")["share"].to_list() == [None]
+    assert result.totals.filter(what="chosen members that are true")["share"].to_list() == [None]
 
 
 @pytest.mark.slow
@@ -112,12 +112,12 @@ def test_the_command_prints_true_words_beside_printed_ones_and_keeps_the_models(
 @pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
 def test_a_true_circuit_can_be_given_with_its_roles():
     row = ask(TruthSettings(models=("polysemantic",), given=True)).verdicts.row(0, named=True)
-    assert (row["found"], row["word"]) == (None, "narrows")
-    assert (row["roles_right"], row["roles_found"]) == (2, 2)
+    assert (row["chosen"], row["word"]) == (None, "narrows")
+    assert (row["roles_right"], row["roles_read"]) == (2, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
 def test_a_corpus_is_recorded_first_where_tokens_are_asked_for():
     row = ask(TruthSettings(models=("over-recovers",), tokens=500)).verdicts.row(0, named=True)
-    assert (row["found"], row["word"]) == (row["members"], "over-recovers")
+    assert (row["chosen"], row["word"]) == (row["members"], "over-recovers")

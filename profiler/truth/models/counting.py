@@ -25,8 +25,8 @@ from profiler.truth.models.gates import (
     answers_of,
 )
 from profiler.truth.sketch import (
+    CONSTANT,
     CONTEXT,
-    ONE,
     HandModel,
     PromptDraw,
     Sketch,
@@ -165,7 +165,7 @@ def modular_sum() -> HandModel:
     heads = tuple(
         SketchHead(
             name,
-            (attends({ONE: 1.0}, {f"is:{name}": 1.0}), rests()),
+            (attends({CONSTANT: 1.0}, {f"is:{name}": 1.0}), rests()),
             tuple(({f"{name}:{i}": 1.0}, {f"read:{name}:{i}": 1.0}) for i in numbers),
         )
         for name in ("augend", "addend")

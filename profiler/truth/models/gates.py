@@ -25,7 +25,7 @@ from random import Random
 
 from profiler.truth.circuit import DISCOVERY_PROMPTS
 from profiler.truth.sketch import (
-    ONE,
+    CONSTANT,
     HandModel,
     PromptDraw,
     Sketch,
@@ -76,7 +76,9 @@ def answers_of(yes: float) -> dict[str, float]:
 
 def reader(name: str, letter: str, writes: Vector) -> SketchHead:
     """A head that attends to the signal word of a family, and copies whether it is on."""
-    return SketchHead(name, (attends({ONE: 1.0}, {f"is:{letter}": 1.0}), rests()), (({f"on:{letter}": 1.0}, writes),))
+    return SketchHead(
+        name, (attends({CONSTANT: 1.0}, {f"is:{letter}": 1.0}), rests()), (({f"on:{letter}": 1.0}, writes),)
+    )
 
 
 def reads(letter: str) -> str:
@@ -158,20 +160,20 @@ def both() -> HandModel:
 
 def either() -> HandModel:
     """OR: two equal heads, of whose sum at most 1 is passed on."""
-    heads = tuple(reader(name, "s", {"said": 1.0}) for name in ("one", "other"))
+    heads = tuple(reader(name, "s", {"said": 1.0}) for name in ("first", "second"))
     gates = (SketchNeuron({"said": 1.0}, 0.0, {"yes": 1.0}), SketchNeuron({"said": 1.0}, -1.0, {"yes": -1.0}))
 
     def answers(words: Sequence[str], silent: frozenset[str]) -> dict[str, float]:
-        return answers_of(min(1.0, sum(name not in silent for name in ("one", "other")) * is_on(words, "s")))
+        return answers_of(min(1.0, sum(name not in silent for name in ("first", "second")) * is_on(words, "s")))
 
     return HandModel(
         "or",
         sketch("s", SketchLayer(heads, gates)),
         answers,
         three_distributions("s"),
-        ("one", "other"),
+        ("first", "second"),
         (),
-        {"one": reads("s"), "other": reads("s")},
+        {"first": reads("s"), "second": reads("s")},
         "generalises",
         "either head is enough on every prompt, and the answer is gone only without both",
     )
@@ -179,19 +181,19 @@ def either() -> HandModel:
 
 def added() -> HandModel:
     """SUM: two heads write half of the answer each."""
-    heads = tuple(reader(name, "s", {"yes": 0.5}) for name in ("one", "other"))
+    heads = tuple(reader(name, "s", {"yes": 0.5}) for name in ("first", "second"))
 
     def answers(words: Sequence[str], silent: frozenset[str]) -> dict[str, float]:
-        return answers_of(0.5 * sum(name not in silent for name in ("one", "other")) * is_on(words, "s"))
+        return answers_of(0.5 * sum(name not in silent for name in ("first", "second")) * is_on(words, "s"))
 
     return HandModel(
         "sum",
         sketch("s", SketchLayer(heads)),
         answers,
         three_distributions("s"),
-        ("one", "other"),
-        (("one", "logits"), ("other", "logits")),
-        {"one": reads("s"), "other": reads("s")},
+        ("first", "second"),
+        (("first", "logits"), ("second", "logits")),
+        {"first": reads("s"), "second": reads("s")},
         "generalises",
         "each head writes half of the answer on every prompt",
     )
@@ -201,7 +203,7 @@ def serial() -> HandModel:
     """Serial backup: a head of the next layer reads the signal where the first head has not written the answer."""
     backup = SketchHead(
         "backup",
-        (attends({ONE: 1.0, "yes": -1.0}, {"is:s": 1.0}), rests()),
+        (attends({CONSTANT: 1.0, "yes": -1.0}, {"is:s": 1.0}), rests()),
         (({"on:s": 1.0}, {"yes": 1.0}),),
     )
 
@@ -264,7 +266,7 @@ def _by_template(name: str, shares: Mapping[str, float], members: tuple[str, ...
     heads = tuple(
         SketchHead(
             head,
-            (attends({ONE if head == "always" else head: 1.0}, {"is:s": 1.0}), rests()),
+            (attends({CONSTANT if head == "always" else head: 1.0}, {"is:s": 1.0}), rests()),
             (({"on:s": 1.0}, {"yes": share}),),
         )
         for head, share in shares.items()

@@ -9,11 +9,12 @@ Cost: milliseconds, and the size of the weights (0.5 MB for 8 heads, 150 MB for 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from safetensors.torch import save_file
@@ -84,13 +85,12 @@ def build(model: HandModel, folder: Path, size: ModelSize, seed: int = 0, pairs:
 
 def _silencings(prompts: PromptSet) -> dict[str, Any]:
     """Mean logit differences of a prompt set, for whoever reads the file."""
-    mean: Callable[[Sequence[float]], float] = lambda values: sum(values) / len(values)  # noqa: E731
-    silenced = {" ".join(silencing.heads) or "nothing": mean(silencing.clean) for silencing in prompts.silencings}
-    return {"corrupted": mean(prompts.corrupted), "clean, without": silenced}
+    silenced = {" ".join(silencing.heads) or "nothing": fmean(silencing.clean) for silencing in prompts.silencings}
+    return {"corrupted": fmean(prompts.corrupted), "clean, without": silenced}
 
 
 def _truth(model: HandModel, labels: dict[str, str]) -> TrueCircuit:
-    """The circuit with labels in the place of the names of heads."""
+    """The circuit with heads by label instead of by name."""
 
     def end(name: str) -> str:
         head, dot, inputs = name.partition(".")

@@ -183,10 +183,8 @@ def suppression() -> HandModel:
         end = rng.choice(last)
         fillers = [letter for letter in LETTERS if letter not in (end, after[end], second[end])]
         words = rng.sample(fillers, rng.randint(*n))
-        position, other = (
-            rng.randrange(1, len(words)),
-            rng.choice([letter for letter in fillers if letter not in words]),
-        )
+        position = rng.randrange(1, len(words))
+        other = rng.choice([letter for letter in fillers if letter not in words])
         clean, corrupted = ((*words[:position], word, *words[position:], end) for word in (after[end], other))
         return PromptDraw(clean, corrupted, second[end], after[end], {"predicted": position})
 

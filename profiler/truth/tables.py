@@ -114,14 +114,16 @@ class TruthResult:
     @cached_property
     def totals(self) -> pl.DataFrame:
         """Shares over everything, with 95 % intervals (Clopper and Pearson): words right, wrong, undecided, refused;
-        true members that are chosen; chosen members, roles and edges that are true."""
+        true members and edges that are chosen; chosen members, roles and edges that are true."""
         word, true = self.verdicts["word"], self.verdicts["true_word"]
         apart = word.is_in([UNDECIDED, REFUSED])
         n = len(word)
         right, false, missed = (int(self.members[name].sum() or 0) for name in ("right", "false", "missed"))
         patched = self.verdicts.filter(pl.col("chosen").is_not_null())
-        counts = ("roles_right", "roles_read", "edges_right", "edges_chosen")
-        true_roles, roles, true_edges, edges = (int(patched[name].sum() or 0) for name in counts)
+        counts = ("roles_right", "roles_read", "edges_right", "edges_chosen", "edges_true")
+        roles_right, roles_read, edges_right, edges_chosen, edges_true = (
+            int(patched[name].sum() or 0) for name in counts
+        )
         rows = [
             ("right word", int((word == true).sum()), n),
             ("wrong word", int(((word != true) & ~apart).sum()), n),
@@ -129,8 +131,9 @@ class TruthResult:
             ("refused", int((word == REFUSED).sum()), n),
             ("true members that are chosen", right, right + missed),
             ("chosen members that are true", right, right + false),
-            ("roles read off that are true", true_roles, roles),
-            ("chosen edges that are true", true_edges, edges),
+            ("roles read off that are true", roles_right, roles_read),
+            ("true edges that are chosen", edges_right, edges_true),
+            ("chosen edges that are true", edges_right, edges_chosen),
         ]
         return pl.DataFrame([_share(*row) for row in rows], orient="row")
 

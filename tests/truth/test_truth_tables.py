@@ -24,7 +24,7 @@ OF_HEADS = [1.0, 0.0, 0.0, 1e-13], [0.5, 0.2, 0.9, 0.0]
 def result():
     names = ("model", "members", "chosen", "true_word", "word")
     rest = dict.fromkeys(VERDICTS) | {"size": "small", "seed": 0, "heads": 4}
-    counted = {"roles_right": 1, "roles_read": 2} | dict.fromkeys(("edges_right", "edges_chosen"), 1)
+    counted = {"roles_right": 1, "roles_read": 2} | {"edges_right": 1, "edges_chosen": 1, "edges_true": 2}
     rest |= counted
     verdicts = [rest | dict(zip(names, row, strict=True)) for row in ROWS]
     scores = [
@@ -61,6 +61,7 @@ def test_words_are_counted_by_true_word_and_refusals_and_indecision_are_no_wrong
         "true members that are chosen": (4, 5),
         "chosen members that are true": (4, 5),
         "roles read off that are true": (3, 6),
+        "true edges that are chosen": (3, 6),
         "chosen edges that are true": (3, 3),
     }
 

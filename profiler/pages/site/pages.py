@@ -166,8 +166,8 @@ def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: S
             shell=shell,
             model=method.run_row(read)["model"],
             answer=(
-                f"{numbers.count(len(frame))} {units_in_words(frame['kind'])}, most important first; {numbers.count(linked)} have a"
-                " card."
+                f"{numbers.count(len(frame))} {units_in_words(frame['kind'])}, most important first;"
+                f" {numbers.count(linked)} have a card."
             ),
             how=f"Make cards of others with: {command}",
             settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",

@@ -10,9 +10,9 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from profiler.config import ModelSettings
 from profiler.errors import CircuitError
-from profiler.model.as_network import network_of
 from profiler.model.load import load_model
-from profiler.model.network import forward
+from profiler.model.steps.as_network import network_of, reach
+from profiler.patching.setting import prepare
 from profiler.prompts.pairs import encode, read
 from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
 from profiler.truth.directory import HandBuilt, build
@@ -147,10 +147,10 @@ def test_a_model_is_read_in_float32_by_the_product_and_its_pairs_are_encoded(tmp
     model = load_model(ModelSettings(model=str(tmp_path)))
     net = network_of(model)
     for prompts in built.prompts:
-        for pair, clean in zip(read(built.pairs_file(prompts.name)), prompts.silencings[0].clean, strict=True):
-            (made,) = encode([pair], model.tokenizer, model.bos_id, net.positions.shape[0], strict=True).pairs
-            logits = forward(net, torch.tensor([made.clean]))[0, -1]
-            assert (logits[made.answers[0]] - logits[made.distractors[0]]).item() == pytest.approx(clean, abs=1e-4)
+        encoded = encode(read(built.pairs_file(prompts.name)), model.tokenizer, model.bos_id, reach(model), strict=True)
+        runs = prepare(prompts.name, net, encoded)
+        assert runs.metric_clean == pytest.approx(prompts.silencings[0].clean, abs=1e-4)
+        assert runs.metric_corrupted == pytest.approx(prompts.corrupted, abs=1e-4)
 
 
 def test_a_model_that_is_not_there_is_named():

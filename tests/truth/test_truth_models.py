@@ -20,7 +20,7 @@ from profiler.truth.models import MODELS, hand_models
 
 TINY = ModelSize("tiny", 1, 1, 1, 0)
 WIDE = ModelSize("wide", 5, 3, 3, 5)
-ROUNDING = 1e-6
+ROUNDING = 1e-8
 
 
 class Answers:

@@ -10,7 +10,21 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from profiler.cli import behaviours, bench, check, label, merge, models, patch, predict, query, record, report, site
+from profiler.cli import (
+    behaviours,
+    bench,
+    check,
+    circuits,
+    label,
+    merge,
+    models,
+    patch,
+    predict,
+    query,
+    record,
+    report,
+    site,
+)
 from profiler.cli.terminal.console import errors, guard
 from profiler.database import engine
 from profiler.errors import ProfilerError
@@ -22,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (record, merge, query, report, behaviours, label, bench, patch, check, predict, site):
+for commands in (record, merge, query, report, behaviours, label, bench, patch, check, predict, circuits, site):
     commands.register(app)
 app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")
 

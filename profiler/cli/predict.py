@@ -1,10 +1,9 @@
-"""`profiler predict` and `profiler circuits`: claims before their tests, and published circuits to test."""
+"""`profiler predict`: claims written down before their tests."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from profiler.cli.terminal.console import console, write
 
@@ -15,7 +14,6 @@ Run = Annotated[Path, typer.Argument(help="a run that `profiler record` or `prof
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.add_typer(predict, name="predict", help="Predictions: register them before the test, resolve and list them.")
-    app.command()(circuits)
 
 
 @predict.command("register")
@@ -103,28 +101,3 @@ def list_predictions(
         raise PredictionError(
             "the log of predictions was changed after it was written: rows with intact false cannot be trusted"
         )
-
-
-def circuits(
-    name: Annotated[str | None, typer.Argument(help="show this circuit as YAML; without it, list all")] = None,
-) -> None:
-    """List the published circuits that come with the package, with what was published about them.
-
-    Example: profiler circuits ioi-gpt2 > ioi.yaml
-    """
-    from profiler.errors import CircuitError
-    from profiler.generality.evidence import published
-
-    if name is not None:
-        path = published.path_of(name)
-        if path is None:
-            raise CircuitError(f"there is no published circuit {name!r}: choose {', '.join(published.names())}")
-        write(path.read_text(encoding="utf-8"))
-        return
-    for one in published.circuits():
-        roles = dict.fromkeys(member.role for member in one.members)
-        what = f"  {one.model}, {len(one.members)} heads: {', '.join(roles)}"
-        console.print(Text.assemble((one.name, "bold"), what))
-        for number in published.numbers(one.name):
-            console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")
-    console.print("\nNext:\n  profiler check run.duckdb ioi-gpt2    (a run of that model)")

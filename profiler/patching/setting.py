@@ -35,7 +35,7 @@ class PatchSettings:
     """Everything that changes the numbers of an experiment.
 
     Attributes:
-        task: name of a built-in task, or path of a .jsonl of pairs.
+        task: name of a built-in task, or path of a .jsonl or .csv of pairs.
         scheme: corruption scheme; None takes the task's first.
         pairs: how many pairs are drawn for discovery, and again for each test.
         split: whose words and wordings discovery uses.
@@ -66,7 +66,7 @@ class PatchSettings:
     @property
     def is_file(self) -> bool:
         """Whether the task is a user's own file of pairs."""
-        return self.task.endswith(".jsonl")
+        return self.task.endswith(pair_sets.FILES)
 
     @property
     def name(self) -> str:

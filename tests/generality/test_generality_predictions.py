@@ -275,9 +275,9 @@ def test_published_numbers_stand_beside_what_was_found(checked: Path) -> None:
 
 
 def test_the_command_line_lists_published_circuits() -> None:
-    listed = CliRunner().invoke(app, ["circuits"], catch_exceptions=False).output
+    listed = CliRunner().invoke(app, ["circuits", "list"], catch_exceptions=False).output
     assert all(name in listed for name in published.names())
     assert "1.285" in listed
-    shown = CliRunner().invoke(app, ["circuits", "ioi-gpt2"], catch_exceptions=False).output
+    shown = CliRunner().invoke(app, ["circuits", "show", "ioi-gpt2"], catch_exceptions=False).output
     assert "{component: L9H9, role: name mover}" in shown
-    assert "choose copy-suppression-gpt2" in str(CliRunner().invoke(app, ["circuits", "ioi"]).exception)
+    assert "choose copy-suppression-gpt2" in str(CliRunner().invoke(app, ["circuits", "show", "ioi"]).exception)

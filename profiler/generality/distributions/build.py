@@ -94,7 +94,7 @@ def parse(given: str) -> tuple[str, str, str]:
         QueryError: it is neither.
     """
     name, equals, value = given.partition("=")
-    kind = "sql" if value.startswith("sql:") else "file" if value.endswith(".jsonl") else ""
+    kind = "sql" if value.startswith("sql:") else "file" if value.endswith(pair_sets.FILES) else ""
     if not (name.strip() and equals and kind):
         raise QueryError(
             f'--distribution {given!r} cannot be read: write NAME=FILE.jsonl with pairs, or "NAME=sql:CONDITION" over'

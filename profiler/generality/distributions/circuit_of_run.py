@@ -54,7 +54,7 @@ def find(run: Path, name: str) -> CircuitOfRun:
     known = ", ".join(sorted({row["task"] for row in rows.iter_rows(named=True)})) or "none"
     raise CircuitError(
         f"{run} holds no circuit {name!r} (it has {known}): make one with `profiler patch {run} ioi`, name a "
-        ".yaml file, or a published circuit (see `profiler circuits`)"
+        ".yaml file, or a published circuit (see `profiler circuits list`)"
     )
 
 

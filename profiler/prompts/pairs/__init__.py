@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.errors import PairError
-from profiler.prompts.pairs import docstring, indirect_object, jsonl, sequences
+from profiler.prompts.pairs import docstring, foreign, indirect_object, jsonl, sequences
 from profiler.prompts.pairs.crossed import Factor
 from profiler.prompts.pairs.encode import Encoded, TokenPair, encode
 from profiler.prompts.pairs.pair import Pair
 from profiler.prompts.tasks.prompt import Split
 
-__all__ = ["TASKS", "Encoded", "Pair", "Task", "TokenPair", "cross", "encode", "find_task", "make", "read"]
+FILES = (".jsonl", ".csv")
+"""Endings of files of pairs."""
+__all__ = ["FILES", "TASKS", "Encoded", "Pair", "Task", "TokenPair", "cross", "encode", "find_task", "make", "read"]
 
 
 @dataclass(frozen=True)
@@ -125,5 +127,9 @@ def cross(name: str, split: Split, n: int, seed: int = 0, vocabulary: tuple[int,
 
 
 def read(path: str | Path) -> list[Pair]:
-    """A user's pairs; see `profiler.prompts.pairs.jsonl`."""
-    return jsonl.read(path)
+    """A user's pairs: a .jsonl (see `profiler.prompts.pairs.jsonl`), or a .csv of EAP-IG (see `foreign`).
+
+    Raises:
+        PairError: the file cannot be read, or a pair is wrong; the line is named.
+    """
+    return foreign.read_eap(path) if Path(path).suffix == ".csv" else jsonl.read(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.errors import PairError
+from profiler.prompts.pairs import foreign
 from profiler.prompts.pairs.pair import Pair, Prompt, Roles, spans_of
 
 REQUIRED = ("clean", "corrupted", "answer", "distractors")
@@ -63,11 +64,13 @@ def object_of(pair: Pair) -> dict[str, Any]:
 
 
 def pair_of(value: dict[str, Any], name: str) -> Pair:
-    """The pair of a JSON object; `name` is used in errors and where the object has no name.
+    """The pair of a JSON object, ours or of feature-circuits; `name` is used in errors and where it has no name.
 
     Raises:
         PairError: a field is missing, unknown, or of the wrong type.
     """
+    if foreign.is_feature_circuits(value):
+        return foreign.of_feature_circuits(value, name)
     missing = [field for field in REQUIRED if field not in value]
     unknown = [field for field in value if field not in REQUIRED + OPTIONAL]
     if missing or unknown:

@@ -1,0 +1,102 @@
+"""`profiler circuits`: published circuits to test, and models of known circuit that test patch and check themselves."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from profiler.cli import options
+from profiler.cli.terminal.console import console, write
+from profiler.cli.terminal.libraries import quiet
+from profiler.cli.terminal.output import text_table
+
+circuits = typer.Typer(no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(
+        circuits,
+        name="circuits",
+        help="Published circuits: list and show them. Models of known circuit: what patch and check say of them.",
+    )
+
+
+@circuits.command("list")
+def list_circuits() -> None:
+    """List the published circuits that come with the package, with what was published about them.
+
+    Example: profiler circuits list
+    """
+    from profiler.generality.evidence import published
+
+    for one in published.circuits():
+        roles = dict.fromkeys(member.role for member in one.members)
+        what = f"  {one.model}, {len(one.members)} heads: {', '.join(roles)}"
+        console.print(Text.assemble((one.name, "bold"), what))
+        for number in published.numbers(one.name):
+            console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")
+    console.print(
+        "\nNext:\n  profiler circuits show ioi-gpt2\n  profiler check run.duckdb ioi-gpt2    (a run of that model)"
+    )
+
+
+@circuits.command()
+def show(name: Annotated[str, typer.Argument(help="a published circuit")]) -> None:
+    """Write a published circuit as YAML.
+
+    Example: profiler circuits show ioi-gpt2 > ioi.yaml
+    """
+    from profiler.errors import CircuitError
+    from profiler.generality.evidence import published
+
+    path = published.path_of(name)
+    if path is None:
+        raise CircuitError(f"there is no published circuit {name!r}: choose {', '.join(published.names())}")
+    write(path.read_text(encoding="utf-8"))
+
+
+@circuits.command()
+def truth(
+    *,
+    models: Annotated[str, typer.Option(help="models by name, as and,or; all if not given")] = "",
+    sizes: Annotated[str, typer.Option(help="small (8 heads), medium (56), large (144), with commas")] = "small",
+    seeds: Annotated[int, typer.Option(help="seeds of each: other weights, tokens and pairs", min=1)] = 1,
+    pairs: Annotated[int, typer.Option(help="pairs of each distribution", min=4)] = 24,
+    draws: Annotated[int, typer.Option(help="random circuits of a check", min=1)] = 39,
+    tokens: Annotated[int, typer.Option(help="tokens of each model's corpus to record first; 0 for none", min=0)] = 0,
+    given: Annotated[
+        bool, typer.Option("--given", help="check the true circuits instead of those that patch finds")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="keep models, pairs and runs in this folder")] = None,
+) -> None:
+    """Patch and check models whose circuits are known exactly, and print the true words beside the printed ones.
+
+    Example: profiler circuits truth --models and,or,induction --seeds 3
+    """
+    from profiler.truth.evaluate import TruthSettings, ask
+
+    quiet()
+    settings = TruthSettings(
+        options.labels(models),
+        options.labels(sizes),
+        seeds,
+        pairs,
+        check_draws=draws,
+        tokens=tokens,
+        given=given,
+    )
+    result = ask(settings, out, _said)
+    for table in (result.by_model, result.words, result.totals):
+        console.print()
+        write(text_table(table))
+
+
+def _said(row: dict[str, Any]) -> None:
+    """One line as soon as a model is done."""
+    members = "circuit given" if row["chosen"] is None else " ".join(row["chosen"])
+    console.print(
+        f"{row['model']} {row['size']} {row['seed']}: {row['word']} (true: {row['true_word']});"
+        f" {members} (true: {' '.join(row['members'])})"
+    )

@@ -1,4 +1,4 @@
-"""The page of two runs: which components do something else in the second, with false discoveries held.
+"""The page of two runs: which components do something else in the second, at a bounded false discovery rate.
 
 A page of the query `compare` on a connection that has both runs (`profiler.behaviours.compare.open_both`), beside the
 components that already differ between domains of the first. Answer first; what the runs have in common is said.
@@ -21,23 +21,26 @@ METHOD = (
     (
         "Test",
         (
-            "Of the importance ratio: mean |DLA| where the behaviour holds over mean |DLA| elsewhere, so that a text in"
-            " which it holds more often is no difference. Difference of its logarithm over the root of the summed"
-            " jackknife variances, t with Welch's degrees of freedom."
+            "Compares the importance ratio: mean |DLA| where the behaviour holds over mean |DLA| elsewhere, which does"
+            " not change where a text merely has the behaviour more often. The difference of the log ratios over the"
+            " root of the summed jackknife variances is compared with Student's t, with Welch's degrees of freedom."
         ),
     ),
-    ("Scrambled", "The same claim permuted among the positions of each domain: what each text alone would give."),
+    (
+        "Scrambled",
+        "Coverage of the same claim permuted among the positions of each domain: what the text alone would give.",
+    ),
     (
         "q",
         (
-            "Benjamini and Hochberg (1995) over all rows of the query: of the claims with q below 0.05 about one in"
-            " twenty is false. Claims are tested where 10 effective documents of each run have such a position and 10"
-            " one without."
+            "Benjamini-Hochberg adjusted p-value over all rows of the query: among claims with q below 0.05, at most"
+            " 5 % are expected to be false. A claim is tested where each run has 10 effective documents with such a"
+            " position and 10 without."
         ),
     ),
     (
-        "Other",
-        "The second run is attached as `other`: in a shell, ATTACH 'b.duckdb' AS other (READ_ONLY) before the query.",
+        "In a shell",
+        "The second run is attached as `other`: ATTACH 'b.duckdb' AS other (READ_ONLY) before the query.",
     ),
 )
 
@@ -72,15 +75,20 @@ def build(
 
 def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:
     tested = frame.filter(pl.col("p").is_not_null())
-    asked, found = tested["component"].n_unique(), changed["component"].n_unique()
-    moved = frame.filter("differs")["component"].n_unique()
+    if tested.is_empty():
+        return (
+            f"No claim could be tested: of {numbers.plural(len(frame), 'claim')} none has enough documents in both runs"
+            " with and without the behaviour."
+        )
+    n_tested, n_changed = tested["component"].n_unique(), changed["component"].n_unique()
+    n_moved = frame.filter("differs")["component"].n_unique()
     text = (
-        f"{found:,} of {asked:,} {kind}s change what they care for, beyond what the text does (false discoveries held"
-        f" at 5 %); the first behaviour of {moved:,} is another one. {len(tested):,} of {len(frame):,} claims could be"
-        " tested."
+        f"{n_changed:,} of {n_tested:,} tested {kind}s change what they matter for, beyond what the text explains"
+        f" (false discovery rate 5 %). The leading behaviour of {n_moved:,} differs."
+        f" {len(tested):,} of {len(frame):,} claims could be tested."
     )
     if changed.is_empty():
-        return f"{text} A difference that was not found may still be there: read the intervals."
+        return f"{text} A difference that was not found may still exist: see the intervals."
     row = changed.sort(pl.col("difference").abs(), "component", descending=[True, False]).row(0, named=True)
     before, after = (
         f"{numbers.share_with_interval(row, f'coverage_{run}')}, scrambled {numbers.percent(row[f'scrambled_{run}'])},"
@@ -130,8 +138,8 @@ def _map(result: Result, first: str, second: str) -> Section:
             "Both runs", "", (Note("Coverage", "The runs have no component and behaviour in common.", "full"),)
         )
     caption = (
-        "Each dot is one claim about one component. Off the line the text or the component differs; orange dots are"
-        " components that changed, beyond chance and beyond what the text does."
+        "Each dot is a claim about a component. Off the diagonal the text or the component differs. Orange: the"
+        " component changed, beyond chance and beyond what the text explains."
     )
     return Section(
         "Both runs",
@@ -151,15 +159,12 @@ def _table(result: Result, changed: pl.DataFrame) -> Section:
         tables.value(
             "times", "Times", "importance ratio in the second run over that in the first, with the 95 % interval"
         ),
-        tables.value("q", "q", "Benjamini and Hochberg over all rows"),
-        tables.words("largest_a", "First in the first"),
-        tables.words("largest_b", "First in the second"),
+        tables.value("q", "q", "Benjamini-Hochberg adjusted p-value, over all rows"),
+        tables.words("largest_a", "Leading in the first"),
+        tables.words("largest_b", "Leading in the second"),
     )
     listed = changed.sort(pl.col("difference").abs(), "component", "behaviour", descending=[True, False, False])
-    caption = (
-        "Claims of which the component changed, largest difference of coverage above scrambled first, with 95 %"
-        " intervals."
-    )
+    caption = "Claims with q below 0.05, largest difference of coverage above scrambled first, with 95 % intervals."
     empty = "No claim changed beyond chance."
     return Section(
         "Changed", "", (tables.table("Changed claims", caption, result, columns, listed.head(SHOWN), "full", empty),)
@@ -177,9 +182,9 @@ def _domains(read: Reader, kind: str, family: str, top: int, first: str) -> Sect
         tables.words("domain_b", "and"),
         tables.share("coverage_b", "Coverage there"),
         tables.share("scrambled_b", "Scrambled"),
-        tables.value("q", "q", "Benjamini and Hochberg over components"),
+        tables.value("q", "q", "Benjamini-Hochberg adjusted p-value, over components"),
     )
-    caption = f"Components of {first} that care for something else in another of its own domains."
+    caption = f"Components of {first} that matter for different things in two of its own domains."
     frame = result.frame.filter(pl.col("q") < LEVEL).head(SHOWN)
     return Section(
         "Within the first run",

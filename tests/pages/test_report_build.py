@@ -79,8 +79,8 @@ def test_the_importance_in_the_answer_is_that_of_the_raw_values(fake, card):
         share = importance[fake.row(label)] / importance[live].sum()
         rank = 1 + (importance[live] > importance[fake.row(label)]).sum()
         answer = answer_of(card(label))
-        assert f"writes {numbers.percent(share)}".replace("\u00a0", " ") in answer
-        assert f"number {rank} of {live.sum()} heads and neurons" in answer
+        assert f"accounts for {numbers.percent(share)}".replace("\u00a0", " ") in answer
+        assert f"rank {rank} of {live.sum()} heads and neurons" in answer
 
 
 def test_the_class_in_the_answer_is_that_of_the_raw_values(fake, card):
@@ -91,8 +91,8 @@ def test_the_class_in_the_answer_is_that_of_the_raw_values(fake, card):
         top = max(sums, key=sums.get)
         share, base = sums[top] / sum(sums.values()), (fake.ordinary & (classes == top)).sum() / fake.ordinary.sum()
         answer = answer_of(card(label))
-        assert f"falls on “{top}” tokens: {numbers.percent(share)}".replace("\u00a0", " ") in answer
-        assert f"these are {numbers.percent(base)} of all positions".replace("\u00a0", " ") in answer
+        assert f"falls on “{top}”: {numbers.percent(share)}".replace("\u00a0", " ") in answer
+        assert f"where {numbers.percent(base)} of all positions are of that class".replace("\u00a0", " ") in answer
 
 
 def test_the_high_activations_in_the_answer_are_those_of_the_raw_values(fake, card):
@@ -109,8 +109,8 @@ def test_the_high_activations_in_the_answer_are_those_of_the_raw_values(fake, ca
         precision, coverage = counts[top] / high.sum(), counts[top] / (classes == top).sum()
         answer = answer_of(card(label))
         assert f"most active ({high.sum()} positions, {numbers.percent(high.mean())})".replace("\u00a0", " ") in answer
-        assert f"class is “{top}”: {numbers.percent(precision)} of them".replace("\u00a0", " ") in answer
-        assert f"“{top}” positions {numbers.percent(coverage)} are that high".replace("\u00a0", " ") in answer
+        assert f"class is “{top}”: {numbers.percent(precision)} of these positions".replace("\u00a0", " ") in answer
+        assert f"“{top}” positions, {numbers.percent(coverage)} are that active".replace("\u00a0", " ") in answer
 
 
 def test_the_kinds_of_units_are_all_named_whatever_names_them():
@@ -144,7 +144,7 @@ def test_every_sample_and_extreme_is_on_the_card(card):
         "75 %",
         "50 %",
         "Largest activation",
-        "Lowers it most",
+        "Lowers the next token most",
         "Any position",
     ):
         assert f"<h4>{heading}</h4>" in html

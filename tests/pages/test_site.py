@@ -122,6 +122,19 @@ def test_cards_are_kept_while_they_hold_and_made_anew_when_the_run_changes(fake,
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_cards_are_made_anew_when_code_in_any_folder_of_the_pages_changes(fake, tmp_path, monkeypatch):
+    package = Path(building.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "pages", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(building.assets, "package_file", lambda name: tmp_path / name)
+    before = building.key_of(fake.path, "run")
+    assert building.key_of(fake.path, "run") == before
+    for file in ("component/answer.py", "charts/theme.py", "page.css"):
+        with (tmp_path / "pages" / file).open("a") as code:
+            code.write("\n")
+        assert building.key_of(fake.path, "run") != before, file
+        before = building.key_of(fake.path, "run")
+
+
 @pytest.mark.parametrize("kind", ["file", "folder", "mark", "link"])
 def test_what_is_no_site_of_ours_is_not_touched(fake, tmp_path, kind):
     out = tmp_path / "mine"

@@ -65,7 +65,7 @@ def test_record_info_query_report(record, cli, tmp_path):
     code, out, err, path = record()
     assert (code, err) == (0, "")
     assert "forecast: about" in out
-    assert "parts add up to the logits within" in out
+    assert "all DLA add up to the logits within" in out
     code, out, _ = cli("info", path)
     assert code == 0
     assert "GPT2LMHeadModel" in out

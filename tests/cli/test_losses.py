@@ -52,7 +52,7 @@ def documents(n: int) -> list[dict]:
 
 def said(out: str) -> list[str]:
     """The lines between the sentence about the outcome and what to do next."""
-    lines = out[out.index("parts add up") :].partition("\n")[2].partition("\nNext:")[0].splitlines()
+    lines = out[out.index("all DLA add up") :].partition("\n")[2].partition("\nNext:")[0].splitlines()
     return [line for line in lines if line]
 
 
@@ -109,8 +109,8 @@ def test_characters_are_said_for_every_100_tokens():
         }
     )
     assert losses.lines(frame) == [
-        ("warning: 30 characters (3 for every 100 tokens): x", True),
-        ("1 character (0.1 for every 100 tokens): y", False),
+        ("warning: 30 characters (3 per 100 tokens): x", True),
+        ("1 character (0.1 per 100 tokens): y", False),
     ]
 
 

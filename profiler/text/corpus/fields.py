@@ -49,7 +49,8 @@ def refuse_unreadable(rows: Iterable[Row | str], fields: Fields, place: str) -> 
     Raises:
         CorpusError: no row is one, none has the text or the domain's field, or what stands in it is no text.
     """
-    text = domain = None
+    text: Any = None
+    domain: Any = None
     reasons: Counter[str] = Counter()
     n_rows = 0
     for row in rows:
@@ -62,9 +63,9 @@ def refuse_unreadable(rows: Iterable[Row | str], fields: Fields, place: str) -> 
             return
     del reasons["blank_lines"]
     if reasons and not n_rows:
-        found = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items())
+        bad = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items())
         raise CorpusError(
-            f"corpus {place!r} cannot be read: it begins with {found} and no row that is one; check what the file holds"
+            f"corpus {place!r} cannot be read: it begins with {bad} and no row that is one; check what the file holds"
         )
     for option, name, row in (("--text-field", fields.text, text), ("--domain-field", fields.domain, domain)):
         if name and isinstance(row, Mapping):

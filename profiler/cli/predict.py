@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from profiler.cli.terminal.console import console, write
+from profiler.pages.numbers import plural
 
 predict = typer.Typer(no_args_is_help=True)
 Run = Annotated[Path, typer.Argument(help="a run that `profiler record` or `profiler patch` wrote")]
@@ -122,7 +123,7 @@ def circuits(
         return
     for circuit in published.circuits():
         roles = dict.fromkeys(member.role for member in circuit.members)
-        what = f"  {circuit.model}, {len(circuit.members)} heads: {', '.join(roles)}"
+        what = f"  {circuit.model}, {plural(len(circuit.members), 'head')}: {', '.join(roles)}"
         console.print(Text.assemble((circuit.name, "bold"), what))
         for number in published.numbers(circuit.name):
             console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")

@@ -222,7 +222,7 @@ def _left(out: Path) -> str:
     from profiler.behaviours.additions import unfinished
     from profiler.database.commits import describe
 
-    if kept := describe(out, ending=True):
-        return kept
+    if commit := describe(out, ending=True):
+        return commit
     lacking = out.exists() and unfinished(out)
     return f"{out} is whole; {lacking}" if lacking else "nothing was committed yet, and nothing is left behind"

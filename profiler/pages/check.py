@@ -375,7 +375,7 @@ def _published(published: Result) -> Block:
     columns = (
         tables.words("what", "Published"),
         tables.value("published", "There"),
-        tables.value("found", "Here"),
+        tables.value("measured", "Here"),
         tables.words("unit", "Unit"),
         tables.words("distribution", "Distribution"),
         tables.words("source", "Source"),

@@ -84,8 +84,8 @@ def _largest_first(rows: dict[str, list[Any]]) -> list[str]:
 
 def _for_page(spec: dict[str, Any]) -> dict[str, Any]:
     """The specification at the width of its box, and with the page's configuration instead of altair's."""
-    kept = {key: value for key, value in spec.items() if key not in ("config", "$schema")}
-    return kept | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    shown = {key: value for key, value in spec.items() if key not in ("config", "$schema")}
+    return shown | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

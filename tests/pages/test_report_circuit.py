@@ -139,10 +139,10 @@ def test_names_of_pairs_stay_text(path: Path) -> None:
     assert "a<b>" not in page
 
 
-def test_every_node_of_an_edge_has_a_place() -> None:
-    nodes = circuit.places(MEMBERS, EDGES.filter(pl.col("matters")))
-    spot = dict(zip(nodes["node"], nodes["y"], strict=True))
-    assert spot == {"embed": -1, "L0H1": 0, "L0_mlp_out": 0.5, "L1H0": 1, "L1H1": 1, "logits": 2}
+def test_every_node_of_an_edge_has_a_position() -> None:
+    nodes = circuit.node_positions(MEMBERS, EDGES.filter(pl.col("matters")))
+    at = dict(zip(nodes["node"], nodes["y"], strict=True))
+    assert at == {"embed": -1, "L0H1": 0, "L0_mlp_out": 0.5, "L1H0": 1, "L1H1": 1, "logits": 2}
     assert len(nodes.select("x", "y").unique()) == len(nodes)
     assert set(nodes["x"]) <= {1 / 2, 1 / 3, 2 / 3}
     assert dict(zip(nodes["node"], nodes["gate"], strict=True))["L1H0"] == "OR-like"

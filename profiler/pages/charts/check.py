@@ -143,9 +143,9 @@ def mixtures(frame: pl.DataFrame) -> alt.Chart:
     )
     order = [name for name in totals["behaviour"] if name != UNEXPLAINED] + [UNEXPLAINED]
     colours = [theme.behaviour_colour(name) for name in order]
-    rows = frame.with_columns(place=pl.col("behaviour").replace_strict({name: i for i, name in enumerate(order)}))
+    rows = frame.with_columns(rank=pl.col("behaviour").replace_strict({name: i for i, name in enumerate(order)}))
     return (
-        alt.Chart(only(rows, "component", "role", "behaviour", "share", "share_lo", "share_hi", "n", "place"))
+        alt.Chart(only(rows, "component", "role", "behaviour", "share", "share_lo", "share_hi", "n", "rank"))
         .mark_bar()
         .encode(
             y=alt.Y("component:N", sort=rows["component"].unique(maintain_order=True).to_list(), title=None),
@@ -153,7 +153,7 @@ def mixtures(frame: pl.DataFrame) -> alt.Chart:
             color=alt.Color(
                 "behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)
             ),
-            order=alt.Order("place:Q"),
+            order=alt.Order("rank:Q"),
             tooltip=["component:N", "behaviour:N", *tips("share", "share_lo", "share_hi", "n")],
         )
         .properties(height=max(60, 24 * rows["component"].n_unique()))

@@ -75,18 +75,18 @@ def drawing(members: pl.DataFrame, edges: pl.DataFrame) -> alt.LayerChart:
     """The circuit from the embedding up to the logits. `members` and `edges` are the queries circuit_members,
     circuit_edges."""
     strong = edges.filter(pl.col("matters")).sort(pl.col("lost").abs(), descending=True).head(DRAWN_EDGES)
-    nodes = places(members, strong)
-    spot = {row["node"]: (row["x"], row["y"]) for row in nodes.to_dicts()}
+    nodes = node_positions(members, strong)
+    at = {row["node"]: (row["x"], row["y"]) for row in nodes.to_dicts()}
     rows = [
         {
             "writer": e["writer"],
             "reader": e["reader"],
             "lost": e["lost"],
             "size": abs(e["lost"]),
-            "x": spot[e["writer"]][0],
-            "y": spot[e["writer"]][1],
-            "x2": spot[_node(e["reader"])][0],
-            "y2": spot[_node(e["reader"])][1],
+            "x": at[e["writer"]][0],
+            "y": at[e["writer"]][1],
+            "x2": at[_node(e["reader"])][0],
+            "y2": at[_node(e["reader"])][1],
         }
         for e in strong.to_dicts()
     ]
@@ -130,7 +130,7 @@ def _role(row: dict) -> str:
     return "; ".join(part for part in (row["role"], at) if part)
 
 
-def places(members: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+def node_positions(members: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Where each node is drawn: a row per layer (its MLP half a row above), spread evenly from left to right."""
     known = {row["component"]: row | {"role": _role(row)} for row in members.to_dicts()}
     names = dict.fromkeys(["embed", *known, *edges["writer"], *(_node(r) for r in edges["reader"]), "logits"])

@@ -34,12 +34,12 @@ def _share_axis(rows: pl.DataFrame) -> alt.Y:
 
 def apart(rows: pl.DataFrame, most: int = 8) -> list[str]:
     """Names of the most important components whose labels do not cover each other in the scatter plot."""
-    kept: list[tuple[float, float, str]] = []
+    labelled: list[tuple[float, float, str]] = []
     for row in rows.sort("share_abs_dla", descending=True).head(5 * most).to_dicts():
         x, y = row["top_class_share"], math.log10(row["share_abs_dla"])
-        if len(kept) < most and all(abs(x - a) > LABEL_WIDTH or abs(y - b) > LABEL_HEIGHT for a, b, _ in kept):
-            kept.append((x, y, row["component"]))
-    return [name for _, _, name in kept]
+        if len(labelled) < most and all(abs(x - a) > LABEL_WIDTH or abs(y - b) > LABEL_HEIGHT for a, b, _ in labelled):
+            labelled.append((x, y, row["component"]))
+    return [name for _, _, name in labelled]
 
 
 def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:

@@ -69,15 +69,15 @@ def thinned(samples: pl.DataFrame, floor: float) -> pl.DataFrame:
     """The query spectrum_samples with one row a stratum inside ±floor, where strata are drawn as one bin, and all
     outside.
 
-    Part of a simple random sample is one: a kept row stands for what the dropped ones stood for too.
+    Part of a simple random sample is a simple random sample: a row that stays also stands for the dropped rows.
     """
     inside = (pl.col("stratum_lo") >= -floor) & (pl.col("stratum_hi") <= floor)
     keys = [hashlib.md5(str(position).encode()).hexdigest() for position in samples["position_id"]]
     keyed = samples.with_columns(pl.Series("key", keys, dtype=pl.String))
-    place = pl.col("key").rank("ordinal").over("stratum")
+    rank = pl.col("key").rank("ordinal").over("stratum")
     total = pl.col("weight").sum().over("stratum")
     weight = pl.when(inside).then(total).otherwise(pl.col("weight"))
-    return keyed.with_columns(weight.alias("weight")).filter(~inside | (place == 1)).drop("key")
+    return keyed.with_columns(weight.alias("weight")).filter(~inside | (rank == 1)).drop("key")
 
 
 def shown_classes(frame: pl.DataFrame, weight: str = "sum_abs_dla") -> list[str]:
@@ -117,11 +117,11 @@ def quantile_marks(density: pl.DataFrame, levels: Sequence[float]) -> pl.DataFra
     (query density, never beyond the values seen) it is that. Columns: quantile, label, activation, and row: 0 or 1,
     alternating, so that neighbouring labels do not collide.
     """
-    held = finite_edges(density).filter(pl.col("n") > 0).sort("lo")
+    filled = finite_edges(density).filter(pl.col("n") > 0).sort("lo")
     rows = []
-    for level in levels if not held.is_empty() else ():
-        bin_of = held.filter(pl.col("cumulative") >= level * (1 - 1e-12)).head(1)
-        row = (bin_of if not bin_of.is_empty() else held.tail(1)).row(0, named=True)
+    for level in levels if not filled.is_empty() else ():
+        bin_of = filled.filter(pl.col("cumulative") >= level * (1 - 1e-12)).head(1)
+        row = (bin_of if not bin_of.is_empty() else filled.tail(1)).row(0, named=True)
         middle = row.get("middle", (row["lo"] + row["hi"]) / 2)
         rows.append({"quantile": level, "label": f"{100 * level:g} %", "activation": middle, "row": len(rows) % 2})
     schema = {"quantile": pl.Float64, "label": pl.String, "activation": pl.Float64, "row": pl.Int64}
@@ -153,12 +153,12 @@ def folded_share(frame: pl.DataFrame, floor: float) -> float:
 
 
 def merged_marks(marks: pl.DataFrame, floor: float, nearest: float = 0.02) -> pl.DataFrame:
-    """Marks that would be drawn on each other made one, its label listing them; `nearest` is a share of the axis."""
-    places = [math.copysign(math.log1p(abs(value) / floor), value) for value in marks["activation"]]
-    width = max(places, default=0.0) - min(0.0, min(places, default=0.0)) or 1.0
+    """Marks, merged where they would be drawn on each other; `nearest` is a share of the axis, a label lists all."""
+    at = [math.copysign(math.log1p(abs(value) / floor), value) for value in marks["activation"]]
+    width = max(at, default=0.0) - min(0.0, min(at, default=0.0)) or 1.0
     groups: list[list[int]] = []
-    for i, place in enumerate(places):
-        if groups and abs(place - places[groups[-1][0]]) < nearest * width:
+    for i, x in enumerate(at):
+        if groups and abs(x - at[groups[-1][0]]) < nearest * width:
             groups[-1].append(i)
         else:
             groups.append([i])

@@ -120,8 +120,8 @@ def refuse(out: Path) -> None:
 def manifest(folder: Path) -> Manifest | None:
     """The manifest of a site; None where the folder is none."""
     try:
-        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        return Manifest(**found) if found.get("made_by") == MADE_BY else None
+        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return Manifest(**facts) if facts.get("made_by") == MADE_BY else None
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 

@@ -106,7 +106,7 @@ def described(value: Any) -> str:
     if messages_of(value) is not None:
         return "a conversation"
     if isinstance(value, list):
-        kinds = {_kind(one) for one in value}
+        kinds = {_kind(part) for part in value}
         return f"a list of {kinds.pop()}s" if len(kinds) == 1 else "a list"
     return "bytes that are no text" if isinstance(value, bytes) else f"a {_kind(value)}"
 
@@ -121,8 +121,8 @@ def _advice(value: Any, name: str) -> str:
     """What to do about a field that holds no text."""
     if isinstance(value, Mapping):
         return f"name a field inside it, such as --text-field {name}.{next(iter(value), 'text')}"
-    if isinstance(value, list) and value and all(isinstance(one, int) for one in value):
-        return "token ids cannot be held against this model's tokenizer; give the text that they were made from"
+    if isinstance(value, list) and value and all(isinstance(part, int) for part in value):
+        return "token ids cannot be compared with this model's tokenizer; give the text that they were made from"
     if isinstance(value, list):
         return "make it one text a row first (how its parts belong together is not known here)"
     return "name the field that holds the text with --text-field"

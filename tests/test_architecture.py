@@ -24,6 +24,7 @@ STRICT = (
     "bench",
     "cli",
     "prompts",
+    "pages",
 )
 """What mypy checks strictly, [tool.mypy] of pyproject.toml."""
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")

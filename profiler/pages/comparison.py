@@ -5,13 +5,14 @@ components that already differ between domains of the first. Answer first; what 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import polars as pl
 
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Chart, Note, Report, Section
-from profiler.pages.charts.component import tips, value_axis
+from profiler.pages.charts.component import layered, tips, value_axis
 from profiler.pages.reader import Reader, Result
 
 LEVEL = 0.05
@@ -103,7 +104,7 @@ def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:
 def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
     """Coverage in both runs, a dot per claim. `frame` is the query `compare`."""
     rows = frame.with_columns(changed=(pl.col("q") < LEVEL).fill_null(value=False))
-    axes = {"axis": value_axis(share=True), "scale": alt.Scale(domain=[0, 1])}
+    axes: dict[str, Any] = {"axis": value_axis(share=True), "scale": alt.Scale(domain=[0, 1])}
     dots = (
         alt.Chart(rows)
         .mark_circle(size=55, opacity=0.75)
@@ -127,9 +128,8 @@ def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
         )
     )
     line = alt.Chart(pl.DataFrame({"x": [0.0, 1.0]})).mark_rule(strokeDash=[4, 4], opacity=0.5)
-    return (line.encode(x=alt.X("min(x):Q"), x2="max(x):Q", y=alt.Y("min(x):Q"), y2="max(x):Q") + dots).properties(
-        height=340
-    )
+    diagonal = line.encode(x=alt.X("min(x):Q"), x2="max(x):Q", y=alt.Y("min(x):Q"), y2="max(x):Q")
+    return layered(diagonal, dots, height=340)
 
 
 def _map(result: Result, first: str, second: str) -> Section:

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from profiler.pages import numbers, visible_text
-from profiler.pages.blocks import Block, Cell, Example, ExampleGroup, Examples, Note, Source, Table, Width
+from profiler.pages.blocks import Block, Cell, Example, ExampleGroup, Examples, Note, Sign, Source, Table, Width
 from profiler.pages.component import contexts
 from profiler.pages.reader import Result
 
@@ -53,7 +53,7 @@ def value(name: str, label: str, hint: str = "", *, signed: bool = False) -> Col
     return Column(label, cell, hint)
 
 
-def _sign(number: float | None) -> str:
+def _sign(number: float | None) -> Sign:
     return "" if not number else "positive" if number > 0 else "negative"
 
 
@@ -139,9 +139,10 @@ def _tokens(row: Row) -> tuple[tuple[contexts.Token, ...], int]:
 
 def _attention(row: Row, length: int) -> list[float | None]:
     """The whole row where it was recomputed; else the most attended token alone, if it is in sight."""
-    if row.get("attention") is not None:
-        return row["attention"]
     out: list[float | None] = [None] * length
+    if row.get("attention") is not None:
+        out = row["attention"]
+        return out
     if row.get("top_offset") is not None and row["top_offset"] <= row["shown"]:
         out[row["shown"] - row["top_offset"]] = row["top_weight"]
     return out

@@ -12,6 +12,7 @@ import polars as pl
 from profiler.model.components import ComponentId
 from profiler.pages import method, numbers
 from profiler.pages.charts import component as charts
+from profiler.pages.charts.spectrum import number_of
 from profiler.pages.reader import Reader, Result
 
 HIGH = 0.01
@@ -78,16 +79,15 @@ def _high_sentence(read: Reader, label: str) -> str:
     if frame["bin"].n_unique() <= 1:
         return "All its activations lie in a single bin of the spectrum." if len(frame) else ""
     counts = high_positions(frame)
-    first, high = counts.row(0, named=True), counts["high"].sum()
+    first, high, n = counts.row(0, named=True), int(counts["high"].sum()), int(counts["n"].sum())
     sizes = frame.with_columns(pl.col("expected_value").abs())
-    part = sizes.filter(pl.col("class") == first["class"])["expected_value"].sum() / (
-        sizes["expected_value"].sum() or 1
-    )
+    of_class = number_of(sizes.filter(pl.col("class") == first["class"])["expected_value"].sum())
+    part = of_class / (number_of(sizes["expected_value"].sum()) or 1)
     name = _class(first["class"])
     return (
-        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}), the"
+        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / n)}), the"
         f" most common class is {name}: {numbers.percent(first['high'] / high)} of these positions, against"
-        f" {numbers.percent(first['n'] / counts['n'].sum())} of all. Of all {name} positions,"
+        f" {numbers.percent(first['n'] / n)} of all. Of all {name} positions,"
         f" {numbers.percent(first['high'] / first['n'])} are that active; the class contributes"
         f" {numbers.percent(part)} of the mean |activation|."
     )
@@ -139,9 +139,10 @@ def attention_result(read: Reader, label: str) -> Result:
 
 def _embedding_or_bias_answer(read: Reader, label: str) -> tuple[str, ...]:
     frame = read("by_class", component=label).frame
-    means = {name: (frame[name] * frame["n"]).sum() / max(1, frame["n"].sum()) for name in ("dla", "abs_dla")}
+    n = int(frame["n"].sum())
+    means = {name: number_of((frame[name] * frame["n"]).sum()) / max(1, n) for name in ("dla", "abs_dla")}
     first = (
-        f"{label} is an embedding or a bias: over {numbers.count(frame['n'].sum())} positions its mean DLA is"
+        f"{label} is an embedding or a bias: over {numbers.count(n)} positions its mean DLA is"
         f" {numbers.signed(means['dla'])} logits and its mean |DLA| {numbers.number(means['abs_dla'])}."
     )
     sentences = (first, _class_sentence(read, label), _direction_sentence(read, label))

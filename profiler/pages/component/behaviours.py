@@ -29,7 +29,7 @@ def heat_map(frame: pl.DataFrame) -> alt.Chart:
     )
     shown = tips("component", "behaviour", "coverage", "coverage_lo", "coverage_hi", "scrambled", "random", "n")
     scale = alt.Scale(domain=[0, 1], scheme="blues")
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_rect()
         .encode(
@@ -40,6 +40,7 @@ def heat_map(frame: pl.DataFrame) -> alt.Chart:
         )
         .properties(height=max(80, 17 * len(components)))
     )
+    return chart
 
 
 def names_of(frame: pl.DataFrame) -> list[str]:
@@ -55,7 +56,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
     )
     colours = [theme.behaviour_colour(name) for name in order]
     values = rows["value"].unique(maintain_order=True).to_list()
-    return (
+    chart: alt.Chart = (
         alt.Chart(rows)
         .mark_bar()
         .encode(
@@ -75,6 +76,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
         )
         .properties(height=max(50, 26 * len(values)))
     )
+    return chart
 
 
 def section(read: Reader, component: ComponentId) -> Section:

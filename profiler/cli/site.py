@@ -10,6 +10,7 @@ import profiler
 from profiler.cli import options
 from profiler.cli.terminal.console import console
 from profiler.errors import SiteError, Stopped
+from profiler.pages.numbers import plural
 
 
 def register(app: typer.Typer) -> None:
@@ -55,8 +56,8 @@ def site(
     n = done.made + done.kept
     each = f", {done.card_bytes / n / 1e3:,.0f} kB each" if n else ""
     console.print(
-        f"{done.out / 'index.html'}: {done.made:,} cards made, {done.kept:,} kept{each}; {done.bytes / 1e6:,.1f} MB in"
-        f" all; reports: {', '.join(done.reports)}"
+        f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.kept:,} kept{each};"
+        f" {done.bytes / 1e6:,.1f} MB in all; reports: {', '.join(done.reports)}"
     )
 
 

@@ -196,8 +196,9 @@ def test_existing_run_is_kept(record):
     assert record(None, None, "--overwrite")[0] == 0
 
 
-def test_demo_does_not_replace_a_run_of_the_user(cli, record):
-    path = record()[3]
+def test_demo_does_not_replace_a_run_of_the_user(cli, tmp_path):
+    path = tmp_path / "run.duckdb"
+    path.write_bytes(b"a run")
     before = path.read_bytes()
     code, _, err = cli("demo", "--out", path, "--tokens", 1000)
     assert code == 1

@@ -7,7 +7,6 @@ import numpy as np
 import planted
 import polars as pl
 import pytest
-from test_report_text import parse
 
 from profiler.database import query
 from profiler.model.components import ComponentId
@@ -88,16 +87,3 @@ def test_all_unexplained_is_said(read):
     assert behaviours.section(read, ComponentId("neuron", 0, 4)).text.startswith(
         "No behaviour of the list holds where it writes: 100"
     )
-
-
-def test_the_card_has_the_section_and_parses(tmp_path):
-    import fake_run
-
-    fake = fake_run.build(tmp_path / "fake.duckdb")
-    for label in ("L1H0", "L0N3", "embed"):
-        html = build.build(fake.path, "component", component=label)
-        parse(html)
-        assert ("Claims and their baselines" in html) == (
-            label not in ("embed",) and bool(fake.dla[fake.row(label)].any())
-        )
-    parse(build.build(fake.path, "behaviours"))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import fake_run
 import numpy as np
 import polars as pl
 import pytest
@@ -20,12 +19,6 @@ from profiler.pages import build, numbers
 from profiler.pages.component.answer import high_positions
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory) -> fake_run.FakeRun:
-    """A run with known raw values."""
-    return fake_run.build(tmp_path_factory.mktemp("fake") / "fake.duckdb")
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +43,24 @@ def components(fake) -> list[str]:
     return fake.components["component"].to_list()
 
 
-LABELS = [f"L{layer}{unit}" for layer in range(2) for unit in ("H0", "H1", *(f"N{i}" for i in range(6)))]
+LABELS = [*(f"L0{unit}" for unit in ("H0", "H1", *(f"N{i}" for i in range(6)))), "L1H0", "L1N1", "L1N2", "L1N5"]
+"""Each kind of distribution that a unit of the fake run has, and those of the second layer that are read below."""
 EMBEDDINGS_AND_BIASES = ["embed", "pos_embed", "L0_attn_bias", "L1_mlp_bias", "final_bias"]
 
 
 @pytest.mark.parametrize("label", LABELS + EMBEDDINGS_AND_BIASES)
-def test_a_card_is_built_for_every_kind_of_component(card, label):
+def test_a_card_is_built_for_every_kind_of_component(fake, card, label):
     html = card(label)
+    parse(html)
+    writes = label in LABELS and bool(fake.dla[fake.row(label)].any())
+    assert ("Claims and their baselines" in html) == writes
     assert answer_of(html).startswith(label)
     assert set(re.findall(r"https?://[^\s\"'`\\)<]*", html)) <= NOT_FETCHED
     assert "NaN" not in own_part(html) and "None" not in answer_of(html)
+
+
+def test_the_page_of_behaviours_is_built(fake):
+    parse(build.build(fake.path, "behaviours"))
 
 
 def test_the_overview_is_built(overview):

@@ -83,10 +83,10 @@ def _first(frame: pl.DataFrame) -> str:
 def _kinds(frame: pl.DataFrame) -> str:
     shares = frame.group_by("kind").agg(pl.col("share_abs_dla").sum(), pl.len()).sort("kind").to_dicts()
     parts = [
-        f"{numbers.plural(row['len'], WORDS[row['kind']])} for {numbers.percent(row['share_abs_dla'])}"
+        f"{numbers.percent(row['share_abs_dla'])} from {numbers.plural(row['len'], WORDS[row['kind']])}"
         for row in shares
     ]
-    return f"Of all |DLA|, {' and '.join(parts)} (absolute values: nothing cancels)."
+    return f"By kind: {', '.join(parts)}. Absolute values are summed, so nothing cancels."
 
 
 def _by_domain_sentence(read: Reader) -> str:

@@ -59,10 +59,11 @@ def of_set(read: Reader, name: str) -> str:
         )
     share = values["faithfulness"]
     over = ", which is over-recovery, not success" if values["over_recovery"]["score"] else ""
+    bounds = f"{numbers.percent(share['low'])} to {numbers.percent(share['high'])}"
     return (
-        f"{where} it recovers {numbers.percent(share['score'])} (95 % interval {numbers.percent(share['low'])} to"
-        f" {numbers.percent(share['high'])}) of the effect{over}. With the same members removed from both, circuit and"
-        f" model differ by up to {numbers.percent(values['incompleteness_greedy']['score'])} of the effect."
+        f"{where} it recovers {numbers.percent(share['score'])} ({numbers.LEVEL} interval {bounds}) of the"
+        f" effect{over}. With the same members removed from both, circuit and model differ by up to"
+        f" {numbers.percent(values['incompleteness_greedy']['score'])} of the effect."
         f"{random(read, name, values)}"
     )
 

@@ -4,6 +4,8 @@ from typing import Any
 
 MISSING = "–"
 BLANK = "\u00a0"
+LEVEL = f"95{BLANK}%"
+"""Of every interval."""
 SMALL, LARGE = 1e-4, 1e7
 """Sizes below and from which a number is written with a power of ten."""
 LEAST_SHARE = 1e-5
@@ -54,7 +56,7 @@ def share_with_interval(row: dict[str, Any], name: str) -> str:
     low, high = row.get(f"{name}_lo"), row.get(f"{name}_hi")
     if low is None or high is None:
         return percent(row[name])
-    return f"{percent(row[name])} (95{BLANK}% interval {percent_range(low, high)}{BLANK}%)"
+    return f"{percent(row[name])} ({LEVEL} interval {percent_range(low, high)}{BLANK}%)"
 
 
 def percent_range(low: float, high: float) -> str:

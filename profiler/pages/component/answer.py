@@ -46,11 +46,10 @@ def _class_sentence(read: Reader, label: str) -> str:
     if frame.is_empty():
         return ""
     top = frame.sort(["share_abs_dla", "value"], descending=[True, False]).row(0, named=True)
-    positions = read("by_class", component=label).frame["n"].sum()
+    base = numbers.percent(top["n"] / read("by_class", component=label).frame["n"].sum())
     return (
         f"The largest share of its |DLA| by token class falls on {_class(top['value'])}:"
-        f" {numbers.share_with_interval(top, 'share_abs_dla')}, where {numbers.percent(top['n'] / positions)} of all"
-        " positions are of that class."
+        f" {numbers.share_with_interval(top, 'share_abs_dla')}; {base} of all positions are of that class."
     )
 
 
@@ -102,7 +101,7 @@ def _direction_sentence(read: Reader, label: str) -> str:
         return "For no class of the next token is its mean DLA clearly different from 0."
     parts = [
         f"{verb} the next token's logit most where that token is {_class(row['value'])} ({numbers.signed(row['dla'])}"
-        f" logits, 95 % interval {numbers.signed(row['dla_lo'])} to {numbers.signed(row['dla_hi'])})"
+        f" logits, {numbers.LEVEL} interval {numbers.signed(row['dla_lo'])} to {numbers.signed(row['dla_hi'])})"
         for verb, row in _extreme_rows(clear)
     ]
     return f"On average it {' and '.join(parts)}."

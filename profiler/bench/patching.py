@@ -18,9 +18,9 @@ from transformer_lens import patching
 
 from profiler.bench.script import bridge_of
 from profiler.circuits.edge_mask import all_writes, graph_of, masked
-from profiler.model.as_network import logits_of, network_of
 from profiler.model.load import Model
-from profiler.model.network import forward
+from profiler.model.steps.as_network import logits_of, network_of
+from profiler.model.steps.network import forward
 from profiler.patching import setting
 from profiler.patching.batch import PairBatch
 from profiler.patching.metrics import logit_diff
@@ -40,14 +40,14 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
         "bench", net, setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
     )
     batch, heads = main.batch, every(net, "head")
-    writes = all_writes(net, main.corrupted)
-    exists = graph_of(net).exists
+    writes = all_writes(net.plain, main.corrupted)
+    exists = graph_of(net.plain).exists
     few = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(0)) < FEW)
     most = exists & (torch.rand(exists.shape, generator=torch.Generator().manual_seed(1)) < MOST)
     values = {}
 
     def sweep_ours() -> None:
-        differences = torch.zeros(len(heads), len(batch), dtype=net.embed.dtype)
+        differences = torch.zeros(len(heads), len(batch), dtype=net.dtype)
         for indices, logits in sweep(net, main.corrupted, batch, heads, resample(main.clean)):
             differences[indices] = torch.stack([logit_diff(row, batch.options) for row in logits])
         values["ours"] = differences
@@ -58,8 +58,8 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     work: dict[str, Callable[[], object]] = {
         "forward": lambda: forward(net, batch.clean),
         "TransformerLens forward": lambda: logits_of(model, batch.clean),
-        "circuit, 5 % of edges": lambda: masked(net, batch.clean, batch.ends, few, writes),
-        "circuit, 95 % of edges": lambda: masked(net, batch.clean, batch.ends, most, writes),
+        "circuit, 5 % of edges": lambda: masked(net.plain, batch.clean, batch.ends, few, writes),
+        "circuit, 95 % of edges": lambda: masked(net.plain, batch.clean, batch.ends, most, writes),
         "head sweep": sweep_ours,
         "TransformerLens head sweep": sweep_theirs,
     }

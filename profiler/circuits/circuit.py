@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from profiler.errors import CircuitError
-from profiler.patching.sites import Target, parse_target
+from profiler.patching.sites import ModelSizes, Target, parse_target, units_of
 
 INPUT, OUTPUT = "embed", "logits"
 OUTSIDE = ("resample", "mean", "zero")
@@ -94,8 +94,8 @@ def members_of(labels: Iterable[str], schemes: Iterable[str] = ()) -> tuple[Memb
     return tuple(Member(label, schemes=tuple(schemes)) for label in labels)
 
 
-def check_circuit(circuit: Circuit, n_layers: int, n_heads: int, d_mlp: int) -> None:
-    """Whether a model of these sizes has every member.
+def check_circuit(circuit: Circuit, net: ModelSizes) -> None:
+    """Whether a model has every member.
 
     Raises:
         CircuitError: naming the first member that it lacks, an edge between others than members, or values that
@@ -107,16 +107,15 @@ def check_circuit(circuit: Circuit, n_layers: int, n_heads: int, d_mlp: int) -> 
         )
     for member in circuit.members:
         target = parse_target(member.component)
-        units = {"head": n_heads, "neuron": d_mlp, "mlp_out": 1}.get(target.site)
-        if units is None:
+        if target.site not in ("head", "neuron", "mlp_out"):
             raise CircuitError(
                 f"circuit {circuit.name!r}: {member.component} is no head, neuron or MLP: name one of these"
             )
-        if target.layer >= n_layers or (target.unit or 0) >= units:
+        if target.layer >= net.n_layers or (target.unit or 0) >= units_of(net, target.site, target.layer):
             raise CircuitError(
-                f"circuit {circuit.name!r}: component {member.component} is not in the model, which has {n_layers}"
-                f" layers of {n_heads} heads and {d_mlp} neurons, all counted from 0: correct it, or give the model it"
-                " is of"
+                f"circuit {circuit.name!r}: component {member.component} is not in the model, which has"
+                f" {net.n_layers} layers of {net.n_heads} heads and {net.d_mlp} neurons, all counted from 0: correct"
+                " it, or give the model it is of"
             )
     known = {*circuit.components, INPUT, OUTPUT}
     for edge in circuit.edges:

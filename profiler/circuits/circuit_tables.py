@@ -21,6 +21,7 @@ from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, 
 from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
+from profiler.errors import ModelError
 from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns, PatchSettings
@@ -71,7 +72,7 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchedPanel], nodes: Seque
 
 def halves(setting: PairRuns, effects: choose.Effects, pairs: np.ndarray, *, mlps: bool) -> Keep:
     """The circuit chosen from a part of the pairs alone."""
-    batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.embed.dtype)
+    batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.dtype)
     whole = setting.corrupted if setting.outside is None else setting.outside
     other = rows_of(whole, pairs, batch.clean.shape[1])
     return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps=mlps), other), effects)
@@ -161,7 +162,7 @@ def judge(
         CircuitError: the model lacks a member.
     """
     net = setting.net
-    check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+    check_circuit(circuit, net)
     check_roles(circuit, setting.batch)
     evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     keep = evaluate.mask(members_nodes(circuit))
@@ -329,15 +330,32 @@ def curve_rows(
     return frame, [*rows, _score("smallest_at_90", float("nan") if smallest is None else float(smallest))]
 
 
+NO_EDGES = pl.DataFrame(
+    schema={
+        "writer": pl.String,
+        "reader": pl.String,
+        "estimated": pl.Float64,
+        "lost": pl.Float64,
+        "matters": pl.Boolean,
+    }
+)
+
+
 def edge_rows(setting: PairRuns, circuit: Circuit, *, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
     """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
 
+    Edges need every reader's own input, so they are given where the weights are known one by one; elsewhere none.
+
     Edges are at all positions and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
     """
-    graph = graph_of(setting.net)
+    try:
+        net = setting.net.plain
+    except ModelError:
+        return circuit, NO_EDGES, []
+    graph = graph_of(net)
     ends = [f"L{t.layer}_mlp_out" if t.site == "neuron" else t.label for t in map(parse_target, circuit.components)]
     among = edges.candidates(graph, ends, mlps_kept=not mlps)
-    confirmed = edges.confirm(setting.net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
+    confirmed = edges.confirm(net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
     shares = -edges.sizes(confirmed, float(setting.whole.mean()))
     important = [cut.edge for cut, size in zip(confirmed, shares, strict=True) if abs(size) >= EDGE_SHARE]
     frame = pl.DataFrame(
@@ -349,10 +367,10 @@ def edge_rows(setting: PairRuns, circuit: Circuit, *, mlps: bool) -> tuple[Circu
             "matters": [cut.edge in important for cut in confirmed],
         }
     )
-    writes = all_writes(setting.net, setting.corrupted)
+    writes = all_writes(net, setting.corrupted)
     with torch.inference_mode():
         runs = [
-            masked(setting.net, setting.batch.clean, setting.batch.ends, keep, writes)
+            masked(net, setting.batch.clean, setting.batch.ends, keep, writes)
             for keep in (graph.mask(important), among)
         ]
     values = [

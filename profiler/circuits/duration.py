@@ -3,6 +3,7 @@
 from profiler.patching import sweep_tables, values
 from profiler.patching.factorial import PROMPTS
 from profiler.patching.setting import SCHEME_PAIRS, PairRuns, PatchSettings
+from profiler.patching.sites import every
 from profiler.prompts.pairs import find_task
 from profiler.prompts.pairs.crossed import cells
 
@@ -37,7 +38,7 @@ def _of_schemes(main: PairRuns, settings: PatchSettings) -> float:
     """Patches under other schemes and under all of them crossed, as patches of all pairs."""
     if settings.is_file:
         return 0.0
-    task, targets = find_task(settings.task), main.net.n_layers * (main.net.n_heads + 1)
+    task, targets = find_task(settings.task), len(every(main.net, "head")) + len(every(main.net, "mlp_out"))
     pairs = 2 * (len(task.schemes) - 1) * SCHEME_PAIRS + (len(cells(task.factors)) - 1) * PROMPTS
     return targets * pairs / len(main.batch)
 

@@ -26,8 +26,10 @@ from torch import Tensor
 from profiler.circuits.circuit import INPUT, OUTPUT, Edge
 from profiler.circuits.nodes import lost, nodes_by_site
 from profiler.errors import CircuitError
-from profiler.model.network import Network, Norm, Offsets, at, attend, forward, mix, neurons
+from profiler.model.steps.network import Network, Offsets, at, forward
+from profiler.model.steps.plain import Norm, PlainNetwork, attend, mix, neurons
 from profiler.patching.batch import PairBatch, Tokens, Trace
+from profiler.patching.sites import units_of
 
 Writes = Float[Tensor, "writer prompt position model"]
 READS = ("q", "k", "v")
@@ -117,12 +119,12 @@ class Graph:
         return self.exists & torch.tensor([writer in chosen for writer in self.writers])[:, None]
 
 
-def graph_of(net: Network) -> Graph:
+def graph_of(net: PlainNetwork) -> Graph:
     """The graph of a network."""
     return Graph(net.n_layers, net.n_heads, net.parallel)
 
 
-def all_writes(net: Network, run: Trace) -> Writes:
+def all_writes(net: PlainNetwork, run: Trace) -> Writes:
     """What every writer wrote in a run, at all positions."""
     parts = [run["embed"][0][None]]
     for layer, w in enumerate(net.layers):
@@ -132,7 +134,7 @@ def all_writes(net: Network, run: Trace) -> Writes:
 
 
 def masked(
-    net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], keep: Bool[Tensor, "writer reader"], other: Writes
+    net: PlainNetwork, tokens: Tokens, ends: Int[Tensor, " prompt"], keep: Bool[Tensor, "writer reader"], other: Writes
 ) -> Float[Tensor, "prompt vocab"]:
     """Logits at the ends with every edge outside `keep` carrying what its writer wrote in the other run.
 
@@ -146,7 +148,9 @@ def masked(
     return torch.cat([run(net, tokens[part], ends[part], State(other[:, part], drop)) for part in parts])
 
 
-def run(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "State") -> Float[Tensor, "prompt vocab"]:
+def run(
+    net: PlainNetwork, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "State"
+) -> Float[Tensor, "prompt vocab"]:
     """Logits at the ends, every reader hearing what `state` lets it hear."""
     graph = graph_of(net)
     stream = net.embed[tokens]
@@ -189,7 +193,7 @@ class State:
         return heard.unflatten(1, rows.shape[1:])
 
 
-def _masked_layer(net: Network, layer: int, stream: Tensor, state: State, graph: Graph, ends: Offsets) -> Tensor:
+def _masked_layer(net: PlainNetwork, layer: int, stream: Tensor, state: State, graph: Graph, ends: Offsets) -> Tensor:
     w = net.layers[layer]
     heads, n = net.n_heads, graph.before(layer)
     columns = graph.reader_slice(layer)
@@ -241,26 +245,25 @@ def with_nodes(
     """
     n_sets, n = len(drop), len(tokens)
     sites = nodes_by_site(net, nodes)
-    width = {"head": net.n_heads, "neuron": net.d_mlp, "mlp_out": 1}
 
     def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         if (site, layer) not in sites:
             return value
         only = None if positions is None else ends
         here = {part: at(mask, only) for part, mask in (masks or {}).items()}
-        gone = lost(sites[site, layer], drop, here, n, width[site])
+        gone = lost(sites[site, layer], drop, here, n, units_of(net, site, layer))
         if not gone.any():
             return value
         given = at(other[site][layer], only).repeat(n_sets, *[1] * (value.ndim - 1))
         return torch.where(gone[..., None] if site == "head" else gone, given, value)
 
     with torch.inference_mode():
-        logits = forward(net, tokens.repeat(n_sets, 1), edit, ends.repeat(n_sets))
+        logits = forward(net, tokens.repeat(n_sets, 1), edit, ends.repeat(n_sets), patterns=False)
     return logits.unflatten(0, (n_sets, n))
 
 
 def node_mask_logits(
-    net: Network, batch: PairBatch, labels: Iterable[str], other: Writes
+    net: PlainNetwork, batch: PairBatch, labels: Iterable[str], other: Writes
 ) -> Float[Tensor, "prompt vocab"]:
     """Logits of the clean prompts with only these nodes live, through the edge mask."""
     with torch.inference_mode():

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from profiler.circuits.circuit import Edge
 from profiler.circuits.edge_mask import Graph, State, Writes, all_writes, graph_of, masked, run
-from profiler.model.network import Network, Offsets
+from profiler.model.steps.network import Offsets
+from profiler.model.steps.plain import PlainNetwork
 from profiler.patching.batch import PairBatch, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.statistics import level
@@ -42,7 +43,7 @@ class Listener(State):
 
 
 def edge_scores(
-    net: Network, base: Trace, other: Trace, tokens: Int[Tensor, "p o"], batch: PairBatch
+    net: PlainNetwork, base: Trace, other: Trace, tokens: Int[Tensor, "p o"], batch: PairBatch
 ) -> Float[Tensor, "writer reader"]:
     """Estimated change of the metric, mean over pairs, when an edge of the run `base` carries what `other` wrote."""
     graph = graph_of(net)
@@ -66,7 +67,7 @@ class Confirmed:
 
 
 def confirm(
-    net: Network, batch: PairBatch, base: Trace, other: Trace, among: Bool[Tensor, "writer reader"], limit: int
+    net: PlainNetwork, batch: PairBatch, base: Trace, other: Trace, among: Bool[Tensor, "writer reader"], limit: int
 ) -> list[Confirmed]:
     """The `limit` edges of `among` with the largest estimates, each cut exactly, largest exact effect first."""
     graph = graph_of(net)

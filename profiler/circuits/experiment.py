@@ -24,9 +24,9 @@ from profiler.circuits.duration import forecast
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
 from profiler.errors import PairError
-from profiler.model.as_network import network_of
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.as_network import network_of
+from profiler.model.steps.network import Network
 from profiler.patching import experiment_store, factorial, setting, sweep_tables, values
 from profiler.patching.attribution import estimates, recall
 from profiler.patching.batch import trace
@@ -112,7 +112,7 @@ def _patch(
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
     if circuit is not None:
-        check_circuit(circuit, net.n_layers, net.n_heads, net.d_mlp)
+        check_circuit(circuit, net)
         check_roles(circuit, main.batch)
     outside = outside_of(settings, circuit)
     circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside))
@@ -177,7 +177,8 @@ def attribution_frames(
     exact = estimates.patch_neurons(experiment.main, chosen)
     table = estimates.estimate_rows(experiment.main, slopes, [*measured, *exact])
     largest, sampled = ([target.label for target in some] for some in (chosen.largest, chosen.sampled))
-    n_neurons = experiment.main.net.n_layers * experiment.main.net.d_mlp
+    net = experiment.main.net
+    n_neurons = sum(net.neurons(layer) for layer in range(net.n_layers))
     return {
         "patch_attribution": table,
         "patch_reliability": estimates.reliability_rows(experiment.main, table, chosen, slopes),

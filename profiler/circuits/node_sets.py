@@ -17,23 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from profiler.circuits.nodes import NodeSites, lost, nodes_by_site
-from profiler.model.network import (
-    Network,
-    Offsets,
-    Past,
-    Stream,
-    at,
-    finish,
-    layer_step,
-    neurons,
-    project,
-    rotate,
-    start,
-    unchanged,
-)
+from profiler.model.steps.network import Edit, Network, Offsets, PerHead, Steps, Stream, at, unchanged
+from profiler.patching.sites import units_of
 
 Given = Callable[[str, int], Float[Tensor, "prompt_or_1 position *unit"]]
 Masks = dict[str, Bool[Tensor, "prompt position"]]
@@ -91,7 +78,7 @@ def logits(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Te
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
         rows = None if asked.ends is None else asked.ends.repeat(len(groups.representative))
-        of_groups = finish(asked.net, stream, unchanged, rows).unflatten(0, (len(groups.representative), -1))
+        of_groups = asked.net.finish(stream, ends=rows).unflatten(0, (len(groups.representative), -1))
         return of_groups[groups.of.to(of_groups.device)]
 
 
@@ -104,92 +91,77 @@ def streams(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[T
 
 def _run(asked: NodeSetInputs, drop: Drop) -> tuple[Stream, _Groups]:
     """The final residual stream of each group of sets with identical state, and the groups."""
-    net = asked.net
-    sites, past = nodes_by_site(net, asked.nodes), _past(asked)
+    net, ends = asked.net, asked.ends
+    sites, steps = nodes_by_site(net, asked.nodes), net.begin(asked.tokens, past=net.past(asked.tokens, asked.first))
     groups = _Groups(torch.zeros(1, dtype=torch.long), torch.zeros(len(drop), dtype=torch.long))
-    stream = start(net, asked.tokens)[:, asked.first :]
+    stream = steps.stream
     for layer in range(net.n_layers):
-        ends = asked.ends if layer == net.n_layers - 1 else None
-        step = _Layer(asked, drop, sites, layer, ends, past)
+        narrow = ends if layer == net.n_layers - 1 and net.narrow_end else None
+        step = _Layer(asked, steps, drop, sites, layer, narrow)
         stream, groups = step.mlp(*step.attention(stream, groups))
+    if ends is not None and not net.narrow_end:
+        stream = at(stream, ends.repeat(len(groups.representative)) - steps.first)
     return stream, groups
-
-
-def _past(asked: NodeSetInputs) -> Past | None:
-    """Keys and values of the positions before the first that differs, one row a prompt."""
-    if not asked.first:
-        return None
-    stored: dict[str, list[Tensor]] = {"k": [], "v": []}
-
-    def keep(site: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
-        if site in stored:
-            stored[site].append(value)
-        return value
-
-    stream = start(asked.net, asked.tokens[:, : asked.first])
-    for layer in range(asked.net.n_layers):
-        stream = layer_step(asked.net, layer, stream, keep)
-    return Past(asked.first, tuple(stored["k"]), tuple(stored["v"]))
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """One layer of all groups of sets."""
+    """One layer of all groups of sets.
+
+    Attributes:
+        steps: the pass of the prompts.
+        ends: the positions that are computed; None is all.
+    """
 
     asked: NodeSetInputs
+    steps: Steps
     drop: Drop
     sites: NodeSites
     layer: int
     ends: Offsets
-    past: Past | None
 
-    def attention(self, stream: Stream, groups: _Groups) -> tuple[Finer, Finer, _Groups]:
-        """The residual stream before attention, what attention adds to it, and the groups that differ after it."""
-        w, n = self.asked.net.layers[self.layer], len(groups.representative)
+    def attention(
+        self, stream: Stream, groups: _Groups
+    ) -> tuple[Finer, Float[Tensor, "row kept head d_head"], _Groups]:
+        """The residual stream before attention, what each head mixes, and the groups that differ after it."""
+        n = len(groups.representative)
         finer, parent = groups.split(self.drop, self._columns("head"))
-        ends = None if self.ends is None else self.ends.repeat(n)
-        heads = self._rows(self._mixed(w.norm_attn(stream), ends, self._past(n)), parent, n)
-        attended = self._put("head", heads, finer).flatten(-2) @ w.w_o.flatten(0, 1) + w.b_o
-        read = at(stream, None if ends is None else ends - self.asked.first)
-        return self._rows(read, parent, n), attended, finer
+        local = None if self.ends is None else self.ends.repeat(n) - self.steps.first
+        heads = at(self.steps.heads(self.layer, stream), local)
+        heads = self._put("head", self._rows(heads, parent, n), finer)
+        return self._rows(at(stream, local), parent, n), heads, finer
 
-    def _mixed(self, x: Stream, ends: Offsets, past: Past | None) -> Float[Tensor, "prompt query head d_head"]:
-        """What each head mixes; patterns are not kept, so the fused kernel does it."""
-        net, w, first = self.asked.net, self.asked.net.layers[self.layer], self.asked.first
-        q = project(at(x, None if ends is None else ends - first), w.w_q, w.b_q)
-        k, v = project(x, w.w_k, w.b_k), project(x, w.w_v, w.b_v)
-        if past is not None:
-            k, v = torch.cat([past.k[self.layer], k], 1), torch.cat([past.v[self.layer], v], 1)
-        positions = torch.arange(k.shape[1], device=k.device)[None]
-        queries = positions[:, first:] if ends is None else ends[:, None]
-        parts = (rotate(net, q, queries), rotate(net, k, positions), v)
-        seen = None if ends is None and not first else (positions[:, None, :] <= queries[..., None])[:, None]
-        q, k, v = (part.transpose(1, 2) for part in parts)
-        mixed = scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=net.attn_scale)
-        return mixed.transpose(1, 2)
-
-    def mlp(self, before: Stream, attended: Stream, groups: _Groups) -> tuple[Finer, _Groups]:
+    def mlp(self, before: Stream, heads: PerHead, groups: _Groups) -> tuple[Finer, _Groups]:
         """The residual stream after the layer."""
-        net, w = self.asked.net, self.asked.net.layers[self.layer]
-        middle = before + attended
-        post = neurons(net, self.layer, w.norm_mlp(before if net.parallel else middle))
         n = len(groups.representative)
         finer, parent = groups.split(self.drop, [*self._columns("neuron"), *self._columns("mlp_out")])
+        dropped = {site: self.sites.get((site, self.layer)) for site in ("neuron", "mlp_out")}
+        if dropped["neuron"] is None:
+            return self._whole_mlp(before, heads, finer, parent, n), finer
+        post = self.steps.neurons(self.layer, before, heads)
         post = self._put("neuron", self._rows(post, parent, n), finer)
-        written = self._put("mlp_out", post @ w.w_out + w.b_out, finer)
-        return self._rows(middle, parent, n) + written, finer
+        before, heads = self._rows(before, parent, n), self._rows(heads, parent, n)
+        written = self._edit(finer) if dropped["mlp_out"] is not None else unchanged
+        return self.steps.rest(self.layer, before, heads=heads, neurons=post, edit=written), finer
+
+    def _whole_mlp(
+        self, before: Stream, heads: PerHead, groups: _Groups, parent: Int[Tensor, " group"], n: int
+    ) -> Finer:
+        """The same where the MLP is live or dropped as a whole."""
+        before, heads = self._rows(before, parent, n), self._rows(heads, parent, n)
+        written = self._edit(groups) if (("mlp_out", self.layer) in self.sites) else unchanged
+        return self.steps.rest(self.layer, before, heads=heads, edit=written)
+
+    def _edit(self, groups: _Groups) -> Edit:
+        """Replace what dropped MLPs write."""
+
+        def edit(site: str, _layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
+            return self._put("mlp_out", value, groups) if site == "mlp_out" else value
+
+        return edit
 
     def _columns(self, site: str) -> list[int]:
         return [column for _, column, _ in self.sites.get((site, self.layer), ())]
-
-    def _past(self, times: int) -> Past | None:
-        if self.past is None:
-            return None
-        k, v = (
-            tuple(x.repeat(times, 1, 1, 1) if i == self.layer else x[:0] for i, x in enumerate(part))
-            for part in (self.past.k, self.past.v)
-        )
-        return Past(self.past.first, k, v)
 
     def _rows(self, value: Tensor, parent: Int[Tensor, " group"], n: int) -> Tensor:
         """The rows of each group's parent."""
@@ -204,9 +176,7 @@ class _Layer:
             return value
         asked, drop = self.asked, self.drop[groups.representative.to(self.drop.device)]
         masks = {name: self._here(mask) for name, mask in asked.masks.items()}
-        gone = lost(
-            here, drop, masks, len(asked.tokens), {"head": asked.net.n_heads, "mlp_out": 1}.get(site, asked.net.d_mlp)
-        )
+        gone = lost(here, drop, masks, len(asked.tokens), units_of(asked.net, site, self.layer))
         if not gone.any():
             return value
         given = self._here(asked.given(site, self.layer)).expand(len(asked.tokens), *value.shape[1:])
@@ -217,5 +187,5 @@ class _Layer:
     def _here(self, value: Tensor) -> Tensor:
         """Of every prompt, the positions that this layer computes."""
         if self.ends is None:
-            return value[:, self.asked.first :]
+            return value[:, self.steps.first :]
         return at(value.expand(len(self.ends), *value.shape[1:]), self.ends)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from profiler.circuits.circuit import Circuit, Member
 from profiler.errors import CircuitError
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.batch import PairBatch
 from profiler.patching.sites import Target, every, parse_target
 
@@ -109,7 +109,7 @@ def nodes_by_site(net: Network, nodes: Sequence[str]) -> NodeSites:
     for column, target in enumerate(targets):
         site, units = target.site, [target.unit or 0]
         if site == "mlp_out" and target.layer in apart:
-            site, units = "neuron", [i for i in range(net.d_mlp) if i not in apart[target.layer]]
+            site, units = "neuron", [i for i in range(net.neurons(target.layer)) if i not in apart[target.layer]]
         sites.setdefault((site, target.layer), []).append((units, column, target.positions))
     return sites
 

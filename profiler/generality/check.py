@@ -31,8 +31,8 @@ from profiler.generality.evidence.finding import Finding, StageResult, joined
 from profiler.generality.faithfulness import other_tasks, prompts, running_text
 from profiler.generality.replacement import of_members
 from profiler.generality.weights import heads
-from profiler.model.as_network import network_of
 from profiler.model.load import Model
+from profiler.model.steps.as_network import network_of
 
 Stage = Callable[[CheckSubject], StageResult]
 
@@ -112,7 +112,7 @@ def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, repo
     refuse_other_model(run, model)
     chosen = refuse_unasked(run, name, settings.reread)
     net = network_of(model)
-    check_circuit(chosen.circuit, net.n_layers, net.n_heads, net.d_mlp)
+    check_circuit(chosen.circuit, net)
     report("reading the corpus")
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")

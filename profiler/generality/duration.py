@@ -17,7 +17,7 @@ from profiler.generality.faithfulness import prompts, running_text
 from profiler.generality.faithfulness.means import MEAN_TOKENS
 from profiler.generality.replacement import explain, of_members
 from profiler.generality.weights import heads
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.patching.sites import parse_target
 
 SHARES = {

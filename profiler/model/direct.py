@@ -113,6 +113,10 @@ class Weights:
         site = self.own_norm[block].name if block in self.own_norm else self.writers[block].site
         return {sink.name for sink, _ in self.wiring.readers[site]} <= direct
 
+    def mixes_beside(self, layer: int) -> bool:
+        """Whether a layer holds more than heads and neurons."""
+        return any(block.layer == layer and block.kind not in ("head", "neuron") for block in self.writers)
+
     @cached_property
     def grams(self) -> dict[Block, Float[Tensor, "head d_head d_head"]]:
         """W_O W_O^T of each head as its block's norm scales it: z' gram z is the squared norm of the head's write."""

@@ -227,7 +227,7 @@ def watch(
     heads = [writer for writer in sources.writers if writer.block.kind == "head"]
     blocks = {writer.reader: writer.block for writer in heads if writer.block not in without}
     through = {"sdpa": FUSED, "eager": EAGER}.get(own)
-    if through and _goes_through_register(network, (writer.reader for writer in heads)):
+    if through and goes_through_register(network, (writer.reader for writer in heads)):
         network.set_attn_implementation(through)
         for site, block in blocks.items():
             vars(network.get_submodule(site))["profiler_watch"] = Watched(block, under_way)
@@ -247,7 +247,7 @@ def watch(
     return forward
 
 
-def _goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bool:
+def goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bool:
     """Whether the attention modules ask transformers' register which function to call."""
     files = {sys.modules[type(network.get_submodule(site)).__module__] for site in blocks}
     return all(hasattr(file, "eager_attention_forward") for file in files)

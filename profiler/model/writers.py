@@ -41,12 +41,17 @@ class Writer:
 @dataclass(frozen=True, eq=False)
 class Sources:
     """All that writes to the residual stream: writers in the order of their blocks, token embeddings, and embeddings of
-    positions or token types."""
+    positions or token types; `layers` is the path of the list of layers."""
 
     writers: tuple[Writer, ...]
     embed: str
     pos_embeds: tuple[str, ...]
     n_layers: int
+    layers: str
+
+    def layers_of(self, network: PreTrainedModel) -> tuple[nn.Module, ...]:
+        """The layers of a network with these sources."""
+        return tuple(network.get_submodule(self.layers).children())
 
 
 def sources(network: PreTrainedModel, wiring: Wiring, name: str) -> Sources:
@@ -71,7 +76,7 @@ def sources(network: PreTrainedModel, wiring: Wiring, name: str) -> Sources:
             f"{name!r} has two writers of {double.kind}s in layer {double.layer}: their units have one name"
         )
     rest = tuple(site for site in embeddings if site != token)
-    return Sources(tuple(found), token, rest, len(modules[layers]))
+    return Sources(tuple(found), token, rest, len(modules[layers]), layers)
 
 
 def _layers(modules: dict[str, nn.Module], sites: list[str], name: str) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PairError
-from profiler.model.network import Logits, Network, Offsets, at, finish, layer_step, start, unchanged
+from profiler.model.steps.network import Logits, Network, Offsets, Stream, at
 from profiler.prompts.pairs import TokenPair
 
 Tokens = Int[Tensor, "prompt position"]
@@ -129,10 +129,14 @@ def _roles(pairs: Sequence[TokenPair], width: int, device: torch.device | str) -
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one run left: per site a tensor per layer (`embed` and `resid_final` have one), and logits at the ends."""
+    """What one run left: per site a tensor per layer (`embed` and `resid_final` have one), and logits at the ends.
+
+    `tokens` are what was run; None where the values are of no single run.
+    """
 
     sites: dict[str, list[Tensor]]
     logits: Logits
+    tokens: Tokens | None = None
 
     def __getitem__(self, site: str) -> list[Tensor]:
         return self.sites[site]
@@ -140,15 +144,32 @@ class Trace:
 
 def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
     """Run the model on whole prompts and keep every site."""
-    sites: dict[str, list[Tensor]] = {site: [] for site in SITES}
+    sites, stream = every_site(net, tokens)
+    with torch.inference_mode():
+        return Trace(sites, net.finish(at(stream, ends), ends=ends), tokens)
 
-    def keep(site: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
-        sites[site].append(value)
+
+def every_site(net: Network, tokens: Tokens) -> tuple[dict[str, list[Tensor]], Stream]:
+    """Every site of a run, and the final residual stream; of a layer that lacks heads or neurons none."""
+    values: dict[tuple[str, int], Tensor] = {}
+
+    def keep(site: str, layer: int, value: Tensor, _positions: Offsets) -> Tensor:
+        values[site, layer] = value
         return value
 
     with torch.inference_mode():
-        stream = start(net, tokens, keep)
+        steps = net.begin(tokens, keep)
+        stream = steps.stream
         for layer in range(net.n_layers):
-            stream = layer_step(net, layer, stream, keep)
-        sites["resid_final"].append(stream)
-        return Trace(sites, finish(net, at(stream, ends), unchanged, ends))
+            stream = steps.layer(layer, stream, keep)
+    absent = {
+        "pattern": stream.new_zeros(len(tokens), 0, *[tokens.shape[1]] * 2),
+        "neuron": stream.new_zeros(*tokens.shape, 0),
+        "attn_out": torch.zeros_like(stream),
+        "mlp_out": torch.zeros_like(stream),
+    }
+    absent |= dict.fromkeys(("q", "k", "v", "head"), stream.new_zeros(*tokens.shape, 0, 1))
+    sites = {
+        site: [values.get((site, layer), absent.get(site, stream)) for layer in range(net.n_layers)] for site in SITES
+    }
+    return sites | {"embed": [values["embed", 0]], "resid_final": [stream]}, stream

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.model.network import at
+from profiler.model.steps.network import at
 from profiler.patching.batch import Tokens
 from profiler.patching.metrics import METRICS, panel
 from profiler.patching.redundancy import self_repair

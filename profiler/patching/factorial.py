@@ -27,9 +27,9 @@ import torch
 from jaxtyping import Float
 
 from profiler import statistics
-from profiler.model.as_network import reach
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.as_network import longest
+from profiler.model.steps.network import Network
 from profiler.patching.batch import batch_of, trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings, vocabulary
@@ -138,7 +138,7 @@ def responses(
     """
     targets = [target for site in ("head", "mlp_out") for target in every(net, site)]
     lost = [np.zeros((len(targets) + 1, len(prompts)))]
-    base = batch_of([pairs[0] for pairs in prompts], net.device, net.embed.dtype)
+    base = batch_of([pairs[0] for pairs in prompts], net.device, net.dtype)
     clean = trace(net, base.clean, base.ends)
     before = logit_diff(clean.logits, base.options).double()
     for cell in range(len(prompts[0])):
@@ -160,11 +160,11 @@ def _layers(targets: Sequence[Target]) -> tuple[int, ...]:
 
 def usable(prompts: Sequence[Sequence[Pair]], model: Model) -> tuple[list[list[TokenPair]], Counter[str]]:
     """Prompts whose every cell can be asked, in tokens, and the number dropped for each reason (a key of DROPS)."""
-    encode, longest = encoder(model.tokenizer, model.bos_id), reach(model)
+    encode, most = encoder(model.tokenizer, model.bos_id), longest(model)
     complete, dropped = [], Counter[str]()
     for pairs in prompts:
         made = [encode(pair) for pair in pairs]
-        reason = next(filter(None, (drop_reason(pair, longest) for pair in made)), None)
+        reason = next(filter(None, (drop_reason(pair, most) for pair in made)), None)
         if reason is None:
             complete.append(made)
         else:

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.model.network import Logits
+from profiler.model.steps.network import Logits
 from profiler.patching.batch import Options
 
 METRICS = (

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from profiler.model.as_network import reach
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.as_network import longest
+from profiler.model.steps.network import Network
 from profiler.patching.batch import PairBatch, Trace, batch_of, trace
 from profiler.patching.metrics import logit_diff
 from profiler.prompts import pairs as pair_sets
@@ -120,7 +120,7 @@ class PairRuns:
 
 def prepare(name: str, net: Network, encoded: Encoded) -> PairRuns:
     """Run the model on both sides of the pairs."""
-    batch = batch_of(encoded.pairs, net.device, net.embed.dtype)
+    batch = batch_of(encoded.pairs, net.device, net.dtype)
     clean, corrupted = (trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
     return PairRuns(name, net, encoded, batch, clean, corrupted)
 
@@ -138,8 +138,8 @@ def vocabulary(model: Model) -> tuple[int, ...]:
 
 
 def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Encoded:
-    """Pairs in tokens; a user's own must all be usable. Longer ones than every layer attends over are left out."""
-    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, reach(model), strict=settings.is_file)
+    """Pairs in tokens; a user's own must all be usable. Longer ones than can be patched are left out."""
+    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, longest(model), strict=settings.is_file)
 
 
 def references(model: Model, settings: PatchSettings, known: Encoded, split: Split | None = None) -> Encoded:

@@ -6,17 +6,32 @@ L2N17; whole layers L2_mlp_out, L2_attn_out, L2_resid_pre. Cost: none.
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 from profiler.errors import PatchError
-
-if TYPE_CHECKING:
-    from profiler.model.network import Network
 
 PER_HEAD = ("head", "q", "k", "v", "pattern")
 WHOLE = ("resid_pre", "attn_out", "mlp_out")
 ALL_SITES = (*PER_HEAD, "neuron", *WHOLE)
 _LABEL = re.compile(r"L(\d+)(?:H(\d+)(?:\.(q|k|v|pattern))?|N(\d+)|_(resid_pre|attn_out|mlp_out))$")
+
+
+@runtime_checkable
+class ModelSizes(Protocol):
+    """How many layers, heads and neurons a model has (`profiler.model.steps.network.Network`)."""
+
+    n_layers: int
+    n_heads: int
+    d_mlp: int
+
+    def heads(self, layer: int) -> int:
+        """Heads of a layer."""
+
+    def neurons(self, layer: int) -> int:
+        """Neurons of a layer."""
+
+    def has_mlp(self, layer: int) -> bool:
+        """Whether a layer has an MLP."""
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +77,7 @@ def parse_target(label: str, positions: str = "all") -> Target:
     return Target("neuron" if neuron else part or "head", int(layer), int(neuron or head), positions)
 
 
-def check_target(net: "Network", target: Target) -> None:
+def check_target(net: ModelSizes, target: Target) -> None:
     """Whether the network has it.
 
     Raises:
@@ -70,16 +85,31 @@ def check_target(net: "Network", target: Target) -> None:
     """
     if target.site not in ALL_SITES:
         raise PatchError(f"there is no site {target.site!r}: choose {', '.join(ALL_SITES)}")
-    units = None if target.site in WHOLE else net.d_mlp if target.site == "neuron" else net.n_heads
-    inside = target.unit is None if units is None else target.unit is not None and 0 <= target.unit < units
-    if not 0 <= target.layer < net.n_layers or not inside:
+    there = 0 <= target.layer < net.n_layers
+    units = units_of(net, target.site, target.layer) if there else 0
+    inside = target.unit is None if target.site in WHOLE else target.unit is not None and 0 <= target.unit < units
+    if not there or not inside or not units:
         raise PatchError(
             f"the patch of {target.label} would never fire: the model has {net.n_layers} layers of {net.n_heads} heads"
             f" and {net.d_mlp} neurons, all counted from 0"
         )
 
 
-def every(net: "Network", site: str, positions: str = "all") -> list[Target]:
+def every(net: ModelSizes, site: str, positions: str = "all") -> list[Target]:
     """All targets of a site, in order of layer and unit."""
-    units = [None] if site in WHOLE else range(net.d_mlp if site == "neuron" else net.n_heads)
-    return [Target(site, layer, unit, positions) for layer in range(net.n_layers) for unit in units]
+    targets = []
+    for layer in range(net.n_layers):
+        n = units_of(net, site, layer)
+        targets += [Target(site, layer, None if site in WHOLE else unit, positions) for unit in range(n)]
+    return targets
+
+
+def units_of(net: ModelSizes, site: str, layer: int) -> int:
+    """How many units of a layer can be patched at a site; 1 or 0 for a whole layer."""
+    if site == "neuron":
+        return net.neurons(layer)
+    if site == "mlp_out":
+        return int(net.has_mlp(layer))
+    if site == "attn_out":
+        return int(net.heads(layer) > 0)
+    return 1 if site == "resid_pre" else net.heads(layer)

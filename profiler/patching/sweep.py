@@ -17,22 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.errors import PatchError
-from profiler.model.network import (
-    Logits,
-    Network,
-    Offsets,
-    Past,
-    Stream,
-    at,
-    attend,
-    forward,
-    mix,
-    mlp,
-    resume,
-    unchanged,
-)
+from profiler.model.steps.network import Logits, Network, Offsets, Steps, Stream, at, forward
 from profiler.patching.batch import PairBatch, Tokens, Trace
-from profiler.patching.sites import Target, check_target
+from profiler.patching.sites import PER_HEAD, WHOLE, Target, check_target
 
 BATCH_TOKENS = 8192
 Donor = Callable[[str, int], Tensor]
@@ -137,7 +124,7 @@ def sweep(
                 f"the patch of {target.label} at {target.positions} never fires: no pair has that position"
             )
     key = lambda i: (targets[i].site, targets[i].layer)  # noqa: E731
-    done = 0
+    done, run = 0, _Sweep(net, base, batch)
     for (site, layer), members in groupby(sorted(range(len(targets)), key=key), key=key):
         chosen = list(members)
         given = donor(site, layer)
@@ -145,22 +132,85 @@ def sweep(
         for begin in range(0, len(chosen), size):
             part = chosen[begin : begin + size]
             with torch.inference_mode():
-                yield part, _patched(net, base, batch, [targets[i] for i in part], given)
+                yield part, run.patched([targets[i] for i in part], given)
             done += len(part)
             if report:
                 report(done)
 
 
-def _patched(net: Network, base: Trace, batch: PairBatch, targets: list[Target], given: Tensor) -> Tensor:
-    """Logits [target prompt vocab] of patches of one site and layer."""
-    site, layer = targets[0].site, targets[0].layer
-    masks = torch.stack([batch.mask(target.positions) for target in targets])
-    first = _first_changed(base, site, layer, given, masks, batch)
-    if first is None:
-        return base.logits.expand(len(targets), *base.logits.shape)
-    delta = _delta(net, base, targets, given, masks)
-    logits = _rest(net, base, batch, site, layer, delta[:, :, first:], first)
-    return logits.unflatten(0, (len(targets), len(batch)))
+class _Sweep:
+    """Patches into one run. The passes that it goes on from are begun once for each first changed position."""
+
+    def __init__(self, net: Network, base: Trace, batch: PairBatch):
+        self.net, self.base, self.batch = net, base, batch
+        self._begun: dict[int, Steps] = {}
+
+    def _begin(self, first: int) -> Steps:
+        """A pass from a position on, that position 0 where the model cannot go on from earlier ones."""
+        if first not in self._begun:
+            tokens = self.base.tokens
+            assert tokens is not None
+            self._begun[first] = self.net.begin(tokens, past=self.net.past(tokens, first))
+        return self._begun[first]
+
+    def patched(self, targets: list[Target], given: Tensor) -> Float[Tensor, "target prompt vocab"]:
+        """Logits of patches of one site and layer."""
+        base, batch, site, layer = self.base, self.batch, targets[0].site, targets[0].layer
+        masks = torch.stack([batch.mask(target.positions) for target in targets])
+        first = _first_changed(base, site, layer, given, masks, batch)
+        if first is None:
+            return base.logits.expand(len(targets), *base.logits.shape)
+        change = self._change(targets, given, masks)
+        steps = self._begin(first)
+        logits = self._rest(steps, site, layer, change[:, :, steps.first :])
+        return logits.unflatten(0, (len(targets), len(batch)))
+
+    def _change(self, targets: list[Target], given: Tensor, masks: Tensor) -> Float[Tensor, "t p o m"]:
+        """How each patch changes what the site's block writes, or the residual stream."""
+        site, layer = targets[0].site, targets[0].layer
+        if site in WHOLE:
+            return (given - self.base[site][layer])[None] * masks[..., None]
+        units = torch.tensor([target.unit for target in targets], device=given.device)
+        if site == "neuron":
+            change = (given - self.base[site][layer])[..., units].permute(2, 0, 1) * masks
+            return change[..., None] * self.net.w_out(layer)[units][:, None, None].to(change.dtype)
+        mixed = torch.zeros_like(self.base["head"][layer][:, :, units]).permute(2, 0, 1, 3).contiguous()
+        for positions in dict.fromkeys(target.positions for target in targets):
+            some = [i for i, target in enumerate(targets) if target.positions == positions]
+            changed = self._mixed(site, layer, given, batch_mask=self.batch.mask(positions))
+            mixed[some] = (changed - self.base["head"][layer])[:, :, units[some]].permute(2, 0, 1, 3)
+        return torch.einsum("tpod,tdm->tpom", mixed, self.net.w_o(layer)[units].to(mixed.dtype))
+
+    def _mixed(self, site: str, layer: int, given: Tensor, batch_mask: Tensor) -> Float[Tensor, "p o head d_head"]:
+        """What every head mixes with its own part patched; heads of a layer do not read each other."""
+        if site == "head":
+            return torch.where(batch_mask[..., None, None], given, self.base["head"][layer])
+        where = batch_mask[:, None, :, None] if site == "pattern" else batch_mask[..., None, None]
+
+        def edit(name: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
+            return torch.where(where, given, value) if name == site else value
+
+        stream = self.base["resid_pre"][layer]
+        return self._begin(0).heads(layer, stream, edit, patterns=site == "pattern")
+
+    def _rest(self, steps: Steps, site: str, layer: int, change: Float[Tensor, "t p o m"]) -> Logits:
+        """Run what comes after the patch for all rows."""
+        times, ends = len(change), self.batch.ends.repeat(len(change))
+        flat = change.flatten(0, 1)
+
+        def rows(name: str) -> Stream:
+            return self.base[name][layer][:, steps.first :].repeat(times, 1, 1)
+
+        if site == "resid_pre":
+            return steps.to_end(layer, rows("resid_pre") + flat, ends=ends)
+        given = {"attn_out": rows("attn_out")}
+        block = "attn_out" if site in PER_HEAD else "mlp_out" if site == "neuron" else site
+        if block == "mlp_out" or self.net.parallel:
+            given["mlp_out"] = rows("mlp_out")
+        given[block] = given[block] + flat
+        only = ends if layer == self.net.n_layers - 1 else None
+        stream = steps.rest(layer, rows("resid_pre"), ends=only, **given)
+        return steps.to_end(layer + 1, stream, ends=ends)
 
 
 def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Tensor, batch: PairBatch) -> int | None:
@@ -170,72 +220,3 @@ def _first_changed(base: Trace, site: str, layer: int, given: Tensor, masks: Ten
     changed = differs.flatten(2).any(-1) & (masks.any(0) & batch.valid)
     positions = changed.any(0).nonzero()
     return min(int(positions[0]), int(batch.ends.min())) if len(positions) else None
-
-
-def _delta(net: Network, base: Trace, targets: list[Target], given: Tensor, masks: Tensor) -> Float[Tensor, "t p o m"]:
-    """What each patch adds to the residual stream, at the positions that its site changes."""
-    site, layer = targets[0].site, targets[0].layer
-    live, weights = base[site][layer], net.layers[layer]
-    if site in ("resid_pre", "attn_out", "mlp_out"):
-        return (given - live)[None] * masks[..., None]
-    units = torch.tensor([target.unit for target in targets], device=live.device)
-    if site == "neuron":
-        change = (given - live)[..., units].permute(2, 0, 1) * masks
-        return change[..., None] * weights.w_out[units][:, None, None]
-    change = _head_change(net, base, targets, units, given, masks)
-    return torch.einsum("tpod,tdm->tpom", change, weights.w_o[units])
-
-
-def _head_change(
-    net: Network, base: Trace, targets: list[Target], units: Tensor, given: Tensor, masks: Tensor
-) -> Float[Tensor, "t p o d_head"]:
-    """How the heads' mixed values change; q, k, v and patterns act on all later positions, through attention."""
-    site, layer = targets[0].site, targets[0].layer
-    if site == "head":
-        return (given - base["head"][layer])[:, :, units].permute(2, 0, 1, 3) * masks[..., None]
-    parts = {name: base[name][layer][:, :, units] for name in ("q", "k", "v", "head")}
-    pattern = base["pattern"][layer][:, units]
-    new = given[:, units] if site == "pattern" else given[:, :, units]
-    if site == "pattern":
-        pattern = torch.where(masks.transpose(0, 1)[..., None], new, pattern)
-    else:
-        parts[site] = torch.where(masks.permute(1, 2, 0)[..., None], new, parts[site])
-    if site in ("q", "k"):
-        positions = torch.arange(new.shape[1], device=new.device)[None]
-        pattern = attend(net, parts["q"], parts["k"], positions)
-    return (mix(pattern, parts["v"]) - parts["head"]).permute(2, 0, 1, 3)
-
-
-def _rest(net: Network, base: Trace, batch: PairBatch, site: str, layer: int, delta: Tensor, first: int) -> Logits:
-    """Run what comes after the patch for all rows."""
-    times = len(delta)
-    ends = batch.ends.repeat(times)
-    past = _past(base, layer, first, times)
-    flat = delta.flatten(0, 1)
-    last = layer == net.n_layers - 1
-
-    def rows(value: Stream) -> Float[Tensor, "row changed model"]:
-        return value[:, first:].repeat(times, 1, 1)
-
-    if site == "resid_pre":
-        return resume(net, layer, rows(base["resid_pre"][layer]) + flat, unchanged, ends, past)
-    after = base["resid_final"][0] if last else base["resid_pre"][layer + 1]
-    if site in ("neuron", "mlp_out") or net.parallel:
-        return resume(net, layer + 1, rows(after) + flat, unchanged, ends, past)
-    middle = rows(base["resid_pre"][layer] + base["attn_out"][layer]) + flat
-    if last:
-        middle = at(middle, ends - first)
-    stream = middle + mlp(net, layer, middle, unchanged, None)
-    return resume(net, layer + 1, stream, unchanged, ends, past)
-
-
-def _past(base: Trace, layer: int, first: int, times: int) -> Past | None:
-    if not first:
-        return None
-    k, v = (
-        tuple(
-            value[:, :first].repeat(times, 1, 1, 1) if i >= layer else value[:0] for i, value in enumerate(base[name])
-        )
-        for name in ("k", "v")
-    )
-    return Past(first, k, v)

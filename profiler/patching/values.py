@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.batch import SITES, PairBatch, Trace, trace
 from profiler.patching.sweep import Donor
 from profiler.prompts.pairs import TokenPair

@@ -1,6 +1,7 @@
 """Circuits as YAML: what is written is read, what is wrong is named."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,10 @@ FULL = Circuit(
     ),
     Scope("ioi", "48 pairs, train, seed 0", ("abc",), ("length",), ("order: ABBA 48",)),
     (Edge("L2H3", "logits"), Edge("embed", "L2H3.q")),
+)
+
+SIZES = SimpleNamespace(
+    n_layers=4, n_heads=8, d_mlp=64, heads=lambda _: 8, neurons=lambda _: 64, has_mlp=lambda _: True
 )
 
 
@@ -69,10 +74,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["L4H0", "L0H8", "L0N64", "L9_mlp_out", "L0_attn_out", "L0H1.q"])
 def test_unknown_components_are_named(label: str) -> None:
     with pytest.raises(CircuitError, match=label):
-        circuit.check_circuit(Circuit("c", "m", (Member(label),), FULL.scope), 4, 8, 64)
+        circuit.check_circuit(Circuit("c", "m", (Member(label),), FULL.scope), SIZES)
 
 
 def test_edges_end_in_members() -> None:
-    circuit.check_circuit(FULL, 4, 8, 64)
+    circuit.check_circuit(FULL, SIZES)
     with pytest.raises(CircuitError, match="L3H3, which is no member"):
-        circuit.check_circuit(Circuit("c", "m", FULL.members, FULL.scope, (Edge("L2H3", "L3H3.v"),)), 4, 8, 64)
+        circuit.check_circuit(Circuit("c", "m", FULL.members, FULL.scope, (Edge("L2H3", "L3H3.v"),)), SIZES)

@@ -10,14 +10,14 @@ from profiler.circuits import edge_mask
 from profiler.circuits.circuit import Edge
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
 from profiler.errors import CircuitError
-from profiler.model.network import attend, mix, neurons
+from profiler.model.steps.plain import attend, mix, neurons
 from profiler.patching import batch as batches
 from profiler.patching import sites, sweep
 from profiler.patching.metrics import logit_diff
 
 
 def _setting(form: str) -> tuple:
-    net, batch = patch_models.network(form), patch_models.batch()
+    net, batch = patch_models.network(form).plain, patch_models.batch()
     clean, corrupted = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
     return net, batch, clean, corrupted, edge_mask.all_writes(net, corrupted)
 
@@ -162,7 +162,7 @@ def _their_node(label: str, layer_of_logits: int, position: int) -> Node:
 
 def test_an_edge_circuit_is_as_faithful_as_transformer_lens_says() -> None:
     """A5: the same edges at every offset, one pair, to 1e-4."""
-    net, batch = patch_models.network("gpt2"), patch_models.batch(1)
+    net, batch = patch_models.network("gpt2").plain, patch_models.batch(1)
     clean, corrupted = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
     graph = edge_mask.graph_of(net)
     keep = graph.exists & (torch.rand(graph.exists.shape, generator=torch.Generator().manual_seed(5)) < 0.6)

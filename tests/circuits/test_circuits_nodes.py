@@ -11,7 +11,7 @@ from profiler.circuits import circuit_tables, edge_mask, experiment, nodes
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.scoring import evaluate, null, scores
 from profiler.errors import CircuitError
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.pages import build
 from profiler.patching import setting, sweep, values
 from profiler.patching.metrics import logit_diff
@@ -173,7 +173,9 @@ def test_a_role_that_no_pair_has_and_unknown_values_are_named() -> None:
     with pytest.raises(CircuitError, match="L1H1 is listed at 'S2', a role that no pair has"):
         nodes.check_roles(wrong, one.batch)
     with pytest.raises(CircuitError, match=r"scope\.outside is 'nose'"):
-        check_circuit(dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="nose")), 3, 2, 24)
+        check_circuit(
+            dataclasses.replace(MIXED, scope=dataclasses.replace(SCOPE, outside="nose")), patch_models.network("gpt2")
+        )
 
 
 @pytest.mark.slow

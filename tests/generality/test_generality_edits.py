@@ -146,10 +146,14 @@ def test_logit_written_is_the_recorded_definition():
         target = parse_target(component)
         seen = observe.see(net, target, rows)
         tokens = torch.tensor([4, 11])
-        w = net.layers[1]
+        w = net.plain.layers[1]
         write = seen.mixed @ w.w_o[1] if target.site == "head" else seen.mixed * w.w_out[3]
-        centred = (write - write.mean(-1, keepdim=True)) / net.norm_final.scale(seen.residual) * net.norm_final.weight
-        logits = centred @ net.unembed
+        centred = (
+            (write - write.mean(-1, keepdim=True))
+            / net.plain.norm_final.scale(seen.residual)
+            * net.plain.norm_final.weight
+        )
+        logits = centred @ net.plain.unembed
         wanted = logits.gather(1, tokens[:, None])[:, 0] - logits.mean(-1)
         torch.testing.assert_close(observe.logit_written(net, target, seen, tokens), wanted)
 

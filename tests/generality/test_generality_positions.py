@@ -28,7 +28,7 @@ from profiler.generality.evidence import claims, ledger, needs
 from profiler.generality.evidence.distributions import CORPUS, Distribution
 from profiler.generality.evidence.finding import Finding, Question, StageResult
 from profiler.generality.evidence.verdict import judge
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.patching.setting import PatchSettings, prepare
 from profiler.prompts.pairs import Encoded, Pair, TokenPair
 
@@ -60,9 +60,9 @@ def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tupl
         sites, places = {}, dict(pair.roles)
         forward(net, torch.tensor([pair.clean]), lambda s, i, v, _, sites=sites: sites.setdefault((s, i), v))
         query = places[at][-1]
-        toward = (net.unembed[:, pair.answers[0]] - net.unembed.mean(1)) * net.norm_final.weight
-        toward = (toward - toward.mean()) / net.norm_final.scale(sites["resid_final", net.n_layers][0, query])
-        write = sites["head", layer][0, query, head] @ net.layers[layer].w_o[head]
+        toward = (net.plain.unembed[:, pair.answers[0]] - net.plain.unembed.mean(1)) * net.plain.norm_final.weight
+        toward = (toward - toward.mean()) / net.plain.norm_final.scale(sites["resid_final", net.n_layers][0, query])
+        write = sites["head", layer][0, query, head] @ net.plain.layers[layer].w_o[head]
         sizes.append(abs(float(write @ toward)) if at == "end" else 1.0)
         row = sites["pattern", layer][0, head, query].tolist()
         places |= {ITSELF: (query,), BEFORE: (query - 1,), FIRST: (0,)}

@@ -14,7 +14,6 @@ from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts
 from profiler.generality.faithfulness.runs import Runner, WindowPiece
-from profiler.model.network import finish, unchanged
 from profiler.patching.batch import batch_of
 from profiler.patching.setting import PairRuns, prepare
 from profiler.prompts.pairs import Encoded
@@ -59,9 +58,9 @@ def test_the_prefix_that_both_prompts_share_is_not_run(monkeypatch: pytest.Monke
     one = setting_of("neox_sequential", 6)
     labels = circuit_tables.evaluator(one, mlps=True).nodes
     seen = []
-    plain = node_sets._Layer._mixed
+    plain = node_sets._Layer.attention
     monkeypatch.setattr(
-        node_sets._Layer, "_mixed", lambda self, x, *rest: seen.append(x.shape[1]) or plain(self, x, *rest)
+        node_sets._Layer, "attention", lambda self, x, groups: seen.append(x.shape[1]) or plain(self, x, groups)
     )
     prompts.on_pairs(one, labels, np.random.default_rng(0).random((4, len(labels))) < 0.5)
     pairs = one.batch.pairs
@@ -75,8 +74,10 @@ def test_attention_of_the_first_layer_is_computed_once(monkeypatch: pytest.Monke
     labels = nodes.node_labels(one.net, mlps=False)
     asked = node_sets.NodeSetInputs(one.net, batch.clean, batch.ends, labels, lambda s, i: one.corrupted[s][i], {})
     rows = []
-    plain = node_sets._Layer._mixed
-    monkeypatch.setattr(node_sets._Layer, "_mixed", lambda self, x, *rest: rows.append(len(x)) or plain(self, x, *rest))
+    plain = node_sets._Layer.attention
+    monkeypatch.setattr(
+        node_sets._Layer, "attention", lambda self, x, groups: rows.append(len(x)) or plain(self, x, groups)
+    )
     keep = np.array([[i == j for j in range(len(labels))] for i in range(len(labels))])
     node_sets.logits(asked, keep)
     assert rows == [3, 3 * 3, 3 * 5]  # one set; two heads kept or none; and of the next layer the same
@@ -103,7 +104,7 @@ def test_text_with_means_is_that_of_the_plain_edit(form: str) -> None:
     streams = node_sets.streams(runner.asked(batch.tokens), keep)
     for one, stream in zip(keep, streams, strict=True):
         expected = ablated.logits(net, batch.tokens, labels, one, means)
-        found = finish(net, stream, unchanged, None)
+        found = net.finish(stream)
         torch.testing.assert_close(found[batch.valid], expected[batch.valid], rtol=0, atol=1e-10)
 
 
@@ -118,7 +119,7 @@ def test_the_empty_circuit_is_a_matter_of_the_token(form: str) -> None:
     found, kind = runner.empty(piece)
     expected = ablated.logits(net, batch.tokens, labels, np.zeros(len(labels), dtype=bool), means)[chosen]
     torch.testing.assert_close(found[kind], expected, rtol=0, atol=1e-10)
-    assert len(found) < len(kind) or net.positions is not None
+    assert len(found) < len(kind) or net.places_matter
     before = len(runner.known)
     runner.empty(piece)
     assert len(runner.known) == before

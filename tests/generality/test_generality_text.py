@@ -28,7 +28,7 @@ from profiler.generality.evidence.distributions import CORPUS, REPEATS
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts, running_text
 from profiler.model.load import Model, load_model
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.prompts.pairs import jsonl
 
 AGREED = Reread(agreed=True)
@@ -265,10 +265,12 @@ def test_coverage_on_prompts_is_what_the_patterns_say(subject):
         forward(net, tokens, lambda s, i, v, _, sites=sites: sites.setdefault((s, i), v))
         stream = sites["resid_final", 2][0]
         for offset in range(1, len(pair.clean) - 1):
-            toward = (net.unembed[:, pair.clean[offset + 1]] - net.unembed.mean(1)) * net.norm_final.weight
+            toward = (
+                net.plain.unembed[:, pair.clean[offset + 1]] - net.plain.unembed.mean(1)
+            ) * net.plain.norm_final.weight
             toward = toward - toward.mean()
-            write = sites["head", 1][0, offset, 0] @ net.layers[1].w_o[0]
-            size = abs(float(write @ toward / net.norm_final.scale(stream[offset])))
+            write = sites["head", 1][0, offset, 0] @ net.plain.layers[1].w_o[0]
+            size = abs(float(write @ toward / net.plain.norm_final.scale(stream[offset])))
             holds = float(sites["pattern", 1][0, 0, offset, offset - 1]) >= 0.5
             held, total, n_held, n = held + size * holds, total + size, n_held + holds, n + 1
     assert found.value == pytest.approx(held / total, abs=1e-6)

@@ -187,7 +187,7 @@ def test_a_function_of_tokens_is_a_rule_and_a_wrong_shape_is_refused():
 def test_copy_suppression_keeps_everything_or_nothing_at_its_ends():
     net, reading, means = built.network_and_seen()
     base, target = base_of(net, reading), Target("head", 1, 0)
-    mean, w_o = means.of(target), net.layers[1].w_o[0]
+    mean, w_o = means.of(target), net.plain.layers[1].w_o[0]
     live = base.sites["head", 1][:, :, 0] @ w_o
     whole = built.write(net, base, target, towards_attended("x", None, None, project=False), mean)
     assert torch.allclose(whole, live, atol=1e-12)
@@ -202,11 +202,11 @@ def test_copy_suppression_keeps_everything_or_nothing_at_its_ends():
 def test_copy_suppression_against_a_loop_over_positions():
     net, reading, means = built.network_and_seen()
     base, target = base_of(net, reading), Target("head", 1, 1)
-    mean, w_o = means.of(target), net.layers[1].w_o[1]
+    mean, w_o = means.of(target), net.plain.layers[1].w_o[1]
     given = built.write(net, base, target, BUILT_IN["copy_suppression"], mean)
-    unembed = (net.unembed - net.unembed.mean(1, keepdim=True)).T * net.norm_final.weight
+    unembed = (net.plain.unembed - net.plain.unembed.mean(1, keepdim=True)).T * net.plain.norm_final.weight
     unembed = unembed - unembed.mean(1, keepdim=True)
-    lens = net.norm_final(base.sites["resid_pre", 1]) @ net.unembed + net.b_unembed
+    lens = net.logits(base.sites["resid_pre", 1])
     for window, query in [(0, 0), (1, 7), (2, 19), (3, 12)]:
         sources = range(query + 1)
         tokens = reading.tokens[window]

@@ -21,7 +21,7 @@ from profiler.model import direct
 from profiler.model.components import Block
 from profiler.model.forward import Wanted
 from profiler.model.load import load_model
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.patching.batch import trace
 from profiler.patching.sites import Target
 from profiler.patching.sweep import put
@@ -119,10 +119,8 @@ def test_a_direct_change_passes_later_layers_by():
     effects = run(net, [reading], means, [Job(target, None, True)]).effects[Job(target, None, True)]
     ends = torch.full((4,), 19)
     whole = trace(net, reading.tokens, ends)
-    delta = (means.of(target) - whole["head"][0][:, :, 1]) @ net.layers[0].w_o[1]
-    log_p, log_q = (
-        (net.norm_final(whole["resid_final"][0] + d) @ net.unembed + net.b_unembed).log_softmax(-1) for d in (0, delta)
-    )
+    delta = (means.of(target) - whole["head"][0][:, :, 1]) @ net.plain.layers[0].w_o[1]
+    log_p, log_q = (net.logits(whole["resid_final"][0] + d).log_softmax(-1) for d in (0, delta))
     assert np.allclose(effects[:, 0], (log_p.exp() * (log_p - log_q)).sum(-1).flatten().numpy(), atol=1e-12)
 
 

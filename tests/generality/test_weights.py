@@ -13,7 +13,7 @@ from profiler.generality.replacement.run import TextBatch, base_of
 from profiler.generality.weights import composition, inputs
 from profiler.generality.weights import heads as weights
 from profiler.generality.weights import scores as weights_scores
-from profiler.model.network import rotate
+from profiler.model.steps.plain import rotate
 
 EXACT = 1e-9
 
@@ -52,7 +52,7 @@ def test_random_heads_copy_as_often_as_they_suppress():
 
 
 def test_copying_against_the_eigenvalues_of_the_whole_matrix():
-    net = patch_models.network("neox")
+    net = patch_models.network("neox").plain
     seen, words = inputs.alone(net, 0), weights_scores.vocabulary(net)
     toward = inputs.unembedding(net)
     for layer, head in weights_scores.heads(net):
@@ -65,7 +65,7 @@ def test_copying_against_the_eigenvalues_of_the_whole_matrix():
 
 def test_a_token_alone_is_what_layer_one_reads_there():
     for form in patch_models.FORMS:
-        net = patch_models.network(form)
+        net = patch_models.network(form).plain
         tokens = torch.tensor([[0, 65], [0, 9]])
         base = base_of(
             net, TextBatch(tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(2))
@@ -86,7 +86,7 @@ def test_rank_of_the_diagonal_counts_ties_half():
 def rotary_head(distance: int, width: int = 16, tokens: int = 6):
     """A rotary head of one layer that looks `distance` back, whatever the tokens: its key is its query turned that
     far."""
-    net = patch_models.network("neox")
+    net = patch_models.network("neox").plain
     table = torch.arange(48).double()[:, None] * (100.0 ** (-torch.arange(width // 2).double() / (width // 2)))[None]
     rotary = (torch.cat([table, table], -1).cos(), torch.cat([table, table], -1).sin())
     size = tokens + 1
@@ -149,7 +149,7 @@ def test_an_added_position_previous_token_head_scores_one():
 
 @pytest.mark.parametrize("form", ["neox", "gpt2"])
 def test_mean_scores_are_the_mean_over_all_pairs_of_tokens(form):
-    net = patch_models.network(form)
+    net = patch_models.network(form).plain
     seen, words = inputs.alone(net, 0), weights_scores.vocabulary(net)
     found = weights_scores.mean_scores(net, seen, words, 1, 1, 6)
     place = torch.tensor([[5]]), torch.tensor([[2]])
@@ -219,7 +219,7 @@ def explicit(net, writer, reader, kind):
 
 @pytest.mark.parametrize("form", patch_models.FORMS)
 def test_composition_against_singular_values_of_whole_matrices(form):
-    net = patch_models.network(form)
+    net = patch_models.network(form).plain
     for found in composition.compositions(net, [((0, 0), (1, 1)), ((0, 1), (1, 0))]):
         pair = [(int(label[1]), int(label[3])) for label in (found.writer, found.reader)]
         assert found.value == pytest.approx(explicit(net, *pair, found.kind), abs=1e-9)
@@ -227,7 +227,7 @@ def test_composition_against_singular_values_of_whole_matrices(form):
 
 
 def test_the_baseline_is_that_of_random_rotations():
-    net = patch_models.network("gpt2")
+    net = patch_models.network("gpt2").plain
     rng = torch.Generator().manual_seed(0)
     w = net.layers[0]
     squares = []
@@ -245,7 +245,7 @@ def test_the_baseline_is_that_of_random_rotations():
 
 @pytest.mark.parametrize("form", patch_models.FORMS)
 def test_budgets_add_up_and_the_first_layer_leaves_nothing_over(form):
-    net = patch_models.network(form)
+    net = patch_models.network(form).plain
     found = scored(net, [reading_of(net)])
     rows = found.budget()
     for circuit in ("QK", "OV"):
@@ -275,7 +275,7 @@ def test_positions_are_a_term_of_their_own():
 
 
 def test_behaviour_is_the_mean_attention_to_the_places():
-    net = patch_models.network("neox")
+    net = patch_models.network("neox").plain
     reading = reading_of(net)
     found = scored(net, [reading]).seen
     pattern = base_of(net, reading).sites["pattern", 1][:, 1]
@@ -352,7 +352,7 @@ def test_compositions_stand_against_random_pairs():
 def test_matches_are_scores_of_the_forward_pass(form):
     """In layer 0 a query token at a place and a key token some way before it score as in the model, whatever is
     between."""
-    net, seen = patch_models.network(form), inputs.alone(patch_models.network(form))
+    net, seen = patch_models.network(form).plain, inputs.alone(patch_models.network(form).plain)
     words, place, distance = torch.tensor([65, 9, 200]), 20, 8
     q, k = (
         inputs.read(net, 0, 1, what, inputs.placed(net, seen.first[words], at))

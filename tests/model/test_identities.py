@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from transformer_lens.patching import PatchingResult
 
 from profiler import statistics
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.patching import batch as batches
 from profiler.patching import effects, metrics, sites, sweep
 from profiler.patching.batch import Options

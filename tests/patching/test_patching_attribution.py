@@ -1,12 +1,15 @@
 """Attribution patching: where it is exact, where it is blind, and that its map says so."""
 
+from dataclasses import replace
+
 import numpy as np
 import patch_models
 import pytest
 import torch
 
 from profiler.circuits import edge_mask, edges
-from profiler.model.network import Layer, Network, Norm, finish, forward, layer_step, start
+from profiler.model.steps.network import Network, forward
+from profiler.model.steps.plain import Layer, Norm, PlainNetwork
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep, sweep_tables
 from profiler.patching.attribution import atp_star, estimates, gradient, reliability
@@ -62,12 +65,26 @@ def test_integrated_gradients_approach_the_joint_effect() -> None:
     assert path.nonlinearity > 0.01
 
 
+class FrozenNorm(Norm):
+    """A norm whose denominator carries no gradient: direct logit attribution's view of it."""
+
+    def __call__(self, x):
+        centred = x - x.mean(-1, keepdim=True) if self.centres else x
+        return centred / self.scale(x).detach() * self.weight + self.bias
+
+
+def frozen(net: PlainNetwork) -> PlainNetwork:
+    """The network with its final norm's denominator frozen."""
+    norm = net.norm_final
+    return replace(net, norm_final=FrozenNorm(norm.weight, norm.bias, norm.centres, norm.eps))
+
+
 def test_a_last_head_with_a_frozen_norm_is_exact() -> None:
     """A7: in a parallel model nothing reads what a head of the last layer writes."""
     net, batch = patch_models.network("neox"), patch_models.batch()
     clean, corrupted = _traces(net, batch)
     targets = [Target("head", net.n_layers - 1, head) for head in range(net.n_heads)]
-    slopes, _ = gradient.gradients(gradient.frozen(net), batch.clean, batch)
+    slopes, _ = gradient.gradients(frozen(net.plain), batch.clean, batch)
     found = gradient.estimate(clean, corrupted, slopes, batch, targets)
     before = self_repair.run_writes(net, batch.clean, batch)
     for row, target in zip(found, targets, strict=True):
@@ -82,10 +99,10 @@ def test_edges_of_a_node_add_up_to_the_node(form: str) -> None:
     """A8."""
     net, batch = patch_models.network(form), patch_models.batch()
     clean, corrupted = _traces(net, batch)
-    scores = edges.edge_scores(net, clean, corrupted, batch.clean, batch)
+    scores = edges.edge_scores(net.plain, clean, corrupted, batch.clean, batch)
     targets = [*sites.every(net, "head"), *sites.every(net, "mlp_out")]
     nodes = _estimate(net, batch, clean, corrupted, batch.clean, targets).mean(-1)
-    writers = edge_mask.graph_of(net).writers
+    writers = edge_mask.graph_of(net.plain).writers
     for target, node in zip(targets, nodes, strict=True):
         assert scores[writers.index(target.label)].sum() == pytest.approx(node.item(), abs=1e-12)
     assert nodes.abs().max() > 1e-3
@@ -94,8 +111,10 @@ def test_edges_of_a_node_add_up_to_the_node(form: str) -> None:
 def test_edges_are_confirmed_exactly() -> None:
     net, batch = patch_models.network("gpt2"), patch_models.batch()
     clean, corrupted = _traces(net, batch)
-    graph = edge_mask.graph_of(net)
-    found = edges.confirm(net, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], mlps_kept=False), 6)
+    graph = edge_mask.graph_of(net.plain)
+    found = edges.confirm(
+        net.plain, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], mlps_kept=False), 6
+    )
     sizes = [abs(one.exact) for one in found]
     # those that are nearer keep the order of their estimates
     assert sizes == pytest.approx(sorted(sizes, reverse=True), abs=ROUNDING)
@@ -105,9 +124,9 @@ def test_edges_are_confirmed_exactly() -> None:
         "L1H1",
         "logits",
     }
-    writes = edge_mask.all_writes(net, corrupted)
+    writes = edge_mask.all_writes(net.plain, corrupted)
     keep = graph.exists & ~graph.mask([found[0].edge])
-    cut = logit_diff(edge_mask.masked(net, batch.clean, batch.ends, keep, writes), batch.options)
+    cut = logit_diff(edge_mask.masked(net.plain, batch.clean, batch.ends, keep, writes), batch.options)
     assert (cut - logit_diff(clean.logits, batch.options)).mean().item() == pytest.approx(found[0].exact, abs=1e-12)
     assert edges.sizes(found, 2.0)[0] == found[0].exact / 2
     assert (
@@ -147,7 +166,7 @@ def _random_net(seed: int) -> Network:
         )
         for _ in range(3)
     )
-    return Network(
+    return PlainNetwork(
         layers, some(v, d), some(s, d), None, norm, some(d, v), some(v), torch.nn.functional.gelu, False, dh**-0.5
     )
 
@@ -345,8 +364,9 @@ def test_dropping_against_a_network_without_the_layer() -> None:
         return leaf if (site, layer) == ("head", 0) else value
 
     with torch.enable_grad():
-        stream = layer_step(net, 0, start(net, batch.clean), edit) + written
-        logits = finish(net, stream, lambda _site, _layer, v, _positions: v, None)[torch.arange(len(batch)), batch.ends]
+        steps = net.begin(batch.clean)
+        stream = steps.layer(0, steps.stream, edit) + written
+        logits = net.finish(stream)[torch.arange(len(batch)), batch.ends]
         slow = torch.autograd.grad(logit_diff(logits, batch.options).sum(), leaf)[0]
     assert (slopes["head", 0] - slow).abs().max() < 1e-12
     assert torch.equal(slopes["head", 1], torch.zeros_like(slopes["head", 1]))

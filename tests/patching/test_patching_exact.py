@@ -12,9 +12,9 @@ from transformers import MistralConfig, MistralForCausalLM, OPTConfig, OPTForCau
 from profiler.bench import patching
 from profiler.config import RunConfig
 from profiler.errors import ModelError, PairError, PatchError
-from profiler.model import as_network
 from profiler.model.load import load_model
-from profiler.model.network import forward
+from profiler.model.steps import as_network
+from profiler.model.steps.network import forward
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep
 from profiler.patching.metrics import logit_diff
@@ -43,17 +43,11 @@ LIKE = {
 } | tiny.SIZES
 
 
-@pytest.fixture
-def softmax_in_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Llama rounds attention to float32; without that, equality can be asked for in float64."""
-    plain = torch.nn.functional.softmax
-    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, **_: plain(x, dim=dim))
-
-
-@pytest.mark.usefixtures("softmax_in_its_dtype")
 @pytest.mark.parametrize("form", patch_models.FORMS)
-def test_functional_forward_is_the_models(form: str) -> None:
+@pytest.mark.parametrize("plain", [False, True], ids=["modules", "written out"])
+def test_the_forward_pass_is_the_models(form: str, plain: bool) -> None:
     model, net = patch_models.loaded(form), patch_models.network(form)
+    net = net.plain if plain else net
     tokens = torch.randint(1, 257, (3, 21), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         theirs = as_network.logits_of(model, tokens)
@@ -63,11 +57,12 @@ def test_functional_forward_is_the_models(form: str) -> None:
     assert (forward(net, tokens, ends=ends) - ours[torch.arange(3), ends]).abs().max() < 1e-12
 
 
-def test_a_model_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_give_other_logits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = patch_models.loaded("gpt2")
     monkeypatch.setattr(as_network, "ACT2FN", {"gelu_new": torch.relu})
-    with pytest.raises(ModelError, match="computes other logits"):
-        as_network.network_of(model)
+    net = as_network.network_of(model)
+    with pytest.raises(ModelError, match="their logits are off by"):
+        _ = net.plain
 
 
 UNLIKE = {
@@ -93,32 +88,31 @@ def _made(name: str, build, folder: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_other_architectures_are_refused_in_a_sentence(
+def test_weights_of_other_architectures_are_not_written_out(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = _made(name, UNLIKE[name], tmp_path, monkeypatch)
-    with pytest.raises(ModelError, match=r"patching .* it knows the forms of GPT-2, GPT-NeoX, Llama"):
-        as_network.network_of(model)
+    net = as_network.network_of(_made(name, UNLIKE[name], tmp_path, monkeypatch))
+    with pytest.raises(ModelError, match=r"one by one.* the forms known are those of GPT-2, GPT-NeoX, Llama"):
+        _ = net.plain
 
 
-def test_attention_over_the_last_tokens_alone_limits_the_prompts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Mistral with a window of 20: read up to 20 tokens, other logits beyond, and longer pairs are left out."""
+def test_attention_over_the_last_tokens_alone_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mistral with a window of 20: the model's own logits beyond it, too; weights written out would give others."""
     build = lambda: MistralForCausalLM(MistralConfig(num_key_value_heads=1, sliding_window=20, **LIKE))  # noqa: E731
     model = _made("mistral", build, tmp_path, monkeypatch)
-    assert as_network.reach(model) == 20
     net = as_network.network_of(model)
     tokens = torch.arange(1, 41)[None]
     with torch.no_grad():
         theirs = MistralForCausalLM.from_pretrained(model.spec.name, attn_implementation="eager")(tokens).logits
-    difference = (forward(net, tokens) - theirs).abs().amax(-1)[0]
+    assert (forward(net, tokens) - theirs).abs().max() < 1e-4
+    difference = (forward(as_network.plain_of(model), tokens) - theirs).abs().amax(-1)[0]
     assert difference[:20].max() < 1e-4
     assert difference[20:].max() > 1e-3
-    jsonl.write(tmp_path / "toy.jsonl", patch_models.pairs(4))
-    with pytest.raises(PairError, match="more than the model's window"):
-        setting.encoded(model, PatchSettings(str(tmp_path / "toy.jsonl")), patch_models.pairs(4))
-    assert as_network.reach(patch_models.loaded("gpt2")) == 48
+    with pytest.raises(ModelError, match="attend to the last 20 tokens alone"):
+        _ = net.plain
+    pairs = patch_models.pairs(4)
+    jsonl.write(tmp_path / "toy.jsonl", pairs)
+    assert len(setting.encoded(model, PatchSettings(str(tmp_path / "toy.jsonl")), pairs).pairs) == len(pairs)
 
 
 def _hooked(form: str, batch: batches.PairBatch, target: Target, given: torch.Tensor) -> torch.Tensor:
@@ -146,7 +140,8 @@ def test_patch_is_that_of_a_hook(form: str, site: str) -> None:
     other = batches.trace(net, batch.corrupted, batch.ends)
     target = sites.every(net, site)[1]
     ours = sweep.intervene(net, batch.clean, batch.ends, batch, [target], sweep.resample(other))
-    assert (ours - _hooked(form, batch, target, other[site][target.layer])).abs().max() < 1e-10
+    unrotated = batches.trace(net.plain, batch.corrupted, batch.ends)  # the bridge's hooks stand before rotation
+    assert (ours - _hooked(form, batch, target, unrotated[site][target.layer])).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("form", patch_models.FORMS)

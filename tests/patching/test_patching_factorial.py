@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from profiler.circuits import experiment
 from profiler.database import query
-from profiler.model.network import forward
+from profiler.model.steps.network import forward
 from profiler.pages import build
 from profiler.patching import factorial
 from profiler.patching.attribution import recall

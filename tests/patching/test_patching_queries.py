@@ -17,7 +17,7 @@ from profiler.circuits import experiment, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
 from profiler.database import macros, query
 from profiler.errors import CircuitError, PairError, RunError
-from profiler.model.as_network import network_of
+from profiler.model.steps.as_network import network_of
 from profiler.patching import experiment_store, setting, sweep_tables
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PatchSettings

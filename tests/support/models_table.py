@@ -14,8 +14,8 @@ import zoo  # noqa: E402
 
 from profiler.config import RunConfig  # noqa: E402
 from profiler.errors import ModelError  # noqa: E402
-from profiler.model.as_network import network_of  # noqa: E402
 from profiler.model.load import load_model  # noqa: E402
+from profiler.model.steps.as_network import network_of  # noqa: E402
 
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- table of families -->", "<!-- end of table -->"

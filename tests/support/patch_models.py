@@ -12,9 +12,10 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers.models.llama import modeling_llama
 
 from profiler.config import RunConfig
-from profiler.model.as_network import network_of
 from profiler.model.load import Model, load_model
-from profiler.model.network import Layer, Network, Norm
+from profiler.model.steps.as_network import network_of
+from profiler.model.steps.network import Network
+from profiler.model.steps.plain import Layer, Norm, PlainNetwork
 from profiler.patching.batch import PairBatch, batch_of
 from profiler.prompts.pairs import Pair, TokenPair
 from profiler.prompts.pairs.encode import encode
@@ -137,7 +138,7 @@ def _layer(heads: list[tuple[torch.Tensor, ...]], neurons: list[tuple[dict[int, 
     )
 
 
-def hand_built(layers: list[Layer], bias: float = 0.0) -> Network:
+def hand_built(layers: list[Layer], bias: float = 0.0) -> PlainNetwork:
     """A network without norms whose logit of ANSWER is residual dimension 6, plus `bias`."""
     embed = torch.zeros(5, D).double()
     embed[:, 7], embed[ON, 0], embed[QUESTION, 1] = 1.0, 1.0, 1.0
@@ -145,7 +146,7 @@ def hand_built(layers: list[Layer], bias: float = 0.0) -> Network:
     unembed[6, ANSWER] = 1.0
     b_unembed = torch.zeros(5).double()
     b_unembed[ANSWER] = bias
-    return Network(tuple(layers), embed, None, None, IDENTITY, unembed, b_unembed, torch.relu, False, 1.0)
+    return PlainNetwork(tuple(layers), embed, None, None, IDENTITY, unembed, b_unembed, torch.relu, False, 1.0)
 
 
 NOTHING = _head({}, 5)

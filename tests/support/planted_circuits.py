@@ -30,7 +30,7 @@ from profiler.generality.distributions.subject import (
     RunText,
 )
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
-from profiler.model.network import Layer, Network
+from profiler.model.steps.plain import Layer, PlainNetwork
 from profiler.patching.setting import PatchSettings, prepare
 from profiler.prompts.pairs import Encoded, Pair, TokenPair
 from profiler.text.windows import Layout
@@ -40,7 +40,7 @@ D, QUESTION, ANSWER, WRONG, FIRST = 8, 0, 1, 2, 3  # residual: features 0-3, que
 NO_TEXT = RunText((), Layout(8, None, torch.zeros(1, dtype=torch.long), 0, 2), (), 0, 0, "no corpus")
 
 
-def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> Network:
+def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> PlainNetwork:
     """The model; token FIRST + i has the features of `tokens[i]`. `spare` more heads write nothing."""
     embed = torch.zeros(FIRST + len(tokens), D).double()
     embed[:, 7], embed[QUESTION, 5] = 1.0, 1.0
@@ -73,7 +73,7 @@ def network(tokens: Sequence[dict[str, float]], spare: int = 0) -> Network:
         torch.zeros(1, D).double(),
         nothing,
     )
-    return Network(
+    return PlainNetwork(
         (layer,), embed, None, None, IDENTITY, unembed, torch.zeros(len(embed)).double(), torch.relu, False, 1.0
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from profiler.generality.edits.texts import EditText, Vocabulary
-from profiler.model.network import Layer, Network, Norm
+from profiler.model.steps.plain import Layer, Norm, PlainNetwork
 
 V, T = 52, 48
 TOKEN, PLACE, BEFORE, COPIED = 0, V, V + T, 2 * V + T
@@ -100,7 +100,7 @@ def _layer(heads: list[tuple[Tensor, ...]], fires: tuple[tuple[int, ...], ...] =
     )
 
 
-def network(blind: tuple[int, ...] = (), deaf: tuple[int, ...] = ()) -> Network:
+def network(blind: tuple[int, ...] = (), deaf: tuple[int, ...] = ()) -> PlainNetwork:
     """The model of the module docstring."""
     embed, positions, unembed = torch.zeros(V, D).double(), torch.zeros(T, D).double(), torch.zeros(D, V).double()
     for t in range(V):
@@ -110,7 +110,7 @@ def network(blind: tuple[int, ...] = (), deaf: tuple[int, ...] = ()) -> Network:
     heard = tuple(t for t in CLASS if t not in deaf)
     first = _layer([_previous(blind), _sink()], (heard, (*CLASS, *(t + 20 for t in deaf))))
     layers = (first, _layer([_induction(), _fraud()]))
-    return Network(
+    return PlainNetwork(
         layers, embed, positions, None, IDENTITY, unembed, torch.zeros(V).double(), torch.nn.functional.gelu, False, 1.0
     )
 

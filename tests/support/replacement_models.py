@@ -11,7 +11,7 @@ from profiler.generality.replacement import explain
 from profiler.generality.replacement.run import TextBatch, means_of, seen_of
 from profiler.generality.replacement.text import Texts
 from profiler.generality.replacement.view import ClaimedRule
-from profiler.model.network import Layer, Network, Norm
+from profiler.model.steps.plain import Layer, Norm, PlainNetwork
 from profiler.patching.sites import parse_target
 
 VOCAB, LENGTH, FAR = 7, 12, 400.0
@@ -88,7 +88,7 @@ def layer(heads: list[tuple[torch.Tensor, ...]], neurons: int = 1, by_token: boo
     )
 
 
-def model(layers: list[Layer]) -> Network:
+def model(layers: list[Layer]) -> PlainNetwork:
     """A model of these layers without norms: logits are the dimensions OUT."""
     embed = torch.zeros(VOCAB, WIDTH).double()
     embed[:, HERE] = torch.eye(VOCAB).double()
@@ -96,7 +96,7 @@ def model(layers: list[Layer]) -> Network:
     positions[:, WHERE] = torch.eye(LENGTH).double()
     unembed = torch.zeros(WIDTH, VOCAB).double()
     unembed[OUT] = torch.eye(VOCAB).double()
-    return Network(
+    return PlainNetwork(
         tuple(layers), embed, positions, None, NO_NORM, unembed, torch.zeros(VOCAB).double(), torch.relu, False, 1.0
     )
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from profiler.circuits import node_sets
 from profiler.circuits.nodes import masks, node_labels, nodes_by_site
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.batch import Options, PairBatch, Trace, trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.values import rows_of

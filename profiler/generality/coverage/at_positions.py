@@ -31,7 +31,7 @@ from profiler.generality.distributions.subject import CheckSubject, PromptDistri
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.batch import PairBatch
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
@@ -67,7 +67,7 @@ def claimed_of(subject: CheckSubject) -> list[Claimed]:
 def head_number(net: Network, component: str) -> int:
     """The number of a head through all layers."""
     target = parse_target(component)
-    return target.layer * net.n_heads + (target.unit or 0)
+    return net.first_head(target.layer) + (target.unit or 0)
 
 
 def on_distribution(
@@ -209,8 +209,9 @@ class _RoleOnPrompts:
     @property
     def others(self) -> list[int]:
         """Numbers of the other heads of its layer."""
-        first = self.own - self.own % self.net.n_heads
-        return [i for i in range(first, first + self.net.n_heads) if i != self.own]
+        layer = parse_target(self.question.subject).layer
+        first = self.net.first_head(layer)
+        return [i for i in range(first, first + self.net.heads(layer)) if i != self.own]
 
 
 def _present(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, " prompt"]:

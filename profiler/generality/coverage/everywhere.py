@@ -33,7 +33,7 @@ from profiler.generality.evidence.distributions import CORPUS
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, StageResult
 from profiler.generality.faithfulness.prompts import clusters_of, ratio
 from profiler.model import attention
-from profiler.model.network import Network, Offsets, forward, token_directions
+from profiler.model.steps.network import Network, Offsets, forward
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.text.token_classes import CLASS_ID
@@ -179,7 +179,7 @@ def on_prompts(
     rows = []
     for member, claim in claimed:
         target = parse_target(member.component)
-        head = target.layer * subject.net.n_heads + (target.unit or 0)
+        head = subject.net.first_head(target.layer) + (target.unit or 0)
         holds = measured.masses[:, head, attention.MASSES.index(claim.mass)] >= MOST
         weight = np.abs(measured.dla[:, head])
         covered = bounded(ratio(weight * holds, weight, measured.clusters))
@@ -240,31 +240,49 @@ def heads_at(
         targets: the token that each position's DLA is to.
     """
     patterns: list[Tensor] = []
-    heads: list[Tensor] = []
-    final: list[Tensor] = []
+    sites: dict[tuple[str, int], Tensor] = {}
 
-    def keep(site: str, _layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
+    def keep(site: str, layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
         if site == "pattern":
             patterns.append(value[rows[0], :, rows[1]])
-        elif site == "head":
-            heads.append(value[rows])
-        elif site == "resid_final":
-            final.append(value[rows])
+        elif site in ("head", "attn_out", "resid_final"):
+            sites[site, layer] = value[rows]
         return value
 
     with torch.inference_mode():
         forward(net, tokens, keep)
-        way = toward(net, targets, final[0])
-        dla = [torch.einsum("phd,hdm,pm->ph", z, w.w_o, way) for z, w in zip(heads, net.layers, strict=True)]
+        way = toward(net, targets, sites["resid_final", net.n_layers])
+        dla = [
+            head_attribution(net, layer, sites["head", layer], sites["attn_out", layer], way)
+            for layer in range(net.n_layers)
+            if net.heads(layer)
+        ]
     return patterns, torch.cat(dla, -1)
+
+
+def head_attribution(
+    net: Network,
+    layer: int,
+    mixed: Float[Tensor, "position head d_head"],
+    out: Float[Tensor, "position model"],
+    way: Float[Tensor, "position model"],
+) -> Float[Tensor, "position head"]:
+    """What each head of a layer adds along a direction.
+
+    Args:
+        out: what the layer's attention writes.
+    """
+    if not net.own_norm("attn_out", layer):
+        return torch.einsum("phd,hdm,pm->ph", mixed, net.w_o(layer).to(way.dtype), way)
+    written = torch.einsum("phd,hdm->phm", mixed, net.w_o(layer).to(mixed.dtype))
+    return (net.added("attn_out", layer, written, out[:, None]) * way[:, None]).sum(-1)
 
 
 def toward(
     net: Network, targets: Int[Tensor, " position"], stream: Float[Tensor, "position model"]
 ) -> Float[Tensor, "position model"]:
     """Direction whose product with a write is its DLA: the target's centred logit, the final norm frozen."""
-    way = token_directions(net, targets)
-    return way if net.norm_final.eps is None else way / net.norm_final.scale(stream)
+    return net.toward(targets) / net.final_scale(stream)
 
 
 def _classes(subject: CheckSubject, tokens: Tokens) -> Tokens:

@@ -48,7 +48,7 @@ from profiler.generality.evidence.distributions import (
 )
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching import setting as settings_of
 from profiler.patching.batch import SITES, Trace
 from profiler.patching.setting import PairRuns, PatchSettings

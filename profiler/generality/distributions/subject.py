@@ -22,7 +22,7 @@ from profiler.generality.evidence.distributions import CORPUS, DISCOVERY, Distri
 from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Null, Question, Technique
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.text.windows import Batch, Layout, Window
 

@@ -46,7 +46,7 @@ from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
 from profiler.generality.evidence.finding import CausalChoices, Finding, Null, Question
 from profiler.generality.evidence.thresholds import DEFAULT
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.sites import parse_target
 from profiler.statistics import ROUNDING, mcnemar_p, sign_flip_p
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from profiler.model.network import Network, Offsets, at, layer_step, start, token_directions
+from profiler.model.steps.network import Network, Offsets, at
 from profiler.patching.sites import Target
 
 BATCH = 32
@@ -27,6 +27,7 @@ class ComponentState:
         values: what the head reads of each offset before mixing; empty for a neuron.
         mixed: what the head mixed, before W_O; of a neuron its activation alone.
         norm: norm of what the head writes; a neuron's activation.
+        out: all that its block writes there.
         residual: the final residual stream; empty where it was not asked for.
     """
 
@@ -34,6 +35,7 @@ class ComponentState:
     values: Float[Tensor, "text offset d_head"]
     mixed: Float[Tensor, "text width"]
     norm: Float[Tensor, " text"]
+    out: Float[Tensor, "text d_model"]
     residual: Float[Tensor, "text model"]
 
 
@@ -67,7 +69,12 @@ def _widened(seen: ComponentState, width: int) -> ComponentState:
         return seen
     pad = torch.nn.functional.pad
     return ComponentState(
-        pad(seen.attention, (0, missing)), pad(seen.values, (0, 0, 0, missing)), seen.mixed, seen.norm, seen.residual
+        pad(seen.attention, (0, missing)),
+        pad(seen.values, (0, 0, 0, missing)),
+        seen.mixed,
+        seen.norm,
+        seen.out,
+        seen.residual,
     )
 
 
@@ -91,19 +98,22 @@ def see_once(
         return value
 
     last = net.n_layers - 1 if residual else target.layer
-    stream = start(net, tokens, edit)
+    steps = net.begin(tokens, edit)
+    stream = steps.stream
     for layer in range(last + 1):
-        stream = layer_step(net, layer, stream, edit, ends if layer == last else None)
+        stream = steps.layer(layer, stream, edit, ends if layer == last else None)
     final = stream[:, 0] if residual else stream[:, 0, :0]
     if target.site == "neuron":
         activation = _last(*kept["neuron"], ends)[:, target.unit]
         nothing = activation.new_zeros(len(tokens), 0)
-        return ComponentState(nothing, nothing[..., None], activation[:, None], activation, final)
+        out = _last(*kept["mlp_out"], ends)
+        return ComponentState(nothing, nothing[..., None], activation[:, None], activation, out, final)
     pattern, offsets = kept["pattern"]
     attention = _last(pattern.transpose(1, 2), offsets, ends)[:, target.unit]
     mixed = _last(*kept["head"], ends)[:, target.unit]
-    written = mixed @ net.layers[target.layer].w_o[target.unit]
-    return ComponentState(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), final)
+    out = _last(*kept["attn_out"], ends)
+    written = net.added("attn_out", target.layer, mixed @ net.w_o(target.layer)[target.unit].to(mixed.dtype), out)
+    return ComponentState(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), out, final)
 
 
 def _last(value: Tensor, offsets: Offsets, ends: Int[Tensor, " text"]) -> Tensor:
@@ -118,9 +128,24 @@ def logit_written(
 
     The final norm's denominator is the text's own.
     """
-    w = net.layers[target.layer]
-    written = seen.mixed @ w.w_o[target.unit] if target.site == "head" else seen.mixed * w.w_out[target.unit]
-    return (written * token_directions(net, tokens)).sum(-1) / net.norm_final.scale(seen.residual)[:, 0]
+    added = added_by(net, target, seen.mixed if target.site == "head" else seen.mixed[:, 0], seen.out)
+    return (added * net.toward(tokens)).sum(-1) / net.final_scale(seen.residual)[:, 0]
+
+
+def added_by(
+    net: Network, target: Target, value: Tensor, out: Float[Tensor, "*shape model"]
+) -> Float[Tensor, "*shape model"]:
+    """What a head or neuron adds to the residual stream.
+
+    Args:
+        value: what the head mixed, [*shape d_head], or the neuron's activation, [*shape].
+        out: all that its block writes there.
+    """
+    if target.site == "head":
+        weight = net.w_o(target.layer)[target.unit].to(value.dtype)
+        return net.added("attn_out", target.layer, value @ weight, out)
+    weight = net.w_out(target.layer)[target.unit].to(value.dtype)
+    return net.added("mlp_out", target.layer, value[..., None] * weight, out)
 
 
 def mass(attention: Float[Tensor, "text offset"], offsets: Sequence[Sequence[int]]) -> Float[Tensor, " text"]:

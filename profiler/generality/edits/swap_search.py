@@ -24,7 +24,7 @@ from profiler.generality.edits.observe import ComponentState, logit_written, mas
 from profiler.generality.edits.sites import CARRIERS, Expectation, expectation
 from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.sites import Target
 
 CUTS = 4

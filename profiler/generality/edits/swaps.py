@@ -44,7 +44,7 @@ from profiler.generality.edits.texts import EditText, Vocabulary
 from profiler.generality.evidence.claims import Claim
 from profiler.generality.evidence.finding import CausalChoices, Finding, Null, Question
 from profiler.generality.evidence.thresholds import Thresholds
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.statistics import mcnemar_p
 
 TRIED = 16

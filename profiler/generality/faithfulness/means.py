@@ -18,7 +18,8 @@ from torch import Tensor
 from profiler.circuits.nodes import lost, nodes_by_site
 from profiler.errors import CorpusError
 from profiler.generality.distributions.subject import RunText
-from profiler.model.network import Network, Offsets, forward
+from profiler.model.steps.network import Network, Offsets, forward
+from profiler.patching.sites import units_of
 from profiler.text.windows import Batch
 
 MEAN_TOKENS = 40_000
@@ -64,11 +65,11 @@ def means_of(net: Network, batches: Iterable[Batch], sites: Iterable[str] = SITE
             return value
 
         with torch.inference_mode():
-            forward(net, batch.tokens.to(net.device), add)
+            forward(net, batch.tokens.to(net.device), add, patterns="pattern" in wanted)
     if not counts.sum():
         raise CorpusError("there is no text to take means over: record a run with a corpus")
     per = counts.clamp_min(1).to(net.device)
-    dtype = net.embed.dtype
+    dtype = net.dtype
     of = {key: (total / per.view(2, *[1] * (total.ndim - 1))).to(dtype) for key, total in sums.items()}
     return PositionMeans(of, int(counts.sum()))
 
@@ -95,12 +96,11 @@ def logits(
     """
     sites = nodes_by_site(net, nodes)
     drop = torch.from_numpy(~keep).to(net.device)[None]
-    sizes = {"head": net.n_heads, "neuron": net.d_mlp, "mlp_out": 1}
 
     def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
         if (site, layer) not in sites:
             return value
-        gone = lost(sites[site, layer], drop, {}, 1, sizes[site])[0, 0]
+        gone = lost(sites[site, layer], drop, {}, 1, units_of(net, site, layer))[0, 0]
         if not gone.any():
             return value
         mean = means.at(site, layer, tokens.shape[1])
@@ -108,4 +108,4 @@ def logits(
         return torch.where(gone[:, None] if site == "head" else gone, given, value)
 
     with torch.inference_mode():
-        return forward(net, tokens, edit, ends)
+        return forward(net, tokens, edit, ends, patterns=False)

@@ -52,7 +52,7 @@ def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, ma
     """One cell; None where the task lacks positions of members, or the model lacks members."""
     net = subject.net
     try:
-        check_circuit(one.circuit, net.n_layers, net.n_heads, net.d_mlp)
+        check_circuit(one.circuit, net)
         check_roles(one.circuit, made.batch)
     except CircuitError:
         return None

@@ -179,7 +179,7 @@ def on_pairs(
     order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].clean), pairs[i].first_difference))
     size = max(1, TOKENS_AT_ONCE // (len(keep) * setting.batch.clean.shape[1]))
     for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
-        batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
+        batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.dtype)
         other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
         asked = node_sets.NodeSetInputs(
             setting.net,

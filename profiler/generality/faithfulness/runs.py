@@ -19,7 +19,7 @@ from torch import Tensor
 from profiler.circuits import node_sets
 from profiler.generality.distributions.subject import RunText
 from profiler.generality.faithfulness.means import PositionMeans
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.text.windows import Batch
 
 TOKENS_AT_ONCE = 1024
@@ -104,7 +104,7 @@ class Runner:
     def empty(self, piece: WindowPiece) -> tuple[Float[Tensor, "kind vocab"], Int[Tensor, " position"]]:
         """Logits of the empty circuit for each kind of position, and the kind of each position."""
         tokens = piece.tokens[piece.chosen]
-        offsets = torch.zeros_like(tokens) if self.net.positions is None else piece.chosen.nonzero()[:, 1]
+        offsets = piece.chosen.nonzero()[:, 1] if self.net.places_matter else torch.zeros_like(tokens)
         kinds, of = torch.unique(torch.stack([tokens, offsets], -1), dim=0, return_inverse=True)
         keys = [(token, offset) for token, offset in kinds.tolist()]
         self._learn([key for key in keys if key not in self.known])
@@ -123,7 +123,7 @@ class Runner:
             self.known.update(zip(some, found, strict=True))
 
     def _finish(self, stream: Float[Tensor, "row model"]) -> Float[Tensor, "row vocab"]:
-        return self.net.norm_final(stream) @ self.net.unembed + self.net.b_unembed
+        return self.net.logits(stream)
 
 
 @dataclass(frozen=True, eq=False)

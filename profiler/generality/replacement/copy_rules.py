@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from profiler.generality.replacement.rules import RULES, Places, Rule, RuleInput, everywhere
-from profiler.model.network import token_directions
 
 TOP = 0.05
 """Share of sources kept (McDougall et al. 2023)."""
@@ -30,7 +29,7 @@ TOP = 0.05
 
 def kept_by_lens(seen: RuleInput, top: float) -> Places:
     """The `top` share of sources (one at least) whose tokens have the highest logit where the head reads."""
-    lens = seen.net.norm_final(seen.stream) @ seen.net.unembed + seen.net.b_unembed
+    lens = seen.net.logits(seen.stream)
     width = seen.tokens.shape[1]
     scores = lens.gather(-1, seen.tokens[:, None, :].expand(-1, width, -1))
     causal = torch.ones(width, width, dtype=torch.bool, device=scores.device).tril()
@@ -39,10 +38,21 @@ def kept_by_lens(seen: RuleInput, top: float) -> Places:
     return (order.argsort(-1) < most[:, None]) & causal
 
 
+def w_o_of(seen: RuleInput) -> Float[Tensor, "d_head model"]:
+    """W_O of the head."""
+    return seen.net.w_o(seen.target.layer)[seen.target.unit].to(seen.stream.dtype)
+
+
+def unit_directions(seen: RuleInput) -> Float[Tensor, "window offset model"]:
+    """Of each token the unit direction that raises its logit, at what the head's block writes."""
+    toward = seen.net.toward_from("attn_out", seen.target.layer, seen.tokens)
+    return torch.nn.functional.normalize(toward.to(seen.stream.dtype), dim=-1)
+
+
 def kept_part(seen: RuleInput, sign: int | None) -> Float[Tensor, "window key"]:
     """Each source's term, divided by its attention, along its own token's unit direction; one sign alone."""
-    units = torch.nn.functional.normalize(token_directions(seen.net, seen.tokens), dim=-1)
-    written = (seen.v - seen.mean) @ seen.net.layers[seen.target.layer].w_o[seen.target.unit]
+    units = unit_directions(seen)
+    written = (seen.v - seen.mean) @ w_o_of(seen)
     along = (written * units).sum(-1)
     return along if sign is None else sign * (sign * along).clamp_min(0)
 
@@ -58,12 +68,12 @@ def towards_attended(name: str, sign: int | None, top: float | None, *, project:
     """
 
     def value(seen: RuleInput) -> tuple[Tensor, Bool[Tensor, "window offset"]]:
-        w_o = seen.net.layers[seen.target.layer].w_o[seen.target.unit]
+        w_o = w_o_of(seen)
         weights = seen.pattern if top is None else seen.pattern * kept_by_lens(seen, top)
         base = (seen.mean @ w_o).expand_as(seen.stream)
         if not project:
             return base + (weights @ (seen.v - seen.mean)) @ w_o, everywhere(seen)
-        units = torch.nn.functional.normalize(token_directions(seen.net, seen.tokens), dim=-1)
+        units = unit_directions(seen)
         return base + weights @ (kept_part(seen, sign)[..., None] * units), everywhere(seen)
 
     return Rule(name, "write", value)

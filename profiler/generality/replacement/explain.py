@@ -34,9 +34,9 @@ from profiler.generality.replacement.rules import Rule, of_function
 from profiler.generality.replacement.run import ComponentMeans, Job, TextBatch, alike, check, fit, means_of, run
 from profiler.generality.replacement.text import Texts, of_documents
 from profiler.generality.replacement.view import ClaimedRule, View
-from profiler.model.as_network import network_of
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.as_network import network_of
+from profiler.model.steps.network import Network
 from profiler.patching.sites import Target, parse_target
 
 NULLS = 20
@@ -168,9 +168,9 @@ def _candidates(net: Network, claims: Sequence[ClaimedRule], claim: ClaimedRule,
     same = {other.target for other in claims if other.rule.name == claim.rule.name}
     site, layer = claim.target.site, claim.target.layer
     if site == "neuron":
-        units = np.random.default_rng((seed, layer)).permutation(net.d_mlp)[: 1 + CANDIDATES].tolist()
+        units = np.random.default_rng((seed, layer)).permutation(net.neurons(layer))[: 1 + CANDIDATES].tolist()
         return [target for unit in units if (target := Target(site, layer, unit)) not in same][:CANDIDATES]
-    heads = [Target(site, i, unit) for i in range(net.n_layers) for unit in range(net.n_heads)]
+    heads = [Target(site, i, unit) for i in range(net.n_layers) for unit in range(net.heads(i))]
     near = sorted(heads, key=lambda head: (abs(head.layer - layer), head.layer, head.unit))
     return [head for head in near if head not in same][:CANDIDATES]
 

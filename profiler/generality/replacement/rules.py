@@ -29,7 +29,7 @@ from torch import Tensor
 
 from profiler.errors import PatchError
 from profiler.generality.evidence.claims import claim_of
-from profiler.model.network import Network
+from profiler.model.steps.network import Network
 from profiler.patching.sites import Target
 
 Gives = Literal["pattern", "live", "write"]
@@ -238,7 +238,7 @@ def class_mean() -> Rule:
 
 def token_mean() -> Rule:
     """Depends on the token alone."""
-    return mean_per("token_mean", lambda seen: seen.tokens, lambda seen: seen.net.embed.shape[0])
+    return mean_per("token_mean", lambda seen: seen.tokens, lambda seen: seen.net.n_vocab)
 
 
 def _at_least(ids: Tokens, least: int) -> int:

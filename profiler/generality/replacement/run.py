@@ -22,7 +22,7 @@ from torch import Tensor
 
 from profiler.errors import PatchError
 from profiler.generality.replacement.rules import Rule, RuleInput, mean_of
-from profiler.model.network import Network, Offsets, Stream, layer_step, mlp, start, token_directions
+from profiler.model.steps.network import Network, Offsets, Steps, Stream
 from profiler.patching.sites import Target, check_target
 
 Effects = Float[np.ndarray, "position 3"]
@@ -80,6 +80,7 @@ class Base:
     """One batch run without a job: its sites, and log probabilities at counted positions."""
 
     net: Network
+    steps: Steps
     reading: TextBatch
     sites: dict[tuple[str, int], Tensor]
     gone: tuple[tuple[Target, Tensor], ...]
@@ -111,12 +112,13 @@ def base_of(net: Network, reading: TextBatch, gone: tuple[tuple[Target, Tensor],
         sites[site, layer] = _without(gone, reading.counted, site, layer, value)
         return sites[site, layer]
 
-    stream = start(net, reading.tokens, keep)
+    steps = net.begin(reading.tokens, keep)
+    stream = steps.stream
     for layer in range(net.n_layers):
-        stream = layer_step(net, layer, stream, keep)
+        stream = steps.layer(layer, stream, keep)
     sites["resid_final", net.n_layers] = stream
     log_p = log_probabilities(net, stream, reading.counted)
-    return Base(net, reading, sites, gone, log_p, log_p.exp())
+    return Base(net, steps, reading, sites, gone, log_p, log_p.exp())
 
 
 def _without(gone: tuple[tuple[Target, Tensor], ...], counted: Tensor, site: str, layer: int, value: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def log_probabilities(
     net: Network, stream: Stream, counted: Bool[Tensor, "window offset"]
 ) -> Float[Tensor, "position vocab"]:
     """Log probabilities of the next token at counted positions."""
-    return (net.norm_final(stream[counted]) @ net.unembed + net.b_unembed).log_softmax(-1)
+    return net.logits(stream[counted]).log_softmax(-1)
 
 
 def seen_of(base: Base, target: Target, mean: Tensor) -> RuleInput:
@@ -148,10 +150,22 @@ def seen_of(base: Base, target: Target, mean: Tensor) -> RuleInput:
     )
 
 
+def block_of(target: Target) -> str:
+    """The site that the block of a head or neuron writes."""
+    return "attn_out" if target.site == "head" else "mlp_out"
+
+
 def write_of(base: Base, target: Target, live: Tensor) -> Stream:
-    """The write of a head or neuron to the residual stream when it does `live`."""
-    weights = base.net.layers[target.layer]
-    return live @ weights.w_o[target.unit] if target.site == "head" else live[..., None] * weights.w_out[target.unit]
+    """What a head or neuron adds to what its block writes when it does `live`."""
+    if target.site == "head":
+        return live @ base.net.w_o(target.layer)[target.unit].to(live.dtype)
+    return live[..., None] * base.net.w_out(target.layer)[target.unit].to(live.dtype)
+
+
+def added_of(base: Base, target: Target, written: Stream) -> Stream:
+    """What a part of a block's write adds to the residual stream."""
+    block = block_of(target)
+    return base.net.added(block, target.layer, written, base.sites[block, target.layer])
 
 
 def change(base: Base, job: Job, means: ComponentMeans) -> tuple[Stream, Bool[Tensor, "window offset"]]:
@@ -172,15 +186,15 @@ def stream_after(base: Base, job: Job, delta: Stream) -> Stream:
     """The final residual stream with the change put in."""
     net, sites, layer = base.net, base.sites, job.target.layer
     if job.direct:
-        return sites["resid_final", net.n_layers] + delta
-    stream = sites["resid_pre", layer + 1] if layer + 1 < net.n_layers else sites["resid_final", net.n_layers]
-    if job.target.site == "head" and not net.parallel:
-        middle = sites["resid_pre", layer] + sites["attn_out", layer] + delta
-        stream = middle + mlp(net, layer, middle, base.edit, None)
-    else:
-        stream = stream + delta
+        return sites["resid_final", net.n_layers] + added_of(base, job.target, delta)
+    block = block_of(job.target)
+    given = {"attn_out": sites["attn_out", layer]} if net.heads(layer) else {}
+    if block == "mlp_out" or (net.parallel and net.has_mlp(layer)):
+        given["mlp_out"] = sites["mlp_out", layer]
+    given[block] = given[block] + delta
+    stream = base.steps.rest(layer, sites["resid_pre", layer], edit=base.edit, **given)
     for number in range(layer + 1, net.n_layers):
-        stream = layer_step(net, number, stream, base.edit)
+        stream = base.steps.layer(number, stream, base.edit, patterns=False)
     return stream
 
 
@@ -201,10 +215,10 @@ def direct_attribution(base: Base, target: Target) -> Float[Tensor, " position"]
 def direct_to(base: Base, target: Target, tokens: Int[Tensor, "window offset"]) -> Float[Tensor, " position"]:
     """Logit, centred, that a component adds directly to one token at each counted position."""
     net, counted = base.net, base.reading.counted
-    toward = token_directions(net, tokens)[counted]
-    scale = net.norm_final.scale(base.sites["resid_final", net.n_layers][counted])
+    toward = net.toward(tokens)[counted]
+    scale = net.final_scale(base.sites["resid_final", net.n_layers][counted])
     live = base.sites[target.site, target.layer][:, :, target.unit]
-    return (write_of(base, target, live)[counted] * toward / scale).sum(-1).double()
+    return (added_of(base, target, write_of(base, target, live))[counted] * toward / scale).sum(-1).double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,9 +299,12 @@ def means_of(net: Network, readings: Sequence[TextBatch]) -> ComponentMeans:
         base = base_of(net, reading)
         for layer in range(net.n_layers):
             for site in ("head", "neuron"):
+                if (site, layer) not in base.sites:
+                    sums[site, layer] = torch.zeros(0)
+                    continue
                 part = base.sites[site, layer][reading.counted].double().sum(0)
                 sums[site, layer] = sums.get((site, layer), torch.zeros_like(part)) + part
-    dtype = net.embed.dtype
+    dtype = net.dtype
     heads, neurons = (
         tuple((sums[site, layer] / n).to(dtype) for layer in range(net.n_layers)) for site in ("head", "neuron")
     )
@@ -327,8 +344,10 @@ def alike(
         for target, total in totals.items():
             own = base.sites["pattern", target.layer][:, target.unit, :, 1:]
             for layer in range(net.n_layers):
+                if not net.heads(layer):
+                    continue
                 both = torch.minimum(base.sites["pattern", layer][..., 1:], own[:, None]).sum(-1)
-                total[layer] += both.movedim(1, -1)[reading.counted].double().sum(0)
+                total[layer, : net.heads(layer)] += both.movedim(1, -1)[reading.counted].double().sum(0)
     for target, total in totals.items():
         total[target.layer, target.unit] = 0.0
     return {target: total / n for target, total in totals.items()}

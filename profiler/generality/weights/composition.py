@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from profiler.generality.weights import inputs as parts
-from profiler.model.network import Network
+from profiler.model.steps.plain import PlainNetwork
 
 Kind = Literal["Q", "K", "V"]
 
@@ -46,7 +46,7 @@ class Composition:
     corrected: float
 
 
-def folded(net: Network, layer: int, weight: Float[Tensor, "model d_head"]) -> Float[Tensor, "model d_head"]:
+def folded(net: PlainNetwork, layer: int, weight: Float[Tensor, "model d_head"]) -> Float[Tensor, "model d_head"]:
     """What a head reads from the residual stream itself: the norm's weight and centring in the matrix, its denominator
     left out."""
     norm = net.layers[layer].norm_attn
@@ -64,13 +64,13 @@ def product_norm(
     return float((inner * middle).sum().clamp_min(0).sqrt())
 
 
-def turn(net: Network, x: Float[Tensor, "model d_head"], distance: int) -> Float[Tensor, "model d_head"]:
+def turn(net: PlainNetwork, x: Float[Tensor, "model d_head"], distance: int) -> Float[Tensor, "model d_head"]:
     """Rows of a query matrix turned as a query `distance` after its key."""
     place = parts.position_role(net)
     return x if net.rotary is None else parts.turned(net, x, min(distance, place))
 
 
-def score(net: Network, writer: tuple[int, int], reader: tuple[int, int], kind: Kind) -> float:
+def score(net: PlainNetwork, writer: tuple[int, int], reader: tuple[int, int], kind: Kind) -> float:
     """The composition score of two heads; the writer's layer comes first."""
     (before, a), (after, b) = writer, reader
     w, v = net.layers[after], net.layers[before]
@@ -93,12 +93,12 @@ def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 else 0.0
 
 
-def baseline(net: Network) -> float:
+def baseline(net: PlainNetwork) -> float:
     """Root mean square of the score under a random rotation of the residual stream between the two."""
     return net.d_model**-0.5
 
 
-def compositions(net: Network, pairs: list[tuple[tuple[int, int], tuple[int, int]]]) -> tuple[Composition, ...]:
+def compositions(net: PlainNetwork, pairs: list[tuple[tuple[int, int], tuple[int, int]]]) -> tuple[Composition, ...]:
     """All three scores of some pairs of heads, earlier one first."""
     rows, chance = [], baseline(net)
     for writer, reader in pairs:

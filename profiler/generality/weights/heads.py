@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from profiler.circuits.circuit import Member
+from profiler.errors import ModelError
 from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.claims import claim_of
 from profiler.generality.evidence.finding import CausalChoices, Finding, Interval, Null, Question, StageResult
@@ -26,9 +28,9 @@ from profiler.generality.weights import left_out as budgets
 from profiler.generality.weights.composition import Composition, compositions
 from profiler.generality.weights.inputs import alone
 from profiler.generality.weights.scores import SCORES, HeadScores, heads, score, vocabulary
-from profiler.model.as_network import network_of
 from profiler.model.load import Model
-from profiler.model.network import Network
+from profiler.model.steps.as_network import plain_of
+from profiler.model.steps.plain import PlainNetwork
 from profiler.patching.sites import parse_target
 from profiler.statistics import DRAWS, level, percentile_interval, random_set_p, rank, resampled_units, spearman
 
@@ -72,7 +74,7 @@ class WeightScore:
 class WeightsOfHeads:
     """Scores of all heads of a model, and what text shows of them (None without text)."""
 
-    net: Network
+    net: PlainNetwork
     scored: HeadScores
     seen: budgets.HeadsOnText | None
 
@@ -152,7 +154,7 @@ def _against(label: str, name: str, value: float, others: Sequence[float], ignor
 
 
 def of_network(
-    net: Network, readings: Sequence[TextBatch] = (), bos: int | None = None, seed: int = 0
+    net: PlainNetwork, readings: Sequence[TextBatch] = (), bos: int | None = None, seed: int = 0
 ) -> WeightsOfHeads:
     """Scores of a network's heads; with text also budgets and behaviour, and tokens weighted by frequency."""
     counts = None
@@ -167,7 +169,7 @@ def of_network(
 def read(model: Model, documents: Iterable[str] = ()) -> WeightsOfHeads:
     """Scores of a model's heads; see `of_network`."""
     texts = of_documents(model, documents, FIT_TOKENS, FIT_TOKENS)
-    return of_network(network_of(model), (*texts.fitting, *texts.testing), model.bos_id)
+    return of_network(plain_of(model), (*texts.fitting, *texts.testing), model.bos_id)
 
 
 # --- the stage of a check ---
@@ -178,19 +180,25 @@ def findings(subject: CheckSubject) -> StageResult:
     readings: tuple[TextBatch, ...] = ()
     if subject.text.batches:
         readings = of_windows(subject.model, subject.text.windows, subject.text.layout, 1, FIT_TOKENS).fitting
-    weights = of_network(subject.net, readings, subject.model.bos_id, subject.settings.seed)
     members = [m for m in subject.general.members if parse_target(m.component).site == "head"]
+    try:
+        net = subject.net.plain
+    except ModelError as error:
+        return StageResult(tuple(question_of(subject, m).refused("score by weights", 0, str(error)) for m in members))
+    weights = of_network(net, readings, subject.model.bos_id, subject.settings.seed)
     labels = [member.component for member in members]
     budgets_of_members = (row for label in labels for row in weights.budget(label))
     rows: list[Finding] = []
     for member in members:
-        question = subject.question(
-            "weights", subject.corpus, member.component, member.role, unit="components", shares=()
-        )
-        rows += of_member(weights, question)
+        rows += of_member(weights, question_of(subject, member))
     if weights.seen is not None:
         rows += agreements(weights, subject.question("weights", subject.corpus, unit="components"))
     return StageResult(tuple(rows), (*weights.rows(), *budgets_of_members, *weights.composed(labels)))
+
+
+def question_of(subject: CheckSubject, member: Member) -> Question:
+    """What is asked of a member's weights."""
+    return subject.question("weights", subject.corpus, member.component, member.role, unit="components", shares=())
 
 
 def of_member(weights: WeightsOfHeads, question: Question) -> list[Finding]:

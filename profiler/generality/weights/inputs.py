@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from profiler.model.network import Network, layer_step, rotate, start, token_directions, unchanged
+from profiler.model.steps.plain import PlainNetwork, rotate
 
 PLACE = 64
 AT_ONCE = 4096
@@ -33,7 +33,7 @@ class Alone:
     """Every token of the vocabulary as layers see it alone, without added positions: `first` for layer 0, `later` after
     it."""
 
-    net: Network
+    net: PlainNetwork
     first: Float[Tensor, "vocab model"]
     later: Float[Tensor, "vocab model"]
 
@@ -43,36 +43,37 @@ class Alone:
 
 
 @torch.inference_mode()
-def alone(net: Network, bos: int | None = None) -> Alone:
+def alone(net: PlainNetwork, bos: int | None = None) -> Alone:
     """Run layer 0 on every token by itself, behind `bos` where the model is used with one."""
     vocab = net.embed.shape[0]
     parts = []
     for tokens in torch.arange(vocab, device=net.device).split(AT_ONCE):
         before = [] if bos is None else [torch.full_like(tokens, bos)]
-        stream = layer_step(net, 0, start(net, torch.stack([*before, tokens], 1)), unchanged)[:, -1]
+        steps = net.begin(torch.stack([*before, tokens], 1))
+        stream = steps.layer(0, steps.stream)[:, -1]
         parts.append(stream if net.positions is None else stream - net.positions[len(before)])
     return Alone(net, net.embed, torch.cat(parts))
 
 
-def placed(net: Network, stream: Tensor, place: int | Int[Tensor, " place"]) -> Tensor:
+def placed(net: PlainNetwork, stream: Tensor, place: int | Int[Tensor, " place"]) -> Tensor:
     """The stream with the added position of a place, where the model adds positions."""
     return stream if net.positions is None else stream + net.positions[place]
 
 
-def read(net: Network, layer: int, head: int, what: str, stream: Float[Tensor, "*shape model"]) -> Tensor:
+def read(net: PlainNetwork, layer: int, head: int, what: str, stream: Float[Tensor, "*shape model"]) -> Tensor:
     """Queries, keys or values (`q`, `k`, `v`) of one head from a residual stream, before rotation."""
     w = net.layers[layer]
     return w.norm_attn(stream) @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
 
 
-def turned(net: Network, x: Float[Tensor, "token d_head"], place: int) -> Float[Tensor, "token d_head"]:
+def turned(net: PlainNetwork, x: Float[Tensor, "token d_head"], place: int) -> Float[Tensor, "token d_head"]:
     """Queries or keys as they are at a place."""
     places = torch.full((1, 1), place, device=x.device)
     return rotate(net, x[:, None, None], places.expand(len(x), 1))[:, 0, 0]
 
 
 def matches(
-    net: Network,
+    net: PlainNetwork,
     q: Float[Tensor, "query_token d_head"],
     k: Float[Tensor, "key_token d_head"],
     place: int,
@@ -82,20 +83,20 @@ def matches(
     return turned(net, q, place) @ turned(net, k, place - distance).T * net.attn_scale
 
 
-def position_role(net: Network) -> int:
+def position_role(net: PlainNetwork) -> int:
     """Where scores are taken: PLACE, or the middle of a shorter context."""
     longest = next((len(t) for t in (net.positions, net.rotary and net.rotary[0]) if t is not None), 2 * PLACE)
     return min(PLACE, longest // 2)
 
 
-def distances_of(net: Network) -> Sequence[int]:
+def distances_of(net: PlainNetwork) -> Sequence[int]:
     """DISTANCES that fit before the place."""
     return [distance for distance in DISTANCES if distance <= position_role(net)] or [1]
 
 
-def unembedding(net: Network) -> PerToken:
+def unembedding(net: PlainNetwork) -> PerToken:
     """Direction of each token's centred logit in the residual stream."""
-    return token_directions(net, torch.arange(net.embed.shape[0], device=net.device)[None])[0]
+    return net.toward(torch.arange(net.n_vocab, device=net.device))
 
 
 def diagonal_rank(scores: Float[Tensor, "row column"], own: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

@@ -31,7 +31,7 @@ from profiler.generality.replacement.run import Base, TextBatch, base_of, direct
 from profiler.generality.weights import inputs as parts
 from profiler.generality.weights.inputs import Alone
 from profiler.generality.weights.scores import HeadScores, PerHead, WordSample, mean_scores, written_keys
-from profiler.model.network import Network, rotate
+from profiler.model.steps.plain import PlainNetwork, rotate
 from profiler.patching.sites import Target
 
 QK_TERMS = ("embedding", "positions", "layer 0", "norm")
@@ -93,7 +93,9 @@ class _Fit:
 
 
 @torch.inference_mode()
-def see(net: Network, readings: Sequence[TextBatch], seen: Alone, words: WordSample, scored: HeadScores) -> HeadsOnText:
+def see(
+    net: PlainNetwork, readings: Sequence[TextBatch], seen: Alone, words: WordSample, scored: HeadScores
+) -> HeadsOnText:
     """Read the text once."""
     names = (
         [("qk", t) for t in QK_TERMS]
@@ -122,7 +124,7 @@ def _terms(
     base: Base, seen: Alone, words: WordSample, scored: HeadScores, layer: int, head: int
 ) -> Iterator[tuple[tuple[str, str], Tensor, Tensor]]:
     """Name, real value and term, centred, of one head: scores within queries, values over positions."""
-    net, reading = base.net, base.reading
+    net, reading = base.net.plain, base.reading
     allowed = _allowed(reading.counted)
     real = _scores(net, base.sites["q", layer][:, :, head], base.sites["k", layer][:, :, head])
     given = _within(real, allowed)
@@ -151,10 +153,10 @@ def _streams(base: Base, seen: Alone, layer: int) -> dict[str, Tensor]:
     """What a head would read if only the term were there."""
     tokens = base.reading.tokens
     places = torch.arange(tokens.shape[1], device=tokens.device)
-    later = parts.placed(base.net, seen.at(layer)[tokens], places)
+    later = parts.placed(base.net.plain, seen.at(layer)[tokens], places)
     return {
         "embedding": seen.first[tokens],
-        "positions": parts.placed(base.net, seen.first[tokens], places),
+        "positions": parts.placed(base.net.plain, seen.first[tokens], places),
         "layer 0": later,
         "norm": later,
         "OV": seen.at(layer)[tokens],
@@ -163,8 +165,8 @@ def _streams(base: Base, seen: Alone, layer: int) -> dict[str, Tensor]:
 
 def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, *, real_norm: bool) -> Tensor:
     if not real_norm:
-        return parts.read(base.net, layer, head, what, stream)
-    w = base.net.layers[layer]
+        return parts.read(base.net.plain, layer, head, what, stream)
+    w = base.net.plain.layers[layer]
     norm = w.norm_attn
     own = norm.scale(stream)
     scale = norm.scale(base.sites["resid_pre", layer])
@@ -172,7 +174,7 @@ def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, *, real_
     return normed @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
 
 
-def _scores(net: Network, q: Tensor, k: Tensor, *, positions: bool = True) -> Float[Tensor, "window query key"]:
+def _scores(net: PlainNetwork, q: Tensor, k: Tensor, *, positions: bool = True) -> Float[Tensor, "window query key"]:
     """Attention scores before the softmax."""
     if positions:
         places = torch.arange(q.shape[1], device=q.device)[None]

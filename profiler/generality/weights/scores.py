@@ -24,7 +24,7 @@ from torch import Tensor
 
 from profiler.generality.weights import inputs as parts
 from profiler.generality.weights.inputs import Alone
-from profiler.model.network import Network
+from profiler.model.steps.plain import PlainNetwork
 
 ROWS = 1024
 KEYS = 256
@@ -57,7 +57,7 @@ class WordSample:
     keys: Int[Tensor, " key"]
 
 
-def vocabulary(net: Network, counts: Int[Tensor, " vocab"] | None = None, seed: int = 0) -> WordSample:
+def vocabulary(net: PlainNetwork, counts: Int[Tensor, " vocab"] | None = None, seed: int = 0) -> WordSample:
     """Tokens drawn without replacement, by how often they occur, or evenly where that is not known."""
     size = net.embed.shape[0]
     given = torch.ones(size, dtype=torch.float64) if counts is None else counts.double().cpu()
@@ -69,7 +69,7 @@ def vocabulary(net: Network, counts: Int[Tensor, " vocab"] | None = None, seed: 
 
 
 @torch.inference_mode()
-def score(net: Network, seen: Alone, words: WordSample) -> HeadScores:
+def score(net: PlainNetwork, seen: Alone, words: WordSample) -> HeadScores:
     """All scores of all heads."""
     values = {name: torch.zeros(net.n_layers, net.n_heads, dtype=torch.float64) for name in SCORES}
     toward = parts.unembedding(net)
@@ -89,13 +89,13 @@ def score(net: Network, seen: Alone, words: WordSample) -> HeadScores:
     return HeadScores(values, partners)
 
 
-def heads(net: Network) -> list[tuple[int, int]]:
+def heads(net: PlainNetwork) -> list[tuple[int, int]]:
     """Layer and number of every head."""
     return [(layer, head) for layer in range(net.n_layers) for head in range(net.n_heads)]
 
 
 def value_paths(
-    net: Network, seen: Alone, layer: int, head: int, toward: Float[Tensor, "vocab model"]
+    net: PlainNetwork, seen: Alone, layer: int, head: int, toward: Float[Tensor, "vocab model"]
 ) -> tuple[Float[Tensor, "vocab d_head"], Float[Tensor, "d_head vocab"]]:
     """The two factors of the OV circuit: values of every token (centred over tokens), and the logits that they give."""
     values = parts.read(net, layer, head, "v", seen.at(layer))
@@ -110,7 +110,7 @@ def eigen_copying(values: Float[Tensor, "vocab d_head"], logits: Float[Tensor, "
     return float(eigenvalues.real.sum() / size) if size > 0 else 0.0
 
 
-def mean_scores(net: Network, seen: Alone, words: WordSample, layer: int, head: int, width: int) -> Tensor:
+def mean_scores(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int, width: int) -> Tensor:
     """Mean attention scores over all pairs of tokens, [query, key] of a window of `width`; keys later than queries
     included."""
     places = torch.arange(width, device=net.device)
@@ -128,7 +128,7 @@ def mean_scores(net: Network, seen: Alone, words: WordSample, layer: int, head: 
     return at(q) @ at(k).T * net.attn_scale
 
 
-def previous(net: Network, seen: Alone, words: WordSample, layer: int, head: int) -> float:
+def previous(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int) -> float:
     """Mean attention to the offset before from mean scores, over the last offsets of a window of NEIGHBOURS."""
     width = min(NEIGHBOURS, 2 * parts.position_role(net))
     scores = mean_scores(net, seen, words, layer, head, width)
@@ -137,13 +137,13 @@ def previous(net: Network, seen: Alone, words: WordSample, layer: int, head: int
     return float(pattern.diagonal(-1)[min(SKIPPED, width // 2) :].mean())
 
 
-def token_matching(net: Network, seen: Alone, words: WordSample, layer: int, head: int) -> Float[Tensor, " key"]:
+def token_matching(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int) -> Float[Tensor, " key"]:
     """Rank of each token's own key among all keys, mean over distances."""
     return _ranks(net, words, lambda what, place: _tokens(net, seen, words, layer, head, what, place))
 
 
 def induction(
-    net: Network, seen: Alone, words: WordSample, layer: int, head: int, through: tuple[int, int]
+    net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int, through: tuple[int, int]
 ) -> Float[Tensor, " key"]:
     """The same where a key holds what the earlier head `through` writes when it attends to the token."""
     keys = written_keys(net, seen, layer, head, through)[words.keys]
@@ -153,7 +153,7 @@ def induction(
 
 
 def written_keys(
-    net: Network, seen: Alone, layer: int, head: int, through: tuple[int, int]
+    net: PlainNetwork, seen: Alone, layer: int, head: int, through: tuple[int, int]
 ) -> Float[Tensor, "vocab d_head"]:
     """Keys made of one earlier head's write of each token; the norm's denominator, one number for all, is left out."""
     write = parts.read(net, *through, "v", seen.at(through[0])) @ net.layers[through[0]].w_o[through[1]]
@@ -163,11 +163,11 @@ def written_keys(
     return write @ net.layers[layer].w_k[head]
 
 
-def _tokens(net: Network, seen: Alone, words: WordSample, layer: int, head: int, what: str, place: int) -> Tensor:
+def _tokens(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int, what: str, place: int) -> Tensor:
     return parts.read(net, layer, head, what, parts.placed(net, seen.at(layer)[words.keys], place))
 
 
-def _ranks(net: Network, words: WordSample, side: Callable[[str, int], Tensor]) -> Float[Tensor, " key"]:
+def _ranks(net: PlainNetwork, words: WordSample, side: Callable[[str, int], Tensor]) -> Float[Tensor, " key"]:
     place = parts.position_role(net)
     own = torch.arange(len(words.keys), device=net.device)
     found = [

@@ -14,16 +14,16 @@
 L - 1, because a component's own layer dropped leaves 0. It is a size, for ranking: paths are left out of it, so it is
 not the effect's value; it is given the sign of the plain estimate.
 
-Cost: QK fix one attention pattern per target; GradDrop a forward and a backward pass per layer.
+Cost: QK fix one layer's attention for all its heads; GradDrop a forward and a backward pass per layer.
 """
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.model.network import Network, attend
+from profiler.model.steps.network import Edit, Network, Offsets
 from profiler.patching.attribution.gradient import Gradients, estimate, gradients
 from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.sites import Target
@@ -42,16 +42,30 @@ def qk_fixed(
         slopes: gradients at `base`, of the patterns.
         targets: of sites q and k.
     """
-    everywhere = torch.arange(batch.clean.shape[1], device=net.device)[None]
+    if not targets:
+        return base.logits.new_zeros(0, len(batch))
+    assert base.tokens is not None
+    steps = net.begin(base.tokens)
+    changes: dict[tuple[str, int, str], Float[Tensor, "prompt head"]] = {}
     rows = []
     for target in targets:
-        layer, unit = target.layer, slice(target.unit, (target.unit or 0) + 1)
-        parts = {site: base[site][layer][:, :, unit] for site in FIXED}
-        mask = batch.mask(target.positions)[..., None, None]
-        parts[target.site] = torch.where(mask, given[target.site][layer][:, :, unit], parts[target.site])
-        change = attend(net, parts["q"], parts["k"], everywhere) - base["pattern"][layer][:, unit]
-        rows.append((change * slopes["pattern", layer][:, unit]).sum((1, 2, 3)))
-    return torch.stack(rows) if rows else base.logits.new_zeros(0, len(batch))
+        site, layer, positions = key = target.site, target.layer, target.positions
+        if key not in changes:
+            edit = put_in(site, given[site][layer], batch.mask(positions))
+            pattern = steps.pattern(layer, base["resid_pre"][layer], edit)
+            change = (pattern - base["pattern"][layer]) * slopes["pattern", layer]
+            changes[key] = change.sum((2, 3))
+        rows.append(changes[key][:, target.unit])
+    return torch.stack(rows)
+
+
+def put_in(site: str, given: Tensor, mask: Bool[Tensor, "prompt position"]) -> Edit:
+    """The edit that gives every head of a layer its queries or keys of another run."""
+
+    def edit(name: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
+        return torch.where(mask[..., None, None], given, value) if name == site else value
+
+    return edit
 
 
 def grad_dropped(

@@ -204,5 +204,5 @@ def _bound(setting: PairRuns, cell: pl.DataFrame, chosen: Neurons) -> float:
     labels = [target.label for target in chosen.sampled]
     sampled = cell.filter(pl.col("component").is_in(labels))
     effects = int((sampled["exact"].abs() >= THRESHOLD).sum())
-    unpatched = setting.net.n_layers * setting.net.d_mlp - cell.height
+    unpatched = len(every(setting.net, "neuron")) - cell.height
     return reliability.false_negative_bound(effects, sampled.height, unpatched)

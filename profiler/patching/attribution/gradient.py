@@ -11,13 +11,13 @@ Cost: one forward and one backward pass per run for all targets of all sites; `s
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.model.network import Network, Norm, Offsets, at, finish, layer_step, start, unchanged
+from profiler.model.steps.network import Network, Offsets, at
 from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
@@ -29,22 +29,6 @@ SHUT, OPEN = 0.02, 0.1
 """Sizes of activation below which a neuron is shut, and above which it is open."""
 SATURATED_PAIRS = 0.25
 """Share of pairs from which a target is flagged."""
-
-
-class FrozenNorm(Norm):
-    """A norm whose denominator carries no gradient: direct logit attribution's view of it."""
-
-    def __call__(self, x: Float[Tensor, "*shape model"]) -> Float[Tensor, "*shape model"]:
-        if self.eps is None:
-            return x
-        centred = x - x.mean(-1, keepdim=True) if self.centres else x
-        return centred / self.scale(x).detach() * self.weight + self.bias
-
-
-def frozen(net: Network) -> Network:
-    """The network with its final norm's denominator frozen."""
-    norm = net.norm_final
-    return replace(net, norm_final=FrozenNorm(norm.weight, norm.bias, norm.centres, norm.eps))
 
 
 def gradients(
@@ -65,11 +49,12 @@ def gradients(
         return value
 
     with torch.enable_grad():
-        stream = start(net, tokens, edit)
+        steps = net.begin(tokens, edit)
+        stream = steps.stream
         for layer in range(net.n_layers):
-            after = layer_step(net, layer, stream, edit)
+            after = steps.layer(layer, stream, edit)
             stream = stream + (after - stream).detach() if layer == dropped else after
-        logits = finish(net, at(stream, batch.ends), unchanged, batch.ends)
+        logits = net.finish(at(stream, batch.ends), ends=batch.ends)
         metric = logit_diff(logits, batch.options)
         slopes = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
     filled = [torch.zeros_like(v) if g is None else g for g, v in zip(slopes, values.values(), strict=True)]

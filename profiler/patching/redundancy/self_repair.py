@@ -14,17 +14,17 @@ The first term is the direct loss; the second self-repair by heads and by MLPs; 
 own part, which the literature leaves as a remainder. Cost: one forward pass from the ablated layer on per component.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.model.network import Logits, Network, Offsets, at, forward
+from profiler.model.steps.network import Logits, Network, Offsets, at, forward
 from profiler.patching.batch import PairBatch, Tokens
 from profiler.patching.metrics import logit_diff
-from profiler.patching.sites import Target
+from profiler.patching.sites import PER_HEAD, Target
 from profiler.patching.sweep import Donor, at_queries, put, refuse_unfired
 
 
@@ -46,21 +46,31 @@ class Writes:
 
 
 def names(net: Network) -> list[str]:
-    """Components of `Writes`: embed, pos_embed, then each layer's heads, MLP neurons together, and biases."""
+    """Components of `Writes`: embed, pos_embed, then each layer's heads, its MLP together and its attention's bias.
+
+    In a model with blocks of other kinds also the rest, which these write."""
     listed = ["embed", "pos_embed"]
     for layer in range(net.n_layers):
-        listed += [f"L{layer}H{head}" for head in range(net.n_heads)]
+        listed += [f"L{layer}H{head}" for head in range(net.heads(layer))]
         listed += [f"L{layer}_mlp_out", f"L{layer}_attn_bias"]
-    return listed
+    return [*listed, *(["rest"] if net.other_kinds else [])]
 
 
 def direction(net: Network, batch: PairBatch) -> Float[Tensor, "prompt model"]:
     """g of the module docstring, before the division."""
-    u = net.unembed.T
-    options = batch.options
-    toward = torch.einsum("po,pom->pm", options.answer_weight.to(u.dtype), u[options.answers])
-    toward = toward - torch.einsum("po,pom->pm", options.distractor_weight.to(u.dtype), u[options.distractors])
-    return net.norm_final.before(toward)
+    return _toward(net.toward, batch)
+
+
+def _toward(of_tokens: Callable[[Tensor], Tensor], batch: PairBatch) -> Tensor:
+    """A quantity of tokens: its mean over a pair's answers minus that over its distractors."""
+    parts = []
+    for tokens, weight in (
+        (batch.options.answers, batch.options.answer_weight),
+        (batch.options.distractors, batch.options.distractor_weight),
+    ):
+        values = of_tokens(tokens)
+        parts.append((values * weight.to(values.dtype).view(*weight.shape, *[1] * (values.dim() - 2))).sum(1))
+    return parts[0] - parts[1]
 
 
 def writes(
@@ -69,28 +79,54 @@ def writes(
     """DLA of every component from its values at the ends.
 
     Args:
-        sites: `head` and `mlp_out` of each layer, `embed`, and `resid_final`, each [prompt ...] at the end position.
+        sites: `head`, `attn_out` and `mlp_out` of each layer that has them, `resid_pre` of the first, `embed`, and
+            `resid_final`, each [prompt ...] at the end position.
         logits: of the run.
         scale: the denominator to take; by default this run's own.
     """
-    toward = direction(net, batch)
-    own = net.norm_final.scale(sites["resid_final", net.n_layers])[:, 0]
-    g = toward / (own if scale is None else scale)[:, None]
-    positions = torch.zeros_like(g) if net.positions is None else net.positions[batch.ends]
-    parts = [(sites["embed", 0] * g).sum(-1)[:, None], (positions * g).sum(-1)[:, None]]
-    for layer, w in enumerate(net.layers):
-        seen = torch.einsum("hdm,pm->phd", w.w_o, g)
-        parts.append((sites["head", layer] * seen).sum(-1))
-        parts += [(sites["mlp_out", layer] * g).sum(-1)[:, None], (w.b_o * g).sum(-1)[:, None]]
-    return Writes(torch.cat(parts, -1), _constant(net, batch), own, logit_diff(logits, batch.options))
+    final = sites["resid_final", net.n_layers]
+    own = net.final_scale(final)[:, 0]
+    g = direction(net, batch) / (own if scale is None else scale)[:, None]
+    zero = torch.zeros_like(g[:, 0])
+    read = sites["resid_pre", 0]
+    position = read - net.embedded(sites["embed", 0]) if net.places_matter else torch.zeros_like(read)
+    parts = [((read - position) * g).sum(-1)[:, None], (position * g).sum(-1)[:, None]]
+    for layer in range(net.n_layers):
+        parts += [_heads(net, sites, layer, g), _mlp(net, sites, layer, g, zero), _bias(net, sites, layer, g, zero)]
+    every = torch.cat(parts, -1)
+    if net.other_kinds:
+        every = torch.cat([every, ((final * g).sum(-1) - every.sum(-1))[:, None]], -1)
+    return Writes(every, _toward(net.logit_bias, batch), own, logit_diff(logits, batch.options))
 
 
-def _constant(net: Network, batch: PairBatch) -> Float[Tensor, " prompt"]:
-    """What the final norm's bias and the unembedding's bias add to the logit difference."""
-    bias = net.b_unembed if net.norm_final.eps is None else net.norm_final.bias @ net.unembed + net.b_unembed
-    options = batch.options
-    answers = (bias[options.answers] * options.answer_weight).sum(-1)
-    return answers - (bias[options.distractors] * options.distractor_weight).sum(-1)
+def _heads(net: Network, sites: dict[tuple[str, int], Tensor], layer: int, g: Tensor) -> Float[Tensor, "prompt head"]:
+    if not net.heads(layer):
+        return g[:, :0]
+    written = torch.einsum("phd,hdm->phm", sites["head", layer], net.w_o(layer).to(g.dtype))
+    added = net.added("attn_out", layer, written, sites["attn_out", layer][:, None])
+    return (added * g[:, None]).sum(-1)
+
+
+def _mlp(
+    net: Network, sites: dict[tuple[str, int], Tensor], layer: int, g: Tensor, zero: Tensor
+) -> Float[Tensor, "prompt 1"]:
+    if not net.has_mlp(layer):
+        return zero[:, None]
+    out = sites["mlp_out", layer]
+    bias = net.added_bias("mlp_out", layer)
+    added = net.added("mlp_out", layer, out, out)
+    return ((added if bias is None else added + bias) * g).sum(-1)[:, None]
+
+
+def _bias(
+    net: Network, sites: dict[tuple[str, int], Tensor], layer: int, g: Tensor, zero: Tensor
+) -> Float[Tensor, "prompt 1"]:
+    total, bias = zero, net.out_bias("attn_out", layer)
+    if bias is not None and net.heads(layer):
+        out = sites["attn_out", layer]
+        total = total + (net.added("attn_out", layer, bias.to(out.dtype).expand_as(out), out) * g).sum(-1)
+    own = net.added_bias("attn_out", layer)
+    return (total if own is None else total + g @ own)[:, None]
 
 
 def run_writes(
@@ -119,12 +155,12 @@ def run_writes(
                     target,
                 )
                 fired.add(target)
-        if site in ("head", "mlp_out", "embed", "resid_final"):
+        if site in ("head", "attn_out", "mlp_out", "embed", "resid_final") or (site, layer) == ("resid_pre", 0):
             sites[site, layer] = value[:, 0] if positions is not None else at(value, batch.ends)[:, 0]
         return value
 
     with torch.inference_mode():
-        logits = forward(net, tokens, edit, batch.ends)
+        logits = forward(net, tokens, edit, batch.ends, patterns=any(t.site in PER_HEAD for t in targets))
         refuse_unfired(targets, fired)
         return writes(net, sites, batch, logits, scale)
 

@@ -1,13 +1,13 @@
 -- Title:      Two runs: which components do something else
--- Question:   which components care for a behaviour in one run more than in the other, beyond
---             chance and beyond what the text does?
+-- Question:   which components matter more for a behaviour in one run than in the other, beyond
+--             chance and beyond what the text explains?
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
 -- Parameters: kind (default 'head'), family (default 'auto'), top (default 100)
 -- Reads:      behaviour_rows, behaviours, importance, jackknife_groups, other.behaviour_rows,
 --             other.jackknife_groups
 -- Reference:  difference of the log importance ratio (macro log_ratio: mean |DLA| where the
---             behaviour holds over mean |DLA| elsewhere, domains held apart) over its own
+--             behaviour holds over mean |DLA| elsewhere, domains kept separate) over its own
 --             delete-a-group jackknife error, t with Welch's degrees of freedom; Benjamini and
 --             Hochberg 1995
 -- Caveat:     the second run is attached as other: ATTACH 'b.duckdb' AS other (READ_ONLY) in a

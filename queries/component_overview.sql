@@ -7,14 +7,14 @@
 --             power_sums
 -- Reference:  importance is mean |DLA|; delete-a-group jackknife over documents: Wolter,
 --             Introduction to Variance Estimation, chapter 4
--- Caveat:     |DLA| sees only what a component writes directly to the next token's logit: one that
---             works through later layers looks unimportant. share_abs_dla is of the sum over all
---             heads and neurons, whatever kind shows; such sums do not cancel, so shares say
---             nothing about the net effect. top_class_share says something of the component only
---             beside top_class_base, that class's share of the positions. Of an expert's neuron n
---             counts the positions where its expert was chosen, and means are over these; its
---             share_abs_dla, which rows are ordered by, is of all positions. kind is head or
---             neuron, both if empty; top 0 shows all.
+-- Caveat:     |DLA| sees only what a component writes directly to the next token's logit:
+--             a component that works through later layers looks unimportant. share_abs_dla is of
+--             the sum over all heads and neurons, whatever kind shows; such sums do not cancel, so
+--             shares say nothing about the net effect. top_class_share says something of the
+--             component only beside top_class_base, that class's share of all positions. Of an
+--             expert's neuron n counts the positions where its expert was chosen, and means are
+--             over these; its share_abs_dla, which rows are ordered by, is of all positions. kind is
+--             head or neuron, both if empty; top 0 shows all.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
 WITH sizes AS (

@@ -64,14 +64,14 @@ WITH rows AS (
             OVER (PARTITION BY removed_group ORDER BY size DESC, position_id) - weight / 2)
             / sum(weight) OVER (PARTITION BY removed_group) AS depth
     FROM (
-        SELECT removed.group_id AS removed_group, kept.size, kept.position_id, kept.holds
-            , kept.size * kept.weight * scale AS importance, kept.weight * scale AS weight
+        SELECT removed.group_id AS removed_group, sampled.size, sampled.position_id, sampled.holds
+            , sampled.size * sampled.weight * scale AS importance, sampled.weight * scale AS weight
         FROM jackknife_groups AS removed
         JOIN (
             SELECT own.*, jackknife_groups.domain_id FROM own JOIN jackknife_groups USING (group_id)
-        ) AS kept ON kept.group_id <> removed.group_id
+        ) AS sampled ON sampled.group_id <> removed.group_id
         CROSS JOIN LATERAL (
-            SELECT CASE WHEN kept.domain_id = removed.domain_id THEN 1 / (1 - removed.part)
+            SELECT CASE WHEN sampled.domain_id = removed.domain_id THEN 1 / (1 - removed.part)
                 ELSE 1 END AS scale
         )
     )

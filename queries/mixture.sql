@@ -61,7 +61,7 @@ WITH asked AS (
                 SELECT weights FROM total
             ) - sum_where(weights, holds IS NULL))
 )
-, held AS (
+, holding AS (
     -- who gets a position where several behaviours hold
     SELECT position_id, behaviour
         , CASE WHEN getvariable('rule') = 'equal' THEN 1 / count(*) OVER at_position
@@ -71,9 +71,9 @@ WITH asked AS (
     WHERE holds WINDOW at_position AS (PARTITION BY position_id)
 )
 , parts AS (
-    SELECT position_id, behaviour, part FROM held WHERE part > 0
+    SELECT position_id, behaviour, part FROM holding WHERE part > 0
     UNION ALL
-    SELECT facts.position_id, 'unexplained', 1 FROM facts ANTI JOIN held USING (position_id)
+    SELECT facts.position_id, 'unexplained', 1 FROM facts ANTI JOIN holding USING (position_id)
 )
 , slices AS (
     -- each row stands in three slices: all, its domain, its band

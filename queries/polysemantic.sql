@@ -1,7 +1,7 @@
 -- Title:      Components that do different things in different domains
--- Question:   which components care for a behaviour in one domain and less elsewhere, beyond chance
---             and beyond what the text does?
--- Grain:      one row per component of which a claim can be tested
+-- Question:   which components matter more for a behaviour in one domain than elsewhere, beyond
+--             chance and beyond what the text explains?
+-- Grain:      one row per component with a testable claim
 -- Key:        component
 -- Parameters: kind (default 'head'), family (default 'auto'), top (default 100)
 -- Reads:      behaviour_rows, behaviours, importance, jackknife_groups

@@ -9,8 +9,8 @@
 --             be expected. check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 SELECT published_numbers.what, published_numbers.value AS published, published_numbers.unit
-    , published_numbers.source, ledger.value AS found, ledger.lo AS found_lo, ledger.hi AS found_hi
-    , ledger.n, published_numbers.distribution
+    , published_numbers.source, ledger.value AS measured, ledger.lo AS measured_lo
+    , ledger.hi AS measured_hi, ledger.n, published_numbers.distribution
 FROM published_numbers
 LEFT JOIN ledger
     ON ledger.check_id = published_numbers.check_id

@@ -5,7 +5,7 @@
 -- Parameters: component (required), behaviours (default ''), top (default 20)
 -- Reads:      behaviour_marks, behaviours, component_facts, contexts
 -- Reference:  design rule of evidence 6: a mixture has an explicit unexplained share
--- Caveat:     the kept positions (heads: the uniform sample; neurons: that and their strata
+-- Caveat:     the recorded positions (heads: the uniform sample; neurons: that and their strata
 --             together), the largest |DLA| first; weight says how many positions of the corpus each
 --             stands for. behaviours is a list separated by commas; '' takes attention behaviours
 --             of a head, and token and context behaviours of a neuron, with the user's own.

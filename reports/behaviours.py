@@ -2,6 +2,8 @@
 and whether neurons' activations agree with their weights. Answer first; every coverage beside its baselines.
 """
 
+from typing import Any
+
 import polars as pl
 
 from profiler.pages import method, numbers, tables
@@ -12,8 +14,10 @@ from profiler.pages.reader import Reader, Result
 QUESTION = "Which head does what on the whole corpus, and is it the same in every domain?"
 NEEDS_COMPONENT = False
 TOP = 60
+LISTED = 20
 LEVEL = 0.05
-"""Share of false discoveries that is accepted."""
+"""False discovery rate that is accepted."""
+ADJUSTED = "Benjamini-Hochberg adjusted p-value, over heads"
 RATIO = "mean |DLA| where the behaviour holds over mean |DLA| elsewhere in that domain"
 
 
@@ -38,45 +42,53 @@ METHOD = (
             " where at least half of the attention goes there."
         ),
     ),
-    ("Scrambled", "The same claim permuted among the positions of each domain: what its base rate alone would give."),
-    ("Others", "The same claim asked of the other components of the same kind and layer."),
+    (
+        "Scrambled",
+        "Coverage of the claim permuted among the positions of each domain: what its base rate alone would give.",
+    ),
+    ("Other heads", "Coverage of the same claim by the other heads of the layer; the median."),
 )
 
 
-def best(frame: pl.DataFrame, behaviour: str) -> dict | None:
-    """The head that a behaviour covers most, if its interval lies above the median of the others of its layer.
+def best(frame: pl.DataFrame, behaviour: str) -> dict[str, Any] | None:
+    """The head that a behaviour covers most, if its interval lies above the median of the other heads of its layer.
 
-    Not above the scrambled claim: a head that does one thing everywhere has a scrambled coverage of 1, too.
+    Not above the scrambled claim: a head that does the same thing everywhere has a scrambled coverage of 1, too.
     """
     rows = frame.filter(pl.col("behaviour") == behaviour, pl.col("coverage_lo") > pl.col("random"))
     return rows.sort(["coverage", "component"], descending=[True, False]).row(0, named=True) if rows.height else None
 
 
 def _answer(claims: Result, domains: Result) -> tuple[str, ...]:
-    found = [(name, best(claims.frame, name)) for name in ("induction", "previous_token", "duplicate")]
     sentences = [
-        f"“{name}” explains {row['component']} best: {numbers.share_with_interval(row, 'coverage')} of its |DLA|,"
+        f"“{name}” covers {row['component']} most: {numbers.share_with_interval(row, 'coverage')} of its |DLA|;"
         f" scrambled {numbers.percent(row['scrambled'])}, other heads of its layer {numbers.percent(row['random'])}."
-        for name, row in found
-        if row
+        for name in ("induction", "previous_token", "duplicate")
+        if (row := best(claims.frame, name))
     ]
-    differing = domains.frame.filter("differs")
-    elsewhere = domains.frame.filter(pl.col("attends_q") < LEVEL)
-    asked = domains.frame.filter(pl.col("p").is_not_null())
-    last = (
-        f"{differing.height:,} of {asked.height:,} heads that can be tested care for something else in another domain,"
-        f" beyond what the text does (false discoveries held at 5 %); {elsewhere.height:,} of {domains.frame.height:,}"
-        " attend elsewhere in another domain, which head and text do together."
+    return (*sentences, _domain_sentence(domains.frame))
+
+
+def _domain_sentence(frame: pl.DataFrame) -> str:
+    """How many heads differ between domains; why none was compared."""
+    mattering, attending = (frame.filter(pl.col(name).is_not_null()) for name in ("p", "attends_q"))
+    if mattering.is_empty() and attending.is_empty():
+        return "No head could be compared between domains: the run has a single domain, or too few documents in each."
+    elsewhere = attending.filter(pl.col("attends_q") < LEVEL)
+    return (
+        f"{frame.filter('differs').height:,} of {mattering.height:,} testable heads matter for something else in"
+        " another domain, beyond what the text explains (false discovery rate 5 %)."
+        f" {elsewhere.height:,} of {attending.height:,} attend elsewhere in another domain, which head and text do"
+        " together."
     )
-    return (*sentences, last)
 
 
 def _map(claims: Result) -> Section:
     if claims.frame.is_empty():
-        return Section("Heads and behaviours", "", (Note("Behaviours", "No dense position was recorded.", "full"),))
+        return Section("Heads and behaviours", "", (Note("Behaviours", "The run recorded no attention.", "full"),))
     caption = (
-        "Coverage of each behaviour by each head, the most important head on top. A dark column is what many heads do;"
-        " a dark cell in a pale column is a specialist."
+        "Coverage of each behaviour by each head, the most important head on top. A dark column: many heads do it. A"
+        " dark cell in a pale column: a specialist."
     )
     return Section(
         "Heads and behaviours",
@@ -93,9 +105,9 @@ def _table(claims: Result) -> Section:
         tables.words("component", "Head"),
         tables.words("behaviour", "Behaviour"),
         tables.share("coverage", "Coverage", "with its 95 % interval"),
-        tables.share("base_rate", "Of positions"),
+        tables.share("base_rate", "Base rate", "share of positions where it holds"),
         tables.share("scrambled", "Scrambled"),
-        tables.share("random", "Others"),
+        tables.share("random", "Other heads", "median over the layer"),
     )
     caption = (
         "Claims whose interval lies above the median of the other heads of the layer, largest coverage first. Where"
@@ -112,7 +124,7 @@ def _table(claims: Result) -> Section:
                 columns,
                 frame.head(TOP),
                 "full",
-                "No head does more of it than the others of its layer.",
+                "No head does more of a behaviour than the other heads of its layer.",
             ),
         ),
     )
@@ -120,6 +132,11 @@ def _table(claims: Result) -> Section:
 
 def _domains(read: Reader) -> Section:
     result = read("polysemantic")
+    return Section("By domain", "", (_mattering(result), _attending(result)))
+
+
+def _mattering(result: Result) -> Block:
+    """Heads by the evidence that they matter for different things in two domains."""
     joined = [
         pl.concat_str([pl.col(n).list.get(i) for n in ("domains", "behaviours")], separator=": ")
         for i in range(result.frame["domains"].list.len().max() or 0)
@@ -134,52 +151,35 @@ def _domains(read: Reader) -> Section:
         tables.words("domain_b", "and"),
         tables.value("ratio_b", "Ratio there", RATIO),
         tables.value("times", "Times", "the first ratio over the second, with the 95 % interval"),
-        tables.value("q", "q", "Benjamini and Hochberg over heads"),
+        tables.value("q", "q", ADJUSTED),
     )
     caption = (
-        "Does a head care for something else in another part of the corpus? What is compared is the importance ratio,"
-        " so that a text in which the behaviour holds more often is no difference. Sorted by evidence; q holds false"
-        " discoveries."
+        "Does a head matter for different things in two domains? Compared is the importance ratio, which does not"
+        " change where a text merely has the behaviour more often. Strongest evidence first."
     )
-    attending = (
+    tested = frame.filter(pl.col("p").is_not_null()).head(LISTED)
+    empty = "A single domain, or too few documents to compare."
+    return tables.table("Different in different domains", caption, result, columns, tested, "full", empty)
+
+
+def _attending(result: Result) -> Block:
+    """Heads that attend elsewhere in another domain."""
+    columns = (
         tables.words("component", "Head"),
         tables.words("attends", "Attends"),
         tables.words("attends_domain_a", "Domain"),
         tables.share("rate_a", "Of positions"),
         tables.words("attends_domain_b", "and"),
         tables.share("rate_b", "Of positions there"),
-        tables.value("attends_q", "q", "Benjamini and Hochberg over heads"),
+        tables.value("attends_q", "q", ADJUSTED),
     )
-    moved = frame.filter(pl.col("attends_q") < LEVEL).sort("attends_q", "component").head(20)
-    beside = (
-        "How often a head attends somewhere depends on what the text offers, too: a difference here is of head and text"
-        " together, and says nothing of whether it matters there."
+    caption = (
+        "Where a head attends also depends on what the text offers: a difference here is due to head and text together,"
+        " and does not say whether it matters there."
     )
-    tested = frame.filter(pl.col("p").is_not_null()).head(20)
-    return Section(
-        "By domain",
-        "",
-        (
-            tables.table(
-                "Different in different domains",
-                caption,
-                result,
-                columns,
-                tested,
-                "full",
-                "One domain, or too few documents to compare.",
-            ),
-            tables.table(
-                "Attending elsewhere in different domains",
-                beside,
-                result,
-                attending,
-                moved,
-                "full",
-                "No head attends elsewhere beyond chance.",
-            ),
-        ),
-    )
+    moved = result.frame.filter(pl.col("attends_q") < LEVEL).sort("attends_q", "component").head(LISTED)
+    empty = "No head attends elsewhere beyond chance."
+    return tables.table("Attending elsewhere in different domains", caption, result, columns, moved, "full", empty)
 
 
 def _agreement(read: Reader) -> Section:
@@ -196,7 +196,7 @@ def agreement_table(read: Reader) -> Block:
         tables.value("kappa", "κ", "0 is chance, 1 is perfect agreement"),
     )
     caption = (
-        "Of the 200 most important neurons, those whose activation best predicts the class of token that their weights"
+        "Among the 200 most important neurons, those whose activation best predicts the token class that their weights"
         " boost."
     )
-    return tables.table("Activation against weights", caption, result, columns, result.frame.head(20), "full")
+    return tables.table("Activation against weights", caption, result, columns, result.frame.head(LISTED), "full")

@@ -1,9 +1,8 @@
-"""The circuit of an experiment: both directions of patching, the circuit drawn, how good it is, and what it was found
-on.
+"""The circuit of an experiment: both directions of patching, the circuit drawn, how good it is, what it was found on.
 
 Answer first: which circuit, and whether it holds on fresh and on held-out pairs. Then the quadrant of sufficiency and
-necessity, the drawing with roles, scores against random circuits, the metric panel, downstream repair, where
-attribution patching can be believed, and the scope: what was controlled, and what was controlled by accident.
+necessity, the drawing with roles, scores against random circuits, the metric panel, downstream repair, the reliability
+of attribution patching, and the scope: what was controlled, and what was controlled by accident.
 """
 
 from typing import Any
@@ -59,8 +58,9 @@ def _quadrant(read: Reader) -> Section:
     )
     chart = Chart(
         "Sufficient and necessary",
-        "Right: clean values alone bring the answer back. High: corrupted values alone lose it. Low and right is"
-        " OR-like (others do the same), high and left AND-like (it needs others), on the line partial.",
+        "Further right: clean values of the component alone restore the effect. Higher: corrupted values alone destroy"
+        " it. Lower right: OR-like (other components do the same). Upper left: AND-like (it needs other components)."
+        " Along the diagonal: partial.",
         circuit_charts.quadrant(whole),
         result.source,
         "full",
@@ -69,11 +69,11 @@ def _quadrant(read: Reader) -> Section:
         tables.words("component", "Component"),
         tables.words("positions", "Positions"),
         tables.share("recovered_denoise", "Recovered", "clean values into the corrupted run, with 95 % interval"),
-        tables.share("excess", "Beyond neutral", "what is recovered beyond an output that knows nothing"),
+        tables.share("excess", "Beyond neutral", "recovered beyond what an uninformative output recovers"),
         tables.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"),
         tables.words("gate", "Gate"),
     )
-    caption = "Both directions, all sites, largest first. Intervals are over pairs; p values by Holm are in the query."
+    caption = "All sites, largest first. Intervals are over pairs; Holm-adjusted p-values are in the query."
     return Section(
         "Both directions",
         "",
@@ -86,8 +86,8 @@ def _drawing(read: Reader) -> Section:
     frame = members.frame.filter(pl.col("pair_set") == "discovery")
     chart = Chart(
         "The circuit",
-        "From the embedding up to the logits, a row per layer; an edge's width is what cutting it alone costs, purple"
-        " edges hold the answer back. Under each node: where it reads. MLPs that are always kept are grey.",
+        "From the embedding up to the logits, a row per layer. The wider an edge, the more is lost when it alone is"
+        " cut; purple edges hold the answer back. Under each node: its role. Grey: MLPs that every circuit keeps.",
         circuit_charts.drawing(frame, edges.frame),
         edges.source,
         "full",
@@ -98,13 +98,13 @@ def _drawing(read: Reader) -> Section:
         tables.words("role", "Role"),
         tables.words("gate", "Gate"),
         tables.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
-        tables.share("frequency", "Chosen again", "when the pairs are resampled"),
+        tables.share("frequency", "Chosen again", "share of resamples of the pairs in which it is chosen"),
         tables.share("removal_cost", "Removal costs"),
         tables.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
     )
     table = tables.table(
         "Members",
-        "Minimality: a member whose removal costs no more than that of a random one does not belong.",
+        "Minimality: a member whose removal costs no more than that of a random extra node does not belong.",
         members,
         columns,
         frame,
@@ -118,7 +118,7 @@ def _drawing(read: Reader) -> Section:
     )
     listed = tables.table(
         "Edges",
-        "Cut one by one, exactly; attribution only chose the order.",
+        "Each cut alone, exactly; attribution only gave the order in which they were tried.",
         edges,
         edge_columns,
         edges.frame.head(SHOWN),
@@ -140,26 +140,26 @@ def _responses(read: Reader) -> Section:
     )
     named = strongest["component"].unique(maintain_order=True).head(RESPONDING).to_list()
     frame = strongest.filter(pl.col("component").is_in(named))
-    empty = "Pairs of a file hold one corruption each: nothing was crossed." if result.frame.is_empty() else ""
+    empty = "Pairs from a file have a single corruption: nothing was crossed." if result.frame.is_empty() else ""
     chart = circuit_charts.responses(frame) if len(frame) else None
     caption = (
-        "Every combination of the task's corruptions is made of the same prompts, and a component's value from there is"
-        " put into the clean run. Green: a main effect, logits of the logit difference that the corruption costs;"
-        " purple: that it adds. a x b is an interaction: how much more a costs with b. A number stands where the effect"
-        " is beyond chance. The row model is the whole model on the corrupted prompt."
+        "The task's corruptions are applied to the same prompts in every combination, and a component's corrupted value"
+        " is patched into the clean run. Green: the corruption lowers the logit difference, in logits; purple: it"
+        " raises it. a x b is an interaction: how much more a costs together with b. Numbers are printed where the"
+        " effect is beyond chance. Row “model”: the whole model on the corrupted prompt."
     )
     columns = (
         tables.words("component", "Component"),
-        tables.words("responds_to", "Responds most to", "the axis with the largest part, among those beyond chance"),
-        tables.share("part", "Part of it", "share of the component's sum of squares over all combinations"),
-        tables.share("additive", "Main effects together", "R squared of an additive fit: the rest is interaction"),
+        tables.words("responds_to", "Responds most to", "the effect with the largest share, among those beyond chance"),
+        tables.share("part", "Share", "of the component's sum of squares over all combinations"),
+        tables.share("additive", "Main effects", "R squared of the additive fit; the rest is interaction"),
         tables.value("effect", "Effect, logits", "with its 95 % interval", signed=True),
         tables.count("n", "Prompts"),
     )
     most = frame.filter(pl.col("axis") == pl.col("responds_to"))
     listed = tables.table(
         "The corruption that moves it most",
-        "A head that answers to one corruption alone is isolated by it.",
+        "A head that responds to a single corruption is isolated by that corruption.",
         result,
         columns,
         most,
@@ -177,7 +177,8 @@ def _scores(read: Reader) -> Section:
     blocks: list[Block] = [
         tables.table(
             "Scores",
-            "Shares are of what all nodes do beyond none. Control rows are of the better half of the circuit.",
+            "Shares are of the difference between all nodes and none. Rows that begin with “control” are of the better"
+            " half of the circuit.",
             result,
             columns,
             wide,
@@ -185,18 +186,15 @@ def _scores(read: Reader) -> Section:
         )
     ]
     for name in circuit_answer.sets(read):
-        drawn, found = random.frame.filter(pl.col("pair_set") == name), circuit_answer.scores(read, name)
+        drawn, values = random.frame.filter(pl.col("pair_set") == name), circuit_answer.scores(read, name)
         if len(drawn):
             title = f"Random circuits, {name}"
-            caption = "Circuits of as many random nodes; the line is the circuit. Right of 100 % is over-recovery."
-            blocks.append(
-                Chart(
-                    title, caption, circuit_charts.random_circuits(drawn, found["faithfulness"]["score"]), random.source
-                )
-            )
+            caption = "Circuits of as many random nodes; the line is the circuit. Right of 100 %: over-recovery."
+            observed = values["faithfulness"]["score"]
+            blocks.append(Chart(title, caption, circuit_charts.random_circuits(drawn, observed), random.source))
     caption = (
-        "Nodes are added by their larger share of both directions. A curve above 100 % means that what holds back is"
-        " not yet in."
+        "Nodes are added in the order of their larger share of both directions. Above 100 %: nodes that hold the answer"
+        " back are still missing."
     )
     blocks.append(Chart("By size", caption, circuit_charts.size_curve(curve.frame), curve.source))
     return Section("How good it is", "", tuple(blocks))
@@ -218,11 +216,12 @@ def _panel(read: Reader) -> Section:
         tables.words("disagree", "ln p disagrees"),
     )
     caption = (
-        "A patch that breaks and does not fix only stops the wrong answer; where ln p disagrees, the denominator moved."
+        "A patch that breaks without fixing only stops the wrong answer. Where ln p disagrees, the softmax denominator"
+        " changed."
     )
     values = read("patch_values")
     value_columns = (
-        tables.words("first", "Put in"),
+        tables.words("first", "Value"),
         tables.words("second", "or"),
         tables.value("rank_correlation", "Rank correlation"),
     )
@@ -232,7 +231,10 @@ def _panel(read: Reader) -> Section:
         (
             tables.table("Largest patches", caption, result, columns, width="full"),
             tables.table(
-                "Do the values agree?", "Rank correlation of what heads and MLPs lose.", values, value_columns
+                "Do the patched values agree?",
+                "Rank correlation of the losses of heads and MLPs under two kinds of patched value.",
+                values,
+                value_columns,
             ),
         ),
     )
@@ -246,15 +248,15 @@ def _repair(read: Reader) -> Section:
         .head(5)
     )
     columns = (
-        tables.words("ablated", "Taken away"),
+        tables.words("ablated", "Ablated"),
         tables.words("component", "Component"),
         tables.words("part", "Part"),
         tables.value("delta_dla", "Change of DLA, logits", "with its 95 % interval", signed=True),
         tables.share("repaired", "Of the direct loss"),
     )
     caption = (
-        "What others write differently once a head is gone (corrupted values): positive rows make up for it. Direct,"
-        " heads, MLPs and norm add up to the total."
+        "How the writes of other components change once a head is ablated (corrupted values): positive rows make up"
+        " for it. Direct, heads, MLPs and norm add up to the total."
     )
     pair_columns = (
         tables.words("first", "First"),
@@ -271,14 +273,15 @@ def _repair(read: Reader) -> Section:
             tables.table("Downstream", caption, result, columns, frame, "full"),
             tables.table(
                 "Two together",
-                "Below 0 they stand in for each other, above 0 they need each other.",
+                "Below 0: they stand in for each other. Above 0: they need each other.",
                 pairs,
                 pair_columns,
                 pairs.frame.head(SHOWN),
             ),
             Chart(
                 "Saturation",
-                "Clean values of more and more top heads, random orders: a curve that is flat early is redundant.",
+                "Recovered by clean values of more and more top heads, in random orders. A curve that flattens early:"
+                " redundancy.",
                 circuit_charts.saturation(size.frame),
                 size.source,
             ),
@@ -298,7 +301,7 @@ def _attribution(read: Reader) -> Section:
         tables.share("sign", "Right sign"),
         tables.share("error", "Error"),
         tables.share("false_negatives", "False negatives"),
-        tables.words("reliable", "Believe it"),
+        tables.words("reliable", "Reliable"),
     )
     listed = (
         tables.words("method", "Method"),
@@ -315,8 +318,8 @@ def _attribution(read: Reader) -> Section:
         (
             *_recall(read),
             tables.table(
-                "Where it can be believed",
-                "Agreement with exact patches; by layer and by patch size in the query.",
+                "Where it is reliable",
+                "Agreement with exact patches. The query also has it by layer and by size of the patch.",
                 result,
                 columns,
                 frame,
@@ -348,18 +351,18 @@ def _recall(read: Reader) -> tuple[Block, ...]:
         tables.words("method", "Method"),
         tables.words("direction", "Direction"),
         tables.words("component_kind", "Site"),
-        tables.words("asked", "Effects asked for"),
-        tables.count("looked_at", "Estimates looked at"),
-        tables.count("hits", "Of these among them"),
+        tables.words("asked", "Largest effects"),
+        tables.count("looked_at", "Largest estimates"),
+        tables.count("hits", "Effects among them"),
         tables.share("recall", "Recall"),
         tables.share(
             "recall_lo",
             "At least",
-            "95 % bound, for neurons from a random sample of those not patched for their estimate",
+            "95 % bound; for neurons from a random sample of those not patched for their estimate",
         ),
         tables.value("false_negatives_hi", "False negatives at most", "95 % bound"),
     )
-    caption = "Of the largest exact effects, how many stand among the largest estimates. All cuts are in the query."
+    caption = "How many of the largest exact effects are among the largest estimates. The query has all cuts."
     return (tables.table("What it misses", caption, result, columns, frame, "full"),)
 
 
@@ -370,8 +373,8 @@ def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
         "Corruption schemes tried": ", ".join(circuit["schemes"]),
         "Controlled": "; ".join(circuit["controlled"]),
         "Controlled by accident": "; ".join(circuit["accidental"]) or "nothing that was checked",
-        "Put in outside": circuit["outside"],
-        "Never taken away": circuit["intact"],
+        "Value outside the circuit": circuit["outside"],
+        "Never ablated": circuit["intact"],
         "Metric": circuit["metric"],
         "Found by": circuit["found_by"],
     }
@@ -387,7 +390,7 @@ def _scope(read: Reader, circuit: dict[str, Any]) -> Section:
     )
     return Section(
         "Scope",
-        "A circuit says nothing beyond its pairs: this is what they were.",
+        "A circuit says nothing beyond its pairs. This is what they were.",
         (
             tables.table("What it was found on", "Part of the circuit, stored with it.", scope, columns, frame, "full"),
             tables.table("The pair linter", "Notes and warnings first.", checks, check_columns, flagged, "full"),
@@ -411,31 +414,37 @@ METHOD = (
     (
         "Directions",
         (
-            "Recovered: clean values into the corrupted run. Lost: corrupted values into the clean run. Both are parts"
-            " of the clean minus the corrupted logit difference, averaged over pairs first."
+            "Recovered: clean values into the corrupted run. Lost: corrupted values into the clean run. Both are shares"
+            " of the clean minus the corrupted logit difference; averages over pairs are taken first."
         ),
     ),
-    ("Neutral level", "What an output that knows nothing would recover; one half where the corruption is symmetric."),
+    ("Neutral level", "What an uninformative output would recover; one half where the corruption is symmetric."),
     (
         "Faithfulness",
         (
-            "The clean run with everything outside the circuit writing its corrupted values; 0 for no node, 1 for all."
-            " Above 1 is over-recovery."
+            "The share of the effect that is left in the clean run when everything outside the circuit writes other"
+            " values (by default its corrupted ones): 0 for no node, 1 for all. Above 1 is over-recovery."
         ),
     ),
     (
         "Incompleteness",
         (
-            "Members K are taken out of the circuit and of the model: how far the two then differ. Greedy K are"
-            " searched for, random K are not."
+            "How far circuit and model differ once the same members K are removed from both. Greedy: K is searched for"
+            " to make this large; random: it is not."
         ),
     ),
-    ("Minimality", "The largest cost of removing a member, against random members of inflated circuits, by Holm."),
+    (
+        "Minimality",
+        (
+            "The largest cost of removing a member, compared with random nodes of inflated circuits; p-values adjusted"
+            " by Holm."
+        ),
+    ),
     (
         "Limits",
         (
-            "One model, one task, one kind of value. Whether the circuit does the same on arbitrary text is another"
-            " question."
+            "One model, one task, one kind of patched value. Whether the circuit does the same on arbitrary text is"
+            " another question: profiler check."
         ),
     ),
 )

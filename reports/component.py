@@ -18,7 +18,7 @@ QUESTION = "What does this component do on the whole corpus, not only at its ext
 NEEDS_COMPONENT = True
 PER_QUANTILE, RANDOM = 5, 12
 QUANTILES = (0.999, 0.99, 0.95, 0.9, 0.75, 0.5)
-NO_SPECTRUM = "This run keeps no distribution of this component: only sums by class, domain and position."
+NO_SPECTRUM = "The run stores no distribution of this component, only sums by class, domain and position."
 
 
 def build(read: Reader, component: ComponentId) -> Report:
@@ -85,17 +85,15 @@ def _spectrum(read: Reader, label: str, reach: tables.Reach) -> Section:
         return Section(title, "", (Note("Spectrum", NO_SPECTRUM, "full"),))
     if by_class.frame["bin"].n_unique() == 1:
         low, high = by_class.frame["lo"][0], by_class.frame["hi"][0]
-        text = (
-            f"Its activation lies in one bin, {charts.bin_label(low, high)}, at all {by_class.frame['n'].sum():,}"
-            " positions."
-        )
+        n = numbers.count(by_class.frame["n"].sum())
+        text = f"Its activation lies in a single bin, {charts.bin_label(low, high)}, at all {n} positions."
         return Section(title, "", (Note("No spread", text, "full"),))
     n = numbers.count(density.frame["n"].sum())
-    lead = f"All {n} ordinary positions, from the same bins in each view, on a logarithmic axis."
+    lead = f"All {n} positions (special tokens left out). Every view has the same bins, on a logarithmic axis."
     floor = floor_of(read, label)
     if folded := spectrum.folded_share(by_class.frame, floor):
         size, share = numbers.number(floor), numbers.percent(folded)
-        lead += f" Activations below {size} in size ({share} of positions) share the middle bin."
+        lead += f" Activations below {size} in absolute value ({share} of positions) are drawn as one bin at 0."
     return Section(title, lead, (_density(read, label, density, reach), *breakdowns.class_views(by_class)))
 
 
@@ -104,10 +102,9 @@ def _density(read: Reader, label: str, density: Result, reach: tables.Reach) -> 
     samples = spectrum.thinned(drawn.frame, floor_of(read, label))
     rows = tables.with_tokens(samples, tokens(read, label)).to_dicts()
     caption = (
-        "How often each activation occurs, per unit of activation. Dashed: the component's own quantiles. A straight "
-        "slope to the right "
-        "would be a power law; a bump in the tail is a second population worth reading. Brush a range, or type one, to "
-        "see random examples from it."
+        "Probability density of the activation. Dashed: quantiles. A straight line on the right would be a power law;"
+        " a bump there is a second population worth reading. Select a range, or type one, to see random examples from"
+        " it."
     )
     return Spectrum(
         "Density",
@@ -125,13 +122,16 @@ def _attention(read: Reader, component: ComponentId) -> Section:
         return Section("Attention", "", ())
     result = answer.attention_result(read, component.label)
     caption = (
-        "Mean attention to the token before, to the window's first token, to itself, to tokens that follow an "
-        "earlier copy "
-        "(induction), to earlier copies, and the largest single weight. Blue counts each position by the head's "
-        "|DLA| there."
+        "Mean attention to the previous token, the window's first token, the token itself, tokens that follow an"
+        " earlier copy of it (induction) and earlier copies (duplicate); last, the largest single weight. Blue:"
+        " positions weighted by the head's |DLA| there."
     )
     if result.frame["mean"].drop_nulls().is_empty():
-        return Section("Attention", "", (Note("Attention", "No dense position was recorded for this head."),))
+        return Section(
+            "Attention",
+            "",
+            (Note("Attention", "The run has no attention of this head: no position was recorded in full."),),
+        )
     chart = Chart(
         "Where it attends",
         caption,
@@ -140,15 +140,15 @@ def _attention(read: Reader, component: ComponentId) -> Section:
     )
     columns = (
         tables.words("measure", "Measure"),
-        tables.value("mean", "Mean", "over dense positions, with its 95 % interval"),
+        tables.value("mean", "Mean", "over a uniform sample of positions, with the 95 % interval"),
         tables.value("importance_weighted_mean", "Weighted by |DLA|"),
         tables.words("unit", "Unit"),
-        tables.count("n", "n", "dense positions"),
+        tables.count("n", "n", "positions of the sample"),
     )
     table = tables.table(
         "The numbers",
-        "Measures overlap, so they do not add up to one. DLA to the attended is the part of the head's DLA that came "
-        "from its first source.",
+        "Measures overlap, so they do not add up to 1. dla_to_attended: the logit that the head adds to the token that"
+        " it attends to most (above 0: it copies).",
         result,
         columns,
     )
@@ -160,9 +160,8 @@ def _quantiles(read: Reader, label: str, reach: tables.Reach) -> Section:
     frame = tables.with_tokens(result.frame, tokens(read, label))
     groups = [_quantile_group(levels, rows, reach) for levels, rows in quantile_groups(frame)]
     caption = (
-        "Random positions from the bin that holds each quantile of this component's activation: not chosen, not "
-        "extremes. The "
-        "token is tinted by its activation, the next token underlined by its DLA."
+        "Random positions from the bin of each quantile of the activation: neither chosen by hand nor extremes. The"
+        " token is tinted by its activation; the next token is underlined by the DLA to it."
     )
     block = tables.examples("Around its quantiles", caption, result.source, groups, NO_SPECTRUM, reach)
     return Section("Samples", "", (block,))
@@ -182,9 +181,9 @@ def quantile_groups(frame: pl.DataFrame) -> list[tuple[list[float], pl.DataFrame
 def _quantile_group(levels: list[float], rows: pl.DataFrame, reach: tables.Reach) -> tables.ExampleGroup:
     first = rows.row(0, named=True)
     note = (
-        f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}; each position there had a chance of"
-        f" {numbers.percent(first['inclusion_probability'])}; the bin holds {numbers.percent(first['stratum_share'])}"
-        " of all positions"
+        f"activation {charts.bin_label(first['stratum_lo'], first['stratum_hi'])}:"
+        f" {numbers.percent(first['stratum_share'])} of all positions, each drawn with probability"
+        f" {numbers.percent(first['inclusion_probability'])}"
     )
     heading = ", ".join(f"{100 * level:g}" for level in levels) + " %"
     return tables.group(heading, note, rows.sort("activation", descending=True), reach)
@@ -197,7 +196,7 @@ def _extremes(read: Reader, label: str, reach: tables.Reach, shown: int = 8) -> 
         ("activation", "top"): "Largest activation",
         ("activation", "bottom"): "Smallest activation",
         ("dla", "top"): "Raises the next token most",
-        ("dla", "bottom"): "Lowers it most",
+        ("dla", "bottom"): "Lowers the next token most",
     }
     groups = [
         tables.group(
@@ -212,7 +211,7 @@ def _extremes(read: Reader, label: str, reach: tables.Reach, shown: int = 8) -> 
         "The most extreme positions of the whole corpus on each side. They show what is possible, not what is usual."
     )
     block = tables.examples(
-        "Extremes of both signs", caption, result.source, groups, "This run keeps no extremes of this component.", reach
+        "Extremes of both signs", caption, result.source, groups, "The run stores no extremes of this component.", reach
     )
     return Section("Extremes", "", (block,))
 
@@ -223,15 +222,15 @@ def _extreme(frame: pl.DataFrame, measure: str, side: str) -> pl.DataFrame:
 
 def _effects(read: Reader, component: ComponentId) -> Section:
     if component.kind != "neuron":
-        return Section("Tokens", "", ())
+        return Section("Tokens boosted and suppressed", "", ())
     result = read("logit_effects", component=component.label)
     columns = (tables.token("token", "Token"), tables.value("effect", "Effect", signed=True))
     sides = {"boosted": ("Boosted most", "raises"), "suppressed": ("Suppressed most", "lowers")}
     blocks = tuple(
         tables.table(
             title,
-            f"Tokens whose logit an activation of 1 {verb} most, from the weights alone, logits at the mean final "
-            "norm scale.",
+            f"Tokens whose logit an activation of 1 {verb} most: logits from the weights alone, at the mean scale of"
+            " the norm.",
             result,
             columns,
             result.frame.filter(pl.col("side") == side).sort("rank"),
@@ -251,40 +250,35 @@ def _random(read: Reader, label: str, reach: tables.Reach) -> Section:
         "",
         (
             tables.examples(
-                "Random positions", caption, result.source, groups, "No dense position was recorded.", reach
+                "Random positions", caption, result.source, groups, "The run has no uniform sample of positions.", reach
             ),
         ),
     )
+
+
+ACTIVATIONS = {
+    "head": "The norm of the head's output, never negative. Its DLA has a sign.",
+    "neuron": (
+        "The value after the nonlinearity. The DLA is this value times what the output weights do to the logit of the"
+        " next token."
+    ),
+    "mixer": (
+        "What the channel hands to the mixer's output matrix. The DLA is this value times what the output weights do to"
+        " the logit of the next token."
+    ),
+    "per_layer": (
+        "What the unit hands to the output matrix of the per-layer projection. The DLA is this value times what the"
+        " output weights do to the logit of the next token."
+    ),
+}
+"""What the activation is, by kind of unit."""
 
 
 def _component_method(component: ComponentId) -> tuple[tuple[str, str], ...]:
-    if component.kind == "head":
-        return (
-            (
-                "Head",
-                (
-                    "Its activation is the norm of its output, so it has no sign; what it writes has one, which is the "
-                    "DLA's."
-                ),
-            ),
-        )
-    if component.kind == "neuron":
-        return (
-            (
-                "Neuron",
-                (
-                    "Its activation is the value after the nonlinearity; its DLA is that times what its output weights "
-                    "do to "
-                    "the logit of the next token."
-                ),
-            ),
-        )
-    return (
-        (
-            "Embedding or bias",
-            (
-                "Embedding, positions and biases. With them the DLA of all components adds up to the centred target"
-                " logit. Its activation is the norm of what it writes."
-            ),
-        ),
+    if component.unit is not None:
+        return (("Activation", ACTIVATIONS[component.kind]),)
+    text = (
+        "Embeddings (of tokens, of positions) and biases. With them the DLA of all components adds up to the centred"
+        " target logit. The activation is the norm of what is written."
     )
+    return (("Embedding or bias", text),)

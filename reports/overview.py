@@ -14,6 +14,8 @@ QUESTION = "Which heads and neurons matter on this corpus, and for what?"
 NEEDS_COMPONENT = False
 RANKED = 40
 SCATTERED = 3000
+NAMED_DOMAINS = 6
+"""Domains whose most important component is named in the answer."""
 RUNNER_UP = 2
 """Rank after the most important component of a domain."""
 
@@ -46,7 +48,7 @@ def everything(read: Reader) -> Result:
 def _answer(read: Reader) -> tuple[str, ...]:
     frame = everything(read).frame
     if frame.is_empty() or not frame["abs_dla"].sum():
-        return ("No head or neuron wrote anything to the logits on this corpus.",)
+        return ("No unit writes anything to the logits on this corpus.",)
     return (_concentration(frame), _first(frame), _kinds(frame), _by_domain_sentence(read))
 
 
@@ -80,23 +82,32 @@ def _first(frame: pl.DataFrame) -> str:
 
 def _kinds(frame: pl.DataFrame) -> str:
     shares = frame.group_by("kind").agg(pl.col("share_abs_dla").sum(), pl.len()).sort("kind").to_dicts()
-    parts = [f"{row['len']:,} {WORDS[row['kind']]}s hold {numbers.percent(row['share_abs_dla'])}" for row in shares]
-    return f"{' and '.join(parts)} of it; the sums are of sizes and do not cancel."
+    parts = [
+        f"{numbers.percent(row['share_abs_dla'])} from {numbers.plural(row['len'], WORDS[row['kind']])}"
+        for row in shares
+    ]
+    return f"By kind: {', '.join(parts)}. Absolute values are summed, so nothing cancels."
 
 
 def _by_domain_sentence(read: Reader) -> str:
-    """First of each domain, and whether its interval lies above the second's: a first place may be chance."""
+    """Most important component of each domain, and whether its interval lies above the second's: it may be chance."""
     frame = read("important_by_domain", top=10).frame
     firsts = frame.filter(pl.col("rank") == 1).sort("domain").to_dicts()
     second = dict(frame.filter(pl.col("rank") == RUNNER_UP).select("domain", "abs_dla_hi").iter_rows())
+    clear = {
+        row["domain"]: row["abs_dla_lo"] is not None and row["abs_dla_lo"] > (second.get(row["domain"]) or 0.0)
+        for row in firsts
+    }
     if len(firsts) > 1 and len({row["component"] for row in firsts}) == 1:
-        return f"{firsts[0]['component']} is the first in each of the {len(firsts)} domains."
-    sure = [row["abs_dla_lo"] is not None and row["abs_dla_lo"] > (second.get(row["domain"]) or 0.0) for row in firsts]
+        unsure = [domain for domain, is_clear in clear.items() if not is_clear][:NAMED_DOMAINS]
+        note = f" (in {', '.join(unsure)} not clearly above the second)" if unsure else ""
+        return f"{firsts[0]['component']} has the largest mean |DLA| in each of the {len(firsts)} domains{note}."
     parts = [
-        f"{row['component']} in {row['domain']}{'' if clear else ' (not clear of the second)'}"
-        for row, clear in zip(firsts[:6], sure, strict=False)
+        f"{row['component']} in {row['domain']}{'' if clear[row['domain']] else ' (not clearly above the second)'}"
+        for row in firsts[:NAMED_DOMAINS]
     ]
-    return f"First by domain: {', '.join(parts)}." if parts else ""
+    more = f", and so on for {len(firsts) - NAMED_DOMAINS} more" if len(firsts) > NAMED_DOMAINS else ""
+    return f"Largest mean |DLA| by domain: {', '.join(parts)}{more}." if parts else ""
 
 
 def _ranking(read: Reader) -> Section:
@@ -124,28 +135,28 @@ def _ranking(read: Reader) -> Section:
     return Section(
         "Ranking",
         (
-            f"The card of one component: profiler report RUN component --component {result.frame['component'][0]}"
+            f"The card of a component: profiler report RUN component --component {result.frame['component'][0]}"
             if not result.frame.is_empty()
             else ""
         ),
         (
             Chart(
                 "Important and narrow",
-                f"Each dot is a component ({shown}): high ones matter, right ones work on one class of token. High "
-                "and to the right are candidates for a story; high and left do many things.",
+                f"Each dot is a component ({shown}). Higher: more important. Further right: concentrated on a single"
+                " token class. Upper right are candidates for a simple account; upper left components do many things.",
                 overview.importance_scatter(points),
                 result.source,
             ),
             Chart(
                 "Important and active",
-                "The same components by mean activation. Much |DLA| at a small mean activation is "
-                "a rare but strong writer, or one of both signs.",
+                "The same components by mean activation. Much |DLA| at a small mean activation: the component writes"
+                " rarely but strongly, or with both signs.",
                 overview.activation_scatter(points),
                 result.source,
             ),
             tables.table(
-                f"The first {len(frame)}",
-                "Ordered by Σ|DLA|. Neighbours whose intervals overlap are not in a certain order.",
+                f"The {len(frame)} most important",
+                "Ordered by Σ|DLA|. Where the intervals of neighbours overlap, their order is not certain.",
                 result,
                 columns,
                 frame,
@@ -159,8 +170,7 @@ def _layers(read: Reader) -> Section:
     result = everything(read)
     chart = Chart(
         "By layer and kind",
-        "Where the direct writing to the logits happens. Early layers may still work through later ones: "
-        "DLA does not show it.",
+        "Share of all |DLA| by layer. What early layers do through later ones is not part of DLA.",
         overview.layer_profile(result.frame),
         result.source,
         "full",
@@ -189,8 +199,8 @@ def _domains(read: Reader) -> Section:
     )
     return Section(
         "Domains",
-        "What matters in one part of the corpus may not in another. Neighbours whose intervals overlap may have changed"
-        " places by chance.",
+        "What matters in one domain may not matter in another. Where the intervals of neighbours overlap, their order"
+        " is not certain.",
         blocks,
     )
 
@@ -203,15 +213,14 @@ def _embeddings_and_biases(read: Reader) -> Section:
         tables.value(
             "dla",
             "Mean of the summed DLA, logits",
-            "adds up to the mean centred target logit over all kinds",
+            "over all kinds it adds up to the mean centred target logit",
             signed=True,
         ),
         tables.value("abs_dla", "Sum of mean |DLA|, logits"),
     )
     caption = (
-        "Heads and neurons beside the embeddings (of tokens, of positions) and biases. DLA adds up over all kinds to "
-        "the mean centred "
-        "logit of the next token; |DLA| does not cancel."
+        "Every kind of component, embeddings (of tokens, of positions) and biases included. Over all kinds DLA adds up"
+        " to the mean centred logit of the next token; |DLA| is summed without cancelling."
     )
     return Section(
         "Embeddings and biases", "", (tables.table("By kind of component", caption, result, columns, width="full"),)
@@ -226,17 +235,17 @@ def _dead(read: Reader) -> Section:
         tables.count("n_active", "Active positions"),
         tables.count("n", "of n"),
         tables.share("upper_bound", "Active share below", "95 % upper bound, positions taken as independent", full=0.0),
-        tables.share("upper_bound_documents", "by documents", "the same bound with documents for n", full=0.0),
+        tables.share("upper_bound_documents", "by documents", "the same bound with n documents", full=0.0),
         tables.value("activation_max", "Largest activation"),
     )
     n = len(result.frame)
     shown = f" The first {RANKED} are shown." if n > RANKED else ""
     caption = (
-        f"{n:,} components never or hardly ever active, or always in one bin.{shown} Never seen in n positions bounds "
-        "the rate "
-        "below 3/n and does not make it zero; the true bound lies between the two given."
+        f"{numbers.plural(n, 'component')} never or rarely active, or always in a single bin.{shown} Not seen in n"
+        " positions: the rate is below 3/n. The two bounds take positions and documents as independent; the true bound"
+        " lies between them."
     )
-    empty = "Every component was active at least at one position in ten thousand."
+    empty = "Every component was active at no less than one position in ten thousand."
     block = tables.table("Never or rarely active", caption, result, columns, result.frame.head(RANKED), "full", empty)
     return Section("Dead components", "", (block,))
 
@@ -257,7 +266,7 @@ def _corpus_table(read: Reader) -> Block:
     )
     return tables.table(
         "What was read",
-        "Positions counted are ordinary ones; special ones are left out.",
+        "Special positions are not counted.",
         result,
         columns,
         width="full",
@@ -274,7 +283,7 @@ def _closure_table(read: Reader) -> Block:
         tables.value("relative", "Relative"),
     )
     worst = result.frame.sort("relative", "chunk", descending=[True, False], nulls_last=True).head(10)
-    caption = "Largest |sum of all DLA − centred target logit| per chunk of windows; the worst ten chunks."
+    caption = "Largest |sum of all DLA − centred target logit| per chunk of windows; the ten largest."
     return tables.table("Closure", caption, result, columns, worst)
 
 
@@ -287,5 +296,9 @@ def _drops_table(read: Reader) -> Block:
         tables.words("note", "What it means"),
     )
     return tables.table(
-        "Dropped, cut or excluded", "Nothing is thrown away in silence.", result, columns, empty="Nothing was dropped."
+        "Dropped, cut or excluded",
+        "Everything that was left out, with the reason.",
+        result,
+        columns,
+        empty="Nothing was dropped.",
     )

@@ -1,7 +1,6 @@
-"""Every circuit that was checked: the word of each check, what carries it, and its distributions from narrow to wide,
-side by side.
+"""Every circuit that was checked: verdict, evidence and distributions from narrow to wide, one check beside the other.
 
-The page of one check is the report `generality`; in a site each check has such a page, and this one leads to them.
+The page of a single check is the report `generality`; in a site each check has such a page, linked from here.
 """
 
 import polars as pl
@@ -35,10 +34,10 @@ def build(read: Reader) -> Report:
 
 
 def _title(frame: pl.DataFrame) -> str:
-    """How many circuits of how many have which word."""
+    """How many checks have which verdict."""
     counts = frame.group_by("word").len().sort(["len", "word"], descending=[True, False]).to_dicts()
     words = ", ".join(f"{row['word']} ({numbers.count(row['len'])})" for row in counts)
-    return f"{numbers.count(len(frame))} checked circuit{'s' if len(frame) != 1 else ''}: {words}"
+    return f"{numbers.plural(len(frame), 'check')} of circuits: {words}"
 
 
 def _table(read: Reader) -> Block:
@@ -48,14 +47,14 @@ def _table(read: Reader) -> Block:
         tables.words("check_id", "Check"),
         tables.words("word", "Verdict"),
         tables.count("distributions", "Distributions"),
-        tables.count("speak_for", "Numbers for"),
+        tables.count("speak_for", "Tests for"),
         tables.count("speak_against", "Against"),
         tables.count("undecided", "Undecided"),
-        tables.count("refused", "Refused"),
+        tables.count("refused", "Not run"),
         tables.count("registered", "Predicted", "numbers predicted before they were measured"),
         tables.words("created", "Made"),
     )
-    caption = "Numbers speak for a claim or against one; how much they share is weighed on each check's own page."
+    caption = "Tests for and against the claims of each circuit. The page of a check weighs them by what they share."
     return tables.table("All checks", caption, result, columns, frame, "full")
 
 
@@ -63,8 +62,8 @@ def _distributions(read: Reader, check_id: str) -> Block:
     result = read("distributions", check_id=check_id)
     measured = result.frame.filter(page_check.has("faithfulness") | page_check.has("kl_recovered"))
     caption = (
-        "Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits; squares: all that the"
-        " model says of running text."
+        "Dots: faithfulness with its interval; rings: necessity; grey bars: random circuits; squares: KL recovered on"
+        " running text."
     )
     return page_check.chart_or_note(
         check_id,

@@ -1,4 +1,4 @@
-"""One model shape, all rivals and our pass, round by round on the same windows, after a round to warm up."""
+"""A model shape, all rivals and our pass, round by round on the same windows, after a round to warm up."""
 
 import platform
 import statistics
@@ -22,7 +22,7 @@ LIBRARIES = ("torch", "transformers", "transformer-lens", "numba", "duckdb")
 
 @dataclass(frozen=True)
 class Measurement:
-    """One shape.
+    """Speeds, shares of time and sizes of a model shape.
 
     Attributes:
         tokens: read by each in a round. Speeds are tokens/s, medians over rounds.
@@ -92,8 +92,8 @@ def measure(
         ratios_to_forward=against,
         speedup_over_script=_ratio(speeds["record"], speeds["script"]),
         stages=stages.shares(sum(seconds["record"])),
-        peak_memory_bytes=foot and foot.peak_memory_bytes,
-        run_bytes=foot and foot.run_bytes,
+        peak_memory_bytes=foot.peak_memory_bytes if foot else None,
+        run_bytes=foot.run_bytes if foot else None,
         threads=torch.get_num_threads(),
         machine=_machine(device),
         versions={name: version(name) for name in LIBRARIES},

@@ -9,12 +9,14 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import patching
 
+from profiler.bench.script import bridge_of
 from profiler.circuits.edge_mask import all_writes, graph_of, masked
 from profiler.model.load import Model
 from profiler.model.steps.as_network import logits_of, network_of
@@ -91,15 +93,16 @@ def fastest(work: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict
 
 def head_sweep(model: Model, batch: PairBatch) -> Float[Tensor, "head prompt"]:
     """Logit differences with each head's clean output in the corrupted run, by TransformerLens: one run a head."""
+    bridge = bridge_of(model)
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.spec.n_layers)]
     rows = torch.arange(len(batch), device=batch.ends.device)
     with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
-        _, cache = model.bridge.run_with_cache(batch.clean, names_filter=lambda name: name in names)
-        patched = patching.get_act_patch_attn_head_out_all_pos(
-            model.bridge,
+        _, cache = bridge.run_with_cache(batch.clean, names_filter=lambda name: name in names)
+        patched: Any = patching.get_act_patch_attn_head_out_all_pos(
+            bridge,
             batch.corrupted,
             cache,
             lambda logits: logit_diff(logits[rows, batch.ends], batch.options),
             reduce="none",
         )
-    return patched.values.reshape(-1, len(batch))
+    return cast(Tensor, patched.values.reshape(-1, len(batch)))

@@ -9,12 +9,13 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from profiler.bench.script import Script, SplitScript
+from profiler.bench.script import Script, SplitScript, bridge_of
 from profiler.model.load import Model
 from profiler.model.wiring import site_of
 
@@ -29,31 +30,33 @@ def rivals(network: PreTrainedModel, model: Model, class_ids: list[int]) -> dict
         network: a plain one of the same weights.
         class_ids: class of each token id.
     """
-    passes = {
+    bridge = bridge_of(model)
+    passes: dict[str, Rival] = {
         "forward": _forward(network),
         "transformer_lens": _transformer_lens(model),
-        "script": Script(model.bridge).batch,
+        "script": Script(bridge).batch,
     }
     if next(network.parameters()).device.type == "cpu":
-        passes["split_script"] = SplitScript(model.bridge, classes=torch.tensor(class_ids)).batch
+        passes["split_script"] = SplitScript(bridge, classes=torch.tensor(class_ids)).batch
     return passes | ({"nnsight": _nnsight(network, model)} if find_spec("nnsight") else {})
 
 
 def _forward(network: PreTrainedModel) -> Rival:
     @torch.inference_mode()
     def forward(tokens: Tensor) -> Tensor:
-        return network(tokens, use_cache=False).logits
+        logits: Tensor = network(tokens, use_cache=False).logits
+        return logits
 
     return forward
 
 
 def _transformer_lens(model: Model) -> Rival:
-    layers = range(model.spec.n_layers)
+    bridge, layers = bridge_of(model), range(model.spec.n_layers)
     names = {f"blocks.{i}.{part}" for i in layers for part in ("attn.hook_z", "mlp.out.hook_in")} | {"ln_final.hook_in"}
 
     @torch.inference_mode()
     def cached(tokens: Tensor) -> object:
-        return model.bridge.run_with_cache(tokens, names_filter=lambda name: name in names)
+        return bridge.run_with_cache(tokens, names_filter=lambda name: name in names)
 
     return cached
 
@@ -70,13 +73,13 @@ def _nnsight(network: PreTrainedModel, model: Model) -> Rival:
     @torch.inference_mode()
     def saved(tokens: Tensor) -> list[Tensor]:
         with watched.trace(tokens):
-            saved_values = save([_at(watched, module).input for module in modules])
+            saved_values: list[Tensor] = save([_at(watched, module).input for module in modules])
         return saved_values
 
     return saved
 
 
-def _at(envoy: object, module: str) -> object:
+def _at(envoy: Any, module: str) -> Any:
     for name in module.split("."):
         envoy = envoy[int(name)] if name.isdigit() else getattr(envoy, name)
     return envoy

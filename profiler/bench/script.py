@@ -13,9 +13,24 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from profiler.errors import ModelError
+from profiler.model.load import Model
 from profiler.recording.accumulators.cells import N_CLASSES, Axes
 
 TOP, BINS, WIDEST, GROUPS = 10, 100, 10.0, 8
+
+
+def bridge_of(model: Model) -> TransformerBridge:
+    """TransformerLens' view of a model.
+
+    Raises:
+        ModelError: TransformerLens does not read its family.
+    """
+    if model.bridge is None:
+        raise ModelError(
+            "TransformerLens does not read this model, so nothing can be measured beside it: bench another"
+        )
+    return model.bridge
 
 
 @dataclass
@@ -110,11 +125,10 @@ class SplitScript(Script):
         """Largest and smallest values and the numbers of their positions."""
         at = torch.arange(self.read, self.read + len(value))[:, None].expand_as(value)
         for end, largest in ((f"{name} top", True), (f"{name} bottom", False)):
-            before = self.top.get(end), self.top.get(f"{end} at")
             best, index = value.topk(min(TOP, len(value)), dim=0, largest=largest)
             index = at.gather(0, index)
-            if before[0] is not None:
-                best, index = torch.cat([before[0], best]), torch.cat([before[1], index])
+            if end in self.top:
+                best, index = torch.cat([self.top[end], best]), torch.cat([self.top[f"{end} at"], index])
                 best, order = best.topk(min(TOP, len(best)), dim=0, largest=largest)
                 index = index.gather(0, order)
             self.top[end], self.top[f"{end} at"] = best, index

@@ -6,7 +6,7 @@ of 50,257), so that nothing is downloaded; its unembedding, context and memory a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
@@ -26,20 +26,22 @@ class BenchModel:
 
     def config(self, tokens: int | None, device: str, dtype: str) -> RunConfig:
         """The settings of its pass: everything on, as by default."""
-        return RunConfig(
-            model=f"{self.name}-shape",
-            corpora=("stdlib",),
-            tokens=tokens,
-            context_length=self.context,
-            windows_per_document=4,
-            batch_size=self.batch,
-            device=device,
-            dtype=dtype,
-        )
+        settings = {
+            "model": f"{self.name}-shape",
+            "corpora": ("stdlib",),
+            "tokens": tokens,
+            "context_length": self.context,
+            "windows_per_document": 4,
+            "batch_size": self.batch,
+            "device": device,
+            "dtype": dtype,
+        }
+        return RunConfig.model_validate(settings)
 
     def network(self, config: RunConfig) -> PreTrainedModel:
         """A plain network on the device of `config`, with PyTorch's fused attention."""
-        return self.make(DTYPES[config.dtype]).eval().to(config.device)
+        network: Any = self.make(DTYPES[config.dtype]).eval()
+        return cast(PreTrainedModel, network.to(config.device))
 
     def load(self, config: RunConfig) -> Model:
         """The same as the pass wants it."""
@@ -52,14 +54,17 @@ def tokenizer() -> Any:
 
 
 def _bundled(dtype: torch.dtype) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=dtype, attn_implementation="sdpa")
+    network: PreTrainedModel = AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=dtype, attn_implementation="sdpa")
+    return network
 
 
 def _random(**sizes: int) -> Callable[[torch.dtype], PreTrainedModel]:
+    settings: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "attn_implementation": "sdpa", **sizes}
+
     def make(dtype: torch.dtype) -> PreTrainedModel:
         torch.manual_seed(0)
-        config = GPT2Config(bos_token_id=0, eos_token_id=0, attn_implementation="sdpa", **sizes)
-        return GPT2LMHeadModel(config).to(dtype)
+        network: Any = GPT2LMHeadModel(GPT2Config(**settings))
+        return cast(PreTrainedModel, network.to(dtype))
 
     return make
 

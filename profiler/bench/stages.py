@@ -1,7 +1,7 @@
 """Where the time of our pass goes: a clock around each stage, by wrapping the functions of one Pass."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ class Stages:
     """Seconds by stage, added up over everything a Pass reads while it is wrapped; `rest` is what no stage claims."""
 
     def __init__(self, run: Pass):
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.device = run.config.device
         run.model = replace(run.model, forward=self._timed("forward", run.model.forward))
         for method in ("prepare", "add", "add_attention"):

@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out. Every command is one library call; mistakes end in one sentence."""
+"""The command line: arguments in, exit code out. Every command is a library call; a mistake ends in a sentence."""
 
 import os
 import sys
@@ -59,10 +59,10 @@ def main() -> None:
         _say(str(engine.fault_error(error, "running the command", "No run was changed by it.")), 1)
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
-        _say(f"a run file cannot be read or written ({reason}): take a copy that is whole, or record it again", 1)
+        _say(f"a run file cannot be read or written ({reason}): use an intact copy, or record the run again", 1)
     except OSError as error:
         what, why = error.filename or "a file", error.strerror or error
-        _say(f"{what} cannot be read or written ({why}): check the path and who may use it", 1)
+        _say(f"{what} cannot be read or written ({why}): check the path and its permissions", 1)
 
 
 def _say(message: str, code: int) -> NoReturn:

@@ -36,9 +36,9 @@ def compare(
     ] = "auto",
     top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all", min=0)] = 100,
     rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all", min=0)] = 30,
-    out: Annotated[Path | None, typer.Option(help="write a page of it there, as .html")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the comparison to this .html page instead")] = None,
 ) -> None:
-    """Which components do something else in another run; q holds false discoveries (Benjamini and Hochberg).
+    """Find components that do something else in another run; q is the Benjamini-Hochberg adjusted p-value.
 
     Example: profiler compare web.duckdb code.duckdb --out compared.html
     """
@@ -59,20 +59,22 @@ def add_class(
     condition: Annotated[str, typer.Argument(help="SQL over text, body, token_id and class")],
     description: Described = "",
 ) -> None:
-    """Define a class of tokens after the run; every split by it is exact. Measured tables are not touched.
+    """Define a token class after the run. Every split by it is exact; measured tables are not changed.
 
     Example: profiler classes add run.duckdb year4 "text ~ '^ ?(19|20)[0-9]{2}$'"
     """
     with profiler.open(run) as opened:
         n = opened.add_class(name, condition, description)
-    note = "" if n else " The tokenizer may cut such texts into pieces: a token is matched alone."
+    note = (
+        "" if n else " The condition is matched against single tokens; the tokenizer may split such texts into several."
+    )
     console.print(f"{name}: {n:,} tokens of the vocabulary.{note} Next:")
     console.print(f"  profiler query {run} token_split --set component=L0H0 --set property={name}")
 
 
 @classes.command("remove")
 def remove_class(run: Run, name: Name) -> None:
-    """Take a class of your own out of the run again, with its behaviours."""
+    """Remove a class of your own from the run, with its behaviours."""
     with profiler.open(run) as opened:
         opened.remove_class(name)
     console.print(f"{name} removed")
@@ -80,7 +82,7 @@ def remove_class(run: Run, name: Name) -> None:
 
 @classes.command("list")
 def list_classes(run: Run) -> None:
-    """Token classes of a run, the library's and your own."""
+    """List the token classes of a run, the library's and your own."""
     with profiler.open(run) as opened:
         write(text_table(opened.classes()))
 
@@ -93,7 +95,7 @@ def add_behaviour(
     on: Annotated[Literal["head", "neuron", "both"], typer.Option(help="which components it can be about")] = "both",
     description: Described = "",
 ) -> None:
-    """Define a behaviour after the run: true or false at each kept position.
+    """Define a behaviour after the run: true or false at each recorded position.
 
     Example: profiler behaviours add run.duckdb far_induction "induction > 0.5 AND distance > 64" --on head
     """
@@ -104,7 +106,7 @@ def add_behaviour(
 
 @behaviours.command("remove")
 def remove_behaviour(run: Run, name: Name) -> None:
-    """Take a behaviour of your own out of the run again."""
+    """Remove a behaviour of your own from the run."""
     with profiler.open(run) as opened:
         opened.remove_behaviour(name)
     console.print(f"{name} removed")
@@ -112,15 +114,14 @@ def remove_behaviour(run: Run, name: Name) -> None:
 
 @behaviours.command("refresh")
 def refresh_behaviours(run: Run) -> None:
-    """Make anew what a run keeps of behaviours, such as what others are compared with: for a run of an earlier
-    version."""
+    """Recompute what a run stores of behaviours, for a run whose pass could not, or of an earlier version."""
     with profiler.open(run) as opened:
         opened.refresh_behaviours()
-    console.print(f"{run}: its behaviours can be asked for")
+    console.print(f"{run}: behaviours are up to date")
 
 
 @behaviours.command("list")
 def list_behaviours(run: Run) -> None:
-    """Behaviours of a run, the library's and your own."""
+    """List the behaviours of a run, the library's and your own."""
     with profiler.open(run) as opened:
         write(text_table(opened.behaviours()))

@@ -25,18 +25,20 @@ def bench(
     shape: Annotated[
         Literal["bundled", "gpt2-small", "tiny", "all"], typer.Option(help="which model; all: bundled and gpt2-small")
     ] = "all",
-    rounds: Annotated[int, typer.Option(help="rounds to measure, after one to warm up", min=1)] = 5,
-    tokens: Annotated[int, typer.Option(help="tokens a round, about", min=1)] = 16384,
+    rounds: Annotated[int, typer.Option(help="measured rounds, after a warm-up round", min=1)] = 5,
+    tokens: Annotated[int, typer.Option(help="tokens per round, about", min=1)] = 16384,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="of weights and activations")
     ] = "float32",
-    memory: Annotated[bool, typer.Option(help="also run a pass in a process of its own, for peak and bytes")] = True,
+    memory: Annotated[
+        bool, typer.Option(help="also run a pass in its own process, for peak memory and file size")
+    ] = True,
     curve: Annotated[
-        str, typer.Option(help="measure nothing but the peak memory of passes over so many tokens, such as 60k,600k")
+        str, typer.Option(help="measure only the peak memory of passes over these numbers of tokens, such as 60k,600k")
     ] = "",
     queries: Annotated[
-        Path | None, typer.Option(help="a run: time nothing but the queries of a head's and a neuron's card on it")
+        Path | None, typer.Option(help="time only the queries of a head's and a neuron's card on this run")
     ] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="how to print the result")] = "table",
 ) -> None:
@@ -62,27 +64,26 @@ def bench(
         return
     report = console.print if format == "table" else lambda _: None
     chosen = SHAPES if shape == "all" else (shape,)
-    found = [asdict(measure(one, rounds, tokens, device, dtype, report, memory=memory)) for one in chosen]
+    results = [asdict(measure(name, rounds, tokens, device, dtype, report, memory=memory)) for name in chosen]
     if format == "json":
-        write(json.dumps(found if shape == "all" else found[0], indent=1) + "\n")
+        write(json.dumps(results if shape == "all" else results[0], indent=1) + "\n")
         return
-    for one in found:
-        _show(one)
+    for result in results:
+        _show(result)
 
 
 def _queries(run: Path, rounds: int, format: str) -> None:
     """Each query of a card, slowest first."""
     from profiler.bench.queries import card_timings
 
-    found = card_timings(run, rounds=rounds)
+    timings = card_timings(run, rounds=rounds)
     if format == "json":
-        write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        write(json.dumps([asdict(timing) for timing in timings], indent=1) + "\n")
         return
     table = Table("component", "query", "ms", "CPU ms", "rows", title=f"warm, medians of {rounds}")
-    for one in found:
-        table.add_row(
-            one.component, one.query, f"{one.milliseconds:.0f}", f"{one.cpu_milliseconds:.0f}", f"{one.rows:,}"
-        )
+    for timing in timings:
+        times = f"{timing.milliseconds:.0f}", f"{timing.cpu_milliseconds:.0f}"
+        table.add_row(timing.component, timing.query, *times, f"{timing.rows:,}")
     console.print(table)
 
 
@@ -90,31 +91,35 @@ def _curve(shape: str, tokens: list[int], device: str, dtype: str, format: str) 
     """Peak memory by tokens read, each pass in a process of its own."""
     from profiler.bench.peak_memory import curve
 
-    found = list(curve(shape, tokens, device, dtype))
+    footprints = list(curve(shape, tokens, device, dtype))
     if format == "json":
-        write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        write(json.dumps([asdict(footprint) for footprint in footprints], indent=1) + "\n")
         return
     table = Table("tokens", "peak memory", "of the first", "run file", title=f"{shape}, {device}, {dtype}")
-    for one in found:
-        of_first = one.peak_memory_bytes / found[0].peak_memory_bytes
+    for footprint in footprints:
+        of_first = footprint.peak_memory_bytes / footprints[0].peak_memory_bytes
         table.add_row(
-            f"{one.tokens:,}",
-            f"{one.peak_memory_bytes / 1e9:.2f} GB",
+            f"{footprint.tokens:,}",
+            f"{footprint.peak_memory_bytes / 1e9:.2f} GB",
             f"{of_first:.3f}",
-            f"{one.run_bytes / 1e6:.0f} MB",
+            f"{footprint.run_bytes / 1e6:.0f} MB",
         )
     console.print(table)
 
 
-def _show(one: dict[str, Any]) -> None:
-    table = Table("", "tokens/s", "of the bare forward", title=f"{one['shape']}, {one['device']}, {one['dtype']}")
-    for name, speed in one["tokens_per_second"].items():
-        table.add_row(name, f"{speed:,.0f}", f"{one['ratios_to_forward'][name]:.2f}")
+def _show(result: dict[str, Any]) -> None:
+    table = Table(
+        "", "tokens/s", "of the bare forward", title=f"{result['shape']}, {result['device']}, {result['dtype']}"
+    )
+    for name, speed in result["tokens_per_second"].items():
+        table.add_row(name, f"{speed:,.0f}", f"{result['ratios_to_forward'][name]:.2f}")
     console.print(table)
-    console.print("record's time: " + ", ".join(f"{name} {share:.0%}" for name, share in one["stages"].items()))
-    if one["run_bytes"] is not None:
-        console.print(f"peak memory {one['peak_memory_bytes'] / 1e9:.2f} GB, run file {one['run_bytes'] / 1e6:.0f} MB")
-    versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
-    console.print(f"{one['machine']}, {one['threads']} threads; {versions}")
-    for note in one["notes"]:
+    console.print("record's time: " + ", ".join(f"{name} {share:.0%}" for name, share in result["stages"].items()))
+    if result["run_bytes"] is not None:
+        console.print(
+            f"peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB, run file {result['run_bytes'] / 1e6:.0f} MB"
+        )
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    console.print(f"{result['machine']}, {result['threads']} threads; {versions}")
+    for note in result["notes"]:
         console.print(note)

@@ -20,28 +20,30 @@ def register(app: typer.Typer) -> None:
 
 def check(
     *,
-    run: Annotated[Path, typer.Argument(help="the run that the circuit is in, and whose corpus is read again")],
-    circuit: Annotated[str, typer.Argument(help="ioi or docstring as `profiler patch` stored it, or a .yaml file")],
+    run: Annotated[Path, typer.Argument(help="the run that has the circuit; its corpus is read again")],
+    circuit: Annotated[
+        str, typer.Argument(help="a circuit that `profiler patch` stored, such as ioi, or a .yaml file")
+    ],
     model: options.ModelOfRun = None,
     corpus: Annotated[
         list[str] | None, typer.Option(help="the run's corpus, as it was given to record; may be repeated")
     ] = None,
     reread: options.Reread = False,
     tokens: Annotated[
-        str, typer.Option(help="tokens of the run's corpus to read again; all, or fewer windows chosen by hash")
+        str, typer.Option(help="tokens of the run's corpus to read again, in windows chosen by hash, or all")
     ] = "300k",
     distribution: Annotated[
         list[str] | None,
         typer.Option(help='a distribution of your own, NAME=FILE.jsonl or "NAME=sql:CONDITION"; may be repeated'),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="prompts of each distribution", min=20)] = 96,
-    draws: Annotated[int, typer.Option(help="random circuits that it is compared with", min=1)] = 99,
-    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=options.MOST_SEED)] = 0,
+    pairs: Annotated[int, typer.Option(help="prompts per distribution", min=20)] = 96,
+    draws: Annotated[int, typer.Option(help="random circuits to compare with", min=1)] = 99,
+    seed: Annotated[int, typer.Option(help="seed of all random draws", min=0, max=options.MOST_SEED)] = 0,
     device: options.Device = "cpu",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
 ) -> None:
-    """Say what becomes of a circuit off the prompts it was found on: the verdict, and the distributions it rests on.
+    """Check whether a circuit holds off the prompts it was found on: the verdict, and the distributions behind it.
 
     Example: profiler check run.duckdb ioi --distribution "quoted=sql:in_quotes"
     """

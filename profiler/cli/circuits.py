@@ -10,6 +10,7 @@ from profiler.cli import options
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.output import text_table
+from profiler.pages.numbers import plural
 
 circuits = typer.Typer(no_args_is_help=True)
 
@@ -33,7 +34,7 @@ def list_circuits() -> None:
 
     for one in published.circuits():
         roles = dict.fromkeys(member.role for member in one.members)
-        what = f"  {one.model}, {len(one.members)} heads: {', '.join(roles)}"
+        what = f"  {one.model}, {plural(len(one.members), 'head')}: {', '.join(roles)}"
         console.print(Text.assemble((one.name, "bold"), what))
         for number in published.numbers(one.name):
             console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")

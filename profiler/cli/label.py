@@ -1,7 +1,7 @@
 """`profiler label`: blind labels in the terminal, kept beside the run, scored with an interval."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,9 @@ def label(
     component: Annotated[str, typer.Option(help="head or neuron, such as L2N117")],
     hypothesis: Annotated[str, typer.Option(help="what you believe, in words: 'the token is a year'")] = "it fits",
     per_band: Annotated[int, typer.Option(help="examples from each band of activation", min=1)] = 10,
-    score: Annotated[bool, typer.Option("--score", help="only show the score of the answers so far")] = False,
+    score: Annotated[bool, typer.Option("--score", help="only show the score of the labels so far")] = False,
 ) -> None:
-    """Say of random examples whether they fit a hypothesis, without seeing the activation; then see the score.
+    """Label random examples by whether they fit a hypothesis, blind to the activation, and score the labels.
 
     Example: profiler label run.duckdb --component L2N117 --hypothesis "the token is a number"
     """
@@ -36,19 +36,18 @@ def label(
         answer = _ask(row, hypothesis, f"{i + 1} of {session.left.height}")
         if answer is None:
             break
-        one = labels.Label(session.run_id, component, hypothesis, row["position_id"], row["band"], answer)
-        labels.write(labels.labels_path(run, component), one)
-        given.append(one)
+        given.append(labels.Label(session.run_id, component, hypothesis, row["position_id"], row["band"], answer))
+        labels.write(labels.labels_path(run, component), given[-1])
     write(text_table(labels.score(tuple(given))))
     console.print(
-        "band: the quantile of activation it begins at; share: examples that fit, 95 % interval by Clopper and Pearson"
+        "band: quantile of activation at which it begins; share: examples that fit, 95 % Clopper-Pearson interval"
     )
 
 
-def _ask(row: dict, hypothesis: str, place: str) -> bool | None:
+def _ask(row: dict[str, Any], hypothesis: str, progress: str) -> bool | None:
     """y or n for one example; None to stop."""
     console.print(
-        f"\n[{place}]"
+        f"\n[{progress}]"
         f" {readable(row['context_before'])}«{readable(row['context_token'])}»{readable(row['context_after'])}"
     )
     while (key := typer.prompt(f"{readable(hypothesis)}? y, n, or q to stop").strip().lower()[:1]) not in (*KEYS, "q"):

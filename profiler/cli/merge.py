@@ -19,12 +19,12 @@ def merge(
     runs: Annotated[list[Path], typer.Argument(help="run files of disjoint shards of one corpus")],
     out: Annotated[Path, typer.Option(help="the run file to write")],
     overwrite: Annotated[bool, typer.Option(help="replace the run file if it exists")] = False,
-    incomplete: Annotated[bool, typer.Option(help="merge although shards are missing; the run says which")] = False,
+    incomplete: Annotated[bool, typer.Option(help="merge even if shards are missing; the run says which")] = False,
 ) -> None:
-    """Join runs over the shards of a corpus (record --shard 1/2, --shard 2/2) into the run one pass would have made.
+    """Merge runs over the shards of a corpus (record --shard 1/2, --shard 2/2) into the run of a single pass.
 
-    Your own classes and behaviours are carried where all runs have the same; patching, checks, predictions and labels
-    stay with their runs. What is not carried is listed.
+    Your own classes and behaviours are included where all runs have the same ones. Patching, checks, predictions and
+    labels are not. What is left out is listed.
 
     Example: profiler merge a.duckdb b.duckdb --out c.duckdb
     """
@@ -41,7 +41,7 @@ def merge(
     losses.say(out, console)
     for what, own in (("classes", added.classes), ("behaviours", added.behaviours)):
         if own:
-            console.print(f"  your own {what}, the same in all runs: {', '.join(one.name for one in own)}")
+            console.print(f"  your own {what}, the same in all runs: {', '.join(item.name for item in own)}")
     for note in added.notes:
         console.print(f"  {note}")
     console.print(f"\nNext:\n  profiler info {out}")

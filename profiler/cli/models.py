@@ -10,7 +10,7 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markdown import Markdown
@@ -40,7 +40,7 @@ def score(
     format: Annotated[Format, typer.Option(help="a table to read, or JSON")] = Format.table,
     out: Annotated[Path | None, typer.Option(help="write there instead of to the screen")] = None,
 ) -> None:
-    """Which behaviours a model has: induction, previous token, indirect object, docstring, language."""
+    """Score the behaviours of a model: induction, previous token, indirect object, docstring, language."""
     from profiler.bundled.scores.card import as_record
 
     rows = _measure(model)
@@ -55,7 +55,7 @@ def score(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="folder for checkpoint, log and tokenizer")],
-    minutes: Annotated[float, typer.Option(help="wall time of this call", min=0)] = 60.0,
+    minutes: Annotated[float, typer.Option(help="minutes of wall time of this call", min=0)] = 60.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
     plan: Annotated[str, typer.Option(help="'bundled', or 'tiny' to try the command")] = "bundled",
     steps: Annotated[int | None, typer.Option(min=1, help="steps in all, instead of the plan's")] = None,
@@ -69,7 +69,7 @@ def train(
     from profiler.bundled.training.train import train as run
 
     if plan not in PLANS:
-        raise ModelError(f"no plan is called {plan!r}; choose one of {', '.join(sorted(PLANS))}")
+        raise ModelError(f"there is no plan {plan!r}: choose {' or '.join(sorted(PLANS))}")
     torch.set_num_threads(threads)
     chosen = dataclasses.replace(PLANS[plan], steps=steps) if steps else PLANS[plan]
     trainer = run(out, chosen, minutes)
@@ -83,7 +83,7 @@ def train(
 def card(
     *,
     model: ModelArgument = "bundled",
-    write: Annotated[bool, typer.Option("--write", help="measure anew and write the card first")] = False,
+    write: Annotated[bool, typer.Option("--write", help="measure again and write the card first")] = False,
 ) -> None:
     """Show a model's card; with --write, measure the model and write the card into its directory."""
     from profiler.bundled.scores.card import write_card
@@ -91,7 +91,7 @@ def card(
     folder = BUNDLED if model == "bundled" else Path(model)
     if write:
         if not (folder / "config.json").exists():
-            raise ModelError(f"{folder} is no model directory; a card is written beside config.json")
+            raise ModelError(f"{folder} is not a model directory: it has no config.json")
         write_card(folder, _measure(model))
     if not (folder / "card.md").exists():
         raise ModelError(f"{folder} has no card.md; measure one with: profiler models card {model} --write")
@@ -99,7 +99,7 @@ def card(
     console.print(Markdown(text, hyperlinks=False), soft_wrap=False)
 
 
-def _measure(model: str) -> list:
+def _measure(model: str) -> list[Any]:
     from profiler.bundled.scores import load_scored_model
     from profiler.bundled.scores import score as measure
 
@@ -107,7 +107,7 @@ def _measure(model: str) -> list:
     return measure(subject, progress=lambda part: errors.print(f"measuring {part} ..."))
 
 
-def _table(model: str, rows: list) -> Table:
+def _table(model: str, rows: list[Any]) -> Table:
     from profiler.bundled.scores.card import cells
 
     table = Table(

@@ -24,7 +24,7 @@ Corpora = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="the run file to write")]
-Tokens = Annotated[str, typer.Option(help="stop after this many tokens (300k, 1M); all reads everything")]
+Tokens = Annotated[str, typer.Option(help="tokens to read (300k, 1M), or all")]
 TextField = Annotated[
     str,
     typer.Option(
@@ -50,17 +50,21 @@ WindowsPerDocument = Annotated[
     int | None, typer.Option(help="read this many random windows of each document instead of all")
 ]
 BatchSize = Annotated[int, typer.Option(help="windows per forward pass")]
-DiskBudget = Annotated[str | None, typer.Option(help="largest run file (500MB); sampled rows are lowered to meet it")]
+DiskBudget = Annotated[
+    str | None, typer.Option(help="largest size of the run file (500MB); fewer samples are kept to meet it")
+]
 MemoryLimit = Annotated[
     str | None,
     typer.Option(help="most memory of the pass (8GB); batches are made smaller to meet it; default: what is free"),
 ]
-DensePositions = Annotated[int, typer.Option(help="random positions at which every component is kept")]
+DensePositions = Annotated[int, typer.Option(help="random positions at which every component is recorded")]
 Samples = Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")]
 Extremes = Annotated[int, typer.Option(help="extremes kept per component, measure and side")]
 TokenSums = Annotated[
     Literal["heads", "all", "none"],
-    typer.Option(help="components with sums per token id, for exact splits by any class (with those of --components)"),
+    typer.Option(
+        help="components with sums per token id, for exact splits by any class; those of --components always have them"
+    ),
 ]
 OwnClass = Annotated[
     list[str] | None,
@@ -75,7 +79,7 @@ Bos = Annotated[
     bool | None,
     typer.Option("--bos/--no-bos", help="put a BOS before every window; default: where the tokenizer has one"),
 ]
-ShuffleBuffer = Annotated[int, typer.Option(help="documents held to shuffle")]
+ShuffleBuffer = Annotated[int, typer.Option(help="documents in the shuffle buffer")]
 TrustRemoteCode = Annotated[bool, typer.Option(help="run code that comes with the model or the dataset")]
 AllowPickle = Annotated[bool, typer.Option(help="load weights that are not safetensors (they can run code)")]
 ModelOfRun = Annotated[
@@ -90,13 +94,15 @@ ModelOfRun = Annotated[
 Reread = Annotated[
     bool,
     typer.Option(
-        "--reread", help="read again the files and hub datasets that the run names; else stdlib and --corpus alone"
+        "--reread", help="allow reading the files and hub datasets that the run names, not only stdlib and --corpus"
     ),
 ]
-Overwrite = Annotated[bool, typer.Option(help="replace the run file if it exists, and forget a stopped pass")]
+Overwrite = Annotated[bool, typer.Option(help="replace the run file if it exists, and discard a stopped pass")]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="go on from the last commit of a stopped pass; from the start where there is none"),
+    typer.Option(
+        "--resume", help="continue from the last commit of a stopped pass, or from the start if there is none"
+    ),
 ]
 Shard = Annotated[
     str | None,
@@ -110,12 +116,13 @@ Address = Annotated[
     str | None, typer.Option(help="the Ray cluster to join, with --engine ray; default: one is started on this machine")
 ]
 ChunksPerPiece = Annotated[
-    int, typer.Option(min=1, help="chunks of 256 windows a worker reads before it sends its sums, with --engine ray")
+    int,
+    typer.Option(min=1, help="chunks of 256 windows that a worker reads before it sends its sums, with --engine ray"),
 ]
 CommitEvery = Annotated[
     float,
     typer.Option(
-        min=0, help="seconds between commits, at least; commits take no more than 3 % of the time (0: every chunk)"
+        min=0, help="least seconds between commits; they take at most 3 % of the time (0: commit every chunk)"
     ),
 ]
 
@@ -124,13 +131,13 @@ def number(text: str) -> int:
     """A count such as 300000, 300k, 1.5M or 2GB.
 
     Raises:
-        ProfilerError: it is none.
+        ProfilerError: it is not a count.
     """
     match = re.fullmatch(r"([0-9_.]+)\s*([kmgt]?)b?", text.strip().lower())
     try:
         return int(float(match[1]) * UNITS[match[2]]) if match else int("")
     except (ValueError, OverflowError):
-        raise ProfilerError(f"{text!r} is no count: write 300000, 300k, 1.5M or 2GB") from None
+        raise ProfilerError(f"{text!r} is not a count: write 300000, 300k, 1.5M or 2GB") from None
 
 
 def number_or_all(text: str) -> int | None:

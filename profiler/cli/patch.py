@@ -28,9 +28,9 @@ def tasks(
     split: Annotated[Split, typer.Option(help="train or held_out words and wordings")] = "train",
     n: Annotated[int, typer.Option("--pairs", help="how many pairs", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="seed of the pairs", min=0, max=options.MOST_SEED)] = 0,
-    out: Annotated[Path | None, typer.Option(help="write the pairs there, as .jsonl")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the pairs to this .jsonl file")] = None,
 ) -> None:
-    """List the built-in tasks, or show or write pairs of one.
+    """List the built-in tasks, or show or write pairs of a task.
 
     Example: profiler tasks ioi --scheme swapped --pairs 100 --out ioi.jsonl
     """
@@ -65,34 +65,36 @@ def _answers(answers: tuple[str | int, ...]) -> str:
 
 def patch(
     *,
-    run: Annotated[Path, typer.Argument(help="the run to write into; made if it is not there")],
+    run: Annotated[Path, typer.Argument(help="the run to write into; created if it does not exist")],
     task: Annotated[str, typer.Argument(help="a built-in task (see profiler tasks), or a .jsonl file of pairs")],
     model: options.ModelOfRun = None,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
     scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
-    pairs: Annotated[int, typer.Option(help="pairs to find the circuit on, and again for each test", min=4)] = 48,
+    pairs: Annotated[int, typer.Option(help="pairs to find the circuit on, and as many for each test", min=4)] = 48,
     split: Annotated[Split, typer.Option(help="choose the circuit on train or held_out words and wordings")] = "train",
-    seed: Annotated[int, typer.Option(help="seed of every draw", min=0, max=options.MOST_SEED)] = 0,
-    circuit: Annotated[Path | None, typer.Option(help="judge the circuit of this .yaml instead of finding one")] = None,
-    save: Annotated[Path | None, typer.Option(help="write the circuit there, as .yaml")] = None,
+    seed: Annotated[int, typer.Option(help="seed of all random draws", min=0, max=options.MOST_SEED)] = 0,
+    circuit: Annotated[
+        Path | None, typer.Option(help="evaluate the circuit of this .yaml file instead of finding a circuit")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="write the circuit to this .yaml file")] = None,
     neurons: Annotated[
-        int, typer.Option(help="neurons to patch exactly, half by attribution, half at random", min=0)
+        int, typer.Option(help="neurons to patch exactly, half chosen by attribution, half at random", min=0)
     ] = 64,
-    top: Annotated[int, typer.Option(help="heads whose redundancy is looked at", min=1)] = 6,
-    draws: Annotated[int, typer.Option(help="random circuits, and inflated circuits", min=1)] = 199,
-    mlps: Annotated[bool, typer.Option("--mlps", help="let MLPs be members; otherwise they are always kept")] = False,
-    by_role: Annotated[bool, typer.Option(help="patch heads at single roles too")] = True,
+    top: Annotated[int, typer.Option(help="heads whose redundancy is measured", min=1)] = 6,
+    draws: Annotated[int, typer.Option(help="number of random circuits, and of inflated circuits", min=1)] = 199,
+    mlps: Annotated[
+        bool, typer.Option("--mlps", help="let MLPs be members; otherwise every circuit keeps them")
+    ] = False,
+    by_role: Annotated[bool, typer.Option(help="also patch heads at single roles of the prompt")] = True,
     outside: Annotated[
         Literal["resample", "mean", "zero"] | None,
-        typer.Option(
-            help="what everything outside a circuit writes; default: as the circuit's file says, else resample"
-        ),
+        typer.Option(help="what everything outside a circuit writes; default: as the circuit's file says, or resample"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
     bench: Annotated[bool, typer.Option("--bench", help="only measure speed beside TransformerLens")] = False,
 ) -> None:
-    """Patch in both directions, find a circuit, and say how good it is; everything goes into the run.
+    """Find a circuit by patching in both directions, and evaluate it. Everything is written into the run.
 
     Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
     """

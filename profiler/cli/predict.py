@@ -24,17 +24,17 @@ def register_prediction(
         str, typer.Option(help="a component (L2H3), a circuit's name, or circuit for whichever is checked")
     ],
     statistic: Annotated[
-        str, typer.Option(help="name of the number: faithfulness, necessity, coverage, explained, ...")
+        str, typer.Option(help="name of the statistic: faithfulness, necessity, coverage, explained, ...")
     ],
     threshold: Annotated[float, typer.Option(help="in the statistic's unit; shares are 0 to 1")],
     direction: Annotated[str, typer.Option(help="> or <, in quotes")] = ">",
     distribution: Annotated[
         str, typer.Option(help="distribution: discovery, held-out names, corpus, ... as a check names it")
     ] = "corpus",
-    role: Annotated[str, typer.Option(help="role that is claimed of the component; any where it is not given")] = "",
+    role: Annotated[str, typer.Option(help="role claimed of the component; default: any")] = "",
     circuit: Annotated[str, typer.Option(help="only in the check of this circuit")] = "",
 ) -> None:
-    """Write a prediction down before its test: hashed with its time and with the prediction before it.
+    """Register a prediction before its test, hashed with its time and with the previous prediction.
 
     Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic
       faithfulness --threshold 0.8 --distribution "held-out names"
@@ -46,10 +46,9 @@ def register_prediction(
     (entry,) = store.register(run, [wanted])
     console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}")
     if '"known_before":true' in entry.content:
-        console.print("note: this number stands in the run already, so that the prediction counts as post hoc")
+        console.print("note: the run already has this number, so the prediction counts as post hoc")
     console.print(
-        f"Keep the hash where this run cannot change it. Next:\n  profiler check {run} CIRCUIT\n  profiler predict"
-        f" resolve {run}",
+        f"Keep the hash outside of this run. Next:\n  profiler check {run} CIRCUIT\n  profiler predict resolve {run}",
     )
 
 
@@ -62,13 +61,13 @@ def resolve_predictions(run: Run) -> None:
     from profiler.generality import store
 
     scored = store.resolve(run)
-    for one in scored:
-        found = "" if one.value is None else f"  {one.value:.3g}"
-        found += "" if one.lo is None or one.hi is None else f" (95 % interval {one.lo:.3g} to {one.hi:.3g})"
-        shared = "" if one.overlap is None else f"  {one.overlap:.0%} of the tested examples were discovered on"
-        console.print(f"{one.outcome:10} {one.statement}{found}{shared}")
+    for score in scored:
+        value = "" if score.value is None else f"  {score.value:.3g}"
+        value += "" if score.lo is None or score.hi is None else f" (95 % interval {score.lo:.3g} to {score.hi:.3g})"
+        shared = "" if score.overlap is None else f"  {score.overlap:.0%} of the tested examples are discovery examples"
+        console.print(f"{score.outcome:10} {score.statement}{value}{shared}")
     if not scored:
-        console.print("no prediction is open: profiler predict register writes one down")
+        console.print("no prediction is open; `profiler predict register` registers a prediction")
 
 
 @predict.command("list")
@@ -78,7 +77,7 @@ def list_predictions(
         str | None, typer.Option(help="a hash that `register` printed: is that prediction still there, as it was?")
     ] = None,
 ) -> None:
-    """Predictions and their outcomes, and whether they are as they were written.
+    """List predictions and their outcomes, and whether they are as they were registered.
 
     Example: profiler predict list run.duckdb
     """

@@ -50,7 +50,8 @@ def query(
         return _print_list()
     if run is None or name is None:
         raise QueryError(
-            "name a run and a query: profiler query run.duckdb component_overview; see profiler query --list"
+            "a run and a query are needed, such as profiler query run.duckdb component_overview; profiler query --list"
+            " lists the queries"
         )
     text = _text(name)
     if sql:
@@ -110,7 +111,7 @@ def _print_list() -> None:
         parameters = ", ".join(p.name if p.required else f"[{p.name}]" for p in header.parameters)
         table.add_row(Text(name), Text(header.question), Text(parameters))
     console.print(table, soft_wrap=False)
-    console.print("Parameters in brackets may be left out. Give them as --set name=value.")
+    console.print("Parameters in brackets are optional. Set them with --set name=value.")
 
 
 def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]) -> None:

@@ -77,8 +77,7 @@ def record(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Stream a corpus through a model once; leave every neuron's and head's activation and DLA statistics in a run
-    file.
+    """Record activation and DLA statistics of every head and neuron over a corpus, in a single pass, into a run file.
 
     Example: profiler record bundled --corpus stdlib --tokens 300k --out run.duckdb
     """
@@ -169,8 +168,8 @@ def run_pass(config: RunConfig, out: Path, **options_of_pass: Any) -> None:
     done = outcome.progress
     console.print(
         f"{done.tokens:,} tokens of {done.documents:,} documents in {done.seconds:.0f} s,"
-        f" {done.tokens / done.seconds:,.0f} tokens/s; {outcome.bytes / 1e6:,.1f} MB; parts add up to the logits within"
-        f" {outcome.closure.residual:.1e} of {outcome.closure.scale:.1f}"
+        f" {done.tokens / done.seconds:,.0f} tokens/s; {outcome.bytes / 1e6:,.1f} MB; all DLA add up to the logits"
+        f" within {outcome.closure.residual:.1e} (largest logit {outcome.closure.scale:.1f})"
     )
     losses.say(out, console)
 
@@ -183,7 +182,7 @@ def _print_forecast(ahead: Any) -> None:
         console.print(f"  note: {note}", markup=False)
     console.print(
         f"forecast: about {forecast.bytes / 1e6:,.0f} MB, {forecast.seconds / 60:.1f} min and"
-        f" {forecast.memory / 1e9:,.1f} GB of memory for {config.tokens or 'all'} tokens"
+        f" {forecast.memory / 1e9:,.1f} GB of memory for {f'{config.tokens:,}' if config.tokens else 'all'} tokens"
     )
     if config.token_sums == "all":
         console.print(
@@ -226,7 +225,7 @@ def _left(out: Path) -> str:
     from profiler.behaviours.additions import unfinished
     from profiler.database.commits import describe
 
-    if kept := describe(out, ending=True):
-        return kept
+    if commit := describe(out, ending=True):
+        return commit
     lacking = out.exists() and unfinished(out)
-    return f"{out} is whole; {lacking}" if lacking else "nothing was committed yet and nothing is left behind"
+    return f"{out} is whole; {lacking}" if lacking else "nothing was committed yet, and nothing is left behind"

@@ -26,14 +26,19 @@ def report(
     component: Annotated[str | None, typer.Option(help="Label of a component, such as L2H3 or L2N117.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page goes; beside the run if not given.")] = None,
     attention: Annotated[
-        bool, typer.Option("--attention", help="run the model again: attention of a head, values at every token shown")
+        bool,
+        typer.Option(
+            "--attention", help="run the model again, for values at every token shown and the attention of a head"
+        ),
     ] = False,
     model: options.ModelOfRun = None,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
     device: options.Device = "cpu",
-    png: Annotated[Path | None, typer.Option(help="a picture of the page too, taken by Chromium or Chrome")] = None,
-    size: Annotated[str, typer.Option(help="width and height of the picture")] = "1100x1000",
+    png: Annotated[
+        Path | None, typer.Option(help="also write a picture of the page there, taken with Chromium or Chrome")
+    ] = None,
+    size: Annotated[str, typer.Option(help="width and height of the picture, pixels")] = "1100x1000",
     theme: Annotated[Theme, typer.Option(help="of the picture")] = "light",
 ) -> None:
     """Build an HTML report: one file that needs no network.

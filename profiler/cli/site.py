@@ -10,6 +10,7 @@ import profiler
 from profiler.cli import options
 from profiler.cli.terminal.console import console
 from profiler.errors import SiteError, Stopped
+from profiler.pages.numbers import plural
 
 
 def register(app: typer.Typer) -> None:
@@ -19,11 +20,11 @@ def register(app: typer.Typer) -> None:
 
 def site(
     run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
-    out: Annotated[Path, typer.Option(help="the folder to write; a site that is there is replaced, nothing else is")],
+    out: Annotated[Path, typer.Option(help="the folder to write; only an earlier site is replaced")],
     cards: Annotated[str, typer.Option(help="how many cards of the most important heads and neurons, or all")] = "100",
-    components: Annotated[str, typer.Option(help="labels whose cards are made too, such as L2H3,L3N12")] = "",
+    components: Annotated[str, typer.Option(help="labels of more components that get a card, such as L2H3,L3N12")] = "",
     workers: Annotated[
-        int | None, typer.Option(help="processes that make cards; as many as there are cores", min=1)
+        int | None, typer.Option(help="processes that make cards; default: the number of cores", min=1)
     ] = None,
 ) -> None:
     """Write a site of a run: overview, a table of all components, cards, circuits, queries. It needs no server.
@@ -55,8 +56,8 @@ def site(
     n = done.made + done.kept
     each = f", {done.card_bytes / n / 1e3:,.0f} kB each" if n else ""
     console.print(
-        f"{done.out / 'index.html'}: {done.made:,} cards made, {done.kept:,} kept{each}; {done.bytes / 1e6:,.1f} MB in"
-        f" all; reports: {', '.join(done.reports)}"
+        f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.kept:,} kept{each};"
+        f" {done.bytes / 1e6:,.1f} MB in all; reports: {', '.join(done.reports)}"
     )
 
 
@@ -69,5 +70,5 @@ def _count(cards: str) -> int | None:
     if cards.strip().lower() == "all":
         return None
     if not cards.strip().isdecimal():
-        raise SiteError(f"--cards {cards!r} is no number of cards: write a whole number, or all")
+        raise SiteError(f"--cards {cards!r} is not a number of cards: write a whole number, or all")
     return int(cards)

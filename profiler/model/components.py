@@ -282,8 +282,8 @@ def sizes_in_words(n_layers: int, blocks: Sequence[Block]) -> str:
 
 def units_in_words(kinds: Iterable[str]) -> str:
     """Kinds of units in words: "heads and neurons", "heads, neurons and mixer channels"."""
-    given = set(kinds)
-    words = [f"{word}s" for kind, word in WORDS.items() if kind in given]
+    present = set(kinds)
+    words = [f"{word}s" for kind, word in WORDS.items() if kind in present]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -54,7 +54,10 @@ def load(name: str) -> ModuleType:
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
         raise ProfilerError(f"there is no report {name!r}; reports are {', '.join(names())}: {hint}")
-    spec = importlib.util.spec_from_file_location(f"profiler_report_{name}", assets.folder("reports") / f"{name}.py")
+    file = assets.folder("reports") / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"profiler_report_{name}", file)
+    if spec is None or spec.loader is None:
+        raise ProfilerError(f"the report {file} cannot be loaded: it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -86,7 +89,7 @@ def build_open(
     """The same for a run that is open already. Raises as `build`."""
     module = _checked(name, component)
     query.require(connection, getattr(module, "NEEDS", ()))
-    options = [find(connection, component)] if module.NEEDS_COMPONENT else []
+    options = [find(connection, component)] if module.NEEDS_COMPONENT and component is not None else []
     return page.render(module.build(Reader(connection, given), *options))
 
 
@@ -95,7 +98,7 @@ def _checked(name: str, component: str | None) -> ModuleType:
     module = load(name)
     if module.NEEDS_COMPONENT and component is None:
         raise ComponentError(
-            f"the report {name!r} is about one component: name it with --component, such as --component L0H0"
+            f"the report {name!r} is about a component: name it with --component, such as --component L0H0"
         )
     return module
 
@@ -130,9 +133,7 @@ def write(path: str | Path, text: str) -> Path:
         _replace(path, text)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ProfilerError(
-            f"the page cannot be written to {path}: {reason}; choose another place with --out"
-        ) from None
+        raise ProfilerError(f"the page cannot be written to {path}: {reason}; choose another file with --out") from None
     return path
 
 

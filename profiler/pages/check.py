@@ -1,9 +1,16 @@
-"""Sections of the page of a check: each from one or two queries, with the reason where there is nothing to show."""
+"""Sections of the page of a check: each from one or two queries, with the reason where there is nothing to show.
+
+In the order of the page: distributions, plane, roles, replacement, counter-examples, edits, weights, ledger,
+thresholds, predictions. A section of several blocks has a function for each.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
 from profiler.pages import numbers, tables
-from profiler.pages.blocks import Block, Chart, Note, Section
+from profiler.pages.blocks import Block, Chart, Note, Section, Width
 from profiler.pages.charts import check
 from profiler.pages.reader import Reader, Result
 
@@ -14,6 +21,7 @@ LINES = 80
 PER_KIND = 3
 SETTLED = 12
 LARGEST = 30
+EVIDENCE = tables.words("speaks", "Evidence", "for or against the claim; undecided; refused: no number, with a reason")
 
 
 def has(name: str) -> pl.Expr:
@@ -22,7 +30,13 @@ def has(name: str) -> pl.Expr:
 
 
 def chart_or_note(
-    title: str, caption: str, result: Result, frame: pl.DataFrame, draw, empty: str, width="full"
+    title: str,
+    caption: str,
+    result: Result,
+    frame: pl.DataFrame,
+    draw: Callable[[pl.DataFrame], Any],
+    empty: str,
+    width: Width = "full",
 ) -> Block:
     """The chart of the frame, or a note with the reason where it has no rows."""
     if frame.is_empty():
@@ -31,52 +45,51 @@ def chart_or_note(
 
 
 def distributions(read: Reader, margin: float) -> Section:
-    """The distributions plot, and the table with what each distribution rests on."""
+    """The distributions plot, what each distribution rests on, and what each distribution is."""
     result = read("distributions")
-    measured = result.frame.filter(has("faithfulness") | has("kl_recovered"))
-    caption = (
-        "From the prompts that it was found on (top) to the widest text. Dots: faithfulness with its interval; rings:"
-        " necessity; grey bars: random circuits up to their 95th percentile. Dashed: all of the effect, and the least"
-        f" that is as good as on the discovery prompts ({numbers.percent(margin)} less). Right of 100 % the circuit"
-        " does more than the model: over-recovery, no success. Squares are of all that the model says of running text,"
-        " which no circuit of one task claims to be."
+    about = (
+        tables.words("distribution", "Distribution"),
+        tables.words("description", "What it is"),
+        tables.words("refused", "Why there is no number"),
     )
-    chart = chart_or_note(
+    described = tables.table("Each distribution", "From narrow to wide.", result, about, width="full")
+    settle = () if read("settle").frame.is_empty() else (_settle(read),)
+    return Section("The distributions", "", (_narrow_to_wide(result, margin), _basis(result), described, *settle))
+
+
+def _narrow_to_wide(result: Result, margin: float) -> Block:
+    caption = (
+        "From the prompts that the circuit was found on (top) to the widest text. Dots: faithfulness with its interval;"
+        " rings: necessity; grey bars: random circuits, up to their 95th percentile. Dashed: all of the effect, and the"
+        f" lowest faithfulness that is as good as on the discovery prompts ({numbers.percent(margin)} less). Right of"
+        " 100 %: over-recovery, not success. Squares: KL recovered, of the whole next-token distribution on running"
+        " text, which a circuit of one task does not claim to explain."
+    )
+    return chart_or_note(
         "From narrow to wide",
         caption,
         result,
-        measured,
+        result.frame.filter(has("faithfulness") | has("kl_recovered")),
         lambda frame: check.distributions(frame, margin),
         "No distribution has a number.",
     )
+
+
+def _basis(result: Result) -> Block:
     columns = (
         tables.words("distribution", "Distribution"),
         tables.count("n_prompts", "Prompts"),
         tables.count("n_tokens", "Tokens"),
         tables.count("n_documents", "Documents"),
-        tables.share("faithfulness", "Faithfulness", "with its 95 % interval"),
+        tables.share("faithfulness", "Faithfulness", "with the 95 % interval"),
         tables.share("null_hi", "Random circuits", "95th percentile"),
-        tables.share("kl_recovered", "KL recovered", "of the next-token distribution of running text"),
+        tables.share("kl_recovered", "KL recovered", "of the next-token distribution on running text"),
         tables.share("necessity", "Necessity", "drop when the circuit is removed"),
-        tables.share("necessity_null_hi", "Random", "95th percentile of random knock-outs"),
-        tables.words("speaks", "Speaks"),
+        tables.share("necessity_null_hi", "Random", "95th percentile of removed random circuits"),
+        EVIDENCE,
     )
-    table = tables.table(
-        "What each distribution rests on",
-        "A distribution with too few examples has no number, and says so.",
-        result,
-        columns,
-        result.frame,
-        "full",
-    )
-    about = (
-        tables.words("distribution", "Distribution"),
-        tables.words("description", "What stands there"),
-        tables.words("refused", "Refused"),
-    )
-    described = tables.table("The distributions", "From narrow to wide.", result, about, width="full")
-    settle = () if read("settle").frame.is_empty() else (_settle(read),)
-    return Section("The distributions", "", (chart, table, described, *settle))
+    caption = "A distribution with too few examples has no number; the table below says why."
+    return tables.table("What each distribution rests on", caption, result, columns, width="full")
 
 
 def _settle(read: Reader) -> Block:
@@ -84,18 +97,16 @@ def _settle(read: Reader) -> Block:
         tables.words("subject", "Subject"),
         tables.words("statistic", "Statistic"),
         tables.words("distribution", "Distribution"),
-        tables.count("n", "There are"),
-        tables.count("needed", "Needed"),
-        tables.words("unit", "Of"),
+        tables.count("n", "n now"),
+        tables.count("needed", "n needed"),
+        tables.words("unit", "Unit"),
     )
-    return tables.table(
-        "What would settle it",
-        f"If the estimates stay where they are; 10,000,000: they lie on the bound. The {SETTLED} that need most; the"
-        " query has all.",
-        read("settle"),
-        columns,
-        read("settle").frame.head(SETTLED),
+    caption = (
+        "If the estimates stay where they are; 10,000,000: the estimate lies on the bound. The"
+        f" {SETTLED} that need most; the query has all."
     )
+    settle = read("settle")
+    return tables.table("What would settle it", caption, settle, columns, settle.frame.head(SETTLED))
 
 
 def thresholds(read: Reader) -> Section:
@@ -105,14 +116,13 @@ def thresholds(read: Reader) -> Section:
         tables.value("value", "Value"),
         tables.words("meaning", "What it decides"),
     )
-    caption = "As they stood when the check was made."
-    return Section(
-        "Thresholds", "", (tables.table("What decides", caption, read("thresholds"), columns, width="full"),)
-    )
+    caption = "As they were when the check was made."
+    table = tables.table("What decides", caption, read("thresholds"), columns, width="full")
+    return Section("Thresholds", "", (table,))
 
 
 def threshold(read: Reader, name: str, check_id: str = "") -> float:
-    """One threshold of the check."""
+    """A threshold of the check."""
     frame = read("thresholds", check_id=check_id).frame if check_id else read("thresholds").frame
     return float(frame.filter(pl.col("name") == name)["value"].item())
 
@@ -123,104 +133,55 @@ def plane(read: Reader) -> Section:
     claims = result.frame.filter(pl.col("kind") != "general form")
     both = claims.filter(has("generality"), has("completeness"))
     missing = len(claims) - len(both)
+    left_out = f" Left out: {numbers.plural(missing, 'claim')} without both numbers." if missing else ""
     caption = (
-        "Right: holds on every distribution tried. High: explains all of the effect. Upper left is a complete account"
-        " of a narrow case; lower right a general half-truth. "
-        + (f"{missing} claim{'s' * (missing != 1)} without both numbers left out." if missing else "")
+        "Further right: holds on every distribution tried. Higher: explains more of the effect. Upper left: a complete"
+        f" account of a narrow case. Lower right: a general but partial account.{left_out}"
     )
-    chart = chart_or_note(
-        "Specific to general, incomplete to complete",
-        caption,
-        result,
-        both,
-        check.plane,
-        "No claim has both numbers.",
-        "half",
-    )
+    title, empty = "Specific to general, incomplete to complete", "No claim has both numbers."
+    chart = chart_or_note(title, caption, result, both, check.plane, empty, "half")
     columns = (
         tables.words("subject", "Subject"),
         tables.words("role", "Role"),
         tables.share("generality", "Generality"),
         tables.share("completeness", "Completeness"),
-        tables.words("completeness_by", "By"),
+        tables.words("completeness_by", "Completeness by"),
         tables.count("distributions", "Distributions"),
-        tables.words("kind", "Of a"),
+        tables.words("kind", "Kind"),
     )
-    return Section(
-        "How general, how complete",
-        "",
-        (
-            chart,
-            tables.table(
-                "The same in numbers", "How each is defined stands in the method.", result, columns, width="full"
-            ),
-        ),
-    )
+    caption = "“The plane” under Method and limits defines both numbers."
+    table = tables.table("The same in numbers", caption, result, columns, width="full")
+    return Section("How general, how complete", "", (chart, table))
 
 
 def roles(read: Reader) -> Section:
     """Coverage of each role on each distribution, and the mixture of each member."""
-    covered, mixed = read("role_coverage"), read("role_mixture")
+    covered = read("role_coverage")
     drawn, general = covered.frame.filter(has("coverage")), pl.col("general_form_of") != ""
-    caption = (
-        "Share of the member's importance on which its role holds, at its position where it names one. A row that fades"
-        " to the right is a role of the discovery prompts."
-    )
-    blocks: list[Block] = [
-        chart_or_note(
-            "Does the role hold where it matters?",
-            caption,
-            covered,
-            drawn.filter(~general),
-            check.coverage,
-            "No role could be tested on text.",
-        )
-    ]
+    blocks = [_role_map(covered, drawn.filter(~general))]
     if len(drawn.filter(general)):
-        caption = (
-            "The same roles as if they were claimed of every position, which the circuit does not: what they say of the"
-            " component as such."
-        )
-        blocks.append(
-            Chart(
-                "Is that what it does everywhere?",
-                caption,
-                check.coverage(drawn.filter(general)),
-                covered.source,
-                "full",
-            )
-        )
+        blocks.append(_general_map(covered, drawn.filter(general)))
     if len(read("role_instead").frame):
         blocks.append(_instead(read("role_instead")))
-    widest = mixed.frame.filter(pl.col("ordinal") == mixed.frame["ordinal"].max()) if len(mixed.frame) else mixed.frame
-    caption = (
-        f"Shares of importance on {widest['distribution'][0] if len(widest) else 'the widest text'}; grey is what no"
-        " behaviour of the library explains."
-    )
-    blocks.append(
-        chart_or_note("What else it does", caption, mixed, widest, check.mixtures, "No mixture was measured.")
-    )
-    columns = (
-        tables.words("component", "Component"),
-        tables.words("role", "Role"),
-        tables.words("distribution", "Distribution"),
-        tables.share("coverage", "Coverage"),
-        tables.share("scrambled", "Scrambled"),
-        tables.count("n", "n"),
-        tables.words("unit", "Of"),
-        tables.words("speaks", "Speaks"),
-        tables.words("refused", "Refused"),
-    )
-    blocks.append(
-        tables.table(
-            "Coverage beside its null",
-            "With 95 % intervals; a role says something as far as it exceeds its scrambling.",
-            covered,
-            columns,
-            width="full",
-        )
-    )
+    blocks += [_mixtures(read("role_mixture")), _coverage_table(covered)]
     return Section("Roles", "", tuple(blocks))
+
+
+def _role_map(covered: Result, drawn: pl.DataFrame) -> Block:
+    caption = (
+        "Share of the member's importance on which its role holds, at the role's position where it names a position. A"
+        " row that fades to the right: a role of the discovery prompts only."
+    )
+    title, empty = "Does the role hold where it matters?", "No role could be tested."
+    return chart_or_note(title, caption, covered, drawn, check.coverage, empty)
+
+
+def _general_map(covered: Result, drawn: pl.DataFrame) -> Block:
+    caption = (
+        "The same roles as claims about every position of text. The circuit does not claim this; it says what the"
+        " component does in general."
+    )
+    return Chart("Is that what it does everywhere?", caption, check.coverage(drawn), covered.source, "full")
 
 
 def _instead(result: Result) -> Block:
@@ -233,28 +194,55 @@ def _instead(result: Result) -> Block:
         tables.words("attended", "Attends to"),
         tables.share("share", "On"),
         tables.count("n", "n"),
-        tables.words("unit", "Of"),
+        tables.words("unit", "Unit"),
     )
     caption = (
-        "Where a head does not attend to the position that its role names; the position `end` is the last token itself."
+        "Where a head attends when it does not attend to the position that its role names, by importance. “end” is the"
+        " last token itself."
     )
     return tables.table("What it attends to instead", caption, result, columns, width="full")
+
+
+def _mixtures(mixed: Result) -> Block:
+    """What else each member does, on the widest distribution that was measured."""
+    frame = mixed.frame
+    widest = frame.filter(pl.col("ordinal") == frame["ordinal"].max()) if len(frame) else frame
+    where = f"on “{widest['distribution'][0]}”" if len(widest) else "on the widest text"
+    caption = f"Shares of importance {where}. Grey: explained by no behaviour of the library."
+    return chart_or_note("What else it does", caption, mixed, widest, check.mixtures, "No mixture was measured.")
+
+
+def _coverage_table(covered: Result) -> Block:
+    columns = (
+        tables.words("component", "Component"),
+        tables.words("role", "Role"),
+        tables.words("distribution", "Distribution"),
+        tables.share("coverage", "Coverage"),
+        tables.share("scrambled", "Scrambled"),
+        tables.count("n", "n"),
+        tables.words("unit", "Unit"),
+        EVIDENCE,
+        tables.words("refused", "Why there is no number"),
+    )
+    caption = "With 95 % intervals. A role says something only as far as it exceeds its scrambled form."
+    return tables.table("Coverage beside its null", caption, covered, columns, width="full")
 
 
 def replacement(read: Reader) -> Section:
     """How much a rule explains that replaces the component by the claim; where that is refused, why."""
     result, lines = read("replacements"), read("ledger")
     told = result.frame.filter(has("explained"))
-    all_positions = (pl.col("percentile_lo") == 0) & (pl.col("percentile_hi") == ALL_PERCENTILES)
-    bins = told.filter(pl.col("measure") == MEASURE, ~all_positions)
-    caption = (
-        "By percentile of importance, in KL; dashed: the same rule on other heads. A rule that others fit as well is"
-        " not specific."
-    )
+    whole = (pl.col("percentile_lo") == 0) & (pl.col("percentile_hi") == ALL_PERCENTILES)
     why = (
-        "No component was replaced." if result.frame.is_empty() else "Every share is refused: the reasons stand below."
+        "No component was replaced." if result.frame.is_empty() else "No share could be given: the reasons stand below."
     )
-    chart = chart_or_note("Where the claim explains the effect", caption, result, bins, check.replaced, why, "half")
+    caption = (
+        "By percentile of importance, in KL. Dashed: the same rule applied to other heads; a rule that fits them as"
+        " well is not specific."
+    )
+    bins = told.filter(pl.col("measure") == MEASURE, ~whole)
+    title = "Where the claim explains the effect"
+    chart = chart_or_note(title, caption, result, bins, check.replaced, why, "half")
     columns = (
         tables.words("component", "Component"),
         tables.words("rule", "Replaced by"),
@@ -264,24 +252,24 @@ def replacement(read: Reader) -> Section:
         tables.value("d_ablated", "Mean-ablated, nats"),
         tables.count("n", "Positions"),
     )
-    whole = told.filter(all_positions)
-    caption = "One less what the replacement costs over what mean ablation costs."
-    refused = lines.frame.filter(pl.col("technique") == "replacement", pl.col("refused") != "").unique(
-        ["subject", "refused"], maintain_order=True
-    )
-    reasons = (
+    caption = "1 minus the cost of the replacement over the cost of mean ablation."
+    table = tables.table("Over all positions", caption, result, columns, told.filter(whole), empty=why)
+    return Section("Replacement by understanding", "", (chart, table, *_refused_replacements(lines)))
+
+
+def _refused_replacements(lines: Result) -> tuple[Block, ...]:
+    """Members without a share, and why; nothing where every member has a share."""
+    refused = lines.frame.filter(pl.col("technique") == "replacement", pl.col("refused") != "")
+    refused = refused.unique(["subject", "refused"], maintain_order=True)
+    if refused.is_empty():
+        return ()
+    columns = (
         tables.words("subject", "Component"),
         tables.words("role", "Role"),
-        tables.words("refused", "Why not"),
+        tables.words("refused", "Why there is no share"),
     )
-    blocks = (
-        chart,
-        tables.table("Over all positions", caption, result, columns, whole, empty=why),
-        tables.table(
-            "Not told", "Members whose share is refused.", lines, reasons, refused, "full", "No share is refused."
-        ),
-    )
-    return Section("Replacement by understanding", "", blocks if len(refused) else blocks[:2])
+    caption = "Members for which no share can be given."
+    return (tables.table("Without a share", caption, lines, columns, refused, "full"),)
 
 
 def counter_examples(read: Reader) -> Section:
@@ -295,22 +283,20 @@ def counter_examples(read: Reader) -> Section:
         for (component, role, kind), part in frame.group_by("component", "role", "kind", maintain_order=True)
     ]
     caption = (
-        "The most important ones, so no rate can be read off them: left the activation, right the importance in logits."
+        "The most important failures, so they say nothing about how often a claim fails. Left: activation; right:"
+        " importance in logits."
     )
-    return Section(
-        "Counter-examples",
-        "",
-        (
-            tables.examples(
-                "Where the claim is wrong", caption, result.source, groups, "None was looked for, or none was found."
-            ),
-        ),
-    )
+    empty = "None was looked for, or none was found."
+    block = tables.examples("Where the claim is wrong", caption, result.source, groups, empty)
+    return Section("Counter-examples", "", (block,))
 
 
 def edits(read: Reader) -> Section:
     """Edits made from the roles beside control edits, and the success rates."""
-    result, lines = read("edits"), read("ledger")
+    return Section("Edits and swaps", "", (_edits(read("edits")), _success_rates(read("ledger"))))
+
+
+def _edits(result: Result) -> Block:
     columns = (
         tables.words("component", "Component"),
         tables.words("operation", "Edit"),
@@ -322,8 +308,16 @@ def edits(read: Reader) -> Section:
         tables.words("before", "Before"),
         tables.words("after", "After"),
     )
+    caption = (
+        "For each edit the text that it moved most. If a role is understood, it predicts which edits matter and which"
+        " do not."
+    )
+    return tables.table("Edits", caption, result, columns, width="full", empty="No text was edited.")
+
+
+def _success_rates(lines: Result) -> Block:
     rates = lines.frame.filter(pl.col("technique").is_in(["edits", "swaps", "counter-examples"]), has("value"))
-    rate_columns = (
+    columns = (
         tables.words("subject", "Component"),
         tables.words("technique", "Technique"),
         tables.words("statistic", "Statistic"),
@@ -331,107 +325,90 @@ def edits(read: Reader) -> Section:
         tables.share("value", "Rate"),
         tables.share("null_mean", "Control"),
         tables.count("n", "n"),
-        tables.words("speaks", "Speaks"),
+        EVIDENCE,
     )
-    return Section(
-        "Edits and swaps",
-        "",
-        (
-            tables.table(
-                "Edits",
-                "The text whose edit moved it most, per edit. A role that is understood says which edits matter.",
-                result,
-                columns,
-                width="full",
-                empty="No text was edited.",
-            ),
-            tables.table(
-                "Success rates",
-                "Beside the same rate for control edits or other components.",
-                lines,
-                rate_columns,
-                rates,
-                "full",
-                "No rate was measured.",
-            ),
-        ),
-    )
+    caption = "Beside the same rate for control edits or other components."
+    return tables.table("Success rates", caption, lines, columns, rates, "full", "No rate was measured.")
 
 
 def weights(read: Reader) -> Section:
     """Scores of the weights, circuits on other tasks, and what was published."""
+    cross, published = read("cross_tasks"), read("published_numbers")
+    tasks = chart_or_note(
+        "On other tasks",
+        "Faithfulness of the members of each circuit on the prompts of each task. High values off the diagonal: shared"
+        " machinery.",
+        cross,
+        cross.frame.filter(has("faithfulness")),
+        check.tasks,
+        "The run has no other circuit.",
+        "half",
+    )
+    blocks = (_weight_scores(read), tasks, *(() if published.frame.is_empty() else (_published(published),)))
+    return Section("Weights, other tasks, other papers", "", blocks)
+
+
+def _weight_scores(read: Reader) -> Block:
     members = read("claims").frame.filter(pl.col("role") != "")["subject"].to_list()
-    scores, cross, published = read("weight_scores"), read("cross_tasks"), read("published_numbers")
+    scores = read("weight_scores")
     columns = (
         tables.words("component", "Component"),
         tables.words("score", "Score"),
         tables.value("value", "Value"),
-        tables.value("null_mean", "Null heads"),
+        tables.value("null_mean", "Other heads", "mean"),
         tables.value("z", "z"),
         tables.count("rank", "Rank"),
         tables.share("ignored_share", "Ignored", "share of the terms that the score leaves out"),
     )
-    drawn = cross.frame.filter(has("faithfulness"))
     told = scores.frame.filter(pl.col("component").is_in(members)).sort(
         pl.col("z").abs(), descending=True, nulls_last=True
     )
-    told = told.head(LARGEST).sort("component", "score")
-    blocks: list[Block] = [
-        tables.table(
-            "Scores of the weights",
-            f"What the weights alone say of the members, without any text: the {LARGEST} scores farthest from other"
-            " heads; the query has all.",
-            scores,
-            columns,
-            told,
-            "full",
-            "No weights were scored.",
-        ),
-        chart_or_note(
-            "On other tasks",
-            "Off the diagonal, high values mean shared machinery.",
-            cross,
-            drawn,
-            check.tasks,
-            "The run holds no other circuit.",
-            "half",
-        ),
-    ]
-    if not published.frame.is_empty():
-        known = (
-            tables.words("what", "Published"),
-            tables.value("published", "There"),
-            tables.value("found", "Here"),
-            tables.words("unit", "Unit"),
-            tables.words("distribution", "Distribution"),
-            tables.words("source", "Source"),
-        )
-        blocks.append(
-            tables.table(
-                "Published numbers",
-                "Prompts, positions and values put in differ: so may the numbers.",
-                published,
-                known,
-                width="full",
-            )
-        )
-    return Section("Weights, other tasks, other papers", "", tuple(blocks))
+    caption = (
+        f"What the weights alone say of the members, without any text: the {LARGEST} scores farthest from other heads;"
+        " the query has all."
+    )
+    shown = told.head(LARGEST).sort("component", "score")
+    return tables.table("Scores of the weights", caption, scores, columns, shown, "full", "No weights were scored.")
+
+
+def _published(published: Result) -> Block:
+    columns = (
+        tables.words("what", "Published"),
+        tables.value("published", "There"),
+        tables.value("measured", "Here"),
+        tables.words("unit", "Unit"),
+        tables.words("distribution", "Distribution"),
+        tables.words("source", "Source"),
+    )
+    caption = "Prompts, positions and patched values differ, so the numbers may differ too."
+    return tables.table("Published numbers", caption, published, columns, width="full")
 
 
 def ledger(read: Reader) -> Section:
     """The claims with their weight, agreement of techniques, and every line."""
-    claims, agreed, lines = read("claims"), read("technique_agreement"), read("ledger", tested=1)
-    claim_columns = (
+    return Section("The ledger", "", (_claims(read("claims")), _agreement(read("technique_agreement")), _lines(read)))
+
+
+def _claims(claims: Result) -> Block:
+    columns = (
         tables.words("subject", "Subject"),
         tables.words("role", "Role"),
         tables.count("techniques", "Techniques"),
-        tables.value("weight_for", "For"),
-        tables.value("weight_against", "Against"),
+        tables.value("weight_for", "For", "summed weight of the lines that support the claim"),
+        tables.value("weight_against", "Against", "summed weight of the lines that contradict it"),
         tables.value("weight_undecided", "Undecided"),
         tables.count("registered", "Registered"),
         tables.count("post_hoc", "Post hoc"),
     )
-    agreement = (
+    caption = (
+        "Lines that share a distribution, a technique, data or gradients count less: a line weighs 1 / (1 + its"
+        " overlaps)."
+    )
+    return tables.table("Claims", caption, claims, columns, width="full")
+
+
+def _agreement(agreed: Result) -> Block:
+    columns = (
         tables.words("first", "Technique"),
         tables.words("second", "and"),
         tables.count("n", "Claims"),
@@ -440,7 +417,14 @@ def ledger(read: Reader) -> Section:
         tables.value("could_disagree", "Could have disagreed"),
         tables.value("kappa", "κ"),
     )
-    line_columns = (
+    caption = "Agreement counts only as far as the two could have disagreed."
+    empty = "No claim was judged by two techniques."
+    return tables.table("Do techniques agree?", caption, agreed, columns, empty=empty)
+
+
+def _lines(read: Reader) -> Block:
+    lines = read("ledger", tested=1)
+    columns = (
         tables.words("subject", "Subject"),
         tables.words("role", "Role"),
         tables.words("technique", "Technique"),
@@ -449,47 +433,31 @@ def ledger(read: Reader) -> Section:
         tables.share("value", "Value"),
         tables.share("null_mean", "Null"),
         tables.count("n", "n"),
-        tables.words("unit", "Of"),
-        tables.words("speaks", "Speaks"),
+        tables.words("unit", "Unit"),
+        EVIDENCE,
         tables.words("reason", "Compared with"),
         tables.value("weight", "Weight"),
         tables.words("status", "Status"),
     )
     shown = f" The first {LINES} of {len(lines.frame)} lines; the query has all." if len(lines.frame) > LINES else ""
-    return Section(
-        "The ledger",
-        "",
-        (
-            tables.table(
-                "Claims",
-                "Lines that share a distribution, a technique, data or gradients count less: a line weighs 1 / (1 + its"
-                " overlaps).",
-                claims,
-                claim_columns,
-                width="full",
-            ),
-            tables.table(
-                "Do techniques agree?",
-                "Agreement counts as far as they could have disagreed.",
-                agreed,
-                agreement,
-                empty="No claim was judged by two techniques.",
-            ),
-            tables.table(
-                "Every line",
-                f"What each number was compared with, and what it says.{shown}",
-                lines,
-                line_columns,
-                lines.frame.head(LINES),
-                "full",
-            ),
-        ),
-    )
+    caption = f"What each number was compared with, and whether it supports the claim.{shown}"
+    return tables.table("Every line", caption, lines, columns, lines.frame.head(LINES), "full")
 
 
 def predictions(read: Reader) -> Section:
     """Registered predictions, overlap of discovery and test data, and what the catalogue knew."""
-    made, shared, known = read("predictions"), read("distribution_overlap"), read("role_catalogue")
+    made = read("predictions")
+    n_broken = len(made.frame.filter(~pl.col("intact")))
+    verb, are = ("were", "follow") if n_broken > 1 else ("was", "follows")
+    warning = (
+        f"{numbers.plural(n_broken, 'registered prediction')} {verb} changed or removed after it was written, or"
+        f" {are} a prediction that was: do not trust what is said of {'them' if n_broken > 1 else 'it'} here."
+    )
+    blocks = (_registered(made), _overlap(read("distribution_overlap")), _catalogue(read("role_catalogue")))
+    return Section("Predictions", warning if n_broken else "", blocks)
+
+
+def _registered(made: Result) -> Block:
     columns = (
         tables.words("statement", "Prediction"),
         tables.words("subject", "Subject"),
@@ -498,59 +466,39 @@ def predictions(read: Reader) -> Section:
         tables.words("direction", ""),
         tables.value("threshold", "Threshold"),
         tables.words("outcome", "Outcome"),
-        tables.value("value", "Found"),
-        tables.share("overlap", "Overlap", "share of the tested examples that were discovered on"),
+        tables.value("value", "Value"),
+        tables.share("overlap", "Overlap", "share of the tested examples that the circuit was found on"),
         tables.words("registered_at", "Registered"),
         tables.words("origin", "By"),
         tables.words("known_before", "Known before"),
-        tables.words("intact", "Intact"),
+        tables.words("intact", "Intact", "neither edited nor removed since"),
     )
-    overlap = (
+    caption = "Claims that are not listed here are post hoc."
+    empty = "None was registered: every claim above is post hoc."
+    return tables.table("Registered before the test", caption, made, columns, width="full", empty=empty)
+
+
+def _overlap(shared: Result) -> Block:
+    columns = (
         tables.words("distribution", "Distribution"),
         tables.count("n", "Examples"),
-        tables.count("shared", "Also discovered on"),
+        tables.count("shared", "Also in discovery"),
         tables.share("overlap", "Share"),
     )
-    catalogue = (
+    caption = "Examples of each distribution that are among the discovery prompts too."
+    empty = "The distributions do not list their examples."
+    return tables.table("Discovery and test data", caption, shared, columns, empty=empty)
+
+
+def _catalogue(known: Result) -> Block:
+    columns = (
         tables.words("component", "Component"),
         tables.words("role", "Role"),
-        tables.words("circuit", "Seen in"),
+        tables.words("circuit", "In circuit"),
         tables.words("distribution", "On"),
         tables.share("coverage", "Coverage"),
-        tables.words("speaks", "Speaks"),
+        EVIDENCE,
     )
-    broken = len(made.frame.filter(~pl.col("intact")))
-    several = "s were" if broken > 1 else " was"
-    warning = (
-        f"{broken} registered prediction{several} changed or removed after it was written, or follows one that was: do"
-        " not trust what is said of it here."
-    )
-    return Section(
-        "Predictions",
-        warning if broken else "",
-        (
-            tables.table(
-                "Registered before the test",
-                "Claims that stand nowhere here are post hoc. Intact: neither edited nor removed since.",
-                made,
-                columns,
-                width="full",
-                empty="None was registered: every claim above is post hoc.",
-            ),
-            tables.table(
-                "Discovery and test data",
-                "Examples that a distribution has in common with the discovery prompts.",
-                shared,
-                overlap,
-                empty="The distributions do not list their examples.",
-            ),
-            tables.table(
-                "The role catalogue",
-                "What components of this model were seen to do, in this circuit and others.",
-                known,
-                catalogue,
-                known.frame.head(LINES),
-                empty="No role was measured.",
-            ),
-        ),
-    )
+    caption = "Roles measured for components of this model, in this circuit and others."
+    rows = known.frame.head(LINES)
+    return tables.table("The role catalogue", caption, known, columns, rows, empty="No role was measured.")

@@ -1,5 +1,4 @@
-"""What the page of a circuit says first, in sentences: members, how much they keep, what random circuits do, gates,
-ability.
+"""Sentences that open the page of a circuit: members, what they recover, random circuits, gates, the model's ability.
 
 Every number is one of a query's answer, or a count of its rows. Cost: none beyond the queries.
 """
@@ -20,10 +19,10 @@ GATES = {
     "sufficient and necessary": "sufficient and necessary",
     "OR-like": "OR-like (sufficient)",
     "AND-like": "AND-like (necessary)",
-    "partial": "partial (each in part)",
-    "none": "without an effect",
+    "partial": "partial (both in part)",
+    "none": "without a clear effect",
 }
-"""Labels of `profiler.patching.redundancy.gates` in words, in the order they are told in."""
+"""Gates of `profiler.patching.redundancy.gates` in words, in the order in which they are told."""
 
 
 def sets(read: Reader) -> list[str]:
@@ -45,54 +44,56 @@ def answer(read: Reader, row: dict[str, Any]) -> tuple[str, ...]:
     )
     members = [label if at == "all" else f"{label} at {at}" for label, at in listed]
     nodes = int(scores(read, "discovery")["nodes"]["score"])
-    first = f"{len(members)} of {nodes} nodes make the circuit: {', '.join(members)}."
-    return (first, *(of_set(read, name) for name in sets(read)), gates(read), ability(row))
+    first = f"{len(members)} of {nodes} nodes make up the circuit: {', '.join(members)}."
+    sentences = (first, *(of_set(read, name) for name in sets(read)), gates(read), ability(row))
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def of_set(read: Reader, name: str) -> str:
-    """How good the circuit is on one set of pairs."""
-    found = scores(read, name)
-    where = WHERE[name]
-    if "faithfulness" not in found:
+    """How good the circuit is on a set of pairs."""
+    values, where = scores(read, name), WHERE[name]
+    if "faithfulness" not in values:
         return (
             f"{where} the model shows no effect that a circuit could explain"
-            f" ({numbers.number(found['metric_model']['score'])} logits)."
+            f" ({numbers.number(values['metric_model']['score'])} logits)."
         )
-    one = found["faithfulness"]
-    text = (
-        f"{where} it keeps {numbers.percent(one['score'])} (95 % interval {numbers.percent(one['low'])} to"
-        f" {numbers.percent(one['high'])}) of the effect"
+    share = values["faithfulness"]
+    over = ", which is over-recovery, not success" if values["over_recovery"]["score"] else ""
+    bounds = f"{numbers.percent(share['low'])} to {numbers.percent(share['high'])}"
+    return (
+        f"{where} it recovers {numbers.percent(share['score'])} ({numbers.LEVEL} interval {bounds}) of the"
+        f" effect{over}. With the same members removed from both, circuit and model differ by up to"
+        f" {numbers.percent(values['incompleteness_greedy']['score'])} of the effect."
+        f"{random(read, name, values)}"
     )
-    text += ", which is over-recovery and no success" if found["over_recovery"]["score"] else ""
-    text += (
-        "; the same members taken out of both, circuit and model differ by up to"
-        f" {numbers.percent(found['incompleteness_greedy']['score'])} of it"
-    )
-    return f"{text}{random(read, name, found)}."
 
 
-def random(read: Reader, name: str, found: dict[str, dict[str, Any]]) -> str:
+def random(read: Reader, name: str, values: dict[str, dict[str, Any]]) -> str:
     """How many random circuits come as close to all of the effect as the circuit; empty where none was drawn."""
     drawn = read("circuit_random").frame.filter(pl.col("pair_set") == name)["faithfulness"]
-    if "random_p" not in found or drawn.is_empty():
+    if "random_p" not in values or drawn.is_empty():
         return ""
-    close = int(((1 - drawn).abs() <= abs(1 - found["faithfulness"]["score"])).sum())
-    some = f"{numbers.count(close) if close else 'none'} of {numbers.count(len(drawn))} random circuits of its size"
-    return f"; {some} came as close to 100 % (p = {numbers.number(found['random_p']['score'], 2)})"
+    close = int(((1 - drawn).abs() <= abs(1 - values["faithfulness"]["score"])).sum())
+    return (
+        f" {numbers.count(close) if close else 'None'} of {numbers.plural(len(drawn), 'random circuit')} of the same"
+        f" size came as close to 100 % (p = {numbers.number(values['random_p']['score'], 2)})."
+    )
 
 
 def gates(read: Reader) -> str:
-    """How many heads have each label of the plane of both directions."""
+    """How many heads have each gate; empty where no head was patched."""
     heads = read("gates").frame.filter(pl.col("component_kind") == "head", pl.col("positions") == "all")
+    if heads.is_empty():
+        return ""
     counts = dict(heads.group_by("gate").len().rows())
     told = [f"{counts[name]} {words}" for name, words in GATES.items() if name in counts]
-    return f"Of {len(heads)} heads, patched alone: {', '.join(told)}."
+    return f"Of {numbers.plural(len(heads), 'head')}, each patched alone: {', '.join(told)}."
 
 
 def ability(row: dict[str, Any]) -> str:
-    """Whether the model does the task, and what the corruption takes."""
+    """How often the model does the task, and how far the corruption moves it."""
     return (
-        f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts; the"
-        f" corruption takes the logit difference from {numbers.number(row['metric_clean'])} to"
+        f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts. The"
+        f" corruption takes the mean logit difference from {numbers.number(row['metric_clean'])} to"
         f" {numbers.number(row['metric_corrupted'])}."
     )

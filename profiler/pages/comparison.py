@@ -1,17 +1,18 @@
-"""The page of two runs: which components do something else in the second, with false discoveries held.
+"""The page of two runs: which components do something else in the second, at a bounded false discovery rate.
 
 A page of the query `compare` on a connection that has both runs (`profiler.behaviours.compare.open_both`), beside the
 components that already differ between domains of the first. Answer first; what the runs have in common is said.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import polars as pl
 
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Chart, Note, Report, Section
-from profiler.pages.charts.component import tips, value_axis
+from profiler.pages.charts.component import layered, tips, value_axis
 from profiler.pages.reader import Reader, Result
 
 LEVEL = 0.05
@@ -21,23 +22,26 @@ METHOD = (
     (
         "Test",
         (
-            "Of the importance ratio: mean |DLA| where the behaviour holds over mean |DLA| elsewhere, so that a text in"
-            " which it holds more often is no difference. Difference of its logarithm over the root of the summed"
-            " jackknife variances, t with Welch's degrees of freedom."
+            "Compares the importance ratio: mean |DLA| where the behaviour holds over mean |DLA| elsewhere, which does"
+            " not change where a text merely has the behaviour more often. The difference of the log ratios over the"
+            " root of the summed jackknife variances is compared with Student's t, with Welch's degrees of freedom."
         ),
     ),
-    ("Scrambled", "The same claim permuted among the positions of each domain: what each text alone would give."),
+    (
+        "Scrambled",
+        "Coverage of the same claim permuted among the positions of each domain: what the text alone would give.",
+    ),
     (
         "q",
         (
-            "Benjamini and Hochberg (1995) over all rows of the query: of the claims with q below 0.05 about one in"
-            " twenty is false. Claims are tested where 10 effective documents of each run have such a position and 10"
-            " one without."
+            "Benjamini-Hochberg adjusted p-value over all rows of the query: among claims with q below 0.05, at most"
+            " 5 % are expected to be false. A claim is tested where each run has 10 effective documents with such a"
+            " position and 10 without."
         ),
     ),
     (
-        "Other",
-        "The second run is attached as `other`: in a shell, ATTACH 'b.duckdb' AS other (READ_ONLY) before the query.",
+        "In a shell",
+        "The second run is attached as `other`: ATTACH 'b.duckdb' AS other (READ_ONLY) before the query.",
     ),
 )
 
@@ -72,15 +76,20 @@ def build(
 
 def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:
     tested = frame.filter(pl.col("p").is_not_null())
-    asked, found = tested["component"].n_unique(), changed["component"].n_unique()
-    moved = frame.filter("differs")["component"].n_unique()
+    if tested.is_empty():
+        return (
+            f"No claim could be tested: of {numbers.plural(len(frame), 'claim')} none has enough documents in both runs"
+            " with and without the behaviour."
+        )
+    n_tested, n_changed = tested["component"].n_unique(), changed["component"].n_unique()
+    n_moved = frame.filter("differs")["component"].n_unique()
     text = (
-        f"{found:,} of {asked:,} {kind}s change what they care for, beyond what the text does (false discoveries held"
-        f" at 5 %); the first behaviour of {moved:,} is another one. {len(tested):,} of {len(frame):,} claims could be"
-        " tested."
+        f"{n_changed:,} of {n_tested:,} tested {kind}s change what they matter for, beyond what the text explains"
+        f" (false discovery rate 5 %). The leading behaviour of {n_moved:,} differs."
+        f" {len(tested):,} of {len(frame):,} claims could be tested."
     )
     if changed.is_empty():
-        return f"{text} A difference that was not found may still be there: read the intervals."
+        return f"{text} A difference that was not found may still exist: see the intervals."
     row = changed.sort(pl.col("difference").abs(), "component", descending=[True, False]).row(0, named=True)
     before, after = (
         f"{numbers.share_with_interval(row, f'coverage_{run}')}, scrambled {numbers.percent(row[f'scrambled_{run}'])},"
@@ -95,7 +104,7 @@ def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:
 def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
     """Coverage in both runs, a dot per claim. `frame` is the query `compare`."""
     rows = frame.with_columns(changed=(pl.col("q") < LEVEL).fill_null(value=False))
-    axes = {"axis": value_axis(share=True), "scale": alt.Scale(domain=[0, 1])}
+    axes: dict[str, Any] = {"axis": value_axis(share=True), "scale": alt.Scale(domain=[0, 1])}
     dots = (
         alt.Chart(rows)
         .mark_circle(size=55, opacity=0.75)
@@ -119,9 +128,8 @@ def scatter(frame: pl.DataFrame, first: str, second: str) -> alt.LayerChart:
         )
     )
     line = alt.Chart(pl.DataFrame({"x": [0.0, 1.0]})).mark_rule(strokeDash=[4, 4], opacity=0.5)
-    return (line.encode(x=alt.X("min(x):Q"), x2="max(x):Q", y=alt.Y("min(x):Q"), y2="max(x):Q") + dots).properties(
-        height=340
-    )
+    diagonal = line.encode(x=alt.X("min(x):Q"), x2="max(x):Q", y=alt.Y("min(x):Q"), y2="max(x):Q")
+    return layered(diagonal, dots, height=340)
 
 
 def _map(result: Result, first: str, second: str) -> Section:
@@ -130,8 +138,8 @@ def _map(result: Result, first: str, second: str) -> Section:
             "Both runs", "", (Note("Coverage", "The runs have no component and behaviour in common.", "full"),)
         )
     caption = (
-        "Each dot is one claim about one component. Off the line the text or the component differs; orange dots are"
-        " components that changed, beyond chance and beyond what the text does."
+        "Each dot is a claim about a component. Off the diagonal the text or the component differs. Orange: the"
+        " component changed, beyond chance and beyond what the text explains."
     )
     return Section(
         "Both runs",
@@ -151,15 +159,12 @@ def _table(result: Result, changed: pl.DataFrame) -> Section:
         tables.value(
             "times", "Times", "importance ratio in the second run over that in the first, with the 95 % interval"
         ),
-        tables.value("q", "q", "Benjamini and Hochberg over all rows"),
-        tables.words("largest_a", "First in the first"),
-        tables.words("largest_b", "First in the second"),
+        tables.value("q", "q", "Benjamini-Hochberg adjusted p-value, over all rows"),
+        tables.words("largest_a", "Leading in the first"),
+        tables.words("largest_b", "Leading in the second"),
     )
     listed = changed.sort(pl.col("difference").abs(), "component", "behaviour", descending=[True, False, False])
-    caption = (
-        "Claims of which the component changed, largest difference of coverage above scrambled first, with 95 %"
-        " intervals."
-    )
+    caption = "Claims with q below 0.05, largest difference of coverage above scrambled first, with 95 % intervals."
     empty = "No claim changed beyond chance."
     return Section(
         "Changed", "", (tables.table("Changed claims", caption, result, columns, listed.head(SHOWN), "full", empty),)
@@ -177,9 +182,9 @@ def _domains(read: Reader, kind: str, family: str, top: int, first: str) -> Sect
         tables.words("domain_b", "and"),
         tables.share("coverage_b", "Coverage there"),
         tables.share("scrambled_b", "Scrambled"),
-        tables.value("q", "q", "Benjamini and Hochberg over components"),
+        tables.value("q", "q", "Benjamini-Hochberg adjusted p-value, over components"),
     )
-    caption = f"Components of {first} that care for something else in another of its own domains."
+    caption = f"Components of {first} that matter for different things in two of its own domains."
     frame = result.frame.filter(pl.col("q") < LEVEL).head(SHOWN)
     return Section(
         "Within the first run",

@@ -36,18 +36,16 @@ def units_of(row: Mapping[str, Any]) -> str:
 def run_facts(read: Reader) -> Pairs:
     """Model, corpus size, speed and closure of the run, as (term, value) pairs."""
     row = run_row(read)
+    residual, scale = numbers.number(row["closure_residual"], 2), numbers.number(row["closure_scale"])
     return (
         ("Model", f"{row['model']} ({row['architecture']})"),
-        ("Layers", sizes_of(row)),
+        ("Size", sizes_of(row)),
         ("Documents", numbers.count(row["n_documents"])),
         ("Tokens read", numbers.count(row["n_tokens"])),
-        ("Corpus", incomplete_of(row) or "all of it that was asked for"),
+        ("Corpus", incomplete_of(row) or "all that was asked for"),
         ("Positions counted", numbers.count(row["n_positions"])),
         ("Special positions left out", numbers.count(row["n_special"])),
-        (
-            "Closure residual",
-            f"{numbers.number(row['closure_residual'], 2)} of {numbers.number(row['closure_scale'])} logits",
-        ),
+        ("Closure residual", f"{residual} of {scale} logits"),
         ("Speed", f"{numbers.number(row['tokens_per_second'])} tokens/s"),
         ("Recorded", str(row["created"])),
         ("Versions", _versions(row["versions"])),
@@ -66,73 +64,76 @@ def _versions(text: str | None) -> str:
         versions = json.loads(text or "{}")
     except json.JSONDecodeError:
         return str(text)
-    shown = [
-        name
-        for name in ("profiler", "torch", "transformer_lens", "transformer-lens", "transformers", "device")
-        if name in versions
-    ]
+    shown = [name for name in LIBRARIES if name in versions]
     return ", ".join(f"{name} {versions[name]}" for name in shown) or numbers.MISSING
 
 
 def method(read: Reader) -> Pairs:
-    """Definitions and limits that hold for every report."""
+    """Definitions and limits that hold for every report, as (term, explanation) pairs."""
     row = run_row(read)
-    scale = numbers.number(row["closure_scale"])
-    residual = f"{numbers.number(row['closure_residual'], 2)} logits where the largest target logit is {scale}"
+    return (*DLA, ("Closure", _closure(row)), ("Positions", _positions(row)), *STATISTICS)
+
+
+def _closure(row: Mapping[str, Any]) -> str:
+    """How well the parts of this run add up."""
+    residual, scale = numbers.number(row["closure_residual"], 2), numbers.number(row["closure_scale"])
     return (
-        (
-            "DLA",
-            (
-                "Direct logit attribution: what the component writes to the final residual stream, dotted with the "
-                "unembedding of the "
-                "token that really came next, final norm scale frozen, logits centred over the vocabulary. |DLA| is "
-                "called importance."
-            ),
-        ),
-        (
-            "What DLA does not show",
-            (
-                "Effects through later layers: a head that only feeds another head has almost no DLA. Nor does it "
-                "show what would happen without the component. Small DLA is no proof of no effect."
-            ),
-        ),
-        (
-            "Closure",
-            (
-                "The DLA of all components add up to the centred target logit; the largest difference in this run is "
-                f"{residual}."
-            ),
-        ),
-        (
-            "Positions",
-            (
-                f"{numbers.count(row['n_positions'])} positions of {numbers.count(row['n_documents'])} documents are"
-                f" counted; {numbers.count(row['n_special'])} special ones (BOS, first of a window, special tokens) are"
-                " in neither numerator nor denominator."
-            ),
-        ),
-        (
-            "Intervals",
-            (
-                "95 %, from a delete-a-group jackknife: groups of whole documents are left out of their own domain in"
-                " turn, so that the tokens of one document are not counted as independent, and domains are taken as"
-                " fixed: the intervals say what other documents of the same domains would have changed. Where there are"
-                " too few groups none is shown. The intervals of class shares per bin are Wilson's with the sample size"
-                " reduced by the class's design effect."
-            ),
-        ),
-        (
-            "Bins",
-            (
-                "Two bins an octave for the spectrum, sixteen for the density and the quantiles: a quantile is off by"
-                " at most 1/32 of its value."
-            ),
-        ),
-        (
-            "Samples",
-            (
-                "Drawn by a fixed hash of component and position, uniformly within each bin; extremes are kept apart"
-                " and never counted as samples."
-            ),
-        ),
+        "The DLA of all components adds up to the centred target logit. The largest difference in this run is"
+        f" {residual} logits; the largest target logit is {scale}."
     )
+
+
+def _positions(row: Mapping[str, Any]) -> str:
+    """What this run counts."""
+    return (
+        f"Counted: {numbers.count(row['n_positions'])} positions of {numbers.plural(row['n_documents'], 'document')}."
+        f" Left out of numerators and denominators: {numbers.count(row['n_special'])} special positions (BOS, the first"
+        " of a window, special tokens)."
+    )
+
+
+LIBRARIES = ("profiler", "torch", "transformer_lens", "transformer-lens", "transformers", "device")
+"""What is named under Versions, where a run names it."""
+DLA: Pairs = (
+    (
+        "DLA",
+        (
+            "Direct logit attribution: what the component writes to the final residual stream, projected onto the"
+            " unembedding of the token that came next, with the scale of the final norm held fixed and logits centred"
+            " over the vocabulary. |DLA| is called importance."
+        ),
+    ),
+    (
+        "What DLA does not show",
+        (
+            "Effects through later layers: a head that only feeds other heads has almost no DLA. Nor what would happen"
+            " without the component. Small DLA does not prove that there is no effect."
+        ),
+    ),
+)
+STATISTICS: Pairs = (
+    (
+        "Intervals",
+        (
+            "95 %, from a delete-a-group jackknife: groups of whole documents are left out of their own domain in turn,"
+            " so that tokens of one document are not counted as independent. Domains are fixed: an interval says what"
+            " other documents of the same domains would have changed. With too few groups there is no interval."
+            " Intervals of class shares per bin are Wilson intervals with the sample size reduced by the class's design"
+            " effect."
+        ),
+    ),
+    (
+        "Bins",
+        (
+            "Two bins per octave for the spectrum, sixteen for the density and the quantiles: a quantile is off by at"
+            " most 1/32 of its value."
+        ),
+    ),
+    (
+        "Samples",
+        (
+            "Drawn by a fixed hash of component and position, uniformly within each bin. Extremes are stored apart and"
+            " never counted as samples."
+        ),
+    ),
+)

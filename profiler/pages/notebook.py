@@ -12,7 +12,7 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from profiler.pages.blocks import Examples, Report
+from profiler.pages.blocks import Chart, Examples, Report, Spectrum
 from profiler.pages.charts import theme
 from profiler.pages.visible_text import plain
 
@@ -67,7 +67,8 @@ def svg(chart: Any, width: int = 350) -> Markup:
 def card(report: Report) -> Markup:
     """The piece of HTML of a component's card."""
     blocks = {block.title: block for section in report.sections for block in section.blocks}
-    charts = Markup("").join(svg(blocks[name].chart) for name in CHARTS if hasattr(blocks.get(name), "chart"))
+    drawn = [block for name in CHARTS if isinstance(block := blocks.get(name), Chart | Spectrum)]
+    charts = Markup("").join(svg(block.chart) for block in drawn)
     answer = Markup("").join(Markup("<p>{}</p>").format(plain(sentence)) for sentence in report.answer)
     samples = [block for block in blocks.values() if isinstance(block, Examples) and block.title.startswith("Around")]
     return Markup(

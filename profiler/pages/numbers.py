@@ -4,6 +4,8 @@ from typing import Any
 
 MISSING = "–"
 BLANK = "\u00a0"
+LEVEL = f"95{BLANK}%"
+"""Of every interval."""
 SMALL, LARGE = 1e-4, 1e7
 """Sizes below and from which a number is written with a power of ten."""
 LEAST_SHARE = 1e-5
@@ -54,4 +56,14 @@ def share_with_interval(row: dict[str, Any], name: str) -> str:
     low, high = row.get(f"{name}_lo"), row.get(f"{name}_hi")
     if low is None or high is None:
         return percent(row[name])
-    return f"{percent(row[name])} (95{BLANK}% interval {number(100 * low, 2)}–{number(100 * high, 2)}{BLANK}%)"
+    return f"{percent(row[name])} ({LEVEL} interval {percent_range(low, high)}{BLANK}%)"
+
+
+def percent_range(low: float, high: float) -> str:
+    """Two shares as per cents without the sign: 10–14; where a dash would stand beside a minus, −3 to 7."""
+    return f"{number(100 * low, 2)}{' to ' if low < 0 else '–'}{number(100 * high, 2)}"
+
+
+def plural(n: int | None, noun: str) -> str:
+    """A count with its noun: 1 head, 32 heads."""
+    return f"{count(n)} {noun}{'' if n == 1 else 's'}"

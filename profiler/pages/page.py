@@ -84,8 +84,8 @@ def _largest_first(rows: dict[str, list[Any]]) -> list[str]:
 
 def _for_page(spec: dict[str, Any]) -> dict[str, Any]:
     """The specification at the width of its box, and with the page's configuration instead of altair's."""
-    kept = {key: value for key, value in spec.items() if key not in ("config", "$schema")}
-    return kept | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    shown = {key: value for key, value in spec.items() if key not in ("config", "$schema")}
+    return shown | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -126,7 +126,8 @@ def asset(name: str) -> str:
 @cache
 def bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script that can stand inside <script>."""
-    text = vl_convert.javascript_bundle()
+    bundled: Any = vl_convert.javascript_bundle  # without a snippet, the whole bundle; its type asks for a snippet
+    text: str = bundled()
     return re.sub(r"</(?=script)|<!--", lambda match: match[0].replace("<", "\\x3c"), text, flags=re.IGNORECASE)
 
 
@@ -138,7 +139,8 @@ def _kind(block: Block) -> str:
 def environment() -> jinja2.Environment:
     """The templates of this package: autoescape is on, and every bare text is cleaned where it is put in."""
     loader = jinja2.FunctionLoader(asset)
-    strict = {"autoescape": True, "undefined": jinja2.StrictUndefined, "finalize": text.plain}
-    environment = jinja2.Environment(loader=loader, **strict)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=text.plain
+    )
     environment.filters |= {"slug": slug, "sign": sign, "kind": _kind}
     return environment

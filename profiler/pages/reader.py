@@ -44,7 +44,7 @@ class Reader:
     def __call__(self, name: str, **parameters: Any) -> Result:
         """The answer to the query file `name` with these parameters."""
         text = query.sql_text(name)
-        known = {one.name for one in query.declared_parameters(text)} if self._always else set()
+        known = {parameter.name for parameter in query.declared_parameters(text)} if self._always else set()
         parameters = {k: v for k, v in self._always.items() if k in known} | parameters
         settings = _assignments(parameters)
         source = Source(name, settings + text, settings)
@@ -56,10 +56,10 @@ class Reader:
 
     def has(self, table: str) -> bool:
         """Whether the run has this table; one written by an earlier version may lack it."""
-        found = self._connection.execute(
+        counted = self._connection.execute(
             "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [table]
         ).fetchone()
-        return bool(found and found[0])
+        return bool(counted and counted[0])
 
     def about(self, **settings: Any) -> "Reader":
         """A reader of the same run that sets these parameters of every query that has them."""

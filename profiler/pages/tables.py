@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from profiler.pages import numbers, visible_text
-from profiler.pages.blocks import Block, Cell, Example, ExampleGroup, Examples, Note, Source, Table, Width
+from profiler.pages.blocks import Block, Cell, Example, ExampleGroup, Examples, Note, Sign, Source, Table, Width
 from profiler.pages.component import contexts
 from profiler.pages.reader import Result
 
@@ -53,7 +53,7 @@ def value(name: str, label: str, hint: str = "", *, signed: bool = False) -> Col
     return Column(label, cell, hint)
 
 
-def _sign(number: float | None) -> str:
+def _sign(number: float | None) -> Sign:
     return "" if not number else "positive" if number > 0 else "negative"
 
 
@@ -62,15 +62,11 @@ def share(name: str, label: str, hint: str = "", full: float = 1.0) -> Column:
 
     def cell(row: Row) -> Cell:
         low, high = row.get(f"{name}_lo"), row.get(f"{name}_hi")
-        bounds = "" if low is None or high is None else f" ({_bounds(low, high)})"
+        bounds = "" if low is None or high is None else f" ({numbers.percent_range(low, high)})"
         bar = None if row[name] is None or not full else min(1.0, max(0.0, row[name] / full))
         return Cell(numbers.percent(row[name]) + bounds, numeric=True, bar=bar)
 
     return Column(label, cell, hint)
-
-
-def _bounds(low: float, high: float) -> str:
-    return f"{numbers.number(100 * low, 2)}–{numbers.number(100 * high, 2)}"
 
 
 def table(
@@ -121,7 +117,9 @@ def example(row: Row, reach: Reach) -> Example:
         probability="" if chance is None else numbers.percent(chance),
         activation_tint=tints[0],
         dla_tint=tints[1],
-        where=Markup("<span>{}</span> <span>{}</span>").format(visible_text.span(row["domain"]), _place(row["source"])),
+        where=Markup("<span>{}</span> <span>{}</span>").format(
+            visible_text.span(row["domain"]), _source(row["source"])
+        ),
         note=_attends(row, shown),
         stratum=None if weight is None else (weight, row["activation"]),
     )
@@ -141,9 +139,10 @@ def _tokens(row: Row) -> tuple[tuple[contexts.Token, ...], int]:
 
 def _attention(row: Row, length: int) -> list[float | None]:
     """The whole row where it was recomputed; else the most attended token alone, if it is in sight."""
-    if row.get("attention") is not None:
-        return row["attention"]
     out: list[float | None] = [None] * length
+    if row.get("attention") is not None:
+        out = row["attention"]
+        return out
     if row.get("top_offset") is not None and row["top_offset"] <= row["shown"]:
         out[row["shown"] - row["top_offset"]] = row["top_weight"]
     return out
@@ -154,9 +153,9 @@ def _attends(row: Row, shown: int) -> str:
     if row.get("top_offset") is None:
         return ""
     back = row["top_offset"]
-    place = "itself" if back == 0 else "the token before" if back == 1 else f"{back} tokens back"
-    unseen = "" if back <= shown else ", out of sight"
-    return f"attends {numbers.percent(row['top_weight'])} to {place}{unseen}"
+    source = "itself" if back == 0 else "the previous token" if back == 1 else f"the token {back} back"
+    unseen = "" if back <= shown else ", not shown"
+    return f"attends {numbers.percent(row['top_weight'])} to {source}{unseen}"
 
 
 def _pieces(row: Row) -> tuple[str, str, str, str]:
@@ -173,7 +172,7 @@ def with_tokens(frame: pl.DataFrame, tokens: pl.DataFrame) -> pl.DataFrame:
     return frame.join(tokens, on="position_id", how="left", maintain_order="left")
 
 
-def _place(source: str | None) -> Markup:
+def _source(source: str | None) -> Markup:
     """The end of a document's source, short; the whole of it is shown on hovering."""
     whole = visible_text.clip(source or "", keep="end")
     return Markup('<span title="{}">{}</span>').format(
@@ -194,6 +193,6 @@ def examples(
     title: str, caption: str, source: Source, groups: Sequence[ExampleGroup], empty: str, reach: Reach | None = None
 ) -> Block:
     """The groups that have examples, or a note with the reason `empty` where none has."""
-    filled = tuple(one for one in groups if one.examples)
+    filled = tuple(group for group in groups if group.examples)
     full = (0.0, 0.0) if reach is None else (reach.activation, reach.dla)
     return Examples(title, caption, filled, source, reach=full) if filled else Note(title, empty, "full")

@@ -78,21 +78,21 @@ def read_marks(
     text: str,
 ) -> tuple[Int[np.ndarray, " mark"], Int[np.ndarray, " mark"], Bool[np.ndarray, " mark"]]:
     """Where each mark of a text ends, and the open brackets and quotes from there on; the first is the beginning."""
-    places, depths, quoted = [0], [0], [False]
+    ends, depths, quoted = [0], [0], [False]
     depth, quote, line = 0, 0, 0
-    for found in _MARK.finditer(text):
-        mark = found[0]
+    for match in _MARK.finditer(text):
+        mark = match[0]
         if mark == "\n":
-            depth = 0 if not text[line : found.start()].strip() else depth
-            quote, line = 0 if quote == 1 else quote, found.end()
+            depth = 0 if not text[line : match.start()].strip() else depth
+            quote, line = 0 if quote == 1 else quote, match.end()
         elif mark[0] == '"':
             quote = _after_quotes(quote, len(mark))
         else:
             depth = depth + 1 if mark in BRACKETS_OPEN else max(0, depth - 1)
-        places.append(found.end())
+        ends.append(match.end())
         depths.append(depth)
         quoted.append(quote > 0)
-    return np.array(places), np.array(depths), np.array(quoted)
+    return np.array(ends), np.array(depths), np.array(quoted)
 
 
 def _after_quotes(quote: int, n: int) -> int:
@@ -124,9 +124,9 @@ def past_of(tokens: TokenIds, marks: Marks, windows: Sequence[Window] = (), *, b
     distance, prefix = _repetition(tokens)
     depth, quoted = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
     for row, ids in enumerate(tokens.numpy()):
-        found = _of_window(marks, windows[row], n_before=int(bos)) if windows else marks.signs(ids)
+        signs = _of_window(marks, windows[row], n_before=int(bos)) if windows else marks.signs(ids)
         first = int(bool(windows) and bos)
-        for column, values in zip((depth, quoted), found, strict=True):
+        for column, values in zip((depth, quoted), signs, strict=True):
             column[row, first : first + len(values)] = torch.from_numpy(values)
     return TokenContext(distance, prefix, depth, quoted)
 

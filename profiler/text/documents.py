@@ -229,11 +229,11 @@ def _tokenized(
     ids = np.asarray(encode(document.text), dtype=np.int32)
     numbers = None if choose is None else choose(document.place, len(ids))
     read = np.arange(len(ids)) if numbers is None else np.flatnonzero(np.isin(np.arange(len(ids)) // stride, numbers))
-    kept = read if left is None else read[:left]
-    dropped = Counter(token_limit=len(read) - len(kept), windows_not_chosen=len(ids) - len(read))
+    taken = read if left is None else read[:left]
+    dropped = Counter(token_limit=len(read) - len(taken), windows_not_chosen=len(ids) - len(read))
     roles = _token_roles(document, offsets)
     dropped["no_roles"] += document.roles is not None and roles is None
-    end = len(ids) if len(kept) == len(read) else int(kept[-1]) + 1
+    end = len(ids) if len(taken) == len(read) else int(taken[-1]) + 1
     text_hash = stable_hash(document.text)
     return TokenizedDocument(
         doc_id,
@@ -243,9 +243,9 @@ def _tokenized(
         document.place,
         domains.group_of(domain_id, text_hash),
         ids[:end],
-        len(ids) - len(kept),
+        len(ids) - len(taken),
         None if numbers is None else frozenset(numbers.tolist()),
-        len(kept),
+        len(taken),
         text_hash,
         dropped,
         roles=None if roles is None else roles[:end],

@@ -34,7 +34,8 @@ def stable_hash(text: str) -> int:
 
 def _shift_right(values: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
     """Logical (not arithmetic) right shift of int64."""
-    return (values >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Tensor = (values >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
 
 
 def mix(values: Int[Tensor, "..."]) -> Int[Tensor, "..."]:

@@ -261,9 +261,9 @@ class Chunk:
             yield make_batch(ordered[start : start + batch_size], layout)
 
 
-def _chunk(number: int, last: TokenizedDocument, read: list[TokenizedDocument], held: list[Window]) -> Chunk:
+def _chunk(number: int, last: TokenizedDocument, read: list[TokenizedDocument], windows: list[Window]) -> Chunk:
     dropped = sum((d.dropped for d in read), Counter())
-    return Chunk(number, tuple(read), tuple(held), dropped, Cursor(number, last.tokens_before, last.passed))
+    return Chunk(number, tuple(read), tuple(windows), dropped, Cursor(number, last.tokens_before, last.passed))
 
 
 def chunks(documents: Iterable[TokenizedDocument], layout: Layout, after: int = -1) -> Iterator[Chunk]:
@@ -277,13 +277,13 @@ def chunks(documents: Iterable[TokenizedDocument], layout: Layout, after: int = 
 
 
 def _chunks_of_block(number: int, documents: Iterable[TokenizedDocument], layout: Layout) -> Iterator[Chunk]:
-    read, held = [], []
+    read, windows = [], []
     for document in documents:
         read.append(document)
         for window in windows_of(document, layout):
-            held.append(window)
-            if len(held) == CHUNK_WINDOWS:
-                yield _chunk(number, document, read, held)
-                number, read, held = number + 1, [], []
-    if read or held:
-        yield _chunk(number, document, read, held)
+            windows.append(window)
+            if len(windows) == CHUNK_WINDOWS:
+                yield _chunk(number, document, read, windows)
+                number, read, windows = number + 1, [], []
+    if read or windows:
+        yield _chunk(number, document, read, windows)

@@ -320,7 +320,7 @@ def test_the_page_says_what_changed_with_the_querys_numbers(runs, tmp_path, caps
     assert "page.html" in capsys.readouterr().out
     html = (tmp_path / "page.html").read_text()
     row = compare(*runs, top=100).frame.row(0, named=True)
-    assert "1 of 12 heads change what they care for" in html
+    assert "1 of 12 tested heads change what they matter for" in html
     assert f"“induction” of {CHANGED} goes from {numbers.share_with_interval(row, 'coverage_a')}" in html
     assert html.count("<script src") == 0
     assert "ATTACH" in html
@@ -330,6 +330,6 @@ def test_a_page_without_a_change_says_so(tmp_path):
     a, b = (make(tmp_path / f"{name}.duckdb", 1, False, 2, f"{name}/") for name in "ab")
     with open_both(a, b) as both:
         made = comparison.build(build.Reader(both), "a", "b", ("note",))
-    assert "may still be there" in made.answer[0]
+    assert "may still exist" in made.answer[0]
     assert made.answer[1] == "note"
     assert [s.title for s in made.sections] == ["Both runs", "Changed", "Within the first run"]

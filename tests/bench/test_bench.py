@@ -93,7 +93,7 @@ def test_every_query_of_a_head_and_of_a_neuron_is_timed(tmp_path):
     found = json.loads(shown.output)
     assert {one["component"][2] for one in found} == {"H", "N"}
     asked = {kind: {one["query"] for one in found if one["component"][2] == kind} for kind in "HN"}
-    assert {"head_attention", "mixture"} <= asked["H"] and {"logit_effects", "component_place"} <= asked["N"]
+    assert {"head_attention", "mixture"} <= asked["H"] and {"logit_effects", "component_rank"} <= asked["N"]
     assert all(
         one["rows"] == query.run(run, one["query"], component=one["component"]).height
         for one in found

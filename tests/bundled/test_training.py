@@ -224,9 +224,9 @@ class TestRun:
     @staticmethod
     def run(documents, tmp_path_factory):
         out = tmp_path_factory.mktemp("run")
-        train(out, TINY, minutes=0, documents=documents)
+        train(out, TINY, minutes=0.0, documents=documents)
         stopped = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
-        trainer = train(out, dataclasses.replace(TINY, steps=60), minutes=5, documents=documents)
+        trainer = train(out, dataclasses.replace(TINY, steps=60), minutes=5.0, documents=documents)
         return out, stopped, trainer
 
     def test_continues_until_the_steps_are_done(self, run):

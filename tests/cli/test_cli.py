@@ -65,7 +65,7 @@ def test_record_info_query_report(record, cli, tmp_path):
     code, out, err, path = record()
     assert (code, err) == (0, "")
     assert "forecast: about" in out
-    assert "parts add up to the logits within" in out
+    assert "all DLA add up to the logits within" in out
     code, out, _ = cli("info", path)
     assert code == 0
     assert "GPT2LMHeadModel" in out
@@ -196,8 +196,9 @@ def test_existing_run_is_kept(record):
     assert record(None, None, "--overwrite")[0] == 0
 
 
-def test_demo_does_not_replace_a_run_of_the_user(cli, record):
-    path = record()[3]
+def test_demo_does_not_replace_a_run_of_the_user(cli, tmp_path):
+    path = tmp_path / "run.duckdb"
+    path.write_bytes(b"a run")
     before = path.read_bytes()
     code, _, err = cli("demo", "--out", path, "--tokens", 1000)
     assert code == 1

@@ -52,16 +52,13 @@ def documents(n: int) -> list[dict]:
 
 def said(out: str) -> list[str]:
     """The lines between the sentence about the outcome and what to do next."""
-    lines = out[out.index("parts add up") :].partition("\n")[2].partition("\nNext:")[0].splitlines()
+    lines = out[out.index("all DLA add up") :].partition("\n")[2].partition("\nNext:")[0].splitlines()
     return [line for line in lines if line]
 
 
-def test_broken_lines_are_a_warning(record, tmp_path):
-    code, out, err = record(write_lines(tmp_path / "a.jsonl", [*documents(10), *["{broken"] * 90]))
-    assert (code, err) == (0, "")
-    assert said(out) == [
-        "  warning: 90 rows (90 % of 100 rows): rows of a .json or .jsonl file that are no JSON object"
-    ]
+def test_broken_lines_are_a_warning():
+    lost = {"reason": ["invalid_json"], "n": 90, "unit": "rows", "note": "no JSON", "n_documents": 10, "n_tokens": 99}
+    assert losses.lines(pl.DataFrame(lost)) == [("warning: 90 rows (90 % of 100 rows): no JSON", True)]
 
 
 def test_small_losses_copies_and_files_are_said_warnings_first(record, tmp_path):
@@ -109,8 +106,8 @@ def test_characters_are_said_for_every_100_tokens():
         }
     )
     assert losses.lines(frame) == [
-        ("warning: 30 characters (3 for every 100 tokens): x", True),
-        ("1 character (0.1 for every 100 tokens): y", False),
+        ("warning: 30 characters (3 per 100 tokens): x", True),
+        ("1 character (0.1 per 100 tokens): y", False),
     ]
 
 

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from profiler.behaviours import additions
 from profiler.database import assets, macros, query
 
-CALLED = {"behaviours", "component_place", "head_effects", "mixture"}
+CALLED = {"behaviours", "component_rank", "head_effects", "mixture"}
 """Queries whose answers rest on macros of most kinds."""
 
 

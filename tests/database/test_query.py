@@ -259,7 +259,7 @@ def bad_inputs(fake: fake_run.FakeRun, tmp_path: Path, unfinished: Path) -> list
         (["query", run, "component_overveiw"], "did you mean component_overview?"),
         (["query", run, "zzzz"], "profiler query --list"),
         (["query", run, tmp_path / "none.sql"], "cannot be read"),
-        (["query", run], "name a run and a query"),
+        (["query", run], "a run and a query are needed"),
         (["query", run, "extremes"], "needs component: add --set component=L0H0"),
         (
             ["query", run, "extremes", "--set", "component=L0N0", "--set", "tpo=3"],

@@ -269,8 +269,8 @@ def test_published_numbers_stand_beside_what_was_found(checked: Path) -> None:
         verdict=judge(found, ["discovery"]),
     )
     frame = query.run(checked, "published_numbers")
-    beside = frame.filter(pl.col("found").is_not_null())
-    assert beside.select("published", "found").rows() == [(0.87, 0.9)]
+    beside = frame.filter(pl.col("measured").is_not_null())
+    assert beside.select("published", "measured").rows() == [(0.87, 0.9)]
     assert len(frame) == len(published.numbers(ioi.name))
 
 

@@ -1,7 +1,6 @@
 """Objects of a run show themselves in a notebook: HTML without scripts, escaped, with charts that can be restyled."""
 
 import altair as alt
-import fake_run
 import polars as pl
 import pytest
 from test_report_text import parse
@@ -12,24 +11,34 @@ from profiler.pages import build, picture
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    with profiler.open(fake_run.build(tmp_path_factory.mktemp("fake") / "fake.duckdb").path) as opened:
+def run(fake):
+    with profiler.open(fake.path) as opened:
         yield opened
 
 
-def test_a_component_shows_the_answer_charts_and_examples_of_its_card(run):
-    shown = run.component("L0H0")._repr_mimebundle_()
-    html, page = shown["text/html"], build.build(run.path, "component", component="L0H0")
+@pytest.fixture(scope="module")
+def component(run):
+    return run.component("L0H0")
+
+
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return build.build(run.path, "component", component="L0H0")
+
+
+def test_a_component_shows_the_answer_charts_and_examples_of_its_card(run, component, page):
+    shown = component._repr_mimebundle_()
+    html = shown["text/html"]
     structure = parse(html)
-    for sentence in run.component("L0H0").answer:
+    for sentence in component.answer:
         assert sentence in "".join(structure.text) and sentence in shown["text/plain"]
         assert sentence.split(" and ")[0].replace("'", "&#39;").replace("|", "|") in page
     assert structure.tags.count("svg") == 2 and structure.tags.count("h4") >= 4 and "mark" in structure.tags
     assert run.component("L0H0")._repr_html_() == html
 
 
-def test_nothing_in_it_runs_or_is_fetched(run):
-    html = run.component("L0H0")._repr_html_() + run._repr_html_() + run.spectrum("L0H0")._repr_html_()
+def test_nothing_in_it_runs_or_is_fetched(run, component):
+    html = component._repr_html_() + run._repr_html_() + run.spectrum("L0H0")._repr_html_()
     assert "script" not in parse(html).tags and "href=" not in html and "src=" not in html
     assert "&lt;script&gt;alert" in html and "\u202e" not in html
 
@@ -56,8 +65,8 @@ def test_an_embedding_is_shown_too(run):
     assert "embed is an embedding or a bias" in run.component("embed")._repr_html_()
 
 
-def test_its_page_is_the_card(run):
-    assert run.component("L1N1").page() == build.build(run.path, "component", component="L1N1")
+def test_its_page_is_the_card(component, page):
+    assert component.page() == page
 
 
 def test_a_picture_needs_a_browser(tmp_path, monkeypatch):

@@ -1,9 +1,10 @@
 """Whole reports from a run with known raw values: the answer's numbers, every kind of component, the command line."""
 
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-import fake_run
 import numpy as np
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from profiler.cli import report as command
 from profiler.errors import ProfilerError
+from profiler.model.components import units_in_words
 from profiler.pages import build, numbers
 from profiler.pages.component.answer import high_positions
 
@@ -20,9 +22,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def fake(tmp_path_factory) -> fake_run.FakeRun:
-    """A run with known raw values."""
-    return fake_run.build(tmp_path_factory.mktemp("fake") / "fake.duckdb")
+def card(fake) -> Callable[[str], str]:
+    """The card of a component by its label, built once."""
+    return cache(lambda label: build.build(fake.path, "component", component=label))
+
+
+@pytest.fixture(scope="module")
+def overview(fake) -> str:
+    """The overview of the run."""
+    return build.build(fake.path, "overview")
 
 
 def answer_of(html: str) -> str:
@@ -35,22 +43,29 @@ def components(fake) -> list[str]:
     return fake.components["component"].to_list()
 
 
-LABELS = [f"L{layer}{unit}" for layer in range(2) for unit in ("H0", "H1", *(f"N{i}" for i in range(6)))]
+LABELS = [*(f"L0{unit}" for unit in ("H0", "H1", *(f"N{i}" for i in range(6)))), "L1H0", "L1N1", "L1N2", "L1N5"]
+"""Each kind of distribution that a unit of the fake run has, and those of the second layer that are read below."""
 EMBEDDINGS_AND_BIASES = ["embed", "pos_embed", "L0_attn_bias", "L1_mlp_bias", "final_bias"]
 
 
 @pytest.mark.parametrize("label", LABELS + EMBEDDINGS_AND_BIASES)
-def test_a_card_is_built_for_every_kind_of_component(fake, label):
-    html = build.build(fake.path, "component", component=label)
+def test_a_card_is_built_for_every_kind_of_component(fake, card, label):
+    html = card(label)
+    parse(html)
+    writes = label in LABELS and bool(fake.dla[fake.row(label)].any())
+    assert ("Claims and their baselines" in html) == writes
     assert answer_of(html).startswith(label)
     assert set(re.findall(r"https?://[^\s\"'`\\)<]*", html)) <= NOT_FETCHED
     assert "NaN" not in own_part(html) and "None" not in answer_of(html)
 
 
-def test_the_overview_is_built(fake):
-    html = build.build(fake.path, "overview")
-    assert "Half of all |DLA|" in answer_of(html)
-    assert set(re.findall(r"https?://[^\s\"'`\\)<]*", html)) <= NOT_FETCHED
+def test_the_page_of_behaviours_is_built(fake):
+    parse(build.build(fake.path, "behaviours"))
+
+
+def test_the_overview_is_built(overview):
+    assert "Half of all |DLA|" in answer_of(overview)
+    assert set(re.findall(r"https?://[^\s\"'`\\)<]*", overview)) <= NOT_FETCHED
 
 
 def importance_of(fake) -> np.ndarray:
@@ -58,32 +73,30 @@ def importance_of(fake) -> np.ndarray:
     return np.abs(fake.dla[:, fake.ordinary]).sum(1)
 
 
-@pytest.mark.slow
-def test_the_importance_in_the_answer_is_that_of_the_raw_values(fake):
+def test_the_importance_in_the_answer_is_that_of_the_raw_values(fake, card):
     live = fake.components["kind"].is_in(["head", "neuron"]).to_numpy()
     importance = importance_of(fake)
     for label in ("L0H0", "L1N1", "L1N5"):
         share = importance[fake.row(label)] / importance[live].sum()
-        place = 1 + (importance[live] > importance[fake.row(label)]).sum()
-        answer = answer_of(build.build(fake.path, "component", component=label))
-        assert f"writes {numbers.percent(share)}".replace("\u00a0", " ") in answer
-        assert f"number {place} of {live.sum()} heads and neurons" in answer
+        rank = 1 + (importance[live] > importance[fake.row(label)]).sum()
+        answer = answer_of(card(label))
+        assert f"accounts for {numbers.percent(share)}".replace("\u00a0", " ") in answer
+        assert f"rank {rank} of {live.sum()} heads and neurons" in answer
 
 
-def test_the_class_in_the_answer_is_that_of_the_raw_values(fake):
+def test_the_class_in_the_answer_is_that_of_the_raw_values(fake, card):
     classes = np.array(fake.positions["class"].to_list())
     for label in ("L0H0", "L1N1"):
         sizes = np.abs(fake.dla[fake.row(label)])
         sums = {name: sizes[fake.ordinary & (classes == name)].sum() for name in set(classes[fake.ordinary])}
         top = max(sums, key=sums.get)
         share, base = sums[top] / sum(sums.values()), (fake.ordinary & (classes == top)).sum() / fake.ordinary.sum()
-        answer = answer_of(build.build(fake.path, "component", component=label))
-        assert f"falls on “{top}” tokens: {numbers.percent(share)}".replace("\u00a0", " ") in answer
-        assert f"these are {numbers.percent(base)} of all positions".replace("\u00a0", " ") in answer
+        answer = answer_of(card(label))
+        assert f"falls on “{top}”: {numbers.percent(share)}".replace("\u00a0", " ") in answer
+        assert f"{numbers.percent(base)} of all positions are of that class".replace("\u00a0", " ") in answer
 
 
-@pytest.mark.slow
-def test_the_high_activations_in_the_answer_are_those_of_the_raw_values(fake):
+def test_the_high_activations_in_the_answer_are_those_of_the_raw_values(fake, card):
     """Precision and coverage among the fewest spectrum bins from the top that hold 1 % of the positions."""
     classes = np.array(fake.positions["class"].to_list())[fake.ordinary]
     edges = np.array([2.0**e * m for e in range(-16, 16) for m in (1.0, 1.5)])
@@ -95,10 +108,15 @@ def test_the_high_activations_in_the_answer_are_those_of_the_raw_values(fake):
         counts = {name: (high & (classes == name)).sum() for name in sorted(set(classes))}
         top = max(counts, key=counts.get)
         precision, coverage = counts[top] / high.sum(), counts[top] / (classes == top).sum()
-        answer = answer_of(build.build(fake.path, "component", component=label))
+        answer = answer_of(card(label))
         assert f"most active ({high.sum()} positions, {numbers.percent(high.mean())})".replace("\u00a0", " ") in answer
-        assert f"class is “{top}”: {numbers.percent(precision)} of them".replace("\u00a0", " ") in answer
-        assert f"“{top}” positions {numbers.percent(coverage)} are that high".replace("\u00a0", " ") in answer
+        assert f"class is “{top}”: {numbers.percent(precision)} of these positions".replace("\u00a0", " ") in answer
+        assert f"“{top}” positions, {numbers.percent(coverage)} are that active".replace("\u00a0", " ") in answer
+
+
+def test_the_kinds_of_units_are_all_named_whatever_names_them():
+    for kinds in (["neuron", "head", "head"], iter(["neuron", "head", "head"])):
+        assert units_in_words(kinds) == "heads and neurons"
 
 
 def test_a_bin_that_holds_nearly_everything_is_not_high():
@@ -107,18 +125,18 @@ def test_a_bin_that_holds_nearly_everything_is_not_high():
     assert high_positions(frame.head(1)).rows() == [("a", 990, 990)]
 
 
-def test_the_half_in_the_overview_is_that_of_the_raw_values(fake):
+def test_the_half_in_the_overview_is_that_of_the_raw_values(fake, overview):
     live = fake.components["kind"].is_in(["head", "neuron"]).to_numpy()
     shares = np.sort(importance_of(fake)[live])[::-1] / importance_of(fake)[live].sum()
     half = int((shares.cumsum() < 0.5).sum()) + 1
-    answer = answer_of(build.build(fake.path, "overview"))
+    answer = answer_of(overview)
     assert f"comes from {half} of {live.sum()} heads and neurons" in answer
     first = components(fake)[int(np.argmax(np.where(live, importance_of(fake), -1)))]
     assert f"most important is {first} with {numbers.percent(shares[0])}".replace("\u00a0", " ") in answer
 
 
-def test_every_sample_and_extreme_is_on_the_card(fake):
-    html = build.build(fake.path, "component", component="L0H0")
+def test_every_sample_and_extreme_is_on_the_card(card):
+    html = card("L0H0")
     for heading in (
         "99.9 %",
         "99 %",
@@ -127,23 +145,21 @@ def test_every_sample_and_extreme_is_on_the_card(fake):
         "75 %",
         "50 %",
         "Largest activation",
-        "Lowers it most",
+        "Lowers the next token most",
         "Any position",
     ):
         assert f"<h4>{heading}</h4>" in html
     assert html.count("<li><span") >= 6 + 4 * 8 + 12
 
 
-def test_scripts_in_the_corpus_stay_text(fake):
-    html = own_part(build.build(fake.path, "component", component="L0H0"))
+def test_scripts_in_the_corpus_stay_text(card):
+    html = own_part(card("L0H0"))
     assert "&lt;script&gt;alert(1)" in html and "<script>alert" not in html
     assert html.count("<script") == 3 and "\u202e" not in html
 
 
-@pytest.mark.slow
-def test_building_twice_gives_the_same_page(fake):
-    pages = [build.build(fake.path, "component", component="L1N2") for _ in range(2)]
-    assert pages[0] == pages[1]
+def test_building_twice_gives_the_same_page(fake, card):
+    assert build.build(fake.path, "component", component="L1N2") == card("L1N2")
 
 
 def test_every_report_is_in_the_index_and_the_index_names_no_other():

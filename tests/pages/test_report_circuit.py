@@ -51,16 +51,16 @@ def test_the_page_says_what_the_queries_say(path: Path) -> None:
     page = build.build(path, "circuit")
     text = html.unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
     members = query.run(path, "circuit_members")["component"].unique().sort().to_list()
-    assert f"of 4 nodes make the circuit: {', '.join(members)}." in text
+    assert f"of 4 nodes make up the circuit: {', '.join(members)}." in text
     one = query.run(path, "experiments").row(0, named=True)
     assert (
-        f"takes the logit difference from {numbers.number(one['metric_clean'])} to"
+        f"takes the mean logit difference from {numbers.number(one['metric_clean'])} to"
         f" {numbers.number(one['metric_corrupted'])}" in text
     )
     scores = dict(query.run(path, "circuit_scores").filter(pair_set="discovery").select("metric", "score").rows())
     if scores["explainable"]:
         assert (
-            f"keeps {numbers.percent(scores['faithfulness'])} (95 % interval" in text.replace(numbers.BLANK, " ")
+            f"recovers {numbers.percent(scores['faithfulness'])} (95 % interval" in text.replace(numbers.BLANK, " ")
             or numbers.percent(scores["faithfulness"]) in text
         )
     for heading in (
@@ -88,8 +88,8 @@ def given(drawn: list[float], **scores: float) -> build.Reader:
 @pytest.mark.parametrize(
     ("drawn", "words"),
     [
-        ([0.0, 0.89, 1.11, 0.5], "none of 4 random circuits of its size came as close to 100 % (p = 0.20)."),
-        ([0.0, 0.91, 1.1 - 1e-9, 0.5], "2 of 4 random circuits of its size came as close to 100 % (p = 0.60)."),
+        ([0.0, 0.89, 1.11, 0.5], "None of 4 random circuits of the same size came as close to 100 % (p = 0.20)."),
+        ([0.0, 0.91, 1.1 - 1e-9, 0.5], "2 of 4 random circuits of the same size came as close to 100 % (p = 0.60)."),
     ],
 )
 def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], words: str) -> None:
@@ -98,8 +98,8 @@ def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], word
     sentence = circuit_answer.of_set(given(drawn, random_p=(1 + close) / (1 + len(drawn))), "discovery")
     assert (
         sentence.replace(numbers.BLANK, " ")
-        == "On the pairs it was found on it keeps 90 % (95 % interval 88 % to 92 %) of the effect; the same members"
-        f" taken out of both, circuit and model differ by up to 7.0 % of it; {words}"
+        == "On the pairs it was found on it recovers 90 % (95 % interval 88 % to 92 %) of the effect. With the same"
+        f" members removed from both, circuit and model differ by up to 7.0 % of the effect. {words}"
     )
     assert "random" not in circuit_answer.of_set(given(drawn), "discovery")
 
@@ -122,7 +122,7 @@ def test_the_terminal_counts_the_same_random_circuits() -> None:
 
 
 def test_over_recovery_and_no_effect_are_said() -> None:
-    assert "over-recovery and no success" in circuit_answer.of_set(given([], over_recovery=1.0), "discovery")
+    assert "over-recovery, not success" in circuit_answer.of_set(given([], over_recovery=1.0), "discovery")
     bare = build.Reader(
         duckdb.connect(),
         {"circuit_scores": pl.DataFrame({"pair_set": ["test"], "metric": ["metric_model"], "score": [-0.25]})},
@@ -139,10 +139,10 @@ def test_names_of_pairs_stay_text(path: Path) -> None:
     assert "a<b>" not in page
 
 
-def test_every_node_of_an_edge_has_a_place() -> None:
-    nodes = circuit.places(MEMBERS, EDGES.filter(pl.col("matters")))
-    spot = dict(zip(nodes["node"], nodes["y"], strict=True))
-    assert spot == {"embed": -1, "L0H1": 0, "L0_mlp_out": 0.5, "L1H0": 1, "L1H1": 1, "logits": 2}
+def test_every_node_of_an_edge_has_a_position() -> None:
+    nodes = circuit.node_positions(MEMBERS, EDGES.filter(pl.col("matters")))
+    at = dict(zip(nodes["node"], nodes["y"], strict=True))
+    assert at == {"embed": -1, "L0H1": 0, "L0_mlp_out": 0.5, "L1H0": 1, "L1H1": 1, "logits": 2}
     assert len(nodes.select("x", "y").unique()) == len(nodes)
     assert set(nodes["x"]) <= {1 / 2, 1 / 3, 2 / 3}
     assert dict(zip(nodes["node"], nodes["gate"], strict=True))["L1H0"] == "OR-like"

@@ -24,15 +24,14 @@ PAGES = ["overview", "behaviours", "circuit", "generality", "component L0H1", "c
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(fake: fake_run.FakeRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By report: a run that has what it shows."""
     folder = tmp_path_factory.mktemp("numbers")
-    fake = fake_run.build(folder / "fake.duckdb").path
     circuit = folder / "circuit.duckdb"
     settings = PatchSettings("repeated-tokens", pairs=8, neurons=6, top=2, steps=2, draws=5, by_role=False)
     experiment.patch(patch_models.loaded("neox_sequential"), settings, circuit, lambda _stage: None)
     return {"circuit": circuit, "generality": fake_check.build(folder / "check.duckdb")} | dict.fromkeys(
-        ("overview", "behaviours", "component"), fake
+        ("overview", "behaviours", "component"), fake.path
     )
 
 

@@ -142,14 +142,14 @@ def test_each_token_carries_what_is_stored_of_it_and_no_more():
         '<mark class="act positive" style="--t:1.00" data-a="1" data-d="-2" data-p="0.125">',
         '<u class="dla negative" style="--t:1.00" data-a="0.25" data-d="0.5">',
     ]
-    assert (shown.probability.replace("\u00a0", " "), shown.note) == ("12 %", "attends 75\u00a0% to the token before")
+    assert (shown.probability.replace("\u00a0", " "), shown.note) == ("12 %", "attends 75\u00a0% to the previous token")
     assert "".join(parse(shown.context).text) == "<s> bc"
 
 
 def test_the_next_token_is_added_where_the_window_ends_and_what_is_out_of_sight_is_said():
     shown = tables.example(ROW | {"shown": 2, "top_offset": 9}, tables.Reach(1.0, 1.0))
     assert shown.context.endswith("> z</u>") and "data-w" not in shown.context
-    assert shown.note.endswith("to 9 tokens back, out of sight")
+    assert shown.note.endswith("to the token 9 back, not shown")
 
 
 def test_recomputed_attention_is_drawn_whole():
@@ -203,4 +203,7 @@ def test_shares_and_intervals():
     row = {"share": 0.123, "share_lo": 0.1, "share_hi": 0.15}
     assert numbers.share_with_interval(row, "share").replace("\u00a0", " ") == "12 % (95 % interval 10–15 %)"
     assert numbers.share_with_interval({"share": 0.5}, "share").replace("\u00a0", " ") == "50 %"
+    below = {"share": -0.98, "share_lo": -1.03, "share_hi": -0.92}
+    assert numbers.share_with_interval(below, "share").replace("\u00a0", " ") == "−98 % (95 % interval −103 to −92 %)"
+    assert [numbers.plural(n, "head") for n in (0, 1, 1200, None)] == ["0 heads", "1 head", "1,200 heads", "– heads"]
     assert numbers.signed(0.2) == "+0.20" and numbers.signed(-0.2) == "−0.20"

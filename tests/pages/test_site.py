@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import fake_check
-import fake_run
 import pytest
 from test_report_page import NOT_FETCHED
 from test_report_text import parse
@@ -19,14 +18,10 @@ from profiler.cli import app
 from profiler.database import query
 from profiler.errors import ComponentError, RunError, SiteError
 from profiler.pages import build, site
+from profiler.pages.reader import Reader
+from profiler.pages.shell import Shell
 from profiler.pages.site import folder as building
 from profiler.pages.site import pages
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory) -> fake_run.FakeRun:
-    """A run with known raw values and hostile tokens."""
-    return fake_run.build(tmp_path_factory.mktemp("fake") / "fake.duckdb")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +30,16 @@ def made(fake, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site") / "site"
     site.build(fake.path, out, 3, ["L0N1"])
     return out
+
+
+@pytest.fixture
+def bare(monkeypatch) -> None:
+    """A site of a page of queries alone: for what becomes of its folder."""
+
+    def write(run: Path, out: Path, folder: Path, read: Reader, *_rest: object) -> None:
+        (folder / "queries.html").write_text(pages.queries_page(read, Shell(root=""), run.name), encoding="utf-8")
+
+    monkeypatch.setattr(building, "_write_pages", write)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -122,6 +127,19 @@ def test_cards_are_kept_while_they_hold_and_made_anew_when_the_run_changes(fake,
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_cards_are_made_anew_when_code_in_any_folder_of_the_pages_changes(fake, tmp_path, monkeypatch):
+    package = Path(building.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "pages", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(building.assets, "package_file", lambda name: tmp_path / name)
+    before = building.key_of(fake.path, "run")
+    assert building.key_of(fake.path, "run") == before
+    for file in ("component/answer.py", "charts/theme.py", "page.css"):
+        with (tmp_path / "pages" / file).open("a") as code:
+            code.write("\n")
+        assert building.key_of(fake.path, "run") != before, file
+        before = building.key_of(fake.path, "run")
+
+
 @pytest.mark.parametrize("kind", ["file", "folder", "mark", "link"])
 def test_what_is_no_site_of_ours_is_not_touched(fake, tmp_path, kind):
     out = tmp_path / "mine"
@@ -141,7 +159,7 @@ def test_what_is_no_site_of_ours_is_not_touched(fake, tmp_path, kind):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_failure_leaves_the_site_that_was_there_and_nothing_else(fake, tmp_path, monkeypatch):
+def test_a_failure_leaves_the_site_that_was_there_and_nothing_else(fake, bare, tmp_path, monkeypatch):
     site.build(fake.path, tmp_path / "site", 0)
     before = files(tmp_path / "site")
     monkeypatch.setattr(pages, "queries_page", lambda *_: 1 / 0)
@@ -153,7 +171,7 @@ def test_a_failure_leaves_the_site_that_was_there_and_nothing_else(fake, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["site"]
 
 
-def test_what_a_killed_process_left_is_used_up_by_the_next(fake, tmp_path):
+def test_what_a_killed_process_left_is_used_up_by_the_next(fake, bare, tmp_path):
     """Killed while it wrote, and killed between the two moves: the old site is there again even if the next one
     fails."""
     out, left = tmp_path / "site", tmp_path / "site.partial"
@@ -178,7 +196,7 @@ def test_what_a_killed_process_left_is_used_up_by_the_next(fake, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["site"]
 
 
-def test_the_old_site_comes_back_where_a_killed_process_had_moved_it(fake, tmp_path, monkeypatch):
+def test_the_old_site_comes_back_where_a_killed_process_had_moved_it(fake, bare, tmp_path, monkeypatch):
     out, left = tmp_path / "site", tmp_path / "site.partial"
     site.build(fake.path, out, 0)
     before = files(out)
@@ -199,7 +217,7 @@ def test_files_of_the_user_where_a_site_is_made_are_kept(fake, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["site.partial"]
 
 
-def test_a_place_taken_in_the_meantime_is_not_overwritten(fake, tmp_path, monkeypatch):
+def test_a_place_taken_in_the_meantime_is_not_overwritten(fake, bare, tmp_path, monkeypatch):
     write = building._write_pages
 
     def late(run, out, *rest):
@@ -224,7 +242,7 @@ def test_the_command_writes_a_site_and_says_what_it_cost(fake, tmp_path):
         app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "1", "--workers", "1"]
     )
     assert run.exit_code == 0, run.output
-    assert "1 cards made, 0 kept" in run.output and (tmp_path / "s" / "index.html").is_file()
+    assert "1 card made, 0 kept" in run.output and (tmp_path / "s" / "index.html").is_file()
     bad = CliRunner().invoke(app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "some"])
     assert isinstance(bad.exception, SiteError)
 

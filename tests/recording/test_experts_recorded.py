@@ -176,7 +176,7 @@ def test_means_are_per_position_present_and_shares_of_all(path, raw, label):
     a, d = np.where(present, activation, 0), np.where(present, dla, 0)
     use = raw.ordinary & present
     overview = query.run(path, "component_overview", top=0).filter(component=label).row(0, named=True)
-    place = query.run(path, "component_place", component=label).row(0, named=True)
+    place = query.run(path, "component_rank", component=label).row(0, named=True)
     for row in (overview, place):
         assert row["n"] == use.sum()
         np.testing.assert_allclose(row["abs_dla"], abs(d)[use].mean(), **NEAR)

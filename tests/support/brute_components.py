@@ -80,11 +80,11 @@ def component_overview(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
 
 @check
-def component_place(fake: fake_run.FakeRun, db: query.Connection) -> None:
+def component_rank(fake: fake_run.FakeRun, db: query.Connection) -> None:
     ids = [c["component_id"] for c in live(fake)]
     sizes = np.abs(fake.dla)
     order = sorted(live(fake), key=lambda c: -sizes[c["component_id"]][fake.ordinary].sum())
-    for place, c in enumerate(order, 1):
+    for rank, c in enumerate(order, 1):
         m = sizes[c["component_id"]]
 
         def share(use: np.ndarray, m: np.ndarray = m) -> float:
@@ -101,11 +101,11 @@ def component_place(fake: fake_run.FakeRun, db: query.Connection) -> None:
             "share_abs_dla_se": se,
             "share_abs_dla_lo": max(0.0, value - half),
             "share_abs_dla_hi": min(1.0, value + half),
-            "place": place,
+            "rank": rank,
             "n_components": len(ids),
         }
-        brute.agree(query.run(db, "component_place", component=c["component"]), [wanted])
-    assert query.run(db, "component_place", component="embed").is_empty()
+        brute.agree(query.run(db, "component_rank", component=c["component"]), [wanted])
+    assert query.run(db, "component_rank", component="embed").is_empty()
 
 
 @check

@@ -69,7 +69,7 @@ def test_bytes_that_are_text_are_read_and_others_refused(tmp_path):
     [
         (
             [1, 2, 3],
-            "holds a list of numbers, no text: token ids cannot be held against this model's tokenizer; give the text",
+            "holds a list of numbers, no text: token ids cannot be compared with this model's tokenizer; give the text",
         ),
         (["one", "two"], "holds a list of texts, no text: make it one text a row first"),
         ([["a"], 1], "holds a list, no text"),

@@ -48,7 +48,8 @@ class Bigram:
         total = np.maximum(self.context[before], 1)
         known = np.maximum(seen - self.discount, 0) / total
         left = np.where(self.context[before] > 0, self.discount * self.followers[before] / total, 1.0)
-        return known + left * self.base[token]
+        probabilities: np.ndarray = known + left * self.base[token]
+        return probabilities
 
     def nats(self, ids: Sequence[int]) -> float:
         """Summed cross-entropy of all tokens but the first."""

@@ -26,7 +26,7 @@ def as_record(row: Score) -> dict[str, Any]:
 def from_record(record: dict[str, Any]) -> Score:
     """The row that `as_record` wrote."""
     fields = {key: value for key, value in record.items() if key != "reached"}
-    numbers = {k: math.nan if v is None else v for k, v in fields["estimate"].items()}
+    numbers: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields["estimate"].items()}
     return Score(**{**fields, "estimate": Estimate(**numbers)})
 
 
@@ -34,9 +34,10 @@ def write_card(folder: Path, rows: Sequence[Score]) -> None:
     """Write `card.json` and `card.md` into a model directory, with `training.json` where there is one."""
     facts = folder / "training.json"
     training = json.loads(facts.read_text()) if facts.exists() else None
-    content = {"scores": [as_record(row) for row in rows], "bytes": _weight(folder)}
+    size = _weight(folder)
+    content = {"scores": [as_record(row) for row in rows], "bytes": size}
     (folder / "card.json").write_text(json.dumps(content, indent=1) + "\n")
-    (folder / "card.md").write_text(markdown(rows, training, content["bytes"]))
+    (folder / "card.md").write_text(markdown(rows, training, size))
 
 
 def read_scores(folder: Path) -> list[Score]:
@@ -167,12 +168,11 @@ def cells(row: Score) -> list[str]:
 
 
 def _misses(rows: Sequence[Score]) -> Iterable[str]:
-    unmet = [row for row in rows if row.reached is False]
-    if not unmet:
+    missed = [(row, row.target) for row in rows if row.reached is False and row.target is not None]
+    if not missed:
         yield "Every target is reached."
-    for row in unmet:
-        by = abs(row.estimate.value - row.target)
-        yield f"- {row.behaviour}, {row.measure}: misses its target by {by:.3f}."
+    for row, target in missed:
+        yield f"- {row.behaviour}, {row.measure}: misses its target by {abs(row.estimate.value - target):.3f}."
 
 
 def _curve(training: dict[str, Any]) -> Iterable[str]:

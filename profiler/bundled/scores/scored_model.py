@@ -43,7 +43,8 @@ class ScoredModel:
 
     def encode(self, text: str) -> list[int]:
         """Token ids without any special token."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
     def ordinary(self) -> list[int]:
         """Ids of all tokens that are not special."""
@@ -80,7 +81,8 @@ def as_scored_model(name: str, model: Any, tokenizer: Any) -> ScoredModel:
 @torch.inference_mode()
 def logits(subject: ScoredModel, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocabulary"]:
     """Logits at every position, float32."""
-    return subject.model(input_ids=ids, use_cache=False).logits.float()
+    logits: Tensor = subject.model(input_ids=ids, use_cache=False).logits.float()
+    return logits
 
 
 @torch.inference_mode()

@@ -38,7 +38,7 @@ def export(run: Path, folder: Path, plan: TrainingPlan) -> None:
     if not checkpoint.exists():
         raise ModelError(f"{run} has no checkpoint.pt; expected a folder written by training. Train first.")
     state = torch.load(checkpoint, weights_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(run)
+    tokenizer: Any = AutoTokenizer.from_pretrained(run)
     model = new_model(plan.shape, len(tokenizer))
     model.load_state_dict(state["model"])
     model.save_pretrained(folder)
@@ -77,7 +77,7 @@ def _remarks(run: Path) -> list[str]:
 def _core_seconds(log: list[dict[str, Any]]) -> float:
     ends = [record["seconds"] for record in log]
     spans = [end - begin for begin, end in zip([0.0, *ends[:-1]], ends, strict=True)]
-    return sum(span * record["threads"] for span, record in zip(spans, log, strict=True))
+    return float(sum(span * record["threads"] for span, record in zip(spans, log, strict=True)))
 
 
 def _documents() -> dict[str, dict[str, int]]:

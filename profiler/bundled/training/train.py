@@ -17,7 +17,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Trainer:
         self.plan, self.mixture = plan, mixture
         self.model = new_model(plan.shape, vocabulary)
         low = plan.precision == "bfloat16"
-        self._working = copy.deepcopy(self.model).to(torch.bfloat16) if low else self.model
+        self._working = _rounded(self.model) if low else self.model
         self._optimizer = _optimizer(self.model, plan)
         self.step, self.tokens, self.seconds = 0, 0, 0.0
 
@@ -78,7 +78,7 @@ class Trainer:
     def _update(self, rate: float) -> None:
         pairs = list(zip(self.model.parameters(), self._working.parameters(), strict=True))
         for master, working in pairs:
-            if working is not master:
+            if working is not master and working.grad is not None:
                 master.grad, working.grad = working.grad.float(), None
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         for group in self._optimizer.param_groups:
@@ -96,7 +96,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint beside `path`, then move it there in one step."""
-        state = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
         state |= {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "random": torch.get_rng_state()}
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -131,7 +131,14 @@ def new_model(shape: ModelShape, vocabulary: int) -> GPTNeoXForCausalLM:
         eos_token_id=0,
         pad_token_id=0,
     )
-    return GPTNeoXForCausalLM._from_config(config, attn_implementation="eager")
+    model: GPTNeoXForCausalLM = GPTNeoXForCausalLM._from_config(config, attn_implementation="eager")
+    return model
+
+
+def _rounded(model: GPTNeoXForCausalLM) -> GPTNeoXForCausalLM:
+    """A copy of the model in bfloat16."""
+    rounded: Any = copy.deepcopy(model)
+    return cast(GPTNeoXForCausalLM, rounded.to(torch.bfloat16))
 
 
 def train(
@@ -166,7 +173,7 @@ def train(
 def _tokenizer(out: Path, plan: TrainingPlan, texts: list[stdlib.StdlibDocument]) -> PreTrainedTokenizerFast:
     if not (out / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer((d["text"] for d in texts), plan.shape.vocabulary), out)
-    return AutoTokenizer.from_pretrained(out)
+    return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(out))
 
 
 def _optimizer(model: GPTNeoXForCausalLM, plan: TrainingPlan) -> torch.optim.AdamW:

@@ -1,4 +1,4 @@
-"""The one way to the terminal: everything that is printed goes through here, and is cleaned.
+"""The only way to the terminal: everything that is printed goes through here, and is cleaned.
 
 What a run, a corpus or a model says may hold characters that a terminal obeys: they move the cursor, set the title or
 the clipboard, hide text or turn it around. They are shown as Python writes them (`\\x1b`, `\\u202e`), wherever they
@@ -84,12 +84,12 @@ def guard() -> None:
     made = logging.getLogRecordFactory()
 
     def record(*args: Any, **named: Any) -> logging.LogRecord:
-        one = made(*args, **named)
+        entry = made(*args, **named)
         try:
-            one.msg, one.args = clean(one.getMessage()), None
+            entry.msg, entry.args = clean(entry.getMessage()), None
         except (TypeError, ValueError, KeyError):
-            one.msg, one.args = clean(str(one.msg)), None
-        return one
+            entry.msg, entry.args = clean(str(entry.msg)), None
+        return entry
 
     logging.setLogRecordFactory(record)
     sys.excepthook = _unexpected

@@ -1,11 +1,12 @@
 """What a run lost of its corpus, said with its outcome: rows, characters and files, each with its share and what it is.
 
-A share of rows is of all rows that were read, a share of characters is for every 100 tokens. Above LOUD a line is a
+A share of rows is of all rows that were read, a share of characters is per 100 tokens. Above LOUD a line is a
 warning. What the user asked for (a limit, some windows) and positions that stand apart are not losses: `profiler info`
 has them. Cost: one query.
 """
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from rich.console import Console
@@ -37,22 +38,22 @@ def lines(losses: pl.DataFrame) -> list[tuple[str, bool]]:
     """
     rows = losses.to_dicts()
     n_rows = sum(row["n"] for row in rows if row["reason"] in NO_DOCUMENT) + (rows[0]["n_documents"] if rows else 0)
-    found = []
+    told = []
     for row in rows:
         if row["reason"] in OF_DOCUMENTS:
             share, of = row["n"] / max(1, n_rows), f"of {n_rows:,} rows"
         elif row["reason"] in OF_CHARACTERS:
-            share, of = row["n"] / max(1, row["n_tokens"]), "for every 100 tokens"
+            share, of = row["n"] / max(1, row["n_tokens"]), "per 100 tokens"
         elif row["reason"] in OF_FILES:
             share, of = 0.0, ""
         else:
             continue
-        found.append((_line(row, share, of), share > LOUD))
-    return found
+        told.append((_line(row, share, of), share > LOUD))
+    return told
 
 
-def _line(row: dict, share: float, of: str) -> str:
+def _line(row: dict[str, Any], share: float, of: str) -> str:
     unit = row["unit"].removesuffix("s") if row["n"] == 1 else row["unit"]
     percent = f"{100 * share:.0f}" if share > WHOLE_PERCENTS else f"{100 * share:.2g}"
-    amount = "" if not of else f" ({percent} {of})" if of.startswith("for") else f" ({percent} % {of})"
+    amount = "" if not of else f" ({percent} {of})" if of.startswith("per") else f" ({percent} % {of})"
     return f"{'warning: ' if share > LOUD else ''}{row['n']:,} {unit}{amount}: {row['note']}"

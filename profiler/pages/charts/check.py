@@ -9,7 +9,7 @@ import altair as alt
 import polars as pl
 
 from profiler.pages.charts import theme
-from profiler.pages.charts.component import HEIGHT, only, tips, value_axis
+from profiler.pages.charts.component import HEIGHT, layered, only, tips, value_axis
 from profiler.pages.component.behaviours import UNEXPLAINED
 
 SPEAKS = {"for": "#2e9a57", "against": "#9a4fb0", "undecided": "#a9adb5"}
@@ -69,7 +69,7 @@ def distributions(frame: pl.DataFrame, margin: float) -> alt.LayerChart:
         x="necessity:Q", tooltip=shown
     )
     layers = (*_bounds(frame, margin), null, reach, *recovered, dots, necessity)
-    return alt.layer(*layers).properties(height=max(110, ROW * len(rows)))
+    return layered(*layers, height=max(110, ROW * len(rows)))
 
 
 def _bounds(frame: pl.DataFrame, margin: float) -> list[alt.Chart]:
@@ -103,7 +103,7 @@ def plane(frame: pl.DataFrame) -> alt.LayerChart:
         alt.Chart(half).mark_rule(strokeDash=[3, 3], strokeWidth=0.6, opacity=0.6).encode(**{axis: "at:Q"})
         for axis in ("x", "y")
     ]
-    return alt.layer(*rules, dots, words).properties(height=HEIGHT + 130)
+    return layered(*rules, dots, words, height=HEIGHT + 130)
 
 
 def coverage(frame: pl.DataFrame) -> alt.LayerChart:
@@ -133,7 +133,7 @@ def coverage(frame: pl.DataFrame) -> alt.LayerChart:
     )
     dark = alt.condition("datum.coverage > 0.55", alt.value("white"), alt.value("#1d1f23"))
     words = base.mark_text(fontSize=10).encode(text=alt.Text("coverage:Q", format=".0%"), color=dark)
-    return alt.layer(fill, words).properties(height=max(80, 24 * rows["claim"].n_unique()))
+    return layered(fill, words, height=max(80, 24 * rows["claim"].n_unique()))
 
 
 def mixtures(frame: pl.DataFrame) -> alt.Chart:
@@ -143,9 +143,9 @@ def mixtures(frame: pl.DataFrame) -> alt.Chart:
     )
     order = [name for name in totals["behaviour"] if name != UNEXPLAINED] + [UNEXPLAINED]
     colours = [theme.behaviour_colour(name) for name in order]
-    rows = frame.with_columns(place=pl.col("behaviour").replace_strict({name: i for i, name in enumerate(order)}))
-    return (
-        alt.Chart(only(rows, "component", "role", "behaviour", "share", "share_lo", "share_hi", "n", "place"))
+    rows = frame.with_columns(rank=pl.col("behaviour").replace_strict({name: i for i, name in enumerate(order)}))
+    chart: alt.Chart = (
+        alt.Chart(only(rows, "component", "role", "behaviour", "share", "share_lo", "share_hi", "n", "rank"))
         .mark_bar()
         .encode(
             y=alt.Y("component:N", sort=rows["component"].unique(maintain_order=True).to_list(), title=None),
@@ -153,11 +153,12 @@ def mixtures(frame: pl.DataFrame) -> alt.Chart:
             color=alt.Color(
                 "behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)
             ),
-            order=alt.Order("place:Q"),
+            order=alt.Order("rank:Q"),
             tooltip=["component:N", "behaviour:N", *tips("share", "share_lo", "share_hi", "n")],
         )
         .properties(height=max(60, 24 * rows["component"].n_unique()))
     )
+    return chart
 
 
 def replaced(frame: pl.DataFrame) -> alt.LayerChart:
@@ -178,7 +179,7 @@ def replaced(frame: pl.DataFrame) -> alt.LayerChart:
     )
     reach = base.mark_rule(strokeWidth=1).encode(y=alt.Y("explained_lo:Q", title=""), y2="explained_hi:Q")
     null = base.mark_line(strokeDash=[3, 3], strokeWidth=1).encode(y="null_explained:Q")
-    return alt.layer(null, reach, line).properties(height=HEIGHT)
+    return layered(null, reach, line, height=HEIGHT)
 
 
 def tasks(frame: pl.DataFrame) -> alt.LayerChart:
@@ -192,4 +193,4 @@ def tasks(frame: pl.DataFrame) -> alt.LayerChart:
     )
     dark = alt.condition("datum.faithfulness > 0.55", alt.value("white"), alt.value("#1d1f23"))
     words = base.mark_text(fontSize=11).encode(text=alt.Text("faithfulness:Q", format=".0%"), color=dark)
-    return alt.layer(fill, words).properties(height=max(90, 40 * frame["task"].n_unique()))
+    return layered(fill, words, height=max(90, 40 * frame["task"].n_unique()))

@@ -6,12 +6,13 @@ elsewhere.
 """
 
 import re
+from typing import Any
 
 import altair as alt
 import polars as pl
 
-from profiler.pages.charts import theme
-from profiler.pages.charts.component import HEIGHT, only, tips, value_axis
+from profiler.pages.charts import spectrum, theme
+from profiler.pages.charts.component import HEIGHT, layered, only, tips, value_axis
 
 GATES = {
     "sufficient and necessary": "#1f5a96",
@@ -57,36 +58,37 @@ def quadrant(frame: pl.DataFrame) -> alt.LayerChart:
         )
     )
     words = alt.Chart(named).mark_text(dy=-8, fontSize=10).encode(x=x, y=y, text="component:N")
-    return alt.layer(_diagonal(frame), dots, words).properties(height=HEIGHT + 150)
+    return layered(_diagonal(frame), dots, words, height=HEIGHT + 150)
 
 
 def _diagonal(frame: pl.DataFrame) -> alt.Chart:
     """The line on which both shares are equal: partial above and below."""
     most = max(0.1, frame["recovered_denoise"].abs().max() or 0.1, frame["lost_noise"].abs().max() or 0.1)
     ends = pl.DataFrame({"recovered_denoise": [0.0, most], "lost_noise": [0.0, most]})
-    return (
+    chart: alt.Chart = (
         alt.Chart(ends)
         .mark_line(strokeDash=[4, 4], strokeWidth=0.8, opacity=0.6)
         .encode(x="recovered_denoise:Q", y="lost_noise:Q")
     )
+    return chart
 
 
 def drawing(members: pl.DataFrame, edges: pl.DataFrame) -> alt.LayerChart:
     """The circuit from the embedding up to the logits. `members` and `edges` are the queries circuit_members,
     circuit_edges."""
     strong = edges.filter(pl.col("matters")).sort(pl.col("lost").abs(), descending=True).head(DRAWN_EDGES)
-    nodes = places(members, strong)
-    spot = {row["node"]: (row["x"], row["y"]) for row in nodes.to_dicts()}
+    nodes = node_positions(members, strong)
+    at = {row["node"]: (row["x"], row["y"]) for row in nodes.to_dicts()}
     rows = [
         {
             "writer": e["writer"],
             "reader": e["reader"],
             "lost": e["lost"],
             "size": abs(e["lost"]),
-            "x": spot[e["writer"]][0],
-            "y": spot[e["writer"]][1],
-            "x2": spot[_node(e["reader"])][0],
-            "y2": spot[_node(e["reader"])][1],
+            "x": at[e["writer"]][0],
+            "y": at[e["writer"]][1],
+            "x2": at[_node(e["reader"])][0],
+            "y2": at[_node(e["reader"])][1],
         }
         for e in strong.to_dicts()
     ]
@@ -117,24 +119,24 @@ def drawing(members: pl.DataFrame, edges: pl.DataFrame) -> alt.LayerChart:
     )
     labels = base.mark_text(dy=-15, fontSize=11, fontWeight=600).encode(text="node:N")
     roles = base.mark_text(dy=17, fontSize=9).encode(text="role:N")
-    return alt.layer(lines, dots, labels, roles).properties(height=90 * len(nodes["y"].unique()))
+    return layered(lines, dots, labels, roles, height=90 * len(nodes["y"].unique()))
 
 
 def _node(reader: str) -> str:
     return reader.split(".")[0]
 
 
-def _role(row: dict) -> str:
+def _role(row: dict[str, Any]) -> str:
     """The member's role, and the positions at which alone it is one."""
     at = "" if row["positions"] == "all" else f"only at {row['positions']}"
     return "; ".join(part for part in (row["role"], at) if part)
 
 
-def places(members: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+def node_positions(members: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Where each node is drawn: a row per layer (its MLP half a row above), spread evenly from left to right."""
     known = {row["component"]: row | {"role": _role(row)} for row in members.to_dicts()}
     names = dict.fromkeys(["embed", *known, *edges["writer"], *(_node(r) for r in edges["reader"]), "logits"])
-    layers = {name: int(re.match(r"L(\d+)", name)[1]) for name in names if name not in ("embed", "logits")}
+    layers = {name: int(match[1]) for name in names if (match := re.match(r"L(\d+)", name))}
     top = max(layers.values(), default=0) + 1.0
     rows: dict[float, list[str]] = {}
     for name in sorted(names):
@@ -171,7 +173,7 @@ def size_curve(frame: pl.DataFrame) -> alt.LayerChart:
             tooltip=["size:Q", "component:N", alt.Tooltip("faithfulness:Q", format=".3f")],
         )
     )
-    return alt.layer(rule, line).properties(height=HEIGHT)
+    return layered(rule, line, height=HEIGHT)
 
 
 def random_circuits(frame: pl.DataFrame, observed: float) -> alt.LayerChart:
@@ -189,7 +191,7 @@ def random_circuits(frame: pl.DataFrame, observed: float) -> alt.LayerChart:
         .mark_rule(strokeWidth=2, color=theme.DLA_SIGN["positive"])
         .encode(x="faithfulness:Q")
     )
-    return alt.layer(bars, mark).properties(height=HEIGHT)
+    return layered(bars, mark, height=HEIGHT)
 
 
 def saturation(frame: pl.DataFrame) -> alt.LayerChart:
@@ -201,7 +203,7 @@ def saturation(frame: pl.DataFrame) -> alt.LayerChart:
         y=alt.Y("lowest:Q", title="recovered", axis=value_axis(share=True)), y2="highest:Q"
     )
     line = base.mark_line(point=True).encode(y="share:Q", tooltip=["size:Q", alt.Tooltip("share:Q", format=".3f")])
-    return alt.layer(band, line).properties(height=HEIGHT)
+    return layered(band, line, height=HEIGHT)
 
 
 def responses(frame: pl.DataFrame) -> alt.LayerChart:
@@ -209,7 +211,7 @@ def responses(frame: pl.DataFrame) -> alt.LayerChart:
     order."""
     drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < LEVEL)
     names, axes = (drawn[name].unique(maintain_order=True).to_list() for name in ("component", "axis"))
-    most = max(0.1, drawn["effect"].abs().max() or 0.1)
+    most = max(0.1, spectrum.number_of(drawn["effect"].abs().max()))
     columns = ("component", "axis", "effect", "effect_lo", "effect_hi", "part", "p_holm", "clear")
     base = alt.Chart(only(drawn, *columns)).encode(
         x=alt.X("axis:N", sort=axes, title=None, axis=alt.Axis(labelAngle=-35, orient="top", labelLimit=200)),
@@ -235,4 +237,4 @@ def responses(frame: pl.DataFrame) -> alt.LayerChart:
         .transform_filter("datum.clear")
         .encode(text=alt.Text("effect:Q", format=".1f"), color=dark)
     )
-    return alt.layer(fill, words).properties(height=max(120, 22 * len(names)))
+    return layered(fill, words, height=max(120, 22 * len(names)))

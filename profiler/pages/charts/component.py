@@ -5,7 +5,7 @@ a page draws it at the width of its box. Shares and densities are of ordinary po
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import polars as pl
@@ -14,15 +14,16 @@ from profiler.pages import numbers
 from profiler.pages.charts import spectrum, theme
 
 HEIGHT = 230
+"""Height of most charts, pixels."""
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 PLAIN = "format(datum.value, '.4~g')"
 SIGNED = ("dla", "activation")
-GAP = {"stroke": "#80808055", "strokeWidth": 0.4}
+GAP: dict[str, Any] = {"stroke": "#80808055", "strokeWidth": 0.4}
 
 
 def _activation_axis(bins: pl.DataFrame, floor: float, title: str = "activation") -> alt.X:
     """The x axis of every spectrum: symlog, linear inside ±floor."""
-    low, high = bins["lo"].min(), bins["hi"].max()
+    low, high = spectrum.number_of(bins["lo"].min()), spectrum.number_of(bins["hi"].max())
     scale = alt.Scale(type="symlog", constant=floor, domain=[low, high], nice=False)
     ticks = spectrum.ticks(low, high, floor)
     axis = alt.Axis(values=ticks, labelExpr=PLAIN, labelOverlap="greedy", grid=False)
@@ -32,6 +33,11 @@ def _activation_axis(bins: pl.DataFrame, floor: float, title: str = "activation"
 def value_axis(*, share: bool = False, **settings: Any) -> alt.Axis:
     """The axis of a share, in per cent, or of a number, in plain digits."""
     return alt.Axis(format="~%", **settings) if share else alt.Axis(labelExpr=PLAIN, **settings)
+
+
+def layered(*layers: alt.Chart, height: int) -> alt.LayerChart:
+    """Charts drawn over each other, the first at the bottom."""
+    return cast(alt.LayerChart, alt.layer(*layers).properties(height=height))
 
 
 def _class_colour(order: Sequence[str]) -> alt.Color:
@@ -46,7 +52,8 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
     """
     floor = spectrum.floor_of(frame)
     bins = spectrum.fold(frame, floor).with_columns((pl.col("p") / (pl.col("hi") - pl.col("lo"))).alias("density"))
-    lowest = bins["density"].min() / 2
+    least, most = spectrum.ends_of(bins["density"])
+    lowest = least / 2
     bins = bins.with_columns(
         pl.lit(lowest).alias("base"),
         pl.when(pl.col("hi") <= 0)
@@ -62,7 +69,7 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
     y = alt.Y(
         "density:Q",
         scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(format=".0e", values=spectrum.decades(lowest, bins["density"].max())),
+        axis=alt.Axis(format=".0e", values=spectrum.decades(lowest, most)),
         title="density (log)",
     )
     shape = (
@@ -78,7 +85,7 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
         )
         .add_params(alt.selection_interval(name="brush", encodings=["x"]))
     )
-    return alt.layer(shape, *_quantile_layers(frame, levels, floor)).properties(height=HEIGHT + 20)
+    return layered(shape, *_quantile_layers(frame, levels, floor), height=HEIGHT + 20)
 
 
 def _quantile_layers(frame: pl.DataFrame, levels: Sequence[float], floor: float) -> list[alt.Chart]:
@@ -111,7 +118,7 @@ def _stack(frame: pl.DataFrame, value: str, title: str, *, whole: bool = False) 
     rows = only(spectrum.stacked(bins, value, order), *dict.fromkeys(columns))
     axis = value_axis(share=value.endswith("_share"))
     scale = alt.Scale(domain=[0, 1]) if whole else alt.Scale()
-    return (
+    chart: alt.Chart = (
         alt.Chart(rows)
         .mark_rect(**GAP)
         .encode(
@@ -124,6 +131,7 @@ def _stack(frame: pl.DataFrame, value: str, title: str, *, whole: bool = False) 
         )
         .properties(height=HEIGHT)
     )
+    return chart
 
 
 def class_share(frame: pl.DataFrame) -> alt.Chart:
@@ -176,7 +184,7 @@ def posterior(frame: pl.DataFrame, classes: int = 3) -> alt.LayerChart:
         detail="side:N",
         tooltip=tips("class", "lo", "hi", "n", "class_share", "class_share_lo", "class_share_hi"),
     )
-    return alt.layer(band, line).properties(height=HEIGHT)
+    return layered(band, line, height=HEIGHT)
 
 
 def finite_or_unit(rows: pl.DataFrame) -> pl.DataFrame:
@@ -192,7 +200,7 @@ def class_density(frame: pl.DataFrame, classes: int = 5) -> alt.Chart:
     x = _activation_axis(rows, spectrum.floor_of(frame))
     x.shorthand = "middle:Q"
     columns = only(rows, "class", "lo", "hi", "middle", "n", "within_class")
-    return (
+    chart: alt.Chart = (
         alt.Chart(columns)
         .mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=14))
         .encode(
@@ -203,12 +211,13 @@ def class_density(frame: pl.DataFrame, classes: int = 5) -> alt.Chart:
         )
         .properties(height=HEIGHT)
     )
+    return chart
 
 
 def mean_dla(frame: pl.DataFrame) -> alt.Chart:
     """Mean DLA of each bin, logits. `frame` is the query `spectrum_by_class`."""
     bins = spectrum.fold(frame, spectrum.floor_of(frame)).with_columns((pl.col("sum_dla") / pl.col("n")).alias("dla"))
-    return (
+    chart: alt.Chart = (
         alt.Chart(bins.with_columns(pl.lit(0.0).alias("zero")))
         .mark_rect(**GAP)
         .encode(
@@ -221,6 +230,7 @@ def mean_dla(frame: pl.DataFrame) -> alt.Chart:
         )
         .properties(height=HEIGHT)
     )
+    return chart
 
 
 def only(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
@@ -251,7 +261,7 @@ def interval_bars(
         tooltip=shown,
     )
     rules = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=shown)
-    return alt.layer(bars, rules).properties(height=max(60, 19 * len(names)))
+    return layered(bars, rules, height=max(60, 19 * len(names)))
 
 
 def _class_fill(names: Sequence[str]) -> alt.Color:
@@ -259,7 +269,7 @@ def _class_fill(names: Sequence[str]) -> alt.Color:
     return alt.Color("value:N", scale=scale, legend=None)
 
 
-def _sign_fill(measure: str) -> dict[str, Any]:
+def _sign_fill(measure: str) -> Any:
     """By the sign of a DLA or an activation; what has no sign has a colour of its own."""
     if measure not in SIGNED:
         return alt.value(theme.SIZE_COLOUR)
@@ -289,7 +299,7 @@ def attention(frame: pl.DataFrame) -> alt.LayerChart:
         color=alt.Color("weights:N", scale=scale, legend=alt.Legend(title=None)),
         tooltip=tips("measure", "weights", "share", "low", "high"),
     )
-    return alt.layer(bars, base.mark_rule().encode(x="low:Q", x2="high:Q")).properties(height=36 * len(ATTENTION))
+    return layered(bars, base.mark_rule().encode(x="low:Q", x2="high:Q"), height=36 * len(ATTENTION))
 
 
 def _attention_rows(masses: pl.DataFrame, weights: str, mean: str) -> pl.DataFrame:

@@ -22,7 +22,7 @@ def _kind_colour(rows: pl.DataFrame) -> alt.Color:
 def _share_axis(rows: pl.DataFrame) -> alt.Y:
     """Share of all |DLA| on a log axis with a line at each power of ten."""
     shares = rows["share_abs_dla"]
-    ticks = spectrum.decades(shares.min(), shares.max()) if len(shares) else []
+    ticks = spectrum.decades(*spectrum.ends_of(shares)) if len(shares) else []
     scale = alt.Scale(type="log", nice=False, padding=6)
     return alt.Y(
         "share_abs_dla:Q",
@@ -34,12 +34,12 @@ def _share_axis(rows: pl.DataFrame) -> alt.Y:
 
 def apart(rows: pl.DataFrame, most: int = 8) -> list[str]:
     """Names of the most important components whose labels do not cover each other in the scatter plot."""
-    kept: list[tuple[float, float, str]] = []
+    labelled: list[tuple[float, float, str]] = []
     for row in rows.sort("share_abs_dla", descending=True).head(5 * most).to_dicts():
         x, y = row["top_class_share"], math.log10(row["share_abs_dla"])
-        if len(kept) < most and all(abs(x - a) > LABEL_WIDTH or abs(y - b) > LABEL_HEIGHT for a, b, _ in kept):
-            kept.append((x, y, row["component"]))
-    return [name for _, _, name in kept]
+        if len(labelled) < most and all(abs(x - a) > LABEL_WIDTH or abs(y - b) > LABEL_HEIGHT for a, b, _ in labelled):
+            labelled.append((x, y, row["component"]))
+    return [name for _, _, name in labelled]
 
 
 def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
@@ -72,7 +72,7 @@ def importance_scatter(frame: pl.DataFrame) -> alt.LayerChart:
         .mark_text(align="left", dx=5, dy=-3)
         .encode(text="component:N")
     )
-    return alt.layer(points, names).properties(height=330)
+    return component.layered(points, names, height=330)
 
 
 def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
@@ -80,7 +80,7 @@ def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
     rows = component.only(
         frame.filter(pl.col("share_abs_dla") > 0), "component", "kind", "layer", "activation", "share_abs_dla"
     )
-    return (
+    chart: alt.Chart = (
         alt.Chart(rows)
         .mark_circle(size=26, opacity=0.65)
         .encode(
@@ -96,12 +96,13 @@ def activation_scatter(frame: pl.DataFrame) -> alt.Chart:
         )
         .properties(height=330)
     )
+    return chart
 
 
 def layer_profile(frame: pl.DataFrame) -> alt.Chart:
     """Σ|DLA| of each layer's heads and neurons as a share of all. `frame` is the query `component_overview`, whole."""
     rows = frame.group_by("layer", "kind").agg(pl.col("share_abs_dla").sum(), pl.len().alias("components"))
-    return (
+    chart: alt.Chart = (
         alt.Chart(rows.sort("layer", "kind"))
         .mark_bar()
         .encode(
@@ -113,3 +114,4 @@ def layer_profile(frame: pl.DataFrame) -> alt.Chart:
         )
         .properties(height=component.HEIGHT)
     )
+    return chart

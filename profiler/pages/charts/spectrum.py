@@ -9,6 +9,7 @@ positions lie.
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
@@ -21,6 +22,16 @@ TICK_STEPS: dict[float, tuple[int, ...]] = {2: (1, 2, 5), 4: (1, 3), math.inf: (
 """Multiples of a power of ten that have a tick, by the most powers of ten that an axis may reach over for them."""
 FEWEST_TICKS = 3
 SUMS = ("n", "p", "expected_value", "sum_dla", "sum_abs_dla", "importance_share", "within_class")
+
+
+def number_of(value: Any) -> float:
+    """A number that polars computed, such as a minimum; 0 for none."""
+    return 0.0 if value is None else float(value)
+
+
+def ends_of(values: pl.Series) -> tuple[float, float]:
+    """The least and the largest value; 0 and 0 of none."""
+    return number_of(values.min()), number_of(values.max())
 
 
 def finite_edges(frame: pl.DataFrame) -> pl.DataFrame:
@@ -37,9 +48,10 @@ def floor_of(frame: pl.DataFrame) -> float:
     edges = finite_edges(frame).filter(pl.col("n") > 0)
     if edges.is_empty():
         return 1.0
-    reach = max(abs(edges["lo"].min()), abs(edges["hi"].max()))
+    reach = max(abs(number_of(edges["lo"].min())), abs(number_of(edges["hi"].max())))
     candidates = [2.0 ** math.floor(math.log2(reach) - octaves) for octaves in OCTAVES]
-    small = {floor: edges.filter(_inside(floor))["n"].sum() / edges["n"].sum() for floor in candidates}
+    n = number_of(edges["n"].sum())
+    small = {floor: number_of(edges.filter(_inside(floor))["n"].sum()) / n for floor in candidates}
     return next((floor for floor in candidates if small[floor] <= FOLDED_SHARE), candidates[-1])
 
 
@@ -54,8 +66,8 @@ def fold(frame: pl.DataFrame, floor: float, by: Sequence[str] = ()) -> pl.DataFr
     a bin from 0.
     """
     edges = finite_edges(frame).filter(pl.col("n") > 0)
-    low = -floor if not edges.is_empty() and edges["lo"].min() < 0 else 0.0
-    high = floor if not edges.is_empty() and edges["hi"].max() > 0 else 0.0
+    low = -floor if number_of(edges["lo"].min()) < 0 else 0.0
+    high = floor if number_of(edges["hi"].max()) > 0 else 0.0
     inside = _inside(floor)
     folded = edges.with_columns(
         pl.when(inside).then(low).otherwise(pl.col("lo")).alias("lo"),
@@ -69,15 +81,15 @@ def thinned(samples: pl.DataFrame, floor: float) -> pl.DataFrame:
     """The query spectrum_samples with one row a stratum inside ±floor, where strata are drawn as one bin, and all
     outside.
 
-    Part of a simple random sample is one: a kept row stands for what the dropped ones stood for too.
+    Part of a simple random sample is a simple random sample: a row that stays also stands for the dropped rows.
     """
     inside = (pl.col("stratum_lo") >= -floor) & (pl.col("stratum_hi") <= floor)
     keys = [hashlib.md5(str(position).encode()).hexdigest() for position in samples["position_id"]]
     keyed = samples.with_columns(pl.Series("key", keys, dtype=pl.String))
-    place = pl.col("key").rank("ordinal").over("stratum")
+    rank = pl.col("key").rank("ordinal").over("stratum")
     total = pl.col("weight").sum().over("stratum")
     weight = pl.when(inside).then(total).otherwise(pl.col("weight"))
-    return keyed.with_columns(weight.alias("weight")).filter(~inside | (place == 1)).drop("key")
+    return keyed.with_columns(weight.alias("weight")).filter(~inside | (rank == 1)).drop("key")
 
 
 def shown_classes(frame: pl.DataFrame, weight: str = "sum_abs_dla") -> list[str]:
@@ -117,11 +129,11 @@ def quantile_marks(density: pl.DataFrame, levels: Sequence[float]) -> pl.DataFra
     (query density, never beyond the values seen) it is that. Columns: quantile, label, activation, and row: 0 or 1,
     alternating, so that neighbouring labels do not collide.
     """
-    held = finite_edges(density).filter(pl.col("n") > 0).sort("lo")
-    rows = []
-    for level in levels if not held.is_empty() else ():
-        bin_of = held.filter(pl.col("cumulative") >= level * (1 - 1e-12)).head(1)
-        row = (bin_of if not bin_of.is_empty() else held.tail(1)).row(0, named=True)
+    filled = finite_edges(density).filter(pl.col("n") > 0).sort("lo")
+    rows: list[dict[str, Any]] = []
+    for level in levels if not filled.is_empty() else ():
+        bin_of = filled.filter(pl.col("cumulative") >= level * (1 - 1e-12)).head(1)
+        row = (bin_of if not bin_of.is_empty() else filled.tail(1)).row(0, named=True)
         middle = row.get("middle", (row["lo"] + row["hi"]) / 2)
         rows.append({"quantile": level, "label": f"{100 * level:g} %", "activation": middle, "row": len(rows) % 2})
     schema = {"quantile": pl.Float64, "label": pl.String, "activation": pl.Float64, "row": pl.Int64}
@@ -149,16 +161,16 @@ def decades(low: float, high: float) -> list[float]:
 
 def folded_share(frame: pl.DataFrame, floor: float) -> float:
     """Share of the positions in the bins that are folded into one."""
-    return frame.filter(_inside(floor))["n"].sum() / max(1, frame["n"].sum())
+    return number_of(frame.filter(_inside(floor))["n"].sum()) / max(1.0, number_of(frame["n"].sum()))
 
 
 def merged_marks(marks: pl.DataFrame, floor: float, nearest: float = 0.02) -> pl.DataFrame:
-    """Marks that would be drawn on each other made one, its label listing them; `nearest` is a share of the axis."""
-    places = [math.copysign(math.log1p(abs(value) / floor), value) for value in marks["activation"]]
-    width = max(places, default=0.0) - min(0.0, min(places, default=0.0)) or 1.0
+    """Marks, merged where they would be drawn on each other; `nearest` is a share of the axis, a label lists all."""
+    at = [math.copysign(math.log1p(abs(value) / floor), value) for value in marks["activation"]]
+    width = max(at, default=0.0) - min(0.0, min(at, default=0.0)) or 1.0
     groups: list[list[int]] = []
-    for i, place in enumerate(places):
-        if groups and abs(place - places[groups[-1][0]]) < nearest * width:
+    for i, x in enumerate(at):
+        if groups and abs(x - at[groups[-1][0]]) < nearest * width:
             groups[-1].append(i)
         else:
             groups.append([i])

@@ -72,8 +72,8 @@ def behaviour_colour(name: str) -> str:
     name."""
     about = name.removeprefix("on_").removeprefix("before_")
     known = BEHAVIOUR_COLOURS.get(name) or CLASS_COLOURS.get(about)
-    others = list(CLASS_COLOURS.values())
-    return known or others[zlib.crc32(about.encode()) % len(others)]
+    spare = list(CLASS_COLOURS.values())
+    return known or spare[zlib.crc32(about.encode()) % len(spare)]
 
 
 def page_config(ink: str = "var(--ink)", muted: str = "var(--muted)", grid: str = "var(--rule)") -> dict[str, Any]:

@@ -1,22 +1,30 @@
-"""The sentences that open a component card. Each number is looked up in the answer of a query, never typed or carried
-over.
+"""Sentences that open a component card. Each number is a query's answer, looked up when the sentence is made.
 
-How much it matters and for which class; whether its high activations are of that class too (precision and coverage, two
-numbers, beside the class's part of the whole); which next tokens it raises and lowers; for a head, where it attends.
+How important the component is and for which token class; whether its highest activations are of that class too
+(precision and coverage, beside the class's share of the whole); which next tokens it raises and lowers; for a head,
+where it attends.
 """
+
+from typing import Any
 
 import polars as pl
 
 from profiler.model.components import ComponentId
 from profiler.pages import method, numbers
 from profiler.pages.charts import component as charts
+from profiler.pages.charts.spectrum import number_of
 from profiler.pages.reader import Reader, Result
 
 HIGH = 0.01
+"""Least share of positions that the highest bins together hold."""
 MOST = 0.1
+"""Share of positions above which the last of the highest bins is left out."""
+MASSES = charts.ATTENTION[:5]
+"""Measures of attention to a kind of source; the last measure is the largest single weight."""
 
 
 def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
+    """The sentences about `component`, the most important first."""
     if component.unit is None:
         return _embedding_or_bias_answer(read, component.label)
     sentences = [_importance_sentence(read, component.label), _presence_sentence(read, component.label)]
@@ -27,23 +35,19 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
 
 
 def _importance_sentence(read: Reader, label: str) -> str:
-    place = read("component_place", component=label)
-    row = place.frame.row(0, named=True)
+    row = read("component_rank", component=label).frame.row(0, named=True)
     if not row["n"]:
         return f"{label} is of an expert that was chosen at no position of this corpus."
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
-    share = numbers.share_with_interval(row, "share_abs_dla")
-    return (
-        f"{label} writes {share} of all |DLA| and is number {row['place']:,} of {row['n_components']:,}"
-        f" {method.units_of(method.run_row(read))}."
-    )
+    share, units = numbers.share_with_interval(row, "share_abs_dla"), method.units_of(method.run_row(read))
+    return f"{label} accounts for {share} of all |DLA|: rank {row['rank']:,} of {row['n_components']:,} {units}."
 
 
 def _presence_sentence(read: Reader, label: str) -> str:
     """At how many positions an expert's neuron is present; empty for other components."""
     n, whole = (
-        read("component_place", component=label).frame.row(0, named=True)["n"],
+        read("component_rank", component=label).frame.row(0, named=True)["n"],
         method.run_row(read)["n_positions"],
     )
     if n in (0, whole):
@@ -59,11 +63,10 @@ def _class_sentence(read: Reader, label: str) -> str:
     if frame.is_empty():
         return ""
     top = frame.sort(["share_abs_dla", "value"], descending=[True, False]).row(0, named=True)
-    positions = read("by_class", component=label).frame["n"].sum()
+    base = numbers.percent(top["n"] / read("by_class", component=label).frame["n"].sum())
     return (
-        f"Most of that falls on {_class(top['value'])} tokens: {numbers.share_with_interval(top, 'share_abs_dla')} of "
-        "its |DLA|, "
-        f"where these are {numbers.percent(top['n'] / positions)} of all positions."
+        f"The largest share of its |DLA| by token class falls on {_class(top['value'])}:"
+        f" {numbers.share_with_interval(top, 'share_abs_dla')}; {base} of all positions are of that class."
     )
 
 
@@ -87,42 +90,42 @@ def high_positions(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _high_sentence(read: Reader, label: str) -> str:
-    """Precision and coverage of the class that is most common among high activations: two numbers, never one."""
+    """Precision and coverage of the class that is most common among high activations, both always."""
     frame = read("spectrum_by_class", component=label).frame
     if frame["bin"].n_unique() <= 1:
-        return "All its activations lie in one bin." if len(frame) else ""
+        return "All its activations lie in a single bin of the spectrum." if len(frame) else ""
     counts = high_positions(frame)
-    first, high = counts.row(0, named=True), counts["high"].sum()
+    first, high, n = counts.row(0, named=True), int(counts["high"].sum()), int(counts["n"].sum())
     sizes = frame.with_columns(pl.col("expected_value").abs())
-    part = sizes.filter(pl.col("class") == first["class"])["expected_value"].sum() / (
-        sizes["expected_value"].sum() or 1
-    )
+    of_class = number_of(sizes.filter(pl.col("class") == first["class"])["expected_value"].sum())
+    part = of_class / (number_of(sizes["expected_value"].sum()) or 1)
     name = _class(first["class"])
     return (
-        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / counts['n'].sum())}) the"
-        f" most common class is {name}: {numbers.percent(first['high'] / high)} of them,"
-        f" {numbers.percent(first['n'] / counts['n'].sum())} of all positions. Of all {name} positions"
-        f" {numbers.percent(first['high'] / first['n'])} are that high; the class makes {numbers.percent(part)} of the"
-        " mean |activation|."
+        f"Where it is most active ({numbers.count(high)} positions, {numbers.percent(high / n)}), the"
+        f" most common class is {name}: {numbers.percent(first['high'] / high)} of these positions, against"
+        f" {numbers.percent(first['n'] / n)} of all. Of all {name} positions,"
+        f" {numbers.percent(first['high'] / first['n'])} are that active; the class contributes"
+        f" {numbers.percent(part)} of the mean |activation|."
     )
 
 
 def _direction_sentence(read: Reader, label: str) -> str:
     frame = read("by_next_class", component=label).frame.filter(pl.col("n") > 0)
+    if frame["dla_lo"].drop_nulls().is_empty():
+        return "Which next tokens it raises or lowers cannot be said: there are too few groups of documents."
     clear = frame.filter((pl.col("dla_lo") > 0) | (pl.col("dla_hi") < 0))
     if clear.is_empty():
-        return "For no class of next token is its mean DLA clearly different from 0."
+        return "For no class of the next token is its mean DLA clearly different from 0."
     parts = [
-        f"{verb} the logit of {_class(row['value'])} next tokens most ({numbers.signed(row['dla'])} logits, 95 % "
-        "interval "
-        f"{numbers.signed(row['dla_lo'])} to {numbers.signed(row['dla_hi'])})"
+        f"{verb} the next token's logit most where that token is {_class(row['value'])} ({numbers.signed(row['dla'])}"
+        f" logits, {numbers.LEVEL} interval {numbers.signed(row['dla_lo'])} to {numbers.signed(row['dla_hi'])})"
         for verb, row in _extreme_rows(clear)
     ]
     return f"On average it {' and '.join(parts)}."
 
 
-def _extreme_rows(clear: pl.DataFrame) -> list[tuple[str, dict]]:
-    """The next class raised most and the one lowered most, each where there is one."""
+def _extreme_rows(clear: pl.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """The class of next token that is raised most and the class that is lowered most, where there are such."""
     ordered = clear.sort(["dla", "value"])
     lowest, highest = ordered.row(0, named=True), ordered.row(-1, named=True)
     return [("raises", highest)] * (highest["dla"] > 0) + [("lowers", lowest)] * (lowest["dla"] < 0)
@@ -132,13 +135,14 @@ def _attention_sentence(read: Reader, component: ComponentId) -> str:
     if component.kind != "head":
         return ""
     frame = attention_result(read, component.label).frame
-    rows = frame.filter(pl.col("measure").is_in(charts.ATTENTION[:5]), pl.col("mean").is_not_null())
+    rows = frame.filter(pl.col("measure").is_in(MASSES), pl.col("mean").is_not_null())
     if rows.is_empty():
         return ""
     top = rows.sort(["mean", "measure"], descending=[True, False]).row(0, named=True)
+    weighted = top["importance_weighted_mean"]
     return (
-        f"It attends most to “{top['measure']}”: {numbers.share_with_interval(top, 'mean')} of its attention, "
-        f"{numbers.percent(top['importance_weighted_mean'])} where weighted by |DLA|."
+        f"Of the measured sources it attends most to “{top['measure']}”: {numbers.share_with_interval(top, 'mean')} of"
+        f" its attention{'' if weighted is None else f', {numbers.percent(weighted)} weighted by |DLA|'}."
     )
 
 
@@ -151,11 +155,11 @@ def attention_result(read: Reader, label: str) -> Result:
 
 def _embedding_or_bias_answer(read: Reader, label: str) -> tuple[str, ...]:
     frame = read("by_class", component=label).frame
-    means = {name: (frame[name] * frame["n"]).sum() / max(1, frame["n"].sum()) for name in ("dla", "abs_dla")}
+    n = int(frame["n"].sum())
+    means = {name: number_of((frame[name] * frame["n"]).sum()) / max(1, n) for name in ("dla", "abs_dla")}
     first = (
-        f"{label} is an embedding or a bias: over {numbers.count(frame['n'].sum())} positions it adds "
-        f"{numbers.signed(means['dla'])} logits to "
-        f"the next token on average, and {numbers.number(means['abs_dla'])} in size."
+        f"{label} is an embedding or a bias: over {numbers.count(n)} positions its mean DLA is"
+        f" {numbers.signed(means['dla'])} logits and its mean |DLA| {numbers.number(means['abs_dla'])}."
     )
     sentences = (first, _class_sentence(read, label), _direction_sentence(read, label))
     return tuple(sentence for sentence in sentences if sentence)

@@ -1,7 +1,7 @@
-"""Behaviours on pages: the heat map of components, the stacked mixture of one, and the section of the component card.
+"""Behaviours on pages: the heat map over components, the stacked mixture of a component, and the section of its card.
 
 Every number comes from the queries behaviours, mixture, unexplained and rarity. A coverage never stands alone: beside
-it are the same claim scrambled, and other components of the same kind and layer.
+it are the same claim scrambled, and the other components of the same kind and layer.
 """
 
 import altair as alt
@@ -29,7 +29,7 @@ def heat_map(frame: pl.DataFrame) -> alt.Chart:
     )
     shown = tips("component", "behaviour", "coverage", "coverage_lo", "coverage_hi", "scrambled", "random", "n")
     scale = alt.Scale(domain=[0, 1], scheme="blues")
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_rect()
         .encode(
@@ -40,6 +40,7 @@ def heat_map(frame: pl.DataFrame) -> alt.Chart:
         )
         .properties(height=max(80, 17 * len(components)))
     )
+    return chart
 
 
 def names_of(frame: pl.DataFrame) -> list[str]:
@@ -51,11 +52,11 @@ def names_of(frame: pl.DataFrame) -> list[str]:
 def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
     """One stacked bar per value of a slice. `frame` is the query `mixture`; `order` fixes the stacking."""
     rows = frame.filter(pl.col("slice") == slice_).with_columns(
-        place=pl.col("behaviour").replace_strict({n: i for i, n in enumerate(order)})
+        rank=pl.col("behaviour").replace_strict({n: i for i, n in enumerate(order)})
     )
     colours = [theme.behaviour_colour(name) for name in order]
     values = rows["value"].unique(maintain_order=True).to_list()
-    return (
+    chart: alt.Chart = (
         alt.Chart(rows)
         .mark_bar()
         .encode(
@@ -64,17 +65,18 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
                 "share:Q",
                 stack="zero",
                 title="share of Σ|DLA|",
-                axis=value_axis(share=True),
+                axis=value_axis(share=True, tickCount=5),
                 scale=alt.Scale(domain=[0, 1], nice=False),
             ),
             color=alt.Color(
                 "behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)
             ),
-            order=alt.Order("place:Q"),
+            order=alt.Order("rank:Q"),
             tooltip=tips("value", "share_n", "behaviour", "share", "share_lo", "share_hi", "scrambled", "n"),
         )
         .properties(height=max(50, 26 * len(values)))
     )
+    return chart
 
 
 def section(read: Reader, component: ComponentId) -> Section:
@@ -84,7 +86,7 @@ def section(read: Reader, component: ComponentId) -> Section:
         return Section("Behaviours", "", ())
     result = read("mixture", component=component.label)
     if result.frame.is_empty():
-        return Section("Behaviours", "", (Note("Behaviours", "It wrote nothing at the kept positions.", "full"),))
+        return Section("Behaviours", "", (Note("Behaviours", "It writes nothing at the recorded positions.", "full"),))
     order = names_of(result.frame)
     blocks = [_stack(result, slice_, order) for slice_ in ("quantile", "domain")]
     return Section("Behaviours", sentence(result.frame), (*blocks, _claims(read, component), *_rest(read, component)))
@@ -96,10 +98,10 @@ def sentence(frame: pl.DataFrame) -> str:
     left = numbers.share_with_interval(rows[UNEXPLAINED], "share")
     first = names_of(frame)[0]
     if first == UNEXPLAINED:
-        return f"No behaviour of the list explains it: {left} of its |DLA| is unexplained."
+        return f"No behaviour of the list holds where it writes: {left} of its |DLA| is unexplained."
     return (
-        f"“{first}” takes {numbers.share_with_interval(rows[first], 'share')} of its |DLA|; {left} is unexplained. "
-        "Where several behaviours hold, the position counts for the behaviour of highest priority."
+        f"“{first}” accounts for {numbers.share_with_interval(rows[first], 'share')} of its |DLA|; {left} is"
+        " unexplained. Where several behaviours hold, the position counts for the behaviour of highest priority."
     )
 
 
@@ -108,15 +110,15 @@ def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
         "quantile": (
             "Mixture by activation",
             (
-                "Bands of activation are named by the quantile at which they begin; hover for their share of positions."
-                " Where values tie there is no band."
+                "Each band of activation is named by the quantile at which it begins; hover for its share of positions."
+                " Quantiles with tied activations have no band."
             ),
         ),
         "domain": (
             "Mixture by domain",
             (
-                "Hover for the share of the scrambled claim: where it differs between domains in the same way, the text"
-                " differs and not the component."
+                "Hover for the share of the scrambled claim: if that differs between domains in the same way, the text"
+                " differs, not the component."
             ),
         ),
     }
@@ -131,15 +133,15 @@ def _claims(read: Reader, component: ComponentId) -> Block:
     frame = result.frame.sort(["coverage", "behaviour"], descending=[True, False]).head(SHOWN)
     columns = (
         tables.words("behaviour", "Behaviour"),
-        tables.share("coverage", "Coverage", "share of Σ|DLA| where it holds, with its 95 % interval"),
-        tables.share("base_rate", "Of positions"),
-        tables.share("scrambled", "Scrambled", "the claim permuted among the positions of each domain"),
-        tables.share("random", "Others", "median of other components of the same kind and layer"),
-        tables.count("n_held", "n", "kept positions where it holds"),
+        tables.share("coverage", "Coverage", "share of Σ|DLA| where it holds, with the 95 % interval"),
+        tables.share("base_rate", "Base rate", "share of positions where it holds"),
+        tables.share("scrambled", "Scrambled", "coverage of the claim permuted among the positions of each domain"),
+        tables.share("random", f"Other {component.kind}s", f"median coverage of the layer's other {component.kind}s"),
+        tables.count("n_held", "n", "recorded positions where it holds"),
     )
     caption = (
-        "Coverage beside the same claim scrambled, and asked of other components: a claim says something as far as it"
-        " exceeds both."
+        f"Coverage beside two baselines: the claim scrambled, and the claim made of other {component.kind}s of the"
+        " layer. A claim says something only as far as it exceeds both."
     )
     return tables.table("Claims and their baselines", caption, result, columns, frame, "full")
 
@@ -152,26 +154,26 @@ def _rest(read: Reader, component: ComponentId) -> list[Block]:
     groups = [tables.group("No behaviour holds", "largest |DLA| first", frame, tables.reach_of(frame))]
     never = rare.frame.filter(pl.col("n_held") == 0).head(SHOWN)
     columns = (
-        tables.words("behaviour", "Never seen"),
-        tables.share("rate_hi", "Rate is at most", "rule of three at the effective n"),
-        tables.count("n_needed", "n to see 0.01 %"),
+        tables.words("behaviour", "Not seen"),
+        tables.share("rate_hi", "Rate is below", "3 / n, with the effective n"),
+        tables.count("n_needed", "n for 0.01 %", "positions that would show a rate of 0.01 % with probability 95 %"),
         tables.words("verdict", "Verdict"),
     )
     return [
         tables.examples(
             "Unexplained",
-            "Where it matters although nothing of the list holds.",
+            "The most important positions at which no behaviour of the list holds.",
             left.source,
             groups,
-            "Every kept position is explained.",
+            "Some behaviour holds at every recorded position.",
         ),
         tables.table(
             "What could not have been seen",
-            "Zero in n is an upper bound, not a never.",
+            "Not seen in n positions: the rate is below 3/n, with n the effective number of positions.",
             rare,
             columns,
             never,
             "full",
-            "Every behaviour of the list was seen.",
+            "Every behaviour of the list was seen at least once.",
         ),
     ]

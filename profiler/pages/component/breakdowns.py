@@ -18,43 +18,43 @@ def class_views(by_class: Result) -> tuple[Chart, ...]:
     return (
         Chart(
             "Class share",
-            "At each activation, what share of positions is of each class: P(class | bin). A band that widens to "
-            "the right is what the high activations are about.",
+            "Share of each class among the positions of a bin, P(class | bin). A band that widens to the right is what"
+            " the high activations are about.",
             component.class_share(frame),
             source,
         ),
         Chart(
             "Expected value",
-            "Each bin's part of the mean activation, x · p(x). What the large activations look like "
-            "matters only as much as they weigh here.",
+            "Contribution of each bin to the mean activation, x · p(x). Large activations matter only as much as they"
+            " weigh here.",
             component.expected_value(frame),
             source,
         ),
         Chart(
             "DLA-weighted",
-            "Where the component's Σ|DLA| on the next token is spent, by activation and class. If most of it "
-            "lies left of the top bins, the extremes are not what it does.",
+            "The component's Σ|DLA| by activation and class. If most of it lies left of the top bins, the extremes do"
+            " not show what the component mostly does.",
             component.importance(frame),
             source,
         ),
         Chart(
             "Class share with intervals",
-            "P(class | bin) of the classes with most Σ|DLA|, with 95 % intervals: wide where "
-            "the bin holds few positions.",
+            "P(class | bin) of the classes with most Σ|DLA|, with 95 % intervals: wide where a bin holds few"
+            " positions.",
             component.posterior(frame),
             source,
         ),
         Chart(
             "Within each class",
-            "P(bin | class): base rates removed. A rare class may stand far right here and still be "
-            "a small part of the bin; read it beside the class share.",
+            "P(bin | class): base rates removed. A rare class may lie far right here and still be a small share of the"
+            " bin; read it beside the class share.",
             component.class_density(frame),
             source,
         ),
         Chart(
             "DLA by activation",
-            "Mean DLA of each bin, logits: whether a larger activation raises or lowers the token that "
-            "really comes next.",
+            "Mean DLA of each bin, in logits: whether larger activations raise or lower the logit of the token that"
+            " came next.",
             component.mean_dla(frame),
             source,
         ),
@@ -68,7 +68,7 @@ def section(read: Reader, label: str) -> Section:
     blocks = [
         *_bars(
             "By class of the token",
-            "Mean |DLA| at positions of each class, with 95 % intervals clustered by document.",
+            "Mean |DLA| at positions of each class, with 95 % intervals over groups of documents.",
             by_class,
             "abs_dla",
             "mean |DLA|, logits",
@@ -83,14 +83,14 @@ def section(read: Reader, label: str) -> Section:
         ),
         *_bars(
             "By domain",
-            "Mean |DLA| in each part of the corpus. Unequal bars mean the answer depends on the text.",
+            "Mean |DLA| in each domain. Where bars differ, how important the component is depends on the text.",
             by_domain,
             "abs_dla",
             "mean |DLA|, logits",
         ),
         *_bars(
             "By position in the window",
-            "Mean |DLA| by distance from the window's start, in doubling buckets.",
+            "Mean |DLA| by distance from the start of the window, in buckets that double.",
             by_position,
             "abs_dla",
             "mean |DLA|, logits",
@@ -125,8 +125,5 @@ def _class_table(by_class: Result) -> Block:
         tables.value("activation", "Mean activation"),
         tables.value("dla", "Mean DLA, logits", signed=True),
     )
-    caption = (
-        "Coverage beside base rate: a class matters to this component as far as its share of Σ|DLA| exceeds its "
-        "share of positions."
-    )
+    caption = "A class matters to this component only as far as its share of Σ|DLA| exceeds its share of positions."
     return tables.table("Classes in numbers", caption, by_class, columns, frame, "full")

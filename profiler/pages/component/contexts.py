@@ -68,12 +68,12 @@ def _bytes(token: str, decoder: codecs.IncrementalDecoder) -> Markup:
 def texts(tokens: Sequence[str | None], shown: int) -> list[Markup]:
     """Every token made visible and harmless."""
     decoder, out = codecs.getincrementaldecoder("utf-8")(errors="replace"), []
-    for place, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         if token is not None and BYTES_TOKEN.match(token):
             out.append(_bytes(token, decoder))
             continue
         decoder.reset()
-        out.append(_plain(token or "", alone=place in (0, shown)))
+        out.append(_plain(token or "", alone=index in (0, shown)))
     return out
 
 
@@ -82,13 +82,13 @@ def html(tokens: Sequence[Token], shown: int, tint: float, next_tint: float) -> 
 
     Args:
         tokens: the tokens in order.
-        shown: index of the shown one; the next one follows it.
-        tint: activation of the shown one over the largest of the page, -1..1.
+        shown: index of the shown token; the next token follows it.
+        tint: activation of the shown token over the largest of the page, -1..1.
         next_tint: the same of its DLA, drawn under the token that came next.
     """
     parts = []
-    for place, token in enumerate(tokens):
-        name = {shown: "mark", shown + 1: "u"}.get(place, "i")
+    for index, token in enumerate(tokens):
+        name = {shown: "mark", shown + 1: "u"}.get(index, "i")
         look = {"mark": _look("act", tint), "u": _look("dla", next_tint)}.get(name, "")
         parts.append(f"<{name}{look}{_attributes(token)}>{token.text}</{name}>")
     return Markup("".join(parts))

@@ -13,8 +13,7 @@ The folder appears when all of it is written, and replaces a site only. A card t
 code from the same run, is kept: cards can be made a few at a time, and a stopped site of thousands goes on where its
 last finished folder ended. Cards are made by several processes, each with its own read-only connection.
 
-Cost: about 1.2 seconds of one core (two thirds of it queries) and 70 kB per card; 0.9 MB of assets; the pages of the
-  run
+Cost: about 1.2 seconds of a core (two thirds of it queries) and 70 kB per card; 0.9 MB of assets; the pages of the run
 take a few seconds.
 """
 

@@ -55,14 +55,11 @@ def make(
         SiteError: a label of the run would lead out of the folder.
     """
     if strange := next((label for label in labels if not FILE_NAME.fullmatch(label)), None):
-        raise SiteError(
-            f"{run} has a component {strange!r}, which is no label and no file's name: no site is made of it"
-        )
+        raise SiteError(f"{run} has a component {strange!r}, which is neither a label nor a file name: no site is made")
     if workers <= 1 or len(labels) <= 1:
-        maker = _Maker(run, folder, links) if labels else None
-        for label in labels:
-            yield label, maker.make(label)
-        if maker:
+        if labels:
+            maker = _Maker(run, folder, links)
+            yield from ((label, maker.make(label)) for label in labels)
             maker.connection.close()
         return
     context = multiprocessing.get_context("spawn")

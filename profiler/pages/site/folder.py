@@ -1,10 +1,10 @@
-"""Build a site beside its place and move it there whole: what is there stays until the new one is finished.
+"""Build a site beside its folder and move it there whole: what is there stays until the new site is finished.
 
 It is made in `<out>.partial`; what a process that was killed leaves of that is used up by the next.
 
-Order: refuse a place that is not ours; choose the components; keep the cards that still hold; make the others; write
-  the
-pages, the assets and site.json; swap. A run that changed (its id, size or time) or other code makes every card anew.
+Order: refuse a folder that is not ours; choose the components; keep the cards that still hold; make the rest; write
+the pages, the assets and site.json; swap. Where the run changed (its id, size or time) or the code, every card is made
+anew.
 """
 
 import hashlib
@@ -31,6 +31,8 @@ LOCK, NEW, OLD = "lock", "new", "old"
 MADE_BY = "generality profiler site"
 FORMAT = 1
 SHARED = ("page.css", "page.js", "theme.js", "site.js")
+CODE = (".py", ".js", ".css", ".jinja")
+"""Ends of the names of files that make a page."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def refuse(out: Path) -> None:
 def manifest(folder: Path) -> Manifest | None:
     """The manifest of a site; None where the folder is none."""
     try:
-        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        return Manifest(**found) if found.get("made_by") == MADE_BY else None
+        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return Manifest(**facts) if facts.get("made_by") == MADE_BY else None
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
@@ -180,11 +182,11 @@ def key_of(run: Path, run_id: str) -> str:
     state = run.stat()
     digest = hashlib.blake2b(f"{run_id} {state.st_size} {state.st_mtime_ns}".encode(), digest_size=16)
     code = [
-        *assets.package_file("pages").iterdir(),
+        *(path for path in assets.package_file("pages").rglob("*") if path.suffix in CODE),
         *assets.folder("reports").glob("*.py"),
         *assets.folder("queries").glob("*.sql"),
     ]
-    for path in sorted(path for path in code if path.is_file()):
+    for path in sorted(code):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -242,7 +244,7 @@ def _write_pages(
 
     texts = {}
     for name in contents.reports.keys() - {"generality"}:
-        file, module = pages.place(name)[0], contents.reports[name]
+        file, module = pages.navigation(name)[0], contents.reports[name]
         texts[file] = pages.report_page(module, read, shell(file))
     for experiment, (file, _) in contents.circuits.items():
         about = read.about(experiment=experiment)

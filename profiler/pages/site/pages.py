@@ -19,9 +19,7 @@ NAMED = {
     "verdicts": ("verdicts.html", "Verdicts"),
 }
 CONTENTS = (("components.html", "Components"), ("queries.html", "Queries"))
-BEST = (
-    "best behaviour of the attention family: the one whose coverage is largest and lies above the others' of its layer"
-)
+BEST = "behaviour of the attention family with the largest coverage, if that lies above the other heads of its layer"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ COLUMNS = (
         "top_class_base",
         "of positions",
         "share",
-        "share of all positions on that class: what its text alone would give",
+        "share of all positions with that class: what the text alone would give",
     ),
     SiteColumn("behaviour", "Behaviour", "word", f"heads: {BEST}"),
     SiteColumn("coverage", "Coverage", "share", "share of its |DLA| where that behaviour holds"),
@@ -75,7 +73,7 @@ def available(connection: duckdb.DuckDBPyConnection) -> dict[str, ModuleType]:
     }
 
 
-def place(name: str) -> tuple[str, str]:
+def navigation(name: str) -> tuple[str, str]:
     """File and words of a report in the site's navigation."""
     return NAMED.get(name, (f"{name}.html", name.capitalize()))
 
@@ -94,9 +92,9 @@ class Contents:
 
         Pages of checks are reached by the page of all verdicts, which stands for them here.
         """
-        first, *others = [place(name) for name in self.reports if name != "generality"]
-        listed = (first, CONTENTS[0], *others, *self.circuits.values(), CONTENTS[1])
-        shown = place("verdicts")[0] if current in {file for file, _ in self.checks.values()} else current
+        first, *rest = [navigation(name) for name in self.reports if name != "generality"]
+        listed = (first, CONTENTS[0], *rest, *self.circuits.values(), CONTENTS[1])
+        shown = navigation("verdicts")[0] if current in {file for file, _ in self.checks.values()} else current
         return tuple((words, file, file == shown) for file, words in listed)
 
 
@@ -106,7 +104,7 @@ def contents(connection: duckdb.DuckDBPyConnection) -> Contents:
     reports = available(connection)
     made = query.run(connection, "checks") if "generality" in reports else pl.DataFrame({"check_id": [], "latest": []})
     checks = {
-        name: (place("generality")[0] if latest else f"generality-{page.slug(name)}.html", name)
+        name: (navigation("generality")[0] if latest else f"generality-{page.slug(name)}.html", name)
         for name, latest in made.select("check_id", "latest").iter_rows()
     }
     before = (
@@ -167,9 +165,9 @@ def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: S
             model=method.run_row(read)["model"],
             answer=(
                 f"{numbers.count(len(frame))} {units_in_words(frame['kind'])}, most important first;"
-                f" {numbers.count(linked)} have a card."
+                f" {numbers.count(linked)} {'has' if linked == 1 else 'have'} a card."
             ),
-            how=f"Make cards of others with: {command}",
+            how=f"To make more cards: {command}",
             settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",
             columns=COLUMNS,
             method=method.method(read),

@@ -35,7 +35,7 @@ WITHOUT_MARK = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 
 
 def _unpack_zstd(file: str) -> io.BufferedIOBase:
-    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(file), "zstd"))  # type: ignore[arg-type]
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(file), "zstd"))
 
 
 UNPACK: dict[str, Callable[[str], io.BufferedIOBase]] = {
@@ -43,7 +43,7 @@ UNPACK: dict[str, Callable[[str], io.BufferedIOBase]] = {
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": _unpack_zstd,
-}  # type: ignore[dict-item]
+}
 """Endings of packed files, and what opens them."""
 
 
@@ -63,9 +63,10 @@ def open_text(file: str, newline: str | None = None) -> io.TextIOBase:
         CorpusError: the file is no text in an encoding that is known.
         OSError, EOFError: the file cannot be read.
     """
-    with open_bytes(file) as stream:
-        encoding = encoding_of(stream.read(HEAD_BYTES), file)
-    return io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace", newline=newline)
+    with open_bytes(file) as head:
+        encoding = encoding_of(head.read(HEAD_BYTES), file)
+    stream: Any = open_bytes(file)  # TextIOWrapper is typed for raw streams that are always readable
+    return io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline=newline)
 
 
 def encoding_of(head: bytes, file: str) -> str:

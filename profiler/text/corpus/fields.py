@@ -49,7 +49,8 @@ def refuse_unreadable(rows: Iterable[Row | str], fields: Fields, place: str) -> 
     Raises:
         CorpusError: no row is one, none has the text or the domain's field, or what stands in it is no text.
     """
-    text = domain = None
+    text: Any = None
+    domain: Any = None
     reasons: Counter[str] = Counter()
     n_rows = 0
     for row in rows:
@@ -62,9 +63,9 @@ def refuse_unreadable(rows: Iterable[Row | str], fields: Fields, place: str) -> 
             return
     del reasons["blank_lines"]
     if reasons and not n_rows:
-        found = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items())
+        bad = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items())
         raise CorpusError(
-            f"corpus {place!r} cannot be read: it begins with {found} and no row that is one; check what the file holds"
+            f"corpus {place!r} cannot be read: it begins with {bad} and no row that is one; check what the file holds"
         )
     for option, name, row in (("--text-field", fields.text, text), ("--domain-field", fields.domain, domain)):
         if name and isinstance(row, Mapping):
@@ -105,7 +106,7 @@ def described(value: Any) -> str:
     if messages_of(value) is not None:
         return "a conversation"
     if isinstance(value, list):
-        kinds = {_kind(one) for one in value}
+        kinds = {_kind(part) for part in value}
         return f"a list of {kinds.pop()}s" if len(kinds) == 1 else "a list"
     return "bytes that are no text" if isinstance(value, bytes) else f"a {_kind(value)}"
 
@@ -120,8 +121,8 @@ def _advice(value: Any, name: str) -> str:
     """What to do about a field that holds no text."""
     if isinstance(value, Mapping):
         return f"name a field inside it, such as --text-field {name}.{next(iter(value), 'text')}"
-    if isinstance(value, list) and value and all(isinstance(one, int) for one in value):
-        return "token ids cannot be held against this model's tokenizer; give the text that they were made from"
+    if isinstance(value, list) and value and all(isinstance(part, int) for part in value):
+        return "token ids cannot be compared with this model's tokenizer; give the text that they were made from"
     if isinstance(value, list):
         return "make it one text a row first (how its parts belong together is not known here)"
     return "name the field that holds the text with --text-field"

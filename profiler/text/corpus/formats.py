@@ -185,7 +185,8 @@ class _Window:
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
         while True:
-            self.at = SPACE.match(self.text, self.at).end()
+            if blank := SPACE.match(self.text, self.at):
+                self.at = blank.end()
             if self.at < len(self.text) or not self.more():
                 return self.text[self.at : self.at + 1]
 

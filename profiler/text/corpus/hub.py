@@ -98,9 +98,9 @@ def _reason(error: Exception, hub: Hub) -> str:
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     if "Config name is missing" in lines[0] or "BuilderConfig" in lines[0]:
         names = datasets.get_dataset_config_names(hub.name)
-        found = f"it has no configuration {hub.config!r}" if hub.config else "it has several configurations"
+        reason = f"it has no configuration {hub.config!r}" if hub.config else "it has several configurations"
         return (
-            f"{found}; give one of {', '.join(names)} as hf:{hub.name}:{names[0]} (hf:{hub.name}::split for a split"
+            f"{reason}; give one of {', '.join(names)} as hf:{hub.name}:{names[0]} (hf:{hub.name}::split for a split"
             " alone)"
         )
     return lines[0][:300].rstrip(".")

@@ -56,13 +56,13 @@ def corpora(texts: Iterable[str]) -> list[Corpus]:
     """The corpora that the user named.
 
     Raises:
-        CorpusError: one is not found or has no known ending, or two share a file.
+        CorpusError: a corpus does not exist or has no known ending, or two share a file.
     """
-    found = [corpus_of(text) for text in texts]
-    for number, corpus in enumerate(found):
-        for other in found[:number]:
+    named = [corpus_of(text) for text in texts]
+    for number, corpus in enumerate(named):
+        for other in named[:number]:
             _refuse_shared(other, corpus)
-    return found
+    return named
 
 
 def corpus_of(text: str) -> Corpus:
@@ -113,8 +113,8 @@ def _paths(place: str) -> tuple[list[str], str]:
     """Files and other entries at a place, sorted, and the domain they make."""
     path = Path(place)
     if not _exists(place):
-        found = [entry for entry in sorted(glob.glob(place, recursive=True)) if not Path(entry).is_dir()]  # noqa: PTH207
-        return found, path.parent.name or "corpus"
+        entries = [entry for entry in sorted(glob.glob(place, recursive=True)) if not Path(entry).is_dir()]  # noqa: PTH207
+        return entries, path.parent.name or "corpus"
     if not path.is_dir():
         return [place], stem_of(place)
     return _saved(path) or _below(path), path.resolve().name or "corpus"
@@ -123,16 +123,16 @@ def _paths(place: str) -> tuple[list[str], str]:
 def _below(folder: Path) -> list[str]:
     """Everything in a folder and the folders in it that is not hidden; each folder once, though links lead to it
     twice."""
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        status = Path(place).stat()
+    files, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [str(Path(place) / name) for name in names if not name.startswith(".")]
-    return sorted(found)
+        files += [str(Path(parent) / name) for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def _saved(folder: Path) -> list[str]:
@@ -175,17 +175,17 @@ def _once(files: Iterable[str]) -> tuple[list[str], int]:
     return [file for file in names if file in once], len(names) - len(once)
 
 
-def _refuse_shared(one: Corpus, other: Corpus) -> None:
+def _refuse_shared(first: Corpus, other: Corpus) -> None:
     """Refuse documents that would count twice.
 
     Raises:
-        CorpusError: two corpora are one, or share a file.
+        CorpusError: two corpora are the same, or share a file.
     """
-    inodes = {_inode(file): file for file in one.files}
+    inodes = {_inode(file): file for file in first.files}
     shared = next(((inodes[_inode(file)], file) for file in other.files if _inode(file) in inodes), None)
-    if shared or one.place == other.place:
+    if shared or first.place == other.place:
         what = f" as {shared[0]!r} and {shared[1]!r}" if shared and shared[0] != shared[1] else ""
         raise CorpusError(
-            f"corpus {other.place!r} is given twice{what}, with {one.place!r}: its documents would count twice; give it"
-            " once"
+            f"corpus {other.place!r} is given twice{what}, with {first.place!r}: its documents would count twice; give"
+            " it once"
         )

@@ -65,12 +65,12 @@ def documents(config: RunConfig, dropped: Counter[str], tokenizer: Any = None) -
     Raises:
         CorpusError: a corpus does not exist, cannot be read, or lacks the text field.
     """
-    found = corpora(config.corpora)
-    for corpus in found:
+    corpora_read = corpora(config.corpora)
+    for corpus in corpora_read:
         _check(corpus, config)
         dropped["same_file"] += corpus.n_links
         dropped["other_files"] += corpus.n_others
-    streams = [_one_corpus(corpus, config, dropped, tokenizer) for corpus in found]
+    streams = [_one_corpus(corpus, config, dropped, tokenizer) for corpus in corpora_read]
     turns = itertools.zip_longest(*streams)
     return (document for turn in turns for document in turn if document is not None)
 
@@ -152,10 +152,10 @@ def _stream(corpus: Corpus, config: RunConfig) -> datasets.IterableDataset:
 
 def _one_corpus(corpus: Corpus, config: RunConfig, dropped: Counter[str], tokenizer: Any) -> Iterator[Document]:
     for item in _stream(corpus, config).shuffle(seed=config.seed, buffer_size=config.shuffle_buffer):
-        if (found := _text(item, dropped, tokenizer)) is not None:
+        if (text_and_roles := _text(item, dropped, tokenizer)) is not None:
             domain = item.get("domain") or (corpus.domain if corpus.named else item.get("part") or corpus.domain)
             place = f"{corpus.place}:{item.get('row', item['source'])}"
-            yield Document(domain, item["source"], place, *found)
+            yield Document(domain, item["source"], place, *text_and_roles)
 
 
 def _text(item: Item, dropped: Counter[str], tokenizer: Any) -> tuple[str, tuple[RoleSpan, ...] | None] | None:

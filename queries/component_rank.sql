@@ -1,4 +1,4 @@
--- Title:      Place of a component
+-- Title:      Rank of a component
 -- Question:   how much of all importance is this head's or neuron's, and how many matter more?
 -- Grain:      one row; none for an embedding or bias
 -- Key:        component
@@ -8,14 +8,14 @@
 -- Reference:  importance is mean |DLA|; delete-a-group jackknife over documents: Wolter,
 --             Introduction to Variance Estimation, chapter 4
 -- Caveat:     the same numbers as component_overview has of all, for one, without adding up all.
---             place counts from 1; those that tie are ordered by layer. |DLA| sees only what is
+--             rank counts from 1; components that tie are ordered by layer. |DLA| sees only what is
 --             written directly to the next token's logit. Of an expert's neuron n counts the
 --             positions where its expert was chosen, and abs_dla is the mean over these; the share
 --             is of all positions.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 WITH ranked AS (
     SELECT component, kind, layer, sum_abs_dla AS abs_dla_sum
-        , row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS place
+        , row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS rank
         , count(*) OVER () AS n_components
     FROM importance
 )
@@ -37,7 +37,7 @@ SELECT ranked.component, ranked.kind, ranked.layer, coalesce(sizes.n, 0)::BIGINT
         THEN greatest(0, share_abs_dla - errors.t * errors.se) END AS share_abs_dla_lo
     , CASE WHEN errors.se IS NOT NULL
         THEN least(1, share_abs_dla + errors.t * errors.se) END AS share_abs_dla_hi
-    , ranked.place, ranked.n_components
+    , ranked.rank, ranked.n_components
 FROM ranked
 JOIN components USING (component)
 LEFT JOIN (
@@ -46,4 +46,4 @@ LEFT JOIN (
 CROSS JOIN (SELECT sum(sum_abs_dla) AS all_abs_dla FROM group_importance) AS everything
 LEFT JOIN jackknife_ratios('shares') AS errors ON errors.key = ranked.component
 WHERE ranked.component = getvariable('component')
-ORDER BY ranked.place;
+ORDER BY ranked.rank;

@@ -24,6 +24,7 @@ from profiler.config import RunConfig
 from profiler.errors import PairError, ProfilerError
 from profiler.generality import check as checks
 from profiler.generality.distributions.subject import CheckSettings, Reread
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model
 from profiler.model.of_run import Choice, config_for, load_for
@@ -46,7 +47,7 @@ LEAST = {"pairs": 4, "neurons": 0, "top": 1, "draws": 1, "steps": 1}
 """Least values of the numbers of an experiment."""
 LEAST_OF_CHECK = {"pairs": 20, "draws": 1, "tokens": 1}
 """Least values of the numbers of a check: fewer prompts give no interval."""
-NOTES = ("forecast", "catalogue", "left out")
+NOTES = ("forecast", "catalogue", "left out", "warning")
 """How a line begins that a patch or a check says besides its stages."""
 
 
@@ -175,6 +176,8 @@ def patch(
     report(Step("loading the model", 0, 1))
     loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
     total, done = stages(chosen, given=given is not None), 0
+    if warning := too_few_for_check(chosen):
+        report(Step(warning, done, total, is_note=True))
 
     def show(text: str) -> None:
         nonlocal done
@@ -198,6 +201,17 @@ def patch_settings(task: str, **settings: Any) -> PatchSettings:
         raise PairError(f"split {chosen.split!r} is unknown: choose train or held_out")
     _refuse_small(LEAST, {name: getattr(chosen, name) for name in LEAST}, chosen.seed)
     return chosen
+
+
+def too_few_for_check(settings: PatchSettings) -> str:
+    """A warning where `check` will refuse the pairs that a circuit is found on; empty where they are enough."""
+    n, least = len(pair_sets.read(settings.task)) if settings.is_file else settings.pairs, DEFAULT.fewest
+    if n >= least:
+        return ""
+    return (
+        f"warning: {n} pairs: check needs {least} to measure the circuit on the prompts it was found on, and cannot say"
+        f" that it generalises without; give {least} or more"
+    )
 
 
 def _refuse_small(least: dict[str, int], given: dict[str, int | None], seed: int) -> None:

@@ -100,7 +100,7 @@ def _drawing(read: Reader) -> Section:
         tables.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
         tables.share("frequency", "Chosen again", "when the pairs are resampled"),
         tables.share("removal_cost", "Removal costs"),
-        tables.value("p_holm", "p (Holm)", "against random members of inflated circuits"),
+        tables.value("p_adjusted", "p (Holm)", "against random members of inflated circuits"),
     )
     table = tables.table(
         "Members",

@@ -1,8 +1,9 @@
 """Choose a circuit from patches in both directions.
 
-1. A node is a candidate if patching it alone has an effect in at least one direction: sign flips over pairs, Holm over
-   all nodes and both directions, and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and
-   necessary but not sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
+1. A node is a candidate if patching it alone has an effect in at least one direction: sign flips over pairs,
+   family-wise over all nodes and both directions (`statistics.flip_tests`, whose least p does not grow with the number
+   of nodes), and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and necessary but not
+   sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
 2. Candidates are ranked by their larger share, and taken from the top until the circuit is faithful to within
    `tolerance`.
 3. The member whose removal moves faithfulness least is dropped, again and again, as long as it stays within.
@@ -18,10 +19,10 @@ from jaxtyping import Bool, Float
 
 from profiler.circuits.scoring.evaluate import Evaluator, sizes
 from profiler.patching.redundancy.gates import THRESHOLD
-from profiler.statistics import holm, level, sign_flip_p
+from profiler.statistics import LEVEL, flip_tests, level
 
 TOLERANCE = 0.1
-ALPHA = 0.05
+ALPHA = LEVEL
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def ranking(effects: Effects) -> list[int]:
 
 def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
     """Nodes with an effect in some direction, best first; the first node alone where none has."""
-    p = holm(np.concatenate([sign_flip_p(effects.recovered), sign_flip_p(effects.lost)]))
+    tests = flip_tests(np.concatenate([effects.recovered, effects.lost]), alpha=ALPHA)
     shares = np.abs(np.concatenate([effects.recovered.mean(-1), effects.lost.mean(-1)]) / effects.whole.mean())
-    clear = ((p < ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
+    clear = (tests.clear(ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
     listed = ranking(effects)
     return [node for node in listed if clear[node]] or listed[:1]
 

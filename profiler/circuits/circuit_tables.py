@@ -180,20 +180,19 @@ def judge(
     if full:
         report(f"{setting.name}: random circuits")
         drawn = null.random_circuits(evaluate, keep, settings.draws, settings.seed)
-        rows.append(_score("random_p", drawn.p, n=settings.draws))
-        rows.append(
-            _score(
-                "random_faithfulness",
-                float(drawn.faithfulness.mean()),
-                *_percentiles(drawn.faithfulness),
+        rows.append(_score("random_p", drawn.p, n=len(drawn.faithfulness)))
+        rows.append(_score("random_p_least", drawn.p_least, n=len(drawn.faithfulness)))
+        rows.append(_score("random_alternatives", float(drawn.alternatives)))
+        if len(drawn.faithfulness):
+            rows.append(
+                _score("random_faithfulness", float(drawn.faithfulness.mean()), *_percentiles(drawn.faithfulness))
             )
-        )
-        random = pl.DataFrame({"draw": np.arange(settings.draws), "faithfulness": drawn.faithfulness})
+            random = pl.DataFrame({"draw": np.arange(len(drawn.faithfulness)), "faithfulness": drawn.faithfulness})
         report(f"{setting.name}: minimality")
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
         minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
         rows.append(_score("minimality", float(minimal.effect.min())))
-        rows.append(_score("minimal_members", float((minimal.p_holm < choose.ALPHA).mean()), n=len(minimal.effect)))
+        rows.append(_score("minimal_members", minimal.share(choose.ALPHA), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
     frames = [
@@ -212,7 +211,8 @@ def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFram
             "positions": [m.positions for m in circuit.members],
             "removal_cost": minimal.effect,
             "p": minimal.p,
-            "p_holm": minimal.p_holm,
+            "p_adjusted": minimal.p_adjusted,
+            "p_least": minimal.p_least,
         }
     )
 

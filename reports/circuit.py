@@ -73,7 +73,7 @@ def _quadrant(read: Reader) -> Section:
         tables.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"),
         tables.words("gate", "Gate"),
     )
-    caption = "Both directions, all sites, largest first. Intervals are over pairs; p values by Holm are in the query."
+    caption = "Both directions, all sites, largest first. Intervals are over pairs; family-wise p values are in the query."
     return Section(
         "Both directions",
         "",
@@ -101,6 +101,7 @@ def _drawing(read: Reader) -> Section:
         tables.share("frequency", "Chosen again", "when the pairs are resampled"),
         tables.share("removal_cost", "Removal costs"),
         tables.value("p_adjusted", "p (Holm)", "against random members of inflated circuits"),
+        tables.value("p_least", "Least p", "that the null can give; where it is not below 0.05, p cannot decide"),
     )
     table = tables.table(
         "Members",

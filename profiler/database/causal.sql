@@ -132,6 +132,7 @@ CREATE TABLE patch_downstream ( -- what each later component writes differently 
     delta_dla_lo DOUBLE, -- 95 % bootstrap bound
     delta_dla_hi DOUBLE, -- 95 % bootstrap bound
     p DOUBLE, -- two-sided, sign flips over pairs
+    p_least DOUBLE, -- least p that these pairs can give
     n BIGINT, -- pairs
     SIX
 );
@@ -145,6 +146,7 @@ CREATE TABLE patch_interactions ( -- two components alone and together
     interaction DOUBLE, -- together minus the sum
     super_additivity DOUBLE, -- together over the sum
     p DOUBLE, -- two-sided, sign flips over pairs, that the interaction is 0
+    p_least DOUBLE, -- least p that these pairs can give
     delta_dla DOUBLE, -- change of the second's DLA when the first is noised, logits
     relation VARCHAR, -- serial, parallel, composed, independent, inconclusive, or same layer
         -- (profiler.patching.redundancy.gates)

@@ -156,13 +156,14 @@ VOCABULARY = Vocabulary(tuple("abcde"), np.zeros(5, int), np.zeros(5, int), np.o
 
 
 def small_pair(i: int) -> TokenPair:
-    """`source` is all that the head of the gate `single` attends to; half of the prompts have it on.
+    """`source` is all that the head of the gate `single` attends to; it is on in half of the prompts, and off in the
+    corrupted twin, or the other way round.
 
     No role names offset 2."""
     first = (ON, OFF)[i % 2]
     clean, roles = (first, QUESTION, QUESTION, QUESTION), (("source", (0,)), ("beside", (1,)), ("end", (3,)))
     pair = Pair(f"p{i}", "toy", "x", "", "", ("",), ("",), ())
-    return TokenPair(pair, clean, (WRONG, *clean[1:]), (ANSWER,), (WRONG,), roles, 0)
+    return TokenPair(pair, clean, ((OFF, ON)[i % 2], *clean[1:]), (ANSWER,), (WRONG,), roles, 0)
 
 
 @pytest.mark.parametrize(("to", "works"), [("source", 1.0), ("beside", 0.0)])
@@ -185,6 +186,32 @@ def test_an_edit_arrives_from_the_place_that_is_read(to: str, works: float) -> N
     assert all(isinstance(row, Edit) for row in edits)
     assert len(edits) == 24 and all(row.shift == pytest.approx(1.0) and row.control_shift < 1 for row in edits)
     assert {row.before[:3] for row in edits} == {"⟦a⟧", "⟦b⟧"}
+
+
+@pytest.mark.parametrize("name", ["single", "and"])
+def test_what_is_put_in_differs_as_the_corrupted_prompt_does(name: str) -> None:
+    """Two tokens mean `on`: one put in for the other is no edit. The corrupted prompt's token is."""
+    plain = patch_models.GATES[name]()
+    net = replace(plain, embed=plain.embed.clone())
+    net.embed[WRONG] = net.embed[ON]
+    pairs = []
+    for i in range(24):
+        clean = ((ON, WRONG)[i % 2], *small_pair(i).clean[1:])
+        pairs.append(replace(small_pair(i), clean=clean, corrupted=(OFF, *clean[1:]), distractors=(OFF,)))
+    one = PromptDistribution(Distribution("x", 0, "prompts", "x", 24), prepare("x", net, Encoded(tuple(pairs), ())))
+    subject = replace(planted_circuits.subject(planted_circuits.NARROW), net=net)
+    place = PositionRole("end", "source")
+    question = subject.question("edits", one.distribution, "L0H0", place.words(1.0))
+
+    def rows(some: PromptDistribution) -> StageResult:
+        return edits_at_positions.on_distribution(subject, some, question, place, VOCABULARY)
+
+    (rate,) = [row for row in rows(one).findings if row.statistic == "success rate"]
+    assert (rate.value, rate.null, rate.n) == (1.0, 0.0, 24)
+    assert all(row.shift == pytest.approx(1.0) for row in rows(one).rows)
+    same = tuple(replace(pair, corrupted=(*pair.clean[:1], ON, *pair.clean[2:])) for pair in pairs)
+    (refused,) = rows(replace(one, setting=prepare("x", net, Encoded(same, ())))).findings
+    assert refused.value is None and "no contrast" in refused.refused
 
 
 def test_an_edit_changes_its_place_and_the_control_one_that_no_role_names() -> None:

@@ -73,7 +73,9 @@ def _quadrant(read: Reader) -> Section:
         tables.share("lost_noise", "Lost", "corrupted values into the clean run, with 95 % interval"),
         tables.words("gate", "Gate"),
     )
-    caption = "Both directions, all sites, largest first. Intervals are over pairs; family-wise p values are in the query."
+    caption = (
+        "Both directions, all sites, largest first. Intervals are over pairs; family-wise p values are in the query."
+    )
     return Section(
         "Both directions",
         "",

@@ -116,7 +116,7 @@ def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, repo
     report("reading the corpus")
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")
-    distributions = build.build(model, net, run, chosen.task, read, settings)
+    distributions = build.build(model, net, run, chosen.task, read, settings, chosen.circuit.scope.outside)
     return CheckSubject(model, net, chosen.circuit, run, chosen.task, distributions, read, settings, report)
 
 

@@ -193,7 +193,7 @@ def on_pairs(
     size = max(1, TOKENS_AT_ONCE // (len(keep) * setting.batch.clean.shape[1]))
     for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
         batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.embed.dtype)
-        other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
+        other = rows_of(setting.outside or setting.corrupted, rows, batch.clean.shape[1])
         asked = node_sets.NodeSetInputs(
             setting.net,
             batch.clean,
@@ -201,7 +201,7 @@ def on_pairs(
             nodes,
             lambda site, layer, other=other: other[site][layer],
             masks(batch, nodes),
-            batch.first_difference,
+            batch.first_difference if setting.outside is None else 0,
         )
         logits = node_sets.logits(asked, keep)
         found = logit_diff(logits.flatten(0, 1), batch.options.rows(len(keep)))
@@ -266,7 +266,7 @@ def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str 
     return CausalChoices(
         "node",
         ", ".join(sorted(sites)),
-        ablation or "resample",
+        ablation or subject.circuit.scope.outside,
         "each member's" if roles else "all",
         "noise inside" if technique == "necessity" else "noise outside",
         pair_set,

@@ -132,6 +132,28 @@ def test_each_claim_is_what_its_own_name_claims() -> None:
     assert all(claims.claim_of(claim.role) == claim for claim in claims.HEAD_CLAIMS)
 
 
+@pytest.mark.parametrize("at", ["first", "previous", "self", "newline", "end", "copy", "suppressor", "argument-mover"])
+@pytest.mark.parametrize("to", ["first", "previous", "bos", "duplicate", "induction", "backup", "sink", "S2x"])
+def test_a_users_names_of_positions_are_no_claims(at: str, to: str) -> None:
+    assert claims.claim_of(f"at {at} attends to {to} (90%)") is None
+
+
+def test_positions_of_the_built_in_tasks_and_of_every_token_are_claims() -> None:
+    for words, claim in (
+        ("at end attends to IO (60%)", claims.NAME_MOVER),
+        ("at end attends to S2 (97%)", claims.S_INHIBITION),
+        ("at S2 attends to S1 (93%)", claims.DUPLICATE),
+        ("at B_doc attends to A_def", claims.INDUCTION),
+        ("at end attends to A_def", claims.COPYING),
+        ("at first attends to the token before (80%)", claims.PREVIOUS),
+        ("at first attends to itself (80%)", claims.CURRENT),
+        ("at second attends to the first token (80%)", claims.FIRST),
+        ("attends to the first token", claims.FIRST),
+    ):
+        assert claims.claim_of(words) == claim
+    assert claims.claim_of("moves the first name") is None
+
+
 def circuit(*members: tuple[str, str]) -> Circuit:
     return Circuit("c", "m", tuple(Member(*one) for one in members), Scope("ioi", "48 pairs", ("abc",)))
 

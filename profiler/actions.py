@@ -27,7 +27,7 @@ from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model
-from profiler.model.of_run import Choice, config_for, load_for
+from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
 from profiler.pages import build as pages
 from profiler.patching.setting import PatchSettings
 from profiler.prompts import pairs as pair_sets
@@ -244,12 +244,14 @@ def model_of(
 ) -> Model:
     """The model of a run with the run's window length and BOS; where there is no run, the one that is named.
 
-    Its dtype is the run's, but float32 where that is half precision.
+    Its dtype is the run's, but float32 where that is half precision. A loaded model must have the run's BOS.
 
     Raises:
         ModelError: the run's model may not be loaded unasked, cannot be loaded, or is another one.
     """
     if isinstance(model, Model):
+        if run.exists():
+            refuse_other_bos(run, model)
         return model
     choice = Choice(model, trust_remote_code, allow_pickle, device)
     return (

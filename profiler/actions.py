@@ -29,7 +29,7 @@ from profiler.model.components import ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model
 from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
 from profiler.pages import build as pages
-from profiler.patching.setting import PatchSettings
+from profiler.patching.setting import LEAST_HALF, PatchSettings, parts_of_file
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Pair
 from profiler.prompts.tasks.prompt import Split
@@ -176,7 +176,7 @@ def patch(
     report(Step("loading the model", 0, 1))
     loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
     total, done = stages(chosen, given=given is not None), 0
-    if warning := too_few_for_check(chosen):
+    for warning in warnings_of(chosen):
         report(Step(warning, done, total, is_note=True))
 
     def show(text: str) -> None:
@@ -203,15 +203,22 @@ def patch_settings(task: str, **settings: Any) -> PatchSettings:
     return chosen
 
 
-def too_few_for_check(settings: PatchSettings) -> str:
-    """A warning where `check` will refuse the pairs that a circuit is found on; empty where they are enough."""
-    n, least = len(pair_sets.read(settings.task)) if settings.is_file else settings.pairs, DEFAULT.fewest
-    if n >= least:
-        return ""
-    return (
-        f"warning: {n} pairs: check needs {least} to measure the circuit on the prompts it was found on, and cannot say"
-        f" that it generalises without; give {least} or more"
-    )
+def warnings_of(settings: PatchSettings) -> list[str]:
+    """What the number of pairs will keep `check` or `patch` from saying."""
+    parts = parts_of_file(settings) if settings.is_file else None
+    n, least = settings.pairs if parts is None else len(parts.discovery), DEFAULT.fewest
+    made = []
+    if n < least:
+        made.append(
+            f"warning: {n} pairs: check needs {least} to measure the circuit on the prompts it was found on, and cannot"
+            f" say that it generalises without; give {least} or more"
+        )
+    if parts is not None and not (parts.test or parts.held_out):
+        made.append(
+            f"warning: the circuit is found and judged on the same {n} pairs: give {2 * LEAST_HALF} or more, of which"
+            " half are kept for testing, or mark some with another split"
+        )
+    return made
 
 
 def _refuse_small(least: dict[str, int], given: dict[str, int | None], seed: int) -> None:

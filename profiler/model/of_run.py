@@ -79,7 +79,7 @@ def refuse_other_bos(run: Path, model: Model) -> None:
     if recorded != (model.bos_id is not None):
         raise ModelError(
             f"{run} was recorded {'with' if recorded else 'without'} a BOS, and the model that was given puts"
-            f" {'none' if recorded else 'one'} in front of prompts: load it with prepend_bos={recorded}, or give its name"
+            f" {'none' if recorded else 'one'} in front of prompts: load it with prepend_bos={recorded}, or name it"
         )
 
 

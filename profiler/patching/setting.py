@@ -5,6 +5,7 @@ Cost: two forward passes over the pairs.
 
 import hashlib
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from profiler.errors import PairError
 from profiler.model.as_network import reach
 from profiler.model.load import Model
 from profiler.model.network import Network
@@ -24,6 +26,8 @@ from profiler.prompts.pairs import Encoded, Pair
 from profiler.prompts.tasks.prompt import Split
 from profiler.text.token_classes import ordinary_ids
 
+LEAST_HALF = 20
+"""Pairs of a half of a user's file, at least: a check gives no number for fewer."""
 REFERENCE_DRAWS = 4000
 SCHEME_PAIRS = 24
 """Pairs of each other corruption scheme."""
@@ -125,10 +129,47 @@ def prepare(name: str, net: Network, encoded: Encoded) -> PairRuns:
     return PairRuns(name, net, encoded, batch, clean, corrupted)
 
 
+@dataclass(frozen=True)
+class FileParts:
+    """The pairs of a user's file, no pair in two parts.
+
+    Attributes:
+        discovery: what a circuit is found on.
+        test: further pairs of the same split; empty where the file is too small to be divided.
+        held_out: pairs that the file marks with another split.
+    """
+
+    discovery: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+    held_out: tuple[Pair, ...]
+
+
+def parts_of_file(settings: PatchSettings) -> FileParts:
+    """Divide a user's file: by its own `split`, then at random by the seed, `settings.pairs` at most in each part.
+
+    A file that marks nothing as held out is halved if each half is large enough to be checked; a smaller one is all for
+    discovery, as far as `settings.pairs` goes.
+
+    Raises:
+        PairError: the file cannot be read, or has no pair of the split.
+    """
+    known = {(pair.clean, pair.corrupted): pair for pair in reversed(pair_sets.read(settings.task))}
+    pairs = list(reversed(known.values()))
+    own = [pair for pair in pairs if (pair.split == "train") == (settings.split == "train")]
+    other = [pair for pair in pairs if pair not in own]
+    if not own:
+        raise PairError(f"{settings.task} has no pair of split {settings.split!r}: choose the other one, or mark pairs")
+    room = len(own) if other or len(own) < 2 * LEAST_HALF else -(-len(own) // 2)
+    n = min(settings.pairs, room)
+    order = random.Random(f"{settings.name}/{settings.seed}").sample(range(len(own)), len(own))
+    first, second = sorted(order[:n]), sorted(order[n:][: settings.pairs])
+    return FileParts(tuple(own[i] for i in first), tuple(own[i] for i in second), tuple(other[: settings.pairs]))
+
+
 def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int | None = None) -> list[Pair]:
-    """Pairs of the settings' task, or those of the user's file."""
+    """Pairs of the settings' task, or those of the user's file that a circuit is found on."""
     if settings.is_file:
-        return pair_sets.read(settings.task)
+        return list(parts_of_file(settings).discovery)
     return pair_sets.make(settings.task, settings.scheme, split, n or settings.pairs, seed, vocabulary(model))
 
 

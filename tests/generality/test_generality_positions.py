@@ -304,13 +304,20 @@ def test_general_forms_are_corrected_apart() -> None:
     assert [(need.subject, need.distribution) for need in asked] == [("L1H4", "names")]
 
 
+def test_a_role_is_not_confirmed_by_the_pairs_that_it_was_read_off() -> None:
+    """On the discovery prompts a role that names positions holds by construction; only other text supports it."""
+    assert judge((*FINDINGS, at_place("discovery", 0.95)), DISTRIBUTIONS).word == "inconclusive"
+    both = (*FINDINGS, at_place("discovery", 0.95), at_place("names", 0.95))
+    assert judge(both, DISTRIBUTIONS).word == "generalises"
+
+
 def test_what_could_not_be_asked_stands_in_the_sentence() -> None:
     lost = Finding(
         "c", "", "faithfulness", "natural text", "faithfulness", None, None, None, 9, "prompts", refused="9 prompts"
     )
     assert (
         "No faithfulness could be measured on natural text."
-        in judge((*FINDINGS, at_place("discovery", 0.95), lost), DISTRIBUTIONS).sentence
+        in judge((*FINDINGS, at_place("discovery", 0.95), at_place("names", 0.9), lost), DISTRIBUTIONS).sentence
     )
 
 

@@ -40,10 +40,11 @@ from profiler.generality.distributions.subject import (
     PromptDistribution,
     RunText,
 )
-from profiler.generality.distributions.variants import repeats, variants
+from profiler.generality.distributions.variants import Variant, repeats, variants
 from profiler.generality.evidence.distributions import (
     CORPUS,
     DISCOVERY,
+    FRESH,
     NATURAL,
     REPEATS,
     Distribution,
@@ -209,12 +210,24 @@ def _task_distributions(
         maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn)),
         *(
             maker(v.name, v.description, v.pairs, next(number), settings.pairs)
-            for v in ([] if task.is_file else variants(task, settings.pairs * maker.spare, vocabulary_of(model)))
+            for v in _variants(maker, task, settings)
         ),
     ]
     if task.name in triggers.FINDERS:
         found.append(_natural(maker, run, task, settings, next(number)))
     return found
+
+
+def _variants(maker: PromptMaker, task: PatchSettings, settings: CheckSettings) -> Sequence[Variant]:
+    """What lies beyond the discovery prompts: variants of a built-in task, the other parts of a user's file."""
+    if not task.is_file:
+        return variants(task, settings.pairs * maker.spare, vocabulary_of(maker.model))
+    parts = settings_of.parts_of_file(task)
+    named = (
+        (FRESH, "pairs of the file that the circuit was not found on", parts.test),
+        ("held-out pairs", "pairs that the file marks with another split", parts.held_out),
+    )
+    return [Variant(name, text, pairs) for name, text, pairs in named if pairs]
 
 
 def _references(maker: PromptMaker, task: PatchSettings, drawn: Sequence[Pair]) -> Sequence[TokenPair]:

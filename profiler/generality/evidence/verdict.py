@@ -152,11 +152,18 @@ class _Case:
         return finding.technique != "coverage", -self.order.get(finding.distribution, -1), finding.estimate
 
     def holds(self, claim: tuple[str, str]) -> bool:
-        """Whether coverage supports the role, nothing contradicts it, and no coverage is below its threshold."""
+        """Whether coverage supports the role, nothing contradicts it, and no coverage is below its threshold.
+
+        A role that names positions was read off the discovery prompts: that it holds there supports nothing.
+        """
         lines = self.roles[claim]
         covered = [line for line in lines if line.finding.technique == "coverage"]
+        read_off = position_role(claim[1]) is not None
         return (
-            any(line.speaks == "for" for line in covered)
+            any(
+                line.speaks == "for" and not (read_off and self.order.get(line.finding.distribution) == 0)
+                for line in covered
+            )
             and all(line.speaks != "against" for line in lines)
             and all(line.speaks == "for" or line.finding.estimate >= self.thresholds.role_share for line in covered)
         )

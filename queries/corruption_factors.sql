@@ -13,7 +13,8 @@
 --             and p_adjusted. additive is the part of all main effects, the R squared of an
 --             additive fit. responds_to is the axis with the largest part among those with
 --             p_adjusted below 0.05 (family-wise over components; p_least is the least that the
---             prompts can give). Only built-in tasks are crossed. experiment empty takes the one written last.
+--             prompts can give). Only built-in tasks are crossed. experiment empty takes the one
+--             written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 WITH factors AS (

@@ -7,8 +7,12 @@
 2. Candidates are ranked by their larger share, and taken from the top until the circuit is faithful to within
    `tolerance`.
 3. The member whose removal moves faithfulness least is dropped, again and again, as long as it stays within.
+4. What stands in for members is added: as long as the model does more than the circuit without some member, or without
+   the whole circuit, by more than `tolerance`, the node that makes up for most of it joins, if the circuit stays
+   faithful. Faithfulness alone keeps one head of an OR and drops the backup of a head that it keeps.
 
-Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; no other search.
+Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; in step 4 two for each
+node that is no member, per node that joins.
 """
 
 from collections.abc import Sequence
@@ -18,8 +22,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from profiler.circuits.scoring.evaluate import Evaluator, sizes
+from profiler.circuits.scoring.scores import gaps
 from profiler.patching.redundancy.gates import THRESHOLD
-from profiler.statistics import LEVEL, flip_tests, level
+from profiler.statistics import LEVEL, ROUNDING, flip_tests, level
 
 TOLERANCE = 0.1
 ALPHA = LEVEL
@@ -67,13 +72,13 @@ def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
 def choose(
     evaluate: Evaluator, effects: Effects, threshold: float = THRESHOLD, tolerance: float = TOLERANCE
 ) -> Bool[np.ndarray, " node"]:
-    """The circuit: grown from the ranking until faithful, then pruned.
+    """The circuit: grown from the ranking until faithful, then pruned, then completed.
 
     Nodes that are no candidates are added, best first, only where all candidates together are not faithful.
     """
     first = candidates(effects, threshold)
     listed = [*first, *(node for node in ranking(effects) if node not in first)]
-    return prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
+    return complete(evaluate, prune(evaluate, grow(evaluate, listed, tolerance), tolerance), tolerance, threshold)
 
 
 def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[np.ndarray, " node"]:
@@ -96,3 +101,40 @@ def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float
             break
         keep = without[best]
     return keep
+
+
+def complete(
+    evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float, threshold: float = THRESHOLD
+) -> Bool[np.ndarray, " node"]:
+    """Add what stands in for members, the node that makes up for most first, as long as the circuit stays faithful.
+
+    Args:
+        tolerance: largest gap between model and circuit, with the same members taken out of both, that needs no node.
+        threshold: least share that a node must make up for.
+    """
+    while not keep.all():
+        removed, gap = largest_gap(evaluate, keep)
+        others = np.nonzero(~keep)[0]
+        grown = np.repeat(keep[None], len(others), 0)
+        grown[np.arange(len(others)), others] = True
+        faithful = np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING
+        if gap <= tolerance or not faithful.any():
+            break
+        whole = evaluate.model.mean() - evaluate.empty.mean()
+        left = evaluate(~removed[None])[0].mean()
+        filled = gap - np.abs(evaluate(grown & ~removed).mean(-1) - left) / abs(whole)
+        filled[~faithful] = -np.inf
+        best = int(level(filled).argmax())
+        if filled[best] < threshold:
+            break
+        keep = grown[best]
+    return keep
+
+
+def largest_gap(evaluate: Evaluator, keep: Bool[np.ndarray, " node"]) -> tuple[Bool[np.ndarray, " node"], float]:
+    """The single member, or all of them, without which model and circuit differ most; and by which share."""
+    members = np.nonzero(keep)[0]
+    removed = np.concatenate([np.eye(len(keep), dtype=bool)[members], keep[None]])
+    found = gaps(evaluate, keep, removed)
+    worst = int(level(found).argmax())
+    return removed[worst], float(found[worst])

@@ -21,13 +21,11 @@ from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, 
 from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
-from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.sweep_tables import PatchedPanel, SweepPlan, change, run_plan
-from profiler.patching.values import rows_of
 from profiler.statistics import percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
@@ -67,14 +65,6 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchedPanel], nodes: Seque
         changes |= {result.key[:2]: change(here, result) for plan in both for result in run_plan(here, plan)}
     rows = [np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
     return choose.Effects(*rows, setting.whole)
-
-
-def halves(setting: PairRuns, effects: choose.Effects, pairs: np.ndarray, *, mlps: bool) -> Keep:
-    """The circuit chosen from a part of the pairs alone."""
-    batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.embed.dtype)
-    whole = setting.corrupted if setting.outside is None else setting.outside
-    other = rows_of(whole, pairs, batch.clean.shape[1])
-    return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps=mlps), other), effects)
 
 
 def find(setting: PairRuns, measured: Sequence[PatchedPanel], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
@@ -299,10 +289,12 @@ def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[
 
 def stability_rows(stable: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
+    rows = [_score("stability_tau", stable.tau, n=null.DRAWS)]
+    if not len(stable.jaccard):  # the circuit was given: nothing was chosen that could come out otherwise
+        return rows, {}
     low, high = _percentiles(stable.jaccard)
-    rows = [
+    rows += [
         _score("stability_jaccard", float(stable.jaccard.mean()), low, high, len(stable.jaccard)),
-        _score("stability_tau", stable.tau, n=len(stable.jaccard)),
         _score("stability_halves", stable.halves, n=2),
     ]
     return rows, dict(zip(nodes, stable.frequency.tolist(), strict=True))

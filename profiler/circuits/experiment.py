@@ -225,9 +225,10 @@ def circuit_frames(
         )
         for runs in (main, *other_sets)
     ]
-    again = None if given else lambda some, pairs: circuit_tables.halves(main, some, pairs, mlps=settings.mlps)
     experiment.report("stability")
-    keep = circuit_tables.evaluator(main, given, mlps=mlps).mask(members_nodes(circuit))
+    evaluate = circuit_tables.evaluator(main, given, mlps=mlps)
+    again = None if given else lambda some, pairs: choose.choose(evaluate.drawn(pairs), some)
+    keep = evaluate.mask(members_nodes(circuit))
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
     curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
     six = circuit_tables.six_values(main, circuit)

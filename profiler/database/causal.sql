@@ -148,8 +148,8 @@ CREATE TABLE patch_interactions ( -- two components alone and together
     p DOUBLE, -- two-sided, sign flips over pairs, that the interaction is 0
     p_least DOUBLE, -- least p that these pairs can give
     delta_dla DOUBLE, -- change of the second's DLA when the first is noised, logits
-    relation VARCHAR, -- serial, parallel, composed, independent, inconclusive, or same layer
-        -- (profiler.patching.redundancy.gates)
+    relation VARCHAR, -- serial, parallel, composed, independent or inconclusive
+        -- (profiler.patching.redundancy.gates); two heads of a layer cannot be serial or composed
     SIX
 );
 CREATE TABLE patch_saturation ( -- share recovered by sets of top components, over random orders
@@ -269,8 +269,8 @@ CREATE TABLE circuit_members ( -- members of circuits
     role VARCHAR, -- what it is claimed to do, or where it reads
     gate VARCHAR, -- its label (patch_gates)
     schemes VARCHAR[], -- corruption schemes under which it has an effect
-    frequency DOUBLE, -- how often it is chosen when pairs are resampled; NULL for one that was
-        -- split by positions
+    frequency DOUBLE, -- how often it is chosen when pairs are resampled and the circuit is chosen
+        -- anew; NULL in a circuit that was given
     removal_cost DOUBLE, -- minimality: largest share that removing it costs
     p DOUBLE, -- against random members of inflated circuits
     p_adjusted DOUBLE, -- p by Holm over the members

@@ -87,6 +87,24 @@ def test_random_circuits_of_one_head_are_the_three_other_heads():
     assert need.value == pytest.approx(one.value, abs=1e-12)  # one layer that adds up: what is kept alone is lost alone
 
 
+@pytest.mark.parametrize(
+    ("gate", "missing", "stands_in"),
+    [("or", 1.0, ["L0H1"]), ("serial", 1.0, ["L1H0"]), ("sum", 0.5, ["L0H1"]), ("single", 0.0, [])],
+)
+def test_a_check_reads_completeness_and_names_what_stands_in(gate, missing, stands_in):
+    """Half of an OR, and a head without its backup, are faithful and incomplete; so is half of a sum."""
+    net, pairs = patch_models.GATES[gate](), patch_models.gate_batch(24).pairs
+    setting = prepare(DISCOVERY, net, Encoded(pairs, ()))
+    distribution = PromptDistribution(Distribution(DISCOVERY, 0, "prompts", "x", 24), setting)
+    base = replace(planted.subject(planted.GENERALISES), net=net)
+    subject = with_members(replace(base, distributions=replace(base.distributions, prompts=(distribution,))), ["L0H0"])
+    rows = prompts.distribution_findings(subject, distribution)[0]
+    assert found(tuple(rows), "incompleteness", DISCOVERY).value == pytest.approx(missing)
+    assert [row.subject for row in rows if row.statistic == "restores"] == stands_in
+    sentence = judge(rows, [DISCOVERY]).sentence
+    assert ("It is incomplete" in sentence) == bool(stands_in) and all(name in sentence for name in stands_in)
+
+
 def test_a_null_is_the_draws_mean_upper_end_and_rank():
     """For necessity more is better, for faithfulness what is near 1; p counts the circuit itself, ties go to the
     null."""

@@ -310,12 +310,12 @@ def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]
     assert query.run(made[0], "patch_strata")["lost_noise"].null_count() == len(query.run(made[0], "patch_strata"))
 
 
-def test_heads_of_one_layer_stand_in_no_order(frames: dict[str, pl.DataFrame]) -> None:
+def test_heads_of_one_layer_are_neither_serial_nor_composed(frames: dict[str, pl.DataFrame]) -> None:
     rows = frames["patch_interactions"].to_dicts()
-    assert len({row["relation"] == "same layer" for row in rows}) == 2
-    for row in rows:
-        layers = [row[name].split("H")[0] for name in ("first", "second")]
-        assert (row["relation"] == "same layer") == (layers[0] == layers[1])
+    alike = [row["first"].split("H")[0] == row["second"].split("H")[0] for row in rows]
+    assert set(alike) == {True, False}
+    for row, same_layer in zip(rows, alike, strict=True):
+        assert not same_layer or row["relation"] not in ("serial", "composed")
         assert row["interaction"] == pytest.approx(row["share_together"] - row["share_first"] - row["share_second"])
 
 

@@ -36,7 +36,7 @@ from profiler.generality.evidence.needs import Need
 from profiler.generality.evidence.needs import needs as needs_of
 from profiler.generality.evidence.needs import sentence as sentence_of
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.generality.evidence.wording import elsewhere, listed, percent, refuted_roles, shown
+from profiler.generality.evidence.wording import elsewhere, incomplete, listed, percent, refuted_roles, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
@@ -196,7 +196,7 @@ def judge(
     lines = books.lines(findings, distributions, registered, thresholds)
     case = _sort(lines, distributions, thresholds)
     verdict = _judge(case, lines)
-    return replace(verdict, sentence=verdict.sentence + elsewhere(lines, case.order))
+    return replace(verdict, sentence=verdict.sentence + incomplete(lines, thresholds) + elsewhere(lines, case.order))
 
 
 def _judge(case: _Case, lines: tuple[Line, ...]) -> Verdict:

@@ -7,6 +7,9 @@ With F(S) the mean logit difference when only the nodes of S are live, M all nod
   them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher.
 * necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same, with at
   most the whole effect lost: to lose more than all is no better.
+* incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
+  in for members in the model and is not in the circuit. On the discovery prompts the node that makes up for most of it
+  is named, `restores`. It describes and decides nothing.
 * model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it
   are refused.
 * repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up
@@ -48,6 +51,7 @@ from profiler.statistics import (
     bootstrap_means,
     fewest_pairs,
     least_random_p,
+    level,
     percentile_interval,
     quotient,
     random_set_p,
@@ -155,7 +159,32 @@ def distribution_findings(
     faithful = keeps.finding(names[0], ratio(kept, whole, clusters), closeness_null(random.kept))
     capped = np.minimum(random.gone, 1.0)
     necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(capped, capped))
-    return [effect, faithful, necessary], trend.PairEffects(distribution, kept, whole, clusters)
+    gaps = completeness(subject, one, evaluate, keep, keeps)
+    return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, kept, whole, clusters)
+
+
+def completeness(
+    subject: CheckSubject, one: PromptDistribution, evaluate: Evaluator, keep: Keep, question: Question
+) -> list[Finding]:
+    """The largest incompleteness, and on the discovery prompts the node that makes up for most of it."""
+    setting: PairRuns = one.setting  # type: ignore[assignment]
+    clusters, whole = clusters_of(setting), evaluate.model - evaluate.empty
+    members = np.stack([evaluate.mask([node]) for node in members_nodes(subject.circuit)] or [keep])
+    removed = np.concatenate([members, keep[None]])
+    removed = removed[level(scores.gaps(evaluate, keep, removed)).argmax()]
+    inside, left = evaluate(np.stack([keep & ~removed, ~removed]))
+    sign = np.sign((left - inside).mean()) or 1.0
+    made = [question.finding("incompleteness", ratio(sign * (left - inside), whole, clusters))]
+    others = np.nonzero(~keep)[0]
+    if one.distribution.name != DISCOVERY or not len(others) or made[0].lower <= subject.settings.thresholds.margin:
+        return made
+    grown = np.repeat((keep & ~removed)[None], len(others), 0)
+    grown[np.arange(len(others)), others] = True
+    filled = sign * (evaluate(grown) - inside)
+    best = int(level(filled.mean(-1)).argmax())
+    label = evaluate.nodes[others[best]]
+    found = ratio(filled[best], whole, clusters)
+    return [*made, replace(question, subject=label).finding("restores", found)] if (found.lo or 0.0) > 0 else made
 
 
 def _question(

@@ -167,7 +167,7 @@ def interaction_rows(
                     "p": float(statistics.sign_flip_p(extra[way])),
                     "p_least": statistics.least_flip_p(len(extra[way])),
                     "delta_dla": float(delta.mean()),
-                    "relation": kind if first.layer < second.layer else "same layer",
+                    "relation": kind,
                 }
             )
     return pl.DataFrame(rows)

@@ -6,7 +6,7 @@ Cost: two forward passes over the pairs.
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +19,23 @@ from profiler.errors import PairError
 from profiler.model.as_network import reach
 from profiler.model.load import Model
 from profiler.model.network import Network
+from profiler.patching import values
 from profiler.patching.batch import PairBatch, Trace, batch_of, trace
 from profiler.patching.metrics import logit_diff
 from profiler.prompts import pairs as pair_sets
-from profiler.prompts.pairs import Encoded, Pair
+from profiler.prompts.pairs import Encoded, Pair, TokenPair
+from profiler.prompts.pairs.pair import Prompt
 from profiler.prompts.tasks.prompt import Split
 from profiler.text.token_classes import ordinary_ids
 
+REFERENCE_SEED = 1_000
+"""Added to the seed of the pairs, for the prompts that means are over."""
 LEAST_HALF = 20
 """Pairs of a half of a user's file, at least: a check gives no number for fewer."""
 REFERENCE_DRAWS = 4000
+"""Prompts drawn to find references for a task of few templates."""
+TEMPLATE_DRAWS, MOST_TEMPLATE_DRAWS = 200, 3_000
+"""Prompts drawn of one template at a time, and at most: of its lengths in tokens some are rare."""
 SCHEME_PAIRS = 24
 """Pairs of each other corruption scheme."""
 Outside = Literal["resample", "mean", "zero"]
@@ -191,6 +198,37 @@ def references(model: Model, settings: PatchSettings, known: Encoded, split: Spl
     """
     if settings.is_file:
         return known
-    templates = {pair.pair.template for pair in known.pairs}
-    drawn = draw(model, settings, split or settings.split, settings.seed + 1_000, REFERENCE_DRAWS)
-    return encoded(model, settings, [pair for pair in drawn if pair.template in templates])
+    split, taken = split or settings.split, {pair.pair.clean for pair in known.pairs}
+    wanted: dict[str, list[TokenPair]] = {}
+    for pair in known.pairs:
+        wanted.setdefault(pair.pair.template, []).append(pair)
+    if not pair_sets.find_task(settings.task).has_templates:
+        drawn = draw(model, settings, split, settings.seed + REFERENCE_SEED, REFERENCE_DRAWS)
+        return encoded(model, settings, [pair for pair in drawn if pair.template in wanted and pair.clean not in taken])
+    made: list[TokenPair] = []
+    for alike in wanted.values():
+        made += _of_template(model, settings, split, alike, taken)
+    return Encoded(tuple(made), ())
+
+
+def _of_template(
+    model: Model, settings: PatchSettings, split: Split, alike: Sequence[TokenPair], taken: Container[Prompt]
+) -> list[TokenPair]:
+    """Prompts of the template that some pairs share, `values.MOST` of each length where so many are found."""
+    found: dict[int, dict[Prompt, TokenPair]] = {len(pair.clean): {} for pair in alike}
+    template, strata = alike[0].pair.template, {pair.pair.strata for pair in alike}
+    for begin in range(0, MOST_TEMPLATE_DRAWS, TEMPLATE_DRAWS):
+        seed = settings.seed + REFERENCE_SEED + begin
+        drawn = pair_sets.make(settings.task, settings.scheme, split, TEMPLATE_DRAWS, seed, template=template)
+        try:
+            some = [pair for pair in drawn if pair.strata in strata and pair.clean not in taken]
+            made = encoded(model, settings, some)
+        except PairError:  # none of these can be asked
+            continue
+        for pair in made.pairs:
+            own = found.get(len(pair.corrupted), {})
+            if len(own) < values.MOST:
+                own[pair.pair.corrupted] = pair
+        if all(len(own) >= values.MOST for own in found.values()):
+            break
+    return [pair for own in found.values() for pair in own.values()]

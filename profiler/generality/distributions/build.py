@@ -60,6 +60,7 @@ from profiler.patching.batch import SITES, Trace
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Encoded, Pair, TokenPair
+from profiler.prompts.tasks.prompt import Split
 from profiler.text.corpus import Document, documents
 from profiler.text.token_classes import ordinary_ids, token_texts
 
@@ -207,9 +208,16 @@ def _task_distributions(
     model, what = maker.model, "the prompts that the circuit was found on"
     drawn = settings_of.draw(model, task, task.split, task.seed)
     found = [
-        maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn)),
+        maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn, task.split)),
         *(
-            maker(v.name, v.description, v.pairs, next(number), settings.pairs)
+            maker(
+                v.name,
+                v.description,
+                v.pairs,
+                next(number),
+                settings.pairs,
+                references=_references(maker, task, v.pairs[: settings.pairs], _wording(task, v)),
+            )
             for v in _variants(maker, task, settings)
         ),
     ]
@@ -230,11 +238,28 @@ def _variants(maker: PromptMaker, task: PatchSettings, settings: CheckSettings) 
     return [Variant(name, text, pairs) for name, text, pairs in named if pairs]
 
 
-def _references(maker: PromptMaker, task: PatchSettings, drawn: Sequence[Pair]) -> Sequence[TokenPair]:
-    """The prompts that `profiler patch` takes means over for the discovery pairs; none where no means are asked for."""
-    if maker.outside != "mean":
+def _references(
+    maker: PromptMaker, task: PatchSettings, drawn: Sequence[Pair], split: Split | None
+) -> Sequence[TokenPair]:
+    """The prompts that `profiler patch` takes means over for such pairs; none where no means are asked for.
+
+    Args:
+        split: whose wordings the pairs have; None where they are in no wording of the task.
+    """
+    if maker.outside != "mean" or split is None or task.is_file:
         return ()
-    return settings_of.references(maker.model, task, settings_of.encoded(maker.model, task, drawn)).pairs
+    try:
+        return settings_of.references(maker.model, task, settings_of.encoded(maker.model, task, drawn), split).pairs
+    except PairError:  # none of the pairs can be asked
+        return ()
+
+
+def _wording(task: PatchSettings, variant: Variant) -> Split | None:
+    """Whose wordings a variant has, unchanged; None where it changes them."""
+    if variant.name in (FRESH, "held-out names"):
+        return task.split
+    other: Split = "train" if task.split != "train" else "held_out"
+    return other if variant.name in ("held-out templates", "held-out words and templates") else None
 
 
 def slim(one: PairRuns) -> PairRuns:

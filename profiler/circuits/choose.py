@@ -117,13 +117,12 @@ def complete(
         others = np.nonzero(~keep)[0]
         grown = np.repeat(keep[None], len(others), 0)
         grown[np.arange(len(others)), others] = True
-        faithful = np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING
-        if gap <= tolerance or not faithful.any():
+        grown = grown[np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING]
+        if gap <= tolerance or not len(grown):
             break
         whole = evaluate.model.mean() - evaluate.empty.mean()
         left = evaluate(~removed[None])[0].mean()
         filled = gap - np.abs(evaluate(grown & ~removed).mean(-1) - left) / abs(whole)
-        filled[~faithful] = -np.inf
         best = int(level(filled).argmax())
         if filled[best] < threshold:
             break

@@ -12,7 +12,7 @@
    faithful. Faithfulness alone keeps one head of an OR and drops the backup of a head that it keeps.
 
 Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; in step 4 two for each
-node that is no member, per node that joins.
+of TRIED nodes that are no members, per node that joins.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,8 @@ from profiler.statistics import LEVEL, ROUNDING, flip_tests, level
 
 TOLERANCE = 0.1
 ALPHA = LEVEL
+TRIED = 300
+"""Nodes, best first, that are tried as stand-ins: in a model of thousands the others do next to nothing alone."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def choose(
     """
     first = candidates(effects, threshold)
     listed = [*first, *(node for node in ranking(effects) if node not in first)]
-    return complete(evaluate, prune(evaluate, grow(evaluate, listed, tolerance), tolerance), tolerance, threshold)
+    pruned = prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
+    return complete(evaluate, pruned, listed, tolerance, threshold)
 
 
 def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[np.ndarray, " node"]:
@@ -104,17 +107,22 @@ def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float
 
 
 def complete(
-    evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float, threshold: float = THRESHOLD
+    evaluate: Evaluator,
+    keep: Bool[np.ndarray, " node"],
+    listed: Sequence[int],
+    tolerance: float = TOLERANCE,
+    threshold: float = THRESHOLD,
 ) -> Bool[np.ndarray, " node"]:
     """Add what stands in for members, the node that makes up for most first, as long as the circuit stays faithful.
 
     Args:
+        listed: the nodes by their effects; the best TRIED of those that are no members are tried.
         tolerance: largest gap between model and circuit, with the same members taken out of both, that needs no node.
         threshold: least share that a node must make up for.
     """
     while not keep.all():
         removed, gap = largest_gap(evaluate, keep)
-        others = np.nonzero(~keep)[0]
+        others = np.array([node for node in listed if not keep[node]][:TRIED])
         grown = np.repeat(keep[None], len(others), 0)
         grown[np.arange(len(others)), others] = True
         grown = grown[np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING]

@@ -11,7 +11,7 @@ from profiler.patching import factorial
 from profiler.prompts.pairs.crossed import Factor
 
 PLANTED = 10
-SIZES = [32, 50, 144, 1000, 10_000]
+SIZES = [32, 50, 144, 1000, pytest.param(10_000, marks=pytest.mark.slow)]
 
 
 def effects(nodes: int, pairs: int = 48, noise: float = 0.02, seed: int = 0) -> choose.Effects:
@@ -43,6 +43,14 @@ def test_nodes_that_do_nothing_change_no_p_value(nodes: int) -> None:
     assert together.adjusted[:32] == pytest.approx(alone.adjusted)
     assert (together.adjusted[32:] == 1).all()
     assert alone.adjusted[: PLANTED // 2].max() == alone.least[0] == 1 / statistics.DRAWS
+
+
+@pytest.mark.parametrize("nodes", [32, 50, 144, 400])
+def test_the_same_circuit_is_chosen_whatever_else_the_model_has(nodes: int) -> None:
+    """Four of the planted nodes add up, and one of two more is enough: it and the one that stands in for it."""
+    sums = {0, 1, 2, 3}
+    evaluate = FunctionEvaluator(nodes, lambda s: float(len(s & sums) + 2 * bool(s & {8, 9})))
+    assert evaluate.labels(choose.choose(evaluate, effects(nodes))) == [f"L0H{i}" for i in (0, 1, 2, 3, 8, 9)]
 
 
 def test_adjusted_p_is_the_step_down_of_the_largest_statistic_and_never_below_p() -> None:

@@ -59,11 +59,11 @@ def test_nothing_joins_that_stands_in_for_nobody() -> None:
     """A node with an effect of its own in the ablated model, which the circuit has too, is no stand-in."""
     both = FunctionEvaluator(6, lambda s: 0.95 * (0 in s) + 0.05 * (5 in s))
     keep = np.arange(6) < 1
-    assert (choose.complete(both, keep, 0.1) == keep).all()
+    assert (choose.complete(both, keep, range(6)) == keep).all()
 
 
 def test_a_stand_in_that_would_make_the_circuit_unfaithful_stays_out() -> None:
     either = FunctionEvaluator(4, lambda s: float(bool(s & {0, 1})) + 0.5 * ({0, 1} <= s and 2 not in s))
     keep = np.array([True, False, False, False])
     assert either.faithfulness(keep[None])[0] == pytest.approx(1)
-    assert either.labels(choose.complete(either, keep, 0.1)) == ["L0H0"]
+    assert either.labels(choose.complete(either, keep, range(4))) == ["L0H0"]

@@ -9,9 +9,9 @@
 -- Caveat:     role is read off the attention where nobody claimed one. frequency is how often the
 --             node is chosen when pairs are resampled, NULL in a circuit that was given. schemes
 --             are the corruptions under which it has an effect of its own. positions is all, or
---             the role of the pairs at which alone the component belongs to the circuit. experiment empty takes the one
---             written last. p_least is the least p_adjusted that the null can give: where it is not
---             below 0.05, no member can be shown to be needed.
+--             the role of the pairs at which alone the component belongs to the circuit. experiment
+--             empty takes the one written last. p_least is the least p_adjusted that the null can
+--             give: where it is not below 0.05, no member can be shown to be needed.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SELECT circuit_members.circuit, circuit_members.pair_set, circuit_members.component
     , circuit_members.positions, circuit_members.role, circuit_members.gate

@@ -327,7 +327,7 @@ def test_stopped_at_a_signal_and_resumed(model_dirs, tmp_path, cli):
     assert {p.name for p in tmp_path.iterdir()} == {"long.jsonl", "run.duckdb"}
     code, text, err = cli(*command, "--resume")
     assert (code, err) == (0, "")
-    assert "finished already" in text
+    assert "is finished: nothing was left to do" in text
     refused(cli(*command, "--resume", "--seed", 1)[:3], "another one", "seed 1 here, 0 there")
 
 

@@ -143,7 +143,7 @@ def launch_threads(threads: int | None = None) -> None:
         threads: of both; None takes torch's.
     """
     threads = threads or torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, vars(numba.config)["NUMBA_NUM_THREADS"]))
     torch.set_num_threads(threads)
 
 

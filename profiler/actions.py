@@ -24,11 +24,12 @@ from profiler.config import RunConfig
 from profiler.errors import PairError, ProfilerError
 from profiler.generality import check as checks
 from profiler.generality.distributions.subject import CheckSettings, Reread
+from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model
-from profiler.model.of_run import Choice, config_for, load_for
+from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
 from profiler.pages import build as pages
-from profiler.patching.setting import PatchSettings
+from profiler.patching.setting import LEAST_HALF, PatchSettings, parts_of_file
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Pair
 from profiler.prompts.tasks.prompt import Split
@@ -47,7 +48,7 @@ LEAST = {"pairs": 4, "neurons": 0, "top": 1, "draws": 1, "steps": 1}
 """Least values of the numbers of an experiment."""
 LEAST_OF_CHECK = {"pairs": 20, "draws": 1, "tokens": 1}
 """Least values of the numbers of a check: fewer prompts give no interval."""
-NOTES = ("forecast", "catalogue", "left out")
+NOTES = ("forecast", "catalogue", "left out", "warning")
 """How a line begins that a patch or a check says besides its stages."""
 
 
@@ -178,6 +179,8 @@ def patch(
     report(Step("loading the model", 0, 1))
     loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
     total, done = stages(chosen, given=given is not None), 0
+    for warning in warnings_of(chosen):
+        report(Step(warning, done, total, is_note=True))
 
     def show(text: str) -> None:
         nonlocal done
@@ -201,6 +204,24 @@ def patch_settings(task: str, **settings: Any) -> PatchSettings:
         raise PairError(f"split {chosen.split!r} is unknown: choose train or held_out")
     _refuse_small(LEAST, {name: getattr(chosen, name) for name in LEAST}, chosen.seed)
     return chosen
+
+
+def warnings_of(settings: PatchSettings) -> list[str]:
+    """What the number of pairs will keep `check` or `patch` from saying."""
+    parts = parts_of_file(settings) if settings.is_file else None
+    n, least = settings.pairs if parts is None else len(parts.discovery), DEFAULT.fewest
+    made = []
+    if n < least:
+        made.append(
+            f"warning: {n} pairs: check needs {least} to measure the circuit on the prompts it was found on, and cannot"
+            f" say that it generalises without; give {least} or more"
+        )
+    if parts is not None and not (parts.test or parts.held_out):
+        made.append(
+            f"warning: the circuit is found and judged on the same {n} pairs: give {2 * LEAST_HALF} or more, of which"
+            " half are kept for testing, or mark some with another split"
+        )
+    return made
 
 
 def _refuse_small(least: dict[str, int], given: dict[str, int | None], seed: int) -> None:
@@ -233,12 +254,14 @@ def model_of(
 ) -> Model:
     """The model of a run with the run's window length and BOS; where there is no run, the one that is named.
 
-    Its dtype is the run's, but float32 where that is half precision.
+    Its dtype is the run's, but float32 where that is half precision. A loaded model must have the run's BOS.
 
     Raises:
         ModelError: the run's model may not be loaded unasked, cannot be loaded, or is another one.
     """
     if isinstance(model, Model):
+        if run.exists():
+            refuse_other_bos(run, model)
         return model
     choice = Choice(model, trust_remote_code, allow_pickle, device)
     return (

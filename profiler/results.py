@@ -17,7 +17,7 @@ from profiler.generality.evidence.distributions import Distribution
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.verdict import Verdict
 from profiler.pages.visible_text import plain, visible
-from profiler.statistics import ROUNDING
+from profiler.statistics import LEVEL, ROUNDING, least_random_p
 
 PAIR_SETS = {"discovery": "on its own pairs", "test": "on fresh pairs", "held_out": "on held-out words and wordings"}
 KL_RECOVERED = "KL recovered"
@@ -115,8 +115,11 @@ def quality(scores: pl.DataFrame) -> str:
     ]
     if chance is not None:
         as_close = round(chance["score"] * (1 + chance["n"])) - 1
+        least = least_random_p(chance["n"])
+        undecided = "" if least < LEVEL else f"; undecided, since {chance['n']} cannot give less than {least:.2g}"
         parts.append(
-            f"{as_close or 'none'} of {chance['n']} random circuits came as close to 100 % (p = {chance['score']:.2g})"
+            f"{as_close or 'none'} of {chance['n']} random circuits came as close to 100 % (p = {chance['score']:.2g}"
+            f"{undecided})"
         )
     parts.append(f"incomplete by up to {by_metric['incompleteness_greedy']['score']:.1%}")
     if "minimality" in by_metric:

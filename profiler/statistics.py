@@ -2,7 +2,11 @@
 
 * Tests over pairs: sign flips, McNemar, Holm, two one-sided tests, matched random sets. The unit of independence is the
   pair; thousands of components are tested; and "no effect" is a claim of its own, which failing to find an effect does
-  not prove. Every p value counts the observed value among the draws, so none is 0.
+  not prove. Every p value counts the observed value among the draws, so none is 0, and each draw-based p has a least
+  value beside it: where that is not below the level, the test cannot decide, whatever the data are.
+* Many components at once: a step-down of the largest statistic over joint sign flips. A p value of single components
+  times their number cannot be below their number / draws; the largest statistic can be as small as 1 / draws however
+  many there are.
 * Intervals: bootstrap of means and ratios over units that were drawn independently (a prompt, a random sequence, a
   document; never a token), Student's t, exact and Wilson intervals of proportions.
 * The jackknife over documents in fixed domains, as in the run's own SQL (profiler/database/views.sql).
@@ -11,10 +15,11 @@ Ties: a number that comes from forward passes has its last bits from the process
 batch. So two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks,
 choices and p values.
 
-Sources: sign flips, Fisher 1935 section 21; McNemar 1947; Holm 1979; two one-sided tests, Schuirmann 1987; Welch 1947;
-Wilson 1927; exact interval, Clopper and Pearson 1934; percentile bootstrap, Efron and Tibshirani 1993, chapter 13;
-delete-a-group jackknife, Wolter, Introduction to Variance Estimation, chapter 4, and Rust and Rao 1996; degrees of
-freedom, Satterthwaite 1946. Cost: draws x pairs.
+Sources: sign flips, Fisher 1935 section 21; step-down of the largest statistic, Westfall and Young 1993, algorithm 2.8;
+more draws where they decide, Besag and Clifford 1991; McNemar 1947; Holm 1979; two one-sided tests, Schuirmann 1987;
+Welch 1947; Wilson 1927; exact interval, Clopper and Pearson 1934; percentile bootstrap, Efron and Tibshirani 1993,
+chapter 13; delete-a-group jackknife, Wolter, Introduction to Variance Estimation, chapter 4, and Rust and Rao 1996;
+degrees of freedom, Satterthwaite 1946. Cost: draws x pairs.
 """
 
 import math
@@ -43,6 +48,14 @@ SCIPY_BATCH = 200
 """Resamples that SciPy has in memory at once."""
 EXACT_PAIRS = 12
 """Up to so many pairs all 2^n sign flips are made."""
+MOST_DRAWS = 10 * DRAWS
+"""Random sign flips at most, drawn DRAWS at a time while some p value is too near the level to tell its side."""
+DRAWS_AT_ONCE = 250
+"""Sign flips of all targets that are in memory at once."""
+TOLD_APART = 3.0
+"""A p value's side of the level is known where it is so many Monte-Carlo standard errors away."""
+LEVEL = 0.05
+"""The level of a test for which nobody chose another."""
 RULE_OF_THREE = 3.0
 """Not seen in n independent units: the rate is below 3 / n, with 95 % confidence."""
 ROUNDING = 1e-6
@@ -78,17 +91,120 @@ def rank(value: float, competitors: Float[np.ndarray, " competitor"]) -> int:
 def sign_flip_p(
     values: Float[np.ndarray, "*target pair"], seed: int = 0, draws: int = DRAWS
 ) -> Float[np.ndarray, "*target"]:
-    """Two-sided p that the mean over pairs is 0, from flipping signs: all 2^n up to 12 pairs, else random flips."""
+    """Two-sided p that the mean over pairs is 0, from flipping signs: all 2^n up to 12 pairs, else random flips.
+
+    For one target; of many, the p values of `flip_tests` hold together.
+    """
     n = values.shape[-1]
-    if n <= EXACT_PAIRS:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, n))
-        signs[0] = 1.0
+    signs = _all_flips(n) if n <= EXACT_PAIRS else _random_flips(n, draws, np.random.default_rng(seed), first=True)
     observed = np.abs(values.mean(-1))
     flipped = np.abs(values @ signs.T / n)
     rounding = RELATIVE_ROUNDING * np.abs(values).mean(-1)  # of the sums; the observed mean may be nothing but that
     return np.asarray((flipped >= (observed - rounding)[..., None]).mean(-1))
+
+
+def least_flip_p(n: int, draws: int = DRAWS) -> float:
+    """Smallest p that sign flips of n pairs can give, two-sided: 2 / 2^n where all are made, else 1 / draws.
+
+    The data and their own negative are among all flips; of random flips only the data themselves are sure to be.
+    """
+    return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_PAIRS else 1 / draws
+
+
+def fewest_pairs(alpha: float = LEVEL) -> int:
+    """Fewest pairs of which sign flips can give a p below `alpha`."""
+    return next((n for n in range(1, EXACT_PAIRS + 1) if least_flip_p(n) < alpha), EXACT_PAIRS + 1)
+
+
+@dataclass(frozen=True)
+class FlipTests:
+    """Sign-flip tests of many targets at once.
+
+    Attributes:
+        p: of each target by itself.
+        adjusted: the same, so that the chance of any p below the level among targets without effect is the level.
+        least: the smallest value that each of them could have had.
+    """
+
+    p: Float[np.ndarray, " target"]
+    adjusted: Float[np.ndarray, " target"]
+    least: Float[np.ndarray, " target"]
+
+    def clear(self, alpha: float = LEVEL) -> Bool[np.ndarray, " target"]:
+        """Whether each target has an effect, family-wise."""
+        return self.adjusted < alpha
+
+
+def flip_tests(values: Float[np.ndarray, "target pair"], seed: int = 0, alpha: float = LEVEL) -> FlipTests:
+    """Whether the mean of each target is 0, family-wise: a step-down of the largest |t| over joint sign flips.
+
+    The signs of a pair flip for all targets together, so what targets have in common is in the null. The statistic is
+    |sum| / sqrt(pairs x sum of squares), which rises with Student's |t|: targets of every scale count alike, and one
+    that is 0 everywhere never. While a p value is too near `alpha` to tell its side, more flips are drawn.
+
+    Args:
+        values: effect of each target on each pair.
+        seed: of the random flips.
+        alpha: the level at which it is decided.
+    """
+    n = values.shape[-1]
+    size = np.sqrt(n * np.square(values).sum(-1, keepdims=True))
+    scaled = np.divide(values, size, out=np.zeros(values.shape), where=size > 0)
+    observed = np.abs(scaled.sum(-1))
+    order = np.argsort(-observed, kind="stable")
+    scaled, observed = scaled[order], observed[order]
+    alone, together, draws = np.zeros(len(values)), np.zeros(len(values)), 0
+    for signs in _flips(n, seed):
+        for begin in range(0, len(signs), DRAWS_AT_ONCE):
+            flipped = np.abs(scaled @ signs[begin : begin + DRAWS_AT_ONCE].T)
+            bound = (observed - RELATIVE_ROUNDING)[:, None]
+            alone += (flipped >= bound).sum(-1)
+            together += (np.maximum.accumulate(flipped[::-1])[::-1] >= bound).sum(-1)
+        draws += len(signs)
+        doubt = TOLD_APART * math.sqrt(alpha * (1 - alpha) / draws)
+        if (np.abs(np.maximum.accumulate(together / draws) - alpha) > doubt).all():
+            break
+    p, adjusted = np.empty(len(values)), np.empty(len(values))
+    p[order], adjusted[order] = alone / draws, np.maximum.accumulate(together / draws)
+    return FlipTests(p, adjusted, np.full(len(values), least_flip_p(n, draws)))
+
+
+def flip_tests_within(
+    values: Float[np.ndarray, "target pair"], families: Sequence[Hashable], seed: int = 0, alpha: float = LEVEL
+) -> FlipTests:
+    """`flip_tests` of each family by itself.
+
+    Args:
+        families: of each target, the family that it is tested in.
+    """
+    together = FlipTests(*(np.empty(len(values)) for _ in range(3)))
+    for family in dict.fromkeys(families):
+        members = [i for i, own in enumerate(families) if own == family]
+        own = flip_tests(values[members], seed, alpha)
+        together.p[members], together.adjusted[members], together.least[members] = own.p, own.adjusted, own.least
+    return together
+
+
+def _all_flips(n: int) -> Float[np.ndarray, "draw pair"]:
+    return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+
+
+def _random_flips(n: int, draws: int, rng: np.random.Generator, *, first: bool) -> Float[np.ndarray, "draw pair"]:
+    """Random signs; the first draws of a test begin with the data themselves."""
+    signs = rng.choice((-1.0, 1.0), size=(draws, n))
+    if first:
+        signs[0] = 1.0
+    return signs
+
+
+def _flips(n: int, seed: int) -> Iterator[Float[np.ndarray, "draw pair"]]:
+    """All sign flips at once where they are few, else MOST_DRAWS random ones, DRAWS at a time."""
+    if n <= EXACT_PAIRS:
+        yield _all_flips(n)
+        return
+    rng = np.random.default_rng(seed)
+    for done in range(0, MOST_DRAWS, DRAWS):
+        yield _random_flips(n, DRAWS, rng, first=not done)
 
 
 def mcnemar_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " pair"]) -> float:
@@ -105,19 +221,6 @@ def holm(p: Float[np.ndarray, " target"]) -> Float[np.ndarray, " target"]:
     order = np.argsort(p, kind="stable")
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
-    return corrected
-
-
-def holm_within(p: Float[np.ndarray, " target"], families: Sequence[Hashable]) -> Float[np.ndarray, " target"]:
-    """Holm-adjusted p values, each family by itself.
-
-    Args:
-        families: of each p value, the family that it is tested in.
-    """
-    corrected = np.empty_like(p)
-    for family in dict.fromkeys(families):
-        members = [i for i, own in enumerate(families) if own == family]
-        corrected[members] = holm(p[members])
     return corrected
 
 
@@ -163,6 +266,11 @@ def tost(
 def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
     """p that a random set does as well: (1 + draws at least as good) / (1 + draws), ties within rounding counted."""
     return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
+
+
+def least_random_p(draws: int) -> float:
+    """Smallest p that comparing with so many random sets can give: 1 / (1 + draws)."""
+    return 1 / (1 + draws)
 
 
 def normal_cdf(z: float) -> float:

@@ -10,9 +10,11 @@
 --             prompt is put into the clean run, in logits; all tokens of the prompt. axis a x b: by
 --             how much the effect of a differs with b. part is the share of the component's sum of
 --             squares, so a component with hardly any response has parts too: read them with effect
---             and p_holm. additive is the part of all main effects, the R squared of an additive
---             fit. responds_to is the axis with the largest part among those with p_holm below
---             0.05. Only built-in tasks are crossed. experiment empty takes the one written last.
+--             and p_adjusted. additive is the part of all main effects, the R squared of an
+--             additive fit. responds_to is the axis with the largest part among those with
+--             p_adjusted below 0.05 (family-wise over components; p_least is the least that the
+--             prompts can give). Only built-in tasks are crossed. experiment empty takes the one
+--             written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 WITH factors AS (
@@ -22,7 +24,7 @@ WITH factors AS (
 , whole AS (
     -- changes: 1 a main effect, 2 an interaction of two, 3 the rest
     SELECT component, sum(part) FILTER (WHERE changes = 1) AS additive, max(abs(effect)) AS largest
-        , arg_max(axis, part) FILTER (WHERE p_holm < 0.05 AND changes < 3) AS responds_to
+        , arg_max(axis, part) FILTER (WHERE p_adjusted < 0.05 AND changes < 3) AS responds_to
     FROM factors GROUP BY component
 )
 , members AS (
@@ -32,8 +34,9 @@ WITH factors AS (
 SELECT factors.component, factors.component_kind, factors.layer
     , factors.component IN (FROM members) AS member, factors.axis, factors.changes, factors.effect
     , factors.effect_lo
-    , factors.effect_hi, factors.part, factors.p, factors.p_holm, whole.responds_to, whole.additive
-    , whole.largest, factors.n, factors.n_dropped
+    , factors.effect_hi, factors.part, factors.p, factors.p_adjusted
+    , factors.p_least, whole.responds_to, whole.additive, whole.largest
+    , factors.n, factors.n_dropped
 FROM factors JOIN whole USING (component)
 WHERE getvariable('component') IN ('', factors.component)
 ORDER BY whole.largest DESC, factors.component, factors.changes, factors.axis;

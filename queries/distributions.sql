@@ -8,7 +8,9 @@
 -- Reference:  Miller et al. 2024; Nainani et al. 2024; two one-sided tests (Schuirmann 1987)
 -- Caveat:     a faithfulness above 1 is over-recovery, no success. kl_recovered is of the whole
 --             next-token distribution of running text, which no circuit of one task claims. null is
---             of random circuits of the same sizes. A distribution without numbers says why.
+--             of null_n other circuits of the same sizes, all where they are few; a circuit is
+--             better than these where it is nearer to 1 than null_near. A distribution without
+--             numbers says why.
 --             check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 WITH faithful AS (
@@ -45,7 +47,8 @@ SELECT check_distributions.name AS distribution, check_distributions.ordinal
     , check_distributions.kind, check_distributions.description, check_distributions.n_prompts
     , check_distributions.n_tokens, check_distributions.n_documents
     , faithful.value AS faithfulness, faithful.lo AS faithfulness_lo, faithful.hi AS faithfulness_hi
-    , faithful.null_mean, faithful.null_hi, faithful.n, faithful.unit, faithful.speaks, faithful.way
+    , faithful.null_mean, faithful.null_hi, faithful.null_near, faithful.null_n
+    , faithful.n, faithful.unit, faithful.speaks, faithful.way
     , faithful.p_for, faithful.p_against
     , faithful.value - first_value(faithful.value)
         OVER (ORDER BY check_distributions.ordinal, check_distributions.name) AS gap

@@ -9,20 +9,24 @@
 -- Caveat:     resampled values only. A gate label is of these pairs: in a symmetric corruption a
 --             part of recovered_denoise is had by knowing nothing, see excess. kind is a site
 --             (head, neuron, q, ...), all if empty; least leaves out components whose shares are
---             both smaller. experiment empty takes the one written last.
+--             both smaller. p_denoise and p_noise are family-wise over all components of the site;
+--             p_least is the least that the pairs can give. experiment empty takes the one written
+--             last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE least = coalesce(getvariable('least')::DOUBLE, 0.0);
 WITH shares AS (
-    SELECT component, component_kind, positions, direction, share_lo, share_hi, excess, p_holm
+    SELECT component, component_kind, positions, direction, share_lo, share_hi, excess, p_adjusted
+        , p_least
     FROM patch_shares
     WHERE experiment = chosen_experiment(getvariable('experiment')) AND value = 'resample'
 )
 SELECT patch_gates.component, patch_gates.component_kind, patch_gates.layer, patch_gates.positions
     , patch_gates.recovered_denoise, denoise.share_lo AS recovered_denoise_lo
-    , denoise.share_hi AS recovered_denoise_hi, denoise.excess, denoise.p_holm AS p_denoise
+    , denoise.share_hi AS recovered_denoise_hi, denoise.excess, denoise.p_adjusted AS p_denoise
     , patch_gates.lost_noise, noise.share_lo AS lost_noise_lo
-    , noise.share_hi AS lost_noise_hi, noise.p_holm AS p_noise, patch_gates.gate
+    , noise.share_hi AS lost_noise_hi, noise.p_adjusted AS p_noise
+    , denoise.p_least, patch_gates.gate
 FROM patch_gates
 JOIN shares AS denoise
     ON denoise.component = patch_gates.component AND denoise.positions = patch_gates.positions

@@ -130,11 +130,13 @@ def test_a_bootstrap_of_nothing_is_no_number_and_no_warning() -> None:
     assert statistics.percentile_interval(np.array([np.nan, 2.0, np.nan])) == (2.0, 2.0)
 
 
-def test_holm_within_families_is_holm_of_each() -> None:
-    p, families = np.array([0.01, 0.02, 0.3, 0.001, 0.04]), ["a", "b", "a", "b", "b"]
-    corrected = statistics.holm_within(p, families)
-    assert corrected[[0, 2]] == pytest.approx(statistics.holm(p[[0, 2]]))
-    assert corrected[[1, 3, 4]] == pytest.approx(statistics.holm(p[[1, 3, 4]]))
+def test_flip_tests_within_families_are_those_of_each() -> None:
+    values, families = np.random.default_rng(0).normal(0.5, 1, (5, 20)), ["a", "b", "a", "b", "b"]
+    together = statistics.flip_tests_within(values, families)
+    for rows in ([0, 2], [1, 3, 4]):
+        own = statistics.flip_tests(values[rows])
+        for name in ("p", "adjusted", "least"):
+            assert getattr(together, name)[rows] == pytest.approx(getattr(own, name))
 
 
 def test_resampled_units_go_on_with_the_generator() -> None:

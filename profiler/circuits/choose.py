@@ -1,13 +1,18 @@
 """Choose a circuit from patches in both directions.
 
-1. A node is a candidate if patching it alone has an effect in at least one direction: sign flips over pairs, Holm over
-   all nodes and both directions, and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and
-   necessary but not sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
+1. A node is a candidate if patching it alone has an effect in at least one direction: sign flips over pairs,
+   family-wise over all nodes and both directions (`statistics.flip_tests`, whose least p does not grow with the number
+   of nodes), and a share of at least `threshold`. Sufficient but not necessary nodes (OR) and necessary but not
+   sufficient ones (AND) both get in; a sweep in one direction would lose one kind.
 2. Candidates are ranked by their larger share, and taken from the top until the circuit is faithful to within
    `tolerance`.
 3. The member whose removal moves faithfulness least is dropped, again and again, as long as it stays within.
+4. What stands in for members is added: as long as the model does more than the circuit without some member, or without
+   the whole circuit, by more than `tolerance`, the node that makes up for most of it joins, if the circuit stays
+   faithful. Faithfulness alone keeps one head of an OR and drops the backup of a head that it keeps.
 
-Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; no other search.
+Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; in step 4 two for each
+of TRIED nodes that are no members, per node that joins.
 """
 
 from collections.abc import Sequence
@@ -17,11 +22,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from profiler.circuits.scoring.evaluate import Evaluator, sizes
+from profiler.circuits.scoring.scores import gaps
 from profiler.patching.redundancy.gates import THRESHOLD
-from profiler.statistics import holm, level, sign_flip_p
+from profiler.statistics import LEVEL, ROUNDING, flip_tests, level
 
 TOLERANCE = 0.1
-ALPHA = 0.05
+ALPHA = LEVEL
+TRIED = 300
+"""Nodes, best first, that are tried as stand-ins: in a model of thousands the others do next to nothing alone."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,9 @@ def ranking(effects: Effects) -> list[int]:
 
 def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
     """Nodes with an effect in some direction, best first; the first node alone where none has."""
-    p = holm(np.concatenate([sign_flip_p(effects.recovered), sign_flip_p(effects.lost)]))
+    tests = flip_tests(np.concatenate([effects.recovered, effects.lost]), alpha=ALPHA)
     shares = np.abs(np.concatenate([effects.recovered.mean(-1), effects.lost.mean(-1)]) / effects.whole.mean())
-    clear = ((p < ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
+    clear = (tests.clear(ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
     listed = ranking(effects)
     return [node for node in listed if clear[node]] or listed[:1]
 
@@ -66,13 +74,14 @@ def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
 def choose(
     evaluate: Evaluator, effects: Effects, threshold: float = THRESHOLD, tolerance: float = TOLERANCE
 ) -> Bool[np.ndarray, " node"]:
-    """The circuit: grown from the ranking until faithful, then pruned.
+    """The circuit: grown from the ranking until faithful, then pruned, then completed.
 
     Nodes that are no candidates are added, best first, only where all candidates together are not faithful.
     """
     first = candidates(effects, threshold)
     listed = [*first, *(node for node in ranking(effects) if node not in first)]
-    return prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
+    pruned = prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
+    return complete(evaluate, pruned, listed, tolerance, threshold)
 
 
 def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[np.ndarray, " node"]:
@@ -95,3 +104,44 @@ def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float
             break
         keep = without[best]
     return keep
+
+
+def complete(
+    evaluate: Evaluator,
+    keep: Bool[np.ndarray, " node"],
+    listed: Sequence[int],
+    tolerance: float = TOLERANCE,
+    threshold: float = THRESHOLD,
+) -> Bool[np.ndarray, " node"]:
+    """Add what stands in for members, the node that makes up for most first, as long as the circuit stays faithful.
+
+    Args:
+        listed: the nodes by their effects; the best TRIED of those that are no members are tried.
+        tolerance: largest gap between model and circuit, with the same members taken out of both, that needs no node.
+        threshold: least share that a node must make up for.
+    """
+    while not keep.all():
+        removed, gap = largest_gap(evaluate, keep)
+        others = np.array([node for node in listed if not keep[node]][:TRIED])
+        grown = np.repeat(keep[None], len(others), 0)
+        grown[np.arange(len(others)), others] = True
+        grown = grown[np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING]
+        if gap <= tolerance or not len(grown):
+            break
+        whole = evaluate.model.mean() - evaluate.empty.mean()
+        left = evaluate(~removed[None])[0].mean()
+        filled = gap - np.abs(evaluate(grown & ~removed).mean(-1) - left) / abs(whole)
+        best = int(level(filled).argmax())
+        if filled[best] < threshold:
+            break
+        keep = grown[best]
+    return keep
+
+
+def largest_gap(evaluate: Evaluator, keep: Bool[np.ndarray, " node"]) -> tuple[Bool[np.ndarray, " node"], float]:
+    """The single member, or all of them, without which model and circuit differ most; and by which share."""
+    members = np.nonzero(keep)[0]
+    removed = np.concatenate([np.eye(len(keep), dtype=bool)[members], keep[None]])
+    found = gaps(evaluate, keep, removed)
+    worst = int(level(found).argmax())
+    return removed[worst], float(found[worst])

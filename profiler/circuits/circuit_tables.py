@@ -22,13 +22,11 @@ from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
 from profiler.errors import ModelError
-from profiler.patching.batch import batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.sweep_tables import PatchedPanel, SweepPlan, change, run_plan
-from profiler.patching.values import rows_of
 from profiler.statistics import percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
@@ -68,14 +66,6 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchedPanel], nodes: Seque
         changes |= {result.key[:2]: change(here, result) for plan in both for result in run_plan(here, plan)}
     rows = [np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
     return choose.Effects(*rows, setting.whole)
-
-
-def halves(setting: PairRuns, effects: choose.Effects, pairs: np.ndarray, *, mlps: bool) -> Keep:
-    """The circuit chosen from a part of the pairs alone."""
-    batch = batch_of([setting.batch.pairs[i] for i in pairs], setting.net.device, setting.net.dtype)
-    whole = setting.corrupted if setting.outside is None else setting.outside
-    other = rows_of(whole, pairs, batch.clean.shape[1])
-    return choose.choose(Evaluator(setting.net, batch, node_labels(setting.net, mlps=mlps), other), effects)
 
 
 def find(setting: PairRuns, measured: Sequence[PatchedPanel], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
@@ -181,20 +171,19 @@ def judge(
     if full:
         report(f"{setting.name}: random circuits")
         drawn = null.random_circuits(evaluate, keep, settings.draws, settings.seed)
-        rows.append(_score("random_p", drawn.p, n=settings.draws))
-        rows.append(
-            _score(
-                "random_faithfulness",
-                float(drawn.faithfulness.mean()),
-                *_percentiles(drawn.faithfulness),
+        rows.append(_score("random_p", drawn.p, n=len(drawn.faithfulness)))
+        rows.append(_score("random_p_least", drawn.p_least, n=len(drawn.faithfulness)))
+        rows.append(_score("random_alternatives", float(drawn.alternatives)))
+        if len(drawn.faithfulness):
+            rows.append(
+                _score("random_faithfulness", float(drawn.faithfulness.mean()), *_percentiles(drawn.faithfulness))
             )
-        )
-        random = pl.DataFrame({"draw": np.arange(settings.draws), "faithfulness": drawn.faithfulness})
+            random = pl.DataFrame({"draw": np.arange(len(drawn.faithfulness)), "faithfulness": drawn.faithfulness})
         report(f"{setting.name}: minimality")
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
         minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
         rows.append(_score("minimality", float(minimal.effect.min())))
-        rows.append(_score("minimal_members", float((minimal.p_holm < choose.ALPHA).mean()), n=len(minimal.effect)))
+        rows.append(_score("minimal_members", minimal.share(choose.ALPHA), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
     frames = [
@@ -213,7 +202,8 @@ def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFram
             "positions": [m.positions for m in circuit.members],
             "removal_cost": minimal.effect,
             "p": minimal.p,
-            "p_holm": minimal.p_holm,
+            "p_adjusted": minimal.p_adjusted,
+            "p_least": minimal.p_least,
         }
     )
 
@@ -300,10 +290,12 @@ def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[
 
 def stability_rows(stable: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
+    rows = [_score("stability_tau", stable.tau, n=null.DRAWS)]
+    if not len(stable.jaccard):  # the circuit was given: nothing was chosen that could come out otherwise
+        return rows, {}
     low, high = _percentiles(stable.jaccard)
-    rows = [
+    rows += [
         _score("stability_jaccard", float(stable.jaccard.mean()), low, high, len(stable.jaccard)),
-        _score("stability_tau", stable.tau, n=len(stable.jaccard)),
         _score("stability_halves", stable.halves, n=2),
     ]
     return rows, dict(zip(nodes, stable.frequency.tolist(), strict=True))

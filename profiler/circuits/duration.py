@@ -2,7 +2,7 @@
 
 from profiler.patching import sweep_tables, values
 from profiler.patching.factorial import PROMPTS
-from profiler.patching.setting import SCHEME_PAIRS, PairRuns, PatchSettings
+from profiler.patching.setting import SCHEME_PAIRS, PairRuns, PatchSettings, parts_of_file
 from profiler.patching.sites import every
 from profiler.prompts.pairs import find_task
 from profiler.prompts.pairs.crossed import cells
@@ -10,7 +10,9 @@ from profiler.prompts.pairs.crossed import cells
 
 def stages(settings: PatchSettings, *, given: bool) -> int:
     """How many stages will be reported."""
-    return 16 + 4 * (not settings.is_file) + (not given)
+    parts = parts_of_file(settings) if settings.is_file else None
+    test, held_out = (True, True) if parts is None else (bool(parts.test), bool(parts.held_out))
+    return 16 + 3 * test + held_out + (not given)
 
 
 def forecast(main: PairRuns, settings: PatchSettings, each: float) -> str:
@@ -25,7 +27,8 @@ def forecast(main: PairRuns, settings: PatchSettings, each: float) -> str:
             main, dict.fromkeys(("zero", "mean", "noise"), values.zero(main.clean)), by_role=settings.by_role
         )
     )
-    circuits = (1 if settings.is_file else 2) * 3 * settings.draws + 400
+    tested = not settings.is_file or bool(parts_of_file(settings).test)
+    circuits = (1 + tested) * 3 * settings.draws + 400
     passes = 0.33 * (patches + 2 * settings.neurons + _of_schemes(main, settings))
     passes += _left(main) * circuits + 6 * (settings.steps + 1)
     return (

@@ -36,7 +36,8 @@ from profiler.patching.setting import SCHEME_PAIRS, Outside, PairRuns, PatchSett
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
 from profiler.patching.sweep_tables import PatchedPanel
-from profiler.prompts.pairs import Encoded, find_task, lint
+from profiler.prompts.pairs import Encoded, Pair, find_task, lint
+from profiler.prompts.tasks.prompt import Split
 
 Report = Callable[[str], None]
 
@@ -225,9 +226,10 @@ def circuit_frames(
         )
         for runs in (main, *other_sets)
     ]
-    again = None if given else lambda some, pairs: circuit_tables.halves(main, some, pairs, mlps=settings.mlps)
     experiment.report("stability")
-    keep = circuit_tables.evaluator(main, given, mlps=mlps).mask(members_nodes(circuit))
+    evaluate = circuit_tables.evaluator(main, given, mlps=mlps)
+    again = None if given else lambda some, pairs: choose.choose(evaluate.drawn(pairs), some)
+    keep = evaluate.mask(members_nodes(circuit))
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
     curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
     six = circuit_tables.six_values(main, circuit)
@@ -351,13 +353,11 @@ def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.Re
 def other_settings(
     model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample"
 ) -> list[PairRuns]:
-    """Fresh pairs of the same wordings, and pairs of held-out wordings and words; none for a user's file."""
-    if settings.is_file:
-        return []
+    """Fresh pairs of the same wordings, and pairs of held-out wordings and words; of a user's file its other parts."""
     prepared = []
     for name, split in (("test", settings.split), ("held_out", "held_out")):
         try:
-            made: Encoded = setting.encoded(model, settings, setting.draw(model, settings, split, settings.seed + 1))
+            made: Encoded = setting.encoded(model, settings, _other_pairs(model, settings, name, split))
         except PairError:
             continue
         runs = setting.prepare(name, net, made)
@@ -368,3 +368,11 @@ def other_settings(
             )
         )
     return prepared
+
+
+def _other_pairs(model: Model, settings: PatchSettings, name: str, split: Split) -> Sequence[Pair]:
+    """Pairs that the circuit was not found on, for the set of a name; none where a user's file has no more."""
+    if not settings.is_file:
+        return setting.draw(model, settings, split, settings.seed + 1)
+    parts = setting.parts_of_file(settings)
+    return parts.test if name == "test" else parts.held_out

@@ -102,7 +102,9 @@ CREATE TABLE patch_shares ( -- one row per patched component, direction and valu
     excluded BIGINT, -- pairs left out of median and quartiles: tiny denominator
     n BIGINT, -- pairs
     p DOUBLE, -- two-sided, sign flips over pairs
-    p_holm DOUBLE, -- p by Holm within site, positions, direction and value
+    p_adjusted DOUBLE, -- p within site, positions, direction and value: step-down of the largest
+        -- statistic over joint sign flips
+    p_least DOUBLE, -- least p that these pairs and flips can give
     verdict VARCHAR, -- effect; no effect (90 % interval within 2 %); inconclusive
     neutral DOUBLE, -- share that an output that knows nothing would recover; NULL for noise
     excess DOUBLE, -- share beyond the neutral level; NULL for noise
@@ -130,6 +132,7 @@ CREATE TABLE patch_downstream ( -- what each later component writes differently 
     delta_dla_lo DOUBLE, -- 95 % bootstrap bound
     delta_dla_hi DOUBLE, -- 95 % bootstrap bound
     p DOUBLE, -- two-sided, sign flips over pairs
+    p_least DOUBLE, -- least p that these pairs can give
     n BIGINT, -- pairs
     SIX
 );
@@ -143,9 +146,10 @@ CREATE TABLE patch_interactions ( -- two components alone and together
     interaction DOUBLE, -- together minus the sum
     super_additivity DOUBLE, -- together over the sum
     p DOUBLE, -- two-sided, sign flips over pairs, that the interaction is 0
+    p_least DOUBLE, -- least p that these pairs can give
     delta_dla DOUBLE, -- change of the second's DLA when the first is noised, logits
-    relation VARCHAR, -- serial, parallel, composed, independent, inconclusive, or same layer
-        -- (profiler.patching.redundancy.gates)
+    relation VARCHAR, -- serial, parallel, composed, independent or inconclusive
+        -- (profiler.patching.redundancy.gates); two heads of a layer cannot be serial or composed
     SIX
 );
 CREATE TABLE patch_saturation ( -- share recovered by sets of top components, over random orders
@@ -236,7 +240,9 @@ CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions
     effect_hi DOUBLE, -- 95 % bootstrap bound over prompts
     part DOUBLE, -- share of the sum of squares over combinations; a component's parts add up to 1
     p DOUBLE, -- two-sided, sign flips over prompts
-    p_holm DOUBLE, -- p by Holm over components, for each axis; for the model p itself
+    p_adjusted DOUBLE, -- p over components, for each axis: step-down of the largest statistic over
+        -- joint sign flips; for the model p itself
+    p_least DOUBLE, -- least p that these prompts and flips can give
     n BIGINT, -- prompts
     n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
     SIX
@@ -263,11 +269,12 @@ CREATE TABLE circuit_members ( -- members of circuits
     role VARCHAR, -- what it is claimed to do, or where it reads
     gate VARCHAR, -- its label (patch_gates)
     schemes VARCHAR[], -- corruption schemes under which it has an effect
-    frequency DOUBLE, -- how often it is chosen when pairs are resampled; NULL for one that was
-        -- split by positions
+    frequency DOUBLE, -- how often it is chosen when pairs are resampled and the circuit is chosen
+        -- anew; NULL in a circuit that was given
     removal_cost DOUBLE, -- minimality: largest share that removing it costs
     p DOUBLE, -- against random members of inflated circuits
-    p_holm DOUBLE, -- p by Holm over the members
+    p_adjusted DOUBLE, -- p by Holm over the members
+    p_least DOUBLE, -- least p by Holm that the null can give
     SIX
 );
 CREATE TABLE circuit_edges ( -- edges between members, cut one by one

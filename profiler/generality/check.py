@@ -116,7 +116,7 @@ def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, repo
     report("reading the corpus")
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")
-    distributions = build.build(model, net, run, chosen.task, read, settings)
+    distributions = build.build(model, net, run, chosen.task, read, settings, chosen.circuit.scope.outside)
     return CheckSubject(model, net, chosen.circuit, run, chosen.task, distributions, read, settings, report)
 
 
@@ -130,7 +130,7 @@ def refuse_unasked(run: Path, name: str, reread: Reread) -> circuit_of_run.Circu
     """
     corpus.config_of(run, reread)
     chosen = circuit_of_run.find(run, name)
-    if chosen.task is not None and chosen.task.is_file and not reread.agreed:
+    if chosen.task is not None and chosen.task.is_file and not (reread.agreed or chosen.is_named):
         raise PairError(
             f"{run} found circuit {chosen.circuit.name!r} on the pairs in {chosen.task.task}, a file that is not read"
             " on the word of a run: add --reread, or give the circuit as a .yaml"

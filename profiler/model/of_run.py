@@ -68,6 +68,21 @@ def load_for(run: Path, choice: Choice, *, full_precision: bool = False) -> Mode
     return replace(exact, spec=replace(exact.spec, weights_hash=model.spec.weights_hash))
 
 
+def refuse_other_bos(run: Path, model: Model) -> None:
+    """Refuse a loaded model that puts a BOS in front where the run did not, or the other way round.
+
+    Raises:
+        ModelError: it does; the message says how to load it.
+    """
+    asked = numbers_of(query.run(run, FACTS).row(0, named=True)["config"]).get("prepend_bos")
+    recorded = asked if asked is not None else model.tokenizer.bos_token_id is not None
+    if recorded != (model.bos_id is not None):
+        raise ModelError(
+            f"{run} was recorded {'with' if recorded else 'without'} a BOS, and the model that was given puts"
+            f" {'none' if recorded else 'one'} in front of prompts: load it with prepend_bos={recorded}, or name it"
+        )
+
+
 def config_for(place: str, choice: Choice, **numbers: Any) -> ModelSettings:
     """Settings that load the model at `place` with the rights of `choice`; they name no corpus."""
     return ModelSettings(

@@ -83,6 +83,7 @@ def _basis(result: Result) -> Block:
         tables.count("n_documents", "Documents"),
         tables.share("faithfulness", "Faithfulness", "with the 95 % interval"),
         tables.share("null_hi", "Random circuits", "95th percentile"),
+        tables.count("null_n", "Of", "other circuits of the same sizes; all where they are few"),
         tables.share("kl_recovered", "KL recovered", "of the next-token distribution on running text"),
         tables.share("necessity", "Necessity", "drop when the circuit is removed"),
         tables.share("necessity_null_hi", "Random", "95th percentile of removed random circuits"),

@@ -191,7 +191,7 @@ def cell_rows(measured: Responses) -> pl.DataFrame:
 
 
 def factor_rows(measured: Responses, seed: int = 0) -> pl.DataFrame:
-    """Table `patch_factors`: effect, interval, part and p of each component and contrast; Holm over components."""
+    """Table `patch_factors`: effect, interval, part and p (family-wise too) of each component and contrast."""
     listed = contrasts(measured.factors)
     mean = measured.lost.mean(-1)
     whole = np.square(mean - mean.mean(1, keepdims=True)).sum(1)
@@ -212,15 +212,15 @@ def factor_rows(measured: Responses, seed: int = 0) -> pl.DataFrame:
 def _effects(measured: Responses, contrast: Contrast, each: np.ndarray, part: np.ndarray, seed: int) -> pl.DataFrame:
     """Rows of one contrast. `each`: per component and prompt."""
     low, high = statistics.percentile_interval(statistics.bootstrap_means(each, seed))
-    p = statistics.sign_flip_p(each, seed)
-    corrected = np.append(statistics.holm(p[:-1]), p[-1])
+    tests = statistics.flip_tests_within(each, [component == MODEL for component in measured.components], seed)
     return _named(measured, contrast.name, contrast.order).with_columns(
         pl.Series("effect", each.mean(-1)),
         pl.Series("effect_lo", low),
         pl.Series("effect_hi", high),
         pl.Series("part", part),
-        pl.Series("p", p),
-        pl.Series("p_holm", corrected),
+        pl.Series("p", tests.p),
+        pl.Series("p_adjusted", tests.adjusted),
+        pl.Series("p_least", tests.least),
     )
 
 

@@ -5,7 +5,8 @@ Cost: two forward passes over the pairs.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +15,27 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from profiler.errors import PairError
 from profiler.model.load import Model
 from profiler.model.steps.as_network import longest
 from profiler.model.steps.network import Network
+from profiler.patching import values
 from profiler.patching.batch import PairBatch, Trace, batch_of, trace
 from profiler.patching.metrics import logit_diff
 from profiler.prompts import pairs as pair_sets
-from profiler.prompts.pairs import Encoded, Pair
+from profiler.prompts.pairs import Encoded, Pair, TokenPair
+from profiler.prompts.pairs.pair import Prompt
 from profiler.prompts.tasks.prompt import Split
 from profiler.text.token_classes import ordinary_ids
 
+REFERENCE_SEED = 1_000
+"""Added to the seed of the pairs, for the prompts that means are over."""
+LEAST_HALF = 20
+"""Pairs of a half of a user's file, at least: a check gives no number for fewer."""
 REFERENCE_DRAWS = 4000
+"""Prompts drawn to find references for a task of few templates."""
+TEMPLATE_DRAWS, MOST_TEMPLATE_DRAWS = 200, 3_000
+"""Prompts drawn of one template at a time, and at most: of its lengths in tokens some are rare."""
 SCHEME_PAIRS = 24
 """Pairs of each other corruption scheme."""
 Outside = Literal["resample", "mean", "zero"]
@@ -125,10 +136,47 @@ def prepare(name: str, net: Network, encoded: Encoded) -> PairRuns:
     return PairRuns(name, net, encoded, batch, clean, corrupted)
 
 
+@dataclass(frozen=True)
+class FileParts:
+    """The pairs of a user's file, no pair in two parts.
+
+    Attributes:
+        discovery: what a circuit is found on.
+        test: further pairs of the same split; empty where the file is too small to be divided.
+        held_out: pairs that the file marks with another split.
+    """
+
+    discovery: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+    held_out: tuple[Pair, ...]
+
+
+def parts_of_file(settings: PatchSettings) -> FileParts:
+    """Divide a user's file: by its own `split`, then at random by the seed, `settings.pairs` at most in each part.
+
+    A file that marks nothing as held out is halved if each half is large enough to be checked; a smaller one is all for
+    discovery, as far as `settings.pairs` goes.
+
+    Raises:
+        PairError: the file cannot be read, or has no pair of the split.
+    """
+    known = {(pair.clean, pair.corrupted): pair for pair in reversed(pair_sets.read(settings.task))}
+    pairs = list(reversed(known.values()))
+    own = [pair for pair in pairs if (pair.split == "train") == (settings.split == "train")]
+    other = [pair for pair in pairs if pair not in own]
+    if not own:
+        raise PairError(f"{settings.task} has no pair of split {settings.split!r}: choose the other one, or mark pairs")
+    room = len(own) if other or len(own) < 2 * LEAST_HALF else -(-len(own) // 2)
+    n = min(settings.pairs, room)
+    order = random.Random(f"{settings.name}/{settings.seed}").sample(range(len(own)), len(own))
+    first, second = sorted(order[:n]), sorted(order[n:][: settings.pairs])
+    return FileParts(tuple(own[i] for i in first), tuple(own[i] for i in second), tuple(other[: settings.pairs]))
+
+
 def draw(model: Model, settings: PatchSettings, split: Split, seed: int, n: int | None = None) -> list[Pair]:
-    """Pairs of the settings' task, or those of the user's file."""
+    """Pairs of the settings' task, or those of the user's file that a circuit is found on."""
     if settings.is_file:
-        return pair_sets.read(settings.task)
+        return list(parts_of_file(settings).discovery)
     return pair_sets.make(settings.task, settings.scheme, split, n or settings.pairs, seed, vocabulary(model))
 
 
@@ -150,6 +198,37 @@ def references(model: Model, settings: PatchSettings, known: Encoded, split: Spl
     """
     if settings.is_file:
         return known
-    templates = {pair.pair.template for pair in known.pairs}
-    drawn = draw(model, settings, split or settings.split, settings.seed + 1_000, REFERENCE_DRAWS)
-    return encoded(model, settings, [pair for pair in drawn if pair.template in templates])
+    split, taken = split or settings.split, {pair.pair.clean for pair in known.pairs}
+    wanted: dict[str, list[TokenPair]] = {}
+    for pair in known.pairs:
+        wanted.setdefault(pair.pair.template, []).append(pair)
+    if not pair_sets.find_task(settings.task).has_templates:
+        drawn = draw(model, settings, split, settings.seed + REFERENCE_SEED, REFERENCE_DRAWS)
+        return encoded(model, settings, [pair for pair in drawn if pair.template in wanted and pair.clean not in taken])
+    made: list[TokenPair] = []
+    for alike in wanted.values():
+        made += _of_template(model, settings, split, alike, taken)
+    return Encoded(tuple(made), ())
+
+
+def _of_template(
+    model: Model, settings: PatchSettings, split: Split, alike: Sequence[TokenPair], taken: Container[Prompt]
+) -> list[TokenPair]:
+    """Prompts of the template that some pairs share, `values.MOST` of each length where so many are found."""
+    found: dict[int, dict[Prompt, TokenPair]] = {len(pair.clean): {} for pair in alike}
+    template, strata = alike[0].pair.template, {pair.pair.strata for pair in alike}
+    for begin in range(0, MOST_TEMPLATE_DRAWS, TEMPLATE_DRAWS):
+        seed = settings.seed + REFERENCE_SEED + begin
+        drawn = pair_sets.make(settings.task, settings.scheme, split, TEMPLATE_DRAWS, seed, template=template)
+        try:
+            some = [pair for pair in drawn if pair.strata in strata and pair.clean not in taken]
+            made = encoded(model, settings, some)
+        except PairError:  # none of these can be asked
+            continue
+        for pair in made.pairs:
+            own = found.get(len(pair.corrupted), {})
+            if len(own) < values.MOST:
+                own[pair.pair.corrupted] = pair
+        if all(len(own) >= values.MOST for own in found.values()):
+            break
+    return [pair for own in found.values() for pair in own.values()]

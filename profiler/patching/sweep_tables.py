@@ -24,7 +24,7 @@ Direction = Literal["denoise", "noise"]
 COLUMN = {name: i for i, name in enumerate(METRICS)}
 MARGIN = 0.02
 FAMILY = ("component_kind", "positions", "direction", "value")
-"""Targets alike in these are tested together (Holm)."""
+"""Targets alike in these are tested together (`statistics.flip_tests`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,6 @@ def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFr
     share = effects.share(changes, setting.whole)
     low, high = statistics.bootstrap_ratio(changes, setting.whole)
     narrow = statistics.bootstrap_ratio(changes, setting.whole, 0.9)
-    p = statistics.sign_flip_p(changes)
     fix, broken = _fix_break(setting, measured)
     neutral = effects.neutral_level(setting.metric_clean, setting.metric_corrupted)
     frame = pl.DataFrame(
@@ -135,6 +134,7 @@ def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFr
             for result in measured
         ]
     )
+    tests = statistics.flip_tests_within(changes, frame.select(FAMILY).rows())
     verdicts = [_verdict(*bounds) for bounds in zip(low, high, *narrow, strict=True)]
     return frame.with_columns(
         pl.Series("share", share.of_means),
@@ -145,8 +145,9 @@ def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFr
         pl.Series("quartile_hi", share.high),
         pl.lit(share.excluded).alias("excluded"),
         pl.lit(len(setting.batch)).alias("n"),
-        pl.Series("p", p),
-        pl.Series("p_holm", statistics.holm_within(p, frame.select(FAMILY).rows())),
+        pl.Series("p", tests.p),
+        pl.Series("p_adjusted", tests.adjusted),
+        pl.Series("p_least", tests.least),
         pl.Series("verdict", verdicts),
         pl.Series("neutral", np.where(frame["direction"] == "denoise", neutral, np.nan)).fill_nan(None),
         pl.Series(

@@ -25,7 +25,9 @@ from profiler.prompts.pairs import TokenPair
 
 NOISE = 3.0
 FEWEST = 2
-MOST = 6
+MOST = 50
+"""References of each template and length: with six, other references moved the faithfulness of one circuit by a third
+of the effect."""
 
 
 def zero(base: Trace) -> Donor:
@@ -84,7 +86,12 @@ def means(net: Network, base: Trace, batch: PairBatch, references: Sequence[Toke
     for row, pair in enumerate(batch.pairs):
         wanted[pair.pair.template, len(pair.clean)].append(row)
     by_group = {key: _mean(net, groups[key]) for key in wanted if len(groups[key]) >= FEWEST}
-    overall = _overall(list(by_group.values()))
+    elsewhere = (
+        []
+        if len(by_group) == len(wanted)
+        else [_mean(net, group) for group in list(filter(None, groups.values()))[:MOST]]
+    )
+    overall = _overall(elsewhere)
     sites = {name: [torch.zeros_like(value) for value in base[name]] for name in SITES}
     for key, rows in wanted.items():
         _fill(sites, rows, key[1], by_group.get(key), overall)

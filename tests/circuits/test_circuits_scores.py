@@ -64,7 +64,8 @@ def test_choice_finds_both_kinds_of_member_and_drops_the_others() -> None:
     lost[2] += 1
     effects = choose.Effects(recovered, lost, np.ones(16))
     assert choose.candidates(effects) == [2, 0, 1]
-    assert evaluate.labels(choose.choose(evaluate, effects)) == ["L0H0", "L0H2"]
+    assert evaluate.labels(choose.choose(evaluate, effects)) == ["L0H0", "L0H1", "L0H2"]
+    assert evaluate.labels(choose.prune(evaluate, np.arange(8) < 3, 0.1)) == ["L0H1", "L0H2"]  # faithful, incomplete
     assert evaluate.labels(choose.grow(evaluate, [3, 2, 1, 0], 0.1)) == ["L0H1", "L0H2", "L0H3"]
     assert evaluate.labels(choose.prune(evaluate, np.ones(8, bool), 0.1)) == ["L0H1", "L0H2"]
     nothing = choose.Effects(noise, noise, np.ones(16))
@@ -78,8 +79,9 @@ def test_minimality_against_inflated_circuits() -> None:
     found = scores.minimality(evaluate, keep, [], draws=99)
     w = scores.whole(evaluate)
     assert found.effect == pytest.approx(np.array([1, 0.5, 0]) / w)
-    assert found.p[:2] == pytest.approx([0.01, 0.01])
-    assert found.p_holm[:2] == pytest.approx([0.03, 0.03])
+    assert len(found.null) == 30 and found.p_least == pytest.approx(3 / 31)  # all there are of five other nodes
+    assert found.p[:2] == pytest.approx([1 / 31, 1 / 31])
+    assert found.p_adjusted[:2] == pytest.approx([3 / 31, 3 / 31])
     assert found.p[2] == 1
     assert set(np.round(found.null * w, 9)) == {0.0, 0.001}
     assert len(scores.inflated_null(evaluate, np.ones(8, bool), 5, np.random.default_rng(0))) == 0
@@ -105,12 +107,28 @@ def test_stability_of_a_clear_and_of_an_arbitrary_circuit() -> None:
     assert list(found.frequency[:3]) == [1, 1, 1]
     assert found.halves == 1
     vague = choose.Effects(noise, noise * 0, np.ones(40))
-    again = null.stability(vague, keep)
+    again = null.stability(vague, keep, lambda effects, _pairs: np.isin(np.arange(10), choose.ranking(effects)[:3]))
     assert again.jaccard.mean() < 0.7
     assert again.tau < found.tau or again.tau < 0.9
-    assert np.isnan(again.halves)
+    given = null.stability(vague, keep)  # nothing was chosen, so nothing is compared
+    assert given.tau == again.tau and not len(given.jaccard) and np.isnan(given.halves)
+    assert np.isnan(given.frequency).all()
     assert null.jaccard(keep, np.arange(10) < 5) == 0.6
     assert null.jaccard(keep & False, keep & False) == 1
+
+
+def test_stability_chooses_anew_as_the_circuit_was_chosen() -> None:
+    """Every pair says the same, so the same circuit is chosen from any of them; it is not the top of the ranking."""
+    evaluate = FunctionEvaluator(8, lambda s: float(s >= {2, 3}) + 0.01 * len(s & {0, 1}), pairs=30)
+    strength = np.array([0.9, 0.8, 0.5, 0.4, 0, 0, 0, 0])
+    effects = choose.Effects(np.repeat(strength[:, None], 30, 1), np.zeros((8, 30)), np.ones(30))
+    keep = choose.choose(evaluate, effects)
+    assert evaluate.labels(keep) == ["L0H2", "L0H3"]
+    found = null.stability(effects, keep, lambda some, pairs: choose.choose(evaluate.drawn(pairs), some))
+    assert len(found.jaccard) == null.CHOSEN_AGAIN and set(found.jaccard) == {1.0} and found.halves == 1.0
+    assert found.frequency.tolist() == keep.astype(float).tolist()
+    some = evaluate.drawn([0, 0, 3])
+    assert some(keep[None]).shape == (1, 3) and (some(keep[None]) == evaluate(keep[None])[:, [0, 0, 3]]).all()
 
 
 def test_areas_of_curves() -> None:

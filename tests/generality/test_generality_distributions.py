@@ -73,15 +73,36 @@ def test_a_circuit_without_its_suppressor_recovers_too_much():
     assert found(whole, "faithfulness", "other words").value == pytest.approx(1.0, abs=0.1)
 
 
-def test_random_circuits_of_one_head_are_the_four_heads():
-    """The null holds each of the four one-head circuits, so p is about the share of draws that are the circuit
-    itself."""
+def test_random_circuits_of_one_head_are_the_three_other_heads():
+    """The circuit is not compared with itself, the others are counted, and the one head generalises."""
     subject = planted.subject(planted.GENERALISES, draws=400)
-    one = found(prompts.findings(subject).findings, "faithfulness", DISCOVERY)
-    assert one.null == pytest.approx(0.25, abs=0.07)
-    assert one.p == pytest.approx(0.25, abs=0.07)
-    need = found(prompts.findings(subject).findings, "necessity", DISCOVERY)
+    rows = prompts.findings(subject).findings
+    one = found(rows, "faithfulness", DISCOVERY)
+    assert (one.null_n, one.p, one.p_least) == (3, 0.25, 0.25)
+    assert [one.null, one.null_hi, 1 - one.null_near] == pytest.approx([0, 0, 0], abs=0.02)
+    judged = judge(rows, list(planted.GENERALISES))
+    assert judged.word == "generalises"
+    assert "each of the 3 other circuits of its shape, as chance alone would make it with p = 0.25" in judged.sentence
+    need = found(rows, "necessity", DISCOVERY)
     assert need.value == pytest.approx(one.value, abs=1e-12)  # one layer that adds up: what is kept alone is lost alone
+
+
+@pytest.mark.parametrize(
+    ("gate", "missing", "stands_in"),
+    [("or", 1.0, ["L0H1"]), ("serial", 1.0, ["L1H0"]), ("sum", 0.5, ["L0H1"]), ("single", 0.0, [])],
+)
+def test_a_check_reads_completeness_and_names_what_stands_in(gate, missing, stands_in):
+    """Half of an OR, and a head without its backup, are faithful and incomplete; so is half of a sum."""
+    net, pairs = patch_models.GATES[gate](), patch_models.gate_batch(24).pairs
+    setting = prepare(DISCOVERY, net, Encoded(pairs, ()))
+    distribution = PromptDistribution(Distribution(DISCOVERY, 0, "prompts", "x", 24), setting)
+    base = replace(planted.subject(planted.GENERALISES), net=net)
+    subject = with_members(replace(base, distributions=replace(base.distributions, prompts=(distribution,))), ["L0H0"])
+    rows = prompts.distribution_findings(subject, distribution)[0]
+    assert found(tuple(rows), "incompleteness", DISCOVERY).value == pytest.approx(missing)
+    assert [row.subject for row in rows if row.statistic == "restores"] == stands_in
+    sentence = judge(rows, [DISCOVERY]).sentence
+    assert ("It is incomplete" in sentence) == bool(stands_in) and all(name in sentence for name in stands_in)
 
 
 def test_a_null_is_the_draws_mean_upper_end_and_rank():
@@ -97,28 +118,39 @@ def test_a_null_is_the_draws_mean_upper_end_and_rank():
     assert close.p == pytest.approx(
         (1 + 1) / 21
     )  # of the draws 1.0 alone is nearer to 1 than the circuit on the same prompts
-    same = np.array([0.5, 0.3, 0.3])
-    assert prompts.null_of(same, same) == NO_NULL
+    assert close.near is None and prompts.closeness_null(values).near == pytest.approx(0.0)
+    assert prompts.closeness_null(values).p == close.p and (close.n, close.p_least) == (20, 1 / 21)
+    assert prompts.null_of(values[:1], values[:1]) == NO_NULL  # no other circuit
 
 
 def test_matched_circuits_keep_sizes_by_layer_and_kind():
     nodes = [f"L{layer}{unit}" for layer in range(3) for unit in ("H0", "H1", "H2", "H3", "_mlp_out")]
     keep = np.array([node in ("L0H1", "L2H0", "L2H2", "L2H3", "L1_mlp_out") for node in nodes])
     drawn = prompts.matched(nodes, keep, 500, seed=3)
+    assert len(drawn) == 4 * 4 - 1 and len(np.unique(drawn, axis=0)) == 15  # all there are but the circuit itself
+    assert not (drawn == keep).all(1).any()
     layers = np.array([node[:2] for node in nodes])
     for layer in set(layers):
         for mark in ("H", "_"):
             part = np.array([lay == layer and mark in node for lay, node in zip(layers, nodes, strict=True)])
             assert (drawn[:, part].sum(1) == keep[part].sum()).all()
     first = drawn[:, [i for i, node in enumerate(nodes) if node.startswith("L0H")]].mean(0)
-    assert np.abs(first - 0.25).max() < 0.07  # uniform among the heads of the layer
+    assert first == pytest.approx([4 / 15, 3 / 15, 4 / 15, 4 / 15])
 
 
 def test_matched_circuits_move_all_parts_of_a_component_together():
     nodes = [f"L0H{head}@{part}" for head in range(4) for part in ("S2", "elsewhere")]
     keep = np.array([node == "L0H1@S2" for node in nodes])
     drawn = prompts.matched(nodes, keep, 50)
-    assert drawn[:, ::2].sum(1).tolist() == [1] * 50 and not drawn[:, 1::2].any()
+    assert drawn[:, ::2].sum(1).tolist() == [1] * 3 and not drawn[:, 1::2].any()
+
+
+def test_random_circuits_are_uniform_among_the_others():
+    nodes = [f"L0H{head}" for head in range(40)]
+    keep = np.array([head < 3 for head in range(40)])
+    drawn = prompts.matched(nodes, keep, 2000)
+    assert len(drawn) == 2000 == len(np.unique(drawn, axis=0))
+    assert np.abs(drawn.mean(0) - 3 / 40).max() < 0.025
 
 
 @pytest.fixture(scope="module")

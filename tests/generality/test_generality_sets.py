@@ -9,11 +9,13 @@ import planted_circuits as planted
 import pytest
 import torch
 
-from profiler.circuits import circuit_tables, edge_mask, node_sets, nodes
+from profiler.circuits import circuit_tables, edge_mask, experiment, node_sets, nodes
 from profiler.circuits.circuit import Circuit, Member, Scope
+from profiler.generality.distributions import build
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts
 from profiler.generality.faithfulness.runs import Runner, WindowPiece
+from profiler.patching import values
 from profiler.patching.batch import batch_of
 from profiler.patching.setting import PairRuns, prepare
 from profiler.prompts.pairs import Encoded
@@ -51,6 +53,30 @@ def test_sets_together_are_sets_one_by_one(form: str, mlps: bool, circuit: Circu
     assert found == pytest.approx(evaluate(keep)[:, :5], abs=1e-10)
     assert found[4] == pytest.approx(one.metric_clean[:5], abs=1e-10)
     assert np.ptp(found, axis=0).min() > 1e-6
+
+
+@pytest.mark.parametrize("outside", ["zero", "mean"])
+@pytest.mark.parametrize(
+    "circuit", [dataclasses.replace(MIXED, members=MIXED.members[1:2]), MIXED], ids=["whole", "at"]
+)
+def test_the_check_puts_in_what_the_scope_says_as_patching_does(circuit: Circuit, outside: str) -> None:
+    """Faithfulness and its null with zeros or means outside are those of `profiler patch`, not those of resampling."""
+    plain = setting_of("neox_sequential", 24)
+    circuit = dataclasses.replace(circuit, scope=dataclasses.replace(SCOPE, outside=outside))
+    means = values.means(plain.net, plain.clean, plain.batch, plain.batch.pairs)
+    patched = experiment.with_outside(plain, outside, lambda: means)
+    one = build.with_outside(build.slim(plain), outside)
+    base = planted.subject(planted.GENERALISES, draws=3)
+    subject = dataclasses.replace(base, net=plain.net, circuit=circuit)
+    evaluate = circuit_tables.evaluator(patched, circuit, mlps=subject.mlps)
+    keep = evaluate.mask(nodes.members_nodes(circuit))
+    expected = float(evaluate.faithfulness(keep[None])[0])
+    again = circuit_tables.evaluator(one, circuit, mlps=subject.mlps)
+    assert float(again.faithfulness(keep[None])[0]) == pytest.approx(expected, abs=1e-9)
+    assert prompts.random_circuits(subject, one, keep).kept[0] == pytest.approx(expected, abs=1e-9)
+    resampled = circuit_tables.evaluator(plain, circuit, mlps=subject.mlps)
+    assert abs(float(resampled.faithfulness(keep[None])[0]) - expected) > 1e-3
+    assert prompts.choices(subject, "faithfulness", "x").ablation == outside
 
 
 def test_the_prefix_that_both_prompts_share_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,4 +182,4 @@ def test_the_circuit_beside_random_ones_has_its_own_shares(circuit: Circuit) -> 
         alone, without = evaluate(kept[None]).mean(), evaluate(~kept[None]).mean()
         assert found.kept[row] == pytest.approx((alone - empty) / (model - empty), abs=1e-9)
         assert found.gone[row] == pytest.approx((model - without) / (model - empty), abs=1e-9)
-    assert len(found.kept) == len(found.gone) == 4 and abs(empty) > 1e-3
+    assert len(found.kept) == len(found.gone) == 1 + len(drawn) and abs(empty) > 1e-3

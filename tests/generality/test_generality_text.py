@@ -29,6 +29,7 @@ from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts, running_text
 from profiler.model.load import Model, load_model
 from profiler.model.steps.network import forward
+from profiler.patching.setting import PatchSettings
 from profiler.prompts.pairs import jsonl
 
 AGREED = Reread(agreed=True)
@@ -370,6 +371,21 @@ def test_another_model_is_refused(run_path):
 def test_a_circuit_that_is_not_there_is_refused_with_what_to_do(run_path, model):
     with pytest.raises(CircuitError, match="profiler patch"):
         circuit_of_run.find(run_path, "ioi")
+
+
+@pytest.mark.parametrize("outside", ["resample", "zero", "mean"])
+def test_every_distribution_of_prompts_has_the_values_of_the_scope(run_path, model, subject, outside):
+    task = PatchSettings("repeated-tokens", pairs=20)
+    settings = CheckSettings(pairs=20, reread=AGREED)
+    built = build.build(model, subject.net, run_path, task, subject.text, settings, outside)
+    some = [one.setting for one in built.prompts if one.setting is not None]
+    assert len(some) >= 2
+    for one in some:
+        assert (one.outside is None) == (outside == "resample")
+        if outside != "resample":
+            given = one.outside["head"][0]
+            assert given.shape == one.corrupted["head"][0].shape and bool(given.any()) == (outside == "mean")
+            assert not torch.equal(given, one.corrupted["head"][0])
 
 
 def test_a_file_of_few_pairs_is_a_refused_distribution(run_path, model, subject, tmp_path):

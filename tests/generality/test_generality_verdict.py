@@ -103,6 +103,50 @@ def test_nothing_wider_than_the_discovery_prompts_is_no_generality() -> None:
     assert judge(FINDINGS[:1], DISTRIBUTIONS).word == "inconclusive"
 
 
+@pytest.mark.parametrize("null", [0.6, 1.1])
+def test_a_perfect_circuit_is_better_than_random_ones_that_recover_more_than_everything(null: float) -> None:
+    """Random circuits' 95th percentile is 1.285; what is nearer to 1 is better, not what is higher."""
+    random = {"null": null, "null_hi": 1.285, "null_near": 0.15, "null_distance": 0.4}
+    perfect = tuple(number(distribution, 1.0, 0.0, **random) for distribution in DISTRIBUTIONS[:3])
+    assert {line.speaks for line in ledger.lines(perfect, DISTRIBUTIONS)} == {"for"}
+    assert judge(perfect, DISTRIBUTIONS).word == "generalises"
+    good = tuple(number(distribution, 0.93, 0.03, **random) for distribution in DISTRIBUTIONS[:3])
+    assert judge(good, DISTRIBUTIONS).word == "generalises"
+
+
+def test_a_circuit_that_is_no_nearer_than_the_nearest_random_ones_is_undecided() -> None:
+    near = {"null": 0.4, "null_hi": 1.285, "null_near": 0.02, "null_distance": 0.6}
+    wide = tuple(number(distribution, 0.93, 0.03, **near) for distribution in DISTRIBUTIONS[:3])
+    assert {line.speaks for line in ledger.lines(wide, DISTRIBUTIONS)} == {"undecided"}
+    assert judge(wide, DISTRIBUTIONS).word == "inconclusive"
+    typical = number("discovery", 0.93, 0.03, null=0.99, null_hi=1.0, null_near=0.0, null_distance=0.01)
+    assert ledger.lines((typical,), DISTRIBUTIONS)[0].speaks == "against"
+
+
+def at_positions(distribution: str, value: float, head: int) -> Finding:
+    named = replace(role(distribution, value, subject=f"L1H{head}"), role="at end attends to S2 (90%)")
+    return named
+
+
+def test_a_role_that_was_refused_where_it_was_read_off_is_not_called_wrong() -> None:
+    """Too few discovery pairs: nobody knows whether the roles hold there, so their failing elsewhere is no more than
+    narrow."""
+    failing = tuple(at_positions("names", 0.1, head) for head in range(9))
+    holding = tuple(at_positions("discovery", 0.9, head) for head in range(9))
+    assert judge((*FINDINGS, *holding, *failing), DISTRIBUTIONS).word == "narrows"
+    refused = tuple(
+        Question(one.subject, one.role, "coverage", "discovery", "prompts").refused("coverage", 12, "12 prompts")
+        for one in holding
+    )
+    found = judge((*FINDINGS, *refused, *failing), DISTRIBUTIONS)
+    assert found.word == "narrows"
+    assert "The discovery prompts decide nothing on 9 of them" in found.sentence
+    unsure = tuple(replace(one, value=0.5, lo=0.3, hi=0.7) for one in holding)
+    assert judge((*FINDINGS, *unsure, *failing), DISTRIBUTIONS).word == "narrows"
+    bad = tuple(at_positions("discovery", 0.1, head) for head in range(9))
+    assert judge((*FINDINGS, *bad, *failing), DISTRIBUTIONS).word == "does something else"
+
+
 def test_over_recovery_is_never_a_success_and_comes_before_the_rest() -> None:
     both = judge((*FINDINGS[:1], number("names", 0.2), number("templates", 1.5), role("corpus", 0.1)), DISTRIBUTIONS)
     assert both.word == "over-recovers"

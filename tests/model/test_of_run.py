@@ -4,7 +4,10 @@ import pytest
 import tiny
 import torch
 
-from profiler.config import RunConfig
+from profiler import actions
+from profiler.config import ModelSettings, RunConfig
+from profiler.errors import ModelError
+from profiler.model.load import load_model
 from profiler.model.of_run import Choice, load_for
 from profiler.recording.pipeline import record
 
@@ -24,3 +27,15 @@ def test_a_run_in_half_precision_is_patched_in_float32_once_its_weights_are_know
     as_recorded = load_for(path, Choice())
     assert model.spec.weights_hash == as_recorded.spec.weights_hash
     assert {weight.dtype for weight in as_recorded.bridge.original_model.parameters()} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_prompts_of_a_run_have_its_bos_whoever_loads_the_model(model_dirs, tmp_path, bos):
+    corpus = tiny.write_corpus(tmp_path / "rows.jsonl", n_documents=6)
+    place, path = str(model_dirs["gpt2"]), tmp_path / "run.duckdb"
+    record(RunConfig(model=place, corpora=(str(corpus),), tokens=200, prepend_bos=bos, token_sums="none"), path)
+    assert (actions.model_of(path).bos_id is not None) == bos
+    alike, other = (load_model(ModelSettings(model=place, prepend_bos=with_bos)) for with_bos in (bos, not bos))
+    assert actions.model_of(path, alike) is alike
+    with pytest.raises(ModelError, match=f"prepend_bos={bos}"):
+        actions.model_of(path, other)

@@ -114,7 +114,7 @@ def test_planted_main_effects_and_interactions_come_back_exactly() -> None:
     assert found["a x c"]["effect"] == pytest.approx(-2.5)
     assert sum(row["part"] for row in found.values()) == pytest.approx(1)
     assert all(row["effect_lo"] <= row["effect"] <= row["effect_hi"] for row in found.values())
-    assert found["a x b"]["p_holm"] < 0.05
+    assert found["a x b"]["p_adjusted"] < 0.05
 
 
 def test_corruptions_that_add_up_have_no_interaction() -> None:
@@ -125,7 +125,7 @@ def test_corruptions_that_add_up_have_no_interaction() -> None:
     assert found["a"]["part"] + found["c"]["part"] == pytest.approx(1)
     silent = _effects(_planted({"a": 2.0}), "L0H1")
     assert {row["part"] for row in silent.values()} == {0.0}
-    assert {row["p_holm"] for row in silent.values()} == {1.0}
+    assert {row["p_adjusted"] for row in silent.values()} == {1.0}
 
 
 def test_chance_is_told_from_an_effect() -> None:
@@ -133,7 +133,7 @@ def test_chance_is_told_from_an_effect() -> None:
     covered = Counter[str]()
     for seed in range(80):
         found = _effects(_planted({"a": 2.0}, 24, noise=0.5, seed=seed))
-        assert found["a"]["p_holm"] < 0.05
+        assert found["a"]["p_adjusted"] < 0.05
         for axis, truth in (("a", 2), ("a x b", 0), ("a x c", 0), ("b", 0)):
             covered[axis] += found[axis]["effect_lo"] <= truth <= found[axis]["effect_hi"]
     assert min(covered.values()) >= 68 and len(covered) == 4
@@ -214,7 +214,7 @@ def test_the_query_is_made_of_the_cells(path: Path) -> None:
         squares = {axis: value**2 * (1 if "x" not in axis else 0.25) for axis, value in slow.items()}
         assert row["part"] == pytest.approx(squares[row["axis"]] / sum(squares.values()))
         assert row["additive"] == pytest.approx((squares["first"] + squares["last"]) / sum(squares.values()))
-    clear = frame.filter(pl.col("p_holm") < 0.05)
+    clear = frame.filter(pl.col("p_adjusted") < 0.05)
     for name, some in clear.group_by("component"):
         assert set(some["responds_to"]) == {some.sort("part")["axis"][-1]}, name
     one = query.run(path, "corruption_factors", component="L0H0")

@@ -124,7 +124,7 @@ def test_shares_are_those_of_the_stored_effects(made: tuple, frames: dict[str, p
     assert len(joined) == len(frames["patch_shares"])
     change = joined["fix"] + joined["break"]
     assert change.to_numpy() == pytest.approx(joined["effect"].to_numpy(), abs=1e-9)
-    assert (frames["patch_shares"]["p_holm"] >= frames["patch_shares"]["p"]).all()
+    assert (frames["patch_shares"]["p_adjusted"] >= frames["patch_shares"]["p"]).all()
     clear = (pl.col("share_lo") > 0) | (pl.col("share_hi") < 0)
     assert frames["patch_shares"].select((clear == (pl.col("verdict") == "effect")).all()).item()
     bounds = {
@@ -141,7 +141,7 @@ def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFr
     resampled = frames["patch_shares"].filter(value="resample")
     for way, column in (("denoise", "recovered_denoise"), ("noise", "lost_noise")):
         known = resampled.filter(direction=way).select(
-            "component", "positions", "share", "share_lo", "share_hi", "p_holm"
+            "component", "positions", "share", "share_lo", "share_hi", "p_adjusted"
         )
         both = gates.join(known, on=["component", "positions"])
         assert len(both) == len(gates)
@@ -149,7 +149,7 @@ def test_gates_stand_in_both_directions(made: tuple, frames: dict[str, pl.DataFr
             (column, "share"),
             (f"{column}_lo", "share_lo"),
             (f"{column}_hi", "share_hi"),
-            (f"p_{way}", "p_holm"),
+            (f"p_{way}", "p_adjusted"),
         ):
             assert both[name].to_numpy() == pytest.approx(both[other].to_numpy())
     shares = query.run(made[0], "patch_panel", top=0)
@@ -310,12 +310,12 @@ def test_strata_share_out_the_pairs(made: tuple, frames: dict[str, pl.DataFrame]
     assert query.run(made[0], "patch_strata")["lost_noise"].null_count() == len(query.run(made[0], "patch_strata"))
 
 
-def test_heads_of_one_layer_stand_in_no_order(frames: dict[str, pl.DataFrame]) -> None:
+def test_heads_of_one_layer_are_neither_serial_nor_composed(frames: dict[str, pl.DataFrame]) -> None:
     rows = frames["patch_interactions"].to_dicts()
-    assert len({row["relation"] == "same layer" for row in rows}) == 2
-    for row in rows:
-        layers = [row[name].split("H")[0] for name in ("first", "second")]
-        assert (row["relation"] == "same layer") == (layers[0] == layers[1])
+    alike = [row["first"].split("H")[0] == row["second"].split("H")[0] for row in rows]
+    assert set(alike) == {True, False}
+    for row, same_layer in zip(rows, alike, strict=True):
+        assert not same_layer or row["relation"] not in ("serial", "composed")
         assert row["interaction"] == pytest.approx(row["share_together"] - row["share_first"] - row["share_second"])
 
 

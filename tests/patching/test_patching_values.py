@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 import patch_models
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 from profiler import cli
 from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
+from profiler.config import ModelSettings
+from profiler.model.load import load_model
 from profiler.patching import batch as batches
 from profiler.patching import setting, sites, sweep, values
 from profiler.patching.capability import attention_moved, attention_patterns, capability
@@ -216,6 +219,34 @@ def test_references_are_none_of_the_pairs() -> None:
     assert len(found.pairs) > 100
     assert {pair.pair.template for pair in found.pairs} == {pair.pair.template for pair in known.pairs}
     assert not {pair.clean for pair in found.pairs} & {pair.clean for pair in known.pairs}
+
+
+@pytest.mark.parametrize("task", ["ioi", "repeated-tokens"])
+def test_every_pair_has_fifty_references_of_its_own_template_and_length(task: str) -> None:
+    """Templates are thousands, so references are drawn for each that some pair has."""
+    model = load_model(ModelSettings(model="bundled"))
+    settings = PatchSettings(task, pairs=12)
+    known = setting.encoded(model, settings, setting.draw(model, settings, "train", settings.seed))
+    found = setting.references(model, settings, known).pairs
+    alike = Counter((pair.pair.template, len(pair.corrupted)) for pair in found)
+    assert min(alike[pair.pair.template, len(pair.clean)] for pair in known.pairs) >= values.MOST == 50
+    assert not {pair.clean for pair in found} & {pair.clean for pair in known.pairs}
+    again = setting.references(model, settings, known).pairs
+    assert again == found
+
+
+def test_means_are_never_zeros_for_want_of_a_template() -> None:
+    """Pairs whose template no reference has get the mean over all positions of all references."""
+    one = _setting()
+    other = [
+        dataclasses.replace(pair, pair=dataclasses.replace(pair.pair, template="else"))
+        for pair in patch_models.token_pairs(12, seed=9)
+    ]
+    found = values.means(NET, one.clean, one.batch, other)
+    assert found.by_template == 0
+    for site in ("head", "mlp_out"):
+        rows = found.trace[site][1]
+        assert rows.abs().max() > 0 and (rows == rows[:1, :1]).all()
 
 
 def test_intervals_downstream_are_of_the_mean() -> None:

@@ -145,6 +145,21 @@ class Evaluator:
         model, empty = self.model.mean(), self.empty.mean()
         return (self(keep).mean(-1) - empty) / (model - empty)
 
+    def drawn(self, pairs: Sequence[int] | np.ndarray) -> "Evaluator":
+        """F on some of the pairs, with repeats; sets that were run for one draw are not run again for another."""
+        return _DrawnEvaluator(self, pairs)
+
+
+class _DrawnEvaluator(Evaluator):
+    """F on some pairs of another evaluator, which runs the sets."""
+
+    def __init__(self, every: Evaluator, pairs: Sequence[int] | np.ndarray) -> None:
+        for name, value in {"every": every, "pairs": np.asarray(pairs), "nodes": every.nodes}.items():
+            object.__setattr__(self, name, value)
+
+    def __call__(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, "set pair"]:
+        return np.asarray(self.every(keep)[:, self.pairs])  # type: ignore[attr-defined]
+
 
 __all__ = ["Evaluator", "node_labels", "sizes"]
 

@@ -1,14 +1,18 @@
 """What a circuit is compared with: random circuits of its size, and itself chosen from other pairs.
 
-* random: circuits with as many nodes of each kind at the same positions, drawn uniformly (neurons that the circuit
-  lists stay: no other neurons are nodes); the statistic is closeness -|1 - f|, so that over-recovery does not win. p =
-  (1 + random ones at least as close) / (1 + draws).
-* stability: the pairs are resampled, nodes ranked again, and the best |C| compared with C: Jaccard index, how often
-  each node is among them, Kendall's tau of the ranking; and the circuit is chosen anew on each half of the pairs.
+* random: other circuits with as many nodes of each kind at the same positions, drawn uniformly, each once and never the
+  circuit itself, so that few are all there are (neurons that the circuit lists stay: no other neurons are nodes); the
+  statistic is closeness -|1 - f|, so that over-recovery does not win. p = (1 + random ones at least as close) / (1 +
+  draws), never below 1 / (1 + draws): with fewer than 20 alternatives it cannot be below 5 %.
+* stability: the pairs are resampled and the circuit is chosen anew, by the same steps, and compared with C: Jaccard
+  index, and how often each node is chosen. Two halves of the pairs are compared with each other in the same way. Of a
+  circuit that was given nothing was chosen, so nothing is compared. Kendall's tau of the ranking needs no circuit.
 
-Cost: one forward pass of the batch per random circuit; resampling needs none, split halves two searches.
+Cost: one forward pass of the batch per random circuit; of stability one for each set of nodes that no earlier search
+came by, few where the pairs agree.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,35 +20,69 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from profiler import statistics
-from profiler.circuits.choose import Effects, ranking
+from profiler.circuits.choose import Effects
 from profiler.circuits.scoring.evaluate import Evaluator
 
 Keep = Bool[np.ndarray, " node"]
 DRAWS = 200
+"""Resamples of the ranking."""
+CHOSEN_AGAIN = 20
+"""Resamples on which the circuit is chosen anew."""
 
 
 @dataclass(frozen=True)
 class RandomCircuits:
-    """Faithfulness of random circuits, and p that one is at least as close to the model as the circuit."""
+    """Faithfulness of random circuits, and p that one is at least as close to the model as the circuit.
+
+    `alternatives` counts all other circuits of this shape; `p_least` is the smallest p that the draws can give.
+    """
 
     faithfulness: Float[np.ndarray, " draw"]
     observed: float
     p: float
+    p_least: float
+    alternatives: int
 
 
 def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> RandomCircuits:
     """Compare with random circuits that have as many heads and as many MLPs."""
-    rng = np.random.default_rng(seed)
-    drawn = np.zeros((draws, len(keep)), dtype=bool)
-    for columns in _parts(evaluate.nodes):
-        shapes = keep[columns][np.argsort(~keep[columns].any(1), kind="stable")]
-        for row in range(draws):
-            drawn[row, rng.permutation(columns)] = shapes
-    neurons = ["N" in node for node in evaluate.nodes]
-    drawn[:, neurons] = keep[neurons]
-    values = evaluate.faithfulness(drawn)
+    drawn, alternatives = other_circuits(keep, _parts(evaluate.nodes), draws, seed)
     observed = float(evaluate.faithfulness(keep[None])[0])
-    return RandomCircuits(values, observed, statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values)))
+    values = evaluate.faithfulness(drawn) if len(drawn) else np.zeros(0)
+    p = statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values))
+    return RandomCircuits(values, observed, p, statistics.least_random_p(len(values)), alternatives)
+
+
+def other_circuits(
+    keep: Keep, groups: Sequence[Int[np.ndarray, "_ _"]], draws: int, seed: int = 0
+) -> tuple[Bool[np.ndarray, "draw node"], int]:
+    """Random circuits that have what the circuit has in each group, in other components of the group.
+
+    Each is drawn once, the circuit itself never; all of them where there are no more than `draws`.
+
+    Args:
+        groups: columns of the nodes that may stand for each other: a row per component, a column per position.
+        draws: how many are wanted.
+
+    Returns:
+        The circuits, and how many there are in all. What is in no group stays as in the circuit.
+    """
+    rng = np.random.default_rng(seed)
+    alternatives = math.prod(_arrangements(keep[columns]) for columns in groups) - 1
+    drawn: dict[bytes, Keep] = {}
+    while len(drawn) < min(draws, alternatives):
+        other = keep.copy()
+        for columns in groups:
+            other[columns] = keep[columns][rng.permutation(len(columns))]
+        if (other != keep).any():
+            drawn.setdefault(other.tobytes(), other)
+    return np.array(list(drawn.values()), dtype=bool).reshape(len(drawn), len(keep)), alternatives
+
+
+def _arrangements(shapes: Bool[np.ndarray, "component part"]) -> int:
+    """In how many ways the components of a group can be told apart by what of them is live."""
+    _, equal = np.unique(shapes, axis=0, return_counts=True)
+    return math.factorial(len(shapes)) // math.prod(math.factorial(n) for n in equal.tolist())
 
 
 def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
@@ -62,7 +100,10 @@ def _parts(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
 
 @dataclass(frozen=True)
 class Stability:
-    """Jaccard index with resampled circuits (each draw), selection frequency per node, Kendall's tau, split halves."""
+    """Jaccard index with circuits chosen anew, how often each node is chosen, Kendall's tau, halves with each other.
+
+    Without a search `jaccard` is empty, and `frequency` and `halves` are NaN.
+    """
 
     jaccard: Float[np.ndarray, " draw"]
     frequency: Float[np.ndarray, " node"]
@@ -80,20 +121,20 @@ def stability(
     """How much of a circuit comes back when the pairs are others.
 
     Args:
-        choose: chooses a circuit from some of the pairs, given their effects and their numbers; None skips the halves.
+        choose: the search that found the circuit, given the effects on some of the pairs and their numbers; None
+            where the circuit was given.
+        draws: of the ranking; on the first CHOSEN_AGAIN of them the circuit is chosen anew.
     """
     rng = np.random.default_rng(seed)
-    n, size = len(effects.whole), int(keep.sum())
-    chosen = np.zeros((draws, len(keep)), dtype=bool)
-    taus = np.zeros(draws)
-    for row, pairs in enumerate(statistics.resampled_units(n, draws, rng)):
-        again = effects.drawn(pairs)
-        chosen[row, ranking(again)[:size]] = True
-        taus[row] = statistics.kendall(effects.score, again.score)
+    n = len(effects.whole)
+    resamples = list(statistics.resampled_units(n, draws, rng))
+    tau = float(np.nanmean([statistics.kendall(effects.score, effects.drawn(pairs).score) for pairs in resamples]))
+    if choose is None:
+        return Stability(np.zeros(0), np.full(len(keep), np.nan), tau, float("nan"))
+    chosen = np.stack([choose(effects.drawn(pairs), pairs) for pairs in resamples[:CHOSEN_AGAIN]])
     order = rng.permutation(n)
-    halves = [choose(effects.drawn(part), part) for part in (order[: n // 2], order[n // 2 :])] if choose else []
-    between = jaccard(*halves) if halves else float("nan")
-    return Stability(np.array([jaccard(keep, row) for row in chosen]), chosen.mean(0), float(np.nanmean(taus)), between)
+    halves = [choose(effects.drawn(part), part) for part in (order[: n // 2], order[n // 2 :])]
+    return Stability(np.array([jaccard(keep, row) for row in chosen]), chosen.mean(0), tau, jaccard(*halves))
 
 
 def jaccard(first: Keep, second: Keep) -> float:

@@ -9,11 +9,13 @@ M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), 
   and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better
   half of C. Random K cannot tell a good circuit from a naive one; greedy K can.
 * minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by
-  random nodes, one of which is taken away again (Shi et al. 2024); p by Holm over the members.
+  random nodes, each of which is taken away again (Shi et al. 2024); p by Holm over the members. The null grows with the
+  members, so that the least p does not.
 
 Cost: one forward pass of the batch per set; `evaluate` remembers sets.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +31,8 @@ RANDOM_SETS = 20
 GREEDY_RUNS = 3
 GREEDY_STEPS = 6
 GREEDY_TRIED = 6
+PER_MEMBER = 40
+"""Null effects for each member: the least p by Holm is then half of 5 %, however many members there are."""
 DROPPED = 0.5
 """Probability that a random set K holds a member."""
 
@@ -137,12 +141,20 @@ def control(keep: Keep, ranking: Sequence[int]) -> Keep:
 
 @dataclass(frozen=True)
 class Minimality:
-    """Per member: the largest cost of removing it, p against random members of inflated circuits, and p by Holm."""
+    """Per member: the largest cost of removing it, p against random members of inflated circuits, and p by Holm.
+
+    `p_least` is the smallest p by Holm that the null can give any member.
+    """
 
     effect: Float[np.ndarray, " member"]
     p: Float[np.ndarray, " member"]
-    p_holm: Float[np.ndarray, " member"]
+    p_adjusted: Float[np.ndarray, " member"]
+    p_least: float
     null: Float[np.ndarray, " draw"]
+
+    def share(self, alpha: float = statistics.LEVEL) -> float:
+        """Share of members that cost more than random ones; NaN where the null is too small to tell."""
+        return float((self.p_adjusted < alpha).mean()) if self.p_least < alpha else float("nan")
 
 
 def minimality(
@@ -157,7 +169,7 @@ def minimality(
 
     Args:
         sets: the K to take away before (the empty one is always tried).
-        draws: inflated circuits; with Holm over m members, significance at 5 % needs at least 20 m.
+        draws: members of inflated circuits in the null, at least; PER_MEMBER of them for each member, at most `draws`.
         members: the nodes of each member, where one may be split by position; by default each node is one.
     """
     rng = np.random.default_rng(seed)
@@ -165,9 +177,10 @@ def minimality(
     effect = np.array(
         [removal_cost(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
     )
-    null = inflated_null(evaluate, keep, draws, rng)
+    null = inflated_null(evaluate, keep, max(draws, min(draws, PER_MEMBER) * len(effect)), rng)
     p = np.array([statistics.random_set_p(value, null) for value in effect])
-    return Minimality(effect, p, statistics.holm(p), null)
+    least = min(1.0, len(effect) * statistics.least_random_p(len(null)))
+    return Minimality(effect, p, statistics.holm(p), least, null)
 
 
 def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
@@ -184,16 +197,27 @@ def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequ
 
 
 def inflated_null(evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draw"]:
-    """Effect of taking a random added node away from circuits inflated by half their size; empty without others."""
+    """Effects of taking random added nodes away from circuits inflated by half their size; empty without others.
+
+    Each added node of each inflated circuit is taken away alone. No circuit is inflated twice by the same nodes; where
+    there are fewer ways than `draws`, circuits are inflated by more nodes, and where that does not do there are fewer
+    effects.
+    """
     outside = np.nonzero(~keep)[0]
     if not len(outside):
         return np.zeros(0)
-    size = min(len(outside), max(1, int(keep.sum()) // 2))
-    inflated = np.repeat(keep[None], draws, 0)
-    without = inflated.copy()
-    for row in range(draws):
-        added = rng.choice(outside, size, replace=False)
-        inflated[row, added] = True
-        without[row, added[1:]] = True
-    both = evaluate(np.concatenate([without, inflated])).mean(-1).reshape(2, -1)
-    return np.abs(both[0] - both[1]) / abs(whole(evaluate))
+    n = len(outside)
+    sizes = range(min(n, max(1, int(keep.sum()) // 2)), n + 1)
+    most = max(sizes, key=lambda size: size * math.comb(n, size))
+    size = next((size for size in sizes if size * math.comb(n, size) >= draws), most)
+    wanted = min(-(-draws // size), math.comb(n, size))
+    added: dict[tuple[int, ...], None] = {}
+    while len(added) < wanted:
+        added.setdefault(tuple(sorted(rng.choice(outside, size, replace=False).tolist())))
+    inflated = np.repeat(keep[None], wanted, 0)
+    inflated[np.arange(wanted)[:, None], np.array(list(added))] = True
+    without = np.repeat(inflated, size, 0)
+    without[np.arange(len(without)), np.array(list(added)).flatten()] = False
+    values = evaluate(np.concatenate([inflated, without])).mean(-1)
+    whole_circuit, rest = np.repeat(values[:wanted], size), values[wanted:]
+    return np.asarray(np.abs(rest - whole_circuit) / abs(whole(evaluate)))

@@ -6,14 +6,16 @@ What the same head does everywhere else is another question: its role's general 
 by the other stages.
 
 A prompt counts where the token that the head attends to most, from the (last) token of the one position, is in the
-other position. Where the first is the prompt's end, prompts weigh by |DLA| to the answer there. At earlier positions
-what a head writes acts through later heads, and each prompt weighs the same. `null` is the mean over the other heads of
-the layer: a claim that all of them meet may be true, and is not about this one.
+other position. Prompts weigh by what the head does there for the answer, through whatever it acts on: the change of the
+logit difference, in size, when what it writes at the position becomes what it writes there on the corrupted prompt. (An
+S-inhibition head writes nothing of the answer itself; |DLA| would weigh its prompts by chance.) `null` is the mean over
+the other heads of the layer, on prompts weighed alike: a claim that all of them meet may be true, and is not about this
+one.
 
 Where the model itself does not do the task (its effect is not above 0 beyond doubt), the share is given under another
 name (UNDONE) and decides nothing. Beside each role stands what the head attends to at its position, as a mixture: the
 other positions of the prompts by name, and all other tokens together.
-Cost: one forward pass of each distribution's clean prompts.
+Cost: two forward passes of each distribution's clean prompts, and a third of one for each role.
 """
 
 from collections.abc import Sequence
@@ -32,16 +34,16 @@ from profiler.generality.evidence.finding import NO_NULL, Finding, Interval, Nul
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio
 from profiler.model.steps.network import Network
-from profiler.patching.batch import PairBatch
+from profiler.patching.batch import PairBatch, trace
+from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
-from profiler.statistics import sign_flip_p
+from profiler.patching.sweep import resample, sweep
+from profiler.statistics import ROUNDING, sign_flip_p
 
-END = "end"
 NAMELESS = (ITSELF, BEFORE, FIRST)
 UNDONE = "coverage where the model does not do the task"
 Claimed = tuple[Member, PositionRole]
-PerHead = Float[np.ndarray, "prompt head"]
 
 
 def findings(subject: CheckSubject) -> StageResult:
@@ -77,17 +79,44 @@ def on_distribution(
     setting: PairRuns = one.setting  # type: ignore[assignment]
     origins = {place.at for _, place in asked if has(setting.batch, place.at)}
     attention = {at: attended(net, setting.batch, at) for at in origins}
+    known = [(question.subject, place.at) for question, place in asked if place.at in attention]
+    weights = importance(setting, known)
     rows = []
     for question, place in asked:
         statistic = "coverage" if does_task(setting, question.thresholds) else UNDONE
         here = attention.get(place.at)
+        weight = weights.get((question.subject, place.at))
         why = _lacking(setting.batch, here, place, question.thresholds)
-        if why or here is None:
+        if not why and weight is not None and weight.mean() <= ROUNDING:
+            why = "what it writes there changes nothing of the answer: no importance to take a share of"
+        if why or here is None or weight is None:
             by_prompts = question.using("coverage", unit="prompts")
             rows.append(by_prompts.refused(statistic, 0, why))
         else:
-            rows += _RoleOnPrompts(net, setting, question, place, here).findings(statistic)
+            rows += _RoleOnPrompts(net, setting, question, place, here, weight).findings(statistic)
     return rows
+
+
+def importance(
+    setting: PairRuns, claimed: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Float[np.ndarray, " prompt"]]:
+    """How much each head does at a position on each prompt: |change of the logit difference|, in logits.
+
+    What the head writes at the position becomes what it writes there on the corrupted prompt; everything after it runs.
+
+    Args:
+        claimed: labels of heads, and a position of each that some pair has.
+    """
+    if not claimed:
+        return {}
+    net, batch = setting.net, setting.batch
+    targets = [parse_target(component, at) for component, at in claimed]
+    clean, found = trace(net, batch.clean, batch.ends), {}
+    for indices, logits in sweep(net, clean, batch, targets, resample(setting.corrupted)):
+        after = logit_diff(logits.flatten(0, 1), batch.options.rows(len(indices))).double().cpu().numpy()
+        for i, own in zip(indices, after.reshape(len(indices), -1), strict=True):
+            found[claimed[i]] = np.abs(setting.metric_clean - own)
+    return found
 
 
 def does_task(setting: PairRuns, thresholds: Thresholds = DEFAULT) -> bool:
@@ -111,19 +140,17 @@ def has(batch: PairBatch, name: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Attended:
-    """The token that every head attends to most from one position of each prompt, and its importance there.
+    """The token that every head attends to most from one position of each prompt.
 
     Attributes:
         offsets: of the position, its last token; 0 where a prompt lacks it.
         there: which prompts have the position.
         most: offset with the most attention.
-        importance: |DLA| to the answer at the prompt's end, in logits; 1 at earlier positions.
     """
 
     offsets: Int[np.ndarray, " prompt"]
     there: Bool[np.ndarray, " prompt"]
     most: Int[np.ndarray, "prompt head"]
-    importance: PerHead
 
 
 def attended(net: Network, batch: PairBatch, at: str) -> Attended:
@@ -135,19 +162,16 @@ def attended(net: Network, batch: PairBatch, at: str) -> Attended:
     for begin in range(0, len(batch), PROMPTS_AT_ONCE):
         rows = slice(begin, begin + PROMPTS_AT_ONCE)
         parts.append(_run(net, batch.clean[rows], offsets[rows], batch.options.answers[rows, 0]))
-    most, importance = (np.concatenate(column) for column in zip(*parts, strict=True))
-    weight = importance if at == END else np.ones_like(importance)
-    return Attended(offsets.cpu().numpy(), there.cpu().numpy(), most, weight)
+    return Attended(offsets.cpu().numpy(), there.cpu().numpy(), np.concatenate(parts))
 
 
 def _run(
     net: Network, tokens: Int[Tensor, "prompt offset"], offsets: Int[Tensor, " prompt"], answers: Int[Tensor, " prompt"]
-) -> tuple[Int[np.ndarray, "prompt head"], PerHead]:
-    """The offset attended to most, and |DLA| to the answer, of all heads at one offset a prompt."""
+) -> Int[np.ndarray, "prompt head"]:
+    """The offset attended to most, of all heads at one offset a prompt."""
     rows = (torch.arange(len(tokens), device=tokens.device), offsets)
-    patterns, dla = heads_at(net, tokens, rows, answers)
-    most = torch.cat([pattern.argmax(-1) for pattern in patterns], 1)
-    return most.cpu().numpy(), dla.abs().double().cpu().numpy()
+    patterns, _ = heads_at(net, tokens, rows, answers)
+    return torch.cat([pattern.argmax(-1) for pattern in patterns], 1).cpu().numpy()
 
 
 def holds(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, "prompt head"]:
@@ -167,26 +191,27 @@ class _RoleOnPrompts:
     question: Question
     place: PositionRole
     here: Attended
+    importance: Float[np.ndarray, " prompt"]
 
     def findings(self, statistic: str) -> list[Finding]:
         """The coverage beside other heads of the layer, and what is attended to at the position."""
         batch, to = self.setting.batch, self.place.to
         counted = self.here.there & _present(batch, self.here, to)
-        weight, covered = self.here.importance[counted], holds(batch, self.here, to)[counted]
+        weight, covered = self.importance[counted], holds(batch, self.here, to)[counted]
         null = NO_NULL
         if self.others:
-            null = Null(float(((weight * covered).sum(0) / weight.sum(0))[self.others].mean()))
+            null = Null(float((weight @ covered[:, self.others] / weight.sum()).mean()))
         share = self.share(counted, weight, covered)
         return [self.question.finding(statistic, share, null), *self.mixture(counted, weight)]
 
-    def mixture(self, counted: Bool[np.ndarray, " prompt"], weight: Float[np.ndarray, "counted head"]) -> list[Finding]:
+    def mixture(self, counted: Bool[np.ndarray, " prompt"], weight: Float[np.ndarray, " counted"]) -> list[Finding]:
         """Shares of what the head attends to at the position; each token counts for the first name that fits."""
-        left = np.ones_like(weight, dtype=bool)
+        left = np.ones_like(self.here.most[counted], dtype=bool)
         mixture, rows = self.question.using("mixture"), []
         for name in (*self.setting.batch.roles, *NAMELESS, None):
             fits = left if name is None else left & holds(self.setting.batch, self.here, name)[counted]
             left = left & ~fits
-            if (weight[:, self.own] * fits[:, self.own]).any():
+            if (weight * fits[:, self.own]).any():
                 statistic = f"share: attends to {name or 'another token'}"
                 rows.append(mixture.finding(statistic, self.share(counted, weight, fits)))
         return rows
@@ -194,12 +219,11 @@ class _RoleOnPrompts:
     def share(
         self,
         counted: Bool[np.ndarray, " prompt"],
-        weight: Float[np.ndarray, "counted head"],
+        weight: Float[np.ndarray, " counted"],
         covered: Bool[np.ndarray, "counted head"],
     ) -> Interval:
         """Share of the head's importance at the position on which something holds."""
-        own, clusters = self.own, clusters_of(self.setting)[counted]
-        return bounded(ratio(weight[:, own] * covered[:, own], weight[:, own], clusters))
+        return bounded(ratio(weight * covered[:, self.own], weight, clusters_of(self.setting)[counted]))
 
     @property
     def own(self) -> int:

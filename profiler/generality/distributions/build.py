@@ -11,6 +11,9 @@
 
 Distributions are in order from narrow to wide; a distribution with too few prompts or positions stays in the check,
 refused with its count.
+What nodes outside the circuit write is what the circuit's scope says, as where it was found: the corrupted prompt's
+values, zeros, or means. Means are over other prompts of the same distribution, of the pair's template and length; over
+its own pairs where none are spare.
 Cost: two forward passes over the pairs of each distribution; reading documents until enough triggers are found, at most
   SCANNED characters.
 """
@@ -18,7 +21,7 @@ Cost: two forward passes over the pairs of each distribution; reading documents 
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -41,6 +44,7 @@ from profiler.generality.distributions.variants import Variant, repeats, variant
 from profiler.generality.evidence.distributions import (
     CORPUS,
     DISCOVERY,
+    FRESH,
     NATURAL,
     REPEATS,
     Distribution,
@@ -48,16 +52,21 @@ from profiler.generality.evidence.distributions import (
 )
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.load import Model
+from profiler.model.steps.as_network import longest
 from profiler.model.steps.network import Network
 from profiler.patching import setting as settings_of
+from profiler.patching import values
 from profiler.patching.batch import SITES, Trace
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts import pairs as pair_sets
-from profiler.prompts.pairs import Encoded, Pair
+from profiler.prompts.pairs import Encoded, Pair, TokenPair
+from profiler.prompts.tasks.prompt import Split
 from profiler.text.corpus import Document, documents
 from profiler.text.token_classes import ordinary_ids, token_texts
 
 SCANNED = 60_000_000
+SPARE = 4
+"""Pairs drawn for each one that is used, where means are taken over those that are not."""
 PER_DOCUMENT = 3
 NODES = ("head", "mlp_out", "neuron")
 """Sites whose values in the corrupted run stand in for what is outside a circuit."""
@@ -65,9 +74,18 @@ TRIGGERS = "triggers in the corpus"
 
 
 def build(
-    model: Model, net: Network, run: Path, task: PatchSettings | None, text: RunText, settings: CheckSettings
+    model: Model,
+    net: Network,
+    run: Path,
+    task: PatchSettings | None,
+    text: RunText,
+    settings: CheckSettings,
+    outside: str = "resample",
 ) -> Distributions:
     """All distributions of a circuit whose discovery pairs are drawn by `task`; only running text where that is None.
+
+    Args:
+        outside: what nodes outside the circuit write, as in the scope of the circuit.
 
     Raises:
         PairError: a file of the user's own cannot be used.
@@ -75,13 +93,10 @@ def build(
     """
     number = count()
     own = [parse(given) for given in settings.distributions]
-    prompts = [] if task is None else _task_distributions(model, net, run, task, settings, number)
-    prompts.append(_repeats(model, net, settings, next(number)))
-    prompts += [
-        _file_distribution(model, net, name, value, next(number), settings.thresholds.fewest)
-        for name, kind, value in own
-        if kind == "file"
-    ]
+    maker = PromptMaker(model, net, outside, settings.thresholds.fewest)
+    prompts = [] if task is None else _task_distributions(maker, run, task, settings, number)
+    prompts.append(_repeats(maker, settings, next(number)))
+    prompts += [_file_distribution(maker, name, value, next(number)) for name, kind, value in own if kind == "file"]
     conditions = [(name, value) for name, kind, value in own if kind == "sql"]
     corpus = _corpus_distributions(model, run, task, text, conditions, number, settings.thresholds.fewest)
     return Distributions(tuple(prompts), tuple(corpus))
@@ -111,67 +126,140 @@ def vocabulary_of(model: Model) -> tuple[int, ...]:
 # --- distributions of pairs ---
 
 
+@dataclass(frozen=True, eq=False)
+class PromptMaker:
+    """What all distributions of prompts of one check are made with.
+
+    Attributes:
+        model, net: the model.
+        outside: what nodes outside the circuit write: resample, mean or zero.
+        fewest: prompts below which a distribution is refused.
+    """
+
+    model: Model
+    net: Network
+    outside: str = "resample"
+    fewest: int = DEFAULT.fewest
+
+    @property
+    def spare(self) -> int:
+        """Pairs to draw for each one that is used: the others are what means are over."""
+        return SPARE if self.outside == "mean" else 1
+
+    def __call__(
+        self,
+        name: str,
+        description: str,
+        pairs: Sequence[Pair],
+        ordinal: int,
+        most: int,
+        kind: DistributionKind = "prompts",
+        *,
+        strict: bool = False,
+        references: Sequence[TokenPair] = (),
+    ) -> PromptDistribution:
+        """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are too few.
+
+        Args:
+            references: prompts that means are over, before those of `pairs` that are not used.
+
+        Raises:
+            PairError: strict, and a pair cannot be used.
+        """
+        model = self.model
+        try:
+            made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, longest(model), strict=strict)
+        except PairError:
+            if strict:
+                raise
+            made = Encoded((), ())
+        kept = Encoded(made.pairs[:most], made.dropped)
+        documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
+        n_tokens = sum(len(pair.clean) for pair in kept.pairs)
+        n = len(kept.pairs)
+        few = n < self.fewest
+        why = f"{n} usable prompt{'s' * (n != 1)}; at least {self.fewest} are needed" if few else ""
+        if kept.n_dropped:
+            description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
+        distribution = Distribution(name, ordinal, kind, description, n, n_tokens, len(documents), why)
+        if few:
+            return PromptDistribution(distribution, None)
+        runs = slim(settings_of.prepare(name, self.net, kept))
+        return PromptDistribution(distribution, with_outside(runs, self.outside, [*references, *made.pairs[most:]]))
+
+
+def with_outside(runs: PairRuns, outside: str, references: Sequence[TokenPair] = ()) -> PairRuns:
+    """The pairs with what nodes outside a circuit write, as its scope says.
+
+    Args:
+        references: prompts that means are over; the pairs' own after them.
+    """
+    if outside == "resample":
+        return runs
+    if outside == "zero":
+        return replace(runs, outside=values.zeros(runs.corrupted))
+    known = [*references, *runs.batch.pairs]
+    return replace(runs, outside=values.means(runs.net, runs.corrupted, runs.batch, known).trace)
+
+
 def _task_distributions(
-    model: Model, net: Network, run: Path, task: PatchSettings, settings: CheckSettings, number: Iterator[int]
+    maker: PromptMaker, run: Path, task: PatchSettings, settings: CheckSettings, number: Iterator[int]
 ) -> list[PromptDistribution]:
+    model, what = maker.model, "the prompts that the circuit was found on"
     drawn = settings_of.draw(model, task, task.split, task.seed)
     found = [
-        distribution_of(
-            model,
-            net,
-            DISCOVERY,
-            "the prompts that the circuit was found on",
-            drawn,
-            next(number),
-            task.pairs,
-            fewest=settings.thresholds.fewest,
-        )
-    ]
-    made: Sequence[Variant] = () if task.is_file else variants(task, settings.pairs, vocabulary_of(model))
-    fewest = settings.thresholds.fewest
-    found += [
-        distribution_of(model, net, v.name, v.description, v.pairs, next(number), settings.pairs, fewest=fewest)
-        for v in made
+        maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn, task.split)),
+        *(
+            maker(
+                v.name,
+                v.description,
+                v.pairs,
+                next(number),
+                settings.pairs,
+                references=_references(maker, task, v.pairs[: settings.pairs], _wording(task, v)),
+            )
+            for v in _variants(maker, task, settings)
+        ),
     ]
     if task.name in triggers.FINDERS:
-        found.append(_natural(model, net, run, task, settings, next(number)))
+        found.append(_natural(maker, run, task, settings, next(number)))
     return found
 
 
-def distribution_of(
-    model: Model,
-    net: Network,
-    name: str,
-    description: str,
-    pairs: Sequence[Pair],
-    ordinal: int,
-    most: int,
-    kind: DistributionKind = "prompts",
-    *,
-    strict: bool = False,
-    fewest: int = DEFAULT.fewest,
-) -> PromptDistribution:
-    """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are too few.
+def _variants(maker: PromptMaker, task: PatchSettings, settings: CheckSettings) -> Sequence[Variant]:
+    """What lies beyond the discovery prompts: variants of a built-in task, the other parts of a user's file."""
+    if not task.is_file:
+        return variants(task, settings.pairs * maker.spare, vocabulary_of(maker.model))
+    parts = settings_of.parts_of_file(task)
+    named = (
+        (FRESH, "pairs of the file that the circuit was not found on", parts.test),
+        ("held-out pairs", "pairs that the file marks with another split", parts.held_out),
+    )
+    return [Variant(name, text, pairs) for name, text, pairs in named if pairs]
 
-    Raises:
-        PairError: strict, and a pair cannot be used.
+
+def _references(
+    maker: PromptMaker, task: PatchSettings, drawn: Sequence[Pair], split: Split | None
+) -> Sequence[TokenPair]:
+    """The prompts that `profiler patch` takes means over for such pairs; none where no means are asked for.
+
+    Args:
+        split: whose wordings the pairs have; None where they are in no wording of the task.
     """
+    if maker.outside != "mean" or split is None or task.is_file:
+        return ()
     try:
-        made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, model.spec.context_length, strict=strict)
-    except PairError:
-        if strict:
-            raise
-        made = Encoded((), ())
-    kept = Encoded(made.pairs[:most], made.dropped)
-    documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
-    n_tokens = sum(len(pair.clean) for pair in kept.pairs)
-    n = len(kept.pairs)
-    few = n < fewest
-    why = f"{n} usable prompt{'s' * (n != 1)}; at least {fewest} are needed" if few else ""
-    if kept.n_dropped:
-        description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
-    distribution = Distribution(name, ordinal, kind, description, n, n_tokens, len(documents), why)
-    return PromptDistribution(distribution, None if few else slim(settings_of.prepare(name, net, kept)))
+        return settings_of.references(maker.model, task, settings_of.encoded(maker.model, task, drawn), split).pairs
+    except PairError:  # none of the pairs can be asked
+        return ()
+
+
+def _wording(task: PatchSettings, variant: Variant) -> Split | None:
+    """Whose wordings a variant has, unchanged; None where it changes them."""
+    if variant.name in (FRESH, "held-out names"):
+        return task.split
+    other: Split = "train" if task.split != "train" else "held_out"
+    return other if variant.name in ("held-out templates", "held-out words and templates") else None
 
 
 def slim(one: PairRuns) -> PairRuns:
@@ -184,36 +272,29 @@ def slim(one: PairRuns) -> PairRuns:
     return replace(one, clean=clean, corrupted=corrupted)
 
 
-def _repeats(model: Model, net: Network, settings: CheckSettings, ordinal: int) -> PromptDistribution:
-    drawn = repeats(settings.seed, settings.pairs, vocabulary_of(model))
+def _repeats(maker: PromptMaker, settings: CheckSettings, ordinal: int) -> PromptDistribution:
+    drawn = repeats(settings.seed, settings.pairs * maker.spare, vocabulary_of(maker.model))
     text = "random tokens that stand twice: whoever does this, does induction"
-    return distribution_of(
-        model, net, REPEATS, text, drawn, ordinal, settings.pairs, "repeats", fewest=settings.thresholds.fewest
-    )
+    return maker(REPEATS, text, drawn, ordinal, settings.pairs, "repeats")
 
 
-def _file_distribution(
-    model: Model, net: Network, name: str, file: str, ordinal: int, fewest: int
-) -> PromptDistribution:
+def _file_distribution(maker: PromptMaker, name: str, file: str, ordinal: int) -> PromptDistribution:
     drawn = pair_sets.read(file)
-    return distribution_of(
-        model, net, name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True, fewest=fewest
-    )
+    return maker(name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True)
 
 
 def _natural(
-    model: Model, net: Network, run: Path, task: PatchSettings, settings: CheckSettings, ordinal: int
+    maker: PromptMaker, run: Path, task: PatchSettings, settings: CheckSettings, ordinal: int
 ) -> PromptDistribution:
     """The distribution of natural text: pairs made where the task's question arises in the run's corpus."""
     text = f"places in the corpus where the question of {task.name} arises by itself"
     config, _ = texts.config_of(run, settings.reread)
     try:
-        drawn, note = ([], "the run has no corpus") if config is None else natural_pairs(model, config, task, settings)
+        nowhere = ([], "the run has no corpus")
+        drawn, note = nowhere if config is None else natural_pairs(maker.model, config, task, settings)
     except CorpusError as error:
         drawn, note = [], f"the corpus cannot be read: {error}"
-    return distribution_of(
-        model, net, NATURAL, f"{text}; {note}", drawn, ordinal, settings.pairs, fewest=settings.thresholds.fewest
-    )
+    return maker(NATURAL, f"{text}; {note}", drawn, ordinal, settings.pairs)
 
 
 def natural_pairs(

@@ -29,10 +29,14 @@ _SETTINGS = TypeAdapter(PatchSettings)
 
 @dataclass(frozen=True)
 class CircuitOfRun:
-    """A circuit, and the settings that its discovery pairs are drawn by; None where its task is not known."""
+    """A circuit, and the settings that its discovery pairs are drawn by; None where its task is not known.
+
+    `is_named`: both are from a file that the caller named, so that a file of pairs may be read on its word.
+    """
 
     circuit: Circuit
     task: PatchSettings | None
+    is_named: bool = False
 
 
 def find(run: Path, name: str) -> CircuitOfRun:
@@ -43,7 +47,7 @@ def find(run: Path, name: str) -> CircuitOfRun:
     """
     if name.endswith((".yaml", ".yml")):
         circuit = yaml_files.read(name)
-        return CircuitOfRun(circuit, task_of(circuit))
+        return CircuitOfRun(circuit, task_of(circuit, Path(name).parent), is_named=True)
     rows = stored(run)
     for row in rows.iter_rows(named=True):
         if name in (row["circuit"], row["task"]):
@@ -89,8 +93,14 @@ def _found(row: dict) -> CircuitOfRun:
     return CircuitOfRun(yaml_files.parse(str(row["yaml"]), str(row["circuit"])), settings)
 
 
-def task_of(circuit: Circuit) -> PatchSettings | None:
-    """Settings for a circuit from a file: its scope's task, and the first of its schemes that the task has."""
+def task_of(circuit: Circuit, folder: Path = Path()) -> PatchSettings | None:
+    """Settings for a circuit from a file: its scope's task, and the first of its schemes that the task has.
+
+    Args:
+        folder: where a task that is a .jsonl of pairs is looked for.
+    """
+    if circuit.scope.task.endswith(".jsonl"):
+        return PatchSettings(str(folder / circuit.scope.task))
     task = next((task for task in TASKS if task.name == circuit.scope.task), None)
     if task is None:
         return None

@@ -2,8 +2,10 @@
 
 Why: attention to a position is no proof that what stands there is used. Where a role says `at end attends to S2`, the
 token at S2 becomes another one, and the part of that change of value which shows in what the head mixed at the end says
-how much of S2 arrives; beside it a control edit of a token nearby that no role names. What is put in stood at the same
-position of another prompt; of a position of several tokens the one that the head attends to most is edited, or the
+how much of S2 arrives; beside it a control edit of a token nearby that no role names. What is put in is the
+token of the corrupted prompt, whose effect the circuit is about; where that is the same, a token that stood at the same
+position of another clean prompt. Prompts in which the head reads the same of both show nothing and are left out. Of a
+position of several tokens the one that the head attends to most is edited, or the
 first. Positions that are the token itself, the one before it or the first are left out: other claims say those
 (`current token`, `previous token`, `first token`). See edits.py and coverage/at_positions.py.
 Cost: three forward passes of a distribution's clean prompts a member, for the discovery prompts and natural text.
@@ -89,12 +91,14 @@ def plan_of(
     """The clean prompt up to the position, with the token at `source` replaced; None where no token can be put in.
 
     Args:
-        pool: tokens that stand at the same position of prompts.
+        pool: tokens that stand at the same position of prompts, for pairs that do not differ there.
     """
     tokens = tuple(pair.clean[: max(dict(pair.roles)[place.at]) + 1])
+    corrupted = pair.corrupted[source]
     text = EditText(pair.pair.stratum("document") or pair.pair.name, tokens, pair.answers[0])
     beside = _control(tokens, source, {i for _, offsets in pair.roles for i in offsets}, vocabulary)
     others = [token for token in pool if token not in (*tokens, *pair.answers, *pair.distractors)]
+    others = [corrupted] if corrupted != tokens[source] else others
     if beside is None or not others:
         return None
     other = vocabulary.like(rng, tokens[beside], {*tokens, text.next_token})

@@ -12,7 +12,8 @@ What moves, in the claimed direction (`shift`):
 | watch | unit | what |
 |---|---|---|
 | attention | share | mean of attention gained where it should rise and lost where it should fall |
-| arrival | share | change of what the head mixed, along the change of the replaced token's value |
+| arrival | share | change of what the head mixed, along the change of the replaced token's value; without a contrast,
+  where that value hardly changes, there is no share |
 | logit | logits | what the head writes directly for the token that was put in, centred over the vocabulary |
 | activation | share | of the largest |activation| among all the texts |
 
@@ -51,6 +52,10 @@ from profiler.patching.sites import parse_target
 from profiler.statistics import ROUNDING, mcnemar_p, sign_flip_p
 
 RATE = "success rate"
+LEAST_CONTRAST = 1e-3
+"""Least change of a value, beside its size, that a share of is given: float32 loses up to a ten thousandth of it on the
+way, and the change is divided by."""
+NO_CONTRAST = "what was put in does not change what the component reads there: no contrast, so nothing can arrive"
 
 
 def check(
@@ -84,6 +89,10 @@ def of_plans(
 ) -> Edited:
     """What edits do that were planned already: at least one."""
     shift, control = shifts(net, question.subject, made)
+    known, control = np.isfinite(shift), np.nan_to_num(control)  # of a control that changes nothing nothing arrives
+    if not known.any():
+        return Edited((), (question.refused(RATE, 0, NO_CONTRAST),))
+    made, shift, control = [plan for plan, kept in zip(made, known, strict=True) if kept], shift[known], control[known]
     edits = tuple(
         Edit(
             question.subject,
@@ -118,7 +127,10 @@ def _why_none(claim: Claim) -> str:
 def shifts(
     net: Network, component: str, made: Sequence[EditPlan]
 ) -> tuple[Float[np.ndarray, " plan"], Float[np.ndarray, " plan"]]:
-    """How far the component moves in the claimed direction under each edit, and under its control."""
+    """How far the component moves in the claimed direction under each edit, and under its control.
+
+    NaN where what the component reads does not change, so that there is nothing to divide by.
+    """
     target = parse_target(component)
     rows = [[p.text.tokens for p in made], [p.edited for p in made], [p.control for p in made]]
     watches_logit = any(p.watch == "logit" for p in made)
@@ -130,7 +142,7 @@ def shifts(
             "attention": lambda: _attention(before, after, made),
             "arrival": lambda: _arrival(before, after, changed),
             "logit": lambda: _logit(net, component, before, after, made),
-            "activation": lambda: _signs(made) * (after.norm - before.norm) / top,
+            "activation": lambda: _signs(made) * (after.norm - before.norm) / top,  # NaN where it never fires
         }
         (watch,) = {p.watch for p in made}
         return by_watch[watch]().double().cpu().numpy()
@@ -150,10 +162,13 @@ def _attention(before: ComponentState, after: ComponentState, made: Sequence[Edi
 
 
 def _arrival(before: ComponentState, after: ComponentState, changed: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """The part of the replaced token's change of value that shows in what the head mixed."""
+    """The part of the replaced token's change of value that shows in what the head mixed; NaN without a change."""
     rows, offsets = torch.arange(len(changed)), torch.tensor([c[0] for c in changed])
-    value = (after.values - before.values)[rows, offsets]
-    return ((after.mixed - before.mixed) * value).sum(-1) / value.square().sum(-1).clamp_min(1e-12)
+    was, is_now = before.values[rows, offsets], after.values[rows, offsets]
+    value = is_now - was
+    least = LEAST_CONTRAST * torch.maximum(was.norm(dim=-1), is_now.norm(dim=-1))
+    share = ((after.mixed - before.mixed) * value).sum(-1) / value.square().sum(-1)
+    return share.masked_fill(value.norm(dim=-1) <= least, torch.nan)
 
 
 def _logit(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from profiler.behaviours.library import EFFECT, MOST, Kind
 from profiler.behaviours.token_properties import PROPERTIES
+from profiler.circuits import positions
 
 MORE = {
     "attended": "text of the token that the head attends to most",
@@ -170,13 +171,26 @@ _HEADS: tuple[tuple[str, Claim], ...] = (
     (r"duplicate|s2 attends to s1\b|b_doc attends to b_def", DUPLICATE),
     (r"two[- ]?back|two before", TWO_BACK),
     (r"previous|token before", PREVIOUS),
-    (r"first token|\bfirst\b|\bbos\b|\bsink\b|resting", FIRST),
+    (r"first token|^first$|\bbos\b|\bsink\b|resting", FIRST),
     (r"current token|itself|\bself\b", CURRENT),
     (r"argument[- ]?mov|cop(y|ies|ying)|end attends to a_def", COPYING),
     (r"newline|line ends?\b", NEWLINE),
     (r"delimiter|punctuation", DELIMITER),
 )
 """Words of a role, tried in order, and the claim they make."""
+_AT_POSITIONS: dict[tuple[str, str], Claim] = {
+    ("end", "io"): NAME_MOVER,
+    ("end", "s1"): S_INHIBITION,
+    ("end", "s2"): S_INHIBITION,
+    ("s2", "s1"): DUPLICATE,
+    ("b_doc", "a_def"): INDUCTION,
+    ("b_doc", "b_def"): DUPLICATE,
+    ("end", "a_def"): COPYING,
+}
+"""The claim of a role that names positions of a built-in task's prompts. Names that a user gives to positions say
+nothing of what a head does elsewhere, whatever words they are."""
+_EVERYWHERE = {positions.ITSELF: CURRENT, positions.BEFORE: PREVIOUS, positions.FIRST: FIRST}
+"""The claim of a role that attends to a position which every token has."""
 HEAD_CLAIMS = tuple(dict.fromkeys(claim for _, claim in _HEADS))
 
 
@@ -192,6 +206,8 @@ def claim_of(role: str, component: str = "L0H0") -> Claim | None:
         return None
     if "N" in component:
         return _neuron_claim(words)
+    if (place := positions.position_role(words)) is not None:
+        return _EVERYWHERE.get(place.to) or _AT_POSITIONS.get((place.at, place.to))
     return next((claim for pattern, claim in _HEADS if re.search(pattern, words)), None)
 
 

@@ -49,11 +49,19 @@ class Null:
         mean: its mean; None where only the p value is known.
         hi: its 95th percentile; None where there is none.
         p: one-sided p-value against it; None where there is none.
+        p_least: the smallest p that this null can give; None where it is not limited.
+        near: how near to 1 the nearest 5 % of them come, |1 - value|, for numbers that are best at 1; None for others.
+        distance: the mean of |1 - value| over them; None as `near`.
+        n: random circuits or components behind it; None where it is not made of such.
     """
 
     mean: float | None = None
     hi: float | None = None
     p: float | None = None
+    p_least: float | None = None
+    near: float | None = None
+    distance: float | None = None
+    n: int | None = None
 
 
 NO_NULL = Null()
@@ -91,6 +99,10 @@ class Finding:
         null, null_hi: the same number for the null (random circuits, scrambled roles, matched components): its mean,
             and its 95th percentile; None where there is none.
         p: one-sided p-value against the null; None where there is none.
+        p_least: the smallest p that the null can give; None where there is none.
+        null_near, null_distance: |1 - value| of the null where 1 is the best value: its 5th percentile, and its mean;
+            None elsewhere.
+        null_n: random circuits or components of the null; None where it is not made of such.
         choices: the six choices of a causal number.
         shares: names of what other findings may have in common with it: data, or gradients.
         refused: why no number is given; empty otherwise.
@@ -115,6 +127,10 @@ class Finding:
     shares: tuple[str, ...] = ()
     refused: str = ""
     general_form_of: str = ""
+    p_least: float | None = None
+    null_near: float | None = None
+    null_distance: float | None = None
+    null_n: int | None = None
 
     @property
     def estimate(self) -> float:
@@ -179,6 +195,10 @@ class Question:
             self.choices,
             self.shares,
             general_form_of=self.general_form_of,
+            p_least=null.p_least,
+            null_near=null.near,
+            null_distance=null.distance,
+            null_n=null.n,
         )
 
     def refused(self, statistic: str, n: int, why: str) -> Finding:

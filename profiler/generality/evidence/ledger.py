@@ -7,10 +7,12 @@ with its test; several distributions of one technique are tested together by Hol
 What each technique is tested for (every other statistic describes and decides nothing). Names in italics are fields of
 profiler.generality.evidence.thresholds.Thresholds:
 
-* faithfulness, corpus faithfulness, statistic `faithfulness`. On the discovery distribution: above *faithful* and above
-  random circuits. Elsewhere: within *margin* of the discovery distribution (two one-sided tests, Schuirmann 1987).
-  Contradicted if lower by more than *margin*, or above 1 + *over*, which is over-recovery. Each technique is compared
-  with its own number on the discovery prompts: resampled values with resampled values, means with means.
+* faithfulness, corpus faithfulness, statistic `faithfulness`. On the discovery distribution: above *faithful*, and
+  nearer to 1 than random circuits; contradicted below *faithful*, or farther below 1 than these are on average.
+  Elsewhere: within *margin* of the discovery distribution (two one-sided tests, Schuirmann 1987), and nearer to 1 than
+  random circuits. Contradicted if lower by more than *margin*, or above 1 + *over*, which is over-recovery. 1 is the
+  best value, so a random circuit that recovers more than the whole effect is worse, not better. Each technique is
+  compared with its own number on the discovery prompts: resampled values with resampled values, means with means.
 * necessity: above the 95th percentile of matched random circuits. It never contradicts: removing a random circuit can
   cost more than removing the true one.
 * coverage: the role holds on more than *role_share* of the component's importance, and on more than its null
@@ -220,10 +222,11 @@ class _Tests:
 
     def _faithful(self, finding: Finding) -> _Test:
         """On the discovery prompts: whether there is something to generalise."""
-        bound = _null_hi(finding, self.thresholds.faithful)
+        least = self.thresholds.faithful
         over = p_above(finding, 1 + self.thresholds.over)
-        reason = f"{100 * self.thresholds.faithful:g} % of the effect, and random circuits"
-        return _Test(p_above(finding, bound), p_below(finding, bound), over, reason)
+        reason = f"{100 * least:g} % of the effect, and random circuits"
+        typical = least if finding.null_distance is None else max(least, 1 - finding.null_distance)
+        return _Test(max(p_above(finding, least), _p_nearer(finding)), p_below(finding, typical), over, reason)
 
     def _as_good(self, finding: Finding, base: Finding | None) -> _Test:
         """Elsewhere: whether it is as good as on the discovery prompts, lower, or over-recovery."""
@@ -233,7 +236,7 @@ class _Tests:
         bound = base.estimate - margin
         not_lower = p_above(finding, bound, (base.hi - base.estimate) / Z95)
         not_over = p_below(finding, max(1.0, base.estimate) + margin)
-        beats = p_above(finding, _null_hi(finding, 0.0))
+        beats = _p_nearer(finding)
         lower = p_below(finding, bound, (base.estimate - base.lo) / Z95)
         reason = f"the discovery prompts' {base.estimate:.2f} less {margin:g}"
         return _Test(max(not_lower, not_over, beats), lower, over, reason)
@@ -260,6 +263,16 @@ def _null_hi(finding: Finding, least: float) -> float:
     """What a claim must exceed: the null's 95th percentile, or its mean where that is all there is, and `least`."""
     null = finding.null_hi if finding.null_hi is not None else finding.null
     return least if null is None else max(least, null)
+
+
+def _p_nearer(finding: Finding) -> float:
+    """One-sided p of "the value is no nearer to 1 than the nearest 5 % of the null"; 0 without a null.
+
+    The value must lie between 1 - d and 1 + d, d being their distance.
+    """
+    if finding.null_near is not None:
+        return max(p_above(finding, 1 - finding.null_near), p_below(finding, 1 + finding.null_near))
+    return p_above(finding, _null_hi(finding, 0.0)) if finding.null is not None else 0.0
 
 
 def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], tests: _Tests) -> list[Line]:

@@ -51,6 +51,8 @@ def _needed(line: Line, base: Line | None, thresholds: Thresholds) -> int:
     """The largest n at which the line's interval would leave out every bound that it now straddles."""
     finding = line.finding
     null = finding.null_hi if finding.null_hi is not None else finding.null
+    if finding.null_near is not None:
+        null = 1 - finding.null_near
     bounds = [] if null is None else [(null, 0.0)]
     if finding.technique in FAITHFULNESS:
         bounds += [(1 + thresholds.over, 0.0), _low_bound(line, base, thresholds)]

@@ -9,8 +9,9 @@ Names in italics are fields of profiler.generality.evidence.thresholds.Threshold
   its discovery prompts. A role is refuted where, on some distribution, it holds on less than *role_share* of the
   component's importance or on no more than its null, or where edits made from it succeed no more often than control
   edits. Importance is weighted in, so the component matters there and does something other than its role. A role that
-  names positions of prompts and holds there on the discovery prompts does not count: where it fails elsewhere, it is
-  narrow.
+  names positions of prompts does not count unless it is refuted on the discovery prompts themselves: where it holds
+  there and fails elsewhere, it is narrow, and where it was refused or undecided there, nobody knows which of the two it
+  is, and a refusal is no evidence against it.
 * narrows: on some distribution the faithfulness is lower than on the discovery prompts by more than *margin*, or some
   roles are refuted, but too few for `does something else`.
 * generalises: on every distribution but the first the faithfulness is as good as on the discovery prompts (two
@@ -35,7 +36,7 @@ from profiler.generality.evidence.needs import Need
 from profiler.generality.evidence.needs import needs as needs_of
 from profiler.generality.evidence.needs import sentence as sentence_of
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.generality.evidence.wording import elsewhere, listed, percent, refuted_roles, shown
+from profiler.generality.evidence.wording import elsewhere, incomplete, listed, percent, refuted_roles, shown
 
 Word = Literal["generalises", "narrows", "does something else", "over-recovers", "inconclusive"]
 ROLE_TESTS = ("coverage", "replacement", "edits", "swaps")
@@ -122,20 +123,28 @@ class _Case:
         return found
 
     def wrong(self) -> dict[tuple[str, str], Line]:
-        """Refuted roles, without those that name positions and hold there on the discovery prompts.
+        """Refuted roles, without those that name positions and are not refuted on the discovery prompts.
 
-        The latter are narrow, not wrong.
+        The latter are narrow, or untested where they were read off, not wrong.
         """
-        return {claim: line for claim, line in self.refuted().items() if not self.narrow(claim)}
+        return {
+            claim: line
+            for claim, line in self.refuted().items()
+            if position_role(claim[1]) is None or "against" in self.speaks_at_home(claim)
+        }
 
-    def narrow(self, claim: tuple[str, str]) -> bool:
-        """Whether a role names positions, holds where it was read off, and is not refuted there."""
-        at_home = {
+    def untested_at_home(self) -> list[tuple[str, str]]:
+        """Refuted roles that name positions, of which the discovery prompts say nothing."""
+        named = [claim for claim in self.refuted() if position_role(claim[1]) is not None]
+        return [claim for claim in named if not self.speaks_at_home(claim) & {"for", "against"}]
+
+    def speaks_at_home(self, claim: tuple[str, str]) -> set[str]:
+        """What the lines on the discovery prompts that can refute a role say of it; empty where all were refused."""
+        return {
             line.speaks
             for line in self.roles[claim]
             if self.order.get(line.finding.distribution) == 0 and line.finding.technique in REFUTES
         }
-        return position_role(claim[1]) is not None and "for" in at_home and "against" not in at_home
 
     def headline(self, line: Line) -> tuple[bool, int, float]:
         """Smallest for what a sentence says first: coverage, on the widest distribution, the lowest value."""
@@ -143,11 +152,18 @@ class _Case:
         return finding.technique != "coverage", -self.order.get(finding.distribution, -1), finding.estimate
 
     def holds(self, claim: tuple[str, str]) -> bool:
-        """Whether coverage supports the role, nothing contradicts it, and no coverage is below its threshold."""
+        """Whether coverage supports the role, nothing contradicts it, and no coverage is below its threshold.
+
+        A role that names positions was read off the discovery prompts: that it holds there supports nothing.
+        """
         lines = self.roles[claim]
         covered = [line for line in lines if line.finding.technique == "coverage"]
+        read_off = position_role(claim[1]) is not None
         return (
-            any(line.speaks == "for" for line in covered)
+            any(
+                line.speaks == "for" and not (read_off and self.order.get(line.finding.distribution) == 0)
+                for line in covered
+            )
             and all(line.speaks != "against" for line in lines)
             and all(line.speaks == "for" or line.finding.estimate >= self.thresholds.role_share for line in covered)
         )
@@ -180,7 +196,7 @@ def judge(
     lines = books.lines(findings, distributions, registered, thresholds)
     case = _sort(lines, distributions, thresholds)
     verdict = _judge(case, lines)
-    return replace(verdict, sentence=verdict.sentence + elsewhere(lines, case.order))
+    return replace(verdict, sentence=verdict.sentence + incomplete(lines, thresholds) + elsewhere(lines, case.order))
 
 
 def _judge(case: _Case, lines: tuple[Line, ...]) -> Verdict:
@@ -320,6 +336,11 @@ def _narrows(case: _Case) -> Decision:
     if refuted:
         (subject, role), line = min(refuted.items(), key=lambda item: case.headline(item[1]))
         sentence = f"{case.name} narrows: {_role_failures(case, len(refuted), subject, role, line.finding)}"
+        if unknown := case.untested_at_home():
+            sentence += (
+                f" The discovery prompts decide nothing on {len(unknown)} of {'it' if len(refuted) == 1 else 'them'}:"
+                " too few, or undecided."
+            )
         pronoun = "it" if len(refuted) == 1 else "them"
         change = (
             f"Without {listed([claim[0] for claim in refuted])}, or with another role for {pronoun}, the claim could"
@@ -351,6 +372,12 @@ def _generalises(case: _Case) -> Decision:
             f" {worst.distribution}, the lowest of {len(case.wide)} wider distributions"
         )
         change = f"a distribution fell below {percent(case.at_home - case.thresholds.margin)}"
+        if case.base.finding.null_n and (case.base.finding.p_least or 0.0) >= case.thresholds.alpha:
+            few = case.base.finding.null_n
+            parts.append(
+                f"it is nearer to the model than {f'each of the {few} other circuits' if few > 1 else 'the other one'}"
+                f" of its shape, as chance alone would make it with p = {case.base.finding.p_least:.2g}"
+            )
     covered = [line.finding for lines in case.roles.values() for line in lines if line.finding.technique == "coverage"]
     if covered:
         least = min(covered, key=lambda finding: finding.estimate)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from profiler.generality.evidence.distributions import CORPUS
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import Line
+from profiler.generality.evidence.thresholds import Thresholds
 
 BLANK = "\u00a0"
 
@@ -30,6 +31,25 @@ def refuted_roles(refuted: int, tested: int) -> str:
     if tested == 1:
         return "the only tested role is refuted"
     return f"{refuted} of {tested} tested roles {'is' if refuted == 1 else 'are'} refuted"
+
+
+def incomplete(lines: Sequence[Line], thresholds: Thresholds) -> str:
+    """A sentence on what stands in for members outside the circuit; empty where nothing clearly does.
+
+    It decides nothing: the circuit may be all that is needed and not all that there is.
+    """
+    findings = [line.finding for line in lines if line.speaks == "describes"]
+    gaps = [one for one in findings if one.statistic == "incompleteness" and (one.lo or 0.0) > thresholds.margin]
+    if not gaps:
+        return ""
+    worst = max(gaps, key=lambda one: one.estimate)
+    names = [one.subject for one in findings if one.statistic == "restores"]
+    who = f"; {listed(names)}, outside it, makes up for most" if names else ""
+    share = percent(worst.estimate)
+    return (
+        f" It is incomplete: with the same members taken out of both, model and circuit differ by {share} of the effect"
+        f" on {worst.distribution}{who}."
+    )
 
 
 def elsewhere(lines: Sequence[Line], order: dict[str, int]) -> str:

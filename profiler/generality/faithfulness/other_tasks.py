@@ -10,6 +10,7 @@ from profiler.circuits.circuit import check_circuit
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.errors import CircuitError, PairError
 from profiler.generality.distributions import circuit_of_run
+from profiler.generality.distributions.build import with_outside
 from profiler.generality.distributions.subject import CheckSubject
 from profiler.generality.evidence.distributions import CrossTask
 from profiler.generality.evidence.finding import StageResult
@@ -58,5 +59,5 @@ def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, ma
         return None
     thresholds = subject.settings.thresholds
     mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.intact
-    evaluate = circuit_tables.evaluator(made, one.circuit, mlps=mlps)
+    evaluate = circuit_tables.evaluator(with_outside(made, one.circuit.scope.outside), one.circuit, mlps=mlps)
     return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name, thresholds)

@@ -3,8 +3,13 @@
 With F(S) the mean logit difference when only the nodes of S are live, M all nodes, C the circuit:
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
-  (Nainani et al. 2024). Null: circuits with as many heads and MLPs in each layer, at the same positions.
-* necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same.
+  (Nainani et al. 2024). Null: other circuits with as many heads and MLPs in each layer, at the same positions; all of
+  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher.
+* necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same, with at
+  most the whole effect lost: to lose more than all is no better.
+* incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
+  in for members in the model and is not in the circuit. On the discovery prompts the node that makes up for most of it
+  is named, `restores`. It describes and decides nothing.
 * model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it
   are refused.
 * repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up
@@ -17,7 +22,7 @@ circuit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +32,7 @@ from profiler.circuits import circuit_tables, node_sets
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.circuits.scoring import scores
 from profiler.circuits.scoring.evaluate import Evaluator
+from profiler.circuits.scoring.null import other_circuits
 from profiler.errors import CircuitError
 from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.evidence.distributions import DISCOVERY, CrossTask
@@ -40,7 +46,17 @@ from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
-from profiler.statistics import ROUNDING, bootstrap_means, percentile_interval, quotient, random_set_p, sign_flip_p
+from profiler.statistics import (
+    TAIL_90,
+    bootstrap_means,
+    fewest_pairs,
+    least_random_p,
+    level,
+    percentile_interval,
+    quotient,
+    random_set_p,
+    sign_flip_p,
+)
 
 Keep = Bool[np.ndarray, " node"]
 INDUCTION = "repeated-tokens"
@@ -75,14 +91,12 @@ def ratio(
 
 
 def matched(nodes: Sequence[str], keep: Keep, draws: int, seed: int = 0) -> Bool[np.ndarray, "draw node"]:
-    """Random circuits with as many components of each kind in each layer, at the same positions; neurons stay."""
-    rng = np.random.default_rng(seed)
-    drawn = np.repeat(keep[None], draws, 0)
-    for places in _groups(nodes):
-        shapes = keep[places]
-        for row in range(draws):
-            drawn[row, places] = shapes[rng.permutation(len(places))]
-    return drawn
+    """Other circuits with as many components of each kind in each layer, at the same positions; neurons stay.
+
+    Each is drawn once, the circuit itself never; where there are no more than `draws`, these are all
+    (`circuits.scoring.null.other_circuits`).
+    """
+    return other_circuits(keep, _groups(nodes), draws, seed)[0]
 
 
 def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
@@ -134,15 +148,43 @@ def distribution_findings(
     evaluate = circuit_tables.evaluator(one.setting, subject.circuit, mlps=subject.mlps)
     keep = evaluate.mask(members_nodes(subject.circuit))
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
+    if len(whole) < (fewest := fewest_pairs(subject.settings.thresholds.alpha)):
+        return refusals(f"{len(whole)} prompts: no test can decide on fewer than {fewest}"), None
     effect = keeps.finding("model effect", ratio(whole, np.ones_like(whole), clusters))
     if not scores.explainable(evaluate):
         return [effect, *refusals(nothing_to_explain(effect))], None
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
     random = random_circuits(subject, one.setting, keep)
-    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), null_of(-np.abs(1 - random.kept), random.kept))
-    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(random.gone, random.gone))
-    return [effect, faithful, necessary], trend.PairEffects(distribution, kept, whole, clusters)
+    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), closeness_null(random.kept))
+    capped = np.minimum(random.gone, 1.0)
+    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(capped, capped))
+    gaps = completeness(subject, one, evaluate, keep, keeps)
+    return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, kept, whole, clusters)
+
+
+def completeness(
+    subject: CheckSubject, one: PromptDistribution, evaluate: Evaluator, keep: Keep, question: Question
+) -> list[Finding]:
+    """The largest incompleteness, and on the discovery prompts the node that makes up for most of it."""
+    setting: PairRuns = one.setting  # type: ignore[assignment]
+    clusters, whole = clusters_of(setting), evaluate.model - evaluate.empty
+    members = np.stack([evaluate.mask([node]) for node in members_nodes(subject.circuit)] or [keep])
+    removed = np.concatenate([members, keep[None]])
+    removed = removed[level(scores.gaps(evaluate, keep, removed)).argmax()]
+    inside, left = evaluate(np.stack([keep & ~removed, ~removed]))
+    sign = np.sign((left - inside).mean()) or 1.0
+    made = [question.finding("incompleteness", ratio(sign * (left - inside), whole, clusters))]
+    others = np.nonzero(~keep)[0]
+    if one.distribution.name != DISCOVERY or not len(others) or made[0].lower <= subject.settings.thresholds.margin:
+        return made
+    grown = np.repeat((keep & ~removed)[None], len(others), 0)
+    grown[np.arange(len(others)), others] = True
+    filled = sign * (evaluate(grown) - inside)
+    best = int(level(filled.mean(-1)).argmax())
+    label = evaluate.nodes[others[best]]
+    found = ratio(filled[best], whole, clusters)
+    return [*made, replace(question, subject=label).finding("restores", found)] if (found.lo or 0.0) > 0 else made
 
 
 def _question(
@@ -180,7 +222,7 @@ def on_pairs(
     size = max(1, TOKENS_AT_ONCE // (len(keep) * setting.batch.clean.shape[1]))
     for rows in (order[begin : begin + size] for begin in range(0, len(order), size)):
         batch = batch_of([pairs[i] for i in rows], setting.net.device, setting.net.dtype)
-        other = rows_of(setting.corrupted, rows, batch.clean.shape[1])
+        other = rows_of(setting.outside or setting.corrupted, rows, batch.clean.shape[1])
         asked = node_sets.NodeSetInputs(
             setting.net,
             batch.clean,
@@ -188,7 +230,7 @@ def on_pairs(
             nodes,
             lambda site, layer, other=other: other[site][layer],
             masks(batch, nodes),
-            batch.first_difference,
+            batch.first_difference if setting.outside is None else 0,
         )
         logits = node_sets.logits(asked, keep)
         found = logit_diff(logits.flatten(0, 1), batch.options.rows(len(keep)))
@@ -219,16 +261,31 @@ def _unfit(subject: CheckSubject, setting: PairRuns | None) -> str:
 
 
 def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " circuit"]) -> Null:
-    """The null of random circuits; none where all are equal, since then there is no other circuit.
+    """The null of random circuits; none where there is no other circuit.
 
     Args:
         good: how good each circuit is; the circuit itself first, on the prompts that the random ones were run on.
         values: the number itself, in the same order.
     """
     drawn = values[1:]
-    if not len(drawn) or np.ptp(drawn) <= ROUNDING:
+    if not len(drawn):
         return NO_NULL
-    return Null(float(drawn.mean()), float(np.quantile(drawn, 0.95)), random_set_p(good[0], good[1:]))
+    p, least = random_set_p(good[0], good[1:]), least_random_p(len(drawn))
+    return Null(float(drawn.mean()), float(np.quantile(drawn, 1 - TAIL_90)), p, least, n=len(drawn))
+
+
+def closeness_null(values: Float[np.ndarray, " circuit"]) -> Null:
+    """The null of random circuits for a number that is best at 1: what is nearer is better, on either side.
+
+    Args:
+        values: of the circuit itself first, and of the random ones.
+    """
+    null = null_of(-np.abs(1 - values), values)
+    if null.n is None:
+        return null
+    distance = np.abs(1 - values[1:])
+    near = float(np.quantile(distance, TAIL_90, method="lower"))
+    return replace(null, near=near, distance=float(distance.mean()))
 
 
 def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str = "") -> CausalChoices:
@@ -238,7 +295,7 @@ def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str 
     return CausalChoices(
         "node",
         ", ".join(sorted(sites)),
-        ablation or "resample",
+        ablation or subject.circuit.scope.outside,
         "each member's" if roles else "all",
         "noise inside" if technique == "necessity" else "noise outside",
         pair_set,

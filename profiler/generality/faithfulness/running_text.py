@@ -36,10 +36,10 @@ from profiler.generality.evidence.finding import NO_NULL, Finding, Null, Questio
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness.prompts import (
     choices,
+    closeness_null,
     clusters_of,
     matched,
     nothing_to_explain,
-    null_of,
     own_question,
     ratio,
 )
@@ -199,7 +199,7 @@ class NullSample:
         if here.sum() < question.thresholds.fewest or not self.draws:
             return NO_NULL
         shares = np.array([_share(part[here], statistic) for part in (self.circuit, *self.draws)])
-        return null_of(shares, shares)
+        return closeness_null(shares)
 
 
 def _share(compared: Compared, statistic: str) -> float:

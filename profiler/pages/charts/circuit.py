@@ -209,10 +209,10 @@ def saturation(frame: pl.DataFrame) -> alt.LayerChart:
 def responses(frame: pl.DataFrame) -> alt.LayerChart:
     """Components by corruptions and pairs of them. `frame` is the query `corruption_factors`, the rows to be drawn, in
     order."""
-    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_holm") < LEVEL)
+    drawn = frame.filter(pl.col("effect").is_not_null()).with_columns(clear=pl.col("p_adjusted") < LEVEL)
     names, axes = (drawn[name].unique(maintain_order=True).to_list() for name in ("component", "axis"))
     most = max(0.1, spectrum.number_of(drawn["effect"].abs().max()))
-    columns = ("component", "axis", "effect", "effect_lo", "effect_hi", "part", "p_holm", "clear")
+    columns = ("component", "axis", "effect", "effect_lo", "effect_hi", "part", "p_adjusted", "clear")
     base = alt.Chart(only(drawn, *columns)).encode(
         x=alt.X("axis:N", sort=axes, title=None, axis=alt.Axis(labelAngle=-35, orient="top", labelLimit=200)),
         y=alt.Y("component:N", sort=names, title=None),
@@ -229,7 +229,7 @@ def responses(frame: pl.DataFrame) -> alt.LayerChart:
         ),
         legend=None,
     )
-    tooltip = ["component:N", "axis:N", *tips("effect", "effect_lo", "effect_hi", "part", "p_holm")]
+    tooltip = ["component:N", "axis:N", *tips("effect", "effect_lo", "effect_hi", "part", "p_adjusted")]
     fill = base.mark_rect(stroke="white", strokeWidth=1).encode(color=colour, tooltip=tooltip)
     dark = alt.condition(f"abs(datum.effect) > {0.45 * most}", alt.value("white"), alt.value("#1d1f23"))
     words = (

@@ -112,6 +112,7 @@ def _mean(values: torch.Tensor) -> dict[str, Any]:
         "delta_dla_lo": float(low),
         "delta_dla_hi": float(high),
         "p": p,
+        "p_least": statistics.least_flip_p(len(array)),
         "n": len(array),
     }
 
@@ -164,8 +165,9 @@ def interaction_rows(
                     "interaction": float(extra[way].mean()) / whole,
                     "super_additivity": gates.super_additivity(together, singles),
                     "p": float(statistics.sign_flip_p(extra[way])),
+                    "p_least": statistics.least_flip_p(len(extra[way])),
                     "delta_dla": float(delta.mean()),
-                    "relation": kind if first.layer < second.layer else "same layer",
+                    "relation": kind,
                 }
             )
     return pl.DataFrame(rows)

@@ -28,7 +28,7 @@ class Task:
     """A family of pairs: its name, the question put to the model, its corruption schemes (the first is the default).
 
     `factors` are its corruptions crossed (`profiler.prompts.pairs.crossed`), and `cross` makes prompts in every cell of
-    them.
+    them. Of a task that `has_templates`, so many that few pairs share one, pairs of one template can be made.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Task:
     factors: tuple[Factor, ...]
     cross: Callable[..., list[tuple[Pair, ...]]]
     of_tokens: bool = False
+    has_templates: bool = False
 
 
 TASKS = (
@@ -48,8 +49,17 @@ TASKS = (
         indirect_object.make,
         indirect_object.FACTORS,
         indirect_object.crossed,
+        has_templates=True,
     ),
-    Task("docstring", docstring.QUESTION, docstring.SCHEMES, docstring.make, docstring.FACTORS, docstring.crossed),
+    Task(
+        "docstring",
+        docstring.QUESTION,
+        docstring.SCHEMES,
+        docstring.make,
+        docstring.FACTORS,
+        docstring.crossed,
+        has_templates=True,
+    ),
     Task(
         "greater-than",
         sequences.GREATER_QUESTION,
@@ -92,7 +102,13 @@ def find_task(name: str) -> Task:
 
 
 def make(
-    name: str, scheme: str | None, split: Split, n: int, seed: int = 0, vocabulary: tuple[int, ...] = ()
+    name: str,
+    scheme: str | None,
+    split: Split,
+    n: int,
+    seed: int = 0,
+    vocabulary: tuple[int, ...] = (),
+    template: str | None = None,
 ) -> list[Pair]:
     """`n` pairs of a built-in task.
 
@@ -103,6 +119,7 @@ def make(
         n: how many.
         seed: every choice follows from task, scheme, split and seed.
         vocabulary: ordinary token ids, which tasks made of tokens draw from.
+        template: the wording, of a task that has_templates; at random by default.
 
     Raises:
         PairError: no such task or scheme.
@@ -112,6 +129,8 @@ def make(
     if scheme not in task.schemes:
         raise PairError(f"task {name} has no corruption scheme {scheme!r}: choose {', '.join(task.schemes)}")
     rng = random.Random(f"{name}/{scheme}/{split}/{seed}")
+    if template is not None:
+        return task.make(rng, scheme, split, n, template)
     return task.make(rng, scheme, split, n, vocabulary) if task.of_tokens else task.make(rng, scheme, split, n)
 
 

@@ -28,13 +28,14 @@ FACTORS = (Factor(("described",)), Factor(("next",)), Factor(("answer", "argumen
 QUESTION = "which argument comes after the next :param?"
 
 
-def make(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
-    """`n` random pairs."""
-    return [_pair(rng, scheme, split, f"docstring/{scheme}/{split}/{i}") for i in range(n)]
+def make(rng: random.Random, scheme: str, split: Split, n: int, template: str | None = None) -> list[Pair]:
+    """`n` random pairs, of random wordings or of `template`."""
+    return [_pair(rng, scheme, split, f"docstring/{scheme}/{split}/{i}", template) for i in range(n)]
 
 
-def _pair(rng: random.Random, scheme: str, split: Split, name: str) -> Pair:
-    return pair_of(rng, scheme, lambda: docstring.prompt(rng, split), words.arguments(split), name)
+def _pair(rng: random.Random, scheme: str, split: Split, name: str, template: str | None) -> Pair:
+    draw = lambda: docstring.prompt(rng, split, template=template)  # noqa: E731
+    return pair_of(rng, scheme, draw, words.arguments(split), name)
 
 
 def crossed(rng: random.Random, split: Split, n: int) -> list[tuple[Pair, ...]]:

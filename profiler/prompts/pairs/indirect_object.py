@@ -31,13 +31,16 @@ QUESTION = "who receives what the subject gives?"
 FACTORS = (Factor(("s_only",)), Factor(("io_only",)), Factor(("order",)), Factor(("swapped", "abc")))
 
 
-def make(rng: random.Random, scheme: str, split: Split, n: int) -> list[Pair]:
-    """`n` random pairs, half ABBA and half BABA."""
-    return [_pair(rng, scheme, split, ("ABBA", "BABA")[i % 2], f"ioi/{scheme}/{split}/{i}") for i in range(n)]
+def make(rng: random.Random, scheme: str, split: Split, n: int, template: str | None = None) -> list[Pair]:
+    """`n` random pairs, half ABBA and half BABA, of random wordings or of `template`."""
+    orders: tuple[indirect_object.Order, ...] = ("ABBA", "BABA")
+    return [_pair(rng, scheme, split, orders[i % 2], f"ioi/{scheme}/{split}/{i}", template) for i in range(n)]
 
 
-def _pair(rng: random.Random, scheme: str, split: Split, order: indirect_object.Order, name: str) -> Pair:
-    prompt = indirect_object.prompt(rng, split, order=order)
+def _pair(
+    rng: random.Random, scheme: str, split: Split, order: indirect_object.Order, name: str, template: str | None
+) -> Pair:
+    prompt = indirect_object.prompt(rng, split, order=order, template=template)
     a, b = prompt.role("indirect_object"), prompt.role("subject")
     c = rng.choice([other for other in words.names(split) if other not in (a, b)])
     return pair_of(prompt, scheme, c, name)

@@ -84,17 +84,20 @@ def render(template: str, roles: Mapping[str, str]) -> str:
     return f"{text}{_margin(template)}:param"
 
 
-def prompt(rng: random.Random, split: Split, *, arguments: Sequence[str] | None = None) -> Prompt:
+def prompt(
+    rng: random.Random, split: Split, *, arguments: Sequence[str] | None = None, template: str | None = None
+) -> Prompt:
     """One random prompt: four to six arguments, one to three described, the next one asked for.
 
     Args:
         rng: source of every choice.
         split: whose wordings (and argument names) are used.
         arguments: other names to draw from instead of the split's own; at least six different ones.
+        template: the wording; one of the split's at random by default.
     """
     listed = rng.sample(arguments or words.arguments(split), rng.choice((4, 5, 6)))
     described = rng.randint(1, 3)
-    template = rng.choice(templates(split))
+    template = template or rng.choice(templates(split))
     roles = _roles(rng, split, listed, described)
     answer = listed[described]
     distractors = tuple(f" {name}" for name in listed if name != answer)

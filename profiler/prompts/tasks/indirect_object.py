@@ -196,7 +196,12 @@ def _wording(template: str) -> str:
 
 
 def prompt(
-    rng: random.Random, split: Split, *, names: Sequence[str] | None = None, order: Order | None = None
+    rng: random.Random,
+    split: Split,
+    *,
+    names: Sequence[str] | None = None,
+    order: Order | None = None,
+    template: str | None = None,
 ) -> Prompt:
     """One random prompt.
 
@@ -205,13 +210,14 @@ def prompt(
         split: whose wordings (and names) are used.
         names: other names to draw from instead of the split's own; at least two different ones.
         order: `ABBA` or `BABA`; either at random by default.
+        template: the wording; one of the split's at random by default.
     """
     recipient, subject = rng.sample(names or words.names(split), 2)
     chosen: Order = rng.choice(ORDERS) if order is None else order
     first, second = (recipient, subject) if chosen == "ABBA" else (subject, recipient)
     fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS)}
     roles = {"first": first, "second": second, "subject": subject, **fill}
-    template = rng.choice(templates(split))
+    template = template or rng.choice(templates(split))
     listed = (*roles.items(), ("indirect_object", recipient), ("order", chosen))
     return Prompt("ioi", render(template, roles), f" {recipient}", (f" {subject}",), template, listed, split)
 

@@ -11,7 +11,7 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from profiler.config import ModelSettings
 from profiler.errors import CircuitError
 from profiler.model.load import load_model
-from profiler.model.steps.as_network import network_of, reach
+from profiler.model.steps.as_network import longest, network_of
 from profiler.patching.setting import prepare
 from profiler.prompts.pairs import encode, read
 from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
@@ -147,7 +147,9 @@ def test_a_model_is_read_in_float32_by_the_product_and_its_pairs_are_encoded(tmp
     model = load_model(ModelSettings(model=str(tmp_path)))
     net = network_of(model)
     for prompts in built.prompts:
-        encoded = encode(read(built.pairs_file(prompts.name)), model.tokenizer, model.bos_id, longest(model), strict=True)
+        encoded = encode(
+            read(built.pairs_file(prompts.name)), model.tokenizer, model.bos_id, longest(model), strict=True
+        )
         runs = prepare(prompts.name, net, encoded)
         assert runs.metric_clean == pytest.approx(prompts.silencings[0].clean, abs=1e-4)
         assert runs.metric_corrupted == pytest.approx(prompts.corrupted, abs=1e-4)

@@ -72,7 +72,7 @@ def network_of(model: Model) -> Network:
         ) from error
 
 
-class _Trial:
+class _StepTrial:
     """Comparisons on a few tokens.
 
     Args:
@@ -100,7 +100,7 @@ def _try(net: ModuleNetwork, model: Model, tokens: Int[Tensor, "prompt offset"],
     Raises:
         ModelError: taken layer by layer it computes something else.
     """
-    own, trial = logits_of(model, tokens), _Trial(net, tokens)
+    own, trial = logits_of(model, tokens), _StepTrial(net, tokens)
     net.module(tokens, use_cache=False)  # notes in which form its modules return
     if not _holds(lambda: trial.close(forward(net, tokens), own)):
         raise ModelError(f"{name} cannot be patched: run layer by layer it computes other logits")
@@ -128,7 +128,7 @@ def _holds(trial: Callable[[], bool]) -> bool:
         return False
 
 
-def _try_layer(trial: _Trial, steps: Steps, layer: int, stream: Tensor, after: Tensor) -> None:
+def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, after: Tensor) -> None:
     """Find which given values can stand in for the work of a layer's attention or MLP."""
     net = trial.net
     for written, read in (("attn_out", "head"), ("mlp_out", "neuron")):
@@ -146,7 +146,7 @@ def _try_layer(trial: _Trial, steps: Steps, layer: int, stream: Tensor, after: T
         net.parallel = bool((twice == steps.neurons(layer, stream, heads)).all())
 
 
-def _try_end(trial: _Trial, own: Float[Tensor, "prompt offset vocab"]) -> None:
+def _try_end(trial: _StepTrial, own: Float[Tensor, "prompt offset vocab"]) -> None:
     """Find whether the last layer can be computed at one offset a prompt."""
     net, n = trial.net, trial.tokens.shape[1]
     last = net.n_layers - 1
@@ -159,12 +159,12 @@ def _try_end(trial: _Trial, own: Float[Tensor, "prompt offset vocab"]) -> None:
     )
 
 
-def _repeated(trial: _Trial, own: Float[Tensor, "prompt offset vocab"]) -> bool:
+def _repeated(trial: _StepTrial, own: Float[Tensor, "prompt offset vocab"]) -> bool:
     steps = trial.net.begin(trial.tokens)
     return trial.close(steps.to_end(0, steps.stream.repeat(2, 1, 1)), own.repeat(2, 1, 1))
 
 
-def _from_past(trial: _Trial, first: int, own: Float[Tensor, "prompt offset vocab"]) -> bool:
+def _from_past(trial: _StepTrial, first: int, own: Float[Tensor, "prompt offset vocab"]) -> bool:
     net, tokens = trial.net, trial.tokens
     steps = net.begin(tokens, past=net.past(tokens, first))
     rows = steps.to_end(0, steps.stream.repeat(2, 1, 1))

@@ -138,12 +138,18 @@ def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, afte
         net.stands_in.add((layer, written))
         forms = [written] if part.writer is None else [written, read]
         given = [{PARAMETER[site]: trial.sites[site, layer]} for site in forms]
-        if not all(_holds(lambda g=g: trial.close(steps.rest(layer, stream, **g), after)) for g in given):
+        if not all(_holds(partial(_stood_in, trial, steps, layer, stream, after, values)) for values in given):
             net.stands_in.discard((layer, written))
     heads = trial.sites.get(("head", layer))
     if heads is not None and net.neurons(layer):
         twice = steps.neurons(layer, stream, 2 * heads)
         net.parallel = bool((twice == steps.neurons(layer, stream, heads)).all())
+
+
+def _stood_in(
+    trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, after: Tensor, given: dict[str, Any]
+) -> bool:
+    return trial.close(steps.rest(layer, stream, **given), after)
 
 
 def _try_end(trial: _StepTrial, own: Float[Tensor, "prompt offset vocab"]) -> None:

@@ -33,12 +33,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
@@ -467,7 +468,7 @@ class ModuleNetwork(Network):
         self._hook()
 
     @cached_property
-    def plain(self) -> "PlainNetwork":  # type: ignore[override]
+    def plain(self) -> "PlainNetwork":
         return self.read_plain()
 
     @cached_property
@@ -584,7 +585,7 @@ class ModuleNetwork(Network):
                 raise _Reached(stream)
             return self._as_returned(layer, stream)
 
-        layer.forward = forward  # type: ignore[method-assign]
+        layer.forward = forward
 
     def _wrap_child(self, number: int, part: _Part) -> None:
         """Let given values stand in for the whole work of an attention or MLP; and an MLP work at the ends alone."""
@@ -603,7 +604,7 @@ class ModuleNetwork(Network):
             self._lengths[child] = len(out) if isinstance(out, tuple) else 0
             return out
 
-        child.forward = forward  # type: ignore[method-assign]
+        child.forward = forward
 
     def _as_returned(self, module: nn.Module, value: Tensor) -> Any:
         """A value in the form in which a module returns it: alone, or first of several."""
@@ -637,7 +638,8 @@ class ModuleNetwork(Network):
                 out = self.layers[number](*args, **kwargs)
             except _Reached as reached:
                 return reached.value
-        return out[0] if isinstance(out, tuple) else out
+        stream: Tensor = out[0] if isinstance(out, tuple) else out
+        return stream
 
     def logits(self, stream: Float[Tensor, "*shape model"]) -> Float[Tensor, "*shape vocab"]:
         wiring = self.weights.wiring
@@ -678,7 +680,8 @@ class ModuleNetwork(Network):
         part = self.part(layer, "attn_out")
         if part is None or part.writer is None:
             return torch.zeros(0, 1, self.d_model, dtype=self.weights.dtype, device=self.device)
-        return self.weights.matrix(part.block).unflatten(0, (part.block.units, part.writer.width))
+        by_head: Tensor = self.weights.matrix(part.block).unflatten(0, (part.block.units, part.writer.width))
+        return by_head
 
     def w_out(self, layer: int) -> Float[Tensor, "neuron model"]:
         part = self.part(layer, "mlp_out")
@@ -731,6 +734,7 @@ class _ModuleSteps(Steps):
     """
 
     def __init__(self, net: ModuleNetwork, calls: Calls, tokens: Int[Tensor, "prompt offset"], past: Past | None):
+        self.net: ModuleNetwork
         self.net, self._calls, self._tokens, self._past = net, calls, tokens, past
         self._n, self._again = len(tokens), dict[int, Calls]()
         args, kwargs = calls[0]
@@ -776,7 +780,9 @@ class _ModuleSteps(Steps):
 
     def _cache(self, cache: Cache, number: int, times: int) -> Cache:
         """A copy with a layer's keys and values repeated, which that layer may add to."""
-        copied, layer = copy.copy(cache), copy.copy(cache.layers[number])
+        copied, layer = copy.copy(cache), copy.copy(cast(DynamicLayer, cache.layers[number]))
+        assert layer.keys is not None
+        assert layer.values is not None
         layer.keys, layer.values = (part.repeat(times, 1, 1, 1) for part in (layer.keys, layer.values))
         copied.layers = [*cache.layers[:number], layer, *cache.layers[number + 1 :]]
         return copied
@@ -831,7 +837,10 @@ class _ModuleSteps(Steps):
         if ends is None or not self.net.narrow_end:
             return stream, given
         local = ends - self.first
-        narrow = lambda value: value if value.shape[1] == 1 else at(value, local)  # noqa: E731
+
+        def narrow(value: Tensor) -> Tensor:
+            return value if value.shape[1] == 1 else at(value, local)
+
         return narrow(stream), {site: narrow(value) for site, value in given.items()}
 
     def _present(self, number: int, given: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -343,9 +343,8 @@ def fused(
     everywhere = torch.arange(k.shape[1], device=k.device)[None]
     whole = len(queries) == 1 and q.shape[1] == k.shape[1]
     seen = None if whole else (everywhere[:, None, :] <= queries[..., None])[:, None]
-    parts = (part.transpose(1, 2) for part in (rotate(net, q, queries), rotate(net, k, everywhere), v))
-    mixed = scaled_dot_product_attention(*parts, seen, is_causal=whole, scale=net.attn_scale)
-    return mixed.transpose(1, 2)
+    q, k, v = (part.transpose(1, 2) for part in (rotate(net, q, queries), rotate(net, k, everywhere), v))
+    return scaled_dot_product_attention(q, k, v, seen, is_causal=whole, scale=net.attn_scale).transpose(1, 2)
 
 
 def project(x: Stream, weight: Float[Tensor, "head model d_head"], bias: Float[Tensor, "head d_head"]) -> PerHead:

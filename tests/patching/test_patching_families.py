@@ -112,7 +112,8 @@ def test_a_patched_head_and_neuron_are_those_of_a_hook(made) -> None:
                 scale = expected.abs().max()
                 assert (got - expected).abs().max() <= limit(name) * scale, target
                 moved.append(bool((got - clean.logits).abs().max() > limit(name) * scale))
-    assert any(moved)
+    before_last = [t for t in (*every(net, "head"), *every(net, "neuron")) if t.layer < net.n_layers - 1]
+    assert any(moved) or not before_last  # no later position reads the last layer
 
 
 def test_every_site_is_patched_alike_one_by_one_and_in_a_sweep(made) -> None:

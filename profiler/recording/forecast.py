@@ -73,6 +73,7 @@ FIXED_ROWS = 5_000_000
 """Work that does not grow with the rows (views, behaviours, comments), as rows."""
 OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES = 4, 3, 8, 3
 """Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values."""
+DUCKDB_SHARE = 2  # DuckDB may hold half as much as the accumulators while it writes (`Totals.write`)
 EFFECT_ROWS = 1024  # neurons of a slab of logit effects
 NUMBER = 4  # bytes of a float32
 LEAST_BATCH = 1
@@ -142,7 +143,8 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
         held: bytes that the process holds before the pass.
     """
     rows = _rows(config, spec)
-    state, batch, writing = state_bytes(config, spec), _batch_bytes(config, spec), _writing_bytes(config, spec)
+    state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
+    writing = max(_effect_bytes(config, spec), state // DUCKDB_SHARE)
     tokens, outcomes = config.tokens or UNKNOWN_TOKENS, _planned(config)
     neurons = sum(block.units for block in spec.blocks if block.kind == "neuron")
     return Forecast(
@@ -243,7 +245,7 @@ def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
     return positions * of_position + OUTCOME_COPIES * outcomes * spec.n_vocab * work
 
 
-def _writing_bytes(config: RunConfig, spec: ModelSpec) -> int:
+def _effect_bytes(config: RunConfig, spec: ModelSpec) -> int:
     """Bytes of memory that the logit effects take while they are written."""
     if not config.logit_effects or not spec.d_mlp:
         return 0

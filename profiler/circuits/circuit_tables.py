@@ -22,6 +22,7 @@ from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
 from profiler.errors import ModelError
+from profiler.patching.capability import ATTENDS
 from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
@@ -93,7 +94,10 @@ def record(
 
 
 def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[str]) -> dict[str, str]:
-    """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there."""
+    """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there.
+
+    A head that attends to everything alike has none.
+    """
     effect: dict[str, dict[str, float]] = {}
     for result in measured:
         if result.value == "resample" and result.target.label in labels and result.target.positions != "all":
@@ -105,7 +109,8 @@ def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
         key, mass = _attended(setting, parse_target(label), query)
-        roles[label] = PositionRole(query, key).words(mass)
+        if mass >= ATTENDS:
+            roles[label] = PositionRole(query, key).words(mass)
     return roles
 
 

@@ -82,9 +82,11 @@ def read(norm: nn.Module, name: str, d_model: int, dtype: torch.dtype) -> HeldNo
     signs[1::2] = -1
     eps = float(next((getattr(norm, key) for key in EPS_NAMES if getattr(norm, key, None) is not None), DEFAULT_EPS))
     zero, ones, turned = (norm(x[None, None])[0, 0].to(dtype) for x in (torch.zeros_like(signs), signs**2, signs))
-    gain = (turned - zero) * signs.to(dtype) * (1 + eps) ** 0.5
+    centres = bool((ones - zero).abs().max() < ROUNDING * (turned - zero).abs().max()) and d_model > 1
+    probe = signs.to(dtype)
+    probe = probe - probe.mean() if centres else probe  # an odd number of signs has a mean
+    gain = (turned - zero) / probe * (probe.square().mean() + eps).sqrt()
     size = gain.abs().max().clamp_min(torch.finfo(dtype).tiny)
-    centres = bool((ones - zero).abs().max() < ROUNDING * size) and d_model > 1
     near = COARSE_ROUNDING if own.itemsize < torch.float32.itemsize else ROUNDING
     stored = (
         [torch.ones_like(gain)] if weight is None else [weight.detach().to(dtype) + offset for offset in GAIN_OFFSETS]

@@ -50,7 +50,7 @@ class TruthSettings:
     models: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ("small",)
     seeds: int = 1
-    pairs: int = 24
+    pairs: int = 48
     patch_draws: int = 19
     check_draws: int = 39
     neurons: int = 4

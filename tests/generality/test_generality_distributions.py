@@ -11,6 +11,8 @@ from scipy import stats
 
 from profiler.circuits import circuit_tables
 from profiler.circuits.circuit import Circuit, Member, Scope
+from profiler.errors import PairError
+from profiler.generality.distributions import variants
 from profiler.generality.distributions.subject import PromptDistribution
 from profiler.generality.evidence.distributions import DISCOVERY, Distribution
 from profiler.generality.evidence.finding import NO_NULL, Finding
@@ -18,7 +20,7 @@ from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.generality.evidence.verdict import judge
 from profiler.generality.faithfulness import prompts, trend
 from profiler.patching.setting import prepare
-from profiler.prompts.pairs import Encoded
+from profiler.prompts.pairs import Encoded, make
 
 
 def found(rows: tuple[Finding, ...], statistic: str, distribution: str) -> Finding:
@@ -310,3 +312,11 @@ def test_planted_circuits_get_their_word_from_what_is_measured(seed: int):
     for head in ("L0H1", "L0H3", "L0H30"):
         rows = prompts.findings(planted.subject(distributions, (head,), 99, spare=60)).findings
         assert judge(rows, list(distributions)).word == "does something else"
+
+
+def test_a_vocabulary_too_small_for_repeated_tokens_has_none_of_them() -> None:
+    """It ended in a traceback of `random.sample`."""
+    assert variants.repeats(0, 3, tuple(range(27))) == ()
+    assert len(variants.repeats(0, 3, tuple(range(28)))) == 3
+    with pytest.raises(PairError, match="draws 14 different tokens from half of the ordinary tokens"):
+        make("repeated-tokens", None, "train", 3, vocabulary=tuple(range(27)))

@@ -192,9 +192,10 @@ def test_uniform_blocks_may_lack_neurons():
     assert uniform(2, 3, 0) == (Block(0, "head", 3), Block(1, "head", 3))
 
 
+@pytest.mark.parametrize("d", [8, 7], ids=["even", "odd"])
 @pytest.mark.parametrize("kind", ["layer", "rms", "offset", "none"])
-def test_a_norm_is_found_by_calling_it(kind):
-    d, g = 8, torch.Generator().manual_seed(0)
+def test_a_norm_is_found_by_calling_it(kind, d):
+    g = torch.Generator().manual_seed(0)
     made = {"layer": nn.LayerNorm(d), "rms": nn.RMSNorm(d, eps=1e-6), "offset": Offset(d)}.get(kind)
     made = (nn.LayerNorm(d, elementwise_affine=False) if made is None else made).double()
     for parameter in made.parameters():

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from profiler.errors import PairError
 from profiler.patching.setting import PatchSettings
 from profiler.prompts.pairs import Pair, find_task, make
 from profiler.prompts.pairs import docstring as pair_docstring
@@ -58,9 +59,13 @@ def variants(settings: PatchSettings, n: int, vocabulary: tuple[int, ...]) -> li
 
 
 def repeats(settings_seed: int, n: int, vocabulary: tuple[int, ...]) -> tuple[Pair, ...]:
-    """Pairs of repeated random tokens: the question of induction, whatever the circuit's own task is."""
+    """Pairs of repeated random tokens: the question of induction, whatever the circuit's own task is; none where the
+    vocabulary is too small for them."""
     task = find_task("repeated-tokens")
-    return tuple(make(task.name, task.schemes[0], "train", n, settings_seed + 1, vocabulary))
+    try:
+        return tuple(make(task.name, task.schemes[0], "train", n, settings_seed + 1, vocabulary))
+    except PairError:
+        return ()
 
 
 def _other(split: Split) -> Split:

@@ -20,6 +20,7 @@ Cost: microseconds a pair.
 import random
 from collections.abc import Collection
 
+from profiler.errors import PairError
 from profiler.prompts.pairs import crossed
 from profiler.prompts.pairs.crossed import Factor
 from profiler.prompts.pairs.pair import Pair, spans_of
@@ -124,9 +125,23 @@ def repeats(rng: random.Random, scheme: str, split: Split, n: int, vocabulary: t
 
     Args:
         vocabulary: token ids to draw from; the splits draw from every other one.
+
+    Raises:
+        PairError: they are too few.
     """
-    ids = vocabulary[split == "held_out" :: 2]
+    ids = _enough(vocabulary[split == "held_out" :: 2])
     return [_repeat(rng, scheme, split, ids, f"repeated-tokens/{scheme}/{split}/{i}") for i in range(n)]
+
+
+def _enough(ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The ids, if a segment and two new tokens can be drawn from them."""
+    fewest = SEGMENT + 2
+    if len(ids) < fewest:
+        raise PairError(
+            f"repeated-tokens draws {fewest} different tokens from half of the ordinary tokens of a tokenizer, and this"
+            f" half has {len(ids)}: choose another task"
+        )
+    return ids
 
 
 def _repeat(rng: random.Random, scheme: str, split: Split, ids: tuple[int, ...], name: str) -> Pair:
@@ -158,7 +173,7 @@ def repeats_crossed(
     rng: random.Random, split: Split, n: int, vocabulary: tuple[int, ...] = ()
 ) -> list[tuple[Pair, ...]]:
     """`n` random segments, each in every cell of REPEAT_FACTORS; both new tokens occur nowhere else."""
-    ids = vocabulary[split == "held_out" :: 2]
+    ids = _enough(vocabulary[split == "held_out" :: 2])
     return [_repeat_crossed(rng, split, ids, f"repeated-tokens/crossed/{split}/{i}") for i in range(n)]
 
 

@@ -116,8 +116,9 @@ def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
         ComponentError: the run has no such component.
     """
     query.check_component(connection, label)
-    text = """SELECT kind, layer, unit, coalesce(block_group, '') FROM components
-        WHERE component = getvariable('component')"""
+    text = """SELECT kind, layer, unit
+        , CASE WHEN regexp_full_match(block_group, '[ES][0-9]+') THEN block_group ELSE '' END
+        FROM components WHERE component = getvariable('component')"""
     frame = query.run(connection, text, component=label)
     return ComponentId(*frame.row(0))
 

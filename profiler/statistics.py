@@ -273,6 +273,12 @@ def least_random_p(draws: int) -> float:
     return 1 / (1 + draws)
 
 
+def normal_shares(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " bin"]:
+    """Share of standard normal values between each two edges."""
+    shares: np.ndarray = np.diff(stats.norm.cdf(edges))
+    return shares
+
+
 def normal_cdf(z: float) -> float:
     """P(standard normal <= z)."""
     return float(stats.norm.cdf(z))

@@ -13,8 +13,8 @@
 --             shares say nothing about the net effect. top_class_share says something of the
 --             component only beside top_class_base, that class's share of all positions. Of an
 --             expert's neuron n counts the positions where its expert was chosen, and means are
---             over these; its share_abs_dla, which rows are ordered by, is of all positions. kind is
---             head or neuron, both if empty; top 0 shows all.
+--             over these; its share_abs_dla, which rows are ordered by, is of all positions. kind
+--             is head or neuron, both if empty; top 0 shows all.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
 WITH sizes AS (

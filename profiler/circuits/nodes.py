@@ -52,7 +52,7 @@ def node_labels(net: Network, circuit: Circuit | None = None, *, mlps: bool) -> 
     for layer in range(net.n_layers):
         labels += [t.label for t in every(net, "head") if t.layer == layer]
         named = {t.label for t in listed if t.layer == layer and t.site == "mlp_out"}
-        labels += [f"L{layer}_mlp_out"] if mlps or named else []
+        labels += [f"L{layer}_mlp_out"] if named or (mlps and net.has_mlp(layer)) else []
         labels += sorted({t.label for t in listed if t.layer == layer and t.site == "neuron"}, key=_unit)
     return [f"{label}@{part}" for label in labels for part in (*roles, ELSEWHERE)] if roles else labels
 

@@ -174,18 +174,35 @@ class _Sweep:
         if site == "neuron":
             change = (given - self.base[site][layer])[..., units].permute(2, 0, 1) * masks
             return change[..., None] * self.net.w_out(layer)[units][:, None, None].to(change.dtype)
+        if site != "head" and not self.net.heads_apart:
+            return torch.stack([self._through_all_heads(target, given) for target in targets])
         mixed = torch.zeros_like(self.base["head"][layer][:, :, units]).permute(2, 0, 1, 3).contiguous()
         for positions in dict.fromkeys(target.positions for target in targets):
             some = [i for i, target in enumerate(targets) if target.positions == positions]
-            changed = self._mixed(site, layer, given, batch_mask=self.batch.mask(positions))
+            changed = self._mixed(site, layer, given, self.batch.mask(positions))
             mixed[some] = (changed - self.base["head"][layer])[:, :, units[some]].permute(2, 0, 1, 3)
         return torch.einsum("tpod,tdm->tpom", mixed, self.net.w_o(layer)[units].to(mixed.dtype))
 
-    def _mixed(self, site: str, layer: int, given: Tensor, batch_mask: Tensor) -> Float[Tensor, "p o head d_head"]:
-        """What every head mixes with its own part patched; heads of a layer do not read each other."""
+    def _through_all_heads(self, target: Target, given: Tensor) -> Float[Tensor, "p o m"]:
+        """How a patch of one head changes what its block writes, where a norm over all heads stands before W_O."""
+        changed = self._mixed(target.site, target.layer, given, self.batch.mask(target.positions), target.unit)
+        change = changed - self.base["head"][target.layer]
+        return torch.einsum("pohd,hdm->pom", change, self.net.w_o(target.layer).to(change.dtype))
+
+    def _mixed(
+        self, site: str, layer: int, given: Tensor, batch_mask: Tensor, unit: int | None = None
+    ) -> Float[Tensor, "p o head d_head"]:
+        """What every head mixes with its own part patched, or what all mix with that of one head patched."""
         if site == "head":
             return torch.where(batch_mask[..., None, None], given, self.base["head"][layer])
-        where = batch_mask[:, None, :, None] if site == "pattern" else batch_mask[..., None, None]
+        heads = torch.ones(self.net.heads(layer), dtype=torch.bool, device=given.device)
+        if unit is not None:
+            heads = torch.arange(len(heads), device=given.device) == unit
+        where = (
+            batch_mask[:, None, :, None] & heads[None, :, None, None]
+            if site == "pattern"
+            else batch_mask[..., None, None] & heads[:, None]
+        )
 
         def edit(name: str, _layer: int, value: Tensor, _positions: Offsets) -> Tensor:
             return torch.where(where, given, value) if name == site else value

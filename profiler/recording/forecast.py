@@ -35,6 +35,7 @@ from profiler.recording.accumulators.cells import Axes
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import resident, usable
 from profiler.recording.recorder import Recorder, token_sum_components
+from profiler.statistics import normal_shares
 from profiler.text.documents import TokenizedDocument
 from profiler.text.token_classes import CLASSES
 from profiler.text.windows import Layout, Window, make_batch, windows_of
@@ -200,21 +201,14 @@ def _groups(config: RunConfig) -> float:
     return groups * -float(np.expm1(-documents / groups))
 
 
-def _shares(resolution: Resolution) -> np.ndarray:
-    """Share of normal values in each bin."""
-    edges = torch.from_numpy(resolution.edges())
-    shares: np.ndarray = torch.special.ndtr(edges).diff().numpy()
-    return shares
-
-
 def _occupied(resolution: Resolution, n: int | float) -> float:
     """Bins that `n` normal values are expected to fall in."""
-    return float(-np.expm1(-n * _shares(resolution)).sum())
+    return float(-np.expm1(-n * normal_shares(resolution.edges())).sum())
 
 
 def _kept(resolution: Resolution, n: int | float, k: int) -> float:
     """Values that are kept of `n` normal ones, `k` of a bin at most."""
-    return float(np.minimum(k, n * _shares(resolution)).sum())
+    return float(np.minimum(k, n * normal_shares(resolution.edges())).sum())
 
 
 def _planned(config: RunConfig) -> float:

@@ -179,7 +179,7 @@ def command(capsys: pytest.CaptureFixture, *words: str) -> str:
 
 def test_the_commands(path, capsys):
     assert "2 tokens" in command(capsys, "classes", "add", str(path), "mine", YEAR)
-    assert "0 tokens of the vocabulary. The tokenizer" in command(
+    assert "0 tokens of the vocabulary. The condition is matched against single tokens" in command(
         capsys, "classes", "add", str(path), "none", "text = 'qq'"
     )
     assert command(capsys, "classes", "list", str(path)).splitlines()[2].startswith("mine")

@@ -245,7 +245,7 @@ def test_a_label_that_is_a_path_makes_no_file(unchecked, tmp_path):
     out = tmp_path / "deep" / "site"
     out.parent.mkdir()
     changed(unchecked, "UPDATE components SET component = '../../../pwned' WHERE component = 'L0H0'")
-    with pytest.raises(SiteError, match="no label"):
+    with pytest.raises(SiteError, match="neither a label nor a file name"):
         site.build(unchecked, out, None)
     assert not list(tmp_path.rglob("pwned*"))
 

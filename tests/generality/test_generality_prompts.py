@@ -243,7 +243,7 @@ def test_own_distributions_are_read():
     assert build.parse("quoted=sql:token = 'a'") == ("quoted", "sql", "token = 'a'")
 
 
-@pytest.mark.parametrize("given", ["pairs.jsonl", "mine=pairs.csv", "=sql:true", "mine"])
+@pytest.mark.parametrize("given", ["pairs.jsonl", "mine=pairs.txt", "=sql:true", "mine"])
 def test_what_is_no_distribution_is_refused(given):
     with pytest.raises(QueryError, match=r"NAME=FILE\.jsonl"):
         build.parse(given)

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
 
 from profiler.errors import PairError
 from profiler.generality.distributions.build import parse
 from profiler.patching.setting import PatchSettings
 from profiler.prompts import pairs
 from profiler.prompts.pairs import jsonl
+
+SHARED = Path(__file__).parents[3] / "shared"
 
 YEARS = (
     "clean,corrupted,label\n"

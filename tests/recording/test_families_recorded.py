@@ -12,6 +12,7 @@ from profiler.config import RunConfig
 from profiler.database import query
 from profiler.model.components import WORDS
 from profiler.model.load import load_model
+from profiler.pages import numbers
 from profiler.pages.build import build
 from profiler.pages.charts import theme
 from profiler.recording.merge.merge import merge
@@ -75,5 +76,5 @@ def test_every_unit_has_its_rows_and_its_page(made):
         assert f" of {overview.height:,} " in page
     overview_page = build(path, "overview")
     for kind in UNLIKE[name]:
-        assert f"{WORDS[kind]}s hold" in overview_page
+        assert f"from {numbers.plural((overview['kind'] == kind).sum(), WORDS[kind])}" in overview_page
         assert theme.KIND_COLOURS[kind] in overview_page

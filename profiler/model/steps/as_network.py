@@ -141,9 +141,21 @@ def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, afte
         if not all(_holds(partial(_stood_in, trial, steps, layer, stream, after, values)) for values in given):
             net.stands_in.discard((layer, written))
     heads = trial.sites.get(("head", layer))
+    if heads is not None and net.inside_attention:
+        every, first = (steps.heads(layer, stream, partial(_twice_v, only_first=only)) for only in (False, True))
+        net.heads_apart = net.heads_apart and trial.close(every[:, :, 0], first[:, :, 0])
     if heads is not None and net.neurons(layer):
         twice = steps.neurons(layer, stream, 2 * heads)
         net.parallel = bool((twice == steps.neurons(layer, stream, heads)).all())
+
+
+def _twice_v(site: str, _layer: int, value: Tensor, _offsets: Offsets, *, only_first: bool) -> Tensor:
+    """The edit that doubles the values of all heads, or of the first."""
+    if site != "v":
+        return value
+    factor = torch.ones(value.shape[2], 1, dtype=value.dtype, device=value.device)
+    factor[: 1 if only_first else None] = 2
+    return value * factor
 
 
 def _stood_in(

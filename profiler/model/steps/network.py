@@ -101,6 +101,8 @@ class Network(ABC):
     """Whether the attention and the MLP of a layer read the same residual stream."""
     other_kinds: bool
     """Whether blocks that are neither heads nor an MLP write to the residual stream."""
+    heads_apart: bool
+    """Whether what a head mixes depends on its own queries, keys and values alone (no norm over all heads)."""
     narrow_end: bool
     """Whether the last layer can be computed at one offset a prompt alone."""
 
@@ -461,9 +463,11 @@ class ModuleNetwork(Network):
         self.n_heads = max((self.heads(i) for i in range(self.n_layers)), default=0)
         self.d_mlp = max((self.neurons(i) for i in range(self.n_layers)), default=0)
         self.places_matter = bool(weights.sources.pos_embeds)
-        self.other_kinds = any(weights.mixes_beside(layer) for layer in range(self.n_layers))
+        apart = any(b.kind == "neuron" and not self.has_mlp(b.layer) for b in weights.writers)
+        self.other_kinds = apart or any(weights.mixes_beside(layer) for layer in range(self.n_layers))
         self.stands_in: set[tuple[int, str]] = set()
         self.resumes = self.narrow_end = self.parallel = self.asks_again = False
+        self.heads_apart = True
         self.inside_attention = self._take_attention(attention)
         self._hook()
 

@@ -93,6 +93,7 @@ class PlainNetwork(Network):
 
     inside_attention = True
     narrow_end = True
+    heads_apart = True
     other_kinds = False
 
     @property

@@ -165,6 +165,9 @@ def test_roles_are_read_off_the_attention() -> None:
         if m.target == Target("head", 0, 1, "end")
     ]
     assert circuit_tables.reads(one, only, ["L0H1"]) == {"L0H1": "at end attends to first (100%)"}
+    alike = torch.ones_like(pattern) / pattern.shape[-1]
+    one.clean.sites["pattern"] = [alike, alike]
+    assert circuit_tables.reads(one, only, ["L0H1"]) == {}  # no token gets 30 %, so no role names any
 
 
 def run(*words: str) -> tuple[int, str]:

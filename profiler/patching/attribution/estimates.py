@@ -93,8 +93,11 @@ class Neurons:
 
 
 def choose_neurons(setting: PairRuns, all_slopes: Sequence[Slopes], n: int, seed: int) -> Neurons:
-    """Half of `n` by the largest |estimate| of any method and direction, half at random from the rest."""
+    """Half of `n` by the largest |estimate| of any method and direction, half at random from the rest; none where the
+    model's MLPs are mixtures of experts."""
     everything = every(setting.net, "neuron")
+    if not everything:
+        return Neurons((), ())
     methods = methods_of(everything[0])
     sizes = np.max(
         [np.abs(estimated(setting, slope, m, everything).mean(-1)) for slope in all_slopes for m in methods], axis=0

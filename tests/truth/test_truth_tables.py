@@ -77,7 +77,7 @@ def test_the_pooled_curve_begins_at_the_highest_score_and_ends_with_every_head(r
     ("settings", "said"),
     [
         (TruthSettings(sizes=("huge",)), "no size 'huge': choose small, medium, large"),
-        (TruthSettings(seeds=0), "seeds 0 and pairs 24"),
+        (TruthSettings(seeds=0), "seeds 0 and pairs 48"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_any_model_is_made(settings, said, tmp_path):

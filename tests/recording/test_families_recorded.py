@@ -54,6 +54,7 @@ def test_the_run_file_holds_the_blocks(made):
     assert (rows == 0) == (name in WITHOUT_ROWS)
 
 
+@pytest.mark.slow
 def test_shards_merged_are_the_whole(made, tmp_path):
     _, config, path = made
     shards = [tmp_path / "0.duckdb", tmp_path / "1.duckdb"]

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -223,9 +223,11 @@ def stoppable(out: Path) -> Iterator[None]:
 def _left(out: Path) -> str:
     """What there is of a run whose pass was stopped."""
     from profiler.behaviours.additions import unfinished
-    from profiler.database.commits import describe
+    from profiler.database.commits import describe, partial_path
 
     if commit := describe(out, ending=True):
         return commit
+    with suppress(OSError):
+        partial_path(out).rmdir()  # made the moment before, and still empty
     lacking = out.exists() and unfinished(out)
     return f"{out} is whole; {lacking}" if lacking else "nothing was committed yet, and nothing is left behind"

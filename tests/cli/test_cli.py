@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from profiler.cli import app, main, options
+from profiler.cli.record import _left
 from profiler.config import RunConfig
 from profiler.database.commits import partial_path, read_manifest
 from profiler.recording import pipeline
@@ -352,3 +353,10 @@ def wait_for(condition, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.05)
+
+
+def test_a_pass_stopped_as_its_folder_is_made_leaves_none(tmp_path):
+    """The signal came between the folder and its lock: the message said that nothing is left, and the folder was."""
+    partial_path(tmp_path / "run.duckdb").mkdir()
+    assert "nothing is left behind" in _left(tmp_path / "run.duckdb")
+    assert list(tmp_path.iterdir()) == []

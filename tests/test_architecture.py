@@ -219,7 +219,7 @@ def test_code_lines_are_counted_without_docstring_comments_and_blanks():
 def test_the_direction_of_a_logit_is_defined_once() -> None:
     """A row of the unembedding less the mean row, through the final norm: of a model in `direct`, of a network of plain
     tensors in `network`, both by `norms.before_norm`."""
-    own = {"model/direct.py", "model/steps/network.py", "model/steps/plain.py", "model/norms.py"}
+    own = {"model/direct.py", "model/steps/modules.py", "model/steps/plain.py", "model/norms.py"}
     written = re.compile(r"unembed(_mean|\.mean)|norm_final\.(weight|gain)\b")
     elsewhere = [
         f"{path.relative_to(ROOT / 'profiler')}:{number}"

@@ -22,7 +22,8 @@ from transformers.activations import ACT2FN
 from profiler.errors import ModelError
 from profiler.model.forward import Wanted, goes_through_register
 from profiler.model.load import Model, twin_of
-from profiler.model.steps.network import ModuleNetwork, Network, Offsets, Steps, forward
+from profiler.model.steps.modules import ModuleNetwork
+from profiler.model.steps.network import Network, Offsets, Steps, forward
 from profiler.model.steps.plain import Layer, Norm, PlainNetwork
 from profiler.model.validation import ROUNDING, WINDOW_FIELDS
 

@@ -9,7 +9,7 @@
   many there are.
 * Intervals: bootstrap of means and ratios over units that were drawn independently (a prompt, a random sequence, a
   document; never a token), Student's t, exact and Wilson intervals of proportions.
-* The jackknife over documents in fixed domains, as in the run's own SQL (profiler/database/views.sql).
+* The jackknife over documents in fixed domains, as in the run's own SQL (profiler/database/macros.sql).
 
 Ties: a number that comes from forward passes has its last bits from the processor, its threads and the size of the
 batch. So two such numbers are never compared bit by bit: values nearer than ROUNDING are equal (`level`), in ranks,
@@ -486,7 +486,7 @@ def share_interval(
 ) -> tuple[float, float] | tuple[None, None]:
     """95 % interval of a share on the logit scale, from the jackknife; None where one unit holds everything.
 
-    As macros share_lo and share_hi of views.sql. A share of 0 or 1 has the rule of three over the documents.
+    As macros share_lo and share_hi of macros.sql. A share of 0 or 1 has the rule of three over the documents.
 
     Args:
         value: the share, sum(part) / sum(whole).

@@ -59,7 +59,7 @@ READERS = (
     "profiler.pages.site",
     "profiler.database.assets",
     "profiler.model.components",
-    "profiler.generality.roles",
+    "profiler.generality.role_catalogue",
 )
 
 

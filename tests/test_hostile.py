@@ -26,7 +26,7 @@ from profiler.behaviours.expressions import own_classes
 from profiler.circuits import yaml_files as circuit_files
 from profiler.config import RunConfig
 from profiler.database import query
-from profiler.database.commits import MANIFEST, CommitManifest, read_manifest, sealed
+from profiler.database.pass_commits import MANIFEST, CommitManifest, read_manifest, sealed
 from profiler.errors import ProfilerError, QueryError, RunError
 from profiler.pages.build import build
 from profiler.recording.merge.read_back import Stored

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.behaviours import views
 from profiler.behaviours.expressions import FACTS, TOKEN_VIEW, check_condition, check_name, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, Kind, of_property
-from profiler.database import connections, engine, query
+from profiler.database import connections, faults, query
 from profiler.errors import ProfilerError, QueryError, RunError
 
 ONCE_MORE = "`profiler behaviours refresh {}` makes it; everything else in the run can be asked"
@@ -174,7 +174,7 @@ def _writing(path: Path, memory: int | None = None) -> Iterator[Connection]:
     """
     try:
         with (
-            engine.faults_told(f"writing {path}", "The run is as it was."),
+            faults.faults_told(f"writing {path}", "The run is as it was."),
             connections.writing(path, memory) as run,
         ):
             run.execute("BEGIN")
@@ -182,5 +182,5 @@ def _writing(path: Path, memory: int | None = None) -> Iterator[Connection]:
             run.execute("COMMIT")
     except duckdb.Error as error:
         raise RunError(
-            f"{path} cannot be written ({engine.first_line(error)}): close what reads it, then try again"
+            f"{path} cannot be written ({faults.first_line(error)}): close what reads it, then try again"
         ) from None

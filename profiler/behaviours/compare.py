@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from profiler.database import connections, engine, query
+from profiler.database import connections, faults, query
 from profiler.errors import RunError
 
 SHAPE = ("architecture", "n_layers", "n_heads", "d_mlp", "n_vocab")
@@ -61,8 +61,8 @@ def open_both(first: Path, second: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         with connections.comparing(first, second) as con:
             yield con
-    except engine.FAULTS as error:
-        raise engine.fault_error(error, f"opening {first} and {second}", query.UNCHANGED) from None
+    except faults.FAULTS as error:
+        raise faults.fault_error(error, f"opening {first} and {second}", query.UNCHANGED) from None
     except duckdb.ConnectionException:
         raise RunError(f"{first} is open in this process: close it (run.close()), then compare") from None
 

@@ -17,7 +17,7 @@ import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.behaviours.token_properties import PROPERTIES, Property
-from profiler.database import connections, engine
+from profiler.database import connections, faults
 from profiler.database.assets import package_file
 from profiler.errors import QueryError
 
@@ -55,7 +55,7 @@ def wrapped(condition: str) -> str:
 def _empty() -> Connection:
     """A closed database in memory with the tables and views of a run, and no rows."""
     connection = connections.scratch()
-    for file in ("database/schema.sql", "database/views.sql"):
+    for file in ("database/schema.sql", "database/macros.sql", "database/views.sql"):
         connection.execute(package_file(file).read_text(encoding="utf-8"))
     return connection
 
@@ -85,8 +85,8 @@ def _check_in(
         kind = _type_of(cursor, condition, view)
         if kind != "BOOLEAN":
             raise QueryError(f"the condition {shown!r} gives {kind} and not true or false: compare it with something")
-    except engine.FAULTS as error:
-        raise engine.fault_error(error, f"looking at the condition {shown!r}", "The run is as it was.") from None
+    except faults.FAULTS as error:
+        raise faults.fault_error(error, f"looking at the condition {shown!r}", "The run is as it was.") from None
     except duckdb.Error as error:
         columns = ", ".join(_columns(view))
         raise QueryError(

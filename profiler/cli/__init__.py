@@ -26,7 +26,7 @@ from profiler.cli import (
     site,
 )
 from profiler.cli.terminal.console import errors, guard
-from profiler.database import engine
+from profiler.database import faults
 from profiler.errors import ProfilerError
 
 app = typer.Typer(
@@ -55,8 +55,8 @@ def main() -> None:
         first = error.errors()[0]
         name = "--" + str(first["loc"][0]).replace("_", "-")
         _say(f"{name} {first['input']!r}: {first['msg']}", 1)
-    except engine.FAULTS as error:
-        _say(str(engine.fault_error(error, "running the command", "No run was changed by it.")), 1)
+    except faults.FAULTS as error:
+        _say(str(faults.fault_error(error, "running the command", "No run was changed by it.")), 1)
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         _say(f"a run file cannot be read or written ({reason}): use an intact copy, or record the run again", 1)

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -223,11 +223,10 @@ def stoppable(out: Path) -> Iterator[None]:
 def _left(out: Path) -> str:
     """What there is of a run whose pass was stopped."""
     from profiler.behaviours.additions import unfinished
-    from profiler.database.commits import describe, partial_path
+    from profiler.database.pass_commits import abandon, describe
 
     if commit := describe(out, ending=True):
         return commit
-    with suppress(OSError):
-        partial_path(out).rmdir()  # made the moment before, and still empty
+    abandon(out)
     lacking = out.exists() and unfinished(out)
     return f"{out} is whole; {lacking}" if lacking else "nothing was committed yet, and nothing is left behind"

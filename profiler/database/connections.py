@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
-from profiler.database import engine, makers
+from profiler.database import makers, paths
 from profiler.errors import RunError
 
 STORAGE_VERSION = "v1.2.0"
@@ -48,7 +48,7 @@ def reading(path: Path) -> Connection:
         RunError: the file replaces what a run rests on.
         duckdb.Error: it cannot be opened.
     """
-    return _checked(duckdb.connect(engine.database_path(path), read_only=True, config=CLOSED), path)
+    return _checked(duckdb.connect(paths.database_path(path), read_only=True, config=CLOSED), path)
 
 
 def writing(path: Path, memory: int | None = None) -> Connection:
@@ -62,7 +62,7 @@ def writing(path: Path, memory: int | None = None) -> Connection:
         duckdb.Error: it cannot be opened.
     """
     limit: Settings = {} if memory is None else {"memory_limit": f"{memory}B"}
-    return _checked(duckdb.connect(engine.database_path(path), config=limit | SHUT), path, may_write=True)
+    return _checked(duckdb.connect(paths.database_path(path), config=limit | SHUT), path, may_write=True)
 
 
 def comparing(first: Path, second: Path) -> Connection:
@@ -73,10 +73,10 @@ def comparing(first: Path, second: Path) -> Connection:
         duckdb.Error: one cannot be opened.
     """
     connection = duckdb.connect(
-        engine.database_path(first), read_only=True
+        paths.database_path(first), read_only=True
     )  # nothing of the file has run before it is closed, below
     try:
-        connection.execute(OTHER.replace("{}", engine.literal(engine.database_path(second))))
+        connection.execute(OTHER.replace("{}", paths.literal(paths.database_path(second))))
         _set(connection, CLOSED)
     except duckdb.Error:
         connection.close()
@@ -86,9 +86,9 @@ def comparing(first: Path, second: Path) -> Connection:
 
 def begin(file: Path, folder: Path) -> Connection:
     """A connection to a new file of ours, which can read `folder` too and nothing else."""
-    connection = duckdb.connect(engine.database_path(file), config={"storage_compatibility_version": STORAGE_VERSION})
-    spellings = {str(folder.absolute()), str(folder.resolve()), engine.pattern(folder)}  # as DuckDB may look at it
-    folders = ", ".join(map(engine.literal, sorted(spellings)))
+    connection = duckdb.connect(paths.database_path(file), config={"storage_compatibility_version": STORAGE_VERSION})
+    spellings = {str(folder.absolute()), str(folder.resolve()), paths.pattern(folder)}  # as DuckDB may look at it
+    folders = ", ".join(map(paths.literal, sorted(spellings)))
     connection.execute(f"SET allowed_directories = [{folders}]")
     _set(connection, {name: value for name, value in SHUT.items() if name != "lock_configuration"})
     return connection

@@ -41,9 +41,13 @@ class Lock:
             raise RunError(
                 f"{what} is being written by {who}: wait for it or stop it, or choose another --out"
             ) from None
-        handle.truncate(0)
-        handle.write(myself())
-        handle.flush()
+        try:
+            handle.truncate(0)
+            handle.write(myself())
+            handle.flush()
+        except BaseException:
+            handle.close()  # stopped or failed: a lock without a name would be another process's
+            raise
         self.handle = handle
 
     def release(self) -> None:

@@ -18,6 +18,7 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.database.assets import package_file
 
 NEEDS = {
+    "database/macros.sql": "importance",
     "database/views.sql": "importance",
     "database/causal.sql": "latest_experiment",
     "database/generality.sql": "latest_check",

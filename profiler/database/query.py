@@ -20,9 +20,9 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler.database import assets, connections, engine, macros, makers
-from profiler.database.commits import describe
+from profiler.database import assets, connections, faults, macros, makers
 from profiler.database.connections import CLOSED as CLOSED
+from profiler.database.pass_commits import describe
 from profiler.database.query_header import Parameter, QueryHeader, parse_header
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 
@@ -113,9 +113,9 @@ def open_run(path: str | Path) -> Connection:
     except duckdb.Error as error:
         if "Could not set lock" in str(error) or "used by another process" in str(error):
             raise RunError(f"{path} is being written by another program: wait for it, or close it there") from None
-        if engine.fault(error):
-            raise engine.fault_error(error, f"opening {path}", UNCHANGED) from None
-        raise RunError(f"{path} cannot be opened: {engine.first_line(error)}") from None
+        if faults.fault(error):
+            raise faults.fault_error(error, f"opening {path}", UNCHANGED) from None
+        raise RunError(f"{path} cannot be opened: {faults.first_line(error)}") from None
     try:
         _check_run(path, con)
     except ProfilerError:
@@ -142,8 +142,8 @@ def _check_run(path: Path, con: Connection) -> None:
     try:
         rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
         con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
-    except engine.FAULTS as error:
-        raise engine.fault_error(error, f"opening {path}", UNCHANGED) from None
+    except faults.FAULTS as error:
+        raise faults.fault_error(error, f"opening {path}", UNCHANGED) from None
     except UNREADABLE:
         raise RunError(
             f"{path} is a DuckDB file but no run of the profiler: name the file that `profiler record` wrote"
@@ -195,8 +195,8 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
             if statement is not None:
                 cursor.execute(statement).fetchall()
         return _frame(cursor, last)
-    except engine.FAULTS as error:
-        raise engine.fault_error(error, "answering a query", UNCHANGED) from None
+    except faults.FAULTS as error:
+        raise faults.fault_error(error, "answering a query", UNCHANGED) from None
     except UNREADABLE as error:
         raise QueryError(_missing(con, error) or _explain(error)) from None
     finally:
@@ -349,7 +349,7 @@ def has_rows(con: Connection, table: str) -> bool:
 
 def _explain(error: Exception) -> str:
     """DuckDB's message without its line drawings; what to do next where the cause is that a run is only read."""
-    message = engine.first_line(error)
+    message = faults.first_line(error)
     if isinstance(error, duckdb.PermissionException) or "read-only mode" in message:
         return f"{message}. A run is opened read-only and without access to files: use --out FILE to keep a result."
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from profiler.database import connections, engine
+from profiler.database import connections, faults
 from profiler.errors import RunError
 
 UNDONE = "Nothing was written, and the run is as it was."
@@ -26,11 +26,11 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     try:
         connection = connections.writing(path)
-    except engine.FAULTS as error:
-        raise engine.fault_error(error, f"opening {path}", UNDONE) from None
+    except faults.FAULTS as error:
+        raise faults.fault_error(error, f"opening {path}", UNDONE) from None
     except duckdb.Error as error:
         raise RunError(
-            f"{path} cannot be written: {engine.first_line(error)}. Another program or notebook has it open, or it is"
+            f"{path} cannot be written: {faults.first_line(error)}. Another program or notebook has it open, or it is"
             " no DuckDB file: close it there, or name another file"
         ) from None
     try:
@@ -39,7 +39,7 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
         raise RunError(f"{path} is a DuckDB file but no run of the profiler: name another file") from None
     try:
-        with engine.faults_told(f"writing {path}", UNDONE):
+        with faults.faults_told(f"writing {path}", UNDONE):
             connection.begin()
             yield connection
             connection.commit()

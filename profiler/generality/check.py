@@ -18,7 +18,7 @@ from typing import Any
 from profiler.circuits.circuit import check_circuit
 from profiler.database.query import run as run_query
 from profiler.errors import ComponentError, PairError
-from profiler.generality import duration, roles, store
+from profiler.generality import duration, role_catalogue, store
 from profiler.generality.coverage import at_positions as coverage_at_positions
 from profiler.generality.coverage import everywhere
 from profiler.generality.distributions import build, circuit_of_run, corpus
@@ -82,7 +82,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     began = time.perf_counter()
     subject = subject_of(run, name, model, settings, report)
     report(duration.forecast(subject).sentence)
-    expected = roles.expect(run, subject.circuit, FRESH, settings.thresholds)
+    expected = role_catalogue.expect(run, subject.circuit, FRESH, settings.thresholds)
     for entry in expected.known:
         report(f"catalogue: {entry}")
     result = run_stages(subject)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from profiler.database import connections, engine
+from profiler.database import connections, faults
 from profiler.database.assets import PACKAGE
 from profiler.database.comments import comment_statements
 from profiler.database.transaction import writing
@@ -116,7 +116,7 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
                 connection.register("rows_to_write", rows)
                 connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
                 connection.unregister("rows_to_write")
-    with engine.faults_told(f"closing {path}", "What was written is in it."), connections.writing(path) as connection:
+    with faults.faults_told(f"closing {path}", "What was written is in it."), connections.writing(path) as connection:
         connection.execute("CHECKPOINT")
 
 

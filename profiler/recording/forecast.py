@@ -23,7 +23,7 @@ import torch
 
 from profiler.config import RunConfig
 from profiler.database import arrays, connections
-from profiler.database.commits import flush
+from profiler.database.pass_commits import flush
 from profiler.errors import RunError
 from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import by_part

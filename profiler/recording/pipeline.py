@@ -3,9 +3,9 @@
     corpus -> windows -> model -> attribution -> recorder (accumulators) -> store
 
 One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of
-its chunks (profiler.recording.totals), committed every now and then (profiler.database.commits) and written to its file
-at the end. So a pass goes on after any stop, and chunks can be read anywhere, with the same result. Memory is that of
-the accumulators and of one batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that
+its chunks (profiler.recording.totals), committed every now and then (profiler.database.pass_commits) and written to its
+file at the end. So a pass goes on after any stop, and chunks can be read anywhere, with the same result. Memory is that
+of the accumulators and of one batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that
 they take 3 % of the time.
 """
 
@@ -25,9 +25,9 @@ import torch
 from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
-from profiler.database import connections, engine
-from profiler.database.commits import RunPart
-from profiler.database.engine import first_line
+from profiler.database import connections, faults
+from profiler.database.faults import first_line
+from profiler.database.pass_commits import RunPart
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
 from profiler.model.direct import Closure
@@ -368,8 +368,8 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
         with connections.reading(path) as connection:
             (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
-    except engine.FAULTS as error:
-        raise engine.fault_error(error, f"reading {path}", "It is as it was.") from None
+    except faults.FAULTS as error:
+        raise faults.fault_error(error, f"reading {path}", "It is as it was.") from None
     except (duckdb.Error, ValueError, KeyError) as error:
         raise RunError(f"{path} exists and is no run that could go on ({error}): choose another --out") from None
     _same(mine, theirs, f"the run in {path}")

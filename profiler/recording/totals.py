@@ -19,7 +19,7 @@ import torch
 
 from profiler.axes import Scale
 from profiler.config import RunConfig
-from profiler.database.commits import Kept
+from profiler.database.pass_commits import Kept
 from profiler.model.components import ModelSpec
 from profiler.model.direct import Closure
 from profiler.recording import tables

@@ -3,8 +3,8 @@
 A pass writes into the folder `<out>.partial`; only a whole run is given the name `<out>`, so nothing half-written can
 be taken for a run. What follows from a whole run (profiler.behaviours.views.DERIVED) is made after that: a fault there
 costs neither the run nor the pass, and is mended by doing it again. Rows of positions, windows and documents are held
-until the next commit (profiler.database.commits); at the end the run file is written in one go from what was committed,
-so that it has no holes, and tables are sorted by component, so that one component's rows lie together.
+until the next commit (profiler.database.pass_commits); at the end the run file is written in one go from what was
+committed, so that it has no holes, and tables are sorted by component, so that one component's rows lie together.
 
 Cost: rows held take about 100 bytes a position until a commit; appending goes through Arrow, a table at a time.
 """
@@ -27,10 +27,10 @@ from profiler.behaviours import additions
 from profiler.behaviours import views as behaviour_views
 from profiler.behaviours.library import Behaviour
 from profiler.behaviours.token_properties import Property
-from profiler.database import connections, engine
+from profiler.database import connections, faults, paths
 from profiler.database.comments import comment_statements
-from profiler.database.commits import Kept, Partial, RunPart, describe, flush, flush_folder
-from profiler.database.engine import first_line
+from profiler.database.faults import first_line
+from profiler.database.pass_commits import Kept, Partial, RunPart, describe, flush, flush_folder
 from profiler.errors import RunError
 from profiler.model.direct import Closure
 from profiler.text.context import NO_COPY, TokenContext
@@ -229,7 +229,7 @@ class Store(Rows):
                 f" run the same command again. {safe}"
             ) from error
         if isinstance(error, duckdb.Error):  # whatever else DuckDB says here, no input can be blamed for it
-            raise engine.fault_error(error, f"writing {self.path}", safe) from error
+            raise faults.fault_error(error, f"writing {self.path}", safe) from error
 
     def _put_in_order(self) -> bool:
         """Close everything, leave the last commit and nothing else; whether there is one."""
@@ -271,7 +271,7 @@ class Store(Rows):
         """
         for table, sql in COPY.items():
             if files := self.partial.parquet(table):
-                self.connection.execute(sql.replace("{rows}", engine.parquet(files)))
+                self.connection.execute(sql.replace("{rows}", paths.parquet(files)))
         self.connection.register("outcomes", outcomes.to_arrow())
         self.connection.execute(KEEP_REFERENCED)
         self.connection.unregister("outcomes")
@@ -290,12 +290,11 @@ class Store(Rows):
         Raises:
             EngineError, RunError: what follows from the run could not be made; the run is whole and in its place.
         """
-        for file in ("schema.sql", "views.sql"):
-            text = (FOLDER / file).read_text(encoding="utf-8")
-            if file == "views.sql":
-                self.connection.execute(text)
-            for statement in comment_statements(text):
-                self.connection.execute(statement)
+        schema, macros, views = (
+            (FOLDER / file).read_text(encoding="utf-8") for file in ("schema.sql", "macros.sql", "views.sql")
+        )
+        for statement in (macros, views, *comment_statements(schema), *comment_statements(views)):
+            self.connection.execute(statement)
         behaviour_views.install(self.connection, own)
         behaviour_views.insert(self.connection, behaviours, user=True)
         behaviour_views.leave_out_derived(self.connection)
@@ -361,7 +360,7 @@ def refuse_bad_place(path: Path, *, overwrite: bool, resume: bool = False) -> No
           go on
             there, or DuckDB cannot be given its path.
     """
-    engine.database_path(path)
+    paths.database_path(path)
     try:
         fits = path.parent.is_dir() and not path.is_dir()
     except OSError as error:  # a folder on the way may not be entered, a name is too long

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from profiler.errors import CorpusError
+from profiler.text.conversation_roles import Offsets, token_roles
 from profiler.text.corpus import Document
-from profiler.text.roles import Offsets, token_roles
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.shards import Share
 
@@ -75,8 +75,8 @@ class TokenizedDocument:
 
     Attributes:
         token_ids: its tokens, up to where the run's limit cuts it.
-        roles: role of each of these tokens (profiler.text.roles); None for text that is no conversation, and where
-            roles cannot be told.
+        roles: role of each of these tokens (profiler.text.conversation_roles); None for text that is no
+            conversation, and where roles cannot be told.
         n_dropped: tokens that are not read: beyond the limit, or in windows that were not chosen.
         numbers: the windows that are read; None for all.
         n_read: tokens that are read.

@@ -106,7 +106,7 @@ def legible(raw: bytes) -> str:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """Text of tokens' texts, bytes joined before they are read as UTF-8 (as macro join_texts of views.sql does).
+    """Text of tokens' texts, bytes joined before they are read as UTF-8 (as macro join_texts of macros.sql does).
 
     Bytes that are no character even then, one cut off at an end, stay spelled <0xE2>.
     """

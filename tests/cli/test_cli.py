@@ -15,7 +15,8 @@ import tiny
 from profiler.cli import app, main, options
 from profiler.cli.record import _left
 from profiler.config import RunConfig
-from profiler.database.commits import partial_path, read_manifest
+from profiler.database import lock
+from profiler.database.pass_commits import Partial, partial_path, read_manifest
 from profiler.recording import pipeline
 from profiler.recording.write import Store
 from profiler.text import documents
@@ -355,8 +356,44 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def test_a_pass_stopped_as_its_folder_is_made_leaves_none(tmp_path):
-    """The signal came between the folder and its lock: the message said that nothing is left, and the folder was."""
-    partial_path(tmp_path / "run.duckdb").mkdir()
-    assert "nothing is left behind" in _left(tmp_path / "run.duckdb")
+@pytest.mark.parametrize("reached", ["folder", "unnamed lock", "lock", "file begun"])
+def test_a_pass_stopped_as_its_folder_is_made_leaves_none(tmp_path, monkeypatch, reached):
+    """A signal before anyone would close the folder: the message said that nothing is left, and the folder was."""
+    out = tmp_path / "run.duckdb"
+    if reached == "folder":
+        partial_path(out).mkdir()
+    elif reached == "unnamed lock":
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(lock, "myself", interrupted)
+            Partial(out)
+    else:
+        lost = Partial(out)
+        if reached == "file begun":
+            (lost.folder / "run.duckdb").write_bytes(b"begun")
+    assert "nothing is left behind" in _left(out)
     assert list(tmp_path.iterdir()) == []
+    if reached in ("lock", "file begun"):
+        lost.lock.release()
+
+
+def interrupted() -> str:
+    """Ctrl-C while it runs."""
+    raise KeyboardInterrupt
+
+
+def test_what_another_process_writes_is_left_to_it(tmp_path):
+    """A stop of this process never takes the folder of another."""
+    folder = partial_path(tmp_path / "run.duckdb")
+    folder.mkdir()
+    script = f"""
+import pathlib, sys
+from profiler.database.lock import Lock
+lock = Lock(pathlib.Path({str(folder / "lock")!r}), "run")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        assert f"process {other.pid}" in _left(tmp_path / "run.duckdb")
+        other.stdin.close()
+    assert folder.exists()

@@ -10,7 +10,7 @@ from profiler.behaviours import views
 from profiler.cli.record import stoppable
 from profiler.config import RunConfig
 from profiler.database import query
-from profiler.database.commits import Partial, describe, partial_path
+from profiler.database.pass_commits import Partial, describe, partial_path
 from profiler.errors import Stopped
 from profiler.model.load import load_model
 from profiler.recording.pipeline import record

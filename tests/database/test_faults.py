@@ -9,8 +9,8 @@ from profiler.behaviours import additions, views
 from profiler.behaviours.compare import open_both
 from profiler.cli import main
 from profiler.config import RunConfig
-from profiler.database import engine, query
-from profiler.database.commits import partial_path, read_manifest
+from profiler.database import faults, query
+from profiler.database.pass_commits import partial_path, read_manifest
 from profiler.database.transaction import writing
 from profiler.errors import EngineError, RunError
 from profiler.pages.build import build
@@ -179,5 +179,5 @@ def test_the_command_line_says_it_too(whole, monkeypatch, capsys):
 
 
 def test_a_fault_is_told_from_other_errors():
-    assert engine.fault(FAULT) and engine.fault(duckdb.FatalException("x"))
-    assert not engine.fault(duckdb.BinderException("x")) and not engine.fault(OSError("x"))
+    assert faults.fault(FAULT) and faults.fault(duckdb.FatalException("x"))
+    assert not faults.fault(duckdb.BinderException("x")) and not faults.fault(OSError("x"))

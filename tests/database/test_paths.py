@@ -12,7 +12,7 @@ from same import differing_tables
 from profiler.behaviours import additions
 from profiler.behaviours.compare import compare
 from profiler.config import RunConfig
-from profiler.database import engine, query
+from profiler.database import paths, query
 from profiler.database.transaction import writing
 from profiler.errors import RunError
 from profiler.model.load import load_model
@@ -68,9 +68,9 @@ def test_parquet_files_are_read_one_by_one_with_their_own_columns(name, tmp_path
         with files[-1].open("wb") as file:
             pl.DataFrame({"v": [n]}).write_parquet(file)
     with duckdb.connect() as connection:
-        found = connection.sql(f"FROM {engine.parquet(files[:1])}")
+        found = connection.sql(f"FROM {paths.parquet(files[:1])}")
         assert (found.columns, found.fetchall()) == (["v"], [(0,)])
-        assert len(connection.sql(f"FROM {engine.parquet(files)}").fetchall()) == len(files)
+        assert len(connection.sql(f"FROM {paths.parquet(files)}").fetchall()) == len(files)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,11 +79,11 @@ def test_a_database_is_where_it_was_put(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / f"d{name}" / name):
         path.parent.mkdir(exist_ok=True)
-        with duckdb.connect(engine.database_path(path)) as connection:
+        with duckdb.connect(paths.database_path(path)) as connection:
             connection.execute("CREATE TABLE t AS SELECT 1 AS v")
         assert path.is_file()
         with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {engine.literal(engine.database_path(path))} AS other (READ_ONLY)")
+            connection.execute(f"ATTACH {paths.literal(paths.database_path(path))} AS other (READ_ONLY)")
             assert connection.execute("FROM other.t").fetchall() == [(1,)]
 
 

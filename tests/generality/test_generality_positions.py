@@ -15,7 +15,7 @@ from test_generality_verdict import DISTRIBUTIONS, FINDINGS, number, role
 
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole, position_role
-from profiler.generality import roles
+from profiler.generality import role_catalogue
 from profiler.generality.counterexamples import find
 from profiler.generality.coverage import at_positions as coverage_at_positions
 from profiler.generality.coverage import everywhere
@@ -328,9 +328,9 @@ def test_what_could_not_be_asked_stands_in_the_sentence() -> None:
 
 
 def test_the_catalogue_takes_places_at_their_word() -> None:
-    assert roles.same(PLACED, "at end attends to S2 (60%)", "L0H0")
-    assert not roles.same(PLACED, "at end attends to S1 (97%)", "L0H0")
-    assert not roles.same(PLACED, "S-inhibition", "L0H0")
+    assert role_catalogue.same(PLACED, "at end attends to S2 (60%)", "L0H0")
+    assert not role_catalogue.same(PLACED, "at end attends to S1 (97%)", "L0H0")
+    assert not role_catalogue.same(PLACED, "S-inhibition", "L0H0")
 
 
 # --- what prompts and text offer ---

@@ -16,7 +16,7 @@ from profiler.circuits import yaml_files
 from profiler.cli import app
 from profiler.database import query
 from profiler.errors import PredictionError
-from profiler.generality import roles, store
+from profiler.generality import role_catalogue, store
 from profiler.generality.evidence import predictions, published
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.predictions import Prediction
@@ -208,16 +208,16 @@ def test_roles_are_remembered_shown_predicted_and_scored(unchecked: Path) -> Non
     again = fake_check.circuit(
         "second", [("L0H1", "induction head"), ("L1H0", "previous token"), ("L1H1", "induction")]
     )
-    assert roles.known(unchecked, ["L1H1"]) == ()
-    expected = roles.expect(unchecked, again, "names")
+    assert role_catalogue.known(unchecked, ["L1H1"]) == ()
+    expected = role_catalogue.expect(unchecked, again, "names")
     assert {(one.component, one.role, one.speaks) for one in expected.known} == {
         ("L0H1", "induction", "for"),
         ("L0H1", "S-inhibition", "against"),
         ("L1H0", "induction", "for"),
     }
     assert expected.registered == 1
-    assert roles.agreement(expected.known, again) == (1, 2)
-    assert roles.expect(unchecked, again, "names").registered == 0
+    assert role_catalogue.agreement(expected.known, again) == (1, 2)
+    assert role_catalogue.expect(unchecked, again, "names").registered == 0
     (row,) = query.run(unchecked, "predictions").to_dicts()
     assert (row["subject"], row["role"], row["origin"], row["known_before"]) == (
         "L0H1",
@@ -235,7 +235,7 @@ def test_roles_are_remembered_shown_predicted_and_scored(unchecked: Path) -> Non
     catalogue = query.run(unchecked, "role_catalogue", component="L0H1").filter(circuit="second")
     assert catalogue.select("role", "speaks").rows() == [("induction head", "against")]
     third = fake_check.circuit("third", [("L0H1", "induction")])
-    roles.expect(unchecked, third, "discovery")
+    role_catalogue.expect(unchecked, third, "discovery")
     assert query.run(unchecked, "predictions").filter(circuit="third")["direction"].to_list() == [">"]
 
 

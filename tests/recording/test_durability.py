@@ -7,8 +7,8 @@ import tiny
 from recording import USES, Disk, Recorder, inodes_of, recorded
 
 from profiler.config import RunConfig
-from profiler.database import commits
-from profiler.database.commits import MANIFEST, TEMPORARY, Partial, partial_path
+from profiler.database import pass_commits
+from profiler.database.pass_commits import MANIFEST, TEMPORARY, Partial, partial_path
 from profiler.model.load import load_model
 from profiler.recording.pipeline import record
 from profiler.text import documents, windows
@@ -75,7 +75,7 @@ def faults(recorder: Recorder, path: Path, left_out: int | None = None) -> list[
             elif not disk.whole(manifest):
                 found.append(f"{number}: a torn manifest")
             else:
-                names = commits._manifest(commits._unsealed(recorder.data[disk.flushed[manifest]]))
+                names = pass_commits._manifest(pass_commits._unsealed(recorder.data[disk.flushed[manifest]]))
                 found += [f"{number}: {name} may be missing" for name in names.checks if not disk.surely(folder, name)]
                 if number >= recorder.marks[0] and names.number < promised:
                     found.append(f"{number}: commit {promised} was promised, {names.number} may be there")

@@ -7,7 +7,7 @@ import pytest
 from tiny import names
 
 from profiler.config import ModelSettings, RunConfig
-from profiler.database.commits import partial_path
+from profiler.database.pass_commits import partial_path
 from profiler.database.query import run as run_query
 from profiler.errors import CorpusError
 from profiler.model.load import load_model

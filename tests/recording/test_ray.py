@@ -9,7 +9,7 @@ import pytest
 from same import differing_tables
 
 from profiler.config import RunConfig
-from profiler.database.commits import RunPart
+from profiler.database.pass_commits import RunPart
 from profiler.errors import CorpusError, RunError
 from profiler.recording.pipeline import Pass, record
 from profiler.recording.ray import engine as engines

@@ -13,7 +13,7 @@ import torch
 from same import differing_tables, same
 
 from profiler.config import RunConfig
-from profiler.database.commits import MANIFEST, Kept, Partial, RunPart, partial_path, read_manifest
+from profiler.database.pass_commits import MANIFEST, Kept, Partial, RunPart, partial_path, read_manifest
 from profiler.errors import CorpusError, RunError
 from profiler.model.load import load_model
 from profiler.recording import pipeline
@@ -231,7 +231,7 @@ def test_a_commit_that_fails_leaves_the_last_one(broken, partial, monkeypatch):
         raise OSError(28, "No space left on device")
 
     target = {
-        "_write": "profiler.database.commits._write",
+        "_write": "profiler.database.pass_commits._write",
         "arrays.write": "profiler.database.arrays.write",
         "replace": "pathlib.Path.replace",
     }

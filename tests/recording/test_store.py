@@ -15,8 +15,8 @@ from same import differing_tables
 from tiny import names
 
 from profiler.config import RunConfig
-from profiler.database.commits import partial_path, read_manifest
 from profiler.database.connections import STORAGE_VERSION
+from profiler.database.pass_commits import partial_path, read_manifest
 from profiler.errors import RunError
 from profiler.recording import pipeline
 from profiler.recording.pipeline import record

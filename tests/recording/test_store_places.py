@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import names
 
-from profiler.database.commits import Partial
+from profiler.database.pass_commits import Partial
 from profiler.errors import RunError
 from profiler.recording.write import Store, refuse_bad_place
 

@@ -73,7 +73,9 @@ class FakeRun:
 
 def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Create the file as the store does: schema, rows sorted by component, views, comments; all its tables."""
-    schema, views = (ROOT / "profiler" / "database" / name for name in ("schema.sql", "views.sql"))
+    schema, macros, views = (
+        ROOT / "profiler" / "database" / name for name in ("schema.sql", "macros.sql", "views.sql")
+    )
     path.unlink(missing_ok=True)
     con = duckdb.connect(str(path), config={"storage_compatibility_version": "v1.2.0"})
     con.execute(schema.read_text(encoding="utf-8"))
@@ -84,6 +86,7 @@ def write(path: Path, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame
         )
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
         con.unregister("incoming")
+    con.execute(macros.read_text(encoding="utf-8"))
     con.execute(views.read_text(encoding="utf-8"))
     for statement in [s for file in (schema, views) for s in comment_statements(file.read_text(encoding="utf-8"))]:
         con.execute(statement)

@@ -28,7 +28,7 @@ import torch
 from same import differing_tables
 
 from profiler.config import RunConfig
-from profiler.database.commits import partial_path, read_manifest
+from profiler.database.pass_commits import partial_path, read_manifest
 from profiler.model.load import load_model
 from profiler.recording.pipeline import record
 from profiler.text import documents as reading

@@ -209,7 +209,7 @@ def test_bytes_of_neighbours_are_joined_and_what_is_cut_off_stays_visible(text, 
 
 @pytest.fixture(scope="module")
 def macros():
-    """A database with the macros of views.sql that spell texts."""
+    """A database with the macros of macros.sql that spell texts."""
     connection = duckdb.connect()
     connection.execute(temporary("join_texts()"))
     yield connection

@@ -2,7 +2,7 @@
 
 Why: positions of one document are not independent. The runs' documents are hashed into replicate groups of their
 domains; the standard error is that of profiler.statistics, and the interval is taken on the logit scale, as in the
-run's own SQL (macros share_lo and share_hi of views.sql): for a share of 0 or 1 it ends 3 / n from there (rule of
+run's own SQL (macros share_lo and share_hi of macros.sql): for a share of 0 or 1 it ends 3 / n from there (rule of
 three), n being Kish's effective number of documents. Cost: one pass over the rows.
 """
 

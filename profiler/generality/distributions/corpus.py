@@ -18,7 +18,7 @@ from jaxtyping import Bool
 
 from profiler.behaviours.expressions import check_condition, wrapped
 from profiler.config import RunConfig
-from profiler.database import engine, query
+from profiler.database import faults, query
 from profiler.errors import CorpusError, QueryError
 from profiler.generality.distributions.subject import Reread, RunText
 from profiler.model.load import Model
@@ -150,8 +150,8 @@ def where(run: Path, text: RunText, model: Model, condition: str) -> Bool[np.nda
         connection.register("text_positions", frame.to_arrow())
         try:
             found = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
-        except engine.FAULTS as error:
-            raise engine.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
+        except faults.FAULTS as error:
+            raise faults.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(

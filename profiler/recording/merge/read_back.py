@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from profiler.config import RunConfig
-from profiler.database import engine, query
+from profiler.database import faults, query
 from profiler.errors import EngineError, RunError
 from profiler.model.attention import MEASURES
 from profiler.model.components import ModelSpec, blocks_from_facts
@@ -75,8 +75,8 @@ class Stored:
         """
         try:
             return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
-        except engine.FAULTS as error:
-            raise engine.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
+        except faults.FAULTS as error:
+            raise faults.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
         except query.UNREADABLE as error:
             reason = str(error).strip().splitlines()[0]
             raise RunError(

@@ -31,7 +31,7 @@ from typing import Any
 import pyarrow as pa
 
 from profiler.config import RunConfig
-from profiler.database.commits import RunPart
+from profiler.database.pass_commits import RunPart
 from profiler.errors import ProfilerError, RunError
 from profiler.recording.pipeline import Engine, Pass, corpus_chunks
 from profiler.recording.ray import resources

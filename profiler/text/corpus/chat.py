@@ -20,7 +20,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from profiler.text.roles import RoleSpan
+from profiler.text.conversation_roles import RoleSpan
 
 KEYS = (("role", "content"), ("from", "value"))
 ROLES = {"human": "user", "gpt": "assistant"}

@@ -17,11 +17,11 @@ import datasets
 
 from profiler.config import RunConfig
 from profiler.text import stdlib
+from profiler.text.conversation_roles import RoleSpan
 from profiler.text.corpus import chat, formats, hub
 from profiler.text.corpus.fields import MISSING, Fields, look_up, readable, refuse_unreadable
 from profiler.text.corpus.formats import Row
 from profiler.text.corpus.names import Corpus, corpora
-from profiler.text.roles import RoleSpan
 
 Item = dict[str, Any]
 

@@ -209,22 +209,45 @@ class Partial:
     def clear(self) -> None:
         """Delete what was committed, the manifest first: none may be left that names deleted files."""
         self.manifest = None
-        if (self.folder / MANIFEST).exists():
-            (self.folder / MANIFEST).unlink()
-            flush_folder(self.folder)
-        for pattern in OURS:
-            for file in self.folder.glob(pattern):
-                if file.name != LOCK:
-                    file.unlink()
+        _clear(self.folder)
 
     def close(self) -> None:
         """Give the folder back; without a commit it goes, and only files of ours with it."""
-        with suppress(OSError):
-            if not self.committed:
-                self.clear()
-                (self.folder / LOCK).unlink(missing_ok=True)
-                self.folder.rmdir()
+        if not self.committed:
+            _remove(self.folder)
         self.lock.release()
+
+
+def abandon(path: Path) -> None:
+    """Remove `<path>.partial` where it holds no commit and no other process writes it.
+
+    A pass can be stopped between the folder's making and whoever would close it.
+
+    Raises:
+        RunError: a commit is there, and cannot be read.
+    """
+    folder = partial_path(path)
+    if folder.is_dir() and read_manifest(folder) is None and holder(folder / LOCK) in (None, myself()):
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove our files of a folder, and the folder where nothing else is in it."""
+    with suppress(OSError):
+        _clear(folder)
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Delete our files of a folder, all but the lock, the manifest first."""
+    if (folder / MANIFEST).exists():
+        (folder / MANIFEST).unlink()
+        flush_folder(folder)
+    for pattern in OURS:
+        for file in folder.glob(pattern):
+            if file.name != LOCK:
+                file.unlink()
 
 
 def read_manifest(folder: Path) -> CommitManifest | None:

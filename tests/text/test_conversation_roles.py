@@ -10,10 +10,10 @@ from corpora import read, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.text.conversation_roles import TEMPLATE, RoleSpan, token_roles
 from profiler.text.corpus.chat import BEGIN, Conversation, conversation
 from profiler.text.corpus.stream import Document
 from profiler.text.documents import Domains, Reading, tokenize
-from profiler.text.roles import TEMPLATE, RoleSpan, token_roles
 from profiler.text.token_classes import encode, token_offsets
 from profiler.text.windows import Layout, make_batch, windows_of
 

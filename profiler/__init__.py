@@ -14,6 +14,7 @@ PUBLIC = {
     "Run": "profiler.run",
     "record": "profiler.actions",
     "patch": "profiler.actions",
+    "paths": "profiler.actions",
     "draw_pairs": "profiler.actions",
     "merge": "profiler.recording.merge.merge",
     "load_model": "profiler.model.load",

@@ -29,6 +29,8 @@ from profiler.model.components import ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model
 from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
 from profiler.pages import build as pages
+from profiler.patching import own_metric
+from profiler.patching.metrics import Metric
 from profiler.patching.setting import LEAST_HALF, PatchSettings, parts_of_file
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Pair
@@ -42,13 +44,14 @@ from profiler.results import CheckResult, PatchResult, Report, Step, silent
 from profiler.text.corpus import check as check_corpora
 
 SPLITS = ("train", "held_out")
+MetricAsked = str | Metric | Callable[..., Any]
 MOST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
 LEAST = {"pairs": 4, "neurons": 0, "top": 1, "draws": 1, "steps": 1}
 """Least values of the numbers of an experiment."""
 LEAST_OF_CHECK = {"pairs": 20, "draws": 1, "tokens": 1}
 """Least values of the numbers of a check: fewer prompts give no interval."""
-NOTES = ("forecast", "catalogue", "left out", "warning")
+NOTES = ("forecast", "catalogue", "left out", "warning", "selection")
 """How a line begins that a patch or a check says besides its stages."""
 
 
@@ -146,6 +149,7 @@ def patch(
     task: str | Path | Sequence[Pair],
     *,
     circuit: str | Path | Circuit | None = None,
+    metric: MetricAsked = "logit_diff",
     model: str | Model | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -160,12 +164,15 @@ def patch(
         task: a built-in task, a .jsonl file of pairs, or pairs. Pairs are written beside the run as a .jsonl file, so
             that `check` can read them again.
         circuit: judge this circuit (or the one of this .yaml file) instead of choosing one.
+        metric: what selects and judges: logit_diff, prob_diff, kl, accuracy, FILE.py:FUNCTION (the file is executed),
+            or a function of (logits, options), see `profiler.patching.own_metric`.
         model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
         trust_remote_code: run code that comes with a model that is named.
         allow_pickle: load weights of a model that is named that are not safetensors.
         device: cpu, cuda, mps.
         report: told each stage as it begins.
-        settings: scheme, pairs, split, seed, neurons, top, steps, draws, mlps, by_role, outside; see `Run.patch`.
+        settings: scheme, pairs, split, seed, neurons, top, steps, draws, mlps, by_role, outside, edges; see
+            `Run.patch`.
 
     Raises:
         PairError: the task, a setting or a pair cannot be used.
@@ -173,7 +180,7 @@ def patch(
         RunError: the run cannot be written, or is of another model.
         CircuitError: the circuit cannot be read, or the model lacks a member.
     """
-    run = Path(run)
+    run, decides = Path(run), own_metric.find(metric)
     chosen = patch_settings(str(task) if isinstance(task, str | Path) else _written(run, task), **settings)
     given = circuit if circuit is None or isinstance(circuit, Circuit) else yaml_files.read(circuit)
     report(Step("loading the model", 0, 1))
@@ -188,9 +195,59 @@ def patch(
         done += not is_note
         report(Step(text, done, total, is_note))
 
-    outcome = experiment.patch(loaded, chosen, run, show, given)
+    outcome = experiment.patch(loaded, chosen, run, show, given, decides)
     report(Step("written", total, total))
     return PatchResult(run, outcome.experiment, outcome.circuit, outcome.frames)
+
+
+def paths(
+    run: str | Path,
+    task: str | Path | Sequence[Pair],
+    asked: str | Sequence[str],
+    *,
+    positions: str = "all",
+    metric: MetricAsked = "logit_diff",
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+    report: Report = silent,
+    **settings: Any,
+) -> pl.DataFrame:
+    """Measure what one component tells another along paths, beside other senders, and write it into a run.
+
+    Args:
+        run: as for `patch`.
+        task: as for `patch`.
+        asked: a path or several: `L0H5:L2H1.q` from a sender to a receiver, `L0H5:L2H1:logits` through it.
+        positions: all, or a role of the pairs, at which the senders' messages are exchanged.
+        metric: what the effect is measured by, as for `patch`.
+        model: as for `patch`.
+        trust_remote_code: as for `patch`.
+        allow_pickle: as for `patch`.
+        device: as for `patch`.
+        report: told each stage as it begins.
+        settings: scheme, pairs, split, seed, as for `patch`.
+
+    Returns:
+        A row per path and sender: the path's own with share, interval and p, then its controls.
+
+    Raises:
+        CircuitError: a text is no path of the model.
+        PairError, ModelError, RunError: as for `patch`.
+    """
+    run, decides = Path(run), own_metric.find(metric)
+    listed = [asked] if isinstance(asked, str) else list(asked)
+    chosen = patch_settings(str(task) if isinstance(task, str | Path) else _written(run, task), **settings)
+    loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
+    total, done = 1 + len(listed), 0
+
+    def show(text: str) -> None:
+        nonlocal done
+        done += 1
+        report(Step(text, done, total))
+
+    return experiment.trace_paths(loaded, chosen, listed, positions, run, show, decides)
 
 
 def patch_settings(task: str, **settings: Any) -> PatchSettings:
@@ -275,6 +332,7 @@ def check(
     run: str | Path,
     circuit: str | Path | Circuit,
     *,
+    metric: MetricAsked | None = None,
     corpus: Sequence[str] = (),
     reread: bool = False,
     tokens: int | None = 300_000,
@@ -293,6 +351,7 @@ def check(
     Args:
         run: the run that the circuit is in; its corpus is read again.
         circuit: a task or circuit that `patch` stored in the run, a published circuit, a .yaml file, or a circuit.
+        metric: what judges, as for `patch`; None takes the circuit's own, where that is a built-in one.
         corpus: the run's corpora as they were given to `record`, in the place of those that the run names.
         reread: read the files and hub datasets that the run names; otherwise the bundled corpus and `corpus` alone.
         tokens: most tokens of the corpus to read again; None reads what the run read.
@@ -328,10 +387,11 @@ def check(
         if isinstance(circuit, Circuit):
             name = str(Path(folder) / "circuit.yaml")
             yaml_files.write(name, circuit)
-        checks.refuse_unasked(run, name, again)  # before the model is loaded
+        decides = None if metric is None else own_metric.find(metric)
+        checks.refuse_unasked(run, name, again, decides)  # before the model is loaded
         report(Step("loading the model", 0, total))
         loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-        checked = checks.check(run, name, loaded, settings, show)
+        checked = checks.check(run, name, loaded, settings, show, decides)
     return CheckResult(run, checked.subject.circuit, checked.verdict, checked.distributions, checked.findings)
 
 

@@ -73,14 +73,21 @@ class PatchResult:
         return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
 
     @property
+    def metric(self) -> str:
+        """What the circuit is judged by, in words."""
+        return str(self.frames["patch_experiments"]["metric_words"][0])
+
+    @property
     def scores(self) -> pl.DataFrame:
         """The table circuit_scores: a row per set of pairs and metric, with interval."""
         return self.frames["circuit_scores"]
 
     def sentences(self) -> tuple[str, ...]:
         """How good the circuit is: one sentence for each set of pairs."""
-        sets = self.scores["pair_set"].unique(maintain_order=True)
-        return tuple(f"{PAIR_SETS.get(name, name)}: {quality(self.scores.filter(pair_set=name))}" for name in sets)
+        sets, words = self.scores["pair_set"].unique(maintain_order=True), self.metric
+        return tuple(
+            f"{PAIR_SETS.get(name, name)}: {quality(self.scores.filter(pair_set=name), words)}" for name in sets
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the circuit as YAML, to be checked on another run or edited."""
@@ -89,7 +96,8 @@ class PatchResult:
 
     def __repr__(self) -> str:
         count = len(self.circuit.members)
-        lines = [f"{self.experiment}: {count} member{'s' * (count != 1)}"]
+        edges = f", {len(self.circuit.edges)} edges" if self.circuit.by_edges else ""
+        lines = [f"{self.experiment}: {count} member{'s' * (count != 1)}{edges}"]
         for member in self.circuit.members:
             at = "" if member.positions == "all" else f" at {member.positions}"
             lines.append(f"  {member.component}{at}  {member.gate}  {member.role}")
@@ -100,18 +108,20 @@ class PatchResult:
         return _html((self.experiment, *self.sentences()), self.members)
 
 
-def quality(scores: pl.DataFrame) -> str:
+def quality(scores: pl.DataFrame, metric: str = "logit difference") -> str:
     """How good a circuit is on one set of pairs: faithfulness, chance, incompleteness, minimality, stability.
 
     Args:
         scores: the rows of table circuit_scores of one set of pairs.
+        metric: what the effect is measured by, in words.
     """
     by_metric = {row["metric"]: row for row in scores.to_dicts()}
     if "faithfulness" not in by_metric:
-        return "the model shows no effect here that a circuit could explain"
+        return f"the model shows no effect here that a circuit could explain ({metric})"
     faithfulness, chance = by_metric["faithfulness"], by_metric.get("random_p")
     parts = [
         f"recovers {faithfulness['score']:.1%} [{faithfulness['low']:.1%}, {faithfulness['high']:.1%}] of the effect"
+        f" ({metric})"
     ]
     if chance is not None:
         as_close = round(chance["score"] * (1 + chance["n"])) - 1
@@ -121,7 +131,8 @@ def quality(scores: pl.DataFrame) -> str:
             f"{as_close or 'none'} of {chance['n']} random circuits came as close to 100 % (p = {chance['score']:.2g}"
             f"{undecided})"
         )
-    parts.append(f"incomplete by up to {by_metric['incompleteness_greedy']['score']:.1%}")
+    if "incompleteness_greedy" in by_metric:
+        parts.append(f"incomplete by up to {by_metric['incompleteness_greedy']['score']:.1%}")
     if "minimality" in by_metric:
         parts.append(f"least important member: removing it costs {by_metric['minimality']['score']:.1%}")
     if "stability_jaccard" in by_metric:
@@ -156,6 +167,12 @@ class CheckResult:
     def sentences(self) -> tuple[str, ...]:
         """The verdict in a sentence, then what would change it."""
         return (self.verdict.sentence, *self.verdict.change)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """A sentence on the metric, where it is not the logit difference."""
+        name = self.circuit.scope.metric
+        return () if name == "logit_diff" else (f"Faithfulness and necessity on prompts are measured by {name}.",)
 
     @property
     def table(self) -> pl.DataFrame:
@@ -200,7 +217,12 @@ class CheckResult:
         return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"random": pl.Float64})
 
     def __repr__(self) -> str:
-        lines = (f"{self.circuit.name}: {self.word}", self.verdict.sentence, *(f"  {s}" for s in self.verdict.change))
+        lines = (
+            f"{self.circuit.name}: {self.word}",
+            self.verdict.sentence,
+            *self.measured,
+            *(f"  {s}" for s in self.verdict.change),
+        )
         return "\n".join(str(plain(line)) for line in (*lines, _printed(self.table)))
 
     def _repr_html_(self) -> str:

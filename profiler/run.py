@@ -475,6 +475,9 @@ class Run:
         mlps: bool = False,
         by_role: bool = True,
         outside: Literal["resample", "mean", "zero"] | None = None,
+        edges: bool = False,
+        steps: int = 8,
+        metric: Any = "logit_diff",
         model: Any = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -499,6 +502,10 @@ class Run:
             mlps: let MLPs be members; otherwise circuits always keep them.
             by_role: patch heads at single roles too.
             outside: what everything outside a circuit writes; None takes what the circuit says, else resample.
+            edges: choose and judge the circuit by edges (EAP-IG) rather than by nodes.
+            steps: midpoints of integrated gradients.
+            metric: what selects and judges: logit_diff, prob_diff, kl, accuracy, FILE.py:FUNCTION, or a function of
+                (logits, options) that returns a number per prompt, larger for better.
             model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
             trust_remote_code: run code that comes with a model that you name.
             allow_pickle: load weights of a model that you name that are not safetensors.
@@ -532,12 +539,71 @@ class Run:
                 mlps=mlps,
                 by_role=by_role,
                 outside=outside,
+                edges=edges,
+                steps=steps,
+                metric=metric,
+            )
+
+    def paths(
+        self,
+        task: Any,
+        asked: str | Sequence[str],
+        *,
+        positions: str = "all",
+        scheme: str | None = None,
+        pairs: int = 48,
+        split: Literal["train", "held_out"] = "train",
+        seed: int = 0,
+        metric: Any = "logit_diff",
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+        report: Report = silent,
+    ) -> pl.DataFrame:
+        """Measure what one component tells another along paths, beside other senders; it is written into the run.
+
+        The reading connection is closed meanwhile and opened again after.
+
+        Args:
+            task: as for `patch`.
+            asked: a path or several: `L0H5:L2H1.q` from a sender to a receiver, `L0H5:L2H1:logits` through it.
+            positions: all, or a role of the pairs, at which the senders' messages are exchanged.
+            scheme, pairs, split, seed, metric, model, trust_remote_code, allow_pickle, device: as for `patch`.
+            report: told each stage as it begins.
+
+        Returns:
+            A row per path and sender: the path's own with share, interval and p, then its controls.
+
+        Raises:
+            CircuitError: a text is no path of the model.
+            PairError, ModelError: as for `patch`.
+        """
+        from profiler import actions
+
+        with self.released() as path:
+            return actions.paths(
+                path,
+                task,
+                asked,
+                positions=positions,
+                metric=metric,
+                model=model,
+                trust_remote_code=trust_remote_code,
+                allow_pickle=allow_pickle,
+                device=device,
+                report=report,
+                scheme=scheme,
+                pairs=pairs,
+                split=split,
+                seed=seed,
             )
 
     def check(
         self,
         circuit: Any,
         *,
+        metric: Any = None,
         corpus: Sequence[str] = (),
         reread: bool = False,
         tokens: int | None = 300_000,
@@ -557,6 +623,7 @@ class Run:
 
         Args:
             circuit: a task or circuit that `patch` stored in the run, a published circuit, a .yaml file, or a circuit.
+            metric: what judges, as for `patch`; None takes the circuit's own, where that is a built-in one.
             corpus: the run's corpora as they were given to `record`, in the place of those that the run names.
             reread: read the files and hub datasets that the run names; otherwise the bundled corpus and `corpus` alone.
             tokens: most tokens of the run's corpus to read again; None reads what the run read.
@@ -581,6 +648,7 @@ class Run:
             return actions.check(
                 path,
                 circuit,
+                metric=metric,
                 corpus=corpus,
                 reread=reread,
                 tokens=tokens,

@@ -18,7 +18,7 @@ SELECT circuit_members.circuit, circuit_members.pair_set, circuit_members.compon
     , len(circuit_members.schemes) AS n_schemes, len(circuits.schemes) AS of_schemes
     , array_to_string(circuit_members.schemes, ', ') AS schemes, circuit_members.frequency
     , circuit_members.removal_cost, circuit_members.p, circuit_members.p_adjusted
-    , circuit_members.p_least
+    , circuit_members.p_least, circuits.metric AS measured_by
 FROM circuit_members JOIN circuits USING (experiment, circuit)
 WHERE experiment = chosen_experiment(getvariable('experiment'))
 ORDER BY circuit_members.circuit, circuit_members.pair_set

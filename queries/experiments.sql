@@ -6,11 +6,14 @@
 -- Reads:      patch_experiments, patch_checks, latest_experiment
 -- Reference:  Heimersheim and Nanda 2024, How to use and interpret activation patching
 -- Caveat:     right is the share of discovery pairs whose answer stands above its distractors:
---             below 0.75 a circuit explains little. Shows every experiment of the file unless one
---             is named. experiment empty takes the one written last.
+--             below 0.75 a circuit explains little. metric judges circuits, selected_by is the
+--             metric of patches, by which members are selected. Shows every experiment of the file
+--             unless one is named. experiment empty takes the one written last.
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SELECT patch_experiments.experiment, patch_experiments.task, patch_experiments.scheme
     , patch_experiments.model, patch_experiments.n_pairs, patch_experiments.n_dropped
+    , patch_experiments.metric, patch_experiments.metric_words, patch_experiments.metric_unit
+    , patch_experiments.selected_by
     , patch_experiments.metric_clean, patch_experiments.metric_corrupted, patch_experiments.neutral
     , patch_experiments.is_symmetric
     , patch_checks.size AS "right", patch_experiments.means_by_template, patch_experiments.seconds

@@ -3,7 +3,7 @@
 -- Grain:      one row per component and positions
 -- Key:        component, positions
 -- Parameters: experiment (default ''), kind (default ''), least (default 0.0)
--- Reads:      patch_gates, patch_shares, latest_experiment
+-- Reads:      patch_gates, patch_shares, patch_experiments, latest_experiment
 -- Reference:  Heimersheim and Nanda 2024, How to use and interpret activation patching; gates: the
 --             essay on patching in both directions
 -- Caveat:     resampled values only. A gate label is of these pairs: in a symmetric corruption a
@@ -26,8 +26,9 @@ SELECT patch_gates.component, patch_gates.component_kind, patch_gates.layer, pat
     , denoise.share_hi AS recovered_denoise_hi, denoise.excess, denoise.p_adjusted AS p_denoise
     , patch_gates.lost_noise, noise.share_lo AS lost_noise_lo
     , noise.share_hi AS lost_noise_hi, noise.p_adjusted AS p_noise
-    , denoise.p_least, patch_gates.gate
+    , denoise.p_least, patch_gates.gate, patch_experiments.selected_by AS measured_by
 FROM patch_gates
+JOIN patch_experiments USING (experiment)
 JOIN shares AS denoise
     ON denoise.component = patch_gates.component AND denoise.positions = patch_gates.positions
         AND denoise.direction = 'denoise'

@@ -404,6 +404,8 @@ def _facts(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Experiment", row["experiment"]),
         ("Model", row["model"]),
         ("Pairs", f"{numbers.count(row['n_pairs'])}, {numbers.count(row['n_dropped'])} dropped"),
+        ("Judged by", f"{row['metric_words']} ({row['metric']})"),
+        ("Patches and selection by", row["selected_by"]),
         ("Neutral level", numbers.percent(row["neutral"])),
         ("Means by template", numbers.percent(row["means_by_template"])),
         ("Seconds", numbers.number(row["seconds"])),
@@ -416,7 +418,7 @@ METHOD = (
         "Directions",
         (
             "Recovered: clean values into the corrupted run. Lost: corrupted values into the clean run. Both are shares"
-            " of the clean minus the corrupted logit difference; averages over pairs are taken first."
+            " of the clean minus the corrupted metric; averages over pairs are taken first."
         ),
     ),
     ("Neutral level", "What an uninformative output would recover; one half where the corruption is symmetric."),

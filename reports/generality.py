@@ -5,6 +5,7 @@ generality and completeness, roles and mixtures, replacement by understanding, c
 weights, and the ledger: every number, what it was compared with, whether the claim was registered before the test.
 """
 
+import json
 from typing import Any
 
 import polars as pl
@@ -37,11 +38,17 @@ def build(read: Reader) -> Report:
     return Report(
         title=f"{row['circuit']}: {row['word']}",
         subtitle=f"Does it generalise? · {row['model']}",
-        answer=(row["sentence"], *row["change"], _evidence(row), _width(read, row)),
+        answer=(row["sentence"], *_measured(row), *row["change"], _evidence(row), _width(read, row)),
         sections=sections,
         method=METHOD,
         run_facts=_facts(row),
     )
+
+
+def _measured(row: dict[str, Any]) -> tuple[str, ...]:
+    """What the numbers on prompts are measured by, where that is not the logit difference."""
+    metric = json.loads(row["settings"]).get("metric", "logit_diff")
+    return () if metric == "logit_diff" else (f"Faithfulness and necessity on prompts are measured by {metric}.",)
 
 
 def _evidence(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from profiler.patching.sites import ModelSizes, Target, parse_target, units_of
 
 INPUT, OUTPUT = "embed", "logits"
 OUTSIDE = ("resample", "mean", "zero")
+GRANULARITIES = ("node", "edge")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Scope:
         intact: what is never taken away: the embedding, and MLPs where only heads were looked at.
         metric: what was measured.
         found_by: how it was chosen.
+        granularity: node: members write to everybody. edge: only `edges` carry what their writers write.
     """
 
     task: str
@@ -67,17 +69,23 @@ class Scope:
     intact: str = "embedding, biases, MLPs"
     metric: str = "logit_diff"
     found_by: str = "own"
+    granularity: str = "node"
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit of a model. Without `edges` it has all edges between its members."""
+    """A circuit of a model. Its `edges` are what it is judged by where its scope's granularity is edge."""
 
     name: str
     model: str
     members: tuple[Member, ...]
     scope: Scope
     edges: tuple[Edge, ...] = ()
+
+    @property
+    def by_edges(self) -> bool:
+        """Whether only its edges are live, rather than whatever its members write."""
+        return self.scope.granularity == "edge"
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -104,6 +112,11 @@ def check_circuit(circuit: Circuit, net: ModelSizes) -> None:
     if circuit.scope.outside not in OUTSIDE:
         raise CircuitError(
             f"circuit {circuit.name!r}: scope.outside is {circuit.scope.outside!r}: choose {', '.join(OUTSIDE)}"
+        )
+    if circuit.scope.granularity not in GRANULARITIES or (circuit.by_edges and not circuit.edges):
+        raise CircuitError(
+            f"circuit {circuit.name!r}: scope.granularity is {circuit.scope.granularity!r} with {len(circuit.edges)}"
+            f" edges: choose {', '.join(GRANULARITIES)}, and list `edges` for edge"
         )
     for member in circuit.members:
         target = parse_target(member.component)

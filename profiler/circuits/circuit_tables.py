@@ -1,4 +1,4 @@
-"""A circuit of an experiment, and its tables: members, scores on each set of pairs, size curve, random circuits, edges.
+"""A circuit of an experiment, and its tables: members, scores on each set of pairs, size curve, random circuits.
 
 Why: a circuit is found on the discovery pairs and judged on others: fresh pairs of the same wordings, and held-out
 ones.
@@ -14,16 +14,14 @@ import polars as pl
 import torch
 from jaxtyping import Bool
 
-from profiler.circuits import choose, edges
+from profiler.circuits import choose
+from profiler.circuits.by_edges import edge_sets
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
-from profiler.circuits.edge_mask import all_writes, graph_of, masked
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_of, parse_node, roles_of
 from profiler.circuits.positions import BEFORE, FIRST, ITSELF, PositionRole
 from profiler.circuits.scoring import curve, null, scores
 from profiler.circuits.scoring.evaluate import Evaluator, node_labels, sizes
-from profiler.errors import ModelError
 from profiler.patching.capability import ATTENDS
-from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
@@ -32,19 +30,30 @@ from profiler.statistics import percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
 Report = Callable[[str], None]
-EDGE_LIMIT = 60
-EDGE_SHARE = 0.01
 
 
 def evaluator(setting: PairRuns, circuit: Circuit | None = None, *, mlps: bool) -> Evaluator:
     """F on the pairs of a setting, its outside values (resampled ones by default) outside the circuit.
 
     Args:
-        circuit: the circuit that will be judged, whose neurons and positions make nodes of their own.
+        circuit: the circuit that will be judged, whose neurons and positions make nodes of their own; of one by edges
+            the nodes are the model's edges.
         mlps: whether every MLP is a node; otherwise only those that the circuit lists are.
+
+    Raises:
+        ModelError: the circuit is one by edges, and the network offers none.
     """
+    if circuit is not None and circuit.by_edges:
+        return edge_sets.evaluator(setting)
     other = setting.corrupted if setting.outside is None else setting.outside
     return Evaluator(setting.net, setting.batch, node_labels(setting.net, circuit, mlps=mlps), other)
+
+
+def members_kept(evaluate: Evaluator, circuit: Circuit) -> Keep:
+    """The circuit as a set of the evaluator's nodes, or edges."""
+    if isinstance(evaluate, edge_sets.EdgeEvaluator):
+        return edge_sets.kept(evaluate, circuit)
+    return evaluate.mask(members_nodes(circuit))
 
 
 def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
@@ -176,19 +185,19 @@ def judge(
     if full:
         report(f"{setting.name}: random circuits")
         drawn = null.random_circuits(evaluate, keep, settings.draws, settings.seed)
-        rows.append(_score("random_p", drawn.p, n=len(drawn.faithfulness)))
-        rows.append(_score("random_p_least", drawn.p_least, n=len(drawn.faithfulness)))
-        rows.append(_score("random_alternatives", float(drawn.alternatives)))
+        rows.append(score_row("random_p", drawn.p, n=len(drawn.faithfulness)))
+        rows.append(score_row("random_p_least", drawn.p_least, n=len(drawn.faithfulness)))
+        rows.append(score_row("random_alternatives", float(drawn.alternatives)))
         if len(drawn.faithfulness):
             rows.append(
-                _score("random_faithfulness", float(drawn.faithfulness.mean()), *_percentiles(drawn.faithfulness))
+                score_row("random_faithfulness", float(drawn.faithfulness.mean()), *_percentiles(drawn.faithfulness))
             )
             random = pl.DataFrame({"draw": np.arange(len(drawn.faithfulness)), "faithfulness": drawn.faithfulness})
         report(f"{setting.name}: minimality")
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
         minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
-        rows.append(_score("minimality", float(minimal.effect.min())))
-        rows.append(_score("minimal_members", minimal.share(choose.ALPHA), n=len(minimal.effect)))
+        rows.append(score_row("minimality", float(minimal.effect.min())))
+        rows.append(score_row("minimal_members", minimal.share(choose.ALPHA), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
     frames = [
@@ -217,8 +226,8 @@ def six_values(setting: PairRuns, circuit: Circuit) -> dict[str, Any]:
     sites = {parse_target(label).site for label in circuit.components}
     kind = ", ".join(site for site in ("head", "neuron", "mlp_out") if site in sites)
     values = {
-        "granularity": "node",
-        "component_kind": kind,
+        "granularity": circuit.scope.granularity,
+        "component_kind": "edge" if circuit.by_edges else kind,
         "value": circuit.scope.outside,
         "positions": "each member's" if roles_of(circuit) else "all",
         "direction": "noise outside",
@@ -242,9 +251,10 @@ def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _score(
+def score_row(
     metric: str, value: float, low: float | None = None, high: float | None = None, n: int | None = None
 ) -> dict[str, Any]:
+    """A row of `circuit_scores`."""
     return {"metric": metric, "score": value, "low": low, "high": high, "n": n}
 
 
@@ -252,56 +262,56 @@ def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
     """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
     faithful, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
     rows = [
-        _score("members", float(keep.sum())),
-        _score("nodes", float(len(keep))),
-        _score("metric_model", faithful.model, n=n),
-        _score("metric_circuit", faithful.circuit, n=n),
-        _score("metric_empty", faithful.empty, n=n),
-        _score("faithfulness_gap", faithful.gap, n=n),
-        _score("explainable", float(scores.explainable(evaluate)), n=n),
+        score_row("members", float(keep.sum())),
+        score_row("nodes", float(len(keep))),
+        score_row("metric_model", faithful.model, n=n),
+        score_row("metric_circuit", faithful.circuit, n=n),
+        score_row("metric_empty", faithful.empty, n=n),
+        score_row("faithfulness_gap", faithful.gap, n=n),
+        score_row("explainable", float(scores.explainable(evaluate)), n=n),
     ]
     if not scores.explainable(evaluate):
         return rows
     return [
         *rows,
-        _score("faithfulness_ratio", faithful.ratio, n=n),
-        _score("faithfulness", faithful.normalised, *faithful.interval, n=n),
-        _score(
+        score_row("faithfulness_ratio", faithful.ratio, n=n),
+        score_row("faithfulness", faithful.normalised, *faithful.interval, n=n),
+        score_row(
             "faithfulness_per_pair",
             float(faithful.per_pair.median),
             float(faithful.per_pair.low),
             float(faithful.per_pair.high),
             n - faithful.per_pair.excluded,
         ),
-        _score("pairs_excluded", float(faithful.per_pair.excluded), n=n),
-        _score("over_recovery", float(faithful.over_recovery)),
+        score_row("pairs_excluded", float(faithful.per_pair.excluded), n=n),
+        score_row("over_recovery", float(faithful.over_recovery)),
     ]
 
 
 def completeness_rows(missing: scores.Incompleteness, prefix: str) -> list[dict[str, Any]]:
     """Rows of `circuit_scores` for incompleteness: mean and largest over random K, greedy, per class."""
     rows = [
-        _score(
+        score_row(
             f"{prefix}incompleteness_random",
             float(missing.random.mean()),
             0.0,
             float(missing.random.max()),
             len(missing.random),
         ),
-        _score(f"{prefix}incompleteness_greedy", float(missing.greedy.max(initial=0.0)), n=len(missing.greedy)),
+        score_row(f"{prefix}incompleteness_greedy", float(missing.greedy.max(initial=0.0)), n=len(missing.greedy)),
     ]
-    return rows + [_score(f"incompleteness_class: {name}", value) for name, value in missing.classes.items()]
+    return rows + [score_row(f"incompleteness_class: {name}", value) for name, value in missing.classes.items()]
 
 
 def stability_rows(stable: null.Stability, nodes: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of `circuit_scores` for stability, and how often each node is chosen."""
-    rows = [_score("stability_tau", stable.tau, n=null.DRAWS)]
+    rows = [score_row("stability_tau", stable.tau, n=null.DRAWS)]
     if not len(stable.jaccard):  # the circuit was given: nothing was chosen that could come out otherwise
         return rows, {}
     low, high = _percentiles(stable.jaccard)
     rows += [
-        _score("stability_jaccard", float(stable.jaccard.mean()), low, high, len(stable.jaccard)),
-        _score("stability_halves", stable.halves, n=2),
+        score_row("stability_jaccard", float(stable.jaccard.mean()), low, high, len(stable.jaccard)),
+        score_row("stability_halves", stable.halves, n=2),
     ]
     return rows, dict(zip(nodes, stable.frequency.tolist(), strict=True))
 
@@ -323,65 +333,5 @@ def curve_rows(
             "component": [None, *(evaluate.nodes[i] for i in ranking)],
         }
     )
-    rows = [_score(name, value) for name, value in vars(areas).items()]
-    return frame, [*rows, _score("smallest_at_90", float("nan") if smallest is None else float(smallest))]
-
-
-NO_EDGES = pl.DataFrame(
-    schema={
-        "writer": pl.String,
-        "reader": pl.String,
-        "estimated": pl.Float64,
-        "lost": pl.Float64,
-        "matters": pl.Boolean,
-    }
-)
-
-
-def edge_rows(setting: PairRuns, circuit: Circuit, *, mlps: bool) -> tuple[Circuit, pl.DataFrame, list[dict[str, Any]]]:
-    """Edges between members, confirmed exactly; the circuit with those that matter, and its faithfulness as edges.
-
-    Edges need every reader's own input, so they are given where the weights are known one by one; elsewhere none.
-
-    Edges are at all positions and carry resampled values, whatever the circuit's own; a neuron's are those of its MLP.
-    """
-    try:
-        net = setting.net.plain
-    except ModelError:
-        return circuit, NO_EDGES, []
-    graph = graph_of(net)
-    ends = [f"L{t.layer}_mlp_out" if t.site == "neuron" else t.label for t in map(parse_target, circuit.components)]
-    among = edges.candidates(graph, ends, mlps_kept=not mlps)
-    confirmed = edges.confirm(net, setting.batch, setting.clean, setting.corrupted, among, EDGE_LIMIT)
-    shares = -edges.sizes(confirmed, float(setting.whole.mean()))
-    important = [cut.edge for cut, size in zip(confirmed, shares, strict=True) if abs(size) >= EDGE_SHARE]
-    frame = pl.DataFrame(
-        {
-            "writer": [cut.edge.writer for cut in confirmed],
-            "reader": [cut.edge.reader for cut in confirmed],
-            "estimated": [-cut.estimated / float(setting.whole.mean()) for cut in confirmed],
-            "lost": shares,
-            "matters": [cut.edge in important for cut in confirmed],
-        }
-    )
-    writes = all_writes(net, setting.corrupted)
-    with torch.inference_mode():
-        runs = [
-            masked(net, setting.batch.clean, setting.batch.ends, keep, writes)
-            for keep in (graph.mask(important), among)
-        ]
-    values = [
-        float((logit_diff(run, setting.batch.options).double().numpy(force=True) - setting.metric_corrupted).mean())
-        for run in runs
-    ]
-    whole = float(setting.whole.mean())
-    scored = [
-        _score("edge_faithfulness", values[0] / whole, n=len(important)),
-        _score("edge_faithfulness_all", values[1] / whole, n=int(among.sum())),
-    ]
-    inside = [
-        edge
-        for edge in important
-        if {edge.writer, edge.reader.split(".")[0]} <= {*circuit.components, "embed", "logits"}
-    ]
-    return replace(circuit, edges=tuple(inside)), frame, scored
+    rows = [score_row(name, value) for name, value in vars(areas).items()]
+    return frame, [*rows, score_row("smallest_at_90", float("nan") if smallest is None else float(smallest))]

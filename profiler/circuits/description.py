@@ -16,6 +16,7 @@ from profiler.model.load import Model
 from profiler.patching import experiment_store
 from profiler.patching.capability import capability
 from profiler.patching.effects import neutral_level
+from profiler.patching.metrics import Metric
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts.pairs import TokenPair, find_task, lint
 from profiler.prompts.pairs.lint import FREQUENCY
@@ -89,9 +90,9 @@ def strata(pair: TokenPair, pairs: Sequence[TokenPair]) -> dict[str, str]:
 
 
 def experiment_row(
-    model: Model, main: PairRuns, settings: PatchSettings, by_template: float, seconds: float
+    model: Model, judged: PairRuns, settings: PatchSettings, selected_by: Metric, by_template: float, seconds: float
 ) -> pl.DataFrame:
-    """The row of table `patch_experiments`."""
+    """The row of table `patch_experiments`; `judged` are the discovery pairs under the metric that judges."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     row = {
         "task": settings.name,
@@ -100,12 +101,16 @@ def experiment_row(
         "model": model.spec.name,
         "model_hash": model.spec.weights_hash,
         "settings": json.dumps(asdict(settings)),
-        "n_pairs": len(main.batch),
-        "n_dropped": main.encoded.n_dropped,
-        "metric_clean": float(main.metric_clean.mean()),
-        "metric_corrupted": float(main.metric_corrupted.mean()),
-        "neutral": neutral_level(main.metric_clean, main.metric_corrupted),
-        "is_symmetric": all(p.pair.symmetric for p in main.batch.pairs),
+        "metric": judged.metric.name,
+        "metric_words": judged.metric.words,
+        "metric_unit": judged.metric.unit,
+        "selected_by": selected_by.name,
+        "n_pairs": len(judged.batch),
+        "n_dropped": judged.encoded.n_dropped,
+        "metric_clean": float(judged.metric_clean.mean()),
+        "metric_corrupted": float(judged.metric_corrupted.mean()),
+        "neutral": neutral_level(judged.metric_clean, judged.metric_corrupted, judged.metric_of_nothing),
+        "is_symmetric": all(p.pair.symmetric for p in judged.batch.pairs),
         "means_by_template": by_template,
         "seconds": seconds,
         "versions": json.dumps(versions),

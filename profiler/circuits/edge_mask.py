@@ -26,7 +26,7 @@ from torch import Tensor
 from profiler.circuits.circuit import INPUT, OUTPUT, Edge
 from profiler.circuits.nodes import lost, nodes_by_site
 from profiler.errors import CircuitError
-from profiler.model.steps.network import Network, Offsets, at, forward
+from profiler.model.steps.network import Network, Offsets, Stream, at, forward
 from profiler.model.steps.plain import Norm, PlainNetwork, attend, mix, neurons
 from profiler.patching.batch import PairBatch, Tokens, Trace
 from profiler.patching.sites import units_of
@@ -142,18 +142,27 @@ def masked(
         keep: which edges carry what this run writes.
         other: `all_writes` of the run that stands in.
     """
-    drop = (~keep & graph_of(net).exists).to(other.dtype)
-    size = max(1, AT_ONCE // tokens.shape[1])
-    parts = [slice(begin, begin + size) for begin in range(0, len(tokens), size)]
+    drop = (~keep & graph_of(net).exists).to(dtype=other.dtype, device=other.device)
+    parts = parts_of(tokens)
     return torch.cat([run(net, tokens[part], ends[part], State(other[:, part], drop)) for part in parts])
 
 
+def parts_of(tokens: Tokens) -> list[slice]:
+    """The prompts in parts that are run together."""
+    size = max(1, AT_ONCE // tokens.shape[1])
+    return [slice(begin, begin + size) for begin in range(0, len(tokens), size)]
+
+
 def run(
-    net: PlainNetwork, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "State"
+    net: PlainNetwork, tokens: Tokens, ends: Int[Tensor, " prompt"], state: "State", embedding: Stream | None = None
 ) -> Float[Tensor, "prompt vocab"]:
-    """Logits at the ends, every reader hearing what `state` lets it hear."""
+    """Logits at the ends, every reader hearing what `state` lets it hear.
+
+    Args:
+        embedding: token embeddings to run on instead of the tokens' own.
+    """
     graph = graph_of(net)
-    stream = net.embed[tokens]
+    stream = net.embed[tokens] if embedding is None else embedding
     state.add(stream[None])
     stream = stream if net.positions is None else stream + net.positions[: tokens.shape[1]]
     for layer in range(net.n_layers):

@@ -13,14 +13,17 @@ Cost: for the bundled model and 48 pairs about two minutes of one core, a third 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from profiler.circuits import choose, circuit_tables, description
+from profiler.circuits.by_edges import edge_tables, paths
 from profiler.circuits.circuit import Circuit, Scope, check_circuit
 from profiler.circuits.duration import forecast
+from profiler.circuits.edge_mask import graph_of
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
 from profiler.errors import PairError
@@ -31,6 +34,7 @@ from profiler.patching import experiment_store, factorial, setting, sweep_tables
 from profiler.patching.attribution import estimates, recall
 from profiler.patching.batch import trace
 from profiler.patching.capability import capability
+from profiler.patching.metrics import LOGIT_DIFF, Metric, is_flat
 from profiler.patching.redundancy import redundancy_tables
 from profiler.patching.setting import SCHEME_PAIRS, Outside, PairRuns, PatchSettings
 from profiler.patching.sites import every
@@ -60,6 +64,7 @@ class Experiment:
         settings: everything that changes the numbers.
         main: the discovery pairs, with both runs.
         means: mean activations for these pairs.
+        metric: what circuits are judged by; `main` has the one that selects, another where this one's gradient is flat.
         given: the circuit to judge; None where one is chosen.
         report: told each stage as it begins.
     """
@@ -68,6 +73,7 @@ class Experiment:
     settings: PatchSettings
     main: PairRuns
     means: values.ReferenceMeans
+    metric: Metric = LOGIT_DIFF
     given: Circuit | None = None
     report: Report = print
 
@@ -76,6 +82,11 @@ class Experiment:
         """What everything outside the circuit writes."""
         return outside_of(self.settings, self.given)
 
+    @cached_property
+    def judged(self) -> PairRuns:
+        """The discovery pairs under the metric that judges."""
+        return self.main.judged_by(self.metric)
+
     @property
     def scheme(self) -> str:
         """The corruption scheme."""
@@ -83,7 +94,12 @@ class Experiment:
 
 
 def patch(
-    model: Model, settings: PatchSettings, out: Path, report: Report = print, circuit: Circuit | None = None
+    model: Model,
+    settings: PatchSettings,
+    out: Path,
+    report: Report = print,
+    circuit: Circuit | None = None,
+    metric: Metric = LOGIT_DIFF,
 ) -> ExperimentResult:
     """Run an experiment and write it into a run.
 
@@ -91,6 +107,7 @@ def patch(
         out: the run, or a file to be made.
         report: told each stage as it begins.
         circuit: judge this circuit instead of choosing one.
+        metric: what decides.
 
     Raises:
         PairError: the task or a pair is unusable.
@@ -98,17 +115,17 @@ def patch(
         CircuitError: the model lacks a member of the circuit.
     """
     with experiment_store.ready(out, model):
-        return _patch(model, settings, out, report, circuit)
+        return _patch(model, replace(settings, metric=metric.name), out, report, circuit, metric)
 
 
 def _patch(
-    model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None
+    model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None, metric: Metric
 ) -> ExperimentResult:
     began = time.perf_counter()
     net = network_of(model)
     report("pairs")
     pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
-    main = setting.prepare("discovery", net, pairs)
+    main = selected_by(setting.prepare("discovery", net, pairs, metric), report)
     loaded = time.perf_counter()
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
@@ -116,11 +133,11 @@ def _patch(
         check_circuit(circuit, net)
         check_roles(circuit, main.batch)
     outside = outside_of(settings, circuit)
-    circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside))
+    circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside, metric=metric.name))
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
     main = with_outside(main, outside, lambda: means)
     report(forecast(main, settings, each))
-    experiment = Experiment(model, settings, main, means, circuit, report)
+    experiment = Experiment(model, settings, main, means, metric, circuit, report)
     measured = sweeps(experiment)
     report("attribution patching")
     frames, chosen = attribution_frames(experiment, measured)
@@ -136,14 +153,69 @@ def _patch(
     frames |= more
     report("corruptions crossed")
     crossed, said = factorial.frames(model, net, settings)
-    frames |= crossed | description.setting_frames(model, [main, *other_sets], said)
+    frames |= crossed | description.setting_frames(model, [experiment.judged, *other_sets], said)
     name = experiment_name(settings, model.spec.weights_hash)
     frames["patch_experiments"] = description.experiment_row(
-        model, main, settings, means.by_template, time.perf_counter() - began
+        model, experiment.judged, settings, main.metric, means.by_template, time.perf_counter() - began
     )
     report("writing")
     experiment_store.write(out, name, frames)
     return ExperimentResult(name, judged, frames)
+
+
+def trace_paths(
+    model: Model,
+    settings: PatchSettings,
+    asked: Sequence[str],
+    positions: str,
+    out: Path,
+    report: Report = print,
+    metric: Metric = LOGIT_DIFF,
+) -> pl.DataFrame:
+    """What paths carry on the discovery pairs, beside other senders, written into a run as table `patch_paths`.
+
+    Args:
+        asked: paths (`profiler.circuits.by_edges.paths`).
+        positions: all, or a role of the pairs, at which the senders' messages are exchanged.
+
+    Raises:
+        PairError: the task, a pair or a role is unusable, or the pairs show no effect.
+        ModelError: the network offers no edges.
+        CircuitError: a text is no path of the model.
+        RunError: the file cannot be written, or is a run of another model.
+    """
+    settings = replace(settings, metric=metric.name)
+    net = network_of(model)
+    graph = graph_of(net.plain)
+    for text in asked:
+        paths.parse(text, graph)
+    with experiment_store.ready(out, model):
+        report("pairs")
+        pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+        main = setting.prepare("discovery", net, pairs, metric)
+        if main.whole.mean() <= 0:
+            raise PairError(
+                f"the corruption does not lower {metric.words} on these pairs, so there is no effect whose share a path"
+                " could carry: choose another task, scheme or metric"
+            )
+        rows: list[dict[str, Any]] = []
+        for text in asked:
+            report(f"path {text}")
+            rows += paths.rows(paths.effect(main, text, positions, settings.seed), main)
+        frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(created=pl.lit(experiment_store.now()))
+        experiment_store.write_paths(out, experiment_name(settings, model.spec.weights_hash), frame)
+    return frame
+
+
+def selected_by(runs: PairRuns, report: Report) -> PairRuns:
+    """The pairs under the metric that selects: their own, or the logit difference where its gradient is zero."""
+    if not is_flat(runs.batch.options, runs.corrupted.logits):
+        return runs
+    report(
+        f"selection: the gradient of {runs.metric.words} is zero almost everywhere, so the logit difference selects and"
+        f" {runs.metric.words} judges"
+    )
+    return runs.judged_by(LOGIT_DIFF)
 
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
@@ -214,27 +286,31 @@ def circuit_frames(
     experiment.report("choosing a circuit")
     main, settings, given = experiment.main, experiment.settings, experiment.given
     mlps = circuit_tables.mlps_are_nodes(settings, given)
-    nodes = circuit_tables.evaluator(main, given, mlps=mlps).nodes
+    by_nodes = None if given is None or given.by_edges else given
+    evaluate = circuit_tables.evaluator(main, by_nodes, mlps=mlps)
+    nodes = evaluate.nodes
     effects = circuit_tables.effects_of(main, measured, nodes)
     ranking = choose.ranking(effects)
-    circuit = given or chosen_circuit(experiment, measured, effects, gates)
-    circuit, edge_frame, edge_scores = circuit_tables.edge_rows(main, circuit, mlps=mlps)
-    other_sets = other_settings(experiment.model, main.net, settings, experiment.outside)
-    judged = [
-        circuit_tables.judge(
-            runs, circuit, settings, ranking, experiment.report, full=runs.name in ("discovery", "test")
-        )
-        for runs in (main, *other_sets)
-    ]
+    estimated = edge_tables.estimates_of(main, settings.steps)
+    if given is None and settings.edges:
+        circuit = edge_tables.chosen(by_edges(experiment), main, estimated)
+    else:
+        circuit = given or chosen_circuit(experiment, measured, effects, gates)
+    circuit, edge_frame, edge_scores = edge_tables.edge_rows(main, circuit, estimated, mlps=mlps)
+    other_sets = other_settings(experiment.model, main.net, settings, experiment.metric, experiment.outside)
+    fractions, edge_areas = edge_tables.fraction_rows(experiment.judged, other_sets, estimated)
+    judged = judge(experiment, circuit, other_sets, ranking)
     experiment.report("stability")
-    evaluate = circuit_tables.evaluator(main, given, mlps=mlps)
-    again = None if given else lambda some, pairs: choose.choose(evaluate.drawn(pairs), some)
+    again = None if given or settings.edges else lambda some, pairs: choose.choose(evaluate.drawn(pairs), some)
     keep = evaluate.mask(members_nodes(circuit))
     stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
-    curve, areas = circuit_tables.curve_rows(main, settings, ranking, circuit)
+    curve, areas = circuit_tables.curve_rows(
+        experiment.judged, settings, ranking, None if circuit.by_edges else circuit
+    )
     six = circuit_tables.six_values(main, circuit)
     scores = [of_set.scores for of_set in judged] + [
-        pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six)
+        pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six),
+        edge_areas,
     ]
     named = pl.lit(circuit.name).alias("circuit")
     frames = {
@@ -243,7 +319,8 @@ def circuit_frames(
             **six | {"granularity": pl.lit("edge"), "value": pl.lit("resample"), "positions": pl.lit("all")}
         ),
         "circuit_scores": pl.concat(scores, how="diagonal_relaxed").with_columns(pl.col("score").fill_nan(None)),
-        "circuit_curve": curve.with_columns(**six),
+        "circuit_curve": curve.with_columns(**six | {"granularity": pl.lit("node")}),
+        "circuit_fractions": fractions,
         "circuit_random": pl.concat([of_set.random for of_set in judged], how="diagonal_relaxed"),
         "circuit_members": pl.concat(
             [
@@ -259,6 +336,38 @@ def circuit_frames(
         {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()},
         other_sets,
     )
+
+
+def judge(
+    experiment: Experiment, circuit: Circuit, other_sets: Sequence[PairRuns], ranking: Sequence[int]
+) -> list[circuit_tables.Judged]:
+    """The circuit on every set of pairs, by the metric that judges."""
+    settings, judged = experiment.settings, []
+    for runs in (experiment.judged, *other_sets):
+        full = runs.name in ("discovery", "test")
+        if circuit.by_edges:
+            experiment.report(f"{runs.name}: the edges")
+            judged.append(edge_tables.judge(runs, circuit, settings.draws, settings.seed, full=full))
+        else:
+            judged.append(circuit_tables.judge(runs, circuit, settings, ranking, experiment.report, full=full))
+    return judged
+
+
+def by_edges(experiment: Experiment) -> Circuit:
+    """A circuit by edges before its edges are chosen: its name and scope."""
+    settings, main = experiment.settings, experiment.main
+    scope = Scope(
+        task=settings.name,
+        prompts=f"{len(main.batch)} pairs, {settings.split}, seed {settings.seed}",
+        schemes=(experiment.scheme,),
+        controlled=("prompt length", f"everything but what scheme {experiment.scheme} changes"),
+        outside=experiment.outside,
+        intact="biases, positions",
+        metric=experiment.metric.name,
+        found_by=f"EAP-IG of {main.metric.words}, {settings.steps} midpoints, the fewest best edges that are faithful",
+        granularity="edge",
+    )
+    return Circuit(f"{settings.name}-{experiment.scheme}-edges", experiment.model.spec.name, (), scope)
 
 
 def chosen_circuit(
@@ -279,12 +388,13 @@ def chosen_circuit(
         controlled=(
             "prompt length",
             f"everything but what scheme {experiment.scheme} changes",
-            "that an answer is due (logit difference)",
+            f"that an answer is due ({main.metric.words})",
         ),
         accidental=accidental,
         outside=experiment.outside,
         intact="embedding, biases" + ("" if settings.mlps else ", MLPs"),
-        found_by="patching in both directions, grown and pruned",
+        metric=experiment.metric.name,
+        found_by=f"patching in both directions by {main.metric.words}, grown and pruned",
     )
     label = dict(gates.filter(pl.col("positions") == "all").select("component", "gate").rows())
     return circuit_tables.record(
@@ -309,7 +419,9 @@ def schemes_of(
         if scheme == experiment.scheme:
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
-            clear = _clear_under(model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes)
+            clear = _clear_under(
+                model, main.net, replace(settings, scheme=scheme, pairs=SCHEME_PAIRS), nodes, main.metric
+            )
         if clear is not None:
             seen["all"].append(scheme)
             for label in set(labels) & set(clear):
@@ -317,13 +429,16 @@ def schemes_of(
     return seen
 
 
-def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: list[str]) -> list[str] | None:
+def _clear_under(
+    model: Model, net: Network, settings: PatchSettings, nodes: list[str], metric: Metric
+) -> list[str] | None:
     """Nodes with an effect under another scheme; None where it leaves no pair or no difference to be explained."""
     try:
         other = setting.prepare(
             settings.scheme or "",
             net,
             setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed)),
+            metric,
         )
     except PairError:
         return None
@@ -351,7 +466,11 @@ def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.Re
 
 
 def other_settings(
-    model: Model, net: Network, settings: PatchSettings, outside: Outside = "resample"
+    model: Model,
+    net: Network,
+    settings: PatchSettings,
+    metric: Metric = LOGIT_DIFF,
+    outside: Outside = "resample",
 ) -> list[PairRuns]:
     """Fresh pairs of the same wordings, and pairs of held-out wordings and words; of a user's file its other parts."""
     prepared = []
@@ -360,7 +479,7 @@ def other_settings(
             made: Encoded = setting.encoded(model, settings, _other_pairs(model, settings, name, split))
         except PairError:
             continue
-        runs = setting.prepare(name, net, made)
+        runs = setting.prepare(name, net, made, metric)
         known = partial(setting.references, model, settings, made, split)
         prepared.append(
             with_outside(

@@ -25,6 +25,7 @@ def check(
         str, typer.Argument(help="a circuit that `profiler patch` stored, such as ioi, or a .yaml file")
     ],
     model: options.ModelOfRun = None,
+    metric: options.MetricOfCheck = None,
     corpus: Annotated[
         list[str] | None, typer.Option(help="the run's corpus, as it was given to record; may be repeated")
     ] = None,
@@ -51,6 +52,7 @@ def check(
     with profiler.open(run) as opened, StepBar() as bar:
         done = opened.check(
             circuit,
+            metric=metric,
             corpus=corpus or (),
             reread=reread,
             tokens=options.number_or_all(tokens),
@@ -66,7 +68,7 @@ def check(
         )
     console.print(done.word, style="bold")
     console.print(done.verdict.sentence)
-    for sentence in done.verdict.change:
+    for sentence in (*done.measured, *done.verdict.change):
         console.print(f"  {sentence}")
     console.print()
     console.print(text_table(done.table))

@@ -91,6 +91,16 @@ ModelOfRun = Annotated[
         )
     ),
 ]
+Metric = Annotated[
+    str,
+    typer.Option(
+        help="what selects and judges: logit_diff, prob_diff, kl, accuracy, or FILE.py:FUNCTION (the file is executed)"
+    ),
+]
+MetricOfCheck = Annotated[
+    str | None,
+    typer.Option(help="what judges, as for patch; default: the circuit's own, if it is a built-in one"),
+]
 Reread = Annotated[
     bool,
     typer.Option(

@@ -19,6 +19,7 @@ Split = Literal["train", "held_out"]
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(patch)
+    app.command()(paths)
     app.command()(tasks)
 
 
@@ -91,6 +92,11 @@ def patch(
         Literal["resample", "mean", "zero"] | None,
         typer.Option(help="what everything outside a circuit writes; default: as the circuit's file says, or resample"),
     ] = None,
+    metric: options.Metric = "logit_diff",
+    edges: Annotated[
+        bool, typer.Option("--edges", help="choose and judge the circuit by edges (EAP-IG) rather than by nodes")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="midpoints of integrated gradients", min=1)] = 8,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
     bench: Annotated[bool, typer.Option("--bench", help="only measure speed beside TransformerLens")] = False,
 ) -> None:
@@ -110,13 +116,17 @@ def patch(
         "mlps": mlps,
         "by_role": by_role,
         "outside": outside,
+        "edges": edges,
+        "steps": steps,
     }
     rights = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle, "device": device}
     if bench:
         _bench(run, task, model, rights, settings)
         return
     with StepBar() as bar:
-        done = profiler.patch(run, task, circuit=circuit, model=model, report=bar.show, **rights, **settings)
+        done = profiler.patch(
+            run, task, circuit=circuit, metric=metric, model=model, report=bar.show, **rights, **settings
+        )
     if save is not None:
         done.save(save)
     console.print(str(done))
@@ -125,6 +135,56 @@ def patch(
     console.print(
         f"\nNext:\n  profiler report {run} circuit\n  profiler query {run} circuit_scores\n  profiler query {run} gates"
     )
+
+
+def paths(
+    *,
+    run: Annotated[Path, typer.Argument(help="the run to write into; created if it does not exist")],
+    task: Annotated[str, typer.Argument(help="a built-in task, or a .jsonl file of pairs")],
+    path: Annotated[
+        list[str],
+        typer.Argument(
+            help="L0H5:L2H1.q from a sender to a receiver, L0H5:L2H1:logits through it; several may be given"
+        ),
+    ],
+    positions: Annotated[
+        str, typer.Option(help="exchange what is sent at the positions of this role of the pairs alone")
+    ] = "all",
+    metric: options.Metric = "logit_diff",
+    model: options.ModelOfRun = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
+    scheme: Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")] = None,
+    pairs: Annotated[int, typer.Option(help="pairs", min=4)] = 48,
+    split: Annotated[Split, typer.Option(help="train or held_out words and wordings")] = "train",
+    seed: Annotated[int, typer.Option(help="seed of the pairs", min=0, max=options.MOST_SEED)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
+) -> None:
+    """Measure what one component tells another along a path, beside every other sender.
+
+    Example: profiler paths run.duckdb ioi L0H5:L2H1.q L2H1:logits
+    """
+    quiet()
+    rights = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle, "device": device}
+    drawn = {"scheme": scheme, "pairs": pairs, "split": split, "seed": seed}
+    with StepBar() as bar:
+        found = profiler.paths(
+            run, task, path, positions=positions, metric=metric, model=model, report=bar.show, **rights, **drawn
+        )
+    for text in dict.fromkeys(found["path"]):
+        rows = found.filter(path=text)
+        own, others = rows.row(0, named=True), rows[1:]
+        console.print(
+            f"{text}: {own['share']:.1%} [{own['share_lo']:.1%}, {own['share_hi']:.1%}] of the effect"
+            f" ({own['measured_by']}) on {own['n']} pairs"
+        )
+        if others.height:
+            largest = others.sort("share", descending=True).row(0, named=True)
+            console.print(
+                f"  {others.height} other senders: at most {largest['share']:.1%} ({largest['sender']});"
+                f" p = {own['p']:.2g}, at least {own['p_least']:.2g}"
+            )
+    console.print(f"\nNext:\n  profiler query {run} paths")
 
 
 def _bench(run: Path, task: str, model: str | None, rights: dict[str, Any], settings: dict[str, Any]) -> None:

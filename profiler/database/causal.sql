@@ -2,7 +2,8 @@
 -- line; the text after `--` becomes the comment in the database (profiler.database.comments).
 --
 -- Every number names its six values (Miller et al. 2024): granularity, component kind, value,
--- positions, direction, set. Shares are parts of the clean minus the corrupted logit difference,
+-- positions, direction, set. Shares are parts of the clean minus the corrupted metric, the logit
+-- difference unless patch_experiments.metric says otherwise,
 -- both averaged over pairs first. Direction `denoise` puts clean values into the corrupted run
 -- (sufficiency), `noise` other values into the clean run (necessity). Writing an experiment again
 -- replaces its rows.
@@ -30,7 +31,13 @@ CREATE TABLE patch_experiments ( -- experiments: one task, one corruption scheme
         -- (profiler.patching.setting.PatchSettings)
     n_pairs BIGINT, -- pairs of the discovery set
     n_dropped BIGINT, -- pairs drawn and not usable; patch_checks says why
-    metric_clean DOUBLE, -- mean logit difference of the clean prompts, logits
+    metric VARCHAR, -- what circuits are judged by: logit_diff, prob_diff, kl, accuracy, or a
+        -- function of the user's own with its file and a hash of it
+    metric_words VARCHAR, -- the metric in words
+    metric_unit VARCHAR, -- unit of the metric
+    selected_by VARCHAR, -- the metric of patch_effects, patch_shares and attribution, by which
+        -- members are selected; logit_diff where the gradient of metric is zero almost everywhere
+    metric_clean DOUBLE, -- mean metric of the clean prompts
     metric_corrupted DOUBLE, -- the same of the corrupted prompts
     neutral DOUBLE, -- share recovered by an output that knows nothing: 1/2 where the corruption is
         -- symmetric
@@ -56,7 +63,7 @@ CREATE TABLE patch_pairs ( -- the pairs of every set, with what the model did on
     n_tokens INTEGER, -- tokens of the prompt, BOS included
     roles VARCHAR, -- JSON: role to offsets
     strata VARCHAR, -- JSON: stratum to value
-    metric_clean DOUBLE, -- logit difference of the clean prompt, logits
+    metric_clean DOUBLE, -- metric of the clean prompt (patch_experiments.metric)
     metric_corrupted DOUBLE -- of the corrupted prompt
 );
 CREATE TABLE patch_checks ( -- the pair linter: what the pairs control, on purpose and by accident
@@ -74,7 +81,8 @@ CREATE TABLE patch_effects ( -- one row per patched component, direction, value 
     component VARCHAR, -- label: L2H3, L2H3.q, L2N17, L2_mlp_out
     layer INTEGER, -- layer
     pair BIGINT, -- number of the pair in its set
-    effect DOUBLE, -- change of the logit difference, patched minus unpatched run, logits
+    effect DOUBLE, -- change of the metric (patch_experiments.selected_by), patched minus unpatched
+        -- run
     logit_diff DOUBLE, -- mean logit of the answers minus mean logit of the distractors, patched run
     answer_logit DOUBLE, -- mean logit of the answers, centred over the vocabulary
     distractor_logit DOUBLE, -- mean logit of the distractors, centred
@@ -247,6 +255,22 @@ CREATE TABLE patch_factors ( -- main effects and interactions of the corruptions
     n_dropped BIGINT, -- prompts left out because some combination of theirs cannot be asked
     SIX
 );
+CREATE TABLE patch_paths ( -- what a path carries, and the same path from other senders
+    experiment VARCHAR, -- name of an experiment of these settings, which need not be in the run
+    path VARCHAR, -- components from the sender on, with : between them
+    sender VARCHAR, -- its first component, or another that is put in its stead
+    is_control BOOLEAN, -- whether the sender is another one
+    share DOUBLE, -- share of the clean minus the corrupted metric that is lost
+    share_lo DOUBLE, -- 95 % bootstrap bound over pairs; NULL for controls
+    share_hi DOUBLE, -- 95 % bootstrap bound over pairs; NULL for controls
+    p DOUBLE, -- share of senders that lose at least as much, the path's own counted; NULL for
+        -- controls
+    p_least DOUBLE, -- least p that so many other senders can give; NULL for controls
+    n BIGINT, -- pairs
+    measured_by VARCHAR, -- the metric
+    created VARCHAR, -- ISO 8601, UTC
+    SIX
+);
 CREATE TABLE circuits ( -- circuits that were found or read, with their scope
     experiment VARCHAR, -- experiment (patch_experiments)
     circuit VARCHAR, -- name
@@ -260,6 +284,7 @@ CREATE TABLE circuits ( -- circuits that were found or read, with their scope
     intact VARCHAR, -- what is never taken away
     metric VARCHAR, -- what was measured
     found_by VARCHAR, -- how it was chosen
+    granularity VARCHAR, -- node: members write to everybody; edge: only its edges are live
     yaml VARCHAR -- the circuit as a file
 );
 CREATE TABLE circuit_members ( -- members of circuits
@@ -282,8 +307,8 @@ CREATE TABLE circuit_edges ( -- edges between members, cut one by one
     circuit VARCHAR, -- name
     writer VARCHAR, -- who writes
     reader VARCHAR, -- who reads: a head's q, k or v, an MLP, or logits
-    estimated DOUBLE, -- share lost by attribution
-    lost DOUBLE, -- share lost when the edge alone is cut, exactly
+    estimated DOUBLE, -- share lost by EAP-IG
+    lost DOUBLE, -- share lost when the edge alone is cut, exactly; NULL where it was not cut
     matters BOOLEAN, -- lost is at least 1 %
     SIX
 );
@@ -304,6 +329,18 @@ CREATE TABLE circuit_curve ( -- faithfulness of the k best nodes
     node_share DOUBLE, -- k over all nodes
     faithfulness DOUBLE, -- normalised
     component VARCHAR, -- the node added at k
+    SIX
+);
+CREATE TABLE circuit_fractions ( -- faithfulness of the best edges and nodes at MIB's fractions
+    experiment VARCHAR, -- experiment (patch_experiments)
+    circuit VARCHAR, -- name of the experiment's circuit; the sets are of the model, not of it
+    level VARCHAR, -- edge or node
+    ranking VARCHAR, -- signed: the largest scores, of which CPR is; absolute: the largest sizes, of
+        -- which CMD is
+    fraction DOUBLE, -- of all edges or nodes
+    size BIGINT, -- how many these are, rounded down
+    items BIGINT, -- all of them
+    faithfulness DOUBLE, -- normalised, ratio of means
     SIX
 );
 CREATE TABLE circuit_random ( -- random circuits of the same size

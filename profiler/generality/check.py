@@ -10,14 +10,14 @@ Cost: with the bundled model and 300k tokens some minutes on one core; a forecas
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from profiler.circuits.circuit import check_circuit
+from profiler.circuits.circuit import Circuit, check_circuit
 from profiler.database.query import run as run_query
-from profiler.errors import ComponentError, PairError
+from profiler.errors import CircuitError, ComponentError, PairError
 from profiler.generality import duration, role_catalogue, store
 from profiler.generality.coverage import at_positions as coverage_at_positions
 from profiler.generality.coverage import everywhere
@@ -33,6 +33,8 @@ from profiler.generality.replacement import of_members
 from profiler.generality.weights import heads
 from profiler.model.load import Model
 from profiler.model.steps.as_network import network_of
+from profiler.patching import own_metric
+from profiler.patching.metrics import Metric
 
 Stage = Callable[[CheckSubject], StageResult]
 
@@ -66,13 +68,21 @@ class Checked:
         return self.subject.distributions.all
 
 
-def check(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> Checked:
+def check(
+    run: Path,
+    name: str,
+    model: Model,
+    settings: CheckSettings,
+    report: Report = print,
+    metric: Metric | None = None,
+) -> Checked:
     """Check a circuit, and write the outcome into the run.
 
     Args:
         name: of a circuit in the run, of its task, or a YAML file.
         model: the run's.
         report: told what is being done; its first line is the forecast.
+        metric: what judges; None takes the circuit's own, where that is built in.
 
     Raises:
         CircuitError: there is no such circuit, or the model lacks a member.
@@ -80,7 +90,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
         PairError, QueryError: a distribution of the user's own cannot be used.
     """
     began = time.perf_counter()
-    subject = subject_of(run, name, model, settings, report)
+    subject = subject_of(run, name, model, settings, report, metric)
     report(duration.forecast(subject).sentence)
     expected = role_catalogue.expect(run, subject.circuit, FRESH, settings.thresholds)
     for entry in expected.known:
@@ -99,7 +109,8 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
         distributions=subject.distributions.all,
         verdict=judged,
         details=details,
-        settings={name: value for name, value in asdict(settings).items() if name != "thresholds"},
+        settings={name: value for name, value in asdict(settings).items() if name != "thresholds"}
+        | {"metric": subject.circuit.scope.metric},
         thresholds=settings.thresholds,
         seconds=time.perf_counter() - began,
     )
@@ -107,24 +118,33 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
     return Checked(subject, judged, result.findings, details)
 
 
-def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, report: Report = print) -> CheckSubject:
+def subject_of(
+    run: Path,
+    name: str,
+    model: Model,
+    settings: CheckSettings,
+    report: Report = print,
+    metric: Metric | None = None,
+) -> CheckSubject:
     """The circuit and its distributions, ready for every stage."""
     refuse_other_model(run, model)
-    chosen = refuse_unasked(run, name, settings.reread)
+    chosen = refuse_unasked(run, name, settings.reread, metric)
+    judges = metric_of(chosen.circuit, metric)
+    circuit = replace(chosen.circuit, scope=replace(chosen.circuit.scope, metric=judges.name))
     net = network_of(model)
-    check_circuit(chosen.circuit, net)
+    check_circuit(circuit, net)
     report("reading the corpus")
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")
-    distributions = build.build(model, net, run, chosen.task, read, settings, chosen.circuit.scope.outside)
-    return CheckSubject(model, net, chosen.circuit, run, chosen.task, distributions, read, settings, report)
+    distributions = build.build(model, net, run, chosen.task, read, settings, circuit.scope.outside, judges)
+    return CheckSubject(model, net, circuit, run, chosen.task, distributions, read, settings, report)
 
 
-def refuse_unasked(run: Path, name: str, reread: Reread) -> circuit_of_run.CircuitOfRun:
+def refuse_unasked(run: Path, name: str, reread: Reread, metric: Metric | None = None) -> circuit_of_run.CircuitOfRun:
     """Return the circuit if everything that its check reads may be read.
 
     Raises:
-        CircuitError: there is no such circuit.
+        CircuitError: there is no such circuit, or its metric is a function that is not given.
         CorpusError: the run's corpus is neither named nor agreed to (text.config_of).
         PairError: the run names a file of pairs that is not agreed to.
     """
@@ -134,6 +154,22 @@ def refuse_unasked(run: Path, name: str, reread: Reread) -> circuit_of_run.Circu
         raise PairError(
             f"{run} found circuit {chosen.circuit.name!r} on the pairs in {chosen.task.task}, a file that is not read"
             " on the word of a run: add --reread, or give the circuit as a .yaml"
+        )
+    metric_of(chosen.circuit, metric)
+    return chosen
+
+
+def metric_of(circuit: Circuit, given: Metric | None) -> Metric:
+    """The metric that judges a circuit: the given one, else its scope's if that is built in.
+
+    Raises:
+        CircuitError: its scope names a function of somebody's own, which is never loaded on the word of a file.
+    """
+    chosen = given or own_metric.known(circuit.scope.metric)
+    if chosen is None:
+        raise CircuitError(
+            f"circuit {circuit.name!r} was found by metric {circuit.scope.metric}, a function that is not loaded on the"
+            " word of a run: give it again as --metric FILE.py:FUNCTION, or another metric"
         )
     return chosen
 

@@ -45,26 +45,34 @@ def answer(read: Reader, row: dict[str, Any]) -> tuple[str, ...]:
     members = [label if at == "all" else f"{label} at {at}" for label, at in listed]
     nodes = int(scores(read, "discovery")["nodes"]["score"])
     first = f"{len(members)} of {nodes} nodes make up the circuit: {', '.join(members)}."
-    sentences = (first, *(of_set(read, name) for name in sets(read)), gates(read), ability(row))
+    sentences = (first, *(of_set(read, name, row) for name in sets(read)), gates(read), ability(row))
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def of_set(read: Reader, name: str) -> str:
-    """How good the circuit is on a set of pairs."""
+def of_set(read: Reader, name: str, row: dict[str, Any]) -> str:
+    """How good the circuit is on a set of pairs; `row` is the experiment's."""
     values, where = scores(read, name), WHERE[name]
     if "faithfulness" not in values:
         return (
             f"{where} the model shows no effect that a circuit could explain"
-            f" ({numbers.number(values['metric_model']['score'])} logits)."
+            f" ({row['metric_words']} {numbers.number(values['metric_model']['score'])})."
         )
     share = values["faithfulness"]
     over = ", which is over-recovery, not success" if values["over_recovery"]["score"] else ""
     bounds = f"{numbers.percent(share['low'])} to {numbers.percent(share['high'])}"
     return (
         f"{where} it recovers {numbers.percent(share['score'])} ({numbers.LEVEL} interval {bounds}) of the"
-        f" effect{over}. With the same members removed from both, circuit and model differ by up to"
+        f" effect ({row['metric_words']}){over}.{incomplete(values)}{random(read, name, values)}"
+    )
+
+
+def incomplete(values: dict[str, dict[str, Any]]) -> str:
+    """How far circuit and model differ without the same members; empty of a circuit by edges, where it is not asked."""
+    if "incompleteness_greedy" not in values:
+        return ""
+    return (
+        " With the same members removed from both, circuit and model differ by up to"
         f" {numbers.percent(values['incompleteness_greedy']['score'])} of the effect."
-        f"{random(read, name, values)}"
     )
 
 
@@ -94,6 +102,6 @@ def ability(row: dict[str, Any]) -> str:
     """How often the model does the task, and how far the corruption moves it."""
     return (
         f"The model prefers the answer in {numbers.percent(row['right'])} of the {row['n_pairs']} clean prompts. The"
-        f" corruption takes the mean logit difference from {numbers.number(row['metric_clean'])} to"
+        f" corruption takes the mean {row['metric_words']} from {numbers.number(row['metric_clean'])} to"
         f" {numbers.number(row['metric_corrupted'])}."
     )

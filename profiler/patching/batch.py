@@ -8,38 +8,17 @@ own last position. Cost: two forward passes; the traces hold about 6 d_model + d
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from profiler.errors import PairError
 from profiler.model.steps.network import Logits, Network, Offsets, Stream, at
+from profiler.patching.metrics import Options
 from profiler.prompts.pairs import TokenPair
 
 Tokens = Int[Tensor, "prompt position"]
 SITES = ("embed", "resid_pre", "q", "k", "v", "pattern", "head", "attn_out", "neuron", "mlp_out", "resid_final")
-
-
-@dataclass(frozen=True, eq=False)
-class Options:
-    """Answers and distractors of each prompt, as token ids with a weight that is 0 for padding and sums to 1."""
-
-    answers: Int[Tensor, "prompt option"]
-    answer_weight: Float[Tensor, "prompt option"]
-    distractors: Int[Tensor, "prompt distractor"]
-    distractor_weight: Float[Tensor, "prompt distractor"]
-
-    def rows(self, times: int) -> "Options":
-        """The same options `times` times over, for batches of interventions x prompts."""
-        parts = (self.answers, self.answer_weight, self.distractors, self.distractor_weight)
-        return Options(*(part.repeat(times, 1) for part in parts))
-
-    def of(self, rows: Sequence[int] | np.ndarray) -> "Options":
-        """Those of some prompts."""
-        return Options(
-            self.answers[rows], self.answer_weight[rows], self.distractors[rows], self.distractor_weight[rows]
-        )
 
 
 @dataclass(frozen=True, eq=False)

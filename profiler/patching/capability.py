@@ -13,7 +13,7 @@ from torch import Tensor
 
 from profiler.model.steps.network import at
 from profiler.patching.batch import Tokens
-from profiler.patching.metrics import METRICS, panel
+from profiler.patching.metrics import METRICS, logit_diff, panel
 from profiler.patching.redundancy import self_repair
 from profiler.patching.setting import PairRuns
 from profiler.prompts.pairs.lint import Check
@@ -38,8 +38,10 @@ def capability(setting: PairRuns) -> list[Check]:
         for run in (setting.clean, setting.corrupted)
     )
     clean, corrupted = (dict(zip(METRICS, values, strict=True)) for values in (before, after))
-    right = float((setting.metric_clean > 0).mean())
-    still_right = float((setting.metric_corrupted > 0).mean())
+    right, still_right = (
+        float((logit_diff(run.logits, setting.batch.options) > 0).double().mean())
+        for run in (setting.clean, setting.corrupted)
+    )
     return [
         Check(
             "answer above distractors, clean",
@@ -58,7 +60,7 @@ def capability(setting: PairRuns) -> list[Check]:
             "logit difference, clean to corrupted",
             f"{clean['logit_diff']:.2f} to {corrupted['logit_diff']:.2f} logits",
             clean["logit_diff"] - corrupted["logit_diff"],
-            "ok" if setting.whole.mean() > 0 else "warning",
+            "ok" if clean["logit_diff"] > corrupted["logit_diff"] else "warning",
         ),
         Check(
             "entropy, clean to corrupted",

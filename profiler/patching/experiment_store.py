@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+from duckdb import DuckDBPyConnection
 
 from profiler.database import connections, faults
 from profiler.database.assets import PACKAGE
@@ -40,13 +41,17 @@ TABLES = (
     "patch_recall",
     "patch_cells",
     "patch_factors",
+    "patch_paths",
     "circuits",
     "circuit_members",
     "circuit_edges",
     "circuit_scores",
     "circuit_curve",
+    "circuit_fractions",
     "circuit_random",
 )
+BESIDE = ("patch_paths",)
+"""Tables that are not of one experiment alone: what it writes again leaves them."""
 
 
 def text() -> str:
@@ -56,8 +61,25 @@ def text() -> str:
     return sql.replace("\n    SIX\n", f"\n{six}\n")
 
 
+ADDED = {
+    "patch_experiments": ("metric", "metric_words", "metric_unit", "selected_by"),
+    "circuits": ("granularity",),
+}
+"""Columns that earlier versions did not write, all text."""
+
+
 def causal_sql() -> str:
-    """The statements that add tables and views where they are missing."""
+    """The statements that add tables, columns and views where they are missing."""
+    tables, views = _statements().split("-- View: patches\n", 1)
+    added = "".join(
+        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} VARCHAR;\n"
+        for table, columns in ADDED.items()
+        for column in columns
+    )
+    return f"{tables}{added}-- View: patches\n{views}"
+
+
+def _statements() -> str:
     return (
         text()
         .replace("CREATE MACRO", "CREATE OR REPLACE MACRO")
@@ -105,19 +127,45 @@ def write(path: Path, experiment: str, frames: dict[str, pl.DataFrame]) -> None:
         RunError: see `writing`.
     """
     with writing(path) as connection:
-        connection.execute(causal_sql())
-        for statement in comment_statements(text()):
-            connection.execute(statement)
+        _ready_tables(connection)
         for table in TABLES:
-            connection.execute(f"DELETE FROM {table} WHERE experiment = ?", [experiment])
+            if table not in BESIDE:
+                connection.execute(f"DELETE FROM {table} WHERE experiment = ?", [experiment])
         for table, frame in frames.items():
-            if frame.height:
-                rows = frame.with_columns(pl.lit(experiment).alias("experiment")).to_arrow()
-                connection.register("rows_to_write", rows)
-                connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
-                connection.unregister("rows_to_write")
+            _insert(connection, table, experiment, frame)
     with faults.faults_told(f"closing {path}", "What was written is in it."), connections.writing(path) as connection:
         connection.execute("CHECKPOINT")
+
+
+def write_paths(path: Path, experiment: str, frame: pl.DataFrame) -> None:
+    """Write rows of `patch_paths`, replacing the same paths of the same settings.
+
+    Raises:
+        RunError: see `writing`.
+    """
+    with writing(path) as connection:
+        _ready_tables(connection)
+        for name, positions, metric in frame.select("path", "positions", "measured_by").unique().rows():
+            connection.execute(
+                "DELETE FROM patch_paths WHERE experiment = ? AND path = ? AND positions = ? AND measured_by = ?",
+                [experiment, name, positions, metric],
+            )
+        _insert(connection, "patch_paths", experiment, frame)
+
+
+def _ready_tables(connection: DuckDBPyConnection) -> None:
+    """Tables and views with their comments, where they are missing."""
+    connection.execute(causal_sql())
+    for statement in comment_statements(text()):
+        connection.execute(statement)
+
+
+def _insert(connection: DuckDBPyConnection, table: str, experiment: str, frame: pl.DataFrame) -> None:
+    if not frame.height:
+        return
+    connection.register("rows_to_write", frame.with_columns(pl.lit(experiment).alias("experiment")).to_arrow())
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_write")
+    connection.unregister("rows_to_write")
 
 
 def _create(path: Path, model: Model) -> None:

@@ -7,12 +7,13 @@ import hashlib
 import json
 import random
 from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from profiler.errors import PairError
@@ -21,7 +22,7 @@ from profiler.model.steps.as_network import longest
 from profiler.model.steps.network import Network
 from profiler.patching import values
 from profiler.patching.batch import PairBatch, Trace, batch_of, trace
-from profiler.patching.metrics import logit_diff
+from profiler.patching.metrics import LOGIT_DIFF, Metric
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Encoded, Pair, TokenPair
 from profiler.prompts.pairs.pair import Prompt
@@ -59,6 +60,8 @@ class PatchSettings:
         by_role: whether heads are also patched at single roles.
         outside: what everything outside a circuit writes: resample, mean or zero; None takes what the circuit's own
             scope says, and resample for one that is found here.
+        edges: whether the circuit is chosen and judged by edges (EAP-IG) rather than by nodes.
+        metric: name of the metric (`profiler.patching.metrics`); of a user's function its file, name and hash.
     """
 
     task: str
@@ -73,6 +76,8 @@ class PatchSettings:
     mlps: bool = False
     by_role: bool = True
     outside: Outside | None = None
+    edges: bool = False
+    metric: str = LOGIT_DIFF.name
 
     @property
     def is_file(self) -> bool:
@@ -110,13 +115,30 @@ class PairRuns:
 
     @cached_property
     def metric_clean(self) -> Float[np.ndarray, " pair"]:
-        """Logit difference of the clean run."""
-        return logit_diff(self.clean.logits, self.batch.options).double().cpu().numpy()
+        """The metric of the clean run."""
+        return self.batch.options.values(self.clean.logits)
 
     @cached_property
     def metric_corrupted(self) -> Float[np.ndarray, " pair"]:
-        """Logit difference of the corrupted run."""
-        return logit_diff(self.corrupted.logits, self.batch.options).double().cpu().numpy()
+        """The metric of the corrupted run."""
+        return self.batch.options.values(self.corrupted.logits)
+
+    @property
+    def metric(self) -> Metric:
+        """What decides."""
+        return self.batch.options.metric
+
+    @cached_property
+    def metric_of_nothing(self) -> float:
+        """The mean metric of an output that knows nothing: equal logits."""
+        return float(self.batch.options.values(torch.zeros_like(self.clean.logits)).mean())
+
+    def judged_by(self, metric: Metric) -> "PairRuns":
+        """The same runs under another metric."""
+        if metric is self.metric:
+            return self
+        options = self.batch.options.asked_by(metric, self.clean.logits)
+        return replace(self, batch=replace(self.batch, options=options))
 
     @property
     def whole(self) -> Float[np.ndarray, " pair"]:
@@ -129,11 +151,11 @@ class PairRuns:
         return tuple(self.batch.roles)
 
 
-def prepare(name: str, net: Network, encoded: Encoded) -> PairRuns:
-    """Run the model on both sides of the pairs."""
+def prepare(name: str, net: Network, encoded: Encoded, metric: Metric = LOGIT_DIFF) -> PairRuns:
+    """Run the model on both sides of the pairs; `metric` decides how well a run answers."""
     batch = batch_of(encoded.pairs, net.device, net.dtype)
     clean, corrupted = (trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
-    return PairRuns(name, net, encoded, batch, clean, corrupted)
+    return PairRuns(name, net, encoded, batch, clean, corrupted).judged_by(metric)
 
 
 @dataclass(frozen=True)

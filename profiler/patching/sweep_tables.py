@@ -29,12 +29,13 @@ FAMILY = ("component_kind", "positions", "direction", "value")
 
 @dataclass(frozen=True, eq=False)
 class PatchedPanel:
-    """The panel of every pair with one target patched."""
+    """The panel and the metric of every pair with one target patched."""
 
     target: Target
     direction: Direction
     value: str
     panel: Float[np.ndarray, "pair metric"]
+    metric: Float[np.ndarray, " pair"]
 
     @property
     def key(self) -> tuple[Target, Direction, str]:
@@ -95,8 +96,9 @@ def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] |
             panels = (
                 panel(logits.flatten(0, 1), options, reference).cpu().numpy().reshape(len(indices), -1, len(METRICS))
             )
-        for i, values in zip(indices, panels, strict=True):
-            results[i] = PatchedPanel(plan.targets[i], plan.direction, plan.value, values)
+            metric = options.values(logits.flatten(0, 1)).reshape(len(indices), -1)
+        for i, values, own in zip(indices, panels, metric, strict=True):
+            results[i] = PatchedPanel(plan.targets[i], plan.direction, plan.value, values, own)
     return [result for result in results if result is not None]
 
 
@@ -110,13 +112,13 @@ def effect_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataF
         columns[name] = np.repeat([result.six(setting.name)[name] for result in measured], n)
     columns["pair"] = np.tile(np.arange(n), len(measured))
     before = {"denoise": setting.metric_corrupted, "noise": setting.metric_clean}
-    columns["effect"] = panels[:, 0] - np.concatenate([before[result.direction] for result in measured])
+    columns["effect"] = np.concatenate([result.metric - before[result.direction] for result in measured])
     return pl.DataFrame(columns | {name: panels[:, i] for i, name in enumerate(METRICS)})
 
 
 def change(setting: PairRuns, result: PatchedPanel) -> Float[np.ndarray, " pair"]:
-    """What was recovered, or lost, in logits of the logit difference."""
-    after = result.panel[:, COLUMN["logit_diff"]]
+    """What was recovered, or lost, of the metric."""
+    after = result.metric
     return after - setting.metric_corrupted if result.direction == "denoise" else setting.metric_clean - after
 
 
@@ -127,7 +129,7 @@ def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFr
     low, high = statistics.bootstrap_ratio(changes, setting.whole)
     narrow = statistics.bootstrap_ratio(changes, setting.whole, 0.9)
     fix, broken = _fix_break(setting, measured)
-    neutral = effects.neutral_level(setting.metric_clean, setting.metric_corrupted)
+    neutral = effects.neutral_level(setting.metric_clean, setting.metric_corrupted, setting.metric_of_nothing)
     frame = pl.DataFrame(
         [
             {"component": result.target.label, "layer": result.target.layer, **result.six(setting.name)}

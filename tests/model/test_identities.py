@@ -15,7 +15,7 @@ from profiler import statistics
 from profiler.model.steps.network import forward
 from profiler.patching import batch as batches
 from profiler.patching import effects, metrics, sites, sweep
-from profiler.patching.batch import Options
+from profiler.patching.metrics import Options
 from profiler.patching.redundancy import gates, self_repair
 from profiler.patching.sites import Target
 

@@ -112,9 +112,9 @@ def test_edges_are_confirmed_exactly() -> None:
     net, batch = patch_models.network("gpt2"), patch_models.batch()
     clean, corrupted = _traces(net, batch)
     graph = edge_mask.graph_of(net.plain)
-    found = edges.confirm(
-        net.plain, batch, clean, corrupted, edges.candidates(graph, ["L0H0", "L1H1"], mlps_kept=False), 6
-    )
+    among = edges.candidates(graph, ["L0H0", "L1H1"], mlps_kept=False)
+    scores = edges.edge_scores(net.plain, clean, corrupted, batch.clean, batch)
+    found = edges.confirm(net.plain, batch, clean, corrupted, among, 6, scores)
     sizes = [abs(one.exact) for one in found]
     # those that are nearer keep the order of their estimates
     assert sizes == pytest.approx(sorted(sizes, reverse=True), abs=ROUNDING)

@@ -28,6 +28,8 @@ from profiler.prompts.pairs.encode import encode
 
 NAMES = [name for name in query.names() if "latest_experiment" in query.header(name).reads]
 MODEL = patch_models.loaded("neox_sequential")
+WHOLE = "check_name = 'logit difference, clean to corrupted' AND pair_set = 'discovery'"
+NOTHING_TO_EXPLAIN = ("paths", "circuit_fractions")  # not asked for; test_edge_circuits.py has rows
 CROSSED = ("corruption_cells", "corruption_factors")  # of built-in tasks alone: test_patching_factorial.py has one
 
 
@@ -60,7 +62,7 @@ def frames(made: tuple[Path, experiment.ExperimentResult]) -> dict[str, pl.DataF
 def test_every_query_has_rows_and_its_key(made: tuple, answers: Callable, name: str) -> None:
     frame = answers(name)
     key = list(query.header(name).key)
-    assert len(frame) > 0 or name in ("use_exact", "circuit_random", *CROSSED)
+    assert len(frame) > 0 or name in ("use_exact", "circuit_random", *NOTHING_TO_EXPLAIN, *CROSSED)
     assert frame.select(key).is_duplicated().sum() == 0
     assert frame.select(key).null_count().sum_horizontal().item() == 0
     assert frame.equals(query.run(made[0], name))
@@ -178,7 +180,7 @@ def test_a_share_is_repaired_only_of_a_direct_loss_worth_one(made: tuple, tmp_pa
     """A planted loss of 1 of 10 logits, of which a later head makes up 0.4; and one of 0.4, too small to divide by."""
     path = Path(shutil.copy(made[0], tmp_path / "run.duckdb"))
     with duckdb.connect(str(path)) as shell:
-        shell.execute("UPDATE patch_experiments SET metric_clean = 9, metric_corrupted = -1")
+        shell.execute(f"UPDATE patch_checks SET size = 10 WHERE {WHOLE}")
         shell.execute("DELETE FROM patch_downstream WHERE value <> 'resample' OR part IN ('mlp', 'norm')")
         shell.execute(
             """UPDATE patch_downstream SET delta_dla = CASE part WHEN 'direct' THEN if(ablated LIKE 'L0%', -1, -0.4)
@@ -188,7 +190,7 @@ def test_a_share_is_repaired_only_of_a_direct_loss_worth_one(made: tuple, tmp_pa
     large = pl.col("ablated").str.starts_with("L0")
     assert len(found.filter(large)) and set(found.filter(large)["repaired"]) == {0.4}
     with duckdb.connect(str(path)) as shell:
-        shell.execute("UPDATE patch_experiments SET metric_clean = 20")
+        shell.execute(f"UPDATE patch_checks SET size = 21 WHERE {WHOLE}")
     assert query.run(path, "downstream")["repaired"].null_count() == len(query.run(path, "downstream"))
 
 

@@ -1,8 +1,8 @@
 """F(C): the metric with only a circuit live, for many sets of nodes at once. The measuring instrument of all scores.
 
-F of a set of nodes is the logit difference of each pair with the set's complement writing other values (resample: the
-corrupted run's; mean: means of reference prompts; zero). The embedding, biases, and everything that is not a node stay;
-what nodes are, whole or at positions, is said in `profiler.circuits.nodes`.
+F of a set of nodes is the metric of each pair (the logit difference unless asked otherwise) with the set's complement
+writing other values (resample: the corrupted run's; mean: means of reference prompts; zero). The embedding, biases, and
+everything that is not a node stay; what nodes are, whole or at positions, is said in `profiler.circuits.nodes`.
 The whole set of nodes gives the model's own value, the empty one the reference point of normalised faithfulness.
 
 Cost: at most one forward pass of the batch per set, and a third of one for random circuits: what sets share and
@@ -22,8 +22,8 @@ from torch import Tensor
 from profiler.circuits import node_sets
 from profiler.circuits.nodes import masks, node_labels, nodes_by_site
 from profiler.model.steps.network import Network
-from profiler.patching.batch import Options, PairBatch, Trace, trace
-from profiler.patching.metrics import logit_diff
+from profiler.patching.batch import PairBatch, Trace, trace
+from profiler.patching.metrics import Options
 from profiler.patching.values import rows_of
 
 TOGETHER = 8
@@ -54,7 +54,7 @@ class Evaluator:
     known: dict[bytes, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, "set pair"]:
-        """Logit difference per set and pair."""
+        """The metric per set and pair."""
         keys = [row.tobytes() for row in keep]
         new = {key: row for key, row in zip(keys, keep, strict=True) if key not in self.known}
         if new:
@@ -70,7 +70,7 @@ class Evaluator:
             for begin in range(0, len(keep), size):
                 logits = node_sets.logits(part.asked, keep[begin : begin + size])
                 options = part.options.rows(len(logits))
-                metric = logit_diff(logits.flatten(0, 1), options).double().cpu().numpy()
+                metric = options.values(logits.flatten(0, 1))
                 values[begin : begin + size, part.rows] = metric.reshape(len(logits), -1)
         return values
 

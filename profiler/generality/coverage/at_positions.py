@@ -35,7 +35,6 @@ from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness.prompts import clusters_of, own_question, ratio
 from profiler.model.steps.network import Network
 from profiler.patching.batch import PairBatch, trace
-from profiler.patching.metrics import logit_diff
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample, sweep
@@ -100,7 +99,7 @@ def on_distribution(
 def importance(
     setting: PairRuns, claimed: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Float[np.ndarray, " prompt"]]:
-    """How much each head does at a position on each prompt: |change of the logit difference|, in logits.
+    """How much each head does at a position on each prompt: |change of the metric|.
 
     What the head writes at the position becomes what it writes there on the corrupted prompt; everything after it runs.
 
@@ -113,7 +112,7 @@ def importance(
     targets = [parse_target(component, at) for component, at in claimed]
     clean, found = trace(net, batch.clean, batch.ends), {}
     for indices, logits in sweep(net, clean, batch, targets, resample(setting.corrupted)):
-        after = logit_diff(logits.flatten(0, 1), batch.options.rows(len(indices))).double().cpu().numpy()
+        after = batch.options.rows(len(indices)).values(logits.flatten(0, 1))
         for i, own in zip(indices, after.reshape(len(indices), -1), strict=True):
             found[claimed[i]] = np.abs(setting.metric_clean - own)
     return found

@@ -57,6 +57,7 @@ from profiler.model.steps.network import Network
 from profiler.patching import setting as settings_of
 from profiler.patching import values
 from profiler.patching.batch import SITES, Trace
+from profiler.patching.metrics import LOGIT_DIFF, Metric
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts import pairs as pair_sets
 from profiler.prompts.pairs import Encoded, Pair, TokenPair
@@ -68,7 +69,7 @@ SCANNED = 60_000_000
 SPARE = 4
 """Pairs drawn for each one that is used, where means are taken over those that are not."""
 PER_DOCUMENT = 3
-NODES = ("head", "mlp_out", "neuron")
+NODES = ("embed", "head", "mlp_out", "neuron")
 """Sites whose values in the corrupted run stand in for what is outside a circuit."""
 TRIGGERS = "triggers in the corpus"
 
@@ -81,11 +82,13 @@ def build(
     text: RunText,
     settings: CheckSettings,
     outside: str = "resample",
+    metric: Metric = LOGIT_DIFF,
 ) -> Distributions:
     """All distributions of a circuit whose discovery pairs are drawn by `task`; only running text where that is None.
 
     Args:
         outside: what nodes outside the circuit write, as in the scope of the circuit.
+        metric: what judges.
 
     Raises:
         PairError: a file of the user's own cannot be used.
@@ -93,7 +96,7 @@ def build(
     """
     number = count()
     own = [parse(given) for given in settings.distributions]
-    maker = PromptMaker(model, net, outside, settings.thresholds.fewest)
+    maker = PromptMaker(model, net, outside, settings.thresholds.fewest, metric)
     prompts = [] if task is None else _task_distributions(maker, run, task, settings, number)
     prompts.append(_repeats(maker, settings, next(number)))
     prompts += [_file_distribution(maker, name, value, next(number)) for name, kind, value in own if kind == "file"]
@@ -134,12 +137,14 @@ class PromptMaker:
         model, net: the model.
         outside: what nodes outside the circuit write: resample, mean or zero.
         fewest: prompts below which a distribution is refused.
+        metric: what judges.
     """
 
     model: Model
     net: Network
     outside: str = "resample"
     fewest: int = DEFAULT.fewest
+    metric: Metric = LOGIT_DIFF
 
     @property
     def spare(self) -> int:
@@ -184,7 +189,7 @@ class PromptMaker:
         distribution = Distribution(name, ordinal, kind, description, n, n_tokens, len(documents), why)
         if few:
             return PromptDistribution(distribution, None)
-        runs = slim(settings_of.prepare(name, self.net, kept))
+        runs = slim(settings_of.prepare(name, self.net, kept, self.metric))
         return PromptDistribution(distribution, with_outside(runs, self.outside, [*references, *made.pairs[most:]]))
 
 

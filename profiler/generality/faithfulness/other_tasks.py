@@ -7,7 +7,7 @@ over each task's pairs per circuit.
 
 from profiler.circuits import circuit_tables
 from profiler.circuits.circuit import check_circuit
-from profiler.circuits.nodes import check_roles, members_nodes
+from profiler.circuits.nodes import check_roles
 from profiler.errors import CircuitError, PairError
 from profiler.generality.distributions import circuit_of_run
 from profiler.generality.distributions.build import with_outside
@@ -60,4 +60,5 @@ def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, ma
     thresholds = subject.settings.thresholds
     mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.intact
     evaluate = circuit_tables.evaluator(with_outside(made, one.circuit.scope.outside), one.circuit, mlps=mlps)
-    return cross_task(evaluate, evaluate.mask(members_nodes(one.circuit)), one.circuit.name, name, thresholds)
+    keep = circuit_tables.members_kept(evaluate, one.circuit)
+    return cross_task(evaluate, keep, one.circuit.name, name, thresholds)

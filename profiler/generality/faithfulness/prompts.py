@@ -1,6 +1,7 @@
 """Faithfulness, necessity and self-repair of a circuit on each distribution of prompts, beside matched random circuits.
 
-With F(S) the mean logit difference when only the nodes of S are live, M all nodes, C the circuit:
+With F(S) the mean metric (the logit difference unless asked otherwise) when only the nodes of S are live, M all nodes,
+C the circuit:
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: other circuits with as many heads and MLPs in each layer, at the same positions; all of
@@ -10,8 +11,8 @@ With F(S) the mean logit difference when only the nodes of S are live, M all nod
 * incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
   in for members in the model and is not in the circuit. On the discovery prompts the node that makes up for most of it
   is named, `restores`. It describes and decides nothing.
-* model effect F(M) - F(none), in logits: what there is to explain. Where it is not above 0 beyond doubt, shares of it
-  are refused.
+* model effect F(M) - F(none), in the metric's unit: what there is to explain. Where it is not above 0 beyond doubt,
+  shares of it are refused.
 * repaired share of a member: - (change - direct) / direct, the part of its direct effect that later components make up
   for (`profiler.patching.redundancy.self_repair`); of members whose direct effect is large enough (threshold
   `repairable`).
@@ -29,6 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from profiler.circuits import circuit_tables, node_sets
+from profiler.circuits.by_edges import edge_sets
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.circuits.scoring import scores
 from profiler.circuits.scoring.evaluate import Evaluator
@@ -40,7 +42,7 @@ from profiler.generality.evidence.finding import NO_NULL, CausalChoices, Finding
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness import trend
 from profiler.patching.batch import batch_of
-from profiler.patching.metrics import logit_diff
+from profiler.patching.metrics import LOGIT_DIFF
 from profiler.patching.redundancy import self_repair
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
@@ -62,6 +64,8 @@ Keep = Bool[np.ndarray, " node"]
 INDUCTION = "repeated-tokens"
 NULL_PROMPTS = 24
 """Prompts that random circuits are run on: their scatter over circuits is far larger than over prompts."""
+MOST_EDGE_DRAWS = 39
+"""Random sets of edges: each is a whole pass of the prompts."""
 TOKENS_AT_ONCE = 8192
 """Tokens of one pass of many circuits (circuits x prompts x offsets): more leaves a processor's cache."""
 
@@ -146,13 +150,13 @@ def distribution_findings(
     if why or one.setting is None:
         return refusals(why), None
     evaluate = circuit_tables.evaluator(one.setting, subject.circuit, mlps=subject.mlps)
-    keep = evaluate.mask(members_nodes(subject.circuit))
+    keep = circuit_tables.members_kept(evaluate, subject.circuit)
     whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
     if len(whole) < (fewest := fewest_pairs(subject.settings.thresholds.alpha)):
         return refusals(f"{len(whole)} prompts: no test can decide on fewer than {fewest}"), None
     effect = keeps.finding("model effect", ratio(whole, np.ones_like(whole), clusters))
     if not scores.explainable(evaluate):
-        return [effect, *refusals(nothing_to_explain(effect))], None
+        return [effect, *refusals(nothing_to_explain(effect, one.setting.metric.unit))], None
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
     random = random_circuits(subject, one.setting, keep)
@@ -176,7 +180,8 @@ def completeness(
     sign = np.sign((left - inside).mean()) or 1.0
     made = [question.finding("incompleteness", ratio(sign * (left - inside), whole, clusters))]
     others = np.nonzero(~keep)[0]
-    if one.distribution.name != DISCOVERY or not len(others) or made[0].lower <= subject.settings.thresholds.margin:
+    is_found_on = one.distribution.name == DISCOVERY and not subject.circuit.by_edges
+    if not is_found_on or not len(others) or made[0].lower <= subject.settings.thresholds.margin:
         return made
     grown = np.repeat((keep & ~removed)[None], len(others), 0)
     grown[np.arange(len(others)), others] = True
@@ -204,10 +209,25 @@ class NullFaithfulness:
 
 def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:
     """The circuit and its random twins on NULL_PROMPTS of the distribution's prompts."""
+    if subject.circuit.by_edges:
+        return _random_edges(subject, setting, keep)
     nodes = node_labels(setting.net, subject.circuit, mlps=subject.mlps)
     drawn = np.concatenate([keep[None], matched(nodes, keep, subject.settings.draws, subject.settings.seed)])
     ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
-    values = on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1)
+    return _shares(on_pairs(setting, nodes, np.concatenate([ends, drawn, ~drawn])).mean(-1))
+
+
+def _random_edges(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:
+    """The same for a circuit by edges, beside random sets of as many edges."""
+    others = edge_sets.other_edges(keep, min(subject.settings.draws, MOST_EDGE_DRAWS), subject.settings.seed)
+    drawn = np.concatenate([keep[None], others])
+    ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
+    evaluate = edge_sets.first_pairs(setting, NULL_PROMPTS)
+    return _shares(evaluate(np.concatenate([ends, drawn, ~drawn])).mean(-1))
+
+
+def _shares(values: Float[np.ndarray, " set"]) -> NullFaithfulness:
+    """Faithfulness and necessity from the metric of the model, of nothing, of circuits, and without these."""
     model, empty, (kept, gone) = values[0], values[1], values[2:].reshape(2, -1)
     return NullFaithfulness((kept - empty) / (model - empty), (model - gone) / (model - empty))
 
@@ -215,7 +235,7 @@ def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> Nul
 def on_pairs(
     setting: PairRuns, nodes: list[str], keep: Bool[np.ndarray, "set node"], most: int = NULL_PROMPTS
 ) -> Float[np.ndarray, "set pair"]:
-    """Logit difference of each set of nodes on the first `most` pairs; pairs of equal length are run together."""
+    """The metric of each set of nodes on the first `most` pairs; pairs of equal length are run together."""
     pairs = setting.batch.pairs[:most]
     values = np.empty((len(keep), len(pairs)))
     order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].clean), pairs[i].first_difference))
@@ -233,16 +253,15 @@ def on_pairs(
             batch.first_difference if setting.outside is None else 0,
         )
         logits = node_sets.logits(asked, keep)
-        found = logit_diff(logits.flatten(0, 1), batch.options.rows(len(keep)))
-        values[:, rows] = found.double().cpu().numpy().reshape(len(keep), -1)
+        found = setting.batch.options.of(rows).rows(len(keep)).values(logits.flatten(0, 1))
+        values[:, rows] = found.reshape(len(keep), -1)
     return values
 
 
-def nothing_to_explain(effect: Finding | Interval) -> str:
+def nothing_to_explain(effect: Finding | Interval, unit: str = LOGIT_DIFF.unit) -> str:
     """The reason why shares of an effect are not given."""
-    shown = f"the model's own effect is {effect.value:.2f} logits ({effect.lo:.2f} to {effect.hi:.2f})".replace(
-        "-", "−"
-    )
+    bounds = f"({effect.lo:.2f} to {effect.hi:.2f})"
+    shown = f"the model's own effect is {effect.value:.2f} {unit} {bounds}".replace("-", "−")
     if effect.hi is not None and effect.hi < 0:
         return f"{shown}: here the model raises the distractors, not the answer, so there is nothing to explain"
     return f"{shown}: there is nothing to explain"
@@ -293,7 +312,7 @@ def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str 
     sites = {parse_target(label).site for label in subject.circuit.components}
     roles = any(member.positions != "all" for member in subject.circuit.members) and not ablation
     return CausalChoices(
-        "node",
+        subject.circuit.scope.granularity,
         ", ".join(sorted(sites)),
         ablation or subject.circuit.scope.outside,
         "each member's" if roles else "all",
@@ -312,10 +331,8 @@ def repaired_members(subject: CheckSubject) -> tuple[str, ...]:
         return ()
     before = clean_writes(setting)
     labels = [label for label in subject.circuit.components if parse_target(label).site != "neuron"]
-    thresholds = subject.settings.thresholds
-    return tuple(
-        label for label in labels if is_repairable(_repaired(setting, label, before)[0], setting.whole, thresholds)
-    )
+    thresholds, whole = subject.settings.thresholds, setting.judged_by(LOGIT_DIFF).whole
+    return tuple(label for label in labels if is_repairable(_repaired(setting, label, before)[0], whole, thresholds))
 
 
 def is_repairable(
@@ -346,9 +363,10 @@ def _repair(subject: CheckSubject, one: PromptDistribution, label: str, before: 
     made_from = CausalChoices("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)
     question = subject.question("self-repair", one.distribution, label, role, choices=made_from)
     direct, made_up = _repaired(setting, label, before)
-    if not is_repairable(direct, setting.whole, subject.settings.thresholds):
-        whole = abs(setting.whole.mean())
-        why = f"its direct effect is {direct.mean():.2f} of {whole:.2f} logits: too little to ask what makes up for it"
+    whole = setting.judged_by(LOGIT_DIFF).whole
+    if not is_repairable(direct, whole, subject.settings.thresholds):
+        effect = f"{direct.mean():.2f} of {abs(whole.mean()):.2f} logits"
+        why = f"its direct effect is {effect}: too little to ask what makes up for it"
         return question.refused("repaired share", one.distribution.n_units, why)
     return question.finding("repaired share", ratio(-made_up, direct, clusters_of(setting)))
 

@@ -44,7 +44,7 @@ from profiler.generality.faithfulness.prompts import (
     ratio,
 )
 from profiler.generality.faithfulness.runs import Logits, Own, Runner, WindowPiece, own_of, pieces, windows_of
-from profiler.patching.metrics import kl, logit_diff
+from profiler.patching.metrics import kl
 
 KL, LOSS = "KL recovered", "loss recovered"
 NULL_TOKENS, TRIGGER_TOKENS = 5_000, 2_000
@@ -55,6 +55,7 @@ Few, because circuits differ far more than windows do.
 MOST_DRAWS = 39
 NULL_TOKENS_AT_ONCE, SETS_AT_ONCE = 256, 14
 """Tokens of a piece of text that random circuits are run on, and circuits that are run together."""
+BY_EDGES = "a circuit by edges is measured on prompts alone, where a corrupted prompt says what the other edges carry"
 COLUMNS = ("kl", "kl_empty", "loss", "loss_circuit", "loss_empty")
 Compared = Float[np.ndarray, "position 5"]
 
@@ -64,6 +65,9 @@ def findings(subject: CheckSubject) -> StageResult:
     if not subject.text.batches:
         corpora = (one.distribution for one in subject.distributions.corpus)
         return StageResult(tuple(_question(subject, one).refused(KL, 0, one.refused) for one in corpora))
+    if subject.circuit.by_edges:
+        corpora = (one.distribution for one in subject.distributions.corpus)
+        return StageResult(tuple(_question(subject, one).refused(KL, 0, one.refused or BY_EDGES) for one in corpora))
     subject.report("means of the corpus")
     sites = {parse_node(node).site for node in subject.nodes}
     means = ablated.means_of(subject.net, ablated.some(subject.text), sites)
@@ -279,7 +283,7 @@ def on_prompts(subject: CheckSubject, one: PromptDistribution, runner: Runner) -
         recovered = ratio(divergences[:, 1] - divergences[:, 0], divergences[:, 1], clusters)
         rows.append(question.finding(KL, recovered))
     if own_question(subject, one):
-        values = torch.stack([logit_diff(run, batch.options) for run in runs], -1).double().cpu().numpy()
+        values = np.stack([batch.options.values(run) for run in runs], -1)
         statistic = "faithfulness" if one.distribution.name == NATURAL else "faithfulness with means"
         rows.append(_faithful(question, values, clusters, statistic))
     return rows

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from profiler.model.steps.network import Network, Offsets, at
 from profiler.patching.batch import PairBatch, Tokens, Trace
-from profiler.patching.metrics import logit_diff
 from profiler.patching.sites import Target
 
 Gradients = dict[tuple[str, int], Tensor]
@@ -34,7 +33,7 @@ SATURATED_PAIRS = 0.25
 def gradients(
     net: Network, tokens: Tokens, batch: PairBatch, embedding: Tensor | None = None, dropped: int | None = None
 ) -> tuple[Gradients, Tensor]:
-    """Gradient of each pair's logit difference at every site, and the logit differences.
+    """Gradient of each pair's metric at every site, and the metrics.
 
     Args:
         embedding: token embeddings to run on instead of the tokens' own.
@@ -55,7 +54,7 @@ def gradients(
             after = steps.layer(layer, stream, edit)
             stream = stream + (after - stream).detach() if layer == dropped else after
         logits = net.finish(at(stream, batch.ends), ends=batch.ends)
-        metric = logit_diff(logits, batch.options)
+        metric = batch.options.measure(logits)
         slopes = torch.autograd.grad(metric.sum(), list(values.values()), allow_unused=True)
     filled = [torch.zeros_like(v) if g is None else g for g, v in zip(slopes, values.values(), strict=True)]
     return dict(zip(values, filled, strict=True)), metric.detach()
@@ -86,7 +85,7 @@ def along(net: Network, base: Trace, other: Trace, tokens: Tokens, batch: PairBa
         slopes, values = gradients(net, tokens, batch, a + share * (b - a))
         total = {key: value / steps + total.get(key, 0) for key, value in slopes.items()}
         metric.append(values.mean().item())
-    first, last = (logit_diff(run.logits, batch.options).mean().item() for run in (base, other))
+    first, last = (batch.options.measure(run.logits).mean().item() for run in (base, other))
     lines = [first + (step + 0.5) / steps * (last - first) for step in range(steps)]
     off = max(abs(m - line) for m, line in zip(metric, lines, strict=True))
     return Path(total, tuple(metric), off / abs(last - first) if last != first else float("nan"))

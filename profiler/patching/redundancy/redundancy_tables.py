@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from profiler import statistics
-from profiler.patching.metrics import logit_diff
+from profiler.patching.metrics import LOGIT_DIFF
 from profiler.patching.redundancy import gates, self_repair
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target
@@ -121,7 +121,7 @@ def _joint(setting: PairRuns, targets: Sequence[Target], *, denoise: bool) -> Fl
     """What is recovered or lost with the targets patched together."""
     tokens, donor = (setting.batch.corrupted, setting.clean) if denoise else (setting.batch.clean, setting.corrupted)
     logits = intervene(setting.net, tokens, setting.batch.ends, setting.batch, targets, resample(donor))
-    after = logit_diff(logits, setting.batch.options).double().cpu().numpy()
+    after = setting.batch.options.values(logits)
     return after - setting.metric_corrupted if denoise else setting.metric_clean - after
 
 
@@ -138,6 +138,7 @@ def interaction_rows(
         if result.value == "resample" and result.target in targets
     }
     names, whole = self_repair.names(setting.net), float(setting.whole.mean())
+    per_logit = whole / float(setting.judged_by(LOGIT_DIFF).whole.mean())  # writes are in logits
     rows = []
     for first, second in combinations(sorted(targets), 2):
         joint = {way: _joint(setting, [first, second], denoise=way == "denoise") for way in ("denoise", "noise")}
@@ -145,7 +146,7 @@ def interaction_rows(
             way: gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))) for way in joint
         }
         delta = repaired[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
-        kind = gates.redundancy(delta, extra["noise"], whole)
+        kind = gates.redundancy(delta * per_logit, extra["noise"], whole)
         for way in ("denoise", "noise"):
             singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]
             together = float(joint[way].mean()) / whole

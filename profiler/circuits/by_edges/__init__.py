@@ -1,0 +1,1 @@
+"""Circuits by edges: chosen, judged, compared at fixed fractions, and single paths."""

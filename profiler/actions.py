@@ -150,6 +150,7 @@ def patch(
     *,
     circuit: str | Path | Circuit | None = None,
     metric: MetricAsked = "logit_diff",
+    budget: float | None = None,
     model: str | Model | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -166,6 +167,7 @@ def patch(
         circuit: judge this circuit (or the one of this .yaml file) instead of choosing one.
         metric: what selects and judges: logit_diff, prob_diff, kl, accuracy, FILE.py:FUNCTION (the file is executed),
             or a function of (logits, options), see `profiler.patching.own_metric`.
+        budget: seconds to keep to: settings that decide least are lowered, and what was lowered is reported.
         model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
         trust_remote_code: run code that comes with a model that is named.
         allow_pickle: load weights of a model that is named that are not safetensors.
@@ -195,7 +197,7 @@ def patch(
         done += not is_note
         report(Step(text, done, total, is_note))
 
-    outcome = experiment.patch(loaded, chosen, run, show, given, decides)
+    outcome = experiment.patch(loaded, chosen, run, show, given, decides, budget)
     report(Step("written", total, total))
     return PatchResult(run, outcome.experiment, outcome.circuit, outcome.frames)
 

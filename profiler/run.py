@@ -478,6 +478,7 @@ class Run:
         edges: bool = False,
         steps: int = 8,
         metric: Any = "logit_diff",
+        budget: float | None = None,
         model: Any = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -506,6 +507,7 @@ class Run:
             steps: midpoints of integrated gradients.
             metric: what selects and judges: logit_diff, prob_diff, kl, accuracy, FILE.py:FUNCTION, or a function of
                 (logits, options) that returns a number per prompt, larger for better.
+            budget: seconds to keep to: settings that decide least are lowered, and what was lowered is reported.
             model: bundled, a hub name, a directory, or a loaded model; None takes the run's, where that is safe.
             trust_remote_code: run code that comes with a model that you name.
             allow_pickle: load weights of a model that you name that are not safetensors.
@@ -542,6 +544,7 @@ class Run:
                 edges=edges,
                 steps=steps,
                 metric=metric,
+                budget=budget,
             )
 
     def paths(

@@ -7,7 +7,7 @@
 5. the circuit: chosen on these pairs, judged on others            -> circuits, circuit_*
 6. the task's corruptions crossed: what each component responds to -> patch_cells, patch_factors
 
-Cost: for the bundled model and 48 pairs about two minutes of one core, a third of it circuits.
+Cost: for the bundled model and 48 pairs about four minutes of one core, half of it circuits.
 """
 
 import time
@@ -19,10 +19,9 @@ from typing import Any
 
 import polars as pl
 
-from profiler.circuits import choose, circuit_tables, description
+from profiler.circuits import choose, circuit_tables, description, duration
 from profiler.circuits.by_edges import edge_tables, paths
 from profiler.circuits.circuit import Circuit, Scope, check_circuit
-from profiler.circuits.duration import forecast
 from profiler.circuits.edge_mask import graph_of
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
@@ -32,7 +31,6 @@ from profiler.model.steps.as_network import network_of
 from profiler.model.steps.network import Network
 from profiler.patching import experiment_store, factorial, setting, sweep_tables, values
 from profiler.patching.attribution import estimates, recall
-from profiler.patching.batch import trace
 from profiler.patching.capability import capability
 from profiler.patching.metrics import LOGIT_DIFF, Metric, is_flat
 from profiler.patching.redundancy import redundancy_tables
@@ -100,6 +98,7 @@ def patch(
     report: Report = print,
     circuit: Circuit | None = None,
     metric: Metric = LOGIT_DIFF,
+    budget: float | None = None,
 ) -> ExperimentResult:
     """Run an experiment and write it into a run.
 
@@ -108,6 +107,7 @@ def patch(
         report: told each stage as it begins.
         circuit: judge this circuit instead of choosing one.
         metric: what decides.
+        budget: seconds to keep to, by leaving out what decides least; None leaves nothing out.
 
     Raises:
         PairError: the task or a pair is unusable.
@@ -115,28 +115,36 @@ def patch(
         CircuitError: the model lacks a member of the circuit.
     """
     with experiment_store.ready(out, model):
-        return _patch(model, replace(settings, metric=metric.name), out, report, circuit, metric)
+        return _patch(model, replace(settings, metric=metric.name), out, report, circuit, metric, budget)
 
 
 def _patch(
-    model: Model, settings: PatchSettings, out: Path, report: Report, circuit: Circuit | None, metric: Metric
+    model: Model,
+    settings: PatchSettings,
+    out: Path,
+    report: Report,
+    circuit: Circuit | None,
+    metric: Metric,
+    budget: float | None,
 ) -> ExperimentResult:
     began = time.perf_counter()
     net = network_of(model)
     report("pairs")
-    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
-    main = selected_by(setting.prepare("discovery", net, pairs, metric), report)
-    loaded = time.perf_counter()
-    trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
-    each = time.perf_counter() - loaded
+    main = selected_by(discovery(model, net, settings, metric), report)
     if circuit is not None:
         check_circuit(circuit, net)
         check_roles(circuit, main.batch)
+    costs = duration.unit_costs(main, settings)
+    if budget is not None:
+        settings, left_out = duration.within(budget, main, settings, costs)
+        report(f"left out to keep to {budget / 60:.3g} min: {', '.join(left_out) or 'nothing'}")
+        if settings.pairs < len(main.batch):
+            main = discovery(model, net, settings, metric).judged_by(main.metric)
+    report(duration.forecast(main, settings, costs).sentence)
     outside = outside_of(settings, circuit)
     circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside, metric=metric.name))
     means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
     main = with_outside(main, outside, lambda: means)
-    report(forecast(main, settings, each))
     experiment = Experiment(model, settings, main, means, metric, circuit, report)
     measured = sweeps(experiment)
     report("attribution patching")
@@ -191,8 +199,7 @@ def trace_paths(
         paths.parse(text, graph)
     with experiment_store.ready(out, model):
         report("pairs")
-        pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
-        main = setting.prepare("discovery", net, pairs, metric)
+        main = discovery(model, net, settings, metric)
         if main.whole.mean() <= 0:
             raise PairError(
                 f"the corruption does not lower {metric.words} on these pairs, so there is no effect whose share a path"
@@ -205,6 +212,12 @@ def trace_paths(
         frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(created=pl.lit(experiment_store.now()))
         experiment_store.write_paths(out, experiment_name(settings, model.spec.weights_hash), frame)
     return frame
+
+
+def discovery(model: Model, net: Network, settings: PatchSettings, metric: Metric) -> PairRuns:
+    """The pairs that a circuit is found on, with both runs."""
+    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    return setting.prepare("discovery", net, pairs, metric)
 
 
 def selected_by(runs: PairRuns, report: Report) -> PairRuns:

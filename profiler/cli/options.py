@@ -8,6 +8,7 @@ import typer
 
 from profiler.errors import ProfilerError
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 MOST_SEED = 2**32 - 1
@@ -97,6 +98,10 @@ Metric = Annotated[
         help="what selects and judges: logit_diff, prob_diff, kl, accuracy, or FILE.py:FUNCTION (the file is executed)"
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="keep to this time (90s, 10m, 1.5h): what decides least is left out, and said"),
+]
 MetricOfCheck = Annotated[
     str | None,
     typer.Option(help="what judges, as for patch; default: the circuit's own, if it is a built-in one"),
@@ -148,6 +153,18 @@ def number(text: str) -> int:
         return int(float(match[1]) * UNITS[match[2]]) if match else int("")
     except (ValueError, OverflowError):
         raise ProfilerError(f"{text!r} is not a count: write 300000, 300k, 1.5M or 2GB") from None
+
+
+def seconds(text: str) -> float:
+    """A time such as 90s, 10m or 1.5h, in seconds.
+
+    Raises:
+        ProfilerError: it is not a time above 0.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([smh])", text.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise ProfilerError(f"{text!r} is not a time: write 90s, 10m or 1.5h")
+    return float(match[1]) * SECONDS[match[2]]
 
 
 def number_or_all(text: str) -> int | None:

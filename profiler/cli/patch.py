@@ -97,6 +97,7 @@ def patch(
         bool, typer.Option("--edges", help="choose and judge the circuit by edges (EAP-IG) rather than by nodes")
     ] = False,
     steps: Annotated[int, typer.Option(help="midpoints of integrated gradients", min=1)] = 8,
+    budget: options.Budget = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
     bench: Annotated[bool, typer.Option("--bench", help="only measure speed beside TransformerLens")] = False,
 ) -> None:
@@ -123,9 +124,18 @@ def patch(
     if bench:
         _bench(run, task, model, rights, settings)
         return
+    keep_to = None if budget is None else options.seconds(budget)
     with StepBar() as bar:
         done = profiler.patch(
-            run, task, circuit=circuit, metric=metric, model=model, report=bar.show, **rights, **settings
+            run,
+            task,
+            circuit=circuit,
+            metric=metric,
+            budget=keep_to,
+            model=model,
+            report=bar.show,
+            **rights,
+            **settings,
         )
     if save is not None:
         done.save(save)

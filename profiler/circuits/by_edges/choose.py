@@ -23,7 +23,7 @@ TOLERANCE = 0.1
 
 def ranking(scores: Float[np.ndarray, " edge"]) -> list[int]:
     """Edges by |score|, largest first; of equal ones the first of the model."""
-    return np.argsort(-level(np.abs(scores)), kind="stable").tolist()
+    return list(np.argsort(-level(np.abs(scores)), kind="stable").tolist())
 
 
 def best(listed: list[int], size: int, n: int) -> Keep:

@@ -12,6 +12,7 @@ Scores are EAP-IG on the discovery pairs, f is measured on fresh ones (`test`) w
 passes over the pairs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from profiler.circuits.circuit import INPUT
 from profiler.circuits.scoring import curve
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-ORDERS = {"signed": lambda scores: scores, "absolute": np.abs}
+ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"signed": np.asarray, "absolute": np.abs}
 
 
 def best(scores: Float[np.ndarray, " item"], size: int) -> np.ndarray:

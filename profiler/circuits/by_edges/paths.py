@@ -173,7 +173,8 @@ def _lost(
     setting: PairRuns, path: NamedPath, writes: tuple[Writes, Writes], sent: Bool[Tensor, "prompt position"]
 ) -> Float[np.ndarray, " pair"]:
     """The metric that the path's corrupted message costs the clean run, per pair."""
-    return setting.metric_clean - setting.batch.options.values(patched(setting, path, writes, sent))
+    after = setting.batch.options.values(patched(setting, path, writes, sent))
+    return np.asarray(setting.metric_clean - after)
 
 
 def patched(

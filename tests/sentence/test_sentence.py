@@ -246,8 +246,8 @@ def test_mistakes_are_one_sentence(run_path, cli, arguments, message):
 
 
 def test_find_prints_what_was_understood_and_refuses_two_questions(run_path, cli):
-    code, out, err = cli("find", run_path, "the previous token", "--kind", "head", "--least", 1)
-    assert (code, err) == (0, "") and out.startswith("previous_token: at least half") and "L1H1" in out
+    code, out, err = cli("find", run_path, "repeated", "--kind", "neuron", "--least", 1, "--top", 2)
+    assert (code, err) == (0, "") and out.startswith("repeated: the token stood earlier") and "(2 rows)" in out
     code, out, _ = cli("find", run_path, "--like", "L0N3", "--top", 2, "--format", "csv")
     assert code == 0 and len(out.splitlines()) == 3 and out.startswith("component,coactivation")
     for arguments in ((), ("year", "--like", "L0N3"), ("xyzzy",), ("--like", "L9N9")):

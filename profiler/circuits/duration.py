@@ -31,13 +31,16 @@ from profiler.prompts.pairs.crossed import cells
 
 MEMBERS = 9
 """Members that are assumed of a circuit that is not chosen yet."""
-SAMPLED, SETS = 24, 8
-"""Patches, and sets of nodes, that are timed."""
+SETS = 32
+"""Sets of nodes that are timed."""
+INFLATED, COMPLETE = 0.65, 0.4
+"""What a set costs in minimality and in completeness beside a random one: they share more. Measured with the bundled
+model."""
 SEARCH = 300
 """Sets of nodes that choosing takes, and choosing again for stability."""
-OF_EDGES = 110
-"""Sets of edges: cut one by one, and at fixed fractions."""
-JOINT = 100
+OF_EDGES = 60
+"""Sets of edges, in passes with half of them dropped: cut one by one, and at fixed fractions."""
+JOINT = 60
 """Passes with several heads patched together."""
 LADDERS: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("neurons", (32, 0)),
@@ -91,7 +94,8 @@ def unit_costs(main: PairRuns, settings: PatchSettings) -> UnitCosts:
     """Time a little of each kind of work."""
     net, batch, clock = main.net, main.batch, _clock(main)
     plan = _plans(main, settings)[1]
-    some = tuple(plan.targets[:: max(1, len(plan.targets) // SAMPLED)])
+    middle = {(net.n_layers - 1) // 2, net.n_layers // 2}  # what comes after these is what comes after all on average
+    some = tuple(target for target in plan.targets if target.layer in middle)[:: len(middle)]
     evaluate = evaluator(main, mlps=settings.mlps)
     keep = np.random.default_rng(settings.seed).random((SETS, len(evaluate.nodes))) < scores.DROPPED
     evaluate(np.ones_like(keep[:1]))  # what is prepared once
@@ -178,16 +182,17 @@ def _plans(main: PairRuns, settings: PatchSettings) -> list[sweep_tables.SweepPl
 
 
 def _circuits(main: PairRuns, settings: PatchSettings) -> float:
-    """Sets of nodes: of random and inflated circuits, of completeness, and of the search."""
+    """Sets of nodes, as random ones: of random and inflated circuits, of completeness, and of the search."""
     if settings.edges:
         return float(len(every(main.net, "head")))
     members = min(MEMBERS, len(every(main.net, "head")))
     greedy = 2 * min(scores.GREEDY_STEPS, members) * min(scores.GREEDY_TRIED, members)
     complete = (scores.GREEDY_RUNS + 1) * greedy / 2 + 4 * scores.RANDOM_SETS
-    inflated = max(settings.draws, min(settings.draws, scores.PER_MEMBER) * members)
-    full = settings.draws + inflated * (1 + 1 / max(1, members // 2)) + 2 * members * (scores.GREEDY_RUNS + 1)
+    inflated: float = max(settings.draws, min(settings.draws, scores.PER_MEMBER) * members)
+    inflated = inflated * (1 + 1 / max(1, members // 2)) + 2 * members * (scores.GREEDY_RUNS + 1)
+    full = settings.draws + INFLATED * inflated
     tested = not settings.is_file or bool(parts_of_file(settings).test)
-    return (1 + tested) * (full + complete) + tested * complete + SEARCH
+    return (1 + tested) * (full + COMPLETE * complete) + tested * COMPLETE * complete + SEARCH
 
 
 def _of_schemes(main: PairRuns, settings: PatchSettings) -> float:

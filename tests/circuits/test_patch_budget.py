@@ -23,7 +23,7 @@ def runs() -> PairRuns:
 
 
 def test_the_forecast_is_counts_times_costs(runs: PairRuns) -> None:
-    settings = PatchSettings("ioi", pairs=2 * (len(runs.batch) // 2))
+    settings = PatchSettings("ioi", pairs=len(runs.batch))
     one = duration.forecast(runs, settings, COSTS)
     more = duration.forecast(runs, replace(settings, neurons=74), COSTS).seconds
     assert more - one.seconds == pytest.approx(2 * 10 * COSTS.patch)

@@ -35,6 +35,7 @@ EDGES = pl.DataFrame(
         "matters": [True, True, True, True, False],
     }
 )
+MEASURED = {"metric_words": "logit difference"}
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +96,14 @@ def given(drawn: list[float], **scores: float) -> build.Reader:
 def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], words: str) -> None:
     """On either side of 100 %, of the same set of pairs alone, and so that p is (1 + as close) / (1 + drawn)."""
     close = sum(abs(1 - value) <= 0.1 for value in drawn)
-    sentence = circuit_answer.of_set(given(drawn, random_p=(1 + close) / (1 + len(drawn))), "discovery")
+    sentence = circuit_answer.of_set(given(drawn, random_p=(1 + close) / (1 + len(drawn))), "discovery", MEASURED)
     assert (
         sentence.replace(numbers.BLANK, " ")
-        == "On the pairs it was found on it recovers 90 % (95 % interval 88 % to 92 %) of the effect. With the same"
-        f" members removed from both, circuit and model differ by up to 7.0 % of the effect. {words}"
+        == "On the pairs it was found on it recovers 90 % (95 % interval 88 % to 92 %) of the effect (logit"
+        " difference). With the same members removed from both, circuit and model differ by up to 7.0 % of the effect."
+        f" {words}"
     )
-    assert "random" not in circuit_answer.of_set(given(drawn), "discovery")
+    assert "random" not in circuit_answer.of_set(given(drawn), "discovery", MEASURED)
 
 
 def test_the_terminal_counts_the_same_random_circuits() -> None:
@@ -113,7 +115,7 @@ def test_the_terminal_counts_the_same_random_circuits() -> None:
     for p, words in ((0.005, "none of 199"), (0.02, "3 of 199")):
         chance = {"metric": "random_p", "score": p, "low": None, "high": None, "n": 199}
         said = quality(pl.DataFrame([*rows, chance], infer_schema_length=None))
-        assert said.startswith("recovers 90.0% [88.0%, 92.0%] of the effect; ") and said.endswith(
+        assert said.startswith("recovers 90.0% [88.0%, 92.0%] of the effect (logit difference); ") and said.endswith(
             "incomplete by up to 7.0%"
         )
         assert f"; {words} random circuits came as close to 100 % (p = {p})" in said
@@ -122,14 +124,14 @@ def test_the_terminal_counts_the_same_random_circuits() -> None:
 
 
 def test_over_recovery_and_no_effect_are_said() -> None:
-    assert "over-recovery, not success" in circuit_answer.of_set(given([], over_recovery=1.0), "discovery")
+    assert "over-recovery, not success" in circuit_answer.of_set(given([], over_recovery=1.0), "discovery", MEASURED)
     bare = build.Reader(
         duckdb.connect(),
         {"circuit_scores": pl.DataFrame({"pair_set": ["test"], "metric": ["metric_model"], "score": [-0.25]})},
     )
     assert (
-        circuit_answer.of_set(bare, "test")
-        == "On fresh pairs the model shows no effect that a circuit could explain (−0.250 logits)."
+        circuit_answer.of_set(bare, "test", MEASURED)
+        == "On fresh pairs the model shows no effect that a circuit could explain (logit difference −0.250)."
     )
 
 

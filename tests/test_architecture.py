@@ -25,6 +25,7 @@ STRICT = (
     "cli",
     "prompts",
     "pages",
+    "patching",
 )
 """What mypy checks strictly, [tool.mypy] of pyproject.toml."""
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")

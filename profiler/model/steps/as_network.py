@@ -113,7 +113,7 @@ def _try(net: ModuleNetwork, model: Model, tokens: Int[Tensor, "prompt offset"],
     stream = steps.stream
     for layer in range(net.n_layers):
         after = steps.layer(layer, stream, trial.keep)
-        _try_layer(trial, steps, layer, stream, after)
+        _try_layer(trial, steps, layer, stream, after, name)
         stream = after
     _try_end(trial, own)
     first = tokens.shape[1] // 2
@@ -129,8 +129,12 @@ def _holds(trial: Callable[[], bool]) -> bool:
         return False
 
 
-def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, after: Tensor) -> None:
-    """Find which given values can stand in for the work of a layer's attention or MLP."""
+def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, after: Tensor, name: str) -> None:
+    """Find which given values can stand in for the work of a layer's attention or MLP.
+
+    Raises:
+        ModelError: put in where they were written, they change what the layer computes.
+    """
     net = trial.net
     for written, read in (("attn_out", "head"), ("mlp_out", "neuron")):
         part = net.part(layer, written)
@@ -141,6 +145,11 @@ def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, afte
         given = [{PARAMETER[site]: trial.sites[site, layer]} for site in forms]
         if not all(_holds(partial(_stood_in, trial, steps, layer, stream, after, values)) for values in given):
             net.stands_in.discard((layer, written))
+            if not all(_stood_in(trial, steps, layer, stream, after, values) for values in given):
+                raise ModelError(
+                    f"{name} cannot be patched: layer {layer} computes something else where what its"
+                    f" {'attention' if written == 'attn_out' else 'MLP'} wrote is put in"
+                )
     heads = trial.sites.get(("head", layer))
     if net.inside_attention and net.own_attention and heads is not None:
         net.inside_attention = _holds(partial(_attends, trial, steps, layer, stream))

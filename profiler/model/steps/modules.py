@@ -205,6 +205,8 @@ class ModuleNetwork(Network):
             given = now.given.get(part.written)
             changed = given if given is not None else now.edit(part.written, number, value, self._offsets(part))
             changed = changed.reshape(out.shape)
+            if given is not None or now.edit is not unchanged:
+                changed = changed.clone()  # a layer may add to it in place (Falcon), and the value is kept
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return hook
@@ -237,7 +239,7 @@ class ModuleNetwork(Network):
         def forward(*args: Any, **kwargs: Any) -> Any:
             if now.layer == number and (number, part.written) in self.stands_in:
                 if part.written in now.given:
-                    return self._as_returned(child, now.given[part.written])
+                    return self._as_returned(child, now.given[part.written].clone())
                 if part.read in now.given:
                     return self._as_returned(child, part.module(part.flat(now.given[part.read])))
             if now.layer == number and part.written == "mlp_out" and now.local_ends is not None:

@@ -25,6 +25,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
+    base: str | None = Field(default=None, description="of a LoRA adapter, the model that it is merged into")
     device: str = "cpu"
     device_map: Literal["auto"] | None = Field(default=None, description="accelerate reads the weights onto the device")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"

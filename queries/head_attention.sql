@@ -9,7 +9,8 @@
 -- Caveat:     means over the uniform sample of positions. Measures overlap (the token before may be
 --             the first one too), so they do not sum to 1. importance_weighted_mean weighs each
 --             position by the head's |DLA| there; a head that works through later layers has its
---             weight in the wrong place. No rows for a neuron.
+--             weight in the wrong place. No rows for a neuron. sink is a row of heads that have
+--             a learned sink, which is no token, and of no others.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 WITH wide AS (
     SELECT head_attention.*, documents.group_id FROM head_attention
@@ -30,6 +31,7 @@ WITH wide AS (
             WHEN 'delimiter' THEN delimiter
             WHEN 'top_weight' THEN top_weight
             WHEN 'entropy' THEN entropy
+            WHEN 'sink' THEN sink
             ELSE dla_to_attended END::DOUBLE AS value
     FROM wide CROSS JOIN (VALUES
         (1, 'previous_token', 'attention')
@@ -44,7 +46,9 @@ WITH wide AS (
         , (10, 'top_weight', 'attention')
         , (11, 'entropy', 'nats')
         , (12, 'dla_to_attended', 'logits')
+        , (13, 'sink', 'attention')
     ) AS measures(ordinal, measure, unit)
+    WHERE measures.measure <> 'sink' OR (SELECT max(sink) FROM wide) > 0
 )
 , plain AS (
     SELECT measure AS key, group_id, sum(value) AS above, count(*) AS below

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from functools import wraps
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -121,4 +122,9 @@ def softmax_in_its_dtype(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     can be asked for in float64."""
     if request.path.parent.name in ("patching", "circuits", "generality"):
         plain = torch.nn.functional.softmax
-        monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, **_: plain(x, dim=dim))
+
+        @wraps(plain)
+        def softmax(x: torch.Tensor, dim: int = -1, **_: object) -> torch.Tensor:
+            return plain(x, dim=dim)
+
+        monkeypatch.setattr(torch.nn.functional, "softmax", softmax)

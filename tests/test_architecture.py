@@ -25,6 +25,7 @@ STRICT = (
     "cli",
     "prompts",
     "pages",
+    "patching",
     "sentence",
 )
 """What mypy checks strictly, [tool.mypy] of pyproject.toml."""

@@ -39,6 +39,10 @@ DomainField = Annotated[str | None, typer.Option(help="field that names the docu
 Components = Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")]
 Seed = Annotated[int, typer.Option(help="seed of the order of documents and of the samples")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
+Base = Annotated[
+    str | None,
+    typer.Option(help="of a LoRA adapter, the model it belongs to (a name or a directory): it is merged into that"),
+]
 DeviceMap = Annotated[
     Literal["auto"] | None,
     typer.Option(help="read the weights straight onto --device with accelerate, not into this machine's memory first"),

@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
 def record(
     *,
     model: options.ModelName,
+    base: options.Base = None,
     corpus: options.Corpora,
     out: options.Out,
     tokens: options.Tokens = "1M",

@@ -114,7 +114,7 @@ def check(
         thresholds=settings.thresholds,
         seconds=time.perf_counter() - began,
     )
-    store.resolve(run, roles.ORIGIN)
+    store.resolve(run, role_catalogue.ORIGIN)
     return Checked(subject, judged, result.findings, details)
 
 

@@ -108,7 +108,7 @@ def read_network(
         ),
     )
     _refuse_partial(name, network, report)
-    _refuse_not_finite(name, network, dtype)
+    refuse_not_finite(name, network, dtype)
     return network, _attempt(name, lambda: tuple(_notes(place, network, dtype)))
 
 
@@ -343,8 +343,8 @@ def _refuse_adapter(name: str, place: str) -> None:
         kind, base = given.get("peft_type"), given.get("base_model_name_or_path")
         what = "a LoRA adapter" if kind == "LORA" else f"an adapter ({kind or 'adapter_config.json'})"
         raise ModelError(
-            f"model {name!r} is {what} of {base!r}, differences and no whole weights: merge it into that model (peft:"
-            " `merge_and_unload`), save the result, and name that; or name the model without it"
+            f"model {name!r} is {what} of {base!r}, differences and no whole weights: give that model with --base (LoRA"
+            " as safetensors), or merge it into that model (peft: `merge_and_unload`), save the result, and name that"
         )
 
 
@@ -417,7 +417,7 @@ def _advice(missing: list[str], unexpected: list[str]) -> str:
     )
 
 
-def _refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) -> None:
+def refuse_not_finite(name: str, network: PreTrainedModel, dtype: torch.dtype) -> None:
     bad = {key: _not_finite(value) for key, value in network.named_parameters() if not is_finite(value)}
     if bad:
         narrow = dtype in (torch.float16, torch.bfloat16)

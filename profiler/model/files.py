@@ -240,7 +240,7 @@ def read_json(place: str, name: str) -> dict[str, Any]:
     Raises:
         ModelError: it holds something else.
     """
-    file = _file(place, name)
+    file = file_of(place, name)
     if file is None:
         return {}
     try:
@@ -252,7 +252,12 @@ def read_json(place: str, name: str) -> dict[str, Any]:
     return found
 
 
-def _file(place: str, name: str) -> Path | None:
+def is_adapter(place: str) -> bool:
+    """Whether a directory or hub name holds an adapter of another model."""
+    return bool(read_json(place, ADAPTER))
+
+
+def file_of(place: str, name: str) -> Path | None:
     """A file of a directory, or of a hub repository, fetched; None where there is none or it cannot be reached."""
     if Path(place).is_dir():
         file = Path(place) / name

@@ -27,8 +27,8 @@ from transformers import PreTrainedModel
 from profiler.axes import TokenIds
 from profiler.config import ModelSettings
 from profiler.errors import ModelError
-from profiler.model import files, validation
-from profiler.model.checkpoint import read_network, read_settings, read_tokenizer
+from profiler.model import adapter, files, validation
+from profiler.model.checkpoint import read_network, read_settings, read_tokenizer, refuse_not_finite
 from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import Weights, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
@@ -88,14 +88,31 @@ def load_model(config: ModelSettings) -> Model:
     Raises:
         ModelError: it cannot be found or loaded, or its heads and neurons cannot be read.
     """
-    place = str(BUNDLED) if config.model == "bundled" else config.model
+    name = config.base or config.model
+    place = str(BUNDLED) if name == "bundled" else name
     files.check(place, remote_code=config.trust_remote_code, pickle=config.allow_pickle)
+    if config.base is not None:
+        _refuse_no_adapter(config)
     rights = {"trust_remote_code": config.trust_remote_code, "allow_pickle": config.allow_pickle}
-    read_settings(config.model, place, **rights)  # before what is wrong with them shows in the tokenizer
-    tokenizer = read_tokenizer(config.model, place, trust_remote_code=config.trust_remote_code)
-    network, notes = read_network(config.model, place, DTYPES[config.dtype], **rights, **_placed(config))
+    read_settings(name, place, **rights)  # before what is wrong with them shows in the tokenizer
+    tokenizer = read_tokenizer(name, place, trust_remote_code=config.trust_remote_code)
+    network, notes = read_network(name, place, DTYPES[config.dtype], **rights, **_placed(config))
     _refuse_scattered(network, config)
+    if config.base is not None:
+        notes = (*notes, adapter.merge(network, config.model, config.model))
+        refuse_not_finite(config.model, network, DTYPES[config.dtype])
     return model_from(network.eval(), tokenizer, config, notes)
+
+
+def _refuse_no_adapter(config: ModelSettings) -> None:
+    """Refuse a base beside what is no adapter.
+
+    Raises:
+        ModelError: there is no adapter, or its files cannot be loaded.
+    """
+    files.check(config.model)
+    if not files.is_adapter(config.model):
+        raise ModelError(f"--base is for a LoRA adapter, and {config.model!r} has no adapter_config.json: leave it out")
 
 
 def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, notes: tuple[str, ...] = ()) -> Model:

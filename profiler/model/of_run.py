@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from profiler.config import ModelSettings
 from profiler.database import query
 from profiler.errors import ModelError
+from profiler.model import files
 from profiler.model.load import Model, load_model
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -59,7 +60,7 @@ def load_for(run: Path, choice: Choice, *, full_precision: bool = False) -> Mode
     """
     row = query.run(run, FACTS).row(0, named=True)
     place = named(run, row["model"], choice)
-    numbers = numbers_of(row["config"])
+    numbers = numbers_of(row["config"]) | base_of(run, row["config"], place)
     model = load_model(config_for(place, choice, **numbers))
     _refuse_other(run, row, model)
     if not full_precision or numbers.get("dtype") not in HALF:
@@ -125,6 +126,21 @@ def numbers_of(config: str) -> dict[str, Any]:
     except (ValueError, TypeError, ValidationError):
         return {}
     return kept
+
+
+def base_of(run: Path, config: str, place: str) -> dict[str, Any]:
+    """Of a run of a LoRA adapter the model that it was merged into, where loading that unasked is safe.
+
+    Raises:
+        ModelError: it is not.
+    """
+    try:
+        base = json.loads(config).get("base")
+    except (ValueError, AttributeError):
+        return {}
+    if not isinstance(base, str) or not files.is_adapter(place):
+        return {}
+    return {"base": named(run, base, Choice())}
 
 
 def _refuse_other(run: Path, row: dict[str, Any], model: Model) -> None:

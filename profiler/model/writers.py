@@ -69,7 +69,10 @@ def sources(network: PreTrainedModel, wiring: Wiring, name: str) -> Sources:
     embeddings = [site for site in wiring.sources if is_embedding(modules[site])]
     token = next((site for site in modules if modules[site] is network.get_input_embeddings()), None)
     if token not in embeddings:
-        raise ModelError(f"the token embeddings of {name!r} do not write to what its unembedding reads")
+        raise ModelError(
+            f"the token embeddings of {name!r} do not write to what its unembedding reads: a matrix stands before the"
+            " first layer or after the last"
+        )
     layers = _layers(modules, [site for site in wiring.sources if site not in embeddings], name)
     found = []
     for site in wiring.sources:

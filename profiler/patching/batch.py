@@ -78,16 +78,17 @@ def batch_of(
             what = "are the same tokens" if pair.clean == pair.corrupted else "differ in length"
             raise PairError(f"pair {pair.pair.name!r}: its prompts {what}, so nothing can be patched: change one")
     width = max(len(pair.clean) for pair in pairs)
-    filled = [
+    clean, corrupted = (
         torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
         for rows in ([p.clean for p in pairs], [p.corrupted for p in pairs])
-    ]
+    )
     ends = torch.tensor([len(pair.clean) - 1 for pair in pairs], device=device)
     valid = torch.arange(width, device=device)[None] <= ends[:, None]
     answers, distractors = (
         _padded([getattr(p, name) for p in pairs], device, dtype) for name in ("answers", "distractors")
     )
-    return PairBatch(tuple(pairs), *filled, ends, valid, Options(*answers, *distractors), _roles(pairs, width, device))
+    options, roles = Options(*answers, *distractors), _roles(pairs, width, device)
+    return PairBatch(tuple(pairs), clean, corrupted, ends, valid, options, roles)
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

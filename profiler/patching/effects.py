@@ -55,7 +55,8 @@ def share(change: PerPair, whole: Float[np.ndarray, " pair"], tiny: float = TINY
     low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=-1) if clear.any() else (empty, empty, empty)
     mean = whole.mean()
     of_means = change.mean(-1) / mean if mean else empty
-    return EffectShare(*map(np.asarray, (of_means, median, low, high)), int((~clear).sum()))
+    excluded = int((~clear).sum())
+    return EffectShare(np.asarray(of_means), np.asarray(median), np.asarray(low), np.asarray(high), excluded)
 
 
 def recovered_denoise(

@@ -233,8 +233,8 @@ def _named(measured: Responses, axis: str, order: int) -> pl.DataFrame:
 
 def _described(measured: Responses, frame: pl.DataFrame) -> pl.DataFrame:
     """With prompts counted, and the six values."""
-    kind = pl.when(pl.col("component") == MODEL).then(pl.lit(MODEL))
-    kind = kind.when(pl.col("component").str.contains("H")).then(pl.lit("head")).otherwise(pl.lit("mlp_out"))
+    model, head = pl.col("component") == MODEL, pl.col("component").str.contains("H")
+    kind = pl.when(model).then(pl.lit(MODEL)).when(head).then(pl.lit("head")).otherwise(pl.lit("mlp_out"))
     return frame.with_columns(
         pl.lit(measured.lost.shape[-1]).alias("n"),
         pl.lit(measured.n_dropped).alias("n_dropped"),

@@ -143,7 +143,7 @@ class PairRuns:
     @property
     def whole(self) -> Float[np.ndarray, " pair"]:
         """Clean minus corrupted metric."""
-        return self.metric_clean - self.metric_corrupted
+        return np.asarray(self.metric_clean - self.metric_corrupted)
 
     @property
     def roles(self) -> tuple[str, ...]:

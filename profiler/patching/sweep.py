@@ -84,6 +84,7 @@ def at_queries(value: Tensor, site: str, positions: Offsets) -> Tensor:
 def put(value: Tensor, given: Tensor, mask: Bool[Tensor, "prompt position"], target: Target) -> Tensor:
     """`value` with the target's unit replaced by `given` where the mask is true."""
     if target.site == "pattern":
+        assert target.unit is not None
         unit = torch.arange(value.shape[1], device=value.device) == target.unit
         return torch.where(unit[None, :, None, None] & mask[:, None, :, None], given, value)
     if target.unit is None:
@@ -162,8 +163,9 @@ class _Sweep:
             return base.logits.expand(len(targets), *base.logits.shape)
         change = self._change(targets, given, masks)
         steps = self._begin(first)
-        logits = self._rest(steps, site, layer, change[:, :, steps.first :])
-        return logits.unflatten(0, (len(targets), len(batch)))
+        logits: Tensor = self._rest(steps, site, layer, change[:, :, steps.first :])
+        by_target: Tensor = logits.unflatten(0, (len(targets), len(batch)))
+        return by_target
 
     def _change(self, targets: list[Target], given: Tensor, masks: Tensor) -> Float[Tensor, "t p o m"]:
         """How each patch changes what the site's block writes, or the residual stream."""
@@ -220,13 +222,13 @@ class _Sweep:
 
         if site == "resid_pre":
             return steps.to_end(layer, rows("resid_pre") + flat, ends=ends)
-        given = {"attn_out": rows("attn_out")}
         block = "attn_out" if site in PER_HEAD else "mlp_out" if site == "neuron" else site
-        if block == "mlp_out" or self.net.parallel:
-            given["mlp_out"] = rows("mlp_out")
-        given[block] = given[block] + flat
+        attn_out = rows("attn_out") + flat if block == "attn_out" else rows("attn_out")
+        mlp_out = rows("mlp_out") if block == "mlp_out" or self.net.parallel else None
+        if mlp_out is not None and block == "mlp_out":
+            mlp_out = mlp_out + flat
         only = ends if layer == self.net.n_layers - 1 else None
-        stream = steps.rest(layer, rows("resid_pre"), ends=only, **given)
+        stream = steps.rest(layer, rows("resid_pre"), attn_out=attn_out, mlp_out=mlp_out, ends=only)
         return steps.to_end(layer + 1, stream, ends=ends)
 
 

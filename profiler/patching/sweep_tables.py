@@ -21,6 +21,7 @@ from profiler.patching.sites import PER_HEAD, Target, every
 from profiler.patching.sweep import Donor, resample, sweep
 
 Direction = Literal["denoise", "noise"]
+DIRECTIONS: tuple[Direction, ...] = ("denoise", "noise")
 COLUMN = {name: i for i, name in enumerate(METRICS)}
 MARGIN = 0.02
 FAMILY = ("component_kind", "positions", "direction", "value")
@@ -118,8 +119,8 @@ def effect_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataF
 
 def change(setting: PairRuns, result: PatchedPanel) -> Float[np.ndarray, " pair"]:
     """What was recovered, or lost, of the metric."""
-    after = result.metric
-    return after - setting.metric_corrupted if result.direction == "denoise" else setting.metric_clean - after
+    after, recovers = result.metric, result.direction == "denoise"
+    return np.asarray(after - setting.metric_corrupted if recovers else setting.metric_clean - after)
 
 
 def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFrame:
@@ -176,4 +177,5 @@ def _fix_break(setting: PairRuns, measured: Sequence[PatchedPanel]) -> tuple[np.
     parts = [
         effects.fix_and_break(*result.panel[:, columns].T, *base[result.direction][:, columns].T) for result in measured
     ]
-    return tuple(np.array(column) for column in zip(*parts, strict=True))
+    fixes, breaks = zip(*parts, strict=True)
+    return np.array(fixes), np.array(breaks)

@@ -11,7 +11,7 @@ from profiler.config import RunConfig
 from profiler.prompts.pairs import jsonl
 
 pytestmark = pytest.mark.slow
-WHOLE = ("gemma2", "qwen3", "lfm2", "mixtral", "gpt_oss")
+WHOLE = ("gemma2", "qwen3", "lfm2", "mixtral", "gpt_oss", "gemma3", "llama3", "olmo2")
 """Norms after blocks, norms of queries and keys, layers without heads, experts, attention sinks."""
 WORDS = {"generalises", "narrows", "does something else", "over-recovers", "inconclusive"}
 
@@ -27,6 +27,8 @@ def test_a_family_is_recorded_patched_and_checked(name, tmp_path) -> None:
     out = tmp_path / "run.duckdb"
     profiler.record(RunConfig(model=str(model), corpora=(str(corpus),), tokens=1000, context_length=48), out)
     with profiler.open(out) as run:
+        sinks = run.query("head_attention", component="L1H1").filter(measure="sink")["mean"].to_list()
+        assert (len(sinks) == 1 and 0 < sinks[0] < 1) if name == "gpt_oss" else not sinks
         patched = run.patch(pairs, draws=19, neurons=4, top=2)
         checked = run.check(patched.circuit, reread=True, tokens=1000, draws=9, pairs=24)
         assert checked.word in WORDS

@@ -117,20 +117,11 @@ def _masked():
     return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=257, **sizes))
 
 
-def _experts():
-    """Llama 4 calls its experts with every token for every expert, and multiplies what they read."""
-    fields = {"vocab_size": 257, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    more = {"num_key_value_heads": 1, "intermediate_size": 16, "intermediate_size_mlp": 16, "head_dim": 8}
-    config = transformers.Llama4TextConfig(**fields, **more, num_local_experts=2, interleave_moe_layer_step=1)
-    return transformers.Llama4ForCausalLM(config)
-
-
 @pytest.mark.parametrize(
     ("build", "why"),
     [
         (_encoder_decoder, "is an encoder-decoder"),
         (_masked, "is a masked language model"),
-        (_experts, "is a mixture of experts .* of a form that cannot be read"),
     ],
 )
 def test_models_of_another_kind_are_refused_by_what_they_are(build, why):
@@ -225,3 +216,24 @@ class Offset(nn.Module):
 def test_a_norm_of_another_form_is_refused():
     with pytest.raises(ModelError, match="is no LayerNorm and no RMSNorm of 8 values"):
         norms.read(nn.Softsign(), "norm", 8, torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("llama4", "is a mixture of experts .* of a form that cannot be read"),
+        ("jetmoe", "is a mixture of experts .* of a form that cannot be read"),
+        ("gemma3n", "several residual streams are mixed between the last layer and the unembedding"),
+        ("rwkv", "is multiplied by another number at each token"),
+        ("opt_350m", "a matrix stands before the first layer or after the last"),
+        ("modernbert_decoder", "a prediction head stands between the last layer and the unembedding"),
+    ],
+)
+def test_a_family_that_is_not_read_is_refused_by_its_cause(name, why):
+    """The second table of docs/models.md."""
+    torch.manual_seed(0)
+    network = zoo.REFUSED[name]().eval()
+    for parameter in network.parameters():
+        parameter.data.add_(zoo.NOISE * torch.randn_like(parameter))
+    with pytest.raises(ModelError, match=why):
+        model_from(network, tiny.tokenizer(), RunConfig(model=name, corpora=("x",), context_length=40))

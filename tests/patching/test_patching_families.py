@@ -27,20 +27,15 @@ from profiler.patching.sites import Target, every, parse_target
 REFUSED = {
     "gpt1": "norms of the residual stream stand between its layers",
     "gemma4_moe": "norms of the residual stream stand between its layers",
-    "nanochat": "run layer by layer it computes other logits",
     "mamba": "it has no heads",
     "mamba2": "it has no heads",
-    **dict.fromkeys(
-        ("bloom", "gptj", "gpt_neo", "xglm", "codegen", "mpt", "falcon", "falcon_new", "falcon_alibi"),
-        "does not let its queries, keys and values be reached",
-    ),
 }
 PATCHED = [name for name in (*zoo.FAMILIES, *zoo.MADE_UP) if name not in REFUSED]
-QUICK = ("opt", "neox_parallel", "gemma2", "qwen3", "olmo2", "falcon_h1", "lfm2", "mixtral")
+QUICK = ("opt", "neox_parallel", "gemma2", "qwen3", "olmo2", "falcon_h1", "lfm2", "mixtral", "falcon", "bloom")
 """One of each way that blocks are built; the others are tried by the slow tests."""
 ROUNDED = 2e-5
 """Of families that compute in float32 inside whatever their dtype; all others agree to 1e-9."""
-FLOAT32 = {"nemotron_h"}
+FLOAT32 = {"nemotron_h", "gptj", "codegen", "gpt_neo", "mpt", "bloom", "xglm"}
 
 
 def built(name: str) -> PreTrainedModel:

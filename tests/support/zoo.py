@@ -289,6 +289,30 @@ EXPERTS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 """Mixtures of experts, with and without shared experts, gates of these, biases, and layers without experts."""
 
+REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama4": _llama_like(
+        "Llama4", head_dim=8, intermediate_size_mlp=NEURONS, num_local_experts=2, interleave_moe_layer_step=1
+    ),
+    "jetmoe": _llama_like("JetMoe", num_local_experts=4, num_experts_per_tok=2, kv_channels=8),
+    "gemma3n": _llama_like(
+        "Gemma3n",
+        head_dim=8,
+        sliding_window=WINDOW,
+        vocab_size_per_layer_input=VOCAB,
+        hidden_size_per_layer_input=8,
+        num_kv_shared_layers=0,
+        layer_types=SLIDING,
+        altup_num_inputs=2,
+        laurel_rank=4,
+        activation_sparsity_pattern=[0.0] * LAYERS,
+        intermediate_size=[NEURONS] * LAYERS,
+    ),
+    "rwkv": _llama_like("Rwkv", attention_hidden_size=WIDTH, context_length=CONTEXT, rescale_every=0),
+    "opt_350m": _llama_like("OPT", ffn_dim=NEURONS, word_embed_proj_dim=WIDTH // 2, do_layer_norm_before=False),
+    "modernbert_decoder": _llama_like("ModernBertDecoder", cls_token_id=0, sep_token_id=0),
+}
+"""Families that transformers holds and that are not read."""
+
 FAMILIES = DENSE | HYBRID | EXPERTS
 
 

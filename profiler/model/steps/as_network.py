@@ -24,7 +24,7 @@ from profiler.model.forward import Wanted, goes_through_register
 from profiler.model.load import Model, twin_of
 from profiler.model.steps.modules import ModuleNetwork
 from profiler.model.steps.network import Network, Offsets, Steps, forward
-from profiler.model.steps.plain import Layer, Norm, PlainNetwork
+from profiler.model.steps.plain import Layer, Norm, PlainNetwork, mix
 from profiler.model.validation import ROUNDING, WINDOW_FIELDS
 
 PROBE = 24
@@ -69,7 +69,7 @@ def network_of(model: Model) -> Network:
     except ModelError as error:
         raise ModelError(
             f"{name} cannot be patched: its attention does not let its queries, keys and values be reached (it calls no"
-            f" attention function of transformers' register), and {error}"
+            f" attention function of transformers' register, and no softmax between two products), and {error}"
         ) from error
 
 
@@ -113,7 +113,7 @@ def _try(net: ModuleNetwork, model: Model, tokens: Int[Tensor, "prompt offset"],
     stream = steps.stream
     for layer in range(net.n_layers):
         after = steps.layer(layer, stream, trial.keep)
-        _try_layer(trial, steps, layer, stream, after)
+        _try_layer(trial, steps, layer, stream, after, name)
         stream = after
     _try_end(trial, own)
     first = tokens.shape[1] // 2
@@ -129,8 +129,12 @@ def _holds(trial: Callable[[], bool]) -> bool:
         return False
 
 
-def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, after: Tensor) -> None:
-    """Find which given values can stand in for the work of a layer's attention or MLP."""
+def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, after: Tensor, name: str) -> None:
+    """Find which given values can stand in for the work of a layer's attention or MLP.
+
+    Raises:
+        ModelError: put in where they were written, they change what the layer computes.
+    """
     net = trial.net
     for written, read in (("attn_out", "head"), ("mlp_out", "neuron")):
         part = net.part(layer, written)
@@ -141,7 +145,14 @@ def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, afte
         given = [{PARAMETER[site]: trial.sites[site, layer]} for site in forms]
         if not all(_holds(partial(_stood_in, trial, steps, layer, stream, after, values)) for values in given):
             net.stands_in.discard((layer, written))
+            if not all(_stood_in(trial, steps, layer, stream, after, values) for values in given):
+                raise ModelError(
+                    f"{name} cannot be patched: layer {layer} computes something else where what its"
+                    f" {'attention' if written == 'attn_out' else 'MLP'} wrote is put in"
+                )
     heads = trial.sites.get(("head", layer))
+    if net.inside_attention and net.own_attention and heads is not None:
+        net.inside_attention = _holds(partial(_attends, trial, steps, layer, stream))
     if heads is not None and net.inside_attention:
         every, first = (steps.heads(layer, stream, partial(_twice_v, only_first=only)) for only in (False, True))
         net.heads_apart = net.heads_apart and trial.close(every[:, :, 0], first[:, :, 0])
@@ -157,6 +168,26 @@ def _twice_v(site: str, _layer: int, value: Tensor, _offsets: Offsets, *, only_f
     factor = torch.ones(value.shape[2], 1, dtype=value.dtype, device=value.device)
     factor[: 1 if only_first else None] = 2
     return value * factor
+
+
+def _attends(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor) -> bool:
+    """Whether what is taken for queries, keys, values and patterns of a module's own attention are these: patterns sum
+    to 1, reach nothing later and mix the values to what the heads wrote, and queries or keys of 0 give one other
+    pattern."""
+    pattern, v, head = (trial.sites[site, layer] for site in ("pattern", "v", "head"))
+    still = [steps.pattern(layer, stream, partial(_without, lost)) for lost in ("q", "k")]
+    return (
+        trial.close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+        and not pattern.triu(1).any()
+        and trial.close(mix(pattern.to(v.dtype), v), head)
+        and trial.close(*still)
+        and not trial.close(still[0], pattern)
+    )
+
+
+def _without(lost: str, site: str, _layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
+    """The edit that puts 0 at a site."""
+    return value * 0 if site == lost else value
 
 
 def _stood_in(

@@ -2,69 +2,35 @@
 
 The network is asked once, with its layers left out, what it calls each layer with; then its layers are called with that
 from any residual stream. Hooks at the writers that `profiler.model.wiring` found give values to an edit, put values in,
-or stop a layer on its way. Attention is reached through transformers' register of attention functions. What of this a
-network allows is tried in `profiler.model.steps.as_network`.
+or stop a layer on its way. What is inside of its attention is reached by `profiler.model.steps.attention`. What of this
+a network allows is tried in `profiler.model.steps.as_network`.
 """
 
 import copy
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
 
 from profiler.model.components import Block
 from profiler.model.direct import Weights, at_unembed
+from profiler.model.forward import goes_through_register
 from profiler.model.norms import before_norm
+from profiler.model.steps.attention import EAGER, FUSED, watch_own
 from profiler.model.steps.network import Edit, Network, Offsets, Past, PerHead, Steps, Stream, at, unchanged
-from profiler.model.wiring import Directions, scaled
+from profiler.model.steps.under_way import Calls, LayerCall, Reached
+from profiler.model.wiring import Directions, scaled, site_of
 from profiler.model.writers import Writer
 
 if TYPE_CHECKING:
     from profiler.model.steps.plain import PlainNetwork
-
-Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
-"""Of each layer the arguments that it is called with."""
-
-
-class _Reached(Exception):
-    """A layer has come as far as it was asked to."""
-
-    def __init__(self, value: Tensor):
-        self.value = value
-
-
-@dataclass
-class _Now:
-    """What hooks do in the call under way; nothing where `layer` is -1 and no calls are collected."""
-
-    layer: int = -1
-    rows: int = 0
-    edit: Edit = unchanged
-    ends: Offsets = None
-    local_ends: Offsets = None
-    given: dict[str, Tensor] = field(default_factory=dict)
-    until: str | None = None
-    patterns: bool = False
-    calls: Calls | None = None
-
-    @contextmanager
-    def being(self, **values: Any) -> Iterator[None]:
-        """Act so for a while."""
-        vars(self).update(vars(_Now()) | values)
-        try:
-            yield
-        finally:
-            vars(self).update(vars(_Now()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,82 +67,6 @@ class _Part:
         return value.flatten(-2) if self.writer.width > 1 else value
 
 
-class _PerHeadModule:
-    """An attention module whose keys and values have been repeated for each head."""
-
-    num_key_value_groups = 1
-
-    def __init__(self, module: nn.Module):
-        self._module = module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-
-def _additive(mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
-    """A mask that is added to scores, causal where there is none."""
-    if mask is None:
-        n, m = query.shape[2], key.shape[2]
-        mask = torch.ones(n, m, dtype=torch.bool, device=query.device).tril(m - n)[None, None]
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
-
-
-def _own_eager(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The attention of a model's own file that forms every weight."""
-    own: Callable[..., tuple[Tensor, Tensor]] = sys.modules[type(module).__module__].eager_attention_forward
-    return own
-
-
-def _fused(module: nn.Module, *inputs: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
-    """PyTorch's fused attention, watched."""
-    return _attention(sdpa_attention_forward, module, inputs, options)
-
-
-def _eager(module: nn.Module, *inputs: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
-    """The model's own attention, watched."""
-    return _attention(_own_eager(module), module, inputs, options)
-
-
-def _attention(
-    plain: Callable[..., tuple[Tensor, Tensor | None]],
-    module: nn.Module,
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None],
-    options: dict[str, Any],
-) -> tuple[Tensor, Tensor | None]:
-    """Attention with every head's queries, keys, values and pattern given to the edit; the pattern where it is asked
-    for."""
-    now: _Now = vars(module)["profiler_steps"]
-    query, key, value, mask = inputs
-    if now.edit is unchanged:
-        return plain(module, query, key, value, mask, **options)
-    groups = query.shape[1] // key.shape[1]
-    parts = {"q": query, "k": repeat_kv(key, groups), "v": repeat_kv(value, groups)}
-    if query.shape[2] == key.shape[2]:
-        parts = {site: now.edit(site, now.layer, x.transpose(1, 2), None).transpose(1, 2) for site, x in parts.items()}
-    query, key, value = parts.values()
-    by_head = _PerHeadModule(module)
-    if not now.patterns:
-        return plain(by_head, query, key, value, mask, **options)
-    out, weights = _own_eager(module)(by_head, query, key, value, _additive(mask, query, key), **options)
-    changed = now.edit("pattern", now.layer, weights, None)
-    if now.until == "pattern":
-        raise _Reached(changed)
-    if changed is not weights:
-        return (changed @ value).transpose(1, 2), changed
-    if torch.is_grad_enabled():  # a gradient is asked of the pattern
-        return out, weights
-    return plain(by_head, query, key, value, mask, **options)
-
-
-FUSED, EAGER = "profiler_steps_fused", "profiler_steps_eager"
-"""Names of our attention functions in transformers' register."""
-for _name, _function, _mask in ((FUSED, _fused, sdpa_mask), (EAGER, _eager, eager_mask)):
-    AttentionInterface.register(_name, _function)
-    AttentionMaskInterface.register(_name, _mask)
-
-
 class ModuleNetwork(Network):
     """A network of modules as steps. What its modules allow is tried in `profiler.model.steps.as_network`.
 
@@ -190,12 +80,13 @@ class ModuleNetwork(Network):
         read_plain: writes the weights out.
         resumes: whether a pass can go on from keys and values of earlier offsets.
         asks_again: whether what layers are called with must be asked for anew for another number of rows.
+        own_attention: whether attention modules compute their attention themselves, through no register.
     """
 
     def __init__(
         self, module: PreTrainedModel, weights: Weights, attention: str, read_plain: Callable[[], "PlainNetwork"]
     ):
-        self.module, self.weights, self.read_plain, self._now = module, weights, read_plain, _Now()
+        self.module, self.weights, self.read_plain, self._now = module, weights, read_plain, LayerCall()
         self.layers = weights.sources.layers_of(module)
         self.n_layers = len(self.layers)
         self._modules = dict(module.named_modules())
@@ -211,6 +102,7 @@ class ModuleNetwork(Network):
         self.stands_in: set[tuple[int, str]] = set()
         self.resumes = self.narrow_end = self.parallel = self.asks_again = False
         self.heads_apart = True
+        self.own_attention = False
         self.inside_attention = self._take_attention(attention)
         self._hook()
 
@@ -255,13 +147,16 @@ class ModuleNetwork(Network):
         return parts
 
     def _take_attention(self, attention: str) -> bool:
-        """Let attention call our functions, where it asks transformers' register which to call."""
+        """Let every attention module give its parts to the edit; whether there is one."""
         parts = [part for parts in self._parts if (part := parts.get("attn_out")) is not None]
-        holders = [self._modules[part.writer.reader] for part in parts if part.writer is not None]
+        sites = [part.writer.reader for part in parts if part.writer is not None]
+        holders = [self._modules[site] for site in sites]
         through = {"sdpa": FUSED, "eager": EAGER}.get(attention)
-        files = [sys.modules[type(holder).__module__] for holder in holders]
-        if through is None or not all(hasattr(file, "eager_attention_forward") for file in files):
-            return False
+        if through is None or not goes_through_register(self.module, sites):
+            self.own_attention = True
+            for holder in holders:
+                watch_own(holder, self._now)
+            return bool(holders)
         self.module.set_attn_implementation(through)
         for holder in holders:
             vars(holder)["profiler_steps"] = self._now
@@ -293,7 +188,7 @@ class ModuleNetwork(Network):
             value = part.in_units(args[0].reshape(now.rows, -1, args[0].shape[-1]))  # OPT flattens before its MLP
             changed = now.edit(part.read, number, value, now.ends if part.read == "neuron" else None)
             if now.until == part.read:
-                raise _Reached(changed)
+                raise Reached(changed)
             return (part.flat(changed).reshape(args[0].shape),)  # even if unchanged: a gradient is asked of the value
 
         return hook
@@ -310,6 +205,8 @@ class ModuleNetwork(Network):
             given = now.given.get(part.written)
             changed = given if given is not None else now.edit(part.written, number, value, self._offsets(part))
             changed = changed.reshape(out.shape)
+            if given is not None or now.edit is not unchanged:
+                changed = changed.clone()  # a layer may add to it in place (Falcon), and the value is kept
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return hook
@@ -329,7 +226,7 @@ class ModuleNetwork(Network):
             now.calls.append((args, kwargs))
             stream = args[0] if args else kwargs["hidden_states"]
             if number == self.n_layers - 1:
-                raise _Reached(stream)
+                raise Reached(stream)
             return self._as_returned(layer, stream)
 
         layer.forward = forward
@@ -342,7 +239,7 @@ class ModuleNetwork(Network):
         def forward(*args: Any, **kwargs: Any) -> Any:
             if now.layer == number and (number, part.written) in self.stands_in:
                 if part.written in now.given:
-                    return self._as_returned(child, now.given[part.written])
+                    return self._as_returned(child, now.given[part.written].clone())
                 if part.read in now.given:
                     return self._as_returned(child, part.module(part.flat(now.given[part.read])))
             if now.layer == number and part.written == "mlp_out" and now.local_ends is not None:
@@ -368,7 +265,7 @@ class ModuleNetwork(Network):
         calls: Calls = []
         first = past.first if past is not None else 0
         cached = {"use_cache": False} if past is None else {"past_key_values": past.stored, "use_cache": True}
-        with self._now.being(calls=calls, edit=edit, rows=len(tokens)), suppress(_Reached):
+        with self._now.being(calls=calls, edit=edit, rows=len(tokens)), suppress(Reached):
             self.module(tokens[:, first:], **cached)
         return calls
 
@@ -383,7 +280,7 @@ class ModuleNetwork(Network):
         with self._now.being(layer=number, **now):
             try:
                 out = self.layers[number](*args, **kwargs)
-            except _Reached as reached:
+            except Reached as reached:
                 return reached.value
         stream: Tensor = out[0] if isinstance(out, tuple) else out
         return stream
@@ -391,7 +288,7 @@ class ModuleNetwork(Network):
     def logits(self, stream: Float[Tensor, "*shape model"]) -> Float[Tensor, "*shape vocab"]:
         wiring = self.weights.wiring
         if wiring.final is not None:
-            stream = self._modules[wiring.final.name](stream)
+            stream = self._modules[site_of(wiring.final.name)](stream)
             stream = scaled(stream, wiring.sinks[0].wires[0].multiplier)
         return wiring.capped(scaled(self.module.get_output_embeddings()(stream), wiring.logit_scale))
 

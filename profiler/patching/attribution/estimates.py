@@ -48,10 +48,11 @@ def slopes(setting: PairRuns, steps: int, also: Sequence[Target] = ()) -> list[S
     """Gradients of both directions; sizes of `also`, and of every neuron."""
     targets = list(dict.fromkeys([*every(setting.net, "neuron"), *also]))
     both_directions = []
-    for direction, base, other, tokens in (
+    runs: tuple[tuple[Direction, Trace, Trace, Tokens], ...] = (
         ("denoise", setting.corrupted, setting.clean, setting.batch.corrupted),
         ("noise", setting.clean, setting.corrupted, setting.batch.clean),
-    ):
+    )
+    for direction, base, other, tokens in runs:
         gradient, _ = attribution.gradients(setting.net, tokens, setting.batch)
         path = attribution.along(setting.net, base, other, tokens, setting.batch, steps)
         sizes = atp_star.grad_dropped(setting.net, base, other, tokens, setting.batch, targets).double().cpu().numpy()

@@ -86,7 +86,10 @@ def _of_neurons(
     drawn = cell.filter(effect, pl.col("component").is_in(sampled)).height
     unranked = n_neurons - len(largest)
     expected, most = drawn / max(1, len(sampled)) * unranked, clopper_pearson(drawn, len(sampled), 0.90)[1] * unranked
-    share = lambda lost: hits / (hits + lost) if hits + lost else float("nan")  # noqa: E731
+
+    def share(lost: float) -> float:
+        return hits / (hits + lost) if hits + lost else float("nan")
+
     return {
         "top": None,
         "looked_at": len(largest),

@@ -106,4 +106,4 @@ def use_exact(
     """Targets whose estimate is not to be believed: saturated, a false negative, or of the wrong sign or size."""
     large = np.abs(exact) >= threshold
     wrong = np.abs(estimated - exact) > RELATIVE_ERROR * np.maximum(np.abs(exact), threshold)
-    return saturated | (large & wrong)
+    return np.asarray(saturated | (large & wrong))

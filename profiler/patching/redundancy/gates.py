@@ -103,7 +103,7 @@ def orders(n: int, draws: int, seed: int = 0) -> list[list[int]]:
 
 def saturation(values: Float[np.ndarray, "order size"]) -> Float[np.ndarray, " size"]:
     """Mean share recovered with 0, 1, 2 ... components patched, over random orders."""
-    return values.mean(0)
+    return np.asarray(values.mean(0))
 
 
 def shapley(

@@ -19,7 +19,7 @@ from profiler.patching.redundancy import gates, self_repair
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target
 from profiler.patching.sweep import Donor, intervene, resample
-from profiler.patching.sweep_tables import PatchedPanel, change
+from profiler.patching.sweep_tables import DIRECTIONS, PatchedPanel, change
 
 ORDERS = 6
 MEAN_DRAWS = 1000
@@ -122,7 +122,7 @@ def _joint(setting: PairRuns, targets: Sequence[Target], *, denoise: bool) -> Fl
     tokens, donor = (setting.batch.corrupted, setting.clean) if denoise else (setting.batch.clean, setting.corrupted)
     logits = intervene(setting.net, tokens, setting.batch.ends, setting.batch, targets, resample(donor))
     after = setting.batch.options.values(logits)
-    return after - setting.metric_corrupted if denoise else setting.metric_clean - after
+    return np.asarray(after - setting.metric_corrupted if denoise else setting.metric_clean - after)
 
 
 def interaction_rows(
@@ -141,13 +141,14 @@ def interaction_rows(
     per_logit = whole / float(setting.judged_by(LOGIT_DIFF).whole.mean())  # writes are in logits
     rows = []
     for first, second in combinations(sorted(targets), 2):
-        joint = {way: _joint(setting, [first, second], denoise=way == "denoise") for way in ("denoise", "noise")}
+        joint = {way: _joint(setting, [first, second], denoise=way == "denoise") for way in DIRECTIONS}
         extra = {
-            way: gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))) for way in joint
+            way: np.asarray(gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))))
+            for way in DIRECTIONS
         }
         delta = repaired[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
         kind = gates.redundancy(delta * per_logit, extra["noise"], whole)
-        for way in ("denoise", "noise"):
+        for way in DIRECTIONS:
             singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]
             together = float(joint[way].mean()) / whole
             rows.append(

@@ -148,6 +148,7 @@ def run_writes(
     def edit(site: str, layer: int, value: Tensor, positions: Offsets) -> Tensor:
         for target in targets:
             if (target.site, target.layer) == (site, layer):
+                assert donor is not None
                 value = put(
                     value,
                     at_queries(donor(site, layer), site, positions),

@@ -103,7 +103,7 @@ def check(run: Path, name: str, model: Model, settings: CheckSettings, report: R
         thresholds=settings.thresholds,
         seconds=time.perf_counter() - began,
     )
-    store.resolve(run, roles.ORIGIN)
+    store.resolve(run, role_catalogue.ORIGIN)
     return Checked(subject, judged, result.findings, details)
 
 

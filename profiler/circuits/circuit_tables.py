@@ -28,7 +28,7 @@ from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.sweep_tables import PatchedPanel, SweepPlan, change, run_plan
-from profiler.statistics import percentile_interval
+from profiler.statistics import ROUNDING, percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
 Report = Callable[[str], None]
@@ -96,7 +96,8 @@ def record(
 def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[str]) -> dict[str, str]:
     """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there.
 
-    A head that attends to everything alike has none.
+    A head that attends to everything alike has none, and neither has a head that changes nothing alone: single patches
+    do not show where it acts.
     """
     effect: dict[str, dict[str, float]] = {}
     for result in measured:
@@ -108,6 +109,8 @@ def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[
     roles = {}
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
+        if by_role[query] <= ROUNDING:
+            continue
         key, mass = _attended(setting, parse_target(label), query)
         if mass >= ATTENDS:
             roles[label] = PositionRole(query, key).words(mass)

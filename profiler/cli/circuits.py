@@ -70,7 +70,14 @@ def truth(
     given: Annotated[
         bool, typer.Option("--given", help="check the true circuits instead of those that patch finds")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="run patch and check as a user would, not only what decides words")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="keep models, pairs and runs in this folder")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help=".jsonl of answers: those in it are not asked again, new ones are added")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="processes that share the models", min=1)] = 1,
 ) -> None:
     """Patch and check models whose circuits are known exactly, and print the true words beside the printed ones.
 
@@ -87,8 +94,9 @@ def truth(
         check_draws=draws,
         tokens=tokens,
         given=given,
+        whole=whole,
     )
-    result = ask(settings, out, _said)
+    result = ask(settings, out, _said, answers, processes)
     for table in (result.by_model, result.words, result.totals):
         console.print()
         write(text_table(table))

@@ -4,7 +4,9 @@ With F(S) the mean logit difference when only the nodes of S are live, M all nod
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: other circuits with as many heads and MLPs in each layer, at the same positions; all of
-  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher.
+  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher. A random
+  circuit is as good where it is as near to 1 and is missed as much: it falls short by max(|1 - f|, the circuit's
+  necessity less its own). With one of two heads that stand in for each other it is as faithful, and is not missed.
 * necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same, with at
   most the whole effect lost: to lose more than all is no better.
 * incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
@@ -156,9 +158,8 @@ def distribution_findings(
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
     random = random_circuits(subject, one.setting, keep)
-    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), closeness_null(random.kept))
-    capped = np.minimum(random.gone, 1.0)
-    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(capped, capped))
+    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), closeness_null(random.kept, random.missed))
+    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(random.missed, random.missed))
     gaps = completeness(subject, one, evaluate, keep, keeps)
     return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, kept, whole, clusters)
 
@@ -200,6 +201,11 @@ class NullFaithfulness:
 
     kept: Float[np.ndarray, " circuit"]
     gone: Float[np.ndarray, " circuit"]
+
+    @property
+    def missed(self) -> Float[np.ndarray, " circuit"]:
+        """Necessity, at most the whole effect: to lose more than all is no better."""
+        return np.minimum(self.gone, 1.0)
 
 
 def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:
@@ -274,18 +280,24 @@ def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " cir
     return Null(float(drawn.mean()), float(np.quantile(drawn, 1 - TAIL_90)), p, least, n=len(drawn))
 
 
-def closeness_null(values: Float[np.ndarray, " circuit"]) -> Null:
-    """The null of random circuits for a number that is best at 1: what is nearer is better, on either side.
+def closeness_null(
+    values: Float[np.ndarray, " circuit"], missed: Float[np.ndarray, " circuit"] | None = None
+) -> Null:
+    """The null of random circuits for a faithfulness, which is best at 1.
+
+    A random circuit falls short of the circuit by its distance from 1, or by what less it is missed, whichever is more.
 
     Args:
-        values: of the circuit itself first, and of the random ones.
+        values: faithfulness of the circuit itself first, and of the random ones.
+        missed: necessity of the same; None where it was not measured.
     """
-    null = null_of(-np.abs(1 - values), values)
+    distance = np.abs(1 - values)
+    short = distance if missed is None else np.maximum(distance, missed[0] - missed)
+    null = null_of(-short, values)
     if null.n is None:
         return null
-    distance = np.abs(1 - values[1:])
-    near = float(np.quantile(distance, TAIL_90, method="lower"))
-    return replace(null, near=near, distance=float(distance.mean()))
+    near = float(np.quantile(short[1:], TAIL_90, method="lower"))
+    return replace(null, near=near, distance=float(distance[1:].mean()))
 
 
 def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str = "") -> CausalChoices:

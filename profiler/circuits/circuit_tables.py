@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from profiler.circuits import choose, edges
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
@@ -45,6 +45,16 @@ def evaluator(setting: PairRuns, circuit: Circuit | None = None, *, mlps: bool) 
     """
     other = setting.corrupted if setting.outside is None else setting.outside
     return Evaluator(setting.net, setting.batch, node_labels(setting.net, circuit, mlps=mlps), other)
+
+
+def redrawn_values(
+    setting: PairRuns, circuit: Circuit, keep: Bool[np.ndarray, "set node"], *, mlps: bool
+) -> Float[np.ndarray, "redraw set pair"] | None:
+    """F of sets of nodes with the references of the means outside resampled; None where these are no means."""
+    if setting.redrawn is None:
+        return None
+    nodes = node_labels(setting.net, circuit, mlps=mlps)
+    return np.stack([Evaluator(setting.net, setting.batch, nodes, other)(keep) for other in setting.redrawn()])
 
 
 def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
@@ -164,7 +174,9 @@ def judge(
     check_roles(circuit, setting.batch)
     evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     keep = evaluate.mask(members_nodes(circuit))
-    rows = faithfulness_rows(evaluate, keep)
+    ends = np.stack([keep, np.zeros_like(keep)])
+    again = redrawn_values(setting, circuit, ends, mlps=mlps_are_nodes(settings, circuit))
+    rows = faithfulness_rows(evaluate, keep, again)
     if not scores.explainable(evaluate):
         undefined = pl.DataFrame(rows, infer_schema_length=None).with_columns(**six_values(setting, circuit))
         return Judged(undefined, pl.DataFrame(), pl.DataFrame())
@@ -251,9 +263,15 @@ def _score(
     return {"metric": metric, "score": value, "low": low, "high": high, "n": n}
 
 
-def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
-    """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
-    faithful, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
+def faithfulness_rows(
+    evaluate: Evaluator, keep: Keep, again: Float[np.ndarray, "redraw 2 pair"] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain.
+
+    Args:
+        again: as for `scores.faithfulness`.
+    """
+    faithful, n = scores.faithfulness(evaluate, keep, again), len(evaluate.batch)
     rows = [
         _score("members", float(keep.sum())),
         _score("nodes", float(len(keep))),

@@ -107,8 +107,10 @@ def _patch(
     began = time.perf_counter()
     net = network_of(model)
     report("pairs")
-    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    pairs = setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     main = setting.prepare("discovery", net, pairs)
+    if settings.is_file and pairs.dropped:
+        report(pairs.left_out(settings.task))
     loaded = time.perf_counter()
     trace(net, main.batch.clean, main.batch.ends)  # once more: the first run of a process is slower
     each = time.perf_counter() - loaded
@@ -323,7 +325,7 @@ def _clear_under(model: Model, net: Network, settings: PatchSettings, nodes: lis
         other = setting.prepare(
             settings.scheme or "",
             net,
-            setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed)),
+            setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed)),
         )
     except PairError:
         return None
@@ -347,7 +349,10 @@ def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.Re
     """The setting with other values outside circuits than those of the corrupted run."""
     if outside == "resample":
         return runs
-    return replace(runs, outside=means().trace if outside == "mean" else values.zeros(runs.clean))
+    if outside == "zero":
+        return replace(runs, outside=values.zeros(runs.clean))
+    drawn = means()
+    return replace(runs, outside=drawn.trace, redrawn=drawn.redrawn)
 
 
 def other_settings(
@@ -357,7 +362,7 @@ def other_settings(
     prepared = []
     for name, split in (("test", settings.split), ("held_out", "held_out")):
         try:
-            made: Encoded = setting.encoded(model, settings, _other_pairs(model, settings, name, split))
+            made: Encoded = setting.encoded(model, _other_pairs(model, settings, name, split))
         except PairError:
             continue
         runs = setting.prepare(name, net, made)

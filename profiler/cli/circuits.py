@@ -64,8 +64,8 @@ def truth(
     models: Annotated[str, typer.Option(help="models by name, as and,or; all if not given")] = "",
     sizes: Annotated[str, typer.Option(help="small (8 heads), medium (56), large (144), with commas")] = "small",
     seeds: Annotated[int, typer.Option(help="seeds of each: other weights, tokens and pairs", min=1)] = 1,
-    pairs: Annotated[int, typer.Option(help="pairs of each distribution", min=4)] = 48,
-    draws: Annotated[int, typer.Option(help="random circuits of a check", min=1)] = 39,
+    pairs: Annotated[int, typer.Option(help="pairs of the discovery file; of others half", min=4)] = 40,
+    draws: Annotated[int, typer.Option(help="random circuits of a check", min=1)] = 20,
     tokens: Annotated[int, typer.Option(help="tokens of each model's corpus to record first; 0 for none", min=0)] = 0,
     given: Annotated[
         bool, typer.Option("--given", help="check the true circuits instead of those that patch finds")

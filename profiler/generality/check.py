@@ -117,6 +117,8 @@ def subject_of(run: Path, name: str, model: Model, settings: CheckSettings, repo
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")
     distributions = build.build(model, net, run, chosen.task, read, settings, chosen.circuit.scope.outside)
+    for sentence in build.left_out(distributions, chosen.task, settings):
+        report(sentence)
     return CheckSubject(model, net, chosen.circuit, run, chosen.task, distributions, read, settings, report)
 
 

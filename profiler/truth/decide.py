@@ -3,8 +3,8 @@
 The steps are those of the commands: heads are patched in both directions and a circuit is chosen from them
 (circuits/choose.py), its members' roles are read off where they act, faithfulness, necessity and roles are asked of
 every distribution of prompts, and the verdict is judged. Left out is what says more of a circuit and changes neither
-(attribution, neurons, redundancy, random circuits of `patch`, minimality, stability), and the database. A test holds
-members, roles and words to those of the commands.
+(attribution, neurons, edges, redundancy, random circuits of `patch`, minimality, stability), and the database. A test
+holds members, roles and words to those of the commands.
 Cost: a fifth of the commands'; see docs/truth.md.
 """
 
@@ -31,7 +31,7 @@ from profiler.patching.sweep_tables import PatchedPanel, SweepPlan, run_plan
 
 @dataclass(frozen=True)
 class DecidedCircuit:
-    """A circuit with its edges, and the score of every node that it was chosen by: (label, share of the effect)."""
+    """A circuit, and the score of every node that it was chosen by: (label, share of the effect)."""
 
     circuit: Circuit
     scores: tuple[tuple[str, float], ...]
@@ -44,7 +44,7 @@ def decide_circuit(model: Model, settings: PatchSettings, given: Circuit | None 
         PairError: the pairs cannot be used.
     """
     net = network_of(model)
-    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    pairs = setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     main = setting.prepare("discovery", net, pairs)
     evaluate = circuit_tables.evaluator(main, mlps=settings.mlps)
     effects = circuit_tables.effects_of(main, (), evaluate.nodes)
@@ -59,8 +59,7 @@ def decide_circuit(model: Model, settings: PatchSettings, given: Circuit | None 
             intact="embedding, biases, MLPs",
         )
         circuit = circuit_tables.record(f"{settings.name}-own", model.spec.name, labels, {}, roles, {}, scope)
-    with_edges, _, _ = circuit_tables.edge_rows(main, circuit, mlps=settings.mlps)
-    return DecidedCircuit(with_edges, tuple(zip(evaluate.nodes, effects.score.tolist(), strict=True)))
+    return DecidedCircuit(circuit, tuple(zip(evaluate.nodes, effects.score.tolist(), strict=True)))
 
 
 def _at_roles(main: PairRuns, labels: Sequence[str]) -> list[PatchedPanel]:

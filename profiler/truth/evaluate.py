@@ -46,7 +46,7 @@ class TruthSettings:
         models: names; empty for all.
         sizes: names of sizes.
         seeds: how many seeds; each draws other weights, tokens and pairs.
-        pairs: of each distribution.
+        pairs: of the discovery file, half of which finds the circuit; of each wider distribution half as many.
         patch_draws, check_draws: random circuits of patch and of check.
         neurons, top, steps: as in PatchSettings; they decide no member and no word.
         tokens: tokens of the model's corpus that are recorded first; 0 for no corpus.
@@ -57,15 +57,20 @@ class TruthSettings:
     models: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ("small",)
     seeds: int = 1
-    pairs: int = 48
+    pairs: int = 40
     patch_draws: int = 19
-    check_draws: int = 39
+    check_draws: int = 20
     neurons: int = 4
     top: int = 2
     steps: int = 2
     tokens: int = 0
     given: bool = False
     whole: bool = False
+
+    @property
+    def by_commands(self) -> bool:
+        """Whether the commands are run as a whole: asked for, or needed for a corpus."""
+        return self.whole or self.tokens > 0
 
     def chosen_sizes(self) -> list[ModelSize]:
         """The sizes by name.
@@ -170,7 +175,7 @@ def _answer(built: HandBuilt, settings: TruthSettings) -> Answer:
     row |= {"heads": built.heads, "members": list(truth.members), "true_word": truth.word}
     try:
         loaded = load_model(ModelSettings(model=str(built.folder), dtype="float64"))
-        decided = (_by_commands if settings.whole or settings.tokens else _by_stages)(built, settings, loaded)
+        decided = (_by_commands if settings.by_commands else _by_stages)(built, settings, loaded)
     except ProfilerError as error:
         return Answer(row | {"chosen": None, "word": REFUSED, "sentence": str(error)}, ())
     circuit = decided.circuit
@@ -182,7 +187,7 @@ def _answer(built: HandBuilt, settings: TruthSettings) -> Answer:
         "patch_seconds": decided.seconds[0],
         "check_seconds": decided.seconds[1],
         **_roles(built, circuit),
-        **_edges(built, circuit),
+        **(_edges(built, circuit) if settings.by_commands else {}),
     }
     scores = tuple((component, score, component in truth.members) for component, score in decided.scores)
     return Answer(row, scores)

@@ -217,7 +217,7 @@ def test_references_are_none_of_the_pairs() -> None:
     """Means of the pairs' own prompts would hold what they are to take away."""
     model = patch_models.loaded("neox_sequential")
     settings = PatchSettings("repeated-tokens", pairs=12)
-    known = setting.encoded(model, settings, setting.draw(model, settings, "train", settings.seed))
+    known = setting.encoded(model, setting.draw(model, settings, "train", settings.seed))
     found = setting.references(model, settings, known)
     assert len(found.pairs) > 100
     assert {pair.pair.template for pair in found.pairs} == {pair.pair.template for pair in known.pairs}
@@ -229,7 +229,7 @@ def test_every_pair_has_fifty_references_of_its_own_template_and_length(task: st
     """Templates are thousands, so references are drawn for each that some pair has."""
     model = load_model(ModelSettings(model="bundled"))
     settings = PatchSettings(task, pairs=12)
-    known = setting.encoded(model, settings, setting.draw(model, settings, "train", settings.seed))
+    known = setting.encoded(model, setting.draw(model, settings, "train", settings.seed))
     found = setting.references(model, settings, known).pairs
     alike = Counter((pair.pair.template, len(pair.corrupted)) for pair in found)
     assert min(alike[pair.pair.template, len(pair.clean)] for pair in known.pairs) >= values.MOST == 50

@@ -3,7 +3,8 @@
 M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), w = F(M) - F(none) the whole effect:
 
 * faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a
-  bootstrap interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is
+  bootstrap interval (over pairs, and over the references where means stand outside), and per pair as median and
+  quartiles (tiny denominators left out and counted). Above 1 is
   over-recovery: the circuit left out what holds the answer back; it is no success.
 * incompleteness of K: |F(C - K) - F(M - K)| / w, for random K (each member with probability 1/2), K a class of members,
   and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better
@@ -56,14 +57,23 @@ class Faithfulness:
         return self.interval[0] > 1 + statistics.ROUNDING
 
 
-def faithfulness(evaluate: Evaluator, keep: Keep) -> Faithfulness:
-    """Faithfulness of a circuit on the evaluator's pairs."""
+def faithfulness(
+    evaluate: Evaluator, keep: Keep, again: Float[np.ndarray, "redraw 2 pair"] | None = None
+) -> Faithfulness:
+    """Faithfulness of a circuit on the evaluator's pairs.
+
+    Args:
+        again: F of the circuit and of the empty one with the references of the means outside resampled, for the
+            interval; None where these are no means.
+    """
     circuit, model, empty = evaluate(keep[None])[0], evaluate.model, evaluate.empty
     done = share(circuit - empty, model - empty)
-    low, high = statistics.bootstrap_ratio((circuit - empty)[None], model - empty)
+    inside, outside = (circuit[None], empty[None]) if again is None else again.swapaxes(0, 1)
+    drawn = statistics.bootstrap_ratio_redrawn(inside - outside, model - outside)
+    low, high = statistics.percentile_interval(drawn)
     means = float(model.mean()), float(circuit.mean()), float(empty.mean())
     ratio = means[1] / means[0] if means[0] else float("nan")
-    interval = float(low[0]), float(high[0])
+    interval = float(low), float(high)
     return Faithfulness(*means, abs(means[0] - means[1]), ratio, float(done.of_means), interval, done)
 
 

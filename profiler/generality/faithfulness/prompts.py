@@ -18,7 +18,8 @@ With F(S) the mean logit difference when only the nodes of S are live, M all nod
   for (`profiler.patching.redundancy.self_repair`); of members whose direct effect is large enough (threshold
   `repairable`).
 
-Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts.
+Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts; and
+where means stand outside the circuit, the prompts that these are means of (`patching.values`).
 p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of NULL_PROMPTS prompts per random
 circuit.
 """
@@ -50,12 +51,11 @@ from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
 from profiler.statistics import (
     TAIL_90,
-    bootstrap_means,
+    bootstrap_ratio_redrawn,
     fewest_pairs,
     least_random_p,
     level,
     percentile_interval,
-    quotient,
     random_set_p,
     sign_flip_p,
 )
@@ -79,12 +79,18 @@ def ratio(
     below: Float[np.ndarray, " unit"],
     clusters: Int[np.ndarray, " unit"],
     seed: int = 0,
+    again: tuple[Float[np.ndarray, "redraw unit"], Float[np.ndarray, "redraw unit"]] | None = None,
 ) -> Interval:
-    """Sum of `above` over sum of `below`, with its percentile interval: whole clusters resampled in both together."""
-    sums = np.stack([np.bincount(clusters, weights=part) for part in (above, below)])
-    sums = sums[:, np.bincount(clusters) > 0]
-    n = sums.shape[1]
-    drawn = quotient(bootstrap_means(sums[0], seed), bootstrap_means(sums[1], seed))
+    """Sum of `above` over sum of `below`, with its percentile interval: whole clusters resampled in both together.
+
+    Args:
+        again: both with the references of means resampled, for the interval; None where there are no such references.
+    """
+    there = np.bincount(clusters) > 0
+    parts = (above[None], below[None]) if again is None else again
+    sums = [np.stack([np.bincount(clusters, weights=row)[there] for row in part]) for part in parts]
+    n = int(there.sum())
+    drawn = bootstrap_ratio_redrawn(sums[0], sums[1], seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(above.sum() / below.sum())
     drawn = drawn[np.isfinite(drawn)]
@@ -158,10 +164,31 @@ def distribution_findings(
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
     random = random_circuits(subject, one.setting, keep)
-    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), closeness_null(random.kept, random.missed))
-    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(random.missed, random.missed))
+    kept_again, gone_again = redrawn_parts(subject, one.setting, keep, evaluate.model)
+    faithful = keeps.finding(
+        names[0], ratio(kept, whole, clusters, again=kept_again), closeness_null(random.kept, random.missed)
+    )
+    necessary = drops.finding(
+        names[1], ratio(gone, whole, clusters, again=gone_again), null_of(random.missed, random.missed)
+    )
     gaps = completeness(subject, one, evaluate, keep, keeps)
     return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, kept, whole, clusters)
+
+
+Redrawn = tuple[Float[np.ndarray, "redraw pair"], Float[np.ndarray, "redraw pair"]] | None
+"""Numerator and denominator of a share with the references of means resampled; None where there are no references."""
+
+
+def redrawn_parts(
+    subject: CheckSubject, setting: PairRuns, keep: Keep, model: Float[np.ndarray, " pair"]
+) -> tuple[Redrawn, Redrawn]:
+    """What the circuit keeps, and what is lost without it, over the whole, with the references resampled."""
+    sets = np.stack([keep, ~keep, np.zeros_like(keep)])
+    again = circuit_tables.redrawn_values(setting, subject.circuit, sets, mlps=subject.mlps)
+    if again is None:
+        return None, None
+    kept, without, empty = again.swapaxes(0, 1)
+    return (kept - empty, model - empty), (model - without, model - empty)
 
 
 def completeness(
@@ -280,9 +307,7 @@ def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " cir
     return Null(float(drawn.mean()), float(np.quantile(drawn, 1 - TAIL_90)), p, least, n=len(drawn))
 
 
-def closeness_null(
-    values: Float[np.ndarray, " circuit"], missed: Float[np.ndarray, " circuit"] | None = None
-) -> Null:
+def closeness_null(values: Float[np.ndarray, " circuit"], missed: Float[np.ndarray, " circuit"] | None = None) -> Null:
     """The null of random circuits for a faithfulness, which is best at 1.
 
     A random circuit falls short of the circuit by its distance from 1, or by what less it is missed, whichever is more.

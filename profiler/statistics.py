@@ -268,6 +268,25 @@ def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
     return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
 
 
+def largest_random_p(
+    observed: Float[np.ndarray, " target"], drawn: Float[np.ndarray, "draw target"]
+) -> Float[np.ndarray, " target"]:
+    """p that the largest of as many random values does as well, family-wise: a step-down (Westfall and Young 1993).
+
+    The largest target is compared with the largest of each draw, the next with the largest of one value less, and so
+    on. The least p is 1 / (1 + draws), however many targets there are.
+
+    Args:
+        drawn: in each draw as many random values as there are targets, in no order.
+    """
+    order = np.argsort(-level(observed), kind="stable")
+    most = np.maximum.accumulate(drawn[:, ::-1], 1)[:, ::-1]
+    steps = [random_set_p(float(observed[target]), most[:, step]) for step, target in enumerate(order)]
+    adjusted = np.empty(len(observed))
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
+
+
 def least_random_p(draws: int) -> float:
     """Smallest p that comparing with so many random sets can give: 1 / (1 + draws)."""
     return 1 / (1 + draws)

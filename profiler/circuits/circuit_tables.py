@@ -75,8 +75,8 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchedPanel], nodes: Seque
             SweepPlan(missing, "noise", "resample", resample(setting.corrupted)),
         )
         changes |= {result.key[:2]: change(here, result) for plan in both for result in run_plan(here, plan)}
-    rows = [np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
-    return choose.Effects(*rows, setting.whole)
+    recovered, lost = (np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise"))
+    return choose.Effects(recovered, lost, setting.whole)
 
 
 def find(setting: PairRuns, measured: Sequence[PatchedPanel], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
@@ -206,12 +206,12 @@ def judge(
         rows.append(_score("minimal_members", minimal.share(choose.ALPHA), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
-    frames = [
+    scored, drawn_rows = (
         frame.with_columns(**six) if len(frame) else frame
         for frame in (pl.DataFrame(rows, infer_schema_length=None), random)
-    ]
+    )
     del six["positions"]
-    return Judged(*frames, members.with_columns(**six) if len(members) else members)
+    return Judged(scored, drawn_rows, members.with_columns(**six) if len(members) else members)
 
 
 def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFrame:

@@ -306,8 +306,9 @@ def schemes_of(
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
     model, main, settings = experiment.model, experiment.main, experiment.settings
     known = [experiment.scheme] if settings.is_file else list(find_task(settings.task).schemes)
-    seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
+    seen: dict[str, list[str]] = {label: [] for label in ("all", *labels)}
     for scheme in known:
+        clear: list[str] | None
         if scheme == experiment.scheme:
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
@@ -366,18 +367,21 @@ def other_settings(
         except PairError:
             continue
         runs = setting.prepare(name, net, made)
-        known = partial(setting.references, model, settings, made, split)
-        prepared.append(
-            with_outside(
-                runs, outside, lambda runs=runs, known=known: values.means(net, runs.clean, runs.batch, known().pairs)
-            )
-        )
+        references = partial(setting.references, model, settings, made, split)
+        prepared.append(with_outside(runs, outside, partial(_means, runs, references)))
     return prepared
+
+
+def _means(runs: PairRuns, references: Callable[[], Encoded]) -> values.ReferenceMeans:
+    """Means of references for some pairs."""
+    return values.means(runs.net, runs.clean, runs.batch, references().pairs)
 
 
 def _other_pairs(model: Model, settings: PatchSettings, name: str, split: Split) -> Sequence[Pair]:
     """Pairs that the circuit was not found on, for the set of a name; none where a user's file has no more."""
     if not settings.is_file:
-        return setting.draw(model, settings, split, settings.seed + 1)
+        found = {pair.clean for pair in setting.draw(model, settings, settings.split, settings.seed)}
+        drawn = setting.draw(model, settings, split, settings.seed + 1)
+        return [pair for pair in drawn if pair.clean not in found]
     parts = setting.parts_of_file(settings)
     return parts.test if name == "test" else parts.held_out

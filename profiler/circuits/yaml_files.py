@@ -123,7 +123,7 @@ def _edge(value: Any, where: str) -> Edge:
 def _scope(value: Any, where: str) -> Scope:
     value = REQUIRED_SCOPE | _mapping(value, f"{where}: scope")
     _only(value, [field.name for field in fields(Scope)], f"{where}: scope")
-    text = {
+    text: dict[str, Any] = {
         k: tuple(_text(entry, where) for entry in v) if isinstance(v, list) else _text(v, where)
         for k, v in value.items()
     }

@@ -183,7 +183,7 @@ def holds(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, "prompt
     """Whether what each head attends to most is the position that is claimed."""
     offsets = here.offsets[:, None]
     if to in NAMELESS:
-        return here.most == {ITSELF: offsets, BEFORE: offsets - 1, FIRST: np.zeros_like(offsets)}[to]
+        return np.asarray(here.most == {ITSELF: offsets, BEFORE: offsets - 1, FIRST: np.zeros_like(offsets)}[to])
     return np.take_along_axis(batch.mask(to).cpu().numpy(), here.most, 1)
 
 

@@ -9,8 +9,9 @@
 | distributions of the user's own, from a file | pairs | pairs |
 | triggers in the corpus, each domain, conditions of the user's own, corpus | positions of running text | positions |
 
-Distributions are in order from narrow to wide; a distribution with too few prompts or positions stays in the check,
-refused with its count.
+No prompt of the others is a discovery prompt; of distributions of the user's own, and of running text, the share that
+is stands beside their numbers. Distributions are in order from narrow to wide; a distribution with too few prompts or
+positions stays in the check, refused with its count.
 What nodes outside the circuit write is what the circuit's scope says, as where it was found: the corrupted prompt's
 values, zeros, or means. Means are over other prompts of the same distribution, of the pair's template and length; over
 its own pairs where none are spare.
@@ -212,13 +213,14 @@ def _task_distributions(
 ) -> list[PromptDistribution]:
     model, what = maker.model, "the prompts that the circuit was found on"
     drawn = settings_of.draw(model, task, task.split, task.seed)
+    known = {pair.clean for pair in drawn}
     found = [
         maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn, task.split)),
         *(
             maker(
                 v.name,
                 v.description,
-                v.pairs,
+                [pair for pair in v.pairs if pair.clean not in known],
                 next(number),
                 settings.pairs,
                 references=_references(maker, task, v.pairs[: settings.pairs], _wording(task, v)),
@@ -297,7 +299,7 @@ def _natural(
     text = f"places in the corpus where the question of {task.name} arises by itself"
     config, _ = texts.config_of(run, settings.reread)
     try:
-        nowhere = ([], "the run has no corpus")
+        nowhere: tuple[list[Pair], str] = ([], "the run has no corpus")
         drawn, note = nowhere if config is None else natural_pairs(maker.model, config, task, settings)
     except CorpusError as error:
         drawn, note = [], f"the corpus cannot be read: {error}"

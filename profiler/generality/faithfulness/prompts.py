@@ -42,7 +42,7 @@ from profiler.generality.evidence.distributions import DISCOVERY, CrossTask
 from profiler.generality.evidence.finding import NO_NULL, CausalChoices, Finding, Interval, Null, Question, StageResult
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness import trend
-from profiler.patching.batch import batch_of
+from profiler.patching.batch import Trace, batch_of
 from profiler.patching.metrics import logit_diff
 from profiler.patching.redundancy import self_repair
 from profiler.patching.setting import PairRuns
@@ -261,7 +261,7 @@ def on_pairs(
             batch.clean,
             batch.ends,
             nodes,
-            lambda site, layer, other=other: other[site][layer],
+            _values(other),
             masks(batch, nodes),
             batch.first_difference if setting.outside is None else 0,
         )
@@ -269,6 +269,11 @@ def on_pairs(
         found = logit_diff(logits.flatten(0, 1), batch.options.rows(len(keep)))
         values[:, rows] = found.double().cpu().numpy().reshape(len(keep), -1)
     return values
+
+
+def _values(run: Trace) -> node_sets.Given:
+    """What a run's nodes write."""
+    return lambda site, layer: run[site][layer]
 
 
 def nothing_to_explain(effect: Finding | Interval) -> str:

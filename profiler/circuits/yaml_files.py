@@ -45,7 +45,7 @@ def text_of(circuit: Circuit) -> str:
         "edges": [{"writer": e.writer, "reader": e.reader} for e in circuit.edges],
         "scope": _plain(asdict(circuit.scope)),
     }
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
 
 
 def read(path: str | Path) -> Circuit:

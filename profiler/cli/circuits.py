@@ -78,6 +78,7 @@ def truth(
         Path | None, typer.Option(help=".jsonl of answers: those in it are not asked again, new ones are added")
     ] = None,
     processes: Annotated[int, typer.Option(help="processes that share the models", min=1)] = 1,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the tables as Markdown")] = False,
 ) -> None:
     """Patch and check models whose circuits are known exactly, and print the true words beside the printed ones.
 
@@ -97,6 +98,9 @@ def truth(
         whole=whole,
     )
     result = ask(settings, out, _said, answers, processes)
+    if markdown:
+        write(result.markdown())
+        return
     for table in (result.by_model, result.words, result.totals):
         console.print()
         write(text_table(table))

@@ -232,7 +232,7 @@ class NullFaithfulness:
     @property
     def missed(self) -> Float[np.ndarray, " circuit"]:
         """Necessity, at most the whole effect: to lose more than all is no better."""
-        return np.minimum(self.gone, 1.0)
+        return np.asarray(np.minimum(self.gone, 1.0))
 
 
 def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:

@@ -80,7 +80,8 @@ def decide_word(
 
     Args:
         task: the settings that the circuit's pairs are drawn by.
-        run: the run that a check would write into; it is not read, and need not be there.
+        run: the run that a check would write into. It is read where a built-in task's question is looked for in its
+            corpus; for pairs of a file it need not be there.
 
     Raises:
         PairError: a distribution cannot be used.

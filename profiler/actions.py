@@ -394,7 +394,8 @@ def check(
         report(Step("loading the model", 0, total))
         loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
         checked = checks.check(run, name, loaded, settings, show, decides)
-    return CheckResult(run, checked.subject.circuit, checked.verdict, checked.distributions, checked.findings)
+    circuit, verdict = checked.subject.circuit, checked.verdict
+    return CheckResult(run, circuit, verdict, checked.distributions, checked.findings, checked.overlap())
 
 
 def context_tokens(

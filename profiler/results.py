@@ -4,7 +4,7 @@ No torch: a result can be made, shown and tested without a model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ class CheckResult:
         verdict: the verdict, with its ledger of evidence.
         distributions: the distributions, nearest first.
         findings: every measured number, with interval.
+        overlap: share of a distribution's examples that the circuit was found on, by its name.
     """
 
     run: Path
@@ -157,6 +158,7 @@ class CheckResult:
     verdict: Verdict
     distributions: tuple[Distribution, ...]
     findings: tuple[Finding, ...]
+    overlap: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def word(self) -> str:
@@ -179,7 +181,8 @@ class CheckResult:
         """A row per distribution: faithfulness, necessity and KL recovered with 95 % intervals, and random circuits.
 
         A cell says `refused` where too few examples, or a model that does not do the task, leave no number; `note`
-        gives the reason. `over` marks a circuit that recovers more than the whole effect.
+        gives the reason. `over` marks a circuit that recovers more than the whole effect. `found on` is the share of
+        the examples that the circuit was found on; empty where nothing was run on them.
         """
         by_name: dict[tuple[str, str, str], Finding] = {
             (finding.distribution, finding.technique, finding.statistic): finding
@@ -207,6 +210,7 @@ class CheckResult:
                     "distribution": name,
                     "n": distribution.n_prompts or distribution.n_tokens,
                     "of": "prompts" if distribution.n_prompts else "positions",
+                    "found on": f"{self.overlap[name]:.0%}" if name in self.overlap else "",
                     "faithfulness": cell(name, prompts, text),
                     "necessity": cell(name, ("necessity", "necessity")),
                     "KL recovered": cell(name, recovered),

@@ -252,11 +252,11 @@ def tost(
 ) -> tuple[float, float, float, float]:
     """Difference of means (second minus first), its 95 % interval (Welch), and p of two one-sided tests at +- margin.
 
-    Without any scatter the difference is exact, and p 0 or 1.
+    Without scatter beyond ROUNDING the difference is exact, and p 0 or 1.
     """
-    if np.ptp(first) + np.ptp(second) < RELATIVE_ROUNDING:
+    if max(np.ptp(first), np.ptp(second)) <= ROUNDING:
         difference = float(second.mean() - first.mean())
-        return difference, difference, difference, float(abs(difference) >= margin)
+        return difference, difference, difference, float(abs(difference) >= margin - ROUNDING)
     interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
     above = stats.ttest_ind(second + margin, first, equal_var=False, alternative="greater").pvalue
     below = stats.ttest_ind(second - margin, first, equal_var=False, alternative="less").pvalue
@@ -266,6 +266,25 @@ def tost(
 def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
     """p that a random set does as well: (1 + draws at least as good) / (1 + draws), ties within rounding counted."""
     return float((1 + np.sum(drawn >= observed - ROUNDING)) / (1 + len(drawn)))
+
+
+def largest_random_p(
+    observed: Float[np.ndarray, " target"], drawn: Float[np.ndarray, "draw target"]
+) -> Float[np.ndarray, " target"]:
+    """p that the largest of as many random values does as well, family-wise: a step-down (Westfall and Young 1993).
+
+    The largest target is compared with the largest of each draw, the next with the largest of one value less, and so
+    on. The least p is 1 / (1 + draws), however many targets there are.
+
+    Args:
+        drawn: in each draw as many random values as there are targets, in no order.
+    """
+    order = np.argsort(-level(observed), kind="stable")
+    most = np.maximum.accumulate(drawn[:, ::-1], 1)[:, ::-1]
+    steps = [random_set_p(float(observed[target]), most[:, step]) for step, target in enumerate(order)]
+    adjusted = np.empty(len(observed))
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
 
 
 def least_random_p(draws: int) -> float:
@@ -288,8 +307,13 @@ def normal_cdf(z: float) -> float:
 
 
 def pearson(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
-    """Pearson's correlation; NaN where either is constant."""
-    return float(stats.pearsonr(x, y).statistic) if x.std() and y.std() else math.nan
+    """Pearson's correlation; NaN where either is constant up to rounding."""
+    return math.nan if _constant(x) or _constant(y) else float(stats.pearsonr(x, y).statistic)
+
+
+def _constant(values: Float[np.ndarray, " target"]) -> bool:
+    """Whether all values are equal up to ROUNDING, or that part of their size where they are large."""
+    return float(np.ptp(values)) <= ROUNDING * max(1.0, float(np.abs(values).max()))
 
 
 def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
@@ -312,9 +336,12 @@ def bootstrap_means(
     values: Float[np.ndarray, "*target unit"], seed: int = 0, draws: int = DRAWS
 ) -> Float[np.ndarray, "*target draw"]:
     """Means over units in each resample; all targets see the same resamples, and so do two calls with one seed."""
-    n = values.shape[-1]
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
-    return np.asarray(values @ weights.T)
+    return np.asarray(values @ resampling_weights(values.shape[-1], np.random.default_rng(seed), draws).T)
+
+
+def resampling_weights(n: int, rng: np.random.Generator, draws: int = DRAWS) -> Float[np.ndarray, "draw unit"]:
+    """How much each of n units counts in the mean over each resample; rows sum to 1."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
 
 
 def resampled_units(n: int, draws: int, rng: np.random.Generator) -> Iterator[Int[np.ndarray, " unit"]]:
@@ -349,6 +376,23 @@ def bootstrap_ratio(
     """Percentile interval of the ratio of means, pairs resampled together in numerator and denominator."""
     drawn = quotient(bootstrap_means(above, seed), bootstrap_means(below, seed))
     return percentile_interval(drawn, (1 - confidence) / 2)
+
+
+def bootstrap_ratio_redrawn(
+    above: Float[np.ndarray, "redraw unit"], below: Float[np.ndarray, "redraw unit"], seed: int = 0
+) -> Float[np.ndarray, " draw"]:
+    """Ratio of means in each resample of the units, measured against one redraw after the other.
+
+    What all units are measured against was drawn too (reference prompts, whose means stand in for what is silenced).
+    Units drawn anew against the same references say how much the ratio scatters for these references alone; here both
+    are drawn. With one redraw it is the bootstrap of a ratio of means.
+
+    Args:
+        above, below: of each unit, with the references resampled, a row per redraw.
+    """
+    weights = resampling_weights(above.shape[-1], np.random.default_rng(seed))
+    which = np.arange(DRAWS) % len(above)
+    return quotient(*(np.einsum("du,du->d", weights, part[which]) for part in (above, below)))
 
 
 # --- estimates with intervals ---

@@ -5,7 +5,8 @@
 -- Key:        circuit, pair_set, component, positions
 -- Parameters: experiment (default '')
 -- Reads:      circuit_members, circuits, latest_experiment
--- Reference:  minimality against inflated circuits: Shi et al. 2024, with Holm's correction
+-- Reference:  minimality against inflated circuits: Shi et al. 2024; p_adjusted by a step-down of
+--             the largest of as many random members: Westfall and Young 1993
 -- Caveat:     role is read off the attention where nobody claimed one. frequency is how often the
 --             node is chosen when pairs are resampled, NULL in a circuit that was given. schemes
 --             are the corruptions under which it has an effect of its own. positions is all, or

@@ -4,13 +4,14 @@
 -- Grain:      one row per distribution
 -- Key:        distribution
 -- Parameters: check_id (default '')
--- Reads:      check_distributions, ledger, checks, latest_check
+-- Reads:      check_distributions, check_examples, ledger, checks, latest_check
 -- Reference:  Miller et al. 2024; Nainani et al. 2024; two one-sided tests (Schuirmann 1987)
 -- Caveat:     a faithfulness above 1 is over-recovery, no success. kl_recovered is of the whole
 --             next-token distribution of running text, which no circuit of one task claims. null is
 --             of null_n other circuits of the same sizes, all where they are few; a circuit is
 --             better than these where it is nearer to 1 than null_near. A distribution without
---             numbers says why.
+--             numbers says why. overlap is the share of its prompts (of running text: documents)
+--             that the circuit was found on too; NULL where it lists none.
 --             check_id empty takes the one written last.
 SET VARIABLE check_id = coalesce(getvariable('check_id')::VARCHAR, '');
 WITH faithful AS (
@@ -43,9 +44,25 @@ WITH faithful AS (
         OVER (PARTITION BY ledger.check_id, ledger.distribution
             ORDER BY ledger.value IS NULL, ledger.finding) = 1
 )
+, shared AS (
+    -- which examples are discovery examples too, by the hash of their text
+    SELECT tested.check_id, tested.distribution, avg((found.key IS NOT NULL)::DOUBLE) AS overlap
+    FROM check_examples AS tested
+    LEFT JOIN (
+        SELECT DISTINCT check_examples.check_id, check_examples.key
+        FROM check_examples
+        JOIN check_distributions
+            ON check_distributions.check_id = check_examples.check_id
+                AND check_distributions.name = check_examples.distribution
+        WHERE check_distributions.ordinal = 0
+    ) AS found
+        ON found.check_id = tested.check_id AND found.key = tested.key
+    GROUP BY tested.check_id, tested.distribution
+)
 SELECT check_distributions.name AS distribution, check_distributions.ordinal
     , check_distributions.kind, check_distributions.description, check_distributions.n_prompts
     , check_distributions.n_tokens, check_distributions.n_documents
+    , shared.overlap
     , faithful.value AS faithfulness, faithful.lo AS faithfulness_lo, faithful.hi AS faithfulness_hi
     , faithful.null_mean, faithful.null_hi, faithful.null_near, faithful.null_n
     , faithful.n, faithful.unit, faithful.speaks, faithful.way
@@ -72,5 +89,8 @@ LEFT JOIN necessary
     LEFT JOIN recovered
         ON recovered.check_id = check_distributions.check_id
             AND recovered.distribution = check_distributions.name
+LEFT JOIN shared
+    ON shared.check_id = check_distributions.check_id
+        AND shared.distribution = check_distributions.name
 WHERE check_distributions.check_id = chosen_check(getvariable('check_id'))
 ORDER BY check_distributions.ordinal, check_distributions.name;

@@ -37,7 +37,7 @@ def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     """Lines: seconds of each, and the ratios that are promised."""
     net = network_of(model)
     main = setting.prepare(
-        "bench", net, setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+        "bench", net, setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     )
     batch, heads = main.batch, every(net, "head")
     writes = all_writes(net.plain, main.corrupted)

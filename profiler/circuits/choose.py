@@ -54,12 +54,12 @@ class Effects:
     def score(self) -> Float[np.ndarray, " node"]:
         """The larger of both shares, in size."""
         shares = np.stack([self.recovered.mean(-1), self.lost.mean(-1)]) / self.whole.mean()
-        return np.abs(shares).max(0)
+        return np.asarray(np.abs(shares).max(0))
 
 
 def ranking(effects: Effects) -> list[int]:
     """All nodes by score, best first; of equal ones the first of the model."""
-    return np.argsort(-level(effects.score), kind="stable").tolist()
+    return [int(node) for node in np.argsort(-level(effects.score), kind="stable")]
 
 
 def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
@@ -86,10 +86,9 @@ def choose(
 
 def grow(evaluate: Evaluator, listed: Sequence[int], tolerance: float) -> Bool[np.ndarray, " node"]:
     """The smallest top of the ranking that is faithful to within `tolerance`; everything if none is."""
-    for keep in sizes(listed, len(evaluate.nodes))[1:]:
-        if abs(1 - evaluate.faithfulness(keep[None])[0]) <= tolerance:
-            return keep
-    return keep
+    tops = sizes(listed, len(evaluate.nodes))[1:]
+    close = (abs(1 - evaluate.faithfulness(keep[None])[0]) <= tolerance for keep in tops)
+    return np.asarray(tops[next((size for size, enough in enumerate(close) if enough), -1)])
 
 
 def prune(evaluate: Evaluator, keep: Bool[np.ndarray, " node"], tolerance: float) -> Bool[np.ndarray, " node"]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from profiler.circuits import choose
 from profiler.circuits.by_edges import edge_sets
@@ -26,7 +26,7 @@ from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import Target, parse_target
 from profiler.patching.sweep import resample
 from profiler.patching.sweep_tables import PatchedPanel, SweepPlan, change, run_plan
-from profiler.statistics import percentile_interval
+from profiler.statistics import ROUNDING, percentile_interval
 
 Keep = Bool[np.ndarray, " node"]
 Report = Callable[[str], None]
@@ -56,6 +56,17 @@ def members_kept(evaluate: Evaluator, circuit: Circuit) -> Keep:
     return evaluate.mask(members_nodes(circuit))
 
 
+def redrawn_values(
+    setting: PairRuns, circuit: Circuit, keep: Bool[np.ndarray, "set node"], *, mlps: bool
+) -> Float[np.ndarray, "redraw set pair"] | None:
+    """F of sets of nodes, or edges, with the references of the means outside resampled; None where these are no
+    means."""
+    if setting.redrawn is None:
+        return None
+    again = (replace(setting, outside=other) for other in setting.redrawn())
+    return np.stack([evaluator(runs, circuit, mlps=mlps)(keep) for runs in again])
+
+
 def mlps_are_nodes(settings: PatchSettings, circuit: Circuit | None) -> bool:
     """Whether all MLPs are nodes: asked for, or not among what the circuit's scope says is intact."""
     return settings.mlps or (circuit is not None and "MLPs" not in circuit.scope.intact)
@@ -74,8 +85,8 @@ def effects_of(setting: PairRuns, measured: Sequence[PatchedPanel], nodes: Seque
             SweepPlan(missing, "noise", "resample", resample(setting.corrupted)),
         )
         changes |= {result.key[:2]: change(here, result) for plan in both for result in run_plan(here, plan)}
-    rows = [np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise")]
-    return choose.Effects(*rows, setting.whole)
+    recovered, lost = (np.stack([changes[targets[node], way] for node in nodes]) for way in ("denoise", "noise"))
+    return choose.Effects(recovered, lost, setting.whole)
 
 
 def find(setting: PairRuns, measured: Sequence[PatchedPanel], settings: PatchSettings) -> tuple[Keep, choose.Effects]:
@@ -105,7 +116,8 @@ def record(
 def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[str]) -> dict[str, str]:
     """A role for each head, read off the pairs: at which role it acts most, and to which role it attends from there.
 
-    A head that attends to everything alike has none.
+    A head that attends to everything alike has none, and neither has a head that changes nothing alone: single patches
+    do not show where it acts.
     """
     effect: dict[str, dict[str, float]] = {}
     for result in measured:
@@ -117,6 +129,8 @@ def reads(setting: PairRuns, measured: Sequence[PatchedPanel], labels: Sequence[
     roles = {}
     for label, by_role in effect.items():
         query = max(by_role, key=by_role.__getitem__)
+        if by_role[query] <= ROUNDING:
+            continue
         key, mass = _attended(setting, parse_target(label), query)
         if mass >= ATTENDS:
             roles[label] = PositionRole(query, key).words(mass)
@@ -170,7 +184,9 @@ def judge(
     check_roles(circuit, setting.batch)
     evaluate = evaluator(setting, circuit, mlps=mlps_are_nodes(settings, circuit))
     keep = evaluate.mask(members_nodes(circuit))
-    rows = faithfulness_rows(evaluate, keep)
+    ends = np.stack([keep, np.zeros_like(keep)])
+    again = redrawn_values(setting, circuit, ends, mlps=mlps_are_nodes(settings, circuit))
+    rows = faithfulness_rows(evaluate, keep, again)
     if not scores.explainable(evaluate):
         undefined = pl.DataFrame(rows, infer_schema_length=None).with_columns(**six_values(setting, circuit))
         return Judged(undefined, pl.DataFrame(), pl.DataFrame())
@@ -200,12 +216,12 @@ def judge(
         rows.append(score_row("minimal_members", minimal.share(choose.ALPHA), n=len(minimal.effect)))
         members = minimality_rows(circuit, minimal)
     six = six_values(setting, circuit)
-    frames = [
+    scored, drawn_rows = (
         frame.with_columns(**six) if len(frame) else frame
         for frame in (pl.DataFrame(rows, infer_schema_length=None), random)
-    ]
+    )
     del six["positions"]
-    return Judged(*frames, members.with_columns(**six) if len(members) else members)
+    return Judged(scored, drawn_rows, members.with_columns(**six) if len(members) else members)
 
 
 def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFrame:
@@ -258,9 +274,15 @@ def score_row(
     return {"metric": metric, "score": value, "low": low, "high": high, "n": n}
 
 
-def faithfulness_rows(evaluate: Evaluator, keep: Keep) -> list[dict[str, Any]]:
-    """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain."""
-    faithful, n = scores.faithfulness(evaluate, keep), len(evaluate.batch)
+def faithfulness_rows(
+    evaluate: Evaluator, keep: Keep, again: Float[np.ndarray, "redraw 2 pair"] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of `circuit_scores` for faithfulness in all its forms; shares only where there is something to explain.
+
+    Args:
+        again: as for `scores.faithfulness`.
+    """
+    faithful, n = scores.faithfulness(evaluate, keep, again), len(evaluate.batch)
     rows = [
         score_row("members", float(keep.sum())),
         score_row("nodes", float(len(keep))),

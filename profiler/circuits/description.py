@@ -20,6 +20,7 @@ from profiler.patching.metrics import Metric
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.prompts.pairs import TokenPair, find_task, lint
 from profiler.prompts.pairs.lint import FREQUENCY
+from profiler.prompts.pairs.pair import Prompt
 from profiler.text.token_classes import token_texts
 
 LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
@@ -56,10 +57,15 @@ def setting_frames(
 
 
 def _pair_rows(model: Model, setting: PairRuns) -> list[dict[str, Any]]:
-    text = lambda prompt: prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))  # noqa: E731
     of_tokens = any(not isinstance(o, str) for p in setting.batch.pairs for o in (*p.pair.answers, *p.pair.distractors))
     texts = token_texts(model.tokenizer, model.spec.n_vocab) if of_tokens else []
-    word = lambda option: option if isinstance(option, str) else texts[option]  # noqa: E731
+
+    def text(prompt: Prompt) -> str:
+        return prompt if isinstance(prompt, str) else str(model.tokenizer.decode(list(prompt)))
+
+    def word(option: str | int) -> str:
+        return option if isinstance(option, str) else texts[option]
+
     return [
         {
             "pair_set": setting.name,

@@ -199,7 +199,8 @@ class State:
         if ends is not None and not self.at_ends:
             rows = rows[:, torch.arange(len(ends), device=ends.device), ends][:, :, None]
         heard = torch.addmm(stream.reshape(1, -1), drop[used].T, rows.flatten(1))
-        return heard.unflatten(1, rows.shape[1:])
+        made: Tensor = heard.unflatten(1, rows.shape[1:])
+        return made
 
 
 def _masked_layer(net: PlainNetwork, layer: int, stream: Tensor, state: State, graph: Graph, ends: Offsets) -> Tensor:
@@ -229,11 +230,14 @@ def _project(
     heard: Float[Tensor, "reader p o m"], norm: Norm, weight: Float[Tensor, "head m d"], bias: Float[Tensor, "head d"]
 ) -> Float[Tensor, "p o head d"]:
     """Queries, keys or values, each head from what it hears; one product for all where they hear the same."""
+    made: Tensor
     if len(heard) == 1:
         flat = weight.permute(1, 0, 2).reshape(weight.shape[1], -1)
-        return (norm(heard[0]) @ flat).unflatten(-1, bias.shape) + bias
+        made = (norm(heard[0]) @ flat).unflatten(-1, bias.shape) + bias
+        return made
     made = torch.bmm(norm(heard).flatten(1, 2), weight) + bias[:, None]
-    return made.unflatten(1, heard.shape[1:3]).permute(1, 2, 0, 3)
+    made = made.unflatten(1, heard.shape[1:3]).permute(1, 2, 0, 3)
+    return made
 
 
 def with_nodes(
@@ -268,7 +272,8 @@ def with_nodes(
 
     with torch.inference_mode():
         logits = forward(net, tokens.repeat(n_sets, 1), edit, ends.repeat(n_sets), patterns=False)
-    return logits.unflatten(0, (n_sets, n))
+    of_sets: Tensor = logits.unflatten(0, (n_sets, n))
+    return of_sets
 
 
 def node_mask_logits(

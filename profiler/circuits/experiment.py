@@ -131,6 +131,8 @@ def _patch(
     net = network_of(model)
     report("pairs")
     main = selected_by(discovery(model, net, settings, metric), report)
+    if settings.is_file and main.encoded.dropped:
+        report(main.encoded.left_out(settings.task))
     if circuit is not None:
         check_circuit(circuit, net)
         check_roles(circuit, main.batch)
@@ -216,7 +218,7 @@ def trace_paths(
 
 def discovery(model: Model, net: Network, settings: PatchSettings, metric: Metric) -> PairRuns:
     """The pairs that a circuit is found on, with both runs."""
-    pairs = setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed))
+    pairs = setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     return setting.prepare("discovery", net, pairs, metric)
 
 
@@ -427,8 +429,9 @@ def schemes_of(
     """Under which corruption schemes each member has an effect; `all` lists the schemes that could be tried."""
     model, main, settings = experiment.model, experiment.main, experiment.settings
     known = [experiment.scheme] if settings.is_file else list(find_task(settings.task).schemes)
-    seen: dict[str, list[str]] = {"all": []} | {label: [] for label in labels}
+    seen: dict[str, list[str]] = {label: [] for label in ("all", *labels)}
     for scheme in known:
+        clear: list[str] | None
         if scheme == experiment.scheme:
             clear = [nodes[i] for i in choose.candidates(effects)]
         else:
@@ -450,7 +453,7 @@ def _clear_under(
         other = setting.prepare(
             settings.scheme or "",
             net,
-            setting.encoded(model, settings, setting.draw(model, settings, settings.split, settings.seed)),
+            setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed)),
             metric,
         )
     except PairError:
@@ -475,7 +478,10 @@ def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.Re
     """The setting with other values outside circuits than those of the corrupted run."""
     if outside == "resample":
         return runs
-    return replace(runs, outside=means().trace if outside == "mean" else values.zeros(runs.clean))
+    if outside == "zero":
+        return replace(runs, outside=values.zeros(runs.clean))
+    drawn = means()
+    return replace(runs, outside=drawn.trace, redrawn=drawn.redrawn)
 
 
 def other_settings(
@@ -489,22 +495,25 @@ def other_settings(
     prepared = []
     for name, split in (("test", settings.split), ("held_out", "held_out")):
         try:
-            made: Encoded = setting.encoded(model, settings, _other_pairs(model, settings, name, split))
+            made: Encoded = setting.encoded(model, _other_pairs(model, settings, name, split))
         except PairError:
             continue
         runs = setting.prepare(name, net, made, metric)
-        known = partial(setting.references, model, settings, made, split)
-        prepared.append(
-            with_outside(
-                runs, outside, lambda runs=runs, known=known: values.means(net, runs.clean, runs.batch, known().pairs)
-            )
-        )
+        references = partial(setting.references, model, settings, made, split)
+        prepared.append(with_outside(runs, outside, partial(_means, runs, references)))
     return prepared
+
+
+def _means(runs: PairRuns, references: Callable[[], Encoded]) -> values.ReferenceMeans:
+    """Means of references for some pairs."""
+    return values.means(runs.net, runs.clean, runs.batch, references().pairs)
 
 
 def _other_pairs(model: Model, settings: PatchSettings, name: str, split: Split) -> Sequence[Pair]:
     """Pairs that the circuit was not found on, for the set of a name; none where a user's file has no more."""
     if not settings.is_file:
-        return setting.draw(model, settings, split, settings.seed + 1)
+        found = {pair.clean for pair in setting.draw(model, settings, settings.split, settings.seed)}
+        drawn = setting.draw(model, settings, split, settings.seed + 1)
+        return [pair for pair in drawn if pair.clean not in found]
     parts = setting.parts_of_file(settings)
     return parts.test if name == "test" else parts.held_out

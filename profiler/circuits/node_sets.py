@@ -79,14 +79,16 @@ def logits(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Te
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
         rows = None if asked.ends is None else asked.ends.repeat(len(groups.representative))
         of_groups = asked.net.finish(stream, ends=rows).unflatten(0, (len(groups.representative), -1))
-        return of_groups[groups.of.to(of_groups.device)]
+        of_sets: Tensor = of_groups[groups.of.to(of_groups.device)]
+        return of_sets
 
 
 def streams(asked: NodeSetInputs, keep: Bool[np.ndarray, "set node"]) -> Float[Tensor, "set prompt position model"]:
     """What the final norm reads, with only the kept nodes of each set live."""
     with torch.inference_mode():
         stream, groups = _run(asked, torch.from_numpy(~keep).to(asked.net.device))
-        return stream.unflatten(0, (len(groups.representative), -1))[groups.of.to(stream.device)]
+        of_sets: Tensor = stream.unflatten(0, (len(groups.representative), -1))[groups.of.to(stream.device)]
+        return of_sets
 
 
 def _run(asked: NodeSetInputs, drop: Drop) -> tuple[Stream, _Groups]:
@@ -167,7 +169,8 @@ class _Layer:
         """The rows of each group's parent."""
         if len(parent) == n and bool((parent == torch.arange(n)).all()):
             return value
-        return value.unflatten(0, (n, -1))[parent.to(value.device)].flatten(0, 1)
+        rows: Tensor = value.unflatten(0, (n, -1))[parent.to(value.device)].flatten(0, 1)
+        return rows
 
     def _put(self, site: str, value: Tensor, groups: _Groups) -> Tensor:
         """Replace each group's dropped units by the given values."""

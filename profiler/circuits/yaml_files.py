@@ -45,7 +45,7 @@ def text_of(circuit: Circuit) -> str:
         "edges": [{"writer": e.writer, "reader": e.reader} for e in circuit.edges],
         "scope": _plain(asdict(circuit.scope)),
     }
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
 
 
 def read(path: str | Path) -> Circuit:
@@ -123,7 +123,7 @@ def _edge(value: Any, where: str) -> Edge:
 def _scope(value: Any, where: str) -> Scope:
     value = REQUIRED_SCOPE | _mapping(value, f"{where}: scope")
     _only(value, [field.name for field in fields(Scope)], f"{where}: scope")
-    text = {
+    text: dict[str, Any] = {
         k: tuple(_text(entry, where) for entry in v) if isinstance(v, list) else _text(v, where)
         for k, v in value.items()
     }

@@ -64,13 +64,21 @@ def truth(
     models: Annotated[str, typer.Option(help="models by name, as and,or; all if not given")] = "",
     sizes: Annotated[str, typer.Option(help="small (8 heads), medium (56), large (144), with commas")] = "small",
     seeds: Annotated[int, typer.Option(help="seeds of each: other weights, tokens and pairs", min=1)] = 1,
-    pairs: Annotated[int, typer.Option(help="pairs of each distribution", min=4)] = 48,
-    draws: Annotated[int, typer.Option(help="random circuits of a check", min=1)] = 39,
+    pairs: Annotated[int, typer.Option(help="pairs of the discovery file; of others half", min=4)] = 40,
+    draws: Annotated[int, typer.Option(help="random circuits of a check", min=1)] = 20,
     tokens: Annotated[int, typer.Option(help="tokens of each model's corpus to record first; 0 for none", min=0)] = 0,
     given: Annotated[
         bool, typer.Option("--given", help="check the true circuits instead of those that patch finds")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="run patch and check as a user would, not only what decides words")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="keep models, pairs and runs in this folder")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help=".jsonl of answers: those in it are not asked again, new ones are added")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="processes that share the models", min=1)] = 1,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the tables as Markdown")] = False,
 ) -> None:
     """Patch and check models whose circuits are known exactly, and print the true words beside the printed ones.
 
@@ -87,8 +95,12 @@ def truth(
         check_draws=draws,
         tokens=tokens,
         given=given,
+        whole=whole,
     )
-    result = ask(settings, out, _said)
+    result = ask(settings, out, _said, answers, processes)
+    if markdown:
+        write(result.markdown())
+        return
     for table in (result.by_model, result.words, result.totals):
         console.print()
         write(text_table(table))

@@ -29,7 +29,10 @@ def register_prediction(
     threshold: Annotated[float, typer.Option(help="in the statistic's unit; shares are 0 to 1")],
     direction: Annotated[str, typer.Option(help="> or <, in quotes")] = ">",
     distribution: Annotated[
-        str, typer.Option(help="distribution: discovery, held-out names, corpus, ... as a check names it")
+        str,
+        typer.Option(
+            help="distribution: discovery, held-out names, corpus, ... as a check names it; or NAME=FILE.jsonl"
+        ),
     ] = "corpus",
     role: Annotated[str, typer.Option(help="role claimed of the component; default: any")] = "",
     circuit: Annotated[str, typer.Option(help="only in the check of this circuit")] = "",
@@ -42,7 +45,8 @@ def register_prediction(
     from profiler.generality import store
     from profiler.generality.evidence.predictions import Prediction
 
-    wanted = Prediction(statement, subject, statistic, direction, threshold, distribution, role, circuit)
+    asked = store.distribution_of(run, distribution)
+    wanted = Prediction(statement, subject, statistic, direction, threshold, asked, role, circuit)
     (entry,) = store.register(run, [wanted])
     console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}")
     if '"known_before":true' in entry.content:

@@ -298,8 +298,8 @@ CREATE TABLE circuit_members ( -- members of circuits
         -- anew; NULL in a circuit that was given
     removal_cost DOUBLE, -- minimality: largest share that removing it costs
     p DOUBLE, -- against random members of inflated circuits
-    p_adjusted DOUBLE, -- p by Holm over the members
-    p_least DOUBLE, -- least p by Holm that the null can give
+    p_adjusted DOUBLE, -- p family-wise over the members, by the largest of as many random ones
+    p_least DOUBLE, -- least p_adjusted that the null can give
     SIX
 );
 CREATE TABLE circuit_edges ( -- edges between members, cut one by one

@@ -25,7 +25,7 @@ from profiler.generality.distributions import build, circuit_of_run, corpus
 from profiler.generality.distributions.subject import CheckSettings, CheckSubject, Report, Reread
 from profiler.generality.edits import at_positions as edits_at_positions
 from profiler.generality.edits import of_roles
-from profiler.generality.evidence import verdict
+from profiler.generality.evidence import predictions, verdict
 from profiler.generality.evidence.distributions import FRESH, Distribution
 from profiler.generality.evidence.finding import Finding, StageResult, joined
 from profiler.generality.faithfulness import other_tasks, prompts, running_text
@@ -66,6 +66,15 @@ class Checked:
     def distributions(self) -> tuple[Distribution, ...]:
         """The distributions, nearest first."""
         return self.subject.distributions.all
+
+    def overlap(self) -> dict[str, float]:
+        """Share of the examples of each distribution that are discovery examples too, by its name."""
+        used: dict[str, list[str]] = {}
+        for row in self.details:
+            if isinstance(row, store.UsedExample):
+                used.setdefault(row.distribution, []).append(row.key)
+        found = next((used.get(one.name, []) for one in self.distributions if one.ordinal == 0), [])
+        return {name: shared for name, keys in used.items() if (shared := predictions.overlap(found, keys)) is not None}
 
 
 def check(
@@ -137,6 +146,8 @@ def subject_of(
     read = corpus.read(run, model, settings.tokens, settings.reread)
     report("the distributions")
     distributions = build.build(model, net, run, chosen.task, read, settings, circuit.scope.outside, judges)
+    for sentence in build.left_out(distributions, chosen.task, settings):
+        report(sentence)
     return CheckSubject(model, net, circuit, run, chosen.task, distributions, read, settings, report)
 
 

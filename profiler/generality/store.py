@@ -6,6 +6,7 @@ keeps the hash of the log's end as it was, so that neither an edited nor a delet
 Cost: the size of the tables.
 """
 
+import difflib
 import json
 import platform
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from profiler.database.transaction import writing
 from profiler.errors import PredictionError
 from profiler.generality.evidence import predictions, published
 from profiler.generality.evidence.agreement import agreement
-from profiler.generality.evidence.distributions import Distribution
+from profiler.generality.evidence.distributions import DOMAIN, NAMES, Distribution
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.ledger import Key
 from profiler.generality.evidence.predictions import CIRCUIT, Entry, Prediction
@@ -256,6 +257,31 @@ def register(path: Path, wanted: Sequence[Prediction]) -> tuple[Entry, ...]:
         return tuple(
             _append(run, "registered", predictions.registration(one, known_before=_known(run, one))) for one in wanted
         )
+
+
+def distribution_of(path: Path, given: str) -> str:
+    """The name of a distribution that a check will have: of its own, of a domain or an earlier check, or NAME=VALUE.
+
+    Args:
+        given: the name, or a distribution of the user's own as it will be given to `profiler check`.
+
+    Raises:
+        RunError: no finished run.
+        PredictionError: no check has a distribution of that name.
+    """
+    name, own, _ = given.partition("=")
+    with query.open_run(path) as run:
+        rows = run.execute("SELECT domain FROM domains ORDER BY domain_id").fetchall()
+        known = [*NAMES, *(f"{DOMAIN}{domain}" for (domain,) in rows)]
+        if has(run, "check_distributions"):
+            known += [name for (name,) in run.execute("SELECT DISTINCT name FROM check_distributions").fetchall()]
+    if own or given in known or not given.strip():
+        return name.strip() if own else given
+    near = difflib.get_close_matches(given, known, n=1)
+    raise PredictionError(
+        f"--distribution {given!r} is none that a check has{f', did you mean {near[0]!r}?' if near else ''}: choose"
+        f" {', '.join(dict.fromkeys(known))}, or give your own as `profiler check` will get it, NAME=FILE.jsonl"
+    )
 
 
 def _refuse_broken(run: Connection) -> None:

@@ -81,6 +81,7 @@ def _basis(result: Result) -> Block:
         tables.count("n_prompts", "Prompts"),
         tables.count("n_tokens", "Tokens"),
         tables.count("n_documents", "Documents"),
+        tables.share("overlap", "Of discovery", "share of these prompts or documents that the circuit was found on"),
         tables.share("faithfulness", "Faithfulness", "with the 95 % interval"),
         tables.share("null_hi", "Random circuits", "95th percentile"),
         tables.count("null_n", "Of", "other circuits of the same sizes; all where they are few"),

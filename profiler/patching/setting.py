@@ -103,6 +103,7 @@ class PairRuns:
         name: of the set: discovery, test, held_out.
         encoded: the pairs, with what was dropped.
         outside: what everything outside a circuit writes; None for the corrupted run.
+        redrawn: the same with the prompts that it is the mean of resampled; None where it is no mean.
     """
 
     name: str
@@ -112,6 +113,7 @@ class PairRuns:
     clean: Trace
     corrupted: Trace
     outside: Trace | None = None
+    redrawn: values.Redrawn | None = None
 
     @cached_property
     def metric_clean(self) -> Float[np.ndarray, " pair"]:
@@ -207,9 +209,9 @@ def vocabulary(model: Model) -> tuple[int, ...]:
     return ordinary_ids(model.tokenizer)
 
 
-def encoded(model: Model, settings: PatchSettings, drawn: Sequence[Pair]) -> Encoded:
-    """Pairs in tokens; a user's own must all be usable. Longer ones than can be patched are left out."""
-    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, longest(model), strict=settings.is_file)
+def encoded(model: Model, drawn: Sequence[Pair]) -> Encoded:
+    """Pairs in tokens; what cannot be encoded alike, or is longer than can be patched, is left out and counted."""
+    return pair_sets.encode(drawn, model.tokenizer, model.bos_id, longest(model))
 
 
 def references(model: Model, settings: PatchSettings, known: Encoded, split: Split | None = None) -> Encoded:
@@ -226,7 +228,7 @@ def references(model: Model, settings: PatchSettings, known: Encoded, split: Spl
         wanted.setdefault(pair.pair.template, []).append(pair)
     if not pair_sets.find_task(settings.task).has_templates:
         drawn = draw(model, settings, split, settings.seed + REFERENCE_SEED, REFERENCE_DRAWS)
-        return encoded(model, settings, [pair for pair in drawn if pair.template in wanted and pair.clean not in taken])
+        return encoded(model, [pair for pair in drawn if pair.template in wanted and pair.clean not in taken])
     made: list[TokenPair] = []
     for alike in wanted.values():
         made += _of_template(model, settings, split, alike, taken)
@@ -244,7 +246,7 @@ def _of_template(
         drawn = pair_sets.make(settings.task, settings.scheme, split, TEMPLATE_DRAWS, seed, template=template)
         try:
             some = [pair for pair in drawn if pair.strata in strata and pair.clean not in taken]
-            made = encoded(model, settings, some)
+            made = encoded(model, some)
         except PairError:  # none of these can be asked
             continue
         for pair in made.pairs:

@@ -3,15 +3,16 @@
 Why: the value decides what a patch means, and rankings of components differ between them (circuits.md section 11, T11,
 T12). Resampled values stay close to what the model produces; zeros do not. Means are taken over reference prompts that
 are in no test, of the pair's own template and length, position by position; where a template has too few, over all
-positions of all reference prompts. Noise is Gaussian around the run's own values, with three times their standard
-deviation. Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is not
-offered: it takes a training run per component.
+positions of all reference prompts. The references are a sample: `ReferenceMeans.redrawn` gives the means of the same
+references resampled, for intervals that know it. Noise is Gaussian around the run's own values, with three times their
+standard deviation. Optimal ablation (the constant that costs least, learned for each component: Li and Janson 2024) is
+not offered: it takes a training run per component.
 
 Cost: one forward pass over the reference prompts.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +23,19 @@ from profiler.model.steps.network import Network
 from profiler.patching.batch import SITES, PairBatch, Trace, trace
 from profiler.patching.sweep import Donor
 from profiler.prompts.pairs import TokenPair
+from profiler.statistics import resampling_weights
 
 NOISE = 3.0
 FEWEST = 2
 MOST = 50
 """References of each template and length: with six, other references moved the faithfulness of one circuit by a third
 of the effect."""
+REDRAWS = 25
+"""Times that the references are resampled for an interval."""
+NODES = ("head", "mlp_out", "neuron")
+"""Sites whose values stand in for what is outside a circuit."""
+Redrawn = Callable[[], Iterator[Trace]]
+"""Runs that stand in for what is outside a circuit, a run for each redraw of what they are means of."""
 
 
 def zero(base: Trace) -> Donor:
@@ -65,18 +73,35 @@ def noise(base: Trace, batch: PairBatch, seed: int = 0) -> Donor:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceMeans:
-    """Mean activations for each pair. `by_template` is the share of pairs whose own template had enough references."""
+    """Mean activations for each pair.
+
+    Attributes:
+        trace: the means.
+        by_template: share of the pairs whose own template had enough references.
+        redrawn: the means at NODES of references resampled, REDRAWS times; they are made one by one.
+    """
 
     trace: Trace
     by_template: float
+    redrawn: Redrawn
 
     def donor(self) -> Donor:
         """The means as values to put in."""
         return lambda site, layer: self.trace[site][layer]
 
 
-def means(net: Network, base: Trace, batch: PairBatch, references: Sequence[TokenPair]) -> ReferenceMeans:
-    """Means over the corrupted prompts of `references`, for the pairs of `batch`."""
+GroupMeans = dict[str, list[Tensor]]
+"""Means of one template and length, by site and layer, a row for each draw of the references; the first as drawn."""
+
+
+def means(
+    net: Network, base: Trace, batch: PairBatch, references: Sequence[TokenPair], seed: int = 0
+) -> ReferenceMeans:
+    """Means over the corrupted prompts of `references`, for the pairs of `batch`.
+
+    Args:
+        seed: of the redraws.
+    """
     groups: dict[tuple[str, int], list[TokenPair]] = defaultdict(list)
     for pair in references:
         group = groups[pair.pair.template, len(pair.corrupted)]
@@ -85,32 +110,46 @@ def means(net: Network, base: Trace, batch: PairBatch, references: Sequence[Toke
     wanted: dict[tuple[str, int], list[int]] = defaultdict(list)
     for row, pair in enumerate(batch.pairs):
         wanted[pair.pair.template, len(pair.clean)].append(row)
-    by_group = {key: _mean(net, groups[key]) for key in wanted if len(groups[key]) >= FEWEST}
+    rng = np.random.default_rng(seed)
+    by_group = {key: _means(net, groups[key], rng) for key in wanted if len(groups[key]) >= FEWEST}
     elsewhere = (
         []
         if len(by_group) == len(wanted)
-        else [_mean(net, group) for group in list(filter(None, groups.values()))[:MOST]]
+        else [_means(net, group, rng) for group in list(filter(None, groups.values()))[:MOST]]
     )
     overall = _overall(elsewhere)
-    sites = {name: [torch.zeros_like(value) for value in base[name]] for name in SITES}
-    for key, rows in wanted.items():
-        _fill(sites, rows, key[1], by_group.get(key), overall)
+
+    def drawn(names: Sequence[str], draw: int) -> Trace:
+        sites = {name: [torch.zeros_like(value) for value in base[name]] if name in names else [] for name in SITES}
+        for key, rows in wanted.items():
+            _fill(sites, rows, key[1], by_group.get(key), overall, draw)
+        return Trace(sites, base.logits)
+
     covered = sum(len(rows) for key, rows in wanted.items() if key in by_group)
-    return ReferenceMeans(Trace(sites, base.logits), covered / len(batch))
+    redrawn = lambda: (drawn(NODES, draw) for draw in range(1, 1 + REDRAWS))  # noqa: E731
+    return ReferenceMeans(drawn(SITES, 0), covered / len(batch), redrawn)
 
 
-def _mean(net: Network, group: Sequence[TokenPair]) -> dict[str, list[Tensor]]:
+def _means(net: Network, group: Sequence[TokenPair], rng: np.random.Generator) -> GroupMeans:
+    """Means over a group of references as they are, and at NODES also over the same ones resampled."""
     tokens = torch.tensor([pair.corrupted for pair in group], device=net.device)
     run = trace(net, tokens, torch.full((len(group),), tokens.shape[1] - 1, device=net.device))
-    return {name: [value.mean(0) for value in run[name]] for name in SITES}
+    n = len(group)
+    weights = torch.from_numpy(np.vstack([np.full(n, 1 / n), resampling_weights(n, rng, REDRAWS)]))
+
+    def of(name: str, value: Tensor) -> Tensor:
+        rows = weights if name in NODES else weights[:1]
+        return torch.tensordot(rows.to(value), value, 1)
+
+    return {name: [of(name, value) for value in run[name]] for name in SITES}
 
 
-def _overall(groups: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+def _overall(groups: Sequence[GroupMeans]) -> GroupMeans:
     """Mean over all positions of all groups; patterns have none."""
     if not groups:
         return {}
     return {
-        name: [torch.cat(parts).mean(0) for parts in zip(*(group[name] for group in groups), strict=True)]
+        name: [torch.cat(parts, 1).mean(1) for parts in zip(*(group[name] for group in groups), strict=True)]
         for name in SITES
         if name != "pattern"
     }
@@ -120,14 +159,15 @@ def _fill(
     sites: dict[str, list[Tensor]],
     rows: list[int],
     length: int,
-    own: dict[str, list[Tensor]] | None,
-    overall: dict[str, list[Tensor]],
+    own: GroupMeans | None,
+    overall: GroupMeans,
+    draw: int,
 ) -> None:
     for name in SITES:
         for layer, value in enumerate(sites[name]):
             if own is not None and name == "pattern":
-                value[rows, :, :length, :length] = own[name][layer]
+                value[rows, :, :length, :length] = own[name][layer][draw]
             elif own is not None:
-                value[rows, :length] = own[name][layer]
+                value[rows, :length] = own[name][layer][draw]
             elif name in overall:
-                value[rows] = overall[name][layer]
+                value[rows] = overall[name][layer][draw]

@@ -8,4 +8,5 @@ silenced follows from a few lines of plain Python. Read in this order:
 2. the same as weights: any size, any seed                                weights.py
 3. model directory, tokenizer, pairs, corpus, the truth                   directory.py, circuit.py
 4. patch, then check; members and word beside the truth                   evaluate.py, tables.py
+5. only what decides members and word; answers kept in a file             decide.py, answer_file.py
 """

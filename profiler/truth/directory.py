@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from profiler.prompts.pairs import Pair, jsonl
-from profiler.truth.circuit import ModelSize, PromptSet, Silencing, TrueCircuit
+from profiler.truth.circuit import DISCOVERY_PROMPTS, ModelSize, PromptSet, Silencing, TrueCircuit
 from profiler.truth.sketch import HandModel, PromptDraw
 from profiler.truth.weights import EPSILON, FRONT, HandWeights, weights_of
 
@@ -67,13 +67,16 @@ def build(model: HandModel, folder: Path, size: ModelSize, seed: int = 0, pairs:
         folder: made if it is not there.
         size: how much inert is put around the circuit.
         seed: of the weights, the ids of words and the pairs.
-        pairs: of each distribution.
+        pairs: of the discovery file, of which `patch` keeps half for testing; each wider distribution has half as many.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = weights_of(model.sketch, size, seed)
     _write_model(folder, weights, model.sketch.context)
     truth = _truth(model, weights.labels)
-    sets = tuple(_prompt_set(model, weights.labels, name, seed, pairs) for name in model.prompts)
+    sets = tuple(
+        _prompt_set(model, weights.labels, name, seed, pairs if name == DISCOVERY_PROMPTS else -(-pairs // 2))
+        for name in model.prompts
+    )
     made = HandBuilt(folder, truth, size, seed, weights.heads * weights.layers, sets)
     for prompts in sets:
         jsonl.write(made.pairs_file(prompts.name), prompts.pairs)

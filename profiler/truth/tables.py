@@ -3,6 +3,7 @@
 Cost: none; polars frames.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -137,9 +138,46 @@ class TruthResult:
         ]
         return pl.DataFrame([_share(*row) for row in rows], orient="row")
 
+    @property
+    def roc_area(self) -> float | None:
+        """Area under the pooled ROC of all heads of all models."""
+        return roc_area(self.scores)
+
+    def markdown(self) -> str:
+        """The tables of docs/truth.md: printed words by model and size, true by printed words, and shares."""
+        sizes = self.by_model["size"].unique(maintain_order=True).to_list()
+        printed = {(row["model"], row["size"]): row for row in self.by_model.iter_rows(named=True)}
+        models = self.by_model.unique("model", maintain_order=True).select("model", "true_word").rows()
+        by_model = [
+            (f"`{model}`", word, *(printed.get((model, size), {}).get("printed", "") for size in sizes))
+            for model, word in models
+        ]
+        heads = [next(row["heads"] for row in printed.values() if row["size"] == size) for size in sizes]
+        named = [f"{size}, {n} heads" for size, n in zip(sizes, heads, strict=True)]
+        shares = [
+            (row["what"], f"{row['k']} of {row['n']}", f"{row['share']:.1%} ({row['lo']:.1%} to {row['hi']:.1%})")
+            for row in self.totals.iter_rows(named=True)
+            if row["n"]
+        ]
+        if self.roc_area is not None:
+            shares.append(("area under the ROC of members, all heads", "", f"{self.roc_area:.4f}"))
+        return "\n\n".join(
+            (
+                _markdown(("model", "true word", *named), by_model),
+                _markdown(("true word, printed as", *self.words.columns[1:]), self.words.rows()),
+                _markdown(("share", "of", "with the 95 % interval"), shares),
+            )
+        )
+
     def roc(self) -> pl.DataFrame:
         """Pooled ROC over all heads of all models: threshold of the score, rates of true and false positives."""
         return roc_curve(self.scores["score"].to_numpy(), self.scores["is_member"].to_numpy())
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def _share(what: str, k: int, n: int) -> dict[str, object]:

@@ -212,6 +212,6 @@ def test_a_circuit_with_positions_is_judged_and_stored(tmp_path, monkeypatch: py
 
 def _setting_of(model, settings: PatchSettings, circuit: Circuit) -> setting.PairRuns:
     """The discovery set of the experiment with its means, again."""
-    encoded = setting.encoded(model, settings, setting.draw(model, settings, "train", 0))
+    encoded = setting.encoded(model, setting.draw(model, settings, "train", 0))
     one = setting.prepare("discovery", patch_models.network("neox_sequential"), encoded)
     return experiment.with_outside(one, "mean", lambda: values.means(one.net, one.clean, one.batch, encoded.pairs))

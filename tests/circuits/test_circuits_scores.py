@@ -79,12 +79,12 @@ def test_minimality_against_inflated_circuits() -> None:
     found = scores.minimality(evaluate, keep, [], draws=99)
     w = scores.whole(evaluate)
     assert found.effect == pytest.approx(np.array([1, 0.5, 0]) / w)
-    assert len(found.null) == 30 and found.p_least == pytest.approx(3 / 31)  # all there are of five other nodes
+    assert len(found.null) == 30 and found.p_least == pytest.approx(1 / 11)  # all there are of five other nodes
     assert found.p[:2] == pytest.approx([1 / 31, 1 / 31])
-    assert found.p_adjusted[:2] == pytest.approx([3 / 31, 3 / 31])
+    assert found.p_adjusted[:2] == pytest.approx([1 / 11, 1 / 11])
     assert found.p[2] == 1
     assert set(np.round(found.null * w, 9)) == {0.0, 0.001}
-    assert len(scores.inflated_null(evaluate, np.ones(8, bool), 5, np.random.default_rng(0))) == 0
+    assert len(scores.inflated_null(evaluate, np.ones(8, bool), 5, np.random.default_rng(0), [])) == 0
 
 
 def test_random_circuits_of_the_same_size() -> None:

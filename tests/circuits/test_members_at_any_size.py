@@ -137,8 +137,49 @@ def test_a_circuit_of_any_size_can_be_minimal(members: int) -> None:
 def test_a_null_that_cannot_decide_says_nothing_of_minimality() -> None:
     evaluate = FunctionEvaluator(6, lambda s: float(len(s & {0, 1})))
     found = scores.minimality(evaluate, np.arange(6) < 2, [])
-    assert len(found.null) == 12 and found.p_least == pytest.approx(2 / 13)
+    assert len(found.null) == 12 and found.p_least == pytest.approx(1 / 7)
     assert np.isnan(found.share())
+
+
+def test_twelve_members_are_minimal_where_each_costs_more_than_the_most_of_twelve_random_nodes() -> None:
+    """One node in ten costs a lot by itself: among twelve there is often one, so a member like it shows nothing."""
+    rng = np.random.default_rng(0)
+    own = np.concatenate([np.linspace(0.4, 1.0, 11), [0.1], np.where(rng.random(228) < 0.1, 0.2, 0.001)])
+    evaluate = FunctionEvaluator(240, lambda s: float(own[sorted(s)].sum()))
+    found = scores.minimality(evaluate, np.arange(240) < 12, [])
+    assert len(found.null) >= 480 and found.p_least == pytest.approx(1 / 41)
+    assert (found.p_adjusted[:11] == found.p_least).all()
+    assert found.p[11] < 0.2 < 0.5 < largest_of_twelve(found)
+    assert found.p_adjusted[11] == pytest.approx(found.p[11], abs=0.15)  # it is compared last, with single nodes
+    assert found.share() == pytest.approx(11 / 12)
+
+
+def largest_of_twelve(found: scores.Minimality) -> float:
+    """How often the most that twelve random nodes cost is as much as the twelfth member."""
+    most = found.null[: len(found.null) // 12 * 12].reshape(-1, 12).max(1)
+    return float((most >= found.effect[11]).mean())
+
+
+def test_members_that_cost_no_more_than_random_nodes_are_seldom_called_minimal() -> None:
+    """Twelve members that cost what twelve of the other nodes do: any of them passes in one circuit of twenty."""
+    wrong, models = 0, 100
+    for seed in range(models):
+        own = np.random.default_rng(seed).exponential(size=120)
+        own[:12] = np.random.default_rng(seed).permutation(own[12:])[:12]
+        evaluate = FunctionEvaluator(120, lambda s, own=own: float(own[sorted(s)].sum()))
+        wrong += bool((scores.minimality(evaluate, np.arange(120) < 12, [], seed=seed).p_adjusted < 0.05).any())
+    assert statistics.clopper_pearson(wrong, models, 0.999)[0] <= 0.05
+
+
+def test_the_null_takes_the_largest_over_the_sets_that_the_members_take_it_over() -> None:
+    """Nodes 0 and 1 stand in for each other, and so do 4 and 5 outside: without 0, a random node costs as much."""
+    value = lambda s: float(bool(s & {0, 1})) + 0.5 * bool(s & {0, 4}) + 0.01 * len(s)  # noqa: E731
+    evaluate, keep = FunctionEvaluator(40, value), np.arange(40) < 2
+    without = [np.arange(40) == 0]
+    alone, after = (scores.minimality(evaluate, keep, sets).null.max() for sets in ([], without))
+    assert alone == pytest.approx(0.01 / scores.whole(evaluate)) and after == pytest.approx(
+        0.51 / scores.whole(evaluate)
+    )
 
 
 def test_random_circuits_are_others_and_all_of_them_where_they_are_few() -> None:

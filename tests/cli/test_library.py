@@ -173,10 +173,14 @@ def test_a_check_prints_its_verdict_and_the_distributions() -> None:
 
     findings = tuple(fake_check.findings(fake_check.planted.generalises, "planted", [("L0H1", "")]))
     names = [distribution.name for distribution in fake_check.DISTRIBUTIONS]
-    done = CheckResult(Path("r"), circuit, fake_check.judge(findings, names), fake_check.DISTRIBUTIONS, findings)
+    judged, overlap = fake_check.judge(findings, names), {names[1]: 0.25}
+    done = CheckResult(Path("r"), circuit, judged, fake_check.DISTRIBUTIONS, findings, overlap)
     table = done.table
     assert table["distribution"].to_list() == names
-    assert table.columns == ["distribution", "n", "of", "faithfulness", "necessity", "KL recovered", "random", "note"]
+    assert table.columns == [
+        *("distribution", "n", "of", "found on", "faithfulness", "necessity", "KL recovered", "random", "note")
+    ]
+    assert dict(table.select("distribution", "found on").rows())[names[1]] == "25%"
     assert table.filter(distribution="discovery")["necessity"].item() == "0.80 [0.70, 0.90]"
     assert table.filter(distribution="lower case")["note"].item() == "3 prompts; 20 are needed"
     assert str(done).startswith(f"planted: {done.word}\n{done.verdict.sentence}\n")

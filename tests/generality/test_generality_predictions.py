@@ -17,10 +17,14 @@ from profiler.cli import app
 from profiler.database import query
 from profiler.errors import PredictionError
 from profiler.generality import role_catalogue, store
+from profiler.generality.distributions.variants import variants
 from profiler.generality.evidence import predictions, published
+from profiler.generality.evidence.distributions import FRESH, VARIANTS
 from profiler.generality.evidence.finding import Finding
 from profiler.generality.evidence.predictions import Prediction
 from profiler.generality.evidence.verdict import judge
+from profiler.patching.setting import PatchSettings
+from profiler.prompts.pairs import TASKS
 
 # --- predictions ---
 
@@ -161,6 +165,24 @@ def test_a_prediction_that_cannot_be_scored_is_refused(checked: Path, change: di
     assert len(fake_check.rows(checked, "SELECT * FROM prediction_log")) == 7
 
 
+def test_a_prediction_is_about_a_distribution_that_a_check_can_have(checked: Path) -> None:
+    """What no check measures stays open for ever."""
+    (domain,) = fake_check.rows(checked, "SELECT domain FROM domains LIMIT 1")[0]
+    (named,) = fake_check.rows(checked, "SELECT name FROM check_distributions ORDER BY ordinal DESC LIMIT 1")[0]
+    for known in ("held-out names", "corpus", f"domain: {domain}", named):
+        assert store.distribution_of(checked, known) == known
+    assert store.distribution_of(checked, "mine=pairs.jsonl") == "mine"
+    with pytest.raises(
+        PredictionError, match="'heldout names' is none that a check has, did you mean 'held-out names'"
+    ):
+        store.distribution_of(checked, "heldout names")
+
+
+def test_the_names_of_distributions_are_those_that_checks_make(tmp_path: Path) -> None:
+    made = {variant.name for task in TASKS for variant in variants(PatchSettings(task.name), 1, tuple(range(400, 600)))}
+    assert made == {FRESH, *VARIANTS}
+
+
 def test_the_command_line_registers_resolves_and_lists(unchecked: Path) -> None:
     call = lambda *arguments: CliRunner().invoke(app, ["predict", *arguments], catch_exceptions=False)  # noqa: E731
     assert "no prediction was registered" in call("list", str(unchecked)).output
@@ -176,7 +198,7 @@ def test_the_command_line_registers_resolves_and_lists(unchecked: Path) -> None:
         "--threshold",
         "0.5",
         "--distribution",
-        "names",
+        "names=names.jsonl",
     )
     (receipt,) = re.findall(r"^[0-9a-f]{64}$", said.output, re.MULTILINE)
     fake_check.write(unchecked)

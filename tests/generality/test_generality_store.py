@@ -149,6 +149,8 @@ def test_the_distributions_stands_beside_its_findings(checked_run: Path) -> None
             assert row["gap"] == pytest.approx(one.value - found["discovery"].value)
     assert distributions["refused"][-1] == "3 prompts; 20 are needed"
     assert distributions["necessity"].to_list()[:2] == [0.8, 0.7]
+    overlap = dict(distributions.select("distribution", "overlap").rows())
+    assert (overlap["discovery"], overlap["names"]) == (1.0, 0.25)
 
 
 def test_the_plane_is_recomputed_from_the_findings(checked_run: Path) -> None:

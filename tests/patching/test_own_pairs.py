@@ -11,7 +11,7 @@ from profiler.circuits import experiment
 from profiler.circuits.circuit import Circuit, Scope
 from profiler.errors import PairError
 from profiler.generality.distributions import build, circuit_of_run
-from profiler.generality.distributions.subject import CheckSettings
+from profiler.generality.distributions.subject import CheckSettings, Distributions
 from profiler.model.steps.as_network import network_of
 from profiler.patching import setting
 from profiler.patching.setting import PatchSettings
@@ -72,3 +72,31 @@ def test_the_test_part_of_a_file_is_judged_and_checked(tmp_path) -> None:
         name: {pair.clean for pair in part}
         for name, part in zip(("discovery", "fresh prompts", "held-out pairs"), vars(parts).values(), strict=True)
     }
+
+
+def test_a_pair_that_cannot_be_asked_is_left_out_of_a_file_and_said(tmp_path, monkeypatch) -> None:
+    """One unequal pair refuses no file: not for patch, and not as a distribution of a check."""
+    file = _file(tmp_path, 12)
+    pairs = jsonl.read(file)
+    broken = replace(pairs[0], name="unequal", clean=f"so so so {pairs[0].clean}", roles=())
+    jsonl.write(file, [*pairs, broken])
+    model, said = patch_models.loaded("gpt2"), []
+
+    class Reached(Exception):
+        """Patching began."""
+
+    def reached(_experiment):
+        raise Reached
+
+    monkeypatch.setattr(experiment, "sweeps", reached)
+    with pytest.raises(Reached):
+        experiment.patch(model, PatchSettings(file), tmp_path / "run.duckdb", said.append)
+    (sentence,) = [line for line in said if line.startswith("left out")]
+    assert sentence.startswith(f"left out: 1 of 13 pairs of {file} (1 because clean and corrupted prompt have")
+    assert "pair 'unequal': clean has" in sentence
+    own = CheckSettings(distributions=(f"own={file}",))
+    maker = build.PromptMaker(model, network_of(model), fewest=5)
+    one = build._file_distribution(maker, "own", file, 0)
+    assert one.distribution.n_prompts == 12
+    (told,) = build.left_out(Distributions((one,)), None, own)
+    assert told.startswith("left out: 4 of 16 pairs of own (1 because clean")  # three stand there twice

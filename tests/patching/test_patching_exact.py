@@ -112,7 +112,7 @@ def test_attention_over_the_last_tokens_alone_is_followed(tmp_path: Path, monkey
         _ = net.plain
     pairs = patch_models.pairs(4)
     jsonl.write(tmp_path / "toy.jsonl", pairs)
-    assert len(setting.encoded(model, PatchSettings(str(tmp_path / "toy.jsonl")), pairs).pairs) == len(pairs)
+    assert len(setting.encoded(model, pairs).pairs) == len(pairs)
 
 
 def _hooked(form: str, batch: batches.PairBatch, target: Target, given: torch.Tensor) -> torch.Tensor:

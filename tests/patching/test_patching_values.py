@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from profiler import cli
 from profiler.circuits import circuit_tables, yaml_files
 from profiler.circuits.circuit import Circuit, Scope, members_of
+from profiler.circuits.scoring import scores
 from profiler.config import ModelSettings
 from profiler.model.load import load_model
 from profiler.patching import batch as batches
@@ -217,7 +218,7 @@ def test_references_are_none_of_the_pairs() -> None:
     """Means of the pairs' own prompts would hold what they are to take away."""
     model = patch_models.loaded("neox_sequential")
     settings = PatchSettings("repeated-tokens", pairs=12)
-    known = setting.encoded(model, settings, setting.draw(model, settings, "train", settings.seed))
+    known = setting.encoded(model, setting.draw(model, settings, "train", settings.seed))
     found = setting.references(model, settings, known)
     assert len(found.pairs) > 100
     assert {pair.pair.template for pair in found.pairs} == {pair.pair.template for pair in known.pairs}
@@ -229,7 +230,7 @@ def test_every_pair_has_fifty_references_of_its_own_template_and_length(task: st
     """Templates are thousands, so references are drawn for each that some pair has."""
     model = load_model(ModelSettings(model="bundled"))
     settings = PatchSettings(task, pairs=12)
-    known = setting.encoded(model, settings, setting.draw(model, settings, "train", settings.seed))
+    known = setting.encoded(model, setting.draw(model, settings, "train", settings.seed))
     found = setting.references(model, settings, known).pairs
     alike = Counter((pair.pair.template, len(pair.corrupted)) for pair in found)
     assert min(alike[pair.pair.template, len(pair.clean)] for pair in known.pairs) >= values.MOST == 50
@@ -258,3 +259,54 @@ def test_intervals_downstream_are_of_the_mean() -> None:
     assert found["delta_dla"] == pytest.approx(values.mean().item())
     assert found["delta_dla_hi"] - found["delta_dla_lo"] == pytest.approx(2 * 1.96 * values.std().item() / 20, rel=0.1)
     assert found["delta_dla_lo"] < found["delta_dla"] < found["delta_dla_hi"]
+
+
+def test_means_of_references_resampled_scatter_around_the_means() -> None:
+    """Their mean is the mean, and their scatter the error of a mean of so many references."""
+    one = _setting(1)
+    length = one.batch.clean.shape[1]
+    references = [p for p in patch_models.token_pairs(200, seed=9) if len(p.clean) == length][: values.MOST]
+    found = values.means(NET, one.clean, one.batch, references)
+    again = torch.stack([run["head"][0][0, length - 1] for run in found.redrawn()])
+    mean, known = found.trace["head"][0][0, length - 1], batches.trace(NET, *_tokens(references))["head"][0][:, -1]
+    assert again.shape[0] == values.REDRAWS
+    assert torch.allclose(mean, known.mean(0))
+    error = known.std(0) / len(references) ** 0.5
+    assert ((again.mean(0) - mean).abs() < 4 * error / values.REDRAWS**0.5 + 1e-12).all()
+    ratio = (again.std(0) / error)[error > error.max() / 10]
+    assert 0.7 < ratio.mean() < 1.3
+    assert all(not run["attn_out"] for run in found.redrawn())
+
+
+def _tokens(pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.tensor([pair.corrupted for pair in pairs])
+    return tokens, torch.full((len(pairs),), tokens.shape[1] - 1)
+
+
+@pytest.mark.slow
+def test_intervals_of_faithfulness_cover_under_other_references(monkeypatch) -> None:
+    """Twelve references a draw, many draws: an interval that knows of the draw covers what all of them give."""
+    one = _setting(6)
+    pool = patch_models.token_pairs(400, seed=9)
+    circuit = Circuit("c", "m", members_of(["L0H0", "L1H1"]), Scope("toy", "", ()))
+    nodes = circuit_tables.evaluator(one, circuit, mlps=False).nodes
+    keep = np.array([node in circuit.components for node in nodes])
+
+    def judged(references, seed):
+        made = values.means(NET, one.clean, one.batch, references, seed)
+        runs = dataclasses.replace(one, outside=made.trace, redrawn=made.redrawn)
+        evaluate = circuit_tables.evaluator(runs, circuit, mlps=False)
+        again = circuit_tables.redrawn_values(runs, circuit, np.stack([keep, 0 * keep > 0]), mlps=False)
+        return [scores.faithfulness(evaluate, keep, some) for some in (again, None)]
+
+    rng, covered, alone, draws = np.random.default_rng(0), 0, 0, 16
+    monkeypatch.setattr(values, "MOST", len(pool))
+    monkeypatch.setattr(values, "REDRAWS", 12)
+    best = judged(pool, 0)[0].normalised
+    for seed in range(draws):
+        some = [pool[i] for i in rng.permutation(len(pool))[:36]]
+        knows, not_knows = judged(some, seed)
+        covered += knows.interval[0] <= best <= knows.interval[1]
+        alone += not_knows.interval[0] <= best <= not_knows.interval[1]
+        assert knows.normalised == not_knows.normalised
+    assert covered >= 0.8 * draws and covered >= alone

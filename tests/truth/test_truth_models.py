@@ -10,11 +10,13 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from profiler.config import ModelSettings
 from profiler.errors import CircuitError
+from profiler.generality.coverage.at_positions import importance
 from profiler.model.load import load_model
 from profiler.model.steps.as_network import longest, network_of
-from profiler.patching.setting import prepare
+from profiler.patching.setting import PatchSettings, draw, encoded, prepare
 from profiler.prompts.pairs import encode, read
 from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
+from profiler.truth.decide import decide_circuit
 from profiler.truth.directory import HandBuilt, build
 from profiler.truth.models import MODELS, hand_models
 
@@ -147,9 +149,8 @@ def test_a_model_is_read_in_float32_by_the_product_and_its_pairs_are_encoded(tmp
     model = load_model(ModelSettings(model=str(tmp_path)))
     net = network_of(model)
     for prompts in built.prompts:
-        encoded = encode(
-            read(built.pairs_file(prompts.name)), model.tokenizer, model.bos_id, longest(model), strict=True
-        )
+        encoded = encode(read(built.pairs_file(prompts.name)), model.tokenizer, model.bos_id, longest(model))
+        assert not encoded.dropped
         runs = prepare(prompts.name, net, encoded)
         assert runs.metric_clean == pytest.approx(prompts.silencings[0].clean, abs=1e-4)
         assert runs.metric_corrupted == pytest.approx(prompts.corrupted, abs=1e-4)
@@ -158,3 +159,19 @@ def test_a_model_is_read_in_float32_by_the_product_and_its_pairs_are_encoded(tmp
 def test_a_model_that_is_not_there_is_named():
     with pytest.raises(CircuitError, match="no model 'xor' with a known circuit: choose and, or"):
         hand_models(["xor"])
+
+
+@pytest.mark.parametrize(("name", "roles"), [("or", ["at end attends to signal-s (100%)"] * 2), ("serial-backup", 1)])
+def test_a_head_weighs_what_it_loses_or_restores_alone(name, roles, tmp_path):
+    """Neither head of an OR loses anything alone, and each restores all; a backup does neither, so it has no role."""
+    built = build(hand_models([name])[0], tmp_path, TINY, pairs=8)
+    model = load_model(ModelSettings(model=str(tmp_path), dtype="float64"))
+    settings = PatchSettings(str(built.pairs_file(DISCOVERY_PROMPTS)))
+    circuit = decide_circuit(model, settings).circuit
+    assert set(circuit.components) == set(built.truth.members)
+    weighed = [member for member in circuit.members if member.role]
+    assert [member.role for member in weighed] == (roles if name == "or" else ["at end attends to signal-s (100%)"])
+    runs = prepare("discovery", network_of(model), encoded(model, draw(model, settings, "train", 0)))
+    weights = importance(runs, [(label, "end") for label in built.truth.members])
+    does = {label: weight == pytest.approx(runs.whole, abs=ROUNDING) for label, weight in weights.items()}
+    assert does == {(label, "end"): name == "or" or label == weighed[0].component for label in built.truth.members}

@@ -1,5 +1,8 @@
 """What is said of patch and check beside the truth: members, ROC, words, totals; the command on two small models."""
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +11,7 @@ from profiler.cli import app
 from profiler.errors import CircuitError, ModelError
 from profiler.truth import evaluate
 from profiler.truth.evaluate import TruthSettings, ask
+from profiler.truth.models import MODELS
 from profiler.truth.tables import SCORES, VERDICTS, TruthResult, roc_area
 
 ROWS = [  # model, members, chosen, true word, word
@@ -73,11 +77,36 @@ def test_the_pooled_curve_begins_at_the_highest_score_and_ends_with_every_head(r
     assert curve["threshold"].to_list() == [1.0, 0.9, 0.5, 0.2, 1e-13]
 
 
+def test_the_tables_are_written_as_markdown(result):
+    lines = result.markdown().splitlines()
+    assert lines[0] == "| model | true word | small, 4 heads |"
+    assert "| `crowd` | generalises | does something else 1 |" in lines
+    assert "| generalises | 1 | 1 | 1 | 1 |" in lines
+    assert any(line.startswith("| wrong word | 1 of 5 | 20.0% (") for line in lines)
+    assert result.roc_area == pytest.approx((2 * 2 - 1.5) / 4, abs=0.2)
+    assert lines[-1] == f"| area under the ROC of members, all heads |  | {result.roc_area:.4f} |"
+
+
+def test_answers_are_kept_and_not_asked_again(tmp_path, monkeypatch):
+    def refuse(_settings):
+        raise ModelError("it cannot be read")
+
+    monkeypatch.setattr(evaluate, "load_model", refuse)
+    file, seen = tmp_path / "answers.jsonl", []
+    first = ask(TruthSettings(models=("sum",)), answers=file)
+    both = ask(TruthSettings(models=("sum", "crowd")), answers=file, report=seen.append)
+    assert [row["model"] for row in seen] == ["crowd"]
+    assert both.verdicts["model"].to_list() == ["sum", "crowd"] and len(first.verdicts) == 1
+    file.write_text(file.read_text() + "{}\n")
+    with pytest.raises(CircuitError, match="line 3: this is no answer"):
+        ask(TruthSettings(models=("sum",)), answers=file)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         (TruthSettings(sizes=("huge",)), "no size 'huge': choose small, medium, large"),
-        (TruthSettings(seeds=0), "seeds 0 and pairs 48"),
+        (TruthSettings(seeds=0), "seeds 0 and pairs 40"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_any_model_is_made(settings, said, tmp_path):
@@ -100,8 +129,38 @@ def test_a_model_that_cannot_be_patched_is_refused_in_its_row_and_the_rest_goes_
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
+@pytest.mark.parametrize("name", ["or", "over-recovers"])
+def test_what_decides_is_what_the_commands_say(name):
+    """Members, roles and the word, by the stages that decide them and by patch and check as a user runs them."""
+    stages, commands = (ask(TruthSettings(models=(name,), whole=whole)).verdicts.row(0, named=True) for whole in (0, 1))
+    same = ("chosen", "word", "roles_right", "roles_read")
+    assert [stages[column] for column in same] == [commands[column] for column in same]
+    assert stages["edges_true"] is None and commands["edges_true"] is not None
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "truth.md"
+TABLED = re.compile(r"^\| `([a-z-]+)` \| ([a-z -]+) \| ([a-z -]+) \d+ \|", re.MULTILINE)
+"""A row of the table of docs/truth.md: model, true word, and the word that every run at `small` printed."""
+
+
+def test_the_table_of_the_documentation_has_every_model_with_its_true_word():
+    rows = {model: (true, printed) for model, true, printed in TABLED.findall(DOCS.read_text(encoding="utf-8"))}
+    assert {model: true for model, (true, _) in rows.items()} == {name: MODELS[name]().word for name in MODELS}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
+@pytest.mark.parametrize("name", ["serial-backup", "polysemantic", "part-of-sum"])
+def test_the_table_of_the_documentation_is_what_the_command_prints(name):
+    rows = {model: printed for model, _, printed in TABLED.findall(DOCS.read_text(encoding="utf-8"))}
+    assert ask(TruthSettings(models=(name,))).verdicts["word"].to_list() == [rows[name]]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
 def test_the_command_prints_true_words_beside_printed_ones_and_keeps_the_models(tmp_path):
-    command = ["circuits", "truth", "--models", "one-template,false-claim", "--out", str(tmp_path)]
+    command = ["circuits", "truth", "--models", "one-template,false-claim", "--whole"]
+    command += ["--out", str(tmp_path)]
     said = CliRunner().invoke(app, command, catch_exceptions=False).output
     assert "one-template small 0: narrows (true: narrows)" in said
     assert "false-claim small 0: does something else (true: does something else)" in said

@@ -124,7 +124,7 @@ class Evaluator:
 
     def of(self, labels: Iterable[str]) -> Float[np.ndarray, " pair"]:
         """F of one set, per pair."""
-        return self(self.mask(labels)[None])[0]
+        return np.asarray(self(self.mask(labels)[None])[0])
 
     def labels(self, keep: Bool[np.ndarray, " node"]) -> list[str]:
         """Labels of a set."""
@@ -143,7 +143,7 @@ class Evaluator:
     def faithfulness(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:
         """Normalised faithfulness of sets, ratio of means: (F(C) - F(none)) / (F(M) - F(none))."""
         model, empty = self.model.mean(), self.empty.mean()
-        return (self(keep).mean(-1) - empty) / (model - empty)
+        return np.asarray((self(keep).mean(-1) - empty) / (model - empty))
 
     def drawn(self, pairs: Sequence[int] | np.ndarray) -> "Evaluator":
         """F on some of the pairs, with repeats; sets that were run for one draw are not run again for another."""

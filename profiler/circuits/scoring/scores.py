@@ -3,20 +3,22 @@
 M all nodes, C the circuit, F(S) the mean metric with only S live (`evaluate`), w = F(M) - F(none) the whole effect:
 
 * faithfulness: gap |F(M) - F(C)|; ratio F(C) / F(M); normalised (F(C) - F(none)) / w, as ratio of means with a
-  bootstrap interval, and per pair as median and quartiles (tiny denominators left out and counted). Above 1 is
+  bootstrap interval (over pairs, and over the references where means stand outside), and per pair as median and
+  quartiles (tiny denominators left out and counted). Above 1 is
   over-recovery: the circuit left out what holds the answer back; it is no success.
 * incompleteness of K: |F(C - K) - F(M - K)| / w, for random K (each member with probability 1/2), K a class of members,
   and K grown greedily to make it large (Wang et al. 2022, section 4.1). Beside it, the same for a control: the better
   half of C. Random K cannot tell a good circuit from a naive one; greedy K can.
 * minimality of v: max over K of |F(C - K - v) - F(C - K)| / w, K from the same sets. Its null: circuits inflated by
-  random nodes, each of which is taken away again (Shi et al. 2024); p by Holm over the members. The null grows with the
-  members, so that the least p does not.
+  random nodes, each of which is taken away again (Shi et al. 2024), with the largest over the same K. The member that
+  costs most is compared with the most that as many random nodes cost, and so on (`statistics.largest_random_p`): one
+  random node among a dozen costs more than most single ones. The null is this model's other nodes, not models at large.
 
 Cost: one forward pass of the batch per set; `evaluate` remembers sets.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +34,7 @@ GREEDY_RUNS = 3
 GREEDY_STEPS = 6
 GREEDY_TRIED = 6
 PER_MEMBER = 40
-"""Null effects for each member: the least p by Holm is then half of 5 %, however many members there are."""
+"""Null effects for each member: the least family-wise p is then half of 5 %, however many members there are."""
 DROPPED = 0.5
 """Probability that a random set K holds a member."""
 
@@ -56,14 +58,23 @@ class Faithfulness:
         return self.interval[0] > 1 + statistics.ROUNDING
 
 
-def faithfulness(evaluate: Evaluator, keep: Keep) -> Faithfulness:
-    """Faithfulness of a circuit on the evaluator's pairs."""
+def faithfulness(
+    evaluate: Evaluator, keep: Keep, again: Float[np.ndarray, "redraw 2 pair"] | None = None
+) -> Faithfulness:
+    """Faithfulness of a circuit on the evaluator's pairs.
+
+    Args:
+        again: F of the circuit and of the empty one with the references of the means outside resampled, for the
+            interval; None where these are no means.
+    """
     circuit, model, empty = evaluate(keep[None])[0], evaluate.model, evaluate.empty
     done = share(circuit - empty, model - empty)
-    low, high = statistics.bootstrap_ratio((circuit - empty)[None], model - empty)
+    inside, outside = (circuit[None], empty[None]) if again is None else again.swapaxes(0, 1)
+    drawn = statistics.bootstrap_ratio_redrawn(inside - outside, model - outside)
+    low, high = statistics.percentile_interval(drawn)
     means = float(model.mean()), float(circuit.mean()), float(empty.mean())
     ratio = means[1] / means[0] if means[0] else float("nan")
-    interval = float(low[0]), float(high[0])
+    interval = float(low), float(high)
     return Faithfulness(*means, abs(means[0] - means[1]), ratio, float(done.of_means), interval, done)
 
 
@@ -91,11 +102,11 @@ def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
 def gaps(evaluate: Evaluator, keep: Keep, removed: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:
     """|F(C - K) - F(M - K)| / w for each K."""
     both = evaluate(np.concatenate([keep & ~removed, ~removed])).mean(-1).reshape(2, -1)
-    return np.abs(both[0] - both[1]) / abs(whole(evaluate))
+    return np.asarray(np.abs(both[0] - both[1]) / abs(whole(evaluate)))
 
 
 def incompleteness(
-    evaluate: Evaluator, keep: Keep, classes: dict[str, Sequence[str]], seed: int = 0, greedy_runs: int = GREEDY_RUNS
+    evaluate: Evaluator, keep: Keep, classes: Mapping[str, Sequence[str]], seed: int = 0, greedy_runs: int = GREEDY_RUNS
 ) -> Incompleteness:
     """Incompleteness of a circuit.
 
@@ -141,9 +152,10 @@ def control(keep: Keep, ranking: Sequence[int]) -> Keep:
 
 @dataclass(frozen=True)
 class Minimality:
-    """Per member: the largest cost of removing it, p against random members of inflated circuits, and p by Holm.
+    """Per member: the largest cost of removing it, p against random members of inflated circuits, alone and together.
 
-    `p_least` is the smallest p by Holm that the null can give any member.
+    `p_adjusted` is family-wise, by the largest of as many random members; `p_least` is the smallest that the null can
+    give any member.
     """
 
     effect: Float[np.ndarray, " member"]
@@ -173,14 +185,15 @@ def minimality(
         members: the nodes of each member, where one may be split by position; by default each node is one.
     """
     rng = np.random.default_rng(seed)
-    tried = [np.zeros_like(keep), *sets]
+    tried = list({removed.tobytes(): removed for removed in (np.zeros_like(keep), *sets)}.values())
     effect = np.array(
         [removal_cost(evaluate, keep, member, tried) for member in members or np.eye(len(keep), dtype=bool)[keep]]
     )
-    null = inflated_null(evaluate, keep, max(draws, min(draws, PER_MEMBER) * len(effect)), rng)
+    null = inflated_null(evaluate, keep, max(draws, min(draws, PER_MEMBER) * len(effect)), rng, tried)
     p = np.array([statistics.random_set_p(value, null) for value in effect])
-    least = min(1.0, len(effect) * statistics.least_random_p(len(null)))
-    return Minimality(effect, p, statistics.holm(p), least, null)
+    together = null[: len(null) // len(effect) * len(effect)].reshape(-1, len(effect))
+    adjusted = statistics.largest_random_p(effect, together)
+    return Minimality(effect, p, adjusted, statistics.least_random_p(len(together)), null)
 
 
 def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequence[Keep]) -> float:
@@ -196,10 +209,13 @@ def removal_cost(evaluate: Evaluator, keep: Keep, member: int | Keep, sets: Sequ
     return float(np.abs(both[0] - both[1]).max() / abs(whole(evaluate)))
 
 
-def inflated_null(evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draw"]:
+def inflated_null(
+    evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Generator, sets: Sequence[Keep]
+) -> Float[np.ndarray, " draw"]:
     """Effects of taking random added nodes away from circuits inflated by half their size; empty without others.
 
-    Each added node of each inflated circuit is taken away alone. No circuit is inflated twice by the same nodes; where
+    Each added node of each inflated circuit is taken away alone, after each of `sets`; the largest effect counts. Nodes
+    of one inflated circuit stand beside each other. No circuit is inflated twice by the same nodes; where
     there are fewer ways than `draws`, circuits are inflated by more nodes, and where that does not do there are fewer
     effects.
     """
@@ -218,6 +234,8 @@ def inflated_null(evaluate: Evaluator, keep: Keep, draws: int, rng: np.random.Ge
     inflated[np.arange(wanted)[:, None], np.array(list(added))] = True
     without = np.repeat(inflated, size, 0)
     without[np.arange(len(without)), np.array(list(added)).flatten()] = False
-    values = evaluate(np.concatenate([inflated, without])).mean(-1)
-    whole_circuit, rest = np.repeat(values[:wanted], size), values[wanted:]
-    return np.asarray(np.abs(rest - whole_circuit) / abs(whole(evaluate)))
+    costs = []
+    for removed in sets:
+        values = evaluate(np.concatenate([inflated, without]) & ~removed).mean(-1)
+        costs.append(np.abs(values[wanted:] - np.repeat(values[:wanted], size)))
+    return np.asarray(np.max(costs, 0) / abs(whole(evaluate)))

@@ -7,15 +7,17 @@ by the other stages.
 
 A prompt counts where the token that the head attends to most, from the (last) token of the one position, is in the
 other position. Prompts weigh by what the head does there for the answer, through whatever it acts on: the change of the
-logit difference, in size, when what it writes at the position becomes what it writes there on the corrupted prompt. (An
-S-inhibition head writes nothing of the answer itself; |DLA| would weigh its prompts by chance.) `null` is the mean over
+logit difference, in size, when what it writes at the position becomes what it writes there on the corrupted prompt, or
+the change that its clean value makes in the corrupted prompt, whichever is larger. (An S-inhibition head writes nothing
+of the answer itself; |DLA| would weigh its prompts by chance. A head that another one can stand in for loses nothing
+when it alone is changed, and restores the answer alone.) `null` is the mean over
 the other heads of the layer, on prompts weighed alike: a claim that all of them meet may be true, and is not about this
 one.
 
 Where the model itself does not do the task (its effect is not above 0 beyond doubt), the share is given under another
 name (UNDONE) and decides nothing. Beside each role stands what the head attends to at its position, as a mixture: the
 other positions of the prompts by name, and all other tokens together.
-Cost: two forward passes of each distribution's clean prompts, and a third of one for each role.
+Cost: three forward passes of each distribution's prompts, and two thirds of one for each role.
 """
 
 from collections.abc import Sequence
@@ -101,7 +103,8 @@ def importance(
 ) -> dict[tuple[str, str], Float[np.ndarray, " prompt"]]:
     """How much each head does at a position on each prompt: |change of the metric|.
 
-    What the head writes at the position becomes what it writes there on the corrupted prompt; everything after it runs.
+    The larger of what is lost when the head alone writes there what it writes on the corrupted prompt, and of what its
+    clean value there restores of the corrupted prompt; everything after it runs.
 
     Args:
         claimed: labels of heads, and a position of each that some pair has.
@@ -110,11 +113,13 @@ def importance(
         return {}
     net, batch = setting.net, setting.batch
     targets = [parse_target(component, at) for component, at in claimed]
-    clean, found = trace(net, batch.clean, batch.ends), {}
-    for indices, logits in sweep(net, clean, batch, targets, resample(setting.corrupted)):
-        after = batch.options.rows(len(indices)).values(logits.flatten(0, 1))
-        for i, own in zip(indices, after.reshape(len(indices), -1), strict=True):
-            found[claimed[i]] = np.abs(setting.metric_clean - own)
+    clean, corrupted = (trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
+    found = dict.fromkeys(claimed, np.zeros(len(batch)))
+    for base, other, before in ((clean, corrupted, setting.metric_clean), (corrupted, clean, setting.metric_corrupted)):
+        for indices, logits in sweep(net, base, batch, targets, resample(other)):
+            after = batch.options.rows(len(indices)).values(logits.flatten(0, 1))
+            for i, own in zip(indices, after.reshape(len(indices), -1), strict=True):
+                found[claimed[i]] = np.maximum(found[claimed[i]], np.abs(before - own))
     return found
 
 
@@ -177,7 +182,7 @@ def holds(batch: PairBatch, here: Attended, to: str) -> Bool[np.ndarray, "prompt
     """Whether what each head attends to most is the position that is claimed."""
     offsets = here.offsets[:, None]
     if to in NAMELESS:
-        return here.most == {ITSELF: offsets, BEFORE: offsets - 1, FIRST: np.zeros_like(offsets)}[to]
+        return np.asarray(here.most == {ITSELF: offsets, BEFORE: offsets - 1, FIRST: np.zeros_like(offsets)}[to])
     return np.take_along_axis(batch.mask(to).cpu().numpy(), here.most, 1)
 
 

@@ -9,8 +9,9 @@
 | distributions of the user's own, from a file | pairs | pairs |
 | triggers in the corpus, each domain, conditions of the user's own, corpus | positions of running text | positions |
 
-Distributions are in order from narrow to wide; a distribution with too few prompts or positions stays in the check,
-refused with its count.
+No prompt of the others is a discovery prompt; of distributions of the user's own, and of running text, the share that
+is stands beside their numbers. Distributions are in order from narrow to wide; a distribution with too few prompts or
+positions stays in the check, refused with its count.
 What nodes outside the circuit write is what the circuit's scope says, as where it was found: the corrupted prompt's
 values, zeros, or means. Means are over other prompts of the same distribution, of the pair's template and length; over
 its own pairs where none are spare.
@@ -44,9 +45,12 @@ from profiler.generality.distributions.variants import Variant, repeats, variant
 from profiler.generality.evidence.distributions import (
     CORPUS,
     DISCOVERY,
+    DOMAIN,
     FRESH,
+    MARKED,
     NATURAL,
     REPEATS,
+    TRIGGERS,
     Distribution,
     DistributionKind,
 )
@@ -69,9 +73,6 @@ SCANNED = 60_000_000
 SPARE = 4
 """Pairs drawn for each one that is used, where means are taken over those that are not."""
 PER_DOCUMENT = 3
-NODES = ("embed", "head", "mlp_out", "neuron")
-"""Sites whose values in the corrupted run stand in for what is outside a circuit."""
-TRIGGERS = "triggers in the corpus"
 
 
 def build(
@@ -121,6 +122,16 @@ def parse(given: str) -> tuple[str, str, str]:
     return name.strip(), kind, value.removeprefix("sql:")
 
 
+def left_out(distributions: Distributions, task: PatchSettings | None, settings: CheckSettings) -> list[str]:
+    """A sentence for each distribution from a user's file of which some pairs could not be used."""
+    own = {name for name, kind, _ in map(parse, settings.distributions) if kind == "file"}
+    if task is not None and task.is_file:
+        own |= {DISCOVERY, FRESH, MARKED}
+    chosen = [one for one in distributions.prompts if one.distribution.name in own and one.setting is not None]
+    sentences = [one.setting.encoded.left_out(one.distribution.name) for one in chosen if one.setting is not None]
+    return [sentence for sentence in sentences if sentence]
+
+
 def vocabulary_of(model: Model) -> tuple[int, ...]:
     """Ordinary token ids."""
     return ordinary_ids(model.tokenizer)
@@ -160,25 +171,19 @@ class PromptMaker:
         most: int,
         kind: DistributionKind = "prompts",
         *,
-        strict: bool = False,
         references: Sequence[TokenPair] = (),
     ) -> PromptDistribution:
         """A distribution of pairs: the first `most` that the tokenizer can encode; refused where they are too few.
 
         Args:
             references: prompts that means are over, before those of `pairs` that are not used.
-
-        Raises:
-            PairError: strict, and a pair cannot be used.
         """
         model = self.model
         try:
-            made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, longest(model), strict=strict)
-        except PairError:
-            if strict:
-                raise
-            made = Encoded((), ())
-        kept = Encoded(made.pairs[:most], made.dropped)
+            made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, longest(model))
+        except PairError as error:
+            made, description = Encoded((), ()), f"{description}; {error}" if pairs else description
+        kept = Encoded(made.pairs[:most], made.dropped, made.example)
         documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
         n_tokens = sum(len(pair.clean) for pair in kept.pairs)
         n = len(kept.pairs)
@@ -204,7 +209,8 @@ def with_outside(runs: PairRuns, outside: str, references: Sequence[TokenPair] =
     if outside == "zero":
         return replace(runs, outside=values.zeros(runs.corrupted))
     known = [*references, *runs.batch.pairs]
-    return replace(runs, outside=values.means(runs.net, runs.corrupted, runs.batch, known).trace)
+    means = values.means(runs.net, runs.corrupted, runs.batch, known)
+    return replace(runs, outside=means.trace, redrawn=means.redrawn)
 
 
 def _task_distributions(
@@ -212,13 +218,14 @@ def _task_distributions(
 ) -> list[PromptDistribution]:
     model, what = maker.model, "the prompts that the circuit was found on"
     drawn = settings_of.draw(model, task, task.split, task.seed)
+    known = {pair.clean for pair in drawn}
     found = [
         maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn, task.split)),
         *(
             maker(
                 v.name,
                 v.description,
-                v.pairs,
+                [pair for pair in v.pairs if pair.clean not in known],
                 next(number),
                 settings.pairs,
                 references=_references(maker, task, v.pairs[: settings.pairs], _wording(task, v)),
@@ -238,7 +245,7 @@ def _variants(maker: PromptMaker, task: PatchSettings, settings: CheckSettings) 
     parts = settings_of.parts_of_file(task)
     named = (
         (FRESH, "pairs of the file that the circuit was not found on", parts.test),
-        ("held-out pairs", "pairs that the file marks with another split", parts.held_out),
+        (MARKED, "pairs that the file marks with another split", parts.held_out),
     )
     return [Variant(name, text, pairs) for name, text, pairs in named if pairs]
 
@@ -254,7 +261,7 @@ def _references(
     if maker.outside != "mean" or split is None or task.is_file:
         return ()
     try:
-        return settings_of.references(maker.model, task, settings_of.encoded(maker.model, task, drawn), split).pairs
+        return settings_of.references(maker.model, task, settings_of.encoded(maker.model, drawn), split).pairs
     except PairError:  # none of the pairs can be asked
         return ()
 
@@ -273,7 +280,9 @@ def slim(one: PairRuns) -> PairRuns:
     A dozen distributions with every site of both runs take some GB.
     """
     clean = Trace({site: [] for site in SITES}, one.clean.logits)
-    corrupted = Trace({site: one.corrupted[site] if site in NODES else [] for site in SITES}, one.corrupted.logits)
+    corrupted = Trace(
+        {site: one.corrupted[site] if site in values.NODES else [] for site in SITES}, one.corrupted.logits
+    )
     return replace(one, clean=clean, corrupted=corrupted)
 
 
@@ -285,7 +294,7 @@ def _repeats(maker: PromptMaker, settings: CheckSettings, ordinal: int) -> Promp
 
 def _file_distribution(maker: PromptMaker, name: str, file: str, ordinal: int) -> PromptDistribution:
     drawn = pair_sets.read(file)
-    return maker(name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn), strict=True)
+    return maker(name, f"pairs of {Path(file).name}", drawn, ordinal, len(drawn))
 
 
 def _natural(
@@ -295,7 +304,7 @@ def _natural(
     text = f"places in the corpus where the question of {task.name} arises by itself"
     config, _ = texts.config_of(run, settings.reread)
     try:
-        nowhere = ([], "the run has no corpus")
+        nowhere: tuple[list[Pair], str] = ([], "the run has no corpus")
         drawn, note = nowhere if config is None else natural_pairs(maker.model, config, task, settings)
     except CorpusError as error:
         drawn, note = [], f"the corpus cannot be read: {error}"
@@ -367,7 +376,7 @@ def _corpus_distributions(
     everywhere = np.ones(len(text.position_ids), dtype=bool)
     found += [
         _corpus_distribution(
-            f"domain: {name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number), fewest
+            f"{DOMAIN}{name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number), fewest
         )
         for i, name in enumerate(text.domains)
     ]

@@ -6,6 +6,7 @@ Cost: a query.
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pydantic import TypeAdapter
@@ -76,7 +77,7 @@ def stored(run: Path) -> pl.DataFrame:
         return pl.DataFrame(schema={"circuit": pl.String, "task": pl.String, "yaml": pl.String, "settings": pl.String})
 
 
-def _found(row: dict) -> CircuitOfRun:
+def _found(row: dict[str, Any]) -> CircuitOfRun:
     """A circuit that stands in a run.
 
     Raises:

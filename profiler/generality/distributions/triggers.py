@@ -198,7 +198,10 @@ def _repeated_at(ids: Int[np.ndarray, " token"], copy: int, place: int) -> Trigg
     if not between:
         return None
     roles = (("first", (copy, copy + 1)), ("copied", (copy + 1, copy + 2)), ("second", (place, place + 1)))
-    changes = {"first": (((copy, copy + 1),), False), "second": (((place, place + 1),), False)}
+    changes: dict[str, tuple[tuple[tuple[int, int], ...], bool]] = {
+        "first": (((copy, copy + 1),), False),
+        "second": (((place, place + 1),), False),
+    }
     start = max(0, copy - 1)
     return Trigger(start, place, int(ids[place + 1]), tuple(between), follows=True, roles=roles, changes=changes)
 
@@ -256,7 +259,8 @@ def pair_of(
         document: where the ids come from: the unit of intervals.
     """
     spans, to_answer = trigger.changes.get(scheme, ((), False))
-    corrupted, drawn = ids.copy(), {}
+    corrupted = ids.copy()
+    drawn: dict[tuple[int, ...], tuple[int, ...]] = {}
     for first, last in spans:
         word = tuple(ids[first:last].tolist())
         new = drawn.get(word) or _other_word(trigger, ids, word, pool, rng, to_answer=to_answer)

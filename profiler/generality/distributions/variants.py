@@ -170,7 +170,10 @@ def _passive(text: str, filled: Mapping[str, str]) -> str:
 
 def _lower(pair: Pair) -> Pair:
     """All text in small letters; roles stay where they were."""
-    low = lambda options: tuple(str(option).lower() for option in options)  # noqa: E731
+
+    def low(options: Sequence[str | int]) -> tuple[str, ...]:
+        return tuple(str(option).lower() for option in options)
+
     return replace(
         pair,
         clean=str(pair.clean).lower(),
@@ -270,7 +273,10 @@ def _annotated(text: str, _asked: int) -> str:
 def _capitals(pair: Pair) -> Pair:
     """Every argument of both signatures with a capital, wherever it stands as an argument."""
     both = [_capital_text(str(text)) for text in (pair.clean, pair.corrupted)]
-    up = lambda options: tuple(f" {str(option).strip().capitalize()}" for option in options)  # noqa: E731
+
+    def up(options: Sequence[str | int]) -> tuple[str, ...]:
+        return tuple(f" {str(option).strip().capitalize()}" for option in options)
+
     roles = _roles(both[0], int(pair.stratum("described") or 0))
     return replace(
         pair, clean=both[0], corrupted=both[1], answers=up(pair.answers), distractors=up(pair.distractors), roles=roles

@@ -75,7 +75,7 @@ def _asked(claim: Claim, text: EditText) -> int:
 
 
 def _marks(text: EditText, mask: Bool[np.ndarray, " vocab"]) -> Bool[np.ndarray, " offset"]:
-    return mask[np.array(text.tokens)]
+    return np.asarray(mask[np.array(text.tokens)])
 
 
 def _repeated(mass: str, text: EditText) -> Expectation:

@@ -108,7 +108,7 @@ def counts_of(texts: Sequence[EditText], n_vocab: int) -> Int[np.ndarray, " voca
 
 def bands_of(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vocab"]:
     """Frequency bands: floor(log2(count + 1))."""
-    return np.floor(np.log2(counts + 1)).astype(int)
+    return np.asarray(np.floor(np.log2(counts + 1)).astype(int))
 
 
 def vocabulary_of(source: str | Path | Connection) -> Vocabulary:

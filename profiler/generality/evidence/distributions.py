@@ -21,6 +21,25 @@ DISCOVERY, FRESH, NATURAL, REPEATS, CORPUS = (
 
 Domains are named `domain: NAME`, variants by what was changed."""
 
+MARKED, TRIGGERS, DOMAIN = "held-out pairs", "triggers in the corpus", "domain: "
+"""Pairs that a user's file marks with another split; the corpus where a task's question arises; one domain of it."""
+VARIANTS = (
+    "held-out names",
+    "held-out templates",
+    "held-out words and templates",
+    "extra mention",
+    "two extra mentions",
+    "distractor",
+    "longer gap",
+    "annotations",
+    "word order",
+    "lower case",
+    "capital letters",
+)
+"""What is changed in prompts that are written by templates (distributions/variants.py)."""
+NAMES = (DISCOVERY, FRESH, *VARIANTS, MARKED, NATURAL, REPEATS, TRIGGERS, CORPUS)
+"""Every distribution that a check makes of its own, but for domains."""
+
 
 @dataclass(frozen=True)
 class Distribution:

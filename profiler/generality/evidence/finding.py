@@ -50,7 +50,8 @@ class Null:
         hi: its 95th percentile; None where there is none.
         p: one-sided p-value against it; None where there is none.
         p_least: the smallest p that this null can give; None where it is not limited.
-        near: how near to 1 the nearest 5 % of them come, |1 - value|, for numbers that are best at 1; None for others.
+        near: by how much the best 5 % of them fall short, for numbers that are best at 1: |1 - value|, or what less
+            they are missed where that was measured and is more; None for others.
         distance: the mean of |1 - value| over them; None as `near`.
         n: random circuits or components behind it; None where it is not made of such.
     """
@@ -100,8 +101,8 @@ class Finding:
             and its 95th percentile; None where there is none.
         p: one-sided p-value against the null; None where there is none.
         p_least: the smallest p that the null can give; None where there is none.
-        null_near, null_distance: |1 - value| of the null where 1 is the best value: its 5th percentile, and its mean;
-            None elsewhere.
+        null_near, null_distance: where 1 is the best value, by how much the best 5 % of the null fall short (see Null),
+            and its mean |1 - value|; None elsewhere.
         null_n: random circuits or components of the null; None where it is not made of such.
         choices: the six choices of a causal number.
         shares: names of what other findings may have in common with it: data, or gradients.

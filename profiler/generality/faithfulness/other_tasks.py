@@ -44,7 +44,7 @@ def _prepared(subject: CheckSubject, task: PatchSettings) -> PairRuns | None:
     """Discovery pairs of a task with both runs; None where they cannot be read any more."""
     try:
         drawn = settings_of.draw(subject.model, task, task.split, task.seed)
-        return settings_of.prepare(task.name, subject.net, settings_of.encoded(subject.model, task, drawn))
+        return settings_of.prepare(task.name, subject.net, settings_of.encoded(subject.model, drawn))
     except PairError:
         return None
 

@@ -5,7 +5,9 @@ C the circuit:
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: other circuits with as many heads and MLPs in each layer, at the same positions; all of
-  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher.
+  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher. A random
+  circuit is as good where it is as near to 1 and is missed as much: it falls short by max(|1 - f|, the circuit's
+  necessity less its own). With one of two heads that stand in for each other it is as faithful, and is not missed.
 * necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same, with at
   most the whole effect lost: to lose more than all is no better.
 * incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
@@ -17,7 +19,8 @@ C the circuit:
   for (`profiler.patching.redundancy.self_repair`); of members whose direct effect is large enough (threshold
   `repairable`).
 
-Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts.
+Every share is a ratio of sums; intervals resample whole documents where prompts come from documents, else prompts; and
+where means stand outside the circuit, the prompts that these are means of (`patching.values`).
 p = (1 + random circuits at least as good) / (1 + draws). Cost: two forward passes of NULL_PROMPTS prompts per random
 circuit.
 """
@@ -41,7 +44,7 @@ from profiler.generality.evidence.distributions import DISCOVERY, CrossTask
 from profiler.generality.evidence.finding import NO_NULL, CausalChoices, Finding, Interval, Null, Question, StageResult
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
 from profiler.generality.faithfulness import trend
-from profiler.patching.batch import batch_of
+from profiler.patching.batch import Trace, batch_of
 from profiler.patching.metrics import LOGIT_DIFF
 from profiler.patching.redundancy import self_repair
 from profiler.patching.setting import PairRuns
@@ -50,12 +53,11 @@ from profiler.patching.sweep import resample
 from profiler.patching.values import rows_of
 from profiler.statistics import (
     TAIL_90,
-    bootstrap_means,
+    bootstrap_ratio_redrawn,
     fewest_pairs,
     least_random_p,
     level,
     percentile_interval,
-    quotient,
     random_set_p,
     sign_flip_p,
 )
@@ -81,12 +83,18 @@ def ratio(
     below: Float[np.ndarray, " unit"],
     clusters: Int[np.ndarray, " unit"],
     seed: int = 0,
+    again: tuple[Float[np.ndarray, "redraw unit"], Float[np.ndarray, "redraw unit"]] | None = None,
 ) -> Interval:
-    """Sum of `above` over sum of `below`, with its percentile interval: whole clusters resampled in both together."""
-    sums = np.stack([np.bincount(clusters, weights=part) for part in (above, below)])
-    sums = sums[:, np.bincount(clusters) > 0]
-    n = sums.shape[1]
-    drawn = quotient(bootstrap_means(sums[0], seed), bootstrap_means(sums[1], seed))
+    """Sum of `above` over sum of `below`, with its percentile interval: whole clusters resampled in both together.
+
+    Args:
+        again: both with the references of means resampled, for the interval; None where there are no such references.
+    """
+    there = np.bincount(clusters) > 0
+    parts = (above[None], below[None]) if again is None else again
+    sums = [np.stack([np.bincount(clusters, weights=row)[there] for row in part]) for part in parts]
+    n = int(there.sum())
+    drawn = bootstrap_ratio_redrawn(sums[0], sums[1], seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(above.sum() / below.sum())
     drawn = drawn[np.isfinite(drawn)]
@@ -160,11 +168,31 @@ def distribution_findings(
     kept = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
     random = random_circuits(subject, one.setting, keep)
-    faithful = keeps.finding(names[0], ratio(kept, whole, clusters), closeness_null(random.kept))
-    capped = np.minimum(random.gone, 1.0)
-    necessary = drops.finding(names[1], ratio(gone, whole, clusters), null_of(capped, capped))
+    kept_again, gone_again = redrawn_parts(subject, one.setting, keep, evaluate.model)
+    faithful = keeps.finding(
+        names[0], ratio(kept, whole, clusters, again=kept_again), closeness_null(random.kept, random.missed)
+    )
+    necessary = drops.finding(
+        names[1], ratio(gone, whole, clusters, again=gone_again), null_of(random.missed, random.missed)
+    )
     gaps = completeness(subject, one, evaluate, keep, keeps)
     return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, kept, whole, clusters)
+
+
+Redrawn = tuple[Float[np.ndarray, "redraw pair"], Float[np.ndarray, "redraw pair"]] | None
+"""Numerator and denominator of a share with the references of means resampled; None where there are no references."""
+
+
+def redrawn_parts(
+    subject: CheckSubject, setting: PairRuns, keep: Keep, model: Float[np.ndarray, " pair"]
+) -> tuple[Redrawn, Redrawn]:
+    """What the circuit keeps, and what is lost without it, over the whole, with the references resampled."""
+    sets = np.stack([keep, ~keep, np.zeros_like(keep)])
+    again = circuit_tables.redrawn_values(setting, subject.circuit, sets, mlps=subject.mlps)
+    if again is None:
+        return None, None
+    kept, without, empty = again.swapaxes(0, 1)
+    return (kept - empty, model - empty), (model - without, model - empty)
 
 
 def completeness(
@@ -205,6 +233,11 @@ class NullFaithfulness:
 
     kept: Float[np.ndarray, " circuit"]
     gone: Float[np.ndarray, " circuit"]
+
+    @property
+    def missed(self) -> Float[np.ndarray, " circuit"]:
+        """Necessity, at most the whole effect: to lose more than all is no better."""
+        return np.asarray(np.minimum(self.gone, 1.0))
 
 
 def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:
@@ -248,7 +281,7 @@ def on_pairs(
             batch.clean,
             batch.ends,
             nodes,
-            lambda site, layer, other=other: other[site][layer],
+            _values(other),
             masks(batch, nodes),
             batch.first_difference if setting.outside is None else 0,
         )
@@ -256,6 +289,11 @@ def on_pairs(
         found = setting.batch.options.of(rows).rows(len(keep)).values(logits.flatten(0, 1))
         values[:, rows] = found.reshape(len(keep), -1)
     return values
+
+
+def _values(run: Trace) -> node_sets.Given:
+    """What a run's nodes write."""
+    return lambda site, layer: run[site][layer]
 
 
 def nothing_to_explain(effect: Finding | Interval, unit: str = LOGIT_DIFF.unit) -> str:
@@ -293,18 +331,22 @@ def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " cir
     return Null(float(drawn.mean()), float(np.quantile(drawn, 1 - TAIL_90)), p, least, n=len(drawn))
 
 
-def closeness_null(values: Float[np.ndarray, " circuit"]) -> Null:
-    """The null of random circuits for a number that is best at 1: what is nearer is better, on either side.
+def closeness_null(values: Float[np.ndarray, " circuit"], missed: Float[np.ndarray, " circuit"] | None = None) -> Null:
+    """The null of random circuits for a faithfulness, which is best at 1.
+
+    A random circuit falls short of the circuit by its distance from 1, or by what less it is missed, whichever is more.
 
     Args:
-        values: of the circuit itself first, and of the random ones.
+        values: faithfulness of the circuit itself first, and of the random ones.
+        missed: necessity of the same; None where it was not measured.
     """
-    null = null_of(-np.abs(1 - values), values)
+    distance = np.abs(1 - values)
+    short = distance if missed is None else np.maximum(distance, missed[0] - missed)
+    null = null_of(-short, values)
     if null.n is None:
         return null
-    distance = np.abs(1 - values[1:])
-    near = float(np.quantile(distance, TAIL_90, method="lower"))
-    return replace(null, near=near, distance=float(distance.mean()))
+    near = float(np.quantile(short[1:], TAIL_90, method="lower"))
+    return replace(null, near=near, distance=float(distance[1:].mean()))
 
 
 def choices(subject: CheckSubject, technique: str, pair_set: str, ablation: str = "") -> CausalChoices:

@@ -208,7 +208,7 @@ class NullSample:
 
 def _share(compared: Compared, statistic: str) -> float:
     kl_circuit, kl_empty, loss, loss_circuit, loss_empty = compared.sum(0)
-    return 1 - kl_circuit / kl_empty if statistic == KL else (loss_empty - loss_circuit) / (loss_empty - loss)
+    return float(1 - kl_circuit / kl_empty if statistic == KL else (loss_empty - loss_circuit) / (loss_empty - loss))
 
 
 def null_sample(subject: CheckSubject, runner: Runner) -> NullSample:
@@ -247,7 +247,7 @@ def _null_columns(
 def _sampled(text: RunText) -> Bool[np.ndarray, " position"]:
     """Positions of every k-th window, about NULL_TOKENS tokens together."""
     step = max(1, text.n_tokens // NULL_TOKENS)
-    return windows_of(text) % step == 0
+    return np.asarray(windows_of(text) % step == 0)
 
 
 def _triggers(subject: CheckSubject, taken: Bool[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:

@@ -51,7 +51,7 @@ def linear(one: PairEffects) -> Float[np.ndarray, " unit"]:
     f = one.kept.sum() / one.whole.sum()
     n_units = len(np.unique(one.clusters))
     part = np.bincount(np.unique(one.clusters, return_inverse=True)[1], weights=one.kept - f * one.whole)
-    return f + part * n_units / one.whole.sum()
+    return np.asarray(f + part * n_units / one.whole.sum())
 
 
 def _gap(circuit: str, first: np.ndarray, one: PairEffects, thresholds: Thresholds) -> tuple[Finding, Finding]:

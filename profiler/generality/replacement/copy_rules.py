@@ -21,7 +21,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.generality.replacement.rules import RULES, Places, Rule, RuleInput, everywhere
+from profiler.generality.replacement.rules import (
+    RULES,
+    Places,
+    Rule,
+    RuleInput,
+    everywhere,
+    pattern_of,
+    values_of,
+)
 
 TOP = 0.05
 """Share of sources kept (McDougall et al. 2023)."""
@@ -52,7 +60,7 @@ def unit_directions(seen: RuleInput) -> Float[Tensor, "window offset model"]:
 def kept_part(seen: RuleInput, sign: int | None) -> Float[Tensor, "window key"]:
     """Each source's term, divided by its attention, along its own token's unit direction; one sign alone."""
     units = unit_directions(seen)
-    written = (seen.v - seen.mean) @ w_o_of(seen)
+    written = (values_of(seen) - seen.mean) @ w_o_of(seen)
     along = (written * units).sum(-1)
     return along if sign is None else sign * (sign * along).clamp_min(0)
 
@@ -69,10 +77,10 @@ def towards_attended(name: str, sign: int | None, top: float | None, *, project:
 
     def value(seen: RuleInput) -> tuple[Tensor, Bool[Tensor, "window offset"]]:
         w_o = w_o_of(seen)
-        weights = seen.pattern if top is None else seen.pattern * kept_by_lens(seen, top)
+        weights = pattern_of(seen) if top is None else pattern_of(seen) * kept_by_lens(seen, top)
         base = (seen.mean @ w_o).expand_as(seen.stream)
         if not project:
-            return base + (weights @ (seen.v - seen.mean)) @ w_o, everywhere(seen)
+            return base + (weights @ (values_of(seen) - seen.mean)) @ w_o, everywhere(seen)
         units = unit_directions(seen)
         return base + weights @ (kept_part(seen, sign)[..., None] * units), everywhere(seen)
 

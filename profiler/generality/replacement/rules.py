@@ -73,6 +73,28 @@ class RuleInput:
         return (self.tokens[:, :, None] == self.tokens[:, None, :]).tril(-1)
 
 
+def pattern_of(seen: RuleInput) -> Pattern:
+    """The attention of the head that is replaced.
+
+    Raises:
+        PatchError: a neuron is replaced, which has none.
+    """
+    if seen.pattern is None:
+        raise PatchError(f"{seen.target.label} has no attention: give a rule for neurons, or name a head")
+    return seen.pattern
+
+
+def values_of(seen: RuleInput) -> Float[Tensor, "window key d_head"]:
+    """The values of the head that is replaced.
+
+    Raises:
+        PatchError: a neuron is replaced, which has none.
+    """
+    if seen.v is None:
+        raise PatchError(f"{seen.target.label} has no values: give a rule for neurons, or name a head")
+    return seen.v
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
     """How a rule is fitted: sums over counted positions of many batches, and the rule that they make."""
@@ -137,7 +159,7 @@ def latest(places: Places) -> Places:
 
 def first(seen: RuleInput) -> Pattern:
     """All attention on the first token of the window."""
-    pattern = torch.zeros_like(seen.pattern)
+    pattern = torch.zeros_like(pattern_of(seen))
     pattern[..., 0] = 1.0
     return pattern
 
@@ -162,7 +184,7 @@ def attends(name: str, places: Callable[[RuleInput], Places], weight: float = 1.
     def value(seen: RuleInput) -> tuple[Pattern, Says]:
         found = places(seen)
         says = found.any(-1)
-        even = found.to(seen.pattern.dtype) / found.sum(-1, keepdim=True).clamp_min(1)
+        even = found.to(pattern_of(seen).dtype) / found.sum(-1, keepdim=True).clamp_min(1)
         share = weight * says.to(even.dtype)[..., None]
         return share * even + (1 - share) * first(seen), says
 
@@ -175,7 +197,7 @@ def calibrated(name: str, places: Callable[[RuleInput], Places]) -> Rule:
     def sums(seen: RuleInput, counted: Says) -> Tensor:
         found = places(seen)
         there = counted & found.any(-1)
-        return torch.stack([(seen.pattern * found).sum(-1)[there].sum().double(), there.sum().double()])
+        return torch.stack([(pattern_of(seen) * found).sum(-1)[there].sum().double(), there.sum().double()])
 
     def fitted(total: Tensor) -> Rule:
         weight = float(total[0] / total[1].clamp_min(1))
@@ -193,7 +215,7 @@ def attends_first() -> Rule:
 
 def own_pattern() -> Rule:
     """The head's own attention: replaces nothing, for checks."""
-    return Rule("own_pattern", "pattern", lambda seen: (seen.pattern, everywhere(seen)))
+    return Rule("own_pattern", "pattern", lambda seen: (pattern_of(seen), everywhere(seen)))
 
 
 # --- means ---
@@ -270,7 +292,7 @@ def of_function(function: Callable[[Tokens], Tensor], target: Target, name: str 
 
     def value(seen: RuleInput) -> tuple[Tensor, Says]:
         given = function(seen.tokens).to(seen.live.dtype)
-        wanted = (seen.pattern if target.site == "head" else seen.live).shape
+        wanted = (pattern_of(seen) if target.site == "head" else seen.live).shape
         if given.shape != wanted:
             raise PatchError(
                 f"the rule for {target.label} gave shape {tuple(given.shape)}, expected {tuple(wanted)}: "

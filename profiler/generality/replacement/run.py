@@ -317,11 +317,11 @@ def fit(
 ) -> dict[tuple[Target, str], Rule]:
     """Each rule as fitted for its target; a rule without a fit as it is."""
     totals: dict[tuple[Target, str], Tensor] = {}
-    fitting = [(target, rule) for target, rule in wanted if rule.fit is not None]
+    fitting = [(target, rule, rule.fit) for target, rule in wanted if rule.fit is not None]
     for reading in readings if fitting else ():
         base = base_of(net, reading)
-        for target, rule in fitting:
-            part = rule.fit.sums(seen_of(base, target, means.of(target)), reading.counted)
+        for target, rule, fitted in fitting:
+            part = fitted.sums(seen_of(base, target, means.of(target)), reading.counted)
             key = (target, rule.name)
             totals[key] = totals[key] + part if key in totals else part
     return {

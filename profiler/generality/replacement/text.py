@@ -16,9 +16,10 @@ import torch
 
 from profiler.generality.replacement.run import TextBatch
 from profiler.model.load import Model
+from profiler.text.documents import TokenizedDocument
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.token_classes import special_ids, token_classes, token_texts
-from profiler.text.windows import Batch, Layout, TokenizedDocument, Window, make_batch, windows_of
+from profiler.text.windows import Batch, Layout, Window, make_batch, windows_of
 
 FIT_IN = 4
 """One document in this many is for fitting."""

@@ -95,7 +95,7 @@ def _ratio(above: float, below: float) -> float:
 
 def baseline(net: PlainNetwork) -> float:
     """Root mean square of the score under a random rotation of the residual stream between the two."""
-    return net.d_model**-0.5
+    return float(net.d_model**-0.5)
 
 
 def compositions(net: PlainNetwork, pairs: list[tuple[tuple[int, int], tuple[int, int]]]) -> tuple[Composition, ...]:

@@ -63,7 +63,9 @@ def placed(net: PlainNetwork, stream: Tensor, place: int | Int[Tensor, " place"]
 def read(net: PlainNetwork, layer: int, head: int, what: str, stream: Float[Tensor, "*shape model"]) -> Tensor:
     """Queries, keys or values (`q`, `k`, `v`) of one head from a residual stream, before rotation."""
     w = net.layers[layer]
-    return w.norm_attn(stream) @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
+    weight, bias = getattr(w, f"w_{what}")[head], getattr(w, f"b_{what}")[head]
+    made: Tensor = w.norm_attn(stream) @ weight + bias
+    return made
 
 
 def turned(net: PlainNetwork, x: Float[Tensor, "token d_head"], place: int) -> Float[Tensor, "token d_head"]:

@@ -171,7 +171,8 @@ def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, *, real_
     own = norm.scale(stream)
     scale = norm.scale(base.sites["resid_pre", layer])
     normed = (norm(stream) - norm.bias) * own / scale + norm.bias
-    return normed @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
+    made: Tensor = normed @ getattr(w, f"w_{what}")[head] + getattr(w, f"b_{what}")[head]
+    return made
 
 
 def _scores(net: PlainNetwork, q: Tensor, k: Tensor, *, positions: bool = True) -> Float[Tensor, "window query key"]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from profiler.generality.weights import inputs as parts
 from profiler.generality.weights.inputs import Alone
-from profiler.model.steps.plain import PlainNetwork
+from profiler.model.steps.plain import PlainNetwork, rotate
 
 ROWS = 1024
 KEYS = 256
@@ -124,8 +124,8 @@ def mean_scores(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, h
             torch.stack([words.frequency @ parts.read(net, layer, head, what, x) for x in by_place])
             for what in ("q", "k")
         )
-    at = lambda x: parts.rotate(net, x[None, :, None], places[None])[0, :, 0]  # noqa: E731
-    return at(q) @ at(k).T * net.attn_scale
+    q, k = (rotate(net, x[None, :, None], places[None])[0, :, 0] for x in (q, k))
+    return q @ k.T * net.attn_scale
 
 
 def previous(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int) -> float:

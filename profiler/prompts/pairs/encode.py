@@ -1,12 +1,12 @@
 """Pairs in tokens: ids of equal length, one token an answer, roles as positions.
 
 Why: patching needs the same length on both sides, and compares logits of single tokens. Pairs that cannot be encoded
-are told apart from pairs that are wrong: the first are dropped and counted with the reason, the second are errors.
+alike, a user's own too, are left out and counted with the reason; the first of them is named.
 Cost: one tokenizer call a text; no torch.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,47 +50,65 @@ class TokenPair:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The pairs that a model can be asked, and how many were dropped for which reason (keys of DROPS)."""
+    """The pairs that a model can be asked, and how many were dropped for which reason (keys of DROPS).
+
+    `example` says of the first dropped pair what is wrong with it; empty where none was dropped.
+    """
 
     pairs: tuple[TokenPair, ...]
     dropped: tuple[tuple[str, int], ...]
+    example: str = ""
 
     @property
     def n_dropped(self) -> int:
         """All dropped pairs together."""
         return sum(n for _, n in self.dropped)
 
+    def left_out(self, source: str) -> str:
+        """How many pairs of a source were left out and why, in a sentence; empty where none was."""
+        if not self.dropped:
+            return ""
+        return (
+            f"left out: {self.n_dropped} of {self.n_dropped + len(self.pairs)} pairs of {source}"
+            f" ({_reasons(self.dropped)}); {self.example}"
+        )
 
-def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int, *, strict: bool = False) -> Encoded:
-    """Token pairs in the order of `pairs`.
+
+def _reasons(dropped: Iterable[tuple[str, int]]) -> str:
+    return "; ".join(f"{n} because {DROPS[reason]}" for reason, n in dropped)
+
+
+def encode(pairs: Sequence[Pair], tokenizer: Any, bos: int | None, context: int) -> Encoded:
+    """Token pairs in the order of `pairs`; what cannot be asked is dropped and counted.
 
     Args:
         pairs: made by a generator or read from a file.
         tokenizer: a Hugging Face fast tokenizer.
         bos: id to put in front of every prompt, or None.
         context: longest window of the model, in tokens, BOS included.
-        strict: whether a pair that cannot be asked is an error (a user's own file) or dropped and counted.
 
     Raises:
-        PairError: strict, and a pair has different lengths, equal prompts, or differs in its BOS alone; or none is
-          left.
+        PairError: no pair is left.
     """
     encode_pair = encoder(tokenizer, bos)
     dropped: Counter[str] = Counter()
+    example = ""
     usable: dict[tuple[Any, ...], TokenPair] = {}
     for pair in pairs:
         made = encode_pair(pair)
         reason = drop_reason(made, context) or ("repeated" if (made.clean, made.corrupted) in usable else None)
         if reason is None:
             usable[made.clean, made.corrupted] = made
-        elif strict and reason != "repeated":
-            raise PairError(complaint(made, reason))
         else:
             dropped[reason] += 1
+            example = example or complaint(made, reason)
     if not usable:
-        reasons = "; ".join(f"{n} because {DROPS[reason]}" for reason, n in dropped.items()) or "none was given"
-        raise PairError(f"no pair is left of {len(pairs)}: {reasons}. Give pairs that this tokenizer encodes alike")
-    return Encoded(tuple(usable.values()), tuple(sorted(dropped.items())))
+        reasons = _reasons(dropped.items()) or "none was given"
+        raise PairError(
+            f"no pair is left of {len(pairs)}: {reasons}. Give pairs that this tokenizer encodes alike"
+            + (f"; {example}" if example else "")
+        )
+    return Encoded(tuple(usable.values()), tuple(sorted(dropped.items())), example)
 
 
 def encoder(tokenizer: Any, bos: int | None) -> Callable[[Pair], TokenPair]:
@@ -128,7 +146,7 @@ def drop_reason(made: TokenPair, context: int) -> str | None:
 
 
 def complaint(made: TokenPair, reason: str) -> str:
-    """The sentence for a pair that must not be dropped in silence."""
+    """What is wrong with a pair, and what to do."""
     name, sizes = made.pair.name, (len(made.clean), len(made.corrupted))
     if (reason == "length" and made.clean[1:] == made.corrupted) or made.clean == made.corrupted[1:]:
         return f"pair {name!r}: the prompts differ in a token put in front alone (BOS): give both or neither"
@@ -138,6 +156,8 @@ def complaint(made: TokenPair, reason: str) -> str:
         return f"pair {name!r}: clean and corrupted are the same tokens, so nothing can be patched: change one of them"
     if reason == "long":
         return f"pair {name!r} has {sizes[0]} tokens, more than the model's window: shorten it"
+    if reason == "repeated":
+        return f"pair {name!r} is an earlier one again: leave it out"
     return (
         f"pair {name!r}: answers {made.pair.answers} and distractors {made.pair.distractors} must be there and begin "
         "with different tokens: choose others"

@@ -32,7 +32,9 @@ from profiler.model.load import DEFAULT_CONTEXT, DTYPES, Model, logits_summary
 from profiler.recording import tables
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, Resolution
 from profiler.recording.accumulators.cells import Axes
+from profiler.recording.accumulators import state
 from profiler.recording.accumulators.compiled import launch_threads
+from profiler.recording.accumulators.spectrum import LEAST_ROOM, ROOM, counting_type
 from profiler.recording.memory import resident, usable
 from profiler.recording.recorder import Recorder, token_sum_components
 from profiler.statistics import normal_shares
@@ -144,8 +146,8 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
         held: bytes that the process holds before the pass.
     """
     rows = _rows(config, spec)
-    state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
-    writing = max(_effect_bytes(config, spec), state // DUCKDB_SHARE)
+    held_state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
+    writing = max(_effect_bytes(config, spec), held_state // DUCKDB_SHARE)
     tokens, outcomes = config.tokens or UNKNOWN_TOKENS, _planned(config)
     neurons = sum(block.units for block in spec.blocks if block.kind == "neuron")
     return Forecast(
@@ -153,10 +155,10 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
         {
             "reading": tokens * (rates.token + rates.value * spec.n_components) + outcomes * rates.outcome,
             "logit effects": neurons * rates.effect if config.logit_effects else 0.0,
-            "committing": state * rates.byte,
+            "committing": held_state * rates.byte,
             "writing": (FIXED_ROWS + sum(rows.values())) * rates.row,
         },
-        {"before": held, "accumulators": state, "batch or writing": max(batch, writing)},
+        {"before": held, "accumulators": held_state, "batch or writing": max(batch, writing)},
         token_memory=spec.n_vocab * len(token_sum_components(spec, config)) * 24,
     )
 
@@ -223,8 +225,14 @@ def state_bytes(config: RunConfig, spec: ModelSpec) -> int:
     domains = _domains(config)
     recorder.cells.grow(domains * config.replicate_groups)
     recorder.powers.grow(domains)
-    tensors = (v for a in recorder.accumulators().values() for v in vars(a).values() if isinstance(v, torch.Tensor))
-    return sum(tensor.nbytes for tensor in tensors)
+    return state.n_bytes(recorder.accumulators()) + int(spec.n_components * _bins_bytes(config))
+
+
+def _bins_bytes(config: RunConfig) -> float:
+    """Bytes of a component's filled cells of the spectrum, and of the room beside them."""
+    filled = CLASSES_IN_USE * _occupied(SPECTRUM, (config.tokens or UNKNOWN_TOKENS) / CLASSES_IN_USE)
+    cell = NUMBER // 2 + counting_type(config.tokens).itemsize + 2 * 8
+    return (filled * (1 + 1 / (2 * ROOM)) + LEAST_ROOM) * cell
 
 
 def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:

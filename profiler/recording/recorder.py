@@ -23,7 +23,7 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DensePlan, DenseRows
 from profiler.recording.accumulators.smallest import Smallest
-from profiler.recording.accumulators.spectrum import SpectrumCounts
+from profiler.recording.accumulators.spectrum import SpectrumCounts, counting_type
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.windows import Batch
@@ -125,7 +125,8 @@ class Recorder:
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
         self.cells = CellSums(Axes.for_context(context_length), n, self.device, len(spec.presences))
         self.powers = PowerSums(n, self.device, self.dtype)
-        self.spectrum = SpectrumCounts(n, self.device)
+        blocks = [*spec.slices.values(), spec.embeddings_and_biases]
+        self.spectrum = SpectrumCounts(n, self.device, blocks, counting_type(config.tokens))
         self.marks = component_marks(config.seed, n).to(self.device)
         self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)

@@ -165,21 +165,20 @@ def power_sums(cells: CellSums, powers: PowerSums, spec: ModelSpec, groups_per_d
 
 def spectrum_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `spectrum_counts`."""
-    for block in _blocks(len(spectrum.counts)):
-        counts = spectrum.counts[block]
-        at = counts.nonzero(as_tuple=True)
-        component, token_class, number = (_numpy(index).astype(np.int32) for index in at)
-        sums = spectrum.sums[:, block]
-        yield pl.DataFrame(
-            {
-                "component_id": component + block.start,
-                "class_id": token_class,
-                "bin": number,
-                "n": _numpy(counts[at]),
-                "sum_dla": _numpy(sums[0][at]),
-                "sum_abs_dla": _numpy(sums[1][at]),
-            }
-        )
+    for filled, first in zip(spectrum.blocks, spectrum.firsts, strict=True):
+        for block in _blocks(len(filled.lengths)):
+            found = filled.entries(block)
+            token_class, number = np.divmod(_numpy(found.cell).astype(np.int32), SPECTRUM.n_bins)
+            yield pl.DataFrame(
+                {
+                    "component_id": _numpy(found.component).astype(np.int32) + first,
+                    "class_id": token_class,
+                    "bin": number,
+                    "n": _numpy(found.counts),
+                    "sum_dla": _numpy(found.sums[0]),
+                    "sum_abs_dla": _numpy(found.sums[1]),
+                }
+            )
 
 
 def density_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
@@ -202,31 +201,30 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
     return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
 
 
-def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> pl.DataFrame:
+def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> Iterator[pl.DataFrame]:
     """Table `quantiles`: token-level quantiles of each component's activation.
 
     A value is the middle of the fine bin, never beyond the values seen; beside it the spectrum bin that holds it, and
     the level that bands begin at.
     """
-    fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
-    middles = DENSITY.middles()[_numpy(fine)]
-    coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
     low, high = _ordinary_range(powers)
-    values = np.clip(middles, low[:, None], high[:, None])
-    level, reached = resolved_levels(spectrum.density.cpu(), QUANTILES, DENSITY)
-    n = len(fine)
-    frame = pl.DataFrame(
-        {
-            "component_id": np.repeat(np.arange(n, dtype=np.int32), len(QUANTILES)),
-            "quantile": np.tile(QUANTILES, n),
-            "value": values.ravel(),
-            "bin": coarse.ravel(),
-            "level": level.ravel(),
-            "reached": reached.ravel(),
-        }
-    ).with_columns(pl.col("level", "reached").fill_nan(None))
-    counted = _numpy(spectrum.density.sum(1)) > 0
-    return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
+    for block in _blocks(len(spectrum.density)):
+        density = spectrum.density[block].cpu()
+        middles = DENSITY.middles()[_numpy(quantile_bins(density, QUANTILES))]
+        coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
+        level, reached = resolved_levels(density, QUANTILES, DENSITY)
+        frame = pl.DataFrame(
+            {
+                "component_id": _repeat(block, len(QUANTILES)),
+                "quantile": np.tile(QUANTILES, len(density)),
+                "value": np.clip(middles, low[block, None], high[block, None]).ravel(),
+                "bin": coarse.ravel(),
+                "level": level.ravel(),
+                "reached": reached.ravel(),
+            }
+        ).with_columns(pl.col("level", "reached").fill_nan(None))
+        counted = _numpy(density.sum(1)) > 0
+        yield frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
 
 
 def _entry_columns(entries: Entries) -> dict[str, np.ndarray]:

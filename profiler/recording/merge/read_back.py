@@ -25,7 +25,7 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import SpectrumCounts
+from profiler.recording.accumulators.spectrum import Bins, SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.recording.recorder import EXTREME_KINDS
 from profiler.recording.totals import DROP_NOTES, PassProgress, Totals
@@ -162,12 +162,12 @@ class Stored:
             target[at] = _tensor(rows, name).to(target.dtype)
 
     def _spectrum(self, spectrum: SpectrumCounts) -> None:
-        rows = self.rows("FROM spectrum_counts")
-        at = _at(rows, "component_id", "class_id", "bin")
-        spectrum.counts[at] = _tensor(rows, "n")
-        spectrum.sums[0][at], spectrum.sums[1][at] = _tensor(rows, "sum_dla"), _tensor(rows, "sum_abs_dla")
+        rows = self.rows("FROM spectrum_counts ORDER BY component_id, class_id, bin")
+        component, token_class, number = _at(rows, "component_id", "class_id", "bin")
+        sums = torch.stack([_tensor(rows, "sum_dla"), _tensor(rows, "sum_abs_dla")])
+        spectrum.take(Bins(component, token_class * SPECTRUM.n_bins + number, _tensor(rows, "n"), sums))
         fine = self.rows("FROM density_counts")
-        spectrum.density[_at(fine, "component_id", "bin")] = _tensor(fine, "n")
+        spectrum.density[_at(fine, "component_id", "bin")] = _tensor(fine, "n").to(spectrum.density.dtype)
 
     def _tokens(self, tokens: TokenSums) -> None:
         counts = self.rows("FROM token_counts")

@@ -303,7 +303,7 @@ LEFT JOIN vocabulary ON true;
 -- sum_abs_dla: sum of |DLA|, logits: importance
 CREATE VIEW spectrum AS
 SELECT components.component, classes.class, spectrum_counts.bin, bins.lo, bins.hi, spectrum_counts.n
-    , spectrum_counts.sum_dla, spectrum_counts.sum_abs_dla
+    , spectrum_counts.sum_dla::DOUBLE AS sum_dla, spectrum_counts.sum_abs_dla::DOUBLE AS sum_abs_dla
 FROM spectrum_counts
 JOIN components USING (component_id)
 JOIN classes ON classes.class_id = spectrum_counts.class_id AND NOT classes.special
@@ -383,8 +383,8 @@ SELECT axis, value, value_id, group_id, domain, n FROM presence_counts WHERE pre
 -- sum_abs_dla: sum of |DLA|, logits: importance
 CREATE VIEW group_sums AS
 SELECT components.component, counted.axis, counted.value, counted.value_id
-    , counted.group_id, counted.n, cell_sums.sum_activation, cell_sums.sum_dla
-    , cell_sums.sum_abs_dla
+    , counted.group_id, counted.n, cell_sums.sum_activation::DOUBLE AS sum_activation
+    , cell_sums.sum_dla::DOUBLE AS sum_dla, cell_sums.sum_abs_dla::DOUBLE AS sum_abs_dla
 FROM cell_sums
 JOIN components USING (component_id)
 JOIN presence_counts AS counted
@@ -554,8 +554,8 @@ FROM errors;
 CREATE VIEW moments AS
 WITH cells AS NOT MATERIALIZED (
     SELECT components.component, classes.class, domains.domain, jackknife_groups.groups
-        , cell_counts.n, cell_sums.sum_activation, cell_sums.sum_dla
-        , cell_sums.sum_abs_dla
+        , cell_counts.n, cell_sums.sum_activation::DOUBLE AS sum_activation
+        , cell_sums.sum_dla::DOUBLE AS sum_dla, cell_sums.sum_abs_dla::DOUBLE AS sum_abs_dla
         , sum(cell_counts.n) OVER in_cell AS n_all
         , sum(cell_sums.sum_activation) OVER in_cell AS all_activation
         , sum(cell_sums.sum_dla) OVER in_cell AS all_dla

@@ -37,6 +37,7 @@ from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import give_back
 from profiler.recording.recorder import Recorder
+from profiler.recording.selection import Selection, sized
 from profiler.recording.totals import PassProgress, Totals
 from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
 from profiler.text.context import Marks, past_of
@@ -136,6 +137,7 @@ class Pass:
     """One pass over a corpus: what reads it, and what it has added up."""
 
     def __init__(self, model: Model, config: RunConfig, store: Store | Rows, *, overwrite: bool = False):
+        config = sized(config, model.spec)
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
         self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
@@ -230,10 +232,15 @@ class Pass:
         stream, scale = direct.final_norm(capture, model.weights)
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
-        total = torch.zeros_like(logits)
+        total, carried = torch.zeros_like(logits), torch.zeros_like(logits)
         for part in direct.by_part(capture, model.weights, model.spec, targets, shared.rows):
             direct.add_up(total, part, shared.rows)
-            recorder.add(shared, part)
+            if (own := recorder.chosen.part(part)) is not None:
+                recorder.add(shared, own)
+                if own is not part:
+                    direct.add_up(carried, own, shared.rows)
+        everything = recorder.chosen.everything
+        self.totals.add_carried(total if everything else carried, logits, batch.valid.to(total.device))
         recorder.add_attention(plan, capture, model.weights)
         theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.soft_cap)
         recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
@@ -285,14 +292,14 @@ class Pass:
         spec, config = self.model.spec, self.config
         vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
         return {
-            "components": tables.components(spec),
+            "components": tables.components(spec, self.totals.recorder.chosen.ids),
             "classes": tables.classes(),
             "tokens": vocabulary,
             "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
             "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
             "bins": tables.bins(),
             "logit_effects": tables.logit_effects(
-                self.model.weights, spec, self.totals.effect_scales, config.logit_effects
+                self.model.weights, self.totals.recorder.chosen, self.totals.effect_scales, config.logit_effects
             ),
         }
 
@@ -310,8 +317,9 @@ def _claimed(model: Model, config: RunConfig) -> Totals:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise ModelError(
-            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}):"
-            " lower --samples, --extremes, --dense-positions or --replicate-groups, or --token-sums none"
+            f"the statistics of {len(Selection.of(model.spec, config).ids):,} components do not fit in memory"
+            f" ({first_line(error)}): record fewer with --layers, --kinds or --select, lower --samples, --extremes,"
+            " --dense-positions or --replicate-groups, or --token-sums none"
         ) from None
     return totals
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-
 from worlds import dense_bins
 
 from profiler.model.direct import Part

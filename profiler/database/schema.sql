@@ -133,7 +133,7 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     token_id INTEGER, -- token there
     next_token_id INTEGER, -- token it must predict
     class_id INTEGER, -- class of the token, or a special class
-    target_logit DOUBLE, -- logit of the next token, centred over the vocabulary, logits
+    target_logit FLOAT, -- logit of the next token, centred over the vocabulary, logits
     loss DOUBLE, -- -ln p(next token), nats; NULL where not dense
     rank INTEGER, -- number of tokens with a larger logit than the next token; NULL where not dense
     entropy DOUBLE, -- of the predicted distribution, nats; NULL where not dense

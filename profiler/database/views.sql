@@ -87,7 +87,8 @@ SELECT position_rows.position_id, position_rows.window_id, position_rows.doc_id,
     , documents.source, position_rows.pos, position_rows."offset", position_rows.token_id
     , tokens.token
     , position_rows.next_token_id, next_tokens.token AS next_token, classes.class
-    , next_classes.class AS next_class, position_rows.target_logit, position_rows.loss
+    , next_classes.class AS next_class, position_rows.target_logit::DOUBLE AS target_logit
+    , position_rows.loss
     , position_rows."rank"
     , position_rows.entropy, position_rows.special, position_rows.dense
     , position_rows.role
@@ -767,8 +768,8 @@ SELECT position_rows.position_id, position_rows.doc_id, documents.group_id, docu
     , following.properties AS next_properties
     , position_rows.distance IS NOT NULL AS repeated, position_rows.distance
     , position_rows.prefix_match, position_rows.bracket_depth, position_rows.in_quotes
-    , position_rows.target_logit, position_rows.loss, position_rows."rank", position_rows.entropy
-    , position_rows.dense, position_rows.role
+    , position_rows.target_logit::DOUBLE AS target_logit, position_rows.loss, position_rows."rank"
+    , position_rows.entropy, position_rows.dense, position_rows.role
 FROM position_rows
 JOIN documents USING (doc_id)
 JOIN token_property_lists AS own ON own.token_id = position_rows.token_id

@@ -150,6 +150,12 @@ class Pass:
         self.started, self.before = time.perf_counter(), 0.0
 
     @property
+    def run_file(self) -> Store:
+        """Where the run is written; a worker has none."""
+        assert isinstance(self.store, Store)
+        return self.store
+
+    @property
     def recorder(self) -> Recorder:
         """All accumulators."""
         return self.totals.recorder
@@ -165,9 +171,9 @@ class Pass:
         Raises:
             RunError: what is there is of another pass; the difference is named.
         """
-        partial = self.store.partial
+        partial = self.run_file.partial
         facts = partial.manifest.facts if partial.manifest else {}
-        finished = None if self.overwrite or facts.get("overwrite") else _finished(self.store.path, self.identity)
+        finished = None if self.overwrite or facts.get("overwrite") else _finished(self.run_file.path, self.identity)
         if partial.manifest is None:
             return finished
         _same(self.identity, partial.manifest.identity, f"the pass stopped in {partial.folder}")
@@ -179,7 +185,7 @@ class Pass:
         """Make everything read so far lasting; in the memory that reading leaves, so that a long pass needs no more."""
         give_back()
         facts = self.totals.facts() | {"seconds": self.progress.seconds, "overwrite": self.overwrite}
-        self.store.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
+        self.run_file.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
         give_back()
 
     def steps(self, engine: Engine | None = None) -> Iterator[None]:
@@ -275,7 +281,7 @@ class Pass:
             CorpusError: there was no position to write about; what was committed is forgotten.
         """
         if not self.totals.recorder.seen:
-            self.store.partial.clear()  # going on would end here again
+            self.run_file.partial.clear()  # going on would end here again
             part = f" in shard {self.config.shard}" if self.config.shard else ""
             raise CorpusError(
                 f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out,"
@@ -285,7 +291,7 @@ class Pass:
         self.totals.progress.stage = "writing"
         self.commit()
         self.totals.progress = self.progress
-        self.totals.write(self.store, self._of_model(), _versions(self.config))
+        self.totals.write(self.run_file, self._of_model(), _versions(self.config))
 
     def _of_model(self) -> dict[str, Any]:
         """The tables that follow from the model alone."""
@@ -374,7 +380,7 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
         return None
     try:
         with connections.reading(path) as connection:
-            (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
+            (row,) = pl.DataFrame(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
     except faults.FAULTS as error:
         raise faults.fault_error(error, f"reading {path}", "It is as it was.") from None

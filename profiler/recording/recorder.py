@@ -155,7 +155,10 @@ class Recorder:
             self.recorded.positions.append(batch.position_ids.view(-1)[valid])
         self.tokens.count(batch.tokens.view(-1)[flat].to(self.device))
         seen, self.seen = self.seen, self.seen + len(ordinary)
-        move = lambda tensor: tensor.to(self.device)  # noqa: E731
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device)
+
         order = self._order(batch, valid)
         place = torch.zeros(0) if order is None else _places(order.rows, batch.tokens.numel())
         return Shared(
@@ -248,7 +251,7 @@ class Recorder:
         offsets = plan.offsets.to(self.device)
         counted = attention.masks(tokens, classes, offsets)
         planned = (plan.windows, plan.offsets)
-        logits = tuple(torch.cat(pair) for pair in zip(planned, batch.ends, strict=True))
+        logits = torch.cat([plan.windows, batch.ends[0]]), torch.cat([plan.offsets, batch.ends[1]])
         return Wanted(
             logits,
             planned,
@@ -261,7 +264,7 @@ class Recorder:
 
     def take_recorded(self) -> list[tuple[int, list[Tensor], list[Tensor], list[Tensor]]]:
         """What was recorded at every position since the last call, by component id: see `Recorded.take`."""
-        return [(int(self.chosen.ids[row]), *values) for row, *values in self.recorded.take()]
+        return [(int(self.chosen.ids[row]), where, a, d) for row, where, a, d in self.recorded.take()]
 
     def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights) -> None:
         """Take what was read off the heads' attention at the planned dense positions."""
@@ -306,10 +309,12 @@ def _places(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " place"]:
 
 def _in_windows(part: Part, n_windows: int, width: int) -> Part:
     """A part of some positions with a place for every position; 0 where it has no values."""
+    assert part.present is not None
+    present = part.present
 
     def spread(values: Float[Tensor, "1 present unit"]) -> Float[Tensor, "window offset unit"]:
         room = values.new_zeros(n_windows * width, values.shape[-1])
-        return room.index_copy_(0, part.present, values[0]).view(n_windows, width, -1)
+        return room.index_copy_(0, present, values[0]).view(n_windows, width, -1)
 
     return Part(part.components, spread(part.activation), spread(part.dla))
 

@@ -68,15 +68,15 @@ class Selection:
         chosen = np.ones(spec.n_components, dtype=bool)
         if config.layers is not None:
             ranges = list(layers_of(config.layers))
-            for block, ids in spec.slices.items():
-                chosen[ids] &= any(block.layer in layers for layers in ranges)
+            for block, of_block in spec.slices.items():
+                chosen[of_block] &= any(block.layer in layers for layers in ranges)
             if beyond := [layers[-1] for layers in ranges if layers[-1] >= spec.n_layers]:
                 raise ComponentError(
                     f"--layers {config.layers}: layer {beyond[0]} is not in a model of {spec.described()}"
                 )
         if config.kinds:
-            for block, ids in spec.slices.items():
-                chosen[ids] &= block.kind in config.kinds
+            for block, of_block in spec.slices.items():
+                chosen[of_block] &= block.kind in config.kinds
         if config.select:
             named = np.zeros(len(chosen), dtype=bool)
             named[[spec.id_of(parse_label(label)) for label in config.select]] = True
@@ -109,12 +109,13 @@ class Selection:
         rows = self.rows(slice(number, number + 1))
         if rows.start == rows.stop:
             raise ComponentError(f"--components {label} is not among what --layers, --kinds and --select leave")
-        return rows.start
+        return int(rows.start)
 
     def units(self, block: Block) -> np.ndarray:
         """Numbers of the units of a block that are recorded."""
         ids = self.spec.slices[block]
-        return self.ids[self.rows(ids)] - ids.start
+        units: np.ndarray = self.ids[self.rows(ids)] - ids.start
+        return units
 
     def part(self, part: Part) -> Part | None:
         """What is recorded of a part of a batch, by row; None where nothing is."""

@@ -8,7 +8,7 @@ Cost: a merge is one addition over all accumulators, a few hundred megabytes for
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -223,10 +223,10 @@ class Totals:
             "windows": Kept("window_id", windows.numpy()),
         }
 
-    def frames(self) -> dict[str, Any]:
+    def frames(self) -> Mapping[str, pl.DataFrame | Iterator[pl.DataFrame]]:
         """The tables of statistics and samples."""
         r = self.recorder
-        made = {
+        made: dict[str, pl.DataFrame | Iterator[pl.DataFrame]] = {
             "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
             "cell_counts": tables.cell_counts(r.cells),
             "cell_sums": tables.cell_sums(r.cells, r.chosen),
@@ -257,7 +257,7 @@ class Totals:
             of_model: the tables that follow from the model alone.
         """
         store.limit_memory(max(LEAST_WRITING, sum(array.nbytes for array in self.arrays().values()) // 2))
-        for table, frames in (of_model | self.frames()).items():
+        for table, frames in {**of_model, **self.frames()}.items():
             give_back()
             store.insert(table, frames)
         give_back()

@@ -75,9 +75,8 @@ def same(a: pl.DataFrame, b: pl.DataFrame, column: str, relative: float) -> bool
         return bool((np.abs(x - y) <= relative * size_of_moment(a, column)).all())
     size = SIZES.get(column, column)
     bound = np.maximum(np.abs(x), 1.0) if size == 1.0 else size_of(a, size)
-    return column in SIZES | {"sum_abs_dla": 1, "a_abs": 1, "d_abs": 1, "norm_scale_sum": 1} and bool(
-        (np.abs(x - y) <= relative * bound).all()
-    )
+    sizes = ("sum_abs_dla", "a_abs", "d_abs", "norm_scale_sum", "squared_logit_sum", "recorded_logit_sum")
+    return column in {*SIZES, *sizes} and bool((np.abs(x - y) <= relative * bound).all())
 
 
 def size_of_moment(a: pl.DataFrame, column: str) -> np.ndarray:

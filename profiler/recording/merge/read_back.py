@@ -1,8 +1,8 @@
 """The totals of a finished run, read back from its tables: everything a merge needs is in the run file, in full.
 
-Counts stand there as they are, sums by cell rounded to FLOAT; sampling keys follow from the seed and from where a document stands; extremes
-are ordered by values that the file holds in full. No model is needed. Cost: reading the tables once, and the
-accumulators' memory.
+Counts stand there as they are, sums by cell rounded to FLOAT; sampling keys follow from the seed and from where a
+document stands; extremes are ordered by values that the file holds in full. No model is needed. Cost: reading the
+tables once, and the accumulators' memory.
 """
 
 import json
@@ -76,7 +76,7 @@ class Stored:
             RunError: the file is damaged, or a table is not there.
         """
         try:
-            return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
+            return pl.DataFrame(self.connection.sql(sql).to_arrow_table())
         except faults.FAULTS as error:
             raise faults.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
         except query.UNREADABLE as error:
@@ -227,6 +227,7 @@ class Stored:
 
 
 def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
+    assert config.context_length is not None  # a run keeps what the model gave (identity.settings)
     return ModelSpec(
         row["model"],
         row["architecture"],

@@ -176,6 +176,8 @@ def run_pass(config: RunConfig, out: Path, **options_of_pass: Any) -> None:
         f" {done.tokens / done.seconds:,.0f} tokens/s; {outcome.bytes / 1e6:,.1f} MB; all DLA add up to the logits"
         f" within {outcome.closure.residual:.1e} (largest logit {outcome.closure.scale:.1f})"
     )
+    if config.layers or config.kinds or config.select:
+        console.print(f"the recorded components carry {outcome.carried:.1%} of the centred logit of the next token")
     losses.say(out, console)
 
 

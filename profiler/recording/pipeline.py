@@ -74,12 +74,18 @@ class Pace:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished pass leaves to say. `before`: the run was there already, and --resume had nothing to do."""
+    """What a finished pass leaves to say.
+
+    Attributes:
+        carried: part of the centred target logit that the recorded components carry (Totals.carried_part).
+        before: the run was there already, and --resume had nothing to do.
+    """
 
     path: Path
     bytes: int
     progress: PassProgress
     closure: Closure
+    carried: float = 1.0
     before: bool = False
 
 
@@ -130,7 +136,7 @@ def record(
         run.write()
         report(run.progress)
         size = store.finish(own)
-    return Outcome(path, size, run.progress, run.totals.closure)
+    return Outcome(path, size, run.progress, run.totals.closure, run.totals.carried_part)
 
 
 class Pass:
@@ -390,7 +396,8 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
     additions.complete(path)
     progress = PassProgress(row["n_tokens"], row["n_documents"], row["seconds"])
     closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
-    return Outcome(path, path.stat().st_size, progress, closure, before=True)
+    carried = row["recorded_logit_sum"] / (row["squared_logit_sum"] or 1.0)
+    return Outcome(path, path.stat().st_size, progress, closure, carried, before=True)
 
 
 def _versions(config: RunConfig) -> dict[str, str]:

@@ -123,6 +123,14 @@ class Totals:
         mine, whole = carried[valid].double(), logits[valid].double()
         self.carried = (self.carried[0] + float(mine @ whole), self.carried[1] + float(whole @ whole))
 
+    @property
+    def carried_part(self) -> float:
+        """The sum over positions of recorded DLA * centred target logit, as a part of the sum of that logit's square.
+
+        It is 1, to rounding, where everything is recorded.
+        """
+        return self.carried[0] / (self.carried[1] or 1.0)
+
     def count(self, chunk: Chunk, closure: Closure, layout: Layout) -> None:
         """Count a chunk that has been read, and stand behind it."""
         bos = layout.bos_id is not None

@@ -39,6 +39,7 @@ from profiler.recording.memory import resident, usable
 from profiler.recording.recorder import Recorder, token_sum_rows
 from profiler.recording.selection import Selection, sized
 from profiler.statistics import normal_shares
+from profiler.text.corpus import is_stdlib
 from profiler.text.documents import TokenizedDocument
 from profiler.text.token_classes import CLASSES
 from profiler.text.windows import Layout, Window, make_batch, windows_of
@@ -191,6 +192,9 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
 
 
 def _domains(config: RunConfig) -> int:
+    """Domains that the corpora are taken to have: each is one, but where it says of each document which."""
+    if config.domain_field is None:
+        return sum(EXPECTED_DOMAINS if is_stdlib(corpus) else 1 for corpus in config.corpora)
     return max(EXPECTED_DOMAINS, len(config.corpora))
 
 

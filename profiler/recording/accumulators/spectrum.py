@@ -157,10 +157,13 @@ class SpectrumCounts:
     ) -> None:
         """Add the values of one part; `ordinary` are the rows of ordinary positions."""
         block, rows = self.block_of(components)
-        for columns in torch.arange(activation.shape[1]).split(AT_ONCE):
-            of = slice(int(columns[0]), int(columns[-1]) + 1)
-            found = _split(activation[:, of], dla[:, of], classes)
-            block.join(Bins(found.component + rows.start + of.start, found.cell, found.counts, found.sums))
+        found = []
+        for first in range(0, activation.shape[1], AT_ONCE):
+            of = slice(first, first + AT_ONCE)
+            found.append(_split(activation[:, of], dla[:, of], classes, rows.start + first))
+        block.join(
+            Bins(*(torch.cat(tables, -1) for tables in zip(*(vars(bins).values() for bins in found), strict=True)))
+        )
         for tokens in torch.split(ordinary, BLOCK):
             self._add_density(components, activation[tokens])
 
@@ -186,9 +189,13 @@ class SpectrumCounts:
 
 
 def _split(
-    activation: Float[Tensor, "token component"], dla: Float[Tensor, "token component"], classes: Int[Tensor, " token"]
+    activation: Float[Tensor, "token component"],
+    dla: Float[Tensor, "token component"],
+    classes: Int[Tensor, " token"],
+    component: int,
 ) -> Bins:
-    """The filled cells of a few components' values; tokens are taken in blocks that stay in the cache."""
+    """The filled cells of a few components' values, the first of them of number `component`; tokens are taken in blocks
+    that stay in the cache."""
     width, device = activation.shape[1], activation.device
     counts = torch.zeros(width * N_CELLS, dtype=torch.int64, device=device)
     sums = torch.zeros(2, width * N_CELLS, dtype=torch.float64, device=device)
@@ -200,4 +207,4 @@ def _split(
         sums[0].scatter_add_(0, index, values)
         sums[1].scatter_add_(0, index, values.abs())
     at = counts.nonzero()[:, 0]
-    return Bins(at // N_CELLS, at % N_CELLS, counts[at], sums[:, at])
+    return Bins(component + at // N_CELLS, at % N_CELLS, counts[at], sums[:, at])

@@ -38,6 +38,7 @@ from profiler.recording.accumulators.spectrum import LEAST_ROOM, ROOM, counting_
 from profiler.recording.memory import resident, usable
 from profiler.recording.recorder import Recorder, token_sum_rows
 from profiler.recording.selection import Selection, sized
+from profiler.recording.totals import LEAST_WRITING
 from profiler.statistics import normal_shares
 from profiler.text.corpus import is_stdlib
 from profiler.text.documents import TokenizedDocument
@@ -78,6 +79,8 @@ FIXED_ROWS = 5_000_000
 """Work that does not grow with the rows (views, behaviours, comments), as rows."""
 OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES = 4, 3, 8, 3
 """Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values."""
+LIBRARIES_BYTES = 200_000_000
+"""Memory of compiled code, of the texts of the vocabulary and of DuckDB, whatever the model: measured."""
 DUCKDB_SHARE = 2  # DuckDB may hold half as much as the accumulators while it writes (`Totals.write`)
 EFFECT_ROWS = 1024  # neurons of a slab of logit effects
 NUMBER = 4  # bytes of a float32
@@ -112,8 +115,8 @@ class Forecast:
     Attributes:
         parts: bytes of the run file by table.
         time: seconds by stage.
-        memory_parts: bytes of memory at the peak: what the process holds before, accumulators, and the larger of a
-            batch and the writing.
+        memory_parts: bytes of memory at the peak: what the process holds before, libraries, accumulators, and the
+            larger of a batch and the writing.
         token_memory: bytes of memory that sums per token take during the pass, exactly.
         lowered: what a disk budget or a memory limit lowered.
     """
@@ -150,7 +153,8 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
     config, chosen = sized(config, spec), Selection.of(spec, config)
     rows = _rows(config, chosen)
     held_state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
-    writing = max(_effect_bytes(config, spec), held_state // DUCKDB_SHARE)
+    buffers = min(_file_bytes(config, spec), max(LEAST_WRITING, held_state // DUCKDB_SHARE))
+    writing = max(_effect_bytes(config, spec), buffers)
     tokens, outcomes = config.tokens or UNKNOWN_TOKENS, _planned(config)
     return Forecast(
         {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
@@ -160,7 +164,12 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
             "committing": held_state * rates.byte,
             "writing": (FIXED_ROWS + sum(rows.values())) * rates.row,
         },
-        {"before": held, "accumulators": held_state, "batch or writing": max(batch, writing)},
+        {
+            "before": held,
+            "libraries": LIBRARIES_BYTES,
+            "accumulators": held_state,
+            "batch or writing": max(batch, writing),
+        },
         token_memory=spec.n_vocab * len(token_sum_rows(chosen, config)) * 24,
     )
 

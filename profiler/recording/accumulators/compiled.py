@@ -27,7 +27,7 @@ from profiler.recording.accumulators.bins import DENSITY, FLOAT32_BIAS, FLOAT32_
 from profiler.recording.accumulators.cells import N_CLASSES, CellSums, PowerSums
 from profiler.recording.accumulators.central import Moments, Sums, about_mean, joined
 from profiler.recording.accumulators.smallest import Smallest
-from profiler.recording.accumulators.spectrum import SpectrumCounts
+from profiler.recording.accumulators.spectrum import N_CELLS, FilledCells, SpectrumCounts
 from profiler.text.sampling_keys import GOLDEN, signed
 
 MULTIPLIER = signed(GOLDEN)
@@ -113,6 +113,22 @@ def _held(smallest: Smallest) -> Held:
     return Held(*(getattr(smallest, name).numpy() for name in names))
 
 
+class Cells(NamedTuple):
+    """The tables of FilledCells, as the loop wants them; `starts` and `lengths` of the components of a part."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    cells: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+
+
+def _cells(filled: FilledCells, components: slice) -> Cells:
+    starts = filled.starts[components.start : components.stop + 1]
+    tables = (starts, filled.lengths[components], filled.cells, filled.counts, filled.sums)
+    return Cells(*(table.numpy() for table in tables))
+
+
 def add(
     cells: CellSums,
     powers: PowerSums,
@@ -127,10 +143,13 @@ def add(
 ) -> None:
     """Feed one part of a batch to every accumulator; values come in the order's order, best component by component."""
     a, d = (values.T.contiguous().numpy() for values in (activation, dla))
+    bits = a.astype(np.float32, copy=False).view(np.int32)
+    filled, rows = spectrum.block_of(components)
+    needed = np.zeros(len(a), dtype=np.int64)
     _accumulate(
         a,
         d,
-        a.astype(np.float32, copy=False).view(np.int32),
+        bits,
         order.bounds,
         order.cells,
         order.tokens,
@@ -140,13 +159,18 @@ def add(
         powers.sums.numpy(),
         powers.extrema.numpy(),
         components.start,
-        spectrum.counts[components].numpy(),
-        spectrum.sums[:, components].numpy(),
+        _cells(filled, rows),
+        needed,
         spectrum.density[components].numpy(),
         marks[components].numpy(),
         _held(samples),
         _held(extremes),
     )
+    if needed.any():
+        room = filled.lengths.clone()
+        room[rows] = torch.maximum(room[rows], torch.from_numpy(needed))
+        filled.grow(room)
+        _add_left_out(d, bits, order.bounds, order.cells, _cells(filled, rows), needed)
 
 
 def launch_threads(threads: int | None = None) -> None:
@@ -242,6 +266,59 @@ def _join_run(held: np.ndarray, n: Number, size: Number, of_a: Sums, of_d: Sums)
     held[0] += n
 
 
+@_compiled(error_model="numpy")
+def _join_bins(held: Cells, c: Number, counts: np.ndarray, sums: np.ndarray) -> Number:
+    """Add a component's table of all cells to its filled ones, in order; 0, or how many it needs, and nothing added."""
+    touched = np.empty(len(counts), dtype=np.int16)
+    start, length = held.starts[c], held.lengths[c]
+    n = new = i = 0
+    for cell in range(len(counts)):
+        if counts[cell]:
+            touched[n] = cell
+            n += 1
+            while i < length and held.cells[start + i] < cell:
+                i += 1
+            new += i == length or held.cells[start + i] != cell
+    if start + length + new > held.starts[c + 1]:
+        return length + new
+    i, to = start + length - 1, start + length + new - 1
+    for t in range(n - 1, -1, -1):
+        cell = touched[t]
+        while i >= start and held.cells[i] > cell:
+            held.cells[to], held.counts[to] = held.cells[i], held.counts[i]
+            held.sums[0, to], held.sums[1, to] = held.sums[0, i], held.sums[1, i]
+            i -= 1
+            to -= 1
+        if i >= start and held.cells[i] == cell:
+            held.cells[to], held.counts[to] = cell, held.counts[i] + counts[cell]
+            held.sums[0, to] = held.sums[0, i] + sums[0, cell]
+            held.sums[1, to] = held.sums[1, i] + sums[1, cell]
+            i -= 1
+        else:
+            held.cells[to], held.counts[to] = cell, counts[cell]
+            held.sums[0, to], held.sums[1, to] = sums[0, cell], sums[1, cell]
+        to -= 1
+    held.lengths[c] = length + new
+    return 0
+
+
+@_compiled(parallel=True, cache=True, error_model="numpy")
+def _add_left_out(
+    d: np.ndarray, bits: np.ndarray, bounds: np.ndarray, segments: np.ndarray, held: Cells, needed: np.ndarray
+) -> None:
+    """Fill the bins of components that had too little memory in `_accumulate`."""
+    for c in prange(len(d)):
+        if needed[c] > 0:
+            counts, sums = np.zeros(N_CELLS, dtype=np.int32), np.zeros((2, N_CELLS))
+            for s in range(len(bounds)):
+                for t in range(bounds[s, 0], bounds[s, 1]):
+                    number = segments[s, 2] * SPECTRUM_BINS + _bin(bits[c, t], SPECTRUM_BITS, SPECTRUM_SIDE)
+                    counts[number] += 1
+                    sums[0, number] += d[c, t]
+                    sums[1, number] += abs(d[c, t])
+            _join_bins(held, c, counts, sums)
+
+
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
     a: np.ndarray,
@@ -256,8 +333,8 @@ def _accumulate(
     power_sums: np.ndarray,
     extrema: np.ndarray,
     first: int,
-    counts: np.ndarray,
-    sums: np.ndarray,
+    filled: Cells,
+    needed: np.ndarray,
     density: np.ndarray,
     marks: np.ndarray,
     samples: Held,
@@ -267,6 +344,7 @@ def _accumulate(
     n_cells = cell_sums.shape[2]
     for c in prange(len(a)):
         local = np.zeros((n_cells - N_CLASSES, 3))
+        counts, sums = np.zeros(N_CELLS, dtype=np.int32), np.zeros((2, N_CELLS))
         for s in range(len(bounds)):
             group, domain, token_class, ordinary = segments[s]
             s1 = s_abs = t1 = t_abs = 0.0
@@ -278,9 +356,10 @@ def _accumulate(
                 x, y = a[c, t], d[c, t]
                 number = _bin(bits[c, t], SPECTRUM_BITS, SPECTRUM_SIDE)
                 y_abs = abs(y)
-                counts[c, token_class, number] += 1
-                sums[0, c, token_class, number] += y
-                sums[1, c, token_class, number] += y_abs
+                in_class = token_class * SPECTRUM_BINS + number
+                counts[in_class] += 1
+                sums[0, in_class] += y
+                sums[1, in_class] += y_abs
                 x8, y8 = np.float64(x), np.float64(y)
                 u, v = x8 - x0, y8 - y0
                 u2, v2 = u * u, v * v
@@ -322,6 +401,7 @@ def _accumulate(
                     for quantity in range(3):
                         cell_sums[quantity, group, N_CLASSES + cell, k] += local[cell, quantity]
                 local[:] = 0.0
+        needed[c] = _join_bins(filled, c, counts, sums)
 
 
 SPECTRUM_BITS, SPECTRUM_SIDE, SPECTRUM_BINS = SPECTRUM.mantissa_bits, SPECTRUM.per_side, SPECTRUM.n_bins

@@ -15,6 +15,7 @@ from profiler.cli import (
     bench,
     check,
     circuits,
+    effects,
     label,
     merge,
     models,
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (record, merge, query, report, behaviours, label, bench, patch, check, predict, circuits, site):
+for commands in (record, merge, query, report, behaviours, label, bench, patch, effects, check, predict, circuits, site):
     commands.register(app)
 app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")
 

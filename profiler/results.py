@@ -1,4 +1,5 @@
-"""Results of `Run.patch`, `Run.check`, `Run.effects`, `Run.report` and a pass: frozen, with polars frames, and text that prints well.
+"""Results of `Run.patch`, `Run.check`, `Run.effects`, `Run.report` and a pass: frozen, with polars frames, and text
+that prints well.
 
 No torch: a result can be made, shown and tested without a model.
 """

@@ -37,7 +37,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (record, merge, query, report, behaviours, label, bench, patch, effects, check, predict, circuits, site):
+for commands in (
+    record,
+    merge,
+    query,
+    report,
+    behaviours,
+    label,
+    bench,
+    patch,
+    effects,
+    check,
+    predict,
+    circuits,
+    site,
+):
     commands.register(app)
 app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")
 

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.network import EffectNetwork, WatchedPass, Values
+from profiler.effects.network import EffectNetwork, Values, WatchedPass
 from profiler.model.components import Block
 from profiler.model.direct import final_norm
-from profiler.text.windows import Batch, Layout, Window, make_batch
+from profiler.text.windows import Layout, Window, make_batch
 
 ROWS = 16
 """Cases of one forward pass."""
@@ -84,9 +84,7 @@ def ablate(net: EffectNetwork, layout: Layout, cases: Sequence[Case]) -> list[Ab
     return [effect for part in batched(cases, ROWS) for effect in _ablate(net, layout, part, plain)]
 
 
-def _ablate(
-    net: EffectNetwork, layout: Layout, cases: tuple[Case, ...], plain: dict[int, _Plain]
-) -> Iterator[Ablated]:
+def _ablate(net: EffectNetwork, layout: Layout, cases: tuple[Case, ...], plain: dict[int, _Plain]) -> Iterator[Ablated]:
     batch = make_batch([case.window for case in cases], layout)
 
     def edit(block: Block, value: Values) -> Values:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from profiler.effects.ablation import Ablated, Case, ablate
 from profiler.effects.methods import References, along, estimates, slopes
-from profiler.effects.network import EffectNetwork, Values
+from profiler.effects.network import EffectNetwork
 from profiler.effects.settings import EffectSettings, Method
 from profiler.model.components import Block, ComponentId
 from profiler.patching.attribution import reliability
@@ -68,8 +68,8 @@ class Estimator:
             have the same for all.
     """
 
-    live: dict[Block, Values]
-    slopes: dict[tuple[Method, str, Block], Values]
+    live: dict[Block, Tensor]
+    slopes: dict[tuple[Method, str, Block], Tensor]
 
     def estimate(self, case: Drawn, method: Method, given: Float[Tensor, " width"], value: str) -> float:
         """Estimated effect of a case: (live - given) . slope; a resampled value takes the slope toward the mean."""
@@ -83,7 +83,7 @@ def estimator(net: EffectNetwork, batch: Batch, references: References, settings
     """The slopes of all methods on a batch."""
     with torch.no_grad():
         live = net.run(batch.tokens, batch.targets).values
-    found: dict[tuple[Method, str, Block], Values] = {}
+    found: dict[tuple[Method, str, Block], Tensor] = {}
     for method in settings.methods:
         at_once = slopes(net, batch, method) if method != "integrated" else {}
         for reference, given in references.items():
@@ -96,7 +96,7 @@ def estimator(net: EffectNetwork, batch: Batch, references: References, settings
 
 
 def draw(
-    known: Estimator, batch: Batch, means: dict[Block, Float[Tensor, "unit width"]], settings: EffectSettings
+    known: Estimator, batch: Batch, means: dict[Block, Tensor], settings: EffectSettings
 ) -> list[Drawn]:
     """Cases of every block and method: strata of the estimate's size against the mean."""
     generator = torch.Generator().manual_seed(settings.seed)
@@ -200,7 +200,9 @@ def reliability_rows(checks: pl.DataFrame) -> pl.DataFrame:
             threshold = _threshold(checks, named)
             found = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), threshold)
             rows.append(
-                {**named, "layer": named.get("layer"), "threshold": threshold} | vars(found) | {"reliable": found.reliable}
+                {**named, "layer": named.get("layer"), "threshold": threshold}
+                | vars(found)
+                | {"reliable": found.reliable}
             )
     frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"layer": pl.Int64})
     return frame.with_columns(pl.col("pearson", "spearman", "sign", "slope", "false_negatives").fill_nan(None))
@@ -225,7 +227,9 @@ def recall_rows(checks: pl.DataFrame) -> pl.DataFrame:
 
 def _curve(cell: pl.DataFrame, threshold: float) -> Iterator[dict[str, Any]]:
     """A row for each share looked at, of the cases that one method drew."""
-    low, most, best = [], [], []
+    low: list[float] = []
+    most: list[float] = []
+    best: list[float] = []
     for stratum in range(len(STRATA)):
         members = cell.filter(stratum=stratum)
         size, n = float(members["weight"].sum()), members.height

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.network import EffectNetwork, WatchedPass, Values
+from profiler.effects.network import EffectNetwork, Values, WatchedPass
 from profiler.model.components import Block
 from profiler.model.direct import final_norm
 from profiler.model.norms import HeldNorm
@@ -35,7 +35,7 @@ POSITIONS = 64
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """Change of entropy (nats) and margin (logits) when a unit is removed, by the denominator alone, at some positions."""
+    """Change of entropy (nats) and margin (logits) by the denominator alone when a unit is removed, by position."""
 
     entropy: Float[np.ndarray, " position"]
     margin: Float[np.ndarray, " position"]
@@ -104,7 +104,8 @@ def shifts(net: EffectNetwork, batch: Batch, passed: WatchedPass, units: Sequenc
         left = stream - (value @ own) * _factor(net, block, passed)[rows, offsets]
         after = (left.square().mean(-1, keepdim=True) + norm.eps).sqrt()
         held, moved = (_panel(net, left / by, targets) for by in (scale, after))
-        found.append(Shift(*((b - a).double().cpu().numpy() for a, b in zip(held, moved, strict=True)), documents))
+        entropy, margin = ((b - a).double().cpu().numpy() for a, b in zip(held, moved, strict=True))
+        found.append(Shift(entropy, margin, documents))
     return found
 
 

@@ -130,9 +130,7 @@ def _add_method(
     into.seconds[method] = perf_counter() - began
 
 
-def _rows(
-    net: EffectNetwork, method: str, batch: Batch, dense: torch.Tensor, found: BlockEffects
-) -> pl.DataFrame:
+def _rows(net: EffectNetwork, method: str, batch: Batch, dense: torch.Tensor, found: BlockEffects) -> pl.DataFrame:
     """Rows of `effect_rows`: a head at a position of the run's uniform sample."""
     ids, positions = net.model.spec.slices[found.block], batch.position_ids[dense].numpy()
     at = dense.to(found.direct.device)
@@ -201,9 +199,7 @@ def _place(net: EffectNetwork, component_id: int) -> tuple[Block, int] | None:
     )
 
 
-def _checked(
-    net: EffectNetwork, text: RunText, known: References, settings: EffectSettings, report: Report
-) -> Frames:
+def _checked(net: EffectNetwork, text: RunText, known: References, settings: EffectSettings, report: Report) -> Frames:
     """Tables of ablations: estimates held against the truth, and self-repair."""
     frames: Frames = {}
     every = by_hash(text.windows, settings.seed + 1, text.n_tokens)

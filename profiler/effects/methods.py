@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.network import EffectNetwork, WatchedPass, Values, unchanged
+from profiler.effects.network import EffectNetwork, Values, WatchedPass, unchanged
 from profiler.effects.settings import Method, Reference
 from profiler.model.components import Block
 from profiler.text.windows import Batch
@@ -34,8 +34,8 @@ Measure = str
 MEASURES: tuple[Measure, ...] = ("logit", "loss")
 Slopes = dict[Measure, Values]
 PerUnit = Float[Tensor, "window offset unit"]
-References = dict[Reference, dict[Block, Float[Tensor, "unit width"]]]
-"""Of each reference the value of every block's units."""
+References = dict[Reference, dict[Block, Tensor]]
+"""Of each reference the value of every block's units, [unit, width]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def effects(
             yield BlockEffects(block, reference, totals, (moved * direct[block]).sum(-1))
 
 
-def slopes(net: EffectNetwork, batch: Batch, method: Method = "gradient") -> dict[Block, Slopes]:
+def slopes(net: EffectNetwork, batch: Batch, method: Method = "gradient") -> dict[Block, dict[Measure, Tensor]]:
     """Derivatives of the summed logits and losses by what every block's matrix reads."""
     if method == "frozen":
         with net.frozen():
@@ -112,7 +112,7 @@ def along(
     return total
 
 
-def _derivatives(passed: WatchedPass, batch: Batch, values: list[Values]) -> list[tuple[Values, Values]]:
+def _derivatives(passed: WatchedPass, batch: Batch, values: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Of each value the derivatives of the logits and of the losses, summed over ordinary positions."""
     summed = passed.logit[batch.ordinary.to(passed.logit.device)].sum()
     by_logit = torch.autograd.grad(summed, values, retain_graph=True, materialize_grads=True)
@@ -120,8 +120,8 @@ def _derivatives(passed: WatchedPass, batch: Batch, values: list[Values]) -> lis
     return list(zip(by_logit, by_loss, strict=True))
 
 
-def means(net: EffectNetwork, batches: tuple[Batch, ...]) -> dict[Block, Float[Tensor, "unit width"]]:
-    """Mean of what every block's matrix reads, over ordinary positions, in the model's dtype; summed in float64."""
+def means(net: EffectNetwork, batches: tuple[Batch, ...]) -> dict[Block, Tensor]:
+    """Mean of what every block's matrix reads, [unit, width], over ordinary positions, in the model's dtype; summed in float64."""
     sums = {b: torch.zeros(b.units, w.width, dtype=torch.float64, device=net.device) for b, w in net.writers.items()}
     n = 0
     for batch in batches:

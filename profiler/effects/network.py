@@ -6,8 +6,8 @@ what a pass records, in every architecture. Neurons of routed experts are left o
 expert was not chosen.
 
 Two ways to hold what is not linear, for `frozen`: attention gets its queries and keys without their gradient, so that
-its pattern is a constant of the backward pass; the denominators of norms are constants likewise (the rules of layer-wise
-relevance propagation for attention and norms: Achtibat et al. 2024, AttnLRP; Jafari et al. 2025, RelP).
+its pattern is a constant of the backward pass; the denominators of norms are constants likewise (the rules of
+layer-wise relevance propagation for attention and norms: Achtibat et al. 2024, AttnLRP; Jafari et al. 2025, RelP).
 
 Cost: a forward pass; the unembedding is applied at the positions whose loss is asked for.
 """
@@ -51,13 +51,13 @@ class WatchedPass:
     Attributes:
         logit: of each position's next token, centred over the vocabulary, before a soft cap.
         loss: -ln p(next token), nats, of the positions it was asked for, in their order.
-        values: of each block what its matrix read, after the edit.
+        values: of each block what its matrix read, after the edit, as `Values`.
         capture: what the pass recorded.
     """
 
     logit: PerPosition
     loss: Float[Tensor, " row"]
-    values: dict[Block, Values]
+    values: dict[Block, Tensor]
     capture: Capture
 
 
@@ -67,7 +67,7 @@ class _EditNow:
 
     edit: Edit = unchanged
     shape: tuple[int, ...] = (0, 0)
-    values: dict[Block, Values] = field(default_factory=dict)
+    values: dict[Block, Tensor] = field(default_factory=dict)
 
 
 class EffectNetwork:
@@ -79,7 +79,7 @@ class EffectNetwork:
     """
 
     def __init__(self, model: Model):
-        self.model, self._now = model, _EditNow()
+        self.model, self._now, self._holds_norms = model, _EditNow(), False
         self.module = twin_of(model.unwatched).requires_grad_(requires_grad=False)
         self._forward = watch(self.module, model.weights.sources, model.weights.wiring)
         self.writers: dict[Block, Writer] = {b: w for b, w in model.weights.writers.items() if w.expert is None}
@@ -126,7 +126,9 @@ class EffectNetwork:
             values = self._now.values
         finally:
             self._now.edit, self._now.values = unchanged, {}
-        logit = centred_logit(*final_norm(capture, self.model.weights), self.model.weights, targets)
+        stream, scale = final_norm(capture, self.model.weights)
+        scale = scale.detach() if self._holds_norms else scale
+        logit = centred_logit(stream, scale, self.model.weights, targets)
         loss = nn.functional.cross_entropy(self._capped(capture.logits), targets[nowhere], reduction="none")
         return WatchedPass(logit, loss, values, capture)
 
@@ -165,8 +167,10 @@ class EffectNetwork:
         try:
             if readers:
                 self.module.set_attn_implementation(HELD[own])
+            self._holds_norms = True
             yield
         finally:
+            self._holds_norms = False
             for handle in handles:
                 handle.remove()
             if readers:

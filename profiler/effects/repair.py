@@ -47,13 +47,14 @@ def repair(
     net: EffectNetwork,
     layout: Layout,
     windows: Sequence[Window],
-    means: dict[Block, Float[Tensor, "unit width"]],
+    means: dict[Block, Tensor],
     n: int,
     seed: int,
 ) -> pl.DataFrame:
     """Table `effect_repair`: a row per head.
 
     Args:
+        means: of each block the mean of what its units did, [unit, width].
         n: positions drawn of each head.
     """
     batch = make_batch(list(windows), layout)
@@ -91,7 +92,9 @@ def _of_head(
     distinct = list(dict.fromkeys(places))
     cases = [Case(block, unit, batch.windows[window], offset, mean) for window, offset in distinct]
     real = dict(zip(distinct, ablate(net, layout, cases), strict=True))
-    back, norm = (np.array(values) for values in zip(*(_shares(real[p], float(direct[p])) for p in places), strict=True))
+    back, norm = (
+        np.array(values) for values in zip(*(_shares(real[p], float(direct[p])) for p in places), strict=True)
+    )
     documents = np.array([batch.windows[window].document.doc_id for window, _ in places])
     by_document = np.array([back[documents == d].mean() for d in np.unique(documents)])
     low, high = student_interval(by_document)

@@ -8,8 +8,8 @@ g the derivative of the summed logits by what component d reads or computes (q, 
 
 where J_d is the derivative of that by the residual stream that d's layer reads, past every component between: so each
 way is counted once, under the first component that reads it. Direct: Δ . direct slope; final_norm: what the
-denominator's derivative adds; other: what is left (blocks of other kinds, a norm of the block itself). Together they are
-the head's total effect by the same gradients. These are averaged over points between the reference and what the
+denominator's derivative adds; other: what is left (blocks of other kinds, a norm of the block itself). Together they
+are the head's total effect by the same gradients. These are averaged over points between the reference and what the
 layer's heads did, as in `integrated`: at the point itself a saturated softmax shows no key or query at all.
 
 Cost: steps * layers after it * (3 heads + 1) short backward passes through one layer's norm and projections.
@@ -103,9 +103,7 @@ def _rows(block: Block, unit: int, parts: Sequence[_Ways], batches: Sequence[Bat
         }
 
 
-def _of_layer(
-    net: Network, batch: Batch, block: Block, mean: Float[Tensor, "head d_head"], steps: int
-) -> _Ways:
+def _of_layer(net: Network, batch: Batch, block: Block, mean: Float[Tensor, "head d_head"], steps: int) -> _Ways:
     """Effects of all heads of a layer by every way, against their means."""
     layer, found = block.layer, _Ways()
     live = _live(net, batch, layer)
@@ -158,6 +156,7 @@ def _point(net: Network, batch: Batch, layer: int, given: PerHead) -> _Point:
             stream = steps.layer(number, stream, edit, patterns=False)
         logit = (stream * net.toward(batch.targets.to(net.device))).sum(-1) / net.final_scale(stream)[..., 0]
         summed = logit[batch.ordinary.to(net.device)].sum()
+        values = {place: value for place, value in values.items() if value.requires_grad}
         wanted = [given, stream, *values.values()]
         head, final, *slopes = torch.autograd.grad(summed, wanted, allow_unused=True, materialize_grads=True)
     by_site = dict(zip(values, slopes, strict=True))

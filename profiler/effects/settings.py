@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from profiler.errors import ProfilerError
 
-Method = Literal["gradient", "frozen", "integrated"]
+Method = str
 METHODS: tuple[Method, ...] = ("gradient", "frozen", "integrated")
 Reference = Literal["zero", "mean"]
 REFERENCES: tuple[Reference, ...] = ("zero", "mean")

@@ -33,7 +33,9 @@ def write(path: Path, settings: EffectSettings, frames: dict[str, pl.DataFrame])
     """
     named = {"created": pl.lit(now()), "settings": pl.lit(json.dumps(settings.as_facts()))}
     frames = frames | {"effect_passes": frames["effect_passes"].with_columns(**named)}
-    text = sql_text().replace("CREATE MACRO", "CREATE OR REPLACE MACRO").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    text = (
+        sql_text().replace("CREATE MACRO", "CREATE OR REPLACE MACRO").replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    )
     with writing(path) as connection:
         connection.execute(text.replace("CREATE TABLE", "CREATE OR REPLACE TABLE"))
         for statement in comment_statements(sql_text()):

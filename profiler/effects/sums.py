@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from profiler.effects.methods import BlockEffects, PerUnit
-from profiler.model.components import Block, ModelSpec
+from profiler.model.components import ModelSpec
 from profiler.text.windows import Batch
 
 FIELDS = ("total", "abs_total", "direct", "abs_direct", "abs_through", "loss", "abs_loss", "special")
@@ -87,7 +87,7 @@ class EffectSums:
         for method, counts in other.counts.items():
             self.counts.setdefault(method, Counts()).merge(counts)
 
-    def keys(self) -> Iterator[tuple[str, str]]:
+    def pairs(self) -> Iterator[tuple[str, str]]:
         """Every method and reference that there are sums of, in order."""
         return iter(dict.fromkeys((method, reference) for method, reference, _ in self.values))
 
@@ -108,8 +108,3 @@ def _fields(effects: BlockEffects, batch: Batch) -> Float[Tensor, "window offset
 
 def _where(mask: Bool[Tensor, "window offset"], value: PerUnit) -> PerUnit:
     return torch.where(mask[..., None], value, 0)
-
-
-def blocks_of(spec: ModelSpec) -> dict[int, Block]:
-    """The block of each unit's id."""
-    return {unit: block for block, ids in spec.slices.items() for unit in range(ids.start, ids.stop)}

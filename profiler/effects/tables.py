@@ -26,7 +26,7 @@ MEANS = {
 
 def totals(sums: EffectSums, groups_per_domain: int) -> pl.DataFrame:
     """Table `effect_totals`: a row per unit, method and reference."""
-    frames = [_totals(sums, method, reference, groups_per_domain) for method, reference in sums.keys()]
+    frames = [_totals(sums, method, reference, groups_per_domain) for method, reference in sums.pairs()]
     return pl.concat(frames)
 
 

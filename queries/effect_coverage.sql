@@ -4,8 +4,8 @@
 -- Grain:      one row per head and behaviour
 -- Key:        component, behaviour
 -- Parameters: component (default ''), family (default 'attention'), reference (default 'mean')
--- Reads:      effect_rows, component_effects, behaviour_marks, behaviours, positions,
---             replicate_groups, jackknife_groups, components, head_attention_rows
+-- Reads:      effect_rows, component_effects, behaviour_marks, behaviours, uniform_marks,
+--             jackknife_groups
 -- Reference:  importance-weighted coverage: sum of |effect| where the behaviour holds / sum of
 --             |effect|; delete-a-group jackknife over documents: Wolter, Introduction to Variance
 --             Estimation, chapter 4, interval on the logit scale

@@ -95,9 +95,7 @@ def estimator(net: EffectNetwork, batch: Batch, references: References, settings
     return Estimator(live, found)
 
 
-def draw(
-    known: Estimator, batch: Batch, means: dict[Block, Tensor], settings: EffectSettings
-) -> list[Drawn]:
+def draw(known: Estimator, batch: Batch, means: dict[Block, Tensor], settings: EffectSettings) -> list[Drawn]:
     """Cases of every block and method: strata of the estimate's size against the mean."""
     generator = torch.Generator().manual_seed(settings.seed)
     rows, offsets = batch.ordinary.nonzero(as_tuple=True)

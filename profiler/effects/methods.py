@@ -121,7 +121,7 @@ def _derivatives(passed: WatchedPass, batch: Batch, values: list[Tensor]) -> lis
 
 
 def means(net: EffectNetwork, batches: tuple[Batch, ...]) -> dict[Block, Tensor]:
-    """Mean of what every block's matrix reads, [unit, width], over ordinary positions, in the model's dtype; summed in float64."""
+    """Mean of what each block reads, [unit, width], over ordinary positions, in the model's dtype."""
     sums = {b: torch.zeros(b.units, w.width, dtype=torch.float64, device=net.device) for b, w in net.writers.items()}
     n = 0
     for batch in batches:

@@ -111,9 +111,7 @@ def ablated(model, layout, windows, label):
     layer, unit = map(int, label[1:].split("H"))
     block = next(block for block in net.writers if block.kind == "head" and block.layer == layer)
     zero = torch.zeros(net.writers[block].width, dtype=torch.float64)
-    return [
-        e.own for e in ablate(net, layout, [Case(block, unit, window, last(window), zero) for window in windows])
-    ]
+    return [e.own for e in ablate(net, layout, [Case(block, unit, window, last(window), zero) for window in windows])]
 
 
 def test_both_inputs_of_an_and_are_needed_and_either_of_an_or_is_not(gates):

@@ -26,6 +26,7 @@ STRICT = (
     "prompts",
     "pages",
     "effects",
+    "sentence",
 )
 """What mypy checks strictly, [tool.mypy] of pyproject.toml."""
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets")

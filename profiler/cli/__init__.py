@@ -26,6 +26,7 @@ from profiler.cli import (
     report,
     site,
 )
+from profiler.cli.look import find, try_text
 from profiler.cli.terminal.console import errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError
@@ -42,6 +43,8 @@ for commands in (
     merge,
     query,
     report,
+    try_text,
+    find,
     behaviours,
     label,
     bench,

@@ -117,8 +117,7 @@ def _panel(
     assert norm is not None
     read = scaled(normed * norm.gain, weights.wiring.sinks[0].wires[0].multiplier)
     logits = scaled(read @ weights.unembed.to(read.dtype).T, weights.wiring.logit_scale) + weights.token_bias
-    cap = net.model.soft_cap
-    logits = logits if cap is None else cap * (logits / cap).tanh()
+    logits = weights.wiring.capped(logits)
     log_p = logits.log_softmax(-1)
     own = logits.gather(-1, targets[:, None])
     others = logits.scatter(-1, targets[:, None], -torch.inf).amax(-1)

@@ -129,14 +129,10 @@ class EffectNetwork:
         stream, scale = final_norm(capture, self.model.weights)
         scale = scale.detach() if self._holds_norms else scale
         logit = centred_logit(stream, scale, self.model.weights, targets)
-        loss = nn.functional.cross_entropy(self._capped(capture.logits), targets[nowhere], reduction="none")
+        logits = capture.logits.to(torch.promote_types(capture.logits.dtype, torch.float32))
+        logits = self.model.weights.wiring.capped(logits)
+        loss = nn.functional.cross_entropy(logits, targets[nowhere], reduction="none")
         return WatchedPass(logit, loss, values, capture)
-
-    def _capped(self, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
-        """The model's own logits, in float32 at least."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        cap = self.model.soft_cap
-        return logits if cap is None else cap * (logits / cap).tanh()
 
     def direct_slopes(self, passed: WatchedPass, targets: TokenIds) -> Iterator[tuple[Block, Values]]:
         """Of each block, the derivative of the centred logit by what its matrix reads, directly alone.

@@ -21,8 +21,14 @@ from profiler.circuits import experiment, yaml_files
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.duration import stages
 from profiler.config import RunConfig
+from profiler.effects.measure import STAGES as EFFECT_STAGES
+from profiler.effects.measure import measure as measure_effects
+from profiler.effects.settings import EffectSettings
+from profiler.effects.settings import refuse_bad as refuse_bad_effects
+from profiler.effects.store import write as store_effects
 from profiler.errors import PairError, ProfilerError
 from profiler.generality import check as checks
+from profiler.generality.distributions import corpus as texts
 from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import ModelSpec
@@ -41,7 +47,7 @@ from profiler.recording.memory import resident
 from profiler.recording.selection import Selection
 from profiler.recording.totals import PassProgress
 from profiler.recording.write import refuse_bad_place
-from profiler.results import CheckResult, PatchResult, Report, Step, silent
+from profiler.results import CheckResult, EffectsResult, PatchResult, Report, Step, silent
 from profiler.text.corpus import check as check_corpora
 
 SPLITS = ("train", "held_out")
@@ -400,6 +406,56 @@ def check(
         checked = checks.check(run, name, loaded, settings, show, decides)
     circuit, verdict = checked.subject.circuit, checked.verdict
     return CheckResult(run, circuit, verdict, checked.distributions, checked.findings, checked.overlap())
+
+
+def effects(
+    run: str | Path,
+    *,
+    corpus: Sequence[str] = (),
+    reread: bool = False,
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+    report: Report = silent,
+    **settings: Any,
+) -> EffectsResult:
+    """Measure what components do through everything after them, and write it into a run beside direct effects.
+
+    Args:
+        run: the run; its corpus is read again.
+        corpus: as for `check`.
+        reread: as for `check`.
+        model: as for `patch`.
+        trust_remote_code: as for `patch`.
+        allow_pickle: as for `patch`.
+        device: as for `patch`.
+        report: told each stage as it begins.
+        settings: methods, tokens, integrated_tokens, steps, checked, checked_windows, repair, routes, seed; see
+            `Run.effects`.
+
+    Raises:
+        ProfilerError: a setting is out of range.
+        CorpusError: something would have to be read that the call does not name, or the run has no text.
+        ModelError, RunError: as for `patch`.
+    """
+    run, chosen = Path(run), EffectSettings(**settings)
+    refuse_bad_effects(chosen)
+    again = Reread(tuple(corpus), reread, trust_remote_code)
+    texts.config_of(run, again)  # before the model is loaded
+    total, done = len(chosen.methods) + EFFECT_STAGES, 0
+
+    def show(text: str) -> None:
+        nonlocal done
+        done += 1
+        report(Step(text, done, total))
+
+    show("loading the model")
+    loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
+    frames = measure_effects(run, loaded, chosen, again, show)
+    store_effects(run, chosen, frames)
+    report(Step("written", total, total))
+    return EffectsResult(run, frames)
 
 
 def context_tokens(

@@ -1,4 +1,5 @@
-"""Results of `Run.patch`, `Run.check`, `Run.report` and a pass: frozen, with polars frames, and text that prints well.
+"""Results of `Run.patch`, `Run.check`, `Run.effects`, `Run.report` and a pass: frozen, with polars frames, and text
+that prints well.
 
 No torch: a result can be made, shown and tested without a model.
 """
@@ -232,6 +233,44 @@ class CheckResult:
     def _repr_html_(self) -> str:
         """The verdict and the distributions, for a notebook."""
         return _html((self.word, *self.sentences), self.table)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EffectsResult:
+    """A pass of total effects: every table that was written into the run.
+
+    Attributes:
+        run: the run file.
+        frames: the tables by name: effect_totals, effect_reliability and so on.
+    """
+
+    run: Path
+    frames: Mapping[str, pl.DataFrame]
+
+    @property
+    def passes(self) -> pl.DataFrame:
+        """The table effect_passes: a row per method, with what was read and what it cost."""
+        return self.frames["effect_passes"]
+
+    def sentences(self) -> tuple[str, ...]:
+        """What was read, method by method, and what was left out."""
+        rows = self.passes.to_dicts()
+        said = tuple(
+            f"{row['method']}: {row['n_positions']:,} positions of {row['n_documents']:,} documents"
+            f" ({row['n_tokens']:,} of {row['n_corpus']:,} tokens; {row['n_special']:,} special positions left out), at"
+            f" {row['cost']:.1f} times the cost of a forward pass"
+            for row in rows
+        )
+        left_out = rows[0]["left_out"]
+        experts = (f"{left_out:,} neurons of routed experts have no total effect here",) if left_out else ()
+        return (*said, *((rows[0]["note"],) if rows[0]["note"] else ()), *experts)
+
+    def __repr__(self) -> str:
+        return "\n".join(str(plain(line)) for line in self.sentences())
+
+    def _repr_html_(self) -> str:
+        """The sentences and the methods, for a notebook."""
+        return _html(self.sentences(), self.passes)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from profiler.database import query as queries
 from profiler.errors import ComponentError, QueryError
 from profiler.results import (
     CheckResult,
+    EffectsResult,
     FoundComponents,
     PatchResult,
     Report,
@@ -760,6 +761,78 @@ class Run:
                 distributions=distributions,
                 pairs=pairs,
                 draws=draws,
+                seed=seed,
+                model=model,
+                trust_remote_code=trust_remote_code,
+                allow_pickle=allow_pickle,
+                device=device,
+                report=report,
+            )
+
+    def effects(
+        self,
+        *,
+        corpus: Sequence[str] = (),
+        reread: bool = False,
+        methods: Sequence[str] = ("gradient", "integrated"),
+        tokens: int | None = 20_000,
+        integrated_tokens: int = 4_000,
+        steps: int = 8,
+        checked: int = 24,
+        checked_windows: int = 12,
+        repair: int = 16,
+        routes: int = 8,
+        seed: int = 0,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+        report: Report = silent,
+    ) -> EffectsResult:
+        """Measure total effects: what components do to the next tokens through everything after them. Written into the
+        run, in the place of an earlier pass.
+
+        The reading connection is closed meanwhile and opened again after.
+
+        Args:
+            corpus: as for `check`.
+            reread: as for `check`.
+            methods: gradient, at what the model did; frozen, with attention patterns and denominators of norms held;
+                integrated, averaged between the mean and what a layer's heads did, of heads alone.
+            tokens: tokens of the run's text to read, in windows chosen by hash; None reads what the run read.
+            integrated_tokens: the same for `integrated`.
+            steps: points along the way of `integrated`.
+            checked: ablations of each layer, kind and method that the estimates are held against; 0 makes none.
+            checked_windows: windows that these are drawn from.
+            repair: positions of each head at which self-repair is measured; 0 measures none.
+            routes: heads whose effect is split over what reads them; 0 splits none.
+            seed: of every draw.
+            model: as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
+            report: as for `patch`.
+
+        Raises:
+            ProfilerError: a setting is out of range.
+            CorpusError: something would have to be read that the call does not name, or the run has no text.
+            ModelError: as for `patch`.
+        """
+        from profiler import actions
+
+        with self.released() as path:
+            return actions.effects(
+                path,
+                corpus=corpus,
+                reread=reread,
+                methods=tuple(methods),
+                tokens=tokens,
+                integrated_tokens=integrated_tokens,
+                steps=steps,
+                checked=checked,
+                checked_windows=checked_windows,
+                repair=repair,
+                routes=routes,
                 seed=seed,
                 model=model,
                 trust_remote_code=trust_remote_code,

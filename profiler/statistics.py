@@ -496,7 +496,7 @@ class Error:
     @property
     def half(self) -> float:
         """Half of a 95 % interval."""
-        return float(stats.t.ppf(1 - TAIL, math.floor(self.df + ROUNDING))) * self.se
+        return float(_jackknife_half(np.float64(self.se), np.float64(self.df)))
 
 
 def ratio_error(
@@ -518,6 +518,21 @@ def ratio_error(
         return None
     change = left[0] / left[1] - value
     return _combine([change[domain == d] for d in np.unique(domain)])
+
+
+def mean_halves(
+    above: Float[np.ndarray, "unit target"],
+    below: Float[np.ndarray, " unit"],
+    domain: Int[np.ndarray, " unit"],
+    size: Float[np.ndarray, " unit"],
+) -> Float[np.ndarray, " target"]:
+    """Half of the 95 % interval of each sum(above) / sum(below), as `ratio_error` gives it; NaN where that is None."""
+    left = _without(below, domain, size)
+    if (left <= RELATIVE_ROUNDING * below.sum()).any():
+        return np.full(above.shape[1], np.nan)
+    change = _without(above, domain, size) / left[:, None] - above.sum(0) / below.sum()
+    variance, df = _variance([change[domain == d] for d in np.unique(domain)])
+    return np.asarray(_jackknife_half(np.sqrt(variance), df))
 
 
 def share_interval(
@@ -552,20 +567,41 @@ def share_interval(
     return low, high
 
 
+def _jackknife_half(se: Any, df: Any) -> Any:
+    """Half of a 95 % interval from Student's t, of one error or of many."""
+    return stats.t.ppf(1 - TAIL, np.floor(df + ROUNDING)) * se
+
+
 def _without(
-    sums: Float[np.ndarray, " unit"], domain: Int[np.ndarray, " unit"], size: Float[np.ndarray, " unit"]
-) -> Float[np.ndarray, " unit"]:
+    sums: Float[np.ndarray, "unit *target"], domain: Int[np.ndarray, " unit"], size: Float[np.ndarray, " unit"]
+) -> Float[np.ndarray, "unit *target"]:
     """The total when each unit is left out, the rest of its domain weighted up to the domain's documents."""
-    of_domain, documents, units = (
-        np.bincount(domain, x, domain.max() + 1)[domain] for x in (sums, size, np.ones(len(sums)))
-    )
-    part = np.where(units > 1, size / documents, 0.0)
-    return np.asarray(sums.sum() - of_domain + (of_domain - sums) / (1 - part))
+    documents, units = (_of_domain(x, domain) for x in (size, np.ones(len(sums))))
+    part = np.where(units > 1, size / documents, 0.0).reshape(-1, *[1] * (sums.ndim - 1))
+    of_domain = _of_domain(sums, domain)
+    return np.asarray(sums.sum(0) - of_domain + (of_domain - sums) / (1 - part))
+
+
+def _of_domain(
+    sums: Float[np.ndarray, "unit *target"], domain: Int[np.ndarray, " unit"]
+) -> Float[np.ndarray, "unit *target"]:
+    """Of each unit, the sum over its domain."""
+    totals = np.zeros((domain.max() + 1, *sums.shape[1:]))
+    np.add.at(totals, domain, sums)
+    return np.asarray(totals[domain])
 
 
 def _combine(changes: Sequence[NDArray[Any]]) -> Error:
     """The error from the changes of the estimate, domain by domain; a domain of one unit counts its change squared."""
-    variances = np.array([(n - 1) * x.var() if (n := len(x)) > 1 else x[0] ** 2 for x in changes])
+    variance, df = _variance(changes)
+    return Error(math.sqrt(variance), float(df))
+
+
+def _variance(changes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The variance, and its degrees of freedom, from changes of one estimate or of many, units first."""
+    variances = np.array([(n - 1) * x.var(0) if (n := len(x)) > 1 else x[0] ** 2 for x in changes])
     free = np.array([max(1, len(x) - 1) for x in changes])
-    spread = (variances**2 / free).sum()
-    return Error(math.sqrt(variances.sum()), float(variances.sum() ** 2 / spread if spread else free.sum()))
+    total = variances.sum(0)
+    spread = (variances**2 / free.reshape(-1, *[1] * (variances.ndim - 1))).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total), np.where(spread > 0, total**2 / spread, free.sum())

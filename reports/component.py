@@ -11,7 +11,7 @@ from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.pages.charts import component as charts
 from profiler.pages.charts import spectrum
-from profiler.pages.component import answer, behaviours, breakdowns
+from profiler.pages.component import answer, behaviours, breakdowns, effects
 from profiler.pages.reader import Reader, Result
 
 QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
@@ -46,6 +46,7 @@ def _sections(read: Reader, component: ComponentId) -> list[Section]:
     reach = tables.reach_of(_quantile_rows(read, label).frame, read("extremes", component=label).frame)
     return [
         behaviours.section(read, component),
+        effects.section(read, component),
         _spectrum(read, label, reach),
         _attention(read, component),
         _quantiles(read, label, reach),

@@ -28,6 +28,7 @@ STRICT = (
     "prompts",
     "pages",
     "patching",
+    "effects",
     "sentence",
 )
 """What mypy checks strictly, [tool.mypy] of pyproject.toml."""
@@ -51,6 +52,7 @@ WRITERS = {
     "behaviours/additions.py",  # what a user adds to a finished run: classes, behaviours
     "behaviours/views.py",
     "patching/experiment_store.py",  # patching and circuits, beside the tables of the pass
+    "effects/store.py",  # total effects
     "generality/store.py",  # checks, the role catalogue and predictions
 }
 WRITES = ("INSERT", "CREATE TABLE", "COMMENT ON", "ATTACH", "UPDATE ", "DELETE ")

@@ -22,6 +22,7 @@ NEEDS = {
     "database/views.sql": "importance",
     "database/causal.sql": "latest_experiment",
     "database/generality.sql": "latest_check",
+    "database/effects.sql": "component_effects",
 }
 """The files that define macros, and the view that a run has once a file's statements were executed in it."""
 _MACRO = re.compile(r"^CREATE MACRO (\w+)\(.*?;$", re.MULTILINE | re.DOTALL)

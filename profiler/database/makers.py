@@ -1,7 +1,7 @@
 """The command that makes each table and view of a run: for messages about a run that lacks one.
 
 The SQL files are the list: schema.sql and views.sql are of the pass, causal.sql of patching, generality.sql of checks
-and predictions. Cost: reading four small files once.
+and predictions, effects.sql of total effects. Cost: reading five small files once.
 """
 
 import re
@@ -16,6 +16,7 @@ MADE_BY = {
     "database/views.sql": "profiler record",
     "database/causal.sql": "profiler patch {run} ioi",
     "database/generality.sql": "profiler check {run} ioi",
+    "database/effects.sql": "profiler effects {run}",
 }
 PREDICTED = "profiler predict register {run}"
 OF_PREDICTIONS = ("prediction_log", "prediction_head", "predictions")

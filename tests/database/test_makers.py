@@ -13,7 +13,7 @@ from profiler.pages import build
 from profiler.pages.site import pages
 from profiler.run import open as open_run
 
-LATER = ("profiler patch", "profiler check", "profiler predict")
+LATER = ("profiler patch", "profiler check", "profiler predict", "profiler effects")
 
 
 def answer(run, name: str) -> str | None:
@@ -31,7 +31,7 @@ def test_every_query_that_comes_too_early_names_the_command(unchecked):
     with query.open_run(unchecked) as run:
         said = {name: answer(run, name) for name in query.names() if name != "compare"}
     early = {name: text for name, text in said.items() if text}
-    assert len(early) == 40
+    assert len(early) == 48
     for name, text in early.items():
         assert any(f"`{command} {unchecked}" in text for command in LATER) or "predict register" in text, (name, text)
         assert "Catalog" not in text and "SQL" not in text and "\n" not in text

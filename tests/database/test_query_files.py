@@ -14,6 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from profiler.database import assets, macros, query
+from profiler.effects import store as effects_store
 from profiler.generality import store as generality_store
 
 CAUSAL = "latest_experiment"  # read by queries of patching; test_patching_queries.py has a file with their tables
@@ -23,8 +24,9 @@ CHECKS = {
     "predictions",
     "ledger",
 }  # test_generality_store.py has a file with these
+EFFECTS = {*effects_store.tables(), "component_effects"}  # test_effects_run.py has a run with these
 TWO_RUNS = "other.behaviour_rows"  # read by the comparison of two runs; test_compare.py has two
-NAMES = [n for n in query.names() if not {CAUSAL, TWO_RUNS, *CHECKS} & set(query.header(n).reads)]
+NAMES = [n for n in query.names() if not {CAUSAL, TWO_RUNS, *CHECKS, *EFFECTS} & set(query.header(n).reads)]
 RECOMPUTED = brute_components.CHECKS | brute_contexts.CHECKS
 ABOUT_HEADS = ("head_attention", "head_effects", "coverage_curve", "precision_recall", "unexplained", "token_split")
 

@@ -1,0 +1,1 @@
+"""Total effects: what each component does to the next tokens through everything after it. Read `measure` first."""

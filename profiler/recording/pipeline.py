@@ -231,8 +231,8 @@ class Pass:
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total = torch.zeros_like(logits)
-        for part in direct.by_part(capture, model.weights, model.spec, targets, shared.rows):
-            direct.add_up(total, part, shared.rows)
+        for part in direct.by_part(capture, model.weights, model.spec, targets):
+            direct.add_up(total, part)
             recorder.add(shared, part)
         recorder.add_attention(plan, capture, model.weights)
         theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.soft_cap)

@@ -2,8 +2,8 @@
 
 What CellSums, PowerSums, SpectrumCounts and Smallest do with dozens of tensor passes is done here while the values are
 in the first-level cache: LANES components side by side are the outer (parallel) loop, so that a token's class, cell and
-group are the same for all of them and sums are sums of vectors; the tokens come sorted by replicate group and class, in
-tiles. Bins differ between components and are counted value by value. A tile is compared with the last entries of
+group are the same for all of them and sums are sums of vectors; the tokens come sorted by class and replicate group, in
+tiles, so that a class's bins stay in the cache. Bins differ between components and are counted value by value. A tile is compared with the last entries of
 samples and extremes as a whole; only a value that may come before one of them is looked at alone, and put in its place
 at once. The tensor versions stay: other devices use them, and the tests hold the two against each other.
 
@@ -38,7 +38,7 @@ Number = Any
 
 @dataclass(frozen=True)
 class Order:
-    """The tokens of a batch sorted by replicate group and class, and the runs of equal ones.
+    """The tokens of a batch sorted by class and replicate group, and the runs of equal ones.
 
     Attributes:
         rows: int64 [token], where each sorted token stands in the tables that values come in.
@@ -90,7 +90,7 @@ def make_order(
     positions: Int[Tensor, " token"],
 ) -> Order:
     """Sort a batch's positions once, for all its parts; `rows` are where they stand in the tables of values."""
-    order = torch.argsort(groups * N_CLASSES + classes, stable=True)
+    order = torch.argsort(classes * (int(groups.max()) + 1) + groups if len(groups) else groups, stable=True)
     sorted_ = [t[order].numpy() for t in (groups, domains, classes, ordinary.long())]
     change = np.flatnonzero((np.diff(sorted_[0]) != 0) | (np.diff(sorted_[2]) != 0)) + 1
     starts, ends = np.append(0, change), np.append(change, len(order))
@@ -144,7 +144,9 @@ def add(
         marks.numpy(),
     )
     held = _held(samples), _held(extremes)
-    tokens = Sorted(order.rows, order.bounds, order.cells, order.tokens, order.keys, order.positions)
+    groups, number = np.unique(order.cells[:, 0], return_inverse=True)
+    runs = np.column_stack([order.cells, number])
+    tokens = Sorted(groups, order.rows, order.bounds, runs, order.tokens, order.keys, order.positions)
     _accumulate(activation.contiguous().numpy(), dla.contiguous().numpy(), tokens, tables, *held, components.start)
 
 
@@ -331,8 +333,10 @@ def _exceed(x: np.ndarray, y: np.ndarray, n: int, bounds: np.ndarray, may_enter:
 
 
 class Sorted(NamedTuple):
-    """An Order, as the loop wants it."""
+    """An Order, as the loop wants it: `groups` are the replicate groups in it, and of each run the last column is the
+    number of its group among them."""
 
+    groups: np.ndarray
     rows: np.ndarray
     bounds: np.ndarray
     runs: np.ndarray
@@ -418,19 +422,18 @@ def _offer_all(
 
 @_compiled(error_model="numpy")
 def _add_tile(
-    tile: Tile, n: int, first: int, width: int, token_class: int, cells: np.ndarray, keys: np.ndarray, tables: Tables, drawn: np.ndarray
+    tile: Tile, n: int, first: int, width: int, token_class: int, keys: np.ndarray, tables: Tables, drawn: np.ndarray
 ) -> int:
     """Add a tile's values to everything but samples and extremes, and return how many of them may enter those.
 
     Args:
-        cells, keys: of ordinary tokens; empty where the tokens are special.
+        keys: of ordinary tokens; empty where the tokens are special.
         drawn: of each stratum the last key of its sample.
     """
     tile.single[: n * LANES] = tile.x[: n * LANES]
     _number(tile.single.view(np.int32), n * LANES, tile.coarse, tile.fine)
     _add_powers(tile.x, tile.y, n, tile.about, tile.powers)
     _widen(tile.x, tile.y, n, tile.ends)
-    _add_cells(tile.x, tile.y, cells, tile.cells)
     found = 0
     for lane in range(width):
         c = first + lane
@@ -480,27 +483,37 @@ def _end_run(tile: Tile, n: Number, first: int, width: int, run: np.ndarray, tab
 
 
 @_compiled(error_model="numpy")
-def _end_group(tile: Tile, first: int, width: int, group: int, tables: Tables) -> None:
-    """Add the sums per cell of the group that ends, and forget them."""
-    for cell in range(len(tile.cells) // (3 * LANES)):
-        for quantity in range(3):
-            row = tables.cells[quantity, group, N_CLASSES + cell, first : first + width]
-            start = (3 * cell + quantity) * LANES
-            for lane in range(width):
-                row[lane] += tile.cells[start + lane]
-    tile.cells[:] = 0.0
+def _end_groups(tile: Tile, first: int, width: int, groups: np.ndarray, tables: Tables) -> None:
+    """Add the sums per group and cell."""
+    n_cells = tables.cells.shape[2] - N_CLASSES
+    for number in range(len(groups)):
+        for cell in range(n_cells):
+            for quantity in range(3):
+                row = tables.cells[quantity, groups[number], N_CLASSES + cell, first : first + width]
+                start = (3 * (number * n_cells + cell) + quantity) * LANES
+                for lane in range(width):
+                    row[lane] += tile.cells[start + lane]
 
 
 @_compiled(error_model="numpy")
 def _add_components(
-    a: np.ndarray, d: np.ndarray, column: int, width: int, tokens: Sorted, tables: Tables, samples: Held, extremes: Held, first: int
+    a: np.ndarray,
+    d: np.ndarray,
+    column: int,
+    width: int,
+    tokens: Sorted,
+    tables: Tables,
+    samples: Held,
+    extremes: Held,
+    first: int,
 ) -> None:
     """Feed `width` components, from `column` of the values on, to every accumulator; `first` is the component's id."""
-    tile = _tile(a, tables.cells.shape[2] - N_CLASSES)
-    earliest = tokens.positions.min()
+    n_cells, earliest = tables.cells.shape[2] - N_CLASSES, tokens.positions.min()
+    tile = _tile(a, len(tokens.groups) * n_cells)
     _bound(extremes, first, width, earliest, tile.bounds)
     for s in range(len(tokens.bounds)):
         run, begin, end = tokens.runs[s], tokens.bounds[s, 0], tokens.bounds[s, 1]
+        sums = tile.cells[3 * LANES * n_cells * run[4] : 3 * LANES * n_cells * (run[4] + 1)]
         for start in range(begin, end, TILE):
             stop = min(start + TILE, end)
             counted = stop if run[3] else start
@@ -509,12 +522,12 @@ def _add_components(
             if start == begin:
                 _begin_run(tile)
             cells, keys = tokens.cells[start:counted], tokens.keys[start:counted]
-            if _add_tile(tile, stop - start, first, width, run[2], cells, keys, tables, samples.limit):
+            _add_cells(tile.x, tile.y, cells, sums)
+            if _add_tile(tile, stop - start, first, width, run[2], keys, tables, samples.limit):
                 _offer_all(tile, first, width, keys, tokens.positions[start:counted], tables.marks, samples, extremes)
                 _bound(extremes, first, width, earliest, tile.bounds)
         _end_run(tile, float(end - begin), first, width, run, tables)
-        if s + 1 == len(tokens.bounds) or tokens.runs[s + 1, 0] != run[0]:
-            _end_group(tile, first, width, run[0], tables)
+    _end_groups(tile, first, width, tokens.groups, tables)
 
 
 @_compiled(parallel=True, cache=True, error_model="numpy")

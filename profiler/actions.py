@@ -36,6 +36,7 @@ from profiler.prompts.tasks.prompt import Split
 from profiler.recording import pipeline, recompute
 from profiler.recording.forecast import Forecast, forecast, trial, within_budget, within_memory
 from profiler.recording.memory import resident
+from profiler.recording.selection import Selection
 from profiler.recording.totals import PassProgress
 from profiler.recording.write import refuse_bad_place
 from profiler.results import CheckResult, PatchResult, Report, Step, silent
@@ -58,6 +59,7 @@ class PassForecast:
 
     Attributes:
         spec: the model.
+        n_recorded: how many of its components are recorded.
         config: the settings, with what a disk budget or a memory limit lowered.
         forecast: bytes, memory and seconds.
         lowered: what a disk budget or a memory limit lowered, as `extremes 10 -> 5`.
@@ -66,6 +68,7 @@ class PassForecast:
     spec: ModelSpec
     config: RunConfig
     forecast: Forecast
+    n_recorded: int
     lowered: tuple[str, ...]
 
 
@@ -111,7 +114,8 @@ def record(
     config, smaller_batches = within_memory(config, loaded.spec)
     if announce is not None:
         ahead = forecast(config, loaded.spec, trial(loaded, config, path.parent), held=resident())
-        announce(PassForecast(loaded.spec, config, ahead, (*fewer_rows, *smaller_batches)))
+        n = len(Selection.of(loaded.spec, config).ids)
+        announce(PassForecast(loaded.spec, config, ahead, n, (*fewer_rows, *smaller_batches)))
     return pipeline.record(
         config,
         path,

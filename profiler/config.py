@@ -48,13 +48,22 @@ class RunConfig(ModelSettings):
     id_field: str = "id"
     domain_field: str | None = None
     components: tuple[str, ...] = ()
+    layers: str | None = Field(default=None, description="layers to record, 0,4,10-20; None records all")
+    kinds: tuple[Literal["head", "neuron", "mixer", "per_layer"], ...] = Field(
+        default=(), description="kinds of components to record; empty records all"
+    )
+    select: tuple[str, ...] = Field(default=(), description="labels of components to record; empty records all")
     seed: int = Field(default=0, ge=0, lt=2**63)
     windows_per_document: int | None = Field(default=None, ge=1, description="random windows; None reads all")
     batch_size: int = Field(default=16, gt=0)
     shuffle_buffer: int = Field(default=10_000, ge=1)
-    samples_per_stratum: int = Field(default=4, ge=1, le=MOST_ROWS)
+    samples_per_stratum: int | None = Field(
+        default=None, ge=1, le=MOST_ROWS, description="None follows the number of components"
+    )
     extremes: int = Field(default=10, ge=1, le=MOST_ROWS)
-    dense_positions: int = Field(default=1024, ge=0, le=MOST_ROWS)
+    dense_positions: int | None = Field(
+        default=None, ge=0, le=MOST_ROWS, description="None follows the number of components"
+    )
     replicate_groups: int = Field(default=8, ge=2, le=1024, description="groups of documents per domain")
     logit_effects: int = Field(default=10, ge=0)
     token_sums: Literal["heads", "all", "none"] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from profiler.errors import ProfilerError
+from profiler.errors import ComponentError, ProfilerError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -36,6 +36,12 @@ TextField = Annotated[
 IdField = Annotated[str, typer.Option(help="field that holds the document's id")]
 DomainField = Annotated[str | None, typer.Option(help="field that names the document's domain")]
 Components = Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")]
+Layers = Annotated[str | None, typer.Option(help="record these layers alone, as 10-20 or 0,4,10-20")]
+Kinds = Annotated[str, typer.Option(help="record these kinds of components alone, as head or head,neuron")]
+Select = Annotated[
+    Path | None,
+    typer.Option(help="record the components that this file names alone, one label a line, as L2H3"),
+]
 Seed = Annotated[int, typer.Option(help="seed of the order of documents and of the samples")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
 DeviceMap = Annotated[
@@ -57,8 +63,19 @@ MemoryLimit = Annotated[
     str | None,
     typer.Option(help="most memory of the pass (8GB); batches are made smaller to meet it; default: what is free"),
 ]
-DensePositions = Annotated[int, typer.Option(help="random positions at which every component is recorded")]
-Samples = Annotated[int, typer.Option(help="random examples kept per component and stratum of activation")]
+DensePositions = Annotated[
+    int | None,
+    typer.Option(
+        help="random positions at which every component is recorded; default: 1024, fewer beyond 10,000 components, at"
+        " least 256"
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        help="random examples kept per component and stratum of activation; default: 4, or 2 beyond 10,000 components"
+    ),
+]
 Extremes = Annotated[int, typer.Option(help="extremes kept per component, measure and side")]
 TokenSums = Annotated[
     Literal["heads", "all", "none"],
@@ -147,6 +164,23 @@ def number_or_all(text: str) -> int | None:
         ProfilerError: it is neither.
     """
     return None if text.strip().lower() == "all" else number(text)
+
+
+def labels_of_file(path: Path | None) -> tuple[str, ...]:
+    """The lines of a file, without blank ones; none where there is no file.
+
+    Raises:
+        ComponentError: it cannot be read, or names nothing.
+    """
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ComponentError(f"--select {path} cannot be read ({error}): give a file of labels, one a line") from None
+    if not (found := tuple(dict.fromkeys(label for line in lines if (label := line.strip())))):
+        raise ComponentError(f"--select {path} names no component: give a label a line, such as L2H3")
+    return found
 
 
 def labels(text: str) -> tuple[str, ...]:

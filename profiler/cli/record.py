@@ -49,6 +49,9 @@ def record(
     id_field: options.IdField = "id",
     domain_field: options.DomainField = None,
     components: options.Components = "",
+    layers: options.Layers = None,
+    kinds: options.Kinds = "",
+    select: options.Select = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     device_map: options.DeviceMap = None,
@@ -58,8 +61,8 @@ def record(
     batch_size: options.BatchSize = 16,
     disk_budget: options.DiskBudget = None,
     memory_limit: options.MemoryLimit = None,
-    dense_positions: options.DensePositions = 1024,
-    samples: options.Samples = 4,
+    dense_positions: options.DensePositions = None,
+    samples: options.Samples = None,
     extremes: options.Extremes = 10,
     token_sums: options.TokenSums = "heads",
     class_: options.OwnClass = None,
@@ -104,7 +107,9 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     given["tokens"] = options.number_or_all(given["tokens"])
     for name in ("disk_budget", "memory_limit"):
         given[name] = options.number(given[name]) if given[name] else None
-    given["components"] = options.labels(given["components"])
+    for name in ("components", "kinds"):
+        given[name] = options.labels(given[name])
+    given["select"] = options.labels_of_file(given["select"])
     given["classes"] = tuple(given["classes"] or ())
     return RunConfig(**given)
 
@@ -171,13 +176,20 @@ def run_pass(config: RunConfig, out: Path, **options_of_pass: Any) -> None:
         f" {done.tokens / done.seconds:,.0f} tokens/s; {outcome.bytes / 1e6:,.1f} MB; all DLA add up to the logits"
         f" within {outcome.closure.residual:.1e} (largest logit {outcome.closure.scale:.1f})"
     )
+    if config.layers or config.kinds or config.select:
+        console.print(f"the recorded components carry {outcome.carried:.1%} of the centred logit of the next token")
     losses.say(out, console)
 
 
 def _print_forecast(ahead: Any) -> None:
     """The model, what the pass will take, and what a disk budget lowered."""
     spec, forecast, config = ahead.spec, ahead.forecast, ahead.config
-    console.print(f"{config.model}: {spec.described()}, {spec.n_components:,} components")
+    which = "" if ahead.n_recorded == spec.n_components else f", of which {ahead.n_recorded:,} are recorded"
+    console.print(f"{config.model}: {spec.described()}, {spec.n_components:,} components{which}")
+    console.print(
+        f"  kept of each component: its values at {config.dense_positions:,} positions,"
+        f" {config.samples_per_stratum} samples a stratum"
+    )
     for note in spec.notes:
         console.print(f"  note: {note}", markup=False)
     console.print(

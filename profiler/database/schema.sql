@@ -44,6 +44,9 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
         -- it
     logit_residual DOUBLE, -- largest |centred target logit of the final residual stream - the
         -- model's own|, logits
+    recorded_logit_sum DOUBLE, -- sum of DLA of all recorded components * centred target logit
+    squared_logit_sum DOUBLE, -- sum of its square: their ratio is the part of the logit that the
+        -- recorded components carry, 1 where all are recorded
     norm_scale_sum DOUBLE, -- sum of the final norm's denominator over ordinary positions
     norm_scale_n BIGINT, -- how many those are
     block_scale_sums DOUBLE[], -- of each block, the sum of the denominator of the norm of its own
@@ -51,7 +54,7 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );
-CREATE TABLE components ( -- every head, neuron, embedding and bias
+CREATE TABLE components ( -- every head, neuron, embedding and bias that is recorded
     component_id INTEGER, -- dense, in the order of blocks: heads, then neurons of each layer, then
         -- embeddings and biases
     component VARCHAR, -- label: L5H3, L5N1024, L5E3N17, embed, pos_embed, L5_attn_bias,
@@ -130,7 +133,7 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     token_id INTEGER, -- token there
     next_token_id INTEGER, -- token it must predict
     class_id INTEGER, -- class of the token, or a special class
-    target_logit DOUBLE, -- logit of the next token, centred over the vocabulary, logits
+    target_logit FLOAT, -- logit of the next token, centred over the vocabulary, logits
     loss DOUBLE, -- -ln p(next token), nats; NULL where not dense
     rank INTEGER, -- number of tokens with a larger logit than the next token; NULL where not dense
     entropy DOUBLE, -- of the predicted distribution, nats; NULL where not dense
@@ -159,17 +162,17 @@ CREATE TABLE cell_counts ( -- positions per value of an axis and replicate group
     n BIGINT -- positions
 );
 CREATE TABLE cell_sums ( -- sums per component, value of an axis and replicate group; no row where n
-    -- is 0
+    -- is 0. Added up in float64, rounded to FLOAT (6e-8 of the sum) when they are written
     component_id INTEGER, -- component
     axis VARCHAR, -- as in cell_counts
     value_id INTEGER, -- as in cell_counts
     group_id INTEGER, -- replicate group
-    sum_activation DOUBLE, -- sum of activations
-    sum_dla DOUBLE, -- sum of DLA, logits
-    sum_abs_dla DOUBLE -- sum of |DLA|, logits: importance
+    sum_activation FLOAT, -- sum of activations
+    sum_dla FLOAT, -- sum of DLA, logits
+    sum_abs_dla FLOAT -- sum of |DLA|, logits: importance
 );
-CREATE TABLE group_importance ( -- importance of all heads and neurons together, per replicate
-    -- group: what one's share is taken of
+CREATE TABLE group_importance ( -- importance of all recorded heads and neurons together, per
+    -- replicate group: what one's share is taken of
     group_id INTEGER, -- replicate group
     sum_abs_dla DOUBLE -- sum of |DLA| over heads, neurons and ordinary positions, logits
 );
@@ -199,13 +202,14 @@ CREATE TABLE component_importance ( -- importance of each head and neuron over a
     component_id INTEGER, -- component
     sum_abs_dla DOUBLE -- sum of |DLA|, logits
 );
-CREATE TABLE spectrum_counts ( -- activation spectrum split by class; no row where n is 0
+CREATE TABLE spectrum_counts ( -- activation spectrum split by class; no row where n is 0. Sums are
+    -- added up in float64, rounded to FLOAT (6e-8 of the sum) when they are written
     component_id INTEGER, -- component
     class_id INTEGER, -- class, special classes too
     bin INTEGER, -- bin of the activation, resolution spectrum
     n BIGINT, -- positions
-    sum_dla DOUBLE, -- sum of DLA, logits
-    sum_abs_dla DOUBLE -- sum of |DLA|, logits
+    sum_dla FLOAT, -- sum of DLA, logits
+    sum_abs_dla FLOAT -- sum of |DLA|, logits
 );
 CREATE TABLE density_counts ( -- activation spectrum over all ordinary positions, fine; no row where
     -- n is 0

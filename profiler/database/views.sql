@@ -87,7 +87,8 @@ SELECT position_rows.position_id, position_rows.window_id, position_rows.doc_id,
     , documents.source, position_rows.pos, position_rows."offset", position_rows.token_id
     , tokens.token
     , position_rows.next_token_id, next_tokens.token AS next_token, classes.class
-    , next_classes.class AS next_class, position_rows.target_logit, position_rows.loss
+    , next_classes.class AS next_class, position_rows.target_logit::DOUBLE AS target_logit
+    , position_rows.loss
     , position_rows."rank"
     , position_rows.entropy, position_rows.special, position_rows.dense
     , position_rows.role
@@ -303,7 +304,7 @@ LEFT JOIN vocabulary ON true;
 -- sum_abs_dla: sum of |DLA|, logits: importance
 CREATE VIEW spectrum AS
 SELECT components.component, classes.class, spectrum_counts.bin, bins.lo, bins.hi, spectrum_counts.n
-    , spectrum_counts.sum_dla, spectrum_counts.sum_abs_dla
+    , spectrum_counts.sum_dla::DOUBLE AS sum_dla, spectrum_counts.sum_abs_dla::DOUBLE AS sum_abs_dla
 FROM spectrum_counts
 JOIN components USING (component_id)
 JOIN classes ON classes.class_id = spectrum_counts.class_id AND NOT classes.special
@@ -383,8 +384,8 @@ SELECT axis, value, value_id, group_id, domain, n FROM presence_counts WHERE pre
 -- sum_abs_dla: sum of |DLA|, logits: importance
 CREATE VIEW group_sums AS
 SELECT components.component, counted.axis, counted.value, counted.value_id
-    , counted.group_id, counted.n, cell_sums.sum_activation, cell_sums.sum_dla
-    , cell_sums.sum_abs_dla
+    , counted.group_id, counted.n, cell_sums.sum_activation::DOUBLE AS sum_activation
+    , cell_sums.sum_dla::DOUBLE AS sum_dla, cell_sums.sum_abs_dla::DOUBLE AS sum_abs_dla
 FROM cell_sums
 JOIN components USING (component_id)
 JOIN presence_counts AS counted
@@ -554,8 +555,8 @@ FROM errors;
 CREATE VIEW moments AS
 WITH cells AS NOT MATERIALIZED (
     SELECT components.component, classes.class, domains.domain, jackknife_groups.groups
-        , cell_counts.n, cell_sums.sum_activation, cell_sums.sum_dla
-        , cell_sums.sum_abs_dla
+        , cell_counts.n, cell_sums.sum_activation::DOUBLE AS sum_activation
+        , cell_sums.sum_dla::DOUBLE AS sum_dla, cell_sums.sum_abs_dla::DOUBLE AS sum_abs_dla
         , sum(cell_counts.n) OVER in_cell AS n_all
         , sum(cell_sums.sum_activation) OVER in_cell AS all_activation
         , sum(cell_sums.sum_dla) OVER in_cell AS all_dla
@@ -767,8 +768,8 @@ SELECT position_rows.position_id, position_rows.doc_id, documents.group_id, docu
     , following.properties AS next_properties
     , position_rows.distance IS NOT NULL AS repeated, position_rows.distance
     , position_rows.prefix_match, position_rows.bracket_depth, position_rows.in_quotes
-    , position_rows.target_logit, position_rows.loss, position_rows."rank", position_rows.entropy
-    , position_rows.dense, position_rows.role
+    , position_rows.target_logit::DOUBLE AS target_logit, position_rows.loss, position_rows."rank"
+    , position_rows.entropy, position_rows.dense, position_rows.role
 FROM position_rows
 JOIN documents USING (doc_id)
 JOIN token_property_lists AS own ON own.token_id = position_rows.token_id

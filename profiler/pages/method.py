@@ -74,13 +74,20 @@ def method(read: Reader) -> Pairs:
     return (*DLA, ("Closure", _closure(row)), ("Positions", _positions(row)), *STATISTICS)
 
 
+ALL_OF_IT = 1e-4  # rounding apart
+
+
 def _closure(row: Mapping[str, Any]) -> str:
     """How well the parts of this run add up."""
     residual, scale = numbers.number(row["closure_residual"], 2), numbers.number(row["closure_scale"])
-    return (
+    text = (
         "The DLA of all components adds up to the centred target logit. The largest difference in this run is"
         f" {residual} logits; the largest target logit is {scale}."
     )
+    carried, whole = row.get("recorded_logit_sum"), row.get("squared_logit_sum")
+    if not whole or carried is None or abs(carried / whole - 1) < ALL_OF_IT:
+        return text
+    return f"{text} This run records some components, which carry {numbers.percent(carried / whole)} of that logit."
 
 
 def _positions(row: Mapping[str, Any]) -> str:

@@ -30,12 +30,17 @@ from profiler.model.direct import by_part
 from profiler.model.forward import Wanted
 from profiler.model.load import DEFAULT_CONTEXT, DTYPES, Model, logits_summary
 from profiler.recording import tables
+from profiler.recording.accumulators import state
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, Resolution
 from profiler.recording.accumulators.cells import Axes
 from profiler.recording.accumulators.compiled import launch_threads
+from profiler.recording.accumulators.spectrum import LEAST_ROOM, ROOM, counting_type
 from profiler.recording.memory import resident, usable
-from profiler.recording.recorder import Recorder, token_sum_components
+from profiler.recording.recorder import Recorder, token_sum_rows
+from profiler.recording.selection import Selection, sized
+from profiler.recording.totals import LEAST_WRITING
 from profiler.statistics import normal_shares
+from profiler.text.corpus import is_stdlib
 from profiler.text.documents import TokenizedDocument
 from profiler.text.token_classes import CLASSES
 from profiler.text.windows import Layout, Window, make_batch, windows_of
@@ -74,6 +79,8 @@ FIXED_ROWS = 5_000_000
 """Work that does not grow with the rows (views, behaviours, comments), as rows."""
 OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES = 4, 3, 8, 3
 """Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values."""
+LIBRARIES_BYTES = 200_000_000
+"""Memory of compiled code, of the texts of the vocabulary and of DuckDB, whatever the model: measured."""
 DUCKDB_SHARE = 2  # DuckDB may hold half as much as the accumulators while it writes (`Totals.write`)
 EFFECT_ROWS = 1024  # neurons of a slab of logit effects
 NUMBER = 4  # bytes of a float32
@@ -108,8 +115,8 @@ class Forecast:
     Attributes:
         parts: bytes of the run file by table.
         time: seconds by stage.
-        memory_parts: bytes of memory at the peak: what the process holds before, accumulators, and the larger of a
-            batch and the writing.
+        memory_parts: bytes of memory at the peak: what the process holds before, libraries, accumulators, and the
+            larger of a batch and the writing.
         token_memory: bytes of memory that sums per token take during the pass, exactly.
         lowered: what a disk budget or a memory limit lowered.
     """
@@ -143,33 +150,38 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
         rates: as measured by `trial`.
         held: bytes that the process holds before the pass.
     """
-    rows = _rows(config, spec)
-    state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
-    writing = max(_effect_bytes(config, spec), state // DUCKDB_SHARE)
+    config, chosen = sized(config, spec), Selection.of(spec, config)
+    rows = _rows(config, chosen)
+    held_state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
+    buffers = min(_file_bytes(config, spec), max(LEAST_WRITING, held_state // DUCKDB_SHARE))
+    writing = max(_effect_bytes(config, spec), buffers)
     tokens, outcomes = config.tokens or UNKNOWN_TOKENS, _planned(config)
-    neurons = sum(block.units for block in spec.blocks if block.kind == "neuron")
     return Forecast(
         {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
         {
-            "reading": tokens * (rates.token + rates.value * spec.n_components) + outcomes * rates.outcome,
-            "logit effects": neurons * rates.effect if config.logit_effects else 0.0,
-            "committing": state * rates.byte,
+            "reading": tokens * (rates.token + rates.value * len(chosen.ids)) + outcomes * rates.outcome,
+            "logit effects": chosen.count("neuron") * rates.effect if config.logit_effects else 0.0,
+            "committing": held_state * rates.byte,
             "writing": (FIXED_ROWS + sum(rows.values())) * rates.row,
         },
-        {"before": held, "accumulators": state, "batch or writing": max(batch, writing)},
-        token_memory=spec.n_vocab * len(token_sum_components(spec, config)) * 24,
+        {
+            "before": held,
+            "libraries": LIBRARIES_BYTES,
+            "accumulators": held_state,
+            "batch or writing": max(batch, writing),
+        },
+        token_memory=spec.n_vocab * len(token_sum_rows(chosen, config)) * 24,
     )
 
 
-def _rows(config: RunConfig, spec: ModelSpec) -> dict[str, float]:
+def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
     """Rows of the run file by table."""
-    n, tokens = spec.n_components, config.tokens or UNKNOWN_TOKENS
+    spec, n, tokens = chosen.spec, len(chosen.ids), config.tokens or UNKNOWN_TOKENS
     domains, groups = _domains(config), _groups(config)
-    dense = min(config.dense_positions, tokens)
-    sampled = n * _kept(SPECTRUM, tokens, config.samples_per_stratum)
+    dense = min(config.dense_positions or 0, tokens)
+    sampled = n * _kept(SPECTRUM, tokens, config.samples_per_stratum or 0)
     extremes = n * EXTREME_KINDS * min(config.extremes, tokens)
     kept = min(tokens, sampled + extremes + dense)
-    units = {kind: sum(block.units for block in spec.blocks if block.kind == kind) for kind in ("head", "neuron")}
     return {
         "cell_sums": n * Axes.for_context(spec.context_length).n_cells * groups * CELLS_IN_USE,
         "power_sums": n * CLASSES_IN_USE * domains,
@@ -179,16 +191,19 @@ def _rows(config: RunConfig, spec: ModelSpec) -> dict[str, float]:
         "samples": sampled,
         "extremes": extremes,
         "dense": n * dense,
-        "head_attention": units["head"] * dense,
-        "logit_effects": units["neuron"] * EFFECT_SIDES * config.logit_effects,
+        "head_attention": chosen.count("head") * dense,
+        "logit_effects": chosen.count("neuron") * EFFECT_SIDES * config.logit_effects,
         "positions": kept,
         "windows": min(tokens, kept * spec.context_length),
         "recorded": tokens * len(config.components),
-        "token_sums": min(tokens, spec.n_vocab) * len(token_sum_components(spec, config)),
+        "token_sums": min(tokens, spec.n_vocab) * len(token_sum_rows(chosen, config)),
     }
 
 
 def _domains(config: RunConfig) -> int:
+    """Domains that the corpora are taken to have: each is one, but where it says of each document which."""
+    if config.domain_field is None:
+        return sum(EXPECTED_DOMAINS if is_stdlib(corpus) else 1 for corpus in config.corpora)
     return max(EXPECTED_DOMAINS, len(config.corpora))
 
 
@@ -213,7 +228,7 @@ def _kept(resolution: Resolution, n: int | float, k: int) -> float:
 
 def _planned(config: RunConfig) -> float:
     """Positions whose logits are summarised: those that enter the uniform sample, of which later ones push some out."""
-    k, tokens = config.dense_positions, config.tokens or UNKNOWN_TOKENS
+    k, tokens = config.dense_positions or 0, config.tokens or UNKNOWN_TOKENS
     return min(float(tokens), k * (1 + float(np.log(max(tokens / k, 1.0))))) if k else 0.0
 
 
@@ -223,8 +238,14 @@ def state_bytes(config: RunConfig, spec: ModelSpec) -> int:
     domains = _domains(config)
     recorder.cells.grow(domains * config.replicate_groups)
     recorder.powers.grow(domains)
-    tensors = (v for a in recorder.accumulators().values() for v in vars(a).values() if isinstance(v, torch.Tensor))
-    return sum(tensor.nbytes for tensor in tensors)
+    return state.n_bytes(recorder.accumulators()) + int(len(recorder.chosen.ids) * _bins_bytes(config))
+
+
+def _bins_bytes(config: RunConfig) -> float:
+    """Bytes of a component's filled cells of the spectrum, and of the room beside them."""
+    filled = CLASSES_IN_USE * _occupied(SPECTRUM, (config.tokens or UNKNOWN_TOKENS) / CLASSES_IN_USE)
+    cell = NUMBER // 2 + counting_type(config.tokens).itemsize + 2 * 8
+    return (filled * (1 + 1 / (2 * ROOM)) + LEAST_ROOM) * cell
 
 
 def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
@@ -235,7 +256,7 @@ def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
     written = sum(spec.d_model if block.kind == "head" else block.units for block in spec.blocks) * own
     largest = max((block.units for block in spec.blocks), default=1)
     of_position = written + STREAM_COPIES * spec.d_model * work + UNIT_COPIES * largest * work
-    outcomes = min(positions, config.dense_positions)
+    outcomes = min(positions, config.dense_positions or 0)
     return positions * of_position + OUTCOME_COPIES * outcomes * spec.n_vocab * work
 
 
@@ -253,7 +274,7 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
     Raises:
         RunError: the statistics alone are larger than the budget.
     """
-    budget = config.disk_budget
+    budget, config = config.disk_budget, sized(config, spec)
     if budget is None:
         return config, ()
     start = config
@@ -262,8 +283,9 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
             config = config.model_copy(update={name: max(least, getattr(config, name) // 2)})
     if _file_bytes(config, spec) > budget:
         raise RunError(
-            f"--disk-budget {budget:,} bytes is too small: statistics of {spec.n_components:,} components"
-            f" alone need about {_file_bytes(config, spec):,} bytes; raise the budget or lower --replicate-groups"
+            f"--disk-budget {budget:,} bytes is too small: statistics of {_n_recorded(config, spec):,} components"
+            f" alone need about {_file_bytes(config, spec):,} bytes; raise the budget, record fewer components with"
+            " --layers, --kinds or --select, or lower --replicate-groups"
         )
     fields = ("samples_per_stratum", "dense_positions", "extremes")
     return config, tuple(
@@ -272,7 +294,7 @@ def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[
 
 
 def _file_bytes(config: RunConfig, spec: ModelSpec) -> int:
-    rows = _rows(config, spec)
+    rows = _rows(config, Selection.of(spec, config))
     return FIXED_BYTES + int(sum(count * BYTES_PER_ROW[name] for name, count in rows.items()) * FILE_OVERHEAD)
 
 
@@ -292,6 +314,7 @@ def within_memory(
     """
     held = resident() if held is None else held
     limit = config.memory_limit or (held + usable() if free is None else free)
+    config = sized(config, spec)
     start = config
     while forecast(config, spec, held=held).memory > limit and config.batch_size > LEAST_BATCH:
         config = config.model_copy(update={"batch_size": config.batch_size // 2})
@@ -301,12 +324,17 @@ def within_memory(
         parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in ahead.memory_parts.items())
         whose = "--memory-limit" if config.memory_limit else "this machine's memory"
         raise RunError(
-            f"{whose} {_gigabytes(limit)} is too small for {spec.n_components:,} components: the pass needs about"
-            f" {_gigabytes(ahead.memory)} ({parts}); raise it, or lower --dense-positions, --samples, --extremes,"
-            " --replicate-groups or --context-length, or give --token-sums none or a narrower --dtype"
+            f"{whose} {_gigabytes(limit)} is too small for {_n_recorded(config, spec):,} components: the pass needs"
+            f" about {_gigabytes(ahead.memory)} ({parts}); raise it, record fewer components with --layers, --kinds or"
+            " --select, or lower --dense-positions, --samples, --extremes, --replicate-groups or --context-length, or"
+            " give --token-sums none or a narrower --dtype"
         )
     lowered = (f"batch_size {start.batch_size} -> {config.batch_size}",) if config is not start else ()
     return config, lowered
+
+
+def _n_recorded(config: RunConfig, spec: ModelSpec) -> int:
+    return len(Selection.of(spec, config).ids)
 
 
 def _gigabytes(n: int) -> str:
@@ -342,9 +370,12 @@ class _Trial:
     def __init__(self, model: Model, config: RunConfig, clock: Callable[[], float]):
         self.model, self.clock = model, clock
         spec = model.spec
+        samples = sized(config, spec).samples_per_stratum
         self.block: Block = max(spec.blocks, key=lambda block: block.units)
         self.spec = replace(spec, blocks=(self.block,))
-        self.config = config.model_copy(update={"components": (), "token_sums": "none", "dense_positions": 0})
+        everything = {"components": (), "layers": None, "kinds": (), "select": ()}
+        sizes = {"token_sums": "none", "dense_positions": 0, "samples_per_stratum": samples}
+        self.config = config.model_copy(update=everything | sizes)
         ordinary = torch.tensor([number for number, one in enumerate(CLASSES) if not one.special])
         classes = ordinary[torch.arange(spec.n_vocab) % len(ordinary)]
         self.layout = Layout(spec.context_length, None, classes, config.seed, config.replicate_groups)

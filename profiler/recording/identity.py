@@ -7,13 +7,15 @@ from typing import Any
 
 from profiler.config import FREE, RunConfig
 from profiler.model.components import ModelSpec
+from profiler.recording.selection import sized
 
 Identity = dict[str, Any]
 
 
 def settings(config: RunConfig, spec: ModelSpec) -> RunConfig:
-    """The settings as a run keeps them: with the context length that the model gave."""
-    return config.model_copy(update={"context_length": spec.context_length})
+    """The settings as a run keeps them: with the context length that the model gave, and the numbers of rows that
+    follow from its components."""
+    return sized(config, spec).model_copy(update={"context_length": spec.context_length})
 
 
 def of_config(config: RunConfig, spec: ModelSpec) -> Identity:

@@ -37,6 +37,7 @@ from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import give_back
 from profiler.recording.recorder import Recorder
+from profiler.recording.selection import Selection, sized
 from profiler.recording.totals import PassProgress, Totals
 from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
 from profiler.text.context import Marks, past_of
@@ -73,12 +74,18 @@ class Pace:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished pass leaves to say. `before`: the run was there already, and --resume had nothing to do."""
+    """What a finished pass leaves to say.
+
+    Attributes:
+        carried: part of the centred target logit that the recorded components carry (Totals.carried_part).
+        before: the run was there already, and --resume had nothing to do.
+    """
 
     path: Path
     bytes: int
     progress: PassProgress
     closure: Closure
+    carried: float = 1.0
     before: bool = False
 
 
@@ -129,13 +136,14 @@ def record(
         run.write()
         report(run.progress)
         size = store.finish(own)
-    return Outcome(path, size, run.progress, run.totals.closure)
+    return Outcome(path, size, run.progress, run.totals.closure, run.totals.carried_part)
 
 
 class Pass:
     """One pass over a corpus: what reads it, and what it has added up."""
 
     def __init__(self, model: Model, config: RunConfig, store: Store | Rows, *, overwrite: bool = False):
+        config = sized(config, model.spec)
         self.model, self.config, self.store, self.overwrite = model, config, store, overwrite
         self.texts = token_texts(model.tokenizer, model.spec.n_vocab)
         self.class_ids = token_classes(self.texts, special_ids(model.tokenizer))
@@ -146,6 +154,12 @@ class Pass:
         self.identity = identity.of_config(config, model.spec)
         self.totals = _claimed(model, config)
         self.started, self.before = time.perf_counter(), 0.0
+
+    @property
+    def run_file(self) -> Store:
+        """Where the run is written; a worker has none."""
+        assert isinstance(self.store, Store)
+        return self.store
 
     @property
     def recorder(self) -> Recorder:
@@ -163,9 +177,9 @@ class Pass:
         Raises:
             RunError: what is there is of another pass; the difference is named.
         """
-        partial = self.store.partial
+        partial = self.run_file.partial
         facts = partial.manifest.facts if partial.manifest else {}
-        finished = None if self.overwrite or facts.get("overwrite") else _finished(self.store.path, self.identity)
+        finished = None if self.overwrite or facts.get("overwrite") else _finished(self.run_file.path, self.identity)
         if partial.manifest is None:
             return finished
         _same(self.identity, partial.manifest.identity, f"the pass stopped in {partial.folder}")
@@ -177,7 +191,7 @@ class Pass:
         """Make everything read so far lasting; in the memory that reading leaves, so that a long pass needs no more."""
         give_back()
         facts = self.totals.facts() | {"seconds": self.progress.seconds, "overwrite": self.overwrite}
-        self.store.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
+        self.run_file.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
         give_back()
 
     def steps(self, engine: Engine | None = None) -> Iterator[None]:
@@ -230,10 +244,15 @@ class Pass:
         stream, scale = direct.final_norm(capture, model.weights)
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
-        total = torch.zeros_like(logits)
+        total, carried = torch.zeros_like(logits), torch.zeros_like(logits)
         for part in direct.by_part(capture, model.weights, model.spec, targets):
             direct.add_up(total, part)
-            recorder.add(shared, part)
+            if (own := recorder.chosen.part(part)) is not None:
+                recorder.add(shared, own)
+                if own is not part:
+                    direct.add_up(carried, own)
+        everything = recorder.chosen.everything
+        self.totals.add_carried(total if everything else carried, logits, batch.valid.to(total.device))
         recorder.add_attention(plan, capture, model.weights)
         theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.soft_cap)
         recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
@@ -268,7 +287,7 @@ class Pass:
             CorpusError: there was no position to write about; what was committed is forgotten.
         """
         if not self.totals.recorder.seen:
-            self.store.partial.clear()  # going on would end here again
+            self.run_file.partial.clear()  # going on would end here again
             part = f" in shard {self.config.shard}" if self.config.shard else ""
             raise CorpusError(
                 f"corpus {', '.join(self.config.corpora)} holds no position{part}: no token, special ones left out,"
@@ -278,21 +297,21 @@ class Pass:
         self.totals.progress.stage = "writing"
         self.commit()
         self.totals.progress = self.progress
-        self.totals.write(self.store, self._of_model(), _versions(self.config))
+        self.totals.write(self.run_file, self._of_model(), _versions(self.config))
 
     def _of_model(self) -> dict[str, Any]:
         """The tables that follow from the model alone."""
         spec, config = self.model.spec, self.config
         vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
         return {
-            "components": tables.components(spec),
+            "components": tables.components(spec, self.totals.recorder.chosen.ids),
             "classes": tables.classes(),
             "tokens": vocabulary,
             "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
             "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
             "bins": tables.bins(),
             "logit_effects": tables.logit_effects(
-                self.model.weights, spec, self.totals.effect_scales, config.logit_effects
+                self.model.weights, self.totals.recorder.chosen, self.totals.effect_scales, config.logit_effects
             ),
         }
 
@@ -310,8 +329,9 @@ def _claimed(model: Model, config: RunConfig) -> Totals:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise ModelError(
-            f"the statistics of {model.spec.n_components:,} components do not fit in memory ({first_line(error)}):"
-            " lower --samples, --extremes, --dense-positions or --replicate-groups, or --token-sums none"
+            f"the statistics of {len(Selection.of(model.spec, config).ids):,} components do not fit in memory"
+            f" ({first_line(error)}): record fewer with --layers, --kinds or --select, lower --samples, --extremes,"
+            " --dense-positions or --replicate-groups, or --token-sums none"
         ) from None
     return totals
 
@@ -366,7 +386,7 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
         return None
     try:
         with connections.reading(path) as connection:
-            (row,) = pl.from_arrow(connection.sql("FROM runs").to_arrow_table()).to_dicts()
+            (row,) = pl.DataFrame(connection.sql("FROM runs").to_arrow_table()).to_dicts()
         theirs = identity.of_run(row)
     except faults.FAULTS as error:
         raise faults.fault_error(error, f"reading {path}", "It is as it was.") from None
@@ -376,7 +396,8 @@ def _finished(path: Path, mine: identity.Identity) -> Outcome | None:
     additions.complete(path)
     progress = PassProgress(row["n_tokens"], row["n_documents"], row["seconds"])
     closure = Closure(row["n_positions"], row["closure_residual"], row["logit_residual"], row["closure_scale"])
-    return Outcome(path, path.stat().st_size, progress, closure, before=True)
+    carried = row["recorded_logit_sum"] / (row["squared_logit_sum"] or 1.0)
+    return Outcome(path, path.stat().st_size, progress, closure, carried, before=True)
 
 
 def _versions(config: RunConfig) -> dict[str, str]:

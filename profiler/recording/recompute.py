@@ -9,6 +9,7 @@ Cost: one forward pass per window, at most a few hundred of them; logits of the 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import torch
@@ -84,9 +85,12 @@ def _refuse_other(run: Connection, model: Model) -> None:
 
 def _refuse_unknown_tokens(run: Connection, model: Model, rows: pl.DataFrame) -> None:
     ids = pl.concat([rows["token_ids"].explode(), rows["next_token_id"].cast(pl.Int32)]).drop_nulls()
-    if len(ids) and not (ids.min() >= 0 and ids.max() < model.spec.n_vocab):
+    if not len(ids):
+        return
+    least, most = ids.to_numpy().min(), ids.to_numpy().max()
+    if least < 0 or most >= model.spec.n_vocab:
         raise RunError(
-            f"{query.path_of(run)} holds windows with token ids from {ids.min()} to {ids.max()}, and its model knows 0"
+            f"{query.path_of(run)} holds windows with token ids from {least} to {most}, and its model knows 0"
             f" to {model.spec.n_vocab - 1}: the run is damaged; take a copy that is whole, or record it again"
         )
 
@@ -124,8 +128,8 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     rows_of = _attention(capture.attention.get(model.spec.block_of(component)), component, asked, len(firsts))
     for i, row in enumerate(firsts):
         cut = slice(0, lengths[i])
-        values = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))
-        yield row["window_id"], WindowValues(activation[i, cut], *values, rows_of[i])
+        own, probability = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))
+        yield row["window_id"], WindowValues(activation[i, cut], own, probability, rows_of[i])
 
 
 def _everywhere(
@@ -140,11 +144,11 @@ def _everywhere(
 
 
 def _inside(model: Model, component: ComponentId, components: slice) -> bool:
-    return components.start <= model.spec.id_of(component) < components.stop
+    return model.spec.id_of(component) in range(components.start, components.stop)
 
 
 def _padded(
-    rows: pl.DataFrame, firsts: list[dict]
+    rows: pl.DataFrame, firsts: list[dict[str, Any]]
 ) -> tuple[Int[Tensor, "window offset"], Int[Tensor, "window offset"]]:
     """Tokens padded with 0, and the token that came next at each place; -1 where the run does not say it."""
     width = max(len(row["token_ids"]) for row in firsts)
@@ -188,7 +192,7 @@ def _known(values: list[float], stored: list[float | None]) -> list[float | None
     return [old if new != new else new for new, old in zip(values, stored, strict=True)]
 
 
-def _filled(row: dict, place: dict, seen: dict[int, WindowValues]) -> dict:
+def _filled(row: dict[str, Any], place: dict[str, Any], seen: dict[int, WindowValues]) -> dict[str, Any]:
     """A row of context_tokens with every value in sight."""
     one, offset = seen[place["window_id"]], place["offset"]
     start = offset - row["shown"]

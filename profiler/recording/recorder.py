@@ -15,7 +15,7 @@ from torch import Tensor
 
 from profiler.config import RunConfig
 from profiler.model import attention
-from profiler.model.components import ModelSpec, parse_label
+from profiler.model.components import ModelSpec
 from profiler.model.direct import Part, Weights, attended_dla
 from profiler.model.forward import Capture, Wanted
 from profiler.recording.accumulators import compiled
@@ -23,22 +23,23 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DensePlan, DenseRows
 from profiler.recording.accumulators.smallest import Smallest
-from profiler.recording.accumulators.spectrum import SpectrumCounts
+from profiler.recording.accumulators.spectrum import SpectrumCounts, counting_type
 from profiler.recording.accumulators.token_sums import TokenSums
+from profiler.recording.selection import Selection, sized
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.windows import Batch
 
 EXTREME_KINDS = (("activation", "top"), ("activation", "bottom"), ("dla", "top"), ("dla", "bottom"))
 
 
-def token_sum_components(spec: ModelSpec, config: RunConfig) -> list[int]:
-    """Ids of the components that get sums per token: all, or heads and those named by --components, or none."""
+def token_sum_rows(chosen: Selection, config: RunConfig) -> list[int]:
+    """Rows of the components that get sums per token: all, or heads and those named by --components, or none."""
     if config.token_sums == "none":
         return []
     if config.token_sums == "all":
-        return list(range(spec.n_components))
-    heads = [i for block in spec.head_rows for i in range(spec.slices[block].start, spec.slices[block].stop)]
-    return sorted({*heads, *(spec.id_of(parse_label(label)) for label in config.components)})
+        return list(range(len(chosen.ids)))
+    heads = [i for block in chosen.head_rows for i in range(chosen.blocks[block].start, chosen.blocks[block].stop)]
+    return sorted({*heads, *(chosen.row_of(label) for label in config.components)})
 
 
 @dataclass(frozen=True)
@@ -116,25 +117,28 @@ class Recorded:
 
 
 class Recorder:
-    """All accumulators of a run."""
+    """All accumulators of a run; components are numbered by their rows (profiler.recording.selection)."""
 
     def __init__(self, spec: ModelSpec, config: RunConfig, context_length: int):
-        self.spec, self.config = spec, config
-        self.device, n = torch.device(config.device), spec.n_components
+        self.config = config = sized(config, spec)
+        self.chosen = chosen = Selection.of(spec, config)
+        self.device, n = torch.device(config.device), len(chosen.ids)
+        k_samples, k_dense = config.samples_per_stratum or 1, config.dense_positions or 0
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
         self.cells = CellSums(Axes.for_context(context_length), n, self.device, len(spec.presences))
         self.powers = PowerSums(n, self.device, self.dtype)
-        self.spectrum = SpectrumCounts(n, self.device)
-        self.marks = component_marks(config.seed, n).to(self.device)
-        self.samples = Smallest(n * SPECTRUM.n_bins, config.samples_per_stratum, torch.int64, self.dtype, self.device)
+        blocks = [*chosen.blocks.values(), chosen.embeddings_and_biases]
+        self.spectrum = SpectrumCounts(n, self.device, blocks, counting_type(config.tokens))
+        self.marks = component_marks(config.seed, spec.n_components)[torch.from_numpy(chosen.ids)].to(self.device)
+        self.samples = Smallest(n * SPECTRUM.n_bins, k_samples, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
-        self.dense = DenseRows(config.dense_positions, n, spec.n_all_heads, self.device)
+        self.dense = DenseRows(k_dense, n, chosen.count("head"), self.device)
         self.seen = 0
-        self.recorded = Recorded([*dict.fromkeys(spec.id_of(parse_label(label)) for label in config.components)])
-        self.presences = {spec.slices[block].start: presence for block, presence in spec.presences.items()}
-        summed = token_sum_components(spec, config)
-        chosen = tuple(p for p, ids in spec.presence_runs if p and any(ids.start <= c < ids.stop for c in summed))
-        self.tokens = TokenSums(summed, spec.n_vocab, self.device, chosen)
+        self.recorded = Recorded([*dict.fromkeys(map(chosen.row_of, config.components))])
+        self.presences = {rows.start: p for block, rows in chosen.blocks.items() if (p := spec.presences.get(block))}
+        summed = token_sum_rows(chosen, config)
+        present = tuple(p for p, rows in chosen.presence_runs if p and any(rows.start <= c < rows.stop for c in summed))
+        self.tokens = TokenSums(summed, spec.n_vocab, self.device, present)
 
     def prepare(self, batch: Batch, plan: DensePlan, n_domains: int) -> Shared:
         """Grow to the domains seen so far, count the batch's positions, and lay out what its parts share."""
@@ -150,7 +154,10 @@ class Recorder:
             self.recorded.positions.append(batch.position_ids.view(-1)[valid])
         self.tokens.count(batch.tokens.view(-1)[flat].to(self.device))
         seen, self.seen = self.seen, self.seen + len(ordinary)
-        move = lambda tensor: tensor.to(self.device)  # noqa: E731
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device)
+
         return Shared(
             groups=move(batch.groups),
             domains=move(batch.domains),
@@ -168,7 +175,7 @@ class Recorder:
         )
 
     def add(self, shared: Shared, part: Part) -> None:
-        """Take one part of a batch."""
+        """Take what is recorded of one part of a batch (Selection.part)."""
         presence = 0
         if part.present is not None:
             presence, everywhere, shared = self.presences[part.components.start], shared, shared.at(part.present)
@@ -239,7 +246,7 @@ class Recorder:
         offsets = plan.offsets.to(self.device)
         counted = attention.masks(tokens, classes, offsets)
         planned = (plan.windows, plan.offsets)
-        logits = tuple(torch.cat(pair) for pair in zip(planned, batch.ends, strict=True))
+        logits = torch.cat([plan.windows, batch.ends[0]]), torch.cat([plan.offsets, batch.ends[1]])
         return Wanted(
             logits,
             planned,
@@ -251,17 +258,19 @@ class Recorder:
         self.dense.update_outcomes(plan, outcomes)
 
     def take_recorded(self) -> list[tuple[int, list[Tensor], list[Tensor], list[Tensor]]]:
-        """What was recorded at every position since the last call: see `Recorded.take`."""
-        return self.recorded.take()
+        """What was recorded at every position since the last call, by component id: see `Recorded.take`."""
+        return [(int(self.chosen.ids[row]), where, a, d) for row, where, a, d in self.recorded.take()]
 
     def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights) -> None:
         """Take what was read off the heads' attention at the planned dense positions."""
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
         held = {name: value[windows, offsets] for name, value in capture.held.items()}
         for block, (measures, target) in capture.attention.items():
+            if (heads := self.chosen.head_rows.get(block)) is None:
+                continue
             copied = attended_dla(capture.units[block][windows, offsets], block, weights, target, held)
-            heads = self.spec.head_rows[block]
-            self.dense.update_attention(plan, heads, torch.cat([measures, copied[..., None].to(measures.dtype)], -1))
+            table = torch.cat([measures, copied[..., None].to(measures.dtype)], -1)
+            self.dense.update_attention(plan, heads, table[:, self.chosen.units(block)])
 
     def _record(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         for component in self.recorded.components:
@@ -295,9 +304,11 @@ def _places(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " place"]:
 
 def _in_windows(part: Part, n_windows: int, width: int) -> Part:
     """A part of some positions with a place for every position; 0 where it has no values."""
+    assert part.present is not None
+    present = part.present
 
     def spread(values: Float[Tensor, "1 present unit"]) -> Float[Tensor, "window offset unit"]:
         room = values.new_zeros(n_windows * width, values.shape[-1])
-        return room.index_copy_(0, part.present, values[0]).view(n_windows, width, -1)
+        return room.index_copy_(0, present, values[0]).view(n_windows, width, -1)
 
     return Part(part.components, spread(part.activation), spread(part.dla))

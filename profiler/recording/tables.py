@@ -23,6 +23,7 @@ from profiler.recording.accumulators.smallest import Entries, Smallest
 from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.recording.recorder import EXTREME_KINDS
+from profiler.recording.selection import Selection
 from profiler.text.token_classes import CLASSES
 
 BLOCK = 512
@@ -46,18 +47,19 @@ def _repeat(block: slice, times: int) -> np.ndarray:
     return np.repeat(np.arange(block.start, block.stop, dtype=np.int32), times)
 
 
-def components(spec: ModelSpec) -> pl.DataFrame:
-    """Table `components`."""
+def components(spec: ModelSpec, ids: np.ndarray | None = None) -> pl.DataFrame:
+    """Table `components`; of all of the model, or of some ids."""
     presence = np.concatenate([np.full(ids.stop - ids.start, number) for number, ids in spec.presence_runs]).tolist()
     rows = [
         (i, c.label, c.kind, c.layer, c.group or None, c.unit, presence[i]) for i, c in enumerate(spec.components())
     ]
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         rows,
         schema=["component_id", "component", "kind", "layer", "block_group", "unit", "presence"],
         orient="row",
         infer_schema_length=None,
     )
+    return frame if ids is None else frame.filter(pl.col("component_id").is_in(pl.Series(ids).implode()))
 
 
 def classes() -> pl.DataFrame:
@@ -111,10 +113,10 @@ def cell_counts(cells: CellSums) -> pl.DataFrame:
     )
 
 
-def cell_sums(cells: CellSums, spec: ModelSpec) -> Iterator[pl.DataFrame]:
+def cell_sums(cells: CellSums, chosen: Selection) -> Iterator[pl.DataFrame]:
     """Table `cell_sums`."""
     names, values = _axis_of_cell(cells)
-    for presence, components in spec.presence_runs:
+    for presence, components in chosen.presence_runs:
         row, cell = np.nonzero(_numpy(cells.count_of(presence)))
         for block in _blocks_of(components):
             picked = _numpy(cells.sums[:, :, :, block])[:, row, cell].transpose(0, 2, 1)
@@ -130,22 +132,22 @@ def cell_sums(cells: CellSums, spec: ModelSpec) -> Iterator[pl.DataFrame]:
             )
 
 
-def group_importance(cells: CellSums, spec: ModelSpec) -> pl.DataFrame:
+def group_importance(cells: CellSums, chosen: Selection) -> pl.DataFrame:
     """Table `group_importance`; groups without a position have no row."""
     ordinary = torch.tensor([not one.special for one in CLASSES])
     of_class = cells.axes.slices["class"]
-    sizes = cells.sums[2][:, of_class, : spec.first_embedding_or_bias].sum(-1).cpu()[:, ordinary].sum(1)
+    sizes = cells.sums[2][:, of_class, : chosen.embeddings_and_biases.start].sum(-1).cpu()[:, ordinary].sum(1)
     groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
     return pl.DataFrame({"group_id": groups.astype(np.int32), "sum_abs_dla": _numpy(sizes)[groups]})
 
 
-def power_sums(cells: CellSums, powers: PowerSums, spec: ModelSpec, groups_per_domain: int) -> Iterator[pl.DataFrame]:
+def power_sums(cells: CellSums, powers: PowerSums, chosen: Selection, groups_per_domain: int) -> Iterator[pl.DataFrame]:
     """Table `power_sums`; sums of |DLA| are the cell sums of a domain's replicate groups together."""
     of_class = cells.axes.slices["class"]
     sizes = cells.sums[2][:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1)
     columns = dict(zip((*POWERS, *EXTREMA), (*powers.sums, *powers.extrema), strict=True)) | {"d_abs": sizes}
     del columns["n"]
-    for presence, components in spec.presence_runs:
+    for presence, components in chosen.presence_runs:
         counts = _numpy(cells.count_of(presence)[:, of_class].unflatten(0, (-1, groups_per_domain)).sum(1))
         domain, token_class = np.nonzero(counts)
         for block in _blocks_of(components):
@@ -165,21 +167,20 @@ def power_sums(cells: CellSums, powers: PowerSums, spec: ModelSpec, groups_per_d
 
 def spectrum_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `spectrum_counts`."""
-    for block in _blocks(len(spectrum.counts)):
-        counts = spectrum.counts[block]
-        at = counts.nonzero(as_tuple=True)
-        component, token_class, number = (_numpy(index).astype(np.int32) for index in at)
-        sums = spectrum.sums[:, block]
-        yield pl.DataFrame(
-            {
-                "component_id": component + block.start,
-                "class_id": token_class,
-                "bin": number,
-                "n": _numpy(counts[at]),
-                "sum_dla": _numpy(sums[0][at]),
-                "sum_abs_dla": _numpy(sums[1][at]),
-            }
-        )
+    for filled, first in zip(spectrum.blocks, spectrum.firsts, strict=True):
+        for block in _blocks(len(filled.lengths)):
+            found = filled.entries(block)
+            token_class, number = np.divmod(_numpy(found.cell).astype(np.int32), SPECTRUM.n_bins)
+            yield pl.DataFrame(
+                {
+                    "component_id": _numpy(found.component).astype(np.int32) + first,
+                    "class_id": token_class,
+                    "bin": number,
+                    "n": _numpy(found.counts),
+                    "sum_dla": _numpy(found.sums[0]),
+                    "sum_abs_dla": _numpy(found.sums[1]),
+                }
+            )
 
 
 def density_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
@@ -202,31 +203,30 @@ def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
     return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
 
 
-def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> pl.DataFrame:
+def quantiles(spectrum: SpectrumCounts, powers: PowerSums) -> Iterator[pl.DataFrame]:
     """Table `quantiles`: token-level quantiles of each component's activation.
 
     A value is the middle of the fine bin, never beyond the values seen; beside it the spectrum bin that holds it, and
     the level that bands begin at.
     """
-    fine = quantile_bins(spectrum.density.cpu(), QUANTILES)
-    middles = DENSITY.middles()[_numpy(fine)]
-    coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
     low, high = _ordinary_range(powers)
-    values = np.clip(middles, low[:, None], high[:, None])
-    level, reached = resolved_levels(spectrum.density.cpu(), QUANTILES, DENSITY)
-    n = len(fine)
-    frame = pl.DataFrame(
-        {
-            "component_id": np.repeat(np.arange(n, dtype=np.int32), len(QUANTILES)),
-            "quantile": np.tile(QUANTILES, n),
-            "value": values.ravel(),
-            "bin": coarse.ravel(),
-            "level": level.ravel(),
-            "reached": reached.ravel(),
-        }
-    ).with_columns(pl.col("level", "reached").fill_nan(None))
-    counted = _numpy(spectrum.density.sum(1)) > 0
-    return frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
+    for block in _blocks(len(spectrum.density)):
+        density = spectrum.density[block].cpu()
+        middles = DENSITY.middles()[_numpy(quantile_bins(density, QUANTILES))]
+        coarse = _numpy(SPECTRUM.index(torch.from_numpy(middles)))
+        level, reached = resolved_levels(density, QUANTILES, DENSITY)
+        frame = pl.DataFrame(
+            {
+                "component_id": _repeat(block, len(QUANTILES)),
+                "quantile": np.tile(QUANTILES, len(density)),
+                "value": np.clip(middles, low[block, None], high[block, None]).ravel(),
+                "bin": coarse.ravel(),
+                "level": level.ravel(),
+                "reached": reached.ravel(),
+            }
+        ).with_columns(pl.col("level", "reached").fill_nan(None))
+        counted = _numpy(density.sum(1)) > 0
+        yield frame.filter(pl.Series(np.repeat(counted, len(QUANTILES))))
 
 
 def _entry_columns(entries: Entries) -> dict[str, np.ndarray]:
@@ -277,13 +277,13 @@ def token_counts(tokens: TokenSums) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def token_sums(tokens: TokenSums, spec: ModelSpec) -> Iterator[pl.DataFrame]:
+def token_sums(tokens: TokenSums, chosen: Selection) -> Iterator[pl.DataFrame]:
     """Table `token_sums`, tokens that occur."""
     counts = {0: tokens.counts} | dict(zip(tokens.presences.tolist(), tokens.present_counts, strict=True))
     occurring = {presence: _numpy(count).nonzero()[0] for presence, count in counts.items()}
-    starts = np.array([ids.start for _, ids in spec.presence_runs])
+    starts = np.array([rows.start for _, rows in chosen.presence_runs])
     for component, sums in tokens.of_component():
-        at = occurring[spec.presence_runs[int(np.searchsorted(starts, component, side="right")) - 1][0]]
+        at = occurring[chosen.presence_runs[int(np.searchsorted(starts, component, side="right")) - 1][0]]
         activation, dla, size = _numpy(sums)[:, at]
         yield pl.DataFrame(
             {
@@ -320,10 +320,10 @@ def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
         yield frame.filter(pl.col("activation").is_not_nan()) if np.isnan(values["activation"]).any() else frame
 
 
-def head_attention_rows(dense: DenseRows, spec: ModelSpec) -> pl.DataFrame:
+def head_attention_rows(dense: DenseRows, chosen: Selection) -> pl.DataFrame:
     """Table `head_attention_rows`; without heads whose attention weights cannot be read."""
     slots, positions = _filled(dense)
-    slices = [spec.slices[block] for block in spec.head_rows]
+    slices = [chosen.blocks[block] for block in chosen.head_rows]
     ids = np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)]).astype(np.int32)
     table = _numpy(dense.attention)[slots].transpose(1, 0, 2).reshape(-1, len(MEASURES) + 1)
     columns = dict(zip((*MEASURES, "dla_to_attended"), table.T, strict=True))
@@ -361,8 +361,8 @@ def strongest(
         yield side, tokens, sign * values
 
 
-def logit_effects(weights: Weights, spec: ModelSpec, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
-    """Table `logit_effects`: centred logit of every token per unit of a neuron's activation, strongest k a side.
+def logit_effects(weights: Weights, chosen: Selection, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
+    """Table `logit_effects`, of neurons recorded: centred logit per unit of activation, the strongest k tokens a side.
 
     Without neurons of blocks whose output reaches the logits through norms of the residual stream.
 
@@ -370,13 +370,14 @@ def logit_effects(weights: Weights, spec: ModelSpec, scales: list[float], k: int
         scales: of each block, the denominator that effects are stated at.
     """
     toward: Tensor | None = None
-    for block in (b for b in spec.blocks if b.kind == "neuron"):
+    spec = chosen.spec
+    for block in (b for b in chosen.blocks if b.kind == "neuron"):
         if not weights.has_fixed_way(block):
             continue
         if toward is None or block in weights.own_norm:
             toward = logit_directions(weights, block)
         w_out = weights.matrix(block)
-        for rows in torch.arange(len(w_out), device=w_out.device).split(1024):
+        for rows in torch.from_numpy(chosen.units(block)).to(w_out.device).split(1024):
             ids = _numpy(rows).astype(np.int32) + spec.slices[block].start
             sides = [_effect_rows(ids, *found) for found in strongest(w_out[rows] @ toward.T, k)]
             yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)

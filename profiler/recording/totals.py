@@ -8,7 +8,7 @@ Cost: a merge is one addition over all accumulators, a few hundred megabytes for
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -86,6 +86,7 @@ class Totals:
         self.progress, self.closure, self.cursor = PassProgress(), Closure(), Cursor()
         self.scales = (0.0, 0)
         self.block_scales: dict[int, float] = {}
+        self.carried = (0.0, 0.0)
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.peak = 0
 
@@ -111,6 +112,24 @@ class Totals:
             sums = torch.stack([own[..., 0][ordinary].double().sum() for own in of_blocks.values()]).tolist()
             for number, total in zip(of_blocks, sums, strict=True):
                 self.block_scales[number] = self.block_scales.get(number, 0.0) + total
+
+    def add_carried(self, carried: torch.Tensor, logits: torch.Tensor, valid: torch.Tensor) -> None:
+        """Sum up what recorded components carry of the centred target logit: their DLA times it, and its square.
+
+        Args:
+            carried: DLA of all recorded components together, at each position.
+            logits: the centred target logit.
+        """
+        mine, whole = carried[valid].double(), logits[valid].double()
+        self.carried = (self.carried[0] + float(mine @ whole), self.carried[1] + float(whole @ whole))
+
+    @property
+    def carried_part(self) -> float:
+        """The sum over positions of recorded DLA * centred target logit, as a part of the sum of that logit's square.
+
+        It is 1, to rounding, where everything is recorded.
+        """
+        return self.carried[0] / (self.carried[1] or 1.0)
 
     def count(self, chunk: Chunk, closure: Closure, layout: Layout) -> None:
         """Count a chunk that has been read, and stand behind it."""
@@ -143,6 +162,7 @@ class Totals:
         self.progress.seconds += other.progress.seconds
         self.closure = self.closure.merge(other.closure)
         self.scales = (self.scales[0] + other.scales[0], self.scales[1] + other.scales[1])
+        self.carried = (self.carried[0] + other.carried[0], self.carried[1] + other.carried[1])
         numbers = self.block_scales.keys() | other.block_scales.keys()
         self.block_scales = {i: self.block_scales.get(i, 0.0) + other.block_scales.get(i, 0.0) for i in sorted(numbers)}
         self.domains.names = max(self.domains.names, other.domains.names, key=len)
@@ -159,6 +179,7 @@ class Totals:
             "closure": list(asdict(self.closure).values()),
             "scales": list(self.scales),
             "block_scales": list(self.block_scales.items()),
+            "carried": list(self.carried),
             "domains": self.domains.names,
             "seen": self.recorder.seen,
             "created": self.created,
@@ -188,6 +209,7 @@ class Totals:
         self.dropped, self.closure = Counter(facts["dropped"]), Closure(*facts["closure"])
         self.scales, self.domains.names = (facts["scales"][0], facts["scales"][1]), list(facts["domains"])
         self.block_scales = dict(facts["block_scales"])
+        self.carried = (facts["carried"][0], facts["carried"][1])
         self.recorder.seen, self.created, self.peak = facts["seen"], facts["created"], facts["peak"]
         self.cursor = Cursor(**facts["cursor"] | {"passed": Passed(**facts["cursor"]["passed"])})
 
@@ -209,25 +231,31 @@ class Totals:
             "windows": Kept("window_id", windows.numpy()),
         }
 
-    def frames(self) -> dict[str, Any]:
+    def frames(self) -> Mapping[str, pl.DataFrame | Iterator[pl.DataFrame]]:
         """The tables of statistics and samples."""
         r = self.recorder
-        return {
+        made: dict[str, pl.DataFrame | Iterator[pl.DataFrame]] = {
             "domains": pl.DataFrame({"domain_id": range(len(self.domains.names)), "domain": self.domains.names}),
             "cell_counts": tables.cell_counts(r.cells),
-            "cell_sums": tables.cell_sums(r.cells, self.spec),
-            "group_importance": tables.group_importance(r.cells, self.spec),
-            "power_sums": tables.power_sums(r.cells, r.powers, self.spec, self.config.replicate_groups),
+            "cell_sums": tables.cell_sums(r.cells, r.chosen),
+            "group_importance": tables.group_importance(r.cells, r.chosen),
+            "power_sums": tables.power_sums(r.cells, r.powers, r.chosen, self.config.replicate_groups),
             "spectrum_counts": tables.spectrum_counts(r.spectrum),
             "density_counts": tables.density_counts(r.spectrum),
             "quantiles": tables.quantiles(r.spectrum, r.powers),
             "sample_rows": tables.sample_rows(r.samples),
             "extreme_rows": tables.extreme_rows(r.extremes),
             "dense_rows": tables.dense_rows(r.dense),
-            "head_attention_rows": tables.head_attention_rows(r.dense, self.spec),
+            "head_attention_rows": tables.head_attention_rows(r.dense, r.chosen),
             "token_counts": tables.token_counts(r.tokens),
-            "token_sums": tables.token_sums(r.tokens, self.spec),
+            "token_sums": tables.token_sums(r.tokens, r.chosen),
             "drops": self._drops(),
+        }
+        if r.chosen.everything:
+            return made
+        return {
+            table: r.chosen.named(frames) if isinstance(frames, pl.DataFrame) else map(r.chosen.named, frames)
+            for table, frames in made.items()
         }
 
     def write(self, store: Store, of_model: dict[str, Any], versions: dict[str, str]) -> None:
@@ -237,7 +265,7 @@ class Totals:
             of_model: the tables that follow from the model alone.
         """
         store.limit_memory(max(LEAST_WRITING, sum(array.nbytes for array in self.arrays().values()) // 2))
-        for table, frames in (of_model | self.frames()).items():
+        for table, frames in {**of_model, **self.frames()}.items():
             give_back()
             store.insert(table, frames)
         give_back()
@@ -293,6 +321,8 @@ class Totals:
             "closure_residual": self.closure.residual,
             "closure_scale": self.closure.scale,
             "logit_residual": self.closure.logit_residual,
+            "recorded_logit_sum": self.carried[0],
+            "squared_logit_sum": self.carried[1],
             "norm_scale_sum": self.scales[0],
             "block_scale_sums": [self.block_scales.get(number) for number in range(len(spec.blocks))],
             "norm_scale_n": self.scales[1],

@@ -46,7 +46,7 @@ WRITE_ERRORS = (
 )
 SPECIAL_NAMES = {code: name for name, code in SPECIAL_CODES.items() if name}
 UNPRUNED_POSITIONS = 2_000_000
-POSITIONS = {
+POSITIONS: dict[str, type[pl.DataType]] = {
     "position_id": pl.Int64,
     "window_id": pl.Int64,
     "doc_id": pl.Int64,
@@ -64,7 +64,12 @@ POSITIONS = {
     "bracket_depth": pl.Int32,
     "in_quotes": pl.Boolean,
 }
-WINDOWS = {"window_id": pl.Int64, "doc_id": pl.Int64, "start": pl.Int64, "token_ids": pl.List(pl.Int32)}
+WINDOWS: dict[str, type[pl.DataType] | pl.DataType] = {
+    "window_id": pl.Int64,
+    "doc_id": pl.Int64,
+    "start": pl.Int64,
+    "token_ids": pl.List(pl.Int32),
+}
 COPY = {
     "documents": "INSERT INTO documents BY NAME SELECT * FROM {rows} ORDER BY doc_id",
     "closure": (
@@ -165,7 +170,9 @@ class Rows:
         )
         names = pl.col("code").replace_strict(SPECIAL_NAMES, default=None, return_dtype=pl.String)
         pos = pl.when(pl.col("code") == SPECIAL_CODES["bos"]).then(None).otherwise(pl.col("pos"))
-        self.hold("positions", frame.with_columns(special=names, pos=pos).select(*POSITIONS).cast(POSITIONS))
+        self.hold(
+            "positions", frame.with_columns(special=names, pos=pos).select(*POSITIONS).cast(dict(POSITIONS.items()))
+        )
 
     def take_rows(self) -> dict[str, pl.DataFrame]:
         """The rows held, which are held no longer."""

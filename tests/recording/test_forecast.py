@@ -1,18 +1,23 @@
 """The forecast is near the truth, and a disk budget lowers rows, never statistics."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import measured
 import pytest
 import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import profiler
 from profiler.config import RunConfig
 from profiler.errors import RunError
 from profiler.model.components import uniform
 from profiler.model.forward import Wanted
-from profiler.model.load import load_model
+from profiler.model.load import BUNDLED, load_model
 from profiler.recording import forecast as forecasts
 from profiler.recording.forecast import Rates, forecast, state_bytes, trial, within_budget, within_memory
 from profiler.recording.memory import resident, usable
@@ -101,11 +106,43 @@ def test_the_forecast_of_time_grows_with_components(config, model):
 
 
 def test_bytes_of_accumulators_are_those_that_are_allocated(config, model):
+    """All but filled cells of the spectrum, which are given memory as they are filled."""
+    domains = forecasts._domains(config)
     totals = Totals(model.spec, config)
-    totals.recorder.cells.grow(3 * config.replicate_groups)
-    totals.recorder.powers.grow(3)
+    totals.recorder.cells.grow(domains * config.replicate_groups)
+    totals.recorder.powers.grow(domains)
     held = sum(array.nbytes for array in totals.arrays().values())
-    assert state_bytes(config, model.spec) == held
+    assert state_bytes(config, model.spec) == held + int(model.spec.n_components * forecasts._bins_bytes(config))
+
+
+def test_each_corpus_is_a_domain_but_where_documents_have_their_own():
+    def domains(*corpora: str, field: str | None = None) -> int:
+        return forecasts._domains(RunConfig(model="m", corpora=corpora, domain_field=field))
+
+    assert [domains("a.txt"), domains("a.txt", "b.txt"), domains("stdlib"), domains("a.txt", field="topic")] == [
+        1,
+        2,
+        3,
+        3,
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("neurons", [400, 1600, 6400])
+def test_memory_state_and_file_are_within_a_fifth_of_the_forecast(neurons, tmp_path):
+    """Passes in processes of their own, over running text and a tokenizer of words."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(str(BUNDLED))
+    sizes = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.2}
+    GPT2LMHeadModel(
+        GPT2Config(n_layer=2, n_head=4, n_embd=32, n_positions=64, n_inner=neurons // 2, **sizes)
+    ).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    command = [sys.executable, measured.__file__, str(tmp_path / "model"), str(tmp_path / "run.duckdb"), "30000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
+    found = json.loads(done.stdout.splitlines()[-1])
+    for what, (ahead, taken) in found.items():
+        assert ahead == pytest.approx(taken, rel=0.2), (what, found)
 
 
 def test_batches_are_made_smaller_to_fit_into_memory(config, model):

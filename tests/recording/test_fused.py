@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from worlds import dense_bins
 
 from profiler.model.direct import Part
 from profiler.recording.accumulators import compiled
@@ -30,13 +31,15 @@ class Accumulators:
         self.extremes = Smallest(9 * 4, 5, dtype, dtype, CPU)
 
     def state(self) -> dict[str, torch.Tensor]:
+        counts, sums = dense_bins(self.spectrum, slice(0, 9))
         named = {
             "cells": self.cells.sums,
             "powers": self.powers.sums,
             "extrema": self.powers.extrema,
-            "counts": self.spectrum.counts,
+            "counts": counts,
+            "sums": sums,
+            "density": self.spectrum.density,
         }
-        named |= {"sums": self.spectrum.sums, "density": self.spectrum.density}
         for name in ("samples", "extremes"):
             held = getattr(self, name)
             named |= {

@@ -325,6 +325,8 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
                 "n_documents": len(documents),
                 "n_streamed": len(documents),
                 "corpus_digest": "00cc",
+                "recorded_logit_sum": 2.0 * len(positions),
+                "squared_logit_sum": 2.0 * len(positions),
                 "norm_scale_sum": 3.0 * (len(positions) - special),
                 "norm_scale_n": len(positions) - special,
                 "block_scale_sums": pl.Series([None] * 2 * n_layers, dtype=pl.Float64),

@@ -8,6 +8,7 @@ import torch
 
 from profiler.model.direct import Part
 from profiler.recording.accumulators.cells import N_CLASSES, Axes
+from profiler.recording.accumulators.spectrum import N_CELLS, SpectrumCounts
 from profiler.text.documents import Domains, TokenizedDocument
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.token_classes import CLASS_ID
@@ -87,3 +88,13 @@ class World:
             rows["group"].append(np.full(n, window.document.group_id))
             rows["domain"].append(np.full(n, window.document.domain_id))
         return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def dense_bins(spectrum: SpectrumCounts, components: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts [component, class, bin] and sums [2, component, class, bin] of all cells, filled or not."""
+    found, n = spectrum.entries(components), components.stop - components.start
+    at = found.component * N_CELLS + found.cell
+    assert (at.diff() > 0).all(), "cells of a component are ascending, and each is there once"
+    counts = torch.zeros(n * N_CELLS, dtype=torch.int64).index_copy_(0, at, found.counts.long())
+    sums = torch.zeros(2, n * N_CELLS, dtype=torch.float64).index_copy_(1, at, found.sums)
+    return counts.view(n, N_CLASSES, -1), sums.view(2, n, N_CLASSES, -1)

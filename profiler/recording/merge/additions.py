@@ -51,7 +51,8 @@ def carried(runs: Sequence[Stored], told: Iterable[str]) -> Carried:
         QueryError: a definition that all runs share cannot be used.
         RunError: a file is damaged.
     """
-    classes, behaviours = ({run.path: of(run) for run in runs} for of in (_classes, _behaviours))
+    classes = {run.path: _classes(run) for run in runs}
+    behaviours = {run.path: _behaviours(run) for run in runs}
     again = [
         f"class {name} is in the merged run, though {path} had taken it out: every pass was told of it"
         for name in told

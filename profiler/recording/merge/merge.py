@@ -1,6 +1,7 @@
 """Runs over disjoint shards of one corpus become the run that one pass would have made.
 
-Counts, samples, extremes and dense rows are the same to the bit, sums up to the order of their additions. What belongs
+Counts, samples, extremes and dense rows are the same to the bit, moments and sums per token up to the order of their
+additions, sums by cell and bin up to the rounding to FLOAT that each run's file makes of them. What belongs
 to one run is checked first: weights, tokenizer, settings, version, the digest of the corpus's documents in their order,
 and that no document is in two. Of what was added to the runs after their pass, the merged run has the classes and
 behaviours that all of them share; what it has not is named (profiler.recording.merge.additions).

@@ -1,8 +1,8 @@
 """The totals of a finished run, read back from its tables: everything a merge needs is in the run file, in full.
 
-Sums and counts stand there as they are; sampling keys follow from the seed and from where a document stands; extremes
-are ordered by values that the file holds in full. No model is needed. Cost: reading the tables once, and the
-accumulators' memory.
+Counts stand there as they are, sums by cell rounded to FLOAT; sampling keys follow from the seed and from where a
+document stands; extremes are ordered by values that the file holds in full. No model is needed. Cost: reading the
+tables once, and the accumulators' memory.
 """
 
 import json
@@ -25,9 +25,10 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import SpectrumCounts
+from profiler.recording.accumulators.spectrum import Bins, SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
 from profiler.recording.recorder import EXTREME_KINDS
+from profiler.recording.selection import Selection
 from profiler.recording.totals import DROP_NOTES, PassProgress, Totals
 from profiler.text.documents import Cursor, Passed
 from profiler.text.sampling_keys import GOLDEN, mix, signed, stable_hash
@@ -50,7 +51,7 @@ class Stored:
         try:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
-            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"]
+            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"], self.row["squared_logit_sum"]
             self.config = RunConfig(**json.loads(self.row["config"]))
         except EngineError:
             self.connection.close()
@@ -62,6 +63,7 @@ class Stored:
                 " wrote"
             ) from None
         self.spec = _spec(self.row, self.config)
+        self.chosen = Selection.of(self.spec, self.config)
 
     def close(self) -> None:
         """Close the file."""
@@ -74,7 +76,7 @@ class Stored:
             RunError: the file is damaged, or a table is not there.
         """
         try:
-            return pl.from_arrow(self.connection.sql(sql).to_arrow_table())
+            return pl.DataFrame(self.connection.sql(sql).to_arrow_table())
         except faults.FAULTS as error:
             raise faults.fault_error(error, f"reading {self.path}", query.UNCHANGED) from None
         except query.UNREADABLE as error:
@@ -111,6 +113,7 @@ class Stored:
         n = int(self.rows("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM closure")["n"].item())
         totals.closure = Closure(n, row["closure_residual"], row["logit_residual"], row["closure_scale"])
         totals.scales = (row["norm_scale_sum"], row["norm_scale_n"])
+        totals.carried = (row["recorded_logit_sum"], row["squared_logit_sum"])
         totals.block_scales = {i: total for i, total in enumerate(row["block_scale_sums"]) if total is not None}
         totals.cursor = Cursor(passed=Passed(row["n_streamed"], row["corpus_digest"]), done=True)
         totals.created, totals.peak = row["created"], row["peak_memory_bytes"]
@@ -143,6 +146,10 @@ class Stored:
         key = mix(((positions & (2**POSITION_SHIFT - 1)) + 1) * signed(GOLDEN) + starts)
         return pl.DataFrame({"position_id": positions.numpy(), "position_key": key.numpy()})
 
+    def _of_rows(self, sql: str) -> pl.DataFrame:
+        """Rows of a table of components, which are numbered by their rows in the accumulators."""
+        return self.chosen.numbered(self.rows(sql))
+
     def _cells(self, cells: CellSums) -> None:
         start = pl.col("axis").replace_strict({a: s.start for a, s in cells.axes.slices.items()}, return_dtype=pl.Int64)
         counts = self.rows("FROM cell_counts").with_columns(cell=start + pl.col("value_id"))
@@ -150,24 +157,24 @@ class Stored:
         cells.counts[_at(everywhere, "group_id", "cell")] = _tensor(everywhere, "n")
         presence, group, cell = _at(present, "presence", "group_id", "cell")
         cells.present_counts[presence - 1, group, cell] = _tensor(present, "n")
-        sums = self.rows("FROM cell_sums").with_columns(cell=start + pl.col("value_id"))
+        sums = self._of_rows("FROM cell_sums").with_columns(cell=start + pl.col("value_id"))
         at = _at(sums, "group_id", "cell", "component_id")
         for target, name in zip(cells.sums, ("sum_activation", "sum_dla", "sum_abs_dla"), strict=True):
-            target[at] = _tensor(sums, name)
+            target[at] = _tensor(sums, name).double()
 
     def _powers(self, powers: PowerSums) -> None:
-        rows = self.rows("FROM power_sums")
+        rows = self._of_rows("FROM power_sums")
         at = _at(rows, "domain_id", "class_id", "component_id")
         for target, name in zip((*powers.sums, *powers.extrema), (*POWERS, *EXTREMA), strict=True):
             target[at] = _tensor(rows, name).to(target.dtype)
 
     def _spectrum(self, spectrum: SpectrumCounts) -> None:
-        rows = self.rows("FROM spectrum_counts")
-        at = _at(rows, "component_id", "class_id", "bin")
-        spectrum.counts[at] = _tensor(rows, "n")
-        spectrum.sums[0][at], spectrum.sums[1][at] = _tensor(rows, "sum_dla"), _tensor(rows, "sum_abs_dla")
-        fine = self.rows("FROM density_counts")
-        spectrum.density[_at(fine, "component_id", "bin")] = _tensor(fine, "n")
+        rows = self._of_rows("FROM spectrum_counts ORDER BY component_id, class_id, bin")
+        component, token_class, number = _at(rows, "component_id", "class_id", "bin")
+        sums = torch.stack([_tensor(rows, "sum_dla"), _tensor(rows, "sum_abs_dla")]).double()
+        spectrum.take(Bins(component, token_class * SPECTRUM.n_bins + number, _tensor(rows, "n"), sums))
+        fine = self._of_rows("FROM density_counts")
+        spectrum.density[_at(fine, "component_id", "bin")] = _tensor(fine, "n").to(spectrum.density.dtype)
 
     def _tokens(self, tokens: TokenSums) -> None:
         counts = self.rows("FROM token_counts")
@@ -175,7 +182,7 @@ class Stored:
         tokens.counts[_at(everywhere, "token_id")] = _tensor(everywhere, "n")
         presence, token = _at(present, "presence", "token_id")
         tokens.present_counts[torch.searchsorted(tokens.presences, presence), token] = _tensor(present, "n")
-        rows = self.rows("FROM token_sums")
+        rows = self._of_rows("FROM token_sums")
         at = (
             _tensor(rows, "token_id").long(),
             torch.searchsorted(tokens.components, _tensor(rows, "component_id").long()),
@@ -184,7 +191,7 @@ class Stored:
             target[at] = _tensor(rows, name)
 
     def _samples(self, samples: Smallest, marks: Int[Tensor, " component"], keys: pl.DataFrame) -> None:
-        rows = self.rows("FROM sample_rows").join(keys, on="position_id", maintain_order="left")
+        rows = self._of_rows("FROM sample_rows").join(keys, on="position_id", maintain_order="left")
         component = _tensor(rows, "component_id").long()
         key = (_tensor(rows, "position_key") ^ marks[component]) * signed(GOLDEN)
         samples.update(_entries(rows, component * SPECTRUM.n_bins + _tensor(rows, "bin"), key))
@@ -192,7 +199,7 @@ class Stored:
     def _extremes(self, extremes: Smallest) -> None:
         kinds = {f"{measure} {side}": i for i, (measure, side) in enumerate(EXTREME_KINDS)}
         value = pl.when(pl.col("measure") == "activation").then("activation").otherwise("dla").cast(pl.Float64)
-        rows = self.rows("FROM extreme_rows").with_columns(
+        rows = self._of_rows("FROM extreme_rows").with_columns(
             kind=(pl.col("measure") + " " + pl.col("side")).replace_strict(kinds, return_dtype=pl.Int64),
             key=pl.coalesce("key", pl.when(pl.col("side") == "top").then(-value).otherwise(value)),
         )
@@ -207,12 +214,12 @@ class Stored:
         chosen = outcomes.join(keys, on="position_id", maintain_order="left")
         dense.positions[:n], dense.keys[:n] = _tensor(chosen, "position_id"), _tensor(chosen, "position_key")
         dense.outcome[:n] = torch.from_numpy(outcomes.select(pl.exclude("position_id").cast(pl.Float64)).to_numpy())
-        rows = self.rows("FROM dense_rows")
+        rows = self._of_rows("FROM dense_rows")
         slot = torch.searchsorted(dense.positions[:n].contiguous(), _tensor(rows, "position_id"))
         for target, name in ((dense.activation, "activation"), (dense.dla, "dla")):
             target[:n] = torch.nan  # where the component is absent
             target[slot, _tensor(rows, "component_id").long()] = _tensor(rows, name)
-        heads = self.rows("FROM head_attention_rows ORDER BY component_id, position_id")
+        heads = self._of_rows("FROM head_attention_rows ORDER BY component_id, position_id")
         if not heads.height:  # attention weights of this model cannot be read
             return
         table = heads.select(pl.col(*MEASURES, "dla_to_attended").cast(pl.Float32)).to_numpy()
@@ -220,6 +227,7 @@ class Stored:
 
 
 def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
+    assert config.context_length is not None  # a run keeps what the model gave (identity.settings)
     return ModelSpec(
         row["model"],
         row["architecture"],

@@ -22,7 +22,7 @@ import queue
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -47,8 +47,8 @@ try:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 except ImportError:
-    ray = None
-    Datasource = object
+    ray: Any = None  # type: ignore[no-redef]
+    Datasource: Any = object  # type: ignore[no-redef]
 
 CHUNKS_PER_GROUP = 4
 PATIENCE_SECONDS = 1800.0
@@ -167,7 +167,7 @@ def _reading_tasks() -> type:
         def estimate_inmemory_data_size(self) -> None:
             """Not known."""
 
-        def get_read_tasks(self, _parallelism: int, *_: Any, **__: Any) -> list[Any]:
+        def get_read_tasks(self, *_: Any, **__: Any) -> list[Any]:
             """The stream of groups."""
             nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
             return [ReadTask(self.source.groups, nothing_known)]
@@ -215,7 +215,7 @@ def _connect(address: str | None) -> bool:
     try:
         # "local": or Ray joins any cluster that it finds on this machine, which would count as ours to end
         options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
     except Exception as error:
         where = f"joined at {address}" if address else "started here"
         raise RunError(f"Ray cannot be {where}: {str(error).splitlines()[0]}") from None
@@ -240,7 +240,7 @@ def _reach(address: str) -> None:
         raise RunError(f"Ray cannot be joined at {address}: {error}; start it with `ray start --head`") from None
 
 
-def _stream(run: Pass, workers: int, group: int, shares: ResourceShares, patience: float) -> Iterator[object]:
+def _stream(run: Pass, workers: int, group: int, shares: ResourceShares, patience: float) -> Iterator[Read | End]:
     """What workers send, in the corpus's order; waits no longer than `patience` seconds for the next.
 
     Raises:
@@ -262,6 +262,8 @@ def _stream(run: Pass, workers: int, group: int, shares: ResourceShares, patienc
         num_gpus=shares.worker_gpus or None,
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
     )
+    free: Callable[[], object] = ray.available_resources
+    whole: Callable[[], object] = ray.cluster_resources
     arrived: queue.Queue[Any] = queue.Queue(maxsize=2)
     threading.Thread(target=_collect, args=(data, arrived), daemon=True).start()
     while True:
@@ -269,8 +271,8 @@ def _stream(run: Pass, workers: int, group: int, shares: ResourceShares, patienc
             content = arrived.get(timeout=patience)
         except queue.Empty:
             raise RunError(
-                f"no worker has sent anything for {patience:,.0f} s; Ray has {ray.available_resources()} free of "
-                f"{ray.cluster_resources()}: see `ray status`"
+                f"no worker has sent anything for {patience:,.0f} s; Ray has {free()} free of {whole()}: see"
+                " `ray status`"
             ) from None
         if content is None:
             return
@@ -292,7 +294,7 @@ def _collect(data: Any, arrived: "queue.Queue[Any]") -> None:
         arrived.put(error)
 
 
-def _in_order(run: Pass, stream: Iterator[object]) -> Iterator[RunPart]:
+def _in_order(run: Pass, stream: Iterator[Read | End]) -> Iterator[RunPart]:
     """Pieces, each after the chunk it follows; what was counted already is left out.
 
     Raises:

@@ -88,7 +88,10 @@ def _worker_share(
         RunError: GPUs are where there are no CPUs for their workers.
     """
     room = [(p["CPU"] - reader, int(p.get("GPU", 0)) if wants_gpu else workers) for p in places]
-    fits = lambda share: sum(min(most_here, int(cpus / share + 1e-9)) for cpus, most_here in room) >= workers  # noqa: E731
+
+    def fits(share: float) -> bool:
+        return sum(min(most_here, int(cpus / share + 1e-9)) for cpus, most_here in room) >= workers
+
     shares = {min(most, cpus / k) for cpus, most_here in room if most_here for k in range(1, workers + 1)}
     if not (found := [share for share in shares if fits(share)]):
         raise RunError(f"--workers {workers}: Ray's GPUs are on machines without CPUs for them: lower --workers")

@@ -234,6 +234,90 @@ class RunSummary:
     unfinished: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class FoundComponents:
+    """Components that do something, or are important where it holds, in the order of query components_by_behaviour.
+
+    Attributes:
+        behaviour, description: the claim that was asked, its name and words.
+        others: names of behaviours that were nearly as well described by what was asked.
+        frame: the answer of query components_by_behaviour.
+    """
+
+    behaviour: str
+    description: str
+    others: tuple[str, ...]
+    frame: pl.DataFrame
+
+    @property
+    def described(self) -> str:
+        """What was asked, what else it may have meant, and how many components say nothing of it."""
+        said = f"{self.behaviour}: {self.description}"
+        if self.others:
+            said += f". Near to it: {', '.join(self.others)}"
+        if self.frame.is_empty():
+            return f"{said}. No component has enough positions where it holds: lower --least, or record more text"
+        n = self.frame["n_left_out"][0]
+        return said + (f". Left out for too few positions or documents: {n:,} components" if n else "")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TextResult:
+    """What the model and its components do on a text, beside what they do in the run's corpus.
+
+    Attributes:
+        text: the text.
+        component: the label that was named; None where the components of the largest |DLA| are shown.
+        changes: what was changed in the pass, in words.
+        tokens, components, next_tokens, attention: frames (`profiler.sentence.answer.TextAnswer`).
+        sentences: what they say.
+    """
+
+    text: str
+    component: str | None
+    changes: tuple[str, ...]
+    tokens: pl.DataFrame
+    components: pl.DataFrame
+    next_tokens: pl.DataFrame
+    attention: pl.DataFrame | None
+    sentences: tuple[str, ...]
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """A row per token: what the named component does there, or the labels of the shown ones; and p of the next."""
+        own = ["offset", "token"]
+        if self.component is None:
+            shown = self.components.group_by("offset", maintain_order=True).agg(
+                pl.format("{} {}", "component", pl.col("dla").map_elements("{:+.3g}".format, pl.String))
+                .str.join(", ")
+                .alias("largest_dla")
+            )
+            own.append("largest_dla")
+        else:
+            shown = self.components.drop("rank", "component").join(self._attended, on="offset", how="left")
+            own += [name for name in shown.columns if name != "offset"]
+        rest = [name for name in self.tokens.columns if name not in (*own, "special")]
+        return self.tokens.join(shown, on="offset", how="left", maintain_order="left").select(*own, *rest)
+
+    @property
+    def _attended(self) -> pl.DataFrame:
+        """Of each token the one that a named head attends to most, and how much."""
+        if self.attention is None:
+            return self.tokens.select("offset").head(0)
+        top = self.attention.sort("weight", descending=True).group_by("offset").first()
+        names = self.tokens.select(pl.col("offset").alias("key_offset"), pl.col("token").alias("attends_to"))
+        joined = top.join(names, on="key_offset", how="left")
+        return joined.select("offset", "attends_to", pl.col("weight").alias("attention"))
+
+    def __repr__(self) -> str:
+        """The sentences, then the tokens and the likeliest next tokens."""
+        return "\n".join([*self.sentences, "", _printed(self.table), "", _printed(self.next_tokens.drop("token_id"))])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return _html(self.sentences, self.table)
+
+
 def _printed(frame: pl.DataFrame) -> str:
     """All rows and columns of a frame as text."""
     with pl.Config(

@@ -14,6 +14,7 @@ a file that is open in the process, so what writes into the run closes its readi
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,19 @@ from typing import Any, Literal
 import duckdb
 import polars as pl
 
+from profiler.behaviours.search import NamedBehaviour, match
 from profiler.database import query as queries
 from profiler.errors import ComponentError, QueryError
-from profiler.results import CheckResult, PatchResult, Report, ReportFile, RunSummary, silent
+from profiler.results import (
+    CheckResult,
+    FoundComponents,
+    PatchResult,
+    Report,
+    ReportFile,
+    RunSummary,
+    TextResult,
+    silent,
+)
 
 SPECTRUM_CHARTS = ("class_density", "class_share", "posterior", "expected_value", "importance", "mean_dla")
 SAME_QUANTILE = 1e-9
@@ -275,6 +286,41 @@ class Run:
         """A row per behaviour: the library's and your own."""
         return self.sql(BEHAVIOURS)
 
+    def find(self, words: str, *, kind: str = "", least: int = 20, top: int = 20) -> FoundComponents:
+        """Components by what they do: those that do most of the behaviour that `words` mean, or care for it most.
+
+        Args:
+            words: a behaviour's name, or words of its description: "year", "attends to the previous token".
+            kind: head or neuron; both if empty.
+            least: fewest recorded positions of a component where the behaviour holds.
+            top: how many; 0 gives all.
+
+        Raises:
+            QueryError: no behaviour of the run is described by these words.
+        """
+        known = [
+            NamedBehaviour(name, description, priority if priority is not None else sys.maxsize)
+            for name, description, priority in self.behaviours().select("behaviour", "description", "priority").rows()
+        ]
+        best, *others = match(words, known)
+        frame = self.query("components_by_behaviour", behaviour=best.name, kind=kind, least=least, top=top)
+        return FoundComponents(best.name, best.description, tuple(other.name for other in others), frame)
+
+    def similar(
+        self, component: str, *, measure: Literal["coactivation", "classes", "spectrum"] = "coactivation", top: int = 20
+    ) -> pl.DataFrame:
+        """Components of the same kind that do what `component` does: the query `similar`.
+
+        Args:
+            component: label.
+            measure: what rows are ordered by.
+            top: how many; 0 gives all.
+
+        Raises:
+            ComponentError: the run has no such component.
+        """
+        return self.query("similar", component=component, measure=measure, top=top)
+
     def add_class(self, name: str, condition: str, description: str = "") -> int:
         """Define a token class of your own and its behaviours on_NAME and before_NAME.
 
@@ -430,6 +476,62 @@ class Run:
         path = build.write(out or build.default_path(self.path, name, component), text)
         taken = picture.take(path, Path(png), size, theme) if png is not None else None
         return ReportFile(path, len(text.encode()), taken)
+
+    def try_text(
+        self,
+        text: str,
+        component: str | None = None,
+        *,
+        remove: Sequence[str] = (),
+        scale: Sequence[str] = (),
+        set_to: Sequence[str] = (),
+        after: str | None = None,
+        most: int = 5,
+        out: str | Path | None = None,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+    ) -> TextResult:
+        """What the model does on a text, each value beside the component's spectrum in the corpus.
+
+        Args:
+            text: the text; what does not fit into the model's window is left out, and the result says so.
+            component: label of the component that is asked about; None shows those of the largest |DLA| at each token.
+            remove: labels of components that are removed in the pass.
+            scale: components that are multiplied, as L2H1=0.5.
+            set_to: neurons and channels whose activation is set, as L1N3=5.
+            after: a token that DLA is taken toward at the last token; None takes the model's most probable.
+            most: components at each token where none is named, and next tokens.
+            out: write a page there, too.
+            model: as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
+
+        Raises:
+            ComponentError: the run lacks a component, or it cannot be changed.
+            CorpusError: the text holds no token, or `after` is no single token.
+            ModelError: as for `patch`.
+        """
+        from profiler.sentence import ask
+
+        return ask.try_text(
+            self.path,
+            self.connection,
+            text,
+            component,
+            remove=remove,
+            scale=scale,
+            set_to=set_to,
+            after=after,
+            most=most,
+            model=model,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            device=device,
+            out=out,
+        )
 
     def site(
         self,

@@ -20,7 +20,8 @@
 --             mixture). No interval where one replicate group holds every row. family auto takes
 --             attention behaviours of heads, token and context behaviours of neurons, and the
 --             user's own of both; family and behaviour '' show all; top is the number of
---             components, by importance, 0 all; component overrides kind and top.
+--             components, by importance, 0 all; component overrides kind and top. Which components
+--             do a behaviour most is asked by query components_by_behaviour.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');

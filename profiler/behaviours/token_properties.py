@@ -74,7 +74,7 @@ PROPERTIES: tuple[Property, ...] = (
         "identifier", "letters, digits and underscores, at least one underscore", r"regexp_full_match(body, '\w*_\w*')"
     ),
     Property("leading_space", "one blank, then something else", r"regexp_full_match(text, '(?s) [^\s].*')"),
-    Property("newline", "holds a line break", r"contains(text, chr(10)) OR contains(text, chr(13))"),
+    Property("newline", "a text that holds a line break", r"contains(text, chr(10)) OR contains(text, chr(13))"),
     Property("indentation", "two or more blanks or tabs and nothing else", r"regexp_full_match(text, '[ \t]{2,}|\t')"),
     Property("white_space", "white space alone", r"regexp_full_match(text, '\s+')"),
     Property("sentence_end", "only . ! or ?", r"regexp_full_match(body, '[.!?]+')"),

@@ -25,6 +25,7 @@ from profiler.cli import (
     report,
     site,
 )
+from profiler.cli.look import find, try_text
 from profiler.cli.terminal.console import errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError
@@ -36,7 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (record, merge, query, report, behaviours, label, bench, patch, check, predict, circuits, site):
+for commands in (
+    record,
+    merge,
+    query,
+    report,
+    try_text,
+    find,
+    behaviours,
+    label,
+    bench,
+    patch,
+    check,
+    predict,
+    circuits,
+    site,
+):
     commands.register(app)
 app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")
 

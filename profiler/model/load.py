@@ -32,7 +32,7 @@ from profiler.model.checkpoint import read_network, read_settings, read_tokenize
 from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import Weights, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
-from profiler.model.wiring import is_experts
+from profiler.model.wiring import Wiring, is_experts
 from profiler.model.writers import Sources
 from profiler.text.token_classes import encode, special_ids
 
@@ -70,11 +70,6 @@ class Model:
     def bridge(self) -> "TransformerBridge | None":
         """TransformerLens' view of it, made when it is first asked for; None where TransformerLens cannot make one."""
         return _bridge(self)
-
-    @property
-    def soft_cap(self) -> float | None:
-        """c where the model's logits are c * tanh(z / c); None where they are z."""
-        return self.weights.wiring.soft_cap
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without any token put before or after."""
@@ -303,14 +298,14 @@ def _spec(
 
 
 def logits_summary(
-    logits: Float[Tensor, "row vocab"], targets: Int[Tensor, " row"], soft_cap: float | None = None
+    logits: Float[Tensor, "row vocab"], targets: Int[Tensor, " row"], wiring: Wiring
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row 3"]]:
     """The centred target logit of the rows asked for before a soft cap, float64; and the loss (nats), rank and entropy
     (nats) of the model's own logits, which are capped."""
     target = targets.to(logits.device)[:, None]
     centred = logits.gather(-1, target)[:, 0].double() - logits.mean(-1, dtype=torch.float64)
     rows = logits.float() if logits.dtype != torch.float64 else logits
-    rows = rows if soft_cap is None else soft_cap * (rows / soft_cap).tanh()
+    rows = wiring.capped(rows)
     log_p = rows.log_softmax(-1)
     loss = -log_p.gather(-1, target)[:, 0]
     rank = (rows > rows.gather(-1, target)).sum(-1)

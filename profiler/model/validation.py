@@ -128,7 +128,7 @@ def check(
         offsets = _looked_at(tokens)
         rows = (torch.zeros_like(offsets), offsets)
         capture = forward(tokens, Wanted(rows, rows, check=True))
-        _same_logits(_capped(capture.logits, weights.wiring.soft_cap), own, spec, rounding)
+        _same_logits(weights.wiring.capped(capture.logits), own, spec, rounding)
         _parts_add_up(capture, weights, spec, tokens, rounding)
         unread |= spec.head_rows.keys() - capture.attention.keys()
         unread |= {block for block, gap in capture.mixing_gap.items() if not gap <= rounding}
@@ -141,10 +141,6 @@ def unread_note(unread: Collection[Block], spec: ModelSpec) -> str:
     return (
         f"{which} attention weights cannot be read as the model computes them: where these heads attend is not stored"
     )
-
-
-def _capped(logits: Tensor, soft_cap: float | None) -> Tensor:
-    return logits if soft_cap is None else soft_cap * (logits / soft_cap).tanh()
 
 
 def _same_logits(

@@ -104,6 +104,10 @@ class Wiring:
         wires = self.sinks[0].wires
         return next((sink for sink in self.sinks if [sink.name] == [wire.source for wire in wires]), None)
 
+    def capped(self, logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape vocab"]:
+        """The model's own logits: after its soft cap, where it has one."""
+        return logits if self.soft_cap is None else self.soft_cap * (logits / self.soft_cap).tanh()
+
     @cached_property
     def readers(self) -> dict[str, tuple[tuple[Sink, Wire], ...]]:
         """Of each cut, what reads it."""

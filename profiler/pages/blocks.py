@@ -1,7 +1,8 @@
 """What a report is made of, as frozen descriptions: nothing is drawn until `page.render`.
 
 A `Report` has an answer, sections and a method. A `Section` has a text and blocks: a `Chart`, a `Table` or `Examples`.
-Each block names the queries it came from (`Source`), so that each number on a page can be had from one file.
+Each block names the queries it came from (`Source`), so that each number on a page can be had from one file; None where
+the numbers are a model's and no run's.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Chart:
     title: str
     caption: str
     chart: Any
-    source: Source
+    source: Source | None
     width: Width = "half"
 
 
@@ -55,7 +56,7 @@ class Table:
     caption: str
     header: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell, ...], ...]
-    source: Source
+    source: Source | None
     width: Width = "half"
 
 
@@ -101,7 +102,7 @@ class Examples:
     title: str
     caption: str
     groups: tuple[ExampleGroup, ...]
-    source: Source
+    source: Source | None
     width: Width = "full"
     reach: tuple[float, float] = (0.0, 0.0)
 

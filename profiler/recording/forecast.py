@@ -415,7 +415,7 @@ class _Trial:
         hidden = rows[:TRIAL_OUTCOMES]
         targets = torch.zeros(len(hidden), dtype=torch.int64)
         start = self.clock()
-        logits_summary(hidden @ rows.T, targets, self.model.soft_cap)
+        logits_summary(hidden @ rows.T, targets, self.model.weights.wiring)
         return (self.clock() - start) / len(hidden) / self.part_of_vocabulary
 
     @torch.inference_mode()

@@ -254,7 +254,7 @@ class Pass:
         everything = recorder.chosen.everything
         self.totals.add_carried(total if everything else carried, logits, batch.valid.to(total.device))
         recorder.add_attention(plan, capture, model.weights)
-        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.soft_cap)
+        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.weights.wiring)
         recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
         past = past_of(batch.tokens, self.marks, batch.windows, bos=self.layout.bos_id is not None)
         self.store.stage_positions(batch, logits.cpu().numpy(), past)

@@ -61,7 +61,7 @@ def contexts(run: Connection, model: Model, component: ComponentId, frame: pl.Da
         ModelError: `model` is not the one that the run was recorded from.
         RunError: the run's windows hold tokens that the model does not know.
     """
-    _refuse_other(run, model)
+    refuse_other(run, model)
     if frame.is_empty():
         return frame
     listed = ",".join(map(str, frame["position_id"]))
@@ -74,7 +74,12 @@ def contexts(run: Connection, model: Model, component: ComponentId, frame: pl.Da
     return pl.DataFrame(filled, schema=schema)
 
 
-def _refuse_other(run: Connection, model: Model) -> None:
+def refuse_other(run: Connection, model: Model) -> None:
+    """Refuse a model that is not the one that the run was recorded from.
+
+    Raises:
+        ModelError: it has other weights.
+    """
     info = query.run(run, "run_info").row(0, named=True)
     if model.spec.weights_hash != info["model_hash"]:
         raise ModelError(
@@ -119,7 +124,7 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     )
     one = model.spec.id_of(component) - part.components.start
     chance = torch.full(tokens.shape, torch.nan, dtype=torch.float64)
-    log_p = capture.logits.double().log_softmax(-1).cpu()
+    log_p = model.weights.wiring.capped(capture.logits.double()).log_softmax(-1).cpu()
     chance[sight] = log_p.gather(-1, targets[sight].clamp_min(0)[:, None])[:, 0].exp()
     known = targets >= 0
     activation, dla = (

@@ -9,6 +9,7 @@ import brute_components
 import brute_contexts
 import duckdb
 import fake_run
+import fake_values
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -48,11 +49,14 @@ def db(fake: fake_run.FakeRun) -> Iterator[query.Connection]:
 def defaults(name: str) -> dict[str, object]:
     """What the query needs: a head for head_attention, a neuron for the others."""
     required = [p.name for p in query.header(name).parameters if p.required]
-    assert set(required) <= {"component", "behaviour"}
-    values = {"component": "L1H1" if name in ABOUT_HEADS else "L0N1", "behaviour": "previous_token"}
-    few = (
-        {"kind": "neuron"} if name == "polysemantic" else {}
-    )  # the fake's heads attend anywhere too seldom to be tested
+    assert set(required) <= {"component", "behaviour", "token"}
+    values = {
+        "component": "L1H1" if name in ABOUT_HEADS else "L0N1",
+        "behaviour": "previous_token",
+        "token": fake_values.TOKENS["word"][0],
+    }
+    # the fake's heads attend anywhere too seldom to be tested, its tokens are few
+    few = {"polysemantic": {"kind": "neuron"}, "components_by_behaviour": {"least": 1}}.get(name, {})
     return {parameter: values[parameter] for parameter in required} | few
 
 
@@ -111,7 +115,7 @@ def test_runs_alone_in_another_connection(db: query.Connection, copy: Path, name
 def test_a_required_parameter_is_asked_for_in_a_shell(copy: Path, name: str) -> None:
     with duckdb.connect(str(copy), read_only=True) as shell:
         if any(p.required for p in query.header(name).parameters):
-            with pytest.raises(duckdb.Error, match="set the component first"):
+            with pytest.raises(duckdb.Error, match=r"set the (component|behaviour|token) first"):
                 shell.execute(query.sql_text(name))
         else:
             shell.execute(query.sql_text(name))
@@ -171,6 +175,12 @@ def test_the_index_lists_every_query_and_no_other() -> None:
         parsed = query.header(name)
         shown = [f"**{p.name}**" if p.required else f"{p.name} = {p.default!r}" for p in parsed.parameters]
         assert line == f"| [{name}]({name}.sql) | {parsed.question} | {parsed.grain} | {', '.join(shown) or '–'} |"
+
+
+def test_no_section_of_the_index_is_empty() -> None:
+    text = (Path(query.assets.folder("queries")) / "README.md").read_text(encoding="utf-8")
+    sections = text.split("## Your own SQL")[0].split("### ")[1:]
+    assert len(sections) > 5 and [s.splitlines()[0] for s in sections if "| [" not in s] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -196,6 +196,33 @@ def behaviours(fake: FakeRun, db: query.Connection) -> None:
     assert by_family["behaviour"].value_counts()["count"].to_list() == [2, 2, 2]
 
 
+@check
+def components_by_behaviour(fake: FakeRun, db: query.Connection) -> None:
+    for name, kind, least in [("previous_token", "head", 1), ("on_number", "", 1), ("repeated", "neuron", 3)]:
+        labels = [c for c in fake.components["component"] if re.fullmatch(r"L\d+[HN]\d+", c)]
+        labels = [c for c in labels if kind in ("", "head" if "H" in c else "neuron")]
+        wanted = []
+        for label in labels:
+            k = kept(fake, label)
+            if name in k.holds and k.m.any():
+                wanted.append(coverage(k, name) | {"kind": "head" if "H" in label else "neuron"})
+        for row in wanted:
+            row |= {end: row[f"coverage{end[4:]}"] for end in ("lift", "lift_lo", "lift_hi")}
+            for end in ("lift", "lift_lo", "lift_hi"):
+                row[end] = None if row[end] is None or not row["scrambled"] else row[end] / row["scrambled"]
+            row["others"] = float(np.median([r["coverage"] for r in wanted if r["kind"] == row["kind"]]))
+            del row["behaviour"], row["n"], row["coverage_se"], row["scrambled_hi"]
+        shown = [row for row in wanted if row["n_held"] >= least and row["lift_lo"] is not None]
+        act = "coverage_lo" if name == "previous_token" else "lift_lo"
+        shown.sort(key=lambda row: (-round(row[act], 9), row["component"]))
+        found = query.run(db, "components_by_behaviour", behaviour=name, kind=kind, least=least, top=0)
+        brute.agree(found.drop("n_left_out"), shown)
+        dead = len(labels) - len(wanted)
+        assert set(found["n_left_out"]) == {len(wanted) + dead - len(shown)}
+        top = query.run(db, "components_by_behaviour", behaviour=name, kind=kind, least=least, top=2)
+        assert top["component"].to_list() == [row["component"] for row in shown[:2]]
+
+
 def depth_of(k: Kept, weight: np.ndarray) -> np.ndarray:
     """How deep each row lies in the order of |DLA|, as a share of all `weight`."""
     order = np.lexsort((k.position, -(k.m / k.weight)))

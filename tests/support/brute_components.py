@@ -367,3 +367,84 @@ def table_sizes(fake: fake_run.FakeRun, db: query.Connection) -> None:
     assert dict(found.select("table_name", "n_rows").iter_rows()) == {k: len(v) for k, v in fake.tables.items()}
     assert set(found["table_name"]) == set(re.findall(r"pragma_storage_info\('(\w+)'\)", query.sql_text("table_sizes")))
     assert 0.5 * fake.path.stat().st_size < found["bytes"].sum() <= fake.path.stat().st_size
+
+
+@check
+def similar(fake: fake_run.FakeRun, db: query.Connection) -> None:
+    dense, domains = brute.column(fake, "dense"), brute.column(fake, "domain")
+    classes = brute.column(fake, "class")
+    edges = fake.tables["bins"].filter(pl.col("resolution") == "density").sort("bin")
+    low, high = edges["lo"].to_numpy(), edges["hi"].to_numpy()
+    middles = np.where(np.isinf(low), high, np.where(np.isinf(high), low, (low + high) / 2))
+
+    def centred(i: int) -> np.ndarray:
+        x = fake.activation[i].astype(float).copy()
+        for domain in set(domains[dense]):
+            x[domains == domain] -= x[dense & (domains == domain)].mean()
+        return x[dense]
+
+    def shares(i: int) -> np.ndarray:
+        m = np.abs(fake.dla[i])
+        sums = np.array([m[fake.ordinary & (classes == k)].sum() for k in sorted(set(classes[fake.ordinary]))])
+        return sums / sums.sum() if sums.sum() else 0 * sums
+
+    def steps(i: int) -> dict[float, float]:
+        x = middles[fake_run.bin_of(fake.activation[i][fake.ordinary], 16)]
+        scale = np.sqrt((x**2).mean())
+        if not scale:
+            return {}
+        step = [0.0 if abs(v) * 64 < scale else np.sign(v) * (np.floor(4 * np.log2(abs(v) / scale)) + 25) for v in x]
+        return {float(k): float(np.mean(np.array(step) == k)) for k in set(step)}
+
+    own = fake.row("L0N1")
+    wanted = []
+    for c in live(fake):
+        if c["kind"] == "neuron" and c["component"] != "L0N1":
+            i, spectrum = c["component_id"], steps(c["component_id"])
+            x, y = centred(i), centred(own)
+            wanted.append(
+                {
+                    "component": c["component"],
+                    "coactivation": (x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()) if x.any() else None,
+                    "classes": np.minimum(shares(i), shares(own)).sum(),
+                    "spectrum": sum(min(p, spectrum.get(k, 0.0)) for k, p in steps(own).items()),
+                }
+            )
+    for name in ("coactivation", "classes", "spectrum"):
+        known = sorted((r for r in wanted if r[name] is not None), key=lambda r: -abs(r[name]))
+        found = query.run(db, "similar", component="L0N1", measure=name, top=0)
+        assert found[name].drop_nulls().abs().to_list() == pytest.approx([abs(r[name]) for r in known], abs=1e-6)
+        assert found[f"{name}_median"][0] == pytest.approx(np.median([abs(r[name]) for r in known]), abs=1e-6)
+        mine = {r["component"]: r for r in wanted}
+        for row in found.to_dicts():
+            for measure in ("coactivation", "classes", "spectrum"):
+                assert row[measure] == pytest.approx(mine[row["component"]][measure], abs=1e-6)
+
+
+@check
+def components_by_token(fake: fake_run.FakeRun, db: query.Connection) -> None:
+    tokens, texts = brute.column(fake, "token_id"), fake.tables["tokens"]["token"].to_list()
+    sums, effects = fake.tables["token_sums"], fake.tables["logit_effects"]
+    for token in (texts[int(tokens[fake.ordinary][0])], texts[int(effects["token_id"][0])]):
+        use = fake.ordinary & np.array([texts[t] == token for t in tokens])
+        wanted = []
+        for c in live(fake):
+            i = c["component_id"]
+            if i in set(sums["component_id"]) and use.sum() >= 2:
+                m = np.abs(fake.dla[i])
+                lift = m[use].mean() / m[fake.ordinary].mean() if m.any() else None
+                wanted.append({"way": "at", "component": c["component"], "lift": lift, "n": int(use.sum())})
+                wanted[-1] |= {"activation": fake.activation[i][use].mean(), "abs_dla": m[use].mean(), "effect": None}
+            own = effects.filter((pl.col("component_id") == i) & (pl.col("effect") > 0))
+            for t, effect in own.select("token_id", "effect").rows():
+                if texts[t] == token:
+                    wanted.append({"way": "toward", "component": c["component"], "effect": effect, "lift": None})
+        found = query.run(db, "components_by_token", token=token, least=2, top=0)
+        assert len(found) == len(wanted) > 0
+        mine = {(r["way"], r["component"]): r for r in wanted}
+        for row in found.to_dicts():
+            for name, value in mine[row["way"], row["component"]].items():
+                assert row[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value)
+        for way, name in (("at", "lift"), ("toward", "effect")):
+            ordered = found.filter(pl.col("way") == way)[name].drop_nulls().to_list()
+            assert ordered == sorted(ordered, reverse=True)

@@ -333,6 +333,5 @@ def logits_of(model: Model, tokens: Int[Tensor, "prompt offset"]) -> Float[Tenso
     """The logits of the model's own forward pass."""
     n, width = tokens.shape
     every = (torch.arange(n).repeat_interleave(width), torch.arange(width).repeat(n))
-    logits: Tensor = model.run(tokens, Wanted(logits=every)).logits.unflatten(0, (n, width))
-    cap = model.soft_cap
-    return logits if cap is None else cap * (logits / cap).tanh()
+    logits = model.run(tokens, Wanted(logits=every)).logits.unflatten(0, (n, width))
+    return model.weights.wiring.capped(logits)

@@ -393,8 +393,7 @@ class ModuleNetwork(Network):
         if wiring.final is not None:
             stream = self._modules[wiring.final.name](stream)
             stream = scaled(stream, wiring.sinks[0].wires[0].multiplier)
-        logits = scaled(self.module.get_output_embeddings()(stream), wiring.logit_scale)
-        return logits if wiring.soft_cap is None else wiring.soft_cap * (logits / wiring.soft_cap).tanh()
+        return wiring.capped(scaled(self.module.get_output_embeddings()(stream), wiring.logit_scale))
 
     def toward(self, tokens: Int[Tensor, "*position"]) -> Float[Tensor, "*position model"]:
         wiring, direction = self.weights.wiring, at_unembed(self.weights, tokens)

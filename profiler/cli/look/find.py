@@ -1,0 +1,54 @@
+"""`profiler find`: components by what they do, by likeness to another, by a token."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import profiler
+from profiler.cli.terminal.console import console, write
+from profiler.cli.terminal.output import to_bytes
+from profiler.errors import QueryError
+
+Measure = Literal["coactivation", "classes", "spectrum"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(find)
+
+
+def find(
+    *,
+    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    words: Annotated[str, typer.Argument(help="what the components are to do: year, 'the previous token'")] = "",
+    like: Annotated[str | None, typer.Option(help="components like this one instead")] = None,
+    by: Annotated[Measure, typer.Option(help="with --like: what they are compared by")] = "coactivation",
+    token: Annotated[str | None, typer.Option(help="components that matter at a token, such as ' Paris'")] = None,
+    kind: Annotated[str, typer.Option(help="head or neuron; both if not given")] = "",
+    least: Annotated[int, typer.Option(help="fewest positions where the behaviour or the token is seen", min=1)] = 20,
+    top: Annotated[int, typer.Option(help="how many; 0 shows all", min=0)] = 20,
+    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="how the rows are printed")] = "table",
+) -> None:
+    """Find components by what they do, by likeness to another, or by a token.
+
+    Example: profiler find run.duckdb year --kind neuron
+    """
+    asked = [name for name, given in (("words", words), ("--like", like), ("--token", token)) if given]
+    if len(asked) != 1:
+        raise QueryError(
+            "say one of three: words (profiler find RUN year), --like L2H1, or --token ' Paris'"
+            f"{'' if not asked else '; given were ' + ' and '.join(asked)}"
+        )
+    with profiler.open(run) as opened:
+        if like is not None:
+            said, frame = "", opened.similar(like, measure=by, top=top)
+        elif token is not None:
+            said, frame = "", opened.query("components_by_token", token=token, least=least, top=top)
+        else:
+            found = opened.find(words, kind=kind, least=least, top=top)
+            said, frame = found.described, found.frame
+    if format == "table" and said:
+        console.print(said)
+        console.print()
+    write(to_bytes(frame, format))

@@ -1,0 +1,109 @@
+-- Title:      Components by a behaviour
+-- Question:   which components do it, or are important where it holds, more than others or than
+--             by chance?
+-- Grain:      one row per component with enough positions where the behaviour holds
+-- Key:        component
+-- Parameters: behaviour (required), kind (default ''), least (default 20), top (default 20)
+-- Reads:      behaviour_marks, behaviours, component_facts, jackknife_groups
+-- Reference:  lift of a rule over its base rate: Brin, Motwani, Ullman and Tsur 1997; the base rate
+--             of each domain is held against the domain itself; delete-a-group jackknife over
+--             documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the
+--             logit scale
+-- Caveat:     coverage is the share of the component's |DLA| at positions where the behaviour
+--             holds, scrambled what the same claim covers when it is permuted among the positions
+--             of each domain, lift the first over the second: 1 for a component that does not look.
+--             The interval of lift is that of coverage over scrambled. others is the median
+--             coverage of all components of the kind. Rows are ordered by the lower end of an
+--             interval, so that few documents do not come first: of lift where the behaviour is
+--             about the text; of coverage where it is about what the component does (attention,
+--             effect), which a head that does so everywhere does most, with a lift of 1. Left out
+--             are components with fewer than `least` recorded positions where it holds, and those
+--             without an interval: n_left_out says how many. kind is head or neuron, both if empty;
+--             top 0 shows all. |DLA| sees only what is written directly to the next token's logit.
+SET VARIABLE behaviour = required(getvariable('behaviour'), 'behaviour', 'on_number');
+SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
+SET VARIABLE least = coalesce(getvariable('least')::BIGINT, 20);
+SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 20);
+WITH asked AS (
+    SELECT behaviour_id, kind, family IN ('attention', 'effect') AS is_act FROM behaviours
+    WHERE behaviour = getvariable('behaviour')
+)
+, facts AS MATERIALIZED (
+    SELECT component, doc_id, any_value(component_facts.kind) AS kind
+        , any_value(group_id) AS group_id, any_value(domain) AS domain
+        , sum(weight) AS weights, sum(weighted_importance(weight, dla)) AS importance
+    FROM component_facts
+    JOIN asked ON asked.kind IN ('both', component_facts.kind)
+    WHERE getvariable('kind') IN ('', component_facts.kind)
+    GROUP BY component, doc_id
+)
+, marks AS MATERIALIZED (
+    SELECT component, doc_id
+        , count(*) FILTER (holds) AS n_held, sum_where(weight, holds) AS weights_held
+        , sum_where(weighted_importance(weight, dla), holds) AS importance_held
+        , sum_where(weight, holds IS NULL) AS weights_untold
+        , sum_where(weighted_importance(weight, dla), holds IS NULL) AS importance_untold
+    FROM behaviour_marks
+    WHERE behaviour_id IN (SELECT behaviour_id FROM asked)
+    GROUP BY component, doc_id
+)
+, by_document AS MATERIALIZED (
+    -- rows where it cannot be told are taken out of numerator and denominator
+    SELECT facts.component, facts.kind, facts.group_id, facts.domain
+        , coalesce(marks.n_held, 0) AS n_held
+        , facts.weights - coalesce(marks.weights_untold, 0) AS weights
+        , coalesce(marks.weights_held, 0) AS weights_held
+        , facts.importance - coalesce(marks.importance_untold, 0) AS importance
+        , coalesce(marks.importance_held, 0) AS importance_held
+    FROM facts
+    LEFT JOIN marks ON marks.component = facts.component AND marks.doc_id = facts.doc_id
+)
+, sums AS (
+    SELECT component AS key, group_id, importance_held AS above, importance AS below
+    FROM by_document
+)
+, by_domain AS (
+    SELECT component, sum(importance) AS domain_importance
+        , sum(weights_held) / nullif(sum(weights), 0) AS rate
+    FROM by_document GROUP BY component, domain
+)
+, scrambled AS (
+    SELECT component
+        , sum(domain_importance * rate) / nullif(sum(domain_importance), 0) AS scrambled
+    FROM by_domain GROUP BY component
+)
+, whole AS (
+    SELECT component, any_value(kind) AS kind, sum(n_held) AS n_held
+        , sum(weights_held) / nullif(sum(weights), 0) AS base_rate
+        , sum(importance_held) / nullif(sum(importance), 0) AS coverage
+        , effective_number(importance) AS documents
+    FROM by_document GROUP BY component
+)
+, measured AS (
+    SELECT whole.component, whole.kind, whole.n_held, whole.base_rate, whole.coverage
+        , share_lo(whole.coverage, errors.se, errors.t, whole.documents) AS coverage_lo
+        , share_hi(whole.coverage, errors.se, errors.t, whole.documents) AS coverage_hi
+        , scrambled.scrambled, whole.documents
+    FROM whole
+    JOIN scrambled USING (component)
+    LEFT JOIN jackknife_ratios('sums') AS errors ON errors.key = whole.component
+)
+, ranked AS (
+    SELECT *, coverage / nullif(scrambled, 0) AS lift
+        , coverage_lo / nullif(scrambled, 0) AS lift_lo
+        , coverage_hi / nullif(scrambled, 0) AS lift_hi
+        , median(coverage) OVER (PARTITION BY kind) AS others, count(*) OVER () AS n_all
+    FROM measured
+)
+, shown AS (
+    SELECT *, n_all - count(*) OVER () AS n_left_out
+        , row_number() OVER (
+            ORDER BY round(if((SELECT is_act FROM asked), coverage_lo, lift_lo), 9) DESC, component
+        ) AS ordinal
+    FROM ranked WHERE n_held >= getvariable('least') AND lift_lo IS NOT NULL
+)
+SELECT component, kind, lift, lift_lo, lift_hi, coverage, coverage_lo, coverage_hi, scrambled
+    , others, base_rate, n_held::BIGINT AS n_held, documents AS effective_documents
+    , n_left_out::BIGINT AS n_left_out
+FROM shown WHERE getvariable('top') = 0 OR ordinal <= getvariable('top')
+ORDER BY ordinal;

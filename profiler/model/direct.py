@@ -11,19 +11,23 @@ where u are the unembedding's rows and k what its output is multiplied by (`prof
 unembedding and the embeddings are components too; with them the sum over all components is the centred target logit,
 up to rounding.
 
+Up to the denominators, g is that of the next *token*: products with it are made for the distinct next tokens of a
+batch, and gathered and scaled at each position (`profiler.model.wiring.TokenDirections`).
+
 0. `final_norm`: the final norm's denominator, and the centred target logit read off the final residual stream.
                                                                                     cost: positions * d_model
-1. `Directions`: g of every block.                                                  cost: positions * d_model * norms
-2. heads: z . (W_O g), so one product of g with W_O and a sum over d_head.          cost: positions * d_model^2
-3. neurons: activation * (W_out g).                                                 cost: positions * d_model * d_mlp
+1. `TokenDirections`: g of every block.                                             cost: tokens * d_model * norms
+2. heads: z . (W_O g), so one product of g with W_O and a sum over d_head.
+                                                                cost: tokens * d_model^2 + positions * d_model * d_head
+3. neurons: activation * (W_out g).                             cost: tokens * d_model * d_mlp + positions * d_mlp
 4. experts: the same times the router's weight, as used and held, at the positions that were sent to the expert. Their
    activations are computed again from what they read:          cost: three products of positions * d_model * d_mlp
-5. embeddings and biases.                                                           cost: positions * d_model * layers
+5. embeddings and biases.                                                           cost: tokens * d_model * layers
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +38,7 @@ from transformers.pytorch_utils import Conv1D
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
 from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
 from profiler.model.forward import Capture, Routed, Rows
-from profiler.model.wiring import Direction, Directions, Sink, Wiring, scaled
+from profiler.model.wiring import Direction, Directions, Sink, TokenDirections, Toward, Wiring, scaled
 from profiler.model.writers import Sources, Writer, activations, down, down_biases
 
 VOCABULARY_ROWS = 8192  # rows of the unembedding that are cast at a time
@@ -47,9 +51,8 @@ class Part:
     the write. DLA in logits.
 
     Attributes:
-        present: of an expert's neurons, the positions that were sent to the expert, ascending (window * width + offset,
-            or their place among `rows` of `by_part`): values are of these alone, as if they were one window. None:
-            every position has values.
+        present: of an expert's neurons, the positions that were sent to the expert, ascending (window * width +
+            offset): values are of these alone, as if they were one window. None: every position has values.
     """
 
     components: slice
@@ -199,80 +202,64 @@ def centred_logit(
 
 
 def by_part(
-    capture: Capture,
-    weights: Weights,
-    spec: ModelSpec,
-    targets: Int[Tensor, "window offset"],
-    rows: Int[Tensor, " token"] | None = None,
+    capture: Capture, weights: Weights, spec: ModelSpec, targets: Int[Tensor, "window offset"]
 ) -> Iterator[Part]:
-    """Each block in turn, then embeddings and biases; one block is in memory at a time.
-
-    Args:
-        rows: positions (window * width + offset) to take, in this order, as if they were one window; None takes all.
-    """
-    take: Callable[[Tensor], Tensor] = lambda table: table  # noqa: E731
-    if rows is not None:
-        take = lambda table: table.flatten(0, 1).index_select(0, rows)[None]  # noqa: E731
-    targets = take(targets)
-    held = {name: take(value) for name, value in capture.held.items()}
-    directions = Directions(weights.wiring, at_unembed(weights, targets), held)
-    routed = {site: values.take(take) for site, values in capture.routed.items()}
+    """Each block in turn, then embeddings and biases; one block is in memory at a time."""
+    held, routed = capture.held, capture.routed
+    directions = TokenDirections(weights.wiring, partial(at_unembed, weights), targets, held)
     for block, writer in weights.writers.items():
         if writer.expert is not None:
             if writer.expert == 0:  # the experts of a module come one after the other
                 chosen, toward = _sent(routed[writer.site], block, weights), directions.at(writer.site)
             yield _expert(routed[writer.site], chosen[writer.expert], weights, block, toward, spec.slices[block])
             continue
-        values, toward = take(capture.units[block]), directions.at(writer.site)
+        values, toward = capture.units[block], directions.at(writer.site)
         if writer.width > 1:
             denominator = held[weights.own_norm[block].name] if block in weights.own_norm else None
             yield _heads(values, weights, block, toward, spec.slices[block], denominator)
         else:
             yield _neurons(values, weights.matrix(block), toward, spec.slices[block])
-    embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", take(capture.embed), weights.sources.embed)]
+    embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", capture.embed, weights.sources.embed)]
     if capture.pos_embed is not None:
-        embeds.append(("pos_embed", take(capture.pos_embed), weights.sources.pos_embeds[0]))
+        embeds.append(("pos_embed", capture.pos_embed, weights.sources.pos_embeds[0]))
     yield _constants(embeds, weights, spec, targets, directions, routed)
 
 
-def add_up(total: PerPosition, part: Part, rows: Int[Tensor, " token"] | None) -> None:
-    """Add a part's DLA to the float64 total of every position (of `rows`, as `by_part` took them)."""
+def add_up(total: PerPosition, part: Part) -> None:
+    """Add a part's DLA to the float64 total of every position."""
     summed = part.dla.sum(-1).double()
-    if part.present is not None:
-        rows = part.present if rows is None else rows[part.present]
-    if rows is None:
+    if part.present is None:
         total += summed
     else:
-        total.view(-1).index_add_(0, rows, summed[0])
+        total.view(-1).index_add_(0, part.present, summed[0])
 
 
 def _heads(
-    z: HeadOutputs, weights: Weights, block: Block, toward: Residual, components: slice, denominator: Scale | None
+    z: HeadOutputs, weights: Weights, block: Block, toward: Toward, components: slice, denominator: Scale | None
 ) -> Part:
-    z = z.to(toward.dtype)
-    w_o = weights.matrix(block).unflatten(0, z.shape[-2:])
-    seen = torch.einsum("wom,hdm->wohd", toward, w_o)
+    z = z.to(toward.scale.dtype)
+    seen = (toward.of_token @ weights.matrix(block).T).unflatten(1, z.shape[-2:])
     squared = (torch.einsum("wohd,hde->wohe", z, weights.grams[block]) * z).sum(-1)
     written = squared.clamp_min_(0).sqrt_()
-    return Part(components, written if denominator is None else written / denominator, (z * seen).sum(-1))
+    dla = (z * seen[toward.number]).sum(-1) * toward.scale[..., None]
+    return Part(components, written if denominator is None else written / denominator, dla)
 
 
 def _neurons(
     post: Float[Tensor, "window offset neuron"],
     w_out: Float[Tensor, "neuron model"],
-    toward: Residual,
+    toward: Toward,
     components: slice,
 ) -> Part:
-    """Laid out component by component in memory, as the compiled loop reads it; the product becomes the DLA in
-    place."""
-    activation = post.to(toward.dtype).flatten(0, 1).T.contiguous()
-    dla = (w_out @ toward.flatten(0, 1).T).mul_(activation)
+    activation = post.to(toward.scale.dtype)
+    return Part(components, activation, gathered(activation, toward.of_token @ w_out.T, toward))
 
-    def in_windows(values: Tensor) -> Tensor:
-        windows: Tensor = values.unflatten(1, post.shape[:2])
-        return windows.movedim(0, -1)
 
-    return Part(components, in_windows(activation), in_windows(dla))
+def gathered(
+    activation: Float[Tensor, "window offset neuron"], per_unit: Float[Tensor, "token neuron"], toward: Toward
+) -> Float[Tensor, "window offset neuron"]:
+    """DLA from that of a unit of activation towards each token: activation * per_unit[token] * scale."""
+    return per_unit[toward.number].mul_(activation).mul_(toward.scale[..., None])
 
 
 Sent = tuple[Int[Tensor, " present"], Int[Tensor, " present"]]
@@ -288,16 +275,16 @@ def _sent(routed: Routed, block: Block, weights: Weights) -> list[Sent]:
     return [(rows // n_choices, rows % n_choices) for rows in order.split(counts.tolist())]
 
 
-def _expert(routed: Routed, sent: Sent, weights: Weights, block: Block, toward: Residual, components: slice) -> Part:
-    """The positions that were sent to one expert, laid out as `_neurons` does."""
+def _expert(routed: Routed, sent: Sent, weights: Weights, block: Block, toward: Toward, components: slice) -> Part:
+    """The positions that were sent to one expert."""
     rows, choices = sent
     expert = weights.writers[block].expert
     assert expert is not None
     read = routed.read.flatten(0, 1)[rows]
-    activation = activations(weights.matrices[block], expert, read).to(toward.dtype).T.contiguous()
-    router = routed.weights.flatten(0, 1)[rows, choices].to(toward.dtype)
-    dla = (weights.matrix(block) @ toward.flatten(0, 1)[rows].T).mul_(activation).mul_(router)
-    return Part(components, activation.T[None], dla.T[None], rows)
+    activation = activations(weights.matrices[block], expert, read).to(weights.dtype)
+    router = routed.weights.flatten(0, 1)[rows, choices].to(weights.dtype)
+    dla = (toward.rows(rows) @ weights.matrix(block).T).mul_(activation).mul_(router[:, None])
+    return Part(components, activation[None], dla[None], rows)
 
 
 def _routed_bias(routed: Routed, block: Block, weights: Weights) -> Residual | None:
@@ -315,7 +302,7 @@ def _constants(
     weights: Weights,
     spec: ModelSpec,
     targets: Int[Tensor, "window offset"],
-    directions: Directions,
+    directions: TokenDirections,
     routed: dict[str, Routed],
 ) -> Part:
     """Embeddings and biases.
@@ -338,24 +325,23 @@ def _constants(
         terms[component] = (size + write, before + dla)
     final = weights.token_bias[targets]
     for site, bias in weights.stream_biases:
-        final = final + directions.at(site) @ bias
+        final = final + directions.at(site).along(bias)
     terms[ComponentId("final_bias")] = (torch.ones_like(final), final)
     activation, dla = (torch.stack(values, -1) for values in zip(*terms.values(), strict=True))
     return Part(spec.embeddings_and_biases, activation, dla)
 
 
-def _embedding(write: Residual, site: str, weights: Weights, directions: Directions) -> tuple[Tensor, Tensor]:
-    toward = directions.at(site)
-    write = write.to(toward.dtype)
+def _embedding(write: Residual, site: str, weights: Weights, directions: TokenDirections) -> tuple[Tensor, Tensor]:
+    write = write.to(weights.dtype)
     multiplier = weights.wiring.readers[site][0][1].multiplier
-    return scaled(write, multiplier).norm(dim=-1), (write * toward).sum(-1)
+    return scaled(write, multiplier).norm(dim=-1), directions.at(site).along(write)
 
 
 def _bias(
     block: Block,
     bias: Float[Tensor, "*any model"] | None,
     weights: Weights,
-    directions: Directions,
+    directions: TokenDirections,
     zero: PerPosition,
 ) -> tuple[Tensor, Tensor]:
     """The norm of what the biases of a block and of its own norm add, and their DLA.
@@ -370,11 +356,10 @@ def _bias(
         added, gate = weights.as_added(block, bias), weights.wiring.readers[site][0][1].gate
         added = added if gate is None else added * directions.held[gate].to(added.dtype)
         writes.append(added if sink is None else added / directions.held[sink.name])
-        toward = directions.at(site)
-        dla = dla + (toward @ bias if bias.dim() == 1 else (toward * bias).sum(-1))
+        dla = dla + directions.at(site).along(bias)
     if sink is not None and sink.norm is not None and sink.norm.bias is not None and sink.wires[0].source == site:
         writes.append(scaled(sink.norm.bias, weights.wiring.readers[sink.name][0][1].multiplier))
-        dla = dla + directions.at(sink.name) @ sink.norm.bias
+        dla = dla + directions.at(sink.name).along(sink.norm.bias)
     return (sum(writes[1:], writes[0]).norm(dim=-1).expand(zero.shape) if writes else zero), dla
 
 

@@ -162,7 +162,7 @@ def _parts_add_up(
     wanted = centred_logit(stream, scale, weights, targets)
     total = torch.zeros_like(wanted)
     for part in by_part(capture, weights, spec, targets):
-        add_up(total, part, None)
+        add_up(total, part)
     target = targets[0, looked_at][:, None]
     theirs = capture.logits.gather(-1, target)[:, 0].double() - capture.logits.double().mean(-1)
     size = max(1.0, theirs.abs().max().item())

@@ -157,6 +157,92 @@ class Directions:
         return before
 
 
+@dataclass(frozen=True, eq=False)
+class Toward:
+    """The direction at an output, factored: that of position p is scale[p] * of_token[number[p]].
+
+    Attributes:
+        of_token: a direction for each distinct token.
+        number: which of them is each position's.
+        scale: what the held denominators and gates on the way make of it, at each position.
+    """
+
+    of_token: Float[Tensor, "token model"]
+    number: Int[Tensor, "window offset"]
+    scale: Float[Tensor, "window offset"]
+
+    def directions(self) -> Float[Tensor, "window offset model"]:
+        """The direction of each position."""
+        return self.of_token[self.number] * self.scale[..., None]
+
+    def rows(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row model"]:
+        """The directions of some positions (window * width + offset)."""
+        return self.of_token[self.number.flatten()[rows]] * self.scale.flatten()[rows, None]
+
+    def along(self, vector: Float[Tensor, "*any model"]) -> Float[Tensor, "window offset"]:
+        """The product with a vector, the same at all positions or of each."""
+        if vector.dim() == 1:
+            return (self.of_token @ vector)[self.number] * self.scale
+        return (self.of_token[self.number] * vector).sum(-1) * self.scale
+
+
+class TokenDirections:
+    """The same directions, worked out for the distinct tokens of a batch instead of for all of its positions.
+
+    A way to the logits is linear but for the denominators and gates on it, which are numbers: they can be multiplied
+    afterwards. Text has far fewer distinct next tokens than positions (18 to 26 % of 4,096 to 16,384), so products with
+    directions are cheaper by as much. Where what a cut writes reaches the logits by several ways with denominators of
+    their own, its directions are those of all positions.
+
+    Args:
+        at_unembed: directions of tokens at what the unembedding reads.
+        targets: each position's token.
+        held: as for `Directions`, at all positions.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        at_unembed: Callable[[Int[Tensor, " token"]], Direction],
+        targets: Int[Tensor, "window offset"],
+        held: Mapping[str, Float[Tensor, "window offset 1"]],
+    ):
+        self.wiring, self.held = wiring, held
+        tokens, self.number = targets.unique(return_inverse=True)
+        toward = at_unembed(tokens)
+        self.none = torch.ones(targets.shape, dtype=toward.dtype, device=targets.device)
+        free = dict.fromkeys(held, torch.ones_like(toward[:1, :1]))
+        self._of_tokens = Directions(wiring, toward, free)
+        self._of_positions = lambda: Directions(wiring, at_unembed(targets), held)
+
+    def at(self, source: str) -> Toward:
+        """The directions at the output of a writer, an embedding or a norm."""
+        factors = list(self._factors(source))
+        if None in factors:
+            directions = self._of_positions().at(source)
+            every = torch.arange(self.number.numel(), device=self.number.device)
+            return Toward(directions.flatten(0, 1), every.view_as(self.number), self.none)
+        scale = self.none
+        for name, divides in factors:
+            value = self.held[name][..., 0].to(scale.dtype)
+            scale = scale / value if divides else scale * value
+        return Toward(self._of_tokens.at(source), self.number, scale)
+
+    def _factors(self, source: str) -> Iterator[tuple[str, bool] | None]:
+        """The held denominators (true) and gates (false) on the only way from a cut to the logits; None: several ways
+        lead there."""
+        while source != HEAD:
+            if len(self.wiring.readers[source]) > 1:
+                yield None
+                return
+            ((sink, wire),) = self.wiring.readers[source]
+            if wire.gate is not None:
+                yield wire.gate, False
+            if sink.norm is not None:
+                yield sink.name, True
+            source = sink.name
+
+
 @dataclass
 class _Cuts:
     """What a traced pass leaves: leaves at every cut, what norms and the unembedding read, and outputs of gates."""

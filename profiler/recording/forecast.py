@@ -394,8 +394,7 @@ class _Trial:
         start = self.clock()
         capture = self.model.run(batch.tokens, Wanted())
         device = capture.residual.device
-        rows = None if shared.rows is None else shared.rows.to(device)
-        for part in by_part(capture, self.model.weights, self.model.spec, batch.targets.to(device), rows):
+        for part in by_part(capture, self.model.weights, self.model.spec, batch.targets.to(device)):
             parts += [part] if part.components == mine else []
         middle = self.clock()
         self.recorder.add(shared, replace(parts[0], components=self.spec.slices[self.block]))

@@ -245,12 +245,12 @@ class Pass:
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total, carried = torch.zeros_like(logits), torch.zeros_like(logits)
-        for part in direct.by_part(capture, model.weights, model.spec, targets, shared.rows):
-            direct.add_up(total, part, shared.rows)
+        for part in direct.by_part(capture, model.weights, model.spec, targets):
+            direct.add_up(total, part)
             if (own := recorder.chosen.part(part)) is not None:
                 recorder.add(shared, own)
                 if own is not part:
-                    direct.add_up(carried, own, shared.rows)
+                    direct.add_up(carried, own)
         everything = recorder.chosen.everything
         self.totals.add_carried(total if everything else carried, logits, batch.valid.to(total.device))
         recorder.add_attention(plan, capture, model.weights)

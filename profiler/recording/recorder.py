@@ -47,7 +47,7 @@ class Shared:
     """What all parts of one batch share, on the device of the values.
 
     Attributes:
-        rows: positions in the order that parts come in, where the compiled loop wants one; None: parts come in windows.
+        order: the positions as the compiled loop wants them; None: tensor operations take their place.
         seen: ordinary positions of earlier batches.
         plan: where the positions of dense rows stand in a part.
         valid: where each position stands in a part, windows one after the other.
@@ -59,7 +59,6 @@ class Shared:
     hot: Float[Tensor, "window cell offset"]
     seen: int
     order: compiled.Order | None
-    rows: Int[Tensor, " token_of_batch"] | None
     plan: DensePlan
     cells: Int[Tensor, " token"]
     valid: Int[Tensor, " token"]
@@ -74,10 +73,10 @@ class Shared:
         """What is shared of some positions, for a part that has values of these alone.
 
         Args:
-            present: where they stand among the positions that other parts come in, ascending.
+            present: where they stand among the positions of the batch (window * width + offset), ascending.
         """
         n_windows, width = len(self.hot), self.hot.shape[-1]
-        place = _places(present, n_windows * width if self.rows is None else len(self.rows))
+        place = _places(present, n_windows * width)
         planned = place.to(self.plan.offsets.device)[self.plan.windows * width + self.plan.offsets]
         slots = self.plan.slots[planned >= 0]
         planned = planned[planned >= 0]
@@ -88,7 +87,7 @@ class Shared:
         return replace(
             self,
             hot=self.hot * (place >= 0).view(n_windows, 1, width) if self.order is None else self.hot,
-            order=None if self.order is None else self.order.at(present.numpy()),
+            order=None if self.order is None else self.order.at(place.numpy()),
             plan=DensePlan(torch.zeros_like(planned), planned, slots),
             cells=self.cells[kept],
             valid=at[kept],
@@ -159,18 +158,15 @@ class Recorder:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(self.device)
 
-        order = self._order(batch, valid)
-        place = torch.zeros(0) if order is None else _places(order.rows, batch.tokens.numel())
         return Shared(
             groups=move(batch.groups),
             domains=move(batch.domains),
             hot=move(hot),
             seen=seen,
-            order=order,
-            rows=None if order is None else order.rows,
-            plan=plan if order is None else _in_order(plan, place, batch.tokens.shape[1]),
+            order=self._order(batch, valid),
+            plan=plan,
             cells=move(known.view(-1)[valid]),
-            valid=move(valid if order is None else place[valid]),
+            valid=move(valid),
             classes=move(batch.classes.view(-1)[valid]),
             ordinary=move(ordinary),
             keys=move(batch.keys.view(-1)[flat]),
@@ -238,8 +234,7 @@ class Recorder:
         groups, domains = (table[:, None].expand_as(batch.valid) for table in (batch.groups, batch.domains))
         buckets = self.cells.axes.buckets(batch.tokens.shape[1]).expand_as(batch.valid)
         columns = (groups, domains, batch.classes, batch.ordinary, batch.next_classes, buckets, batch.keys)
-        order = compiled.make_order(*(table[batch.valid] for table in (*columns, batch.position_ids)))
-        return replace(order, rows=valid[order.rows])
+        return compiled.make_order(valid, *(table[batch.valid] for table in (*columns, batch.position_ids)))
 
     def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
         """What the forward pass must capture: attention at the planned positions, and logits there and at window ends.
@@ -317,8 +312,3 @@ def _in_windows(part: Part, n_windows: int, width: int) -> Part:
         return room.index_copy_(0, present, values[0]).view(n_windows, width, -1)
 
     return Part(part.components, spread(part.activation), spread(part.dla))
-
-
-def _in_order(plan: DensePlan, place: Int[Tensor, " place"], width: int) -> DensePlan:
-    """The same plan for parts that come as one window in the order of `place`."""
-    return DensePlan(torch.zeros_like(plan.windows), place[plan.windows * width + plan.offsets], plan.slots)

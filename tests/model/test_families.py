@@ -57,7 +57,7 @@ def test_parts_add_up_and_equal_a_gradient(name):
     total = torch.zeros_like(logits)
     parts = list(by_part(capture, model.weights, model.spec, targets))
     for part in parts:
-        add_up(total, part, None)
+        add_up(total, part)
     assert float((total - logits).abs().max()) <= limit
     for (block, writer), part in zip(model.weights.writers.items(), parts, strict=False):
         if writer.expert is not None:

@@ -115,7 +115,7 @@ def with_loop(held: Accumulators, b: dict[str, torch.Tensor], components: slice)
             b["positions"],
         )
     ]
-    order = compiled.make_order(*per_token)
+    order = compiled.make_order(torch.arange(int(valid.sum())), *per_token)
     compiled.add(
         held.cells,
         held.powers,
@@ -125,8 +125,8 @@ def with_loop(held: Accumulators, b: dict[str, torch.Tensor], components: slice)
         held.marks,
         order,
         components,
-        b["activation"][valid][order.rows],
-        b["dla"][valid][order.rows],
+        b["activation"][valid],
+        b["dla"][valid],
     )
 
 

@@ -34,7 +34,7 @@ def test_the_forecast_is_counts_times_costs(runs: PairRuns) -> None:
     assert half == pytest.approx(one.seconds / 2, rel=0.05)
     assert duration.forecast(runs, replace(settings, draws=39), COSTS).circuits < one.circuits
     assert one.sentence.startswith("forecast: about ") and f"{one.patches:,.0f} patches" in one.sentence
-    assert "40 s" in duration.PatchForecast(1, 1, 40.0).sentence
+    assert "40 s" in duration.PatchForecast(1.0, 1.0, 40.0).sentence
 
 
 def test_a_budget_leaves_out_what_decides_least(runs: PairRuns) -> None:

@@ -62,12 +62,10 @@ Compared = Float[np.ndarray, "position 5"]
 
 def findings(subject: CheckSubject) -> StageResult:
     """Findings of every distribution of running text, and of the prompts with the same means."""
-    if not subject.text.batches:
+    if subject.circuit.by_edges or not subject.text.batches:
         corpora = (one.distribution for one in subject.distributions.corpus)
-        return StageResult(tuple(_question(subject, one).refused(KL, 0, one.refused) for one in corpora))
-    if subject.circuit.by_edges:
-        corpora = (one.distribution for one in subject.distributions.corpus)
-        return StageResult(tuple(_question(subject, one).refused(KL, 0, one.refused or BY_EDGES) for one in corpora))
+        why = BY_EDGES if subject.circuit.by_edges else ""
+        return StageResult(tuple(_question(subject, one).refused(KL, 0, one.refused or why) for one in corpora))
     subject.report("means of the corpus")
     sites = {parse_node(node).site for node in subject.nodes}
     means = ablated.means_of(subject.net, ablated.some(subject.text), sites)

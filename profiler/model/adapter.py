@@ -10,6 +10,7 @@ every tensor of the file that would not be used.
 Cost: reading the adapter; a product of B and A for each matrix.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,8 +140,8 @@ def _scale(settings: dict[str, Any], site: str, pair: _Thin, name: str) -> float
         raise ModelError(
             f"adapter_config.json of {name!r}: lora_alpha is {alpha!r}, expected a number: take a whole copy"
         )
-    rank = len(pair.sides["A"]) if "A" in pair.sides else 1
-    return float(alpha) / max(1.0, float(rank) ** (0.5 if settings.get("use_rslora") else 1.0))
+    rank = max(1, len(pair.sides["A"]) if "A" in pair.sides else 1)
+    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
 def _product(module: nn.Module, pair: _Thin, scale: float, site: str, name: str) -> Float[Tensor, "row column"]:

@@ -108,6 +108,7 @@ def _try(net: ModuleNetwork, model: Model, tokens: Int[Tensor, "prompt offset"],
     net.asks_again = not _holds(lambda: _repeated(trial, own))
     if net.asks_again and not _repeated(trial, own):
         raise ModelError(f"{name} cannot be patched: its layers compute other logits for several rows of a prompt")
+    net.adds_in_place = _changes_in_place(trial)
     net.inside_attention = net.inside_attention and trial.close(forward(net, tokens, trial.keep), own)
     steps = net.begin(tokens)
     stream = steps.stream
@@ -159,6 +160,19 @@ def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, afte
     if heads is not None and net.neurons(layer):
         twice = steps.neurons(layer, stream, 2 * heads)
         net.parallel = bool((twice == steps.neurons(layer, stream, heads)).all())
+
+
+def _changes_in_place(trial: _StepTrial) -> bool:
+    """Whether layers change the very values that their blocks wrote."""
+    net, kept = trial.net, dict[tuple[str, int], tuple[Tensor, Tensor]]()
+
+    def keep(site: str, layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
+        kept[site, layer] = value, value.clone()
+        return value
+
+    net.adds_in_place = False
+    forward(net, trial.tokens, keep, patterns=False)
+    return any(not bool((value == copied).all()) for value, copied in kept.values())
 
 
 def _twice_v(site: str, _layer: int, value: Tensor, _offsets: Offsets, *, only_first: bool) -> Tensor:

@@ -80,6 +80,7 @@ class ModuleNetwork(Network):
         read_plain: writes the weights out.
         resumes: whether a pass can go on from keys and values of earlier offsets.
         asks_again: whether what layers are called with must be asked for anew for another number of rows.
+        adds_in_place: whether layers change what their blocks wrote (Falcon adds the attention to the MLP's).
         own_attention: whether attention modules compute their attention themselves, through no register.
     """
 
@@ -101,7 +102,7 @@ class ModuleNetwork(Network):
         self.other_kinds = apart or any(weights.mixes_beside(layer) for layer in range(self.n_layers))
         self.stands_in: set[tuple[int, str]] = set()
         self.resumes = self.narrow_end = self.parallel = self.asks_again = False
-        self.heads_apart = True
+        self.heads_apart = self.adds_in_place = True
         self.own_attention = False
         self.inside_attention = self._take_attention(attention)
         self._hook()
@@ -204,12 +205,14 @@ class ModuleNetwork(Network):
             value = out.reshape(now.rows, -1, out.shape[-1])
             given = now.given.get(part.written)
             changed = given if given is not None else now.edit(part.written, number, value, self._offsets(part))
-            changed = changed.reshape(out.shape)
-            if given is not None or now.edit is not unchanged:
-                changed = changed.clone()  # a layer may add to it in place (Falcon), and the value is kept
+            changed = self._to_add(changed.reshape(out.shape))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return hook
+
+    def _to_add(self, value: Tensor) -> Tensor:
+        """A value for the layer to add to the residual stream; a copy where it may add to that in place."""
+        return value.clone() if self.adds_in_place else value
 
     def _offsets(self, part: _Part) -> Offsets:
         return self._now.ends if part.written == "mlp_out" else None
@@ -239,7 +242,7 @@ class ModuleNetwork(Network):
         def forward(*args: Any, **kwargs: Any) -> Any:
             if now.layer == number and (number, part.written) in self.stands_in:
                 if part.written in now.given:
-                    return self._as_returned(child, now.given[part.written].clone())
+                    return self._as_returned(child, self._to_add(now.given[part.written]))
                 if part.read in now.given:
                     return self._as_returned(child, part.module(part.flat(now.given[part.read])))
             if now.layer == number and part.written == "mlp_out" and now.local_ends is not None:

@@ -59,9 +59,16 @@ def slow(distribution: PromptDistribution, label: str, at: str, to: str) -> tupl
     """What patching a head at a place does, and whether it attends to the other most, one prompt at a time."""
     net, (layer, head) = patch_models.network("neox"), map(int, re.findall(r"\d+", label))
     one, sizes, holds = distribution.setting, [], []
-    donor, target = sweep.resample(one.corrupted), parse_target(label, at)
-    patched = sweep.intervene(net, one.batch.clean, one.batch.ends, one.batch, [target], donor)
-    effects = one.metric_clean - logit_diff(patched, one.batch.options).double().numpy()
+    ways = (
+        (one.batch.clean, one.corrupted, one.metric_clean),
+        (one.batch.corrupted, one.clean, one.metric_corrupted),
+    )
+    effects = np.zeros(len(one.batch))
+    for tokens, other, before in ways:
+        donor, target = sweep.resample(other), parse_target(label, at)
+        patched = sweep.intervene(net, tokens, one.batch.ends, one.batch, [target], donor)
+        after = logit_diff(patched, one.batch.options).double().numpy()
+        effects = np.maximum(effects, np.abs(before - after))
     for pair, effect in zip(one.batch.pairs, effects, strict=True):
         sites, places = {}, dict(pair.roles)
         forward(net, torch.tensor([pair.clean]), lambda s, i, v, _, sites=sites: sites.setdefault((s, i), v))

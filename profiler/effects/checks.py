@@ -237,14 +237,14 @@ def _curve(cell: pl.DataFrame, threshold: float) -> Iterator[dict[str, Any]]:
         low.append(bounds[0] * size)
         most.append(bounds[1] * size)
     for looked_at, share in enumerate(STRATA[:-1], 1):
-        hits, missed = sum(best[:looked_at]), sum(best[looked_at:])
+        seen, missed = sum(best[:looked_at]), sum(best[looked_at:])
         sure, lost = sum(low[:looked_at]), sum(most[looked_at:])
         yield {
             "looked_at": share,
-            "hits": hits,
+            "hits": seen,
             "missed": missed,
             "missed_hi": lost,
-            "recall": hits / (hits + missed) if hits + missed else np.nan,
+            "recall": seen / (seen + missed) if seen + missed else np.nan,
             "recall_lo": sure / (sure + lost) if sure + lost else np.nan,
             "n": cell.height,
         }

@@ -15,7 +15,6 @@ from profiler.cli import (
     bench,
     check,
     circuits,
-    effects,
     label,
     merge,
     models,
@@ -26,7 +25,7 @@ from profiler.cli import (
     report,
     site,
 )
-from profiler.cli.look import find, try_text
+from profiler.cli.look import effects, find, try_text
 from profiler.cli.terminal.console import errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from profiler.effects.ablation import Ablated, Case, ablate
+from profiler.effects.ablation import Ablated, AblationCase, ablate
 from profiler.effects.methods import References, along, estimates, slopes
 from profiler.effects.network import EffectNetwork
 from profiler.effects.settings import EffectSettings, Method
@@ -139,7 +139,7 @@ def check(
     for value in VALUES:
         given = [_given(known, references, case, value, at) for case, at in zip(drawn, other, strict=True)]
         cases = [
-            Case(case.block, case.unit, batch.windows[case.row], case.offset, put)
+            AblationCase(case.block, case.unit, batch.windows[case.row], case.offset, put)
             for case, put in zip(drawn, given, strict=True)
         ]
         for case, put, real in zip(drawn, given, ablate(net, layout, cases), strict=True):

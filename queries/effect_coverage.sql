@@ -21,7 +21,7 @@ WITH asked AS (
     WHERE kind IN ('head', 'both') AND getvariable('family') IN ('', family)
 )
 , kept AS MATERIALIZED (
-    -- size of both effects of a head at each position, by the method that agrees best with ablations
+    -- size of both effects of a head at each position, by the method that agrees best
     SELECT component_effects.component, component_effects.layer, component_effects.method
         , effect_rows.position_id, uniform_marks.group_id, uniform_marks.doc_id
         , abs(effect_rows.total)::DOUBLE AS total_size

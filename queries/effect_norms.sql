@@ -22,4 +22,5 @@ FROM effect_norms
 JOIN components USING (component_id)
 WHERE getvariable('component') IN ('', components.component)
 ORDER BY effect_norms.scale_size DESC, component_id
-LIMIT CASE WHEN getvariable('top') > 0 AND getvariable('component') = '' THEN getvariable('top') END;
+LIMIT CASE WHEN getvariable('top') > 0 AND getvariable('component') = ''
+    THEN getvariable('top') END;

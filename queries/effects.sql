@@ -32,4 +32,5 @@ FROM ranked
 WHERE CASE getvariable('component') WHEN '' THEN getvariable('kind') IN ('', kind)
     ELSE component = getvariable('component') END
 ORDER BY importance DESC, component_id
-LIMIT CASE WHEN getvariable('top') > 0 AND getvariable('component') = '' THEN getvariable('top') END;
+LIMIT CASE WHEN getvariable('top') > 0 AND getvariable('component') = ''
+    THEN getvariable('top') END;

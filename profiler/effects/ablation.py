@@ -26,7 +26,7 @@ ROWS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class AblationCase:
     """A unit at a position, and what is put in there.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Plain:
 
 
 @torch.no_grad()
-def ablate(net: EffectNetwork, layout: Layout, cases: Sequence[Case]) -> list[Ablated]:
+def ablate(net: EffectNetwork, layout: Layout, cases: Sequence[AblationCase]) -> list[Ablated]:
     """The effect of every case, in their order."""
     windows = {case.window.window_id: case.window for case in cases}
     plain: dict[int, _Plain] = {}
@@ -84,7 +84,9 @@ def ablate(net: EffectNetwork, layout: Layout, cases: Sequence[Case]) -> list[Ab
     return [effect for part in batched(cases, ROWS) for effect in _ablate(net, layout, part, plain)]
 
 
-def _ablate(net: EffectNetwork, layout: Layout, cases: tuple[Case, ...], plain: dict[int, _Plain]) -> Iterator[Ablated]:
+def _ablate(
+    net: EffectNetwork, layout: Layout, cases: tuple[AblationCase, ...], plain: dict[int, _Plain]
+) -> Iterator[Ablated]:
     batch = make_batch([case.window for case in cases], layout)
 
     def edit(block: Block, value: Values) -> Values:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from profiler.effects.ablation import Ablated, Case, ablate
+from profiler.effects.ablation import Ablated, AblationCase, ablate
 from profiler.effects.methods import References, along, estimates, slopes
 from profiler.effects.network import EffectNetwork
 from profiler.effects.settings import EffectSettings, Method
@@ -139,7 +139,7 @@ def check(
     for value in VALUES:
         given = [_given(known, references, case, value, at) for case, at in zip(drawn, other, strict=True)]
         cases = [
-            Case(case.block, case.unit, batch.windows[case.row], case.offset, put)
+            AblationCase(case.block, case.unit, batch.windows[case.row], case.offset, put)
             for case, put in zip(drawn, given, strict=True)
         ]
         for case, put, real in zip(drawn, given, ablate(net, layout, cases), strict=True):
@@ -237,14 +237,14 @@ def _curve(cell: pl.DataFrame, threshold: float) -> Iterator[dict[str, Any]]:
         low.append(bounds[0] * size)
         most.append(bounds[1] * size)
     for looked_at, share in enumerate(STRATA[:-1], 1):
-        hits, missed = sum(best[:looked_at]), sum(best[looked_at:])
+        seen, missed = sum(best[:looked_at]), sum(best[looked_at:])
         sure, lost = sum(low[:looked_at]), sum(most[looked_at:])
         yield {
             "looked_at": share,
-            "hits": hits,
+            "hits": seen,
             "missed": missed,
             "missed_hi": lost,
-            "recall": hits / (hits + missed) if hits + missed else np.nan,
+            "recall": seen / (seen + missed) if seen + missed else np.nan,
             "recall_lo": sure / (sure + lost) if sure + lost else np.nan,
             "n": cell.height,
         }

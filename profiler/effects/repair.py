@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.ablation import Ablated, Case, ablate
+from profiler.effects.ablation import Ablated, AblationCase, ablate
 from profiler.effects.network import EffectNetwork
 from profiler.model.components import Block, ComponentId
 from profiler.statistics import student_interval
@@ -90,7 +90,7 @@ def _of_head(
     drawn = torch.multinomial(sizes.flatten(), n, replacement=True, generator=generator).tolist()
     places = [divmod(place, sizes.shape[1]) for place in drawn]
     distinct = list(dict.fromkeys(places))
-    cases = [Case(block, unit, batch.windows[window], offset, mean) for window, offset in distinct]
+    cases = [AblationCase(block, unit, batch.windows[window], offset, mean) for window, offset in distinct]
     real = dict(zip(distinct, ablate(net, layout, cases), strict=True))
     back, norm = (
         np.array(values) for values in zip(*(_shares(real[p], float(direct[p])) for p in places), strict=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from profiler.effects import checks, methods, repair, routes
-from profiler.effects.ablation import Case, ablate
+from profiler.effects.ablation import AblationCase, ablate
 from profiler.effects.settings import EffectSettings
 from profiler.model.load import load_model
 from profiler.truth.circuit import ModelSize
@@ -111,7 +111,10 @@ def ablated(model, layout, windows, label):
     layer, unit = map(int, label[1:].split("H"))
     block = next(block for block in net.writers if block.kind == "head" and block.layer == layer)
     zero = torch.zeros(net.writers[block].width, dtype=torch.float64)
-    return [e.own for e in ablate(net, layout, [Case(block, unit, window, last(window), zero) for window in windows])]
+    return [
+        e.own
+        for e in ablate(net, layout, [AblationCase(block, unit, window, last(window), zero) for window in windows])
+    ]
 
 
 def test_both_inputs_of_an_and_are_needed_and_either_of_an_or_is_not(gates):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from profiler.effects import methods, routes
-from profiler.effects.ablation import Case, ablate
+from profiler.effects.ablation import AblationCase, ablate
 from profiler.model.components import Block
 
 pytestmark = pytest.mark.skipif(
@@ -42,7 +42,7 @@ def test_a_plain_gradient_does_not_see_it(text):
     found = by_block(text, "gradient")["L0H"]
     assert found.total["logit"][..., 0].abs().max() < 0.01
     net, layout, batch, _ = text
-    case = Case(Block(0, "head", 4), 0, batch.windows[0], 4, torch.zeros(37, dtype=torch.float64))
+    case = AblationCase(Block(0, "head", 4), 0, batch.windows[0], 4, torch.zeros(37, dtype=torch.float64))
     (real,) = ablate(net, layout, [case])
     assert real.logit == pytest.approx(LOGIT, abs=0.05)
     assert abs(real.own) < 1e-5

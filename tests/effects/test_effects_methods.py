@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from profiler.effects import final_norm, methods
-from profiler.effects.ablation import Case, ablate
+from profiler.effects.ablation import AblationCase, ablate
 from profiler.effects.network import unchanged
 from profiler.effects.settings import EffectSettings, refuse_bad
 from profiler.effects.sums import FIELDS, EffectSums
@@ -61,7 +61,7 @@ def test_a_linear_model_is_estimated_exactly(method):
     seen = 0
     for found in methods.effects(net, batch, method, references, steps=2):
         given = references[found.reference][found.block]
-        cases = [Case(found.block, unit, batch.windows[1], 3, given[unit]) for unit in range(found.block.units)]
+        cases = [AblationCase(found.block, unit, batch.windows[1], 3, given[unit]) for unit in range(found.block.units)]
         exact = [effect.logit for effect in ablate(net, layout, cases)]
         np.testing.assert_allclose(found.total["logit"][1, 3].numpy(), exact, rtol=1e-6, atol=1e-7)
         seen += len(cases)

@@ -21,7 +21,7 @@ from profiler.pages.build import build
 from profiler.recording.pipeline import record
 
 NAMES = [n for n in query.names() if {*store.tables(), "component_effects"} & set(query.header(n).reads)]
-SMALL = {"steps": 2, "checked": 4, "checked_windows": 3, "repair": 2, "routes": 2, "integrated_tokens": 200}
+SMALL = {"steps": 1, "checked": 4, "checked_windows": 2, "repair": 1, "routes": 1, "integrated_tokens": 60}
 
 
 @pytest.fixture(scope="module")

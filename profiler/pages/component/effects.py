@@ -2,6 +2,8 @@
 directly. Shown where `profiler effects` was run. Cost: four short queries.
 """
 
+from typing import Any
+
 from profiler.model.components import ComponentId
 from profiler.pages import tables
 from profiler.pages.blocks import Block, Note, Section
@@ -36,7 +38,7 @@ def section(read: Reader, component: ComponentId) -> Section:
     return Section(TITLE, f"It {ACTS[rows[0]['acts']]}.", blocks)
 
 
-def _compared(row: dict) -> str:
+def _compared(row: dict[str, Any]) -> str:
     """Both importances, their ranks, and whether the estimate can be believed."""
     text = (
         f"Mean size of its total effect: {number(row['importance'])} logits (rank {row['rank']} of {row['of_kind']});"

@@ -46,10 +46,10 @@ from profiler.text.token_classes import CLASSES
 from profiler.text.windows import Layout, Window, make_batch, windows_of
 
 BYTES_PER_ROW = {
-    "cell_sums": 24,
-    "power_sums": 110,
-    "spectrum_counts": 18,
-    "density_counts": 3,
+    "cell_sums": 12.5,
+    "power_sums": 108,
+    "spectrum_counts": 11.4,
+    "density_counts": 4,
     "quantiles": 22,
     "samples": 14,
     "extremes": 14,
@@ -57,17 +57,18 @@ BYTES_PER_ROW = {
     "head_attention": 52,
     "logit_effects": 14,
     "windows": 4,
-    "positions": 30,
+    "positions": 20,
     "recorded": 14,
     "token_sums": 28,
 }
-CLASSES_IN_USE, CELLS_IN_USE = 12, 0.75
-"""Token classes of text, as if they were equally common; the share of cells that a group of documents has."""
+CLASSES_IN_USE, CLASSES_SEEN, CELLS_IN_USE = 12, 18, 0.8
+"""Token classes of text, as if they were equally common, and those that occur; the share of cells that a group of
+documents has."""
 DOCUMENT_TOKENS = 2_000  # of a document whose length is not known
 EXPECTED_DOMAINS = 3
 QUANTILE_ROWS, EFFECT_SIDES, EXTREME_KINDS = 11, 2, 4
 FIXED_BYTES = 8_600_000
-FILE_OVERHEAD = 1.04  # blocks that are not full, and what is derived from the rows
+FILE_OVERHEAD = 1.12  # blocks that are free or not full, and what is derived from the rows
 UNKNOWN_TOKENS = 1_000_000
 WARM_UP, TRIAL_TOKENS, TRIAL_OUTCOMES, TRIAL_VOCABULARY = 32, 1024, 256, 8192
 TRIAL_ROWS, TRIAL_BYTES = 2**17, 2**24
@@ -184,7 +185,7 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
     kept = min(tokens, sampled + extremes + dense)
     return {
         "cell_sums": n * Axes.for_context(spec.context_length).n_cells * groups * CELLS_IN_USE,
-        "power_sums": n * CLASSES_IN_USE * domains,
+        "power_sums": n * CLASSES_SEEN * domains,
         "spectrum_counts": n * CLASSES_IN_USE * _occupied(SPECTRUM, tokens / CLASSES_IN_USE),
         "density_counts": n * _occupied(DENSITY, tokens),
         "quantiles": n * QUANTILE_ROWS,

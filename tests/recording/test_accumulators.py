@@ -17,7 +17,7 @@ from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, N_CLAS
 from profiler.recording.accumulators.central import about_mean, joined
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.smallest import Entries, Smallest
-from profiler.recording.accumulators.spectrum import SpectrumCounts
+from profiler.recording.accumulators.spectrum import Bins, FilledCells, SpectrumCounts, counting_type
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.windows import Batch, make_batch
 
@@ -279,6 +279,26 @@ def test_spectrum_agrees_with_numpy_on_the_raw_values(world):
                 ):
                     want = np.bincount(at[own], weights[own], resolution.n_bins)
                     np.testing.assert_allclose(got[1 + column, token_class], want, atol=1e-12)
+
+
+def test_counts_are_narrow_where_the_tokens_are_known_to_be_few():
+    kinds = [counting_type(tokens) for tokens in (1_000_000, 2**30, 2**30 + 1, None)]
+    assert kinds == [torch.int32, torch.int32, torch.int64, torch.int64]
+
+
+def test_filled_cells_take_new_ones_in_any_order_and_keep_room_for_more():
+    filled = FilledCells(3, CPU, torch.int32)
+    sums = torch.arange(8.0, dtype=torch.float64).view(2, 4)
+    new = Bins(torch.tensor([2, 0, 2, 2]), torch.tensor([9, 5, 3, 9]), torch.ones(4, dtype=torch.int32), sums)
+    filled.join(new)
+    filled.grow(torch.tensor([40, 0, 0]))
+    filled.join(Bins(*(table[..., :1] for table in vars(new).values())))
+    held = filled.entries()
+    assert held.component.tolist() == [0, 2, 2] and held.cell.tolist() == [5, 3, 9]
+    assert held.counts.tolist() == [1, 1, 3] and held.sums.tolist() == [[1, 2, 3], [5, 6, 15]]
+    filled.grow(torch.tensor([40, 0, 0]))
+    assert (filled.starts.diff() - filled.lengths).min() >= 0 and filled.starts[1] >= 40
+    assert all(map(torch.equal, vars(filled.entries()).values(), vars(held).values()))
 
 
 def test_extremes_agree_with_a_sort_and_ties_go_to_the_smaller_position(world):

@@ -98,7 +98,7 @@ def test_sums_and_counts_are_of_the_positions_where_it_is_present(tables, raw, l
         sums = tables.of("cell_sums", label).filter(pl.col("axis") == axis)
         assert sums.height == len(want)
         for _, _, value, group, *own in sums.iter_rows():
-            np.testing.assert_allclose(own, want[value, group][1:], **NEAR)
+            np.testing.assert_allclose(own, want[value, group][1:], **FLOAT32)
 
 
 def test_moments_spectrum_and_density_count_no_absent_position(tables, raw, label):

@@ -27,11 +27,14 @@ AT_ONCE = 512
 N_CELLS = N_CLASSES * SPECTRUM.n_bins
 ROOM, LEAST_ROOM = 8, 8
 """A component that is given memory gets an eighth more than it needs, and at least this many cells."""
-LARGEST_NARROW = 2**31 - 1
+LARGEST_NARROW = 2**30
 
 
 def counting_type(tokens: int | None) -> torch.dtype:
-    """The integer that counts up to `tokens` positions: int32 where it reaches, int64 where nothing is known."""
+    """The integer that counts the positions of `tokens` tokens: int32 where it reaches, int64 where nothing is known.
+
+    A BOS before each window makes positions more than tokens, but never twice as many.
+    """
     return torch.int32 if tokens is not None and tokens <= LARGEST_NARROW else torch.int64
 
 

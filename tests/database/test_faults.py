@@ -138,7 +138,7 @@ def test_a_fault_is_one_sentence_wherever_a_run_is_opened_asked_or_written(whole
         patched.setattr(query, "_frame", fail)
         assert "as it was" in said(lambda: query.run(copy, "SELECT 1"))
     with monkeypatch.context() as patched:
-        patched.setattr("profiler.recording.merge.read_back.pl.from_arrow", fail)
+        patched.setattr("profiler.recording.merge.read_back.pl.DataFrame", fail)
         assert "as it was" in said(lambda: stored.rows("FROM runs"))
     stored.close()
     with monkeypatch.context() as patched:

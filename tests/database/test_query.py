@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import fake_run
+import fake_values
 import polars as pl
 import pytest
 import typer
@@ -18,6 +19,7 @@ from profiler.cli import query as commands
 from profiler.cli.terminal.output import readable, text_table
 from profiler.database import query
 from profiler.database.query_header import Parameter, parse_header
+from profiler.effects import store as effects_store
 from profiler.errors import ComponentError, ProfilerError, QueryError, RunError
 
 OVERVIEW = "component_overview"
@@ -335,8 +337,12 @@ def test_reading_a_run_needs_no_torch() -> None:
     assert found.stdout.strip() == "['polars']"
 
 
-ELSEWHERE = {"latest_experiment", "latest_check", "ledger", "predictions", "published_numbers", "role_catalogue"}
-"""What an experiment or a check writes; queries that read it, or a second run, are tried on runs that have it."""
+ELSEWHERE = {
+    *("latest_experiment", "latest_check", "ledger", "predictions", "published_numbers", "role_catalogue"),
+    *("component_effects", *effects_store.tables()),
+}
+"""What an experiment, a check or a pass of total effects writes; queries that read it, or a second run, are tried on
+runs that have it."""
 
 
 def asks_only_a_run(name: str) -> bool:
@@ -352,6 +358,7 @@ def test_runs_in_the_released_shell(fake: fake_run.FakeRun, name: str) -> None:
         pytest.skip("no `duckdb` shell: `pip install duckdb-cli` to run the queries in it")
     head = {"head_attention", "coverage_curve", "precision_recall", "head_effects"}
     values = {"component": "L1H1" if name in head else "L0N1", "behaviour": "induction", "property": "number"}
+    values["token"] = fake_values.TOKENS["word"][0]
     wanted = {p.name: values[p.name] for p in query.header(name).parameters if p.required}
     settings = " ".join(f"SET VARIABLE {key} = '{value}';" for key, value in wanted.items())
     command = [shell, "-readonly", "-json", str(fake.path), "-c", settings]

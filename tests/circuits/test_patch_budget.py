@@ -55,6 +55,7 @@ def test_what_is_measured_is_measured(runs: PairRuns) -> None:
     assert min(vars(costs).values()) > 0
 
 
+@pytest.mark.slow
 def test_a_patch_says_what_it_leaves_out(tmp_path: Path) -> None:
     file, said = tmp_path / "toy.jsonl", []
     jsonl.write(file, patch_models.pairs(12))

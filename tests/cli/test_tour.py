@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "tour.ipynb"
 SHOW = """
@@ -45,6 +47,7 @@ def test_the_notebook_uses_the_library_alone():
     assert imported == {"profiler", "pathlib", "tempfile"}
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     script = "\n".join([SHOW, *map(shown, cells()), "print('the end')"])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}

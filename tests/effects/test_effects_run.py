@@ -20,6 +20,8 @@ from profiler.errors import CorpusError, ProfilerError, QueryError
 from profiler.pages.build import build
 from profiler.recording.pipeline import record
 
+pytestmark = pytest.mark.slow
+
 NAMES = [n for n in query.names() if {*store.tables(), "component_effects"} & set(query.header(n).reads)]
 SMALL = {"steps": 1, "checked": 4, "checked_windows": 2, "repair": 1, "routes": 1, "integrated_tokens": 60}
 

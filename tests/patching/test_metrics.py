@@ -142,6 +142,7 @@ def test_a_run_never_says_which_file_is_executed(tmp_path: Path) -> None:
     assert metric_of(circuit, metrics.LOGIT_DIFF) is metrics.LOGIT_DIFF
 
 
+@pytest.mark.slow
 def test_accuracy_judges_and_the_logit_difference_selects(tmp_path: Path) -> None:
     """The whole experiment under a flat metric: what is stored says both."""
     file = tmp_path / "toy.jsonl"

@@ -179,21 +179,21 @@ def test_means_are_per_position_present_and_shares_of_all(path, raw, label):
     place = query.run(path, "component_rank", component=label).row(0, named=True)
     for row in (overview, place):
         assert row["n"] == use.sum()
-        np.testing.assert_allclose(row["abs_dla"], abs(d)[use].mean(), **NEAR)
-    np.testing.assert_allclose(overview["activation"], a[use].mean(), **NEAR)
+        np.testing.assert_allclose(row["abs_dla"], abs(d)[use].mean(), **FLOAT32)
+    np.testing.assert_allclose(overview["activation"], a[use].mean(), **FLOAT32)
     np.testing.assert_allclose(overview["activation_se"], raw.error(a, present), rtol=1e-6)
     np.testing.assert_allclose(overview["activation_sd"], a[use].std(), rtol=1e-6)
     total = query.run(path, "SELECT sum(sum_abs_dla) AS s FROM group_importance")["s"].item()
     for row in (overview, place):
-        np.testing.assert_allclose(row["share_abs_dla"], abs(d)[use].sum() / total, **NEAR)
+        np.testing.assert_allclose(row["share_abs_dla"], abs(d)[use].sum() / total, **FLOAT32)
     for axis, column in (("class", "class_id"), ("domain", "domain")):
         for row in query.run(
             path, f"FROM breakdown WHERE component = '{label}' AND axis = '{axis}' ORDER BY value_id"
         ).to_dicts():
             cell = raw.rows[column].to_numpy() == (row["value_id"] if axis == "class" else row["value"])
             assert row["n"] == (use & cell).sum()
-            np.testing.assert_allclose(row["dla"], d[use & cell].mean(), **NEAR)
-            np.testing.assert_allclose(row["share_abs_dla"], abs(d)[use & cell].sum() / abs(d)[use].sum(), **NEAR)
+            np.testing.assert_allclose(row["dla"], d[use & cell].mean(), **FLOAT32)
+            np.testing.assert_allclose(row["share_abs_dla"], abs(d)[use & cell].sum() / abs(d)[use].sum(), **FLOAT32)
             for name, (above, below) in {
                 "dla_se": (d * cell, present * cell),
                 "share_abs_dla_se": (abs(d) * cell, abs(d)),

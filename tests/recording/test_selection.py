@@ -94,6 +94,7 @@ def test_the_part_of_the_logit_that_is_carried(config, model, whole, tmp_path):
     assert got[1] == pytest.approx(all_of_it["squared_logit_sum"].item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_shards_of_some_components_are_merged(config, model, tmp_path, small_chunks):
     some = config.model_copy(update=CHOICES["a few"])
     record(some, tmp_path / "whole.duckdb", model=model)

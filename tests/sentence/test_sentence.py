@@ -63,6 +63,7 @@ def test_a_component_alone_is_what_it_is_among_all(model, ids, label):
     torch.testing.assert_close(alone.activation[:, 0], all_of_them.activation[here], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_values_and_attention_are_those_of_transformer_lens(base_config, model, ids):
     bridge = load_model(base_config).bridge
     with torch.inference_mode():
@@ -245,6 +246,7 @@ def test_mistakes_are_one_sentence(run_path, cli, arguments, message):
     assert code == 1 and message in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_find_prints_what_was_understood_and_refuses_two_questions(run_path, cli):
     code, out, err = cli("find", run_path, "repeated", "--kind", "neuron", "--least", 1, "--top", 2)
     assert (code, err) == (0, "") and out.startswith("repeated: the token stood earlier") and "(2 rows)" in out

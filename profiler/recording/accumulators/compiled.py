@@ -260,6 +260,40 @@ def _offer(held: Held, cell: Number, key: Number, position: Number, x: Number, y
 
 
 @_compiled(inline="always")
+def _limits(limit: np.ndarray, cell: Number) -> tuple[Number, Number, Number, Number]:
+    """What activation and DLA must at least, or at most, be to enter a component's four lists of extremes."""
+    return -limit[cell], limit[cell + 1], -limit[cell + 2], limit[cell + 3]
+
+
+@_compiled(error_model="numpy")
+def _offer_extreme(extremes: Held, cell: Number, position: Number, x: Number, y: Number) -> None:
+    """Take a position into those of a component's four lists of extremes where it enters."""
+    _offer(extremes, cell, -x, position, x, y)
+    _offer(extremes, cell + 1, x, position, x, y)
+    _offer(extremes, cell + 2, -y, position, x, y)
+    _offer(extremes, cell + 3, y, position, x, y)
+
+
+@_compiled(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan"})
+def _run_sums(values: np.ndarray) -> tuple[Number, Number, Number, Sums]:
+    """Of a run's values sum of sizes, least and largest, and sums of powers about the first; several lanes at once."""
+    first = np.float64(values[0])
+    size = p1 = p2 = p3 = p4 = 0.0
+    low = high = values[0]
+    for value in values:
+        x = np.float64(value)
+        u = x - first
+        u2 = u * u
+        size += abs(x)
+        p1 += u
+        p2 += u2
+        p3 += u2 * u
+        p4 += u2 * u2
+        low, high = min(low, value), max(high, value)
+    return size, np.float64(low), np.float64(high), (first, p1, p2, p3, p4)
+
+
+@_compiled(inline="always")
 def _widen(extrema: np.ndarray, low: Number, high: Number, low_d: Number, high_d: Number) -> None:
     """Take four new extremes: a_min, a_max, d_min, d_max."""
     extrema[0], extrema[1] = min(extrema[0], low), max(extrema[1], high)
@@ -287,38 +321,52 @@ def _join_run(held: np.ndarray, n: Number, size: Number, of_a: Sums, of_d: Sums)
 
 
 @_compiled(error_model="numpy")
-def _join_bins(held: Cells, c: Number, counts: np.ndarray, sums: np.ndarray) -> Number:
-    """Add a component's table of all cells to its filled ones, in order; 0, or how many it needs, and nothing added."""
-    touched = np.empty(len(counts), dtype=np.int16)
+def _make_room(held: Cells, c: Number, counts: np.ndarray) -> Number:
+    """Put a component's newly filled cells, empty, among its own, in order; how many it then needs, though there may be
+    no room for them, and nothing is changed."""
     start, length = held.starts[c], held.lengths[c]
-    n = new = i = 0
-    for cell in range(len(counts)):
-        if counts[cell]:
-            touched[n] = cell
-            n += 1
-            while i < length and held.cells[start + i] < cell:
-                i += 1
-            new += i == length or held.cells[start + i] != cell
+    fresh, known = np.empty(N_CELLS, dtype=np.int16), np.zeros(N_CELLS, dtype=np.bool_)
+    for i in range(start, start + length):
+        known[held.cells[i]] = True
+    new = 0
+    for cell in range(N_CELLS):
+        if counts[cell] != 0 and not known[cell]:
+            fresh[new] = cell
+            new += 1
     if start + length + new > held.starts[c + 1]:
         return length + new
+    held.lengths[c] = length + new
     i, to = start + length - 1, start + length + new - 1
-    for t in range(n - 1, -1, -1):
-        cell = touched[t]
-        while i >= start and held.cells[i] > cell:
+    while new > 0:
+        if i >= start and held.cells[i] > fresh[new - 1]:
             held.cells[to], held.counts[to] = held.cells[i], held.counts[i]
             held.sums[0, to], held.sums[1, to] = held.sums[0, i], held.sums[1, i]
             i -= 1
-            to -= 1
-        if i >= start and held.cells[i] == cell:
-            held.cells[to], held.counts[to] = cell, held.counts[i] + counts[cell]
-            held.sums[0, to] = held.sums[0, i] + sums[0, cell]
-            held.sums[1, to] = held.sums[1, i] + sums[1, cell]
-            i -= 1
         else:
-            held.cells[to], held.counts[to] = cell, counts[cell]
-            held.sums[0, to], held.sums[1, to] = sums[0, cell], sums[1, cell]
+            new -= 1
+            held.cells[to], held.counts[to] = fresh[new], 0
+            held.sums[0, to] = held.sums[1, to] = 0.0
         to -= 1
-    held.lengths[c] = length + new
+    return held.lengths[c]
+
+
+@_compiled(error_model="numpy")
+def _join_bins(held: Cells, c: Number, n: Number, counts: np.ndarray, sums: np.ndarray) -> Number:
+    """Add a component's table of all cells, of n values, to its filled ones; 0, or how many it needs, and nothing
+    added."""
+    start, length = held.starts[c], held.lengths[c]
+    found = 0
+    for cell in held.cells[start : start + length]:
+        found += counts[cell]
+    if found < n:
+        length = _make_room(held, c, counts)
+        if start + length > held.starts[c + 1]:
+            return length
+    for i in range(start, start + length):
+        cell = held.cells[i]
+        held.counts[i] += counts[cell]
+        held.sums[0, i] += sums[0, cell]
+        held.sums[1, i] += sums[1, cell]
     return 0
 
 
@@ -336,7 +384,7 @@ def _add_left_out(
                     counts[number] += 1
                     sums[0, number] += d[c, t]
                     sums[1, number] += abs(d[c, t])
-            _join_bins(held, c, counts, sums)
+            _join_bins(held, c, d.shape[1], counts, sums)
 
 
 @_compiled(parallel=True, cache=True, error_model="numpy")
@@ -365,13 +413,12 @@ def _accumulate(
     for c in prange(len(a)):
         local = np.zeros((n_cells - N_CLASSES, 3))
         counts, sums = np.zeros(N_CELLS, dtype=np.int32), np.zeros((2, N_CELLS))
+        highest, lowest, highest_d, lowest_d = _limits(extremes.limit, 4 * (first + c))
         for s in range(len(bounds)):
             group, domain, token_class, ordinary = segments[s]
-            s1 = s_abs = t1 = t_abs = 0.0
-            p1 = p2 = p3 = p4 = q1 = q2 = q3 = q4 = 0.0  # powers about the segment's first values
-            x0, y0 = np.float64(a[c, bounds[s, 0]]), np.float64(d[c, bounds[s, 0]])
-            low = low_d = np.inf
-            high = high_d = -np.inf
+            k, n = first + c, float(bounds[s, 1] - bounds[s, 0])
+            s_abs, low, high, of_a = _run_sums(a[c, bounds[s, 0] : bounds[s, 1]])
+            t_abs, low_d, high_d, of_d = _run_sums(d[c, bounds[s, 0] : bounds[s, 1]])
             for t in range(bounds[s, 0], bounds[s, 1]):
                 x, y = a[c, t], d[c, t]
                 number = _bin(bits[c, t], SPECTRUM_BITS, SPECTRUM_SIDE)
@@ -380,22 +427,6 @@ def _accumulate(
                 counts[in_class] += 1
                 sums[0, in_class] += y
                 sums[1, in_class] += y_abs
-                x8, y8 = np.float64(x), np.float64(y)
-                u, v = x8 - x0, y8 - y0
-                u2, v2 = u * u, v * v
-                s1 += x8
-                p1 += u
-                p2 += u2
-                p3 += u2 * u
-                p4 += u2 * u2
-                s_abs += abs(x8)
-                t1 += y8
-                q1 += v
-                q2 += v2
-                q3 += v2 * v
-                q4 += v2 * v2
-                t_abs += y_abs
-                low, high, low_d, high_d = min(low, x8), max(high, x8), min(low_d, y8), max(high_d, y8)
                 if ordinary:
                     density[c, _bin(bits[c, t], DENSITY_BITS, DENSITY_SIDE)] += 1
                     for axis in range(2):
@@ -403,17 +434,14 @@ def _accumulate(
                         local[cell, 0] += x
                         local[cell, 1] += y
                         local[cell, 2] += y_abs
-                    position, k = positions[t], first + c
+                    position = positions[t]
                     _offer(samples, k * SPECTRUM_BINS + number, (keys[t] ^ marks[c]) * MULTIPLIER, position, x, y)
-                    _offer(extremes, 4 * k, -x, position, x, y)
-                    _offer(extremes, 4 * k + 1, x, position, x, y)
-                    _offer(extremes, 4 * k + 2, -y, position, x, y)
-                    _offer(extremes, 4 * k + 3, y, position, x, y)
-            k = first + c
-            cell_sums[0, group, token_class, k] += s1
-            cell_sums[1, group, token_class, k] += t1
+                    if x >= highest or x <= lowest or y >= highest_d or y <= lowest_d:
+                        _offer_extreme(extremes, 4 * k, position, x, y)
+                        highest, lowest, highest_d, lowest_d = _limits(extremes.limit, 4 * k)
+            cell_sums[0, group, token_class, k] += n * of_a[0] + of_a[1]
+            cell_sums[1, group, token_class, k] += n * of_d[0] + of_d[1]
             cell_sums[2, group, token_class, k] += t_abs
-            n, of_a, of_d = float(bounds[s, 1] - bounds[s, 0]), (x0, p1, p2, p3, p4), (y0, q1, q2, q3, q4)
             _join_run(power_sums[:, domain, token_class, k], n, s_abs, of_a, of_d)
             _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
             if s + 1 == len(bounds) or segments[s + 1, 0] != group:
@@ -421,7 +449,7 @@ def _accumulate(
                     for quantity in range(3):
                         cell_sums[quantity, group, N_CLASSES + cell, k] += local[cell, quantity]
                 local[:] = 0.0
-        needed[c] = _join_bins(filled, c, counts, sums)
+        needed[c] = _join_bins(filled, c, a.shape[1], counts, sums)
 
 
 SPECTRUM_BITS, SPECTRUM_SIDE, SPECTRUM_BINS = SPECTRUM.mantissa_bits, SPECTRUM.per_side, SPECTRUM.n_bins

@@ -25,8 +25,8 @@ BLOCK = 256
 AT_ONCE = 512
 """Components whose table of all cells is held at once, where there is no compiled loop."""
 N_CELLS = N_CLASSES * SPECTRUM.n_bins
-ROOM, LEAST_ROOM = 8, 8
-"""A component that is given memory gets an eighth more than it needs, and at least this many cells."""
+ROOM, LEAST_ROOM = 4, 64
+"""A component that is given memory gets a quarter more than it needs, and at least this many cells."""
 LARGEST_NARROW = 2**30
 
 

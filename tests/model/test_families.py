@@ -34,12 +34,26 @@ def tokens_of(n_windows: int = 2, width: int = 40):
     return torch.randint(1, zoo.VOCAB, (n_windows, width), generator=torch.Generator().manual_seed(3))
 
 
+FORMS = {
+    "gpt2",
+    "neox_parallel",
+    "llama2",
+    "gemma2",
+    "gemma3",
+    "qwen3",
+    "olmo2",
+    "falcon",
+    "bloom",
+    "opt",
+    "mamba",
+    "lfm2",
+    "bamba",
+}
+"""Families without experts that take part in the quick tests, one of each form; the others are slow."""
 QUICK = {"mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3_experts", "granitemoe", "jamba", "gemma4_moe", "nemotron_h"}
 """Of the mixtures of experts one of each form: plain, shared with a gate, biases, shared, multipliers, in some layers,
 norms after blocks, without gates. The others take part in the slow tests."""
-NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name in zoo.EXPERTS.keys() - QUICK else name for name in zoo.FAMILIES
-]
+NAMES = [name if name in FORMS | QUICK else pytest.param(name, marks=pytest.mark.slow) for name in zoo.FAMILIES]
 
 
 @pytest.mark.parametrize("name", [*NAMES, *zoo.MADE_UP])

@@ -16,7 +16,7 @@ from browser import DESKTOP, PHONE, Browser
 from profiler.pages import build, site
 
 REASON = browser.missing()
-pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "there is a browser")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON or "there is a browser")]
 LONG = "<script>alert(1)</script>" + "long" * 400
 
 

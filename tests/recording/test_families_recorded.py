@@ -27,7 +27,7 @@ UNLIKE = {
     "falcon": {"head", "neuron"},  # attention rows that cannot be read
 }
 WITHOUT_ROWS = {"mamba", "falcon"}
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_chunks")]
 
 
 @pytest.fixture(scope="module", params=UNLIKE)

@@ -23,7 +23,7 @@ from profiler.recording.pipeline import record
 pytestmark = pytest.mark.slow
 
 NAMES = [n for n in query.names() if {*store.tables(), "component_effects"} & set(query.header(n).reads)]
-SMALL = {"steps": 1, "checked": 4, "checked_windows": 2, "repair": 1, "routes": 1, "integrated_tokens": 60}
+SMALL = {"steps": 1, "checked": 4, "checked_windows": 2, "repair": 1, "routes": 1, "integrated_tokens": 400}
 
 
 @pytest.fixture(scope="module")

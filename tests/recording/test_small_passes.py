@@ -98,7 +98,7 @@ def settings(run: Path, name: str, labels: list[str]) -> list[dict[str, object]]
     """Parameters for a query: each of some components where it wants one, and the first value of everything else it
     wants."""
     wanted = {p.name for p in query.header(name).parameters if p.required}
-    others = {"behaviour": "induction", "property": "number", "class": "word"}
+    others = {"behaviour": "induction", "property": "number", "class": "word", "token": " the"}
     given = {key: others[key] for key in wanted - {"component"}}
     return [given | {"component": label} for label in labels] if "component" in wanted else [given]
 

@@ -132,7 +132,9 @@ def test_a_model_that_cannot_be_patched_is_refused_in_its_row_and_the_rest_goes_
 @pytest.mark.parametrize("name", ["or", "over-recovers"])
 def test_what_decides_is_what_the_commands_say(name):
     """Members, roles and the word, by the stages that decide them and by patch and check as a user runs them."""
-    stages, commands = (ask(TruthSettings(models=(name,), whole=whole)).verdicts.row(0, named=True) for whole in (0, 1))
+    stages, commands = (
+        ask(TruthSettings(models=(name,), whole=whole)).verdicts.row(0, named=True) for whole in (False, True)
+    )
     same = ("chosen", "word", "roles_right", "roles_read")
     assert [stages[column] for column in same] == [commands[column] for column in same]
     assert stages["edges_true"] is None and commands["edges_true"] is not None

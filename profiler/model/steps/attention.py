@@ -61,7 +61,12 @@ def _edited(call: LayerCall, site: str, x: ByHead) -> ByHead:
     return call.edit(site, call.layer, x.transpose(1, 2), None).transpose(1, 2)
 
 
-def _edited_parts(call: LayerCall, query: ByHead, key: KeysByHead, value: KeysByHead) -> tuple[Tensor, Tensor, Tensor]:
+def _edited_parts(
+    call: LayerCall,
+    query: ByHead,
+    key: Float[Tensor, "prompt key_head key_offset d_head"],
+    value: Float[Tensor, "prompt key_head key_offset d_value"],
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of every head as the edit returns them, but where keys of earlier offsets stand before
     them."""
     groups = query.shape[1] // key.shape[1]

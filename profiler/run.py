@@ -95,7 +95,8 @@ class Component:
     @property
     def answer(self) -> tuple[str, ...]:
         """The sentences that open its card; every number in them is the answer of a query."""
-        return self._report().answer
+        sentences: tuple[str, ...] = self._report().answer
+        return sentences
 
     @property
     def charts(self) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def within(
         for value in ladder:
             if forecast(main, chosen, costs).seconds <= budget:
                 return chosen, _lowered(settings, chosen)
-            if value < getattr(chosen, name):  # type: ignore[operator]
+            if value < getattr(chosen, name):
                 chosen = replace(chosen, **{name: value})  # type: ignore[arg-type]
     least = forecast(main, chosen, costs).seconds
     if least > budget:

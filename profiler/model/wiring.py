@@ -208,22 +208,24 @@ class TokenDirections:
         held: Mapping[str, Float[Tensor, "window offset 1"]],
     ):
         self.wiring, self.held = wiring, held
-        tokens, self.number = targets.unique(return_inverse=True)
+        unique: tuple[Tensor, Tensor] = targets.unique(return_inverse=True)
+        tokens, self.number = unique
         toward = at_unembed(tokens)
         self.none = torch.ones(targets.shape, dtype=toward.dtype, device=targets.device)
         free = dict.fromkeys(held, torch.ones_like(toward[:1, :1]))
         self._of_tokens = Directions(wiring, toward, free)
-        self._of_positions = lambda: Directions(wiring, at_unembed(targets), held)
+        self._of_positions: Callable[[], Directions] = lambda: Directions(wiring, at_unembed(targets), held)
 
     def at(self, source: str) -> Toward:
         """The directions at the output of a writer, an embedding or a norm."""
         factors = list(self._factors(source))
-        if None in factors:
+        told = [factor for factor in factors if factor is not None]
+        if len(told) < len(factors):
             directions = self._of_positions().at(source)
             every = torch.arange(self.number.numel(), device=self.number.device)
             return Toward(directions.flatten(0, 1), every.view_as(self.number), self.none)
         scale = self.none
-        for name, divides in factors:
+        for name, divides in told:
             value = self.held[name][..., 0].to(scale.dtype)
             scale = scale / value if divides else scale * value
         return Toward(self._of_tokens.at(source), self.number, scale)

@@ -36,6 +36,7 @@ Cost: a few passes over [row, vocab].
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,8 +167,9 @@ class Options:
         return self._each(lambda part: part[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Options":
-        parts = map(change, (self.answers, self.answer_weight, self.distractors, self.distractor_weight))
-        return Options(*parts, self.metric, None if self.reference is None else change(self.reference))
+        names = ("answers", "answer_weight", "distractors", "distractor_weight")
+        parts: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **parts, reference=None if self.reference is None else change(self.reference))
 
 
 def is_flat(options: Options, logits: Logits) -> bool:

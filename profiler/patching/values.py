@@ -139,7 +139,8 @@ def _means(net: Network, group: Sequence[TokenPair], rng: np.random.Generator) -
 
     def of(name: str, value: Tensor) -> Tensor:
         rows = weights if name in NODES else weights[:1]
-        return torch.tensordot(rows.to(value), value, 1)
+        mean: Tensor = torch.tensordot(rows.to(value), value, 1)
+        return mean
 
     return {name: [of(name, value) for value in run[name]] for name in SITES}
 

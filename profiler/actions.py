@@ -32,7 +32,7 @@ from profiler.generality.distributions import corpus as texts
 from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import ModelSpec
-from profiler.model.load import BUNDLED, Model, load_model
+from profiler.model.load import BUNDLED, Model, load_model, with_reader_note
 from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
 from profiler.pages import build as pages
 from profiler.patching import own_metric
@@ -118,7 +118,7 @@ def record(
     refuse_bad_place(path, overwrite=overwrite, resume=resume)
     if not (resume and path.exists()):  # of a finished run nothing is read again
         check_corpora(config)
-    loaded = model or load_model(config)
+    loaded = with_reader_note(model or load_model(config))
     config, fewer_rows = within_budget(config, loaded.spec)
     config, smaller_batches = within_memory(config, loaded.spec)
     if announce is not None:

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # its `stats`, which takes a second to load, is loaded where it is first used
 from jaxtyping import Bool, Float, Int, Num
 from numpy.typing import NDArray
-from scipy import stats
 
 Verdict = Literal["effect", "no effect", "inconclusive"]
 
@@ -40,7 +40,7 @@ TAIL = 0.025
 """Probability beyond each end of a 95 % interval."""
 TAIL_90 = 0.05
 """Probability beyond each end of a 90 % interval: inside a margin it is two one-sided tests at 5 %."""
-Z95 = float(stats.norm.ppf(1 - TAIL))
+Z95 = float(scipy.special.ndtri(1 - TAIL))
 """Standard errors from the centre to an end of a normal 95 % interval."""
 DRAWS = 2000
 """Resamples of a bootstrap, and random sign flips."""
@@ -210,7 +210,7 @@ def _flips(n: int, seed: int) -> Iterator[Float[np.ndarray, "draw pair"]]:
 def mcnemar_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " pair"]) -> float:
     """Exact one-sided p that the first does not succeed more often than the second, on pairs (McNemar 1947)."""
     wins, losses = int((first > second).sum()), int((first < second).sum())
-    return float(stats.binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
+    return float(scipy.stats.binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
 
 
 def holm(p: Float[np.ndarray, " target"]) -> Float[np.ndarray, " target"]:
@@ -242,8 +242,8 @@ def tost_sign_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " p
     """
     wins = np.sum(first > second) + 0.5 * np.sum(first == second)
     n = len(first)
-    below = stats.binom.cdf(np.ceil(wins), n, 0.5 + margin)
-    above = stats.binom.sf(np.floor(wins) - 1, n, 0.5 - margin)
+    below = scipy.stats.binom.cdf(np.ceil(wins), n, 0.5 + margin)
+    above = scipy.stats.binom.sf(np.floor(wins) - 1, n, 0.5 - margin)
     return float(max(below, above))
 
 
@@ -257,9 +257,9 @@ def tost(
     if max(np.ptp(first), np.ptp(second)) <= ROUNDING:
         difference = float(second.mean() - first.mean())
         return difference, difference, difference, float(abs(difference) >= margin - ROUNDING)
-    interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
-    above = stats.ttest_ind(second + margin, first, equal_var=False, alternative="greater").pvalue
-    below = stats.ttest_ind(second - margin, first, equal_var=False, alternative="less").pvalue
+    interval = scipy.stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
+    above = scipy.stats.ttest_ind(second + margin, first, equal_var=False, alternative="greater").pvalue
+    below = scipy.stats.ttest_ind(second - margin, first, equal_var=False, alternative="less").pvalue
     return float(second.mean() - first.mean()), float(interval.low), float(interval.high), float(max(above, below))
 
 
@@ -294,13 +294,13 @@ def least_random_p(draws: int) -> float:
 
 def normal_shares(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " bin"]:
     """Share of standard normal values between each two edges."""
-    shares: np.ndarray = np.diff(stats.norm.cdf(edges))
+    shares: np.ndarray = np.diff(scipy.special.ndtr(edges))
     return shares
 
 
 def normal_cdf(z: float) -> float:
     """P(standard normal <= z)."""
-    return float(stats.norm.cdf(z))
+    return float(scipy.special.ndtr(z))
 
 
 # --- correlations ---
@@ -308,7 +308,7 @@ def normal_cdf(z: float) -> float:
 
 def pearson(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
     """Pearson's correlation; NaN where either is constant up to rounding."""
-    return math.nan if _constant(x) or _constant(y) else float(stats.pearsonr(x, y).statistic)
+    return math.nan if _constant(x) or _constant(y) else float(scipy.stats.pearsonr(x, y).statistic)
 
 
 def _constant(values: Float[np.ndarray, " target"]) -> bool:
@@ -318,7 +318,7 @@ def _constant(values: Float[np.ndarray, " target"]) -> bool:
 
 def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
     """Spearman's rank correlation; NaN where either is constant."""
-    rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
+    rank_x, rank_y = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
     if rank_x.std() == 0 or rank_y.std() == 0:
         return math.nan
     return float(np.corrcoef(rank_x, rank_y)[1, 0])  # the entry that scipy.stats.spearmanr gives, bit by bit
@@ -326,7 +326,7 @@ def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -
 
 def kendall(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
     """Kendall's tau-b; NaN where either is constant."""
-    return float(stats.kendalltau(x, y).statistic)
+    return float(scipy.stats.kendalltau(x, y).statistic)
 
 
 # --- bootstrap ---
@@ -417,7 +417,7 @@ def proportion(successes: Bool[np.ndarray, " unit"]) -> Estimate:
     n, k = len(successes), int(np.sum(successes))
     if n == 0:
         return EMPTY
-    interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(k / n, float(interval.low), float(interval.high), n)
 
 
@@ -443,7 +443,7 @@ def _bootstrapped(statistic: Callable[..., Any], *samples: NDArray[Any]) -> Esti
     value = float(statistic(*samples, axis=0))
     if n == 1:
         return Estimate(value, math.nan, math.nan, n)
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         samples,
         statistic,
         paired=len(samples) > 1,
@@ -462,7 +462,7 @@ def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[flo
     """Exact interval of a rate of k in n; (0, 1) where n is 0."""
     if not n:
         return 0.0, 1.0
-    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    interval = scipy.stats.binomtest(k, n).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
 
 
@@ -471,14 +471,14 @@ def student_interval(values: Float[np.ndarray, " unit"], tail: float = TAIL) -> 
     n, centre = len(values), float(values.mean())
     if n <= 1:
         return -math.inf, math.inf
-    half = float(stats.t.ppf(1 - tail, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = float(scipy.stats.t.ppf(1 - tail, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
     return centre - half, centre + half
 
 
 def slope_interval(values: Float[np.ndarray, " step"]) -> tuple[float, float, float]:
     """Change per step by least squares, and its 95 % interval from Student's t; three values at least."""
-    fit = stats.linregress(np.arange(len(values)), values)
-    half = stats.t.ppf(1 - TAIL, len(values) - 2) * fit.stderr
+    fit = scipy.stats.linregress(np.arange(len(values)), values)
+    half = scipy.stats.t.ppf(1 - TAIL, len(values) - 2) * fit.stderr
     slope = float(fit.slope)
     return slope, slope - half, slope + half
 
@@ -569,7 +569,7 @@ def share_interval(
 
 def _jackknife_half(se: Any, df: Any) -> Any:
     """Half of a 95 % interval from Student's t, of one error or of many."""
-    return stats.t.ppf(1 - TAIL, np.floor(df + ROUNDING)) * se
+    return scipy.stats.t.ppf(1 - TAIL, np.floor(df + ROUNDING)) * se
 
 
 def _without(

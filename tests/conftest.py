@@ -26,6 +26,15 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the monthly tests of files that are slow as a whole, unless they are asked for."""
+    if "monthly" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("monthly")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection that leaves the machine."""

@@ -304,6 +304,7 @@ def test_a_run_with_flipped_bytes_is_read_or_refused(seed, run_path, tmp_path):
     assert "refused:" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"peak_memory_bytes", b"corpus_digest", b"norm_scale_sum", b"source"])
 def test_a_name_that_is_no_text_behind_a_right_checksum_is_refused(name, run_path, tmp_path):
     """Each block of a DuckDB file (after three headers) begins with a checksum of the rest."""

@@ -48,6 +48,7 @@ PLAIN_TYPES = {
     "null",
 }
 KNOWN = "SELECT 1 FROM components WHERE component = ?"
+_NAME = re.compile(r"\w+")  # of a query file, without its ending
 _LABEL = re.compile(r"L(\d+)([HN])(\d+)$")
 _NO_TABLE = re.compile(r'(?:Table|View) with name "?(\w+)"? does not exist')
 _VARIABLE = re.compile(r"getvariable\(\s*'(\w+)'\s*\)", re.IGNORECASE)
@@ -65,11 +66,12 @@ def sql_text(name: str) -> str:
     Raises:
         QueryError: there is no such query; the message names the nearest.
     """
-    if name not in names():
+    file = assets.folder("queries") / f"{name}.sql"
+    if not (_NAME.fullmatch(name) and file.is_file()):
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "see `profiler query --list`."
         raise QueryError(f"there is no query {name!r}: {hint} A file of your own must end in .sql.")
-    return (assets.folder("queries") / f"{name}.sql").read_text(encoding="utf-8")
+    return file.read_text(encoding="utf-8")
 
 
 def header(name: str) -> QueryHeader:
@@ -141,7 +143,7 @@ def _check_file(path: Path) -> None:
 def _check_run(path: Path, con: Connection) -> None:
     try:
         rows = con.cursor().execute("SELECT complete FROM runs").fetchall()
-        con.cursor().execute("SELECT 1 FROM components, samples LIMIT 0").fetchall()
+        con.cursor().execute("SELECT 1 FROM components, sample_rows LIMIT 0").fetchall()  # a view takes long to bind
     except faults.FAULTS as error:
         raise faults.fault_error(error, f"opening {path}", UNCHANGED) from None
     except UNREADABLE:

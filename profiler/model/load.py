@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.tools.model_registry import HF_SUPPORTED_ARCHITECTURES
 from transformers import PreTrainedModel
 
 from profiler.axes import TokenIds
@@ -146,8 +145,6 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
     said = [validation.unread_note(unread, spec)] if unread else []
-    if type(network).__name__ not in HF_SUPPORTED_ARCHITECTURES:
-        said.append(f"TransformerLens does not read {type(network).__name__}: its module tree was read")
     spec = replace(spec, notes=(*notes, *said))
     return Model(spec, tokenizer, bos_id, weights, plain, network, forward, attention)
 
@@ -232,6 +229,20 @@ def _refuse_other_kinds(network: PreTrainedModel, name: str) -> None:
     head = network.get_output_embeddings()
     if getattr(head, "weight", None) is None:
         raise ModelError(f"{what} has no unembedding, so no logits to attribute: name a causal language model")
+
+
+def with_reader_note(model: Model) -> Model:
+    """The model, and in its notes that TransformerLens does not read its family, where that is so.
+
+    A run says this; whoever only runs the model need not import TransformerLens, which takes seconds.
+    """
+    from transformer_lens.tools.model_registry import HF_SUPPORTED_ARCHITECTURES
+
+    family = type(model.network).__name__
+    if family in HF_SUPPORTED_ARCHITECTURES:
+        return model
+    note = f"TransformerLens does not read {family}: its module tree was read"
+    return replace(model, spec=replace(model.spec, notes=(*model.spec.notes, note)))
 
 
 def _bridge(model: Model) -> "TransformerBridge | None":

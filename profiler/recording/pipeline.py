@@ -31,7 +31,7 @@ from profiler.database.pass_commits import RunPart
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
 from profiler.model.direct import Closure
-from profiler.model.load import Model, load_model, logits_summary
+from profiler.model.load import Model, load_model, logits_summary, with_reader_note
 from profiler.model.validation import ROUNDING
 from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
@@ -123,7 +123,7 @@ def record(
     if model is None:
         if not (resume and path.exists()):  # nothing is read again for a finished run
             check_corpora(config)
-        model = load_model(config)
+        model = with_reader_note(load_model(config))
     launch_threads()
     with Store(path, overwrite=overwrite, resume=resume) as store:
         run, pace = Pass(model, config, store, overwrite=overwrite), Pace(commit_seconds)

@@ -124,6 +124,7 @@ def test_names_are_checked_and_taken_ones_refused(path):
     assert contents(path) == before
 
 
+@pytest.mark.slow
 def test_adding_and_removing_leaves_the_run_as_it_was(path):
     before = contents(path), views(path)
     additions.add_class(path, "mine", "contains(text, '--')")
@@ -177,6 +178,7 @@ def command(capsys: pytest.CaptureFixture, *words: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_commands(path, capsys):
     assert "2 tokens" in command(capsys, "classes", "add", str(path), "mine", YEAR)
     assert "0 tokens of the vocabulary. The condition is matched against single tokens" in command(

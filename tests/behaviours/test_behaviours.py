@@ -117,6 +117,7 @@ def assert_compared(path, label: str) -> None:
         ), row["behaviour"]
 
 
+@pytest.mark.slow
 def test_what_the_run_keeps_of_others_is_what_their_rows_say(wide):
     for label in ("L1H0", "L0N1", "L0N5", "L1N20", "L1N23"):
         assert_compared(wide, label)
@@ -136,6 +137,7 @@ def test_others_do_not_depend_on_what_else_is_asked(wide):
         )
 
 
+@pytest.mark.slow
 def test_others_are_asked_a_behaviour_that_was_added_too(wide, tmp_path):
     path = Path(shutil.copy(wide, tmp_path / "run.duckdb"))
     kept = "SELECT * FROM layer_coverages ORDER BY ALL"

@@ -48,6 +48,7 @@ def runs(made, tmp_path) -> tuple[Path, Path]:
     return tuple(Path(shutil.copy(path, tmp_path)) for path in made)
 
 
+@pytest.mark.slow
 def test_the_changed_component_is_found_and_no_other(runs):
     result = compare(*runs)
     first = result.frame.row(0, named=True)
@@ -221,6 +222,7 @@ def slow(a: Path, b: Path) -> pl.DataFrame:
     return frame.join(q, on=["component", "behaviour"], how="left").sort("component", "behaviour")
 
 
+@pytest.mark.slow
 def test_the_query_equals_a_slow_recomputation(runs):
     want, got = slow(*runs), compare(*runs).frame.sort("component", "behaviour")
     assert got.select("component", "behaviour").equals(want.select("component", "behaviour"))
@@ -292,6 +294,7 @@ def test_runs_of_other_tokenizers_or_shapes_are_refused(runs):
     assert a.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_shared_documents_and_other_weights_are_said(tmp_path):
     a, b = make(tmp_path / "a.duckdb", 1, False), edit(make(tmp_path / "b.duckdb", 2, False), model_hash="other")
     notes = compare(a, b).notes
@@ -299,6 +302,7 @@ def test_shared_documents_and_other_weights_are_said(tmp_path):
     assert "weights differ" in notes[1]
 
 
+@pytest.mark.slow
 def test_shared_documents_are_known_by_their_text_not_by_their_name(tmp_path):
     """Disjoint files of one name have none in common; a file under another name has all."""
     a, one_name, renamed = (make(tmp_path / f"{name}.duckdb", 1, False) for name in ("a", "one_name", "renamed"))
@@ -315,6 +319,7 @@ def test_the_command(runs, capsys):
     assert out[2].split()[:2] == [CHANGED, "induction"]
 
 
+@pytest.mark.slow
 def test_the_page_says_what_changed_with_the_querys_numbers(runs, tmp_path, capsys):
     app(["compare", *map(str, runs), "--out", str(tmp_path / "page.html")], standalone_mode=False)
     assert "page.html" in capsys.readouterr().out
@@ -326,6 +331,7 @@ def test_the_page_says_what_changed_with_the_querys_numbers(runs, tmp_path, caps
     assert "ATTACH" in html
 
 
+@pytest.mark.slow
 def test_a_page_without_a_change_says_so(tmp_path):
     a, b = (make(tmp_path / f"{name}.duckdb", 1, False, 2, f"{name}/") for name in "ab")
     with open_both(a, b) as both:

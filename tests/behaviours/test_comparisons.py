@@ -95,6 +95,7 @@ def test_a_component_that_cares_for_numbers_in_one_domain_alone_is_found(tmp_pat
     assert (rows["times"].is_between(rows["times_lo"], rows["times_hi"])).all()
 
 
+@pytest.mark.slow
 def test_between_runs_a_component_that_changed_is_found_and_one_that_read_another_text_is_not(tmp_path):
     """Both care for numbers; coverage rises from 0.3 to 0.8 of itself because there are more, which is no change."""
     paths, labels = [], [f"L0N{i}" for i in range(60)]
@@ -116,6 +117,7 @@ def test_between_runs_a_component_that_changed_is_found_and_one_that_read_anothe
     assert changed["times"].mean() == pytest.approx(4, abs=0.8)
 
 
+@pytest.mark.slow
 def test_the_importance_ratio_is_above_one_exactly_where_coverage_is_above_scrambled(tmp_path):
     a, b = (noise_run(tmp_path / f"{seed}.duckdb", seed, n=20) for seed in (1, 2))
     frame = compare(a, b, kind="neuron", family="token").frame

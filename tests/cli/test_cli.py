@@ -188,6 +188,7 @@ def test_device_that_torch_does_not_have(record):
     refused(record(None, None, "--device", "cuda:99"), "--device cuda:99")
 
 
+@pytest.mark.slow
 def test_existing_run_is_kept(record):
     assert record()[0] == 0
     code, _, err, path = record()
@@ -247,6 +248,7 @@ def test_shards_and_merge(record, cli, tmp_path, monkeypatch):
     refused(record(None, None, "--workers", "2", out=tmp_path / "x.duckdb"), "--engine ray")
 
 
+@pytest.mark.slow
 def test_wrong_queries_and_reports(record, cli):
     path = record()[3]
     refused(cli("query", path, "component_overveiw"), "component_overview")

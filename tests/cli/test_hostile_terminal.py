@@ -156,6 +156,7 @@ def test_no_command_lets_a_run_steer_the_terminal(hostile):
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 def test_data_in_a_file_or_a_pipe_is_as_it_was(hostile, tmp_path):
     sql = tmp_path / "model.sql"
     sql.write_text("SELECT model FROM runs")
@@ -248,6 +249,7 @@ def test_one_module_prints():
 # --- pages ---
 
 
+@pytest.mark.slow
 def test_no_page_holds_a_character_that_steers_it(hostile):
     for name, component in (("overview", None), ("component", "L0H0"), ("generality", None), ("verdicts", None)):
         html = build.build(hostile, name, component=component)

@@ -33,6 +33,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> tuple[PatchResult, list
     return done, steps
 
 
+@pytest.mark.slow
 def test_pairs_are_patched_into_a_run_of_their_own(patched: tuple) -> None:
     done, steps = patched
     assert done.run.exists() and done.members.columns == ["component", "positions", "gate", "role"]
@@ -56,6 +57,7 @@ def test_a_patch_prints_its_circuit_and_how_good_it_is(patched: tuple, tmp_path:
     assert done.save(tmp_path / "c.yaml").read_text(encoding="utf-8").startswith("name: ")
 
 
+@pytest.mark.slow
 def test_an_open_run_is_patched_and_can_be_read_again(patched: tuple, tmp_path: Path) -> None:
     copy = Path(shutil.copy(patched[0].run, tmp_path / "run.duckdb"))
     with profiler.open(copy) as run:
@@ -134,6 +136,7 @@ def test_pairs_can_be_drawn_looked_at_and_are_those_of_the_command() -> None:
         profiler.draw_pairs("ioi", split="development")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_without_its_corpus(base_config, run_path: Path, tmp_path: Path) -> None:
     corpus = Path(shutil.copy(base_config.corpora[0], tmp_path / "corpus.jsonl"))
     config = base_config.model_copy(update={"corpora": (str(corpus),), "tokens": 300, "components": ()})

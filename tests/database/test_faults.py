@@ -61,6 +61,7 @@ def underived(small, tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_a_run_whose_derived_step_failed_is_whole_and_says_what_it_lacks(underived, whole, monkeypatch, capsys):
     assert query.run(underived, "component_overview").equals(query.run(whole, "component_overview"))
     for name in DERIVED_QUERIES:
@@ -91,6 +92,7 @@ def test_resume_completes_it(underived, whole, small):
     assert differing_tables(underived, whole)[1] == []
 
 
+@pytest.mark.slow
 def test_a_derived_step_that_fails_half_way_leaves_nothing_of_itself(small, whole, tmp_path, monkeypatch):
     """A true error of DuckDB after the first of the tables is filled; then the same again, and then the end."""
     (tmp_path / "broken.sql").write_text("INSERT INTO layer_coverages VALUES (1, 1, 1.0); SELECT error('boom');")

@@ -56,6 +56,7 @@ def test_a_text_gets_what_it_calls_and_no_more() -> None:
     assert macros.temporary("SELECT count(*) FROM runs") == ""
 
 
+@pytest.mark.slow
 def test_an_older_run_gives_the_same_answers(fake: fake_run.FakeRun, older: Path) -> None:
     for new, old in zip(answers(fake.path), answers(older), strict=True):
         assert_frame_equal(new, old, check_exact=True)

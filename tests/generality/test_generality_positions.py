@@ -354,6 +354,7 @@ def test_mentions_that_a_variant_puts_in_have_a_name() -> None:
             assert all((word in pair.distractors) if third else (word == spelled["IO"]) for word in names)
 
 
+@pytest.mark.slow
 def test_a_claim_without_a_behaviour_is_covered_from_the_same_rows(run_path) -> None:
     """`name mover` is no behaviour of the library: the share of importance where it should act and does."""
     asked = question("L1H0", "S-inhibition", "coverage", unit="positions")

@@ -33,6 +33,7 @@ def outcomes(checked: Path) -> dict[str, dict]:
     return {row["statement"]: row for row in query.run(checked, "predictions").to_dicts()}
 
 
+@pytest.mark.slow
 def test_predictions_are_scored_by_what_came_after(checked_run: Path) -> None:
     found = outcomes(checked_run)
     names, code, fails, none = (found[one.statement] for one in fake_check.PREDICTIONS)

@@ -138,6 +138,7 @@ def test_the_search_is_the_same_again():
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_stage_asks_every_member_and_names_what_it_cannot_ask(tmp_path):
     """The planted model on the texts of a fake run: rows of all three techniques, in the circuit's own words."""
     from dataclasses import replace

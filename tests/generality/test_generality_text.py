@@ -192,6 +192,7 @@ def test_the_whole_model_keeps_everything_and_the_empty_circuit_nothing(subject)
         assert of(empty, "KL recovered", distribution).value == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_kept_shares_are_those_of_a_slow_recomputation(subject):
     rows = running_text.findings(subject).findings
     means = ablated.means_of(subject.net, ablated.some(subject.text))
@@ -211,6 +212,7 @@ def test_kept_shares_are_those_of_a_slow_recomputation(subject):
     assert one.lo < one.value < one.hi
 
 
+@pytest.mark.slow
 def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     """One head of each layer: the null holds four circuits, the circuit among them, so p is not small for a poor
     one."""
@@ -373,6 +375,7 @@ def test_a_circuit_that_is_not_there_is_refused_with_what_to_do(run_path, model)
         circuit_of_run.find(run_path, "ioi")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outside", ["resample", "zero", "mean"])
 def test_every_distribution_of_prompts_has_the_values_of_the_scope(run_path, model, subject, outside):
     task = PatchSettings("repeated-tokens", pairs=20)

@@ -42,6 +42,7 @@ def test_a_changed_threshold_changes_the_verdict(
     assert judge(findings, DISTRIBUTIONS, thresholds=replace(DEFAULT, **{threshold: value})).word == after
 
 
+@pytest.mark.slow
 def test_a_changed_threshold_changes_a_planted_verdict(tmp_path: Path) -> None:
     """A circuit that narrows from 0.92 to 0.3 is as good everywhere to whom 0.7 less is as good."""
     path = fake_run.build(tmp_path / "run.duckdb").path
@@ -75,6 +76,7 @@ def test_every_threshold_has_a_meaning_and_a_row() -> None:
     assert next(row.value for row in rows if row.name == "margin") == 0.123
 
 
+@pytest.mark.slow
 def test_a_check_stores_its_thresholds_and_the_page_shows_them(tmp_path: Path) -> None:
     path = fake_run.build(tmp_path / "run.duckdb").path
     thresholds = Thresholds(margin=0.123, fewest=31)

@@ -29,6 +29,7 @@ def test_a_run_in_half_precision_is_patched_in_float32_once_its_weights_are_know
     assert {weight.dtype for weight in as_recorded.bridge.original_model.parameters()} == {getattr(torch, dtype)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bos", [False, True])
 def test_prompts_of_a_run_have_its_bos_whoever_loads_the_model(model_dirs, tmp_path, bos):
     corpus = tiny.write_corpus(tmp_path / "rows.jsonl", n_documents=6)

@@ -26,6 +26,7 @@ def page(run) -> str:
     return build.build(run.path, "component", component="L0H0")
 
 
+@pytest.mark.slow
 def test_a_component_shows_the_answer_charts_and_examples_of_its_card(run, component, page):
     shown = component._repr_mimebundle_()
     html = shown["text/html"]

@@ -45,10 +45,17 @@ def components(fake) -> list[str]:
 
 LABELS = [*(f"L0{unit}" for unit in ("H0", "H1", *(f"N{i}" for i in range(6)))), "L1H0", "L1N1", "L1N2", "L1N5"]
 """Each kind of distribution that a unit of the fake run has, and those of the second layer that are read below."""
+SLOW_LABELS = {"L0H1", "L0N1", "L0N2", "L0N4", "L1N1", "L1N2", "L1N5", "L1_mlp_bias", "pos_embed"}
 EMBEDDINGS_AND_BIASES = ["embed", "pos_embed", "L0_attn_bias", "L1_mlp_bias", "final_bias"]
 
 
-@pytest.mark.parametrize("label", LABELS + EMBEDDINGS_AND_BIASES)
+@pytest.mark.parametrize(
+    "label",
+    [
+        pytest.param(label, marks=pytest.mark.slow if label in SLOW_LABELS else ())
+        for label in LABELS + EMBEDDINGS_AND_BIASES
+    ],
+)
 def test_a_card_is_built_for_every_kind_of_component(fake, card, label):
     html = card(label)
     parse(html)

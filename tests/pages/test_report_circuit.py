@@ -48,6 +48,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run.duckdb"
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_queries_say(path: Path) -> None:
     page = build.build(path, "circuit")
     text = html.unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
@@ -192,6 +193,7 @@ def test_charts_of_sizes_random_circuits_and_saturation(path: Path) -> None:
     assert [len(rows) for rows in saturation["datasets"].values()] == [3]
 
 
+@pytest.mark.slow
 def test_an_earlier_experiment_keeps_a_page_of_its_own_in_a_site(path: Path, tmp_path: Path) -> None:
     """A second experiment takes the circuit page; the first one's numbers are read with its name set in every query."""
     both = Path(shutil.copy(path, tmp_path / "both.duckdb"))

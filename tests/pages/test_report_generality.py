@@ -35,6 +35,7 @@ def visible(page: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0])).replace(numbers.BLANK, " ")
 
 
+@pytest.mark.slow
 def test_the_verdict_comes_first_and_is_the_stored_one(path: Path, page: str) -> None:
     row = query.run(path, "checks").row(0, named=True)
     text = visible(page)
@@ -138,6 +139,7 @@ def test_a_check_with_next_to_nothing_is_a_page_too(tmp_path: Path) -> None:
     assert "every claim above is post hoc" in text
 
 
+@pytest.mark.slow
 def test_a_changed_prediction_is_seen_on_the_page(tmp_path: Path) -> None:
     path = tmp_path / "run.duckdb"
     fake_run.build(path)

@@ -51,6 +51,7 @@ def sources(block: Block) -> Iterator[Source]:
         yield block.drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_names_a_file_that_runs_by_itself(runs: dict[str, Path], page: str) -> None:
     """Its text is the file's, behind lines that set parameters, and needs nothing else to give rows."""

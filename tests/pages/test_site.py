@@ -50,6 +50,7 @@ def overview(fake) -> list[str]:
     return query.run(fake.path, "component_overview", top=0)["component"].to_list()
 
 
+@pytest.mark.slow
 def test_the_folder_holds_what_its_description_says(fake, made):
     cards = sorted(f"cards/{label}.html" for label in {*overview(fake)[:3], "L0N1"})
     pages_ = ["behaviours.html", "components.html", "index.html", "queries.html"]
@@ -237,6 +238,7 @@ def test_a_report_that_needs_a_table_is_there_when_the_table_has_rows(fake):
         assert query.has_rows(connection, "components") and not query.has_rows(connection, "nowhere")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_site_and_says_what_it_cost(fake, tmp_path):
     run = CliRunner().invoke(
         app, ["site", str(fake.path), "--out", str(tmp_path / "s"), "--cards", "1", "--workers", "1"]
@@ -260,6 +262,7 @@ def test_a_reader_about_something_sets_it_wherever_a_query_knows_it(fake):
         assert plain("corpus") is before and plain("density", component="L0H0") is not about("density")
 
 
+@pytest.mark.slow
 def test_every_check_has_a_page_that_the_page_of_verdicts_leads_to(tmp_path):
     run = fake_check.build(tmp_path / "run.duckdb")
     site.build(run, tmp_path / "site", 0)

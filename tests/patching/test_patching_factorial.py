@@ -196,6 +196,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_query_is_made_of_the_cells(path: Path) -> None:
     """Main effects and interaction of two factors from the stored means, in plain Python."""
     lost = {(row["component"], row["cell"]): row["lost"] for row in query.run(path, "corruption_cells").to_dicts()}

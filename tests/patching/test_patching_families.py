@@ -31,8 +31,22 @@ REFUSED = {
     "mamba2": "it has no heads",
 }
 PATCHED = [name for name in (*zoo.FAMILIES, *zoo.MADE_UP) if name not in REFUSED]
-QUICK = ("opt", "neox_parallel", "gemma2", "qwen3", "olmo2", "falcon_h1", "lfm2", "mixtral", "falcon", "bloom")
-"""One of each way that blocks are built; the others are tried by the slow tests."""
+QUICK = ("neox_parallel", "gemma2", "qwen3", "lfm2", "mixtral", "bloom")
+"""Of the ways that blocks are built; the others are tried by the slow tests."""
+SWEPT = {
+    *QUICK,
+    "opt",
+    "olmo2",
+    "falcon_h1",
+    "falcon",
+    "gemma3",
+    "llama2",
+    "qwen3_moe",
+    "gpt_oss",
+    "deepseek_v3",
+    "gptj",
+}
+"""Families whose every site is swept by the slow tests; those of the others by the monthly ones."""
 ROUNDED = 2e-5
 """Of families that compute in float32 inside whatever their dtype; all others agree to 1e-9."""
 FLOAT32 = {"nemotron_h", "gptj", "codegen", "gpt_neo", "mpt", "bloom", "xglm"}
@@ -118,9 +132,19 @@ def test_a_patched_head_and_neuron_are_those_of_a_hook(made) -> None:
     assert any(moved) or not read_later
 
 
-def test_every_site_is_patched_alike_one_by_one_and_in_a_sweep(made) -> None:
+def test_sites_of_some_families_are_patched_alike_one_by_one_and_in_a_sweep(made) -> None:
+    if made[0] not in SWEPT:
+        pytest.skip("a monthly test sweeps it")
+    assert_swept_alike(*made)
+
+
+@pytest.mark.monthly
+def test_sites_of_every_family_are_patched_alike_one_by_one_and_in_a_sweep(made) -> None:
+    assert_swept_alike(*made)
+
+
+def assert_swept_alike(name: str, _model: Model, net: Network, batch: batches.PairBatch) -> None:
     """A sweep goes on from what it need not compute again; the plain pass computes everything."""
-    name, _, net, batch = made
     clean, corrupted = (batches.trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
     donor = sweep.resample(corrupted)
     for site in ("q", "k", "v", "pattern", "head", "attn_out", "mlp_out", "resid_pre", "neuron"):

@@ -225,6 +225,7 @@ def test_references_are_none_of_the_pairs() -> None:
     assert not {pair.clean for pair in found.pairs} & {pair.clean for pair in known.pairs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["ioi", "repeated-tokens"])
 def test_every_pair_has_fifty_references_of_its_own_template_and_length(task: str) -> None:
     """Templates are thousands, so references are drawn for each that some pair has."""

@@ -84,6 +84,7 @@ def faults(recorder: Recorder, path: Path, left_out: int | None = None) -> list[
     return found
 
 
+@pytest.mark.slow
 def test_nothing_promised_is_lost_by_a_power_cut(passed):
     assert faults(*passed) == []
 

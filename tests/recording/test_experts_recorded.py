@@ -74,6 +74,7 @@ def label(request) -> str:
     return request.param
 
 
+@pytest.mark.slow
 def test_an_expert_is_absent_somewhere_and_present_somewhere(raw, label):
     """What the other tests rest on."""
     activation, _ = raw.of(label)
@@ -213,6 +214,7 @@ def test_weighted_samples_estimate_sums_over_the_positions_where_it_is_present(p
         assert query.run(path, text.format(view))["n"].item() == pytest.approx(n)
 
 
+@pytest.mark.slow
 def test_the_compiled_loop_and_the_tensors_agree(path, tables, config, model, tmp_path, monkeypatch):
     monkeypatch.setattr(Recorder, "_order", lambda *_: None)
     record(config, tmp_path / "run.duckdb", model=model)
@@ -224,6 +226,7 @@ def test_the_compiled_loop_and_the_tensors_agree(path, tables, config, model, tm
             np.testing.assert_allclose(tables[name][column].to_numpy(), other[name][column].to_numpy(), **NEAR)
 
 
+@pytest.mark.slow
 def test_a_stopped_pass_goes_on_to_the_same_run(path, config, model, tmp_path):
     chunks = []
 
@@ -275,6 +278,7 @@ def test_contexts_have_no_value_where_it_is_absent(path, model, raw):
             assert (value is None) == (start + i in absent)
 
 
+@pytest.mark.slow
 def test_an_expert_that_was_never_chosen_has_a_page(config, tmp_path):
     network = zoo.build("gpt_oss")
     network.model.layers[0].mlp.router.bias.data[1] = -1e3

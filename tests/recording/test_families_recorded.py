@@ -30,7 +30,13 @@ WITHOUT_ROWS = {"mamba", "falcon"}
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_chunks")]
 
 
-@pytest.fixture(scope="module", params=UNLIKE)
+MONTHLY = {"gpt1", "gemma4", "falcon"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.monthly if name in MONTHLY else ()) for name in UNLIKE],
+)
 def made(request, tmp_path_factory) -> tuple[str, RunConfig, Path]:
     """A family, its settings, and a run of all of a small corpus."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -54,7 +60,6 @@ def test_the_run_file_holds_the_blocks(made):
     assert (rows == 0) == (name in WITHOUT_ROWS)
 
 
-@pytest.mark.slow
 def test_shards_merged_are_the_whole(made, tmp_path):
     _, config, path = made
     shards = [tmp_path / "0.duckdb", tmp_path / "1.duckdb"]

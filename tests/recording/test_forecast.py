@@ -39,6 +39,7 @@ def config(base_config) -> RunConfig:
     return base_config.model_copy(update={"tokens": 5_000})
 
 
+@pytest.mark.slow
 def test_forecast_of_bytes_is_within_a_factor_of_two(config, model, tmp_path):
     outcome = record(config, tmp_path / "run.duckdb", model=model)
     ahead = forecast(config, model.spec)

@@ -61,6 +61,7 @@ def shards(config, model, tmp_path_factory) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_shards_merged_are_the_whole(whole, shards, tmp_path):
     merge(shards, tmp_path / "merged.duckdb")
     assert differing_tables(whole, tmp_path / "merged.duckdb", SUMS)[1] == []
@@ -179,6 +180,7 @@ def test_classes_and_behaviours_that_all_share_are_those_of_the_whole(config, mo
         assert_frame_equal(first, second, rel_tol=1e-9, abs_tol=1e-9)  # sums of sums, in another order
 
 
+@pytest.mark.slow
 def test_what_differs_or_stays_behind_is_named(pair, tmp_path):
     a, b = pair
     additions.add_class(a, "only", "text = 'b'")
@@ -252,6 +254,7 @@ def test_the_id_of_a_merged_run_is_that_of_the_one_pass_and_no_other(model_dirs,
         labels.begin(tmp_path / "other.duckdb", "L0H0", "it is a cat")
 
 
+@pytest.mark.slow
 def test_a_missing_shard_is_named_and_refused_unless_asked_for(shards, tmp_path):
     part = tmp_path / "part.duckdb"
     with pytest.raises(

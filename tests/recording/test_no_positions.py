@@ -32,6 +32,7 @@ def settings(model_dirs, corpus: Path, **changes) -> RunConfig:
     return RunConfig(model=str(model_dirs["gpt2"]), corpora=(str(corpus),), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("texts", [["a"], ["a", "b", "c"] * 200, ["abc def"], ["<|endoftext|><|endoftext|>"]])
 def test_it_holds_no_position(bos, texts, model_dirs, tmp_path):
@@ -62,6 +63,7 @@ def test_a_stopped_pass_that_had_come_to_its_end_ends_so_too(model_dirs, model, 
     assert names(tmp_path) == ["rows.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_shard_without_positions_is_named_and_the_others_are_a_run(model_dirs, model, tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "BLOCK_DOCUMENTS", 2)
     config = settings(model_dirs, written(tmp_path, ["abc def", "ghi", "a", "b", "jkl mno", "pqr"]))

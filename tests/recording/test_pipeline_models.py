@@ -39,6 +39,7 @@ def test_other_documents_change_nothing(model_dirs, corpus, tmp_path):
 # ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_llama_with_a_context_shorter_than_its_documents(model_dirs, corpus, tmp_path):
     tables = run(tmp_path, settings(model_dirs["llama"], corpus, context_length=8, tokens=600))
     assert tables["documents"]["n_tokens"].sum() == 600
@@ -61,6 +62,7 @@ def no_bos_dir(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_models_without_a_bos_mark_the_first_position_of_a_window(no_bos_dir, corpus, tmp_path):
     tables = run(tmp_path, settings(no_bos_dir, corpus))
     drops, ids = tables.drops(), expected_documents()

@@ -157,6 +157,7 @@ def test_what_never_happened_is_undetectable_at_this_n(run, world):
     assert found.row(by_predicate=pl.col("behaviour") == "previous_token", named=True)["rate"] == 1
 
 
+@pytest.mark.slow
 def test_a_behaviour_of_one_in_ten_thousand_needs_its_n(tmp_path):
     """With 40,000 positions a planted rate of 0.01 % can be seen; with 1,000 it is said that it cannot."""
     rng = np.random.default_rng(7)

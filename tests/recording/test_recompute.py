@@ -51,6 +51,7 @@ def truth(case):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["dense_rows", "sample_rows", "extreme_rows", "recorded_rows"])
 def test_every_row_of(case, truth, table):
     connection = case[0]

@@ -82,6 +82,7 @@ def test_another_model_is_refused(run, model, base_config, model_dirs):
         both(run, other, "L1H1")
 
 
+@pytest.mark.slow
 def test_the_card_shows_a_value_at_every_token_and_the_attention_over_them(run_path, tmp_path):
     with open_run(run_path) as opened:
         html = opened.report("component", "L0H1", attention=True, out=tmp_path / "card.html").path.read_text("utf-8")

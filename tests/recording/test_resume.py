@@ -63,6 +63,7 @@ def stopped(config, model, path: Path, chunks: int, **options) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_stopped_three_times_and_gone_on_with_equals_the_whole(config, model, whole, tmp_path):
     path = stopped(config, model, tmp_path / "run.duckdb", 3)
     stopped(config, model, path, 2, resume=True)
@@ -105,6 +106,7 @@ def test_killed_again_and_again():
     assert found["differing"] == []
 
 
+@pytest.mark.slow
 def test_recorded_components_and_every_position_survive(config, model, tmp_path):
     config = config.model_copy(update={"components": ("L1H1", "L0N3"), "tokens": 1_500})
     record(config, tmp_path / "whole.duckdb", model=model)

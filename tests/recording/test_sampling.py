@@ -65,6 +65,7 @@ def test_the_uniformity_test_fails_on_a_biased_sampler():
     assert uniformity(lambda _: STRATUM[:K], STRATUM) < 1e-6
 
 
+@pytest.mark.slow
 def test_two_components_sample_different_positions():
     places = torch.arange(N_PLACES)
     shared = [

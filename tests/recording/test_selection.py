@@ -62,6 +62,7 @@ def is_chosen(label: str, kind: str, layer: int | None, choice: dict) -> bool:
     return (not layers or str(layer) == layers) and (not kinds or kind in kinds) and (not names or label in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def test_rows_are_those_of_a_pass_over_all_components(choice, config, model, whole, tmp_path):
     path = tmp_path / "run.duckdb"

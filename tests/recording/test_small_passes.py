@@ -94,7 +94,7 @@ def fresh_queries(run: Path) -> list[str]:
     ]
 
 
-def settings(run: Path, name: str, labels: list[str]) -> list[dict[str, object]]:
+def settings(name: str, labels: list[str]) -> list[dict[str, object]]:
     """Parameters for a query: each of some components where it wants one, and the first value of everything else it
     wants."""
     wanted = {p.name for p in query.header(name).parameters if p.required}
@@ -115,18 +115,19 @@ def some(run: Path) -> list[str]:
 
 def test_it_closes_and_every_query_and_report_answers(made):
     run, config = made
-    info = query.run(run, "run_info").row(0, named=True)
-    assert info["n_tokens"] <= config.tokens and info["n_positions"] > 0
-    assert max(info["closure_residual"], info["logit_residual"]) <= 1e-3 * max(info["closure_scale"], 1)
     labels, names = some(run), fresh_queries(run)
     assert len(names) > 30
-    for name in names:
-        for given in settings(run, name, labels):
-            query.run(run, name, **given)
-    for name in query.names():
-        if name not in names and name != "compare":  # which needs two runs
-            with pytest.raises(QueryError):
-                query.run(run, name, **settings(run, name, labels)[0])
+    with query.open_run(run) as connection:
+        info = query.run(connection, "run_info").row(0, named=True)
+        assert info["n_tokens"] <= config.tokens and info["n_positions"] > 0
+        assert max(info["closure_residual"], info["logit_residual"]) <= 1e-3 * max(info["closure_scale"], 1)
+        for name in names:
+            for given in settings(name, labels):
+                query.run(connection, name, **given)
+        for name in query.names():
+            if name not in names and name != "compare":  # which needs two runs
+                with pytest.raises(QueryError):
+                    query.run(connection, name, **settings(name, labels)[0])
     for name in build.names():
         module = build.load(name)
         if getattr(module, "NEEDS", ()):

@@ -92,6 +92,7 @@ def test_an_error_keeps_the_run_that_was_to_be_replaced(config, tmp_path):
     assert names(tmp_path) == ["run.duckdb"]
 
 
+@pytest.mark.slow
 def test_overwriting_replaces_the_run(config, tmp_path):
     path = tmp_path / "run.duckdb"
     record(config, path)
@@ -130,6 +131,7 @@ def holder(tmp_path):
     process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_run_being_written_by_another_process_is_refused_and_left_alone(holder, tmp_path):
     before = names(tmp_path)
     for options in ({}, {"overwrite": True}, {"resume": True}):
@@ -140,6 +142,7 @@ def test_a_run_being_written_by_another_process_is_refused_and_left_alone(holder
     assert holder.poll() is None
 
 
+@pytest.mark.slow
 def test_what_a_killed_pass_left_without_a_commit_is_cleaned_up(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -188,6 +191,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_without_a_commit(small_disk, config):
     large = config.model_copy(
         update={"tokens": None, "dense_positions": 20_000, "extremes": 2000, "samples_per_stratum": 300}

@@ -20,8 +20,6 @@ import numpy as np
 from profiler.errors import RunError
 from profiler.recording.write import Store
 
-pytestmark = pytest.mark.slow
-
 def give_up_root():
     if os.getuid() == 0:
         os.setgroups([])
@@ -76,6 +74,7 @@ def as_nobody(program: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_refused(tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir()
@@ -91,6 +90,7 @@ def test_a_read_only_folder_is_refused(tmp_path):
     assert names(folder) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_entered_is_refused(tmp_path):
     (tmp_path / "closed" / "inner").mkdir(parents=True)
     (tmp_path / "closed").chmod(0o600)
@@ -101,6 +101,7 @@ def test_a_folder_that_may_not_be_entered_is_refused(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_closed_during_a_pass_keeps_the_last_commit(tmp_path):
     """The second commit cannot be written; the message says how to go on, and the first is read back."""
     folder = tmp_path / "open"

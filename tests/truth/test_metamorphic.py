@@ -31,6 +31,8 @@ from profiler.truth.sketch import HandModel, SketchHead
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # scipy warns of effects equal up to rounding
 BASE = ModelSize("base", 4, 2, 4, 8)
 MODELS = ("or", "induction", "half-elsewhere", "over-recovers")
+COSTLY = {"or", "half-elsewhere"}
+"""Monthly tests, for their cost."""
 PAIRS, DRAWS = 40, 20
 
 
@@ -151,7 +153,10 @@ CHANGES: dict[str, Callable[[Path, dict[str, str]], dict[str, str]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.monthly if name in COSTLY else ()) for name in MODELS],
+)
 def base(request, tmp_path_factory) -> tuple[str, Outcome]:
     found = outcome(*made(request.param, tmp_path_factory.mktemp("base")))
     assert set(found.members) == set(hand_models([request.param])[0].members)

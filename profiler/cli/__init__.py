@@ -25,7 +25,7 @@ from profiler.cli import (
     report,
     site,
 )
-from profiler.cli.look import effects, find, try_text
+from profiler.cli.look import effects, find, serve, try_text
 from profiler.cli.terminal.console import errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError
@@ -53,6 +53,7 @@ for commands in (
     predict,
     circuits,
     site,
+    serve,
 ):
     commands.register(app)
 app.add_typer(models.app, name="models", help="The bundled model: train it, score it, read its card.")

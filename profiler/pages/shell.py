@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 POLICY = (
-    "default-src 'none'; script-src {} 'unsafe-inline' 'unsafe-eval'; style-src {} 'unsafe-inline'; img-src data:; "
-    "connect-src 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src {own} 'unsafe-inline' 'unsafe-eval'; style-src {own} 'unsafe-inline'; "
+    "img-src data:; connect-src 'none'; base-uri 'none'; frame-src {served}; form-action {served}"
 )
 Link = tuple[str, str, bool]
 
@@ -37,18 +37,23 @@ class Shell:
         root: way from the page to the site's folder, such as "" or "../"; None for a page that is one file.
         links: (words, place from the site's folder, whether it is this page) of the site's own navigation.
         cards: place of the card of each component that has one.
+        bar: what stands under the navigation: the forms of a page that a server gives.
+        served: whether a server gives the page: only then may its forms and frames ask for pages of that server.
         parts: what the template placed for page.js to put in; filled while the page is rendered.
     """
 
     root: str | None = None
     links: tuple[Link, ...] = ()
     cards: Mapping[str, str] = field(default_factory=dict)
+    bar: Markup | str = ""
+    served: bool = False
     parts: dict[str, str] = field(default_factory=dict)
 
     @property
     def policy(self) -> Markup:
         """The content security policy of the page."""
-        return Markup(POLICY).format(*([""] * 2 if self.root is None else [Markup("'self' file:")] * 2))
+        own = "" if self.root is None else Markup("'self'") if self.served else Markup("'self' file:")
+        return Markup(POLICY).format(own=own, served=Markup("'self'") if self.served else Markup("'none'"))
 
     def linked(self, text: str | Markup) -> str | Markup:
         """A cell's text, a link where it is the label of a component with a card."""

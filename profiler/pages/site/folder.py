@@ -20,9 +20,8 @@ import polars as pl
 from profiler.database import assets, query
 from profiler.database.lock import Lock
 from profiler.errors import SiteError
-from profiler.pages import page
 from profiler.pages.reader import Reader
-from profiler.pages.shell import Shell, script_json
+from profiler.pages.shell import Shell
 from profiler.pages.site import cards, pages
 
 MARK = "site.json"
@@ -30,7 +29,6 @@ LOCK, NEW, OLD = "lock", "new", "old"
 """What may be in the folder in which a site is made."""
 MADE_BY = "generality profiler site"
 FORMAT = 1
-SHARED = ("page.css", "page.js", "theme.js", "site.js")
 CODE = (".py", ".js", ".css", ".jinja")
 """Ends of the names of files that make a page."""
 
@@ -242,22 +240,9 @@ def _write_pages(
     def shell(current: str) -> Shell:
         return Shell(root="", links=contents.links(current), cards=places)
 
-    texts = {}
-    for name in contents.reports.keys() - {"generality"}:
-        file, module = pages.navigation(name)[0], contents.reports[name]
-        texts[file] = pages.report_page(module, read, shell(file))
-    for experiment, (file, _) in contents.circuits.items():
-        about = read.about(experiment=experiment)
-        texts[file] = pages.report_page(contents.reports["circuit"], about, shell(file))
-    for check, (file, _) in contents.checks.items():
-        texts[file] = pages.report_page(contents.reports["generality"], read.about(check_id=check), shell(file))
     command = f"profiler site {run.name} --out {out.name} --components LABEL,LABEL"
-    texts["components.html"] = pages.components_page(read, frame, have, shell("components.html"), command)
-    texts["queries.html"] = pages.queries_page(read, shell("queries.html"), run.name)
-    texts |= {f"assets/{name}": page.asset(name) for name in SHARED} | {"assets/vega.js": page.bundle()}
-    data, sql = pages.components_data(frame, have), {name: query.sql_text(name) for name in query.names()}
-    texts["assets/components.js"] = f"window.profilerComponents = {script_json(data)};\n"
-    texts["assets/queries.js"] = f"window.profilerQueries = {script_json(sql)};\n"
+    made = pages.makers(read, contents, lambda: frame, shell, run.name, f"To make more cards: {command}")
+    loaded = pages.assets(lambda: frame, lambda: have)
     (folder / "assets").mkdir()
-    for file, text in texts.items():
-        (folder / file).write_text(text, encoding="utf-8")
+    for file, make in (made | {f"assets/{name}": make for name, make in loaded.items()}).items():
+        (folder / file).write_text(make(), encoding="utf-8")

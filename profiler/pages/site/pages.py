@@ -1,6 +1,8 @@
 """The pages of a site that are about the run: reports, the table of components, the queries. Text in, text out."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +13,7 @@ from profiler.database import query
 from profiler.model.components import units_in_words
 from profiler.pages import build, method, numbers, page
 from profiler.pages.reader import Reader
-from profiler.pages.shell import Link, Shell
+from profiler.pages.shell import Link, Shell, script_json
 
 NAMED = {
     "overview": ("index.html", "Overview"),
@@ -19,6 +21,7 @@ NAMED = {
     "verdicts": ("verdicts.html", "Verdicts"),
 }
 CONTENTS = (("components.html", "Components"), ("queries.html", "Queries"))
+SHARED = ("page.css", "page.js", "theme.js", "site.js")
 BEST = "behaviour of the attention family with the largest coverage, if that lies above the other heads of its layer"
 
 
@@ -115,6 +118,56 @@ def contents(connection: duckdb.DuckDBPyConnection) -> Contents:
     return Contents(reports, {name: (f"circuit-{page.slug(name)}.html", f"Circuit {name}") for name in before}, checks)
 
 
+def makers(
+    read: Reader,
+    contents: Contents,
+    frame: Callable[[], pl.DataFrame],
+    shell: Callable[[str], Shell],
+    run_name: str,
+    more_cards: str,
+) -> dict[str, Callable[[], str]]:
+    """What makes each page of a site but the cards, by its file.
+
+    Args:
+        frame: gives the rows of the table of components (`components_frame`).
+        shell: of a file's page.
+        more_cards: how more cards are made, in words.
+    """
+    made: dict[str, Callable[[], str]] = {}
+    for name in contents.reports.keys() - {"generality"}:
+        file = navigation(name)[0]
+        made[file] = partial(_shown, contents.reports[name], read, shell, file)
+    for experiment, (file, _) in contents.circuits.items():
+        made[file] = partial(_shown, contents.reports["circuit"], read.about(experiment=experiment), shell, file)
+    for check, (file, _) in contents.checks.items():
+        made[file] = partial(_shown, contents.reports["generality"], read.about(check_id=check), shell, file)
+    made["components.html"] = lambda: components_page(read, frame(), shell("components.html"), more_cards)
+    made["queries.html"] = lambda: queries_page(read, shell("queries.html"), run_name)
+    return made
+
+
+def _shown(module: ModuleType, read: Reader, shell: Callable[[str], Shell], file: str) -> str:
+    return report_page(module, read, shell(file))
+
+
+def assets(frame: Callable[[], pl.DataFrame], cards: Callable[[], Iterable[str]]) -> dict[str, Callable[[], str]]:
+    """What makes each file that pages of a site load, by its name in the folder `assets`.
+
+    Args:
+        frame: as for `makers`.
+        cards: gives the labels of components that have a card.
+    """
+    return {name: partial(page.asset, name) for name in SHARED} | {
+        "vega.js": page.bundle,
+        "components.js": lambda: _script("profilerComponents", components_data(frame(), {*cards()})),
+        "queries.js": lambda: _script("profilerQueries", {name: query.sql_text(name) for name in query.names()}),
+    }
+
+
+def _script(name: str, value: dict[str, Any]) -> str:
+    return f"window.{name} = {script_json(value)};\n"
+
+
 def report_page(module: ModuleType, read: Reader, shell: Shell) -> str:
     """A report about the run as a page of the site."""
     return page.render(module.build(read), shell)
@@ -154,9 +207,9 @@ def components_data(frame: pl.DataFrame, cards: set[str]) -> dict[str, Any]:
     }
 
 
-def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: Shell, command: str) -> str:
+def components_page(read: Reader, frame: pl.DataFrame, shell: Shell, more_cards: str) -> str:
     """The page around the table of components."""
-    linked = sum(label in cards for label in frame["component"])
+    linked = sum(label in shell.cards for label in frame["component"])
     return (
         page.environment()
         .get_template("components.html.jinja")
@@ -167,7 +220,7 @@ def components_page(read: Reader, frame: pl.DataFrame, cards: set[str], shell: S
                 f"{numbers.count(len(frame))} {units_in_words(frame['kind'])}, most important first;"
                 f" {numbers.count(linked)} {'has' if linked == 1 else 'have'} a card."
             ),
-            how=f"To make more cards: {command}",
+            how=more_cards,
             settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",
             columns=COLUMNS,
             method=method.method(read),

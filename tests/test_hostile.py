@@ -284,6 +284,7 @@ FILES_AT_A_TIME = 12
 HEADERS, BLOCK = 3 * 4096, 262_144
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(MORE))
 def test_a_run_with_flipped_bytes_is_read_or_refused(seed, run_path, tmp_path):
     """A process of its own for a few files: a library that dies or hangs is seen. Reading is by query and for a

@@ -161,6 +161,7 @@ def test_a_real_run_whose_dla_is_noise_has_no_polysemantic_neurons(tmp_path):
         assert (frame["q"] < 0.05).sum() <= 0.05 * len(frame)
 
 
+@pytest.mark.slow
 def test_a_rate_whose_error_cannot_be_told_is_not_tested(tmp_path):
     """All rows of one domain are of a single group, although the domain has more: how the rate varies is unknown."""
     rng = np.random.default_rng(7)

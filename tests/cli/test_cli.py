@@ -80,6 +80,7 @@ def test_record_info_query_report(record, cli, tmp_path):
     assert "L1N3" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_several_corpora_are_domains_that_take_turns(record, cli, corpus_file, tmp_path):
     other = tiny.write_corpus(tmp_path / "other.jsonl", seed=7)
     code, _, err, path = record(None, f"first={corpus_file}", "--corpus", f"second={other}")
@@ -96,6 +97,7 @@ def test_unknown_model(record):
     refused(record("no/such-model"), "no/such-model", "cannot be loaded", "local directory")
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_safetensors_are_refused_unless_allowed(record, tmp_path):
     import torch
 

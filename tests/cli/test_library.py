@@ -70,6 +70,7 @@ def test_an_open_run_is_patched_and_can_be_read_again(patched: tuple, tmp_path: 
         assert again.circuit.members == patched[0].circuit.members
 
 
+@pytest.mark.slow
 def test_mistakes_leave_the_run_open_and_as_it_was(run_path: Path, base_config, tmp_path: Path) -> None:
     copy = Path(shutil.copy(run_path, tmp_path / "run.duckdb"))
     before = copy.read_bytes()

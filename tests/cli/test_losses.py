@@ -61,6 +61,7 @@ def test_broken_lines_are_a_warning():
     assert losses.lines(pl.DataFrame(lost)) == [("warning: 90 rows (90 % of 100 rows): no JSON", True)]
 
 
+@pytest.mark.slow
 def test_small_losses_copies_and_files_are_said_warnings_first(record, tmp_path):
     """Copies are counted, not dropped, and share a group; a file is read once."""
     folder = tmp_path / "texts"
@@ -165,6 +166,7 @@ def test_a_corpus_is_refused_before_the_model_is_loaded(corpus, says, record, tm
     assert "no/such-model" not in err
 
 
+@pytest.mark.slow
 def test_a_conversation_is_recorded_by_the_models_own_template(record, tmp_path):
     folder = tiny.save("llama", tmp_path / "chatty")
     settings = json.loads((folder / "tokenizer_config.json").read_text())

@@ -123,6 +123,7 @@ def test_while_what_is_derived_is_made(number, code, small, model, tmp_path, mon
     assert query.run(path, "behaviours", component="L0H0").height
 
 
+@pytest.mark.slow
 def test_before_anything_is_committed(small, model, tmp_path, monkeypatch):
     """Also where the run of an earlier pass is there to be replaced."""
     path = tmp_path / "run.duckdb"

@@ -81,6 +81,7 @@ def test_a_run_whose_derived_step_failed_is_whole_and_says_what_it_lacks(underiv
     assert "not in this run yet" in said and f"profiler behaviours refresh {underived}" in said.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_refresh_completes_it(underived, whole):
     additions.refresh(underived)
     assert differing_tables(underived, whole)[1] == []
@@ -112,6 +113,7 @@ def test_a_derived_step_that_fails_half_way_leaves_nothing_of_itself(small, whol
     assert differing_tables(path, whole)[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["insert", "assemble", "limit_memory"])
 def test_a_fault_while_the_file_is_written_keeps_the_pass(where, small, whole, tmp_path, monkeypatch):
     path = tmp_path / "run.duckdb"

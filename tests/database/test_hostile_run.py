@@ -383,6 +383,7 @@ def test_the_bundled_corpus_is_read_unasked(stranger):
         assert corpus.config_of(settings(stranger, corpora=corpora), Reread())[0].corpora == tuple(corpora)
 
 
+@pytest.mark.slow
 def test_a_file_of_pairs_that_a_run_names_is_not_read(checked, monkeypatch):
     circuits = check.circuit_of_run
     found = circuits.CircuitOfRun(files_circuit(), check.circuit_of_run.PatchSettings("/etc/pairs.jsonl"))

@@ -26,6 +26,7 @@ def answer(run, name: str) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_every_query_that_comes_too_early_names_the_command(unchecked):
     """Of a run that was recorded and no more; those that have an answer are about the pass."""
     with query.open_run(unchecked) as run:

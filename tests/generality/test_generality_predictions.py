@@ -184,6 +184,7 @@ def test_the_names_of_distributions_are_those_that_checks_make(tmp_path: Path) -
     assert made == {FRESH, *VARIANTS}
 
 
+@pytest.mark.slow
 def test_the_command_line_registers_resolves_and_lists(unchecked: Path) -> None:
     call = lambda *arguments: CliRunner().invoke(app, ["predict", *arguments], catch_exceptions=False)  # noqa: E731
     assert "no prediction was registered" in call("list", str(unchecked)).output

@@ -32,6 +32,7 @@ def test_planted_claims_get_the_right_verdict(case: planted.Planted) -> None:
     assert right >= 60, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [planted.scrambled, planted.half_scrambled, planted.random_circuit])
 def test_scrambled_roles_and_random_circuits_never_generalise(case: planted.Planted) -> None:
     found = words(case)

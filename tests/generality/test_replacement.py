@@ -99,6 +99,7 @@ def test_a_head_that_is_the_rule_is_explained_exactly(head, rule):
     assert found.nulls["KL"].p == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_not_the_rule_is_not_explained():
     net = built.model([built.layer([built.diffuse_head(), built.previous_head(), built.first_head()])])
     for rule in ("previous_token", "duplicate", "induction"):

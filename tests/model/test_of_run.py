@@ -12,6 +12,7 @@ from profiler.model.of_run import Choice, load_for
 from profiler.recording.pipeline import record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_a_run_in_half_precision_is_patched_in_float32_once_its_weights_are_known(model_dirs, tmp_path, dtype):
     """Weights are compared as the run read them: rounded, they are other weights than the same in float32."""

@@ -38,6 +38,7 @@ def test_a_component_shows_the_answer_charts_and_examples_of_its_card(run, compo
     assert run.component("L0H0")._repr_html_() == html
 
 
+@pytest.mark.slow
 def test_nothing_in_it_runs_or_is_fetched(run, component):
     html = component._repr_html_() + run._repr_html_() + run.spectrum("L0H0")._repr_html_()
     assert "script" not in parse(html).tags and "href=" not in html and "src=" not in html
@@ -66,6 +67,7 @@ def test_an_embedding_is_shown_too(run):
     assert "embed is an embedding or a bias" in run.component("embed")._repr_html_()
 
 
+@pytest.mark.slow
 def test_its_page_is_the_card(component, page):
     assert component.page() == page
 

@@ -118,6 +118,7 @@ def test_other_drawings_hold_their_rows(path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_check_with_next_to_nothing_is_a_page_too(tmp_path: Path) -> None:
     path = tmp_path / "run.duckdb"
     fake_run.build(path)

@@ -128,6 +128,7 @@ def test_corruptions_that_add_up_have_no_interaction() -> None:
     assert {row["p_adjusted"] for row in silent.values()} == {1.0}
 
 
+@pytest.mark.slow
 def test_chance_is_told_from_an_effect() -> None:
     """Intervals of a planted effect and of interactions that are not there cover the truth in most of 80 draws."""
     covered = Counter[str]()

@@ -83,6 +83,7 @@ def test_a_bos_that_does_not_exist_is_refused(no_bos_dir, corpus):
         load_model(settings(no_bos_dir, corpus, prepend_bos=True))
 
 
+@pytest.mark.slow
 def test_a_bos_can_be_left_out(model_dirs, corpus, tmp_path):
     tables = run(tmp_path, settings(model_dirs["gpt2"], corpus, prepend_bos=False, tokens=300))
     assert tables.drops()["bos"] == 0 < tables.drops()["first"]

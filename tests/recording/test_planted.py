@@ -204,6 +204,7 @@ def agreement_run(path: Path, w: planted.World, active: np.ndarray) -> dict:
     return query.run(path, "agreement", component="L0N0", quantile=quantile).row(0, named=True)
 
 
+@pytest.mark.slow
 def test_a_neuron_active_before_what_it_boosts_agrees_and_one_active_anywhere_does_not(tmp_path, world):
     rng = np.random.default_rng(4)
     before_number = np.isin(world.following, planted.NUMBERS)

@@ -166,6 +166,7 @@ def test_a_stopped_pass_is_not_lost_by_accident(config, model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_appeared_in_between_is_kept(config, model, whole, tmp_path):
     path = stopped(config, model, tmp_path / "run.duckdb", 3)
     path.write_bytes(whole.read_bytes())

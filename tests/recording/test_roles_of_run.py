@@ -44,6 +44,7 @@ def expected(n_turns: int) -> list[str]:
     return roles[1:]
 
 
+@pytest.mark.slow
 def test_every_position_has_the_role_of_its_byte(run):
     rows = query.run(run, "SELECT source, pos, special, role FROM positions ORDER BY position_id")
     seen = set()

@@ -77,6 +77,7 @@ def test_rows_are_those_of_a_pass_over_all_components(choice, config, model, who
     assert outcome.closure.n == table(whole, "closure")["n"].sum(), "the residual is checked at every position"
 
 
+@pytest.mark.slow
 def test_the_part_of_the_logit_that_is_carried(config, model, whole, tmp_path):
     """Recomputed from dense rows at every ordinary position of a pass that keeps them all; special positions apart."""
     choice = config.model_copy(update={"layers": "1", "dense_positions": 5000})

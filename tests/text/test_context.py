@@ -19,6 +19,7 @@ def fake(tmp_path_factory) -> FakeRun:
     return build(tmp_path_factory.mktemp("context") / "fake.duckdb")
 
 
+@pytest.mark.slow
 def test_past_against_looking(fake):
     marks = Marks.of([text for text, _ in fake_values.VOCABULARY])
     seen = set()

@@ -412,6 +412,7 @@ def test_packed_files_links_and_broken_rows_come_alike_after_a_stop_and_in_shard
 # --- real text ---
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="the folder ../shared/data/corpora is not there")
 def test_real_corpora_are_whole_in_every_packing(tmp_path):
     stories = (CORPORA / "tinystories.jsonl").read_bytes()

@@ -296,6 +296,7 @@ def gpt2_texts():
     return texts, [CLASSES[i].name for i in token_classes(texts, special_ids(tokenizer))]
 
 
+@pytest.mark.slow
 def test_gpt2_vocabulary_fills_every_static_class(gpt2_texts):
     texts, classes = gpt2_texts
     counts = Counter(classes)

@@ -24,7 +24,8 @@ from profiler.config import RunConfig
 from profiler.recording.pipeline import record
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("default", deadline=None)  # a busy machine is no failure
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("patient")
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -1,6 +1,7 @@
 """Sentences that open a component card. Each number is a query's answer, looked up when the sentence is made.
 
-How important the component is and for which token class; whether its highest activations are of that class too
+What the component does, or that no label holds; how important it is and which token class it is important for beyond
+that class's share of the text; whether its highest activations are of that class too
 (precision and coverage, beside the class's share of the whole); which next tokens it raises and lowers; for a head,
 where it attends.
 """
@@ -13,12 +14,15 @@ from profiler.model.components import ComponentId
 from profiler.pages import method, numbers
 from profiler.pages.charts import component as charts
 from profiler.pages.charts.spectrum import number_of
+from profiler.pages.component import headline
 from profiler.pages.reader import Reader, Result
 
 HIGH = 0.01
 """Least share of positions that the highest bins together hold."""
 MOST = 0.1
 """Share of positions above which the last of the highest bins is left out."""
+FEWEST = 20
+"""Positions of a token class that is named."""
 MASSES = charts.ATTENTION[:5]
 """Measures of attention to a kind of source; the last measure is the largest single weight."""
 
@@ -27,11 +31,19 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
     """The sentences about `component`, the most important first."""
     if component.unit is None:
         return _embedding_or_bias_answer(read, component.label)
-    sentences = [_importance_sentence(read, component.label), _presence_sentence(read, component.label)]
+    sentences = [_label_sentence(read, component)]
+    sentences += [_importance_sentence(read, component.label), _presence_sentence(read, component.label)]
     sentences += [_class_sentence(read, component.label)]
     sentences += [_high_sentence(read, component.label), _direction_sentence(read, component.label)]
     sentences += [_attention_sentence(read, component)]
     return tuple(sentence for sentence in sentences if sentence)
+
+
+def _label_sentence(read: Reader, component: ComponentId) -> str:
+    """What a head or neuron does; empty for other kinds."""
+    if component.kind not in ("head", "neuron"):
+        return ""
+    return headline.sentence(read("behaviours", component=component.label).frame, component.kind)
 
 
 def _importance_sentence(read: Reader, label: str) -> str:
@@ -59,14 +71,22 @@ def _presence_sentence(read: Reader, label: str) -> str:
 
 
 def _class_sentence(read: Reader, label: str) -> str:
-    frame = read("by_class", component=label).frame.filter(pl.col("share_abs_dla") > 0)
-    if frame.is_empty():
+    """The token class that has most of its |DLA| beyond the class's share of positions."""
+    frame = read("by_class", component=label).frame
+    rows = frame.filter(pl.col("share_abs_dla") > 0).with_columns(base=pl.col("n") / frame["n"].sum())
+    if rows.is_empty():
         return ""
-    top = frame.sort(["share_abs_dla", "value"], descending=[True, False]).row(0, named=True)
-    base = numbers.percent(top["n"] / read("by_class", component=label).frame["n"].sum())
+    if rows["share_abs_dla_lo"].drop_nulls().is_empty():
+        return "Which token classes it cares for cannot be said: there are too few groups of documents."
+    clear = rows.filter(pl.col("share_abs_dla_lo") > pl.col("base"), pl.col("n") >= FEWEST)
+    if clear.is_empty():
+        return "No token class has clearly more of its |DLA| than of all positions."
+    excess = pl.col("share_abs_dla_lo") - pl.col("base")
+    top = clear.with_columns(excess=excess).sort(["excess", "value"], descending=[True, False]).row(0, named=True)
     return (
-        f"The largest share of its |DLA| by token class falls on {_class(top['value'])}:"
-        f" {numbers.share_with_interval(top, 'share_abs_dla')}; {base} of all positions are of that class."
+        f"Beyond its share of the text it matters most at {_class(top['value'])}:"
+        f" {numbers.share_with_interval(top, 'share_abs_dla')} of its |DLA|, {numbers.percent(top['base'])} of all"
+        f" positions ({numbers.number(top['share_abs_dla'] / top['base'], 2)} times)."
     )
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from profiler.database import query
 from profiler.model.components import units_in_words
 from profiler.pages import build, method, numbers, page
+from profiler.pages.component import headline
 from profiler.pages.reader import Reader
 from profiler.pages.shell import Link, Shell, script_json
 
@@ -22,7 +23,7 @@ NAMED = {
 }
 CONTENTS = (("components.html", "Components"), ("queries.html", "Queries"))
 SHARED = ("page.css", "page.js", "theme.js", "site.js")
-BEST = "behaviour of the attention family with the largest coverage, if that lies above the other heads of its layer"
+BEST = "the attention behaviour that covers clearly more of it than the text and the layer's other heads give"
 
 
 @dataclass(frozen=True)
@@ -185,16 +186,9 @@ def components_frame(read: Reader) -> pl.DataFrame:
 
 
 def _best_behaviours(read: Reader) -> pl.DataFrame:
-    """Per head the attention behaviour that covers most of it, where that is above its layer's other heads."""
+    """Per head its label, where an attention behaviour is that."""
     claims = read("behaviours", kind="head", family="attention", top=0).frame
-    sure = claims.filter(pl.col("coverage_lo") > pl.col("random")).sort(
-        ["coverage", "behaviour"], descending=[True, False]
-    )
-    return (
-        sure.group_by("component", maintain_order=True)
-        .first()
-        .select("component", "behaviour", "coverage", "coverage_lo", "coverage_hi")
-    )
+    return headline.labels(claims).select("component", "behaviour", "coverage", "coverage_lo", "coverage_hi")
 
 
 def components_data(frame: pl.DataFrame, cards: set[str]) -> dict[str, Any]:

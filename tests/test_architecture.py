@@ -60,6 +60,7 @@ READERS = (
     "profiler",
     "profiler.database.query",
     "profiler.run",
+    "profiler.reading",
     "profiler.results",
     "profiler.pages.build",
     "profiler.pages.site",

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def site(
-    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    run: options.RunFile,
     out: Annotated[Path, typer.Option(help="the folder to write; only an earlier site is replaced")],
     cards: Annotated[str, typer.Option(help="how many cards of the most important heads and neurons, or all")] = "100",
     components: Annotated[str, typer.Option(help="labels of more components that get a card, such as L2H3,L3N12")] = "",

@@ -136,6 +136,16 @@ def _cells(filled: FilledCells, components: slice) -> Cells:
     return Cells(*(table.numpy() for table in tables))
 
 
+class Tokens(NamedTuple):
+    """The tables of an Order, as the loop wants them."""
+
+    bounds: np.ndarray
+    cells: np.ndarray
+    tokens: np.ndarray
+    keys: np.ndarray
+    positions: np.ndarray
+
+
 def add(
     cells: CellSums,
     powers: PowerSums,
@@ -157,11 +167,7 @@ def add(
         a,
         d,
         bits,
-        order.bounds,
-        order.cells,
-        order.tokens,
-        order.keys,
-        order.positions,
+        Tokens(order.bounds, order.cells, order.tokens, order.keys, order.positions),
         cells.sums.numpy(),
         powers.sums.numpy(),
         powers.extrema.numpy(),
@@ -387,16 +393,21 @@ def _add_left_out(
             _join_bins(held, c, d.shape[1], counts, sums)
 
 
+@_compiled(error_model="numpy")
+def _empty_into(sums: np.ndarray, local: np.ndarray) -> None:
+    """Add a replicate group's sums by cell to [quantity, cell] of the whole, and begin anew."""
+    for cell in range(len(local)):
+        for quantity in range(3):
+            sums[quantity, cell] += local[cell, quantity]
+    local[:] = 0.0
+
+
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _accumulate(
     a: np.ndarray,
     d: np.ndarray,
     bits: np.ndarray,
-    bounds: np.ndarray,
-    segments: np.ndarray,
-    tokens: np.ndarray,
-    keys: np.ndarray,
-    positions: np.ndarray,
+    order: Tokens,
     cell_sums: np.ndarray,
     power_sums: np.ndarray,
     extrema: np.ndarray,
@@ -408,8 +419,12 @@ def _accumulate(
     samples: Held,
     extremes: Held,
 ) -> None:
-    """The loop of the module docstring."""
-    n_cells = cell_sums.shape[2]
+    """The loop of the module docstring.
+
+    Tables that are written here are arguments by themselves: what the loop itself writes into a table of a named tuple,
+    Numba takes for unused and leaves out. Functions that it calls may write there.
+    """
+    n_cells, bounds, segments = cell_sums.shape[2], order.bounds, order.cells
     for c in prange(len(a)):
         local = np.zeros((n_cells - N_CLASSES, 3))
         counts, sums = np.zeros(N_CELLS, dtype=np.int32), np.zeros((2, N_CELLS))
@@ -430,12 +445,12 @@ def _accumulate(
                 if ordinary:
                     density[c, _bin(bits[c, t], DENSITY_BITS, DENSITY_SIDE)] += 1
                     for axis in range(2):
-                        cell = tokens[t, axis]
+                        cell = order.tokens[t, axis]
                         local[cell, 0] += x
                         local[cell, 1] += y
                         local[cell, 2] += y_abs
-                    position = positions[t]
-                    _offer(samples, k * SPECTRUM_BINS + number, (keys[t] ^ marks[c]) * MULTIPLIER, position, x, y)
+                    position = order.positions[t]
+                    _offer(samples, k * SPECTRUM_BINS + number, (order.keys[t] ^ marks[c]) * MULTIPLIER, position, x, y)
                     if x >= highest or x <= lowest or y >= highest_d or y <= lowest_d:
                         _offer_extreme(extremes, 4 * k, position, x, y)
                         highest, lowest, highest_d, lowest_d = _limits(extremes.limit, 4 * k)
@@ -445,10 +460,7 @@ def _accumulate(
             _join_run(power_sums[:, domain, token_class, k], n, s_abs, of_a, of_d)
             _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
             if s + 1 == len(bounds) or segments[s + 1, 0] != group:
-                for cell in range(n_cells - N_CLASSES):
-                    for quantity in range(3):
-                        cell_sums[quantity, group, N_CLASSES + cell, k] += local[cell, quantity]
-                local[:] = 0.0
+                _empty_into(cell_sums[:, group, N_CLASSES:, k], local)
         needed[c] = _join_bins(filled, c, a.shape[1], counts, sums)
 
 

@@ -283,9 +283,9 @@ class ReadableRun:
             NamedBehaviour(name, description, priority if priority is not None else sys.maxsize)
             for name, description, priority in self.behaviours().select("behaviour", "description", "priority").rows()
         ]
-        best, *others = match(words, known)
+        best, *also = match(words, known)
         frame = self.query("components_by_behaviour", behaviour=best.name, kind=kind, least=least, top=top)
-        return FoundComponents(best.name, best.description, tuple(other.name for other in others), frame)
+        return FoundComponents(best.name, best.description, tuple(other.name for other in also), frame)
 
     def similar(
         self, component: str, *, measure: Literal["coactivation", "classes", "spectrum"] = "coactivation", top: int = 20

@@ -223,9 +223,9 @@ def labels_of_file(path: Path | None) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ComponentError(f"--select {path} cannot be read ({error}): give a file of labels, one a line") from None
-    if not (found := tuple(dict.fromkeys(label for line in lines if (label := line.strip())))):
+    if not (named := tuple(dict.fromkeys(label for line in lines if (label := line.strip())))):
         raise ComponentError(f"--select {path} names no component: give a label a line, such as L2H3")
-    return found
+    return named
 
 
 def labels(text: str) -> tuple[str, ...]:

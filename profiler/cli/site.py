@@ -53,10 +53,10 @@ def site(
                 )
         except KeyboardInterrupt:
             raise Stopped("stopped; nothing half-written was left behind") from None
-    n = done.made + done.kept
+    n = done.made + done.reused
     each = f", {done.card_bytes / n / 1e3:,.0f} kB each" if n else ""
     console.print(
-        f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.kept:,} kept{each};"
+        f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.reused:,} kept{each};"
         f" {done.bytes / 1e6:,.1f} MB in all; reports: {', '.join(done.reports)}"
     )
 

@@ -48,24 +48,24 @@ def paths(
     rights = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle, "device": device}
     drawn = {"scheme": scheme, "pairs": pairs, "split": split, "seed": seed}
     with StepBar() as bar:
-        found = profiler.paths(
+        frame = profiler.paths(
             run, task, path, positions=positions, metric=metric, model=model, report=bar.show, **rights, **drawn
         )
-    for text in dict.fromkeys(found["path"]):
-        _print_path(text, found.filter(path=text))
+    for text in dict.fromkeys(frame["path"]):
+        _print_path(text, frame.filter(path=text))
     console.print(f"\nNext:\n  profiler query {run} paths")
 
 
 def _print_path(text: str, rows: pl.DataFrame) -> None:
     """What a path carries, and the most that another sender carries along it; its own row is the first."""
-    own, others = rows.row(0, named=True), rows[1:]
+    own, controls = rows.row(0, named=True), rows[1:]
     console.print(
         f"{text}: {own['share']:.1%} [{own['share_lo']:.1%}, {own['share_hi']:.1%}] of the effect"
         f" ({own['measured_by']}) on {own['n']} pairs"
     )
-    if others.height:
-        largest = others.sort("share", descending=True).row(0, named=True)
+    if controls.height:
+        largest = controls.sort("share", descending=True).row(0, named=True)
         console.print(
-            f"  {others.height} other senders: at most {largest['share']:.1%} ({largest['sender']});"
+            f"  {controls.height} other senders: at most {largest['share']:.1%} ({largest['sender']});"
             f" p = {own['p']:.2g}, at least {own['p_least']:.2g}"
         )

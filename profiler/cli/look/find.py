@@ -46,8 +46,8 @@ def find(
         elif token is not None:
             said, frame = "", opened.query("components_by_token", token=token, least=least, top=top)
         else:
-            found = opened.find(words, kind=kind, least=least, top=top)
-            said, frame = found.described, found.frame
+            result = opened.find(words, kind=kind, least=least, top=top)
+            said, frame = result.described, result.frame
     if format == "table" and said:
         console.print(said)
         console.print()

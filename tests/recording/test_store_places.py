@@ -20,8 +20,6 @@ import numpy as np
 from profiler.errors import RunError
 from profiler.recording.write import Store
 
-pytestmark = pytest.mark.slow
-
 def give_up_root():
     if os.getuid() == 0:
         os.setgroups([])

@@ -122,7 +122,7 @@ def record(
     config, fewer_rows = within_budget(config, loaded.spec)
     config, smaller_batches = within_memory(config, loaded.spec)
     if announce is not None:
-        ahead = forecast(config, loaded.spec, trial(loaded, config, path.parent), held=resident())
+        ahead = forecast(config, loaded.spec, trial(loaded, config, path.parent), in_use=resident())
         n = len(Selection.of(loaded.spec, config).ids)
         announce(PassForecast(loaded.spec, config, ahead, n, (*fewer_rows, *smaller_batches)))
     return pipeline.record(
@@ -197,18 +197,11 @@ def patch(
     given = circuit if circuit is None or isinstance(circuit, Circuit) else yaml_files.read(circuit)
     report(Step("loading the model", 0, 1))
     loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-    total, done = stages(chosen, given=given is not None), 0
+    steps = _Steps(report, stages(chosen, given=given is not None))
     for warning in warnings_of(chosen):
-        report(Step(warning, done, total, is_note=True))
-
-    def show(text: str) -> None:
-        nonlocal done
-        is_note = text.startswith(NOTES)
-        done += not is_note
-        report(Step(text, done, total, is_note))
-
-    outcome = experiment.patch(loaded, chosen, run, show, given, decides, budget)
-    report(Step("written", total, total))
+        steps(warning)
+    outcome = experiment.patch(loaded, chosen, run, steps, given, decides, budget)
+    steps.end()
     return PatchResult(run, outcome.experiment, outcome.circuit, outcome.frames)
 
 
@@ -252,14 +245,32 @@ def paths(
     listed = [asked] if isinstance(asked, str) else list(asked)
     chosen = patch_settings(str(task) if isinstance(task, str | Path) else _written(run, task), **settings)
     loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-    total, done = 1 + len(listed), 0
+    return experiment.trace_paths(loaded, chosen, listed, positions, run, _Steps(report, 1 + len(listed)), decides)
 
-    def show(text: str) -> None:
-        nonlocal done
-        done += 1
-        report(Step(text, done, total))
 
-    return experiment.trace_paths(loaded, chosen, listed, positions, run, show, decides)
+@dataclass
+class _Steps:
+    """Tells `report` each line that work says of itself as a step, with how many stages have begun.
+
+    Attributes:
+        total: stages there are.
+        stages: lines that begin a stage; None where all do that are no notes.
+        done: stages begun.
+    """
+
+    report: Report
+    total: int
+    stages: frozenset[str] | None = None
+    done: int = 0
+
+    def __call__(self, text: str) -> None:
+        is_note = text.startswith(NOTES)
+        self.done += not is_note if self.stages is None else text in self.stages
+        self.report(Step(text, self.done, self.total, is_note))
+
+    def end(self) -> None:
+        """Tell that all is written."""
+        self.report(Step("written", self.total, self.total))
 
 
 def patch_settings(task: str, **settings: Any) -> PatchSettings:
@@ -386,14 +397,8 @@ def check(
     _refuse_small(LEAST_OF_CHECK, {"pairs": pairs, "draws": draws, "tokens": tokens}, seed)
     again = Reread(tuple(corpus), reread, trust_remote_code)
     settings = CheckSettings(tokens, pairs, draws, seed, tuple(distributions), again)
-    names = {name for name, _ in checks.STAGES}
-    total, done = 1 + len(names), 0
-
-    def show(text: str) -> None:
-        nonlocal done
-        done += text in names
-        report(Step(text, done, total, text.startswith(NOTES)))
-
+    names = frozenset(name for name, _ in checks.STAGES)
+    steps = _Steps(report, 1 + len(names), names)
     with TemporaryDirectory() as folder:
         name = str(circuit)
         if isinstance(circuit, Circuit):
@@ -401,9 +406,9 @@ def check(
             yaml_files.write(name, circuit)
         decides = None if metric is None else own_metric.find(metric)
         checks.refuse_unasked(run, name, again, decides)  # before the model is loaded
-        report(Step("loading the model", 0, total))
+        steps("loading the model")
         loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-        checked = checks.check(run, name, loaded, settings, show, decides)
+        checked = checks.check(run, name, loaded, settings, steps, decides)
     circuit, verdict = checked.subject.circuit, checked.verdict
     return CheckResult(run, circuit, verdict, checked.distributions, checked.findings, checked.overlap())
 
@@ -443,18 +448,12 @@ def effects(
     refuse_bad_effects(chosen)
     again = Reread(tuple(corpus), reread, trust_remote_code)
     texts.config_of(run, again)  # before the model is loaded
-    total, done = len(chosen.methods) + EFFECT_STAGES, 0
-
-    def show(text: str) -> None:
-        nonlocal done
-        done += 1
-        report(Step(text, done, total))
-
-    show("loading the model")
+    steps = _Steps(report, len(chosen.methods) + EFFECT_STAGES)
+    steps("loading the model")
     loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-    frames = measure_effects(run, loaded, chosen, again, show)
+    frames = measure_effects(run, loaded, chosen, again, steps)
     store_effects(run, chosen, frames)
-    report(Step("written", total, total))
+    steps.end()
     return EffectsResult(run, frames)
 
 

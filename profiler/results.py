@@ -305,21 +305,21 @@ class FoundComponents:
 
     Attributes:
         behaviour, description: the claim that was asked, its name and words.
-        others: names of behaviours that were nearly as well described by what was asked.
+        near: names of behaviours that were nearly as well described by what was asked.
         frame: the answer of query components_by_behaviour.
     """
 
     behaviour: str
     description: str
-    others: tuple[str, ...]
+    near: tuple[str, ...]
     frame: pl.DataFrame
 
     @property
     def described(self) -> str:
         """What was asked, what else it may have meant, and how many components say nothing of it."""
         said = f"{self.behaviour}: {self.description}"
-        if self.others:
-            said += f". Near to it: {', '.join(self.others)}"
+        if self.near:
+            said += f". Near to it: {', '.join(self.near)}"
         if self.frame.is_empty():
             return f"{said}. No component has enough positions where it holds: lower --least, or record more text"
         n = self.frame["n_left_out"][0]

@@ -1,4 +1,4 @@
-"""A run opened for reading: `profiler.open("run.duckdb")`, then polars frames, altair charts, patching and checks.
+"""A run and everything that can be done with it: `profiler.open("run.duckdb")`.
 
     with profiler.open("run.duckdb") as run:
         run.query("component_overview", top=20)
@@ -8,320 +8,34 @@
         run.patch("ioi")                                 # a circuit, written into the run
         run.check("ioi")                                 # its verdict, written into the run
 
-Methods that read are one query each (profiler.database.query) and need no torch. `patch` and `check` run the model:
-they import `profiler.actions`, and with it torch, when they are called. DuckDB allows no second kind of connection to
-a file that is open in the process, so what writes into the run closes its reading connection and opens a new one after.
+What is read is in `profiler.reading`. Here are pages, classes and behaviours of a user's own, and what runs the model:
+that imports `profiler.actions`, and with it torch, when it is called.
 """
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
-import duckdb
 import polars as pl
 
-from profiler.behaviours.search import NamedBehaviour, match
 from profiler.database import query as queries
-from profiler.errors import ComponentError, QueryError
-from profiler.results import (
-    CheckResult,
-    EffectsResult,
-    FoundComponents,
-    PatchResult,
-    Report,
-    ReportFile,
-    RunSummary,
-    TextResult,
-    silent,
-)
+from profiler.errors import ComponentError
+from profiler.reading import ReadableRun
+from profiler.results import CheckResult, EffectsResult, PatchResult, Report, ReportFile, TextResult, silent
 
-SPECTRUM_CHARTS = ("class_density", "class_share", "posterior", "expected_value", "importance", "mean_dla")
-SAME_QUANTILE = 1e-9
-"""Quantiles that differ by less are one: 0.9 is stored as a double."""
 PICTURE_SIZE = (1100, 1000)
 Theme = Literal["light", "dark"]
-CLASSES = """SELECT p.property, count(t.token_id) AS n_tokens, p."user" AS own, p.description, p.condition
-FROM properties p LEFT JOIN token_properties t USING (property) GROUP BY ALL ORDER BY own DESC, p.property"""
-BEHAVIOURS = """SELECT behaviour, family, kind, "user" AS own, priority, description, condition FROM behaviours
-ORDER BY own DESC, behaviour_id"""
 
 
-@dataclass(frozen=True)
-class ComponentTable:
-    """Rows of one query about one component, with the charts that draw them.
+class Run(ReadableRun):
+    """A finished run: read it, write pages of it, add classes and behaviours, patch and check its model.
 
-    Attributes:
-        component: its label.
-        frame: the rows.
-        charts: names that `chart` knows.
+    Use it as a context manager or call `close()`.
     """
-
-    component: str
-    frame: pl.DataFrame
-    charts: tuple[str, ...]
-
-    def chart(self, name: str | None = None) -> Any:
-        """An altair chart of the rows, as the component's report draws it; the first of `charts` if no name is given.
-
-        Raises:
-            QueryError: there is no such drawing of these rows.
-        """
-        from profiler.pages.charts import component as charts
-
-        chosen = name or self.charts[0]
-        if chosen not in self.charts:
-            raise QueryError(f"there is no chart {chosen!r} of these rows: choose {', '.join(self.charts)}")
-        return getattr(charts, chosen)(self.frame)
-
-    def _repr_html_(self) -> str:
-        """The first chart above the rows, for a notebook."""
-        from profiler.pages import notebook
-
-        return str(notebook.table(self.chart(), self.frame._repr_html_()))
-
-
-@dataclass(frozen=True)
-class Component:
-    """A component of an open run. A notebook shows its card; its frames are polars, its charts altair."""
-
-    run: "Run"
-    label: str
-
-    @property
-    def answer(self) -> tuple[str, ...]:
-        """The sentences that open its card; every number in them is the answer of a query."""
-        sentences: tuple[str, ...] = self._report().answer
-        return sentences
-
-    @property
-    def charts(self) -> tuple[str, ...]:
-        """Names that `chart` knows."""
-        return ("density", *SPECTRUM_CHARTS)
-
-    def chart(self, name: str = "density") -> Any:
-        """An altair chart by name, as the card draws it.
-
-        Raises:
-            QueryError: there is no such chart.
-        """
-        table = self.density() if name == "density" else self.spectrum()
-        return table.chart(name)
-
-    def spectrum(self) -> ComponentTable:
-        """As `Run.spectrum`."""
-        return self.run.spectrum(self.label)
-
-    def density(self) -> ComponentTable:
-        """As `Run.density`."""
-        return self.run.density(self.label)
-
-    def samples(self, quantile: float | None = None) -> pl.DataFrame:
-        """As `Run.samples`."""
-        return self.run.samples(self.label, quantile)
-
-    def extremes(self) -> pl.DataFrame:
-        """As `Run.extremes`."""
-        return self.run.extremes(self.label)
-
-    def moments(self) -> pl.DataFrame:
-        """As `Run.moments`."""
-        return self.run.moments(self.label)
-
-    def page(self) -> str:
-        """Its whole card as one HTML page."""
-        from profiler.pages import page
-
-        return page.render(self._report())
-
-    def _report(self) -> Any:
-        from profiler.pages import build as report
-
-        component = report.find(self.run.connection, self.label)
-        return report.load("component").build(report.Reader(self.run.connection), component)
-
-    def _repr_html_(self) -> str:
-        """Answer, spectrum and examples as a piece of HTML without scripts."""
-        from profiler.pages import notebook
-
-        return str(notebook.card(self._report()))
-
-    def _repr_mimebundle_(self, **_wanted: Any) -> dict[str, str]:
-        """The card as HTML, its answer as text: a notebook takes what it can show."""
-        report = self._report()
-        from profiler.pages import notebook
-
-        return {"text/html": str(notebook.card(report)), "text/plain": "\n".join((self.label, *report.answer))}
-
-
-@dataclass(eq=False)
-class Run:
-    """A finished run, open for reading. Use it as a context manager or call `close()`.
-
-    Attributes:
-        path: the run file.
-        connection: a read-only connection to it; methods that write replace it by a new one.
-    """
-
-    path: Path
-    connection: duckdb.DuckDBPyConnection
 
     def __enter__(self) -> "Run":
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; nothing can be asked of the run afterwards."""
-        self.connection.close()
-
-    @contextmanager
-    def released(self) -> Iterator[Path]:
-        """The path of the run, with the reading connection closed until the end of the block, for another to write.
-
-        Raises:
-            RunError: the run is closed, or cannot be opened again.
-        """
-        queries.run(self.connection, "SELECT 1")
-        self.connection.close()
-        try:
-            yield self.path
-        finally:
-            self.connection = queries.open_run(self.path)
-
-    def query(self, name: str, **parameters: object) -> pl.DataFrame:
-        """Rows of a query of queries/ or of a .sql file.
-
-        Raises:
-            QueryError: unknown query or parameter, a missing parameter, or an error in the SQL.
-            ComponentError: the run has no such component.
-        """
-        return queries.run(self.connection, name, **parameters)
-
-    def sql(self, text: str, **parameters: object) -> pl.DataFrame:
-        """Rows of SQL; `parameters` are what it reads by getvariable('name'). Raises as `query`."""
-        return queries.run_text(self.connection, text, parameters)
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The row of table `runs` by column name: model, corpus, settings, speed, closure."""
-        return self.query("run_info").row(0, named=True)
-
-    def component(self, label: str) -> Component:
-        """The component of a label, such as L2H3: its frames and charts, and in a notebook its card.
-
-        Raises:
-            ComponentError: the run has no such component; the message names the nearest.
-        """
-        queries.check_component(self.connection, label)
-        return Component(self, label)
-
-    def _repr_html_(self) -> str:
-        """Model and corpus of the run and its ten most important components, for a notebook."""
-        from profiler.pages.visible_text import visible
-
-        row = self.info
-        text = (
-            f"{row['model']}: {row['n_positions']:,} positions of {row['n_documents']:,} documents, run {row['run_id']}"
-        )
-        return f"<p>{visible(text)}</p>" + self.query("component_overview", top=10)._repr_html_()
-
-    def components(self) -> pl.DataFrame:
-        """component_id, component, kind, layer, unit of every component."""
-        return self.sql("SELECT * FROM components ORDER BY component_id")
-
-    def moments(self, component: str) -> pl.DataFrame:
-        """The view `moments` of one component: a row per class and domain."""
-        return self._view("moments", component, "class, domain")
-
-    def extremes(self, component: str) -> pl.DataFrame:
-        """The view `extremes` of one component: a row per measure, side and rank, with its context."""
-        return self._view("extremes", component, 'measure, side, "rank"')
-
-    def samples(self, component: str, quantile: float | None = None) -> pl.DataFrame:
-        """The view `samples` of one component, with contexts; of one quantile's stratum if `quantile` is given.
-
-        A sample appears once per quantile that its stratum holds; aggregate from the view sample_weights instead.
-
-        Raises:
-            QueryError: the run has no such quantile.
-            ComponentError: the run has no such component.
-        """
-        frame = self._view("samples", component, "stratum, quantile, position_id")
-        if quantile is None:
-            return frame
-        chosen = frame.filter((pl.col("quantile") - quantile).abs() < SAME_QUANTILE)
-        if chosen.is_empty():
-            known = ", ".join(f"{q:g}" for q in frame["quantile"].drop_nulls().unique().sort())
-            raise QueryError(f"there are no samples of quantile {quantile:g} of {component}: choose {known}")
-        return chosen
-
-    def spectrum(self, component: str) -> ComponentTable:
-        """The query spectrum_by_class of one component: a row per class and bin."""
-        return ComponentTable(component, self.query("spectrum_by_class", component=component), SPECTRUM_CHARTS)
-
-    def density(self, component: str) -> ComponentTable:
-        """The query density of one component: a row per fine bin."""
-        return ComponentTable(component, self.query("density", component=component), ("density",))
-
-    def summary(self) -> RunSummary:
-        """What is in the run: facts, corpus, sizes of tables, what was dropped, and what is unfinished."""
-        from profiler.behaviours.additions import unfinished
-
-        lacking = unfinished(self.path)
-        sizes = pl.DataFrame() if lacking else self.query("table_sizes")  # it reads the tables that are lacking
-        drops = self.query("drops").filter(pl.col("n") > 0)
-        return RunSummary(self.info, self.query("corpus"), sizes, drops, lacking)
-
-    def classes(self) -> pl.DataFrame:
-        """A row per token class: the library's and your own."""
-        return self.sql(CLASSES)
-
-    def behaviours(self) -> pl.DataFrame:
-        """A row per behaviour: the library's and your own."""
-        return self.sql(BEHAVIOURS)
-
-    def find(self, words: str, *, kind: str = "", least: int = 20, top: int = 20) -> FoundComponents:
-        """Components by what they do: those that do most of the behaviour that `words` mean, or care for it most.
-
-        Args:
-            words: a behaviour's name, or words of its description: "year", "attends to the previous token".
-            kind: head or neuron; both if empty.
-            least: fewest recorded positions of a component where the behaviour holds.
-            top: how many; 0 gives all.
-
-        Raises:
-            QueryError: no behaviour of the run is described by these words.
-        """
-        known = [
-            NamedBehaviour(name, description, priority if priority is not None else sys.maxsize)
-            for name, description, priority in self.behaviours().select("behaviour", "description", "priority").rows()
-        ]
-        best, *others = match(words, known)
-        frame = self.query("components_by_behaviour", behaviour=best.name, kind=kind, least=least, top=top)
-        return FoundComponents(best.name, best.description, tuple(other.name for other in others), frame)
-
-    def similar(
-        self, component: str, *, measure: Literal["coactivation", "classes", "spectrum"] = "coactivation", top: int = 20
-    ) -> pl.DataFrame:
-        """Components of the same kind that do what `component` does: the query `similar`.
-
-        Args:
-            component: label.
-            measure: what rows are ordered by.
-            top: how many; 0 gives all.
-
-        Raises:
-            ComponentError: the run has no such component.
-        """
-        return self.query("similar", component=component, measure=measure, top=top)
 
     def add_class(self, name: str, condition: str, description: str = "") -> int:
         """Define a token class of your own and its behaviours on_NAME and before_NAME.
@@ -387,45 +101,6 @@ class Run:
         with self.released() as path:
             additions.refresh(path)
 
-    def compare(
-        self,
-        other: "Run | str | Path",
-        *,
-        kind: Literal["head", "neuron"] = "head",
-        family: str = "auto",
-        top: int = 100,
-        out: str | Path | None = None,
-    ) -> Any:
-        """Components that do something else in another run of the same tokenizer and shape of model.
-
-        Args:
-            other: the other run, open or not.
-            kind: heads or neurons.
-            family: of behaviours: attention, effect, context, token, next, user; auto chooses by kind.
-            top: the most important components of this run; 0 takes all.
-            out: write a page of it there as well.
-
-        Returns:
-            A `profiler.behaviours.compare.Comparison`: `frame`, smallest p first, and `notes`.
-
-        Raises:
-            RunError: the runs have no components or tokens in common, or are one run.
-        """
-        from profiler.behaviours.compare import Comparison, notes, open_both
-        from profiler.pages import build, comparison, page
-
-        with ExitStack() as both:
-            first = both.enter_context(self.released())
-            second = both.enter_context(other.released()) if isinstance(other, Run) else Path(other)
-            said = notes(first, second)
-            with open_both(first, second) as connection:
-                frame = queries.run(connection, "compare", kind=kind, family=family, top=top)
-                if out is not None:
-                    read = build.Reader(connection)
-                    made = comparison.build(read, first.stem, second.stem, said, kind, family, top)
-                    build.write(out, page.render(made))
-        return Comparison(frame, said)
-
     def report(
         self,
         name: str,
@@ -478,6 +153,35 @@ class Run:
         path = build.write(out or build.default_path(self.path, name, component), text)
         taken = picture.take(path, Path(png), size, theme) if png is not None else None
         return ReportFile(path, len(text.encode()), taken)
+
+    def site(
+        self,
+        out: str | Path,
+        *,
+        cards: int | None = 100,
+        components: Sequence[str] = (),
+        workers: int | None = None,
+        report: Callable[[Any], None] = silent,
+    ) -> Any:
+        """Write a folder of pages: overview, a table of all components, cards, reports, queries.
+
+        Args:
+            out: the folder; a site that is there is replaced, anything else refused.
+            cards: cards of the most important heads and neurons; None makes all.
+            components: labels whose cards are made too.
+            workers: processes that make cards; None takes as many as there are cores.
+            report: told after each card how many are done.
+
+        Returns:
+            A `profiler.pages.site.SiteSummary`.
+
+        Raises:
+            SiteError: `out` is something else than a site, or cannot be written.
+            ComponentError: the run has no such component.
+        """
+        from profiler.pages import site as sites
+
+        return sites.build(self.path, out, cards, components, workers or _cores(), report)
 
     def try_text(
         self,
@@ -534,35 +238,6 @@ class Run:
             device=device,
             out=out,
         )
-
-    def site(
-        self,
-        out: str | Path,
-        *,
-        cards: int | None = 100,
-        components: Sequence[str] = (),
-        workers: int | None = None,
-        report: Callable[[Any], None] = silent,
-    ) -> Any:
-        """Write a folder of pages: overview, a table of all components, cards, reports, queries.
-
-        Args:
-            out: the folder; a site that is there is replaced, anything else refused.
-            cards: cards of the most important heads and neurons; None makes all.
-            components: labels whose cards are made too.
-            workers: processes that make cards; None takes as many as there are cores.
-            report: told after each card how many are done.
-
-        Returns:
-            A `profiler.pages.site.SiteSummary`.
-
-        Raises:
-            SiteError: `out` is something else than a site, or cannot be written.
-            ComponentError: the run has no such component.
-        """
-        from profiler.pages import site as sites
-
-        return sites.build(self.path, out, cards, components, workers or _cores(), report)
 
     def patch(
         self,
@@ -841,10 +516,6 @@ class Run:
                 device=device,
                 report=report,
             )
-
-    def _view(self, view: str, component: str, order: str) -> pl.DataFrame:
-        text = f"SELECT * FROM {view} WHERE component = getvariable('component') ORDER BY {order}"
-        return self.sql(text, component=component)
 
 
 def _cores() -> int:

@@ -21,6 +21,7 @@ WITH sizes AS (
     WHERE cell_sums.axis = 'class'
     GROUP BY components.kind, cell_sums.group_id
 )
+-- Both are a mean per position: sums over a group above its number of positions.
 , signed AS (
     SELECT kind AS key, group_id, group_dla AS above, group_n AS below
     FROM sums

@@ -23,6 +23,7 @@ WITH ranked AS (
     SELECT group_id, sum(sum_abs_dla) AS group_abs_dla FROM group_sums
     WHERE component = getvariable('component') AND axis = 'class' GROUP BY group_id
 )
+-- A group in which the component wrote nothing still counts, as 0 of what all wrote there.
 , shares AS (
     SELECT getvariable('component') AS key, group_id, coalesce(group_abs_dla, 0) AS above
         , group_importance.sum_abs_dla AS below

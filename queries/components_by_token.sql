@@ -24,6 +24,7 @@ WITH asked AS (
     JOIN classes ON classes.class_id = power_sums.class_id AND NOT classes.special
     GROUP BY power_sums.component_id
 )
+-- Positions of the token where the component is present: of an expert, those where it was chosen.
 , at_token AS (
     SELECT token_sums.component_id, sum(token_counts.n) AS n
         , sum(token_sums.sum_activation) / sum(token_counts.n) AS activation
@@ -36,6 +37,7 @@ WITH asked AS (
             AND token_counts.presence = components.presence
     GROUP BY token_sums.component_id
 )
+-- `at` is read off the text, `toward` off the weights; each is ranked by itself.
 , ways AS (
     SELECT 'at' AS way, at_token.component_id
         , at_token.abs_dla / nullif(all_positions.mean_abs_dla, 0) AS lift, at_token.abs_dla

@@ -8,11 +8,11 @@
 -- Reads:      spectrum_counts, power_sums, bins, components, classes, documents
 -- Reference:  rule of three: Hanley and Lippman-Hand 1983; Wilson 1927 where some position was
 --             active
--- Caveat:     active means an activation > 0 (counted from 2^-16 up). Never seen is not impossible:
---             upper_bound is the 95 % upper bound of the active share, 3/n at zero of n, as if
---             positions were independent; upper_bound_documents takes the number of documents for
---             n, as if positions of one document were all alike. The truth lies between.
---             Activations in (0, 2^-16) count as active only in activation_max.
+-- Caveat:     active means an activation > 0 (counted from 2^-16 up). upper_bound is the 95 % upper
+--             bound of the active share, 3/n where it was not seen in n positions, as if positions
+--             were independent; upper_bound_documents takes the number of documents for n, as if
+--             positions of one document were all alike. The truth lies between. Activations in (0,
+--             2^-16) count as active only in activation_max.
 SET VARIABLE below = coalesce(getvariable('below')::DOUBLE, 0.0001);
 WITH counts AS (
     SELECT spectrum_counts.component_id, sum(spectrum_counts.n) AS n
@@ -32,7 +32,6 @@ WITH counts AS (
     GROUP BY power_sums.component_id
 )
 , judged AS (
-    -- 1.353, 0.6765 and 2.706 below: z^2 / 2, z^2 / 4 and z^2 of Wilson's bound at z = 1.645
     SELECT *, (SELECT count(*) FROM documents) AS n_documents, n_active / n AS active_share
         , CASE WHEN n_bins = 1 THEN 'one bin' WHEN activation_max <= 0 THEN 'never active'
             ELSE 'rarely active' END AS reason
@@ -41,13 +40,9 @@ WITH counts AS (
 )
 SELECT component, kind, layer, reason, n::BIGINT AS n, n_active::BIGINT AS n_active, active_share
     , CASE WHEN n_active = 0 THEN least(1, 3 / n)
-        ELSE (active_share + 1.353 / n
-            + 1.645 * sqrt(active_share * (1 - active_share) / n + 0.6765 / n ** 2))
-                / (1 + 2.706 / n) END AS upper_bound
+        ELSE wilson(active_share, n, 1.645) END AS upper_bound
     , CASE WHEN n_active = 0 THEN least(1, 3 / n_documents)
-        ELSE (active_share + 1.353 / n_documents
-            + 1.645 * sqrt(active_share * (1 - active_share) / n_documents
-            + 0.6765 / n_documents ** 2)) / (1 + 2.706 / n_documents) END AS upper_bound_documents
+        ELSE wilson(active_share, n_documents, 1.645) END AS upper_bound_documents
     , activation_min, activation_max
 FROM judged JOIN components USING (component_id)
 ORDER BY n_active, component_id;

@@ -15,6 +15,7 @@
 SET VARIABLE experiment = coalesce(getvariable('experiment')::VARCHAR, '');
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE least = coalesce(getvariable('least')::DOUBLE, 0.0);
+-- A gate joins the two directions of the same component and positions, a row each in patch_shares.
 WITH shares AS (
     SELECT component, component_kind, positions, direction, share_lo, share_hi, excess, p_adjusted
         , p_least

@@ -17,6 +17,7 @@ WITH wide AS (
     JOIN position_rows USING (position_id) JOIN documents USING (doc_id)
     WHERE head_attention.component = getvariable('component')
 )
+-- A row per position and measure, so that all measures are averaged by the same two sums.
 , long AS (
     SELECT measures.ordinal, measures.measure, measures.unit, group_id, abs(dla)::DOUBLE AS weight
         , CASE measures.measure
@@ -48,6 +49,7 @@ WITH wide AS (
         , (12, 'dla_to_attended', 'logits')
         , (13, 'sink', 'attention')
     ) AS measures(ordinal, measure, unit)
+    -- a head without a learned sink has 0 there everywhere
     WHERE measures.measure <> 'sink' OR (SELECT max(sink) FROM wide) > 0
 )
 , plain AS (

@@ -8,72 +8,45 @@
 -- Caveat:     bytes are whole blocks of 256 KiB; a block that several tables share is divided among
 --             them. The file's own bookkeeping is not in it.
 WITH segments AS (
-    SELECT 'runs' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('runs')
-    UNION ALL SELECT 'components', block_id, additional_block_ids
-    FROM pragma_storage_info('components')
-    UNION ALL SELECT 'classes', block_id, additional_block_ids FROM pragma_storage_info('classes')
-    UNION ALL SELECT 'tokens', block_id, additional_block_ids FROM pragma_storage_info('tokens')
-    UNION ALL SELECT 'vocabulary', block_id, additional_block_ids
-    FROM pragma_storage_info('vocabulary')
-    UNION ALL SELECT 'domains', block_id, additional_block_ids FROM pragma_storage_info('domains')
-    UNION ALL SELECT 'replicate_groups', block_id, additional_block_ids
-    FROM pragma_storage_info('replicate_groups')
-    UNION ALL SELECT 'position_buckets', block_id, additional_block_ids
-    FROM pragma_storage_info('position_buckets')
-    UNION ALL SELECT 'bins', block_id, additional_block_ids FROM pragma_storage_info('bins')
-    UNION ALL SELECT 'documents', block_id, additional_block_ids
-    FROM pragma_storage_info('documents')
-    UNION ALL SELECT 'windows', block_id, additional_block_ids FROM pragma_storage_info('windows')
-    UNION ALL SELECT 'position_rows', block_id, additional_block_ids
-    FROM pragma_storage_info('position_rows')
-    UNION ALL SELECT 'cell_counts', block_id, additional_block_ids
-    FROM pragma_storage_info('cell_counts')
-    UNION ALL SELECT 'cell_sums', block_id, additional_block_ids
-    FROM pragma_storage_info('cell_sums')
-    UNION ALL SELECT 'group_importance', block_id, additional_block_ids
-    FROM pragma_storage_info('group_importance')
-    UNION ALL SELECT 'component_importance', block_id, additional_block_ids
-    FROM pragma_storage_info('component_importance')
-    UNION ALL SELECT 'power_sums', block_id, additional_block_ids
-    FROM pragma_storage_info('power_sums')
-    UNION ALL SELECT 'spectrum_counts', block_id, additional_block_ids
-    FROM pragma_storage_info('spectrum_counts')
-    UNION ALL SELECT 'density_counts', block_id, additional_block_ids
-    FROM pragma_storage_info('density_counts')
-    UNION ALL SELECT 'quantiles', block_id, additional_block_ids
-    FROM pragma_storage_info('quantiles')
-    UNION ALL SELECT 'sample_rows', block_id, additional_block_ids
-    FROM pragma_storage_info('sample_rows')
-    UNION ALL SELECT 'extreme_rows', block_id, additional_block_ids
-    FROM pragma_storage_info('extreme_rows')
-    UNION ALL SELECT 'dense_rows', block_id, additional_block_ids
-    FROM pragma_storage_info('dense_rows')
-    UNION ALL SELECT 'recorded_rows', block_id, additional_block_ids
-    FROM pragma_storage_info('recorded_rows')
-    UNION ALL SELECT 'head_attention_rows', block_id, additional_block_ids
-    FROM pragma_storage_info('head_attention_rows')
-    UNION ALL SELECT 'logit_effects', block_id, additional_block_ids
-    FROM pragma_storage_info('logit_effects')
-    UNION ALL SELECT 'closure', block_id, additional_block_ids FROM pragma_storage_info('closure')
-    UNION ALL SELECT 'drops', block_id, additional_block_ids FROM pragma_storage_info('drops')
-    UNION ALL SELECT 'pooled_strata', block_id, additional_block_ids
-    FROM pragma_storage_info('pooled_strata')
-    UNION ALL SELECT 'properties', block_id, additional_block_ids
-    FROM pragma_storage_info('properties')
-    UNION ALL SELECT 'token_property_lists', block_id, additional_block_ids
-    FROM pragma_storage_info('token_property_lists')
-    UNION ALL SELECT 'behaviours', block_id, additional_block_ids
-    FROM pragma_storage_info('behaviours')
-    UNION ALL SELECT 'uniform_marks', block_id, additional_block_ids
-    FROM pragma_storage_info('uniform_marks')
-    UNION ALL SELECT 'layer_coverages', block_id, additional_block_ids
-    FROM pragma_storage_info('layer_coverages')
-    UNION ALL SELECT 'token_counts', block_id, additional_block_ids
-    FROM pragma_storage_info('token_counts')
-    UNION ALL SELECT 'token_sums', block_id, additional_block_ids
-    FROM pragma_storage_info('token_sums')
+    FROM storage_of('runs')
+    UNION ALL FROM storage_of('components')
+    UNION ALL FROM storage_of('classes')
+    UNION ALL FROM storage_of('tokens')
+    UNION ALL FROM storage_of('vocabulary')
+    UNION ALL FROM storage_of('domains')
+    UNION ALL FROM storage_of('replicate_groups')
+    UNION ALL FROM storage_of('position_buckets')
+    UNION ALL FROM storage_of('bins')
+    UNION ALL FROM storage_of('documents')
+    UNION ALL FROM storage_of('windows')
+    UNION ALL FROM storage_of('position_rows')
+    UNION ALL FROM storage_of('cell_counts')
+    UNION ALL FROM storage_of('cell_sums')
+    UNION ALL FROM storage_of('group_importance')
+    UNION ALL FROM storage_of('component_importance')
+    UNION ALL FROM storage_of('power_sums')
+    UNION ALL FROM storage_of('spectrum_counts')
+    UNION ALL FROM storage_of('density_counts')
+    UNION ALL FROM storage_of('quantiles')
+    UNION ALL FROM storage_of('sample_rows')
+    UNION ALL FROM storage_of('extreme_rows')
+    UNION ALL FROM storage_of('dense_rows')
+    UNION ALL FROM storage_of('recorded_rows')
+    UNION ALL FROM storage_of('head_attention_rows')
+    UNION ALL FROM storage_of('logit_effects')
+    UNION ALL FROM storage_of('closure')
+    UNION ALL FROM storage_of('drops')
+    UNION ALL FROM storage_of('pooled_strata')
+    UNION ALL FROM storage_of('properties')
+    UNION ALL FROM storage_of('token_property_lists')
+    UNION ALL FROM storage_of('behaviours')
+    UNION ALL FROM storage_of('uniform_marks')
+    UNION ALL FROM storage_of('layer_coverages')
+    UNION ALL FROM storage_of('token_counts')
+    UNION ALL FROM storage_of('token_sums')
 )
 , blocks AS (
+    -- a segment longer than one block goes on in additional ones
     SELECT DISTINCT table_name, block_id FROM (
         SELECT table_name, block_id FROM segments
         UNION ALL SELECT table_name, unnest(additional_block_ids) FROM segments

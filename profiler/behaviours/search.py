@@ -39,17 +39,17 @@ def match(words: str, behaviours: Iterable[NamedBehaviour]) -> tuple[NamedBehavi
     exact = [b for name in (wanted, f"on_{wanted}") for b in known if b.name == name]
     asked = _words(words)
     scored = [(_score(asked, b), b) for b in known]
-    found = sorted(
+    matching = sorted(
         (pair for pair in scored if pair[0] > 0), key=lambda pair: (-pair[0], pair[1].priority, pair[1].name)
     )
-    if not (exact or found):
+    if not (exact or matching):
         names = ", ".join(sorted({b.name for b in known}))
         raise QueryError(
             f"no behaviour of this run has to do with {words!r}; there are {names}. `profiler behaviours add` adds one"
             " of your own"
         )
-    best = found[0][0] if found else 0
-    near = [b for score, b in found if score > best / 2 and b not in exact]
+    best = matching[0][0] if matching else 0
+    near = [b for score, b in matching if score > best / 2 and b not in exact]
     return (*exact, *near)
 
 

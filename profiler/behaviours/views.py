@@ -102,9 +102,11 @@ def install(connection: Connection, user: tuple[Property, ...] = ()) -> None:
 
 def _inherit_comments(connection: Connection) -> None:
     """Columns that head_facts and neuron_facts take over from position_facts say the same there."""
-    rows = connection.execute("""SELECT c.table_name, c.column_name, p.comment FROM duckdb_columns() c
-        JOIN duckdb_columns() p ON p.table_name = 'position_facts' AND p.column_name = c.column_name
-        WHERE c.table_name IN ('head_facts', 'neuron_facts') AND c.comment IS NULL""").fetchall()
+    rows = connection.execute("""SELECT facts.table_name, facts.column_name, positions.comment
+        FROM duckdb_columns() AS facts
+        JOIN duckdb_columns() AS positions
+            ON positions.table_name = 'position_facts' AND positions.column_name = facts.column_name
+        WHERE facts.table_name IN ('head_facts', 'neuron_facts') AND facts.comment IS NULL""").fetchall()
     for view, column, comment in rows:
         text = comment.replace("'", "''")
         connection.execute(f"COMMENT ON COLUMN {view}.\"{column}\" IS '{text}'")

@@ -121,9 +121,9 @@ def complete(
     """
     while not keep.all():
         removed, gap = largest_gap(evaluate, keep)
-        others = np.array([node for node in listed if not keep[node]][:TRIED])
-        grown = np.repeat(keep[None], len(others), 0)
-        grown[np.arange(len(others)), others] = True
+        outsiders = np.array([node for node in listed if not keep[node]][:TRIED])
+        grown = np.repeat(keep[None], len(outsiders), 0)
+        grown[np.arange(len(outsiders)), outsiders] = True
         grown = grown[np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING]
         if gap <= tolerance or not len(grown):
             break
@@ -141,6 +141,6 @@ def largest_gap(evaluate: Evaluator, keep: Bool[np.ndarray, " node"]) -> tuple[B
     """The single member, or all of them, without which model and circuit differ most; and by which share."""
     members = np.nonzero(keep)[0]
     removed = np.concatenate([np.eye(len(keep), dtype=bool)[members], keep[None]])
-    found = gaps(evaluate, keep, removed)
-    worst = int(level(found).argmax())
-    return removed[worst], float(found[worst])
+    sizes = gaps(evaluate, keep, removed)
+    worst = int(level(sizes).argmax())
+    return removed[worst], float(sizes[worst])

@@ -52,7 +52,7 @@ def evaluator(setting: PairRuns, circuit: Circuit | None = None, *, mlps: bool) 
 def members_kept(evaluate: Evaluator, circuit: Circuit) -> Keep:
     """The circuit as a set of the evaluator's nodes, or edges."""
     if isinstance(evaluate, edge_sets.EdgeEvaluator):
-        return edge_sets.kept(evaluate, circuit)
+        return edge_sets.mask_of(evaluate, circuit)
     return evaluate.mask(members_nodes(circuit))
 
 
@@ -191,23 +191,15 @@ def judge(
         undefined = pl.DataFrame(rows, infer_schema_length=None).with_columns(**six_values(setting, circuit))
         return Judged(undefined, pl.DataFrame(), pl.DataFrame())
     report(f"{setting.name}: completeness")
-    classes = _classes(circuit)
-    missing = scores.incompleteness(evaluate, keep, classes, settings.seed)
-    rows += completeness_rows(missing, "")
-    rows += completeness_rows(
-        scores.incompleteness(evaluate, scores.control(keep, ranking), {}, settings.seed, 1), "control_"
-    )
+    missing = scores.incompleteness(evaluate, keep, _classes(circuit), settings.seed)
+    control = scores.incompleteness(evaluate, scores.control(keep, ranking), {}, settings.seed, 1)
+    rows += completeness_rows(missing, "") + completeness_rows(control, "control_")
     random, members = pl.DataFrame(), pl.DataFrame()
     if full:
         report(f"{setting.name}: random circuits")
         drawn = null.random_circuits(evaluate, keep, settings.draws, settings.seed)
-        rows.append(score_row("random_p", drawn.p, n=len(drawn.faithfulness)))
-        rows.append(score_row("random_p_least", drawn.p_least, n=len(drawn.faithfulness)))
-        rows.append(score_row("random_alternatives", float(drawn.alternatives)))
+        rows += random_rows(drawn)
         if len(drawn.faithfulness):
-            rows.append(
-                score_row("random_faithfulness", float(drawn.faithfulness.mean()), *_percentiles(drawn.faithfulness))
-            )
             random = pl.DataFrame({"draw": np.arange(len(drawn.faithfulness)), "faithfulness": drawn.faithfulness})
         report(f"{setting.name}: minimality")
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
@@ -222,6 +214,19 @@ def judge(
     )
     del six["positions"]
     return Judged(scored, drawn_rows, members.with_columns(**six) if len(members) else members)
+
+
+def random_rows(drawn: null.RandomCircuits) -> list[dict[str, Any]]:
+    """Rows of `circuit_scores` for the random circuits that a circuit is compared with."""
+    faithful = drawn.faithfulness
+    rows = [
+        score_row("random_p", drawn.p, n=len(faithful)),
+        score_row("random_p_least", drawn.p_least, n=len(faithful)),
+        score_row("random_alternatives", float(drawn.alternatives)),
+    ]
+    if len(faithful):
+        rows.append(score_row("random_faithfulness", float(faithful.mean()), *_percentiles(faithful)))
+    return rows
 
 
 def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFrame:

@@ -94,10 +94,10 @@ def _slope(
     return total
 
 
-def _some(one: Trace, part: slice) -> Trace:
+def _some(trace: Trace, part: slice) -> Trace:
     """Some prompts of a run, as far as writers need it."""
     return Trace(
-        {site: [value[part] for value in one[site]] for site in ("embed", "head", "mlp_out")}, one.logits[part]
+        {site: [value[part] for value in trace[site]] for site in ("embed", "head", "mlp_out")}, trace.logits[part]
     )
 
 

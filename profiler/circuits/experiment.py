@@ -13,18 +13,19 @@ Cost: for the bundled model and 48 pairs about four minutes of one core, half of
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from profiler.circuits import choose, circuit_tables, description, duration
+from profiler.circuits import choose, circuit_tables, description, duration, pair_runs
 from profiler.circuits.by_edges import edge_tables, paths
 from profiler.circuits.circuit import Circuit, Scope, check_circuit
 from profiler.circuits.edge_mask import graph_of
 from profiler.circuits.nodes import check_roles, members_nodes
 from profiler.circuits.scoring import null
+from profiler.circuits.scoring.evaluate import Evaluator
 from profiler.errors import PairError
 from profiler.model.load import Model
 from profiler.model.steps.as_network import network_of
@@ -32,14 +33,13 @@ from profiler.model.steps.network import Network
 from profiler.patching import experiment_store, factorial, setting, sweep_tables, values
 from profiler.patching.attribution import estimates, recall
 from profiler.patching.capability import capability
-from profiler.patching.metrics import LOGIT_DIFF, Metric, is_flat
+from profiler.patching.metrics import LOGIT_DIFF, Metric
 from profiler.patching.redundancy import redundancy_tables
 from profiler.patching.setting import SCHEME_PAIRS, Outside, PairRuns, PatchSettings
 from profiler.patching.sites import every
 from profiler.patching.sweep import resample
 from profiler.patching.sweep_tables import PatchedPanel
-from profiler.prompts.pairs import Encoded, Pair, find_task, lint
-from profiler.prompts.tasks.prompt import Split
+from profiler.prompts.pairs import find_task, lint
 
 Report = Callable[[str], None]
 
@@ -78,7 +78,7 @@ class Experiment:
     @property
     def outside(self) -> Outside:
         """What everything outside the circuit writes."""
-        return outside_of(self.settings, self.given)
+        return pair_runs.outside_of(self.settings, self.given)
 
     @cached_property
     def judged(self) -> PairRuns:
@@ -128,26 +128,8 @@ def _patch(
     budget: float | None,
 ) -> ExperimentResult:
     began = time.perf_counter()
-    net = network_of(model)
-    report("pairs")
-    main = selected_by(discovery(model, net, settings, metric), report)
-    if settings.is_file and main.encoded.dropped:
-        report(main.encoded.left_out(settings.task))
-    if circuit is not None:
-        check_circuit(circuit, net)
-        check_roles(circuit, main.batch)
-    costs = duration.unit_costs(main, settings)
-    if budget is not None:
-        settings, left_out = duration.within(budget, main, settings, costs)
-        report(f"left out to keep to {budget / 60:.3g} min: {', '.join(left_out) or 'nothing'}")
-        if settings.pairs < len(main.batch):
-            main = discovery(model, net, settings, metric).judged_by(main.metric)
-    report(duration.forecast(main, settings, costs).sentence)
-    outside = outside_of(settings, circuit)
-    circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside, metric=metric.name))
-    means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
-    main = with_outside(main, outside, lambda: means)
-    experiment = Experiment(model, settings, main, means, metric, circuit, report)
+    experiment = begin(model, settings, report, circuit, metric, budget)
+    settings, main = experiment.settings, experiment.main
     measured = sweeps(experiment)
     report("attribution patching")
     frames, chosen = attribution_frames(experiment, measured)
@@ -162,15 +144,54 @@ def _patch(
     judged, more, other_sets = circuit_frames(experiment, measured, frames["patch_gates"])
     frames |= more
     report("corruptions crossed")
-    crossed, said = factorial.frames(model, net, settings)
+    crossed, said = factorial.frames(model, main.net, settings)
     frames |= crossed | description.setting_frames(model, [experiment.judged, *other_sets], said)
     name = experiment_name(settings, model.spec.weights_hash)
     frames["patch_experiments"] = description.experiment_row(
-        model, experiment.judged, settings, main.metric, means.by_template, time.perf_counter() - began
+        model, experiment.judged, settings, main.metric, experiment.means.by_template, time.perf_counter() - began
     )
     report("writing")
     experiment_store.write(out, name, frames)
     return ExperimentResult(name, judged, frames)
+
+
+def begin(
+    model: Model,
+    settings: PatchSettings,
+    report: Report,
+    circuit: Circuit | None,
+    metric: Metric,
+    budget: float | None,
+) -> Experiment:
+    """The pairs, the settings that keep to a budget, and the means: all that is needed before the first sweep.
+
+    Args:
+        report: told what is left out, and how long the experiment will take.
+
+    Raises:
+        PairError: the task or a pair is unusable.
+        CircuitError: the model lacks a member of the circuit.
+    """
+    net = network_of(model)
+    report("pairs")
+    main = pair_runs.selected_by(pair_runs.discovery(model, net, settings, metric), report)
+    if settings.is_file and main.encoded.dropped:
+        report(main.encoded.left_out(settings.task))
+    if circuit is not None:
+        check_circuit(circuit, net)
+        check_roles(circuit, main.batch)
+    costs = duration.unit_costs(main, settings)
+    if budget is not None:
+        settings, left_out = duration.within(budget, main, settings, costs)
+        report(f"left out to keep to {budget / 60:.3g} min: {', '.join(left_out) or 'nothing'}")
+        if settings.pairs < len(main.batch):
+            main = pair_runs.discovery(model, net, settings, metric).judged_by(main.metric)
+    report(duration.forecast(main, settings, costs).sentence)
+    outside = pair_runs.outside_of(settings, circuit)
+    circuit = circuit and replace(circuit, scope=replace(circuit.scope, outside=outside, metric=metric.name))
+    means = values.means(net, main.clean, main.batch, setting.references(model, settings, main.encoded).pairs)
+    main = pair_runs.with_outside(main, outside, lambda: means)
+    return Experiment(model, settings, main, means, metric, circuit, report)
 
 
 def trace_paths(
@@ -201,7 +222,7 @@ def trace_paths(
         paths.parse(text, graph)
     with experiment_store.ready(out, model):
         report("pairs")
-        main = discovery(model, net, settings, metric)
+        main = pair_runs.discovery(model, net, settings, metric)
         if main.whole.mean() <= 0:
             raise PairError(
                 f"the corruption does not lower {metric.words} on these pairs, so there is no effect whose share a path"
@@ -214,23 +235,6 @@ def trace_paths(
         frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(created=pl.lit(experiment_store.now()))
         experiment_store.write_paths(out, experiment_name(settings, model.spec.weights_hash), frame)
     return frame
-
-
-def discovery(model: Model, net: Network, settings: PatchSettings, metric: Metric) -> PairRuns:
-    """The pairs that a circuit is found on, with both runs."""
-    pairs = setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
-    return setting.prepare("discovery", net, pairs, metric)
-
-
-def selected_by(runs: PairRuns, report: Report) -> PairRuns:
-    """The pairs under the metric that selects: their own, or the logit difference where its gradient is zero."""
-    if not is_flat(runs.batch.options, runs.corrupted.logits):
-        return runs
-    report(
-        f"selection: the gradient of {runs.metric.words} is zero almost everywhere, so the logit difference selects and"
-        f" {runs.metric.words} judges"
-    )
-    return runs.judged_by(LOGIT_DIFF)
 
 
 def experiment_name(settings: PatchSettings, weights_hash: str) -> str:
@@ -303,8 +307,7 @@ def circuit_frames(
     mlps = circuit_tables.mlps_are_nodes(settings, given)
     by_nodes = None if given is None or given.by_edges else given
     evaluate = circuit_tables.evaluator(main, by_nodes, mlps=mlps)
-    nodes = evaluate.nodes
-    effects = circuit_tables.effects_of(main, measured, nodes)
+    effects = circuit_tables.effects_of(main, measured, evaluate.nodes)
     ranking = choose.ranking(effects)
     estimated = edge_tables.estimates_of(main, settings.steps)
     if given is None and settings.edges:
@@ -312,13 +315,10 @@ def circuit_frames(
     else:
         circuit = given or chosen_circuit(experiment, measured, effects, gates)
     circuit, edge_frame, edge_scores = edge_tables.edge_rows(main, circuit, estimated, mlps=mlps)
-    other_sets = other_settings(experiment.model, main.net, settings, experiment.metric, experiment.outside)
+    other_sets = pair_runs.other_settings(experiment.model, main.net, settings, experiment.metric, experiment.outside)
     fractions, edge_areas = edge_tables.fraction_rows(experiment.judged, other_sets, estimated)
     judged = judge(experiment, circuit, other_sets, ranking)
-    experiment.report("stability")
-    again = None if given or settings.edges else lambda some, pairs: choose.choose(evaluate.drawn(pairs), some)
-    keep = evaluate.mask(members_nodes(circuit))
-    stable, frequency = circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), nodes)
+    stable, frequency = stability(experiment, evaluate, effects, circuit)
     curve, areas = circuit_tables.curve_rows(
         experiment.judged, settings, ranking, None if circuit.by_edges else circuit
     )
@@ -327,7 +327,6 @@ def circuit_frames(
         pl.DataFrame([*stable, *areas, *edge_scores], infer_schema_length=None).with_columns(**six),
         edge_areas,
     ]
-    named = pl.lit(circuit.name).alias("circuit")
     frames = {
         "circuits": description.circuit_row(circuit),
         "circuit_edges": edge_frame.with_columns(
@@ -346,11 +345,21 @@ def circuit_frames(
             how="diagonal_relaxed",
         ),
     }
-    return (
-        circuit,
-        {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()},
-        other_sets,
-    )
+    named = pl.lit(circuit.name).alias("circuit")
+    frames = {name: frame.with_columns(named) if frame.height else frame for name, frame in frames.items()}
+    return circuit, frames, other_sets
+
+
+def stability(
+    experiment: Experiment, evaluate: Evaluator, effects: choose.Effects, circuit: Circuit
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """How much of a circuit comes back on other pairs: rows of `circuit_scores`, and how often each node is chosen."""
+    experiment.report("stability")
+    settings = experiment.settings
+    is_chosen_by_nodes = not experiment.given and not settings.edges
+    again = (lambda some, pairs: choose.choose(evaluate.drawn(pairs), some)) if is_chosen_by_nodes else None
+    keep = evaluate.mask(members_nodes(circuit))
+    return circuit_tables.stability_rows(null.stability(effects, keep, again, seed=settings.seed), evaluate.nodes)
 
 
 def judge(
@@ -467,53 +476,3 @@ def _clear_under(
     ]
     measured = [result for plan in both for result in sweep_tables.run_plan(other, plan)]
     return [nodes[i] for i in choose.candidates(circuit_tables.effects_of(other, measured, nodes))]
-
-
-def outside_of(settings: PatchSettings, circuit: Circuit | None) -> Outside:
-    """What everything outside the circuit writes: as asked for, else as its scope says, else resampled values."""
-    return settings.outside or (circuit.scope.outside if circuit is not None else "resample")  # type: ignore[return-value]
-
-
-def with_outside(runs: PairRuns, outside: Outside, means: Callable[[], values.ReferenceMeans]) -> PairRuns:
-    """The setting with other values outside circuits than those of the corrupted run."""
-    if outside == "resample":
-        return runs
-    if outside == "zero":
-        return replace(runs, outside=values.zeros(runs.clean))
-    drawn = means()
-    return replace(runs, outside=drawn.trace, redrawn=drawn.redrawn)
-
-
-def other_settings(
-    model: Model,
-    net: Network,
-    settings: PatchSettings,
-    metric: Metric = LOGIT_DIFF,
-    outside: Outside = "resample",
-) -> list[PairRuns]:
-    """Fresh pairs of the same wordings, and pairs of held-out wordings and words; of a user's file its other parts."""
-    prepared = []
-    for name, split in (("test", settings.split), ("held_out", "held_out")):
-        try:
-            made: Encoded = setting.encoded(model, _other_pairs(model, settings, name, split))
-        except PairError:
-            continue
-        runs = setting.prepare(name, net, made, metric)
-        references = partial(setting.references, model, settings, made, split)
-        prepared.append(with_outside(runs, outside, partial(_means, runs, references)))
-    return prepared
-
-
-def _means(runs: PairRuns, references: Callable[[], Encoded]) -> values.ReferenceMeans:
-    """Means of references for some pairs."""
-    return values.means(runs.net, runs.clean, runs.batch, references().pairs)
-
-
-def _other_pairs(model: Model, settings: PatchSettings, name: str, split: Split) -> Sequence[Pair]:
-    """Pairs that the circuit was not found on, for the set of a name; none where a user's file has no more."""
-    if not settings.is_file:
-        found = {pair.clean for pair in setting.draw(model, settings, settings.split, settings.seed)}
-        drawn = setting.draw(model, settings, split, settings.seed + 1)
-        return [pair for pair in drawn if pair.clean not in found]
-    parts = setting.parts_of_file(settings)
-    return parts.test if name == "test" else parts.held_out

@@ -10,22 +10,9 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from profiler.cli import (
-    behaviours,
-    bench,
-    check,
-    circuits,
-    label,
-    merge,
-    models,
-    patch,
-    predict,
-    query,
-    record,
-    report,
-    site,
-)
-from profiler.cli.look import effects, find, serve, try_text
+from profiler.cli import behaviours, bench, label, merge, models, query, record, report, site
+from profiler.cli.circuits import check, circuits, patch, paths, predict, tasks
+from profiler.cli.look import compare, effects, find, serve, try_text
 from profiler.cli.terminal.console import errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError
@@ -44,10 +31,13 @@ for commands in (
     report,
     try_text,
     find,
+    compare,
     behaviours,
     label,
     bench,
     patch,
+    paths,
+    tasks,
     effects,
     check,
     predict,

@@ -1,24 +1,22 @@
 """`profiler classes` and `profiler behaviours`: a user's own token classes and behaviours, added to a finished run."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 import profiler
+from profiler.cli import options
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.output import text_table
 
 classes = typer.Typer(no_args_is_help=True)
 behaviours = typer.Typer(no_args_is_help=True)
-Run = Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]
 Name = Annotated[str, typer.Argument(help="small letters, digits and _")]
 Described = Annotated[str, typer.Option(help="what it means, in words")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(compare)
     app.add_typer(
         classes, name="classes", help="Token classes: list them, add your own to a finished run, remove them."
     )
@@ -27,34 +25,9 @@ def register(app: typer.Typer) -> None:
     )
 
 
-def compare(
-    first: Run,
-    second: Annotated[Path, typer.Argument(help="another run, of the same tokenizer and shape of model")],
-    kind: Annotated[Literal["head", "neuron"], typer.Option(help="heads or neurons")] = "head",
-    family: Annotated[
-        str, typer.Option(help="attention, effect, context, token, next, user; auto: by kind, with the user's own")
-    ] = "auto",
-    top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all", min=0)] = 100,
-    rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all", min=0)] = 30,
-    out: Annotated[Path | None, typer.Option(help="write the comparison to this .html page instead")] = None,
-) -> None:
-    """Find components that do something else in another run; q is the Benjamini-Hochberg adjusted p-value.
-
-    Example: profiler compare web.duckdb code.duckdb --out compared.html
-    """
-    with profiler.open(first) as run:
-        result = run.compare(second, kind=kind, family=family, top=top, out=out)
-    if out is not None:
-        console.print(f"{out}: open it in a browser")
-        return
-    write(text_table(result.frame.head(rows) if rows else result.frame))
-    for note in result.notes:
-        console.print(f"note: {note}")
-
-
 @classes.command("add")
 def add_class(
-    run: Run,
+    run: options.RunFile,
     name: Name,
     condition: Annotated[str, typer.Argument(help="SQL over text, body, token_id and class")],
     description: Described = "",
@@ -73,7 +46,7 @@ def add_class(
 
 
 @classes.command("remove")
-def remove_class(run: Run, name: Name) -> None:
+def remove_class(run: options.RunFile, name: Name) -> None:
     """Remove a class of your own from the run, with its behaviours."""
     with profiler.open(run) as opened:
         opened.remove_class(name)
@@ -81,7 +54,7 @@ def remove_class(run: Run, name: Name) -> None:
 
 
 @classes.command("list")
-def list_classes(run: Run) -> None:
+def list_classes(run: options.RunFile) -> None:
     """List the token classes of a run, the library's and your own."""
     with profiler.open(run) as opened:
         write(text_table(opened.classes()))
@@ -89,7 +62,7 @@ def list_classes(run: Run) -> None:
 
 @behaviours.command("add")
 def add_behaviour(
-    run: Run,
+    run: options.RunFile,
     name: Name,
     condition: Annotated[str, typer.Argument(help="SQL over the columns of head_facts or neuron_facts")],
     on: Annotated[Literal["head", "neuron", "both"], typer.Option(help="which components it can be about")] = "both",
@@ -105,7 +78,7 @@ def add_behaviour(
 
 
 @behaviours.command("remove")
-def remove_behaviour(run: Run, name: Name) -> None:
+def remove_behaviour(run: options.RunFile, name: Name) -> None:
     """Remove a behaviour of your own from the run."""
     with profiler.open(run) as opened:
         opened.remove_behaviour(name)
@@ -113,7 +86,7 @@ def remove_behaviour(run: Run, name: Name) -> None:
 
 
 @behaviours.command("refresh")
-def refresh_behaviours(run: Run) -> None:
+def refresh_behaviours(run: options.RunFile) -> None:
     """Recompute what a run stores of behaviours, for a run whose pass could not, or of an earlier version."""
     with profiler.open(run) as opened:
         opened.refresh_behaviours()
@@ -121,7 +94,7 @@ def refresh_behaviours(run: Run) -> None:
 
 
 @behaviours.command("list")
-def list_behaviours(run: Run) -> None:
+def list_behaviours(run: options.RunFile) -> None:
     """List the behaviours of a run, the library's and your own."""
     with profiler.open(run) as opened:
         write(text_table(opened.behaviours()))

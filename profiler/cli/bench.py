@@ -27,7 +27,7 @@ def bench(
     ] = "all",
     rounds: Annotated[int, typer.Option(help="measured rounds, after a warm-up round", min=1)] = 5,
     tokens: Annotated[int, typer.Option(help="tokens per round, about", min=1)] = 16384,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps")] = "cpu",
+    device: options.Device = "cpu",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="of weights and activations")
     ] = "float32",

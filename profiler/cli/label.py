@@ -1,10 +1,10 @@
 """`profiler label`: blind labels in the terminal, kept beside the run, scored with an interval."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from profiler.cli import options
 from profiler.cli.terminal.console import console, readable, write
 from profiler.cli.terminal.output import text_table
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def label(
     *,
-    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    run: options.RunFile,
     component: Annotated[str, typer.Option(help="head or neuron, such as L2N117")],
     hypothesis: Annotated[str, typer.Option(help="what you believe, in words: 'the token is a year'")] = "it fits",
     per_band: Annotated[int, typer.Option(help="examples from each band of activation", min=1)] = 10,

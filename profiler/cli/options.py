@@ -13,6 +13,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 MOST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
+RunFile = Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]
 ModelName = Annotated[str, typer.Argument(help="bundled, a Hugging Face name, or a local directory")]
 Corpora = Annotated[
     list[str],
@@ -113,6 +114,19 @@ ModelOfRun = Annotated[
         )
     ),
 ]
+CorpusOfRun = Annotated[
+    list[str] | None, typer.Option(help="the run's corpus, as it was given to record; may be repeated")
+]
+TokensOfRun = Annotated[
+    str, typer.Option(help="tokens of the run's corpus to read again, in windows chosen by hash, or all")
+]
+PatchedRun = Annotated[Path, typer.Argument(help="the run to write into; created if it does not exist")]
+Task = Annotated[str, typer.Argument(help="a built-in task (see profiler tasks), or a .jsonl file of pairs")]
+Scheme = Annotated[str | None, typer.Option(help="corruption scheme; default: the task's first")]
+Split = Annotated[
+    Literal["train", "held_out"], typer.Option(help="pairs of words and wordings for training, or of held-out ones")
+]
+DrawSeed = Annotated[int, typer.Option(help="seed of all random draws", min=0, max=MOST_SEED)]
 Metric = Annotated[
     str,
     typer.Option(
@@ -209,9 +223,9 @@ def labels_of_file(path: Path | None) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ComponentError(f"--select {path} cannot be read ({error}): give a file of labels, one a line") from None
-    if not (found := tuple(dict.fromkeys(label for line in lines if (label := line.strip())))):
+    if not (named := tuple(dict.fromkeys(label for line in lines if (label := line.strip())))):
         raise ComponentError(f"--select {path} names no component: give a label a line, such as L2H3")
-    return found
+    return named
 
 
 def labels(text: str) -> tuple[str, ...]:

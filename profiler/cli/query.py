@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import profiler
+from profiler.cli import options
 from profiler.cli.terminal.console import console, readable, write
 from profiler.cli.terminal.output import to_bytes
 from profiler.database import query as queries
@@ -114,7 +115,7 @@ def _print_list() -> None:
     console.print("Parameters in brackets are optional. Set them with --set name=value.")
 
 
-def info(run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")]) -> None:
+def info(run: options.RunFile) -> None:
     """Show what is in a run: model, corpus, speed, closure, sizes, and what was dropped.
 
     Example: profiler info run.duckdb

@@ -215,19 +215,19 @@ def stoppable(out: Path) -> Iterator[None]:
     Raises:
         Stopped: one of them came.
     """
-    came: list[int] = []
+    received: list[int] = []
 
     def stop(number: int, _: object) -> None:
-        came.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except BaseException as error:
-        if not came and not isinstance(error, KeyboardInterrupt):
+        if not received and not isinstance(error, KeyboardInterrupt):
             raise
-        raise Stopped(f"stopped; {_left(out)}", 128 + (came or [signal.SIGINT])[0]) from None
+        raise Stopped(f"stopped; {_left(out)}", 128 + (received or [signal.SIGINT])[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None: it was set outside of Python

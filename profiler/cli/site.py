@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def site(
-    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    run: options.RunFile,
     out: Annotated[Path, typer.Option(help="the folder to write; only an earlier site is replaced")],
     cards: Annotated[str, typer.Option(help="how many cards of the most important heads and neurons, or all")] = "100",
     components: Annotated[str, typer.Option(help="labels of more components that get a card, such as L2H3,L3N12")] = "",
@@ -53,10 +53,10 @@ def site(
                 )
         except KeyboardInterrupt:
             raise Stopped("stopped; nothing half-written was left behind") from None
-    n = done.made + done.kept
+    n = done.made + done.reused
     each = f", {done.card_bytes / n / 1e3:,.0f} kB each" if n else ""
     console.print(
-        f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.kept:,} kept{each};"
+        f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.reused:,} kept{each};"
         f" {done.bytes / 1e6:,.1f} MB in all; reports: {', '.join(done.reports)}"
     )
 

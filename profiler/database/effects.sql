@@ -97,9 +97,9 @@ CREATE TABLE effect_recall ( -- how many of the real effects stand among the lar
     threshold DOUBLE, -- size from which an effect counts, logits
     looked_at DOUBLE, -- share of estimates looked at, largest first
     hits DOUBLE, -- effects among them, estimated from the strata
-    missed DOUBLE, -- effects among the others
-    missed_hi DOUBLE, -- 95 % upper bound of these
-    recall DOUBLE, -- hits over hits and missed
+    false_negatives DOUBLE, -- effects among the others
+    false_negatives_hi DOUBLE, -- 95 % upper bound of these
+    recall DOUBLE, -- hits over hits and false negatives
     recall_lo DOUBLE, -- 95 % lower bound
     n BIGINT -- cases
 );

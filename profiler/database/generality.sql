@@ -56,8 +56,8 @@ CREATE TABLE check_findings ( -- one number about one claim on one distribution
     null_mean DOUBLE, -- the same number for the null (random circuits, scrambled roles, matched
         -- components, control edits)
     null_hi DOUBLE, -- its 95th percentile
-    null_near DOUBLE, -- how far the best 5 % of the null fall short: |1 - value|, or what less
-        -- they are missed where that is more; NULL where 1 is not the best
+    null_near DOUBLE, -- how far the best 5 % of the null fall short: |1 - value|, or by
+        -- what their necessity is less where that is more; NULL where 1 is not the best
     null_distance DOUBLE, -- mean |1 - value| of the null; NULL where 1 is not the best
     null_n BIGINT, -- random circuits or components of the null
     p DOUBLE, -- one-sided, against the null

@@ -71,6 +71,10 @@ CREATE MACRO join_texts(texts) AS CASE WHEN len([text FOR text IN texts IF is_by
 -- The text of token ids `ids`; `tokens` is vocabulary.tokens.
 CREATE MACRO spell(tokens, ids) AS join_texts([tokens[id + 1] FOR id IN ids]);
 
+-- Blocks of the file that a table's segments are in. The table must be there.
+CREATE MACRO storage_of(name) AS TABLE
+    SELECT name AS table_name, block_id, additional_block_ids FROM pragma_storage_info(name);
+
 -- What many query files ask in the same words. A query reads its parameters by getvariable and
 -- hands them over; the names here differ from those of columns, for which a macro's parameter would
 -- stand in.
@@ -95,7 +99,6 @@ CREATE MACRO sum_where(value, condition) AS coalesce(sum(value) FILTER (conditio
 CREATE MACRO effective_number(part) AS sum(part) ** 2 / nullif(sum(part ** 2), 0);
 
 -- 95 % interval of a share, on the logit scale so that it stays between 0 and 1 (delta method);
-
 -- where the share is 0 or 1, or all of it lies in one group, the rule of three with `n` the
 -- effective number of documents (Kish). NULL where there is no standard error.
 CREATE MACRO share_lo(p, se, t, n) AS CASE

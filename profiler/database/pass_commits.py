@@ -61,7 +61,7 @@ class RunPart:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReferredRows:
     """Rows of a table that are still referred to: those whose `column` is among `ids`."""
 
     column: str
@@ -125,12 +125,12 @@ class Partial:
         """Whether there is a commit to resume from."""
         return self.manifest is not None
 
-    def commit(self, identity: dict[str, Any], part: RunPart, kept: Mapping[str, Kept]) -> None:
+    def commit(self, identity: dict[str, Any], part: RunPart, referenced: Mapping[str, ReferredRows]) -> None:
         """Add rows, replace the state and the facts, all or nothing.
 
         Args:
             identity: what a later pass must equal to go on.
-            kept: tables whose rows may go, and which stay.
+            referenced: tables whose rows may go, and which stay.
 
         Raises:
             OSError: the disk is full or cannot be written; the last commit is what it was.
@@ -139,7 +139,7 @@ class Partial:
         new = CommitManifest(old.number + 1, identity, part.facts, f"state-{old.number + 1}.arrow")
         try:
             for table in sorted({*old.files, *part.rows}):
-                self._append(new, table, old.files.get(table, []), part.rows.get(table), kept.get(table))
+                self._append(new, table, old.files.get(table, []), part.rows.get(table), referenced.get(table))
             self._write_state(new, part.state)
             named = {new.state, *(name for files in new.files.values() for name, _ in files)}
             new.checks = {name: new.checks.get(name) or old.checks[name] for name in sorted(named)}
@@ -159,15 +159,15 @@ class Partial:
         table: str,
         files: list[tuple[str, int]],
         rows: pl.DataFrame | None,
-        kept: Kept | None,
+        referenced: ReferredRows | None,
     ) -> None:
         """Write new rows of a table, together with those of its last files where these are not much larger."""
         files = list(files)
         if rows is not None and rows.height:
-            rows = rows if kept is None else kept.of(rows)
+            rows = rows if referenced is None else referenced.of(rows)
             while files and files[-1][1] <= min(2 * rows.height, LARGEST_JOIN):
                 joined = pl.concat([pl.read_parquet(self.folder / files.pop()[0], glob=False), rows])
-                rows = joined if kept is None else kept.of(joined)
+                rows = joined if referenced is None else referenced.of(joined)
             if rows.height:
                 name = f"{table}-{new.number}.parquet"
                 new.checks[name] = _write(self.folder / name, _parquet(rows))

@@ -83,7 +83,7 @@ def estimator(net: EffectNetwork, batch: Batch, references: References, settings
     """The slopes of all methods on a batch."""
     with torch.no_grad():
         live = net.run(batch.tokens, batch.targets).values
-    found: dict[tuple[Method, str, Block], Tensor] = {}
+    of_methods: dict[tuple[Method, str, Block], Tensor] = {}
     for method in settings.methods:
         at_once = slopes(net, batch, method) if method != "integrated" else {}
         for reference, given in references.items():
@@ -91,8 +91,8 @@ def estimator(net: EffectNetwork, batch: Batch, references: References, settings
                 if not estimates(method, block):
                     continue
                 own = at_once[block] if at_once else along(net, batch, block, value, given[block], settings.steps)
-                found[method, reference, block] = own["logit"]
-    return Estimator(live, found)
+                of_methods[method, reference, block] = own["logit"]
+    return Estimator(live, of_methods)
 
 
 def draw(known: Estimator, batch: Batch, means: dict[Block, Tensor], settings: EffectSettings) -> list[Drawn]:
@@ -107,8 +107,8 @@ def draw(known: Estimator, batch: Batch, means: dict[Block, Tensor], settings: E
             sizes = ((live - means[block]) * known.slopes[method, "mean", block]).sum(-1).abs().cpu()[rows, offsets]
             for stratum, weight, chosen in _strata(sizes.flatten(), settings.checked, generator):
                 for index in chosen.tolist():
-                    place, unit = divmod(index, block.units)
-                    at = (int(rows[place]), int(offsets[place]))
+                    position, unit = divmod(index, block.units)
+                    at = (int(rows[position]), int(offsets[position]))
                     drawn.append(Drawn(block, unit, *at, method, stratum, weight))
     return drawn
 
@@ -196,11 +196,11 @@ def reliability_rows(checks: pl.DataFrame) -> pl.DataFrame:
         for key, cell in checks.group_by(keys, maintain_order=True):
             named = dict(zip(keys, key, strict=True))
             threshold = _threshold(checks, named)
-            found = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), threshold)
+            agreement = reliability.agreement(cell["estimated"].to_numpy(), cell["exact"].to_numpy(), threshold)
             rows.append(
                 {**named, "layer": named.get("layer"), "threshold": threshold}
-                | vars(found)
-                | {"reliable": found.reliable}
+                | vars(agreement)
+                | {"reliable": agreement.reliable}
             )
     frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"layer": pl.Int64})
     return frame.with_columns(pl.col("pearson", "spearman", "sign", "slope", "false_negatives").fill_nan(None))
@@ -237,14 +237,14 @@ def _curve(cell: pl.DataFrame, threshold: float) -> Iterator[dict[str, Any]]:
         low.append(bounds[0] * size)
         most.append(bounds[1] * size)
     for looked_at, share in enumerate(STRATA[:-1], 1):
-        seen, missed = sum(best[:looked_at]), sum(best[looked_at:])
+        seen, unseen = sum(best[:looked_at]), sum(best[looked_at:])
         sure, lost = sum(low[:looked_at]), sum(most[looked_at:])
         yield {
             "looked_at": share,
             "hits": seen,
-            "missed": missed,
-            "missed_hi": lost,
-            "recall": seen / (seen + missed) if seen + missed else np.nan,
+            "false_negatives": unseen,
+            "false_negatives_hi": lost,
+            "recall": seen / (seen + unseen) if seen + unseen else np.nan,
             "recall_lo": sure / (sure + lost) if sure + lost else np.nan,
             "n": cell.height,
         }

@@ -76,12 +76,12 @@ def as_written(net: EffectNetwork, block: Block) -> Float[Tensor, "value model"]
 
 def _factor(net: EffectNetwork, block: Block, passed: WatchedPass) -> Float[Tensor, "window offset #one"]:
     """The gate over the denominator of the block's own norm, where it has these."""
-    weights, held = net.model.weights, passed.capture.held
+    weights, scales = net.model.weights, passed.capture.scales
     wire = weights.wiring.readers[weights.writers[block].site][0][1]
     factor = torch.ones_like(final_norm(passed.capture, weights)[1])
     if wire.gate is not None:
-        factor = factor * held[wire.gate]
-    return factor / held[weights.own_norm[block].name] if block in weights.own_norm else factor
+        factor = factor * scales[wire.gate]
+    return factor / scales[weights.own_norm[block].name] if block in weights.own_norm else factor
 
 
 def _by_head(value: Values, rows: Float[Tensor, "value model"]) -> Float[Tensor, "window offset unit model"]:
@@ -97,16 +97,16 @@ def shifts(net: EffectNetwork, batch: Batch, passed: WatchedPass, units: Sequenc
     stream, scale = (value[rows, offsets] for value in final_norm(passed.capture, weights))
     targets = batch.targets.to(net.device)[rows, offsets]
     documents = tuple(batch.windows[row].document.doc_id for row in rows.tolist())
-    found = []
+    made = []
     for block, unit in units:
         value = passed.values[block][rows, offsets, unit].to(stream.dtype)
         own = norm.centred(as_written(net, block)).unflatten(0, (block.units, -1))[unit]
         left = stream - (value @ own) * _factor(net, block, passed)[rows, offsets]
         after = (left.square().mean(-1, keepdim=True) + norm.eps).sqrt()
-        held, moved = (_panel(net, left / by, targets) for by in (scale, after))
-        entropy, margin = ((b - a).double().cpu().numpy() for a, b in zip(held, moved, strict=True))
-        found.append(Shift(entropy, margin, documents))
-    return found
+        fixed, moved = (_panel(net, left / by, targets) for by in (scale, after))
+        entropy, margin = ((b - a).double().cpu().numpy() for a, b in zip(fixed, moved, strict=True))
+        made.append(Shift(entropy, margin, documents))
+    return made
 
 
 def _panel(
@@ -120,5 +120,5 @@ def _panel(
     logits = weights.wiring.capped(logits)
     log_p = logits.log_softmax(-1)
     own = logits.gather(-1, targets[:, None])
-    others = logits.scatter(-1, targets[:, None], -torch.inf).amax(-1)
-    return -(log_p.exp() * log_p).sum(-1), own[:, 0] - others
+    rivals = logits.scatter(-1, targets[:, None], -torch.inf).amax(-1)
+    return -(log_p.exp() * log_p).sum(-1), own[:, 0] - rivals

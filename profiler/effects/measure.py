@@ -123,24 +123,24 @@ def _add_method(
     for batch in batches_of(text, method, settings):
         into.sums.count(method, batch)
         dense = torch.from_numpy(np.isin(batch.position_ids.numpy(), into.dense)) & batch.ordinary
-        for found in effects(net, batch, method, known, settings.steps):
-            into.sums.add(method, batch, found)
-            if found.block.kind == "head" and bool(dense.any()):
-                into.rows.append(_rows(net, method, batch, dense, found))
+        for of_block in effects(net, batch, method, known, settings.steps):
+            into.sums.add(method, batch, of_block)
+            if of_block.block.kind == "head" and bool(dense.any()):
+                into.rows.append(_rows(net, method, batch, dense, of_block))
     into.seconds[method] = perf_counter() - began
 
 
-def _rows(net: EffectNetwork, method: str, batch: Batch, dense: torch.Tensor, found: BlockEffects) -> pl.DataFrame:
+def _rows(net: EffectNetwork, method: str, batch: Batch, dense: torch.Tensor, of_block: BlockEffects) -> pl.DataFrame:
     """Rows of `effect_rows`: a head at a position of the run's uniform sample."""
-    ids, positions = net.model.spec.slices[found.block], batch.position_ids[dense].numpy()
-    at = dense.to(found.direct.device)
-    values = {"total": found.total["logit"], "direct": found.direct, "loss": found.total["loss"]}
+    ids, positions = net.model.spec.slices[of_block.block], batch.position_ids[dense].numpy()
+    at = dense.to(of_block.direct.device)
+    values = {"total": of_block.total["logit"], "direct": of_block.direct, "loss": of_block.total["loss"]}
     return pl.DataFrame(
         {
             "component_id": np.tile(np.arange(ids.start, ids.stop), len(positions)),
-            "position_id": np.repeat(positions, found.block.units),
+            "position_id": np.repeat(positions, of_block.block.units),
             "method": method,
-            "reference": found.reference,
+            "reference": of_block.reference,
         }
         | {name: value[at].float().cpu().numpy().flatten() for name, value in values.items()},
         schema_overrides={"component_id": pl.Int32},
@@ -166,7 +166,7 @@ def _norms(net: EffectNetwork, text: RunText, groups_per_domain: int) -> pl.Data
     counts = both.counts["norm"]
     frame = tables.norms(spec, sums, counts, groups_per_domain)
     largest = frame.sort("scale_size", "component_id", descending=[True, False])["component_id"].head(SHIFTED).to_list()
-    units = [place for unit in largest if (place := _place(net, unit)) is not None]
+    units = [unit_of_block for unit in largest if (unit_of_block := _place(net, unit)) is not None]
     parts = [
         final_norm.shifts(net, batch, net.run(batch.tokens, batch.targets), units)
         for batch in _spread(text, SHIFTED_WINDOWS)
@@ -223,9 +223,9 @@ def _routes(
     """Table `effect_routes`: of the heads that act most through others."""
     method = "integrated" if "integrated" in settings.methods else settings.methods[0]
     heads = totals.filter(pl.col("method") == method, pl.col("reference") == "mean")
-    places = {unit: place for unit in heads["component_id"] if (place := _place(net, unit)) is not None}
+    units = {unit: unit_of_block for unit in heads["component_id"] if (unit_of_block := _place(net, unit)) is not None}
     ordered = heads.sort("through_importance", "component_id", descending=[True, False])["component_id"]
-    chosen = [places[unit] for unit in ordered if places[unit][0].kind == "head"][: settings.routes]
+    chosen = [units[unit] for unit in ordered if units[unit][0].kind == "head"][: settings.routes]
     windows = by_hash(text.windows, settings.seed + 1, text.n_tokens)[: settings.checked_windows]
     batches = [make_batch(list(part), text.layout) for part in batched(windows, ROUTED)]
     return routes.routes(net.model, batches, chosen, known, settings.steps)

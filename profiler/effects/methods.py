@@ -83,8 +83,10 @@ def slopes(net: EffectNetwork, batch: Batch, method: Method = "gradient") -> dic
             return slopes(net, batch)
     with torch.enable_grad():
         passed = net.run(batch.tokens, batch.targets, loss_at=batch.ordinary)
-        found = _derivatives(passed, batch, list(passed.values.values()))
-    return {block: dict(zip(MEASURES, pair, strict=True)) for block, pair in zip(passed.values, found, strict=True)}
+        derivatives = _derivatives(passed, batch, list(passed.values.values()))
+    return {
+        block: dict(zip(MEASURES, pair, strict=True)) for block, pair in zip(passed.values, derivatives, strict=True)
+    }
 
 
 def along(

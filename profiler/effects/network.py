@@ -139,8 +139,8 @@ class EffectNetwork:
 
         With the denominators of norms on the way held: times the value it is the direct logit attribution.
         """
-        weights, held = self.model.weights, {name: value.detach() for name, value in passed.capture.held.items()}
-        directions = Directions(weights.wiring, at_unembed(weights, targets.to(self.device)), held)
+        weights, scales = self.model.weights, {name: value.detach() for name, value in passed.capture.scales.items()}
+        directions = Directions(weights.wiring, at_unembed(weights, targets.to(self.device)), scales)
         for block, writer in self.writers.items():
             slope = directions.at(writer.site) @ weights.matrix(block).T
             yield block, slope.unflatten(-1, (block.units, writer.width))
@@ -154,7 +154,7 @@ class EffectNetwork:
         """
         readers = [writer.reader for block, writer in self.writers.items() if block.kind == "head"]
         own = self.module.config._attn_implementation
-        if readers and not (own in HELD and goes_through_register(self.module, readers)):
+        if readers and not (own in FROZEN and goes_through_register(self.module, readers)):
             raise ModelError(
                 f"{self.model.spec.name!r} calls no attention function of transformers' register, so that its"
                 " attention cannot be held: leave out the method frozen"
@@ -162,7 +162,7 @@ class EffectNetwork:
         handles = [norm.register_forward_hook(_holds(norm, name)) for name, norm in self._norms()]
         try:
             if readers:
-                self.module.set_attn_implementation(HELD[own])
+                self.module.set_attn_implementation(FROZEN[own])
             self._holds_norms = True
             yield
         finally:
@@ -190,11 +190,11 @@ def _held_attention(own: str) -> Callable[..., Any]:
     return attention
 
 
-HELD = {FUSED: "profiler_held_fused", EAGER: "profiler_held_eager"}
+FROZEN = {FUSED: "profiler_held_fused", EAGER: "profiler_held_eager"}
 """Of the attention functions of a pass, those that hold the pattern, by their names in transformers' register."""
 for _own, _mask in ((FUSED, sdpa_mask), (EAGER, eager_mask)):
-    AttentionInterface.register(HELD[_own], _held_attention(_own))
-    AttentionMaskInterface.register(HELD[_own], _mask)
+    AttentionInterface.register(FROZEN[_own], _held_attention(_own))
+    AttentionMaskInterface.register(FROZEN[_own], _mask)
 
 
 def _holds(norm: nn.Module, name: str) -> Callable[..., Tensor]:
@@ -209,8 +209,8 @@ def _holds(norm: nn.Module, name: str) -> Callable[..., Tensor]:
         if not read:
             dtype = stream.dtype if weight is None else torch.promote_types(stream.dtype, weight.dtype)
             read.append(norms.read(_bare(module), name, stream.shape[-1], dtype))
-        held = read[0]
-        linear = held.centred(stream) * held.gain / held.denominator(stream).detach()
+        linear_norm = read[0]
+        linear = linear_norm.centred(stream) * linear_norm.gain / linear_norm.denominator(stream).detach()
         return output.detach() + (linear - linear.detach()).to(output.dtype)
 
     return hook

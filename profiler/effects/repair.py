@@ -88,19 +88,19 @@ def _of_head(
     if not bool((sizes > 0).any()):
         return row
     drawn = torch.multinomial(sizes.flatten(), n, replacement=True, generator=generator).tolist()
-    places = [divmod(place, sizes.shape[1]) for place in drawn]
-    distinct = list(dict.fromkeys(places))
+    drawn_positions = [divmod(index, sizes.shape[1]) for index in drawn]
+    distinct = list(dict.fromkeys(drawn_positions))
     cases = [AblationCase(block, unit, batch.windows[window], offset, mean) for window, offset in distinct]
     real = dict(zip(distinct, ablate(net, layout, cases), strict=True))
     back, norm = (
-        np.array(values) for values in zip(*(_shares(real[p], float(direct[p])) for p in places), strict=True)
+        np.array(values) for values in zip(*(_shares(real[p], float(direct[p])) for p in drawn_positions), strict=True)
     )
-    documents = np.array([batch.windows[window].document.doc_id for window, _ in places])
+    documents = np.array([batch.windows[window].document.doc_id for window, _ in drawn_positions])
     by_document = np.array([back[documents == d].mean() for d in np.unique(documents)])
     low, high = student_interval(by_document)
     finite = np.isfinite(low)
     return row | {
-        "n": len(places),
+        "n": len(drawn_positions),
         "repaired": float(back.mean()),
         "repaired_lo": low if finite else None,
         "repaired_hi": high if finite else None,

@@ -105,7 +105,7 @@ def _rows(block: Block, unit: int, parts: Sequence[_Ways], batches: Sequence[Bat
 
 def _of_layer(net: Network, batch: Batch, block: Block, mean: Float[Tensor, "head d_head"], steps: int) -> _Ways:
     """Effects of all heads of a layer by every way, against their means."""
-    layer, found = block.layer, _Ways()
+    layer, ways = block.layer, _Ways()
     live = _live(net, batch, layer)
     for step in range(steps):
         given = mean + (step + 0.5) / steps * (live - mean)
@@ -116,10 +116,10 @@ def _of_layer(net: Network, batch: Batch, block: Block, mean: Float[Tensor, "hea
         total = (moved * point.head_slope).sum(-1) / steps
         listed = [(way, effect) for way, effect in _ways(net, batch, layer, point, delta, written / steps)]
         for way, effect in listed:
-            found.add(way, effect.cpu())
+            ways.add(way, effect.cpu())
         rest = total - torch.stack([effect for _, effect in listed]).sum(0)
-        found.add((OTHER, ""), rest.cpu())
-    return found
+        ways.add((OTHER, ""), rest.cpu())
+    return ways
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def _point(net: Network, batch: Batch, layer: int, given: PerHead) -> _Point:
             stream = steps.layer(number, stream, edit, patterns=False)
         logit = (stream * net.toward(batch.targets.to(net.device))).sum(-1) / net.final_scale(stream)[..., 0]
         summed = logit[batch.ordinary.to(net.device)].sum()
-        values = {place: value for place, value in values.items() if value.requires_grad}
+        values = {site_of_value: value for site_of_value, value in values.items() if value.requires_grad}
         wanted = [given, stream, *values.values()]
         head, final, *slopes = torch.autograd.grad(summed, wanted, allow_unused=True, materialize_grads=True)
     by_site = dict(zip(values, slopes, strict=True))

@@ -70,8 +70,10 @@ def shape_of(
 ) -> tuple[Float[np.ndarray, " group"], np.ndarray, Float[np.ndarray, " group"]]:
     """Positions, domain and documents of each replicate group, by its number."""
     groups = sorted(counts.positions)
-    held = list(counts.documents.values())
-    n, size = ([float(x) for x in values] for values in (counts.positions.values(), map(held.count, groups)))
+    group_of_documents = list(counts.documents.values())
+    n, size = (
+        [float(x) for x in values] for values in (counts.positions.values(), map(group_of_documents.count, groups))
+    )
     n = [float(counts.positions[group]) for group in groups]
     return np.array(n), np.array([group // groups_per_domain for group in groups]), np.array(size)
 
@@ -96,10 +98,10 @@ def norms(
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def shifts(spec: ModelSpec, units: Sequence[tuple[Block, int]], found: Sequence[Shift]) -> pl.DataFrame:
+def shifts(spec: ModelSpec, units: Sequence[tuple[Block, int]], measured: Sequence[Shift]) -> pl.DataFrame:
     """Columns of `effect_norms` on entropy and margin, of the units that they were measured of."""
     rows = []
-    for (block, unit), shift in zip(units, found, strict=True):
+    for (block, unit), shift in zip(units, measured, strict=True):
         own: dict[str, object] = {"component_id": spec.slices[block].start + unit, "n_shift": len(shift.entropy)}
         for name, values in (("entropy", shift.entropy), ("margin", shift.margin)):
             low, high = _over_documents(values, shift.documents)
@@ -114,10 +116,10 @@ def _over_documents(
     values: Float[np.ndarray, " position"], documents: tuple[int, ...]
 ) -> tuple[float | None, float | None]:
     """95 % interval of a mean over positions, documents resampled; None of a single document."""
-    kept = list(dict.fromkeys(documents))
-    if len(kept) == 1:
+    distinct = list(dict.fromkeys(documents))
+    if len(distinct) == 1:
         return None, None
-    numbers = np.array([kept.index(document) for document in documents])
+    numbers = np.array([distinct.index(document) for document in documents])
     above, below = (np.bincount(numbers, weights) for weights in (values, np.ones(len(values))))
     low, high = bootstrap_ratio(above, below)
     return float(low), float(high)

@@ -73,8 +73,12 @@ class Checked:
         for row in self.details:
             if isinstance(row, store.UsedExample):
                 used.setdefault(row.distribution, []).append(row.key)
-        found = next((used.get(one.name, []) for one in self.distributions if one.ordinal == 0), [])
-        return {name: shared for name, keys in used.items() if (shared := predictions.overlap(found, keys)) is not None}
+        discovery = next(
+            (used.get(distribution.name, []) for distribution in self.distributions if distribution.ordinal == 0), []
+        )
+        return {
+            name: shared for name, keys in used.items() if (shared := predictions.overlap(discovery, keys)) is not None
+        }
 
 
 def check(
@@ -211,16 +215,16 @@ def run_stages(subject: CheckSubject) -> StageResult:
 def examples(subject: CheckSubject) -> tuple[store.UsedExample, ...]:
     """One row per prompt, and per document of running text, to find what discovery and test have in common."""
     pairs = [
-        store.UsedExample(one.distribution.name, _key(pair.clean))
-        for one in subject.distributions.prompts
-        if one.setting is not None
-        for pair in one.setting.batch.pairs
+        store.UsedExample(asked.distribution.name, _key(pair.clean))
+        for asked in subject.distributions.prompts
+        if asked.setting is not None
+        for pair in asked.setting.batch.pairs
     ]
     places = {w.document.doc_id: w.document.place for w in subject.text.windows}
     documents = [
-        store.UsedExample(one.distribution.name, _key(places[number]))
-        for one in subject.distributions.corpus
-        for number in sorted(set(subject.text.documents[one.chosen].tolist()))
+        store.UsedExample(asked.distribution.name, _key(places[number]))
+        for asked in subject.distributions.corpus
+        for number in sorted(set(subject.text.documents[asked.chosen].tolist()))
     ]
     return (*pairs, *documents)
 

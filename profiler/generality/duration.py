@@ -76,23 +76,23 @@ def forecast(subject: CheckSubject) -> CheckForecast:
 
 
 def _prompts(subject: CheckSubject) -> float:
-    live = [one for one in subject.distributions.prompts if one.setting is not None]
-    plain = SHARES["prompts"] * sum(one.distribution.n_tokens for one in live)
-    first = sum(one.distribution.n_tokens for one in live if one.distribution.name == DISCOVERY)
-    random = 2 * subject.settings.draws * sum(_changed(one) for one in live)
+    live = [prompts for prompts in subject.distributions.prompts if prompts.setting is not None]
+    plain = SHARES["prompts"] * sum(prompts.distribution.n_tokens for prompts in live)
+    first = sum(prompts.distribution.n_tokens for prompts in live if prompts.distribution.name == DISCOVERY)
+    random = 2 * subject.settings.draws * sum(_changed(prompts) for prompts in live)
     return plain + SHARES["random circuits on prompts"] * random + SHARES["other tasks"] * first
 
 
-def _changed(one: PromptDistribution) -> int:
+def _changed(source: PromptDistribution) -> int:
     """Tokens of the prompts that random circuits are run on, from the first on at which the two prompts differ."""
-    pairs = one.setting.batch.pairs[: prompts.NULL_PROMPTS]  # type: ignore[union-attr]
+    pairs = source.setting.batch.pairs[: prompts.NULL_PROMPTS]  # type: ignore[union-attr]
     return sum(len(pair.clean) - pair.first_difference for pair in pairs)
 
 
 def _text(subject: CheckSubject) -> float:
     n = subject.text.n_tokens
     sampled: float = min(n, running_text.NULL_TOKENS)
-    if any(one.questions for one in subject.distributions.corpus):
+    if any(corpus.questions for corpus in subject.distributions.corpus):
         sampled += min(n - sampled, running_text.TRIGGER_TOKENS) / 2
     draws = min(subject.settings.draws, running_text.MOST_DRAWS) + 1
     means = SHARES["means"] * min(n, MEAN_TOKENS)
@@ -105,7 +105,7 @@ def _replacement(subject: CheckSubject) -> float:
         return 0.0
     n = min(subject.text.n_tokens, of_members.TOKENS)
     sampled = min(n, explain.NULL_TOKENS)
-    groups = {(one[0].rule.name, one[0].target if one[0].target.site == "neuron" else None) for one in claims}
+    groups = {(claim[0].rule.name, claim[0].target if claim[0].target.site == "neuron" else None) for claim in claims}
     null = SHARES["null heads"] * 2 * explain.NULLS * sampled * len(groups)
     return SHARES["replaced"] * len(claims) * n + null + SHARES["matching"] * min(n, explain.MATCHING_TOKENS)
 

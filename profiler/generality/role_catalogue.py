@@ -86,20 +86,20 @@ def expectations(
     """
     claimed = {member.component: member.role for member in circuit.members}
     made: dict[tuple[str, str], Prediction] = {}
-    for one in entries:
-        role = claimed.get(one.component, "")
-        if one.speaks == "undecided" or not same(one.role, role, one.component):
+    for entry in entries:
+        role = claimed.get(entry.component, "")
+        if entry.speaks == "undecided" or not same(entry.role, role, entry.component):
             continue
-        holds = one.speaks == "for"
+        holds = entry.speaks == "for"
         said = (
-            f"{one.component} {'is' if holds else 'is not'} {role} on {distribution} of {circuit.name}, as in"
-            f" {one.circuit}"
+            f"{entry.component} {'is' if holds else 'is not'} {role} on {distribution} of {circuit.name}, as in"
+            f" {entry.circuit}"
         )
         made.setdefault(
-            (one.component, role),
+            (entry.component, role),
             Prediction(
                 said,
-                one.component,
+                entry.component,
                 "coverage",
                 ">" if holds else "<",
                 thresholds.role_share,
@@ -116,8 +116,8 @@ def same(first: str, second: str, component: str) -> bool:
     """Whether two roles' words make the same claim, or name the same positions of prompts."""
     if position_role(first) or position_role(second):
         return position_role(first) == position_role(second)
-    one, other = claim_of(first, component), claim_of(second, component)
-    return bool(first and second) and (first == second or (one is not None and one == other))
+    mine, other = claim_of(first, component), claim_of(second, component)
+    return bool(first and second) and (first == second or (mine is not None and mine == other))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def expect(path: Path, circuit: Circuit, distribution: str, thresholds: Threshol
     """
     entries = known(path, circuit.components, circuit.name)
     wanted = expectations(entries, circuit, distribution, thresholds)
-    fresh = [one for one in wanted if not store.is_registered(path, one)]
+    fresh = [prediction for prediction in wanted if not store.is_registered(path, prediction)]
     if fresh:
         store.register(path, fresh)
     return CatalogueExpectation(entries, len(fresh))
@@ -148,5 +148,5 @@ def expect(path: Path, circuit: Circuit, distribution: str, thresholds: Threshol
 def agreement(entries: Sequence[CatalogueEntry], circuit: Circuit) -> tuple[int, int]:
     """How many members have their catalogued role again, and how many have both a catalogued and a claimed role."""
     roles = {member.component: member.role for member in circuit.members if member.role}
-    holding = {one.component: one.role for one in entries if one.speaks == "for" and one.component in roles}
+    holding = {entry.component: entry.role for entry in entries if entry.speaks == "for" and entry.component in roles}
     return sum(same(role, roles[component], component) for component, role in holding.items()), len(holding)

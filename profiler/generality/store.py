@@ -115,8 +115,8 @@ def write(
     frames = {
         "check_findings": _finding_rows(findings, at),
         "check_ledger": _ledger_rows(verdict),
-        "check_agreement": [asdict(one) for one in agreement(verdict.ledger)],
-        "check_needs": [asdict(one) for one in verdict.needs],
+        "check_agreement": [asdict(agreed) for agreed in agreement(verdict.ledger)],
+        "check_needs": [asdict(agreed) for agreed in verdict.needs],
     } | _detail_rows((*distributions, *details, *published.numbers(circuit.name), *thresholds.rows()))
     with writing(path) as run:
         _install(run)
@@ -124,18 +124,18 @@ def write(
             run.execute(f"DELETE FROM {table} WHERE check_id = ?", [check])
         row = _check_row(run, circuit, verdict, at, settings or {}, seconds)
         for table, rows in (frames | {"checks": [row]}).items():
-            _insert(run, table, [{"check_id": check} | one for one in rows])
+            _insert(run, table, [{"check_id": check} | agreed for agreed in rows])
         _remember(run, circuit, verdict, {distribution.name: distribution.kind for distribution in distributions}, at)
 
 
 def _finding_rows(findings: Sequence[Finding], at: str) -> list[dict[str, Any]]:
     """Rows of check_findings: the six values under the names that the tables of patching have."""
     rows = []
-    for i, one in enumerate(findings):
-        row = asdict(one)
+    for i, finding in enumerate(findings):
+        row = asdict(finding)
         choices = row.pop("choices")
         row |= {"component_kind": choices.pop("components"), "pair_set": choices.pop("set"), **choices}
-        rows.append(row | {"finding": i, "null_mean": row.pop("null"), "shares": list(one.shares), "created": at})
+        rows.append(row | {"finding": i, "null_mean": row.pop("null"), "shares": list(finding.shares), "created": at})
     return rows
 
 
@@ -150,11 +150,11 @@ def _ledger_rows(verdict: Verdict) -> list[dict[str, Any]]:
 def _detail_rows(details: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
     """Rows by table."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for one in details:
-        table = DETAILS.get(type(one).__name__)
+    for detail in details:
+        table = DETAILS.get(type(detail).__name__)
         if table is None:
-            raise ValueError(f"rows of {type(one).__name__} have no table: it must be one of {', '.join(DETAILS)}")
-        rows.setdefault(table, []).append({field.name: getattr(one, field.name) for field in fields(one)})
+            raise ValueError(f"rows of {type(detail).__name__} have no table: it must be one of {', '.join(DETAILS)}")
+        rows.setdefault(table, []).append({field.name: getattr(detail, field.name) for field in fields(detail)})
     return rows
 
 
@@ -191,7 +191,7 @@ def _insert(run: Connection, table: str, rows: Sequence[dict[str, Any]]) -> None
 def _remember(run: Connection, circuit: Circuit, verdict: Verdict, kinds: dict[str, str], at: str) -> None:
     """Note the numbers that are measured for the first time, and the roles of components."""
     measured = [line.finding for line in verdict.ledger if line.finding.value is not None]
-    keys = {(one.subject, one.role, one.statistic, one.distribution) for one in measured}
+    keys = {(finding.subject, finding.role, finding.statistic, finding.distribution) for finding in measured}
     known = set(
         run.execute(
             "SELECT subject, role, statistic, distribution FROM first_measured WHERE circuit = ?", [circuit.name]
@@ -202,7 +202,10 @@ def _remember(run: Connection, circuit: Circuit, verdict: Verdict, kinds: dict[s
     _insert(
         run,
         "first_measured",
-        [one | {"circuit": circuit.name, "kind": kinds.get(one["distribution"], ""), "written": at} for one in new],
+        [
+            finding | {"circuit": circuit.name, "kind": kinds.get(finding["distribution"], ""), "written": at}
+            for finding in new
+        ],
     )
     model_hash = run.execute("SELECT model_hash FROM runs").fetchall()[0][0]
     run.execute("DELETE FROM role_catalogue WHERE circuit = ?", [circuit.name])
@@ -249,13 +252,14 @@ def register(path: Path, wanted: Sequence[Prediction]) -> tuple[Entry, ...]:
         PredictionError: one cannot be scored, names a component that the model lacks, or the log is no longer intact.
     """
     query.open_run(path).close()
-    for one in wanted:
-        predictions.check(one)
+    for prediction in wanted:
+        predictions.check(prediction)
     with writing(path) as run:
         _install(run)
         _refuse_broken(run)
         return tuple(
-            _append(run, "registered", predictions.registration(one, known_before=_known(run, one))) for one in wanted
+            _append(run, "registered", predictions.registration(prediction, known_before=_known(run, prediction)))
+            for prediction in wanted
         )
 
 
@@ -293,12 +297,12 @@ def _refuse_broken(run: Connection) -> None:
         )
 
 
-def _known(run: Connection, one: Prediction) -> bool:
+def _known(run: Connection, prediction: Prediction) -> bool:
     """Whether the number that is predicted stands in the file already."""
     text = """SELECT count(*) FROM first_measured WHERE statistic = $statistic AND distribution = $distribution
         AND (subject = $subject OR ($subject = 'circuit' AND role = '')) AND ($role = '' OR role = $role)
         AND (kind <> 'prompts' OR $circuit IN ('', circuit))"""
-    given = {name: getattr(one, name) for name in ("statistic", "distribution", "subject", "role", "circuit")}
+    given = {name: getattr(prediction, name) for name in ("statistic", "distribution", "subject", "role", "circuit")}
     return bool(run.execute(text, given).fetchall()[0][0])
 
 
@@ -334,32 +338,34 @@ def resolve(path: Path, origin: str = "") -> tuple[ScoredPrediction, ...]:
 
 
 def _score(run: Connection, row: dict[str, Any]) -> ScoredPrediction:
-    found = _finding_after(run, row)
-    if found is None:
+    finding_row = _finding_after(run, row)
+    if finding_row is None:
         return ScoredPrediction(row["statement"], "open", None, None, None, None)
     names = ("subject", "role", "technique", "distribution", "statistic", "value", "lo", "hi", "n", "unit")
-    finding = Finding(**{name: found[name] for name in names})
+    finding = Finding(**{name: finding_row[name] for name in names})
     said = predictions.outcome(row["direction"], row["threshold"], finding)
-    shared = _overlap(run, found["check_id"], row["distribution"])
+    shared = _overlap(run, finding_row["check_id"], row["distribution"])
     value = {
         "hash": row["hash"],
         "outcome": said,
-        "check_id": found["check_id"],
-        "created": found["created"],
+        "check_id": finding_row["check_id"],
+        "created": finding_row["created"],
         "overlap": shared,
     }
-    _append(run, "resolved", value | {name: found[name] for name in ("value", "lo", "hi", "n", "unit", "technique")})
+    _append(
+        run, "resolved", value | {name: finding_row[name] for name in ("value", "lo", "hi", "n", "unit", "technique")}
+    )
     return ScoredPrediction(row["statement"], said, finding.value, finding.lo, finding.hi, shared)
 
 
 def _finding_after(run: Connection, row: dict[str, Any]) -> dict[str, Any] | None:
     """The first finding of the prediction's number that was stored after it."""
-    text = """SELECT f.* FROM check_findings f JOIN checks c USING (check_id)
-        WHERE f.created > $registered_at AND f.value IS NOT NULL
-            AND f.statistic = $statistic AND f.distribution = $distribution
-        AND (f.subject = $subject OR ($subject = 'circuit' AND f.subject = c.circuit))
-        AND ($role = '' OR f.role = $role) AND ($circuit = '' OR c.circuit = $circuit)
-        ORDER BY f.created, f.check_id, f.finding LIMIT 1"""
+    text = """SELECT found.* FROM check_findings AS found JOIN checks USING (check_id)
+        WHERE found.created > $registered_at AND found.value IS NOT NULL
+            AND found.statistic = $statistic AND found.distribution = $distribution
+        AND (found.subject = $subject OR ($subject = 'circuit' AND found.subject = checks.circuit))
+        AND ($role = '' OR found.role = $role) AND ($circuit = '' OR checks.circuit = $circuit)
+        ORDER BY found.created, found.check_id, found.finding LIMIT 1"""
     given = {name: row[name] for name in ("registered_at", "statistic", "distribution", "subject", "role", "circuit")}
     return next(iter(run.sql(text, params=given).pl().to_dicts()), None)
 
@@ -369,7 +375,7 @@ def _overlap(run: Connection, check: str, distribution: str) -> float | None:
     names = run.execute("SELECT name FROM check_distributions WHERE check_id = ? AND ordinal = 0", [check]).fetchall()
     if (distribution,) in names:
         return 1.0
-    text = "SELECT e.key FROM check_examples e WHERE e.check_id = ? AND e.distribution = ?"
+    text = "SELECT key FROM check_examples WHERE check_id = ? AND distribution = ?"
     tested = [key for (key,) in run.execute(text, [check, distribution]).fetchall()]
     base = [key for name in names for (key,) in run.execute(text, [check, name[0]]).fetchall()]
     return predictions.overlap(base, tested)
@@ -392,7 +398,7 @@ def keys_for(path: Path, circuit: str) -> frozenset[Key]:
     return frozenset((circuit if key[0] == CIRCUIT else key[0], *key[1:]) for key in registered(path))
 
 
-def is_registered(path: Path, one: Prediction) -> bool:
+def is_registered(path: Path, prediction: Prediction) -> bool:
     """Whether the log holds this very prediction."""
     with query.open_run(path) as run:
         if not has(run, "prediction_log"):
@@ -401,7 +407,7 @@ def is_registered(path: Path, one: Prediction) -> bool:
             WHERE subject = $subject AND statistic = $statistic AND direction = $direction
                 AND threshold = $threshold AND distribution = $distribution AND role = $role AND circuit = $circuit"""
         names = ("subject", "statistic", "direction", "threshold", "distribution", "role", "circuit")
-        return bool(run.execute(text, {name: getattr(one, name) for name in names}).fetchall()[0][0])
+        return bool(run.execute(text, {name: getattr(prediction, name) for name in names}).fetchall()[0][0])
 
 
 def has(run: Connection, table: str) -> bool:

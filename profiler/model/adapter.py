@@ -109,9 +109,9 @@ def _read(place: str, name: str) -> tuple[dict[str, _Thin], dict[str, Tensor]]:
     whole: dict[str, Tensor] = {}
     for key, value in load_file(file).items():
         path = key.removeprefix(PREFIX)
-        if found := THIN.fullmatch(path):
-            pair = thin.setdefault(found["site"], _Thin(of_embedding=bool(found["of"])))
-            pair.sides[found["side"]] = value
+        if match := THIN.fullmatch(path):
+            pair = thin.setdefault(match["site"], _Thin(of_embedding=bool(match["of"])))
+            pair.sides[match["side"]] = value
         elif path != key and "lora_" not in path:
             whole[path] = value
         else:

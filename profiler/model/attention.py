@@ -36,9 +36,9 @@ def _copies(
     tokens: Int[Tensor, "query key_offset"], offsets: Int[Tensor, " query"]
 ) -> Float[Tensor, "query key_offset"]:
     """1 at earlier offsets that hold the same token as the query's."""
-    places = torch.arange(tokens.shape[1], device=tokens.device)
+    index = torch.arange(tokens.shape[1], device=tokens.device)
     current = tokens.gather(1, offsets[:, None])
-    return ((tokens == current) & (places < offsets[:, None])).float()
+    return ((tokens == current) & (index < offsets[:, None])).float()
 
 
 def _longer_copies(
@@ -52,8 +52,8 @@ def _longer_copies(
 
 def _back(offsets: Int[Tensor, " query"], steps: int, width: int) -> Int[Tensor, "query key_offset"]:
     """1 at the offset `steps` before the query's, nowhere if there is none."""
-    place = torch.nn.functional.one_hot((offsets - steps).clamp_min(0), width)
-    return place * (offsets >= steps)[:, None]
+    source = torch.nn.functional.one_hot((offsets - steps).clamp_min(0), width)
+    return source * (offsets >= steps)[:, None]
 
 
 def _of_class(classes: Int[Tensor, "query key_offset"], names: tuple[str, ...]) -> Float[Tensor, "query key_offset"]:
@@ -75,11 +75,11 @@ def masks(
     copies = _copies(tokens, offsets)
     longer = _longer_copies(copies, tokens, offsets)
     before = torch.arange(width, device=tokens.device) < offsets[:, None]
-    follow = [torch.nn.functional.pad(places, (1, -1)) * before for places in (copies, longer)]
+    follow = [torch.nn.functional.pad(sources, (1, -1)) * before for sources in (copies, longer)]
     first = _back(torch.zeros_like(offsets), 0, width)
-    places = [_back(offsets, 1, width), _back(offsets, 2, width), first, _back(offsets, 0, width), *follow, copies]
-    places += [_of_class(classes, ("newline",)), _of_class(classes, DELIMITERS)]
-    return torch.stack([place.float() for place in places], 1)
+    sources = [_back(offsets, 1, width), _back(offsets, 2, width), first, _back(offsets, 0, width), *follow, copies]
+    sources += [_of_class(classes, ("newline",)), _of_class(classes, DELIMITERS)]
+    return torch.stack([source.float() for source in sources], 1)
 
 
 def summarise(

@@ -182,13 +182,17 @@ def _refuse_other_tasks(name: str, settings: PreTrainedConfig) -> None:
         ModelError: it is another kind of model.
     """
     architectures = getattr(settings, "architectures", None)
-    named = [one for one in architectures if isinstance(one, str)] if isinstance(architectures, list) else []
+    named = (
+        [class_name for class_name in architectures if isinstance(class_name, str)]
+        if isinstance(architectures, list)
+        else []
+    )
     what = f"{name!r} ({', '.join(named) or type(settings).__name__})"
     if getattr(settings, "is_encoder_decoder", False):
         raise ModelError(f"{what} is an encoder-decoder: name a decoder (a causal language model)")
-    if any("MaskedLM" in one for one in named):
+    if any("MaskedLM" in class_name for class_name in named):
         raise ModelError(f"{what} is a masked language model: it predicts what stands at a position; name a decoder")
-    if other := next((one for one in named if one.endswith(OTHER_HEADS)), None):
+    if other := next((class_name for class_name in named if class_name.endswith(OTHER_HEADS)), None):
         raise ModelError(
             f"{what} was saved with another head than an unembedding ({other}): name a causal language model"
         )
@@ -337,8 +341,8 @@ def _refuse_adapter(name: str, place: str) -> None:
     Raises:
         ModelError: it is one; the model that it belongs to is named.
     """
-    found = _attempt(name, lambda: find_adapter_config_file(place))
-    if found is not None:
+    config_file = _attempt(name, lambda: find_adapter_config_file(place))
+    if config_file is not None:
         given = files.read_json(place, "adapter_config.json")
         kind, base = given.get("peft_type"), given.get("base_model_name_or_path")
         what = "a LoRA adapter" if kind == "LORA" else f"an adapter ({kind or 'adapter_config.json'})"
@@ -376,7 +380,7 @@ def _refuse_partial(name: str, network: PreTrainedModel, report: Mapping[str, Co
         f"{key} ({list(stored)} in the checkpoint, {list(wanted)} in the model)"
         for key, stored, wanted in sorted(report["mismatched_keys"])
     ]
-    found = [
+    partial = [
         f"{len(names)} {'is' if len(names) == 1 else 'are'} {what}: {_listed(names)}"
         for names, what in (
             (missing, "missing from the checkpoint"),
@@ -385,10 +389,10 @@ def _refuse_partial(name: str, network: PreTrainedModel, report: Mapping[str, Co
         )
         if names
     ]
-    if found:
+    if partial:
         raise ModelError(
             f"model {name!r} is not read whole: of the {len(network.state_dict())} tensors of {type(network).__name__},"
-            f" {'; '.join(found)}. {_advice([*missing, *shapes], unexpected)}"
+            f" {'; '.join(partial)}. {_advice([*missing, *shapes], unexpected)}"
         )
 
 
@@ -494,8 +498,8 @@ def stored_dtypes(place: str) -> set[torch.dtype]:
 def _weight_files(place: str) -> Iterable[str]:
 
     def find(file: str) -> str | None:
-        found: str | None = cached_file(place, file, _raise_exceptions_for_missing_entries=False)
-        return found
+        path: str | None = cached_file(place, file, _raise_exceptions_for_missing_entries=False)
+        return path
 
     if whole := find("model.safetensors"):
         return [whole]

@@ -187,7 +187,7 @@ def final_norm(capture: Capture, weights: Weights) -> tuple[Residual, Scale]:
     final, stream = weights.wiring.final, capture.residual.to(weights.dtype)
     if final is None or final.norm is None:
         return stream, torch.ones_like(stream[..., :1])
-    return final.norm.centred(stream), capture.held[final.name]
+    return final.norm.centred(stream), capture.scales[final.name]
 
 
 def centred_logit(
@@ -205,8 +205,8 @@ def by_part(
     capture: Capture, weights: Weights, spec: ModelSpec, targets: Int[Tensor, "window offset"]
 ) -> Iterator[Part]:
     """Each block in turn, then embeddings and biases; one block is in memory at a time."""
-    held, routed = capture.held, capture.routed
-    directions = TokenDirections(weights.wiring, partial(at_unembed, weights), targets, held)
+    scales, routed = capture.scales, capture.routed
+    directions = TokenDirections(weights.wiring, partial(at_unembed, weights), targets, scales)
     for block, writer in weights.writers.items():
         if writer.expert is not None:
             if writer.expert == 0:  # the experts of a module come one after the other
@@ -215,7 +215,7 @@ def by_part(
             continue
         values, toward = capture.units[block], directions.at(writer.site)
         if writer.width > 1:
-            denominator = held[weights.own_norm[block].name] if block in weights.own_norm else None
+            denominator = scales[weights.own_norm[block].name] if block in weights.own_norm else None
             yield _heads(values, weights, block, toward, spec.slices[block], denominator)
         else:
             yield _neurons(values, weights.matrix(block), toward, spec.slices[block])
@@ -354,8 +354,8 @@ def _bias(
     writes, dla = [], zero
     if bias is not None:
         added, gate = weights.as_added(block, bias), weights.wiring.readers[site][0][1].gate
-        added = added if gate is None else added * directions.held[gate].to(added.dtype)
-        writes.append(added if sink is None else added / directions.held[sink.name])
+        added = added if gate is None else added * directions.scales[gate].to(added.dtype)
+        writes.append(added if sink is None else added / directions.scales[sink.name])
         dla = dla + directions.at(site).along(bias)
     if sink is not None and sink.norm is not None and sink.norm.bias is not None and sink.wires[0].source == site:
         writes.append(scaled(sink.norm.bias, weights.wiring.readers[sink.name][0][1].multiplier))
@@ -368,10 +368,10 @@ def attended_dla(
     block: Block,
     weights: Weights,
     attended: Int[Tensor, "query head"],
-    held: dict[str, Float[Tensor, "query 1"]],
+    scales: dict[str, Float[Tensor, "query 1"]],
 ) -> Float[Tensor, "query head"]:
     """Logit, centred, that each head adds directly to the token it attends to: > 0 copies it, < 0 suppresses it."""
-    at_queries = {name: value[:, None] for name, value in held.items()}
+    at_queries = {name: value[:, None] for name, value in scales.items()}
     toward = Directions(weights.wiring, at_unembed(weights, attended), at_queries).at(weights.writers[block].site)
     w_o = weights.matrix(block).unflatten(0, z.shape[-2:])
     return torch.einsum("qhd,hdm,qhm->qh", z.to(toward.dtype), w_o, toward)
@@ -379,17 +379,19 @@ def attended_dla(
 
 def logit_directions(weights: Weights, block: Block) -> Float[Tensor, "vocab model"]:
     """The direction of every token's centred logit at a block's output, where all denominators and gates are 1."""
-    one = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
-    held = dict.fromkeys((*weights.wiring.path_norms, *weights.wiring.gates), one)
+    unit = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
+    scales = dict.fromkeys((*weights.wiring.path_norms, *weights.wiring.gates), unit)
     tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
-    direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), held).at(weights.writers[block].site)
+    direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), scales).at(
+        weights.writers[block].site
+    )
     return direction
 
 
 def block_denominators(capture: Capture, weights: Weights) -> dict[int, Scale]:
     """By the block's number, the denominator of the norm of its own; blocks without such a norm have none."""
     numbered = enumerate(weights.writers)
-    return {i: capture.held[weights.own_norm[block].name] for i, block in numbered if block in weights.own_norm}
+    return {i: capture.scales[weights.own_norm[block].name] for i, block in numbered if block in weights.own_norm}
 
 
 @dataclass(frozen=True)

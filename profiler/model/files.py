@@ -120,18 +120,18 @@ def _check_file(file: Path, folder: Path, place: str) -> None:
             f"{file.name} of model {place!r} is a link to {target}, outside the directory: copy the file there"
         )
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError as error:
         raise ModelError(
             f"{file.name} of model {place!r} cannot be read ({error.strerror}): copy the file there"
         ) from None
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ModelError(f"{file.name} of model {place!r} is no file: take it out of the directory")
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         refuse_pointer(file, place)
-    if found.st_size > LARGEST_TEXT and file.suffix in (".json", ".jinja", ".txt", ".md", ".model"):
+    if status.st_size > LARGEST_TEXT and file.suffix in (".json", ".jinja", ".txt", ".md", ".model"):
         raise ModelError(
-            f"{file.name} of model {place!r} has {found.st_size / 1e6:,.0f} MB, at most {LARGEST_TEXT / 1e6:,.0f} are"
+            f"{file.name} of model {place!r} has {status.st_size / 1e6:,.0f} MB, at most {LARGEST_TEXT / 1e6:,.0f} are"
             " read: give a directory with a tokenizer of ordinary size"
         )
 
@@ -162,15 +162,15 @@ def stored_tensors(weights: Iterable[Path], place: str) -> dict[str, StoredTenso
     Raises:
         ModelError: a file is missing, is cut off, or is no safetensors file.
     """
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in weights:
         if not file.is_file():
             raise ModelError(
                 f"model {place!r} lacks {file.name}, which its index of weights names: take a copy that is whole"
             )
         refuse_pointer(file, place)
-        found |= _header(file, place)
-    return found
+        tensors |= _header(file, place)
+    return tensors
 
 
 def _header(file: Path, place: str) -> dict[str, StoredTensor]:
@@ -211,7 +211,7 @@ def _inside(target: Path, folder: Path) -> bool:
 
 def _is_kernel(value: Any) -> bool:
     named = value.values() if isinstance(value, dict) else [value]
-    return any(isinstance(one, str) and "/" in one for one in named)
+    return any(isinstance(name, str) and "/" in name for name in named)
 
 
 def _is_plain(name: str) -> bool:
@@ -244,12 +244,12 @@ def read_json(place: str, name: str) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{name} of model {place!r} cannot be read ({error}): take a copy that is whole") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{name} of model {place!r} holds no JSON object: take a copy that is whole")
-    return found
+    return content
 
 
 def is_adapter(place: str) -> bool:
@@ -266,7 +266,7 @@ def file_of(place: str, name: str) -> Path | None:
 
     quietly = ("gated_repo", "missing_entries", "connection_errors")
     try:
-        found = cached_file(place, name, **{f"_raise_exceptions_for_{what}": False for what in quietly})
+        path = cached_file(place, name, **{f"_raise_exceptions_for_{what}": False for what in quietly})
     except (OSError, ValueError):
         return None  # no such repository: loading it says so
-    return Path(found) if found else None
+    return Path(path) if path else None

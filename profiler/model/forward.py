@@ -87,7 +87,7 @@ class Capture:
             mixers.
         embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
         residual: what the final norm reads.
-        held: of each norm on the way to the logits its denominator, and of each gate its sigmoid.
+        scales: of each norm on the way to the logits its denominator, and of each gate its sigmoid.
         attention: of each block of heads whose attention weights can be read, what was read off the rows asked for;
             empty where none was asked for.
         logits: of the rows asked for, before a soft cap.
@@ -100,7 +100,7 @@ class Capture:
     embed: Residual
     pos_embed: Residual | None
     residual: Residual
-    held: dict[str, Scale]
+    scales: dict[str, Scale]
     attention: dict[Block, Any]
     logits: Float[Tensor, "row vocab"]
     mixing_gap: dict[Block, float]
@@ -123,15 +123,15 @@ def attention_rows(
         mask: [window or 1, 1, offset, key_offset], true (or 0) where attention may go, false (or -inf) where not.
     """
     windows, offsets = rows
-    found = query.new_empty(len(windows), query.shape[1], key.shape[2])
-    places = torch.arange(key.shape[2], device=key.device)
+    attention = query.new_empty(len(windows), query.shape[1], key.shape[2])
+    key_offsets = torch.arange(key.shape[2], device=key.device)
     for window in windows.unique().tolist():
         at = (windows == window).nonzero()[:, 0]
         asked = query[window].index_select(1, offsets[at]) * scaling
         scores = asked @ repeat_kv(key[window][None], query.shape[1] // key.shape[1])[0].mT
-        weights = _softmax(scores, mask, window, offsets[at], places)
-        found.index_copy_(0, at, weights.transpose(0, 1).to(query.dtype))
-    return found
+        weights = _softmax(scores, mask, window, offsets[at], key_offsets)
+        attention.index_copy_(0, at, weights.transpose(0, 1).to(query.dtype))
+    return attention
 
 
 def _softmax(
@@ -139,11 +139,11 @@ def _softmax(
     mask: Tensor | None,
     window: int,
     at: Int[Tensor, " row"],
-    places: Int[Tensor, " key_offset"],
+    offsets: Int[Tensor, " key_offset"],
 ) -> Float[Tensor, "head row key_offset"]:
     """The scores of one window's rows, masked, as weights; in float32 at least."""
     if mask is None:
-        scores.masked_fill_(places > at[:, None], -torch.inf)
+        scores.masked_fill_(offsets > at[:, None], -torch.inf)
     else:
         own = mask[window % len(mask), :, at]
         scores = scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
@@ -290,7 +290,7 @@ def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: W
         embed=embed,
         pos_embed=torch.stack(pos).sum(0) if len(pos) > 1 else next(iter(pos), None),
         residual=left["residual"],
-        held={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
+        scales={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
         attention=under_way.attention,
         logits=left["logits"][0] * wiring.logit_scale,
         mixing_gap=under_way.mixing_gap,

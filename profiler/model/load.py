@@ -170,13 +170,13 @@ def _refuse_scattered(network: PreTrainedModel, config: ModelSettings) -> None:
     Raises:
         ModelError: it did.
     """
-    places = {str(place) for place in getattr(network, "hf_device_map", {}).values()}
-    elsewhere = places & {"cpu", "disk"} - {config.device}
-    if config.device_map is not None and (len(places) > 1 or elsewhere):
+    devices = {str(device) for device in getattr(network, "hf_device_map", {}).values()}
+    elsewhere = devices & {"cpu", "disk"} - {config.device}
+    if config.device_map is not None and (len(devices) > 1 or elsewhere):
         raise ModelError(
-            f"--device-map {config.device_map} puts {config.model!r} on {', '.join(sorted(places))}, and a pass runs on"
-            f" one device, --device {config.device}: name the device that holds it, give a narrower --dtype, or leave"
-            " --device-map out"
+            f"--device-map {config.device_map} puts {config.model!r} on {', '.join(sorted(devices))}, and a pass runs"
+            f" on one device, --device {config.device}: name the device that holds it, give a narrower --dtype, or"
+            " leave --device-map out"
         )
 
 

@@ -121,11 +121,11 @@ def numbers_of(config: str) -> dict[str, Any]:
     """Of a run's settings, those that its model is loaded with again; none where the run holds no settings."""
     try:
         given = json.loads(config)
-        kept = {name: given[name] for name in NUMBERS if name in given}
-        ModelSettings(model="", **kept)
+        numbers = {name: given[name] for name in NUMBERS if name in given}
+        ModelSettings(model="", **numbers)
     except (ValueError, TypeError, ValidationError):
         return {}
-    return kept
+    return numbers
 
 
 def base_of(run: Path, config: str, place: str) -> dict[str, Any]:

@@ -111,11 +111,11 @@ class Wiring:
     @cached_property
     def readers(self) -> dict[str, tuple[tuple[Sink, Wire], ...]]:
         """Of each cut, what reads it."""
-        found: dict[str, list[tuple[Sink, Wire]]] = {}
+        by_writer: dict[str, list[tuple[Sink, Wire]]] = {}
         for sink in self.sinks:
             for wire in sink.wires:
-                found.setdefault(wire.source, []).append((sink, wire))
-        return {source: tuple(pairs) for source, pairs in found.items()}
+                by_writer.setdefault(wire.source, []).append((sink, wire))
+        return {source: tuple(pairs) for source, pairs in by_writer.items()}
 
 
 def scaled(value: Float[Tensor, "*any model"], multiplier: float | Tensor) -> Float[Tensor, "*any model"]:
@@ -128,12 +128,12 @@ class Directions:
 
     Args:
         at_unembed: its direction at what the unembedding reads: its row of the unembedding, centred and scaled.
-        held: of each of `wiring.path_norms` its denominator, of each of `wiring.gates` its sigmoid, at the same
+        scales: of each of `wiring.path_norms` its denominator, of each of `wiring.gates` its sigmoid, at the same
             positions.
     """
 
-    def __init__(self, wiring: Wiring, at_unembed: Direction, held: Mapping[str, Float[Tensor, "*#position 1"]]):
-        self.wiring, self.held = wiring, held
+    def __init__(self, wiring: Wiring, at_unembed: Direction, scales: Mapping[str, Float[Tensor, "*#position 1"]]):
+        self.wiring, self.scales = wiring, scales
         self._before: dict[str, Direction] = {HEAD: at_unembed}
 
     def at(self, source: str) -> Direction:
@@ -144,14 +144,14 @@ class Directions:
     def _through(self, sink: Sink, wire: Wire) -> Direction:
         """The direction before a wire."""
         before = scaled(self._before_sink(sink), wire.multiplier)
-        return before if wire.gate is None else before * self.held[wire.gate].to(before.dtype)
+        return before if wire.gate is None else before * self.scales[wire.gate].to(before.dtype)
 
     def _before_sink(self, sink: Sink) -> Direction:
         """The direction at what a sink reads; remembered where more than one cut is read there."""
         if sink.name in self._before:
             return self._before[sink.name]
         assert sink.norm is not None
-        before = sink.norm.pull_back(self.at(sink.name), self.held[sink.name])
+        before = sink.norm.pull_back(self.at(sink.name), self.scales[sink.name])
         if len(sink.wires) > 1:
             self._before[sink.name] = before
         return before
@@ -197,7 +197,7 @@ class TokenDirections:
     Args:
         at_unembed: directions of tokens at what the unembedding reads.
         targets: each position's token.
-        held: as for `Directions`, at all positions.
+        scales: as for `Directions`, at all positions.
     """
 
     def __init__(
@@ -205,16 +205,16 @@ class TokenDirections:
         wiring: Wiring,
         at_unembed: Callable[[Int[Tensor, " token"]], Direction],
         targets: Int[Tensor, "window offset"],
-        held: Mapping[str, Float[Tensor, "window offset 1"]],
+        scales: Mapping[str, Float[Tensor, "window offset 1"]],
     ):
-        self.wiring, self.held = wiring, held
+        self.wiring, self.scales = wiring, scales
         unique: tuple[Tensor, Tensor] = targets.unique(return_inverse=True)
         tokens, self.number = unique
         toward = at_unembed(tokens)
         self.none = torch.ones(targets.shape, dtype=toward.dtype, device=targets.device)
-        free = dict.fromkeys(held, torch.ones_like(toward[:1, :1]))
+        free = dict.fromkeys(scales, torch.ones_like(toward[:1, :1]))
         self._of_tokens = Directions(wiring, toward, free)
-        self._of_positions: Callable[[], Directions] = lambda: Directions(wiring, at_unembed(targets), held)
+        self._of_positions: Callable[[], Directions] = lambda: Directions(wiring, at_unembed(targets), scales)
 
     def at(self, source: str) -> Toward:
         """The directions at the output of a writer, an embedding or a norm."""
@@ -226,7 +226,7 @@ class TokenDirections:
             return Toward(directions.flatten(0, 1), every.view_as(self.number), self.none)
         scale = self.none
         for name, divides in told:
-            value = self.held[name][..., 0].to(scale.dtype)
+            value = self.scales[name][..., 0].to(scale.dtype)
             scale = scale / value if divides else scale * value
         return Toward(self._of_tokens.at(source), self.number, scale)
 
@@ -279,20 +279,20 @@ def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch
     modules = dict(network.named_modules())
     cuts, logits = _traced(network, tokens)
     scale, cap = _after_unembed(network, cuts, logits)
-    found: dict[str, Sink] = {}
+    sink_of: dict[str, Sink] = {}
     waiting, order = [HEAD], list(cuts.leaves)
     d_model = cuts.read[HEAD].shape[-1]
     while waiting:
         name = waiting.pop()
         wires = tuple(_wires(name, cuts))
         norm = None if name == HEAD else norms.read(modules[site_of(name)], name, d_model, dtype)
-        found[name] = Sink(name, norm, wires)
-        waiting += [wire.source for wire in wires if wire.source in cuts.read and wire.source not in found]
-    for name in cuts.twice & {wire.source for sink in found.values() for wire in sink.wires}:
+        sink_of[name] = Sink(name, norm, wires)
+        waiting += [wire.source for wire in wires if wire.source in cuts.read and wire.source not in sink_of]
+    for name in cuts.twice & {wire.source for sink in sink_of.values() for wire in sink.wires}:
         raise ModelError(f"{name!r} is used more than once in a pass: what it writes has no layer of its own")
-    sinks = sorted(found.values(), key=lambda sink: -order.index(sink.name) if sink.norm else -len(order))
+    sinks = sorted(sink_of.values(), key=lambda sink: -order.index(sink.name) if sink.norm else -len(order))
     reached = {wire.source for sink in sinks for wire in sink.wires}
-    sources = tuple(name for name in order if name in reached and name not in found)
+    sources = tuple(name for name in order if name in reached and name not in sink_of)
     return Wiring(tuple(sinks), sources, scale, cap)
 
 

@@ -74,20 +74,20 @@ def sources(network: PreTrainedModel, wiring: Wiring, name: str) -> Sources:
             " first layer or after the last"
         )
     layers = _layers(modules, [site for site in wiring.sources if site not in embeddings], name)
-    found = []
+    writers = []
     for site in wiring.sources:
         if site not in embeddings:
-            found += _writers(site, modules, layers, network, name)
+            writers += _writers(site, modules, layers, network, name)
     order: tuple[UnitKind, ...] = ("head", "mixer", "neuron", "per_layer")
-    found.sort(key=lambda w: (w.block.layer, order.index(w.block.kind), w.block.group[:1], w.expert or 0))
-    blocks = [writer.block for writer in found]
+    writers.sort(key=lambda w: (w.block.layer, order.index(w.block.kind), w.block.group[:1], w.expert or 0))
+    blocks = [writer.block for writer in writers]
     if len(set(blocks)) < len(blocks):
         double = next(block for block in blocks if blocks.count(block) > 1)
         raise ModelError(
             f"{name!r} has two writers of {double.kind}s in layer {double.layer}: their units have one name"
         )
     rest = tuple(site for site in embeddings if site != token)
-    return Sources(tuple(found), token, rest, len(modules[layers]), layers)
+    return Sources(tuple(writers), token, rest, len(modules[layers]), layers)
 
 
 def _layers(modules: dict[str, nn.Module], sites: list[str], name: str) -> str:

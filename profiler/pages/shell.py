@@ -62,7 +62,7 @@ class Shell:
             return text
         return Markup('<a href="{}">{}</a>').format(self.root + self.cards[label], label)
 
-    def place(self, html: Markup, element: str) -> Markup:
+    def inside(self, html: Markup, element: str) -> Markup:
         """`html` inside `element`; on a page of a site an empty one, which page.js fills."""
         if self.root is None:
             return Markup(f"<{element}>{html}</{element}>")

@@ -107,7 +107,7 @@ def example(row: Row, reach: Reach) -> Example:
     """A position in its context: token by token where the row has `tokens` (query context_tokens), else in four
     pieces."""
     tokens, shown = _tokens(row)
-    tints = _tint(row["activation"], reach.activation), _tint(row["dla"], reach.dla)
+    tints = tint(row["activation"], reach.activation), tint(row["dla"], reach.dla)
     chance = tokens[shown].probability
     weight = row.get("weight")
     return Example(
@@ -180,7 +180,8 @@ def _source(source: str | None) -> Markup:
     )
 
 
-def _tint(number: float | None, largest: float) -> float:
+def tint(number: float | None, largest: float) -> float:
+    """A value as part of the largest, -1 to 1; 0 where either is missing."""
     return 0.0 if not number or not largest else max(-1.0, min(1.0, number / largest))
 
 

@@ -77,11 +77,8 @@ def batch_of(
         if len(pair.clean) != len(pair.corrupted) or pair.clean == pair.corrupted:
             what = "are the same tokens" if pair.clean == pair.corrupted else "differ in length"
             raise PairError(f"pair {pair.pair.name!r}: its prompts {what}, so nothing can be patched: change one")
-    width = max(len(pair.clean) for pair in pairs)
-    clean, corrupted = (
-        torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        for rows in ([p.clean for p in pairs], [p.corrupted for p in pairs])
-    )
+    clean, corrupted = (filled_up([getattr(p, name) for p in pairs], device) for name in ("clean", "corrupted"))
+    width = clean.shape[1]
     ends = torch.tensor([len(pair.clean) - 1 for pair in pairs], device=device)
     valid = torch.arange(width, device=device)[None] <= ends[:, None]
     answers, distractors = (
@@ -89,6 +86,12 @@ def batch_of(
     )
     options, roles = Options(*answers, *distractors), _roles(pairs, width, device)
     return PairBatch(tuple(pairs), clean, corrupted, ends, valid, options, roles)
+
+
+def filled_up(rows: Sequence[Sequence[int]], device: torch.device | str) -> Int[Tensor, "text offset"]:
+    """Texts as one tensor, the shorter ones filled up with token 0 after their ends."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

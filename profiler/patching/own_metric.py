@@ -92,17 +92,17 @@ def _digest(source: bytes) -> str:
 def _own(name: str, function: Callable[..., Any]) -> Metric:
     def of(logits: Logits, options: Options) -> Tensor:
         try:
-            found = function(logits, options)
+            values = function(logits, options)
         except ProfilerError:
             raise
         except Exception as error:  # whatever the user's function raises
             raise PairError(f"metric {name} failed ({_told(error)}): {FORM}") from None
-        if not isinstance(found, Tensor) or found.shape != logits.shape[:1]:
-            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(values, Tensor) or values.shape != logits.shape[:1]:
+            shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise PairError(f"metric {name} returned {shape} for {len(logits)} prompts: {FORM}")
-        if not bool(torch.isfinite(found).all()):
+        if not bool(torch.isfinite(values).all()):
             raise PairError(f"metric {name} returned a number that is not finite: {FORM}")
-        return found.to(logits.dtype)
+        return values.to(logits.dtype)
 
     return Metric(name, name.partition("#")[0], "its own unit", of, compares=True, is_flat=None)
 

@@ -239,7 +239,7 @@ def _of_template(
     model: Model, settings: PatchSettings, split: Split, alike: Sequence[TokenPair], taken: Container[Prompt]
 ) -> list[TokenPair]:
     """Prompts of the template that some pairs share, `values.MOST` of each length where so many are found."""
-    found: dict[int, dict[Prompt, TokenPair]] = {len(pair.clean): {} for pair in alike}
+    by_length: dict[int, dict[Prompt, TokenPair]] = {len(pair.clean): {} for pair in alike}
     template, strata = alike[0].pair.template, {pair.pair.strata for pair in alike}
     for begin in range(0, MOST_TEMPLATE_DRAWS, TEMPLATE_DRAWS):
         seed = settings.seed + REFERENCE_SEED + begin
@@ -250,9 +250,9 @@ def _of_template(
         except PairError:  # none of these can be asked
             continue
         for pair in made.pairs:
-            own = found.get(len(pair.corrupted), {})
+            own = by_length.get(len(pair.corrupted), {})
             if len(own) < values.MOST:
                 own[pair.pair.corrupted] = pair
-        if all(len(own) >= values.MOST for own in found.values()):
+        if all(len(own) >= values.MOST for own in by_length.values()):
             break
-    return [pair for own in found.values() for pair in own.values()]
+    return [pair for own in by_length.values() for pair in own.values()]

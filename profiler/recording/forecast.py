@@ -144,12 +144,12 @@ class Forecast:
         return sum(self.memory_parts.values())
 
 
-def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: int = 0) -> Forecast:
+def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), in_use: int = 0) -> Forecast:
     """The forecast for one configuration.
 
     Args:
         rates: as measured by `trial`.
-        held: bytes that the process holds before the pass.
+        in_use: bytes that the process holds before the pass.
     """
     config, chosen = sized(config, spec), Selection.of(spec, config)
     rows = _rows(config, chosen)
@@ -166,7 +166,7 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), held: i
             "writing": (FIXED_ROWS + sum(rows.values())) * rates.row,
         },
         {
-            "before": held,
+            "before": in_use,
             "libraries": LIBRARIES_BYTES,
             "accumulators": held_state,
             "batch or writing": max(batch, writing),
@@ -182,7 +182,7 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
     dense = min(config.dense_positions or 0, tokens)
     sampled = n * _kept(SPECTRUM, tokens, config.samples_per_stratum or 0)
     extremes = n * EXTREME_KINDS * min(config.extremes, tokens)
-    kept = min(tokens, sampled + extremes + dense)
+    referred = min(tokens, sampled + extremes + dense)
     return {
         "cell_sums": n * Axes.for_context(spec.context_length).n_cells * groups * CELLS_IN_USE,
         "power_sums": n * CLASSES_SEEN * domains,
@@ -194,8 +194,8 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
         "dense": n * dense,
         "head_attention": chosen.count("head") * dense,
         "logit_effects": chosen.count("neuron") * EFFECT_SIDES * config.logit_effects,
-        "positions": kept,
-        "windows": min(tokens, kept * spec.context_length),
+        "positions": referred,
+        "windows": min(tokens, referred * spec.context_length),
         "recorded": tokens * len(config.components),
         "token_sums": min(tokens, spec.n_vocab) * len(token_sum_rows(chosen, config)),
     }
@@ -300,27 +300,27 @@ def _file_bytes(config: RunConfig, spec: ModelSpec) -> int:
 
 
 def within_memory(
-    config: RunConfig, spec: ModelSpec, held: int | None = None, free: int | None = None
+    config: RunConfig, spec: ModelSpec, in_use: int | None = None, free: int | None = None
 ) -> tuple[RunConfig, tuple[str, ...]]:
     """The configuration with a batch that fits into memory, and what was lowered.
 
     The limit is `--memory-limit`, or else what the system can give this process.
 
     Args:
-        held: bytes that the process holds; None asks the system.
+        in_use: bytes that the process holds; None asks the system.
         free: bytes that it may hold in all where no limit is given; None asks the system.
 
     Raises:
         RunError: the accumulators and the smallest batch do not fit.
     """
-    held = resident() if held is None else held
-    limit = config.memory_limit or (held + usable() if free is None else free)
+    in_use = resident() if in_use is None else in_use
+    limit = config.memory_limit or (in_use + usable() if free is None else free)
     config = sized(config, spec)
     start = config
-    while forecast(config, spec, held=held).memory > limit and config.batch_size > LEAST_BATCH:
+    while forecast(config, spec, in_use=in_use).memory > limit and config.batch_size > LEAST_BATCH:
         config = config.model_copy(update={"batch_size": config.batch_size // 2})
-    ahead = forecast(config, spec, held=held)
-    exact = held + ahead.memory_parts["accumulators"]
+    ahead = forecast(config, spec, in_use=in_use)
+    exact = in_use + ahead.memory_parts["accumulators"]
     if (ahead.memory if config.memory_limit else exact) > limit:
         parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in ahead.memory_parts.items())
         whose = "--memory-limit" if config.memory_limit else "this machine's memory"
@@ -377,7 +377,7 @@ class _Trial:
         everything = {"components": (), "layers": None, "kinds": (), "select": ()}
         sizes = {"token_sums": "none", "dense_positions": 0, "samples_per_stratum": samples}
         self.config = config.model_copy(update=everything | sizes)
-        ordinary = torch.tensor([number for number, one in enumerate(CLASSES) if not one.special])
+        ordinary = torch.tensor([number for number, token_class in enumerate(CLASSES) if not token_class.special])
         classes = ordinary[torch.arange(spec.n_vocab) % len(ordinary)]
         self.layout = Layout(spec.context_length, None, classes, config.seed, config.replicate_groups)
         self.recorder = Recorder(self.spec, self.config, spec.context_length)

@@ -39,10 +39,10 @@ def _identity(given: dict[str, Any], of_model: dict[str, Any], profiler: str | N
     return {name: value for name, value in given.items() if name not in FREE} | of_model | {"profiler": profiler}
 
 
-def differences(one: Identity, other: Identity, leave_out: tuple[str, ...] = ()) -> list[str]:
+def differences(first: Identity, other: Identity, leave_out: tuple[str, ...] = ()) -> list[str]:
     """Each setting in which they differ, as a phrase: `dtype float32 here, float64 there`."""
-    names = [name for name in {**one, **other} if name not in leave_out and one.get(name) != other.get(name)]
-    return [f"{name} {_shown(one.get(name))} here, {_shown(other.get(name))} there" for name in names]
+    names = [name for name in {**first, **other} if name not in leave_out and first.get(name) != other.get(name)]
+    return [f"{name} {_shown(first.get(name))} here, {_shown(other.get(name))} there" for name in names]
 
 
 def _shown(value: Any) -> str:

@@ -191,7 +191,7 @@ class Pass:
         """Make everything read so far lasting; in the memory that reading leaves, so that a long pass needs no more."""
         give_back()
         facts = self.totals.facts() | {"seconds": self.progress.seconds, "overwrite": self.overwrite}
-        self.run_file.commit(self.identity, facts, self.totals.arrays(), self.totals.kept())
+        self.run_file.commit(self.identity, facts, self.totals.arrays(), self.totals.referred())
         give_back()
 
     def steps(self, engine: Engine | None = None) -> Iterator[None]:
@@ -200,7 +200,7 @@ class Pass:
             return
         for _ in map(self.read, self.chunks()) if engine is None else map(self.take, engine(self)):
             if self.store.staged > UNPRUNED_POSITIONS:
-                self.store.prune(self.totals.kept())
+                self.store.prune(self.totals.referred())
             yield
 
     def chunks(self) -> Iterator[Chunk]:
@@ -369,10 +369,10 @@ def _same(mine: identity.Identity, theirs: identity.Identity, what: str) -> None
     Raises:
         RunError: a setting, the weights, the tokenizer or the version differ.
     """
-    if found := identity.differences(mine, theirs):
+    if differing := identity.differences(mine, theirs):
         raise RunError(
-            f"{what} is another one: {'; '.join(found)}. Give the command it was begun with, or choose another --out,"
-            " or begin anew with --overwrite"
+            f"{what} is another one: {'; '.join(differing)}. Give the command it was begun with, or choose another"
+            " --out, or begin anew with --overwrite"
         )
 
 

@@ -25,10 +25,10 @@ from profiler.model.forward import Wanted
 from profiler.model.load import Model
 
 BATCH = 8
-WINDOWS = """SELECT p.position_id, p.window_id, p."offset", p.next_token_id, w.token_ids
-FROM position_rows p JOIN windows w USING (window_id)
-WHERE list_contains(string_split(getvariable('positions'), ',')::BIGINT[], p.position_id)
-ORDER BY len(w.token_ids), p.window_id, p."offset\""""
+WINDOWS = """SELECT position_id, window_id, "offset", next_token_id, token_ids
+FROM position_rows JOIN windows USING (window_id)
+WHERE list_contains(string_split(getvariable('positions'), ',')::BIGINT[], position_id)
+ORDER BY len(token_ids), window_id, "offset\""""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def contexts(run: Connection, model: Model, component: ComponentId, frame: pl.Da
     listed = ",".join(map(str, frame["position_id"]))
     rows = query.run_text(run, WINDOWS, {"positions": listed})
     _refuse_unknown_tokens(run, model, rows)
-    seen = {window: one for batch in _batches(rows) for window, one in _visit(model, component, batch)}
-    places = {row["position_id"]: row for row in rows.to_dicts()}
-    filled = [_filled(row, places[row["position_id"]], seen) for row in frame.to_dicts()]
+    seen = {window: values for batch in _batches(rows) for window, values in _visit(model, component, batch)}
+    by_position = {row["position_id"]: row for row in rows.to_dicts()}
+    filled = [_filled(row, by_position[row["position_id"]], seen) for row in frame.to_dicts()]
     schema = frame.schema | {"attention": pl.List(pl.Float64)}
     return pl.DataFrame(filled, schema=schema)
 
@@ -122,13 +122,13 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
         for p in by_part(capture, model.weights, model.spec, targets.clamp_min(0).to(device))
         if _inside(model, component, p.components)
     )
-    one = model.spec.id_of(component) - part.components.start
+    column = model.spec.id_of(component) - part.components.start
     chance = torch.full(tokens.shape, torch.nan, dtype=torch.float64)
     log_p = model.weights.wiring.capped(capture.logits.double()).log_softmax(-1).cpu()
     chance[sight] = log_p.gather(-1, targets[sight].clamp_min(0)[:, None])[:, 0].exp()
     known = targets >= 0
     activation, dla = (
-        _everywhere(values[..., one], part.present, tokens.shape) for values in (part.activation, part.dla)
+        _everywhere(values[..., column], part.present, tokens.shape) for values in (part.activation, part.dla)
     )
     rows_of = _attention(capture.attention.get(model.spec.block_of(component)), component, asked, len(firsts))
     for i, row in enumerate(firsts):
@@ -172,8 +172,8 @@ def _in_sight(
 ) -> tuple[Int[Tensor, " place"], Int[Tensor, " place"]]:
     """Window and offset of every token that a context shows: 24 before, 8 after."""
     pairs = zip(*(index.tolist() for index in asked), strict=True)
-    places = sorted({(w, o) for w, offset in pairs for o in range(max(0, offset - 24), min(lengths[w], offset + 9))})
-    windows, offsets = zip(*places, strict=True)
+    in_sight = sorted({(w, o) for w, offset in pairs for o in range(max(0, offset - 24), min(lengths[w], offset + 9))})
+    windows, offsets = zip(*in_sight, strict=True)
     return torch.tensor(windows), torch.tensor(offsets)
 
 
@@ -184,11 +184,11 @@ def _attention(
     n: int,
 ) -> list[dict[int, Float[Tensor, " key_offset"]]]:
     """Per window of the batch, the head's attention rows by offset."""
-    found: list[dict[int, Tensor]] = [{} for _ in range(n)]
+    by_window: list[dict[int, Tensor]] = [{} for _ in range(n)]
     if rows is not None:
         for window, offset, row in zip(*(a.tolist() for a in asked), rows, strict=True):
-            found[window][offset] = row[component.unit].double().cpu()
-    return found
+            by_window[window][offset] = row[component.unit].double().cpu()
+    return by_window
 
 
 def _known(values: list[float], stored: list[float | None]) -> list[float | None]:
@@ -197,14 +197,14 @@ def _known(values: list[float], stored: list[float | None]) -> list[float | None
     return [old if new != new else new for new, old in zip(values, stored, strict=True)]
 
 
-def _filled(row: dict[str, Any], place: dict[str, Any], seen: dict[int, WindowValues]) -> dict[str, Any]:
+def _filled(row: dict[str, Any], position: dict[str, Any], seen: dict[int, WindowValues]) -> dict[str, Any]:
     """A row of context_tokens with every value in sight."""
-    one, offset = seen[place["window_id"]], place["offset"]
+    window, offset = seen[position["window_id"]], position["offset"]
     start = offset - row["shown"]
     cut = slice(start, start + len(row["tokens"]))
-    values = {"activations": one.activation, "dlas": one.dla, "probabilities": one.probability}
+    values = {"activations": window.activation, "dlas": window.dla, "probabilities": window.probability}
     filled = {name: _known(column[cut].tolist(), row[name]) for name, column in values.items()}
-    attention = one.attention.get(offset)
+    attention = window.attention.get(offset)
     if attention is None:
         return row | filled | {"attention": None}
     top = int(attention.argmax())

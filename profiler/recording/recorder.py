@@ -76,27 +76,27 @@ class Shared:
             present: where they stand among the positions of the batch (window * width + offset), ascending.
         """
         n_windows, width = len(self.hot), self.hot.shape[-1]
-        place = _places(present, n_windows * width)
-        planned = place.to(self.plan.offsets.device)[self.plan.windows * width + self.plan.offsets]
+        row_of = _rows_of(present, n_windows * width)
+        planned = row_of.to(self.plan.offsets.device)[self.plan.windows * width + self.plan.offsets]
         slots = self.plan.slots[planned >= 0]
         planned = planned[planned >= 0]
-        at = place[self.valid]
-        kept = at >= 0
-        ordinary = torch.zeros_like(kept).index_fill_(0, self.ordinary, value=True)
-        kept_ordinary = kept[self.ordinary]
+        at = row_of[self.valid]
+        is_present = at >= 0
+        ordinary = torch.zeros_like(is_present).index_fill_(0, self.ordinary, value=True)
+        kept_ordinary = is_present[self.ordinary]
         return replace(
             self,
-            hot=self.hot * (place >= 0).view(n_windows, 1, width) if self.order is None else self.hot,
-            order=None if self.order is None else self.order.at(place.numpy()),
+            hot=self.hot * (row_of >= 0).view(n_windows, 1, width) if self.order is None else self.hot,
+            order=None if self.order is None else self.order.at(row_of.numpy()),
             plan=DensePlan(torch.zeros_like(planned), planned, slots),
-            cells=self.cells[kept],
-            valid=at[kept],
-            classes=self.classes[kept],
-            ordinary=ordinary[kept].nonzero()[:, 0],
+            cells=self.cells[is_present],
+            valid=at[is_present],
+            classes=self.classes[is_present],
+            ordinary=ordinary[is_present].nonzero()[:, 0],
             keys=self.keys[kept_ordinary],
             positions=self.positions[kept_ordinary],
             tokens=self.tokens[kept_ordinary],
-            present=kept,
+            present=is_present,
         )
 
 
@@ -264,11 +264,11 @@ class Recorder:
     def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights) -> None:
         """Take what was read off the heads' attention at the planned dense positions."""
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
-        held = {name: value[windows, offsets] for name, value in capture.held.items()}
+        scales = {name: value[windows, offsets] for name, value in capture.scales.items()}
         for block, (measures, target) in capture.attention.items():
             if (heads := self.chosen.head_rows.get(block)) is None:
                 continue
-            copied = attended_dla(capture.units[block][windows, offsets], block, weights, target, held)
+            copied = attended_dla(capture.units[block][windows, offsets], block, weights, target, scales)
             table = torch.cat([measures, copied[..., None].to(measures.dtype)], -1)
             self.dense.update_attention(plan, heads, table[:, self.chosen.units(block)])
 
@@ -276,11 +276,11 @@ class Recorder:
         for component in self.recorded.components:
             if components.start <= component < components.stop:
                 column = component - components.start
-                for kept, values in ((self.recorded.activation, activation), (self.recorded.dla, dla)):
+                for recorded, values in ((self.recorded.activation, activation), (self.recorded.dla, dla)):
                     own = values[shared.valid, column]
                     if shared.present is not None:  # NaN where it is absent
                         own = own.new_full(shared.present.shape, torch.nan).masked_scatter_(shared.present, own)
-                    kept.setdefault(component, []).append(own.cpu())
+                    recorded.setdefault(component, []).append(own.cpu())
 
     def _sample(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         first = torch.arange(components.start, components.stop, device=self.device) * SPECTRUM.n_bins
@@ -296,14 +296,14 @@ class Recorder:
             self.extremes.offer(first + kind, keys, shared.positions, activation, dla, shared.seen)
 
 
-def _places(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " place"]:
-    """Where each of `n` places stands among `rows`, -1 where it does not."""
+def _rows_of(rows: Int[Tensor, " token"], n: int) -> Int[Tensor, " position"]:
+    """Where each of `n` positions stands among `rows`, -1 where it does not."""
     numbers = torch.arange(len(rows), device=rows.device)
     return torch.full((n,), -1, device=rows.device).index_copy_(0, rows, numbers)
 
 
 def _in_windows(part: Part, n_windows: int, width: int) -> Part:
-    """A part of some positions with a place for every position; 0 where it has no values."""
+    """A part of some positions, widened to every position; 0 where it has no values."""
     assert part.present is not None
     present = part.present
 

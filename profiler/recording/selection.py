@@ -149,12 +149,12 @@ class Selection:
     @cached_property
     def head_rows(self) -> dict[Block, slice]:
         """Of each block of heads of which some are recorded, their numbers among all recorded heads."""
-        found: dict[Block, slice] = {}
+        slices: dict[Block, slice] = {}
         for block, rows in self.blocks.items():
             if block.kind == "head":
-                first = max((heads.stop for heads in found.values()), default=0)
-                found[block] = slice(first, first + rows.stop - rows.start)
-        return found
+                first = max((heads.stop for heads in slices.values()), default=0)
+                slices[block] = slice(first, first + rows.stop - rows.start)
+        return slices
 
     def count(self, kind: str) -> int:
         """Units of a kind that are recorded."""

@@ -134,7 +134,7 @@ def cell_sums(cells: CellSums, chosen: Selection) -> Iterator[pl.DataFrame]:
 
 def group_importance(cells: CellSums, chosen: Selection) -> pl.DataFrame:
     """Table `group_importance`; groups without a position have no row."""
-    ordinary = torch.tensor([not one.special for one in CLASSES])
+    ordinary = torch.tensor([not token_class.special for token_class in CLASSES])
     of_class = cells.axes.slices["class"]
     sizes = cells.sums[2][:, of_class, : chosen.embeddings_and_biases.start].sum(-1).cpu()[:, ordinary].sum(1)
     groups = _numpy(cells.counts[:, of_class].sum(1)).nonzero()[0]
@@ -169,16 +169,16 @@ def spectrum_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
     """Table `spectrum_counts`."""
     for filled, first in zip(spectrum.blocks, spectrum.firsts, strict=True):
         for block in _blocks(len(filled.lengths)):
-            found = filled.entries(block)
-            token_class, number = np.divmod(_numpy(found.cell).astype(np.int32), SPECTRUM.n_bins)
+            entries = filled.entries(block)
+            token_class, number = np.divmod(_numpy(entries.cell).astype(np.int32), SPECTRUM.n_bins)
             yield pl.DataFrame(
                 {
-                    "component_id": _numpy(found.component).astype(np.int32) + first,
+                    "component_id": _numpy(entries.component).astype(np.int32) + first,
                     "class_id": token_class,
                     "bin": number,
-                    "n": _numpy(found.counts),
-                    "sum_dla": _numpy(found.sums[0]),
-                    "sum_abs_dla": _numpy(found.sums[1]),
+                    "n": _numpy(entries.counts),
+                    "sum_dla": _numpy(entries.sums[0]),
+                    "sum_abs_dla": _numpy(entries.sums[1]),
                 }
             )
 
@@ -198,7 +198,7 @@ def density_counts(spectrum: SpectrumCounts) -> Iterator[pl.DataFrame]:
 
 def _ordinary_range(powers: PowerSums) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest activation of each component over ordinary positions."""
-    ordinary = torch.tensor([not one.special for one in CLASSES], device=powers.extrema.device)
+    ordinary = torch.tensor([not token_class.special for token_class in CLASSES], device=powers.extrema.device)
     low, high = (_numpy(t[:, ordinary].flatten(0, 1).double()) for t in powers.extrema[:2])
     return low.min(0, initial=np.inf), high.max(0, initial=-np.inf)
 
@@ -379,7 +379,7 @@ def logit_effects(weights: Weights, chosen: Selection, scales: list[float], k: i
         w_out = weights.matrix(block)
         for rows in torch.from_numpy(chosen.units(block)).to(w_out.device).split(1024):
             ids = _numpy(rows).astype(np.int32) + spec.slices[block].start
-            sides = [_effect_rows(ids, *found) for found in strongest(w_out[rows] @ toward.T, k)]
+            sides = [_effect_rows(ids, *side) for side in strongest(w_out[rows] @ toward.T, k)]
             yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
 
 

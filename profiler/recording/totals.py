@@ -19,7 +19,7 @@ import torch
 
 from profiler.axes import Scale
 from profiler.config import RunConfig
-from profiler.database.pass_commits import Kept
+from profiler.database.pass_commits import ReferredRows
 from profiler.model.components import ModelSpec
 from profiler.model.direct import Closure
 from profiler.recording import tables
@@ -217,18 +217,20 @@ class Totals:
         """Largest resident size in bytes, of this process or of one that read another part."""
         return max(self.peak, peak_resident())
 
-    def kept(self) -> dict[str, Kept]:
+    def referred(self) -> dict[str, ReferredRows]:
         """Staged positions and windows that a sample refers to; all where components are recorded everywhere."""
         r = self.recorder
         if r.recorded.components:
             return {}
-        held = torch.cat([t.flatten().cpu() for t in (r.samples.positions, r.extremes.positions, r.dense.positions)])
-        positions = held[held >= 0].unique()
+        referred = torch.cat(
+            [t.flatten().cpu() for t in (r.samples.positions, r.extremes.positions, r.dense.positions)]
+        )
+        positions = referred[referred >= 0].unique()
         number = (positions & (2**POSITION_SHIFT - 1)) // self.spec.context_length
         windows = (((positions >> POSITION_SHIFT) << WINDOW_SHIFT) + number).unique()
         return {
-            "positions": Kept("position_id", positions.numpy()),
-            "windows": Kept("window_id", windows.numpy()),
+            "positions": ReferredRows("position_id", positions.numpy()),
+            "windows": ReferredRows("window_id", windows.numpy()),
         }
 
     def frames(self) -> Mapping[str, pl.DataFrame | Iterator[pl.DataFrame]]:

@@ -30,7 +30,7 @@ from profiler.behaviours.token_properties import Property
 from profiler.database import connections, faults, paths
 from profiler.database.comments import comment_statements
 from profiler.database.faults import first_line
-from profiler.database.pass_commits import Kept, Partial, RunPart, describe, flush, flush_folder
+from profiler.database.pass_commits import Partial, ReferredRows, RunPart, describe, flush, flush_folder
 from profiler.errors import RunError
 from profiler.model.direct import Closure
 from profiler.text.context import NO_COPY, TokenContext
@@ -86,24 +86,25 @@ CREATE TEMP TABLE kept AS
     UNION SELECT position_id FROM dense_rows WHERE component_id = (SELECT max(component_id) FROM components)
     UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
-    SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id,
-           p.target_logit, o.loss, o.rank, o.entropy, p.special, p.role, p.previous_token_id, p.distance,
-           p.prefix_match, p.bracket_depth, p.in_quotes, o.position_id IS NOT NULL
-    FROM staged_positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
-    ORDER BY p.position_id;
+    SELECT staged.position_id, staged.window_id, staged.doc_id, staged.pos, staged."offset", staged.token_id,
+           staged.next_token_id, staged.class_id, staged.target_logit, outcomes.loss, outcomes.rank, outcomes.entropy,
+           staged.special, staged.role, staged.previous_token_id, staged.distance, staged.prefix_match,
+           staged.bracket_depth, staged.in_quotes, outcomes.position_id IS NOT NULL
+    FROM staged_positions AS staged SEMI JOIN kept USING (position_id) LEFT JOIN outcomes USING (position_id)
+    ORDER BY staged.position_id;
 INSERT INTO windows
-    SELECT w.* FROM staged_windows w SEMI JOIN position_rows USING (window_id) ORDER BY w.window_id;
+    SELECT staged_windows.* FROM staged_windows SEMI JOIN position_rows USING (window_id) ORDER BY window_id;
 DROP TABLE kept;
 DROP VIEW staged_positions;
 DROP VIEW staged_windows;
 INSERT INTO pooled_strata
-    SELECT component_id, bin, s.n, k.kept
+    SELECT component_id, bin, counted.n, rows.kept
     FROM (SELECT component_id, bin, sum(n) AS n FROM spectrum_counts
-          WHERE class_id NOT IN (SELECT class_id FROM classes WHERE special) GROUP BY ALL) s
+          WHERE class_id NOT IN (SELECT class_id FROM classes WHERE special) GROUP BY ALL) counted
     JOIN (SELECT component_id, bin, count(*) AS kept FROM (
               SELECT component_id, bin FROM dense_rows
               UNION ALL SELECT component_id, bin FROM sample_rows JOIN position_rows USING (position_id) WHERE NOT dense
-          ) GROUP BY ALL) k USING (component_id, bin)
+          ) GROUP BY ALL) rows USING (component_id, bin)
     ORDER BY component_id, bin;
 """
 REPEATED = """
@@ -180,10 +181,10 @@ class Rows:
         self.rows, self.staged = {}, 0
         return taken
 
-    def prune(self, kept: dict[str, Kept]) -> None:
+    def prune(self, referred: dict[str, ReferredRows]) -> None:
         """Drop rows that no sample refers to."""
         for table, rows in self.take_rows().items():
-            self.hold(table, kept[table].of(rows) if table in kept else rows)
+            self.hold(table, referred[table].of(rows) if table in referred else rows)
 
 
 class Store(Rows):
@@ -265,10 +266,10 @@ class Store(Rows):
             self.connection.unregister("frame")
 
     def commit(
-        self, identity: dict[str, Any], facts: dict[str, Any], arrays: dict[str, Any], kept: dict[str, Kept]
+        self, identity: dict[str, Any], facts: dict[str, Any], arrays: dict[str, Any], referred: dict[str, ReferredRows]
     ) -> None:
         """Commit the rows held and the state of the pass, all or nothing."""
-        self.partial.commit(identity, RunPart(facts, arrays, self.take_rows()), kept)
+        self.partial.commit(identity, RunPart(facts, arrays, self.take_rows()), referred)
 
     def assemble(self, outcomes: pl.DataFrame, groups_per_domain: int) -> None:
         """Copy the rows committed into the run file, positions and windows where some row refers to them.
@@ -348,15 +349,17 @@ def _undisturbed(*, going_on: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: received.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None: it was set outside of Python
-    if came and going_on:
-        signal.raise_signal(came[0])
+    if received and going_on:
+        signal.raise_signal(received[0])
 
 
 def refuse_bad_place(path: Path, *, overwrite: bool, resume: bool = False) -> None:

@@ -70,16 +70,16 @@ def try_text(
     last = None if after is None else reading.token_of(loaded, after)
     now = reading.read(loaded, ids, chosen, changes, after=last, most=most)
     before = reading.read(loaded, ids, chosen, after=int(now.targets[-1]), most=most) if changes else None
-    found = answer(connection, now, before, likeliest=most)
+    answered = answer(connection, now, before, likeliest=most)
     result = TextResult(
         text,
         None if chosen is None else chosen.label,
         tuple(change.described for change in changes),
-        found.tokens,
-        found.components,
-        found.next_tokens,
-        found.attention,
-        sentences(found, chosen, changes, n_left_out),
+        answered.tokens,
+        answered.components,
+        answered.next_tokens,
+        answered.attention,
+        sentences(answered, chosen, changes, n_left_out),
     )
     if out is not None:
         pages.write(out, render(page.build(pages.Reader(connection), result)))

@@ -12,6 +12,7 @@ from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Cell, Chart, Example, ExampleGroup, Examples, Report, Section, Table
 from profiler.pages.component import contexts
 from profiler.pages.reader import Reader
+from profiler.pages.tables import tint
 from profiler.results import TextResult
 from profiler.sentence import charts
 from profiler.sentence.answer import in_words
@@ -108,7 +109,7 @@ def _example(result: TextResult, shown: int) -> Example:
     made.append(contexts.Token(texts[-1]))
     reach = _reach(result)
     activation, dla = own[shown].get("activation"), own[shown].get("dla")
-    tints = (_tint(activation, reach.activation), _tint(dla, reach.dla))
+    tints = (tint(activation, reach.activation), tint(dla, reach.dla))
     return Example(
         context=contexts.html(made[: shown + 2] if shown + 1 < len(tokens) else made, shown, *tints),
         activation=numbers.number(activation),
@@ -118,10 +119,6 @@ def _example(result: TextResult, shown: int) -> Example:
         dla_tint=tints[1],
         where=Markup("<span>token {}</span>").format(shown),
     )
-
-
-def _tint(value: float | None, most: float) -> float:
-    return 0.0 if not value or not most else max(-1.0, min(1.0, value / most))
 
 
 def _weights(result: TextResult, shown: int) -> Sequence[float | None]:

@@ -136,9 +136,9 @@ def _largest(parts: Iterator[Part], n_tokens: int, most: int) -> Shown:
         ids.append(order + part.components.start)
         activations.append(spread(part.activation, part.present, n_tokens).gather(-1, order))
         dlas.append(dla.gather(-1, order))
-    found, activation, dla = (torch.cat(columns, -1) for columns in (ids, activations, dlas))
+    components, activation, dla = (torch.cat(columns, -1) for columns in (ids, activations, dlas))
     order = dla.abs().nan_to_num(-1.0).topk(min(most, dla.shape[-1])).indices
-    return found.gather(-1, order), activation.gather(-1, order), dla.gather(-1, order)
+    return components.gather(-1, order), activation.gather(-1, order), dla.gather(-1, order)
 
 
 def spread(

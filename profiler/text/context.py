@@ -59,10 +59,10 @@ class Marks:
         """Brackets open after each token of a text, and whether a quote is open before it."""
         if not len(token_ids):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
-        places, depths, quoted = read_marks("".join(self.texts[i] for i in token_ids.tolist()))
+        mark_ends, depths, quoted = read_marks("".join(self.texts[i] for i in token_ids.tolist()))
         ends = self.sizes[token_ids].cumsum()
-        after = np.searchsorted(places, ends, side="right") - 1
-        before = np.searchsorted(places, ends - self.sizes[token_ids], side="right") - 1
+        after = np.searchsorted(mark_ends, ends, side="right") - 1
+        before = np.searchsorted(mark_ends, ends - self.sizes[token_ids], side="right") - 1
         return depths[after], quoted[before]
 
     def of_document(self, document: TokenizedDocument) -> Signs:

@@ -1,6 +1,6 @@
 """Fixed 64-bit sampling keys: what is sampled does not depend on batch size, order or number of workers.
 
-Each (run seed, document, place in the document) has a key, and each component permutes the keys of all positions by a
+Each (run seed, document, offset in the document) has a key, and each component permutes the keys of all positions by a
 bijection of its own (xor with the component's mark, then a product with an odd number, modulo 2^64). The k positions of
 the smallest keys in a stratum are a simple random sample of it, and samples merge exactly. Components get different
 positions: one generator seeded by layer and head numbers, as some tools use, repeats streams (anchors, trap S6).
@@ -45,16 +45,16 @@ def mix(values: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     return values ^ _shift_right(values, 31)
 
 
-def position_keys(seed: int, document: str, places: Int[Tensor, " place"]) -> Int[Tensor, " place"]:
-    """Keys of the places of one document, int64, uniform over all 64-bit values.
+def position_keys(seed: int, document: str, offsets: Int[Tensor, " offset"]) -> Int[Tensor, " offset"]:
+    """Keys of positions of a document, int64, uniform over all 64-bit values.
 
     Args:
         seed: the run's seed.
         document: the document's domain and source.
-        places: window number * context length + offset, int64.
+        offsets: window number * context length + offset, int64.
     """
     start = stable_hash(f"{seed}\x00{document}")
-    return mix((places + 1) * signed(GOLDEN) + start)
+    return mix((offsets + 1) * signed(GOLDEN) + start)
 
 
 def component_marks(seed: int, n_components: int) -> Int[Tensor, " component"]:

@@ -204,7 +204,7 @@ def _special_codes(tokens: TokenIds, layout: Layout) -> TokenIds:
     return codes
 
 
-def _places(window: Window, layout: Layout) -> np.ndarray:
+def _offsets(window: Window, layout: Layout) -> np.ndarray:
     return window.number * layout.context_length + np.arange(window.n_positions)
 
 
@@ -216,12 +216,12 @@ def make_batch(windows: list[Window], layout: Layout) -> Batch:
         [np.append(w.token_ids[1:], w.following if w.following is not None else []) for w in windows], width
     )
     valid = _padded([np.ones(w.n_positions) for w in windows], width).bool()
-    places = [_places(w, layout) for w in windows]
+    offsets = [_offsets(w, layout) for w in windows]
     keys = [
         position_keys(layout.seed, w.document.place, torch.from_numpy(p)).numpy()
-        for w, p in zip(windows, places, strict=True)
+        for w, p in zip(windows, offsets, strict=True)
     ]
-    ids = [(w.document.doc_id << POSITION_SHIFT) + p for w, p in zip(windows, places, strict=True)]
+    ids = [(w.document.doc_id << POSITION_SHIFT) + p for w, p in zip(windows, offsets, strict=True)]
     special = _special_codes(tokens, layout)
     special_class = torch.tensor([-1, CLASS_ID["bos"], CLASS_ID["first"], CLASS_ID["special"]])[special]
     classes = torch.where(special == 0, layout.token_classes[tokens], special_class)

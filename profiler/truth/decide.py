@@ -91,4 +91,6 @@ def decide_word(
     distributions = build.build(model, net, run, task, text, settings, circuit.scope.outside)
     subject = CheckSubject(model, net, circuit, run, task, distributions, text, settings, lambda _: None)
     result = joined([prompts.findings(subject), at_positions.findings(subject)])
-    return verdict.judge(result.findings, [one.name for one in distributions.all], (), settings.thresholds)
+    return verdict.judge(
+        result.findings, [distribution.name for distribution in distributions.all], (), settings.thresholds
+    )

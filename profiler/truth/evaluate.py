@@ -197,11 +197,11 @@ def _by_stages(built: HandBuilt, settings: TruthSettings, model: Model) -> _Deci
     """Only what decides members and word."""
     began = time.perf_counter()
     task = actions.patch_settings(str(built.pairs_file(DISCOVERY_PROMPTS)))
-    found = decide.decide_circuit(model, task, _judged(built, settings, model))
+    decided = decide.decide_circuit(model, task, _judged(built, settings, model))
     chosen_at = time.perf_counter()
     wider = CheckSettings(pairs=_check_pairs(settings), draws=settings.check_draws, distributions=tuple(_wider(built)))
-    said = decide.decide_word(model, found.circuit, task, wider, built.folder / RUN_FILE)
-    return _Decided(found.circuit, found.scores, said, (chosen_at - began, time.perf_counter() - chosen_at))
+    said = decide.decide_word(model, decided.circuit, task, wider, built.folder / RUN_FILE)
+    return _Decided(decided.circuit, decided.scores, said, (chosen_at - began, time.perf_counter() - chosen_at))
 
 
 def _by_commands(built: HandBuilt, settings: TruthSettings, model: Model) -> _Decided:

@@ -7,7 +7,7 @@ import patch_models
 import pytest
 import torch
 
-from profiler.circuits import circuit_tables, edge_mask, experiment, nodes
+from profiler.circuits import circuit_tables, edge_mask, experiment, nodes, pair_runs
 from profiler.circuits.circuit import Circuit, Member, Scope, check_circuit
 from profiler.circuits.scoring import evaluate, null, scores
 from profiler.errors import CircuitError
@@ -41,7 +41,7 @@ def _setting(form: str = "neox_sequential", outside: str = "resample") -> settin
     net = patch_models.network(form)
     one = setting.prepare("discovery", net, Encoded(patch_models.token_pairs(), ()))
     references = patch_models.token_pairs(30, seed=9)
-    return experiment.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, references))
+    return pair_runs.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, references))
 
 
 def _by_hand(one: setting.PairRuns, circuit: Circuit, mlps: bool) -> torch.Tensor:
@@ -100,7 +100,7 @@ def test_pairs_in_groups_are_pairs_together(outside: str) -> None:
     """Groups of pairs that begin to differ late are run from there on, with all values of the plain pass."""
     net = patch_models.network("neox_sequential")
     one = setting.prepare("discovery", net, Encoded(patch_models.token_pairs(3 * evaluate.TOGETHER + 1), ()))
-    one = experiment.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, one.batch.pairs))
+    one = pair_runs.with_outside(one, outside, lambda: values.means(net, one.clean, one.batch, one.batch.pairs))
     asked = circuit_tables.evaluator(one, MIXED, mlps=False)
     assert len(asked.parts) == 3
     assert sorted(row for part in asked.parts for row in part.rows) == list(range(len(one.batch)))
@@ -214,4 +214,4 @@ def _setting_of(model, settings: PatchSettings, circuit: Circuit) -> setting.Pai
     """The discovery set of the experiment with its means, again."""
     encoded = setting.encoded(model, setting.draw(model, settings, "train", 0))
     one = setting.prepare("discovery", patch_models.network("neox_sequential"), encoded)
-    return experiment.with_outside(one, "mean", lambda: values.means(one.net, one.clean, one.batch, encoded.pairs))
+    return pair_runs.with_outside(one, "mean", lambda: values.means(one.net, one.clean, one.batch, encoded.pairs))

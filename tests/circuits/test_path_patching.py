@@ -80,7 +80,7 @@ def test_a_path_of_two_is_an_edge_that_is_cut() -> None:
     lost = runs.metric_clean - runs.batch.options.values(cut)
     assert found.share == pytest.approx(lost.mean() / runs.whole.mean(), abs=1e-12)
     assert found.path.text == "L0H1:L1H0"
-    assert set(found.others) == {"L0H0"}
+    assert set(found.controls) == {"L0H0"}
     assert found.p_least == 0.5
 
 
@@ -118,11 +118,11 @@ def test_what_is_no_path_is_refused(text: str) -> None:
 
 def test_every_other_sender_is_a_control() -> None:
     graph = edge_mask.Graph(3, 2, False)
-    assert paths.others_of(paths.parse("L0H0:L2H1.q", graph), graph) == ["L0H1", "L1H0", "L1H1"]
-    assert paths.others_of(paths.parse("L0_mlp_out:L2H1.q", graph), graph) == ["L1_mlp_out"]
-    assert paths.others_of(paths.parse("embed:L2H1.q", graph), graph) == []
+    assert paths.other_senders(paths.parse("L0H0:L2H1.q", graph), graph) == ["L0H1", "L1H0", "L1H1"]
+    assert paths.other_senders(paths.parse("L0_mlp_out:L2H1.q", graph), graph) == ["L1_mlp_out"]
+    assert paths.other_senders(paths.parse("embed:L2H1.q", graph), graph) == []
     runs = _runs("gpt2")
     found = paths.effect(runs, "embed:logits")
-    assert (found.others, found.p, found.p_least) == ({}, 1.0, 1.0)
+    assert (found.controls, found.p, found.p_least) == ({}, 1.0, 1.0)
     assert found.n == len(runs.batch)
     assert np.isfinite([found.low, found.high]).all()

@@ -9,7 +9,8 @@ import pytest
 
 import profiler
 from profiler.errors import ComponentError, QueryError, RunError
-from profiler.run import SPECTRUM_CHARTS, Run
+from profiler.reading import SPECTRUM_CHARTS
+from profiler.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -55,10 +55,12 @@ def test_recall_counts_what_the_largest_estimates_miss():
     """Two of four in the first stratum, one of four in the second, none of eight in the third."""
     made = cases([1.0, 0.5, 0.0, 0.0] + [0.3, 0.0, 0.0, 0.0] + [0.0] * 8, [0] * 4 + [1] * 4 + [2] * 8)
     first, second = checks.recall_rows(made).sort("looked_at").to_dicts()
-    assert (first["hits"], first["missed"], second["hits"], second["missed"]) == pytest.approx((20, 10, 30, 0))
+    assert (first["hits"], first["false_negatives"], second["hits"], second["false_negatives"]) == pytest.approx(
+        (20, 10, 30, 0)
+    )
     assert first["recall"] == pytest.approx(2 / 3) and second["recall"] == 1
     upper = 1 - 0.05 ** (1 / 8)  # none of eight, one-sided
-    assert second["missed_hi"] == pytest.approx(80 * upper)
+    assert second["false_negatives_hi"] == pytest.approx(80 * upper)
     assert 0 < first["recall_lo"] < first["recall"] and second["recall_lo"] < 1
 
 

@@ -322,14 +322,14 @@ def test_a_vocabulary_too_small_for_repeated_tokens_has_none_of_them() -> None:
         make("repeated-tokens", None, "train", 3, vocabulary=tuple(range(26)))
 
 
-def test_a_random_circuit_is_as_good_where_it_is_as_faithful_and_missed_as_much():
+def test_a_random_circuit_is_as_good_where_it_is_as_faithful_and_as_necessary():
     """One of two heads that stand in for each other is as faithful as both, and nothing is lost without it."""
-    faithful, missed = np.array([1.0, 1.0, 0.5, 1.0]), np.array([1.0, 0.1, 1.0, 1.0])
-    null = prompts.closeness_null(faithful, missed)
+    faithful, necessity = np.array([1.0, 1.0, 0.5, 1.0]), np.array([1.0, 0.1, 1.0, 1.0])
+    null = prompts.closeness_null(faithful, necessity)
     assert (null.p, null.n, null.near) == (2 / 4, 3, 0.0)
     assert null.distance == pytest.approx(0.5 / 3)
-    alone = prompts.closeness_null(faithful[:3], missed[:3])
+    alone = prompts.closeness_null(faithful[:3], necessity[:3])
     assert (alone.p, alone.near) == (1 / 3, 0.5)
     assert prompts.closeness_null(faithful[:3]).p == 2 / 3
     over = prompts.closeness_null(np.array([1.0, 1.4]), np.array([0.2, 0.9]))
-    assert over.near == pytest.approx(0.4)  # to be missed more makes up for nothing
+    assert over.near == pytest.approx(0.4)  # a larger necessity makes up for nothing

@@ -33,7 +33,7 @@ def test_a_circuit_by_edges_is_measured_with_its_edges() -> None:
         by_statistic = {finding.statistic: finding for finding in made}
         assert one.setting is not None
         evaluate = edge_sets.evaluator(one.setting)
-        keep = edge_sets.kept(evaluate, subject.circuit)
+        keep = edge_sets.mask_of(evaluate, subject.circuit)
         expected = evaluate.faithfulness(keep[None])[0]
         assert by_statistic["faithfulness"].value == pytest.approx(expected, abs=1e-9)
         assert by_statistic["faithfulness"].null is not None

@@ -159,7 +159,7 @@ def test_people_in_text_are_found_with_their_places():
         "S2": " Robert",
     }
     assert spelt(passage, (one.end, one.end + 1)) == " thanked"
-    assert one.answer == int(passage.ids[passage.place[passage.text.index(" Alice")]])
+    assert one.answer == int(passage.ids[passage.token_at[passage.text.index(" Alice")]])
 
 
 @pytest.mark.parametrize(

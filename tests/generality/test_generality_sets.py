@@ -9,7 +9,7 @@ import planted_circuits as planted
 import pytest
 import torch
 
-from profiler.circuits import circuit_tables, edge_mask, experiment, node_sets, nodes
+from profiler.circuits import circuit_tables, edge_mask, node_sets, nodes, pair_runs
 from profiler.circuits.circuit import Circuit, Member, Scope
 from profiler.generality.distributions import build
 from profiler.generality.faithfulness import means as ablated
@@ -64,7 +64,7 @@ def test_the_check_puts_in_what_the_scope_says_as_patching_does(circuit: Circuit
     plain = setting_of("neox_sequential", 24)
     circuit = dataclasses.replace(circuit, scope=dataclasses.replace(SCOPE, outside=outside))
     means = values.means(plain.net, plain.clean, plain.batch, plain.batch.pairs)
-    patched = experiment.with_outside(plain, outside, lambda: means)
+    patched = pair_runs.with_outside(plain, outside, lambda: means)
     one = build.with_outside(build.slim(plain), outside)
     base = planted.subject(planted.GENERALISES, draws=3)
     subject = dataclasses.replace(base, net=plain.net, circuit=circuit)
@@ -73,7 +73,7 @@ def test_the_check_puts_in_what_the_scope_says_as_patching_does(circuit: Circuit
     expected = float(evaluate.faithfulness(keep[None])[0])
     again = circuit_tables.evaluator(one, circuit, mlps=subject.mlps)
     assert float(again.faithfulness(keep[None])[0]) == pytest.approx(expected, abs=1e-9)
-    assert prompts.random_circuits(subject, one, keep).kept[0] == pytest.approx(expected, abs=1e-9)
+    assert prompts.random_circuits(subject, one, keep).faithful[0] == pytest.approx(expected, abs=1e-9)
     resampled = circuit_tables.evaluator(plain, circuit, mlps=subject.mlps)
     assert abs(float(resampled.faithfulness(keep[None])[0]) - expected) > 1e-3
     assert prompts.choices(subject, "faithfulness", "x").ablation == outside
@@ -180,6 +180,6 @@ def test_the_circuit_beside_random_ones_has_its_own_shares(circuit: Circuit) -> 
     drawn = prompts.matched(evaluate.nodes, keep, 3, subject.settings.seed)
     for row, kept in enumerate([keep, *drawn]):
         alone, without = evaluate(kept[None]).mean(), evaluate(~kept[None]).mean()
-        assert found.kept[row] == pytest.approx((alone - empty) / (model - empty), abs=1e-9)
+        assert found.faithful[row] == pytest.approx((alone - empty) / (model - empty), abs=1e-9)
         assert found.gone[row] == pytest.approx((model - without) / (model - empty), abs=1e-9)
-    assert len(found.kept) == len(found.gone) == 1 + len(drawn) and abs(empty) > 1e-3
+    assert len(found.faithful) == len(found.gone) == 1 + len(drawn) and abs(empty) > 1e-3

@@ -36,7 +36,7 @@ def test_places_are_those_of_attention_masses():
     for name in ("induction", "duplicate", "previous_token", "two_back", "self"):
         theirs = rows[:, attention.MASSES.index(name)].reshape(3, 12, 12).bool()
         causal = torch.ones(12, 12, dtype=torch.bool).tril()
-        assert torch.equal(rules.PLACES[name](seen) & causal, theirs & causal), name
+        assert torch.equal(rules.ATTENDED[name](seen) & causal, theirs & causal), name
 
 
 def test_a_doubled_token_is_no_target_of_its_own_induction():
@@ -62,14 +62,14 @@ def test_longest_prefix_and_latest_copy():
         tokens, tokens, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
     )
     seen = seen_of(base_of(net, batch), Target("head", 0, 0), torch.zeros(12).double())
-    places = {name: rules.PLACES[name](seen)[0, 7].nonzero()[:, 0].tolist() for name in rules.PLACES}
+    places = {name: rules.ATTENDED[name](seen)[0, 7].nonzero()[:, 0].tolist() for name in rules.ATTENDED}
     assert places["induction"] == [2, 5]
     assert places["prefix_induction"] == [2]  # "1 2" stood before offset 2
     assert places["latest_induction"] == [5]
     assert places["previous_token"] == [6]
 
 
-@pytest.mark.parametrize("name", [*rules.PLACES, "first_token"])
+@pytest.mark.parametrize("name", [*rules.ATTENDED, "first_token"])
 def test_a_rules_pattern_is_causal_and_sums_to_one(name):
     net = built.model([built.layer([built.diffuse_head()])])
     seen = seen_of(base_of(net, built.reading(3)), Target("head", 0, 0), torch.zeros(12).double())
@@ -258,7 +258,7 @@ def test_claims_are_the_fair_rule_then_the_strict_one():
     assert of_members.claims_of(Member("L1_mlp_out", "fires on numbers")) == []
     net = built.model([built.layer([built.previous_head(), built.diffuse_head(), built.first_head()])])
     fair, strict = explain.examine(net, built.texts(), [replace(c, target=Target("head", 0, 0)) for c in claims], 2)
-    assert fair.fallback == "first token; 1.00 on the rule's places"
+    assert fair.fallback == "first token; 1.00 on the rule's positions"
     asked = question("L0H0", "previous token", "replacement")
     names = [row.statistic for one in (fair, strict) for row in of_members.result_of(asked, one).findings]
     assert names.count("explained") == 1 and names.count(of_members.STRICT) == 1

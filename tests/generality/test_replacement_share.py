@@ -112,7 +112,7 @@ def test_a_component_that_others_stand_in_for_is_refused_and_shown_without_them(
     bound.b_in[:] = -1.05  # 2 is cut down to 1.05: a head alone is worth 1, the second 0.05
     net = replace(net, layers=(net.layers[0], bound))
     found = built.explained(net, "L0H0", "previous_token")
-    assert found.guard.rivals[:1] == ("L0H1",) and found.guard.others[1] > 2
+    assert found.guard.rivals[:1] == ("L0H1",) and found.guard.without_rivals[1] > 2
     assert "stand in for it" in found.guard.refused or "make up for it" in found.guard.refused
     named = {finding.statistic: finding for finding in found.findings(ASKED)}
     assert named["explained"].value is None and named["explained"].refused == found.guard.refused

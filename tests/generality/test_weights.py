@@ -154,7 +154,7 @@ def test_mean_scores_are_the_mean_over_all_pairs_of_tokens(form):
     found = weights_scores.mean_scores(net, seen, words, 1, 1, 6)
     place = torch.tensor([[5]]), torch.tensor([[2]])
     q, k = (
-        inputs.read(net, 1, 1, what, inputs.placed(net, seen.later, int(p)))
+        inputs.read(net, 1, 1, what, inputs.at_offset(net, seen.later, int(p)))
         for what, p in zip("qk", place, strict=True)
     )
     q, k = (rotate(net, x[:, None, None], p.expand(len(x), 1))[:, 0, 0] for x, p in zip((q, k), place, strict=True))
@@ -355,7 +355,7 @@ def test_matches_are_scores_of_the_forward_pass(form):
     net, seen = patch_models.network(form).plain, inputs.alone(patch_models.network(form).plain)
     words, place, distance = torch.tensor([65, 9, 200]), 20, 8
     q, k = (
-        inputs.read(net, 0, 1, what, inputs.placed(net, seen.first[words], at))
+        inputs.read(net, 0, 1, what, inputs.at_offset(net, seen.first[words], at))
         for what, at in (("q", place), ("k", place - distance))
     )
     found = inputs.matches(net, q, k, place, distance)

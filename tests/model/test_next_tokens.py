@@ -32,7 +32,7 @@ def next_tokens(which: str) -> torch.Tensor:
 def direct_product(model, capture, targets):
     """DLA of each writer's units from a direction at every position, none of them shared."""
     weights = model.weights
-    directions = Directions(weights.wiring, at_unembed(weights, targets), capture.held)
+    directions = Directions(weights.wiring, at_unembed(weights, targets), capture.scales)
     for block, writer in weights.writers.items():
         toward, w = directions.at(writer.site), weights.matrix(block)
         if writer.expert is None:

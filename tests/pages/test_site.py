@@ -121,10 +121,10 @@ def test_cards_are_kept_while_they_hold_and_made_anew_when_the_run_changes(fake,
     run = Path(shutil.copy(fake.path, tmp_path / "run.duckdb"))
     first = site.build(run, tmp_path / "site", 1)
     second = site.build(run, tmp_path / "site", 1, ["L0N1", "L0N2"])
-    assert (first.made, first.kept, second.made, second.kept) == (1, 0, 2, 1)
+    assert (first.made, first.reused, second.made, second.reused) == (1, 0, 2, 1)
     assert len(list((tmp_path / "site" / "cards").iterdir())) == 3
     run.touch()
-    assert site.build(run, tmp_path / "site", 1).kept == 0
+    assert site.build(run, tmp_path / "site", 1).reused == 0
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 

@@ -7,7 +7,7 @@ import patch_models
 import pytest
 
 from profiler import actions
-from profiler.circuits import experiment
+from profiler.circuits import experiment, pair_runs
 from profiler.circuits.circuit import Circuit, Scope
 from profiler.errors import PairError
 from profiler.generality.distributions import build, circuit_of_run
@@ -57,7 +57,7 @@ def test_the_test_part_of_a_file_is_judged_and_checked(tmp_path) -> None:
     """What a check calls fresh prompts are pairs of the file that the circuit was not found on."""
     model, settings = patch_models.loaded("gpt2"), PatchSettings(_file(tmp_path, 44, 21), pairs=24)
     parts = setting.parts_of_file(settings)
-    made = experiment.other_settings(model, network_of(model), settings)
+    made = pair_runs.other_settings(model, network_of(model), settings)
     assert [(one.name, len(one.batch)) for one in made] == [("test", 20), ("held_out", 21)]
     task = Scope(settings.task, "x", ())
     found = circuit_of_run.task_of(Circuit("c", "m", (), task))

@@ -152,11 +152,11 @@ def test_batches_are_made_smaller_to_fit_into_memory(config, model):
         forecast(wide.model_copy(update={"batch_size": n}), model.spec).memory for n in (wide.batch_size, 1)
     )
     limited = wide.model_copy(update={"memory_limit": (whole + least) // 2})
-    fitting, said = within_memory(limited, model.spec, held=0)
+    fitting, said = within_memory(limited, model.spec, in_use=0)
     assert forecast(fitting, model.spec).memory <= limited.memory_limit
     assert 1 < fitting.batch_size < wide.batch_size
     assert said == (f"batch_size {wide.batch_size} -> {fitting.batch_size}",)
-    assert within_memory(wide, model.spec, held=0, free=whole) == (wide, ())
+    assert within_memory(wide, model.spec, in_use=0, free=whole) == (wide, ())
 
 
 def test_a_memory_limit_that_is_too_small_is_refused_before_the_pass(config, model, tmp_path):
@@ -164,7 +164,7 @@ def test_a_memory_limit_that_is_too_small_is_refused_before_the_pass(config, mod
         profiler.record(config.model_copy(update={"memory_limit": 10_000_000}), tmp_path / "run.duckdb", model=model)
     assert not list(tmp_path.iterdir())
     with pytest.raises(RunError, match=r"this machine's memory .* is too small"):
-        within_memory(config, model.spec, held=0, free=1_000)
+        within_memory(config, model.spec, in_use=0, free=1_000)
 
 
 def test_a_memory_limit_changes_no_identity(config):

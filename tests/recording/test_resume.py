@@ -13,7 +13,7 @@ import torch
 from same import differing_tables, same
 
 from profiler.config import RunConfig
-from profiler.database.pass_commits import MANIFEST, Kept, Partial, RunPart, partial_path, read_manifest
+from profiler.database.pass_commits import MANIFEST, Partial, ReferredRows, RunPart, partial_path, read_manifest
 from profiler.errors import CorpusError, RunError
 from profiler.model.load import load_model
 from profiler.recording import pipeline
@@ -255,7 +255,7 @@ def held(partial: Partial) -> list[int]:
 
 def test_files_are_joined_and_rows_that_nothing_refers_to_go(partial):
     for n in range(2, 40):
-        kept = Kept("position_id", torch.arange(10 * n - 15, 10 * n).numpy())
+        kept = ReferredRows("position_id", torch.arange(10 * n - 15, 10 * n).numpy())
         partial.commit({}, piece(n, list(range(10 * n - 10, 10 * n))), {"positions": kept})
     assert len(partial.parquet("positions")) <= 8
     assert set(range(375, 390)) <= set(held(partial))

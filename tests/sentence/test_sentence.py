@@ -104,7 +104,7 @@ def test_what_is_set_to_its_own_value_changes_nothing_and_hooks_are_gone_after(m
 
 def test_scaling_an_own_part_scales_its_dla_in_the_last_layer(model, ids):
     plain = reading.read(model, ids, parse_label("L1N4"))
-    scale = model.run(ids[None], reading.Wanted()).held
+    scale = model.run(ids[None], reading.Wanted()).scales
     doubled = reading.read(
         model, ids, parse_label("L1N4"), read_changes(scale=["L1N4=2"]), after=int(plain.targets[-1])
     )

@@ -365,7 +365,7 @@ def drops(fake: fake_run.FakeRun, db: query.Connection) -> None:
 def table_sizes(fake: fake_run.FakeRun, db: query.Connection) -> None:
     found = query.run(db, "table_sizes")
     assert dict(found.select("table_name", "n_rows").iter_rows()) == {k: len(v) for k, v in fake.tables.items()}
-    assert set(found["table_name"]) == set(re.findall(r"pragma_storage_info\('(\w+)'\)", query.sql_text("table_sizes")))
+    assert set(found["table_name"]) == set(re.findall(r"storage_of\('(\w+)'\)", query.sql_text("table_sizes")))
     assert 0.5 * fake.path.stat().st_size < found["bytes"].sum() <= fake.path.stat().st_size
 
 

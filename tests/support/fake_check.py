@@ -1,7 +1,7 @@
 """Two checks in a small run, with every kind of row that a check can have: for tests of storage, queries and the
 report.
 
-Run as a script it writes a file to look at: `python tests/fake_check.py fake.duckdb`.
+Run as a script it writes a file to look at: `python tests/support/fake_check.py fake.duckdb`.
 """
 
 import sys
@@ -53,182 +53,110 @@ def findings(case: planted.Planted, name: str, members: Sequence[tuple[str, str]
     made = []
     for one in case(np.random.default_rng(seed)):
         subject = labels.get(one.subject, name)
-        made.append(
-            replace(
-                one,
-                subject=subject,
-                role=roles.get(subject, "") and one.role,
-                choices=CausalChoices("node", "head", "resample", "all", "noise outside", one.distribution),
-            )
-        )
-    label, role = members[0]
-    made += [
+        choices = CausalChoices("node", "head", "resample", "all", "noise outside", one.distribution)
+        made.append(replace(one, subject=subject, role=roles.get(subject, "") and one.role, choices=choices))
+    refused = Question(name, "", "faithfulness", "lower case", "prompts")
+    return [
+        *made,
+        *_of_circuit(name),
+        *_of_member(*members[0]),
+        refused.refused("faithfulness", 3, "3 prompts; 20 are needed"),
+    ]
+
+
+def _of_circuit(name: str) -> list[Finding]:
+    """Findings about a whole circuit that no planted case has."""
+    return [
         Finding(name, "", "necessity", "discovery", "necessity", 0.8, 0.7, 0.9, 48, "prompts", 0.1, 0.2, 0.01),
         Finding(name, "", "necessity", "names", "necessity", 0.7, 0.6, 0.8, 48, "prompts", 0.1, 0.2, 0.01),
-        Finding(label, role, "mixture", "corpus", "share: induction", 0.7, 0.6, 0.8, 900, "positions"),
-        Finding(label, role, "mixture", "corpus", "share: previous_token", 0.1, 0.05, 0.15, 900, "positions"),
-        Finding(label, role, "mixture", "corpus", "share: unexplained", 0.2, 0.1, 0.3, 900, "positions"),
-        Finding(label, PLACED, "coverage", "templates", UNDONE, 0.2, 0.1, 0.3, 48, "prompts", 0.1),
-        Finding(label, PLACED, "mixture", "templates", "share: attends to S1", 0.7, 0.6, 0.8, 48, "prompts"),
-        Finding(
-            label, PLACED, "mixture", "templates", "share: attends to the first token", 0.05, 0.0, 0.1, 48, "prompts"
+        Finding(name, "", "trend", "distributions", "slope", -0.01, -0.04, 0.02, 192, "prompts"),
+    ]
+
+
+def _of_member(label: str, role: str) -> list[Finding]:
+    """Findings about a member that no planted case has: its mixture, its role at a position, what is tried on it."""
+    data = ("data corpus",)
+    return [
+        *(
+            Finding(label, role, "mixture", "corpus", f"share: {part}", *estimate, 900, "positions")
+            for part, *estimate in (
+                ("induction", 0.7, 0.6, 0.8),
+                ("previous_token", 0.1, 0.05, 0.15),
+                ("unexplained", 0.2, 0.1, 0.3),
+            )
         ),
-        Finding(
-            label,
-            "S-inhibition",
-            "coverage",
-            "corpus",
-            "coverage",
-            0.3,
-            0.2,
-            0.4,
-            900,
-            "positions",
-            0.1,
+        Finding(label, PLACED, "coverage", "templates", UNDONE, 0.2, 0.1, 0.3, 48, "prompts", 0.1),
+        *(
+            Finding(label, PLACED, "mixture", "templates", f"share: {part}", *estimate, 48, "prompts")
+            for part, *estimate in (
+                ("attends to S1", 0.7, 0.6, 0.8),
+                ("attends to the first token", 0.05, 0.0, 0.1),
+            )
+        ),
+        replace(
+            Finding(label, "S-inhibition", "coverage", "corpus", "coverage", 0.3, 0.2, 0.4, 900, "positions", 0.1),
             general_form_of=PLACED,
         ),
-        Finding(
-            label,
-            role,
-            "replacement",
-            "corpus",
-            "explained",
-            0.75,
-            0.65,
-            0.85,
-            100,
-            "documents",
-            0.2,
-            0.4,
-            0.01,
-            shares=("data corpus",),
+        replace(
+            Finding(
+                label, role, "replacement", "corpus", "explained", 0.75, 0.65, 0.85, 100, "documents", 0.2, 0.4, 0.01
+            ),
+            shares=data,
         ),
-        Finding(
-            label,
-            role,
-            "edits",
-            "corpus",
-            "success rate",
-            0.8,
-            0.7,
-            0.9,
-            60,
-            "documents",
-            0.05,
-            None,
-            0.001,
-            shares=("data corpus",),
+        replace(
+            Finding(label, role, "edits", "corpus", "success rate", 0.8, 0.7, 0.9, 60, "documents", 0.05, None, 0.001),
+            shares=data,
         ),
         Finding(label, role, "weights", "weights", "matching", 0.9, None, None, 1, "components", 0.1, 0.3, 0.02),
-        Finding(name, "", "trend", "distributions", "slope", -0.01, -0.04, 0.02, 192, "prompts"),
-        Question(name, "", "faithfulness", "lower case", "prompts").refused(
-            "faithfulness", 3, "3 prompts; 20 are needed"
-        ),
     ]
-    return made
 
 
 def details(name: str, label: str, role: str, position: int) -> list[Any]:
     """One or two rows of each kind."""
+    whose = {"component": label, "role": role}
     return [
         CrossTask(name, "ioi", "faithfulness", 0.9, 0.8, 1.0, 48),
         CrossTask(name, "docstring", "faithfulness", 0.1, 0.0, 0.2, 48),
-        row(
-            "Replacement",
-            component=label,
-            role=role,
-            rule="induction",
-            percentile_lo=0.0,
-            percentile_hi=100.0,
-            measure="KL",
-            d_replaced=0.1,
-            d_ablated=0.4,
-            explained=0.75,
-            lo=0.65,
-            hi=0.85,
-            n=5000,
-            null_explained=0.2,
-        ),
-        row(
-            "Replacement",
-            component=label,
-            role=role,
-            rule="induction",
-            percentile_lo=99.0,
-            percentile_hi=100.0,
-            measure="KL",
-            d_replaced=0.4,
-            d_ablated=4.0,
-            explained=0.9,
-            lo=0.8,
-            hi=0.95,
-            n=50,
-            null_explained=0.3,
-        ),
-        row(
-            "WeightScore",
-            component=label,
-            score="matching",
-            value=0.9,
-            null_mean=0.1,
-            null_sd=0.2,
-            rank=1,
-            ignored_share=0.3,
-        ),
-        row(
-            "CounterExample",
-            component=label,
-            role=role,
-            kind="silent",
-            position_id=None,
-            document=f"d{NASTY}",
-            token="x",
-            next_token=" y",
-            context=f"before {NASTY[:12]}«x»{NASTY} after",
-            importance=0.8,
-            activation=1.2,
-            rank=1,
-        ),
-        row(
-            "CounterExample",
-            component=label,
-            role=role,
-            kind="stray",
-            position_id=position,
-            document="d",
-            token="x",
-            next_token=" y",
-            context="",
-            importance=0.5,
-            activation=0.2,
-            rank=1,
-        ),
-        row(
-            "Edit",
-            component=label,
-            role=role,
-            operation="remove the copy",
-            distribution="corpus",
-            before=NASTY,
-            after="«b»",
-            position=7,
-            shift=0.6,
-            control_shift=0.01,
-        ),
-        row(
-            "Edit",
-            component=label,
-            role=role,
-            operation="remove the copy",
-            distribution="corpus",
-            before="c",
-            after="d",
-            position=9,
-            shift=0.4,
-            control_shift=0.03,
-        ),
+        *_replacements(whose),
+        row("WeightScore", component=label, score="matching", value=0.9, **NULL_OF_WEIGHTS),
+        *_counter_examples(whose, position),
+        *_edits(whose),
         *(store.UsedExample("discovery", f"p{i}") for i in range(4)),
         *(store.UsedExample("names", f"p{i}") for i in range(3, 7)),
+    ]
+
+
+NULL_OF_WEIGHTS = {"null_mean": 0.1, "null_sd": 0.2, "rank": 1, "ignored_share": 0.3}
+
+
+def _replacements(whose: dict[str, str]) -> list[Any]:
+    """A member replaced by its rule: at all positions, and where it is most active."""
+    same = whose | {"rule": "induction", "percentile_hi": 100.0, "measure": "KL"}
+    everywhere = {"d_replaced": 0.1, "d_ablated": 0.4, "explained": 0.75, "lo": 0.65, "hi": 0.85, "n": 5000}
+    at_top = {"d_replaced": 0.4, "d_ablated": 4.0, "explained": 0.9, "lo": 0.8, "hi": 0.95, "n": 50}
+    return [
+        row("Replacement", **same, **everywhere, percentile_lo=0.0, null_explained=0.2),
+        row("Replacement", **same, **at_top, percentile_lo=99.0, null_explained=0.3),
+    ]
+
+
+def _counter_examples(whose: dict[str, str], position: int) -> list[Any]:
+    """A position where a member is silent, in a text that tries to escape, and one where it is active."""
+    same = whose | {"token": "x", "next_token": " y", "rank": 1}
+    escaping = {"document": f"d{NASTY}", "context": f"before {NASTY[:12]}«x»{NASTY} after"}
+    plain = {"document": "d", "context": ""}
+    return [
+        row("CounterExample", **same, **escaping, kind="silent", position_id=None, importance=0.8, activation=1.2),
+        row("CounterExample", **same, **plain, kind="stray", position_id=position, importance=0.5, activation=0.2),
+    ]
+
+
+def _edits(whose: dict[str, str]) -> list[Any]:
+    """Two edits of texts and what they change."""
+    same = whose | {"operation": "remove the copy", "distribution": "corpus"}
+    return [
+        row("Edit", **same, before=NASTY, after="«b»", position=7, shift=0.6, control_shift=0.01),
+        row("Edit", **same, before="c", after="d", position=9, shift=0.4, control_shift=0.03),
     ]
 
 

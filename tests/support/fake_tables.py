@@ -21,6 +21,12 @@ from fake_values import (
 from profiler.model.components import uniform
 
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
+POSITION_COLUMNS = (
+    *("position_id", "window_id", "doc_id", "pos", "offset", "token_id", "next_token_id", "class_id", "target_logit"),
+    *("loss", "rank", "entropy", "special", "role", "previous_token_id", "distance", "prefix_match"),
+    *("bracket_depth", "in_quotes", "dense"),
+)
+"""Columns of position_rows."""
 
 
 def bin_edges(per_octave: int) -> np.ndarray:
@@ -352,16 +358,24 @@ def make_group_importance(sums: pl.DataFrame, components: pl.DataFrame) -> pl.Da
     return rows.group_by("group_id").agg(pl.col("sum_abs_dla").sum()).sort("group_id")
 
 
-def make_tables(
-    rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes
-) -> dict[str, pl.DataFrame]:
-    ordinary = positions["special"].is_null().to_numpy()
-    live = components["component_id"].to_list()
-    density = make_density(activation, ordinary, live)
-    counts, sums = make_cells(activation, dla, positions, components)
-    dense = np.flatnonzero(positions["dense"].to_numpy())
-    recorded = [i for i, label in enumerate(components["component"]) if label in ("L0H0", "L1N1")]
-    doc_frame = pl.DataFrame(
+def make_names(components: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Tables that name components, classes, tokens, domains, buckets and bins."""
+    tokens = [(i, token, class_id) for i, (token, class_id) in enumerate(VOCABULARY)]
+    classes, buckets = ([(i, *row) for i, row in enumerate(rows)] for rows in (CLASSES, BUCKETS))
+    return {
+        "components": components,
+        "classes": pl.DataFrame(classes, schema=["class_id", "class", "description", "special"], orient="row"),
+        "tokens": pl.DataFrame(tokens, schema=["token_id", "token", "class_id"], orient="row"),
+        "vocabulary": pl.DataFrame({"tokens": [[token for token, _ in VOCABULARY]]}),
+        "domains": pl.DataFrame({"domain_id": [0, 1], "domain": DOMAINS}),
+        "position_buckets": pl.DataFrame(buckets, schema=["bucket_id", "bucket", "lo", "hi"], orient="row"),
+        "bins": bins_frame(),
+    }
+
+
+def make_text(documents, windows, positions: pl.DataFrame, dla: np.ndarray) -> dict[str, pl.DataFrame]:
+    """Tables of documents, windows and positions."""
+    frame = pl.DataFrame(
         [
             {
                 "doc_id": d["doc_id"],
@@ -377,52 +391,58 @@ def make_tables(
             for d in documents
         ]
     )
-    scale = np.abs(dla.sum(0)).max()
+    return {
+        "replicate_groups": frame.group_by("group_id", "domain_id").agg(n_documents=pl.len()).sort("group_id"),
+        "documents": frame.drop("domain_id"),
+        "windows": pl.DataFrame([{k: w[k] for k in ("window_id", "doc_id", "start", "token_ids")} for w in windows]),
+        "position_rows": positions.with_columns(target_logit=dla.sum(0)).select(POSITION_COLUMNS),
+    }
+
+
+def make_losses(n_positions: int, scale: float) -> dict[str, pl.DataFrame]:
+    """Tables of the closure by chunk, and of what was dropped."""
+    notes = [
+        "had fewer than 2 tokens: nothing to predict",
+        "over the limit of one document; raise --max-document-tokens",
+    ]
+    return {
+        "closure": pl.DataFrame(
+            {
+                "chunk": [0, 1, 2],
+                "block": [0, 0, 1],
+                "part": [0, 1, 0],
+                "n": [300, 300, n_positions - 600],
+                "residual": [1e-6, 3e-6, 2e-6],
+                "logit_residual": [2e-6, 5e-6, 4e-6],
+                "scale": [scale / 2, scale, scale / 3],
+            }
+        ),
+        "drops": pl.DataFrame(
+            {
+                "reason": ["document too short", "window cut"],
+                "n": [3, 5],
+                "unit": ["documents", "tokens"],
+                "note": notes,
+            }
+        ),
+    }
+
+
+def make_tables(
+    rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes
+) -> dict[str, pl.DataFrame]:
+    ordinary = positions["special"].is_null().to_numpy()
+    live = components["component_id"].to_list()
+    density = make_density(activation, ordinary, live)
+    counts, sums = make_cells(activation, dla, positions, components)
+    dense = np.flatnonzero(positions["dense"].to_numpy())
+    recorded = [i for i, label in enumerate(components["component"]) if label in ("L0H0", "L1N1")]
+    everywhere = np.arange(len(positions))
     samples = make_samples(rng, activation, dla, positions, live, per_bin)
     return {
         "runs": make_run_row(documents, positions, components, shape, dla),
-        "components": components,
-        "classes": pl.DataFrame(
-            [(i, *c) for i, c in enumerate(CLASSES)],
-            schema=["class_id", "class", "description", "special"],
-            orient="row",
-        ),
-        "tokens": pl.DataFrame(
-            [(i, t, c) for i, (t, c) in enumerate(VOCABULARY)], schema=["token_id", "token", "class_id"], orient="row"
-        ),
-        "vocabulary": pl.DataFrame({"tokens": [[t for t, _ in VOCABULARY]]}),
-        "domains": pl.DataFrame({"domain_id": [0, 1], "domain": DOMAINS}),
-        "replicate_groups": doc_frame.group_by("group_id", "domain_id").agg(n_documents=pl.len()).sort("group_id"),
-        "position_buckets": pl.DataFrame(
-            [(i, *b) for i, b in enumerate(BUCKETS)], schema=["bucket_id", "bucket", "lo", "hi"], orient="row"
-        ),
-        "bins": bins_frame(),
-        "documents": doc_frame.drop("domain_id"),
-        "windows": pl.DataFrame([{k: w[k] for k in ("window_id", "doc_id", "start", "token_ids")} for w in windows]),
-        "position_rows": (
-            positions.with_columns(target_logit=dla.sum(0)).select(
-                "position_id",
-                "window_id",
-                "doc_id",
-                "pos",
-                "offset",
-                "token_id",
-                "next_token_id",
-                "class_id",
-                "target_logit",
-                "loss",
-                "rank",
-                "entropy",
-                "special",
-                "role",
-                "previous_token_id",
-                "distance",
-                "prefix_match",
-                "bracket_depth",
-                "in_quotes",
-                "dense",
-            )
-        ),
+        **make_names(components),
+        **make_text(documents, windows, positions, dla),
         "cell_counts": counts,
         "cell_sums": sums,
         "group_importance": make_group_importance(sums, components),
@@ -434,32 +454,9 @@ def make_tables(
         "extreme_rows": make_extremes(activation, dla, positions, live, n_extremes),
         "dense_rows": pl.concat([dense_values(activation, dla, positions, i, dense) for i in range(len(components))]),
         "pooled_strata": make_pooled(activation, positions, samples),
-        "recorded_rows": pl.concat(
-            [value_rows(activation, dla, positions, i, np.arange(len(positions))) for i in recorded]
-        ),
+        "recorded_rows": pl.concat([value_rows(activation, dla, positions, i, everywhere) for i in recorded]),
         "head_attention_rows": make_head_attention(rng, positions, components),
         "logit_effects": make_logit_effects(rng, components),
         **make_token_sums(activation, dla, positions, components),
-        "closure": pl.DataFrame(
-            {
-                "chunk": [0, 1, 2],
-                "block": [0, 0, 1],
-                "part": [0, 1, 0],
-                "n": [300, 300, len(positions) - 600],
-                "residual": [1e-6, 3e-6, 2e-6],
-                "logit_residual": [2e-6, 5e-6, 4e-6],
-                "scale": [scale / 2, scale, scale / 3],
-            }
-        ),
-        "drops": pl.DataFrame(
-            {
-                "reason": ["document too short", "window cut"],
-                "n": [3, 5],
-                "unit": ["documents", "tokens"],
-                "note": [
-                    "had fewer than 2 tokens: nothing to predict",
-                    "over the limit of one document; raise --max-document-tokens",
-                ],
-            }
-        ),
+        **make_losses(len(positions), np.abs(dla.sum(0)).max()),
     }

@@ -20,7 +20,7 @@ def measure(model: str, out: Path, tokens: int) -> dict[str, list[int]]:
     """Forecast and measured bytes of accumulators, of the process at its peak, and of the run file."""
     config = RunConfig(model=model, corpora=("stdlib",), tokens=tokens, context_length=64, windows_per_document=4)
     loaded = load_model(config)
-    ahead = forecast(config, loaded.spec, held=resident())
+    ahead = forecast(config, loaded.spec, in_use=resident())
     with Store(out) as store:
         run = Pass(loaded, config, store)
         for _ in run.steps():

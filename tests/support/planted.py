@@ -91,15 +91,79 @@ def attends(label: str, where: dict[str, np.ndarray], dla: np.ndarray, copied: n
 
 
 def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
-    n = len(w)
-    offset = np.arange(n) - np.searchsorted(w.document, w.document) + 1
+    offset = np.arange(len(w)) - np.searchsorted(w.document, w.document) + 1
     position = w.document.astype(np.int64) * 2**32 + offset
-    n_documents, n_domains = int(w.document.max()) + 1, int(w.domain.max()) + 1
-    of_document = [int(w.domain[np.searchsorted(w.document, d)]) for d in range(n_documents)]
-    group = [of_document[d] * GROUPS + d // n_domains % GROUPS for d in range(n_documents)]
-    kinds = ["head" if c.attention is not None else "neuron" for c in components]
+    return (
+        _names(w, components)
+        | _documents(w)
+        | {"position_rows": _positions(w, position, offset)}
+        | _value_rows(components, position)
+        | _sums(components)
+    )
+
+
+def _names(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
+    """The run, its components, classes, tokens and bins."""
     classes = [(i, *c) for i, c in enumerate(fake_run.CLASSES)]
-    rows = pl.DataFrame(
+    run = {"run_id": "planted", "model": "planted", "n_positions": len(w), "n_layers": 1, "n_heads": 1, "d_mlp": 1}
+    return {
+        "runs": pl.DataFrame([run | {"tokenizer_hash": "t", "model_hash": "m", "complete": True}]),
+        "components": pl.DataFrame(
+            {
+                "component_id": range(len(components)),
+                "component": [c.label for c in components],
+                "kind": ["head" if c.attention is not None else "neuron" for c in components],
+                "layer": 0,
+                "unit": range(len(components)),
+                "presence": 0,
+            }
+        ),
+        "classes": pl.DataFrame(classes, schema=["class_id", "class", "description", "special"], orient="row"),
+        "tokens": pl.DataFrame(
+            {
+                "token_id": range(len(VOCABULARY)),
+                "token": VOCABULARY,
+                "class_id": [7] + [0 if i in NUMBERS else 2 for i in range(1, len(VOCABULARY))],
+            }
+        ),
+        "vocabulary": pl.DataFrame({"tokens": [VOCABULARY]}),
+        "bins": bins_frame(),
+    }
+
+
+def _documents(w: World) -> dict[str, pl.DataFrame]:
+    """Domains, replicate groups, documents, and a window of each document."""
+    n_documents, n_domains = int(w.document.max()) + 1, int(w.domain.max()) + 1
+    domain = [int(w.domain[np.searchsorted(w.document, d)]) for d in range(n_documents)]
+    group = [domain[d] * GROUPS + d // n_domains % GROUPS for d in range(n_documents)]
+    groups = pl.DataFrame({"group_id": group, "domain_id": domain}).group_by("group_id", "domain_id")
+    return {
+        "domains": pl.DataFrame({"domain_id": range(n_domains), "domain": [f"domain{i}" for i in range(n_domains)]}),
+        "replicate_groups": groups.agg(n_documents=pl.len()),
+        "documents": pl.DataFrame(
+            {
+                "doc_id": range(n_documents),
+                "domain": [f"domain{i}" for i in domain],
+                "source": [f"d{i}" for i in range(n_documents)],
+                "group_id": group,
+                "n_tokens": 1,
+                "n_dropped": 0,
+            }
+        ),
+        "windows": pl.DataFrame(
+            {
+                "window_id": [d * 2**20 for d in range(n_documents)],
+                "doc_id": range(n_documents),
+                "start": 0,
+                "token_ids": [[0, *w.token[w.document == d].tolist(), 1] for d in range(n_documents)],
+            }
+        ),
+    }
+
+
+def _positions(w: World, position: np.ndarray, offset: np.ndarray) -> pl.DataFrame:
+    """Every position, recorded whole."""
+    return pl.DataFrame(
         {
             "position_id": position,
             "window_id": w.document * 2**20,
@@ -124,127 +188,62 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
         },
         schema_overrides={"special": pl.String, "role": pl.String, "distance": pl.Int32},
     )
-    return {
-        "runs": pl.DataFrame(
-            {
-                "run_id": ["planted"],
-                "model": ["planted"],
-                "n_positions": [n],
-                "n_layers": [1],
-                "n_heads": [1],
-                "d_mlp": [1],
-                "tokenizer_hash": ["t"],
-                "model_hash": ["m"],
-                "complete": [True],
-            }
-        ),
-        "components": pl.DataFrame(
-            {
-                "component_id": range(len(components)),
-                "component": [c.label for c in components],
-                "kind": kinds,
-                "layer": 0,
-                "unit": range(len(components)),
-                "presence": 0,
-            }
-        ),
-        "classes": pl.DataFrame(classes, schema=["class_id", "class", "description", "special"], orient="row"),
-        "tokens": pl.DataFrame(
-            {
-                "token_id": range(len(VOCABULARY)),
-                "token": VOCABULARY,
-                "class_id": [7] + [0 if i in NUMBERS else 2 for i in range(1, len(VOCABULARY))],
-            }
-        ),
-        "vocabulary": pl.DataFrame({"tokens": [VOCABULARY]}),
-        "domains": pl.DataFrame({"domain_id": range(n_domains), "domain": [f"domain{i}" for i in range(n_domains)]}),
-        "replicate_groups": (
-            pl.DataFrame({"group_id": group, "domain_id": of_document})
-            .group_by("group_id", "domain_id")
-            .agg(n_documents=pl.len())
-        ),
-        "bins": bins_frame(),
-        "documents": pl.DataFrame(
-            {
-                "doc_id": range(n_documents),
-                "domain": [f"domain{i}" for i in of_document],
-                "source": [f"d{i}" for i in range(n_documents)],
-                "group_id": group,
-                "n_tokens": 1,
-                "n_dropped": 0,
-            }
-        ),
-        "windows": pl.DataFrame(
-            {
-                "window_id": [d * 2**20 for d in range(n_documents)],
-                "doc_id": range(n_documents),
-                "start": 0,
-                "token_ids": [[0, *w.token[w.document == d].tolist(), 1] for d in range(n_documents)],
-            }
-        ),
-        "position_rows": rows,
-    } | _value_tables(w, components, position)
 
 
-def _value_tables(w: World, components: list[Component], position: np.ndarray) -> dict[str, pl.DataFrame]:
-    n, ids = len(w), np.arange(len(components))
+def _values(components: list[Component]) -> tuple[np.ndarray, np.ndarray]:
+    """Activation and DLA, float32 [component, position]."""
     activation, dla = (
         np.array([getattr(c, name) for c in components], dtype=np.float32) for name in ("activation", "dla")
     )
-    bins = bin_of(activation.astype(float), 2)
+    return activation, dla
+
+
+def _value_rows(components: list[Component], position: np.ndarray) -> dict[str, pl.DataFrame]:
+    """Activation, DLA and attention at every position, and how many rows there are of each bin."""
+    activation, dla = _values(components)
+    n, ids = len(position), np.arange(len(components))
     dense = pl.DataFrame(
         {
             "component_id": np.repeat(ids, n),
             "position_id": np.tile(position, len(ids)),
             "activation": activation.ravel(),
             "dla": dla.ravel(),
-            "bin": bins.ravel().astype(np.int16),
+            "bin": bin_of(activation.astype(float), 2).ravel().astype(np.int16),
         }
     )
-    strata = (
-        dense.group_by("component_id", "bin")
-        .agg(n=pl.len())
-        .with_columns(kept=pl.col("n"), bin=pl.col("bin").cast(pl.Int32))
-    )
-    heads = [i for i, c in enumerate(components) if c.attention is not None]
+    counted = dense.group_by("component_id", "bin").agg(n=pl.len())
+    strata = counted.with_columns(kept=pl.col("n"), bin=pl.col("bin").cast(pl.Int32))
+    same = {"entropy": 1.0, "top_offset": 1, "top_weight": 0.9}
     attention = [
-        pl.DataFrame(
-            {
-                "component_id": np.full(n, i),
-                "position_id": position,
-                **components[i].attention,
-                "entropy": 1.0,
-                "top_offset": 1,
-                "top_weight": 0.9,
-            }
-        )
-        for i in heads
+        pl.DataFrame({"component_id": np.full(n, i), "position_id": position, **component.attention, **same})
+        for i, component in enumerate(components)
+        if component.attention is not None
     ]
-    levels = [0.5, 0.75, 0.9, 0.95, 0.99]
-    quantiles = [
-        (
-            i,
-            q,
-            float(v := np.quantile(activation[i], q, method="higher")),
-            0,
-            float(v),
-            float((activation[i] >= v).mean()),
-        )
-        for i in ids
-        for q in levels
-    ]
-    sums = {"sum_activation": activation.sum(1), "sum_dla": dla.sum(1), "sum_abs_dla": np.abs(dla.astype(float)).sum(1)}
     return {
         "dense_rows": dense,
         "pooled_strata": strata,
-        **({"head_attention_rows": pl.concat(attention)} if heads else {}),
+        "spectrum_counts": strata.select("component_id", "bin", "n", class_id=0, sum_dla=0.0, sum_abs_dla=0.0),
+        **({"head_attention_rows": pl.concat(attention)} if attention else {}),
+    }
+
+
+def _sums(components: list[Component]) -> dict[str, pl.DataFrame]:
+    """Quantiles and sums over all positions."""
+    activation, dla = _values(components)
+    ids, n = np.arange(len(components)), activation.shape[1]
+    quantiles = []
+    for i, row in enumerate(activation):
+        for quantile in (0.5, 0.75, 0.9, 0.95, 0.99):
+            value = float(np.quantile(row, quantile, method="higher"))
+            quantiles.append((i, quantile, value, 0, value, float((row >= value).mean())))
+    sums = {"sum_activation": activation.sum(1), "sum_dla": dla.sum(1), "sum_abs_dla": np.abs(dla.astype(float)).sum(1)}
+    return {
         "quantiles": pl.DataFrame(
             quantiles, schema=["component_id", "quantile", "value", "bin", "level", "reached"], orient="row"
         ),
-        "spectrum_counts": strata.select("component_id", "bin", "n", class_id=0, sum_dla=0.0, sum_abs_dla=0.0),
         "cell_sums": pl.DataFrame({"component_id": ids, "axis": "class", "value_id": 0, "group_id": 0, **sums}),
         "power_sums": pl.DataFrame(
-            {"component_id": ids, "class_id": 0, "domain_id": 0, "n": activation.shape[1], "d_abs": sums["sum_abs_dla"]}
+            {"component_id": ids, "class_id": 0, "domain_id": 0, "n": n, "d_abs": sums["sum_abs_dla"]}
         ),
     }
 

@@ -56,7 +56,7 @@ def smallest(holds: Callable[[int], bool], most: int) -> int:
 
 def connected(edges: list[Edge], keep: Keep) -> Keep:
     """The edges of a set that lie on some path of its edges from the input to the logits."""
-    live = [edge for edge, kept in zip(edges, keep, strict=True) if kept]
+    live = [edge for edge, is_live in zip(edges, keep, strict=True) if is_live]
     fed, heard = {INPUT}, {OUTPUT}
     grows = True
     while grows:
@@ -66,8 +66,8 @@ def connected(edges: list[Edge], keep: Keep) -> Keep:
         grows = len(fed) + len(heard) > size
     return np.array(
         [
-            bool(kept) and edge.writer in fed and edge.reader.split(".")[0] in heard
-            for edge, kept in zip(edges, keep, strict=True)
+            bool(is_live) and edge.writer in fed and edge.reader.split(".")[0] in heard
+            for edge, is_live in zip(edges, keep, strict=True)
         ],
         dtype=bool,
     )

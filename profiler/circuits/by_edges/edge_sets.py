@@ -53,7 +53,7 @@ class EdgeEvaluator(Evaluator):
         return all_writes(self.net.plain, self.other)
 
     @cached_property
-    def places(self) -> Int[np.ndarray, "edge two"]:
+    def ends(self) -> Int[np.ndarray, "edge two"]:
         """Row and column of every edge in the mask."""
         return self.graph.exists.nonzero().numpy()
 
@@ -67,7 +67,7 @@ class EdgeEvaluator(Evaluator):
     def matrix(self, keep: Bool[np.ndarray, " edge"]) -> Bool[torch.Tensor, "writer reader"]:
         """A set as the mask of a forward pass."""
         mask = torch.zeros_like(self.graph.exists)
-        mask[self.places[keep, 0], self.places[keep, 1]] = True
+        mask[self.ends[keep, 0], self.ends[keep, 1]] = True
         return mask
 
     def _run(self, keep: Bool[np.ndarray, "set edge"]) -> Float[np.ndarray, "set pair"]:
@@ -90,14 +90,14 @@ def evaluator(setting: PairRuns) -> EdgeEvaluator:
     return EdgeEvaluator(setting.net, setting.batch, [label(edge) for edge in edges_of(graph_of(plain))], other)
 
 
-def kept(evaluate: EdgeEvaluator, circuit: Circuit) -> Bool[np.ndarray, " edge"]:
+def mask_of(evaluate: EdgeEvaluator, circuit: Circuit) -> Bool[np.ndarray, " edge"]:
     """The circuit's edges as a set.
 
     Raises:
         CircuitError: the model lacks one.
     """
     mask = evaluate.graph.mask(circuit.edges).numpy()
-    return np.asarray(mask[evaluate.places[:, 0], evaluate.places[:, 1]])
+    return np.asarray(mask[evaluate.ends[:, 0], evaluate.ends[:, 1]])
 
 
 def other_edges(keep: Bool[np.ndarray, " edge"], draws: int, seed: int = 0) -> Bool[np.ndarray, "draw edge"]:

@@ -78,9 +78,9 @@ def chosen(circuit: Circuit, setting: PairRuns, estimated: EdgeEstimates | None)
             " --edges to choose a circuit by nodes"
         )
     evaluate = edge_sets.evaluator(setting)
-    places = evaluate.places
-    keep = choose.choose(evaluate, estimated.importance[places[:, 0], places[:, 1]])
-    live = [edge for edge, kept in zip(evaluate.edges, keep, strict=True) if kept]
+    ends = evaluate.ends
+    keep = choose.choose(evaluate, estimated.importance[ends[:, 0], ends[:, 1]])
+    live = [edge for edge, is_live in zip(evaluate.edges, keep, strict=True) if is_live]
     joined = {edge.writer for edge in live} | {edge.reader.split(".")[0] for edge in live}
     members = tuple(Member(label) for label in estimated.graph.writers if label in joined - {INPUT})
     if not members:  # the input alone feeds the logits
@@ -161,7 +161,7 @@ def judge(setting: PairRuns, circuit: Circuit, draws: int, seed: int, *, full: b
         ModelError: the network offers no edges.
     """
     evaluate = edge_sets.evaluator(setting)
-    keep = edge_sets.kept(evaluate, circuit)
+    keep = edge_sets.mask_of(evaluate, circuit)
     rows, six = faithfulness_rows(evaluate, keep), circuit_tables.six_values(setting, circuit)
     random = pl.DataFrame()
     if full and scores.explainable(evaluate):
@@ -178,7 +178,7 @@ def judge(setting: PairRuns, circuit: Circuit, draws: int, seed: int, *, full: b
 
 
 def fraction_rows(
-    discovery: PairRuns, others: Sequence[PairRuns], estimated: EdgeEstimates | None
+    discovery: PairRuns, other_sets: Sequence[PairRuns], estimated: EdgeEstimates | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Table `circuit_fractions`, and its areas as rows of `circuit_scores`; on fresh pairs where there are some.
 
@@ -186,7 +186,7 @@ def fraction_rows(
     """
     if estimated is None:
         return pl.DataFrame(), pl.DataFrame()
-    setting = next((runs for runs in others if runs.name == "test"), discovery)
+    setting = next((runs for runs in other_sets if runs.name == "test"), discovery)
     evaluate = edge_sets.evaluator(setting)
     if not scores.explainable(evaluate):
         return pl.DataFrame(), pl.DataFrame()

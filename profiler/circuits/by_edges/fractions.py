@@ -41,8 +41,8 @@ def rows(evaluate: EdgeEvaluator, importance: Float[np.ndarray, "writer reader"]
     Args:
         importance: what each edge is worth to the metric, positive where it helps; by writer and reader.
     """
-    places = evaluate.places
-    of_edges = importance[places[:, 0], places[:, 1]]
+    ends = evaluate.ends
+    of_edges = importance[ends[:, 0], ends[:, 1]]
     writers = [writer for writer in evaluate.graph.writers if writer != INPUT]
     of_nodes = importance.sum(1)[[evaluate.graph.writers.index(writer) for writer in writers]]
     made: list[dict[str, Any]] = []
@@ -59,20 +59,20 @@ def rows(evaluate: EdgeEvaluator, importance: Float[np.ndarray, "writer reader"]
 
 def _silenced(evaluate: EdgeEvaluator, writers: list[str], live: np.ndarray) -> np.ndarray:
     """The edges that are left where only some nodes write."""
-    mask = evaluate.graph.from_nodes(writer for writer, kept in zip(writers, live, strict=True) if kept)
-    return np.asarray(mask[torch.from_numpy(evaluate.places[:, 0]), torch.from_numpy(evaluate.places[:, 1])].numpy())
+    mask = evaluate.graph.from_nodes(writer for writer, is_live in zip(writers, live, strict=True) if is_live)
+    return np.asarray(mask[torch.from_numpy(evaluate.ends[:, 0]), torch.from_numpy(evaluate.ends[:, 1])].numpy())
 
 
 def areas(table: pl.DataFrame) -> dict[str, float]:
     """CPR, CMD and CMD without over-counting, by level: `edge_cpr`, `edge_cmd`, `edge_cmd_exact`, `node_cpr` ..."""
-    found = {}
+    values = {}
     for level in ("edge", "node"):
         by_order = {
             order: table.filter(level=level, ranking=order).sort("fraction")["faithfulness"].to_numpy()
             for order in ORDERS
         }
         x = np.array(FRACTIONS)
-        found[f"{level}_cpr"] = curve.area(x, by_order["signed"])
-        found[f"{level}_cmd"] = curve.area(x, np.abs(1 - by_order["absolute"]))
-        found[f"{level}_cmd_exact"] = curve.distance(x, by_order["absolute"])
-    return found
+        values[f"{level}_cpr"] = curve.area(x, by_order["signed"])
+        values[f"{level}_cmd"] = curve.area(x, np.abs(1 - by_order["absolute"]))
+        values[f"{level}_cmd_exact"] = curve.distance(x, by_order["absolute"])
+    return values

@@ -11,7 +11,7 @@ two components are no part of a path: name them (`L0H5:L1_mlp_out:L2H1.q`).
 A head that is named without its part is its query, key and value together. `positions` restricts what is sent to those
 of a role. Effect: share of the clean minus the corrupted metric that is lost, with a bootstrap interval over the pairs.
 Control: the same path from every other component of the sender's kind that can send to its first receiver; the share
-of these that lose at least as much is the path's p, never below 1 / (1 + others).
+of these that lose at least as much is the path's p, never below 1 / (1 + senders).
 
 Cost: one pass of the pairs per component after the sender, for each sender.
 """
@@ -68,9 +68,9 @@ class PathEffect:
         path: the path.
         positions: all, or the role at which it is sent.
         share, low, high: share of the metric's effect that is lost, and its 95 % interval.
-        others: the same share from each other sender, by label.
+        controls: the same share from each other sender, by label.
         p: share of senders that lose at least as much, this one counted.
-        p_least: the least that p can be with so many others.
+        p_least: the least that p can be with so many other senders.
         n: pairs.
     """
 
@@ -79,38 +79,38 @@ class PathEffect:
     share: float
     low: float
     high: float
-    others: dict[str, float]
+    controls: dict[str, float]
     p: float
     p_least: float
     n: int
 
 
-def rows(found: PathEffect, setting: PairRuns) -> list[dict[str, Any]]:
+def rows(measured: PathEffect, setting: PairRuns) -> list[dict[str, Any]]:
     """Rows of table `patch_paths` without their experiment: the path's own, then its controls."""
     shared = {
-        "path": found.path.text,
-        "n": found.n,
+        "path": measured.path.text,
+        "n": measured.n,
         "measured_by": setting.metric.name,
         "granularity": "path",
         "component_kind": "edge",
         "value": "resample",
-        "positions": found.positions,
+        "positions": measured.positions,
         "direction": "noise",
         "pair_set": setting.name,
     }
     own = {
-        "share": found.share,
-        "share_lo": found.low,
-        "share_hi": found.high,
-        "p": found.p,
-        "p_least": found.p_least,
+        "share": measured.share,
+        "share_lo": measured.low,
+        "share_hi": measured.high,
+        "p": measured.p,
+        "p_least": measured.p_least,
     }
     nothing = dict.fromkeys(own)
     return [
-        shared | {"sender": found.path.sender, "is_control": False} | own,
+        shared | {"sender": measured.path.sender, "is_control": False} | own,
         *(
             shared | {"sender": sender, "is_control": True} | nothing | {"share": share}
-            for sender, share in found.others.items()
+            for sender, share in measured.controls.items()
         ),
     ]
 
@@ -131,7 +131,7 @@ def parse(text: str, graph: Graph) -> NamedPath:
     return path
 
 
-def others_of(path: NamedPath, graph: Graph) -> list[str]:
+def other_senders(path: NamedPath, graph: Graph) -> list[str]:
     """Other components of the sender's kind that write to its first receiver; the input where there is no other."""
     head = path.hops()[0]
     kind = _kind(path.sender)
@@ -159,14 +159,14 @@ def effect(setting: PairRuns, text: str, positions: str = "all", seed: int = 0) 
     lost = _lost(setting, path, writes, sent)
     low, high = statistics.bootstrap_ratio(lost[None], setting.whole, seed=seed)
     whole = setting.whole.mean()
-    others = {
+    controls = {
         sender: float(_lost(setting, path.sent_by(sender), writes, sent).mean() / whole)
-        for sender in others_of(path, graph)
+        for sender in other_senders(path, graph)
     }
     share = float(lost.mean() / whole)
-    drawn = np.abs(np.array(list(others.values())))
+    drawn = np.abs(np.array(list(controls.values())))
     p, least = statistics.random_set_p(abs(share), drawn), statistics.least_random_p(len(drawn))
-    return PathEffect(path, positions, share, float(low[0]), float(high[0]), others, p, least, len(lost))
+    return PathEffect(path, positions, share, float(low[0]), float(high[0]), controls, p, least, len(lost))
 
 
 def _lost(

@@ -1,1 +1,1 @@
-"""Commands that look at components of a run: on a text, and by what they do."""
+"""Commands that look at components of a run: on a text, by what they do, through others, beside another run."""

@@ -21,9 +21,7 @@ def effects(
     *,
     run: Annotated[Path, typer.Argument(help="the run to add total effects to; its corpus is read again")],
     model: options.ModelOfRun = None,
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="the run's corpus, as it was given to record; may be repeated")
-    ] = None,
+    corpus: options.CorpusOfRun = None,
     reread: options.Reread = False,
     methods: Annotated[
         str,
@@ -34,9 +32,7 @@ def effects(
             )
         ),
     ] = "gradient,integrated",
-    tokens: Annotated[str, typer.Option(help="tokens of the run's text to read, in windows chosen by hash, or all")] = (
-        "20k"
-    ),
+    tokens: options.TokensOfRun = "20k",
     integrated_tokens: Annotated[str, typer.Option(help="the same for the method integrated")] = "4k",
     steps: Annotated[int, typer.Option(help="points along the way of the method integrated", min=1)] = 8,
     checked: Annotated[
@@ -45,7 +41,7 @@ def effects(
     checked_windows: Annotated[int, typer.Option(help="windows that these are drawn from", min=2)] = 12,
     repair: Annotated[int, typer.Option(help="positions of each head at which self-repair is measured", min=0)] = 16,
     routes: Annotated[int, typer.Option(help="heads whose effect is split over what reads them", min=0)] = 8,
-    seed: Annotated[int, typer.Option(help="seed of all random draws", min=0, max=options.MOST_SEED)] = 0,
+    seed: options.DrawSeed = 0,
     device: options.Device = "cpu",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,

@@ -1,11 +1,11 @@
 """`profiler find`: components by what they do, by likeness to another, by a token."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 import profiler
+from profiler.cli import options
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.output import to_bytes
 from profiler.errors import QueryError
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def find(
     *,
-    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    run: options.RunFile,
     words: Annotated[str, typer.Argument(help="what the components are to do: year, 'the previous token'")] = "",
     like: Annotated[str | None, typer.Option(help="components like this one instead")] = None,
     by: Annotated[Measure, typer.Option(help="with --like: what they are compared by")] = "coactivation",
@@ -46,8 +46,8 @@ def find(
         elif token is not None:
             said, frame = "", opened.query("components_by_token", token=token, least=least, top=top)
         else:
-            found = opened.find(words, kind=kind, least=least, top=top)
-            said, frame = found.described, found.frame
+            result = opened.find(words, kind=kind, least=least, top=top)
+            said, frame = result.described, result.frame
     if format == "table" and said:
         console.print(said)
         console.print()

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def try_text(
     *,
-    run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
+    run: options.RunFile,
     text: Annotated[str, typer.Argument(help="the text, in quotes")],
     component: Annotated[
         str | None, typer.Option(help="label of a component; without it the largest at each token are shown")

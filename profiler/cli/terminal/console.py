@@ -20,12 +20,12 @@ from rich.text import Text
 
 NO_BREAK = "\u00a0"
 """The blank of "22 %": it is seen as a blank, and steers nothing."""
-KEPT = f"\n\t{NO_BREAK}"
+PRINTED = f"\n\t{NO_BREAK}"
 
 
 def clean(text: str) -> str:
     """`text` with every character that is not seen, but for ends of lines and tabs, as Python writes it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c in KEPT else _shown(c) for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in PRINTED else _shown(c) for c in text)
 
 
 def readable(text: str) -> str:

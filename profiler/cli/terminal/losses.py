@@ -21,7 +21,7 @@ NO_DOCUMENT = ("invalid_json", "ragged_rows", "no_text", "no_template")
 OF_DOCUMENTS = (*NO_DOCUMENT, "no_roles", "no_positions", "repeated_texts")
 OF_CHARACTERS = ("lone_surrogates", "undecodable")
 OF_FILES = ("same_file", "other_files")
-SQL = "SELECT d.*, r.n_documents, r.n_tokens FROM drops d, runs r WHERE d.n > 0 ORDER BY d.reason"
+SQL = "SELECT drops.*, runs.n_documents, runs.n_tokens FROM drops, runs WHERE drops.n > 0 ORDER BY drops.reason"
 
 
 def say(path: Path, console: Console) -> None:

@@ -150,18 +150,20 @@ def _sql(claim: Claim) -> str:
     firing = _FIRING.format(trigger=claim.trigger) if claim.kind == "neuron" else ""
     return f"""
     SET VARIABLE component = getvariable('component')::VARCHAR;
-    SET VARIABLE pool = (SELECT list(o.component) FROM (
-        SELECT *, row_number() OVER (PARTITION BY kind, layer ORDER BY md5(component)) AS place FROM importance
-        ) o JOIN importance c ON c.component = getvariable('component') AND c.kind = o.kind AND c.layer = o.layer
-        WHERE o.kind = getvariable('fire_kind')::VARCHAR
-            AND (o.kind = 'head' OR o.place <= {MATCHED} OR o.component = c.component));
+    SET VARIABLE pool = (SELECT list(peer.component) FROM (
+        SELECT *, row_number() OVER (PARTITION BY kind, layer ORDER BY md5(component)) AS number FROM importance
+        ) peer JOIN importance AS asked
+            ON asked.component = getvariable('component') AND asked.kind = peer.kind AND asked.layer = peer.layer
+        WHERE peer.kind = getvariable('fire_kind')::VARCHAR
+            AND (peer.kind = 'head' OR peer.number <= {MATCHED} OR peer.component = asked.component));
     WITH raw AS (
-        SELECT f.*, g.n_documents, list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids
-            , p.next_token_id, p.token_id
-        FROM {claim.kind}_facts f JOIN position_rows p ON p.position_id = f.position_id
-        JOIN windows w ON w.window_id = p.window_id
-        JOIN replicate_groups g ON g.group_id = f.group_id
-        WHERE list_contains(getvariable('pool'), f.component)
+        SELECT facts.*, replicate_groups.n_documents, windows.token_ids
+            , list_slice(windows.token_ids, 1, facts."offset" + 1) AS before
+            , position_rows.next_token_id, position_rows.token_id
+        FROM {claim.kind}_facts AS facts JOIN position_rows ON position_rows.position_id = facts.position_id
+        JOIN windows ON windows.window_id = position_rows.window_id
+        JOIN replicate_groups ON replicate_groups.group_id = facts.group_id
+        WHERE list_contains(getvariable('pool'), facts.component)
     ) {firing}
     , names AS (
         SELECT list(token_id) AS ids FROM token_property_lists WHERE list_contains(properties, 'name_like')
@@ -177,15 +179,18 @@ def _sql(claim: Claim) -> str:
 
 _ATTENDED = 'token_ids[("offset" - top_offset + 1)::BIGINT]'
 _HEAD_MORE = {
-    "attended": f"(SELECT t.token FROM tokens t WHERE t.token_id = {_ATTENDED})",
-    "attended_properties": f"(SELECT l.properties FROM token_property_lists l WHERE l.token_id = {_ATTENDED})",
-    "attended_repeated": f"len(list_filter(before, lambda t: t = {_ATTENDED})) >= 2",
+    "attended": f"(SELECT tokens.token FROM tokens WHERE tokens.token_id = {_ATTENDED})",
+    "attended_properties": (
+        f"(SELECT lists.properties FROM token_property_lists AS lists WHERE lists.token_id = {_ATTENDED})"
+    ),
+    "attended_repeated": f"len(list_filter(before, lambda token: token = {_ATTENDED})) >= 2",
     "attended_is_next": f"{_ATTENDED} = next_token_id",
     "next_seen": "list_contains(before, next_token_id)",
     "continues": 'coalesce(token_ids[("offset" - distance + 2)::BIGINT] = next_token_id, false)',
     "name_repeated": (
-        """(SELECT count(*) > count(DISTINCT u.t) FROM unnest(before) u(t)
-        JOIN token_property_lists l ON l.token_id = u.t AND list_contains(l.properties, 'name_like'))"""
+        """(SELECT count(*) > count(DISTINCT earlier.id) FROM unnest(before) AS earlier(id)
+        JOIN token_property_lists AS lists ON lists.token_id = earlier.id
+            AND list_contains(lists.properties, 'name_like'))"""
     ),
     "fires": "NULL::BOOLEAN",
     "strength_of_firing": "NULL::DOUBLE",
@@ -197,11 +202,12 @@ _NEURON_MORE = _HEAD_MORE | {
 }
 _FIRING = """
     , levels AS (
-        SELECT component, sum(weight) FILTER ({trigger}) / sum(weight) AS base, coalesce(q.top, 0) AS top
+        SELECT component, sum(weight) FILTER ({trigger}) / sum(weight) AS base
+            , coalesce(highest.top, 0) AS top
         FROM raw LEFT JOIN (
-            SELECT c.component, max(value) FILTER (quantile = 0.999) AS top
-            FROM quantiles JOIN components c USING (component_id) GROUP BY c.component
-        ) q USING (component) GROUP BY component, q.top
+            SELECT components.component, max(value) FILTER (quantile = 0.999) AS top
+            FROM quantiles JOIN components USING (component_id) GROUP BY components.component
+        ) highest USING (component) GROUP BY component, highest.top
     )
     , ranked AS (
         SELECT *, (sum(weight) OVER (PARTITION BY component ORDER BY activation DESC, position_id) - weight / 2)
@@ -271,12 +277,14 @@ def _extremes(source: str | Path | Connection, component: str, claim: Claim) -> 
     asked = [name for name in MORE if name in claim.trigger]
     more = "".join(f", {_HEAD_MORE[name]} AS {name}" for name in asked)
     text = f"""WITH raw AS (
-        SELECT f.*, e.activation::DOUBLE AS activation, abs(e.dla)::DOUBLE AS importance
-            , list_slice(w.token_ids, 1, f."offset" + 1) AS before, w.token_ids, p.next_token_id
-        FROM position_facts f JOIN position_rows p ON p.position_id = f.position_id
-        JOIN windows w ON w.window_id = p.window_id
+        SELECT facts.*, largest.activation::DOUBLE AS activation, abs(largest.dla)::DOUBLE AS importance
+            , list_slice(windows.token_ids, 1, facts."offset" + 1) AS before, windows.token_ids
+            , position_rows.next_token_id
+        FROM position_facts AS facts JOIN position_rows ON position_rows.position_id = facts.position_id
+        JOIN windows ON windows.window_id = position_rows.window_id
         JOIN (SELECT DISTINCT position_id, activation, dla FROM extremes
-              WHERE component = getvariable('component') AND measure = 'dla') e ON e.position_id = f.position_id
+              WHERE component = getvariable('component') AND measure = 'dla'
+        ) AS largest ON largest.position_id = facts.position_id
     )
     SELECT position_id, doc_id, activation, importance FROM (SELECT raw.*{more} FROM raw)
     WHERE NOT coalesce({claim.trigger}, false) ORDER BY position_id"""
@@ -286,8 +294,8 @@ def _extremes(source: str | Path | Connection, component: str, claim: Claim) -> 
 def _top(rows: pl.DataFrame, kind: Kind, top: int, per_document: int) -> pl.DataFrame:
     """The most important rows, at most `per_document` of a document."""
     ordered = rows.sort("importance", "position_id", descending=[True, False])
-    kept = ordered.filter(pl.int_range(pl.len()).over("doc_id") < per_document).head(top)
-    return kept.select(*_KEYS, kind=pl.lit(kind), rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+    largest = ordered.filter(pl.int_range(pl.len()).over("doc_id") < per_document).head(top)
+    return largest.select(*_KEYS, kind=pl.lit(kind), rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
 
 
 def _examples(

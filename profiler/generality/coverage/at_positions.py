@@ -51,20 +51,20 @@ def findings(subject: CheckSubject) -> StageResult:
     """Coverage of every role that names positions, on every distribution of prompts."""
     claimed = claimed_of(subject)
     rows: list[Finding] = []
-    for one in subject.distributions.prompts if claimed else ():
-        if one.setting is not None and own_question(subject, one):
+    for prompts in subject.distributions.prompts if claimed else ():
+        if prompts.setting is not None and own_question(subject, prompts):
             asked = [
-                (subject.question("coverage", one.distribution, member.component, member.role), place)
-                for member, place in claimed
+                (subject.question("coverage", prompts.distribution, member.component, member.role), role)
+                for member, role in claimed
             ]
-            rows += on_distribution(subject.net, one, asked)
+            rows += on_distribution(subject.net, prompts, asked)
     return StageResult(tuple(rows))
 
 
 def claimed_of(subject: CheckSubject) -> list[Claimed]:
     """Heads of the circuit whose roles name positions."""
     heads = [m for m in subject.circuit.members if parse_target(m.component).site == "head"]
-    return [(m, place) for m in heads if (place := position_role(m.role))]
+    return [(m, role) for m in heads if (role := position_role(m.role))]
 
 
 def head_number(net: Network, component: str) -> int:
@@ -74,27 +74,27 @@ def head_number(net: Network, component: str) -> int:
 
 
 def on_distribution(
-    net: Network, one: PromptDistribution, asked: Sequence[tuple[Question, PositionRole]]
+    net: Network, prompts: PromptDistribution, asked: Sequence[tuple[Question, PositionRole]]
 ) -> list[Finding]:
     """Coverage and mixture of each role on one distribution; refused where its prompts lack a position."""
-    setting: PairRuns = one.setting  # type: ignore[assignment]
-    origins = {place.at for _, place in asked if has(setting.batch, place.at)}
+    setting: PairRuns = prompts.setting  # type: ignore[assignment]
+    origins = {role.at for _, role in asked if has(setting.batch, role.at)}
     attention = {at: attended(net, setting.batch, at) for at in origins}
-    known = [(question.subject, place.at) for question, place in asked if place.at in attention]
+    known = [(question.subject, role.at) for question, role in asked if role.at in attention]
     weights = importance(setting, known)
     rows = []
-    for question, place in asked:
+    for question, role in asked:
         statistic = "coverage" if does_task(setting, question.thresholds) else UNDONE
-        here = attention.get(place.at)
-        weight = weights.get((question.subject, place.at))
-        why = _lacking(setting.batch, here, place, question.thresholds)
+        here = attention.get(role.at)
+        weight = weights.get((question.subject, role.at))
+        why = _lacking(setting.batch, here, role, question.thresholds)
         if not why and weight is not None and weight.mean() <= ROUNDING:
             why = "what it writes there changes nothing of the answer: no importance to take a share of"
         if why or here is None or weight is None:
             by_prompts = question.using("coverage", unit="prompts")
             rows.append(by_prompts.refused(statistic, 0, why))
         else:
-            rows += _RoleOnPrompts(net, setting, question, place, here, weight).findings(statistic)
+            rows += _RoleOnPrompts(net, setting, question, role, here, weight).findings(statistic)
     return rows
 
 
@@ -114,13 +114,13 @@ def importance(
     net, batch = setting.net, setting.batch
     targets = [parse_target(component, at) for component, at in claimed]
     clean, corrupted = (trace(net, tokens, batch.ends) for tokens in (batch.clean, batch.corrupted))
-    found = dict.fromkeys(claimed, np.zeros(len(batch)))
+    sizes = dict.fromkeys(claimed, np.zeros(len(batch)))
     for base, other, before in ((clean, corrupted, setting.metric_clean), (corrupted, clean, setting.metric_corrupted)):
         for indices, logits in sweep(net, base, batch, targets, resample(other)):
             after = batch.options.rows(len(indices)).values(logits.flatten(0, 1))
             for i, own in zip(indices, after.reshape(len(indices), -1), strict=True):
-                found[claimed[i]] = np.maximum(found[claimed[i]], np.abs(before - own))
-    return found
+                sizes[claimed[i]] = np.maximum(sizes[claimed[i]], np.abs(before - own))
+    return sizes
 
 
 def does_task(setting: PairRuns, thresholds: Thresholds = DEFAULT) -> bool:
@@ -128,12 +128,12 @@ def does_task(setting: PairRuns, thresholds: Thresholds = DEFAULT) -> bool:
     return bool(setting.whole.mean() > 0 and sign_flip_p(setting.whole) < thresholds.alpha)
 
 
-def _lacking(batch: PairBatch, here: "Attended | None", place: PositionRole, thresholds: Thresholds) -> str:
+def _lacking(batch: PairBatch, here: "Attended | None", role: PositionRole, thresholds: Thresholds) -> str:
     """Why a role cannot be asked of these prompts; empty where it can."""
-    lost = next((name for name in (place.at, place.to) if not has(batch, name)), "")
+    lost = next((name for name in (role.at, role.to) if not has(batch, name)), "")
     if lost or here is None:
         return f"these prompts have no position called {lost!r}"
-    n = int((here.there & _present(batch, here, place.to)).sum())
+    n = int((here.there & _present(batch, here, role.to)).sum())
     return f"{n} prompts have both positions; at least {thresholds.fewest} are needed" if n < thresholds.fewest else ""
 
 
@@ -159,9 +159,9 @@ class Attended:
 
 def attended(net: Network, batch: PairBatch, at: str) -> Attended:
     """What every head attends to most from a position of the clean prompts; heads are numbered through all layers."""
-    place = batch.mask(at)
-    there = place.any(1)
-    offsets = torch.where(place, torch.arange(place.shape[1], device=place.device), -1).amax(1).clamp_min(0)
+    here = batch.mask(at)
+    there = here.any(1)
+    offsets = torch.where(here, torch.arange(here.shape[1], device=here.device), -1).amax(1).clamp_min(0)
     parts = []
     for begin in range(0, len(batch), PROMPTS_AT_ONCE):
         rows = slice(begin, begin + PROMPTS_AT_ONCE)
@@ -193,18 +193,18 @@ class _RoleOnPrompts:
     net: Network
     setting: PairRuns
     question: Question
-    place: PositionRole
+    role: PositionRole
     here: Attended
     importance: Float[np.ndarray, " prompt"]
 
     def findings(self, statistic: str) -> list[Finding]:
         """The coverage beside other heads of the layer, and what is attended to at the position."""
-        batch, to = self.setting.batch, self.place.to
+        batch, to = self.setting.batch, self.role.to
         counted = self.here.there & _present(batch, self.here, to)
         weight, covered = self.importance[counted], holds(batch, self.here, to)[counted]
         null = NO_NULL
-        if self.others:
-            null = Null(float((weight @ covered[:, self.others] / weight.sum()).mean()))
+        if self.peers:
+            null = Null(float((weight @ covered[:, self.peers] / weight.sum()).mean()))
         share = self.share(counted, weight, covered)
         return [self.question.finding(statistic, share, null), *self.mixture(counted, weight)]
 
@@ -235,7 +235,7 @@ class _RoleOnPrompts:
         return head_number(self.net, self.question.subject)
 
     @property
-    def others(self) -> list[int]:
+    def peers(self) -> list[int]:
         """Numbers of the other heads of its layer."""
         layer = parse_target(self.question.subject).layer
         first = self.net.first_head(layer)

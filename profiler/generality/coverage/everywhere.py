@@ -36,6 +36,7 @@ from profiler.model import attention
 from profiler.model.steps.network import Network, Offsets, forward
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
+from profiler.statistics import RULE_OF_THREE
 from profiler.text.token_classes import CLASS_ID
 
 TOP = 0.05
@@ -55,9 +56,9 @@ def findings(subject: CheckSubject) -> StageResult:
             subject.report(f"coverage and mixture of {member.component}")
             rows += of_run(subject.run, corpus_question(subject, member))
     claimed = [(m, c) for m in members if (c := claim_of(m.role, m.component)) and c.mass in attention.MASSES]
-    for one in subject.distributions.prompts:
-        if claimed and one.setting is not None:
-            rows += on_prompts(subject, one, claimed)
+    for prompts in subject.distributions.prompts:
+        if claimed and prompts.setting is not None:
+            rows += on_prompts(subject, prompts, claimed)
     return StageResult(tuple(rows))
 
 
@@ -106,13 +107,13 @@ def _claim_row(question: Question, facts: pl.DataFrame) -> Finding:
 def _mixture_rows(run: Path, question: Question) -> list[Finding]:
     """A finding per slice (corpus, domain) and behaviour; their shares add up to 1 with what is below SHOWN."""
     frame = query.run(run, "mixture", component=question.subject)
-    kept = frame.filter(
+    shown = frame.filter(
         pl.col("slice").is_in(["all", "domain"]), (pl.col("share") >= SHOWN) | (pl.col("behaviour") == "unexplained")
     )
     mixture = question.using("mixture")
     return [
         _of_row(mixture.on(_distribution(row)), f"share: {row['behaviour']}", row, ("share", "n_slice"))
-        for row in kept.iter_rows(named=True)
+        for row in shown.iter_rows(named=True)
     ]
 
 
@@ -172,10 +173,10 @@ def _of_row(
 
 
 def on_prompts(
-    subject: CheckSubject, one: PromptDistribution, claimed: Sequence[tuple[Member, Claim]]
+    subject: CheckSubject, prompts: PromptDistribution, claimed: Sequence[tuple[Member, Claim]]
 ) -> list[Finding]:
     """Coverage of claims about attention over the clean prompts of a distribution."""
-    measured = heads_on_prompts(subject, one.setting)  # type: ignore[arg-type]
+    measured = heads_on_prompts(subject, prompts.setting)  # type: ignore[arg-type]
     rows = []
     for member, claim in claimed:
         target = parse_target(member.component)
@@ -183,14 +184,14 @@ def on_prompts(
         holds = measured.masses[:, head, attention.MASSES.index(claim.mass)] >= MOST
         weight = np.abs(measured.dla[:, head])
         covered = bounded(ratio(weight * holds, weight, measured.clusters))
-        question = subject.question("coverage", one.distribution, member.component, member.role)
+        question = subject.question("coverage", prompts.distribution, member.component, member.role)
         rows.append(question.finding("coverage", covered, Null(float(holds.mean()))))
     return rows
 
 
 def bounded(share: Interval) -> Interval:
     """The share with a wider interval where it is 0 or 1, which no resampling moves: 3 / n from there."""
-    far = min(1.0, 3 / share.n)
+    far = min(1.0, RULE_OF_THREE / share.n)
     lo, hi = (1 - far if share.value == 1 else share.lo), (far if share.value == 0 else share.hi)
     return Interval(share.value, lo, hi, share.n)
 

@@ -127,8 +127,12 @@ def left_out(distributions: Distributions, task: PatchSettings | None, settings:
     own = {name for name, kind, _ in map(parse, settings.distributions) if kind == "file"}
     if task is not None and task.is_file:
         own |= {DISCOVERY, FRESH, MARKED}
-    chosen = [one for one in distributions.prompts if one.distribution.name in own and one.setting is not None]
-    sentences = [one.setting.encoded.left_out(one.distribution.name) for one in chosen if one.setting is not None]
+    chosen = [
+        prompts for prompts in distributions.prompts if prompts.distribution.name in own and prompts.setting is not None
+    ]
+    sentences = [
+        prompts.setting.encoded.left_out(prompts.distribution.name) for prompts in chosen if prompts.setting is not None
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -183,18 +187,20 @@ class PromptMaker:
             made = pair_sets.encode(pairs, model.tokenizer, model.bos_id, longest(model))
         except PairError as error:
             made, description = Encoded((), ()), f"{description}; {error}" if pairs else description
-        kept = Encoded(made.pairs[:most], made.dropped, made.example)
-        documents = {pair.pair.stratum("document") for pair in kept.pairs} - {None}
-        n_tokens = sum(len(pair.clean) for pair in kept.pairs)
-        n = len(kept.pairs)
+        usable = Encoded(made.pairs[:most], made.dropped, made.example)
+        documents = {pair.pair.stratum("document") for pair in usable.pairs} - {None}
+        n_tokens = sum(len(pair.clean) for pair in usable.pairs)
+        n = len(usable.pairs)
         few = n < self.fewest
         why = f"{n} usable prompt{'s' * (n != 1)}; at least {self.fewest} are needed" if few else ""
-        if kept.n_dropped:
-            description += f"; {kept.n_dropped} of {kept.n_dropped + len(made.pairs)} drawn could not be encoded alike"
+        if usable.n_dropped:
+            description += (
+                f"; {usable.n_dropped} of {usable.n_dropped + len(made.pairs)} drawn could not be encoded alike"
+            )
         distribution = Distribution(name, ordinal, kind, description, n, n_tokens, len(documents), why)
         if few:
             return PromptDistribution(distribution, None)
-        runs = slim(settings_of.prepare(name, self.net, kept, self.metric))
+        runs = slim(settings_of.prepare(name, self.net, usable, self.metric))
         return PromptDistribution(distribution, with_outside(runs, self.outside, [*references, *made.pairs[most:]]))
 
 
@@ -219,7 +225,7 @@ def _task_distributions(
     model, what = maker.model, "the prompts that the circuit was found on"
     drawn = settings_of.draw(model, task, task.split, task.seed)
     known = {pair.clean for pair in drawn}
-    found = [
+    made = [
         maker(DISCOVERY, what, drawn, next(number), task.pairs, references=_references(maker, task, drawn, task.split)),
         *(
             maker(
@@ -234,8 +240,8 @@ def _task_distributions(
         ),
     ]
     if task.name in triggers.FINDERS:
-        found.append(_natural(maker, run, task, settings, next(number)))
-    return found
+        made.append(_natural(maker, run, task, settings, next(number)))
+    return made
 
 
 def _variants(maker: PromptMaker, task: PatchSettings, settings: CheckSettings) -> Sequence[Variant]:
@@ -274,16 +280,16 @@ def _wording(task: PatchSettings, variant: Variant) -> Split | None:
     return other if variant.name in ("held-out templates", "held-out words and templates") else None
 
 
-def slim(one: PairRuns) -> PairRuns:
+def slim(runs: PairRuns) -> PairRuns:
     """The pairs with only what circuits are judged by: logits of both runs, and what the corrupted one's nodes wrote.
 
     A dozen distributions with every site of both runs take some GB.
     """
-    clean = Trace({site: [] for site in SITES}, one.clean.logits)
+    clean = Trace({site: [] for site in SITES}, runs.clean.logits)
     corrupted = Trace(
-        {site: one.corrupted[site] if site in values.NODES else [] for site in SITES}, one.corrupted.logits
+        {site: runs.corrupted[site] if site in values.NODES else [] for site in SITES}, runs.corrupted.logits
     )
-    return replace(one, clean=clean, corrupted=corrupted)
+    return replace(runs, clean=clean, corrupted=corrupted)
 
 
 def _repeats(maker: PromptMaker, settings: CheckSettings, ordinal: int) -> PromptDistribution:
@@ -319,37 +325,44 @@ def natural_pairs(
     The whole corpus is searched, not only what the run read of it: such places are rare.
     """
     scheme = task.scheme or pair_sets.find_task(task.name).schemes[0]
-    vocabulary, words, found = token_texts(model.tokenizer, model.spec.n_vocab), set(), []
+    vocabulary, words, occurrences = token_texts(model.tokenizer, model.spec.n_vocab), set(), []
     scanned = n_documents = 0
     for document in documents(config, Counter(), model.tokenizer):
-        places = _triggers_of(document, model, task.name, vocabulary)
-        words |= {tuple(ids[a:b].tolist()) for ids, one in places for a, b in one.changes[_any(one)][0]}
+        of_document = _triggers_of(document, model, task.name, vocabulary)
+        words |= {
+            tuple(ids[a:b].tolist()) for ids, trigger in of_document for a, b in trigger.changes[_any(trigger)][0]
+        }
         rng = random.Random(f"{settings.seed} {document.place}")
-        found += [(ids, one, document.place) for ids, one in rng.sample(places, min(PER_DOCUMENT, len(places)))]
+        occurrences += [
+            (ids, trigger, document.place)
+            for ids, trigger in rng.sample(of_document, min(PER_DOCUMENT, len(of_document)))
+        ]
         scanned, n_documents = scanned + len(document.text), n_documents + 1
-        if len(found) >= 2 * settings.pairs or scanned > SCANNED:
+        if len(occurrences) >= 2 * settings.pairs or scanned > SCANNED:
             break
     pool, rng = triggers.pool_of(sorted(words)), random.Random(f"natural {settings.seed}")
-    made = [triggers.pair_of(one, ids, task.name, scheme, pool, rng, place) for ids, one, place in found]
-    kept = [pair for pair in made if pair]
-    follows = sum(pair.stratum("follows") == "answer" for pair in kept) / max(1, len(kept))
-    return kept, f"{n_documents:,} documents searched; the answer follows at {follows:.0%} of them"
+    made = [
+        triggers.pair_of(trigger, ids, task.name, scheme, pool, rng, source) for ids, trigger, source in occurrences
+    ]
+    pairs = [pair for pair in made if pair]
+    follows = sum(pair.stratum("follows") == "answer" for pair in pairs) / max(1, len(pairs))
+    return pairs, f"{n_documents:,} documents searched; the answer follows at {follows:.0%} of them"
 
 
-def _any(one: triggers.Trigger) -> str:
-    return next(iter(one.changes))
+def _any(trigger: triggers.Trigger) -> str:
+    return next(iter(trigger.changes))
 
 
 def _triggers_of(
     document: Document, model: Model, task: str, vocabulary: Sequence[str]
 ) -> list[tuple[np.ndarray, triggers.Trigger]]:
     """Triggers of a document; those of overlapping pieces once."""
-    found = []
+    occurrences = []
     for piece in triggers.pieces(task, document.text):
         ids = np.asarray(model.encode(piece), dtype=np.int64)
-        places = triggers.FINDERS[task](triggers.passage(ids, vocabulary))
-        found += [(ids, one) for one in (places[-1:] if task == "ioi" else places)]
-    return found
+        of_window = triggers.FINDERS[task](triggers.passage(ids, vocabulary))
+        occurrences += [(ids, trigger) for trigger in (of_window[-1:] if task == "ioi" else of_window)]
+    return occurrences
 
 
 # --- distributions of running text ---
@@ -365,16 +378,16 @@ def _corpus_distributions(
     fewest: int,
 ) -> list[CorpusDistribution]:
     where = f" ({text.note})" if text.note else ""
-    found = []
+    made = []
     if task is not None and task.name in triggers.FINDERS:
         what = f"positions of the corpus where the question of {task.name} arises"
         asked = questions(model, text, task.name)
         chosen = np.zeros(len(text.position_ids), dtype=bool)
-        chosen[[place for place, _, _ in asked]] = True
-        one = _corpus_distribution(TRIGGERS, what + where, text, chosen, next(number), fewest)
-        found.append(replace(one, questions=asked))
+        chosen[[position for position, _, _ in asked]] = True
+        distribution = _corpus_distribution(TRIGGERS, what + where, text, chosen, next(number), fewest)
+        made.append(replace(distribution, questions=asked))
     everywhere = np.ones(len(text.position_ids), dtype=bool)
-    found += [
+    made += [
         _corpus_distribution(
             f"{DOMAIN}{name}", f"all of domain {name}{where}", text, text.domain_ids == i, next(number), fewest
         )
@@ -382,11 +395,11 @@ def _corpus_distributions(
     ]
     for name, condition in conditions:
         chosen = texts.where(run, text, model, condition) if text.batches else everywhere
-        found.append(
+        made.append(
             _corpus_distribution(name, f"positions where {condition}{where}", text, chosen, next(number), fewest)
         )
-    found.append(_corpus_distribution(CORPUS, f"the whole corpus{where}", text, everywhere, next(number), fewest))
-    return found
+    made.append(_corpus_distribution(CORPUS, f"the whole corpus{where}", text, everywhere, next(number), fewest))
+    return made
 
 
 def _corpus_distribution(
@@ -405,15 +418,17 @@ def _corpus_distribution(
 
 def questions(model: Model, text: RunText, task: str) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
     """Triggers of a task among the text's positions: place in the flat arrays, answer and distractors."""
-    vocabulary, found = token_texts(model.tokenizer, model.spec.n_vocab), []
+    vocabulary, asked = token_texts(model.tokenizer, model.spec.n_vocab), []
     for batch, part in text.parts():
         flat = torch.full(batch.tokens.shape, -1)
         flat[batch.ordinary] = torch.arange(part.start, part.stop)
         for row, window in enumerate(batch.windows):
             ids = window.token_ids if window.following is None else np.append(window.token_ids, window.following)
             read = triggers.passage(np.asarray(ids, dtype=np.int64), vocabulary)
-            places = {one.end: one for one in triggers.FINDERS[task](read)}
-            found += [
-                (int(flat[row, end]), one.answer, one.distractors) for end, one in places.items() if flat[row, end] >= 0
+            by_end = {trigger.end: trigger for trigger in triggers.FINDERS[task](read)}
+            asked += [
+                (int(flat[row, end]), trigger.answer, trigger.distractors)
+                for end, trigger in by_end.items()
+                if flat[row, end] >= 0
             ]
-    return tuple(found)
+    return tuple(asked)

@@ -20,9 +20,9 @@ from profiler.patching.setting import PatchSettings
 from profiler.prompts.pairs import TASKS
 
 STORED = """
-SELECT c.circuit, c.task, c.yaml, e.settings, e.created, e.experiment
-FROM circuits c JOIN patch_experiments e USING (experiment)
-ORDER BY e.created DESC, e.experiment, c.circuit
+SELECT circuits.circuit, circuits.task, circuits.yaml, patch_experiments.settings, patch_experiments.created, experiment
+FROM circuits JOIN patch_experiments USING (experiment)
+ORDER BY patch_experiments.created DESC, experiment, circuits.circuit
 """
 
 _SETTINGS = TypeAdapter(PatchSettings)

@@ -83,10 +83,10 @@ def read(run: Path, model: Model, limit: int | None, reread: Reread) -> RunText:
     domains = Domains(config.replicate_groups)
     rate = 1.0 if limit is None or limit >= n_corpus else limit / n_corpus
     try:
-        kept = _windows(config, model, layout, domains, rate)
+        windows = _windows(config, model, layout, domains, rate)
     except CorpusError as error:
         return RunText((), layout, (), 0, n_corpus, f"the corpus cannot be read again: {error}")
-    ordered = sorted(kept, key=lambda window: (-len(window.token_ids), window.window_id))
+    ordered = sorted(windows, key=lambda window: (-len(window.token_ids), window.window_id))
     batches = tuple(make_batch(ordered[i : i + BATCH], layout) for i in range(0, len(ordered), BATCH))
     n_tokens = sum(len(window.token_ids) - (layout.bos_id is not None) for window in ordered)
     text = RunText(batches, layout, tuple(domains.names), n_tokens, n_corpus)
@@ -149,7 +149,7 @@ def where(run: Path, text: RunText, model: Model, condition: str) -> Bool[np.nda
         check_condition(condition, VIEW, connection)
         connection.register("text_positions", frame.to_arrow())
         try:
-            found = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
+            matching = connection.execute(FACTS.format(condition=wrapped(condition))).fetchnumpy()["position_id"]
         except faults.FAULTS as error:
             raise faults.fault_error(error, f"asking {condition!r} of the text", "The run is as it was.") from None
         except duckdb.Error as error:
@@ -158,27 +158,21 @@ def where(run: Path, text: RunText, model: Model, condition: str) -> Bool[np.nda
                 f"the condition {condition!r} cannot be asked of every position ({reason}): leave out what only kept "
                 "positions have (loss, rank, entropy, target_logit)"
             ) from None
-    return np.isin(text.position_ids, np.asarray(found))
+    return np.isin(text.position_ids, np.asarray(matching))
 
 
 FACTS = f"""
 WITH {VIEW} AS (
-SELECT p.position_id, p.doc_id, p.group_id, p.domain, p.pos, p."offset"
-    , t.token, tc.class, tl.properties
-    , b.token AS token_before, bc.class AS class_before, bl.properties AS properties_before
-    , n.token AS next_token, nc.class AS next_class, nl.properties AS next_properties
-    , p.distance > 0 AS repeated, nullif(p.distance, 0) AS distance, p.prefix_match
-    , p.bracket_depth, p.in_quotes, p.role
-FROM text_positions p
-JOIN tokens t ON t.token_id = p.token_id
-JOIN classes tc ON tc.class_id = t.class_id
-JOIN token_property_lists tl ON tl.token_id = p.token_id
-JOIN tokens n ON n.token_id = p.next_token_id
-JOIN classes nc ON nc.class_id = n.class_id
-JOIN token_property_lists nl ON nl.token_id = p.next_token_id
-LEFT JOIN tokens b ON b.token_id = p.previous_token_id
-LEFT JOIN classes bc ON bc.class_id = b.class_id
-LEFT JOIN token_property_lists bl ON bl.token_id = p.previous_token_id
+SELECT position_id, doc_id, group_id, domain, pos, "offset"
+    , own.token, own.class, own.properties
+    , preceding.token AS token_before, preceding.class AS class_before, preceding.properties AS properties_before
+    , following.token AS next_token, following.class AS next_class, following.properties AS next_properties
+    , distance > 0 AS repeated, nullif(distance, 0) AS distance, prefix_match
+    , bracket_depth, in_quotes, role
+FROM text_positions
+JOIN token_property_lists AS own ON own.token_id = text_positions.token_id
+JOIN token_property_lists AS following ON following.token_id = text_positions.next_token_id
+LEFT JOIN token_property_lists AS preceding ON preceding.token_id = text_positions.previous_token_id
 )
 SELECT position_id FROM {VIEW} WHERE {{condition}}
 """

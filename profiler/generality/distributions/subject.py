@@ -155,12 +155,12 @@ class Distributions:
     @property
     def all(self) -> tuple[Distribution, ...]:
         """Their rows, in order."""
-        rows = (*(one.distribution for one in self.prompts), *(one.distribution for one in self.corpus))
+        rows = (*(source.distribution for source in self.prompts), *(source.distribution for source in self.corpus))
         return tuple(sorted(rows, key=lambda distribution: distribution.ordinal))
 
     def setting(self, name: str = DISCOVERY) -> PairRuns | None:
         """Pairs and runs of a distribution of prompts; None where it is refused or not there."""
-        return next((one.setting for one in self.prompts if one.distribution.name == name), None)
+        return next((prompts.setting for prompts in self.prompts if prompts.distribution.name == name), None)
 
 
 @dataclass(frozen=True, eq=False)

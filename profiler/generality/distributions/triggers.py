@@ -65,13 +65,13 @@ class Passage:
     begins: list[int]
 
     @cached_property
-    def place(self) -> dict[int, int]:
+    def token_at(self) -> dict[int, int]:
         """The token that begins at a character."""
         return {begin: i for i, begin in enumerate(self.begins)}
 
-    def blank(self, place: int) -> bool:
+    def blank(self, index: int) -> bool:
         """Whether a token is white space alone: an answer that says nothing."""
-        return self.text[self.begins[place] : self.begins[place + 1]].isspace()
+        return self.text[self.begins[index] : self.begins[index + 1]].isspace()
 
     def tokens(self, span: Span) -> Span:
         """First token and one past the last that overlap the characters."""
@@ -95,26 +95,26 @@ _PLAIN = {*FUNCTION_WORDS, *CALENDAR, *(word.lower() for word in KEYWORDS)}
 def people(read: Passage) -> list[Trigger]:
     """Triggers of the indirect-object task."""
     named = [
-        (one[0], read.place[one.start()])
-        for one in _NAME.finditer(read.text)
-        if one.start() in read.place and one.end() in read.place and one[0][1:].lower() not in _PLAIN
+        (name[0], read.token_at[name.start()])
+        for name in _NAME.finditer(read.text)
+        if name.start() in read.token_at and name.end() in read.token_at and name[0][1:].lower() not in _PLAIN
     ]
-    found = [_people_at(read, named[i - 3 : i + 1]) for i in range(3, len(named))]
-    return [one for one in found if one is not None]
+    groups = [_people_at(read, named[i - 3 : i + 1]) for i in range(3, len(named))]
+    return [group for group in groups if group is not None]
 
 
 def _people_at(read: Passage, named: Sequence[tuple[str, int]]) -> Trigger | None:
     """The trigger of three names and the one that follows them, if they make one."""
-    *before, (due, place) = named
+    *before, (due, end) = named
     words = [word for word, _ in before]
-    others = [i for i in range(2) if words[i] != words[2]]
-    if len(others) != 1 or due not in words or place - before[0][1] > LOOK_BACK:
+    answers = [i for i in range(2) if words[i] != words[2]]
+    if len(answers) != 1 or due not in words or end - before[0][1] > LOOK_BACK:
         return None
-    single = before[others[0]]
-    spans = {"IO": single, "S1": before[1 - others[0]], "S2": before[2]}
+    single = before[answers[0]]
+    spans = {"IO": single, "S1": before[1 - answers[0]], "S2": before[2]}
     roles = tuple((name, _of_word(read, word, first)) for name, (word, first) in spans.items())
     answer, wrong = int(read.ids[single[1]]), int(read.ids[before[2][1]])
-    if answer == wrong or read.blank(single[1]) or roles[2][1][1] >= place:
+    if answer == wrong or read.blank(single[1]) or roles[2][1][1] >= end:
         return None
     both = dict(roles)
     changes = {
@@ -123,8 +123,8 @@ def _people_at(read: Passage, named: Sequence[tuple[str, int]]) -> Trigger | Non
         "s_only": ((both["S1"], both["S2"]), False),
         "io_only": ((both["IO"],), False),
     }
-    start = max(0, place - LOOK_BACK)
-    return Trigger(start, place - 1, answer, (wrong,), due == single[0], roles, changes)
+    start = max(0, end - LOOK_BACK)
+    return Trigger(start, end - 1, answer, (wrong,), due == single[0], roles, changes)
 
 
 def _of_word(read: Passage, word: str, first: int) -> Span:
@@ -140,11 +140,11 @@ def code(read: Passage) -> list[Trigger]:
     if ":param " not in read.text:
         return []
     functions = list(_DEF.finditer(read.text))
-    found = []
+    occurrences = []
     for param in _PARAM.finditer(read.text):
-        above = [one for one in functions if one.end() <= param.start()]
-        found.append(_code_at(read, above[-1], param) if above else None)
-    return [one for one in found if one is not None]
+        above = [function for function in functions if function.end() <= param.start()]
+        occurrences.append(_code_at(read, above[-1], param) if above else None)
+    return [trigger for trigger in occurrences if trigger is not None]
 
 
 def _code_at(read: Passage, function: re.Match[str], param: re.Match[str]) -> Trigger | None:
@@ -155,55 +155,57 @@ def _code_at(read: Passage, function: re.Match[str], param: re.Match[str]) -> Tr
     due = names.index(done[-1]) + 1 if done and done[-1] in names else 0
     if due >= len(listed) or names[due] != param[1] or len(listed) <= 1:
         return None
-    end = read.place.get(param.start(1) - 1)
+    end = read.token_at.get(param.start(1) - 1)
     start = read.tokens(function.span())[0]
     spans = [read.tokens(span) for _, span in listed]
     if end is None or end - start > LONGEST:
         return None
-    answer, others = int(read.ids[end]), [int(read.ids[first]) for i, (first, _) in enumerate(spans) if i != due]
-    if answer in others or read.blank(end):
+    answer, distractors = int(read.ids[end]), [int(read.ids[first]) for i, (first, _) in enumerate(spans) if i != due]
+    if answer in distractors or read.blank(end):
         return None
     roles = (("A_def", spans[due]), ("param", (end - 1, end)))
     changes = {"answer": ((spans[due],), False), "arguments": (tuple(spans), False)}
-    return Trigger(start, end - 1, answer, tuple(dict.fromkeys(others)), follows=True, roles=roles, changes=changes)
+    return Trigger(
+        start, end - 1, answer, tuple(dict.fromkeys(distractors)), follows=True, roles=roles, changes=changes
+    )
 
 
 def _arguments(function: re.Match[str]) -> list[tuple[str, Span]]:
     """Names in a signature with their characters, `self` and marks left out."""
-    found, at = [], function.start(1)
+    spans, at = [], function.start(1)
     for part in re.split(r",", function[1]):
         name = re.match(r"\s*\*{0,2}(\w+)", part)
         if name and name[1] not in SKIPPED:
-            found.append((name[1], (at + name.start(1), at + name.end(1))))
+            spans.append((name[1], (at + name.start(1), at + name.end(1))))
         at += len(part) + 1
-    return found
+    return spans
 
 
 def repeated(read: Passage) -> list[Trigger]:
     """Triggers of induction in text: the last two tokens stood together before, and what followed then follows now."""
     ids = read.ids
     seen: dict[tuple[int, int], int] = {}
-    found = []
+    occurrences = []
     for i in range(1, len(ids) - 1):
         key = (int(ids[i - 1]), int(ids[i]))
         copy = seen.get(key)
         seen[key] = i
         if copy is not None and i - copy <= LOOK_BACK and ids[copy + 1] == ids[i + 1] and copy + 1 < i - 1:
-            found.append(_repeated_at(ids, copy, i))
-    return [one for one in found if one is not None]
+            occurrences.append(_repeated_at(ids, copy, i))
+    return [trigger for trigger in occurrences if trigger is not None]
 
 
-def _repeated_at(ids: Int[np.ndarray, " token"], copy: int, place: int) -> Trigger | None:
-    between = dict.fromkeys(int(i) for i in ids[copy + 2 : place - 1] if i != ids[place + 1])
+def _repeated_at(ids: Int[np.ndarray, " token"], copy: int, end: int) -> Trigger | None:
+    between = dict.fromkeys(int(i) for i in ids[copy + 2 : end - 1] if i != ids[end + 1])
     if not between:
         return None
-    roles = (("first", (copy, copy + 1)), ("copied", (copy + 1, copy + 2)), ("second", (place, place + 1)))
+    roles = (("first", (copy, copy + 1)), ("copied", (copy + 1, copy + 2)), ("second", (end, end + 1)))
     changes: dict[str, tuple[tuple[tuple[int, int], ...], bool]] = {
         "first": (((copy, copy + 1),), False),
-        "second": (((place, place + 1),), False),
+        "second": (((end, end + 1),), False),
     }
     start = max(0, copy - 1)
-    return Trigger(start, place, int(ids[place + 1]), tuple(between), follows=True, roles=roles, changes=changes)
+    return Trigger(start, end, int(ids[end + 1]), tuple(between), follows=True, roles=roles, changes=changes)
 
 
 FINDERS: dict[str, Find] = {"ioi": people, "docstring": code, "repeated-tokens": repeated}
@@ -215,9 +217,9 @@ def pieces(task: str, text: str) -> Iterator[str]:
     if task == "docstring":
         yield from (text,) if ":param " in text else ()
     elif task == "ioi":
-        named = [one for one in _NAME.finditer(text) if one[0][1:].lower() not in _PLAIN]
+        named = [name for name in _NAME.finditer(text) if name[0][1:].lower() not in _PLAIN]
         for i in range(3, len(named)):
-            first, words = named[i - 3], [one[0] for one in named[i - 3 : i]]
+            first, words = named[i - 3], [name[0] for name in named[i - 3 : i]]
             near = named[i].start() - first.start() < FAR
             if (
                 near
@@ -237,10 +239,10 @@ Pool = dict[int, list[tuple[int, ...]]]
 
 def pool_of(words: Iterable[tuple[int, ...]]) -> Pool:
     """A pool of words given as ids."""
-    found: Pool = {}
+    pool: Pool = {}
     for word in dict.fromkeys(words):
-        found.setdefault(len(word), []).append(word)
-    return found
+        pool.setdefault(len(word), []).append(word)
+    return pool
 
 
 def pair_of(
@@ -299,5 +301,5 @@ def _other_word(
         first, last = dict(trigger.roles)["IO"]
         return tuple(ids[first:last].tolist()) if last - first == len(word) else None
     own = {trigger.answer, *trigger.distractors}
-    others = [other for other in pool.get(len(word), ()) if other[0] not in own and other != word]
-    return rng.choice(others) if others else None
+    words = [other for other in pool.get(len(word), ()) if other[0] not in own and other != word]
+    return rng.choice(words) if words else None

@@ -151,7 +151,7 @@ def _person(
 def _extra(pair: Pair, names: Sequence[str]) -> Roles:
     """Roles of the mentions that a clause put in: `extra`, `extra2`."""
     taken = {span for _, span in pair.roles}
-    spans = [one.span() for name in names for one in re.finditer(rf" {name}\b", str(pair.clean))]
+    spans = [mention.span() for name in names for mention in re.finditer(rf" {name}\b", str(pair.clean))]
     added = [span for span in spans if span not in taken]
     return tuple((f"extra{i or ''}", span) for i, span in zip((0, 2), added, strict=False))
 
@@ -234,9 +234,9 @@ def _changed(pair: Pair, change: Callable[[str, int], str]) -> Pair:
 
 def _roles(text: str, asked: int) -> Roles:
     """The roles of docstring pairs (`profiler.prompts.pairs.docstring`), found in a changed text."""
-    found = [re.search(rf"[ (]{name}\b", text) for name in _listed(text)[asked - 1 : asked + 1]]
-    before, answer = ((one.start(), one.end()) for one in found if one)
-    line = [one.span() for one in re.finditer(r"[:@]param", text)][-2]
+    matches = [re.search(rf"[ (]{name}\b", text) for name in _listed(text)[asked - 1 : asked + 1]]
+    before, answer = ((match.start(), match.end()) for match in matches if match)
+    line = [match.span() for match in re.finditer(r"[:@]param", text)][-2]
     name = re.compile(r" \w+").match(text, line[1])
     spans = {"A_def": answer, "B_def": before, "B_doc": name.span() if name else line, "param": line}
     return tuple(spans.items())
@@ -287,4 +287,4 @@ def _capital_text(text: str) -> str:
     match = _SIGNATURE.search(text)
     listed = ", ".join(name.capitalize() for name in _listed(text))
     text = f"{text[: match.start(2)]}{listed}{text[match.end(2) :]}"  # type: ignore[union-attr]
-    return re.sub(r":param (\w+):", lambda found: f":param {found[1].capitalize()}:", text)
+    return re.sub(r":param (\w+):", lambda param: f":param {param[1].capitalize()}:", text)

@@ -33,56 +33,60 @@ OPERATION = "replace what is attended to"
 
 def edited(subject: CheckSubject) -> StageResult:
     """Rates and Edit rows of every role that names positions of the pairs."""
-    claimed = [(member, place) for member, place in claimed_of(subject) if place.to not in NAMELESS]
+    claimed = [(member, role) for member, role in claimed_of(subject) if role.to not in NAMELESS]
     distributions = [
-        one
-        for one in subject.distributions.prompts
-        if one.distribution.name in (DISCOVERY, NATURAL)
-        and one.setting
-        and does_task(one.setting, subject.settings.thresholds)
+        prompts
+        for prompts in subject.distributions.prompts
+        if prompts.distribution.name in (DISCOVERY, NATURAL)
+        and prompts.setting
+        and does_task(prompts.setting, subject.settings.thresholds)
     ]
     if not claimed or not distributions:
         return StageResult()
     vocabulary = vocabulary_of(subject.run)
     return joined(
         on_distribution(
-            subject, one, subject.question("edits", one.distribution, member.component, member.role), place, vocabulary
+            subject,
+            prompts,
+            subject.question("edits", prompts.distribution, member.component, member.role),
+            role,
+            vocabulary,
         )
-        for one in distributions
-        for member, place in claimed
+        for prompts in distributions
+        for member, role in claimed
     )
 
 
 def on_distribution(
-    subject: CheckSubject, one: PromptDistribution, question: Question, place: PositionRole, vocabulary: Vocabulary
+    subject: CheckSubject, prompts: PromptDistribution, question: Question, role: PositionRole, vocabulary: Vocabulary
 ) -> StageResult:
     """The edits of one role on one distribution; empty where no prompt can be edited, which the coverage says."""
-    setting: PairRuns = one.setting  # type: ignore[assignment]
+    setting: PairRuns = prompts.setting  # type: ignore[assignment]
     batch, net = setting.batch, subject.net
-    if not (has(batch, place.at) and has(batch, place.to)):
+    if not (has(batch, role.at) and has(batch, role.to)):
         return StageResult()
-    most = attended(net, batch, place.at).most[:, head_number(net, question.subject)]
-    sources = [_source(pair, place, int(offset)) for pair, offset in zip(batch.pairs, most, strict=True)]
+    most = attended(net, batch, role.at).most[:, head_number(net, question.subject)]
+    sources = [_source(pair, role, int(offset)) for pair, offset in zip(batch.pairs, most, strict=True)]
     pool = sorted({pair.clean[i] for pair, i in zip(batch.pairs, sources, strict=True) if i is not None})
     rng = np.random.default_rng(subject.settings.seed)
     both = zip(batch.pairs, sources, strict=True)
-    made = [plan for pair, i in both if i is not None and (plan := plan_of(pair, place, i, pool, vocabulary, rng))]
+    made = [plan for pair, i in both if i is not None and (plan := plan_of(pair, role, i, pool, vocabulary, rng))]
     if not made:
         return StageResult()
     done = edits.of_plans(net, question, replace(CURRENT, called=question.role), made, vocabulary)
     return StageResult(done.findings, done.edits)
 
 
-def _source(pair: TokenPair, place: PositionRole, most: int) -> int | None:
+def _source(pair: TokenPair, role: PositionRole, most: int) -> int | None:
     """The offset to edit: of the position attended to, before the one that attends; None where there is none."""
     roles = dict(pair.roles)
-    before = [i for i in roles.get(place.to, ()) if i < max(roles.get(place.at, (0,)))]
+    before = [i for i in roles.get(role.to, ()) if i < max(roles.get(role.at, (0,)))]
     return (most if most in before else min(before)) if before else None
 
 
 def plan_of(
     pair: TokenPair,
-    place: PositionRole,
+    role: PositionRole,
     source: int,
     pool: Sequence[int],
     vocabulary: Vocabulary,
@@ -93,19 +97,19 @@ def plan_of(
     Args:
         pool: tokens that stand at the same position of prompts, for pairs that do not differ there.
     """
-    tokens = tuple(pair.clean[: max(dict(pair.roles)[place.at]) + 1])
+    tokens = tuple(pair.clean[: max(dict(pair.roles)[role.at]) + 1])
     corrupted = pair.corrupted[source]
     text = EditText(pair.pair.stratum("document") or pair.pair.name, tokens, pair.answers[0])
     beside = _control(tokens, source, {i for _, offsets in pair.roles for i in offsets}, vocabulary)
-    others = [token for token in pool if token not in (*tokens, *pair.answers, *pair.distractors)]
-    others = [corrupted] if corrupted != tokens[source] else others
-    if beside is None or not others:
+    fillers = [token for token in pool if token not in (*tokens, *pair.answers, *pair.distractors)]
+    fillers = [corrupted] if corrupted != tokens[source] else fillers
+    if beside is None or not fillers:
         return None
     other = vocabulary.like(rng, tokens[beside], {*tokens, text.next_token})
     if other is None:
         return None
     return EditPlan(
-        OPERATION, text, _put(tokens, source, int(rng.choice(others))), _put(tokens, beside, other), "arrival"
+        OPERATION, text, _put(tokens, source, int(rng.choice(fillers))), _put(tokens, beside, other), "arrival"
     )
 
 

@@ -92,7 +92,11 @@ def of_plans(
     known, control = np.isfinite(shift), np.nan_to_num(control)  # of a control that changes nothing nothing arrives
     if not known.any():
         return Edited((), (question.refused(RATE, 0, NO_CONTRAST),))
-    made, shift, control = [plan for plan, kept in zip(made, known, strict=True) if kept], shift[known], control[known]
+    made, shift, control = (
+        [plan for plan, is_known in zip(made, known, strict=True) if is_known],
+        shift[known],
+        control[known],
+    )
     edits = tuple(
         Edit(
             question.subject,

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from profiler.model.steps.network import Network, Offsets, at
+from profiler.patching.batch import filled_up
 from profiler.patching.sites import Target
 
 BATCH = 32
@@ -43,9 +44,7 @@ def padded(
     rows: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, "text offset"], Int[Tensor, " text"]]:
     """Texts as one tensor, and the offset of the last token of each."""
-    width = max(map(len, rows))
-    tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-    return tokens, torch.tensor([len(row) - 1 for row in rows], device=device)
+    return filled_up(rows, device), torch.tensor([len(row) - 1 for row in rows], device=device)
 
 
 def see(
@@ -88,13 +87,13 @@ def see_once(
     residual: bool = True,
 ) -> ComponentState:
     """The component on one batch; gradients flow to `embedding`, the token embeddings to run on, where one is given."""
-    kept: dict[str, tuple[Tensor, Offsets]] = {}
+    seen: dict[str, tuple[Tensor, Offsets]] = {}
 
     def edit(site: str, layer: int, value: Tensor, offsets: Offsets) -> Tensor:
         if site == "embed" and embedding is not None:
             return embedding
         if layer == target.layer:
-            kept[site] = (value, offsets)
+            seen[site] = (value, offsets)
         return value
 
     last = net.n_layers - 1 if residual else target.layer
@@ -104,16 +103,16 @@ def see_once(
         stream = steps.layer(layer, stream, edit, ends if layer == last else None)
     final = stream[:, 0] if residual else stream[:, 0, :0]
     if target.site == "neuron":
-        activation = _last(*kept["neuron"], ends)[:, target.unit]
+        activation = _last(*seen["neuron"], ends)[:, target.unit]
         nothing = activation.new_zeros(len(tokens), 0)
-        out = _last(*kept["mlp_out"], ends)
+        out = _last(*seen["mlp_out"], ends)
         return ComponentState(nothing, nothing[..., None], activation[:, None], activation, out, final)
-    pattern, offsets = kept["pattern"]
+    pattern, offsets = seen["pattern"]
     attention = _last(pattern.transpose(1, 2), offsets, ends)[:, target.unit]
-    mixed = _last(*kept["head"], ends)[:, target.unit]
-    out = _last(*kept["attn_out"], ends)
+    mixed = _last(*seen["head"], ends)[:, target.unit]
+    out = _last(*seen["attn_out"], ends)
     written = net.added("attn_out", target.layer, mixed @ net.w_o(target.layer)[target.unit].to(mixed.dtype), out)
-    return ComponentState(attention, kept["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), out, final)
+    return ComponentState(attention, seen["v"][0][:, :, target.unit], mixed, written.norm(dim=-1), out, final)
 
 
 def _last(value: Tensor, offsets: Offsets, ends: Int[Tensor, " text"]) -> Tensor:
@@ -155,7 +154,7 @@ def mass(attention: Float[Tensor, "text offset"], offsets: Sequence[Sequence[int
 
 def mask(offsets: Sequence[Sequence[int]], width: int, device: torch.device) -> Bool[Tensor, "text offset"]:
     """True at some offsets of each text."""
-    found = torch.zeros(len(offsets), width, dtype=torch.bool, device=device)
+    marked = torch.zeros(len(offsets), width, dtype=torch.bool, device=device)
     for row, listed in enumerate(offsets):
-        found[row, list(listed)] = True
-    return found
+        marked[row, list(listed)] = True
+    return marked

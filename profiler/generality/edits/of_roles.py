@@ -65,14 +65,14 @@ def edited(subject: CheckSubject) -> StageResult:
 
 def texts(subject: CheckSubject) -> list[tuple[Distribution, tuple[EditText, ...]]]:
     """Texts to edit, by distribution."""
-    found = []
+    texts_of_role = []
     for name in (DISCOVERY, REPEATS):
         setting = subject.distributions.setting(name)
         if setting is not None:
             some = tuple(EditText(p.pair.name, p.clean, p.answers[0]) for p in setting.batch.pairs)
-            found.append((Distribution(name, 0, "prompts", ""), some[:TEXTS]))
+            texts_of_role.append((Distribution(name, 0, "prompts", ""), some[:TEXTS]))
     corpus = texts_of(subject.run, TEXTS, LONGEST)
-    return [*found, (subject.corpus, corpus)] if corpus else found
+    return [*texts_of_role, (subject.corpus, corpus)] if corpus else texts_of_role
 
 
 def _both(

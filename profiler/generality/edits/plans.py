@@ -111,15 +111,15 @@ class _Desk:
     def nearby(self, offsets: Sequence[int], keep: Sequence[int]) -> tuple[int, ...] | None:
         """For each offset the nearest that may change as a control, for roles about names a name; None without one."""
         taken = {*offsets, *keep, self.text.end, self.text.end - 1, *self.here.targets, *self.here.causes}
-        found: list[int] = []
+        tokens: list[int] = []
         for offset in offsets:
             free = [i for i in range(self.text.end) if i not in taken and self.replaceable(i)]
             near = [i for i in free if abs(i - offset) <= NEAR]
             if not near:
                 return None
-            found.append(min(near, key=lambda i: (not self.named[i], abs(i - offset), i)))
-            taken.add(found[-1])
-        return tuple(found)
+            tokens.append(min(near, key=lambda i: (not self.named[i], abs(i - offset), i)))
+            taken.add(tokens[-1])
+        return tuple(tokens)
 
     @cached_property
     def named(self) -> Bool[np.ndarray, " offset"]:

@@ -58,8 +58,8 @@ def expectation(claim: Claim, text: EditText, vocabulary: Vocabulary) -> Expecta
     if claim.mass == "first_token":
         return Expectation(text.end >= FIRST_CLEAR, (), (0,))
     if claim.mass in ("newline", "delimiter"):
-        found = tuple(np.nonzero(_marks(text, vocabulary.with_property(claim.mass)))[0].tolist())
-        return Expectation(text.end >= FIRST_CLEAR, (), found)
+        marked = tuple(np.nonzero(_marks(text, vocabulary.with_property(claim.mass)))[0].tolist())
+        return Expectation(text.end >= FIRST_CLEAR, (), marked)
     if claim.role == "S-inhibition":
         return _repeated_name(text, vocabulary)
     seen = tuple(i for i, token in enumerate(text.tokens) if token == text.next_token)

@@ -115,10 +115,10 @@ class SwapSearch:
 
 def one_each(cases: Iterable[Case]) -> list[Case]:
     """The first case of each document."""
-    found: dict[str, Case] = {}
+    by_document: dict[str, Case] = {}
     for case in cases:
-        found.setdefault(case.text.document, case)
-    return list(found.values())
+        by_document.setdefault(case.text.document, case)
+    return list(by_document.values())
 
 
 def cases_of(
@@ -204,17 +204,17 @@ def _usable(subject: SwapSearch, case: Case) -> Bool[Tensor, "group vocab"]:
 
 def _first(subject: SwapSearch, case: Case, swaps: Iterable[Swap], n: int, most_together: int) -> tuple[Swap, ...]:
     """The first `n` of some swaps of which the claim says the same as before, among the first CHECKED."""
-    kept: list[Swap] = []
+    first: list[Swap] = []
     together = 0
     for swap in islice(swaps, CHECKED):
-        if len(kept) == n:
+        if len(first) == n:
             break
         joint = len(swap.offsets) > 1
         if (joint and together == most_together) or not subject.allowed(case.text, case.here, swap):
             continue
-        kept.append(swap)
+        first.append(swap)
         together += joint
-    return tuple(kept)
+    return tuple(first)
 
 
 def measured(subject: SwapSearch, case: Case, swaps: Sequence[Swap]) -> Tried:

@@ -82,7 +82,7 @@ def check(
     acting = [] if barred else _acting(breaking, texts, rng, thresholds, fixed_end=fixed_end)
     top = max((case.before for case in acting), default=1.0) if breaking.watch == "activation" else 1.0
     broken = thresholds.broken_share
-    found = [
+    results = [
         _Search(question, breaking, barred, len(acting), tried, top, lambda case, f: f <= broken * case.before).run(
             acting, rng
         )
@@ -93,9 +93,10 @@ def check(
         cases = cases_of(firing, texts, rng, trigger=False, fixed_end=fixed_end)
         resting = one_each(case for case in cases if case.before < level)
         search = _Search(question, firing, barred, len(acting), tried, level, lambda _, f: f >= level)
-        found.append(search.run(resting, rng))
+        results.append(search.run(resting, rng))
     return Edited(
-        tuple(edit for one in found for edit in one.edits), tuple(row for one in found for row in one.findings)
+        tuple(edit for result in results for edit in result.edits),
+        tuple(row for result in results for row in result.findings),
     )
 
 
@@ -158,7 +159,7 @@ class _Search:
     def _edit(self, guided: Tried, random: Tried) -> Edit:
         """The best swap of a text, beside the best random one."""
         sign = -1.0 if self.subject.search == "break" else 1.0
-        moved, chance = (sign * (one.after - one.case.before) / self.scale for one in (guided, random))
+        moved, chance = (sign * (result.after - result.case.before) / self.scale for result in (guided, random))
         swap = guided.swaps[int(moved.argmax())]
         text = guided.case.text
         before, after = (
@@ -182,10 +183,10 @@ class _Search:
         if len(guided) < self.question.thresholds.fewest:
             n = min(len(guided), self.acting)
             return tuple(self.question.refused(name, n, self._why(len(guided))) for name in (of_texts, of_swaps))
-        by_swap, by_chance = ([self.succeeds(one.case, one.after) for one in many] for many in (guided, random))
-        some, chance = (np.array([float(one.any()) for one in many]) for many in (by_swap, by_chance))
-        total, succeeded = (np.array([f(one) for one in by_swap], dtype=float) for f in (len, np.sum))
-        per_swap = by_document([one.case.text for one in guided], succeeded, total)
+        by_swap, by_chance = ([self.succeeds(swap.case, swap.after) for swap in many] for many in (guided, random))
+        some, chance = (np.array([float(swap.any()) for swap in many]) for many in (by_swap, by_chance))
+        total, succeeded = (np.array([f(swap) for swap in by_swap], dtype=float) for f in (len, np.sum))
+        per_swap = by_document([swap.case.text for swap in guided], succeeded, total)
         return (
             self.question.finding(
                 of_texts, share_of_texts(some), Null(float(chance.mean()), None, mcnemar_p(some, chance))

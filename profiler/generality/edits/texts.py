@@ -133,11 +133,12 @@ def vocabulary_of(source: str | Path | Connection) -> Vocabulary:
     )
 
 
-_VOCABULARY = """SELECT t.token_id, t.token, t.class_id, c.class, c.special, coalesce(n.n, 0) AS n, l.properties
-    FROM tokens t JOIN classes c USING (class_id) LEFT JOIN (
+_VOCABULARY = """SELECT token_id, tokens.token, tokens.class_id, classes.class, classes.special
+        , coalesce(counted.n, 0) AS n, lists.properties
+    FROM tokens JOIN classes USING (class_id) LEFT JOIN (
         SELECT token_id, n FROM token_counts WHERE presence = 0
-    ) n USING (token_id)
-    LEFT JOIN token_property_lists l USING (token_id) ORDER BY t.token_id"""
+    ) counted USING (token_id)
+    LEFT JOIN token_property_lists AS lists USING (token_id) ORDER BY token_id"""
 
 
 def texts_of(source: str | Path | Connection, n: int = 96, longest: int = LONGEST) -> tuple[EditText, ...]:
@@ -154,8 +155,8 @@ def texts_of(source: str | Path | Connection, n: int = 96, longest: int = LONGES
     return tuple(EditText(source, tuple(ids[:-1]), ids[-1], domain) for source, domain, ids in frame.iter_rows())
 
 
-_TEXTS = """SELECT d.source, d.domain, list_slice(w.token_ids, 1, getvariable('longest')::BIGINT) AS token_ids FROM (
+_TEXTS = """SELECT source, domain, list_slice(token_ids, 1, getvariable('longest')::BIGINT) AS token_ids FROM (
         SELECT *, row_number() OVER (PARTITION BY doc_id ORDER BY md5(window_id::VARCHAR)) AS nth
         FROM windows WHERE len(token_ids) >= 16
-    ) w JOIN documents d USING (doc_id) WHERE nth = 1
+    ) numbered JOIN documents USING (doc_id) WHERE nth = 1
     ORDER BY md5(concat('edit', doc_id)) LIMIT getvariable('n')::BIGINT"""

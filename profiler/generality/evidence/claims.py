@@ -206,8 +206,8 @@ def claim_of(role: str, component: str = "L0H0") -> Claim | None:
         return None
     if "N" in component:
         return _neuron_claim(words)
-    if (place := positions.position_role(words)) is not None:
-        return _EVERYWHERE.get(place.to) or _AT_POSITIONS.get((place.at, place.to))
+    if (position_role := positions.position_role(words)) is not None:
+        return _EVERYWHERE.get(position_role.to) or _AT_POSITIONS.get((position_role.at, position_role.to))
     return next((claim for pattern, claim in _HEADS if re.search(pattern, words)), None)
 
 
@@ -215,5 +215,5 @@ def _neuron_claim(words: str) -> Claim | None:
     """The longest name of a property among the words, in singular or plural."""
     names = sorted((p.name for p in PROPERTIES), key=len, reverse=True)
     plain = words.replace("_", " ").replace("-", " ")
-    found = next((name for name in names if re.search(rf"\b{name.replace('_', ' ')}(s|es)?\b", plain)), None)
-    return on_token(found, next_token=bool(re.search(r"\bbefore\b|\bnext\b", plain))) if found else None
+    property_name = next((name for name in names if re.search(rf"\b{name.replace('_', ' ')}(s|es)?\b", plain)), None)
+    return on_token(property_name, next_token=bool(re.search(r"\bbefore\b|\bnext\b", plain))) if property_name else None

@@ -50,8 +50,8 @@ class Null:
         hi: its 95th percentile; None where there is none.
         p: one-sided p-value against it; None where there is none.
         p_least: the smallest p that this null can give; None where it is not limited.
-        near: by how much the best 5 % of them fall short, for numbers that are best at 1: |1 - value|, or what less
-            they are missed where that was measured and is more; None for others.
+        near: by how much the best 5 % of them fall short, for numbers that are best at 1: |1 - value|, or by what
+            their necessity is less where that was measured and is more; None for others.
         distance: the mean of |1 - value| over them; None as `near`.
         n: random circuits or components behind it; None where it is not made of such.
     """
@@ -245,6 +245,6 @@ def joined(results: Iterable[StageResult], findings: Sequence[Finding] = ()) -> 
     """Several results as one, after some `findings` that stand alone."""
     parts = tuple(results)
     return StageResult(
-        (*findings, *(one for part in parts for one in part.findings)),
+        (*findings, *(finding for part in parts for finding in part.findings)),
         tuple(row for part in parts for row in part.rows),
     )

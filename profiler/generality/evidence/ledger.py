@@ -277,13 +277,15 @@ def _p_nearer(finding: Finding) -> float:
 
 def _decide(findings: Sequence[Finding], made: Sequence[Line | _Test], tests: _Tests) -> list[Line]:
     """Lines with their verdict. What contradicts is corrected by Holm over all lines of the technique's family."""
-    family = {i: _family(findings[i], tests.discovery) for i, one in enumerate(made) if isinstance(one, _Test)}
+    family = {i: _family(findings[i], tests.discovery) for i, test in enumerate(made) if isinstance(test, _Test)}
     against: dict[int, tuple[float, float]] = {}
     for name in set(family.values()):
         own = [i for i in family if family[i] == name]
         lower, over = (holm(np.array([getattr(made[i], way) for i in own])) for way in ("p_lower", "p_over"))
         against |= {i: (float(lower[k]), float(over[k])) for k, i in enumerate(own)}
-    return [tests.line(findings[i], one, *against[i]) if isinstance(one, _Test) else one for i, one in enumerate(made)]
+    return [
+        tests.line(findings[i], test, *against[i]) if isinstance(test, _Test) else test for i, test in enumerate(made)
+    ]
 
 
 def _family(finding: Finding, discovery: str) -> str:

@@ -112,7 +112,8 @@ class Thresholds:
     def rows(self) -> tuple[ThresholdValue, ...]:
         """Each threshold with its value and meaning, in order."""
         return tuple(
-            ThresholdValue(one.name, float(getattr(self, one.name)), one.metadata["meaning"]) for one in fields(self)
+            ThresholdValue(field.name, float(getattr(self, field.name)), field.metadata["meaning"])
+            for field in fields(self)
         )
 
 

@@ -115,12 +115,12 @@ class _Case:
 
     def refuted(self) -> dict[tuple[str, str], Line]:
         """For each refuted role the line that contradicts it on the widest distribution, coverage before edits."""
-        found = {}
+        against = {}
         for claim, lines in self.roles.items():
             bad = [line for line in lines if line.speaks == "against" and line.finding.technique in REFUTES]
             if bad:
-                found[claim] = min(bad, key=self.headline)
-        return found
+                against[claim] = min(bad, key=self.headline)
+        return against
 
     def wrong(self) -> dict[tuple[str, str], Line]:
         """Refuted roles, without those that name positions and are not refuted on the discovery prompts.
@@ -414,7 +414,7 @@ def _not_measured(lines: Sequence[Line]) -> tuple[str, ...]:
 
 def _inconclusive(case: _Case, needs: Sequence[Need]) -> tuple[str, tuple[Finding, ...]]:
     numbers = _numbers(case.base, case.worst)
-    parts = [f"{shown(one)} on {one.distribution} ({one.n:,} {one.unit})" for one in numbers]
+    parts = [f"{shown(finding)} on {finding.distribution} ({finding.n:,} {finding.unit})" for finding in numbers]
     if case.claimed and not case.roles:
         parts.append("no role could be tested")
     what = f": {'; '.join(parts)}" if parts else ": nothing that decides could be measured"

@@ -39,11 +39,15 @@ def incomplete(lines: Sequence[Line], thresholds: Thresholds) -> str:
     It decides nothing: the circuit may be all that is needed and not all that there is.
     """
     findings = [line.finding for line in lines if line.speaks == "describes"]
-    gaps = [one for one in findings if one.statistic == "incompleteness" and (one.lo or 0.0) > thresholds.margin]
+    gaps = [
+        finding
+        for finding in findings
+        if finding.statistic == "incompleteness" and (finding.lo or 0.0) > thresholds.margin
+    ]
     if not gaps:
         return ""
-    worst = max(gaps, key=lambda one: one.estimate)
-    names = [one.subject for one in findings if one.statistic == "restores"]
+    worst = max(gaps, key=lambda finding: finding.estimate)
+    names = [finding.subject for finding in findings if finding.statistic == "restores"]
     who = f"; {listed(names)}, outside it, makes up for most" if names else ""
     share = percent(worst.estimate)
     return (

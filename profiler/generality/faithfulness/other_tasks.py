@@ -21,9 +21,9 @@ from profiler.patching.setting import PairRuns, PatchSettings
 
 def rows(subject: CheckSubject) -> StageResult:
     """The matrix of the run's circuits (and the checked one) by their tasks; empty where there is one task alone."""
-    circuits = {one.circuit.name: one for one in circuit_of_run.everyone(subject.run)}
+    circuits = {of_run.circuit.name: of_run for of_run in circuit_of_run.everyone(subject.run)}
     circuits[subject.circuit.name] = circuit_of_run.CircuitOfRun(subject.circuit, subject.task)
-    tasks = {_name(one.task): one.task for one in circuits.values() if one.task is not None}
+    tasks = {_name(of_run.task): of_run.task for of_run in circuits.values() if of_run.task is not None}
     if left := [] if subject.settings.reread.agreed else [name for name, task in tasks.items() if task.is_file]:
         subject.report(
             f"left out, since the run alone names their files of pairs (--reread reads them): {', '.join(left)}"
@@ -32,7 +32,7 @@ def rows(subject: CheckSubject) -> StageResult:
     if len(tasks) <= 1:
         return StageResult()
     settings = {name: made for name, task in tasks.items() if (made := _prepared(subject, task)) is not None}
-    cells = (_cell(subject, one, name, made) for one in circuits.values() for name, made in settings.items())
+    cells = (_cell(subject, of_run, name, made) for of_run in circuits.values() for name, made in settings.items())
     return StageResult(rows=tuple(cell for cell in cells if cell is not None))
 
 
@@ -49,16 +49,16 @@ def _prepared(subject: CheckSubject, task: PatchSettings) -> PairRuns | None:
         return None
 
 
-def _cell(subject: CheckSubject, one: circuit_of_run.CircuitOfRun, name: str, made: PairRuns) -> CrossTask | None:
+def _cell(subject: CheckSubject, of_run: circuit_of_run.CircuitOfRun, name: str, made: PairRuns) -> CrossTask | None:
     """One cell; None where the task lacks positions of members, or the model lacks members."""
     net = subject.net
     try:
-        check_circuit(one.circuit, net)
-        check_roles(one.circuit, made.batch)
+        check_circuit(of_run.circuit, net)
+        check_roles(of_run.circuit, made.batch)
     except CircuitError:
         return None
     thresholds = subject.settings.thresholds
-    mlps = bool(one.task and one.task.mlps) or "MLPs" not in one.circuit.scope.intact
-    evaluate = circuit_tables.evaluator(with_outside(made, one.circuit.scope.outside), one.circuit, mlps=mlps)
-    keep = circuit_tables.members_kept(evaluate, one.circuit)
-    return cross_task(evaluate, keep, one.circuit.name, name, thresholds)
+    mlps = bool(of_run.task and of_run.task.mlps) or "MLPs" not in of_run.circuit.scope.intact
+    evaluate = circuit_tables.evaluator(with_outside(made, of_run.circuit.scope.outside), of_run.circuit, mlps=mlps)
+    keep = circuit_tables.members_kept(evaluate, of_run.circuit)
+    return cross_task(evaluate, keep, of_run.circuit.name, name, thresholds)

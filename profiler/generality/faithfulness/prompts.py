@@ -6,8 +6,8 @@ C the circuit:
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: other circuits with as many heads and MLPs in each layer, at the same positions; all of
   them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher. A random
-  circuit is as good where it is as near to 1 and is missed as much: it falls short by max(|1 - f|, the circuit's
-  necessity less its own). With one of two heads that stand in for each other it is as faithful, and is not missed.
+  circuit is as good where it is as near to 1 and as necessary: it falls short by max(|1 - f|, the circuit's necessity
+  less its own). With one of two heads that stand in for each other it is as faithful, and not necessary.
 * necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same, with at
   most the whole effect lost: to lose more than all is no better.
 * incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
@@ -113,12 +113,12 @@ def matched(nodes: Sequence[str], keep: Keep, draws: int, seed: int = 0) -> Bool
 
 def _groups(nodes: Sequence[str]) -> list[Int[np.ndarray, "component part"]]:
     """Places of the nodes of each layer and kind: a row per component, a column per position it is split into."""
-    found: dict[tuple[str, int], dict[str, list[int]]] = {}
-    for place, node in enumerate(nodes):
+    groups: dict[tuple[str, int], dict[str, list[int]]] = {}
+    for index, node in enumerate(nodes):
         target = parse_node(node)
         if target.site != "neuron":
-            found.setdefault((target.site, target.layer), {}).setdefault(node.partition("@")[0], []).append(place)
-    return [np.array(list(rows.values())) for rows in found.values()]
+            groups.setdefault((target.site, target.layer), {}).setdefault(node.partition("@")[0], []).append(index)
+    return [np.array(list(rows.values())) for rows in groups.values()]
 
 
 def findings(subject: CheckSubject) -> StageResult:
@@ -126,57 +126,57 @@ def findings(subject: CheckSubject) -> StageResult:
     rows: list[Finding] = []
     effects = []
     repairable = repaired_members(subject)
-    for one in subject.distributions.prompts:
-        subject.report(f"{one.distribution.name}: {one.distribution.n_prompts} prompts")
-        made, effect = distribution_findings(subject, one)
+    for prompts in subject.distributions.prompts:
+        subject.report(f"{prompts.distribution.name}: {prompts.distribution.n_prompts} prompts")
+        made, effect = distribution_findings(subject, prompts)
         rows += made
-        if effect is not None and own_question(subject, one):
+        if effect is not None and own_question(subject, prompts):
             effects.append(effect)
-        if one.setting is not None and repairable:
-            before = clean_writes(one.setting)
-            rows += [_repair(subject, one, label, before) for label in repairable]
+        if prompts.setting is not None and repairable:
+            before = clean_writes(prompts.setting)
+            rows += [_repair(subject, prompts, label, before) for label in repairable]
     return StageResult((*rows, *trend.findings(subject.circuit.name, effects, subject.settings.thresholds)))
 
 
-def own_question(subject: CheckSubject, one: PromptDistribution) -> bool:
+def own_question(subject: CheckSubject, prompts: PromptDistribution) -> bool:
     """Whether a distribution asks what the circuit was found on; repeated random tokens do so for induction alone."""
-    return one.distribution.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
+    return prompts.distribution.kind != "repeats" or (subject.task is not None and subject.task.name == INDUCTION)
 
 
 def distribution_findings(
-    subject: CheckSubject, one: PromptDistribution
+    subject: CheckSubject, prompts: PromptDistribution
 ) -> tuple[list[Finding], trend.PairEffects | None]:
     """Faithfulness, necessity and the model's own effect on one distribution; and the effect per pair."""
-    distribution, own = one.distribution, own_question(subject, one)
+    distribution, own = prompts.distribution, own_question(subject, prompts)
     names = ("faithfulness", "necessity") if own else ("faithfulness on induction", "necessity for induction")
-    keeps, drops = (_question(subject, one, name) for name in ("faithfulness", "necessity"))
+    keeps, drops = (_question(subject, prompts, name) for name in ("faithfulness", "necessity"))
 
     def refusals(why: str) -> list[Finding]:
         return [q.refused(name, distribution.n_units, why) for q, name in zip((keeps, drops), names, strict=True)]
 
-    why = distribution.refused or _unfit(subject, one.setting)
-    if why or one.setting is None:
+    why = distribution.refused or _unfit(subject, prompts.setting)
+    if why or prompts.setting is None:
         return refusals(why), None
-    evaluate = circuit_tables.evaluator(one.setting, subject.circuit, mlps=subject.mlps)
+    evaluate = circuit_tables.evaluator(prompts.setting, subject.circuit, mlps=subject.mlps)
     keep = circuit_tables.members_kept(evaluate, subject.circuit)
-    whole, clusters = evaluate.model - evaluate.empty, clusters_of(one.setting)
+    whole, clusters = evaluate.model - evaluate.empty, clusters_of(prompts.setting)
     if len(whole) < (fewest := fewest_pairs(subject.settings.thresholds.alpha)):
         return refusals(f"{len(whole)} prompts: no test can decide on fewer than {fewest}"), None
     effect = keeps.finding("model effect", ratio(whole, np.ones_like(whole), clusters))
     if not scores.explainable(evaluate):
-        return [effect, *refusals(nothing_to_explain(effect, one.setting.metric.unit))], None
-    kept = evaluate(keep[None])[0] - evaluate.empty
+        return [effect, *refusals(nothing_to_explain(effect, prompts.setting.metric.unit))], None
+    recovered = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
-    random = random_circuits(subject, one.setting, keep)
-    kept_again, gone_again = redrawn_parts(subject, one.setting, keep, evaluate.model)
+    random = random_circuits(subject, prompts.setting, keep)
+    kept_again, gone_again = redrawn_parts(subject, prompts.setting, keep, evaluate.model)
     faithful = keeps.finding(
-        names[0], ratio(kept, whole, clusters, again=kept_again), closeness_null(random.kept, random.missed)
+        names[0], ratio(recovered, whole, clusters, again=kept_again), closeness_null(random.faithful, random.necessity)
     )
     necessary = drops.finding(
-        names[1], ratio(gone, whole, clusters, again=gone_again), null_of(random.missed, random.missed)
+        names[1], ratio(gone, whole, clusters, again=gone_again), null_of(random.necessity, random.necessity)
     )
-    gaps = completeness(subject, one, evaluate, keep, keeps)
-    return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, kept, whole, clusters)
+    gaps = completeness(subject, prompts, evaluate, keep, keeps)
+    return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, recovered, whole, clusters)
 
 
 Redrawn = tuple[Float[np.ndarray, "redraw pair"], Float[np.ndarray, "redraw pair"]] | None
@@ -191,15 +191,15 @@ def redrawn_parts(
     again = circuit_tables.redrawn_values(setting, subject.circuit, sets, mlps=subject.mlps)
     if again is None:
         return None, None
-    kept, without, empty = again.swapaxes(0, 1)
-    return (kept - empty, model - empty), (model - without, model - empty)
+    with_circuit, without, empty = again.swapaxes(0, 1)
+    return (with_circuit - empty, model - empty), (model - without, model - empty)
 
 
 def completeness(
-    subject: CheckSubject, one: PromptDistribution, evaluate: Evaluator, keep: Keep, question: Question
+    subject: CheckSubject, prompts: PromptDistribution, evaluate: Evaluator, keep: Keep, question: Question
 ) -> list[Finding]:
     """The largest incompleteness, and on the discovery prompts the node that makes up for most of it."""
-    setting: PairRuns = one.setting  # type: ignore[assignment]
+    setting: PairRuns = prompts.setting  # type: ignore[assignment]
     clusters, whole = clusters_of(setting), evaluate.model - evaluate.empty
     members = np.stack([evaluate.mask([node]) for node in members_nodes(subject.circuit)] or [keep])
     removed = np.concatenate([members, keep[None]])
@@ -207,23 +207,23 @@ def completeness(
     inside, left = evaluate(np.stack([keep & ~removed, ~removed]))
     sign = np.sign((left - inside).mean()) or 1.0
     made = [question.finding("incompleteness", ratio(sign * (left - inside), whole, clusters))]
-    others = np.nonzero(~keep)[0]
-    is_found_on = one.distribution.name == DISCOVERY and not subject.circuit.by_edges
-    if not is_found_on or not len(others) or made[0].lower <= subject.settings.thresholds.margin:
+    outsiders = np.nonzero(~keep)[0]
+    is_found_on = prompts.distribution.name == DISCOVERY and not subject.circuit.by_edges
+    if not is_found_on or not len(outsiders) or made[0].lower <= subject.settings.thresholds.margin:
         return made
-    grown = np.repeat((keep & ~removed)[None], len(others), 0)
-    grown[np.arange(len(others)), others] = True
+    grown = np.repeat((keep & ~removed)[None], len(outsiders), 0)
+    grown[np.arange(len(outsiders)), outsiders] = True
     filled = sign * (evaluate(grown) - inside)
     best = int(level(filled.mean(-1)).argmax())
-    label = evaluate.nodes[others[best]]
-    found = ratio(filled[best], whole, clusters)
-    return [*made, replace(question, subject=label).finding("restores", found)] if (found.lo or 0.0) > 0 else made
+    label = evaluate.nodes[outsiders[best]]
+    estimate = ratio(filled[best], whole, clusters)
+    return [*made, replace(question, subject=label).finding("restores", estimate)] if (estimate.lo or 0.0) > 0 else made
 
 
 def _question(
-    subject: CheckSubject, one: PromptDistribution, technique: Literal["faithfulness", "necessity"]
+    subject: CheckSubject, prompts: PromptDistribution, technique: Literal["faithfulness", "necessity"]
 ) -> Question:
-    distribution = one.distribution
+    distribution = prompts.distribution
     return subject.question(technique, distribution, choices=choices(subject, technique, distribution.name))
 
 
@@ -231,11 +231,11 @@ def _question(
 class NullFaithfulness:
     """Faithfulness and necessity of the circuit itself (first) and of random circuits, on the same prompts."""
 
-    kept: Float[np.ndarray, " circuit"]
+    faithful: Float[np.ndarray, " circuit"]
     gone: Float[np.ndarray, " circuit"]
 
     @property
-    def missed(self) -> Float[np.ndarray, " circuit"]:
+    def necessity(self) -> Float[np.ndarray, " circuit"]:
         """Necessity, at most the whole effect: to lose more than all is no better."""
         return np.asarray(np.minimum(self.gone, 1.0))
 
@@ -252,8 +252,8 @@ def random_circuits(subject: CheckSubject, setting: PairRuns, keep: Keep) -> Nul
 
 def _random_edges(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullFaithfulness:
     """The same for a circuit by edges, beside random sets of as many edges."""
-    others = edge_sets.other_edges(keep, min(subject.settings.draws, MOST_EDGE_DRAWS), subject.settings.seed)
-    drawn = np.concatenate([keep[None], others])
+    random_sets = edge_sets.other_edges(keep, min(subject.settings.draws, MOST_EDGE_DRAWS), subject.settings.seed)
+    drawn = np.concatenate([keep[None], random_sets])
     ends = np.stack([np.ones_like(keep), np.zeros_like(keep)])
     evaluate = edge_sets.first_pairs(setting, NULL_PROMPTS)
     return _shares(evaluate(np.concatenate([ends, drawn, ~drawn])).mean(-1))
@@ -261,8 +261,8 @@ def _random_edges(subject: CheckSubject, setting: PairRuns, keep: Keep) -> NullF
 
 def _shares(values: Float[np.ndarray, " set"]) -> NullFaithfulness:
     """Faithfulness and necessity from the metric of the model, of nothing, of circuits, and without these."""
-    model, empty, (kept, gone) = values[0], values[1], values[2:].reshape(2, -1)
-    return NullFaithfulness((kept - empty) / (model - empty), (model - gone) / (model - empty))
+    model, empty, (with_circuit, gone) = values[0], values[1], values[2:].reshape(2, -1)
+    return NullFaithfulness((with_circuit - empty) / (model - empty), (model - gone) / (model - empty))
 
 
 def on_pairs(
@@ -286,8 +286,8 @@ def on_pairs(
             batch.first_difference if setting.outside is None else 0,
         )
         logits = node_sets.logits(asked, keep)
-        found = setting.batch.options.of(rows).rows(len(keep)).values(logits.flatten(0, 1))
-        values[:, rows] = found.reshape(len(keep), -1)
+        measured = setting.batch.options.of(rows).rows(len(keep)).values(logits.flatten(0, 1))
+        values[:, rows] = measured.reshape(len(keep), -1)
     return values
 
 
@@ -331,17 +331,19 @@ def null_of(good: Float[np.ndarray, " circuit"], values: Float[np.ndarray, " cir
     return Null(float(drawn.mean()), float(np.quantile(drawn, 1 - TAIL_90)), p, least, n=len(drawn))
 
 
-def closeness_null(values: Float[np.ndarray, " circuit"], missed: Float[np.ndarray, " circuit"] | None = None) -> Null:
+def closeness_null(
+    values: Float[np.ndarray, " circuit"], necessity: Float[np.ndarray, " circuit"] | None = None
+) -> Null:
     """The null of random circuits for a faithfulness, which is best at 1.
 
-    A random circuit falls short of the circuit by its distance from 1, or by what less it is missed, whichever is more.
+    A random circuit falls short of the circuit by its distance from 1 or by what its necessity is less, the larger.
 
     Args:
         values: faithfulness of the circuit itself first, and of the random ones.
-        missed: necessity of the same; None where it was not measured.
+        necessity: of the same; None where it was not measured.
     """
     distance = np.abs(1 - values)
-    short = distance if missed is None else np.maximum(distance, missed[0] - missed)
+    short = distance if necessity is None else np.maximum(distance, necessity[0] - necessity)
     null = null_of(-short, values)
     if null.n is None:
         return null
@@ -395,21 +397,21 @@ def _repaired(
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Direct effect of taking a member away, and what is made up for, per pair, in logits."""
     donor = resample(setting.corrupted)
-    one = self_repair.repair(setting.net, before, setting.batch.clean, setting.batch, parse_target(label), donor)
-    return one.direct.double().cpu().numpy(), one.repaired.double().cpu().numpy()
+    repaired = self_repair.repair(setting.net, before, setting.batch.clean, setting.batch, parse_target(label), donor)
+    return repaired.direct.double().cpu().numpy(), repaired.repaired.double().cpu().numpy()
 
 
-def _repair(subject: CheckSubject, one: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
-    setting: PairRuns = one.setting  # type: ignore[assignment]
+def _repair(subject: CheckSubject, prompts: PromptDistribution, label: str, before: self_repair.Writes) -> Finding:
+    setting: PairRuns = prompts.setting  # type: ignore[assignment]
     role = {m.component: m.role for m in subject.circuit.members}[label]
-    made_from = CausalChoices("node", parse_target(label).site, "resample", "all", "noise", one.distribution.name)
-    question = subject.question("self-repair", one.distribution, label, role, choices=made_from)
+    made_from = CausalChoices("node", parse_target(label).site, "resample", "all", "noise", prompts.distribution.name)
+    question = subject.question("self-repair", prompts.distribution, label, role, choices=made_from)
     direct, made_up = _repaired(setting, label, before)
     whole = setting.judged_by(LOGIT_DIFF).whole
     if not is_repairable(direct, whole, subject.settings.thresholds):
         effect = f"{direct.mean():.2f} of {abs(whole.mean()):.2f} logits"
         why = f"its direct effect is {effect}: too little to ask what makes up for it"
-        return question.refused("repaired share", one.distribution.n_units, why)
+        return question.refused("repaired share", prompts.distribution.n_units, why)
     return question.finding("repaired share", ratio(-made_up, direct, clusters_of(setting)))
 
 
@@ -421,5 +423,5 @@ def cross_task(evaluate: Evaluator, keep: Keep, circuit: str, task: str, thresho
     n = len(evaluate.batch)
     if n < thresholds.fewest or not scores.explainable(evaluate):
         return CrossTask(circuit, task, "faithfulness", None, None, None, n)
-    kept = ratio(evaluate(keep[None])[0] - evaluate.empty, evaluate.model - evaluate.empty, np.arange(n))
-    return CrossTask(circuit, task, "faithfulness", kept.value, kept.lo, kept.hi, n)
+    recovered = ratio(evaluate(keep[None])[0] - evaluate.empty, evaluate.model - evaluate.empty, np.arange(n))
+    return CrossTask(circuit, task, "faithfulness", recovered.value, recovered.lo, recovered.hi, n)

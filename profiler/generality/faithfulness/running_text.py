@@ -63,20 +63,22 @@ Compared = Float[np.ndarray, "position 5"]
 def findings(subject: CheckSubject) -> StageResult:
     """Findings of every distribution of running text, and of the prompts with the same means."""
     if subject.circuit.by_edges or not subject.text.batches:
-        corpora = (one.distribution for one in subject.distributions.corpus)
+        corpora = (corpus.distribution for corpus in subject.distributions.corpus)
         why = BY_EDGES if subject.circuit.by_edges else ""
-        return StageResult(tuple(_question(subject, one).refused(KL, 0, one.refused or why) for one in corpora))
+        return StageResult(
+            tuple(_question(subject, corpus).refused(KL, 0, corpus.refused or why) for corpus in corpora)
+        )
     subject.report("means of the corpus")
     sites = {parse_node(node).site for node in subject.nodes}
     means = ablated.means_of(subject.net, ablated.some(subject.text), sites)
     runner = Runner(subject.net, subject.nodes, means)
-    rows = [row for one in subject.distributions.prompts for row in on_prompts(subject, one, runner)]
+    rows = [row for prompts in subject.distributions.prompts for row in on_prompts(subject, prompts, runner)]
     subject.report("the circuit in running text")
     compared, differences = compare(subject, runner)
     subject.report("random circuits in running text")
     null = null_sample(subject, runner)
-    for one in subject.distributions.corpus:
-        rows += of_corpus(subject, one, compared, differences, null)
+    for corpus in subject.distributions.corpus:
+        rows += of_corpus(subject, corpus, compared, differences, null)
     return StageResult(tuple(rows))
 
 
@@ -91,7 +93,7 @@ def _question(subject: CheckSubject, distribution: Distribution) -> Question:
 
 def compare(subject: CheckSubject, runner: Runner) -> tuple[Compared, dict[int, tuple[float, float, float]]]:
     """COLUMNS at every position of the text, and logit differences (model, circuit, empty circuit) at triggers."""
-    asked = {place: (a, d) for one in subject.distributions.corpus for place, a, d in one.questions}
+    asked = {position: (a, d) for corpus in subject.distributions.corpus for position, a, d in corpus.questions}
     n = len(subject.text.position_ids)
     rows, differences, done = np.empty((n, len(COLUMNS))), {}, 0
     both = np.stack([np.ones_like(subject.keep), subject.keep])
@@ -104,9 +106,9 @@ def compare(subject: CheckSubject, runner: Runner) -> tuple[Compared, dict[int, 
         own = own_of(model, piece.targets)
         rows[piece.indices] = _columns(own, circuit.log_softmax(-1), empty.log_softmax(-1)[kind])
         for row in np.nonzero(np.isin(piece.indices, list(asked)))[0] if asked else ():
-            place = int(piece.indices[row])
+            position = int(piece.indices[row])
             runs = (model[row], circuit[row], empty[kind[row]])
-            differences[place] = _differences(runs, *asked[place])
+            differences[position] = _differences(runs, *asked[position])
     return rows, differences
 
 
@@ -119,33 +121,35 @@ def _columns(own: Own, circuit: Logits, empty: Logits) -> Compared:
 
 def _differences(runs: Sequence[Tensor], answer: int, distractors: tuple[int, ...]) -> tuple[float, float, float]:
     """Logit difference of answer and distractors in each run at one position."""
-    found = [float(run[answer] - run[list(distractors)].mean()) for run in runs]
-    return found[0], found[1], found[2]
+    differences = [float(run[answer] - run[list(distractors)].mean()) for run in runs]
+    return differences[0], differences[1], differences[2]
 
 
 def of_corpus(
     subject: CheckSubject,
-    one: CorpusDistribution,
+    corpus: CorpusDistribution,
     compared: Compared,
     differences: dict[int, tuple[float, float, float]],
     null: "NullSample",
 ) -> list[Finding]:
     """KL and loss recovered on one distribution of running text; at triggers the logit difference too."""
-    question, n_tokens = _question(subject, one.distribution), one.distribution.n_tokens
+    question, n_tokens = _question(subject, corpus.distribution), corpus.distribution.n_tokens
     by_positions = question.using("corpus faithfulness", unit="positions")
-    statistics = (KL, LOSS, *(("faithfulness",) if one.questions else ()))
-    if one.distribution.refused:
-        return [by_positions.refused(statistic, n_tokens, one.distribution.refused) for statistic in statistics]
-    clusters = np.unique(subject.text.documents[one.chosen], return_inverse=True)[1]
+    statistics = (KL, LOSS, *(("faithfulness",) if corpus.questions else ()))
+    if corpus.distribution.refused:
+        return [by_positions.refused(statistic, n_tokens, corpus.distribution.refused) for statistic in statistics]
+    clusters = np.unique(subject.text.documents[corpus.chosen], return_inverse=True)[1]
     rows = []
-    for statistic, (above, below) in _parts(compared[one.chosen]).items():
+    for statistic, (above, below) in _parts(compared[corpus.chosen]).items():
         if below.mean() < question.thresholds.least_kl:
             why = f"the empty circuit differs from the model by {below.mean():.4f} nats only: too little to divide by"
             rows.append(by_positions.refused(statistic, n_tokens, why))
         else:
-            rows.append(question.finding(statistic, ratio(above, below, clusters), null.of(one, statistic, question)))
-    if one.questions:
-        indices = [index for index, _, _ in one.questions]
+            rows.append(
+                question.finding(statistic, ratio(above, below, clusters), null.of(corpus, statistic, question))
+            )
+    if corpus.questions:
+        indices = [index for index, _, _ in corpus.questions]
         values = np.array([differences[index] for index in indices])
         documents = np.unique(subject.text.documents[indices], return_inverse=True)[1]
         rows.append(_faithful(question, values, documents))
@@ -192,12 +196,12 @@ class NullSample:
     circuit: Float[np.ndarray, "sampled 5"]
     draws: tuple[Float[np.ndarray, "sampled 5"], ...]
 
-    def of(self, one: CorpusDistribution, statistic: str, question: Question) -> Null:
+    def of(self, corpus: CorpusDistribution, statistic: str, question: Question) -> Null:
         """The null on the sampled positions of a distribution; none where these are too few.
 
         p compares on the sampled positions, where the circuit was measured as the random ones were.
         """
-        here = one.chosen[self.indices] & (self.evenly | bool(one.questions))
+        here = corpus.chosen[self.indices] & (self.evenly | bool(corpus.questions))
         if here.sum() < question.thresholds.fewest or not self.draws:
             return NO_NULL
         shares = np.array([_share(part[here], statistic) for part in (self.circuit, *self.draws)])
@@ -231,13 +235,13 @@ def _null_columns(
     (model,) = runner.logits(piece, np.ones_like(keep[:1]))
     empty, kind = runner.empty(piece)
     own, nothing = own_of(model, piece.targets), empty.log_softmax(-1)[kind]
-    found = [
+    columns = [
         own.against(logits.log_softmax(-1))
         for some in np.array_split(keep, -(-len(keep) // SETS_AT_ONCE))
         for logits in runner.logits(piece, some)
     ]
     (kl_empty, lost_empty), n = own.against(nothing), len(piece.indices)
-    return np.stack([np.stack([kl_, kl_empty, own.loss, lost, lost_empty], -1) for kl_, lost in found]).reshape(
+    return np.stack([np.stack([kl_, kl_empty, own.loss, lost, lost_empty], -1) for kl_, lost in columns]).reshape(
         -1, n, 5
     )
 
@@ -251,8 +255,8 @@ def _sampled(text: RunText) -> Bool[np.ndarray, " position"]:
 def _triggers(subject: CheckSubject, taken: Bool[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:
     """Triggers outside the windows that are taken, of so many windows as have TRIGGER_TOKENS tokens."""
     triggers = np.zeros_like(taken)
-    for one in subject.distributions.corpus:
-        triggers[[index for index, _, _ in one.questions]] = True
+    for corpus in subject.distributions.corpus:
+        triggers[[index for index, _, _ in corpus.questions]] = True
     triggers &= ~taken
     numbers = windows_of(subject.text)
     windows = np.random.default_rng(subject.settings.seed).permutation(np.unique(numbers[triggers]))
@@ -263,25 +267,25 @@ def _triggers(subject: CheckSubject, taken: Bool[np.ndarray, " position"]) -> Bo
 # --- on prompts ---
 
 
-def on_prompts(subject: CheckSubject, one: PromptDistribution, runner: Runner) -> list[Finding]:
+def on_prompts(subject: CheckSubject, prompts: PromptDistribution, runner: Runner) -> list[Finding]:
     """KL recovered at the answer of each prompt, and the logit difference with means for resampled values.
 
     On natural text that is trigger-restricted faithfulness in the corpus, and carries its name.
     """
-    if one.setting is None:
+    if prompts.setting is None:
         return []
-    question, batch = _question(subject, one.distribution), one.setting.batch
+    question, batch = _question(subject, prompts.distribution), prompts.setting.batch
     both = np.stack([subject.keep, np.zeros_like(subject.keep)])
-    runs = [one.setting.clean.logits, *node_sets.logits(runner.asked(batch.clean, batch.ends), both)]
-    clusters = clusters_of(one.setting)
+    runs = [prompts.setting.clean.logits, *node_sets.logits(runner.asked(batch.clean, batch.ends), both)]
+    clusters = clusters_of(prompts.setting)
     logs = [run.log_softmax(-1) for run in runs]
     divergences = torch.stack([kl(logs[0], logs[1]), kl(logs[0], logs[2])], -1).double().cpu().numpy()
     rows = []
     if divergences[:, 1].mean() >= question.thresholds.least_kl:
         recovered = ratio(divergences[:, 1] - divergences[:, 0], divergences[:, 1], clusters)
         rows.append(question.finding(KL, recovered))
-    if own_question(subject, one):
+    if own_question(subject, prompts):
         values = np.stack([batch.options.values(run) for run in runs], -1)
-        statistic = "faithfulness" if one.distribution.name == NATURAL else "faithfulness with means"
+        statistic = "faithfulness" if prompts.distribution.name == NATURAL else "faithfulness with means"
         rows.append(_faithful(question, values, clusters, statistic))
     return rows

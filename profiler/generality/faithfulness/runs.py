@@ -119,8 +119,8 @@ class Runner:
             width = max(2, offset + 1)
             tokens = torch.tensor([token for token, _ in some], device=self.net.device)[:, None].expand(-1, width)
             ends = torch.full((len(some),), width - 1, device=self.net.device)
-            found = node_sets.streams(self.asked(tokens, ends), nothing)[0, :, 0]
-            self.known.update(zip(some, found, strict=True))
+            streams = node_sets.streams(self.asked(tokens, ends), nothing)[0, :, 0]
+            self.known.update(zip(some, streams, strict=True))
 
     def _finish(self, stream: Float[Tensor, "row model"]) -> Float[Tensor, "row vocab"]:
         return self.net.logits(stream)

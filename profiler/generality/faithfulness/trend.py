@@ -7,8 +7,8 @@
 * slope: change of faithfulness per distribution, least squares over the distributions in their order, t interval: the
   distributions vary more than the prompts of one distribution do, so their scatter makes the error.
 
-Faithfulness is a ratio of sums; tests use its linear part per pair, u = f + (kept - f whole) / mean whole, whose mean
-is f (delta method). Cost: none.
+Faithfulness is a ratio of sums; tests use its linear part per pair, u = f + (recovered - f whole) / mean whole, whose
+mean is f (delta method). Cost: none.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class PairEffects:
     """A circuit's effect and the model's on one distribution, per pair, in logits."""
 
     distribution: Distribution
-    kept: Float[np.ndarray, " pair"]
+    recovered: Float[np.ndarray, " pair"]
     whole: Float[np.ndarray, " pair"]
     clusters: Int[np.ndarray, " pair"]
 
@@ -42,20 +42,22 @@ def findings(circuit: str, effects: Sequence[PairEffects], thresholds: Threshold
     if len(effects) < FEWEST_FOR_GAP:
         return ()
     first = linear(effects[0])
-    rows = [row for one in effects[1:] for row in _gap(circuit, first, one, thresholds)]
+    rows = [row for later in effects[1:] for row in _gap(circuit, first, later, thresholds)]
     return (*rows, *_slope(circuit, effects, thresholds))
 
 
-def linear(one: PairEffects) -> Float[np.ndarray, " unit"]:
+def linear(effects: PairEffects) -> Float[np.ndarray, " unit"]:
     """Values per document or pair whose mean is the faithfulness and whose scatter is its error."""
-    f = one.kept.sum() / one.whole.sum()
-    n_units = len(np.unique(one.clusters))
-    part = np.bincount(np.unique(one.clusters, return_inverse=True)[1], weights=one.kept - f * one.whole)
-    return np.asarray(f + part * n_units / one.whole.sum())
+    f = effects.recovered.sum() / effects.whole.sum()
+    n_units = len(np.unique(effects.clusters))
+    part = np.bincount(
+        np.unique(effects.clusters, return_inverse=True)[1], weights=effects.recovered - f * effects.whole
+    )
+    return np.asarray(f + part * n_units / effects.whole.sum())
 
 
-def _gap(circuit: str, first: np.ndarray, one: PairEffects, thresholds: Thresholds) -> tuple[Finding, Finding]:
-    distribution, values = one.distribution, linear(one)
+def _gap(circuit: str, first: np.ndarray, later: PairEffects, thresholds: Thresholds) -> tuple[Finding, Finding]:
+    distribution, values = later.distribution, linear(later)
     gap, lo, hi, p = tost(first, values, thresholds.margin)
     shares = (*distribution.shares, "data discovery")
     question = Question(circuit, "", "trend", distribution.name, distribution.unit, shares=shares)
@@ -70,6 +72,6 @@ def _slope(circuit: str, effects: Sequence[PairEffects], thresholds: Thresholds)
     """Least squares over the distributions."""
     if len(effects) < FEWEST_FOR_SLOPE:
         return ()
-    y = np.array([one.kept.sum() / one.whole.sum() for one in effects])
-    measured = Interval(*slope_interval(y), sum(len(one.whole) for one in effects))
+    y = np.array([of_distribution.recovered.sum() / of_distribution.whole.sum() for of_distribution in effects])
+    measured = Interval(*slope_interval(y), sum(len(of_distribution.whole) for of_distribution in effects))
     return (Question(circuit, "", "trend", EVERY, "prompts", thresholds=thresholds).finding("slope", measured),)

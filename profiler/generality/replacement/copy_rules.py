@@ -23,7 +23,7 @@ from torch import Tensor
 
 from profiler.generality.replacement.rules import (
     RULES,
-    Places,
+    Attended,
     Rule,
     RuleInput,
     everywhere,
@@ -35,7 +35,7 @@ TOP = 0.05
 """Share of sources kept (McDougall et al. 2023)."""
 
 
-def kept_by_lens(seen: RuleInput, top: float) -> Places:
+def kept_by_lens(seen: RuleInput, top: float) -> Attended:
     """The `top` share of sources (one at least) whose tokens have the highest logit where the head reads."""
     lens = seen.net.logits(seen.stream)
     width = seen.tokens.shape[1]

@@ -58,12 +58,12 @@ def rule_named(rule: str | Rule | Callable[[torch.Tensor], torch.Tensor], target
     """
     if isinstance(rule, str) and rule not in BUILT_IN:
         raise PatchError(f"there is no rule {rule!r}: choose {', '.join(BUILT_IN)}, or give a function of tokens")
-    found = BUILT_IN[rule] if isinstance(rule, str) else rule if isinstance(rule, Rule) else of_function(rule, target)
-    if target.site == "neuron" and found.gives != "live":
+    known = BUILT_IN[rule] if isinstance(rule, str) else rule if isinstance(rule, Rule) else of_function(rule, target)
+    if target.site == "neuron" and known.gives != "live":
         raise PatchError(
-            f"the rule {found.name!r} is about attention and {target.label} is a neuron: take class_mean or token_mean"
+            f"the rule {known.name!r} is about attention and {target.label} is a neuron: take class_mean or token_mean"
         )
-    return found
+    return known
 
 
 def explain(
@@ -115,7 +115,9 @@ def examine(
         raise PatchError("replacement needs documents to fit on and documents to test on: give more text")
     means = means_of(net, texts.fitting)
     matched = _matched(net, texts, means, claims, nulls, seed)
-    pairs = [(t, claim.rule) for claim, others in zip(claims, matched, strict=True) for t in (claim.target, *others)]
+    pairs = [
+        (t, claim.rule) for claim, null_heads in zip(claims, matched, strict=True) for t in (claim.target, *null_heads)
+    ]
     fitted = fit(net, texts.fitting, means, pairs)
     what = f"replacing {len({claim.target for claim in claims})} components"
     measured = run(net, texts.testing, means, _jobs(claims, fitted), say=lambda done: say(f"{what}: {done}"))
@@ -137,8 +139,8 @@ def examine(
         if group
     }
     views = [
-        View(claim, others, fitted, measured, beside, group, without.get(group), thresholds)
-        for claim, others, group in zip(claims, matched, rivals, strict=True)
+        View(claim, null_heads, fitted, measured, beside, group, without.get(group), thresholds)
+        for claim, null_heads, group in zip(claims, matched, rivals, strict=True)
     ]
     return tuple(view.explained() for view in views)
 
@@ -178,14 +180,14 @@ def _candidates(net: Network, claims: Sequence[ClaimedRule], claim: ClaimedRule,
 def _rivals(net: Network, texts: Texts, claims: Sequence[ClaimedRule], least_alike: float) -> list[tuple[Target, ...]]:
     """Of each head, the heads that attend most like it; none where only the share itself is wanted."""
     likeness = alike(net, texts.fitting, [c.target for c in claims if c.target.site == "head" and not c.alone])
-    found = []
+    rivals = []
     for claim in claims:
         nobody = torch.zeros(net.n_layers, net.n_heads)
         overlap = (nobody if claim.alone else likeness.get(claim.target, nobody)).flatten()
         best = overlap.argsort(descending=True)[:MOST_RIVALS].tolist()
         near = [divmod(i, net.n_heads) for i in best if overlap[i] >= least_alike]
-        found.append(tuple(sorted(Target("head", layer, head) for layer, head in near)))
-    return found
+        rivals.append(tuple(sorted(Target("head", layer, head) for layer, head in near)))
+    return rivals
 
 
 def _jobs(claims: Sequence[ClaimedRule], fitted: Mapping[tuple[Target, str], Rule]) -> list[Job]:
@@ -200,7 +202,11 @@ def _jobs(claims: Sequence[ClaimedRule], fitted: Mapping[tuple[Target, str], Rul
 def _null_jobs(
     claims: Sequence[ClaimedRule], matched: Sequence[tuple[Target, ...]], fitted: Mapping[tuple[Target, str], Rule]
 ) -> list[Job]:
-    pairs = [(target, claim.rule.name) for claim, others in zip(claims, matched, strict=True) for target in others]
+    pairs = [
+        (target, claim.rule.name)
+        for claim, null_targets in zip(claims, matched, strict=True)
+        for target in null_targets
+    ]
     return list(dict.fromkeys(job for pair in pairs for job in (Job(pair[0]), Job(pair[0], fitted[pair]))))
 
 

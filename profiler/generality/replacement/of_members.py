@@ -20,7 +20,7 @@ from profiler.generality.replacement.view import ClaimedRule
 from profiler.patching.sites import parse_target
 
 TOKENS, FIT_TOKENS = 12_000, 5_000
-STRICT = "explained, all attention on the rule's places"
+STRICT = "explained, all attention on the rule's positions"
 
 
 def findings(subject: CheckSubject) -> StageResult:
@@ -62,7 +62,7 @@ def claims_of(member: Member) -> list[ClaimedRule]:
     if target.site not in ("head", "neuron"):
         return []
     names = [f"{name}_calibrated", name] if f"{name}_calibrated" in BUILT_IN else [name]
-    return [ClaimedRule(target, BUILT_IN[one], member.role, alone=i > 0) for i, one in enumerate(names)]
+    return [ClaimedRule(target, BUILT_IN[rule], member.role, alone=i > 0) for i, rule in enumerate(names)]
 
 
 def result_of(question: Question, explained: Explained) -> StageResult:

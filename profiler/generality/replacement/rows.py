@@ -49,14 +49,14 @@ class Guard:
     Attributes:
         later: KL of its ablation over KL of its ablation on the direct path alone; low where later ones make up for it.
         rivals: heads whose attention is most like its own.
-        others: KL of its ablation with the rivals gone over KL with them; high where they stand in for it. None without
-          rivals.
+        without_rivals: KL of its ablation with the rivals gone over KL with them; high where they stand in for it. None
+            without rivals.
         refused: why the share is refused; empty where it is not.
     """
 
     later: tuple[float, float, float]
     rivals: tuple[str, ...]
-    others: tuple[float, float, float] | None
+    without_rivals: tuple[float, float, float] | None
     refused: str = ""
 
 
@@ -118,6 +118,6 @@ class Explained:
             "ablation over ablation on the direct path": self.guard.later,
             "KL when mean-ablated": (self.shares["KL"].d_ablated, None, None),
         }
-        if self.guard.others is not None:
-            numbers["ablation with stand-ins gone over with them"] = self.guard.others
+        if self.guard.without_rivals is not None:
+            numbers["ablation with stand-ins gone over with them"] = self.guard.without_rivals
         return {name: values for name, values in numbers.items() if isfinite(values[0])}

@@ -34,7 +34,7 @@ from profiler.patching.sites import Target
 
 Gives = Literal["pattern", "live", "write"]
 Tokens = Int[Tensor, "window offset"]
-Places = Bool[Tensor, "window query key"]
+Attended = Bool[Tensor, "window query key"]
 Pattern = Float[Tensor, "window query key"]
 Live = Float[Tensor, "window offset *inside"]
 Says = Bool[Tensor, "window offset"]
@@ -68,7 +68,7 @@ class RuleInput:
     mean: Float[Tensor, "*inside"]
 
     @cached_property
-    def same(self) -> Places:
+    def same(self) -> Attended:
         """Earlier offsets that hold the same token."""
         return (self.tokens[:, :, None] == self.tokens[:, None, :]).tril(-1)
 
@@ -130,31 +130,31 @@ def everywhere(seen: RuleInput) -> Says:
 # --- attention ---
 
 
-def back(seen: RuleInput, steps: int) -> Places:
+def back(seen: RuleInput, steps: int) -> Attended:
     """The offset `steps` before."""
     width = seen.tokens.shape[1]
-    place = torch.ones(width, width, dtype=torch.bool, device=seen.tokens.device).tril(-steps).triu(-steps)
-    return place.expand(len(seen.tokens), -1, -1)
+    band = torch.ones(width, width, dtype=torch.bool, device=seen.tokens.device).tril(-steps).triu(-steps)
+    return band.expand(len(seen.tokens), -1, -1)
 
 
-def followers(copies: Places) -> Places:
+def followers(copies: Attended) -> Attended:
     """The offsets after these, before the query's own (a doubled token follows its copy)."""
     return torch.nn.functional.pad(copies, (1, -1)).tril(-1)
 
 
-def longest(seen: RuleInput) -> Places:
+def longest(seen: RuleInput) -> Attended:
     """Of the earlier copies, those before which most tokens agree with the tokens before here (up to
     LONGEST_PREFIX)."""
-    matching = kept = seen.same
+    matching = longest_match = seen.same
     for _ in range(LONGEST_PREFIX - 1):
         matching = seen.same & torch.nn.functional.pad(matching[:, :-1, :-1], (1, 0, 1, 0))
-        kept = torch.where(matching.any(-1, keepdim=True), matching, kept)
-    return kept
+        longest_match = torch.where(matching.any(-1, keepdim=True), matching, longest_match)
+    return longest_match
 
 
-def latest(places: Places) -> Places:
-    """The last of the places alone."""
-    return places & (places.flip(-1).cumsum(-1).flip(-1) == 1)
+def latest(attended: Attended) -> Attended:
+    """The last of the attended positions alone."""
+    return attended & (attended.flip(-1).cumsum(-1).flip(-1) == 1)
 
 
 def first(seen: RuleInput) -> Pattern:
@@ -164,7 +164,7 @@ def first(seen: RuleInput) -> Pattern:
     return pattern
 
 
-PLACES: dict[str, Callable[[RuleInput], Places]] = {
+ATTENDED: dict[str, Callable[[RuleInput], Attended]] = {
     "induction": lambda seen: followers(seen.same),
     "prefix_induction": lambda seen: followers(longest(seen)),
     "latest_induction": lambda seen: followers(latest(seen.same)),
@@ -178,34 +178,35 @@ PLACES: dict[str, Callable[[RuleInput], Places]] = {
 `prefix_induction` takes the longest agreement there is, one token or more; `latest_induction` the last copy alone."""
 
 
-def attends(name: str, places: Callable[[RuleInput], Places], weight: float = 1.0) -> Rule:
-    """The rule that `weight` of the attention lies evenly on the places, and the rest on the first token."""
+def attends(name: str, attended: Callable[[RuleInput], Attended], weight: float = 1.0) -> Rule:
+    """The rule that `weight` of the attention lies evenly on the attended positions, the rest on the first token."""
 
     def value(seen: RuleInput) -> tuple[Pattern, Says]:
-        found = places(seen)
-        says = found.any(-1)
-        even = found.to(pattern_of(seen).dtype) / found.sum(-1, keepdim=True).clamp_min(1)
+        where = attended(seen)
+        says = where.any(-1)
+        even = where.to(pattern_of(seen).dtype) / where.sum(-1, keepdim=True).clamp_min(1)
         share = weight * says.to(even.dtype)[..., None]
         return share * even + (1 - share) * first(seen), says
 
     return Rule(name, "pattern", value, "attends to the first token")
 
 
-def calibrated(name: str, places: Callable[[RuleInput], Places]) -> Rule:
-    """The same with the mean attention that the head gives to the places, where there are any, in other documents."""
+def calibrated(name: str, attended: Callable[[RuleInput], Attended]) -> Rule:
+    """The same with the mean attention that the head gives to such positions in other documents."""
 
     def sums(seen: RuleInput, counted: Says) -> Tensor:
-        found = places(seen)
-        there = counted & found.any(-1)
-        return torch.stack([(pattern_of(seen) * found).sum(-1)[there].sum().double(), there.sum().double()])
+        where = attended(seen)
+        there = counted & where.any(-1)
+        return torch.stack([(pattern_of(seen) * where).sum(-1)[there].sum().double(), there.sum().double()])
 
     def fitted(total: Tensor) -> Rule:
         weight = float(total[0] / total[1].clamp_min(1))
         return replace(
-            attends(f"{name}_calibrated", places, weight), fallback=f"first token; {weight:.2f} on the rule's places"
+            attends(f"{name}_calibrated", attended, weight),
+            fallback=f"first token; {weight:.2f} on the rule's positions",
         )
 
-    return Rule(f"{name}_calibrated", "pattern", attends(name, places).value, fit=Fit(sums, fitted))
+    return Rule(f"{name}_calibrated", "pattern", attends(name, attended).value, fit=Fit(sums, fitted))
 
 
 def attends_first() -> Rule:
@@ -241,8 +242,8 @@ def mean_per(name: str, group: Callable[[RuleInput], Tokens], n_groups: Callable
         means = torch.where(known[:, None], total[:, 1:] / total[:, :1].clamp_min(1), overall)
 
         def value(seen: RuleInput) -> tuple[Tensor, Says]:
-            found = means[group(seen)].to(seen.live.dtype)
-            return (found if seen.pattern is not None else found[..., 0]), known[group(seen)]
+            means_here = means[group(seen)].to(seen.live.dtype)
+            return (means_here if seen.pattern is not None else means_here[..., 0]), known[group(seen)]
 
         return _grouped(name, value)
 
@@ -271,8 +272,8 @@ def _at_least(ids: Tokens, least: int) -> int:
 
 # --- rules by name ---
 
-_ATTENTION = {name: attends(name, places) for name, places in PLACES.items()}
-_CALIBRATED = {f"{name}_calibrated": calibrated(name, places) for name, places in PLACES.items()}
+_ATTENTION = {name: attends(name, attended) for name, attended in ATTENDED.items()}
+_CALIBRATED = {f"{name}_calibrated": calibrated(name, attended) for name, attended in ATTENDED.items()}
 RULES: dict[str, Rule] = {
     **_ATTENTION,
     **_CALIBRATED,

@@ -125,12 +125,12 @@ def bins(importance: Float[np.ndarray, " position"]) -> list[tuple[float, float,
     return [(0.0, 100.0, order), *parts]
 
 
-def null_of(value: float | None, others: Sequence[float | None]) -> tuple[Null, int]:
+def null_of(value: float | None, null_values: Sequence[float | None]) -> tuple[Null, int]:
     """The null of a share from those of other heads, each counted as WORST at least, and how many have one.
 
     p counts the share among them, and is 1 / (1 + n) at least.
     """
-    known = np.maximum(WORST, [other for other in others if other is not None])
+    known = np.maximum(WORST, [other for other in null_values if other is not None])
     if not len(known):
         return NO_NULL, 0
     p = None if value is None else random_set_p(value, known)

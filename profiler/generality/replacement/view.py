@@ -17,7 +17,7 @@ from profiler.generality.replacement.run import Job, MeasuredEffects
 from profiler.generality.replacement.shares import FEWEST_OF_NULL, MEASURES, ExplainedShare
 from profiler.patching.sites import Target
 
-Places = np.ndarray | slice
+Positions = np.ndarray | slice
 ALL = slice(None)
 
 
@@ -41,7 +41,7 @@ class View:
 
     Attributes:
         claim: the component and its rule.
-        others: its null heads.
+        peers: its null heads.
         fitted: rules as fitted.
         measured: effects of the claim's own jobs.
         beside: effects of the null heads' jobs, on a part of the text.
@@ -50,7 +50,7 @@ class View:
     """
 
     claim: ClaimedRule
-    others: tuple[Target, ...]
+    peers: tuple[Target, ...]
     fitted: Mapping[tuple[Target, str], Rule]
     measured: MeasuredEffects
     beside: MeasuredEffects
@@ -68,7 +68,13 @@ class View:
         return Job(target, self.fitted[target, self.claim.rule.name], direct=direct)
 
     def share(
-        self, target: Target, measure: str, at: Places, measured: MeasuredEffects | None = None, *, direct: bool = False
+        self,
+        target: Target,
+        measure: str,
+        at: Positions,
+        measured: MeasuredEffects | None = None,
+        *,
+        direct: bool = False,
     ) -> ExplainedShare:
         """Share explained of a component at some positions."""
         effects, column = (measured or self.measured).effects, MEASURES.index(measure)
@@ -82,10 +88,12 @@ class View:
             domains=self.measured.domains[at],
         )
 
-    def other(self, target: Target, measure: str, at: Places) -> float | None:
+    def other(self, target: Target, measure: str, at: Positions) -> float | None:
         """Share explained of a null head at some positions of its part of the text; an estimate without an interval."""
         column, rule = MEASURES.index(measure), self.fitted[target, self.claim.rule.name]
-        replaced, ablated = (self.beside.effects[Job(target, one)][at, column] for one in (rule, None))
+        replaced, ablated = (
+            self.beside.effects[Job(target, rule_or_none)][at, column] for rule_or_none in (rule, None)
+        )
         lenient = replace(self.thresholds, fewest=FEWEST_OF_NULL)
         documents, domains = self.beside.documents[at], self.beside.domains[at]
         return shares.share(replaced, ablated, documents, measure, thresholds=lenient, domains=domains).explained
@@ -94,8 +102,8 @@ class View:
         """Everything about the claim."""
         target, everywhere = self.claim.target, ALL
         overall = {measure: self.share(target, measure, everywhere) for measure in MEASURES}
-        others = {m: [self.other(t, m, everywhere) for t in self.others] for m in MEASURES}
-        nulls = {m: shares.null_of(overall[m].explained, others[m]) for m in MEASURES}
+        null_shares = {m: [self.other(t, m, everywhere) for t in self.peers] for m in MEASURES}
+        nulls = {m: shares.null_of(overall[m].explained, null_shares[m]) for m in MEASURES}
         beside = {} if self.claim.alone else {DIRECT: self.share(target, "KL", everywhere, direct=True)}
         if self.without is not None:
             beside[GONE] = self.share(target, "KL", everywhere, self.without)
@@ -117,7 +125,7 @@ class View:
 
     def _null_heads(self) -> tuple[tuple[str, float], ...]:
         own = max(float(self.measured.effects[Job(self.claim.target)][:, 0].mean()), 1e-300)
-        return tuple((t.label, float(self.beside.effects[Job(t)][:, 0].mean()) / own) for t in self.others)
+        return tuple((t.label, float(self.beside.effects[Job(t)][:, 0].mean()) / own) for t in self.peers)
 
     def _guard(self) -> Guard:
         target, effects = self.claim.target, self.measured.effects
@@ -125,24 +133,24 @@ class View:
             return Guard((float("nan"), 0.0, float("inf")), (), None)
         alone = effects[Job(target)][:, 0]
         later = shares.growth(alone, effects[Job(target, direct=True)][:, 0], self.documents)
-        others = (
+        null_loss = (
             None
             if self.without is None
             else shares.growth(self.without.effects[Job(target)][:, 0], alone, self.documents)
         )
         labels = tuple(rival.label for rival in self.rivals)
-        return Guard(later, labels, others, _why(later, others, labels, self.thresholds))
+        return Guard(later, labels, null_loss, _why(later, null_loss, labels, self.thresholds))
 
     def _rows(self) -> tuple[Replacement, ...]:
-        parts = {t: shares.bins(self.beside.importance[t]) for t in self.others}
+        parts = {t: shares.bins(self.beside.importance[t]) for t in self.peers}
         parts[self.claim.target] = shares.bins(self.measured.importance[self.claim.target])
         return tuple(self._row(measure, i, parts) for measure in MEASURES for i in range(len(shares.EDGES)))
 
     def _row(self, measure: str, i: int, parts: Mapping[Target, list[tuple[float, float, np.ndarray]]]) -> Replacement:
         target = self.claim.target
         lo, hi, at = parts[target][i]
-        one = self.share(target, measure, at)
-        null, _ = shares.null_of(one.explained, [self.other(t, measure, parts[t][i][2]) for t in self.others])
+        share = self.share(target, measure, at)
+        null, _ = shares.null_of(share.explained, [self.other(t, measure, parts[t][i][2]) for t in self.peers])
         return Replacement(
             target.label,
             self.claim.role,
@@ -150,19 +158,19 @@ class View:
             lo,
             hi,
             measure,
-            one.d_replaced,
-            one.d_ablated,
-            one.explained,
-            one.lo,
-            one.hi,
-            one.n,
+            share.d_replaced,
+            share.d_ablated,
+            share.explained,
+            share.lo,
+            share.hi,
+            share.n,
             null.mean,
         )
 
 
 def _why(
     later: tuple[float, float, float],
-    others: tuple[float, float, float] | None,
+    null_loss: tuple[float, float, float] | None,
     rivals: tuple[str, ...],
     thresholds: Thresholds = DEFAULT,
 ) -> str:
@@ -173,7 +181,7 @@ def _why(
             f"later components make up for it: its ablation costs {ratio:.2f} of what it costs on the direct path"
             " alone, so the denominator is not what it does; see the direct path"
         )
-    times, lower, _ = others or (1.0, 0.0, 0.0)
+    times, lower, _ = null_loss or (1.0, 0.0, 0.0)
     if lower > thresholds.stand_ins:
         return (
             f"{' and '.join(rivals)} stand in for it: with them gone its ablation costs {times:.1f} times as much,"

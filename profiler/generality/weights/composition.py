@@ -66,8 +66,8 @@ def product_norm(
 
 def turn(net: PlainNetwork, x: Float[Tensor, "model d_head"], distance: int) -> Float[Tensor, "model d_head"]:
     """Rows of a query matrix turned as a query `distance` after its key."""
-    place = parts.position_role(net)
-    return x if net.rotary is None else parts.turned(net, x, min(distance, place))
+    offset = parts.offset_of(net)
+    return x if net.rotary is None else parts.turned(net, x, min(distance, offset))
 
 
 def score(net: PlainNetwork, writer: tuple[int, int], reader: tuple[int, int], kind: Kind) -> float:
@@ -81,12 +81,12 @@ def score(net: PlainNetwork, writer: tuple[int, int], reader: tuple[int, int], k
         v_b, o_b = folded(net, after, w.w_v[b]).double(), w.w_o[b].double()
         return _ratio(product_norm(v_a, o_a @ v_b, o_b), size_a * product_norm(v_b, eye, o_b))
     q, k = folded(net, after, w.w_q[b]).double(), folded(net, after, w.w_k[b]).double()
-    found = []
+    scores = []
     for distance in (1, *parts.distances_of(net)) if net.rotary is not None else (1,):
         turned = turn(net, q, distance)
         read, other = (turned, k) if kind == "Q" else (k, turned)
-        found.append(_ratio(product_norm(v_a, o_a @ read, other.T), size_a * product_norm(read, eye, other.T)))
-    return sum(found) / len(found)
+        scores.append(_ratio(product_norm(v_a, o_a @ read, other.T), size_a * product_norm(read, eye, other.T)))
+    return sum(scores) / len(scores)
 
 
 def _ratio(above: float, below: float) -> float:

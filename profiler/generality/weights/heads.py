@@ -84,11 +84,11 @@ class WeightsOfHeads:
         return tuple(self._row(name, i, j) for name in SCORES for i, j in chosen)
 
     def _row(self, name: str, layer: int, head: int) -> WeightScore:
-        value, others = self.split(name, layer, head)
+        value, null = self.split(name, layer, head)
         ignored = None if self.seen is None else float(self.seen.ignored[name][layer, head])
         if name == "QK induction" and self.scored.partners[layer] is None:
             ignored = None
-        return _against(f"L{layer}H{head}", name, value, others.tolist(), ignored)
+        return _against(f"L{layer}H{head}", name, value, null.tolist(), ignored)
 
     def split(self, name: str, layer: int, head: int) -> tuple[float, np.ndarray]:
         """A head's score, and those of all other heads."""
@@ -122,8 +122,8 @@ class WeightsOfHeads:
         drawn = np.random.default_rng(0).permutation(len(every))[:PAIRS] if chosen else ()
         null = compositions(self.net, [every[i] for i in drawn])
         return tuple(
-            _against(one.reader, f"{one.kind}-composition with {one.writer}", one.corrected, _others(null, one))
-            for one in chosen
+            _against(pair.reader, f"{pair.kind}-composition with {pair.writer}", pair.corrected, _others(null, pair))
+            for pair in chosen
         )
 
     def agreement(self, name: str) -> tuple[float, float, float]:
@@ -143,13 +143,15 @@ class WeightsOfHeads:
         return rho, float(lo), float(hi)
 
 
-def _others(null: Sequence[Composition], one: Composition) -> list[float]:
-    same = (one.writer, one.reader)
-    return [other.corrected for other in null if other.kind == one.kind and (other.writer, other.reader) != same]
+def _others(null: Sequence[Composition], composition: Composition) -> list[float]:
+    same = (composition.writer, composition.reader)
+    return [
+        other.corrected for other in null if other.kind == composition.kind and (other.writer, other.reader) != same
+    ]
 
 
-def _against(label: str, name: str, value: float, others: Sequence[float], ignored: float | None = None) -> WeightScore:
-    null = np.array(others if len(others) else [np.nan])
+def _against(label: str, name: str, value: float, peers: Sequence[float], ignored: float | None = None) -> WeightScore:
+    null = np.array(peers if len(peers) else [np.nan])
     return WeightScore(label, name, value, float(null.mean()), float(null.std()), rank(value, null), ignored)
 
 
@@ -210,23 +212,23 @@ def of_member(weights: WeightsOfHeads, question: Question) -> list[Finding]:
     name, sign = claimed
     target = parse_target(question.subject)
     layer, head = target.layer, target.unit or 0
-    value, others = weights.split(name, layer, head)
+    value, peers = weights.split(name, layer, head)
     choices = CausalChoices(granularity="node", components="head", set="weights")
     question = question.using("weights", choices=choices)
 
     def exact(number: float) -> Interval:
-        return Interval(number, number, number, 1 + len(others))
+        return Interval(number, number, number, 1 + len(peers))
 
-    p = random_set_p(sign * value, sign * others)
-    null = Null(float(others.mean()), float(np.quantile(sign * others, 0.95) * sign), p)
+    p = random_set_p(sign * value, sign * peers)
+    null = Null(float(peers.mean()), float(np.quantile(sign * peers, 0.95) * sign), p)
     rows = [
         question.finding(name, exact(value), null),
-        question.finding(f"rank by {name}", exact(float(rank(sign * value, sign * others)))),
+        question.finding(f"rank by {name}", exact(float(rank(sign * value, sign * peers)))),
     ]
     if weights.seen is not None:
         does = sign * weights.seen.behaviour[name].flatten().numpy()
-        place = float(rank(does[layer * weights.net.n_heads + head], does))
-        rows.append(question.finding(f"rank by behaviour for {name}", exact(place)))
+        rank_of_head = float(rank(does[layer * weights.net.n_heads + head], does))
+        rows.append(question.finding(f"rank by behaviour for {name}", exact(rank_of_head)))
         ignored = float(weights.seen.ignored[name][layer, head])
         rows.append(question.finding(f"variance that {name} ignores", exact(ignored)))
     return rows

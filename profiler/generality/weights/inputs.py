@@ -6,7 +6,7 @@ the token (and the BOS before it) stands: for layer 0 its embedding, for later o
 are; what that leaves out on text is measured in `weights_budget`.
 
 Scores depend on where query and key stand: with rotary positions on their distance (the rotation is applied, so nothing
-is averaged over it), with added positions on both. Every score is therefore taken at a place PLACE and at distances.
+is averaged over it), with added positions on both. Every score is therefore taken at offset OFFSET and at distances.
 Cost: layer 0 on two tokens for every token of the vocabulary.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from profiler.model.steps.plain import PlainNetwork, rotate
 
-PLACE = 64
+OFFSET = 64
 AT_ONCE = 4096
 DISTANCES = (2, 4, 8, 16, 32)
 """Distances that token matching is averaged over: beyond the neighbours, where positional heads look."""
@@ -55,9 +55,9 @@ def alone(net: PlainNetwork, bos: int | None = None) -> Alone:
     return Alone(net, net.embed, torch.cat(parts))
 
 
-def placed(net: PlainNetwork, stream: Tensor, place: int | Int[Tensor, " place"]) -> Tensor:
-    """The stream with the added position of a place, where the model adds positions."""
-    return stream if net.positions is None else stream + net.positions[place]
+def at_offset(net: PlainNetwork, stream: Tensor, offset: int | Int[Tensor, " offset"]) -> Tensor:
+    """The stream with the added position of an offset, where the model adds positions."""
+    return stream if net.positions is None else stream + net.positions[offset]
 
 
 def read(net: PlainNetwork, layer: int, head: int, what: str, stream: Float[Tensor, "*shape model"]) -> Tensor:
@@ -68,32 +68,32 @@ def read(net: PlainNetwork, layer: int, head: int, what: str, stream: Float[Tens
     return made
 
 
-def turned(net: PlainNetwork, x: Float[Tensor, "token d_head"], place: int) -> Float[Tensor, "token d_head"]:
-    """Queries or keys as they are at a place."""
-    places = torch.full((1, 1), place, device=x.device)
-    return rotate(net, x[:, None, None], places.expand(len(x), 1))[:, 0, 0]
+def turned(net: PlainNetwork, x: Float[Tensor, "token d_head"], offset: int) -> Float[Tensor, "token d_head"]:
+    """Queries or keys as they are at an offset."""
+    offsets = torch.full((1, 1), offset, device=x.device)
+    return rotate(net, x[:, None, None], offsets.expand(len(x), 1))[:, 0, 0]
 
 
 def matches(
     net: PlainNetwork,
     q: Float[Tensor, "query_token d_head"],
     k: Float[Tensor, "key_token d_head"],
-    place: int,
+    offset: int,
     distance: int,
 ) -> Matches:
-    """Attention scores of each query token at `place` with each key token `distance` before it."""
-    return turned(net, q, place) @ turned(net, k, place - distance).T * net.attn_scale
+    """Attention scores of each query token at `offset` with each key token `distance` before it."""
+    return turned(net, q, offset) @ turned(net, k, offset - distance).T * net.attn_scale
 
 
-def position_role(net: PlainNetwork) -> int:
-    """Where scores are taken: PLACE, or the middle of a shorter context."""
-    longest = next((len(t) for t in (net.positions, net.rotary and net.rotary[0]) if t is not None), 2 * PLACE)
-    return min(PLACE, longest // 2)
+def offset_of(net: PlainNetwork) -> int:
+    """Where scores are taken: OFFSET, or the middle of a shorter context."""
+    longest = next((len(t) for t in (net.positions, net.rotary and net.rotary[0]) if t is not None), 2 * OFFSET)
+    return min(OFFSET, longest // 2)
 
 
 def distances_of(net: PlainNetwork) -> Sequence[int]:
-    """DISTANCES that fit before the place."""
-    return [distance for distance in DISTANCES if distance <= position_role(net)] or [1]
+    """DISTANCES that fit before the offset."""
+    return [distance for distance in DISTANCES if distance <= offset_of(net)] or [1]
 
 
 def unembedding(net: PlainNetwork) -> PerToken:

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from profiler.generality.replacement.rules import PLACES
+from profiler.generality.replacement.rules import ATTENDED
 from profiler.generality.replacement.run import Base, TextBatch, base_of, direct_to, seen_of
 from profiler.generality.weights import inputs as parts
 from profiler.generality.weights.inputs import Alone
@@ -64,7 +64,7 @@ class HeadsOnText:
     Attributes:
         qk, ov: share explained by each term with those before it.
         ignored: per score, what its own term leaves out.
-        behaviour: per score, what the heads do on text: mean attention to the places, or DLA to the attended token.
+        behaviour: per score, what the heads do on text: mean attention to its positions, or DLA to the attended token.
         n: positions.
     """
 
@@ -152,11 +152,11 @@ def _terms(
 def _streams(base: Base, seen: Alone, layer: int) -> dict[str, Tensor]:
     """What a head would read if only the term were there."""
     tokens = base.reading.tokens
-    places = torch.arange(tokens.shape[1], device=tokens.device)
-    later = parts.placed(base.net.plain, seen.at(layer)[tokens], places)
+    offsets = torch.arange(tokens.shape[1], device=tokens.device)
+    later = parts.at_offset(base.net.plain, seen.at(layer)[tokens], offsets)
     return {
         "embedding": seen.first[tokens],
-        "positions": parts.placed(base.net.plain, seen.first[tokens], places),
+        "positions": parts.at_offset(base.net.plain, seen.first[tokens], offsets),
         "layer 0": later,
         "norm": later,
         "OV": seen.at(layer)[tokens],
@@ -178,8 +178,8 @@ def _read(base: Base, layer: int, head: int, what: str, stream: Tensor, *, real_
 def _scores(net: PlainNetwork, q: Tensor, k: Tensor, *, positions: bool = True) -> Float[Tensor, "window query key"]:
     """Attention scores before the softmax."""
     if positions:
-        places = torch.arange(q.shape[1], device=q.device)[None]
-        q, k = (rotate(net, x[:, :, None], places)[:, :, 0] for x in (q, k))
+        offsets = torch.arange(q.shape[1], device=q.device)[None]
+        q, k = (rotate(net, x[:, :, None], offsets)[:, :, 0] for x in (q, k))
     return q @ k.transpose(1, 2) * net.attn_scale
 
 
@@ -192,26 +192,28 @@ def _allowed(counted: Bool[Tensor, "window offset"]) -> Bool[Tensor, "window que
 
 def _within(scores: Tensor, allowed: Tensor) -> Tensor:
     """Scores minus their mean over a query's keys; 0 elsewhere."""
-    kept = scores.masked_fill(~allowed, 0.0)
-    return (kept - kept.sum(-1, keepdim=True) / allowed.sum(-1, keepdim=True).clamp_min(1)) * allowed
+    allowed_scores = scores.masked_fill(~allowed, 0.0)
+    return (
+        allowed_scores - allowed_scores.sum(-1, keepdim=True) / allowed.sum(-1, keepdim=True).clamp_min(1)
+    ) * allowed
 
 
 def _over(values: Tensor, counted: Tensor) -> Tensor:
     """Values at counted positions minus their mean there."""
-    kept = values[counted]
-    return kept - kept.mean(0)
+    counted_values = values[counted]
+    return counted_values - counted_values.mean(0)
 
 
 def _behave(base: Base, did: dict[str, PerHead], there: dict[str, int]) -> None:
     """Add what the heads do in one batch."""
     net, reading = base.net, base.reading
-    places = seen_of(base, Target("head", 0, 0), torch.zeros_like(base.sites["head", 0][0, 0, 0]))
+    rule_input = seen_of(base, Target("head", 0, 0), torch.zeros_like(base.sites["head", 0][0, 0, 0]))
     for name, mass in BEHAVIOURS.items():
-        found = PLACES[mass](places)
-        at = found.any(-1) & reading.counted
+        where = ATTENDED[mass](rule_input)
+        at = where.any(-1) & reading.counted
         there[name] += int(at.sum())
         for layer in range(net.n_layers):
-            weight = (base.sites["pattern", layer] * found[:, None]).sum(-1).movedim(1, -1)
+            weight = (base.sites["pattern", layer] * where[:, None]).sum(-1).movedim(1, -1)
             did[name][layer] += weight[at].sum(0).double().cpu()
     there["OV copying"] += int(reading.counted.sum())
     for layer in range(net.n_layers):
@@ -221,10 +223,10 @@ def _behave(base: Base, did: dict[str, PerHead], there: dict[str, int]) -> None:
             did["OV copying"][layer, head] += float(direct_to(base, Target("head", layer, head), attended).sum())
 
 
-def budget_rows(found: HeadsOnText) -> tuple[WeightBudget, ...]:
+def budget_rows(on_text: HeadsOnText) -> tuple[WeightBudget, ...]:
     """What each term adds, and the rest, of every head."""
     rows = []
-    for circuit, shares in (("QK", found.qk), ("OV", found.ov)):
+    for circuit, shares in (("QK", on_text.qk), ("OV", on_text.ov)):
         before = torch.zeros_like(next(iter(shares.values())))
         for term, share in (*shares.items(), ("rest", torch.ones_like(before))):
             added = share - before

@@ -64,8 +64,8 @@ def vocabulary(net: PlainNetwork, counts: Int[Tensor, " vocab"] | None = None, s
     frequency = given / given.sum()
     rng = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(frequency, min(ROWS, int((frequency > 0).sum())), generator=rng)
-    places = [part.to(net.device) for part in (frequency.to(net.embed.dtype), drawn, drawn[:KEYS])]
-    return WordSample(*places)
+    parts_on_device = [part.to(net.device) for part in (frequency.to(net.embed.dtype), drawn, drawn[:KEYS])]
+    return WordSample(*parts_on_device)
 
 
 @torch.inference_mode()
@@ -113,24 +113,24 @@ def eigen_copying(values: Float[Tensor, "vocab d_head"], logits: Float[Tensor, "
 def mean_scores(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int, width: int) -> Tensor:
     """Mean attention scores over all pairs of tokens, [query, key] of a window of `width`; keys later than queries
     included."""
-    places = torch.arange(width, device=net.device)
+    offsets = torch.arange(width, device=net.device)
     stream = seen.at(layer)
     if net.positions is None:
         q, k = (words.frequency @ parts.read(net, layer, head, what, stream) for what in ("q", "k"))
         q, k = q.expand(width, -1), k.expand(width, -1)
     else:
-        by_place = [parts.placed(net, stream, int(place)) for place in places]
+        by_offset = [parts.at_offset(net, stream, int(offset)) for offset in offsets]
         q, k = (
-            torch.stack([words.frequency @ parts.read(net, layer, head, what, x) for x in by_place])
+            torch.stack([words.frequency @ parts.read(net, layer, head, what, x) for x in by_offset])
             for what in ("q", "k")
         )
-    q, k = (rotate(net, x[None, :, None], places[None])[0, :, 0] for x in (q, k))
+    q, k = (rotate(net, x[None, :, None], offsets[None])[0, :, 0] for x in (q, k))
     return q @ k.T * net.attn_scale
 
 
 def previous(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int) -> float:
     """Mean attention to the offset before from mean scores, over the last offsets of a window of NEIGHBOURS."""
-    width = min(NEIGHBOURS, 2 * parts.position_role(net))
+    width = min(NEIGHBOURS, 2 * parts.offset_of(net))
     scores = mean_scores(net, seen, words, layer, head, width)
     later = torch.ones(width, width, dtype=torch.bool, device=scores.device).triu(1)
     pattern = scores.masked_fill(later, -torch.inf).softmax(-1)
@@ -139,7 +139,7 @@ def previous(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head
 
 def token_matching(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int) -> Float[Tensor, " key"]:
     """Rank of each token's own key among all keys, mean over distances."""
-    return _ranks(net, words, lambda what, place: _tokens(net, seen, words, layer, head, what, place))
+    return _ranks(net, words, lambda what, offset: _tokens(net, seen, words, layer, head, what, offset))
 
 
 def induction(
@@ -148,7 +148,7 @@ def induction(
     """The same where a key holds what the earlier head `through` writes when it attends to the token."""
     keys = written_keys(net, seen, layer, head, through)[words.keys]
     return _ranks(
-        net, words, lambda what, place: _tokens(net, seen, words, layer, head, what, place) if what == "q" else keys
+        net, words, lambda what, offset: _tokens(net, seen, words, layer, head, what, offset) if what == "q" else keys
     )
 
 
@@ -163,18 +163,18 @@ def written_keys(
     return write @ net.layers[layer].w_k[head]
 
 
-def _tokens(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int, what: str, place: int) -> Tensor:
-    return parts.read(net, layer, head, what, parts.placed(net, seen.at(layer)[words.keys], place))
+def _tokens(net: PlainNetwork, seen: Alone, words: WordSample, layer: int, head: int, what: str, offset: int) -> Tensor:
+    return parts.read(net, layer, head, what, parts.at_offset(net, seen.at(layer)[words.keys], offset))
 
 
 def _ranks(net: PlainNetwork, words: WordSample, side: Callable[[str, int], Tensor]) -> Float[Tensor, " key"]:
-    place = parts.position_role(net)
+    offset = parts.offset_of(net)
     own = torch.arange(len(words.keys), device=net.device)
-    found = [
-        parts.diagonal_rank(parts.matches(net, side("q", place), side("k", place - distance), place, distance), own)
+    ranks = [
+        parts.diagonal_rank(parts.matches(net, side("q", offset), side("k", offset - distance), offset, distance), own)
         for distance in parts.distances_of(net)
     ]
-    return torch.stack(found).mean(0)
+    return torch.stack(ranks).mean(0)
 
 
 def partner_of(previous_scores: PerHead, layer: int) -> tuple[int, int] | None:

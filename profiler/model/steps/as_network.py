@@ -164,15 +164,15 @@ def _try_layer(trial: _StepTrial, steps: Steps, layer: int, stream: Tensor, afte
 
 def _changes_in_place(trial: _StepTrial) -> bool:
     """Whether layers change the very values that their blocks wrote."""
-    net, kept = trial.net, dict[tuple[str, int], tuple[Tensor, Tensor]]()
+    net, before = trial.net, dict[tuple[str, int], tuple[Tensor, Tensor]]()
 
     def keep(site: str, layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
-        kept[site, layer] = value, value.clone()
+        before[site, layer] = value, value.clone()
         return value
 
     net.adds_in_place = False
     forward(net, trial.tokens, keep, patterns=False)
-    return any(not bool((value == copied).all()) for value, copied in kept.values())
+    return any(not bool((value == copied).all()) for value, copied in before.values())
 
 
 def _twice_v(site: str, _layer: int, value: Tensor, _offsets: Offsets, *, only_first: bool) -> Tensor:
@@ -369,8 +369,8 @@ def _rotary(bridge: Any, context: int) -> tuple[Tensor, Tensor]:
     """The model's own tables of cosines and sines."""
     inner = bridge.original_model
     body = getattr(inner, inner.base_model_prefix)
-    places = torch.arange(context, device=bridge.W_E.device)[None]
-    cos, sin = body.rotary_emb(bridge.W_E.detach()[None, :1], places)
+    offsets = torch.arange(context, device=bridge.W_E.device)[None]
+    cos, sin = body.rotary_emb(bridge.W_E.detach()[None, :1], offsets)
     return cos[0].detach(), sin[0].detach()
 
 

@@ -306,8 +306,8 @@ class ModuleNetwork(Network):
         part = self.part(layer, site)
         assert part is not None
         wiring = self.weights.wiring
-        one = torch.ones((1,) * (tokens.dim() + 1), dtype=self.weights.dtype, device=self.device)
-        directions = Directions(wiring, at_unembed(self.weights, tokens), dict.fromkeys(wiring.path_norms, one))
+        unit = torch.ones((1,) * (tokens.dim() + 1), dtype=self.weights.dtype, device=self.device)
+        directions = Directions(wiring, at_unembed(self.weights, tokens), dict.fromkeys(wiring.path_norms, unit))
         return directions.at(self.weights.writers[part.block].site)
 
     def logit_bias(self, tokens: Int[Tensor, "*position"]) -> Float[Tensor, "*position"]:
@@ -391,9 +391,9 @@ class _ModuleSteps(Steps):
     def _call(self, number: int, stream: Stream, **now: Any) -> Tensor:
         times = len(stream) // self._n
         args, kwargs = self._calls_of(times)[number]
-        others = tuple(self._for_rows(value, number, times) for value in args[1:])
+        arguments = tuple(self._for_rows(value, number, times) for value in args[1:])
         named = {name: self._for_rows(value, number, times) for name, value in kwargs.items()}
-        given = (stream, *others) if args else ()
+        given = (stream, *arguments) if args else ()
         return self.net.call(
             number, given, named if args else named | {"hidden_states": stream}, rows=len(stream), **now
         )

@@ -44,11 +44,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class SiteSummary:
-    """What was written: cards made and kept, bytes of both together, bytes of everything, the reports linked."""
+    """What was written: cards made and reused, bytes of both together, bytes of everything, the reports linked."""
 
     out: Path
     made: int
-    kept: int
+    reused: int
     card_bytes: int
     bytes: int
     reports: tuple[str, ...]
@@ -203,19 +203,19 @@ def _write(
     row = read("run_info").frame.row(0, named=True)
     mark = Manifest(key_of(run, row["run_id"]), row["run_id"], row["model"])
     frame = pages.components_frame(read)
-    kept = _keep(out, folder, mark)
+    reused = _keep(out, folder, mark)
     chosen = list(dict.fromkeys([*frame["component"].head(len(frame) if most is None else most), *components]))
-    missing = [label for label in chosen if label not in kept]
+    missing = [label for label in chosen if label not in reused]
     total = len(chosen)
-    written = sum(kept.values())
+    written = sum(reused.values())
     for i, (_, size) in enumerate(cards.make(run, folder / "cards", missing, contents.links(""), workers), 1):
         written += size
         progress(Progress(total - len(missing) + i, total, written))
-    have = set(kept) | set(missing)
+    have = set(reused) | set(missing)
     _write_pages(run, out, folder, read, contents, frame, have)
     (folder / MARK).write_text(json.dumps(asdict(mark), indent=1) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return SiteSummary(out, len(missing), len(kept), written, size, tuple(contents.reports))
+    return SiteSummary(out, len(missing), len(reused), written, size, tuple(contents.reports))
 
 
 def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
@@ -223,22 +223,22 @@ def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
     (folder / "cards").mkdir()
     if manifest(out) != mark:
         return {}
-    kept = {}
+    reused = {}
     for card in sorted((out / "cards").glob("*.html")):
         shutil.copy2(card, folder / "cards" / card.name)
-        kept[card.stem] = card.stat().st_size
-    return kept
+        reused[card.stem] = card.stat().st_size
+    return reused
 
 
 def _write_pages(
     run: Path, out: Path, folder: Path, read: Reader, contents: pages.Contents, frame: pl.DataFrame, have: set[str]
 ) -> None:
-    places = {label: f"cards/{label}.html" for label in have} | {
+    addresses = {label: f"cards/{label}.html" for label in have} | {
         name: file for name, (file, _) in contents.checks.items()
     }
 
     def shell(current: str) -> Shell:
-        return Shell(root="", links=contents.links(current), cards=places)
+        return Shell(root="", links=contents.links(current), cards=addresses)
 
     command = f"profiler site {run.name} --out {out.name} --components LABEL,LABEL"
     made = pages.makers(read, contents, lambda: frame, shell, run.name, f"To make more cards: {command}")

@@ -53,18 +53,18 @@ class Order:
     keys: np.ndarray
     positions: np.ndarray
 
-    def at(self, place: np.ndarray) -> "Order":
+    def at(self, row_of: np.ndarray) -> "Order":
         """The order of some of its tokens; runs without a token are left out.
 
         Args:
-            place: int64, for every row of the tables the row to take instead, -1 where it is left out.
+            row_of: int64, for every row of the tables the row to take instead, -1 where it is left out.
         """
-        rows = place[self.rows]
-        kept = rows >= 0
-        bounds = np.append(0, np.cumsum(kept))[self.bounds]
+        rows = row_of[self.rows]
+        is_present = rows >= 0
+        bounds = np.append(0, np.cumsum(is_present))[self.bounds]
         filled = bounds[:, 0] < bounds[:, 1]
-        tables = (table[kept] for table in (self.tokens, self.keys, self.positions))
-        return Order(rows[kept], bounds[filled], self.cells[filled], *tables)
+        tables = (table[is_present] for table in (self.tokens, self.keys, self.positions))
+        return Order(rows[is_present], bounds[filled], self.cells[filled], *tables)
 
     def counts(self, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
         """Replicate groups of the order, and the numbers of their tokens by cell."""
@@ -136,6 +136,16 @@ def _cells(filled: FilledCells, components: slice) -> Cells:
     return Cells(*(table.numpy() for table in tables))
 
 
+class Tokens(NamedTuple):
+    """The tables of an Order, as the loop wants them."""
+
+    bounds: np.ndarray
+    cells: np.ndarray
+    tokens: np.ndarray
+    keys: np.ndarray
+    positions: np.ndarray
+
+
 def add(
     cells: CellSums,
     powers: PowerSums,
@@ -157,11 +167,7 @@ def add(
         a,
         d,
         bits,
-        order.bounds,
-        order.cells,
-        order.tokens,
-        order.keys,
-        order.positions,
+        Tokens(order.bounds, order.cells, order.tokens, order.keys, order.positions),
         cells.sums.numpy(),
         powers.sums.numpy(),
         powers.extrema.numpy(),
@@ -234,29 +240,29 @@ def _before(key: Number, position: Number, threshold: Number, threshold_position
 
 
 @_compiled(error_model="numpy")
-def _insert(held: Held, cell: Number, key: Number, position: Number, x: Number, y: Number) -> None:
+def _insert(table: Held, cell: Number, key: Number, position: Number, x: Number, y: Number) -> None:
     """Put an entry that comes before the last of its cell in its place; the last leaves."""
-    last = held.keys.shape[1] - 1
+    last = table.keys.shape[1] - 1
     at = last
     while at > 0 and (
-        held.positions[cell, at - 1] < 0
-        or _before(key, position, held.keys[cell, at - 1], held.positions[cell, at - 1])
+        table.positions[cell, at - 1] < 0
+        or _before(key, position, table.keys[cell, at - 1], table.positions[cell, at - 1])
     ):
-        held.keys[cell, at], held.positions[cell, at] = held.keys[cell, at - 1], held.positions[cell, at - 1]
-        held.activation[cell, at], held.dla[cell, at] = held.activation[cell, at - 1], held.dla[cell, at - 1]
+        table.keys[cell, at], table.positions[cell, at] = table.keys[cell, at - 1], table.positions[cell, at - 1]
+        table.activation[cell, at], table.dla[cell, at] = table.activation[cell, at - 1], table.dla[cell, at - 1]
         at -= 1
-    held.keys[cell, at], held.positions[cell, at] = key, position
-    held.activation[cell, at], held.dla[cell, at] = x, y
-    held.limit[cell] = held.keys[cell, last]
-    if held.positions[cell, last] >= 0:
-        held.limit_position[cell] = held.positions[cell, last]
+    table.keys[cell, at], table.positions[cell, at] = key, position
+    table.activation[cell, at], table.dla[cell, at] = x, y
+    table.limit[cell] = table.keys[cell, last]
+    if table.positions[cell, last] >= 0:
+        table.limit_position[cell] = table.positions[cell, last]
 
 
 @_compiled(error_model="numpy")
-def _offer(held: Held, cell: Number, key: Number, position: Number, x: Number, y: Number) -> None:
+def _offer(table: Held, cell: Number, key: Number, position: Number, x: Number, y: Number) -> None:
     """Take a value into a cell, if it comes before the cell's last."""
-    if _before(key, position, held.limit[cell], held.limit_position[cell]):
-        _insert(held, cell, key, position, x, y)
+    if _before(key, position, table.limit[cell], table.limit_position[cell]):
+        _insert(table, cell, key, position, x, y)
 
 
 @_compiled(inline="always")
@@ -305,74 +311,74 @@ _joined = _compiled(inline="always")(joined)
 
 
 @_compiled(inline="always")
-def _take_in(held: np.ndarray, first: int, n: Number, moments: Moments) -> None:
-    """Join n values' moments to those that stand from `first` on; `held` are the rows of POWERS."""
-    mine = held[first], held[first + 1], held[first + 2], held[first + 3]
-    held[first], held[first + 1], held[first + 2], held[first + 3] = _joined(held[0], mine, n, moments, held[0] + n)
+def _take_in(sums: np.ndarray, first: int, n: Number, moments: Moments) -> None:
+    """Join n values' moments to those that stand from `first` on; `sums` are the rows of POWERS."""
+    mine = sums[first], sums[first + 1], sums[first + 2], sums[first + 3]
+    sums[first], sums[first + 1], sums[first + 2], sums[first + 3] = _joined(sums[0], mine, n, moments, sums[0] + n)
 
 
 @_compiled(error_model="numpy")
-def _join_run(held: np.ndarray, n: Number, size: Number, of_a: Sums, of_d: Sums) -> None:
+def _join_run(sums: np.ndarray, n: Number, size: Number, of_a: Sums, of_d: Sums) -> None:
     """Add a run of n values to the rows of POWERS: sum of |activation|, and sums of powers after their means."""
-    _take_in(held, 1, n, _about_mean(n, of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]))
-    _take_in(held, 6, n, _about_mean(n, of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]))
-    held[5] += size
-    held[0] += n
+    _take_in(sums, 1, n, _about_mean(n, of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]))
+    _take_in(sums, 6, n, _about_mean(n, of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]))
+    sums[5] += size
+    sums[0] += n
 
 
 @_compiled(error_model="numpy")
-def _make_room(held: Cells, c: Number, counts: np.ndarray) -> Number:
+def _make_room(table: Cells, c: Number, counts: np.ndarray) -> Number:
     """Put a component's newly filled cells, empty, among its own, in order; how many it then needs, though there may be
     no room for them, and nothing is changed."""
-    start, length = held.starts[c], held.lengths[c]
+    start, length = table.starts[c], table.lengths[c]
     fresh, known = np.empty(N_CELLS, dtype=np.int16), np.zeros(N_CELLS, dtype=np.bool_)
     for i in range(start, start + length):
-        known[held.cells[i]] = True
+        known[table.cells[i]] = True
     new = 0
     for cell in range(N_CELLS):
         if counts[cell] != 0 and not known[cell]:
             fresh[new] = cell
             new += 1
-    if start + length + new > held.starts[c + 1]:
+    if start + length + new > table.starts[c + 1]:
         return length + new
-    held.lengths[c] = length + new
+    table.lengths[c] = length + new
     i, to = start + length - 1, start + length + new - 1
     while new > 0:
-        if i >= start and held.cells[i] > fresh[new - 1]:
-            held.cells[to], held.counts[to] = held.cells[i], held.counts[i]
-            held.sums[0, to], held.sums[1, to] = held.sums[0, i], held.sums[1, i]
+        if i >= start and table.cells[i] > fresh[new - 1]:
+            table.cells[to], table.counts[to] = table.cells[i], table.counts[i]
+            table.sums[0, to], table.sums[1, to] = table.sums[0, i], table.sums[1, i]
             i -= 1
         else:
             new -= 1
-            held.cells[to], held.counts[to] = fresh[new], 0
-            held.sums[0, to] = held.sums[1, to] = 0.0
+            table.cells[to], table.counts[to] = fresh[new], 0
+            table.sums[0, to] = table.sums[1, to] = 0.0
         to -= 1
-    return held.lengths[c]
+    return table.lengths[c]
 
 
 @_compiled(error_model="numpy")
-def _join_bins(held: Cells, c: Number, n: Number, counts: np.ndarray, sums: np.ndarray) -> Number:
+def _join_bins(table: Cells, c: Number, n: Number, counts: np.ndarray, sums: np.ndarray) -> Number:
     """Add a component's table of all cells, of n values, to its filled ones; 0, or how many it needs, and nothing
     added."""
-    start, length = held.starts[c], held.lengths[c]
-    found = 0
-    for cell in held.cells[start : start + length]:
-        found += counts[cell]
-    if found < n:
-        length = _make_room(held, c, counts)
-        if start + length > held.starts[c + 1]:
+    start, length = table.starts[c], table.lengths[c]
+    counted = 0
+    for cell in table.cells[start : start + length]:
+        counted += counts[cell]
+    if counted < n:
+        length = _make_room(table, c, counts)
+        if start + length > table.starts[c + 1]:
             return length
     for i in range(start, start + length):
-        cell = held.cells[i]
-        held.counts[i] += counts[cell]
-        held.sums[0, i] += sums[0, cell]
-        held.sums[1, i] += sums[1, cell]
+        cell = table.cells[i]
+        table.counts[i] += counts[cell]
+        table.sums[0, i] += sums[0, cell]
+        table.sums[1, i] += sums[1, cell]
     return 0
 
 
 @_compiled(parallel=True, cache=True, error_model="numpy")
 def _add_left_out(
-    d: np.ndarray, bits: np.ndarray, bounds: np.ndarray, segments: np.ndarray, held: Cells, needed: np.ndarray
+    d: np.ndarray, bits: np.ndarray, bounds: np.ndarray, segments: np.ndarray, table: Cells, needed: np.ndarray
 ) -> None:
     """Fill the bins of components that had too little memory in `_accumulate`."""
     for c in prange(len(d)):
@@ -384,7 +390,16 @@ def _add_left_out(
                     counts[number] += 1
                     sums[0, number] += d[c, t]
                     sums[1, number] += abs(d[c, t])
-            _join_bins(held, c, d.shape[1], counts, sums)
+            _join_bins(table, c, d.shape[1], counts, sums)
+
+
+@_compiled(error_model="numpy")
+def _empty_into(sums: np.ndarray, local: np.ndarray) -> None:
+    """Add a replicate group's sums by cell to [quantity, cell] of the whole, and begin anew."""
+    for cell in range(len(local)):
+        for quantity in range(3):
+            sums[quantity, cell] += local[cell, quantity]
+    local[:] = 0.0
 
 
 @_compiled(parallel=True, cache=True, error_model="numpy")
@@ -392,11 +407,7 @@ def _accumulate(
     a: np.ndarray,
     d: np.ndarray,
     bits: np.ndarray,
-    bounds: np.ndarray,
-    segments: np.ndarray,
-    tokens: np.ndarray,
-    keys: np.ndarray,
-    positions: np.ndarray,
+    order: Tokens,
     cell_sums: np.ndarray,
     power_sums: np.ndarray,
     extrema: np.ndarray,
@@ -408,8 +419,12 @@ def _accumulate(
     samples: Held,
     extremes: Held,
 ) -> None:
-    """The loop of the module docstring."""
-    n_cells = cell_sums.shape[2]
+    """The loop of the module docstring.
+
+    Tables that are written here are arguments by themselves: what the loop itself writes into a table of a named tuple,
+    Numba takes for unused and leaves out. Functions that it calls may write there.
+    """
+    n_cells, bounds, segments = cell_sums.shape[2], order.bounds, order.cells
     for c in prange(len(a)):
         local = np.zeros((n_cells - N_CLASSES, 3))
         counts, sums = np.zeros(N_CELLS, dtype=np.int32), np.zeros((2, N_CELLS))
@@ -430,12 +445,12 @@ def _accumulate(
                 if ordinary:
                     density[c, _bin(bits[c, t], DENSITY_BITS, DENSITY_SIDE)] += 1
                     for axis in range(2):
-                        cell = tokens[t, axis]
+                        cell = order.tokens[t, axis]
                         local[cell, 0] += x
                         local[cell, 1] += y
                         local[cell, 2] += y_abs
-                    position = positions[t]
-                    _offer(samples, k * SPECTRUM_BINS + number, (keys[t] ^ marks[c]) * MULTIPLIER, position, x, y)
+                    position = order.positions[t]
+                    _offer(samples, k * SPECTRUM_BINS + number, (order.keys[t] ^ marks[c]) * MULTIPLIER, position, x, y)
                     if x >= highest or x <= lowest or y >= highest_d or y <= lowest_d:
                         _offer_extreme(extremes, 4 * k, position, x, y)
                         highest, lowest, highest_d, lowest_d = _limits(extremes.limit, 4 * k)
@@ -445,10 +460,7 @@ def _accumulate(
             _join_run(power_sums[:, domain, token_class, k], n, s_abs, of_a, of_d)
             _widen(extrema[:, domain, token_class, k], low, high, low_d, high_d)
             if s + 1 == len(bounds) or segments[s + 1, 0] != group:
-                for cell in range(n_cells - N_CLASSES):
-                    for quantity in range(3):
-                        cell_sums[quantity, group, N_CLASSES + cell, k] += local[cell, quantity]
-                local[:] = 0.0
+                _empty_into(cell_sums[:, group, N_CLASSES:, k], local)
         needed[c] = _join_bins(filled, c, a.shape[1], counts, sums)
 
 

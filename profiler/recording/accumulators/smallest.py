@@ -112,13 +112,13 @@ class Smallest:
         starts = torch.searchsorted(entries.cells, touched)
         rank = torch.arange(len(entries.cells), device=touched.device)
         rank -= starts[torch.searchsorted(touched, entries.cells)]
-        kept, rank = entries.take(rank < self.k), rank[rank < self.k]
+        first, rank = entries.take(rank < self.k), rank[rank < self.k]
         for target, values in zip(
             (self.keys, self.positions, self.activation, self.dla),
-            (kept.keys, kept.positions, kept.activation, kept.dla),
+            (first.keys, first.positions, first.activation, first.dla),
             strict=True,
         ):
-            target[kept.cells, rank] = values.to(target.dtype)
+            target[first.cells, rank] = values.to(target.dtype)
         self.threshold[touched] = self.keys[touched, -1]
         last = self.positions[touched, -1]
         self.threshold_position[touched] = torch.where(last < 0, torch.iinfo(torch.int64).max, last)
@@ -126,8 +126,8 @@ class Smallest:
     def entries(self, cells: Int[Tensor, " cell"] | None = None) -> Entries:
         """What is held, of all cells or of some."""
         chosen = torch.arange(len(self.keys), device=self.keys.device) if cells is None else cells
-        held, place = (self.positions[chosen] >= 0).nonzero(as_tuple=True)
-        at = (chosen[held], place)
+        row, column = (self.positions[chosen] >= 0).nonzero(as_tuple=True)
+        at = (chosen[row], column)
         return Entries(at[0], self.keys[at], self.positions[at], self.activation[at], self.dla[at])
 
     def merge(self, other: "Smallest") -> None:

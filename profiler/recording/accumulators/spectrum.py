@@ -61,9 +61,9 @@ class FilledCells:
     Attributes:
         starts: int64 [component + 1]: where the memory of each begins; the last is where it ends.
         lengths: int64 [component]: how many cells are filled.
-        cells: int16 [place]: class * bins + bin, ascending in a component.
-        counts: [place].
-        sums: float64 [2, place]: ΣDLA, Σ|DLA|.
+        cells: int16 [entry]: class * bins + bin, ascending in a component.
+        counts: [entry].
+        sums: float64 [2, entry]: ΣDLA, Σ|DLA|.
     """
 
     def __init__(self, n_components: int, device: torch.device, counted: torch.dtype):
@@ -73,7 +73,7 @@ class FilledCells:
         self.counts = torch.zeros(0, dtype=counted, device=device)
         self.sums = torch.zeros(2, 0, dtype=torch.float64, device=device)
 
-    def _places(self, components: slice = slice(None)) -> Int[Tensor, " entry"]:
+    def _indices(self, components: slice = slice(None)) -> Int[Tensor, " entry"]:
         """Where each filled cell stands, component by component."""
         lengths, starts = self.lengths[components], self.starts[:-1][components]
         within = torch.arange(int(lengths.sum()), device=lengths.device)
@@ -81,23 +81,23 @@ class FilledCells:
 
     def entries(self, components: slice = slice(None)) -> Bins:
         """What is held of some of its components."""
-        places, lengths = self._places(components), self.lengths[components]
+        indices, lengths = self._indices(components), self.lengths[components]
         first, stop, _ = components.indices(len(self.lengths))
         component = torch.arange(first, stop, device=lengths.device).repeat_interleave(lengths)
-        return Bins(component, self.cells[places].long(), self.counts[places], self.sums[:, places])
+        return Bins(component, self.cells[indices].long(), self.counts[indices], self.sums[:, indices])
 
     def grow(self, needed: Int[Tensor, " component"]) -> None:
         """Give each component memory for `needed` cells, and some more where what it has does not reach."""
         has = self.starts[1:] - self.starts[:-1]
         needed = needed.clamp_min(self.lengths)
         room = torch.where(needed + LEAST_ROOM // 2 > has, needed + needed // ROOM + LEAST_ROOM, has)
-        places, (cells, counts, sums) = self._places(), (self.cells, self.counts, self.sums)
+        indices, (cells, counts, sums) = self._indices(), (self.cells, self.counts, self.sums)
         self.starts = torch.cat([room.new_zeros(1), room.clamp_max(N_CELLS).cumsum(0)])
         self.cells, self.counts = (old.new_zeros(int(self.starts[-1])) for old in (cells, counts))
         self.sums = sums.new_zeros(2, len(self.cells))
-        at = self._places()
-        self.cells[at], self.counts[at] = cells[places], counts[places]
-        self.sums[:, at] = sums[:, places]
+        at = self._indices()
+        self.cells[at], self.counts[at] = cells[indices], counts[indices]
+        self.sums[:, at] = sums[:, indices]
 
     def join(self, new: Bins) -> None:
         """Add counts and sums of cells; those of one component need not be in order, nor each be there once."""
@@ -147,8 +147,8 @@ class SpectrumCounts:
     def entries(self, components: slice) -> Bins:
         """What is held of components of one block; they are counted from the first of these."""
         block, rows = self.block_of(components)
-        found = block.entries(rows)
-        return Bins(found.component - rows.start, found.cell, found.counts, found.sums)
+        filled = block.entries(rows)
+        return Bins(filled.component - rows.start, filled.cell, filled.counts, filled.sums)
 
     def update(
         self,
@@ -160,12 +160,12 @@ class SpectrumCounts:
     ) -> None:
         """Add the values of one part; `ordinary` are the rows of ordinary positions."""
         block, rows = self.block_of(components)
-        found = []
+        filled = []
         for first in range(0, activation.shape[1], AT_ONCE):
             of = slice(first, first + AT_ONCE)
-            found.append(_split(activation[:, of], dla[:, of], classes, rows.start + first))
+            filled.append(_split(activation[:, of], dla[:, of], classes, rows.start + first))
         block.join(
-            Bins(*(torch.cat(tables, -1) for tables in zip(*(vars(bins).values() for bins in found), strict=True)))
+            Bins(*(torch.cat(tables, -1) for tables in zip(*(vars(bins).values() for bins in filled), strict=True)))
         )
         for tokens in torch.split(ordinary, BLOCK):
             self._add_density(components, activation[tokens])

@@ -42,8 +42,8 @@ class TokenSums:
         self.present_counts[row] += torch.bincount(tokens, minlength=len(self.counts))
 
     def _kept(self, components: slice) -> Bool[Tensor, " kept"]:
-        kept: Tensor = (self.components >= components.start) & (self.components < components.stop)
-        return kept
+        chosen: Tensor = (self.components >= components.start) & (self.components < components.stop)
+        return chosen
 
     def keeps(self, components: slice) -> bool:
         """Whether sums are kept for any of these components."""
@@ -57,9 +57,9 @@ class TokenSums:
         dla: Float[Tensor, "ordinary component"],
     ) -> None:
         """Add the values of one part's ordinary positions, where any of its components is kept."""
-        kept = self._kept(components)
-        columns = self.components[kept] - components.start
-        first, last = int(kept.nonzero()[0]), int(kept.nonzero()[-1]) + 1
+        chosen = self._kept(components)
+        columns = self.components[chosen] - components.start
+        first, last = int(chosen.nonzero()[0]), int(chosen.nonzero()[-1]) + 1
         for target, values in zip(self.sums, (activation, dla, dla.abs()), strict=True):
             target[:, first:last].index_add_(0, tokens, values[:, columns].double())
 

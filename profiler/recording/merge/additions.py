@@ -59,11 +59,11 @@ def carried(runs: Sequence[Stored], told: Iterable[str]) -> Carried:
         for path, own in classes.items()
         if own.pop(name, None) is None
     ]
-    kept, notes = _shared("class", classes)
+    shared, notes = _shared("class", classes)
     also, more = _shared("behaviour", behaviours)
-    _check(kept, also, runs[0].connection)
+    _check(shared, also, runs[0].connection)
     left = [note for run in runs for note in _left(run)]
-    return Carried(tuple(kept), tuple(also), (*again, *notes, *more, *left))
+    return Carried(tuple(shared), tuple(also), (*again, *notes, *more, *left))
 
 
 def _classes(run: Stored) -> dict[str, Property]:
@@ -77,27 +77,27 @@ def _behaviours(run: Stored) -> dict[str, Behaviour]:
     return {row[0]: Behaviour(*row) for row in rows}
 
 
-def _shared(what: str, found: Mapping[Path, Mapping[str, Defined]]) -> tuple[list[Defined], list[str]]:
+def _shared(what: str, of_runs: Mapping[Path, Mapping[str, Defined]]) -> tuple[list[Defined], list[str]]:
     """The definitions that all runs share, and a sentence on each other one."""
-    kept, notes = [], []
-    for name in dict.fromkeys(name for own in found.values() for name in own):
-        own = {path: of.get(name) for path, of in found.items()}
+    shared, notes = [], []
+    for name in dict.fromkeys(name for own in of_runs.values() for name in own):
+        own = {path: of.get(name) for path, of in of_runs.items()}
         first = next(iter(own.values()))
-        if first is not None and all(one == first for one in own.values()):
-            kept.append(first)
+        if first is not None and all(defined == first for defined in own.values()):
+            shared.append(first)
         else:
             notes.append(f"{what} {name} is not carried: {_difference(own)}")
-    return kept, notes
+    return shared, notes
 
 
 def _difference(own: Mapping[Path, Property | Behaviour | None]) -> str:
     """How definitions of one name differ."""
-    there, missing = ([path for path, one in own.items() if (one is None) is none] for none in (False, True))
+    there, missing = ([path for path, defined in own.items() if (defined is None) is none] for none in (False, True))
     if missing:
         return f"it is in {_listed(there)}, not in {_listed(missing)}"
-    first, one = there[0], own[there[0]]
-    other = next(path for path in there if own[path] != one)
-    pairs = ((name, value, vars(own[other])[name]) for name, value in vars(one).items())
+    first, defined = there[0], own[there[0]]
+    other = next(path for path in there if own[path] != defined)
+    pairs = ((name, value, vars(own[other])[name]) for name, value in vars(defined).items())
     return "; ".join(f"{name} `{a}` in {first}, `{b}` in {other}" for name, a, b in pairs if a != b)
 
 
@@ -107,11 +107,11 @@ def _check(classes: list[Property], behaviours: list[Behaviour], run: Connection
     Raises:
         QueryError: one cannot be used.
     """
-    own_classes(tuple(f"{one.name}={one.condition}" for one in classes))
-    for one in behaviours:
-        check_name(one.name)
-        for view in FACTS[one.kind]:
-            check_condition(one.condition, view, run)
+    own_classes(tuple(f"{defined.name}={defined.condition}" for defined in classes))
+    for defined in behaviours:
+        check_name(defined.name)
+        for view in FACTS[defined.kind]:
+            check_condition(defined.condition, view, run)
 
 
 def _left(run: Stored) -> Iterable[str]:
@@ -122,8 +122,8 @@ def _left(run: Stored) -> Iterable[str]:
         n = run.rows(f"SELECT count(*) AS n FROM {table}").item() if table in there else 0
         if n:
             yield f"{n} {what} of {path} are not carried: they were made with that run; give `{command}` the merged run"
-    if others := sorted({*there} - makers.known().keys()):
-        yield f"{_listed(others)} of {path} are not carried: no command of the profiler made them"
+    if unknown := sorted({*there} - makers.known().keys()):
+        yield f"{_listed(unknown)} of {path} are not carried: no command of the profiler made them"
     beginning = labels_path(path, "").stem
     if labels := sorted(file for file in path.parent.glob("*.jsonl") if file.name.startswith(beginning)):
         yield f"{_listed(labels)} are not carried: they are labels of positions of {path}"

@@ -53,10 +53,10 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False, incomple
         _check(runs)
         _refuse_missing(runs, incomplete=incomplete)
         told = own_classes(runs[0].config.classes)
-        added = carried(runs, [one.name for one in told])
+        added = carried(runs, [stored.name for stored in told])
         with Store(out, overwrite=overwrite) as store:
             totals = _added(runs, store)
-            store.commit({}, totals.facts(), totals.arrays(), totals.kept())
+            store.commit({}, totals.facts(), totals.arrays(), totals.referred())
             of_model = runs[0].of_model()
             of_model["logit_effects"] = tables.at_scale(of_model["logit_effects"], totals.spec, totals.effect_scales)
             totals.write(store, of_model, _versions(runs))
@@ -75,7 +75,7 @@ def _added(runs: list[Stored], store: Store) -> Totals:
         totals.merge(run.totals())
         totals.created = min(totals.created, run.row["created"])
     for run in runs:
-        for table, rows in run.held().items():
+        for table, rows in run.committed().items():
             store.hold(table, rows)
     totals.config = runs[0].config.model_copy(update={"shard": str(_joined(runs)) if _missing(runs) else None})
     return totals
@@ -106,32 +106,32 @@ def _refuse_missing(runs: list[Stored], *, incomplete: bool) -> None:
 def _check(runs: list[Stored]) -> None:
     first = runs[0]
     for run in runs[1:]:
-        for one, other in ((first, run), *((earlier, run) for earlier in runs[1 : runs.index(run)])):
-            _check_pair(one, other)
+        for earlier_run, other in ((first, run), *((earlier, run) for earlier in runs[1 : runs.index(run)])):
+            _check_pair(earlier_run, other)
 
 
-def _check_pair(one: Stored, other: Stored) -> None:
+def _check_pair(first: Stored, other: Stored) -> None:
     """Refuse two runs that are no shards of one.
 
     Raises:
         RunError: naming what differs, or documents that are in both.
     """
-    found = identity.differences(identity.of_run(one.row), identity.of_run(other.row), ("shard",))
-    shares = [Share.parse(run.config.shard) for run in (one, other)]
+    differing = identity.differences(identity.of_run(first.row), identity.of_run(other.row), ("shard",))
+    shares = [Share.parse(run.config.shard) for run in (first, other)]
     if shares[0].of != shares[1].of:
-        found.append(f"shard {shares[0]} here, {shares[1]} there")
-    if not found and one.row["corpus_digest"] != other.row["corpus_digest"]:
-        found.append(
-            f"the corpus: {one.row['n_streamed']:,} documents of digest {one.row['corpus_digest']} here, "
+        differing.append(f"shard {shares[0]} here, {shares[1]} there")
+    if not differing and first.row["corpus_digest"] != other.row["corpus_digest"]:
+        differing.append(
+            f"the corpus: {first.row['n_streamed']:,} documents of digest {first.row['corpus_digest']} here, "
             f"{other.row['n_streamed']:,} of {other.row['corpus_digest']} there"
         )
-    if found:
-        raise RunError(f"{one.path} and {other.path} are no shards of one run: {'; '.join(found)}")
-    mine, theirs = (run.rows("SELECT doc_id, source FROM documents") for run in (one, other))
+    if differing:
+        raise RunError(f"{first.path} and {other.path} are no shards of one run: {'; '.join(differing)}")
+    mine, theirs = (run.rows("SELECT doc_id, source FROM documents") for run in (first, other))
     both = mine.join(theirs.select("doc_id"), on="doc_id")
     if both.height:
         raise RunError(
-            f"{one.path} and {other.path} overlap: {both.height:,} documents are in both, such as"
+            f"{first.path} and {other.path} overlap: {both.height:,} documents are in both, such as"
             f" {both['source'][0]!r}; record other shards (--shard 1/2, --shard 2/2)"
         )
 

@@ -89,7 +89,7 @@ class Stored:
         """The tables that follow from the model alone."""
         return {table: self.rows(f"FROM {table}") for table in OF_MODEL}
 
-    def held(self) -> dict[str, pl.DataFrame]:
+    def committed(self) -> dict[str, pl.DataFrame]:
         """The rows that a pass commits as it goes: documents, closure, recorded rows, positions and windows."""
         positions = self.rows("SELECT * EXCLUDE (loss, rank, entropy, dense) FROM position_rows")
         return {

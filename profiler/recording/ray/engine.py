@@ -149,8 +149,8 @@ class Worker:
                 run.read(chunk)
         except ProfilerError as error:
             return error
-        kept = run.totals.kept()
-        rows = {t: kept[t].of(frame) if t in kept else frame for t, frame in run.store.take_rows().items()}
+        referred = run.totals.referred()
+        rows = {t: referred[t].of(frame) if t in referred else frame for t, frame in run.store.take_rows().items()}
         piece = RunPart(run.totals.facts(), run.totals.arrays(), rows)
         return Read(content.after, content.chunks[-1].number, piece.pack())
 

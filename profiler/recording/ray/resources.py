@@ -38,13 +38,13 @@ def shares(ray: Any, run: Pass, workers: int) -> ResourceShares:
     """
     wants_gpu = run.config.device != "cpu"
     _check(ray, run, workers, wants_gpu=wants_gpu)
-    places = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0.0) > 0]
-    threads, reader = max(1, torch.get_num_threads() // workers), min(0.9, 0.19 * min(p["CPU"] for p in places))
-    share = _worker_share(places, workers, reader, float(threads), wants_gpu=wants_gpu)
+    machines = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0.0) > 0]
+    threads, reader = max(1, torch.get_num_threads() // workers), min(0.9, 0.19 * min(p["CPU"] for p in machines))
+    share = _worker_share(machines, workers, reader, float(threads), wants_gpu=wants_gpu)
     # equal shares would let Ray join reader and worker in one actor, and leave the others without work
-    found = ResourceShares(share, 1.0 if wants_gpu else 0.0, reader if reader != share else reader - 0.01, threads)
-    _wait_until_free(ray, workers * share + found.reader_cpus)
-    return found
+    made = ResourceShares(share, 1.0 if wants_gpu else 0.0, reader if reader != share else reader - 0.01, threads)
+    _wait_until_free(ray, workers * share + made.reader_cpus)
+    return made
 
 
 def _check(ray: Any, run: Pass, workers: int, *, wants_gpu: bool) -> None:
@@ -74,7 +74,7 @@ def _check(ray: Any, run: Pass, workers: int, *, wants_gpu: bool) -> None:
 
 
 def _worker_share(
-    places: list[dict[str, float]], workers: int, reader: float, most: float, *, wants_gpu: bool
+    machines: list[dict[str, float]], workers: int, reader: float, most: float, *, wants_gpu: bool
 ) -> float:
     """The most CPUs a worker can take so that all of them and the reader have room, wherever Ray puts them.
 
@@ -82,20 +82,20 @@ def _worker_share(
     each.
 
     Args:
-        places: resources of each machine that has CPUs.
+        machines: resources of each machine that has CPUs.
 
     Raises:
         RunError: GPUs are where there are no CPUs for their workers.
     """
-    room = [(p["CPU"] - reader, int(p.get("GPU", 0)) if wants_gpu else workers) for p in places]
+    room = [(p["CPU"] - reader, int(p.get("GPU", 0)) if wants_gpu else workers) for p in machines]
 
     def fits(share: float) -> bool:
         return sum(min(most_here, int(cpus / share + 1e-9)) for cpus, most_here in room) >= workers
 
     shares = {min(most, cpus / k) for cpus, most_here in room if most_here for k in range(1, workers + 1)}
-    if not (found := [share for share in shares if fits(share)]):
+    if not (fitting := [share for share in shares if fits(share)]):
         raise RunError(f"--workers {workers}: Ray's GPUs are on machines without CPUs for them: lower --workers")
-    return int(max(found) * 1000) / 1000
+    return int(max(fitting) * 1000) / 1000
 
 
 def _wait_until_free(ray: Any, cpus: float) -> None:

@@ -32,11 +32,11 @@ def list_circuits() -> None:
     """
     from profiler.generality.evidence import published
 
-    for one in published.circuits():
-        roles = dict.fromkeys(member.role for member in one.members)
-        what = f"  {one.model}, {plural(len(one.members), 'head')}: {', '.join(roles)}"
-        console.print(Text.assemble((one.name, "bold"), what))
-        for number in published.numbers(one.name):
+    for circuit in published.circuits():
+        roles = dict.fromkeys(member.role for member in circuit.members)
+        what = f"  {circuit.model}, {plural(len(circuit.members), 'head')}: {', '.join(roles)}"
+        console.print(Text.assemble((circuit.name, "bold"), what))
+        for number in published.numbers(circuit.name):
             console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")
     console.print(
         "\nNext:\n  profiler circuits show ioi-gpt2\n  profiler check run.duckdb ioi-gpt2    (a run of that model)"

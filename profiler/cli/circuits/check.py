@@ -26,20 +26,16 @@ def check(
     ],
     model: options.ModelOfRun = None,
     metric: options.MetricOfCheck = None,
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="the run's corpus, as it was given to record; may be repeated")
-    ] = None,
+    corpus: options.CorpusOfRun = None,
     reread: options.Reread = False,
-    tokens: Annotated[
-        str, typer.Option(help="tokens of the run's corpus to read again, in windows chosen by hash, or all")
-    ] = "300k",
+    tokens: options.TokensOfRun = "300k",
     distribution: Annotated[
         list[str] | None,
         typer.Option(help='a distribution of your own, NAME=FILE.jsonl or "NAME=sql:CONDITION"; may be repeated'),
     ] = None,
     pairs: Annotated[int, typer.Option(help="prompts per distribution", min=20)] = 96,
     draws: Annotated[int, typer.Option(help="random circuits to compare with", min=1)] = 99,
-    seed: Annotated[int, typer.Option(help="seed of all random draws", min=0, max=options.MOST_SEED)] = 0,
+    seed: options.DrawSeed = 0,
     device: options.Device = "cpu",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,

@@ -1,0 +1,1 @@
+"""Commands about circuits: prompts, patching, paths, checks, predictions, and circuits that are known."""

@@ -96,11 +96,11 @@ def app_of(site: LiveSite, word: str) -> ASGIApp:
         Route(f"/{word}/{{file}}", report),
     ]
     handlers = {ProfilerError: refused, KeyError: missing, 404: missing}
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS)), Middleware(Guard, word=word)]
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS)), Middleware(AddressGuard, word=word)]
     return Starlette(routes=routes, exception_handlers=handlers, middleware=guards)
 
 
-class Guard:
+class AddressGuard:
     """Refuses what does not know the word or is written from another origin, and adds HEADERS to every answer."""
 
     def __init__(self, app: ASGIApp, word: str) -> None:

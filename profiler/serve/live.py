@@ -22,7 +22,7 @@ from profiler.pages.reader import Reader, Result
 from profiler.pages.shell import Shell
 from profiler.pages.site import pages
 from profiler.run import Run
-from profiler.serve.notes import Note, Notes
+from profiler.serve.notes import Notes, PageNote
 
 MOST_CARDS = 500
 """Cards that are kept in memory."""
@@ -214,7 +214,9 @@ class LiveSite:
 
     # --- what they are made of ---
 
-    def _shell(self, current: str, root: str = "", asked: Asked | None = None, notes: tuple[Note, ...] = ()) -> Shell:
+    def _shell(
+        self, current: str, root: str = "", asked: Asked | None = None, notes: tuple[PageNote, ...] = ()
+    ) -> Shell:
         file = current.split("?")[0]
         own = tuple((words, place, place == file) for place, words in OWN_PAGES)
         bar = (
@@ -225,7 +227,7 @@ class LiveSite:
         links = (*self._contents.links(file), *own)
         return Shell(root, links, self._places, Markup(bar), served=True)
 
-    def _notes_on(self, way: str) -> tuple[Note, ...]:
+    def _notes_on(self, way: str) -> tuple[PageNote, ...]:
         return tuple(note for note in self.notes.all() if note.page == way)
 
     def _rendered(self, template: str, shell: Shell, **values: object) -> str:

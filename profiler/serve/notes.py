@@ -18,7 +18,7 @@ LONGEST = 4000
 
 
 @dataclass(frozen=True)
-class Note:
+class PageNote:
     """A note: its id, when it was made (UTC, ISO 8601), the page that it is about, its text.
 
     Attributes:
@@ -42,20 +42,20 @@ class Notes:
         """Those of a run."""
         return cls(run.with_name(f"{run.name}.notes.jsonl"))
 
-    def all(self) -> tuple[Note, ...]:
+    def all(self) -> tuple[PageNote, ...]:
         """Every note that is not removed, the oldest first.
 
         Raises:
             ProfilerError: the file cannot be read, or a line of it is no note.
         """
-        there: dict[str, Note] = {}
+        there: dict[str, PageNote] = {}
         for number, line in enumerate(self._lines(), 1):
             try:
                 row = json.loads(line)
                 if "removed" in row:
                     there.pop(row["removed"], None)
                     continue
-                note = Note(**row)
+                note = PageNote(**row)
                 if not all(isinstance(value, str) for value in asdict(note).values()):
                     raise TypeError
             except (ValueError, TypeError):
@@ -65,7 +65,7 @@ class Notes:
             there[note.id] = note
         return tuple(there.values())
 
-    def add(self, page: str, text: str) -> Note:
+    def add(self, page: str, text: str) -> PageNote:
         """Keep a note.
 
         Raises:
@@ -74,7 +74,7 @@ class Notes:
         text = text.strip().replace("\r\n", "\n")
         if not text or len(text) > LONGEST:
             raise ProfilerError(f"a note has 1 to {LONGEST:,} characters; this has {len(text):,}")
-        note = Note(secrets.token_hex(6), datetime.now(UTC).isoformat(timespec="seconds"), page, text)
+        note = PageNote(secrets.token_hex(6), datetime.now(UTC).isoformat(timespec="seconds"), page, text)
         self._append(asdict(note))
         return note
 

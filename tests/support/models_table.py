@@ -13,7 +13,6 @@ import torch  # noqa: E402
 import zoo  # noqa: E402
 
 from profiler.config import RunConfig  # noqa: E402
-from profiler.errors import ModelError  # noqa: E402
 from profiler.model.load import load_model  # noqa: E402
 from profiler.model.steps.as_network import network_of  # noqa: E402
 
@@ -38,11 +37,8 @@ def row(name: str) -> str:
     has_heads = any(block.kind == "head" for block in model.spec.blocks)
     unread = any("attention weights cannot be read" in note for note in model.spec.notes)
     rows = "no heads" if not has_heads else "no" if unread else "yes"
-    try:
-        network_of(model)
-        patched = "yes"
-    except ModelError:
-        patched = "no"
+    net = network_of(model)
+    patched = "units" if not net.n_heads else "yes" if net.heads_direct else "yes, not checked"
     return f"| {name} | {kind} | {units} | {rows} | {patched} | {bridged} |"
 
 

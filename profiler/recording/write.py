@@ -87,7 +87,7 @@ CREATE TEMP TABLE kept AS
     UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
     SELECT p.position_id, p.window_id, p.doc_id, p.pos, p."offset", p.token_id, p.next_token_id, p.class_id,
-           p.target_logit, o.loss, o.rank, o.entropy, p.special, p.role, p.previous_token_id, p.distance,
+           p.target_logit, o.loss, o.rank, o.entropy, o.cap_slope, p.special, p.role, p.previous_token_id, p.distance,
            p.prefix_match, p.bracket_depth, p.in_quotes, o.position_id IS NOT NULL
     FROM staged_positions p SEMI JOIN kept USING (position_id) LEFT JOIN outcomes o USING (position_id)
     ORDER BY p.position_id;
@@ -274,7 +274,7 @@ class Store(Rows):
         """Copy the rows committed into the run file, positions and windows where some row refers to them.
 
         Args:
-            outcomes: loss, rank and entropy of the dense positions.
+            outcomes: loss, rank, entropy and slope of the soft cap of the dense positions.
         """
         for table, sql in COPY.items():
             if files := self.partial.parquet(table):

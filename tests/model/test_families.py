@@ -174,3 +174,7 @@ def test_logit_effects_are_what_a_neuron_adds_per_unit_of_activation(name):
 @pytest.mark.slow
 def test_the_page_of_families_says_what_is_true():
     assert models_table.written() == models_table.table()
+
+
+def test_the_page_of_families_says_what_is_refused_and_why():
+    assert models_table.written(models_table.REFUSALS) == models_table.refusals()

@@ -413,6 +413,7 @@ def make_tables(
                 "loss",
                 "rank",
                 "entropy",
+                pl.lit(None, pl.Float64).alias("cap_slope"),
                 "special",
                 "role",
                 "previous_token_id",

@@ -113,6 +113,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
             "loss": 1.0,
             "rank": 0,
             "entropy": 1.0,
+            "cap_slope": None,
             "special": None,
             "role": None,
             "previous_token_id": np.roll(w.token, 1),
@@ -122,7 +123,7 @@ def _tables(w: World, components: list[Component]) -> dict[str, pl.DataFrame]:
             "in_quotes": False,
             "dense": True,
         },
-        schema_overrides={"special": pl.String, "role": pl.String, "distance": pl.Int32},
+        schema_overrides={"cap_slope": pl.Float64, "special": pl.String, "role": pl.String, "distance": pl.Int32},
     )
     return {
         "runs": pl.DataFrame(

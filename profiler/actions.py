@@ -58,7 +58,7 @@ LEAST = {"pairs": 4, "neurons": 0, "top": 1, "draws": 1, "steps": 1}
 """Least values of the numbers of an experiment."""
 LEAST_OF_CHECK = {"pairs": 20, "draws": 1, "tokens": 1}
 """Least values of the numbers of a check: fewer prompts give no interval."""
-NOTES = ("forecast", "catalogue", "left out", "warning", "selection")
+NOTES = ("forecast", "catalogue", "left out", "warning", "selection", "units of other kinds")
 """How a line begins that a patch or a check says besides its stages."""
 
 

@@ -19,7 +19,7 @@ from transformer_lens import patching
 from profiler.bench.script import bridge_of
 from profiler.circuits.edge_mask import all_writes, graph_of, masked
 from profiler.model.load import Model
-from profiler.model.steps.as_network import logits_of, network_of
+from profiler.model.steps.as_network import logits_of, network_of_heads
 from profiler.model.steps.network import forward
 from profiler.patching import setting
 from profiler.patching.batch import PairBatch
@@ -35,7 +35,7 @@ FEW, MOST = 0.05, 0.95
 
 def compare(model: Model, settings: PatchSettings) -> Iterator[str]:
     """Lines: seconds of each, and the ratios that are promised."""
-    net = network_of(model)
+    net = network_of_heads(model)
     main = setting.prepare(
         "bench", net, setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     )

@@ -132,7 +132,8 @@ def _seconds(clock: Callable[[], float], work: Callable[[], object]) -> float:
 def forecast(main: PairRuns, settings: PatchSettings, costs: UnitCosts) -> PatchForecast:
     """Counts from the settings times what each costs; of other settings than `main` was made by, in proportion."""
     swept = sum(len(plan.targets) for plan in _plans(main, settings))
-    patches = swept + 2 * settings.neurons + _of_schemes(main, settings)
+    others = sweep_tables.other_units(main, settings.neurons // 2, settings.seed)
+    patches = swept + 2 * (settings.neurons + len(others)) + _of_schemes(main, settings)
     circuits = _circuits(main, settings)
     slopes = 2 * (1 + settings.steps + main.net.n_layers)
     by_edges = OF_EDGES + (settings.edges * 3 * min(39, settings.draws))

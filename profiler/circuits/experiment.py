@@ -11,6 +11,7 @@ Cost: for the bundled model and 48 pairs about four minutes of one core, half of
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ from profiler.circuits.scoring import null
 from profiler.circuits.scoring.evaluate import Evaluator
 from profiler.errors import PairError
 from profiler.model.load import Model
-from profiler.model.steps.as_network import network_of
+from profiler.model.steps.as_network import network_of_heads
 from profiler.model.steps.network import Network
 from profiler.patching import experiment_store, factorial, setting, sweep_tables, values
 from profiler.patching.attribution import estimates, recall
@@ -133,7 +134,7 @@ def _patch(
     measured = sweeps(experiment)
     report("attribution patching")
     frames, chosen = attribution_frames(experiment, measured)
-    measured += chosen
+    measured += [*chosen, *other_units(experiment)]
     frames |= {
         "patch_effects": sweep_tables.effect_rows(main, measured),
         "patch_shares": sweep_tables.share_rows(main, measured),
@@ -172,7 +173,7 @@ def begin(
         PairError: the task or a pair is unusable.
         CircuitError: the model lacks a member of the circuit.
     """
-    net = network_of(model)
+    net = network_of_heads(model)
     report("pairs")
     main = pair_runs.selected_by(pair_runs.discovery(model, net, settings, metric), report)
     if settings.is_file and main.encoded.dropped:
@@ -216,7 +217,7 @@ def trace_paths(
         RunError: the file cannot be written, or is a run of another model.
     """
     settings = replace(settings, metric=metric.name)
-    net = network_of(model)
+    net = network_of_heads(model)
     graph = graph_of(net.plain)
     for text in asked:
         paths.parse(text, graph)
@@ -278,6 +279,16 @@ def attribution_frames(
     }, exact
 
 
+def other_units(experiment: Experiment) -> list[PatchedPanel]:
+    """Exact patches of units that are neither heads nor an MLP's neurons, drawn at random."""
+    main, settings = experiment.main, experiment.settings
+    targets = sweep_tables.other_units(main, settings.neurons // 2, settings.seed)
+    if targets:
+        kinds = ", ".join(f"{n} at site {site}" for site, n in Counter(target.site for target in targets).items())
+        experiment.report(f"units of other kinds: {kinds}")
+    return sweep_tables.run_both(main, targets)
+
+
 def redundancy_frames(experiment: Experiment, measured: Sequence[PatchedPanel]) -> dict[str, pl.DataFrame]:
     """Downstream, interaction and saturation tables of the top heads."""
     top = redundancy_tables.top_heads(measured, experiment.main, experiment.settings.top)
@@ -286,6 +297,8 @@ def redundancy_frames(experiment: Experiment, measured: Sequence[PatchedPanel]) 
         "mean": experiment.means.donor(),
         "zero": values.zero(experiment.main.clean),
     }
+    if not experiment.main.net.heads_direct:
+        experiment.report("left out: self-repair, because the heads have no direct part of the logits of their own")
     repaired = redundancy_tables.repairs(experiment.main, top, donors)
     return {
         "patch_downstream": redundancy_tables.downstream_rows(experiment.main, repaired),
@@ -470,9 +483,5 @@ def _clear_under(
     if other.whole.mean() <= 0:
         return None
     targets = tuple(t for site in ("head", "mlp_out") for t in every(net, site) if t.label in nodes)
-    both = [
-        sweep_tables.SweepPlan(targets, "denoise", "resample", resample(other.clean)),
-        sweep_tables.SweepPlan(targets, "noise", "resample", resample(other.corrupted)),
-    ]
-    measured = [result for plan in both for result in sweep_tables.run_plan(other, plan)]
+    measured = sweep_tables.run_both(other, targets)
     return [nodes[i] for i in choose.candidates(circuit_tables.effects_of(other, measured, nodes))]

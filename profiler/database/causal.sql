@@ -13,7 +13,7 @@
 --| granularity VARCHAR, -- first of the six values of every number: node, or edge group (one input
 --|     -- of a head)
 --| component_kind VARCHAR, -- second: the site patched: head, q, k, v, pattern, neuron, mlp_out,
---|     -- attn_out, resid_pre
+--|     -- attn_out, resid_pre, mixer_out, mixer, per_layer, shared, expert
 --| value VARCHAR, -- third: what was put in: resample, zero, mean, noise
 --| positions VARCHAR, -- fourth: all, or the role of the positions patched
 --| direction VARCHAR, -- fifth: denoise (clean into corrupted), noise (other into clean), or what a

@@ -137,6 +137,9 @@ CREATE TABLE position_rows ( -- kept positions: those some sample, extreme or de
     loss DOUBLE, -- -ln p(next token), nats; NULL where not dense
     rank INTEGER, -- number of tokens with a larger logit than the next token; NULL where not dense
     entropy DOUBLE, -- of the predicted distribution, nats; NULL where not dense
+    cap_slope DOUBLE, -- logits that the next token's logit after the model's soft cap moves for a
+        -- logit before it, 1 - (capped / c)^2; target_logit and DLA are before the cap; NULL where
+        -- not dense, or the model has no cap
     special VARCHAR, -- bos, first or special; NULL for an ordinary position
     role VARCHAR, -- whose message the token is of: system, user, assistant, tool ... as the corpus
         -- says; template for what the chat template writes around messages; NULL for text that is

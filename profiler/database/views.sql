@@ -78,6 +78,8 @@ FROM by_domain GROUP BY key;
 -- loss: -ln p(next token), nats; NULL where not dense
 -- rank: number of tokens with a larger logit than the next token; NULL where not dense
 -- entropy: of the predicted distribution, nats; NULL where not dense
+-- cap_slope: logits that the next token's logit after the model's soft cap moves for a logit before
+--   it, where target_logit and DLA are; NULL where not dense, or the model has no cap
 -- special: bos, first or special; NULL for an ordinary position
 -- dense: true where it belongs to the uniform sample with every component's value
 -- role: whose message the token is of; template for the chat template's own text, NULL for text
@@ -90,7 +92,7 @@ SELECT position_rows.position_id, position_rows.window_id, position_rows.doc_id,
     , next_classes.class AS next_class, position_rows.target_logit::DOUBLE AS target_logit
     , position_rows.loss
     , position_rows."rank"
-    , position_rows.entropy, position_rows.special, position_rows.dense
+    , position_rows.entropy, position_rows.cap_slope, position_rows.special, position_rows.dense
     , position_rows.role
 FROM position_rows
 JOIN documents USING (doc_id)

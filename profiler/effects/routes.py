@@ -26,7 +26,7 @@ from torch import Tensor
 from profiler.effects.methods import References
 from profiler.model.components import Block, ComponentId
 from profiler.model.load import Model
-from profiler.model.steps.as_network import network_of
+from profiler.model.steps.as_network import network_of_direct_heads
 from profiler.model.steps.network import Network, Offsets, PerHead, Steps, Stream
 from profiler.text.windows import Batch
 
@@ -78,7 +78,7 @@ def routes(
     Raises:
         ModelError: the model's attention cannot be reached.
     """
-    net, rows = network_of(model), []
+    net, rows = network_of_direct_heads(model), []
     for block in dict.fromkeys(block for block, _ in heads):
         units = [unit for own, unit in heads if own == block]
         parts = [_of_layer(net, batch, block, references["mean"][block], steps) for batch in batches]

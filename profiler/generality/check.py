@@ -32,7 +32,7 @@ from profiler.generality.faithfulness import other_tasks, prompts, running_text
 from profiler.generality.replacement import of_members
 from profiler.generality.weights import heads
 from profiler.model.load import Model
-from profiler.model.steps.as_network import network_of
+from profiler.model.steps.as_network import network_of_direct_heads
 from profiler.patching import own_metric
 from profiler.patching.metrics import Metric
 
@@ -144,7 +144,7 @@ def subject_of(
     chosen = refuse_unasked(run, name, settings.reread, metric)
     judges = metric_of(chosen.circuit, metric)
     circuit = replace(chosen.circuit, scope=replace(chosen.circuit.scope, metric=judges.name))
-    net = network_of(model)
+    net = network_of_direct_heads(model)
     check_circuit(circuit, net)
     report("reading the corpus")
     read = corpus.read(run, model, settings.tokens, settings.reread)

@@ -270,6 +270,13 @@ def watch(
     return forward
 
 
+def routed(given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """What a module of experts is called with: what they read, the choices, and their weights."""
+    read, *rest = given
+    chosen, weights = sorted(rest, key=torch.is_floating_point)
+    return read, chosen, weights
+
+
 def goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bool:
     """Whether the attention modules ask transformers' register which function to call."""
     files = {sys.modules[type(network.get_submodule(site)).__module__] for site in blocks}
@@ -338,8 +345,7 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
 
     def routes(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            read, *rest = (*args, *named.values())
-            under_way.left[name] = (read, *sorted(rest, key=torch.is_floating_point))  # choices before their weights
+            under_way.left[name] = routed((*args, *named.values()))
 
         return hook
 

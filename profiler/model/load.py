@@ -327,9 +327,9 @@ def _spec(
 
 def logits_summary(
     logits: Float[Tensor, "row vocab"], targets: Int[Tensor, " row"], wiring: Wiring
-) -> tuple[Float[Tensor, " row"], Float[Tensor, "row 3"]]:
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row 4"]]:
     """The centred target logit of the rows asked for before a soft cap, float64; and the loss (nats), rank and entropy
-    (nats) of the model's own logits, which are capped."""
+    (nats) of the model's own logits, which are capped, with the slope of the cap at the target's logit."""
     target = targets.to(logits.device)[:, None]
     centred = logits.gather(-1, target)[:, 0].double() - logits.mean(-1, dtype=torch.float64)
     rows = logits.float() if logits.dtype != torch.float64 else logits
@@ -338,4 +338,5 @@ def logits_summary(
     loss = -log_p.gather(-1, target)[:, 0]
     rank = (rows > rows.gather(-1, target)).sum(-1)
     entropy = -(log_p.exp() * log_p).sum(-1)
-    return centred, torch.stack([loss.double(), rank.double(), entropy.double()], -1)
+    slope = wiring.cap_slope(rows.gather(-1, target)[:, 0])
+    return centred, torch.stack([loss.double(), rank.double(), entropy.double(), slope.double()], -1)

@@ -108,6 +108,10 @@ class Wiring:
         """The model's own logits: after its soft cap, where it has one."""
         return logits if self.soft_cap is None else self.soft_cap * (logits / self.soft_cap).tanh()
 
+    def cap_slope(self, capped: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """How much a capped logit moves for a logit before the cap, 1 - (capped / c)^2; NaN where there is no cap."""
+        return torch.full_like(capped, torch.nan) if self.soft_cap is None else 1 - (capped / self.soft_cap).square()
+
     @cached_property
     def readers(self) -> dict[str, tuple[tuple[Sink, Wire], ...]]:
         """Of each cut, what reads it."""

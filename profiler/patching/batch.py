@@ -5,7 +5,7 @@ restart from them. Prompts are padded on the right (harmless under a causal mask
 own last position. Cost: two forward passes; the traces hold about 6 d_model + d_mlp numbers per token and layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +13,19 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from profiler.errors import PairError
+from profiler.model.steps.experts import ROUTED, ByLayer
 from profiler.model.steps.network import Logits, Network, Offsets, Stream, at
 from profiler.patching.metrics import Options
+from profiler.patching.sites import EXPERT, OF_MATRIX
 from profiler.prompts.pairs import TokenPair
 
 Tokens = Int[Tensor, "prompt position"]
-SITES = ("embed", "resid_pre", "q", "k", "v", "pattern", "head", "attn_out", "neuron", "mlp_out", "resid_final")
+SITES = (
+    *("embed", "resid_pre", "q", "k", "v", "pattern", "head", "attn_out", "neuron", "mlp_out", "resid_final"),
+    *(*OF_MATRIX, "mixer_out"),
+)
+OF_EXPERTS = (*ROUTED, "experts_out")
+"""Sites of routed experts that a run keeps beside; `expert`, their neurons' activations, is made of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +124,11 @@ class Trace:
     `tokens` are what was run; None where the values are of no single run.
     """
 
-    sites: dict[str, list[Tensor]]
+    sites: Mapping[str, Sequence[Tensor]]
     logits: Logits
     tokens: Tokens | None = None
 
-    def __getitem__(self, site: str) -> list[Tensor]:
+    def __getitem__(self, site: str) -> Sequence[Tensor]:
         return self.sites[site]
 
 
@@ -132,7 +139,7 @@ def trace(net: Network, tokens: Tokens, ends: Int[Tensor, " prompt"]) -> Trace:
         return Trace(sites, net.finish(at(stream, ends), ends=ends), tokens)
 
 
-def every_site(net: Network, tokens: Tokens) -> tuple[dict[str, list[Tensor]], Stream]:
+def every_site(net: Network, tokens: Tokens) -> tuple[dict[str, Sequence[Tensor]], Stream]:
     """Every site of a run, and the final residual stream; of a layer that lacks heads or neurons none."""
     values: dict[tuple[str, int], Tensor] = {}
 
@@ -145,14 +152,15 @@ def every_site(net: Network, tokens: Tokens) -> tuple[dict[str, list[Tensor]], S
         stream = steps.stream
         for layer in range(net.n_layers):
             stream = steps.layer(layer, stream, keep)
-    absent = {
-        "pattern": stream.new_zeros(len(tokens), 0, *[tokens.shape[1]] * 2),
-        "neuron": stream.new_zeros(*tokens.shape, 0),
-        "attn_out": torch.zeros_like(stream),
-        "mlp_out": torch.zeros_like(stream),
+    nothing = stream.new_zeros(*tokens.shape, 0)
+    absent = {"pattern": stream.new_zeros(len(tokens), 0, *[tokens.shape[1]] * 2)}
+    absent |= dict.fromkeys(("attn_out", "mlp_out", "mixer_out"), torch.zeros_like(stream))
+    absent |= dict.fromkeys(("neuron", *OF_MATRIX, *OF_EXPERTS), nothing)
+    absent |= dict.fromkeys(("q", "k", "v", "head"), nothing[..., None])
+    sites: dict[str, Sequence[Tensor]] = {
+        site: [values.get((site, layer), absent.get(site, stream)) for layer in range(net.n_layers)]
+        for site in (*SITES, *OF_EXPERTS)
     }
-    absent |= dict.fromkeys(("q", "k", "v", "head"), stream.new_zeros(*tokens.shape, 0, 1))
-    sites = {
-        site: [values.get((site, layer), absent.get(site, stream)) for layer in range(net.n_layers)] for site in SITES
-    }
+    experts = [net.experts(layer) for layer in range(net.n_layers)]
+    sites[EXPERT] = ByLayer(experts, sites["expert_read"], sites["expert_choice"])
     return sites | {"embed": [values["embed", 0]], "resid_final": [stream]}, stream

@@ -74,7 +74,7 @@ def capability(setting: PairRuns) -> list[Check]:
             corrupted["kl_from_reference"],
         ),
         isolation(setting),
-        bystanders(setting),
+        *([bystanders(setting)] if setting.net.heads_direct else []),
         attention_moved(setting),
         other_tokens(setting),
     ]

@@ -52,7 +52,8 @@ class PatchSettings:
         pairs: how many pairs are drawn for discovery, and again for each test.
         split: whose words and wordings discovery uses.
         seed: of every draw.
-        neurons: how many neurons are patched exactly, half by attribution, half at random.
+        neurons: how many neurons are patched exactly, half by attribution, half at random; and of units of each other
+            kind (neurons of experts, channels of mixers) half as many, at random.
         top: how many components redundancy is looked at for.
         steps: midpoints of integrated gradients.
         draws: random circuits, and inflated circuits.

@@ -12,12 +12,13 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from profiler import statistics
 from profiler.patching import effects
 from profiler.patching.metrics import METRICS, panel
 from profiler.patching.setting import PairRuns
-from profiler.patching.sites import PER_HEAD, Target, every
+from profiler.patching.sites import EXPERT, OTHER_UNITS, PER_HEAD, WHOLE, Target, every
 from profiler.patching.sweep import Donor, resample, sweep
 
 Direction = Literal["denoise", "noise"]
@@ -66,14 +67,15 @@ class SweepPlan:
 
 
 def plans(setting: PairRuns, donors: dict[str, Donor], *, by_role: bool) -> list[SweepPlan]:
-    """All sweeps but those of neurons.
+    """All sweeps but those of neurons, and of units of other kinds.
 
     Args:
         donors: values for the noising direction beside resampling: zero, mean, noise.
         by_role: whether heads are patched at single roles too.
     """
     net = setting.net
-    heads, whole = every(net, "head"), [t for site in ("mlp_out", "attn_out", "resid_pre") for t in every(net, site)]
+    heads, mlps = every(net, "head"), every(net, "mlp_out")
+    whole = [*mlps, *(t for site in WHOLE if site != "mlp_out" for t in every(net, site))]
     parts = [t for site in PER_HEAD[1:] for t in every(net, site)]
     roles = [t.during(role) for role in setting.roles for t in (*(heads if by_role else []), *every(net, "resid_pre"))]
     both = (*heads, *whole, *parts, *roles)
@@ -81,9 +83,42 @@ def plans(setting: PairRuns, donors: dict[str, Donor], *, by_role: bool) -> list
         SweepPlan(both, "denoise", "resample", resample(setting.clean)),
         SweepPlan(both, "noise", "resample", resample(setting.corrupted)),
     ]
-    return sweeps + [
-        SweepPlan((*heads, *whole[: net.n_layers]), "noise", name, donor) for name, donor in donors.items()
-    ]
+    return sweeps + [SweepPlan((*heads, *mlps), "noise", name, donor) for name, donor in donors.items()]
+
+
+def other_units(setting: PairRuns, n: int, seed: int) -> list[Target]:
+    """Channels of mixers, units of per-layer projections, and neurons of shared and routed experts, drawn at random.
+
+    Args:
+        n: how many of each kind; of routed experts only those are drawn that some position is sent to in both runs.
+    """
+    drawn = []
+    for number, site in enumerate(OTHER_UNITS):
+        targets = [target for target in every(setting.net, site) if site != EXPERT or _is_sent(setting, target)]
+        order = np.random.default_rng([seed, number]).permutation(len(targets))[:n]
+        drawn += [targets[i] for i in sorted(order)]
+    return drawn
+
+
+def _is_sent(setting: PairRuns, target: Target) -> bool:
+    """Whether both runs send some position of a pair to a target's expert."""
+    clean, corrupted = (run["expert_choice"][target.layer] for run in (setting.clean, setting.corrupted))
+    number = torch.tensor(target.expert)
+    sent: Tensor = clean.eq(number).any(-1) & corrupted.eq(number).any(-1)
+    return bool((sent & setting.batch.valid).any())
+
+
+def run_both(
+    setting: PairRuns, targets: Sequence[Target], report: Callable[[int], None] | None = None
+) -> list[PatchedPanel]:
+    """Patch targets both ways, with values of the other run."""
+    if not targets:
+        return []
+    both = (
+        SweepPlan(tuple(targets), "denoise", "resample", resample(setting.clean)),
+        SweepPlan(tuple(targets), "noise", "resample", resample(setting.corrupted)),
+    )
+    return [result for plan in both for result in run_plan(setting, plan, report)]
 
 
 def run_plan(setting: PairRuns, plan: SweepPlan, report: Callable[[int], None] | None = None) -> list[PatchedPanel]:

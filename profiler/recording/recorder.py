@@ -253,8 +253,8 @@ class Recorder:
             lambda rows: (attention.summarise(rows, counted, offsets), attention.attended(rows, tokens)),
         )
 
-    def add_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 3"]) -> None:
-        """Take loss, rank and entropy at the planned dense positions."""
+    def add_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 4"]) -> None:
+        """Take loss, rank, entropy and slope of the soft cap at the planned dense positions."""
         self.dense.update_outcomes(plan, outcomes)
 
     def take_recorded(self) -> list[tuple[int, list[Tensor], list[Tensor], list[Tensor]]]:

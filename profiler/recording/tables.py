@@ -335,10 +335,11 @@ def head_attention_rows(dense: DenseRows, chosen: Selection) -> pl.DataFrame:
 
 
 def dense_outcomes(dense: DenseRows) -> pl.DataFrame:
-    """Loss, rank and entropy of the dense positions."""
+    """Loss, rank, entropy and slope of the soft cap (NULL without a cap) of the dense positions."""
     slots, positions = _filled(dense)
-    loss, rank, entropy = _numpy(dense.outcome)[slots].T
-    return pl.DataFrame({"position_id": positions, "loss": loss, "rank": rank.astype(np.int32), "entropy": entropy})
+    loss, rank, entropy, slope = _numpy(dense.outcome)[slots].T
+    columns = {"position_id": positions, "loss": loss, "rank": rank.astype(np.int32), "entropy": entropy}
+    return pl.DataFrame(columns | {"cap_slope": slope}).with_columns(pl.col("cap_slope").fill_nan(None))
 
 
 def recorded_rows(component: int, positions: list[Tensor], activation: list[Tensor], dla: list[Tensor]) -> pl.DataFrame:

@@ -88,8 +88,8 @@ CREATE TEMP TABLE kept AS
 INSERT INTO position_rows
     SELECT staged.position_id, staged.window_id, staged.doc_id, staged.pos, staged."offset", staged.token_id,
            staged.next_token_id, staged.class_id, staged.target_logit, outcomes.loss, outcomes.rank, outcomes.entropy,
-           staged.special, staged.role, staged.previous_token_id, staged.distance, staged.prefix_match,
-           staged.bracket_depth, staged.in_quotes, outcomes.position_id IS NOT NULL
+           outcomes.cap_slope, staged.special, staged.role, staged.previous_token_id, staged.distance,
+           staged.prefix_match, staged.bracket_depth, staged.in_quotes, outcomes.position_id IS NOT NULL
     FROM staged_positions AS staged SEMI JOIN kept USING (position_id) LEFT JOIN outcomes USING (position_id)
     ORDER BY staged.position_id;
 INSERT INTO windows
@@ -275,7 +275,7 @@ class Store(Rows):
         """Copy the rows committed into the run file, positions and windows where some row refers to them.
 
         Args:
-            outcomes: loss, rank and entropy of the dense positions.
+            outcomes: loss, rank, entropy and slope of the soft cap of the dense positions.
         """
         for table, sql in COPY.items():
             if files := self.partial.parquet(table):

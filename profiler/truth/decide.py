@@ -21,7 +21,7 @@ from profiler.generality.evidence import verdict
 from profiler.generality.evidence.finding import joined
 from profiler.generality.faithfulness import prompts
 from profiler.model.load import Model
-from profiler.model.steps.as_network import network_of
+from profiler.model.steps.as_network import network_of_direct_heads
 from profiler.patching import setting
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import parse_target
@@ -43,7 +43,7 @@ def decide_circuit(model: Model, settings: PatchSettings, given: Circuit | None 
     Raises:
         PairError: the pairs cannot be used.
     """
-    net = network_of(model)
+    net = network_of_direct_heads(model)
     pairs = setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     main = setting.prepare("discovery", net, pairs)
     evaluate = circuit_tables.evaluator(main, mlps=settings.mlps)
@@ -86,7 +86,7 @@ def decide_word(
     Raises:
         PairError: a distribution cannot be used.
     """
-    net = network_of(model)
+    net = network_of_direct_heads(model)
     text = RunText((), corpus.layout_of(model, None), (), 0, 0, "no corpus is read")
     distributions = build.build(model, net, run, task, text, settings, circuit.scope.outside)
     subject = CheckSubject(model, net, circuit, run, task, distributions, text, settings, lambda _: None)

@@ -11,8 +11,11 @@ from profiler.config import RunConfig
 from profiler.prompts.pairs import jsonl
 
 pytestmark = pytest.mark.slow
-WHOLE = ("gemma2", "qwen3", "lfm2", "mixtral", "gpt_oss", "gemma3", "llama3", "olmo2")
-"""Norms after blocks, norms of queries and keys, layers without heads, experts, attention sinks."""
+WHOLE = (
+    *("gemma2", "gemma3", "qwen3", "olmo2", "llama3", "mixtral", "qwen3_moe", "gpt_oss"),
+    *("deepseek_v3_experts", "lfm2"),
+)
+"""Norms after blocks, norms of queries and keys, experts, attention sinks, latent attention, layers without heads."""
 WORDS = {"generalises", "narrows", "does something else", "over-recovers", "inconclusive"}
 
 
@@ -29,7 +32,9 @@ def test_a_family_is_recorded_patched_and_checked(name, tmp_path) -> None:
     with profiler.open(out) as run:
         sinks = run.query("head_attention", component="L1H1").filter(measure="sink")["mean"].to_list()
         assert (len(sinks) == 1 and 0 < sinks[0] < 1) if name == "gpt_oss" else not sinks
-        patched = run.patch(pairs, draws=19, neurons=4, top=2)
+        patched = run.patch(pairs, draws=19, neurons=4, top=2, steps=2, by_role=False)
+        kinds = {*run.sql("SELECT DISTINCT component_kind FROM patch_effects")["component_kind"]}
+        assert ("expert" in kinds, "mixer" in kinds) == (name in zoo.EXPERTS, name == "lfm2")
         checked = run.check(patched.circuit, reread=True, tokens=1000, draws=9, pairs=24)
         assert checked.word in WORDS
         page = run.report("generality", out=tmp_path / "page.html")

@@ -1,5 +1,6 @@
 """Checkpoints that are not whole are refused by name; what transformers only warns about is an error or a note."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.model.checkpoint import read_network, stored_dtypes, unknown_fields
 from profiler.model.forward import Wanted
-from profiler.model.load import _refuse_scattered, load_model
+from profiler.model.load import _refuse_scattered, _weights_hash, load_model
 from profiler.recording.pipeline import record
 
 Tensors = dict[str, Tensor]
@@ -372,3 +373,14 @@ def test_a_half_precision_models_weights_are_not_copied_into_float32(tmp_path):
     weights = sum(value.numel() for value in model.network.parameters())
     assert 0 < seen.largest < 4 * weights / 2
     assert {value.dtype for value in model.network.parameters()} == {torch.bfloat16}
+
+
+def test_weights_are_hashed_a_block_at_a_time(tmp_path, monkeypatch):
+    """The hash is that of all bytes, however long a block is; no operation copies a whole tensor."""
+    folder = tiny.save("llama", tmp_path)
+    model = loaded(folder)
+    whole = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.network.state_dict().items()):
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
+    monkeypatch.setattr("profiler.model.load.HASHED_BYTES", 1000)
+    assert model.spec.weights_hash == whole.hexdigest() == _weights_hash(model.network)

@@ -180,3 +180,7 @@ def test_the_page_of_families_says_what_is_true_of_some(name):
 @pytest.mark.monthly
 def test_the_page_of_families_says_what_is_true():
     assert models_table.written() == models_table.table()
+
+
+def test_the_page_of_families_says_what_is_refused_and_why():
+    assert models_table.written(models_table.REFUSALS) == models_table.refusals()

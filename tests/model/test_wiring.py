@@ -3,7 +3,6 @@
 import pytest
 import tiny
 import torch
-import transformers
 import zoo
 from torch import nn
 
@@ -106,30 +105,6 @@ def test_weights_that_are_no_numbers_are_named():
         model_from(network, tiny.tokenizer(), RunConfig(model="m", corpora=("x",), dtype="float64"))
 
 
-def _encoder_decoder():
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    return transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=257, **sizes, **heads))
-
-
-def _masked():
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=257, **sizes))
-
-
-@pytest.mark.parametrize(
-    ("build", "why"),
-    [
-        (_encoder_decoder, "is an encoder-decoder"),
-        (_masked, "is a masked language model"),
-    ],
-)
-def test_models_of_another_kind_are_refused_by_what_they_are(build, why):
-    config = RunConfig(model="m", corpora=("x",), dtype="float32")
-    with pytest.raises(ModelError, match=why):
-        model_from(build().eval(), tiny.tokenizer(), config)
-
-
 def test_ids_follow_blocks_of_any_size():
     blocks = (Block(0, "head", 2), Block(0, "neuron", 3), Block(1, "mixer", 4), Block(1, "neuron", 5, "S0"))
     made = spec(*blocks)
@@ -227,6 +202,8 @@ def test_a_norm_of_another_form_is_refused():
         ("rwkv", "is multiplied by another number at each token"),
         ("opt_350m", "a matrix stands before the first layer or after the last"),
         ("modernbert_decoder", "a prediction head stands between the last layer and the unembedding"),
+        ("bart", "is an encoder-decoder"),
+        ("bert", "is a masked language model"),
     ],
 )
 def test_a_family_that_is_not_read_is_refused_by_its_cause(name, why):

@@ -206,8 +206,7 @@ def test_positions_of_an_estimate_add_up() -> None:
     net, batch = patch_models.network("gpt2"), patch_models.batch()
     clean, corrupted = _traces(net, batch)
     slopes, _ = gradient.gradients(net, batch.clean, batch)
-    for site in sites.ALL_SITES:
-        target = sites.every(net, site)[0]
+    for target in (targets[0] for site in sites.ALL_SITES if (targets := sites.every(net, site))):
         by_role = [target.during(role) for role in ("first", "second", "end")]
         found = gradient.estimate(clean, corrupted, slopes, batch, [target, *by_role])
         rest = batch.valid & ~batch.mask("first") & ~batch.mask("second") & ~batch.mask("end")

@@ -82,7 +82,7 @@ def test_plans_cover_both_directions_and_every_value() -> None:
         ("noise", "zero"),
         ("noise", "noise"),
     ]
-    assert {t.site for t in made[0].targets} == set(sites.ALL_SITES) - {"neuron"}
+    assert {t.site for t in made[0].targets} == {*sites.PER_HEAD, *sites.WHOLE} - {"mixer_out"}
     assert {t.positions for t in made[0].targets if t.site == "head"} == {"all", *one.roles}
     assert {t.positions for t in plans(one, {}, by_role=False)[0].targets if t.site == "head"} == {"all"}
     seen: list[int] = []

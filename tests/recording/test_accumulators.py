@@ -65,7 +65,7 @@ def new_dense() -> DenseRows:
 def add_to_dense(dense: DenseRows, world: World, batch: Batch) -> None:
     plan = dense.plan(batch)
     dense.update(plan, world.part(batch))
-    dense.outcome[plan.slots] = batch.position_ids[plan.windows, plan.offsets, None].double() + torch.arange(3)
+    dense.outcome[plan.slots] = batch.position_ids[plan.windows, plan.offsets, None].double() + torch.arange(4)
     dense.update_attention(
         plan, slice(0, 2), dense.outcome[plan.slots, :1, None].expand(-1, 2, dense.attention.shape[2])
     )

@@ -23,7 +23,7 @@ from profiler.model.components import uniform
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 POSITION_COLUMNS = (
     *("position_id", "window_id", "doc_id", "pos", "offset", "token_id", "next_token_id", "class_id", "target_logit"),
-    *("loss", "rank", "entropy", "special", "role", "previous_token_id", "distance", "prefix_match"),
+    *("loss", "rank", "entropy", "cap_slope", "special", "role", "previous_token_id", "distance", "prefix_match"),
     *("bracket_depth", "in_quotes", "dense"),
 )
 """Columns of position_rows."""
@@ -395,7 +395,9 @@ def make_text(documents, windows, positions: pl.DataFrame, dla: np.ndarray) -> d
         "replicate_groups": frame.group_by("group_id", "domain_id").agg(n_documents=pl.len()).sort("group_id"),
         "documents": frame.drop("domain_id"),
         "windows": pl.DataFrame([{k: w[k] for k in ("window_id", "doc_id", "start", "token_ids")} for w in windows]),
-        "position_rows": positions.with_columns(target_logit=dla.sum(0)).select(POSITION_COLUMNS),
+        "position_rows": positions.with_columns(target_logit=dla.sum(0), cap_slope=pl.lit(None, pl.Float64)).select(
+            POSITION_COLUMNS
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/models.md, made by loading each family: `python tests/support/models_table.py` writes it."""
+"""The tables of docs/models.md, made by loading each family: `python tests/support/models_table.py` writes them."""
 
 import logging
 import sys
@@ -14,11 +14,12 @@ import zoo  # noqa: E402
 
 from profiler.config import RunConfig  # noqa: E402
 from profiler.errors import ModelError  # noqa: E402
-from profiler.model.load import load_model  # noqa: E402
+from profiler.model.load import load_model, model_from  # noqa: E402
 from profiler.model.steps.as_network import network_of  # noqa: E402
 
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- table of families -->", "<!-- end of table -->"
+REFUSALS = "<!-- table of refusals -->"
 HEAD = "| family | class in transformers | units | attention rows | patched | read by TransformerLens |"
 
 
@@ -38,11 +39,8 @@ def row(name: str) -> str:
     has_heads = any(block.kind == "head" for block in model.spec.blocks)
     unread = any("attention weights cannot be read" in note for note in model.spec.notes)
     rows = "no heads" if not has_heads else "no" if unread else "yes"
-    try:
-        network_of(model)
-        patched = "yes"
-    except ModelError:
-        patched = "no"
+    net = network_of(model)
+    patched = "units" if not net.n_heads else "yes" if net.heads_direct else "yes, not checked"
     return f"| {name} | {kind} | {units} | {rows} | {patched} | {bridged} |"
 
 
@@ -55,13 +53,40 @@ def table() -> str:
         logging.disable(logging.NOTSET)
 
 
-def written() -> str:
-    """The table as it stands in the page."""
+def refusal(name: str) -> str:
+    """A refused family's line: why, in the words of the refusal."""
+    torch.manual_seed(0)
+    network = zoo.REFUSED[name]().eval()
+    for parameter in network.parameters():
+        parameter.data.add_(zoo.NOISE * torch.randn_like(parameter))
+    kind = type(network).__name__
+    try:
+        model_from(network, tiny.tokenizer(), RunConfig(model="NAME", corpora=("x",), context_length=40))
+    except ModelError as error:
+        why = str(error).removeprefix(f"'NAME' ({kind}) ").replace("'NAME'", "the model")
+        return f"| {name} | {kind} | {why} |"
+    raise AssertionError(f"{name} is read: it belongs to the families")
+
+
+def refusals() -> str:
+    """The table of what is refused."""
+    lines = (refusal(name) for name in zoo.REFUSED)
+    return "\n".join(["| family | class in transformers | the refusal |", "|---|---|---|", *lines])
+
+
+def written(mark: str = BEGIN) -> str:
+    """A table as it stands in the page."""
     text = PAGE.read_text(encoding="utf-8")
-    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+    begin = text.index(mark) + len(mark)
+    return text[begin : text.index(END, begin)].strip()
+
+
+def replaced(text: str, mark: str, table: str) -> str:
+    """The page's text with a table in its place."""
+    begin = text.index(mark) + len(mark)
+    return f"{text[:begin]}\n{table}\n{text[text.index(END, begin) :]}"
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    PAGE.write_text(f"{before}\n{table()}\n{after}", encoding="utf-8")
+    text = replaced(PAGE.read_text(encoding="utf-8"), BEGIN, table())
+    PAGE.write_text(replaced(text, REFUSALS, refusals()), encoding="utf-8")

@@ -177,6 +177,7 @@ def _positions(w: World, position: np.ndarray, offset: np.ndarray) -> pl.DataFra
             "loss": 1.0,
             "rank": 0,
             "entropy": 1.0,
+            "cap_slope": None,
             "special": None,
             "role": None,
             "previous_token_id": np.roll(w.token, 1),
@@ -186,7 +187,7 @@ def _positions(w: World, position: np.ndarray, offset: np.ndarray) -> pl.DataFra
             "in_quotes": False,
             "dense": True,
         },
-        schema_overrides={"special": pl.String, "role": pl.String, "distance": pl.Int32},
+        schema_overrides={"cap_slope": pl.Float64, "special": pl.String, "role": pl.String, "distance": pl.Int32},
     )
 
 

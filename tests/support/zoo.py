@@ -289,6 +289,18 @@ EXPERTS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 """Mixtures of experts, with and without shared experts, gates of these, biases, and layers without experts."""
 
+
+def _encoder_decoder() -> PreTrainedModel:
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    return transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=VOCAB, **sizes, **heads))
+
+
+def _masked() -> PreTrainedModel:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=VOCAB, **sizes))
+
+
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
     "llama4": _llama_like(
         "Llama4", head_dim=8, intermediate_size_mlp=NEURONS, num_local_experts=2, interleave_moe_layer_step=1
@@ -310,6 +322,8 @@ REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
     "rwkv": _llama_like("Rwkv", attention_hidden_size=WIDTH, context_length=CONTEXT, rescale_every=0),
     "opt_350m": _llama_like("OPT", ffn_dim=NEURONS, word_embed_proj_dim=WIDTH // 2, do_layer_norm_before=False),
     "modernbert_decoder": _llama_like("ModernBertDecoder", cls_token_id=0, sep_token_id=0),
+    "bart": _encoder_decoder,
+    "bert": _masked,
 }
 """Families that transformers holds and that are not read."""
 

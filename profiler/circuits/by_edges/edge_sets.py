@@ -86,7 +86,7 @@ def evaluator(setting: PairRuns) -> EdgeEvaluator:
     plain = setting.net.plain
     other = setting.corrupted if setting.outside is None else setting.outside
     if not other["embed"]:
-        other = replace(other, sites=other.sites | {"embed": [plain.embed[setting.batch.corrupted]]})
+        other = replace(other, sites={**other.sites, "embed": [plain.embed[setting.batch.corrupted]]})
     return EdgeEvaluator(setting.net, setting.batch, [label(edge) for edge in edges_of(graph_of(plain))], other)
 
 

@@ -35,7 +35,7 @@ from profiler.generality.replacement.run import ComponentMeans, Job, TextBatch, 
 from profiler.generality.replacement.text import Texts, of_documents
 from profiler.generality.replacement.view import ClaimedRule, View
 from profiler.model.load import Model
-from profiler.model.steps.as_network import network_of
+from profiler.model.steps.as_network import network_of_direct_heads
 from profiler.model.steps.network import Network
 from profiler.patching.sites import Target, parse_target
 
@@ -91,9 +91,9 @@ def explain(
     """
     texts = of_documents(model, documents, tokens)
     target = parse_target(component)
-    return examine(network_of(model), texts, [ClaimedRule(target, rule_named(rule, target), role or str(rule))], nulls)[
-        0
-    ]
+    return examine(
+        network_of_direct_heads(model), texts, [ClaimedRule(target, rule_named(rule, target), role or str(rule))], nulls
+    )[0]
 
 
 def examine(

@@ -14,6 +14,7 @@ Cost: one forward pass a batch, and per job the layers after it and the unembedd
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -188,7 +189,7 @@ def stream_after(base: Base, job: Job, delta: Stream) -> Stream:
     if job.direct:
         return sites["resid_final", net.n_layers] + added_of(base, job.target, delta)
     block = block_of(job.target)
-    given = {"attn_out": sites["attn_out", layer]} if net.heads(layer) else {}
+    given: dict[str, Any] = {"attn_out": sites["attn_out", layer]} if net.heads(layer) else {}
     if block == "mlp_out" or (net.parallel and net.has_mlp(layer)):
         given["mlp_out"] = sites["mlp_out", layer]
     given[block] = given[block] + delta

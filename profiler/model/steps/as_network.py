@@ -40,8 +40,7 @@ def network_of(model: Model) -> Network:
     the queries, keys and values of its attention cannot be reached.
 
     Raises:
-        ModelError: taken layer by layer it computes other logits, its attention cannot be reached, or what its blocks
-            write is changed on its way by more than a norm of their own.
+        ModelError: taken layer by layer it computes other logits, or its attention cannot be reached.
     """
     module = twin_of(model.network).requires_grad_(requires_grad=False)
     for part in module.modules():
@@ -50,20 +49,12 @@ def network_of(model: Model) -> Network:
         vars(part).pop("profiler_watch", None)
     net = ModuleNetwork(module, model.weights, model.attention, partial(_plain_as_model, model))
     name = f"{model.spec.name!r} ({model.spec.architecture})"
-    unfixed = [block for block in model.weights.writers if not model.weights.has_fixed_way(block)]
-    if unfixed:
-        raise ModelError(
-            f"{name} cannot be patched: norms of the residual stream stand between its layers, so that what"
-            f" layer {unfixed[0].layer} writes has no part of the logits of its own"
-        )
     width = min(PROBE, model.spec.context_length)
     rows = torch.arange(PROMPTS * width, device=net.device).view(PROMPTS, width)
     with torch.inference_mode():
         _try(net, model, rows * 7 % model.spec.n_vocab, name)
-    if net.inside_attention:
+    if net.inside_attention or not net.n_heads:
         return net
-    if not net.n_heads:
-        raise ModelError(f"{name} cannot be patched: it has no heads")
     try:
         return plain_of(model)
     except ModelError as error:
@@ -71,6 +62,37 @@ def network_of(model: Model) -> Network:
             f"{name} cannot be patched: its attention does not let its queries, keys and values be reached (it calls no"
             f" attention function of transformers' register, and no softmax between two products), and {error}"
         ) from error
+
+
+def network_of_heads(model: Model) -> Network:
+    """A model as steps, in which circuits can be looked for.
+
+    Raises:
+        ModelError: it cannot be run as steps, or has no heads.
+    """
+    net = network_of(model)
+    if not net.n_heads:
+        raise ModelError(
+            f"{model.spec.name!r} ({model.spec.architecture}) has no heads, of which circuits are made: patch channels"
+            " of its mixers with `profiler.patching.sweep`, or name a model with attention"
+        )
+    return net
+
+
+def network_of_direct_heads(model: Model) -> Network:
+    """A model as steps whose heads have direct parts of the logits.
+
+    Raises:
+        ModelError: it cannot be run as steps, has no heads, or norms of the residual stream stand between its layers.
+    """
+    net = network_of_heads(model)
+    if not net.heads_direct:
+        raise ModelError(
+            f"norms of the residual stream stand between the layers of {model.spec.name!r} ({model.spec.architecture}),"
+            " so that its heads have no direct part of the logits of their own, which this asks for: patch it with"
+            " `patch`, or name another model"
+        )
+    return net
 
 
 class _StepTrial:

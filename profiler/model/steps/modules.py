@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from profiler.errors import ModelError
 from profiler.model.components import Block
 from profiler.model.direct import Weights, at_unembed
-from profiler.model.forward import goes_through_register
+from profiler.model.forward import goes_through_register, routed
 from profiler.model.norms import before_norm
 from profiler.model.steps.attention import EAGER, FUSED, watch_own
-from profiler.model.steps.network import Edit, Network, Offsets, Past, PerHead, Steps, Stream, at, unchanged
+from profiler.model.steps.experts import ROUTED, Experts
+from profiler.model.steps.network import WRITTEN, Edit, Network, Offsets, Past, PerHead, Steps, Stream, at, unchanged
 from profiler.model.steps.under_way import Calls, LayerCall, Reached
 from profiler.model.wiring import Directions, scaled, site_of
 from profiler.model.writers import Writer
@@ -35,26 +37,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The heads or the MLP of a layer, as they are patched.
+    """The heads, the MLP or another block of a layer, as they are patched.
 
     Attributes:
-        written: the site of what it writes: `attn_out` or `mlp_out`.
-        module: what writes it: the block's matrix; for a mixture of experts the MLP as a whole.
+        read, written: the sites of what its matrix reads and writes.
+        module: what writes it: the block's matrix; for a mixture of experts the MLP as a whole, or its experts.
         writer: of that matrix; None for a mixture of experts.
-        block: of the heads or neurons (for a mixture of experts, of its first).
-        child: the part of the layer that holds all of it; the module itself where the layer holds that.
+        block: of the units (of several experts, the first's).
+        child: the part of the layer that holds all of it; the module itself where the layer holds that, or where given
+            values are put in at the module alone.
+        at_ends: whether it belongs to the MLP, which may be computed at the ends alone.
     """
 
+    read: str
     written: str
     module: nn.Module
     writer: Writer | None
     block: Block
     child: nn.Module
-
-    @property
-    def read(self) -> str:
-        """The site of what the block's matrix reads."""
-        return "head" if self.written == "attn_out" else "neuron"
+    at_ends: bool
 
     def in_units(self, value: Float[Tensor, "prompt offset value"]) -> Tensor:
         """What the matrix reads, by head."""
@@ -65,6 +66,35 @@ class _Part:
         """What the matrix reads, heads side by side."""
         assert self.writer is not None
         return value.flatten(-2) if self.writer.width > 1 else value
+
+
+def _whole_part(layer: nn.Module, own: list[tuple[Block, nn.Module, Writer]], read: str) -> _Part | None:
+    """The heads or the MLP of a layer; None where it has none, or where several of its parts hold experts alone."""
+    children = {child for child in layer.children() if {*child.modules()} & {module for _, module, _ in own}}
+    if len(children) > 1:
+        own = [(block, module, writer) for block, module, writer in own if not block.group]
+        children = {child for child in children if {*child.modules()} & {module for _, module, _ in own}}
+    if len(children) != 1:
+        return None
+    child = children.pop()
+    block, module, writer = own[0]
+    if len(own) > 1 or block.group:
+        return _Part(read, WRITTEN[read], child, None, block, child, read == "neuron")
+    return _Part(read, WRITTEN[read], module, writer, block, child, read == "neuron")
+
+
+def _form(out: Any) -> tuple[type, int] | None:
+    """In what a module returns its value first of several, and of how many; None where it returns the value alone."""
+    return (type(out), len(out)) if isinstance(out, tuple | list) else None
+
+
+def _other_site(block: Block) -> str | None:
+    """The site of units that are neither heads nor neurons of an MLP as a whole; None where there is none."""
+    if block.kind in ("mixer", "per_layer"):
+        return block.kind
+    if block.kind == "neuron" and block.group:
+        return "expert" if block.is_routed else "shared"
+    return None
 
 
 class ModuleNetwork(Network):
@@ -92,14 +122,13 @@ class ModuleNetwork(Network):
         self.n_layers = len(self.layers)
         self._modules = dict(module.named_modules())
         self._parts = [self._parts_of(number) for number in range(self.n_layers)]
-        self._lengths: dict[nn.Module, int] = {}
+        self._forms: dict[nn.Module, tuple[type, int] | None] = {}
         self.d_model, self.n_vocab = weights.unembed.shape[1], len(weights.unembed)
         self.device, self.dtype = weights.unembed.device, weights.unembed.dtype
         self.n_heads = max((self.heads(i) for i in range(self.n_layers)), default=0)
         self.d_mlp = max((self.neurons(i) for i in range(self.n_layers)), default=0)
         self.places_matter = bool(weights.sources.pos_embeds)
-        apart = any(b.kind == "neuron" and not self.has_mlp(b.layer) for b in weights.writers)
-        self.other_kinds = apart or any(weights.mixes_beside(layer) for layer in range(self.n_layers))
+        self.other_kinds = any(self._is_beside(block) for block in weights.writers)
         self.stands_in: set[tuple[int, str]] = set()
         self.resumes = self.narrow_end = self.parallel = self.asks_again = False
         self.heads_apart = self.adds_in_place = True
@@ -132,20 +161,46 @@ class ModuleNetwork(Network):
         """The heads or the MLP of a layer; None where it has none."""
         return self._parts[layer].get(written)
 
+    def units(self, site: str, layer: int) -> int:
+        part = self.part(layer, WRITTEN[site])
+        return 0 if part is None else part.block.units
+
+    def experts(self, layer: int) -> Experts | None:
+        part = self.part(layer, WRITTEN["expert"])
+        if part is None:
+            return None
+        writers = self.weights.writers
+        own = [block for block in writers if writers[block].site == writers[part.block].site]
+        return Experts(part.module, len(own), part.block.units)
+
+    def direct(self, site: str, layer: int) -> bool:
+        part = self.part(layer, site)
+        return part is None or self.weights.has_fixed_way(part.block)
+
+    def _is_beside(self, block: Block) -> bool:
+        """Whether what a block writes is part of no layer's `attn_out` or `mlp_out`, or of one without a direct way."""
+        site = {"head": "attn_out", "neuron": "mlp_out"}.get(block.kind)
+        if site is None or (part := self.part(block.layer, site)) is None or not self.direct(site, block.layer):
+            return True
+        return self._modules[self.weights.writers[block].site] not in {*part.child.modules()}
+
     def _parts_of(self, number: int) -> dict[str, _Part]:
-        parts = {}
         layer, writers = self.layers[number], self.weights.writers
-        for kind, written in (("head", "attn_out"), ("neuron", "mlp_out")):
-            own = [writer for block, writer in writers.items() if (block.layer, block.kind) == (number, kind)]
-            modules = [self._modules[writer.site] for writer in own]
-            children = {child for child in layer.children() if {*child.modules()} & {*modules}}
-            if len(children) != 1:
-                continue
-            child = children.pop()
-            whole = len(own) > 1 or bool(own[0].block.group)
-            module, writer = (child, None) if whole else (modules[0], own[0])
-            parts[written] = _Part(written, module, writer, own[0].block, child)
-        return parts
+        own = [(block, writer) for block, writer in writers.items() if block.layer == number]
+        parts = [
+            _whole_part(layer, [(b, self._modules[w.site], w) for b, w in own if b.kind == kind], read)
+            for kind, read in (("head", "head"), ("neuron", "neuron"))
+        ]
+        found = [part for part in parts if part is not None]
+        inside = {module for part in found if part.read == "neuron" for module in part.child.modules()}
+        taken = {part.module for part in found}
+        for block, writer in own:
+            module = self._modules[writer.site]
+            if module not in taken and (read := _other_site(block)) is not None:
+                taken.add(module)
+                of_matrix = None if writer.expert is not None else writer
+                found.append(_Part(read, WRITTEN[read], module, of_matrix, block, module, module in inside))
+        return {part.written: part for part in found}
 
     def _take_attention(self, attention: str) -> bool:
         """Let every attention module give its parts to the edit; whether there is one."""
@@ -170,6 +225,8 @@ class ModuleNetwork(Network):
             for part in self._parts[number].values():
                 if part.writer is not None:
                     part.module.register_forward_pre_hook(self._before_writer(number, part))
+                elif part.read == "expert":
+                    part.module.register_forward_pre_hook(self._before_experts(number, part), with_kwargs=True)
                 part.module.register_forward_hook(self._after_writer(number, part))
                 if part.child is not part.module:
                     self._wrap_child(number, part)
@@ -187,10 +244,21 @@ class ModuleNetwork(Network):
             if part.read in now.given:
                 return (part.flat(now.given[part.read]).reshape(args[0].shape),)
             value = part.in_units(args[0].reshape(now.rows, -1, args[0].shape[-1]))  # OPT flattens before its MLP
-            changed = now.edit(part.read, number, value, now.ends if part.read == "neuron" else None)
+            changed = now.edit(part.read, number, value, self._offsets(part))
             if now.until == part.read:
                 raise Reached(changed)
             return (part.flat(changed).reshape(args[0].shape),)  # even if unchanged: a gradient is asked of the value
+
+        return hook
+
+    def _before_experts(self, number: int, part: _Part) -> Callable[..., None]:
+        """Show the edit what experts read, which are chosen and with which weights; nothing of it can be changed."""
+        now = self._now
+
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            if now.layer == number and now.edit is not unchanged:
+                for site, value in zip(ROUTED, routed((*args, *named.values())), strict=True):
+                    now.edit(site, number, value.reshape(now.rows, -1, value.shape[-1]), self._offsets(part))
 
         return hook
 
@@ -215,7 +283,7 @@ class ModuleNetwork(Network):
         return value.clone() if self.adds_in_place else value
 
     def _offsets(self, part: _Part) -> Offsets:
-        return self._now.ends if part.written == "mlp_out" else None
+        return self._now.ends if part.at_ends else None
 
     def _wrap_layer(self, number: int, layer: nn.Module) -> None:
         """Let a layer leave what it was called with, and do nothing, while calls are collected."""
@@ -224,7 +292,7 @@ class ModuleNetwork(Network):
         def forward(*args: Any, **kwargs: Any) -> Any:
             if now.calls is None:
                 out = own(*args, **kwargs)
-                self._lengths[layer] = len(out) if isinstance(out, tuple) else 0
+                self._forms[layer] = _form(out)
                 return out
             now.calls.append((args, kwargs))
             stream = args[0] if args else kwargs["hidden_states"]
@@ -248,15 +316,15 @@ class ModuleNetwork(Network):
             if now.layer == number and part.written == "mlp_out" and now.local_ends is not None:
                 args = (at(args[0], now.local_ends), *args[1:])
             out = own(*args, **kwargs)
-            self._lengths[child] = len(out) if isinstance(out, tuple) else 0
+            self._forms[child] = _form(out)
             return out
 
         child.forward = forward
 
     def _as_returned(self, module: nn.Module, value: Tensor) -> Any:
         """A value in the form in which a module returns it: alone, or first of several."""
-        length = self._lengths[module]
-        return (value, *[None] * (length - 1)) if length else value
+        form = self._forms[module]
+        return value if form is None else form[0]([value, *[None] * (form[1] - 1)])
 
     def begin(
         self, tokens: Int[Tensor, "prompt offset"], edit: Edit = unchanged, past: Past | None = None
@@ -285,12 +353,18 @@ class ModuleNetwork(Network):
                 out = self.layers[number](*args, **kwargs)
             except Reached as reached:
                 return reached.value
-        stream: Tensor = out[0] if isinstance(out, tuple) else out
+        stream: Tensor = out if _form(out) is None else out[0]
         return stream
+
+    @cached_property
+    def _norms_at_end(self) -> bool:
+        """Whether a final norm stands after the last layer, and not in it."""
+        final, layers = self.weights.wiring.final, self.weights.sources.layers
+        return final is not None and not site_of(final.name).startswith(f"{layers}.")
 
     def logits(self, stream: Float[Tensor, "*shape model"]) -> Float[Tensor, "*shape vocab"]:
         wiring = self.weights.wiring
-        if wiring.final is not None:
+        if wiring.final is not None and self._norms_at_end:
             stream = self._modules[site_of(wiring.final.name)](stream)
             stream = scaled(stream, wiring.sinks[0].wires[0].multiplier)
         return wiring.capped(scaled(self.module.get_output_embeddings()(stream), wiring.logit_scale))
@@ -305,6 +379,7 @@ class ModuleNetwork(Network):
     def toward_from(self, site: str, layer: int, tokens: Int[Tensor, "*position"]) -> Float[Tensor, "*position model"]:
         part = self.part(layer, site)
         assert part is not None
+        self._refuse_indirect(site, layer)
         wiring = self.weights.wiring
         unit = torch.ones((1,) * (tokens.dim() + 1), dtype=self.weights.dtype, device=self.device)
         directions = Directions(wiring, at_unembed(self.weights, tokens), dict.fromkeys(wiring.path_norms, unit))
@@ -355,11 +430,25 @@ class ModuleNetwork(Network):
     ) -> Float[Tensor, "*shape model"]:
         part = self.part(layer, site)
         assert part is not None
+        self._refuse_indirect(site, layer)
         through = self.weights.as_added(part.block, written)
         sink = self.weights.own_norm.get(part.block)
         if sink is None or sink.norm is None:
             return through
         return through / sink.norm.denominator(scaled(out, self._multiplier(part.block)))
+
+    def _refuse_indirect(self, site: str, layer: int) -> None:
+        """Raise where what a block writes has no direct part of the logits.
+
+        Raises:
+            ModelError: more norms than its own and the final one follow.
+        """
+        if not self.direct(site, layer):
+            raise ModelError(
+                f"what layer {layer} writes at {site} has no direct part of the logits: norms of the stream, or"
+                " of several blocks together, stand between it and the final norm; patch it, or read its recorded"
+                " attribution instead"
+            )
 
     def added_bias(self, site: str, layer: int) -> Float[Tensor, " model"] | None:
         part = self.part(layer, site)
@@ -467,11 +556,12 @@ class _ModuleSteps(Steps):
         attn_out: Stream | None = None,
         neurons: Float[Tensor, "prompt offset neuron"] | None = None,
         mlp_out: Stream | None = None,
+        others: dict[str, Tensor] | None = None,
         edit: Edit = unchanged,
         ends: Offsets = None,
     ) -> Float[Tensor, "prompt computed model"]:
         values = {"head": heads, "attn_out": attn_out, "neuron": neurons, "mlp_out": mlp_out}
-        given = {site: value for site, value in values.items() if value is not None}
+        given = {site: value for site, value in values.items() if value is not None} | (others or {})
         stream, given = self._narrowed(stream, given, ends)
         out = self._call(number, stream, given=self._present(number, given), edit=edit)
         return at(out, None if ends is None or out.shape[1] == 1 else ends - self.first)

@@ -17,6 +17,10 @@ A layer calls `edit(site, layer, value, offsets)` at each site in this order and
 | head | prompt offset head d_head | what a head mixed, before W_O |
 | attn_out, mlp_out | prompt offset model | what the block's matrix writes, bias included, before a norm of the block |
 | neuron | prompt offset neuron | after the nonlinearity (gated: act(gate) * in), before W_out |
+| mixer, per_layer, shared | prompt offset unit | channels of a mixer, units of a per-layer projection, neurons of a
+  shared expert, before their matrix |
+| mixer_out, per_layer_out, shared_out, experts_out | prompt offset model | what these write |
+| expert_read, expert_choice, expert_weight | prompt offset any | what routed experts are called with; only shown |
 | resid_final | prompt offset model | what the final norm reads; its layer is the number of layers |
 
 `ends` asks for the logits at one offset a prompt alone; in the last layer the MLP is then computed there alone, its
@@ -36,8 +40,18 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from profiler.model.steps.experts import Experts
     from profiler.model.steps.plain import PlainNetwork
 
+WRITTEN = {
+    "head": "attn_out",
+    "neuron": "mlp_out",
+    "mixer": "mixer_out",
+    "per_layer": "per_layer_out",
+    "shared": "shared_out",
+    "expert": "experts_out",
+}
+"""Of the site that a block's matrix reads, the site of what it writes."""
 Offsets = Int[Tensor, " prompt"] | None
 Edit = Callable[[str, int, Tensor, Offsets], Tensor]
 Stream = Float[Tensor, "prompt offset model"]
@@ -114,6 +128,29 @@ class Network(ABC):
     @abstractmethod
     def has_mlp(self, layer: int) -> bool:
         """Whether a layer has an MLP (dense or of experts)."""
+
+    def units(self, site: str, layer: int) -> int:  # noqa: ARG002
+        """Units of a layer at a site of `WRITTEN`; of experts, those of each."""
+        return 0
+
+    def experts(self, layer: int) -> "Experts | None":  # noqa: ARG002
+        """The routed experts of a layer; None where it has none."""
+        return None
+
+    def n_experts(self, layer: int) -> int:
+        """Routed experts of a layer."""
+        experts = self.experts(layer)
+        return 0 if experts is None else experts.n
+
+    def direct(self, site: str, layer: int) -> bool:  # noqa: ARG002
+        """Whether what a block writes (`attn_out` or `mlp_out`) reaches the logits through the final norm and at most a
+        norm of its own, so that it has a direct part of them."""
+        return True
+
+    @property
+    def heads_direct(self) -> bool:
+        """Whether every layer's heads have a direct part of the logits."""
+        return all(self.direct("attn_out", layer) for layer in range(self.n_layers))
 
     @abstractmethod
     def begin(self, tokens: Int[Tensor, "prompt offset"], edit: Edit = unchanged, past: Past | None = None) -> "Steps":
@@ -242,11 +279,16 @@ class Steps(ABC):
         attn_out: Stream | None = None,
         neurons: Float[Tensor, "prompt offset neuron"] | None = None,
         mlp_out: Stream | None = None,
+        others: dict[str, Tensor] | None = None,
         edit: Edit = unchanged,
         ends: Offsets = None,
     ) -> Float[Tensor, "prompt computed model"]:
         """What a layer makes of the residual stream, with what its heads mixed (or its attention wrote) given, and what
-        its neurons do (or its MLP wrote), where that is given too."""
+        its neurons do (or its MLP wrote), where that is given too.
+
+        Args:
+            others: values of other sites, by their names.
+        """
 
     def to_end(
         self, number: int, stream: Stream, edit: Edit = unchanged, ends: Offsets = None, *, patterns: bool = True

@@ -284,6 +284,7 @@ class PlainSteps(Steps):
         attn_out: Stream | None = None,
         neurons: Float[Tensor, "prompt offset neuron"] | None = None,
         mlp_out: Stream | None = None,
+        others: dict[str, Tensor] | None = None,  # noqa: ARG002
         edit: Edit = unchanged,
         ends: Offsets = None,
     ) -> Float[Tensor, "prompt computed model"]:

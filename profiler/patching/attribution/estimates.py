@@ -18,8 +18,7 @@ from profiler.patching.attribution import gradient as attribution
 from profiler.patching.batch import Tokens, Trace
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import Target, every
-from profiler.patching.sweep import resample
-from profiler.patching.sweep_tables import Direction, PatchedPanel, SweepPlan, change, run_plan
+from profiler.patching.sweep_tables import Direction, PatchedPanel, change, run_both
 
 METHODS = ("gradient", "integrated", "qk_fix", "grad_drop")
 THRESHOLD = 0.02
@@ -112,14 +111,7 @@ def patch_neurons(
     setting: PairRuns, chosen: Neurons, report: Callable[[int], None] | None = None
 ) -> list[PatchedPanel]:
     """Patch the chosen neurons exactly, both ways."""
-    targets = chosen.largest + chosen.sampled
-    if not targets:
-        return []
-    both = (
-        SweepPlan(targets, "denoise", "resample", resample(setting.clean)),
-        SweepPlan(targets, "noise", "resample", resample(setting.corrupted)),
-    )
-    return [result for plan in both for result in run_plan(setting, plan, report)]
+    return run_both(setting, chosen.largest + chosen.sampled, report)
 
 
 def estimate_rows(setting: PairRuns, all_slopes: Sequence[Slopes], measured: Sequence[PatchedPanel]) -> pl.DataFrame:

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from profiler.model.steps.experts import ROUTED
 from profiler.model.steps.network import Network, Offsets, at
 from profiler.patching.batch import PairBatch, Tokens, Trace
-from profiler.patching.sites import Target
+from profiler.patching.sites import OF_MATRIX, Target
 
 Gradients = dict[tuple[str, int], Tensor]
 FULL_ATTENTION, ATTENTION_MOVED = 0.95, 0.1
@@ -42,6 +43,8 @@ def gradients(
     values: dict[tuple[str, int], Tensor] = {}
 
     def edit(site: str, layer: int, value: Tensor, _positions: Offsets) -> Tensor:
+        if site in ROUTED:
+            return value
         if site == "embed":
             value = (value if embedding is None else embedding).detach().clone().requires_grad_()
         values[site, layer] = value
@@ -112,7 +115,7 @@ def _per_unit(product: Tensor, site: str) -> Float[Tensor, "prompt position unit
         return product.sum(-1).transpose(1, 2)
     if site in ("q", "k", "v", "head"):
         return product.sum(-1)
-    return product if site == "neuron" else product.sum(-1, keepdim=True)
+    return product if site in ("neuron", *OF_MATRIX) else product.sum(-1, keepdim=True)
 
 
 def patch_size(base: Trace, given: Trace, batch: PairBatch, targets: Iterable[Target]) -> Float[Tensor, " target"]:
@@ -132,7 +135,7 @@ def _unit(value: Tensor, target: Target) -> Float[Tensor, "prompt position width
         return value[:, target.unit]
     if target.unit is None:
         return value
-    return value[..., target.unit, None] if target.site == "neuron" else value[:, :, target.unit]
+    return value[..., target.unit, None] if target.site in ("neuron", *OF_MATRIX) else value[:, :, target.unit]
 
 
 def saturated(base: Trace, given: Trace, batch: PairBatch, target: Target) -> bool:

@@ -67,8 +67,10 @@ def top_heads(measured: Sequence[PatchedPanel], setting: PairRuns, n: int) -> li
 def repairs(
     setting: PairRuns, targets: Sequence[Target], donors: dict[str, Donor]
 ) -> dict[tuple[Target, str], self_repair.Repair]:
-    """Ablate each target with each kind of value."""
+    """Ablate each target with each kind of value; none where the heads have no direct part of the logits."""
     net, batch = setting.net, setting.batch
+    if not net.heads_direct:
+        return {}
     before = self_repair.run_writes(net, batch.clean, batch)
     return {
         (target, value): self_repair.repair(net, before, batch.clean, batch, target, donor)
@@ -125,6 +127,16 @@ def _joint(setting: PairRuns, targets: Sequence[Target], *, denoise: bool) -> Fl
     return np.asarray(after - setting.metric_corrupted if denoise else setting.metric_clean - after)
 
 
+def _change_of(
+    second: Target, repair: self_repair.Repair | None, setting: PairRuns
+) -> Float[np.ndarray, " pair"] | None:
+    """How another component's DLA changes after an ablation; None where it has none."""
+    if repair is None:
+        return None
+    column = self_repair.names(setting.net).index(second.label)
+    return np.asarray(repair.delta[:, column].double().cpu().numpy())
+
+
 def interaction_rows(
     setting: PairRuns,
     targets: Sequence[Target],
@@ -137,7 +149,7 @@ def interaction_rows(
         for result in measured
         if result.value == "resample" and result.target in targets
     }
-    names, whole = self_repair.names(setting.net), float(setting.whole.mean())
+    whole = float(setting.whole.mean())
     per_logit = whole / float(setting.judged_by(LOGIT_DIFF).whole.mean())  # writes are in logits
     rows = []
     for first, second in combinations(sorted(targets), 2):
@@ -146,8 +158,8 @@ def interaction_rows(
             way: np.asarray(gates.interaction(joint[way], *(alone[t, way, "resample"] for t in (first, second))))
             for way in DIRECTIONS
         }
-        delta = repaired[first, "resample"].delta[:, names.index(second.label)].double().cpu().numpy()
-        kind = gates.redundancy(delta * per_logit, extra["noise"], whole)
+        delta = _change_of(second, repaired.get((first, "resample")), setting)
+        kind = "inconclusive" if delta is None else gates.redundancy(delta * per_logit, extra["noise"], whole)
         for way in DIRECTIONS:
             singles = [float(alone[t, way, "resample"].mean()) / whole for t in (first, second)]
             together = float(joint[way].mean()) / whole
@@ -168,11 +180,11 @@ def interaction_rows(
                     "super_additivity": gates.super_additivity(together, singles),
                     "p": float(statistics.sign_flip_p(extra[way])),
                     "p_least": statistics.least_flip_p(len(extra[way])),
-                    "delta_dla": float(delta.mean()),
+                    "delta_dla": None if delta is None else float(delta.mean()),
                     "relation": kind,
                 }
             )
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema_overrides={"delta_dla": pl.Float64})
 
 
 def saturation_rows(setting: PairRuns, targets: Sequence[Target]) -> pl.DataFrame:

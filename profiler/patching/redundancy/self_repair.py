@@ -48,11 +48,13 @@ class Writes:
 def names(net: Network) -> list[str]:
     """Components of `Writes`: embed, pos_embed, then each layer's heads, its MLP together and its attention's bias.
 
-    In a model with blocks of other kinds also the rest, which these write."""
+    In a model with blocks of other kinds, or MLPs without a direct part of the logits, also the rest, which these
+    write."""
     listed = ["embed", "pos_embed"]
     for layer in range(net.n_layers):
         listed += [f"L{layer}H{head}" for head in range(net.heads(layer))]
-        listed += [f"L{layer}_mlp_out", f"L{layer}_attn_bias"]
+        listed += [f"L{layer}_mlp_out"] if net.direct("mlp_out", layer) else []
+        listed += [f"L{layer}_attn_bias"]
     return [*listed, *(["rest"] if net.other_kinds else [])]
 
 
@@ -109,7 +111,10 @@ def _heads(net: Network, sites: dict[tuple[str, int], Tensor], layer: int, g: Te
 
 def _mlp(
     net: Network, sites: dict[tuple[str, int], Tensor], layer: int, g: Tensor, zero: Tensor
-) -> Float[Tensor, "prompt 1"]:
+) -> Float[Tensor, "prompt column"]:
+    """One column; none where the MLP has no direct part of the logits."""
+    if not net.direct("mlp_out", layer):
+        return g[:, :0]
     if not net.has_mlp(layer):
         return zero[:, None]
     out = sites["mlp_out", layer]

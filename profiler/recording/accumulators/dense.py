@@ -32,7 +32,7 @@ class DenseRows:
         activation, dla: float32 [slot, component]; NaN where the component is absent.
         attention: float32 [slot, head, measure], heads of all layers; the last measure is dla_to_attended. NaN
             where attention weights cannot be read.
-        outcome: float64 [slot, 3]: loss, rank, entropy.
+        outcome: float64 [slot, 4]: loss, rank, entropy, slope of the soft cap (NaN where the model has none).
     """
 
     def __init__(self, k: int, n_components: int, n_heads: int, device: torch.device):
@@ -41,7 +41,7 @@ class DenseRows:
         self.activation = torch.zeros(k, n_components, device=device)
         self.dla = torch.zeros(k, n_components, device=device)
         self.attention = torch.full((k, n_heads, len(MEASURES) + 1), torch.nan, device=device)
-        self.outcome = torch.zeros(k, 3, dtype=torch.float64, device=device)
+        self.outcome = torch.zeros(k, 4, dtype=torch.float64, device=device)
 
     def plan(self, batch: Batch) -> DensePlan:
         """Let a batch's ordinary positions into the sample where their keys are small enough."""
@@ -71,8 +71,8 @@ class DenseRows:
         """Write one layer's attention summary of the planned positions."""
         self.attention[plan.slots, heads] = measures.to(torch.float32)
 
-    def update_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 3"]) -> None:
-        """Write loss, rank and entropy of the planned positions."""
+    def update_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 4"]) -> None:
+        """Write loss, rank, entropy and slope of the soft cap of the planned positions."""
         self.outcome[plan.slots] = outcomes
 
     def merge(self, other: "DenseRows") -> None:

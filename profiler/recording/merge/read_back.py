@@ -91,7 +91,7 @@ class Stored:
 
     def committed(self) -> dict[str, pl.DataFrame]:
         """The rows that a pass commits as it goes: documents, closure, recorded rows, positions and windows."""
-        positions = self.rows("SELECT * EXCLUDE (loss, rank, entropy, dense) FROM position_rows")
+        positions = self.rows("SELECT * EXCLUDE (loss, rank, entropy, cap_slope, dense) FROM position_rows")
         return {
             "documents": self.rows("FROM documents"),
             "closure": self.rows("SELECT * EXCLUDE (chunk) FROM closure"),
@@ -208,7 +208,7 @@ class Stored:
 
     def _dense(self, dense: DenseRows, keys: pl.DataFrame) -> None:
         outcomes = self.rows(
-            "SELECT position_id, loss, rank, entropy FROM position_rows WHERE dense ORDER BY position_id"
+            "SELECT position_id, loss, rank, entropy, cap_slope FROM position_rows WHERE dense ORDER BY position_id"
         )
         n = outcomes.height
         chosen = outcomes.join(keys, on="position_id", maintain_order="left")

@@ -131,7 +131,7 @@ def test_one_module_opens_duckdb():
 def test_models_are_loaded_in_few_places():
     """By the loader that looks at a model's files first; the bundled model needs none."""
     loaders = {
-        "model/checkpoint.py",
+        "model/weight_files.py",
         "bundled/training/export.py",
         "bundled/training/train.py",
         "actions.py",

@@ -3,27 +3,47 @@
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import duckdb
 import typer
 from pydantic import ValidationError
 from rich.text import Text
 
+import profiler
 from profiler.cli import behaviours, bench, label, merge, models, query, record, report, site
 from profiler.cli.circuits import check, circuits, patch, paths, predict, tasks
 from profiler.cli.look import compare, effects, find, serve, try_text
-from profiler.cli.terminal.console import errors, guard
+from profiler.cli.terminal.console import console, errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError
 
+
+def _version(asked: bool) -> bool:  # noqa: FBT001, typer calls it so
+    """Whether the version was asked for; if so it is printed, and nothing else happens."""
+    if asked:
+        console.print(f"profiler {profiler.__version__}")
+        raise typer.Exit
+    return asked
+
+
 app = typer.Typer(
     name="profiler",
-    help="Is that what this head or neuron does, or only what it does on the prompts you looked at?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+@app.callback()
+def program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and leave", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Is that what this head or neuron does, or only what it does on the prompts you looked at?"""
+
+
 for commands in (
     record,
     merge,

@@ -1,5 +1,6 @@
 """`profiler query` and `profiler info`: what is in a run."""
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from profiler.database import query as queries
 from profiler.database.query_header import parse_header
 from profiler.errors import QueryError
 from profiler.pages.method import sizes_of
+from profiler.results import RunSummary
 from profiler.text.shards import incomplete_run
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -33,7 +35,8 @@ def query(
     *,
     run: Annotated[Path | None, typer.Argument(help="a run that `profiler record` wrote")] = None,
     name: Annotated[
-        str | None, typer.Argument(help="a query of --list, a .sql file of your own, or - for standard input")
+        str | None,
+        typer.Argument(help="a query of --list, a .sql file of your own, SQL in quotes, or - for standard input"),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="K=V", help="value of a parameter; may be repeated")
@@ -68,7 +71,8 @@ def query(
 def _text(name: str) -> str:
     if name == "-":
         return sys.stdin.read()
-    return queries.find_text(name if name.endswith(".sql") else name.strip().replace(" ", "_"))
+    spelled = "_".join(name.split())
+    return queries.find_text(spelled if spelled in queries.names() else name.strip())
 
 
 def _settings(pairs: list[str], *, typed: bool) -> dict[str, object]:
@@ -115,13 +119,19 @@ def _print_list() -> None:
     console.print("Parameters in brackets are optional. Set them with --set name=value.")
 
 
-def info(run: options.RunFile) -> None:
+def info(
+    *,
+    run: options.RunFile,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
     """Show what is in a run: model, corpus, speed, closure, sizes, and what was dropped.
 
     Example: profiler info run.duckdb
     """
     with profiler.open(run) as opened:
         summary = opened.summary()
+    if json_:
+        return write(_json(summary))
     console.print(_facts(run, summary.facts), soft_wrap=False)
     if summary.unfinished:
         console.print(f"\nBehaviours are not in this run yet: {summary.unfinished}")
@@ -129,6 +139,14 @@ def info(run: options.RunFile) -> None:
     if not summary.unfinished:
         _print_frame("Tables", summary.sizes)
     _print_frame("Dropped, cut or left out", summary.drops)
+
+
+def _json(summary: RunSummary) -> str:
+    """Everything that is shown, as one JSON object."""
+    frames = {"corpus": summary.corpus, "tables": summary.sizes, "dropped": summary.drops}
+    rows = {name: frame.to_dicts() for name, frame in frames.items()}
+    whole = {"run": dict(summary.facts), "unfinished": summary.unfinished or None} | rows
+    return json.dumps(whole, ensure_ascii=False, default=str) + "\n"
 
 
 def _print_frame(title: str, frame: pl.DataFrame) -> None:

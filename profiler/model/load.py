@@ -26,11 +26,11 @@ from transformers import PreTrainedModel
 from profiler.axes import TokenIds
 from profiler.config import ModelSettings
 from profiler.errors import ModelError
-from profiler.model import adapter, files, validation
-from profiler.model.checkpoint import read_network, read_settings, read_tokenizer, refuse_not_finite
+from profiler.model import files, lora, validation
 from profiler.model.components import Block, ModelSpec
 from profiler.model.direct import Weights, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
+from profiler.model.weight_files import read_network, read_settings, read_tokenizer, refuse_not_finite
 from profiler.model.wiring import Wiring, is_experts
 from profiler.model.writers import Sources
 from profiler.text.token_classes import encode, special_ids
@@ -98,7 +98,7 @@ def load_model(config: ModelSettings) -> Model:
     network, notes = read_network(name, place, DTYPES[config.dtype], **rights, **_placed(config))
     _refuse_scattered(network, config)
     if config.base is not None:
-        notes = (*notes, adapter.merge(network, config.model, config.model))
+        notes = (*notes, lora.merge(network, config.model, config.model))
         refuse_not_finite(config.model, network, DTYPES[config.dtype])
     return model_from(network.eval(), tokenizer, config, notes)
 

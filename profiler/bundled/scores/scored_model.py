@@ -15,7 +15,7 @@ from torch import Tensor
 
 from profiler.errors import ModelError
 from profiler.model import files
-from profiler.model.checkpoint import read_network, read_tokenizer
+from profiler.model.weight_files import read_network, read_tokenizer
 from profiler.text.token_classes import ordinary_ids
 
 CONTEXT = 256

@@ -14,13 +14,17 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 NO_BREAK = "\u00a0"
 """The blank of "22 %": it is seen as a blank, and steers nothing."""
 PRINTED = f"\n\t{NO_BREAK}"
+
+
+PIPED = 1000
+"""Characters of a line where the output is no terminal."""
 
 
 def clean(text: str) -> str:
@@ -43,6 +47,12 @@ class Clean(Console):
     def __init__(self, **options: Any) -> None:
         """As rich's, with these settings where `options` does not say otherwise."""
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, "soft_wrap": True} | options)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The terminal's; where there is none, wide enough that a program reads whole lines."""
+        known = super().size
+        return known if self.is_terminal or self._width is not None else ConsoleDimensions(PIPED, known.height)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of anything that is printed, cleaned."""

@@ -34,9 +34,9 @@ from profiler.bundled.scores import load_scored_model
 from profiler.cli import main
 from profiler.config import RunConfig
 from profiler.errors import ModelError
-from profiler.model.checkpoint import read_network, stored_dtypes, unknown_fields
 from profiler.model.forward import Wanted
 from profiler.model.load import _refuse_scattered, _weights_hash, load_model
+from profiler.model.weight_files import read_network, stored_dtypes, unknown_fields
 from profiler.recording.pipeline import record
 
 Tensors = dict[str, Tensor]

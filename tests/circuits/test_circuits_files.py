@@ -22,7 +22,14 @@ FULL = Circuit(
 )
 
 SIZES = SimpleNamespace(
-    n_layers=4, n_heads=8, d_mlp=64, heads=lambda _: 8, neurons=lambda _: 64, has_mlp=lambda _: True
+    n_layers=4,
+    n_heads=8,
+    d_mlp=64,
+    heads=lambda _: 8,
+    neurons=lambda _: 64,
+    has_mlp=lambda _: True,
+    units=lambda _site, _layer: 0,
+    n_experts=lambda _: 0,
 )
 
 

@@ -28,6 +28,8 @@ from profiler.prompts import pairs
 from profiler.prompts.pairs.crossed import Factor, cell_name, cells
 from profiler.prompts.pairs.encode import encode
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = tuple(range(5, 200))
 FACTORS = (Factor(("a",)), Factor(("b", "c")))
 MODEL = patch_models.loaded("neox_sequential")

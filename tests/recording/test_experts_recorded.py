@@ -28,7 +28,7 @@ EVERYWHERE, RECORDED = "L1S0N3", "L1E2N3"
 LABELS = ("L0E0N1", RECORDED, "L2E3N23")
 NEAR = {"rtol": 1e-9, "atol": 1e-12}
 FLOAT32 = {"rtol": 1e-6, "atol": 1e-9}
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_chunks")]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from profiler.text.shards import Share, incomplete
 
 DOCUMENTS, SHARDS = 60, ("1/3", "2/3", "3/3")
 SUMS = 1e-12
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_chunks")]
 
 
 @pytest.fixture(scope="module")

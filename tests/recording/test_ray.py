@@ -19,6 +19,7 @@ from profiler.text.documents import Passed
 
 SUMS = 1e-12
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("small_chunks"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # Ray's own, of its own default
 ]

@@ -9,6 +9,8 @@ import zoo
 from profiler.database import query
 from profiler.recording.pipeline import record
 
+pytestmark = pytest.mark.slow
+
 ROWS = """SELECT token_ids, p."offset", p.next_token_id, p.cap_slope, p.dense FROM positions p
     JOIN windows USING (window_id)"""
 

@@ -250,6 +250,12 @@ class ReadableRun:
         """The query density of one component: a row per fine bin."""
         return ComponentTable(component, self.query("density", component=component), ("density",))
 
+    def predictions(self) -> pl.DataFrame:
+        """Registered predictions, their outcomes, and whether each is as it was registered; no rows where there is
+        none."""
+        registered = self.connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'prediction_log'")
+        return self.query("predictions") if registered.fetchall() else pl.DataFrame()
+
     def summary(self) -> RunSummary:
         """What is in the run: facts, corpus, sizes of tables, what was dropped, and what is unfinished."""
         from profiler.behaviours.additions import unfinished

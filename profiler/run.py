@@ -21,6 +21,8 @@ import polars as pl
 
 from profiler.database import query as queries
 from profiler.errors import ComponentError
+from profiler.generality.evidence.predictions import Entry
+from profiler.generality.store import ScoredPrediction
 from profiler.reading import ReadableRun
 from profiler.results import CheckResult, EffectsResult, PatchResult, Report, ReportFile, TextResult, silent
 
@@ -100,6 +102,53 @@ class Run(ReadableRun):
 
         with self.released() as path:
             additions.refresh(path)
+
+    def predict(
+        self,
+        statement: str,
+        subject: str,
+        statistic: str,
+        threshold: float,
+        *,
+        direction: str = ">",
+        distribution: str = "corpus",
+        role: str = "",
+        circuit: str = "",
+    ) -> Entry:
+        """Register a prediction before its test, hashed with its time and with the previous prediction.
+
+        Args:
+            statement: the prediction in words.
+            subject: label of a component, name of a circuit, or `circuit` for whichever is checked.
+            statistic: faithfulness, necessity, coverage, explained, ...
+            threshold: in the statistic's unit; shares are 0 to 1.
+            direction: > or <.
+            distribution: as a check names it, or NAME=FILE.jsonl.
+            role: what is claimed of the component; any where empty.
+            circuit: only in the check of this circuit.
+
+        Raises:
+            PredictionError: it cannot be scored, names what the run lacks, or the log is no longer intact.
+        """
+        from profiler.generality import store
+        from profiler.generality.evidence.predictions import Prediction
+
+        with self.released() as path:
+            asked = store.distribution_of(path, distribution)
+            wanted = Prediction(statement, subject, statistic, direction, threshold, asked, role, circuit)
+            (entry,) = store.register(path, [wanted])
+        return entry
+
+    def resolve_predictions(self) -> tuple[ScoredPrediction, ...]:
+        """Score open predictions against what was measured after they were registered.
+
+        Raises:
+            PredictionError: the log is no longer intact.
+        """
+        from profiler.generality import store
+
+        with self.released() as path:
+            return store.resolve(path)
 
     def report(
         self,

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+import profiler
 from profiler.cli.terminal.console import console, write
+from profiler.cli.terminal.output import text_table
+from profiler.errors import PredictionError
 
 predict = typer.Typer(no_args_is_help=True)
 Run = Annotated[Path, typer.Argument(help="a run that `profiler record` or `profiler patch` wrote")]
@@ -42,12 +45,17 @@ def register_prediction(
     Example: profiler predict register run.duckdb --statement "it survives other names" --subject circuit --statistic
       faithfulness --threshold 0.8 --distribution "held-out names"
     """
-    from profiler.generality import store
-    from profiler.generality.evidence.predictions import Prediction
-
-    asked = store.distribution_of(run, distribution)
-    wanted = Prediction(statement, subject, statistic, direction, threshold, asked, role, circuit)
-    (entry,) = store.register(run, [wanted])
+    with profiler.open(run) as opened:
+        entry = opened.predict(
+            statement,
+            subject,
+            statistic,
+            threshold,
+            direction=direction,
+            distribution=distribution,
+            role=role,
+            circuit=circuit,
+        )
     console.print(f"prediction {entry.entry} registered at {entry.written}\n{entry.hash}")
     if '"known_before":true' in entry.content:
         console.print("note: the run already has this number, so the prediction counts as post hoc")
@@ -62,9 +70,8 @@ def resolve_predictions(run: Run) -> None:
 
     Example: profiler predict resolve run.duckdb
     """
-    from profiler.generality import store
-
-    scored = store.resolve(run)
+    with profiler.open(run) as opened:
+        scored = opened.resolve_predictions()
     for score in scored:
         value = "" if score.value is None else f"  {score.value:.3g}"
         value += "" if score.lo is None or score.hi is None else f" (95 % interval {score.lo:.3g} to {score.hi:.3g})"
@@ -85,16 +92,11 @@ def list_predictions(
 
     Example: profiler predict list run.duckdb
     """
-    from profiler.cli.terminal.output import text_table
-    from profiler.database import query
-    from profiler.errors import PredictionError
-    from profiler.generality import store
-
-    with query.open_run(run) as opened:
-        if not store.has(opened, "prediction_log"):
-            console.print("no prediction was registered in this run")
-            return
-        frame = query.run(opened, "predictions")
+    with profiler.open(run) as opened:
+        frame = opened.predictions()
+    if frame.is_empty():
+        console.print("no prediction was registered in this run")
+        return
     write(text_table(frame.drop("hash")))
     if receipt is not None and not frame.filter(intact=True, hash=receipt).height:
         raise PredictionError(

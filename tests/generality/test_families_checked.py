@@ -16,10 +16,14 @@ WHOLE = (
     *("deepseek_v3_experts", "lfm2"),
 )
 """Norms after blocks, norms of queries and keys, experts, attention sinks, latent attention, layers without heads."""
+MONTHLY = {"gemma3", "olmo2", "llama3", "qwen3_moe", "gpt_oss"}
+"""Half a minute each; the others stand for them in the slow tests."""
 WORDS = {"generalises", "narrows", "does something else", "over-recovers", "inconclusive"}
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.monthly if name in MONTHLY else ()) for name in WHOLE]
+)
 def test_a_family_is_recorded_patched_and_checked(name, tmp_path) -> None:
     model = tmp_path / "model"
     zoo.build(name, torch.float32).save_pretrained(model)

@@ -30,7 +30,7 @@ def both():
     """Pairs of one length, our runs of them, and TransformerLens' model with every reader's input split."""
     model = load_model(RunConfig(model="bundled", corpora=("none",)))
     asked = setting.PatchSettings("ioi", pairs=48)
-    found = setting.encoded(model, asked, setting.draw(model, asked, "train", 0)).pairs
+    found = setting.encoded(model, setting.draw(model, asked, "train", 0)).pairs
     lengths = [len(pair.clean) for pair in found]
     alike = tuple(pair for pair in found if len(pair.clean) == max(set(lengths), key=lengths.count))[:PAIRS]
     runs = setting.prepare("discovery", network_of(model), Encoded(alike, ()))

@@ -2,13 +2,15 @@
 
 import json
 from importlib.metadata import version
+from io import StringIO
 
 import pytest
+from rich.table import Table
 from typer.testing import CliRunner
 
 import profiler
 from profiler.cli import app
-from profiler.cli.terminal.console import PIPED, Clean
+from profiler.cli.terminal.console import Clean
 
 runner = CliRunner()
 
@@ -44,9 +46,12 @@ def test_info_as_json_holds_what_info_shows(run_path):
     assert told["unfinished"] is None
 
 
-def test_lines_are_whole_where_the_output_is_no_terminal(run_path, capsys):
-    assert Clean().size.width == PIPED
-    assert Clean(width=40).size.width == 40
-    shown = runner.invoke(app, ["info", str(run_path)]).output
-    closure = next(line for line in shown.splitlines() if line.startswith("closure"))
-    assert "largest target logit" in closure
+def test_lines_are_whole_where_the_output_is_no_terminal(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table, text = Table.grid(), "word " * 100
+    table.add_row(text)
+    Clean(file=(out := StringIO())).print(table, soft_wrap=False)
+    assert out.getvalue().rstrip() == text.rstrip()
+    assert Clean(file=StringIO(), width=40).size.width == 40
+    monkeypatch.setenv("COLUMNS", "60")
+    assert Clean(file=StringIO()).size.width == 60

@@ -400,7 +400,15 @@ class Run(ReadableRun):
             task: as for `patch`.
             asked: a path or several: `L0H5:L2H1.q` from a sender to a receiver, `L0H5:L2H1:logits` through it.
             positions: all, or a role of the pairs, at which the senders' messages are exchanged.
-            scheme, pairs, split, seed, metric, model, trust_remote_code, allow_pickle, device: as for `patch`.
+            scheme: as for `patch`.
+            pairs: as for `patch`.
+            split: as for `patch`.
+            seed: as for `patch`.
+            metric: as for `patch`.
+            model: as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
             report: told each stage as it begins.
 
         Returns:

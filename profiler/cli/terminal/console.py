@@ -48,7 +48,7 @@ class Clean(Console):
         """As rich's, with these settings where `options` does not say otherwise."""
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, "soft_wrap": True} | options)
 
-    @property
+    @property  # type: ignore[misc]  # rich's can be set, which nothing does
     def size(self) -> ConsoleDimensions:
         """The terminal's; where there is none, wide enough that a program reads whole lines."""
         known = super().size

@@ -155,11 +155,12 @@ class LiveSite:
         """
         from profiler.sentence.page import build as report_of
 
-        shell = self._shell(_way("try.html", asked), "", asked)
-        if not asked.get("text"):
-            return self._empty("Try a text", "Type a text above: its tokens are shown with what components do.", shell)
         many = {name: asked.get(name, "").replace(",", " ").split() for name in ("remove", "scale", "set")}
         with self._lock:
+            shell = self._shell(_way("try.html", asked), "", asked)
+            if not asked.get("text"):
+                said = "Type a text above: its tokens are shown with what components do."
+                return self._empty("Try a text", said, shell)
             result = self.run.try_text(
                 asked["text"],
                 asked.get("component") or None,
@@ -178,8 +179,8 @@ class LiveSite:
             QueryError: no behaviour has to do with the words.
             ComponentError: the run has no component `like`.
         """
-        shell = self._shell(_way("find.html", asked), "", asked)
         with self._lock:
+            shell = self._shell(_way("find.html", asked), "", asked)
             return (
                 page.render(self._found(asked), shell)
                 if any(asked.values())
@@ -194,9 +195,9 @@ class LiveSite:
         Raises:
             ComponentError: the run lacks them.
         """
-        shell = self._shell(_way("compare.html", asked), "", asked)
         labels = [asked[name] for name in ("first", "second") if asked.get(name)]
         with self._lock:
+            shell = self._shell(_way("compare.html", asked), "", asked)
             for label in labels:
                 query.check_component(self.connection, label)
             return self._rendered("compare.html.jinja", shell, labels=labels)

@@ -3,8 +3,8 @@
 Why: a check judges a circuit beside a hundred random ones, and random circuits are alike in their first layers: they
 have as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for
 all sets that agree on the layers before, and for none that drop all of its heads; its MLP once for all that agree on
-its heads too. Positions before the first at which the two runs differ are never run (their keys and values are the clean
-run's), the last layer only where the answer is read.
+its heads too. Positions before the first at which the two runs differ are never run (their keys and values are those of
+the clean run), the last layer only where the answer is read.
 
 Equal to `profiler.circuits.edge_mask.with_nodes` up to rounding, which tests hold it to.
 Cost: about half of one forward pass per set for a hundred random circuits of a few heads.
@@ -25,6 +25,8 @@ from profiler.patching.sites import units_of
 Given = Callable[[str, int], Float[Tensor, "prompt_or_1 position *unit"]]
 Masks = dict[str, Bool[Tensor, "prompt position"]]
 Drop = Bool[Tensor, "set node"]
+Gone = Bool[Tensor, "row kept_or_1 unit"] | None
+"""Which units each group's prompts drop, at each position that is computed or at all alike; None where none can be."""
 Finer = Float[Tensor, "row kept model"]
 """A residual stream of more groups than the one it came from, or of fewer positions."""
 
@@ -129,14 +131,14 @@ class _Layer:
         n = len(groups.representative)
         finer, parent = groups.split(self.drop, self._columns("head"))
         local = None if self.ends is None else self.ends.repeat(n) - self.steps.first
-        heads = self._put("head", self._mixed(stream, finer, parent, n), finer)
+        gone = self._gone("head", finer)
+        heads = self._put("head", self._mixed(stream, gone, parent, n), gone)
         return self._rows(at(stream, local), parent, n), heads, finer
 
     def _mixed(
-        self, stream: Stream, finer: _Groups, parent: Int[Tensor, " group"], n: int
+        self, stream: Stream, gone: Gone, parent: Int[Tensor, " group"], n: int
     ) -> Float[Tensor, "row kept head d_head"]:
         """What each head mixes in each group; anything in groups that drop all heads, for which nothing is run."""
-        gone = self._gone("head", finer)
         live = torch.ones(len(parent), dtype=torch.bool)
         if gone is not None:
             live = ~gone.unflatten(0, (len(parent), -1)).flatten(1).all(1).cpu()
@@ -155,7 +157,7 @@ class _Layer:
         if dropped["neuron"] is None:
             return self._whole_mlp(before, heads, finer, parent, n), finer
         post = self.steps.neurons(self.layer, before, heads)
-        post = self._put("neuron", self._rows(post, parent, n), finer)
+        post = self._put("neuron", self._rows(post, parent, n), self._gone("neuron", finer))
         before, heads = self._rows(before, parent, n), self._rows(heads, parent, n)
         written = self._edit(finer) if dropped["mlp_out"] is not None else unchanged
         return self.steps.rest(self.layer, before, heads=heads, neurons=post, edit=written), finer
@@ -172,7 +174,7 @@ class _Layer:
         """Replace what dropped MLPs write."""
 
         def edit(site: str, _layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
-            return self._put("mlp_out", value, groups) if site == "mlp_out" else value
+            return self._put(site, value, self._gone(site, groups)) if site == "mlp_out" else value
 
         return edit
 
@@ -186,16 +188,15 @@ class _Layer:
         rows: Tensor = value.unflatten(0, (n, -1))[parent.to(value.device)].flatten(0, 1)
         return rows
 
-    def _put(self, site: str, value: Tensor, groups: _Groups) -> Tensor:
+    def _put(self, site: str, value: Tensor, gone: Gone) -> Tensor:
         """Replace each group's dropped units by the given values."""
-        gone = self._gone(site, groups)
         if gone is None or not gone.any():
             return value
         wide = gone[..., None] if site == "head" else gone
-        shape = (len(groups.representative), len(self.asked.tokens))
+        shape = (-1, len(self.asked.tokens))
         return torch.where(wide.unflatten(0, shape), self._given(site), value.unflatten(0, shape)).flatten(0, 1)
 
-    def _gone(self, site: str, groups: _Groups) -> Bool[Tensor, "row kept_or_1 unit"] | None:
+    def _gone(self, site: str, groups: _Groups) -> Gone:
         """Which units each group's prompts drop; None where the site has no nodes in this layer."""
         here, asked = self.sites.get((site, self.layer)), self.asked
         if here is None:

@@ -30,7 +30,7 @@ from profiler.truth.sketch import HandModel, SketchHead
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # scipy warns of effects equal up to rounding
 BASE = ModelSize("base", 4, 2, 4, 8)
 MODELS = ("or", "serial-backup", "induction", "half-elsewhere", "over-recovers")
-COSTLY = {"or", "half-elsewhere"}
+COSTLY = {"or", "half-elsewhere", "over-recovers"}
 """Monthly tests, for their cost."""
 PAIRS, DRAWS = 40, 20
 

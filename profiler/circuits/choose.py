@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from profiler.circuits.scoring.evaluate import Evaluator, sizes
-from profiler.circuits.scoring.scores import gaps
+from profiler.circuits.scoring.scores import explainable, gaps
 from profiler.patching.redundancy.gates import THRESHOLD
-from profiler.statistics import LEVEL, ROUNDING, FlipTests, flip_tests, level
+from profiler.statistics import LEVEL, ROUNDING, FlipTests, fewest_pairs, flip_tests, level
 
 TOLERANCE = 0.1
 ALPHA = LEVEL
@@ -80,9 +80,12 @@ def choose(
 ) -> Bool[np.ndarray, " node"]:
     """The circuit: grown from the ranking until faithful, then pruned, then completed.
 
-    Nodes that are no candidates are added, best first, only where all candidates together are not faithful.
+    Nodes that are no candidates are added, best first, only where all candidates together are not faithful. Where the
+    model shows no effect that a circuit could explain, the first candidate alone: there is nothing to be faithful to.
     """
     first = candidates(effects, threshold)
+    if len(effects.whole) >= fewest_pairs(ALPHA) and not explainable(evaluate):
+        return np.asarray(np.arange(len(evaluate.nodes)) == first[0])
     listed = [*first, *(node for node in ranking(effects) if node not in first)]
     pruned = prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
     return complete(evaluate, pruned, listed, tolerance, threshold)

@@ -128,14 +128,22 @@ def findings(subject: CheckSubject) -> StageResult:
     repairable = repaired_members(subject)
     for prompts in subject.distributions.prompts:
         subject.report(f"{prompts.distribution.name}: {prompts.distribution.n_prompts} prompts")
-        made, effect = distribution_findings(subject, prompts)
+        made, effect = of_distribution(subject, prompts, repairable)
         rows += made
         if effect is not None and own_question(subject, prompts):
             effects.append(effect)
-        if prompts.setting is not None and repairable:
-            before = clean_writes(prompts.setting)
-            rows += [_repair(subject, prompts, label, before) for label in repairable]
     return StageResult((*rows, *trend.findings(subject.circuit.name, effects, subject.settings.thresholds)))
+
+
+def of_distribution(
+    subject: CheckSubject, prompts: PromptDistribution, repairable: Sequence[str]
+) -> tuple[list[Finding], trend.PairEffects | None]:
+    """Everything of one distribution: `distribution_findings`, and self-repair of the members that it is asked of."""
+    made, effect = distribution_findings(subject, prompts)
+    if prompts.setting is not None and repairable:
+        before = clean_writes(prompts.setting)
+        made = [*made, *(_repair(subject, prompts, label, before) for label in repairable)]
+    return made, effect
 
 
 def own_question(subject: CheckSubject, prompts: PromptDistribution) -> bool:

@@ -56,7 +56,7 @@ circuits give p down to .025. Of stages each is left out by its name."""
 
 
 @dataclass(frozen=True)
-class UnitCosts:
+class CheckCosts:
     """Seconds of one of each.
 
     Attributes:
@@ -99,10 +99,10 @@ class CheckForecast:
         return f"forecast: about {about} ({named})"
 
 
-def unit_costs(subject: CheckSubject) -> UnitCosts:
+def unit_costs(subject: CheckSubject) -> CheckCosts:
     """Time a little of each kind of work."""
     clock = clock_of(subject.net.device)
-    costs = UnitCosts(_forward(subject, clock))
+    costs = CheckCosts(_forward(subject, clock))
     live = [one for one in subject.distributions.prompts if one.setting is not None]
     able = [one for one in live if does_task(one.setting)]  # type: ignore[arg-type]
     if live:
@@ -167,7 +167,7 @@ def _part(subject: CheckSubject, batches: tuple[Batch, ...]) -> CheckSubject:
     return replace(subject, text=replace(subject.text, batches=batches, n_tokens=n), report=lambda _: None)
 
 
-def forecast(subject: CheckSubject, costs: UnitCosts, settings: CheckSettings | None = None) -> CheckForecast:
+def forecast(subject: CheckSubject, costs: CheckCosts, settings: CheckSettings | None = None) -> CheckForecast:
     """Counts times costs.
 
     Args:
@@ -189,7 +189,7 @@ def forecast(subject: CheckSubject, costs: UnitCosts, settings: CheckSettings | 
     return CheckForecast({name: part for name, part in parts.items() if name not in settings.left_out})
 
 
-def within(budget: float, subject: CheckSubject, costs: UnitCosts) -> tuple[CheckSettings, tuple[str, ...]]:
+def within(budget: float, subject: CheckSubject, costs: CheckCosts) -> tuple[CheckSettings, tuple[str, ...]]:
     """The settings with as little left out as the budget (seconds) asks for, and what was left out, in words.
 
     Raises:
@@ -241,7 +241,7 @@ def _tokens(subject: CheckSubject, settings: CheckSettings, only: str = "") -> l
     ]
 
 
-def _prompts(subject: CheckSubject, costs: UnitCosts, settings: CheckSettings) -> float:
+def _prompts(subject: CheckSubject, costs: CheckCosts, settings: CheckSettings) -> float:
     able = [one for one in subject.distributions.prompts if one.setting is not None and does_task(one.setting)]
     changed = sum(_changed(one) for one in able)
     return costs.prompt * sum(_tokens(subject, settings)) + costs.random * settings.draws * changed
@@ -253,7 +253,7 @@ def _changed(source: PromptDistribution) -> int:
     return sum(len(pair.clean) - pair.first_difference for pair in pairs)
 
 
-def _text(subject: CheckSubject, costs: UnitCosts, settings: CheckSettings, n: int) -> float:
+def _text(subject: CheckSubject, costs: CheckCosts, settings: CheckSettings, n: int) -> float:
     sampled: float = min(n, running_text.NULL_TOKENS)
     if any(corpus.questions for corpus in subject.distributions.corpus):
         sampled += min(n - sampled, running_text.TRIGGER_TOKENS) / 2

@@ -234,7 +234,7 @@ def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     assert one.p >= 0.1
 
 
-COSTS = duration.UnitCosts(1e-4, 1e-3, 1e-4, 3e-4, 1e-4, 0.2)
+COSTS = duration.CheckCosts(1e-4, 1e-3, 1e-4, 3e-4, 1e-4, 0.2)
 
 
 def test_the_forecast_counts_every_stage(subject):

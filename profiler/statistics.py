@@ -344,10 +344,16 @@ def _constant(values: Float[np.ndarray, " target"]) -> bool:
 
 def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
     """Spearman's rank correlation; NaN where either is constant."""
-    rank_x, rank_y = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
-    if rank_x.std() == 0 or rank_y.std() == 0:
-        return math.nan
-    return float(np.corrcoef(rank_x, rank_y)[1, 0])  # the entry that scipy.stats.spearmanr gives, bit by bit
+    return float(spearman_of_rows(x[None], y[None])[0])
+
+
+def spearman_of_rows(
+    x: Float[np.ndarray, "draw target"], y: Float[np.ndarray, "draw target"]
+) -> Float[np.ndarray, " draw"]:
+    """Spearman's rank correlation of each row of two tables; NaN where either row is constant."""
+    ranks = [scipy.stats.rankdata(values, axis=-1) for values in (x, y)]
+    a, b = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    return quotient((a * b).sum(-1), np.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
 
 
 def kendall(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:

@@ -19,9 +19,9 @@ from profiler.circuits.circuit import Member
 from profiler.circuits.duration import clock_of, seconds_of
 from profiler.circuits.nodes import parse_node
 from profiler.errors import CircuitError
-from profiler.generality.coverage import everywhere
+from profiler.generality.coverage import at_positions, everywhere
 from profiler.generality.coverage.at_positions import does_task
-from profiler.generality.distributions.subject import CheckSettings, CheckSubject, PromptDistribution
+from profiler.generality.distributions.subject import CheckSettings, CheckSubject, Distributions, PromptDistribution
 from profiler.generality.edits import of_roles
 from profiler.generality.evidence.distributions import DISCOVERY
 from profiler.generality.faithfulness import means as ablated
@@ -40,8 +40,6 @@ FEW, MORE = 4, 24
 """Random circuits with which one distribution of prompts is timed."""
 LEAST_NAMED = 0.05
 """Smallest share of the time of which a part is named."""
-QUERIES = 3
-"""Queries about one member, each about as long as that of its coverage and mixture."""
 DESCRIBE = ("weights", "other tasks", "counter-examples")
 """Stages that describe a circuit and decide no word."""
 LADDERS: tuple[tuple[str, tuple[int | str, ...]], ...] = (
@@ -65,7 +63,8 @@ class CheckCosts:
         random: a random circuit on one token of a prompt that the corruption changes.
         text: a token of running text, in model, circuit, empty circuit and means.
         random_text: a random circuit on one token of running text.
-        queries: of one member.
+        at_roles: a token of a distribution of prompts, in what is asked of roles at their positions.
+        queries: about the coverage of one member; of its counter-examples half of that.
     """
 
     token: float
@@ -73,6 +72,7 @@ class CheckCosts:
     random: float = 0.0
     text: float = 0.0
     random_text: float = 0.0
+    at_roles: float = 0.0
     queries: float = 0.0
 
 
@@ -112,8 +112,8 @@ def unit_costs(subject: CheckSubject) -> CheckCosts:
     members = _members(subject)
     if members and subject.text.batches:
         question = everywhere.corpus_question(subject, members[0])
-        one = seconds_of(clock, lambda: everywhere.of_run(subject.run, question))
-        costs = replace(costs, queries=QUERIES * one)
+        everywhere.of_run(subject.run, question)  # what is prepared once
+        costs = replace(costs, queries=seconds_of(clock, lambda: everywhere.of_run(subject.run, question)))
     return costs
 
 
@@ -134,7 +134,10 @@ def _of_prompts(subject: CheckSubject, one: PromptDistribution, clock: Callable[
     with_more = seconds_of(clock, lambda: prompts.of_distribution(more, one, repairable))
     random = max(0.0, with_more - with_few) / (MORE - FEW)
     plain = max(0.0, with_few - FEW * random)
-    return {"prompt": plain / one.distribution.n_tokens, "random": random / _changed(one)}
+    alone = replace(subject, distributions=Distributions((one,)))
+    at_roles = seconds_of(clock, lambda: at_positions.findings(alone))
+    n = one.distribution.n_tokens
+    return {"prompt": plain / n, "random": random / _changed(one), "at_roles": at_roles / n}
 
 
 def _of_text(subject: CheckSubject, clock: Callable[[], float]) -> dict[str, float]:
@@ -178,14 +181,14 @@ def forecast(subject: CheckSubject, costs: CheckCosts, settings: CheckSettings |
     parts = {
         "prompts": _prompts(subject, costs, settings),
         "running text": _text(subject, costs, settings, n),
+        "roles at their positions": costs.at_roles * sum(_tokens(subject, settings)),
         "roles": costs.queries * len(_members(subject)) if subject.text.batches else 0.0,
+        "counter-examples": costs.queries / 2 * _claimed(subject) if subject.text.batches else 0.0,
         "replacement by understanding": costs.token * _replacement(subject, n),
         "edits and swaps": costs.token * _edits(subject),
         "other tasks": costs.token * SHARES["other tasks"] * sum(_tokens(subject, settings, DISCOVERY)),
         "weights": costs.token * SHARES["weights"] * min(heads.FIT_TOKENS, n),
     }
-    third = parts["roles"] / QUERIES
-    parts["counter-examples"], parts["roles"] = third, parts["roles"] - third
     return CheckForecast({name: part for name, part in parts.items() if name not in settings.left_out})
 
 
@@ -273,5 +276,9 @@ def _replacement(subject: CheckSubject, n: int) -> float:
 
 
 def _edits(subject: CheckSubject) -> float:
-    claimed = sum(claim is not None for _, claim in of_roles.claims_of(subject))
-    return SHARES["edits"] * claimed * 3 * of_roles.TEXTS * of_roles.LONGEST
+    return SHARES["edits"] * _claimed(subject) * 3 * of_roles.TEXTS * of_roles.LONGEST
+
+
+def _claimed(subject: CheckSubject) -> int:
+    """Members whose roles claim something of every position."""
+    return sum(claim is not None for _, claim in of_roles.claims_of(subject))

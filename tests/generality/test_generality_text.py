@@ -234,12 +234,12 @@ def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     assert one.p >= 0.1
 
 
-COSTS = duration.CheckCosts(1e-4, 1e-3, 1e-4, 3e-4, 1e-4, 0.2)
+COSTS = duration.CheckCosts(1e-4, 1e-3, 1e-4, 3e-4, 1e-4, 1e-4, 0.2)
 
 
 def test_the_forecast_counts_every_stage(subject):
     one = duration.forecast(subject, COSTS)
-    assert set(one.parts) - {"roles"} <= {name for name, _ in check.STAGES}
+    assert set(one.parts) <= {name for name, _ in check.STAGES}
     assert {name for name, part in one.parts.items() if not part} <= {"other tasks"}  # the circuit is of no task
     settings = subject.settings
     more = duration.forecast(subject, COSTS, replace(settings, draws=settings.draws + 7))

@@ -143,7 +143,7 @@ def _of_prompts(subject: CheckSubject, one: PromptDistribution, clock: Callable[
 def _of_text(subject: CheckSubject, clock: Callable[[], float]) -> dict[str, float]:
     """What running text costs a token, and a random circuit on it; the first batch prepares what is made once."""
     batches = subject.text.batches
-    first, second = (_part(subject, some) for some in (batches[:1], batches[-1:]))
+    first, second = (_part(subject, some) for some in (batches[:1], batches[len(batches) // 2 :][:1]))
     sites = {parse_node(node).site for node in subject.nodes}
     runner = Runner(subject.net, subject.nodes, ablated.means_of(subject.net, first.text.batches, sites))
     running_text.compare(first, runner)

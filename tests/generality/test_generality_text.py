@@ -282,6 +282,19 @@ def test_a_budget_leaves_out_what_decides_least(subject):
         duration.within(least / 2, subject, COSTS)
 
 
+def test_what_a_budget_leaves_out_is_said_before_the_check_begins(subject, monkeypatch):
+    said = []
+    monkeypatch.setattr(duration, "unit_costs", lambda _: COSTS)
+    told = replace(subject, report=said.append)
+    whole = duration.forecast(subject, COSTS)
+    assert check._within(None, "tiny", told, None) == (told, ()) and said == [whole.sentence]
+    said.clear()
+    cheaper, lowered = check._within(whole.seconds - 1e-9, "tiny", told, None)
+    assert cheaper.settings.left_out == ("weights",) and lowered == ("stage weights",)
+    assert said[0].startswith("left out to keep to ") and said[0].endswith("min: stage weights")
+    assert said[1] == duration.forecast(cheaper, COSTS).sentence != whole.sentence
+
+
 def test_a_stage_that_is_left_out_is_not_run(subject, monkeypatch):
     ran = []
     stages = tuple((name, lambda _, name=name: ran.append(name) or StageResult()) for name, _ in check.STAGES)

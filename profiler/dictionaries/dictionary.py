@@ -7,7 +7,7 @@ neurons) or a subspace. An autoencoder reads and writes one site; a transcoder r
 it writes. The operations are those of SAELens 6.54, in its order, so that values agree to the bit. Where a norm is
 undone after the decoder, its mean and size are held: a unit's part of the reconstruction is
 
-    value * row of `rows` * `Encoded.factor`
+    value * row of `rows` * `Encoding.factor`
 
 and what is left without any unit is `rest`. Cost: two products of positions * d_in * units.
 """
@@ -116,7 +116,7 @@ Norm = Literal["none", "layer_norm", "constant_norm_rescale"]
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class Encoding:
     """What the encoder made of some positions.
 
     Attributes:
@@ -183,7 +183,7 @@ class Dictionary(Moved):
         later = tuple((place, rows.to(dtype=dtype, device=device)) for place, rows in self.beyond)
         return replace(moved, beyond=later)
 
-    def encode(self, x: Input) -> Encoded:
+    def encode(self, x: Input) -> Encoding:
         """Values of every unit, and what the norm of the input held."""
         skipped = None if self.w_skip is None else x @ self.w_skip
         mean = size = None
@@ -196,26 +196,26 @@ class Dictionary(Moved):
             size = x.shape[-1] ** 0.5 / x.norm(dim=-1, keepdim=True)
             x = x * size
         x = x - self.b_dec if self.centres else x
-        return Encoded(self.rule(x, self.w_enc), mean, size, skipped)
+        return Encoding(self.rule(x, self.w_enc), mean, size, skipped)
 
-    def decode(self, encoded: Encoded) -> Output:
+    def decode(self, encoded: Encoding) -> Output:
         """The reconstruction."""
         norms = getattr(self.rule, "norms", None)
         values = encoded.values if norms is None else encoded.values * (1 / norms)
         return self._outside(values @ self.w_dec + self.b_dec, encoded)
 
-    def rest(self, encoded: Encoded) -> Output:
+    def rest(self, encoded: Encoding) -> Output:
         """What the reconstruction has without any unit: the decoder's bias, a mean, a skip connection."""
         bias = self.b_dec.expand(*encoded.values.shape[:-1], -1)
         return self._outside(bias, encoded)
 
-    def factor(self, encoded: Encoded) -> Float[Tensor, "*position 1"] | None:
+    def factor(self, encoded: Encoding) -> Float[Tensor, "*position 1"] | None:
         """What a unit's row is multiplied by at each position where a norm is undone; None: by 1."""
         if encoded.size is None or self.reads != self.writes:
             return None
         return encoded.size if self.norm == "layer_norm" else 1 / encoded.size
 
-    def _outside(self, out: Output, encoded: Encoded) -> Output:
+    def _outside(self, out: Output, encoded: Encoding) -> Output:
         """A reconstruction with the norm undone and the skip connection added."""
         if encoded.skipped is not None:
             out = out + encoded.skipped

@@ -4,6 +4,7 @@ L2=FOLDER                       where it stands is said by its files, in layer 2
 L2.resid_post=FILE              an autoencoder, a vector or a matrix at a site
 L2.mlp_in:mlp_out=FILE          a transcoder
 L2.resid_post=subspace:FILE     the rows of a matrix span a subspace
+L2=bundled:autoencoder          one of the bundled model's: autoencoder, transcoder
 """
 
 import hashlib
@@ -19,7 +20,9 @@ from profiler.dictionaries.tensors import ENDINGS, PICKLES
 from profiler.errors import DictionaryError
 
 ASKED = re.compile(r"L(?P<layer>\d{1,6})(\.(?P<reads>\w+)(:(?P<writes>\w+))?)?=(?P<path>.+)", re.DOTALL)
-SUBSPACE = "subspace:"
+SUBSPACE, OURS = "subspace:", "bundled:"
+BUNDLED = Path(__file__).parents[1] / "bundled" / "dictionaries"
+"""Where the bundled model's dictionaries are."""
 HASHED_BYTES = 2**24
 NAMES = ("params.npz", "params.safetensors")
 """Files that a folder of Gemma Scope holds."""
@@ -63,9 +66,10 @@ class Request:
             raise DictionaryError(
                 f"--dictionary {text!r}: nothing writes {reads}; of a transcoder give both, {reads}:mlp_out"
             )
-        path, spans = match["path"], match["path"].startswith(SUBSPACE)
+        spans, given = match["path"].startswith(SUBSPACE), match["path"].removeprefix(SUBSPACE)
+        path = BUNDLED / given.removeprefix(OURS) if re.fullmatch(rf"{OURS}\w+", given) else Path(given).expanduser()
         places = [None if site is None else Place(layer, site) for site in (reads, writes)]
-        return cls(layer, places[0], places[1], Path(path.removeprefix(SUBSPACE)).expanduser(), spans)
+        return cls(layer, places[0], places[1], path, spans)
 
 
 def read(asked: str, width: vectors.Width) -> Dictionary:
@@ -88,7 +92,7 @@ def read(asked: str, width: vectors.Width) -> Dictionary:
             f"--dictionary {asked}: the files say that it stands in layer {found.reads.layer}: write"
             f" L{found.reads.layer}={request.path}"
         )
-    return replace(found, source=str(request.path), digest=_digest(request))
+    return replace(found, source=str(request.path), digest=_digest(request, found))
 
 
 def _found(request: Request, width: vectors.Width) -> Dictionary:
@@ -142,11 +146,9 @@ def _files(request: Request) -> Iterator[Path]:
     yield from (path / name for name in (*names, *of_layer) if (path / name).is_file())
 
 
-def _digest(request: Request) -> str:
-    """Hash of what was asked for but its path, and of every file's name and bytes."""
-    digest = hashlib.blake2b(
-        f"{request.layer} {request.reads} {request.writes} {request.spans}".encode(), digest_size=16
-    )
+def _digest(request: Request, found: Dictionary) -> str:
+    """Hash of where it stands and of every file's name and bytes."""
+    digest = hashlib.blake2b(f"{found.reads} {found.writes} {found.kind}".encode(), digest_size=16)
     for file in _files(request):
         digest.update(file.name.encode())
         with file.open("rb") as opened:

@@ -31,9 +31,9 @@ from profiler.generality import check as checks
 from profiler.generality.distributions import corpus as texts
 from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
-from profiler.model.components import ModelSpec
+from profiler.model.components import OF_DICTIONARIES, ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model, with_reader_note
-from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
+from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos, with_dictionaries_of
 from profiler.pages import build as pages
 from profiler.patching import own_metric
 from profiler.patching.metrics import Metric
@@ -483,6 +483,8 @@ def context_tokens(
     frame = pages.load("component").tokens(pages.Reader(connection), component)
     choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
     loaded = choice if isinstance(choice, Model) else load_for(run, choice)
+    if chosen.kind in OF_DICTIONARIES and loaded.described is None:
+        loaded = with_dictionaries_of(run, loaded)
     return {"context_tokens": recompute.contexts(connection, loaded, chosen, frame)}
 
 

@@ -290,6 +290,7 @@ class RunSummary:
         facts: the row of table `runs` by column name: model, corpus, speed, closure.
         corpus, sizes, drops: documents and tokens by domain; rows by table; what was dropped, cut or left out.
         unfinished: what the run lacks and how to make it; None where it is whole.
+        dictionaries: how well each reconstructs what the model writes; empty where there are none.
     """
 
     facts: Mapping[str, Any]
@@ -297,6 +298,7 @@ class RunSummary:
     sizes: pl.DataFrame
     drops: pl.DataFrame
     unfinished: str | None
+    dictionaries: pl.DataFrame
 
 
 @dataclass(frozen=True, eq=False)

@@ -287,7 +287,8 @@ def test_what_a_budget_leaves_out_is_said_before_the_check_begins(subject, monke
     monkeypatch.setattr(duration, "unit_costs", lambda _: COSTS)
     told = replace(subject, report=said.append)
     whole = duration.forecast(subject, COSTS)
-    assert check._within(None, "tiny", told, None) == (told, ()) and said == [whole.sentence]
+    same, nothing = check._within(None, "tiny", told, None)
+    assert (same.settings, nothing, said) == (told.settings, (), [whole.sentence])
     said.clear()
     cheaper, lowered = check._within(whole.seconds - 1e-9, "tiny", told, None)
     assert cheaper.settings.left_out == ("weights",) and lowered == ("stage weights",)

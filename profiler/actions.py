@@ -363,6 +363,7 @@ def check(
     pairs: int = 96,
     draws: int = 99,
     seed: int = 0,
+    budget: float | None = None,
     model: str | Model | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -382,6 +383,8 @@ def check(
         pairs: prompts of each distribution.
         draws: random circuits that it is compared with.
         seed: of every draw.
+        budget: seconds to keep to: what decides least is left out, and what was left out is reported and stands in the
+            result.
         model: as for `patch`.
         trust_remote_code: as for `patch`.
         allow_pickle: as for `patch`.
@@ -408,7 +411,7 @@ def check(
         checks.refuse_unasked(run, name, again, decides)  # before the model is loaded
         steps("loading the model")
         loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-        checked = checks.check(run, name, loaded, settings, steps, decides)
+        checked = checks.check(run, name, loaded, settings, steps, decides, budget)
     circuit, verdict = checked.subject.circuit, checked.verdict
     return CheckResult(run, circuit, verdict, checked.distributions, checked.findings, checked.overlap())
 

@@ -194,7 +194,7 @@ class Recorder:
             self.tokens.update(part.components, shared.tokens, activation[rows], dla[rows])
         if shared.order is None:
             self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
-        elif len(shared.order.bounds):
+        elif len(shared.order.classes.rows):
             accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
             compiled.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
 

@@ -13,12 +13,16 @@
 --             counts what is done through later components too, direct_importance is mean |DLA| at
 --             the same positions, total_rank the rank by the first; NULL without total effects. Of
 --             an expert's neuron n counts the positions where its expert was chosen, and abs_dla is
---             the mean over these; the share is of all positions.
+--             the mean over these; the share is of all positions. A unit of a dictionary is ranked
+--             among these; its share is of what all heads and neurons write, which it describes
+--             again.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 WITH ranked AS (
     SELECT component, kind, layer, sum_abs_dla AS abs_dla_sum
-        , row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS rank
-        , count(*) OVER () AS n_components
+        , row_number() OVER (
+            PARTITION BY described(kind) ORDER BY sum_abs_dla DESC, component_id
+        ) AS rank
+        , count(*) OVER (PARTITION BY described(kind)) AS n_components
         , CASE WHEN n_total > 0
             THEN rank() OVER (ORDER BY total_importance DESC NULLS LAST) END AS total_rank
         , count(n_total) OVER () AS n_total_ranked, total_importance, direct_importance

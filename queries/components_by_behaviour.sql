@@ -39,7 +39,7 @@ WITH asked AS (
         , sum(weight_of(getvariable('importance'), weight)) AS weights
         , sum(importance_at(getvariable('importance'), weight, dla, total)) AS importance
     FROM component_facts
-    JOIN asked ON asked.kind IN ('both', component_facts.kind)
+    JOIN asked ON asked.kind IN ('both', behaves_as(component_facts.kind))
     WHERE getvariable('kind') IN ('', component_facts.kind)
         AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
     GROUP BY component, doc_id

@@ -34,7 +34,7 @@ SET VARIABLE rest = (
             SELECT behaviour FROM asked
         )
             AND (getvariable('behaviours') <> '' OR family IN ('attention', 'user')
-                OR kind = 'neuron')
+                OR kind <> 'head')
     )
     , left_over AS (
         SELECT position_id, activation, dla, total, band, weight, size

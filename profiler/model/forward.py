@@ -26,6 +26,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
+from profiler.dictionaries.dictionary import Place
 from profiler.model.components import Block
 from profiler.model.gates import Gates, factors, factors_left
 from profiler.model.wiring import Wiring, call_name, site_of
@@ -97,6 +98,7 @@ class Capture:
             the fused kernel wrote, relative to the largest value.
         routed: of each module of experts, by its path, what it was called with.
         factors: of each gated block, gate (before its nonlinearity) and value of its neurons.
+        sites: what stands where dictionaries read and write.
     """
 
     units: dict[Block, Float[Tensor, "window offset unit"] | HeadOutputs]
@@ -109,6 +111,7 @@ class Capture:
     mixing_gap: dict[Block, float]
     routed: dict[str, Routed]
     factors: dict[Block, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    sites: dict[Place, Tensor] = field(default_factory=dict)
 
 
 Forward = Callable[[TokenIds, Wanted], Capture]

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from profiler.errors import ModelError
 from profiler.model.components import Block
 from profiler.model.direct import Part
 from profiler.model.forward import Capture, Wanted
@@ -44,8 +45,13 @@ class EffectPass:
         """Make the network.
 
         Raises:
-            ModelError: attention is to be held and cannot be reached.
+            ModelError: attention is to be held and cannot be reached, or the model has dictionaries.
         """
+        if model.described is not None:
+            raise ModelError(
+                "total effects in a pass are of the model's own units: leave --dictionary out, or leave --effects out"
+                " and measure them afterwards with `profiler effects RUN`"
+            )
         self.network, self.is_frozen = EffectNetwork(model, **model.watching), is_frozen
         with self._held():
             pass

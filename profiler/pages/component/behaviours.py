@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from profiler.behaviours.importance import OTHER, SIZE, Importance
-from profiler.model.components import ComponentId
+from profiler.model.components import LABELLED, ComponentId
 from profiler.pages import numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Section
 from profiler.pages.charts import theme
@@ -98,7 +98,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str], importance: Impo
 def section(read: Reader, component: ComponentId) -> Section:
     """What a head or neuron does: its mixture, the claims with their baselines, what is left, what could not be
     seen."""
-    if component.kind not in ("head", "neuron"):
+    if component.kind not in LABELLED:
         return Section("Behaviours", "", ())
     importance = answer.chosen(read, component.label)
     result = read("mixture", component=component.label, importance=importance)

@@ -666,15 +666,20 @@ def _accumulate(
 @_compiled(cache=True, error_model="numpy")
 def _add_left_out(a: np.ndarray, d: np.ndarray, runs: Tokens, table: Cells, needed: np.ndarray) -> None:
     """Fill the cells of components that had too little memory for them in `_add_bins`."""
-    for c in range(len(needed)):
-        if needed[c] > 0:
-            sums = np.zeros((N_CELLS, 4))
-            fine, coarse = np.empty(len(runs.rows), dtype=np.uint32), np.empty(len(runs.rows), dtype=np.uint32)
-            _number_bins(_turned(a, runs.rows, c, 1)[0], fine, coarse)
-            _fill(sums, runs, coarse, _turned(d, runs.rows, c, 1)[0])
-            for i in range(table.starts[c], table.starts[c] + table.lengths[c]):
-                sums[table.cells[i]] = 0.0  # these were added
-            _make_room(table, c, sums)
+    fine, coarse = np.empty(len(runs.rows), dtype=np.uint32), np.empty(len(runs.rows), dtype=np.uint32)
+    sums = np.zeros((N_CELLS, 4))
+    for c0 in range(0, len(needed), LANES):
+        w = min(LANES, len(needed) - c0)
+        if needed[c0 : c0 + w].max() > 0:
+            x, y = _turned(a, runs.rows, c0, w), _turned(d, runs.rows, c0, w)
+            for j in range(w):
+                c = c0 + j
+                if needed[c] > 0:
+                    _number_bins(x[j], fine, coarse)
+                    _fill(sums, runs, coarse, y[j])
+                    for i in range(table.starts[c], table.starts[c] + table.lengths[c]):
+                        sums[table.cells[i]] = 0.0  # these were added
+                    _make_room(table, c, sums)
 
 
 SPECTRUM_SIDE, SPECTRUM_BINS = SPECTRUM.per_side, SPECTRUM.n_bins

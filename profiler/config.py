@@ -76,6 +76,12 @@ class RunConfig(ModelSettings):
     token_sums: Literal["heads", "all", "none"] = Field(
         default="heads", description="components with sums per token id"
     )
+    effects: Literal["none", "total"] = Field(
+        default="none", description="total: total effects, through everything after a unit, beside direct ones"
+    )
+    effect_method: Literal["gradient", "frozen"] = Field(
+        default="gradient", description="frozen: attention patterns and denominators of norms held in the gradient"
+    )
     classes: tuple[str, ...] = Field(default=(), description="token classes of the user's own, NAME=CONDITION")
     disk_budget: int | None = Field(default=None, gt=0, description="bytes")
     memory_limit: int | None = Field(default=None, gt=0, description="bytes; None: what the machine has")

@@ -317,6 +317,7 @@ class ReadableRun:
         kind: Literal["head", "neuron", "feature", "direction", "subspace"] = "head",
         family: str = "auto",
         top: int = 100,
+        importance: Literal["direct", "total"] = "direct",
         out: str | Path | None = None,
     ) -> Any:
         """Components that do something else in another run of the same tokenizer and shape of model.
@@ -326,6 +327,8 @@ class ReadableRun:
             kind: heads or neurons.
             family: of behaviours: attention, effect, context, token, next, user; auto chooses by kind.
             top: the most important components of this run; 0 takes all.
+            importance: what positions count by: direct, |DLA|, or total, |total effect|, where both runs have measured
+                it.
             out: write a page of it there as well.
 
         Returns:
@@ -341,11 +344,12 @@ class ReadableRun:
             first = both.enter_context(self.released())
             second = both.enter_context(other.released()) if isinstance(other, ReadableRun) else Path(other)
             said = notes(first, second)
+            asked = {"kind": kind, "family": family, "top": top, "importance": importance}
             with open_both(first, second) as connection:
-                frame = queries.run(connection, "compare", kind=kind, family=family, top=top)
+                frame = queries.run(connection, "compare", **asked)
                 if out is not None:
                     read = build.Reader(connection)
-                    made = comparison.build(read, first.stem, second.stem, said, kind, family, top)
+                    made = comparison.build(read, first.stem, second.stem, said, kind, family, top, importance)
                     build.write(out, page.render(made))
         return Comparison(frame, said)
 

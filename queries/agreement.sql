@@ -22,7 +22,7 @@ SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 SET VARIABLE quantile = coalesce(getvariable('quantile')::DOUBLE, 0.95);
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 50);
 SET VARIABLE chosen =
-    chosen_components('neuron', getvariable('component'), getvariable('top'));
+    chosen_components('neuron', getvariable('component'), getvariable('top'), 'direct');
 WITH boosted AS (
     -- the class that is most common among the tokens that the weights boost
     SELECT component, first(class ORDER BY n DESC, class) AS boosted_class, max(n) AS boosted_n

@@ -4,24 +4,29 @@
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
 -- Parameters: kind (default 'head'), component (default ''), family (default 'auto'), behaviour
---             (default ''), top (default 40)
+--             (default ''), top (default 40), importance (default 'direct')
 -- Reads:      behaviour_marks, behaviours, component_facts, components, importance,
 --             layer_coverages, jackknife_groups
 -- Reference:  importance-weighted coverage: sum of |DLA| where the behaviour holds / sum of |DLA|;
 --             delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation,
 --             chapter 4, interval on the logit scale; moments of a permuted sum: Hoeffding 1951, A
 --             combinatorial central limit theorem
--- Caveat:     heads on the uniform sample of positions, neurons on that and their strata together,
---             weighted. scrambled: the same claim permuted among the positions of each domain, its
---             expected coverage, and scrambled_hi the value that 97.5 % of permutations stay below.
---             random: the same behaviour asked of other components of the same kind and layer (all
---             heads; 17 neurons chosen by hash, without itself), their median, and random_hi the
---             largest; kept in the run. Families overlap: coverages do not add up to 1 (see
---             mixture). No interval where one replicate group holds every row. family auto takes
---             attention behaviours of heads, token and context behaviours of neurons, and the
---             user's own of both; family and behaviour '' show all; top is the number of
---             components, by importance, 0 all; component overrides kind and top. Which components
---             do a behaviour most is asked by query components_by_behaviour.
+-- Caveat:     importance direct counts by |DLA|, total by |total effect| at the positions of the
+--             uniform sample where it was measured; coverage, its interval and every baseline are
+--             of the importance asked for, direct_coverage and total_coverage stand side by side
+--             (the second NULL without total effects), acts says how the component acts, and agrees
+--             whether its total effects do with ablations. Heads on the uniform sample of
+--             positions, neurons on that and their strata together, weighted. scrambled: the same
+--             claim permuted among the positions of each domain, its expected coverage, and
+--             scrambled_hi the value that 97.5 % of permutations stay below. random: the same
+--             behaviour asked of other components of the same kind and layer (all heads; 17 neurons
+--             chosen by hash, without itself), their median, and random_hi the largest; kept in the
+--             run. Families overlap: coverages do not add up to 1 (see mixture). No interval where
+--             one replicate group holds every row. family auto takes attention behaviours of heads,
+--             token and context behaviours of neurons, and the user's own of both; family and
+--             behaviour '' show all; top is the number of components, by importance, 0 all;
+--             component overrides kind and top. Which components do a behaviour most is asked by
+--             query components_by_behaviour.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
 SET VARIABLE component = coalesce(getvariable('component')::VARCHAR, '');
 SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');
@@ -32,8 +37,10 @@ SET VARIABLE chosen = (
         , ' profiler behaviours refresh RUN adds it')), NULL)
     FROM duckdb_tables() WHERE table_name = 'layer_coverages'
 );
-SET VARIABLE chosen = chosen_components(
-    getvariable('kind'), getvariable('component'), getvariable('top'));
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
+SET VARIABLE chosen = chosen_components(getvariable('kind'), getvariable('component')
+    , getvariable('top'), getvariable('importance'));
 WITH asked AS (
     SELECT behaviour_id, behaviour, family, kinds.kind
     FROM behaviours
@@ -47,22 +54,35 @@ WITH asked AS (
     -- sums of a component's kept rows in each document, whatever holds there
     SELECT component, doc_id, any_value(kind) AS kind, any_value(layer) AS layer
         , any_value(group_id) AS group_id, any_value(domain) AS domain
-        , count(*) AS n, sum(weight) AS weights, sum(weighted_importance(weight, dla)) AS importance
-        , sum(weighted_importance(weight, dla) ** 2) AS importance_squared
+        , count(*) AS n, sum(weight_of(getvariable('importance'), weight)) AS weights
+        , sum(importance_at(getvariable('importance'), weight, dla, total)) AS importance
+        , sum(importance_at(getvariable('importance'), weight, dla, total)
+            ** 2) AS importance_squared
+        , sum(importance_at('direct', weight, dla, total)) AS direct
+        , sum(importance_at('total', weight, dla, total)) AS total
     FROM component_facts WHERE list_contains(getvariable('chosen'), component)
+        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
     GROUP BY component, doc_id
 )
 , marks AS MATERIALIZED (
     -- the same of the rows where a behaviour holds, and of those where it cannot be told
     SELECT component, behaviour_id, doc_id
-        , count(*) FILTER (holds) AS n_held, sum_where(weight, holds) AS weights_held
-        , sum_where(weighted_importance(weight, dla), holds) AS importance_held
+        , count(*) FILTER (holds) AS n_held
+        , sum_where(weight_of(getvariable('importance'), weight), holds) AS weights_held
+        , sum_where(importance_at(getvariable('importance'), weight, dla, total)
+            , holds) AS importance_held
+        , sum_where(importance_at('direct', weight, dla, total), holds) AS direct_held
+        , sum_where(importance_at('total', weight, dla, total), holds) AS total_held
         , count(*) FILTER (holds IS NULL) AS n_untold
-        , sum_where(weight, holds IS NULL) AS weights_untold
-        , sum_where(weighted_importance(weight, dla), holds IS NULL) AS importance_untold
-        , sum_where(weighted_importance(weight, dla) ** 2
+        , sum_where(weight_of(getvariable('importance'), weight), holds IS NULL) AS weights_untold
+        , sum_where(importance_at(getvariable('importance'), weight, dla, total)
+            , holds IS NULL) AS importance_untold
+        , sum_where(importance_at('direct', weight, dla, total), holds IS NULL) AS direct_untold
+        , sum_where(importance_at('total', weight, dla, total), holds IS NULL) AS total_untold
+        , sum_where(importance_at(getvariable('importance'), weight, dla, total) ** 2
             , holds IS NULL) AS importance_squared_untold
     FROM behaviour_marks WHERE list_contains(getvariable('chosen'), component)
+        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
     GROUP BY component, behaviour_id, doc_id
 )
 , by_document AS MATERIALIZED (
@@ -76,6 +96,10 @@ WITH asked AS (
         , coalesce(marks.importance_held, 0) AS importance_held
         , facts.importance_squared
             - coalesce(marks.importance_squared_untold, 0) AS importance_squared
+        , coalesce(marks.direct_held, 0) AS direct_held
+        , facts.direct - coalesce(marks.direct_untold, 0) AS direct
+        , coalesce(marks.total_held, 0) AS total_held
+        , facts.total - coalesce(marks.total_untold, 0) AS total
     FROM facts JOIN asked USING (kind)
     LEFT JOIN marks
         ON marks.component = facts.component AND marks.behaviour_id = asked.behaviour_id
@@ -87,6 +111,8 @@ WITH asked AS (
         , sum(n_held) AS n_held, sum(weights) AS weights, sum(weights_held) AS weights_held
         , sum(importance) AS importance, sum(importance_held) AS importance_held
         , effective_number(importance) AS documents
+        , sum(direct_held) / nullif(sum(direct), 0) AS direct_coverage
+        , sum(total_held) / nullif(sum(total), 0) AS total_coverage
     FROM by_document GROUP BY component, kind, layer, behaviour_id, behaviour, family
 )
 , sums AS (
@@ -115,9 +141,13 @@ WITH asked AS (
 )
 , matched AS (
     SELECT subject.component, layer_coverages.behaviour_id
-        , median(layer_coverages.coverage) AS random, max(layer_coverages.coverage) AS random_hi
+        , median(covered) AS random, max(covered) AS random_hi
         , count(*) AS n_random
-    FROM layer_coverages
+    FROM (
+        SELECT component_id, behaviour_id, CASE getvariable('importance')
+            WHEN 'total' THEN total_coverage ELSE coverage END AS covered
+        FROM layer_coverages
+    ) AS layer_coverages
     JOIN components USING (component_id)
     JOIN (
         SELECT DISTINCT component, kind, layer FROM facts
@@ -138,7 +168,9 @@ SELECT whole.component, whole.kind, whole.layer, whole.behaviour, whole.family, 
     , least(1, scrambled.mean + 1.959964 * scrambled.sd) AS scrambled_hi
     , matched.random, matched.random_hi, coalesce(matched.n_random, 0)::BIGINT AS n_random
     , whole.documents AS effective_documents
+    , whole.direct_coverage, whole.total_coverage, importance.acts, importance.agrees
 FROM whole
+JOIN importance ON importance.component = whole.component
 JOIN errors ON errors.component = whole.component AND errors.behaviour = whole.behaviour
 JOIN scrambled ON scrambled.component = whole.component AND scrambled.behaviour = whole.behaviour
 LEFT JOIN matched

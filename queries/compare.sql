@@ -3,7 +3,8 @@
 --             chance and beyond what the text explains?
 -- Grain:      one row per component and behaviour
 -- Key:        component, behaviour
--- Parameters: kind (default 'head'), family (default 'auto'), top (default 100)
+-- Parameters: kind (default 'head'), family (default 'auto'), top (default 100), importance
+--             (default 'direct')
 -- Reads:      behaviour_rows, behaviours, importance, jackknife_groups, other.behaviour_rows,
 --             other.jackknife_groups
 -- Reference:  difference of the log importance ratio (macro log_ratio: mean |DLA| where the
@@ -27,18 +28,24 @@
 --             behaviour farthest above scrambled in each run; differs: they are not the same, and q
 --             is below 0.05 for one of the two. Behaviours overlap: of a component that cares for
 --             one, the ratios of others that overlap with it change with the text. top is the most
---             important components of the first run, 0 all; family as in behaviours.
+--             important components of the first run, 0 all; family as in behaviours. importance
+--             total counts by |total effect|, where both runs measured it.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
 SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
-SET VARIABLE chosen = chosen_components(getvariable('kind'), '', getvariable('top'));
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
+SET VARIABLE chosen = chosen_components(
+    getvariable('kind'), '', getvariable('top'), getvariable('importance'));
 WITH rows AS (
-    SELECT 'a' AS run, component, behaviour, kind, family, group_id, doc_id, weight
-        , weighted_importance(weight, dla) AS importance, holds
+    SELECT 'a' AS run, component, behaviour, kind, family, group_id, doc_id
+        , weight_of(getvariable('importance'), weight) AS weight
+        , importance_at(getvariable('importance'), weight, dla, total) AS importance, holds
     FROM behaviour_rows
     UNION ALL
-    SELECT 'b', component, behaviour, kind, family, group_id, doc_id, weight
-        , weighted_importance(weight, dla), holds
+    SELECT 'b', component, behaviour, kind, family, group_id, doc_id
+        , weight_of(getvariable('importance'), weight)
+        , importance_at(getvariable('importance'), weight, dla, total), holds
     FROM other.behaviour_rows
 )
 , by_document AS (
@@ -46,6 +53,7 @@ WITH rows AS (
         , sum_where(weight, holds) AS weights_held, sum(importance) AS importance
         , sum_where(importance, holds) AS importance_held
     FROM rows WHERE list_contains(getvariable('chosen'), component) AND holds IS NOT NULL
+        AND importance IS NOT NULL
         AND family_asked(getvariable('family'), kind, family)
     GROUP BY run, component, behaviour, group_id, doc_id
 )

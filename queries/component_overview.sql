@@ -2,22 +2,28 @@
 -- Question:   which heads and neurons matter on this corpus, and for which token class?
 -- Grain:      one row per head or neuron
 -- Key:        component
--- Parameters: kind (default ''), top (default 100)
+-- Parameters: kind (default ''), top (default 100), importance (default 'direct')
 -- Reads:      cell_sums, group_counts, presence_counts, jackknife_groups, components, classes,
---             power_sums
+--             power_sums, importance
 -- Reference:  importance is mean |DLA|; delete-a-group jackknife over documents: Wolter,
 --             Introduction to Variance Estimation, chapter 4
--- Caveat:     |DLA| sees only what a component writes directly to the next token's logit:
---             a component that works through later layers looks unimportant. share_abs_dla is of
---             the sum over all heads and neurons, whatever kind shows; such sums do not cancel, so
---             shares say nothing about the net effect. top_class_share says something of the
---             component only beside top_class_base, that class's share of all positions. Of an
---             expert's neuron n counts the positions where its expert was chosen, and means are
---             over these; its share_abs_dla, which rows are ordered by, is of all positions. kind
---             is head, neuron, feature ...; empty: the model's own; all: units of dictionaries too,
---             whose shares are of the same sum, which they are no part of. top 0 shows all.
+-- Caveat:     |DLA| sees only what a component writes directly to the next token's logit: a
+--             component that works through later layers looks unimportant; total_importance, mean
+--             |total effect| over the positions where it was measured, counts that too, beside
+--             direct_importance, mean |DLA| at the same positions, total_rank, acts, and reliable,
+--             whether it agrees with ablations (NULL without total effects). Rows are ordered by
+--             the importance asked for, direct or total. share_abs_dla is of the sum over all heads
+--             and neurons, whatever kind shows; such sums do not cancel, so shares say nothing
+--             about the net effect. top_class_share says something of the component only beside
+--             top_class_base, that class's share of all positions. Of an expert's neuron n counts
+--             the positions where its expert was chosen, and means are over these; its
+--             share_abs_dla is of all positions. kind is head, neuron, feature ...; empty: the
+--             model's own; all: units of dictionaries too, whose shares are of the same sum, which
+--             they are no part of. top 0 shows all.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
 WITH sizes AS (
     -- ordinary positions of each replicate group
     SELECT group_id, sum(n) AS group_n FROM group_counts WHERE axis = 'class' GROUP BY group_id
@@ -165,7 +171,15 @@ SELECT components.component, components.kind, components.layer, whole.n::BIGINT 
     , top_class.class_abs_dla / nullif(whole.sum_abs_dla, 0) AS top_class_share
     , class_sizes.class_n / whole.n AS top_class_base
     , spread.activation_min, spread.activation_max
+    , totals.total_importance, totals.direct_importance, totals.through_importance, totals.total
+    , totals.total_rank, totals.acts, totals.method, totals.error, totals.reliable
+    , totals.agrees
 FROM whole
+JOIN (
+    SELECT *, CASE WHEN n_total > 0
+        THEN rank() OVER (ORDER BY total_importance DESC NULLS LAST) END AS total_rank
+    FROM importance
+) AS totals USING (component_id)
 JOIN components USING (component_id)
 JOIN top_class USING (component_id)
 JOIN (
@@ -178,5 +192,6 @@ LEFT JOIN errors USING (component_id)
 CROSS JOIN totals
 WHERE getvariable('kind') IN ('all', components.kind)
     OR getvariable('kind') = '' AND NOT described(components.kind)
-ORDER BY whole.sum_abs_dla DESC, components.component_id
+ORDER BY CASE getvariable('importance') WHEN 'total' THEN totals.total_importance
+    ELSE whole.sum_abs_dla END DESC NULLS LAST, components.component_id
 LIMIT CASE WHEN getvariable('top') > 0 THEN getvariable('top') END;

@@ -4,15 +4,18 @@
 -- Key:        component
 -- Parameters: component (required)
 -- Reads:      importance, group_sums, presence_counts, components, group_importance,
---             jackknife_groups
+--             jackknife_groups, total_sums
 -- Reference:  importance is mean |DLA|; delete-a-group jackknife over documents: Wolter,
 --             Introduction to Variance Estimation, chapter 4
 -- Caveat:     the same numbers as component_overview has of all, for one, without adding up all.
 --             rank counts from 1; components that tie are ordered by layer. |DLA| sees only what is
---             written directly to the next token's logit. Of an expert's neuron n counts the
---             positions where its expert was chosen, and abs_dla is the mean over these; the share
---             is of all positions. A unit of a dictionary is ranked among these; its share is of
---             what all heads and neurons write, which it describes again.
+--             written directly to the next token's logit: total_importance, mean |total effect|,
+--             counts what is done through later components too, direct_importance is mean |DLA| at
+--             the same positions, total_rank the rank by the first; NULL without total effects. Of
+--             an expert's neuron n counts the positions where its expert was chosen, and abs_dla is
+--             the mean over these; the share is of all positions. A unit of a dictionary is ranked
+--             among these; its share is of what all heads and neurons write, which it describes
+--             again.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 WITH ranked AS (
     SELECT component, kind, layer, sum_abs_dla AS abs_dla_sum
@@ -20,6 +23,10 @@ WITH ranked AS (
             PARTITION BY described(kind) ORDER BY sum_abs_dla DESC, component_id
         ) AS rank
         , count(*) OVER (PARTITION BY described(kind)) AS n_components
+        , CASE WHEN n_total > 0
+            THEN rank() OVER (ORDER BY total_importance DESC NULLS LAST) END AS total_rank
+        , count(n_total) OVER () AS n_total_ranked, total_importance, direct_importance
+        , through_importance, total, acts, method, error, reliable, n_total, agrees
     FROM importance
 )
 , own AS (
@@ -33,6 +40,12 @@ WITH ranked AS (
     FROM group_importance
     LEFT JOIN own USING (group_id)
 )
+, totals AS (
+    SELECT components.component AS key, total_sums.group_id, total_sums.sum_abs_total AS above
+        , total_sums.n AS below
+    FROM total_sums JOIN components USING (component_id)
+    WHERE components.component = getvariable('component')
+)
 SELECT ranked.component, ranked.kind, ranked.layer, coalesce(sizes.n, 0)::BIGINT AS n
     , ranked.abs_dla_sum / nullif(sizes.n, 0) AS abs_dla
     , ranked.abs_dla_sum / nullif(everything.all_abs_dla, 0) AS share_abs_dla
@@ -42,6 +55,12 @@ SELECT ranked.component, ranked.kind, ranked.layer, coalesce(sizes.n, 0)::BIGINT
     , CASE WHEN errors.se IS NOT NULL
         THEN least(1, share_abs_dla + errors.t * errors.se) END AS share_abs_dla_hi
     , ranked.rank, ranked.n_components
+    , ranked.total_importance
+    , greatest(0, ranked.total_importance - total_errors.t * total_errors.se) AS total_importance_lo
+    , ranked.total_importance + total_errors.t * total_errors.se AS total_importance_hi
+    , ranked.direct_importance, ranked.through_importance, ranked.total, ranked.total_rank
+    , ranked.n_total_ranked, ranked.acts, ranked.method, ranked.error, ranked.reliable
+    , ranked.n_total, ranked.agrees
 FROM ranked
 JOIN components USING (component)
 LEFT JOIN (
@@ -49,5 +68,6 @@ LEFT JOIN (
 ) AS sizes USING (presence)
 CROSS JOIN (SELECT sum(sum_abs_dla) AS all_abs_dla FROM group_importance) AS everything
 LEFT JOIN jackknife_ratios('shares') AS errors ON errors.key = ranked.component
+LEFT JOIN jackknife_ratios('totals') AS total_errors ON total_errors.key = ranked.component
 WHERE ranked.component = getvariable('component')
 ORDER BY ranked.rank;

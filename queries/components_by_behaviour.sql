@@ -1,10 +1,11 @@
 -- Title:      Components by a behaviour
--- Question:   which components do it, or are important where it holds, more than others or than
---             by chance?
+-- Question:   which components do it, or are important where it holds, more than others or than by
+--             chance?
 -- Grain:      one row per component with enough positions where the behaviour holds
 -- Key:        component
--- Parameters: behaviour (required), kind (default ''), least (default 20), top (default 20)
--- Reads:      behaviour_marks, behaviours, component_facts, jackknife_groups
+-- Parameters: behaviour (required), kind (default ''), least (default 20), top (default 20),
+--             importance (default 'direct')
+-- Reads:      behaviour_marks, behaviours, component_facts, importance, jackknife_groups
 -- Reference:  lift of a rule over its base rate: Brin, Motwani, Ullman and Tsur 1997; the base rate
 --             of each domain is held against the domain itself; delete-a-group jackknife over
 --             documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the
@@ -19,11 +20,15 @@
 --             effect), which a head that does so everywhere does most, with a lift of 1. Left out
 --             are components with fewer than `least` recorded positions where it holds, and those
 --             without an interval: n_left_out says how many. kind is head or neuron, both if empty;
---             top 0 shows all. |DLA| sees only what is written directly to the next token's logit.
+--             top 0 shows all. |DLA| sees only what is written directly to the next token's logit;
+--             importance total counts by |total effect| at the positions where it was measured.
+--             acts says how the component acts, agrees whether its total effects do with ablations.
 SET VARIABLE behaviour = required(getvariable('behaviour'), 'behaviour', 'on_number');
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE least = coalesce(getvariable('least')::BIGINT, 20);
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 20);
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
 WITH asked AS (
     SELECT behaviour_id, kind, family IN ('attention', 'effect') AS is_act FROM behaviours
     WHERE behaviour = getvariable('behaviour')
@@ -31,20 +36,26 @@ WITH asked AS (
 , facts AS MATERIALIZED (
     SELECT component, doc_id, any_value(component_facts.kind) AS kind
         , any_value(group_id) AS group_id, any_value(domain) AS domain
-        , sum(weight) AS weights, sum(weighted_importance(weight, dla)) AS importance
+        , sum(weight_of(getvariable('importance'), weight)) AS weights
+        , sum(importance_at(getvariable('importance'), weight, dla, total)) AS importance
     FROM component_facts
     JOIN asked ON asked.kind IN ('both', behaves_as(component_facts.kind))
     WHERE getvariable('kind') IN ('', component_facts.kind)
+        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
     GROUP BY component, doc_id
 )
 , marks AS MATERIALIZED (
     SELECT component, doc_id
-        , count(*) FILTER (holds) AS n_held, sum_where(weight, holds) AS weights_held
-        , sum_where(weighted_importance(weight, dla), holds) AS importance_held
-        , sum_where(weight, holds IS NULL) AS weights_untold
-        , sum_where(weighted_importance(weight, dla), holds IS NULL) AS importance_untold
+        , count(*) FILTER (holds) AS n_held
+        , sum_where(weight_of(getvariable('importance'), weight), holds) AS weights_held
+        , sum_where(importance_at(getvariable('importance'), weight, dla, total)
+            , holds) AS importance_held
+        , sum_where(weight_of(getvariable('importance'), weight), holds IS NULL) AS weights_untold
+        , sum_where(importance_at(getvariable('importance'), weight, dla, total)
+            , holds IS NULL) AS importance_untold
     FROM behaviour_marks
     WHERE behaviour_id IN (SELECT behaviour_id FROM asked)
+        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
     GROUP BY component, doc_id
 )
 , by_document AS MATERIALIZED (
@@ -102,8 +113,9 @@ WITH asked AS (
         ) AS ordinal
     FROM ranked WHERE n_held >= getvariable('least') AND lift_lo IS NOT NULL
 )
-SELECT component, kind, lift, lift_lo, lift_hi, coverage, coverage_lo, coverage_hi, scrambled
-    , others, base_rate, n_held::BIGINT AS n_held, documents AS effective_documents
-    , n_left_out::BIGINT AS n_left_out
-FROM shown WHERE getvariable('top') = 0 OR ordinal <= getvariable('top')
+SELECT shown.component, shown.kind, lift, lift_lo, lift_hi, coverage, coverage_lo, coverage_hi
+    , scrambled, others, base_rate, n_held::BIGINT AS n_held, documents AS effective_documents
+    , n_left_out::BIGINT AS n_left_out, importance.acts, importance.agrees
+FROM shown JOIN importance ON importance.component = shown.component
+WHERE getvariable('top') = 0 OR ordinal <= getvariable('top')
 ORDER BY ordinal;

@@ -3,7 +3,7 @@
 --             hold?
 -- Grain:      one row per top share of positions by importance
 -- Key:        top
--- Parameters: component (required), behaviour (required)
+-- Parameters: component (required), behaviour (required), importance (default 'direct')
 -- Reads:      behaviour_rows, importance, jackknife_groups
 -- Reference:  importance-weighted coverage on the top completions by effect: McDougall et al. 2023,
 --             Copy Suppression; delete-a-group jackknife over documents, interval on the logit
@@ -14,9 +14,13 @@
 --             group of documents, so that it holds the cut's own sampling. scrambled: the claim
 --             permuted among the positions of each domain (of all positions, not of the top).
 --             random: median of the same curve over other components of the same kind and layer
---             (all heads; 16 neurons). Rows at the top are few: read n.
+--             (all heads; 16 neurons). importance total takes |total effect| in the place of |DLA|,
+--             at the positions of the uniform sample where it was measured. Rows at the top are
+--             few: read n.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 SET VARIABLE behaviour = required(getvariable('behaviour'), 'behaviour', 'induction');
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
 -- the component and the others of its kind and layer; a list, because a filter on a list goes below
 -- the view
 SET VARIABLE pool = (
@@ -30,14 +34,19 @@ SET VARIABLE pool = (
 );
 WITH rows AS (
     -- depth: share of positions from the most important down to the middle of the row's own
-    SELECT component, position_id, doc_id, group_id, domain, weight, abs(dla)::DOUBLE AS size
-        , weighted_importance(weight, dla) AS importance, holds
+    SELECT component, position_id, doc_id, group_id, domain, weight, size
+        , weight * size AS importance, holds
         , (sum(weight)
-            OVER (PARTITION BY component ORDER BY abs(dla) DESC, position_id) - weight / 2)
+            OVER (PARTITION BY component ORDER BY size DESC, position_id) - weight / 2)
             / sum(weight) OVER (PARTITION BY component) AS depth
-    FROM behaviour_rows
-    WHERE list_contains(getvariable('pool'), component) AND behaviour = getvariable('behaviour')
-        AND holds IS NOT NULL
+    FROM (
+        SELECT component, position_id, doc_id, group_id, domain, holds
+            , weight_of(getvariable('importance'), behaviour_rows.weight) AS weight
+            , importance_at(getvariable('importance'), 1, dla, total) AS size
+        FROM behaviour_rows
+        WHERE list_contains(getvariable('pool'), component)
+            AND behaviour = getvariable('behaviour') AND holds IS NOT NULL
+    ) WHERE size IS NOT NULL
 )
 , tops AS (
     SELECT unnest([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0])::DOUBLE AS top

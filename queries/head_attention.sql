@@ -2,24 +2,30 @@
 -- Question:   where does the head attend, on text that was not picked for it, and where it matters?
 -- Grain:      one row per measure
 -- Key:        measure
--- Parameters: component (required)
--- Reads:      head_attention, position_rows, documents, jackknife_groups
+-- Parameters: component (required), importance (default 'direct')
+-- Reads:      head_attention, position_rows, documents, importance, jackknife_groups
 -- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation,
 --             chapter 4
 -- Caveat:     means over the uniform sample of positions. Measures overlap (the token before may be
 --             the first one too), so they do not sum to 1. importance_weighted_mean weighs each
---             position by the head's |DLA| there; a head that works through later layers has its
---             weight in the wrong place. No rows for a neuron. sink is a row of heads that have
---             a learned sink, which is no token, and of no others.
+--             position by the head's |DLA| there, or by its |total effect| where importance is
+--             total (at the positions where it was measured): a head that works through later
+--             layers has its weight in the wrong place otherwise. No rows for a neuron. sink is a
+--             row of heads that have a learned sink, which is no token, and of no others.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
 WITH wide AS (
     SELECT head_attention.*, documents.group_id FROM head_attention
     JOIN position_rows USING (position_id) JOIN documents USING (doc_id)
     WHERE head_attention.component = getvariable('component')
+        AND importance_at(getvariable('importance'), 1, head_attention.dla
+            , head_attention.total) IS NOT NULL
 )
 -- A row per position and measure, so that all measures are averaged by the same two sums.
 , long AS (
-    SELECT measures.ordinal, measures.measure, measures.unit, group_id, abs(dla)::DOUBLE AS weight
+    SELECT measures.ordinal, measures.measure, measures.unit, group_id
+        , importance_at(getvariable('importance'), 1, dla, total) AS weight
         , CASE measures.measure
             WHEN 'previous_token' THEN previous_token
             WHEN 'first_token' THEN first_token

@@ -3,13 +3,16 @@
 -- Grain:      one row per domain and rank
 -- Key:        domain, rank
 -- Parameters: top (default 10)
--- Reads:      cell_sums, group_counts, presence_counts, components, classes
+-- Reads:      cell_sums, group_counts, presence_counts, components, classes, total_sums,
+--             replicate_groups, domains
 -- Reference:  delete-a-group jackknife over documents: Wolter, Introduction to Variance Estimation,
 --             chapter 4
 -- Caveat:     ranks are of estimates: neighbours whose intervals overlap may change places on more
 --             text. share_abs_dla, which ranks are by, is of the domain's sum over all heads and
 --             neurons. Of an expert's neuron n counts the positions where its expert was chosen,
---             and abs_dla is the mean over these. top 0 shows all.
+--             and abs_dla is the mean over these. total_importance is mean |total effect| in the
+--             domain, over the positions where it was measured, total_rank the rank by it (NULL
+--             without total effects). top 0 shows all.
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 10);
 WITH sizes AS (
     SELECT domain, group_id, count(*) OVER (PARTITION BY domain) AS n_groups
@@ -62,12 +65,23 @@ WITH sizes AS (
             - domain_abs_dla / nullif(domain_all, 0), n_groups)) AS share_abs_dla_se
     FROM placed GROUP BY domain, component_id, n, domain_abs_dla, domain_all, n_groups
 )
-SELECT domain
-    , row_number() OVER (PARTITION BY domain ORDER BY abs_dla * n DESC, component_id) AS "rank"
+, totals AS (
+    SELECT domains.domain, total_sums.component_id
+        , sum(total_sums.sum_abs_total) / nullif(sum(total_sums.n), 0) AS total_importance
+        , rank() OVER (PARTITION BY domains.domain ORDER BY total_importance DESC) AS total_rank
+    FROM total_sums JOIN replicate_groups USING (group_id) JOIN domains USING (domain_id)
+    GROUP BY domains.domain, total_sums.component_id
+)
+SELECT estimates.domain
+    , row_number() OVER (PARTITION BY estimates.domain
+        ORDER BY abs_dla * n DESC, estimates.component_id) AS "rank"
     , component, kind, n
     , abs_dla, abs_dla_se, abs_dla - t975(groups - 1) * abs_dla_se AS abs_dla_lo
     , abs_dla + t975(groups - 1) * abs_dla_se AS abs_dla_hi
-    , share_abs_dla, share_abs_dla_se, groups
-FROM estimates JOIN components USING (component_id)
+    , share_abs_dla, share_abs_dla_se, groups, totals.total_importance, totals.total_rank
+FROM estimates
+JOIN components USING (component_id)
+LEFT JOIN totals
+    ON totals.domain = estimates.domain AND totals.component_id = estimates.component_id
 QUALIFY getvariable('top') = 0 OR "rank" <= getvariable('top')
-ORDER BY domain, "rank";
+ORDER BY estimates.domain, "rank";

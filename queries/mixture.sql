@@ -5,8 +5,8 @@
 --             unexplained is one of them
 -- Key:        slice, value, behaviour
 -- Parameters: component (required), behaviours (default ''), rule (default 'priority'), min_lift
---             (default 2.0)
--- Reads:      behaviour_marks, behaviours, component_facts, jackknife_groups
+--             (default 2.0), importance (default 'direct')
+-- Reads:      behaviour_marks, behaviours, component_facts, importance, jackknife_groups
 -- Reference:  delete-a-group jackknife over documents, interval on the logit scale; an explicit
 --             unexplained share: design rule of evidence 6
 -- Caveat:     shares of the sum of |DLA|; in a slice they add up to 1. Overlaps: rule priority
@@ -20,11 +20,15 @@
 --             the share of positions that are really in the slice, and quantiles that ties leave no
 --             level near to are no bands. scrambled: the share that the behaviour would have were
 --             its places permuted among the positions of each domain: compare slices by share above
---             it.
+--             it. importance total counts by |total effect| at the positions of the uniform sample
+--             where it was measured; direct_share and total_share stand side by side (the second
+--             NULL without total effects).
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 SET VARIABLE behaviours = coalesce(getvariable('behaviours')::VARCHAR, '');
 SET VARIABLE rule = coalesce(getvariable('rule')::VARCHAR, 'priority');
 SET VARIABLE min_lift = coalesce(getvariable('min_lift')::DOUBLE, 2.0);
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
 WITH asked AS (
     SELECT behaviour, priority
     FROM behaviours
@@ -36,19 +40,26 @@ WITH asked AS (
     ) AS given WHERE getvariable('behaviours') <> ''
 )
 , facts AS MATERIALIZED (
-    SELECT position_id, group_id, doc_id, domain, band, weight
-        , weighted_importance(weight, dla) AS importance
+    SELECT position_id, group_id, doc_id, domain, band
+        , weight_of(getvariable('importance'), component_facts.weight) AS weight
+        , importance_at(getvariable('importance'), component_facts.weight, dla, total) AS importance
+        , importance_at('direct', component_facts.weight, dla, total) AS direct
+        , importance_at('total', component_facts.weight, dla, total) AS total
     FROM component_facts
     WHERE component = getvariable('component')
+        AND importance_at(getvariable('importance'), component_facts.weight, dla
+            , component_facts.total) IS NOT NULL
 )
 , total AS (
     SELECT sum(weight) AS weights, sum(importance) AS importance FROM facts
 )
 , marks AS MATERIALIZED (
-    SELECT position_id, behaviour, family, kind, weight AS weights
-        , weighted_importance(weight, dla) AS importance, holds
+    SELECT position_id, behaviour, family, kind
+        , weight_of(getvariable('importance'), weight) AS weights
+        , importance_at(getvariable('importance'), weight, dla, total) AS importance, holds
     FROM behaviour_marks
     WHERE component = getvariable('component') AND behaviour IN (SELECT behaviour FROM asked)
+        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
 )
 , taking_part AS (
     -- a token or context behaviour must cover min_lift times more than its rate
@@ -84,6 +95,7 @@ WITH asked AS (
 )
 , whole AS (
     SELECT slice, value, sum(importance) AS importance, sum(weight) AS weights, count(*) AS n_slice
+        , sum(direct) AS direct, sum(total) AS total
     FROM slices
     GROUP BY slice, value
 )
@@ -105,15 +117,17 @@ WITH asked AS (
 )
 , cells AS (
     SELECT slice, value, behaviour, group_id, sum(part * importance) AS group_cell_importance
-        , count(*) AS group_n
+        , count(*) AS group_n, sum(part * direct) AS group_direct, sum(part * total) AS group_total
     FROM slices JOIN parts USING (position_id) GROUP BY slice, value, behaviour, group_id
 )
 , sums AS (
     SELECT slice, value, behaviour, sum(group_cell_importance) AS cell_importance, sum(group_n) AS n
+        , sum(group_direct) AS cell_direct, sum(group_total) AS cell_total
     FROM cells
     GROUP BY slice, value, behaviour
     UNION ALL
-    SELECT whole.slice, whole.value, 'unexplained', 0, 0 FROM whole
+    SELECT whole.slice, whole.value, 'unexplained', 0, 0, 0, if(whole.total IS NULL, NULL, 0)
+    FROM whole
     WHERE NOT EXISTS (
         SELECT 1
         FROM cells
@@ -155,6 +169,8 @@ WITH asked AS (
 , errors AS (
     SELECT sums.slice, sums.value, sums.behaviour, sums.cell_importance, sums.n, whole.importance
         , whole.weights, whole.n_slice, jackknifed.se, jackknifed.t
+        , sums.cell_direct / nullif(whole.direct, 0) AS direct_share
+        , sums.cell_total / nullif(whole.total, 0) AS total_share
     FROM jackknife_ratios('ratios') AS jackknifed
     JOIN sums
         ON sums.slice = jackknifed.key.slice AND sums.value = jackknifed.key.value
@@ -173,6 +189,7 @@ SELECT errors.slice, errors.value, errors.behaviour
         SELECT weights FROM total
     ) AS share_n
     , errors.importance / (SELECT importance FROM whole WHERE slice = 'all') AS importance_share
+    , errors.direct_share, errors.total_share
 FROM errors
 JOIN documents ON documents.slice = errors.slice AND documents.value = errors.value
 LEFT JOIN scrambled

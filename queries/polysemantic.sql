@@ -3,7 +3,8 @@
 --             chance and beyond what the text explains?
 -- Grain:      one row per component with a testable claim
 -- Key:        component
--- Parameters: kind (default 'head'), family (default 'auto'), top (default 100)
+-- Parameters: kind (default 'head'), family (default 'auto'), top (default 100), importance
+--             (default 'direct')
 -- Reads:      behaviour_rows, behaviours, importance, jackknife_groups
 -- Reference:  difference of the log importance ratio (macro log_ratio: mean |DLA| where the
 --             behaviour holds over mean |DLA| elsewhere) over its own delete-a-group jackknife
@@ -25,19 +26,25 @@
 --             overlap with it change with the text, so read behaviour as a hint. A claim is tested
 --             in two domains of two groups of documents each, where 10 effective documents have
 --             such a position and 10 one without; tests says how many were, the others are left
---             out.
+--             out. importance total counts by |total effect|, where it was measured.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, 'head');
 SET VARIABLE family = coalesce(getvariable('family')::VARCHAR, 'auto');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
-SET VARIABLE chosen = chosen_components(getvariable('kind'), '', getvariable('top'));
+SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
+SET VARIABLE importance = importance_asked(getvariable('importance'));
+SET VARIABLE chosen = chosen_components(
+    getvariable('kind'), '', getvariable('top'), getvariable('importance'));
 WITH by_document AS (
-    SELECT component, behaviour, domain, group_id, doc_id, sum(weight) AS weights
-        , sum_where(weight, holds) AS weights_held
-        , sum(weighted_importance(weight, dla)) AS importance
-        , sum_where(weighted_importance(weight, dla), holds) AS importance_held
+    SELECT component, behaviour, domain, group_id, doc_id
+        , sum(weight_of(getvariable('importance'), weight)) AS weights
+        , sum_where(weight_of(getvariable('importance'), weight), holds) AS weights_held
+        , sum(importance_at(getvariable('importance'), weight, dla, total)) AS importance
+        , sum_where(importance_at(getvariable('importance'), weight, dla, total)
+            , holds) AS importance_held
     FROM behaviour_rows
     WHERE list_contains(getvariable('chosen'), component) AND priority IS NOT NULL
         AND holds IS NOT NULL
+        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
         AND family_asked(getvariable('family'), kind, family)
     GROUP BY component, behaviour, domain, group_id, doc_id
 )

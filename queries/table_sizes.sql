@@ -46,6 +46,8 @@ WITH segments AS (
     UNION ALL FROM storage_of('layer_coverages')
     UNION ALL FROM storage_of('token_counts')
     UNION ALL FROM storage_of('token_sums')
+    UNION ALL FROM storage_of('total_sums')
+    UNION ALL FROM storage_of('gate_sums')
 )
 , blocks AS (
     -- a segment longer than one block goes on in additional ones

@@ -28,7 +28,7 @@ def build(read: Reader) -> Report:
         title=f"What the heads of {method.run_row(read)['model']} do",
         subtitle="Behaviours of a run",
         answer=_answer(claims, read("polysemantic")),
-        sections=(_map(claims), _table(claims), _domains(read), _agreement(read)),
+        sections=(_map(claims, *_by_total(read, claims)), _table(claims), _domains(read), _agreement(read)),
         method=(*method.method(read), *METHOD),
         run_facts=method.run_facts(read),
     )
@@ -38,7 +38,8 @@ METHOD = (
     (
         "Coverage",
         (
-            "The share of a component's Σ|DLA| at positions where the behaviour holds. An attention behaviour holds"
+            "The share of a component's Σ|DLA| at positions where the behaviour holds (of its Σ|total effect| where"
+            " that is said). An attention behaviour holds"
             " where at least half of the attention goes there."
         ),
     ),
@@ -83,7 +84,19 @@ def _domain_sentence(frame: pl.DataFrame) -> str:
     )
 
 
-def _map(claims: Result) -> Section:
+def _by_total(read: Reader, claims: Result) -> tuple[Chart, ...]:
+    """The same map by all that heads do; nothing where no total effects are known."""
+    if claims.frame["total_coverage"].is_null().all():
+        return ()
+    result = read("behaviours", kind="head", family="attention", top=TOP, importance="total")
+    caption = (
+        "The same by |total effect|, an estimate: what a head does through later components counts too, and the head"
+        " that does most so is on top."
+    )
+    return (Chart("Heat map by total effect", caption, behaviours.heat_map(result.frame), result.source, "full"),)
+
+
+def _map(claims: Result, *others: Chart) -> Section:
     if claims.frame.is_empty():
         return Section("Heads and behaviours", "", (Note("Behaviours", "The run recorded no attention.", "full"),))
     caption = (
@@ -93,7 +106,18 @@ def _map(claims: Result) -> Section:
     return Section(
         "Heads and behaviours",
         "",
-        (Chart("Heat map", caption, behaviours.heat_map(claims.frame), claims.source, "full"),),
+        (Chart("Heat map", caption, behaviours.heat_map(claims.frame), claims.source, "full"), *others),
+    )
+
+
+def _total_columns(frame: pl.DataFrame) -> tuple[tables.Column, ...]:
+    """Coverage of all that heads do, beside that of what they write directly; nothing where no effects are known."""
+    if frame["total_coverage"].is_null().all():
+        return ()
+    return (
+        tables.share("total_coverage", "Of its |total effect|", "the same share of all that it does, an estimate"),
+        tables.words("acts", "Acts"),
+        tables.words("agrees", "Estimate", "whether total effects agree with ablations"),
     )
 
 
@@ -108,6 +132,7 @@ def _table(claims: Result) -> Section:
         tables.share("base_rate", "Base rate", "share of positions where it holds"),
         tables.share("scrambled", "Scrambled"),
         tables.share("random", "Other heads", "median over the layer"),
+        *_total_columns(claims.frame),
     )
     caption = (
         "Claims whose interval lies above the median of the other heads of the layer, largest coverage first. Where"

@@ -6,12 +6,13 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 
 import polars as pl
 
+from profiler.behaviours.importance import SIZE
 from profiler.model.components import REMAINDERS, ComponentId, unit_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.pages.charts import component as charts
 from profiler.pages.charts import spectrum
-from profiler.pages.component import answer, behaviours, breakdowns, effects
+from profiler.pages.component import answer, behaviours, breakdowns, effects, gates
 from profiler.pages.reader import Reader, Result
 
 QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
@@ -50,6 +51,7 @@ def _sections(read: Reader, component: ComponentId) -> list[Section]:
         behaviours.section(read, component),
         effects.section(read, component),
         _spectrum(read, label, reach),
+        gates.section(read, component),
         _attention(read, component),
         _quantiles(read, label, reach),
         _extremes(read, label, reach),
@@ -124,10 +126,11 @@ def _attention(read: Reader, component: ComponentId) -> Section:
     if component.kind != "head":
         return Section("Attention", "", ())
     result = answer.attention_result(read, component.label)
+    by = SIZE[answer.chosen(read, component.label)]
     caption = (
         "Mean attention to the previous token, the window's first token, the token itself, tokens that follow an"
         " earlier copy of it (induction) and earlier copies (duplicate); last, the largest single weight. Blue:"
-        " positions weighted by the head's |DLA| there."
+        f" positions weighted by the head's {by} there."
     )
     if result.frame["mean"].drop_nulls().is_empty():
         return Section(
@@ -138,13 +141,15 @@ def _attention(read: Reader, component: ComponentId) -> Section:
     chart = Chart(
         "Where it attends",
         caption,
-        charts.attention(read("head_attention", component=component.label).frame),
+        charts.attention(
+            read("head_attention", component=component.label, importance=answer.chosen(read, component.label)).frame, by
+        ),
         result.source,
     )
     columns = (
         tables.words("measure", "Measure"),
         tables.value("mean", "Mean", "over a uniform sample of positions, with the 95 % interval"),
-        tables.value("importance_weighted_mean", "Weighted by |DLA|"),
+        tables.value("importance_weighted_mean", f"Weighted by {by}"),
         tables.words("unit", "Unit"),
         tables.count("n", "n", "positions of the sample"),
     )

@@ -8,6 +8,7 @@ from profiler.model.components import OUTSIDE, WORDS, UnitKind, units_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section
 from profiler.pages.charts import overview
+from profiler.pages.component import answer
 from profiler.pages.reader import Reader, Result
 
 QUESTION = "Which heads and neurons matter on this corpus, and for what?"
@@ -93,7 +94,8 @@ def _answer(read: Reader) -> tuple[str, ...]:
     frame = everything(read).frame
     if frame.is_empty() or not frame["abs_dla"].sum():
         return ("No unit writes anything to the logits on this corpus.",)
-    return (_concentration(frame), _first(frame), _kinds(frame), _by_domain_sentence(read))
+    total = _total(frame)
+    return (_concentration(frame), _first(frame), _kinds(frame), *total, _by_domain_sentence(read))
 
 
 def _incomplete(run: dict[str, Any]) -> tuple[str, ...]:
@@ -121,6 +123,21 @@ def _first(frame: pl.DataFrame) -> str:
         "|DLA|; "
         f"{numbers.percent(row['top_class_share'])} of that falls on “{row['top_class']}” tokens, which "
         f"are {numbers.percent(row['top_class_base'])} of all positions."
+    )
+
+
+def _total(frame: pl.DataFrame) -> tuple[str, ...]:
+    """Who matters most by all that it does, and how components act; nothing without total effects."""
+    known = frame.drop_nulls("acts")
+    if known.is_empty():
+        return ()
+    row = known.sort(["total_rank", "component"]).row(0, named=True)
+    through = known.filter(pl.col("acts") == "through others").height
+    return (
+        f"By all that a component does, through later ones too, the most important is {row['component']}: mean |total"
+        f" effect| {numbers.number(row['total_importance'])} logits, mean |DLA| at the same positions"
+        f" {numbers.number(row['direct_importance'])}; {answer.reliability(row)}. {through:,} of {known.height:,} act"
+        " through others and hardly write to the logits themselves.",
     )
 
 
@@ -169,6 +186,7 @@ def _ranking(read: Reader) -> Section:
             "top_class_base", "of positions", "that class's share of all positions: what the text alone would give"
         ),
     )
+    columns += _total_columns(result.frame)
     frame = result.frame.head(RANKED)
     shown = (
         f"the {SCATTERED:,} most important of {len(result.frame):,}"
@@ -198,6 +216,7 @@ def _ranking(read: Reader) -> Section:
                 overview.activation_scatter(points),
                 result.source,
             ),
+            *_by_total(read, columns),
             tables.table(
                 f"The {len(frame)} most important",
                 "Ordered by Σ|DLA|. Where the intervals of neighbours overlap, their order is not certain.",
@@ -206,6 +225,39 @@ def _ranking(read: Reader) -> Section:
                 frame,
                 "full",
             ),
+        ),
+    )
+
+
+def _total_columns(frame: pl.DataFrame) -> tuple[tables.Column, ...]:
+    """Total effects beside direct ones; nothing where none are known."""
+    if frame["acts"].is_null().all():
+        return ()
+    return (
+        tables.value("total_importance", "Mean |total effect|", "through everything after it, logits; an estimate"),
+        tables.count("total_rank", "Rank", "by mean |total effect|"),
+        tables.words("acts", "Acts"),
+        tables.words("agrees", "Estimate", "whether the estimate agrees with ablations of its kind and layer"),
+    )
+
+
+def _by_total(read: Reader, columns: tuple[tables.Column, ...]) -> tuple[Block, ...]:
+    """The most important by total effect; nothing where none are known."""
+    if everything(read).frame["acts"].is_null().all():
+        return ()
+    result = read("component_overview", kind="", top=RANKED, importance="total")
+    caption = (
+        "Ordered by mean |total effect|: what a component does to the next tokens through everything after it, an"
+        " estimate. What one does through another is counted for both."
+    )
+    return (
+        tables.table(
+            f"The {len(result.frame)} most important by all that they do",
+            caption,
+            result,
+            columns,
+            result.frame,
+            "full",
         ),
     )
 

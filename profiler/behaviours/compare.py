@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from profiler.behaviours.importance import Importance
 from profiler.database import connections, faults, query
 from profiler.errors import RunError
 
@@ -34,18 +35,26 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(first: Path, second: Path, kind: str = "head", family: str = "auto", top: int = 0) -> Comparison:
+def compare(
+    first: Path,
+    second: Path,
+    kind: str = "head",
+    family: str = "auto",
+    top: int = 0,
+    importance: Importance = "direct",
+) -> Comparison:
     """Every claim of a family asked of both runs.
 
     Args:
         family: of behaviours; auto takes attention of heads, token and context of neurons, and the user's own.
         top: the most important components of the first run only; 0 takes all.
+        importance: what positions count by: direct, |DLA|, or total, |total effect|, where both runs have measured it.
 
     Raises:
         RunError: no finished run, or runs whose components or tokens are not the same.
     """
     with open_both(first, second) as both:
-        frame = query.run(both, "compare", kind=kind, family=family, top=top)
+        frame = query.run(both, "compare", kind=kind, family=family, top=top, importance=importance)
     return Comparison(frame, notes(first, second))
 
 

@@ -26,6 +26,7 @@ INSERT INTO layer_coverages
 WITH facts AS MATERIALIZED (
     SELECT component, any_value(kind) AS kind, count(*) AS n
         , sum(weight * abs(dla)::DOUBLE ORDER BY position_id) AS importance
+        , sum(abs(total)::DOUBLE ORDER BY position_id) AS total
     FROM component_facts WHERE list_contains(getvariable('compared'), component)
     GROUP BY component
 )
@@ -36,6 +37,9 @@ WITH facts AS MATERIALIZED (
         , count(*) FILTER (holds IS NULL) AS n_untold
         , coalesce(sum(weight * abs(dla)::DOUBLE ORDER BY position_id) FILTER (holds IS NULL)
             , 0) AS importance_untold
+        , coalesce(sum(abs(total)::DOUBLE ORDER BY position_id) FILTER (holds), 0) AS total_held
+        , coalesce(sum(abs(total)::DOUBLE ORDER BY position_id) FILTER (holds IS NULL)
+            , 0) AS total_untold
     FROM behaviour_marks
     -- a filter on behaviour_id too ended in an internal error of DuckDB 2.0.0; 2.0.1 takes it
     WHERE list_contains(getvariable('compared'), component)
@@ -44,6 +48,7 @@ WITH facts AS MATERIALIZED (
 SELECT components.component_id, behaviours.behaviour_id
     , coalesce(marks.importance_held, 0)
         / nullif(facts.importance - coalesce(marks.importance_untold, 0), 0)
+    , coalesce(marks.total_held, 0) / nullif(facts.total - coalesce(marks.total_untold, 0), 0)
 FROM facts
 JOIN components USING (component)
 JOIN behaviours

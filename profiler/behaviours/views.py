@@ -18,13 +18,13 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
 from profiler.behaviours.token_properties import PROPERTIES, Property
-from profiler.database import macros
+from profiler.database import macros, upgrade
 from profiler.database.assets import package_file
 from profiler.database.comments import comment_statements
 from profiler.errors import QueryError
 
 OF_POSITION = "position_id doc_id group_id domain".split()
-COLUMNS = "component kind layer position_id doc_id group_id domain weight activation dla".split()
+COLUMNS = ("component kind layer position_id doc_id group_id domain weight activation dla total").split()
 HEADER = """-- View: behaviour_rows
 -- One row per head x position of the uniform sample x behaviour, and per neuron x position of its pooled samples x
 --   behaviour: whether the behaviour holds. sum(weight * x) estimates the sum of x over all ordinary positions.
@@ -38,6 +38,7 @@ HEADER = """-- View: behaviour_rows
 -- weight: how many positions of the corpus the row stands for
 -- activation: activation there
 -- dla: DLA there, logits
+-- total: total effect of what it did there, logits; NULL where it was not measured
 -- behaviour: name
 -- family: attention, effect, context, token, next or user
 -- priority: order in which a mixture hands out positions; NULL takes no part unless asked for
@@ -47,6 +48,7 @@ HEADER = """-- View: behaviour_rows
 ATTENDING = """(
 SELECT components.component, components.kind, components.layer, uniform_marks.position_id, uniform_marks.doc_id
     , uniform_marks.group_id, uniform_marks.domain, size.weight, dense_rows.activation, dense_rows.dla
+    , dense_rows.total
     , attention.previous_token, attention.two_back, attention.first_token, attention.self, attention.induction
     , attention.prefix_induction, attention.duplicate, attention.newline, attention.delimiter
     , attention.entropy AS attention_entropy, attention.top_offset, attention.top_weight, attention.dla_to_attended
@@ -130,7 +132,10 @@ def refresh(connection: Connection) -> None:
     These are uniform_marks, which behaviours hold at the uniform sample of those that are about positions alone, and
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
+    is_of_earlier_version = upgrade.add_tables(connection)
     macros.renew(connection)
+    if is_of_earlier_version:
+        upgrade.renew_views(connection)
     _create_missing(connection)
     rows = _stored(connection)
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]

@@ -101,6 +101,19 @@ TokenSums = Annotated[
         help="components with sums per token id, for exact splits by any class; those of --components always have them"
     ),
 ]
+Effects = Annotated[
+    Literal["none", "total"],
+    typer.Option(
+        help=(
+            "total: record total effects too, what each component does to the next tokens through everything after it,"
+            " by one backward pass a batch"
+        )
+    ),
+]
+EffectMethod = Annotated[
+    Literal["gradient", "frozen"],
+    typer.Option(help="how --effects total estimates them; frozen: attention patterns and norms held in the gradient"),
+]
 OwnClass = Annotated[
     list[str] | None,
     typer.Option(

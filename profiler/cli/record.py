@@ -74,6 +74,8 @@ def record(
     samples: options.Samples = None,
     extremes: options.Extremes = 10,
     token_sums: options.TokenSums = "heads",
+    effects: options.Effects = "none",
+    effect_method: options.EffectMethod = "gradient",
     class_: options.OwnClass = None,
     replicate_groups: options.ReplicateGroups = 8,
     bos: options.Bos = None,

@@ -52,15 +52,6 @@ CREATE TABLE effect_totals ( -- means of effects over ordinary positions, with 9
     special_importance DOUBLE -- mean size of the total effect at special positions, logits; NULL
         -- where there are none
 );
-CREATE TABLE effect_rows ( -- heads at the positions of the run's uniform sample that the pass read
-    component_id INTEGER, -- head
-    position_id BIGINT, -- position where it wrote
-    method VARCHAR, -- as in effect_passes
-    reference VARCHAR, -- zero or mean
-    total FLOAT, -- total effect, logits
-    direct FLOAT, -- direct effect, logits
-    loss FLOAT -- total effect on the losses, nats
-);
 CREATE TABLE effect_checks ( -- estimates beside the real effect: one unit ablated at one position
     component VARCHAR, -- label
     kind VARCHAR, -- head, neuron, mixer or per_layer
@@ -142,14 +133,6 @@ CREATE TABLE effect_routes ( -- through whom: a head's total effect split over w
     size DOUBLE, -- mean size of it, logits
     n BIGINT -- ordinary positions
 );
-
--- How a component acts, from mean sizes of its direct effect, of the rest, and of both together.
-CREATE MACRO effect_words(direct_size, through_size, total_size) AS CASE
-    WHEN greatest(direct_size, through_size) < 1e-6 THEN 'nothing'
-    WHEN through_size <= 0.25 * direct_size THEN 'direct only'
-    WHEN direct_size <= 0.25 * through_size THEN 'through others'
-    WHEN total_size < 0.5 * greatest(direct_size, through_size) THEN 'they cancel'
-    ELSE 'both' END;
 
 -- View: component_effects
 -- One row per component and reference: its direct and total importance by the method that agrees

@@ -102,6 +102,21 @@ CREATE MACRO behaves_as(kind) AS
 -- |DLA| of a kept row times the positions that it stands for.
 CREATE MACRO weighted_importance(weight, dla) AS weight * abs(dla)::DOUBLE;
 
+-- What a kept row counts by: direct importance, as above, or total, the size of its total effect
+-- where that was measured: a part of the uniform sample, whose rows stand for equally many. NULL
+-- where it was not measured.
+CREATE MACRO importance_at(asked, weight, dla, total) AS CASE asked
+    WHEN 'total' THEN abs(total)::DOUBLE ELSE weighted_importance(weight, dla) END;
+CREATE MACRO weight_of(asked, weight) AS CASE asked WHEN 'total' THEN 1::DOUBLE ELSE weight END;
+
+-- How a component acts, from mean sizes of its direct effect, of the rest, and of both together.
+CREATE MACRO effect_words(direct_size, through_size, total_size) AS CASE
+    WHEN greatest(direct_size, through_size) < 1e-6 THEN 'nothing'
+    WHEN through_size <= 0.25 * direct_size THEN 'direct only'
+    WHEN direct_size <= 0.25 * through_size THEN 'through others'
+    WHEN total_size < 0.5 * greatest(direct_size, through_size) THEN 'they cancel'
+    ELSE 'both' END;
+
 -- An aggregate: the sum over the rows where a condition holds; 0 where it holds in none.
 CREATE MACRO sum_where(value, condition) AS coalesce(sum(value) FILTER (condition), 0);
 

@@ -20,7 +20,7 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
-from profiler.database import assets, connections, faults, macros, makers
+from profiler.database import assets, connections, faults, macros, makers, upgrade
 from profiler.database.connections import CLOSED as CLOSED
 from profiler.database.pass_commits import describe
 from profiler.database.query_header import Parameter, QueryHeader, parse_header
@@ -200,7 +200,7 @@ def run_text(con: Connection, text: str, parameters: Mapping[str, object]) -> pl
     except faults.FAULTS as error:
         raise faults.fault_error(error, "answering a query", UNCHANGED) from None
     except UNREADABLE as error:
-        raise QueryError(_missing(con, error) or _explain(error)) from None
+        raise QueryError(_outdated(con, error) or _missing(con, error) or _explain(error)) from None
     finally:
         cursor.close()
 
@@ -312,6 +312,14 @@ def _nearest(label: str, labels: list[str]) -> str:
     if not wanted or not same:
         return (difflib.get_close_matches(label, labels, n=1, cutoff=0.0) or labels)[0]
     return min(same, key=lambda m: (abs(int(m[1]) - int(wanted[1])), abs(int(m[3]) - int(wanted[3]))))[0]
+
+
+def _outdated(con: Connection, error: Exception) -> str | None:
+    """What to do where a statement asks for what a run of an earlier version lacks; None for another error."""
+    if not (isinstance(error, duckdb.BinderException | duckdb.CatalogException) and upgrade.is_outdated(con)):
+        return None
+    path = path_of(con)
+    return f"{path} was written by an earlier version: `profiler behaviours refresh {path}` adds what it lacks"
 
 
 def _missing(con: Connection, error: Exception) -> str | None:

@@ -234,10 +234,33 @@ CREATE TABLE power_sums ( -- moments per component, class and domain, in sums th
     d_min DOUBLE, -- smallest DLA
     d_max DOUBLE -- largest DLA
 );
-CREATE TABLE component_importance ( -- importance of each head, neuron and unit of a dictionary
-    -- over all ordinary positions
+CREATE TABLE component_importance ( -- importance of each head, neuron and unit of a dictionary:
+    -- direct over all ordinary positions; total over those where total effects were measured, NULL
+    -- where they were not
     component_id INTEGER, -- component
-    sum_abs_dla DOUBLE -- sum of |DLA|, logits
+    sum_abs_dla DOUBLE, -- sum of |DLA|, logits
+    n_total BIGINT, -- ordinary positions where total effects were measured
+    sum_total DOUBLE, -- sum of total effects there, logits
+    sum_abs_total DOUBLE, -- sum of |total effect| there, logits
+    sum_abs_direct DOUBLE, -- sum of |DLA| at the same positions, logits
+    sum_abs_through DOUBLE, -- sum of |total effect - DLA| there, logits
+    method VARCHAR, -- how they were estimated: gradient, frozen or integrated
+        -- (profiler.effects.methods)
+    error DOUBLE, -- |estimate - ablation| / |ablation| over ablated cases of its kind and layer;
+        -- NULL where none was made
+    reliable BOOLEAN -- whether these estimates agree with the ablations; NULL where none was made
+);
+CREATE TABLE total_sums ( -- sums of total effects per component and replicate group over ordinary
+    -- positions; empty where none were measured
+    component_id INTEGER, -- component
+    group_id INTEGER, -- replicate group
+    n BIGINT, -- positions
+    sum_total DOUBLE, -- sum of activation * slope: effect on the next tokens' centred logits of the
+        -- whole window, through everything after it, logits
+    sum_abs_total DOUBLE, -- sum of its size, logits: total importance
+    sum_abs_direct DOUBLE, -- sum of |DLA| at the same positions, logits
+    sum_abs_through DOUBLE, -- sum of |total effect - DLA|, logits
+    method VARCHAR -- gradient, frozen or integrated
 );
 CREATE TABLE spectrum_counts ( -- activation spectrum split by class; no row where n is 0. Sums are
     -- added up in float64, rounded to FLOAT (6e-8 of the sum) when they are written
@@ -291,7 +314,11 @@ CREATE TABLE dense_rows ( -- every component at a uniform random sample of ordin
     position_id BIGINT, -- position
     activation FLOAT, -- activation there
     dla FLOAT, -- DLA there, logits
-    bin SMALLINT -- spectrum bin of the activation: the stratum that sample_rows draws from
+    bin SMALLINT, -- spectrum bin of the activation: the stratum that sample_rows draws from
+    total FLOAT, -- total effect of what it did there, through everything after it, on the next
+        -- tokens' logits, logits; NULL where it was not measured
+    gate FLOAT, -- of a gated neuron, its gate there, before its nonlinearity; NULL of others
+    "value" FLOAT -- of a gated neuron, what its gate multiplies there; NULL of others
 );
 CREATE TABLE pooled_strata ( -- how many positions each stratum holds and how many of them are kept,
     -- dense or sampled
@@ -306,6 +333,16 @@ CREATE TABLE recorded_rows ( -- the components named by --components at every po
     position_id BIGINT, -- position
     activation FLOAT, -- activation there
     dla FLOAT -- DLA there, logits
+);
+CREATE TABLE gate_sums ( -- gated neurons by the signs of their factors, per replicate group over
+    -- ordinary positions: activation = act(gate) * value; empty where no MLP is gated
+    component_id INTEGER, -- neuron
+    group_id INTEGER, -- replicate group
+    gate BOOLEAN, -- whether the gate, before its nonlinearity, is above 0
+    "value" BOOLEAN, -- whether the value is above 0
+    n BIGINT, -- positions
+    sum_dla DOUBLE, -- sum of DLA, logits
+    sum_abs_dla DOUBLE -- sum of |DLA|, logits
 );
 CREATE TABLE head_attention_rows ( -- where each head attends from each dense position
     component_id INTEGER, -- head
@@ -378,8 +415,9 @@ CREATE TABLE layer_coverages ( -- what behaviours cover of the components that o
     -- and layer are compared with
     component_id INTEGER, -- every head, and 17 neurons of each layer, chosen by hash
     behaviour_id INTEGER, -- behaviour; no row where it cannot be told of any position
-    coverage DOUBLE -- share of the component's sum of |DLA| where it holds; NULL for a component
+    coverage DOUBLE, -- share of the component's sum of |DLA| where it holds; NULL for a component
         -- that wrote nothing
+    total_coverage DOUBLE -- the same of |total effect|; NULL where none was measured
 );
 CREATE TABLE token_counts ( -- ordinary positions of each token; no row where there is none
     presence INTEGER, -- as in components; 0 counts every position, others where token_sums has one

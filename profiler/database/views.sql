@@ -59,6 +59,14 @@ SELECT key, any_value(above) AS above, any_value(below) AS below
     , jackknife_se(variance) AS se, t975(jackknife_df(variance, groups)) AS t
 FROM by_domain GROUP BY key;
 
+-- What component_importance says of total effects: sums over replicate groups, in their order.
+CREATE MACRO totals_of_components() AS TABLE
+SELECT component_id, sum(n)::BIGINT AS n_total, sum(sum_total ORDER BY group_id) AS sum_total
+    , sum(sum_abs_total ORDER BY group_id) AS sum_abs_total
+    , sum(sum_abs_direct ORDER BY group_id) AS sum_abs_direct
+    , sum(sum_abs_through ORDER BY group_id) AS sum_abs_through, any_value(method) AS method
+FROM total_sums GROUP BY component_id;
+
 -- View: positions
 -- One row per kept position (one that a sample, an extreme or the uniform sample refers to).
 -- position_id: doc_id * 2^32 + window number * context length + offset
@@ -144,8 +152,10 @@ LEFT JOIN vocabulary ON true;
 -- position_id: position
 -- activation: activation there
 -- dla: DLA there, logits
+-- total: total effect of what it did there, logits; NULL where it was not measured
 CREATE VIEW activations AS
 SELECT components.component, dense_rows.position_id, dense_rows.activation, dense_rows.dla
+    , dense_rows.total
 FROM dense_rows JOIN components USING (component_id);
 
 -- View: recorded
@@ -613,18 +623,43 @@ JOIN errors
         AND errors.domain = central.domain;
 
 -- View: importance
--- One row per head, neuron and unit of a dictionary: its importance over all ordinary positions.
+-- One row per head, neuron and unit of a dictionary: its importance, direct and total.
 -- component_id: number
 -- component: label
 -- kind: head, neuron, feature, direction ...
 -- layer: layer
--- sum_abs_dla: sum of |DLA|, logits
+-- sum_abs_dla: sum of |DLA| over all ordinary positions, logits: direct importance
+-- total_importance: mean |total effect| over the positions where it was measured, logits; NULL
+--   where it was not
+-- direct_importance: mean |DLA| at the same positions, logits
+-- through_importance: mean |total effect - DLA| there, logits
+-- total: mean total effect there, logits
+-- acts: direct only, through others, both, they cancel or nothing
+-- method: gradient, frozen or integrated
+-- error: |estimate - ablation| / |ablation| over ablated cases of its kind and layer; NULL without
+--   any
+-- reliable: whether its estimates agree with ablations; NULL where none was made
+-- n_total: positions where total effects were measured
+-- agrees: reliable, unreliable, or not checked against ablations; NULL without total effects
 CREATE VIEW importance AS
 SELECT components.component_id, components.component, components.kind, components.layer
     , component_importance.sum_abs_dla
+    , component_importance.sum_abs_total / component_importance.n_total AS total_importance
+    , component_importance.sum_abs_direct / component_importance.n_total AS direct_importance
+    , component_importance.sum_abs_through / component_importance.n_total AS through_importance
+    , component_importance.sum_total / component_importance.n_total AS total
+    , CASE WHEN component_importance.n_total > 0
+        THEN effect_words(direct_importance, through_importance, total_importance) END AS acts
+    , component_importance.method, component_importance.error, component_importance.reliable
+    , component_importance.n_total
+    , CASE WHEN component_importance.n_total IS NULL THEN NULL
+        WHEN component_importance.reliable IS NULL THEN 'not checked'
+        WHEN component_importance.reliable THEN 'reliable' ELSE 'unreliable' END AS agrees
 FROM component_importance JOIN components USING (component_id);
-INSERT INTO component_importance -- in an order of its own: the last bit of a sum depends on it
-SELECT component_id, coalesce(sums.sum_abs_dla, 0) -- 0 where an expert was never chosen
+INSERT INTO component_importance BY NAME
+SELECT component_id -- in an order of its own: the last bit of a sum depends on it
+    , coalesce(sums.sum_abs_dla, 0) AS sum_abs_dla -- 0 where an expert was never chosen
+    , totals.* EXCLUDE (component_id)
 FROM components
 LEFT JOIN (
     SELECT power_sums.component_id
@@ -633,15 +668,26 @@ LEFT JOIN (
     JOIN classes ON classes.class_id = power_sums.class_id AND NOT classes.special
     GROUP BY power_sums.component_id
 ) AS sums USING (component_id)
+LEFT JOIN (FROM totals_of_components()) AS totals USING (component_id)
 WHERE components.unit IS NOT NULL
 ORDER BY component_id;
+
+-- The importance that a query is asked for: direct where nothing is said.
+CREATE MACRO importance_asked(given) AS CASE coalesce(given::VARCHAR, 'direct')
+    WHEN 'direct' THEN 'direct'
+    WHEN 'total' THEN CASE WHEN (SELECT count(n_total) FROM importance) > 0 THEN 'total'
+        ELSE error('this run has no total effects: record it with --effects total, or measure them'
+            || ' on a sample of its text: profiler effects RUN') END
+    ELSE error(concat('importance ''', given, ''' cannot be used: choose direct or total')) END;
 
 -- Labels of the `most` most important heads or neurons, most important first, 0 for all; or `label`
 -- alone where it is not empty. A list, because a filter on a list goes below a view and a join does
 -- not.
-CREATE MACRO chosen_components(of_kind, label, most) AS (
+CREATE MACRO chosen_components(of_kind, label, most, asked) AS (
     SELECT list(component ORDER BY ordinal) FROM (
-        SELECT component, row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS ordinal
+        SELECT component, row_number() OVER (
+            ORDER BY CASE asked WHEN 'total' THEN total_importance ELSE sum_abs_dla END
+                DESC NULLS LAST, component_id) AS ordinal
         FROM importance
         WHERE CASE label WHEN '' THEN kind = of_kind ELSE component = label END
     ) WHERE label <> '' OR most = 0 OR ordinal <= most
@@ -669,6 +715,7 @@ CREATE MACRO chosen_components(of_kind, label, most) AS (
 -- activation: the head's activation there (norm of its output)
 -- dla: the head's DLA there, logits
 -- sink: attention to a learned sink of the head's own, which is no token; 0 where there is none
+-- total: total effect of what it did there, logits; NULL where it was not measured
 CREATE VIEW head_attention AS
 SELECT components.component, head_attention_rows.position_id, head_attention_rows.previous_token
     , head_attention_rows.two_back, head_attention_rows.first_token, head_attention_rows.self
@@ -676,7 +723,7 @@ SELECT components.component, head_attention_rows.position_id, head_attention_row
     , head_attention_rows.duplicate, head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy, head_attention_rows.top_offset, head_attention_rows.top_weight
     , head_attention_rows.dla_to_attended, dense_rows.activation, dense_rows.dla
-    , head_attention_rows.sink
+    , head_attention_rows.sink, dense_rows.total
 FROM head_attention_rows
 JOIN components USING (component_id)
 LEFT JOIN dense_rows
@@ -803,6 +850,7 @@ WHERE position_rows.special IS NULL;
 -- top_weight: attention to it
 -- dla_to_attended: logit the head adds directly to the most attended token itself, centred
 -- sink: attention to a learned sink of the head's own, which is no token; 0 where there is none
+-- total: total effect of what it did there, logits; NULL where it was not measured
 CREATE VIEW head_facts AS
 SELECT components.component, components.kind, components.layer, size.weight, dense_rows.activation
     , dense_rows.dla, head_attention_rows.previous_token, head_attention_rows.two_back
@@ -811,7 +859,8 @@ SELECT components.component, components.kind, components.layer, size.weight, den
     , head_attention_rows.newline, head_attention_rows.delimiter
     , head_attention_rows.entropy AS attention_entropy, head_attention_rows.top_offset
     , head_attention_rows.top_weight
-    , head_attention_rows.dla_to_attended, head_attention_rows.sink, position_facts.*
+    , head_attention_rows.dla_to_attended, head_attention_rows.sink, dense_rows.total
+    , position_facts.*
 FROM head_attention_rows
 JOIN components USING (component_id)
 JOIN dense_rows
@@ -837,16 +886,18 @@ CROSS JOIN (
 -- kind: head or neuron, or that of an embedding or bias
 -- layer: layer
 -- uniform: true where it is of the uniform sample, false where of the stratified samples alone
+-- total: total effect of what it did there, logits; NULL where it was not measured, which it is at
+--   most of the uniform sample
 CREATE VIEW pooled_rows AS
 WITH rows AS NOT MATERIALIZED (
-    SELECT component_id, bin, position_id, activation, dla, true AS uniform FROM dense_rows
+    SELECT component_id, bin, position_id, activation, dla, true AS uniform, total FROM dense_rows
     UNION ALL
-    SELECT component_id, bin, position_id, sample_rows.activation, sample_rows.dla, false
+    SELECT component_id, bin, position_id, sample_rows.activation, sample_rows.dla, false, NULL
     FROM sample_rows ANTI JOIN uniform_marks USING (position_id)
 )
 SELECT components.component, rows.bin AS stratum, rows.position_id, rows.activation, rows.dla
     , pooled_strata.n / pooled_strata.kept AS weight, components.kind, components.layer
-    , rows.uniform
+    , rows.uniform, rows.total
 FROM rows JOIN components USING (component_id) JOIN pooled_strata USING (component_id, bin);
 
 -- View: uniform_rows
@@ -859,11 +910,13 @@ FROM rows JOIN components USING (component_id) JOIN pooled_strata USING (compone
 -- activation: activation there
 -- dla: DLA there, logits
 -- weight: how many positions of the corpus the row stands for
+-- total: total effect of what it did there, logits; NULL where it was not measured
 CREATE VIEW uniform_rows AS
 SELECT components.component, components.kind, components.layer, dense_rows.position_id
     , dense_rows.activation, dense_rows.dla
     , CASE components.kind WHEN 'head' THEN size.weight
         ELSE pooled_strata.n / pooled_strata.kept END AS weight
+    , dense_rows.total
 FROM dense_rows
 JOIN components USING (component_id)
 JOIN pooled_strata
@@ -884,9 +937,11 @@ WHERE components.unit IS NOT NULL;
 -- uniform: true where it is of the uniform sample, false where of the stratified samples alone
 -- activation: activation there
 -- dla: DLA there, logits
+-- total: total effect of what it did there, logits; NULL where it was not measured
 CREATE VIEW neuron_facts AS
 SELECT pooled_rows.component, pooled_rows.kind, pooled_rows.layer, pooled_rows.weight
-    , pooled_rows.uniform, pooled_rows.activation, pooled_rows.dla, position_facts.*
+    , pooled_rows.uniform, pooled_rows.activation, pooled_rows.dla, pooled_rows.total
+    , position_facts.*
 FROM pooled_rows JOIN position_facts ON position_facts.position_id = pooled_rows.position_id
 WHERE pooled_rows.kind IN ('neuron', 'feature', 'direction', 'subspace');
 
@@ -905,6 +960,7 @@ WHERE pooled_rows.kind IN ('neuron', 'feature', 'direction', 'subspace');
 -- band: the largest of the quantiles 0, 0.5, 0.75, 0.9, 0.95, 0.99 of the component's activation
 --   whose level it reaches; those that ties leave no level near to (table quantiles) are no bands
 -- layer: layer
+-- total: total effect of what it did there, logits; NULL where it was not measured
 CREATE VIEW component_facts AS
 WITH levels AS NOT MATERIALIZED (
     SELECT components.component
@@ -920,7 +976,7 @@ SELECT pooled_rows.component, pooled_rows.kind, pooled_rows.position_id, documen
     , pooled_rows.activation, pooled_rows.dla
     , coalesce(list_max([
         step.quantile FOR step IN levels.levels IF reaches(pooled_rows.activation, step.level)])
-            , 0) AS band, pooled_rows.layer
+            , 0) AS band, pooled_rows.layer, pooled_rows.total
 FROM pooled_rows
 JOIN documents ON documents.doc_id = pooled_rows.position_id >> 32
 CROSS JOIN (

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.network import EffectNetwork, Values, WatchedPass
 from profiler.model.components import Block
 from profiler.model.direct import final_norm
+from profiler.model.gradients.network import EffectNetwork, Values, WatchedPass
 from profiler.text.windows import Layout, Window, make_batch
 
 ROWS = 16

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from profiler.effects.ablation import Ablated, AblationCase, ablate
 from profiler.effects.methods import References, along, estimates, slopes
-from profiler.effects.network import EffectNetwork
 from profiler.effects.settings import EffectSettings, Method
 from profiler.model.components import Block, ComponentId
+from profiler.model.gradients.network import EffectNetwork
 from profiler.patching.attribution import reliability
 from profiler.statistics import clopper_pearson
 from profiler.text.windows import Batch, Layout, Window, make_batch

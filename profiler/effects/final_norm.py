@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.network import EffectNetwork, Values, WatchedPass
 from profiler.model.components import Block
 from profiler.model.direct import final_norm
+from profiler.model.gradients.network import EffectNetwork, Values, WatchedPass
 from profiler.model.norms import HeldNorm
 from profiler.model.wiring import scaled
 from profiler.text.windows import Batch

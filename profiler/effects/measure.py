@@ -2,7 +2,7 @@
 
 1. The run's text is read again (or the corpora that the caller names), in windows chosen by hash: `tokens` of it.
 2. The mean of what every unit does: the second reference beside zero.
-3. Each batch: effects of every unit by every method, summed by replicate group; kept singly for heads at the run's
+3. Each batch: effects of every unit by every method, summed by replicate group; against zero also singly at the run's
    uniform sample of positions, where it is known what holds. `integrated` takes the first windows by hash alone.
 4. The same batches: what each unit does through the final norm's denominator.
 5. Are the estimates true: ablations (`checks`); self-repair of heads (`repair`); through whom (`routes`).
@@ -23,13 +23,14 @@ from profiler.database import query
 from profiler.effects import checks, final_norm, repair, routes, tables
 from profiler.effects.ablation import batched
 from profiler.effects.methods import BlockEffects, References, effects, references
-from profiler.effects.network import EffectNetwork
 from profiler.effects.settings import EffectSettings, Method
+from profiler.effects.store import ROWS, SUMS
 from profiler.effects.sums import Counts, EffectSums, units_of
 from profiler.errors import CorpusError
 from profiler.generality.distributions import corpus as texts
 from profiler.generality.distributions.subject import Reread, RunText
 from profiler.model.components import Block
+from profiler.model.gradients.network import EffectNetwork
 from profiler.model.load import Model
 from profiler.text.sampling_keys import stable_hash
 from profiler.text.windows import Batch, Window, make_batch
@@ -52,7 +53,7 @@ class _Pass:
 
     Attributes:
         dense: position ids of the run's uniform sample.
-        rows: frames of `effect_rows`.
+        rows: frames of total effects at the uniform sample: component_id, position_id, method, total.
         seconds: of each method.
     """
 
@@ -82,9 +83,9 @@ def measure(run: Path, model: Model, settings: EffectSettings, reread: Reread, r
         report(f"effects by {method}")
         _add_method(net, text, method, known, settings, through)
     groups = text.layout.groups_per_domain
-    frames = {"effect_totals": tables.totals(through.sums, groups)}
+    frames = {"effect_totals": tables.totals(through.sums, groups), SUMS: tables.group_sums(through.sums)}
     if through.rows:
-        frames["effect_rows"] = pl.concat(through.rows)
+        frames[ROWS] = pl.concat(through.rows)
     report("the final norm")
     frames["effect_norms"] = _norms(net, text, groups)
     frames |= _checked(net, text, known, settings, report)
@@ -125,24 +126,22 @@ def _add_method(
         dense = torch.from_numpy(np.isin(batch.position_ids.numpy(), into.dense)) & batch.ordinary
         for of_block in effects(net, batch, method, known, settings.steps):
             into.sums.add(method, batch, of_block)
-            if of_block.block.kind == "head" and bool(dense.any()):
+            if of_block.reference == "zero" and bool(dense.any()):
                 into.rows.append(_rows(net, method, batch, dense, of_block))
     into.seconds[method] = perf_counter() - began
 
 
 def _rows(net: EffectNetwork, method: str, batch: Batch, dense: torch.Tensor, of_block: BlockEffects) -> pl.DataFrame:
-    """Rows of `effect_rows`: a head at a position of the run's uniform sample."""
+    """Total effects of a block's units at positions of the run's uniform sample."""
     ids, positions = net.model.spec.slices[of_block.block], batch.position_ids[dense].numpy()
-    at = dense.to(of_block.direct.device)
-    values = {"total": of_block.total["logit"], "direct": of_block.direct, "loss": of_block.total["loss"]}
+    total = of_block.total["logit"]
     return pl.DataFrame(
         {
             "component_id": np.tile(np.arange(ids.start, ids.stop), len(positions)),
             "position_id": np.repeat(positions, of_block.block.units),
             "method": method,
-            "reference": of_block.reference,
-        }
-        | {name: value[at].float().cpu().numpy().flatten() for name, value in values.items()},
+            "total": total[dense.to(total.device)].float().cpu().numpy().flatten(),
+        },
         schema_overrides={"component_id": pl.Int32},
     )
 

@@ -25,9 +25,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from profiler.effects.network import EffectNetwork, Values, WatchedPass, unchanged
 from profiler.effects.settings import Method, Reference
 from profiler.model.components import Block
+from profiler.model.gradients.network import EffectNetwork, Values, WatchedPass, unchanged
 from profiler.text.windows import Batch
 
 Measure = str

@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from profiler.effects.ablation import Ablated, AblationCase, ablate
-from profiler.effects.network import EffectNetwork
 from profiler.model.components import Block, ComponentId
+from profiler.model.gradients.network import EffectNetwork
 from profiler.statistics import student_interval
 from profiler.text.windows import Batch, Layout, Window, make_batch
 

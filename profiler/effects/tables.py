@@ -51,6 +51,22 @@ def _totals(sums: EffectSums, method: str, reference: str, groups_per_domain: in
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
+def group_sums(sums: EffectSums) -> pl.DataFrame:
+    """Table `total_sums` by every method: a row per unit and replicate group, against zero."""
+    columns = {"sum_total": "total", "sum_abs_total": "abs_total", "sum_abs_direct": "abs_direct"}
+    columns["sum_abs_through"] = "abs_through"
+    frames = []
+    for (method, reference, group), values in sums.values.items():
+        if reference != "zero":
+            continue
+        measured = measured_units(sums, method)
+        own = {name: values[measured, FIELDS.index(field)] for name, field in columns.items()}
+        n = sums.counts[method].positions[group]
+        ids = {"component_id": measured.astype(np.int32), "group_id": group, "n": n, "method": method}
+        frames.append(pl.DataFrame(ids | own))
+    return pl.concat(frames)
+
+
 SIGNED = ("total", "direct", "loss")
 """Means that may be below 0."""
 

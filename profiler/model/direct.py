@@ -26,7 +26,7 @@ batch, and gathered and scaled at each position (`profiler.model.wiring.TokenDir
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -53,12 +53,17 @@ class Part:
     Attributes:
         present: of an expert's neurons, the positions that were sent to the expert, ascending (window * width +
             offset): values are of these alone, as if they were one window. None: every position has values.
+        total: total effects, through everything after the units (profiler.model.gradients.in_pass), in logits; None
+            where they are not recorded.
+        factors: of gated neurons gate (before its nonlinearity) and value (profiler.model.gates); None of others.
     """
 
     components: slice
     activation: Activations
     dla: Activations
     present: Int[Tensor, " present"] | None = None
+    total: Activations | None = None
+    factors: tuple[Activations, Activations] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +223,8 @@ def by_part(
             denominator = scales[weights.own_norm[block].name] if block in weights.own_norm else None
             yield _heads(values, weights, block, toward, spec.slices[block], denominator)
         else:
-            yield _neurons(values, weights.matrix(block), toward, spec.slices[block])
+            part = _neurons(values, weights.matrix(block), toward, spec.slices[block])
+            yield replace(part, factors=capture.factors[block]) if block in capture.factors else part
     embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", capture.embed, weights.sources.embed)]
     if capture.pos_embed is not None:
         embeds.append(("pos_embed", capture.pos_embed, weights.sources.pos_embeds[0]))

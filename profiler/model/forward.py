@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
 from profiler.dictionaries.dictionary import Place
 from profiler.model.components import Block
+from profiler.model.gates import Gates, factors, factors_left
 from profiler.model.wiring import Wiring, call_name, site_of
 from profiler.model.writers import Sources
 
@@ -95,6 +97,7 @@ class Capture:
         mixing_gap: of each block that was checked, the largest difference between what its attention rows mix and what
             the fused kernel wrote, relative to the largest value.
         routed: of each module of experts, by its path, what it was called with.
+        factors: of each gated block, gate (before its nonlinearity) and value of its neurons.
         sites: what stands where dictionaries read and write.
     """
 
@@ -107,6 +110,7 @@ class Capture:
     logits: Float[Tensor, "row vocab"]
     mixing_gap: dict[Block, float]
     routed: dict[str, Routed]
+    factors: dict[Block, tuple[Tensor, Tensor]] = field(default_factory=dict)
     sites: dict[Place, Tensor] = field(default_factory=dict)
 
 
@@ -160,8 +164,9 @@ def _fused(module: nn.Module, *inputs: Any, **options: Any) -> tuple[Tensor, Non
     watch: Watched | None = getattr(module, "profiler_watch", None)
     if watch is not None and len(watch.under_way.wanted.attention[0]):
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
-        rows = attention_rows(query, key, mask, scaling, watch.under_way.wanted.attention)
-        watch.read(rows)
+        with torch.no_grad():  # what is read has no gradient
+            rows = attention_rows(query, key, mask, scaling, watch.under_way.wanted.attention)
+            watch.read(rows)
         if watch.under_way.wanted.check:
             watch.compare(rows, repeat_kv(value, query.shape[1] // value.shape[1]), out)
     return out, None
@@ -192,11 +197,13 @@ class UnderWay:
     left: dict[Any, Any] = field(default_factory=dict)
     attention: dict[Block, Any] = field(default_factory=dict)
     mixing_gap: dict[Block, float] = field(default_factory=dict)
+    factors: dict[str, Tensor] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
 
     def begin(self, wanted: Wanted) -> None:
         """Forget what another pass left."""
         self.wanted, self.left, self.attention, self.mixing_gap, self.calls = wanted, {}, {}, {}, Counter()
+        self.factors = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +234,8 @@ class Watched:
         """Take the rows asked for out of all weights."""
         windows, offsets = self.under_way.wanted.attention
         if len(windows):
-            self.read(weights[windows, :, offsets])
+            with torch.no_grad():
+                self.read(weights[windows, :, offsets])
 
 
 def watch(
@@ -237,6 +245,7 @@ def watch(
     *,
     ask_for_weights: bool = False,
     without: Collection[Block] = (),
+    gates: Gates = MappingProxyType({}),
 ) -> Forward:
     """Hook a network (in place) and return its forward pass, which computes what the network does by itself.
 
@@ -246,6 +255,7 @@ def watch(
     Args:
         ask_for_weights: whether the network is asked to return attention weights, where it does not by itself.
         without: blocks of heads whose attention weights are not read.
+        gates: the gated blocks whose factors are read.
     """
     under_way = UnderWay()
     own = network.config._attn_implementation
@@ -261,12 +271,14 @@ def watch(
         for site, block in blocks.items():
             network.get_submodule(site).register_forward_hook(_weights_of(Watched(block, under_way)))
     _hook_sites(network, sources, wiring, under_way)
+    for site, hook in factors_left(gates, lambda site, output: under_way.factors.update({site: output})).items():
+        network.get_submodule(site).register_forward_hook(hook)
 
     def forward(tokens: TokenIds, wanted: Wanted) -> Capture:
         under_way.begin(wanted)
         try:
             network(tokens, use_cache=False, **asking)
-            return _capture(under_way, tokens.shape, sources, wiring)
+            return _capture(under_way, tokens.shape, sources, wiring, gates)
         finally:
             under_way.begin(wanted)
 
@@ -286,7 +298,7 @@ def goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bo
     return all(hasattr(file, "eager_attention_forward") for file in files)
 
 
-def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: Wiring) -> Capture:
+def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: Wiring, gates: Gates) -> Capture:
     left, units = under_way.left, {}
     for writer in sources.writers:
         if writer.expert is not None:
@@ -309,6 +321,7 @@ def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: W
             for writer in sources.writers
             if writer.expert == 0
         },
+        factors=factors(gates, under_way.factors, shape),
     )
 
 

@@ -10,7 +10,7 @@ Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers; weight
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -33,6 +33,7 @@ from profiler.model.described.attached import Described, attach, with_dictionari
 from profiler.model.described.sites import Sites
 from profiler.model.direct import Part, Weights, by_part, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
+from profiler.model.gates import gates_of
 from profiler.model.weight_files import read_network, read_settings, read_tokenizer, refuse_not_finite
 from profiler.model.wiring import Wiring, is_experts
 from profiler.model.writers import Sources
@@ -57,6 +58,7 @@ class Model:
         network: the network that `forward` watches.
         unwatched: a network of the same tensors that nothing hooks.
         attention: which attention runs, by transformers' name for it: `sdpa` is PyTorch's fused kernel.
+        watching: how its attention rows are read: options of `profiler.model.forward.watch`.
         described: its dictionaries; None where there are none.
     """
 
@@ -68,6 +70,7 @@ class Model:
     unwatched: PreTrainedModel = field(repr=False)
     forward: Forward
     attention: str
+    watching: Mapping[str, Any] = field(default_factory=dict)
     described: Described | None = None
 
     @cached_property
@@ -182,14 +185,14 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         weights = weights_of(plain, wiring, sources, work)
         spec = _spec(plain, sources, config, context, weights_hash, tokenizer)
         _refuse_tokenizer(tokenizer, spec)
-        forward, watched, unread = _watched(plain, weights, spec, windows, expected)
+        forward, watched, unread, watching = _watched(plain, weights, spec, windows, expected)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
     said = [validation.unread_note(unread, spec)] if unread else []
     spec = replace(spec, notes=(*notes, *said))
-    return Model(spec, tokenizer, bos_id, weights, watched, network, forward, attention)
+    return Model(spec, tokenizer, bos_id, weights, watched, network, forward, attention, watching)
 
 
 def _placed(config: ModelSettings) -> dict[str, Any]:
@@ -225,25 +228,27 @@ def _refuse_scattered(network: PreTrainedModel, config: ModelSettings) -> None:
 
 def _watched(
     plain: PreTrainedModel, weights: Weights, spec: ModelSpec, windows: validation.Windows, expected: list[Tensor]
-) -> tuple[Forward, PreTrainedModel, frozenset[Block]]:
-    """The watched forward pass, the network that it runs, and blocks of heads whose attention weights it does not read.
+) -> tuple[Forward, PreTrainedModel, frozenset[Block], dict[str, Any]]:
+    """The watched forward pass, the network that it runs, blocks of heads whose attention weights it does not read, and
+    how it is watched.
 
     Some models hand their attention weights over only when asked. That can make a model compute something else (Falcon
     then attends to what comes after); it then runs as it does by itself. Rows that are not what the model computes are
     not read.
     """
     asked, bare = twin_of(plain), twin_of(plain)
-    forward = watch(plain, weights.sources, weights.wiring)
+    gates = gates_of(plain, weights.sources)
+    forward = watch(plain, weights.sources, weights.wiring, gates=gates)
     unread = validation.check(forward, weights, spec, windows, expected)
     if unread:
         with suppress(ModelError, TypeError):
-            asking = watch(asked, weights.sources, weights.wiring, ask_for_weights=True)
+            asking = watch(asked, weights.sources, weights.wiring, ask_for_weights=True, gates=gates)
             if not validation.check(asking, weights, spec, windows, expected):
-                return asking, asked, frozenset()
-        forward = watch(bare, weights.sources, weights.wiring, without=unread)
+                return asking, asked, frozenset(), {"ask_for_weights": True, "gates": gates}
+        forward = watch(bare, weights.sources, weights.wiring, without=unread, gates=gates)
         validation.check(forward, weights, spec, windows, expected)
-        return forward, bare, unread
-    return forward, plain, unread
+        return forward, bare, unread, {"without": unread, "gates": gates}
+    return forward, plain, unread, {"gates": gates}
 
 
 def twin_of(network: PreTrainedModel) -> PreTrainedModel:

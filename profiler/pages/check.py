@@ -214,6 +214,16 @@ def _mixtures(mixed: Result) -> Block:
     return chart_or_note("What else it does", caption, mixed, widest, check.mixtures, "No mixture was measured.")
 
 
+def _other_importance(covered: Result) -> tuple[tables.Column, ...]:
+    """What roles are counted by, and coverage by the other importance; nothing without total effects."""
+    if covered.frame["other_coverage"].is_null().all():
+        return ()
+    return (
+        tables.words("counted_by", "Counted by", "|total effect| of a member that acts through others alone"),
+        tables.share("other_coverage", "By the other", "coverage by the other importance, over the whole corpus"),
+    )
+
+
 def _coverage_table(covered: Result) -> Block:
     columns = (
         tables.words("component", "Component"),
@@ -221,6 +231,7 @@ def _coverage_table(covered: Result) -> Block:
         tables.words("distribution", "Distribution"),
         tables.share("coverage", "Coverage"),
         tables.share("scrambled", "Scrambled"),
+        *_other_importance(covered),
         tables.count("n", "n"),
         tables.words("unit", "Unit"),
         EVIDENCE,

@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from profiler.behaviours.importance import SIZE, Importance
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Chart, Note, Report, Section
 from profiler.pages.charts.component import layered, tips, value_axis
@@ -54,24 +55,30 @@ def build(
     kind: str = "head",
     family: str = "auto",
     top: int = 100,
+    importance: Importance = "direct",
 ) -> Report:
     """The page of two runs, named `first` and `second`.
 
     Args:
         read: answers queries on both.
         notes: of `profiler.behaviours.compare.notes`.
-        kind, family, top: as in the query.
+        kind, family, top, importance: as in the query.
     """
-    result = read("compare", kind=kind, family=family, top=top)
+    result = read("compare", kind=kind, family=family, top=top, importance=importance)
     changed = result.frame.filter(pl.col("q") < LEVEL)
     return Report(
         title=f"What changed from {first} to {second}",
         subtitle="Two runs compared",
-        answer=(_answer(result.frame, changed, kind), *notes),
+        answer=(_answer(result.frame, changed, kind), *_counted(importance), *notes),
         sections=(_map(result, first, second), _table(result, changed), _domains(read, kind, family, top, first)),
         method=(*METHOD, *method.method(read)),
         run_facts=method.run_facts(read),
     )
+
+
+def _counted(importance: Importance) -> tuple[str, ...]:
+    """What positions count by, where that is not |DLA|."""
+    return (f"Positions count by {SIZE[importance]}.",) if importance != "direct" else ()
 
 
 def _answer(frame: pl.DataFrame, changed: pl.DataFrame, kind: str) -> str:

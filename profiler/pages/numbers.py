@@ -64,6 +64,11 @@ def percent_range(low: float, high: float) -> str:
     return f"{number(100 * low, 2)}{' to ' if low < 0 else '–'}{number(100 * high, 2)}"
 
 
+def capitalised(text: str) -> str:
+    """A text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def plural(n: int | None, noun: str) -> str:
     """A count with its noun: 1 head, 32 heads."""
     return f"{count(n)} {noun}{'' if n == 1 else 's'}"

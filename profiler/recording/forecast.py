@@ -12,7 +12,7 @@ and floats hardly).
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +26,9 @@ from profiler.database import arrays, connections
 from profiler.database.pass_commits import flush
 from profiler.errors import RunError
 from profiler.model.components import Block, ModelSpec
-from profiler.model.direct import by_part
+from profiler.model.direct import Part, by_part
 from profiler.model.forward import Wanted
+from profiler.model.gradients.in_pass import EffectPass, with_totals
 from profiler.model.load import DEFAULT_CONTEXT, DTYPES, Model, logits_summary
 from profiler.recording import tables
 from profiler.recording.accumulators import state
@@ -37,13 +38,13 @@ from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.accumulators.spectrum import LEAST_ROOM, ROOM, counting_type
 from profiler.recording.memory import resident, usable
 from profiler.recording.recorder import Recorder, token_sum_rows
-from profiler.recording.selection import Selection, sized
+from profiler.recording.selection import Selection, sized, windows_at_once
 from profiler.recording.totals import LEAST_WRITING
 from profiler.statistics import normal_shares
 from profiler.text.corpus import is_stdlib
 from profiler.text.documents import TokenizedDocument
 from profiler.text.token_classes import CLASSES
-from profiler.text.windows import Layout, Window, make_batch, windows_of
+from profiler.text.windows import Batch, Layout, Window, make_batch, windows_of
 
 BYTES_PER_ROW = {
     "cell_sums": 12.5,
@@ -60,6 +61,8 @@ BYTES_PER_ROW = {
     "positions": 20,
     "recorded": 14,
     "token_sums": 28,
+    "total_sums": 40,
+    "totals": 4,
 }
 CLASSES_IN_USE, CLASSES_SEEN, CELLS_IN_USE = 12, 18, 0.8
 """Token classes of text, as if they were equally common, and those that occur; the share of cells that a group of
@@ -78,8 +81,9 @@ ROW_WORK = 2.0
 derived from it."""
 FIXED_ROWS = 5_000_000
 """Work that does not grow with the rows (views, behaviours, comments), as rows."""
-OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES = 4, 3, 8, 3
-"""Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values."""
+OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES, GRAPH_COPIES = 4, 3, 8, 3, 6
+"""Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values, and of what
+all blocks wrote where a backward pass follows."""
 LIBRARIES_BYTES = 200_000_000
 """Memory of compiled code, of the texts of the vocabulary and of DuckDB, whatever the model: measured."""
 DUCKDB_SHARE = 2  # DuckDB may hold half as much as the accumulators while it writes (`Totals.write`)
@@ -186,6 +190,7 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
     sampled = n * _kept(SPECTRUM, tokens, config.samples_per_stratum or 0)
     extremes = n * EXTREME_KINDS * min(config.extremes, tokens)
     referred = min(tokens, sampled + extremes + dense)
+    has_totals = config.effects == "total"
     return {
         "cell_sums": n * Axes.for_context(spec.context_length).n_cells * groups * CELLS_IN_USE,
         "power_sums": n * CLASSES_SEEN * domains,
@@ -201,6 +206,8 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
         "windows": min(tokens, referred * spec.context_length),
         "recorded": tokens * len(config.components),
         "token_sums": min(tokens, spec.n_vocab) * len(token_sum_rows(chosen, config)),
+        "total_sums": n * groups * has_totals,
+        "totals": n * dense * has_totals,
     }
 
 
@@ -260,11 +267,13 @@ def _bins_bytes(config: RunConfig) -> float:
 def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
     """Bytes of memory of a batch: what heads and neurons wrote in the model's dtype, the residual stream and one block
     at a time in the statistics' dtype, and logits of the positions that are summarised."""
-    positions = min(config.batch_size * spec.context_length, config.tokens or UNKNOWN_TOKENS)
+    positions = min(windows_at_once(config, spec) * spec.context_length, config.tokens or UNKNOWN_TOKENS)
     own, work = DTYPES[config.dtype].itemsize, 8 if config.dtype == "float64" else NUMBER
     written = sum(spec.d_model if block.kind == "head" else block.units for block in spec.blocks) * own
     largest = max((block.units for block in spec.slices), default=1)
     of_position = written + STREAM_COPIES * spec.d_model * work + UNIT_COPIES * largest * work
+    if config.effects == "total":
+        of_position += GRAPH_COPIES * written
     outcomes = min(positions, config.dense_positions or 0)
     return positions * of_position + OUTCOME_COPIES * outcomes * spec.n_vocab * work
 
@@ -389,10 +398,12 @@ class _Trial:
         classes = ordinary[torch.arange(spec.n_vocab) % len(ordinary)]
         self.layout = Layout(spec.context_length, None, classes, config.seed, config.replicate_groups)
         self.recorder = Recorder(self.spec, self.config, spec.context_length)
+        frozen = config.effect_method == "frozen"
+        self.effects = EffectPass(model, is_frozen=frozen) if config.effects == "total" else None
         self.vocabulary = min(TRIAL_VOCABULARY, spec.n_vocab)
         self.part_of_vocabulary = self.vocabulary / spec.n_vocab
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def batch(self, tokens: int) -> tuple[float, float]:
         """Seconds of a token and of a component's value at a token, of a batch of about that many tokens."""
         width = min(tokens, self.model.spec.context_length)
@@ -400,15 +411,23 @@ class _Trial:
         shared = self.recorder.prepare(batch, self.recorder.dense.plan(batch), 1)
         mine, parts = self.model.spec.slices[self.block], []
         start = self.clock()
-        capture = self.model.run(batch.tokens, Wanted())
-        device = capture.residual.device
-        for part in by_part(capture, self.model.weights, self.model.spec, batch.targets.to(device)):
+        for part in self._parts(batch):
             parts += [part] if part.components == mine else []
         middle = self.clock()
         self.recorder.add(shared, replace(parts[0], components=self.spec.slices[self.block]))
         end = self.clock()
         n = batch.tokens.numel()
         return (middle - start) / n, (end - middle) / (n * self.block.units)
+
+    def _parts(self, batch: Batch) -> Iterator[Part]:
+        """The parts of a batch, as a pass makes them."""
+        model, totals = self.model, None
+        if self.effects is None:
+            capture = model.run(batch.tokens, Wanted())
+        else:
+            capture, totals = self.effects.run(batch, Wanted())
+        parts = by_part(capture, model.weights, model.spec, batch.targets.to(capture.residual.device))
+        return parts if totals is None else with_totals(parts, totals, model.spec.slices)
 
     @torch.inference_mode()
     def described(self, tokens: int) -> float:

@@ -32,15 +32,16 @@ from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
 from profiler.model.described.attached import Described, Rebuild
 from profiler.model.described.splice import losses
-from profiler.model.direct import Closure
-from profiler.model.forward import Capture
+from profiler.model.direct import Closure, Part
+from profiler.model.forward import Capture, Wanted
+from profiler.model.gradients.in_pass import EffectPass, with_totals
 from profiler.model.load import Model, load_model, logits_summary, with_reader_note
 from profiler.model.validation import ROUNDING
 from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import give_back
 from profiler.recording.recorder import Recorder, Shared
-from profiler.recording.selection import Selection, sized
+from profiler.recording.selection import Selection, sized, windows_at_once
 from profiler.recording.totals import PassProgress, Totals
 from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
 from profiler.text.context import Marks, past_of
@@ -156,6 +157,9 @@ class Pass:
         self.marks = Marks.of(self.texts)
         self.identity = identity.of_config(config, model.spec)
         self.totals = _claimed(model, config)
+        self.effects = (
+            EffectPass(model, is_frozen=config.effect_method == "frozen") if config.effects == "total" else None
+        )
         self.started, self.before = time.perf_counter(), 0.0
 
     @property
@@ -222,7 +226,7 @@ class Pass:
         """
         give_back()
         closure = Closure()
-        for batch in chunk.batches(self.config.batch_size, self.layout):
+        for batch in chunk.batches(windows_at_once(self.config, self.model.spec), self.layout):
             closure = closure.merge(self._read_batch(batch))
         for component, *values in self.totals.recorder.take_recorded():
             self.store.hold("recorded_rows", tables.recorded_rows(component, *values))
@@ -242,13 +246,13 @@ class Pass:
         recorder, model = self.totals.recorder, self.model
         plan = recorder.dense.plan(batch)
         wanted = recorder.wanted(batch, plan)
-        capture = model.run(batch.tokens, wanted)
+        capture, parts = self._run(batch, wanted)
         targets = batch.targets.to(capture.residual.device)
         stream, scale = direct.final_norm(capture, model.weights)
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
         total, carried = torch.zeros_like(logits), torch.zeros_like(logits)
-        for part in direct.by_part(capture, model.weights, model.spec, targets):
+        for part in parts:
             direct.add_up(total, part)
             if (own := recorder.chosen.part(part)) is not None:
                 recorder.add(shared, own)
@@ -269,6 +273,18 @@ class Pass:
             batch.ends,
         )  # not at planned positions: which those are depends on what came before
         return self._checked(direct.closure(total, logits, batch.valid.to(total.device), *ends))
+
+    def _run(self, batch: Batch, wanted: Wanted) -> tuple[Capture, Iterator[Part]]:
+        """One pass over a batch, and its parts: with total effects where they are recorded."""
+        model = self.model
+        if self.effects is None:
+            capture = model.run(batch.tokens, wanted)
+            return capture, direct.by_part(
+                capture, model.weights, model.spec, batch.targets.to(model.weights.unembed.device)
+            )
+        capture, totals = self.effects.run(batch, wanted)
+        parts = direct.by_part(capture, model.weights, model.spec, batch.targets.to(capture.residual.device))
+        return capture, with_totals(parts, totals, model.spec.slices)
 
     def _describe(self, described: Described, batch: Batch, capture: Capture, shared: Shared) -> None:
         """Feed the accumulators from the dictionaries' units, and measure how well they reconstruct."""

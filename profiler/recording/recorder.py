@@ -24,9 +24,11 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DensePlan, DenseRows
 from profiler.recording.accumulators.fidelity import Fidelity
+from profiler.recording.accumulators.gates import GateSums
 from profiler.recording.accumulators.smallest import Smallest
 from profiler.recording.accumulators.spectrum import SpectrumCounts, counting_type
 from profiler.recording.accumulators.token_sums import TokenSums
+from profiler.recording.accumulators.total_sums import TotalSums
 from profiler.recording.selection import Selection, sized
 from profiler.text.sampling_keys import component_keys, component_marks
 from profiler.text.windows import Batch
@@ -134,7 +136,10 @@ class Recorder:
         self.marks = component_marks(config.seed, spec.n_components)[torch.from_numpy(chosen.ids)].to(self.device)
         self.samples = Smallest(n * SPECTRUM.n_bins, k_samples, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
-        self.dense = DenseRows(k_dense, n, chosen.count("head"), self.device)
+        has_totals = config.effects == "total"
+        self.dense = DenseRows(k_dense, n, chosen.count("head"), self.device, has_totals=has_totals)
+        self.totals = TotalSums(n if has_totals else 0, self.device)
+        self.gates = GateSums(n, self.device)
         self.fidelity = Fidelity(sum(facts.rebuilds for facts in spec.dictionaries), widest, self.device)
         self.seen = 0
         self.recorded = Recorded([*dict.fromkeys(map(chosen.row_of, config.components))])
@@ -149,6 +154,9 @@ class Recorder:
         self.powers.grow(n_domains)
         hot = self.cells.axes.indicator(batch, self.dtype)
         self.cells.count(batch.groups, hot)
+        self.totals.grow(len(self.cells.counts))
+        self.gates.grow(len(self.cells.counts))
+        self.totals.count(batch.groups, self._ordinary(hot))
         known = batch.domains[:, None] * N_CLASSES + batch.classes
         valid = batch.valid.view(-1).nonzero()[:, 0]
         ordinary = batch.ordinary.view(-1)[valid].nonzero()[:, 0]
@@ -185,6 +193,11 @@ class Recorder:
             self.dense.leave_out(everywhere.plan, part.components)
             self._count_present(presence, shared)
         self.dense.update(shared.plan, part)
+        if part.total is not None or part.factors is not None:
+            ordinary = self._ordinary(shared.hot)
+            self.totals.update(shared.groups, ordinary, part)
+            self.gates.update(shared.groups, ordinary, part)
+            self.dense.update_factors(shared.plan, part)
         activation, dla = (values.flatten(0, 1) for values in (part.activation, part.dla))
         self._record(shared, part.components, activation, dla)
         if self.tokens.keeps(part.components):
@@ -197,6 +210,10 @@ class Recorder:
         elif len(shared.order.classes.rows):
             accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
             compiled.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
+
+    def _ordinary(self, hot: Float[Tensor, "window cell offset"]) -> Float[Tensor, "window offset"]:
+        """1 at ordinary positions, which alone have a class of the next token."""
+        return hot[:, self.cells.axes.slices["next_class"]].sum(1)
 
     def _count_present(self, presence: int, shared: Shared) -> None:
         """Count the positions that the components of a presence are present at."""
@@ -230,7 +247,7 @@ class Recorder:
 
     def accumulators(self) -> dict[str, Any]:
         """Everything that is added up over a run, by name: what a commit saves and a merge adds."""
-        names = ("cells", "powers", "spectrum", "samples", "extremes", "dense", "tokens", "fidelity")
+        names = ("cells", "powers", "spectrum", "samples", "extremes", "dense", "tokens", "totals", "gates", "fidelity")
         return {name: getattr(self, name) for name in names}
 
     def merge(self, other: "Recorder") -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from profiler.config import QUANTILES
 from profiler.model.attention import MEASURES
-from profiler.model.components import ModelSpec
+from profiler.model.components import OF_DICTIONARIES, ModelSpec
 from profiler.model.described.attached import Described, has_fixed_way
 from profiler.model.direct import Weights, at_unembed, logit_directions
 from profiler.model.wiring import Directions
@@ -23,9 +23,11 @@ from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, quantile_bin
 from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.fidelity import PUT, Fidelity
+from profiler.recording.accumulators.gates import QUADRANT_FIELDS, QUADRANTS, GateSums
 from profiler.recording.accumulators.smallest import Entries, Smallest
 from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
+from profiler.recording.accumulators.total_sums import TOTAL_FIELDS, TotalSums
 from profiler.recording.recorder import EXTREME_KINDS
 from profiler.recording.selection import Selection
 from profiler.text.token_classes import CLASSES
@@ -384,13 +386,55 @@ def dense_rows(dense: DenseRows) -> Iterator[pl.DataFrame]:
             name: _numpy(table[:, block])[slots].T.ravel()
             for name, table in (("activation", dense.activation), ("dla", dense.dla))
         }
+        optional = {"total": dense.total, "gate": dense.gate, "value": dense.value}
+        optional = {name: table for name, table in optional.items() if table.shape[1]}
+        values |= {name: _numpy(table[:, block])[slots].T.ravel() for name, table in optional.items()}
         bins = _numpy(SPECTRUM.index(torch.from_numpy(values["activation"]))).astype(np.int16)
         frame = pl.DataFrame(
             {"component_id": _repeat(block, len(slots)), "position_id": np.tile(positions, block.stop - block.start)}
             | values
             | {"bin": bins}
         )
+        frame = frame.with_columns(pl.col(name).fill_nan(None) for name in optional)
         yield frame.filter(pl.col("activation").is_not_nan()) if np.isnan(values["activation"]).any() else frame
+
+
+def total_sums(totals: TotalSums, chosen: Selection, method: str) -> Iterator[pl.DataFrame]:
+    """Table `total_sums`: units that have total effects, groups that have positions."""
+    counts = _numpy(totals.counts)
+    groups = counts.nonzero()[0]
+    for block, rows in chosen.blocks.items():
+        if block.is_routed or block.kind in OF_DICTIONARIES or not totals.sums.shape[2]:
+            continue
+        n = rows.stop - rows.start
+        frame = {
+            "component_id": _repeat(rows, len(groups)),
+            "group_id": np.tile(groups, n).astype(np.int32),
+            "n": np.tile(counts[groups], n),
+            "method": method,
+        }
+        sums = _numpy(totals.sums[:, :, rows])[:, groups].transpose(0, 2, 1).reshape(len(TOTAL_FIELDS), -1)
+        yield pl.DataFrame(frame | dict(zip(TOTAL_FIELDS, sums, strict=True)))
+
+
+def gate_sums(gates: GateSums) -> Iterator[pl.DataFrame]:
+    """Table `gate_sums`: gated neurons, quadrants that hold a position."""
+    for block in _blocks(gates.sums.shape[3]):
+        n = _numpy(gates.sums[0, :, :, block]).round().astype(np.int64)
+        component, quadrant, group = n.transpose(2, 0, 1).nonzero()
+        frame = {
+            "component_id": component.astype(np.int32) + block.start,
+            "group_id": group.astype(np.int32),
+            "gate": np.array(QUADRANTS)[quadrant, 0],
+            "value": np.array(QUADRANTS)[quadrant, 1],
+            "n": n[quadrant, group, component],
+        }
+        sums = {
+            name: _numpy(gates.sums[i, :, :, block])[quadrant, group, component]
+            for i, name in enumerate(QUADRANT_FIELDS)
+            if name != "n"
+        }
+        yield pl.DataFrame(frame | sums)
 
 
 def head_attention_rows(dense: DenseRows, chosen: Selection) -> pl.DataFrame:

@@ -252,6 +252,8 @@ class Totals:
             "head_attention_rows": tables.head_attention_rows(r.dense, r.chosen),
             "token_counts": tables.token_counts(r.tokens),
             "token_sums": tables.token_sums(r.tokens, r.chosen),
+            "total_sums": tables.total_sums(r.totals, r.chosen, self.config.effect_method),
+            "gate_sums": tables.gate_sums(r.gates),
             "drops": self._drops(),
             "dictionaries": tables.dictionaries(self.spec, r.fidelity),
             "spliced_windows": tables.spliced_windows(self.spec, r.fidelity),

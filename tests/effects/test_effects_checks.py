@@ -107,7 +107,7 @@ def last(window) -> int:
 
 def ablated(model, layout, windows, label):
     """Real effects of a head's removal at the last position of each window, on that position alone."""
-    from profiler.effects.network import EffectNetwork
+    from profiler.model.gradients.network import EffectNetwork
 
     net = EffectNetwork(model)
     layer, unit = map(int, label[1:].split("H"))
@@ -129,7 +129,7 @@ def test_both_inputs_of_an_and_are_needed_and_either_of_an_or_is_not(gates):
 
 def test_a_serial_backup_brings_back_what_is_removed(gates):
     built, model, (layout, windows) = gates("serial-backup")
-    from profiler.effects.network import EffectNetwork
+    from profiler.model.gradients.network import EffectNetwork
 
     net = EffectNetwork(model)
     means = {b: torch.zeros(b.units, w.width, dtype=torch.float64) for b, w in net.writers.items()}

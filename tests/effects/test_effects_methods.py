@@ -7,10 +7,10 @@ import torch
 
 from profiler.effects import final_norm, methods
 from profiler.effects.ablation import AblationCase, ablate
-from profiler.effects.network import unchanged
 from profiler.effects.settings import EffectSettings, refuse_bad
 from profiler.effects.sums import FIELDS, EffectSums
 from profiler.errors import ProfilerError
+from profiler.model.gradients.network import unchanged
 from profiler.text.windows import make_batch
 
 FORMS = ("gpt2", "neox", "llama")

@@ -4,17 +4,19 @@ import re
 import shutil
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import passes
 import polars as pl
 import pytest
 import tiny
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 import profiler
 from profiler import cli
 from profiler.behaviours.additions import refresh
-from profiler.database import macros, query
+from profiler.database import macros, query, upgrade
 from profiler.effects import store
 from profiler.errors import CorpusError, ProfilerError, QueryError
 from profiler.pages.build import build
@@ -23,6 +25,13 @@ from profiler.recording.pipeline import record
 pytestmark = pytest.mark.slow
 
 NAMES = [n for n in query.names() if {*store.tables(), "component_effects"} & set(query.header(n).reads)]
+LACKED = {
+    "dense_rows": "total gate value",
+    "component_importance": "n_total sum_total sum_abs_total sum_abs_direct sum_abs_through method error reliable",
+    "layer_coverages": "total_coverage",
+    "position_rows": "cap_slope role",
+}
+"""Columns that runs of earlier versions did not have."""
 SMALL = {"steps": 1, "checked": 4, "checked_windows": 2, "repair": 1, "routes": 1, "integrated_tokens": 400}
 
 
@@ -68,14 +77,86 @@ def test_direct_effects_against_zero_are_the_importance_of_the_pass(made):
     np.testing.assert_allclose(effects["direct"], recorded["dla"], rtol=1e-4, atol=1e-6)
 
 
-def test_rows_are_at_the_uniform_sample(made):
+def test_total_effects_stand_beside_direct_ones(made):
+    """At the positions of the uniform sample that the best method of each kind read, and in sums over all it read."""
     with profiler.open(made[0]) as run:
-        dense = run.sql("""SELECT rows.direct, dense.dla FROM effect_rows AS rows
-            JOIN dense_rows AS dense USING (component_id, position_id)
-            WHERE rows.reference = 'zero' AND rows.method = 'gradient'""")
-        n_heads = run.sql("SELECT * FROM components WHERE kind = 'head'").height
-    assert dense.height == n_heads * passes.DENSE
-    np.testing.assert_allclose(dense["direct"], dense["dla"], rtol=1e-3, atol=1e-4)
+        rows = run.sql("""SELECT kind, method, count(*)::BIGINT AS n, count(dense_rows.total)::BIGINT AS known
+            FROM dense_rows JOIN importance USING (component_id) GROUP BY kind, method""").to_dicts()
+        best = run.sql("""SELECT DISTINCT kind, method, n_total FROM importance ORDER BY kind""").to_dicts()
+        totals = run.sql("""SELECT component, method, importance.total_importance, effect_totals.importance
+            , importance.direct_importance, effect_totals.direct_importance AS direct
+            , importance.through_importance, effect_totals.through_importance AS through
+            , importance.total, effect_totals.total AS mean
+            FROM importance JOIN effect_totals USING (component_id, method) WHERE reference = 'zero'""")
+        passes_made = {row["method"]: row for row in run.query("effect_passes").to_dicts()}
+        effects = run.query("effects", reference="zero", top=0)
+    assert {row["kind"] for row in best} == {"head", "neuron"}
+    assert all(row["n_total"] == passes_made[row["method"]]["n_positions"] for row in best)
+    for row in rows:
+        assert row["known"] == row["n"] if row["method"] == "gradient" else 0 < row["known"] < row["n"]
+    for mine, theirs in (
+        ("total_importance", "importance"),
+        ("direct_importance", "direct"),
+        ("through_importance", "through"),
+        ("total", "mean"),
+    ):
+        np.testing.assert_allclose(totals[mine], totals[theirs], rtol=1e-6, atol=1e-9)
+    said = dict(effects.select("component", "method").iter_rows())
+    assert said == dict(totals.select("component", "method").iter_rows())
+
+
+def test_how_reliable_they_are_is_said_of_each_component(made):
+    with profiler.open(made[0]) as run:
+        said = run.sql("""SELECT importance.error, agreement.error AS measured, importance.reliable
+            , agreement.reliable AS agreed, agrees
+            FROM importance JOIN effect_reliability AS agreement
+                ON agreement.kind = importance.kind AND agreement.layer = importance.layer
+                    AND agreement.method = importance.method AND agreement.value = 'zero'""")
+    assert said.height > 0 and said["error"].equals(said["measured"]) and said["reliable"].equals(said["agreed"])
+    assert {*said["agrees"]} <= {"reliable", "unreliable"}
+
+
+def test_other_components_are_compared_by_total_effects_too(made):
+    with profiler.open(made[0]) as run:
+        frame = run.query("behaviours", importance="total", family="")
+    assert frame["random"].drop_nulls().len() > 0 and frame["total_coverage"].drop_nulls().len() > 0
+
+
+def test_a_run_that_was_recorded_with_total_effects_keeps_them(made, tmp_path):
+    """A second pass says how reliable they are, and replaces none of them."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    corpus = passes.write_rows(folder / "corpus.jsonl", passes.corpus_rows())
+    config = passes.settings(tiny.save("neox", folder / "model"), corpus, effects="total", effect_method="frozen")
+    record(config, folder / "run.duckdb")
+    text = "SELECT component_id, position_id, total FROM dense_rows ORDER BY ALL"
+    before = query.run(folder / "run.duckdb", text)
+    with profiler.open(folder / "run.duckdb") as run:
+        run.effects(tokens=None, reread=True, methods=("frozen", "gradient"), **SMALL)
+    assert query.run(folder / "run.duckdb", text).equals(before) and before["total"].drop_nulls().len() > 0
+    importance = query.run(folder / "run.duckdb", "SELECT method, error FROM importance")
+    assert set(importance["method"]) == {"frozen"} and importance["error"].null_count() == 0
+
+
+def test_a_run_of_an_earlier_version_is_brought_up_to_date(recorded, made, tmp_path):
+    """Columns, tables and views are taken away that it lacked; `refresh` and `effects` add them."""
+    old = Path(shutil.copy(recorded, tmp_path / "old.duckdb"))
+    with duckdb.connect(str(old)) as connection:
+        for table, columns in LACKED.items():
+            for column in columns.split():
+                connection.execute(f'ALTER TABLE {table} DROP COLUMN "{column}"')
+        for table in upgrade.ADDED_TABLES:
+            connection.execute(f"DROP TABLE {table}")
+    with pytest.raises(QueryError, match=r"earlier version: `profiler behaviours refresh .*old.duckdb`"):
+        query.run(old, "behaviours")
+    again = Path(shutil.copy(old, tmp_path / "again.duckdb"))
+    refresh(old)
+    frames = [query.run(path, "behaviours", family="") for path in (old, recorded)]
+    assert_frame_equal(*frames, rel_tol=1e-9)
+    with profiler.open(again) as run:
+        run.effects(tokens=None, reread=True, **SMALL)
+    text = "SELECT component, agrees, acts, method FROM importance ORDER BY component_id"
+    assert query.run(again, text).equals(query.run(made[0], text))
 
 
 @pytest.mark.parametrize("name", NAMES)

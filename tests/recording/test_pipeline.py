@@ -32,7 +32,7 @@ TABLES = (
     " position_rows cell_counts cell_sums group_importance power_sums spectrum_counts density_counts quantiles"
     " sample_rows extreme_rows dense_rows recorded_rows head_attention_rows logit_effects closure drops properties"
     " token_property_lists behaviours uniform_marks token_counts token_sums pooled_strata layer_coverages"
-    " component_importance"
+    " component_importance total_sums gate_sums"
 ).split()
 
 

@@ -18,6 +18,13 @@ def column(fake: FakeRun, name: str) -> np.ndarray:
     return fake.positions[name].to_numpy()
 
 
+def totals(fake: FakeRun, label: str) -> dict[int, float]:
+    """Total effect of a component by position, where it was planted."""
+    ids = column(fake, "position_id")
+    size = fake.dla[fake.row(label)] * (1 + 2 * (ids % 2))
+    return {int(p): float(np.float32(t)) for p, t in zip(ids, size, strict=True) if p % 5}
+
+
 Design = dict[str, dict[int, float]]
 
 

@@ -12,6 +12,7 @@ import brute
 import numpy as np
 import polars as pl
 from fake_run import FakeRun, bin_of
+from fake_tables import factors_of
 from fake_values import CLASSES, VOCABULARY
 from polars.testing import assert_frame_equal
 
@@ -344,6 +345,60 @@ def unexplained(fake: FakeRun, db: query.Connection) -> None:
     assert found["share_of_unexplained"].sum() == 1 or abs(found["share_of_unexplained"].sum() - 1) < 1e-9
     brute.agree(found.head(1), [brute.context(fake, wanted[0])], ["context_before", "token", "next_token", "domain"])
     assert query.run(db, "unexplained", component="L1H0", top=3)["position_id"].to_list() == wanted[:3]
+
+
+@check
+def gate_quadrants(fake: FakeRun, db: query.Connection) -> None:
+    """Counts, shares with their intervals and tokens, from the planted factors at every position."""
+    label, i = "L0N1", fake.row("L0N1")
+    gates, values = (f[i] > 0 for f in factors_of(fake.positions, fake.components))
+    size, dense = np.abs(fake.dla[i]), brute.column(fake, "dense")
+    wanted = []
+    for gate, value in ((True, True), (True, False), (False, True), (False, False)):
+        inside = (gates == gate) & (values == value)
+        share = lambda w, inside=inside: (w * inside * size).sum() / (w * size).sum()  # noqa: E731
+        mean = lambda w, inside=inside: (w * inside * fake.dla[i]).sum() / (w * inside).sum()  # noqa: E731
+        ordinary = fake.ordinary.astype(float)
+        row = {"quadrant": f"gate {'> 0' if gate else '<= 0'}, value {'> 0' if value else '<= 0'}"}
+        row |= {"n": int((inside & fake.ordinary).sum())}
+        row |= {"share_n": row["n"] / fake.ordinary.sum(), "share_abs_dla": share(ordinary), "dla": mean(ordinary)}
+        for name, statistic in (("share_abs_dla", share), ("dla", mean)):
+            _, half = brute.error(fake, statistic)
+            row |= {f"{name}_lo": row[name] - half, f"{name}_hi": row[name] + half}
+        row["share_abs_dla_lo"], row["share_abs_dla_hi"] = (
+            max(0.0, row["share_abs_dla_lo"]),
+            min(1.0, row["share_abs_dla_hi"]),
+        )
+        sizes: dict[str, float] = {}
+        for at in np.flatnonzero(inside & dense):
+            token = VOCABULARY[fake.positions["token_id"][int(at)]][0]
+            sizes[token] = sizes.get(token, 0.0) + float(np.float32(size[at]))
+        tokens = sorted(sizes, key=lambda token: (-sizes[token], token.encode()))[:3]
+        row["top_tokens"] = "  ".join(token.strip(" ") for token in tokens)
+        wanted.append(row)
+    brute.agree(query.run(db, "gate_quadrants", component=label, shown=3), wanted)
+    assert query.run(db, "gate_quadrants", component="L0H1").is_empty()
+
+
+@check
+def importance_by_class(fake: FakeRun, db: query.Connection) -> None:
+    """Shares of either importance by class, where total effects are known."""
+    label = "L0N1"
+    k, total = kept(fake, label), brute.totals(fake, label)
+    k = k.only(np.isin(k.position, fake.positions.filter("dense")["position_id"].to_numpy()))
+    k = k.only(np.array([p in total for p in k.position.tolist()]))
+    classes = dict(fake.positions.select("position_id", "class").iter_rows())
+    sizes = {"total": np.array([abs(total[p]) for p in k.position.tolist()]), "direct": k.m / k.weight}
+    wanted = []
+    for name in sorted({classes[p] for p in k.position.tolist()}):
+        inside = np.array([classes[p] == name for p in k.position.tolist()])
+        row = {"class": name, "n": int(inside.sum()), "base_rate": inside.mean()}
+        for which, size in sizes.items():
+            value, se, t = ratio(k, size * inside, size)
+            low, high = bounds(value, se, t, documents(k, size))
+            row |= {f"{which}_share": value, f"{which}_share_lo": low, f"{which}_share_hi": high}
+        wanted.append(row)
+    brute.agree(query.run(db, "importance_by_class", component=label).sort("class"), wanted)
 
 
 @check

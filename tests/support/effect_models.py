@@ -12,8 +12,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from profiler.config import ModelSettings
-from profiler.effects.network import EffectNetwork
 from profiler.generality.distributions.corpus import layout_of
+from profiler.model.gradients.network import EffectNetwork
 from profiler.model.load import Model, load_model
 from profiler.text.documents import TokenizedDocument
 from profiler.text.windows import Batch, Layout, Window, make_batch, windows_of

@@ -110,8 +110,10 @@ def build(
     n_extremes: int = 10,
     n_domains: int = 2,
     n_groups: int = 4,
+    has_totals: bool = True,
 ) -> FakeRun:
-    """Write a complete run to `path` and return it with its raw values; `n_groups` replicate groups per domain."""
+    """Write a complete run to `path` and return it with its raw values; `n_groups` replicate groups per domain;
+    `has_totals`: total effects were measured."""
     rng = np.random.default_rng(seed)
     components = make_components(n_layers, n_heads, d_mlp)
     documents = make_documents(rng, n_documents, n_domains, n_groups)
@@ -120,6 +122,9 @@ def build(
     activation, dla = make_values(rng, components, positions)
     shape = (n_layers, n_heads, d_mlp)
     tables = make_tables(rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes)
+    if not has_totals:
+        tables["dense_rows"] = tables["dense_rows"].drop("total")
+        del tables["total_sums"]
     return FakeRun(Path(path), activation, dla, positions, components, write(Path(path), tables))
 
 

@@ -202,6 +202,59 @@ def dense_values(activation, dla, positions, i: int, which: np.ndarray) -> pl.Da
     return rows.with_columns(bin=pl.Series(bin_of(activation[i][which], 2), dtype=pl.Int16))
 
 
+def totals_of(dla, positions, components) -> np.ndarray:
+    """Total effects [component, position]: one or three times the DLA, by position; NaN where none was measured, which
+    is at every fifth position, and of embeddings and biases."""
+    ids = positions["position_id"].to_numpy()
+    totals = dla * (1 + 2 * (ids % 2))
+    totals[:, ids % 5 == 0] = np.nan
+    totals[components["unit"].is_null().to_numpy()] = np.nan
+    return totals
+
+
+def factors_of(positions, components) -> np.ndarray:
+    """Gate and value [factor, component, position] of the neurons, small whole numbers of both signs; NaN of others."""
+    ids, numbers = positions["position_id"].to_numpy(), np.arange(len(components))[:, None]
+    factors = np.stack([(7 * ids + numbers) % 11 - 5.0, (3 * ids + numbers) % 7 - 3.0])
+    factors[:, (components["kind"] != "neuron").to_numpy()] = np.nan
+    return factors
+
+
+def make_gate_sums(dla, positions, components) -> pl.DataFrame:
+    ordinary, groups = positions["special"].is_null().to_numpy(), positions["group_id"].to_numpy()
+    (gates, values), rows = factors_of(positions, components), []
+    for i in np.flatnonzero(~np.isnan(gates).all(1)):
+        for group in np.unique(groups[ordinary]):
+            for gate in (True, False):
+                for value in (True, False):
+                    at = ordinary & (groups == group) & ((gates[i] > 0) == gate) & ((values[i] > 0) == value)
+                    rows.append((i, group, gate, value, int(at.sum()), dla[i][at].sum(), abs(dla[i][at]).sum()))
+    names = ["component_id", "group_id", "gate", "value", "n", "sum_dla", "sum_abs_dla"]
+    return pl.DataFrame(rows, schema=names, orient="row").filter(pl.col("n") > 0)
+
+
+def make_total_sums(dla, positions, components) -> pl.DataFrame:
+    ordinary, groups = positions["special"].is_null().to_numpy(), positions["group_id"].to_numpy()
+    totals, rows = totals_of(dla, positions, components), []
+    for i in np.flatnonzero(~np.isnan(totals).all(1)):
+        for group in np.unique(groups[ordinary]):
+            at = ordinary & (groups == group) & ~np.isnan(totals[i])
+            total, direct = totals[i][at], dla[i][at]
+            sums = [total.sum(), abs(total).sum(), abs(direct).sum(), abs(total - direct).sum()]
+            rows.append((i, group, int(at.sum()), *sums, "gradient"))
+    names = [
+        "component_id",
+        "group_id",
+        "n",
+        "sum_total",
+        "sum_abs_total",
+        "sum_abs_direct",
+        "sum_abs_through",
+        "method",
+    ]
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
 def make_pooled(activation, positions, samples: pl.DataFrame) -> pl.DataFrame:
     """Per component and stratum: ordinary positions, and those that are dense or sampled, as sets."""
     ordinary = positions["special"].is_null().to_numpy()
@@ -449,6 +502,7 @@ def make_tables(
     ordinary = positions["special"].is_null().to_numpy()
     live = components["component_id"].to_list()
     density = make_density(activation, ordinary, live)
+    totals, factors = totals_of(dla, positions, components), factors_of(positions, components)
     counts, sums = make_cells(activation, dla, positions, components)
     dense = np.flatnonzero(positions["dense"].to_numpy())
     recorded = [i for i, label in enumerate(components["component"]) if label in ("L0H0", "L1N1")]
@@ -467,7 +521,18 @@ def make_tables(
         "quantiles": make_quantiles(density, live),
         "sample_rows": samples,
         "extreme_rows": make_extremes(activation, dla, positions, live, n_extremes),
-        "dense_rows": pl.concat([dense_values(activation, dla, positions, i, dense) for i in range(len(components))]),
+        "dense_rows": pl.concat(
+            [
+                dense_values(activation, dla, positions, i, dense).with_columns(
+                    total=pl.Series(totals[i][dense], dtype=pl.Float32).fill_nan(None),
+                    gate=pl.Series(factors[0, i][dense], dtype=pl.Float32).fill_nan(None),
+                    value=pl.Series(factors[1, i][dense], dtype=pl.Float32).fill_nan(None),
+                )
+                for i in range(len(components))
+            ]
+        ),
+        "total_sums": make_total_sums(dla, positions, components),
+        "gate_sums": make_gate_sums(dla, positions, components),
         "pooled_strata": make_pooled(activation, positions, samples),
         "recorded_rows": pl.concat([value_rows(activation, dla, positions, i, everywhere) for i in recorded]),
         "head_attention_rows": make_head_attention(rng, positions, components),

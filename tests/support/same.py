@@ -17,6 +17,10 @@ OF_DICTIONARIES = ("error_squares", "whole_squares", "active_units", "loss", "sp
 SIZES = {
     "sum_activation": 1.0,
     "sum_dla": "sum_abs_dla",
+    "sum_total": "sum_abs_total",
+    "sum_abs_total": "sum_abs_total",
+    "sum_abs_direct": "sum_abs_direct",
+    "sum_abs_through": "sum_abs_through",
     "a_mean": "a_abs",
     "d_mean": "d_abs",
     "recorded_logit_sum": "squared_logit_sum",

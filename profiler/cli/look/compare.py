@@ -25,6 +25,10 @@ def compare(
     family: Annotated[
         str, typer.Option(help="attention, effect, context, token, next, user; auto: by kind, with the user's own")
     ] = "auto",
+    importance: Annotated[
+        Literal["direct", "total"],
+        typer.Option(help="count by |DLA|, or by |total effect|, where both runs have measured it"),
+    ] = "direct",
     top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all", min=0)] = 100,
     rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all", min=0)] = 30,
     out: Annotated[Path | None, typer.Option(help="write the comparison to this .html page instead")] = None,
@@ -34,7 +38,7 @@ def compare(
     Example: profiler compare web.duckdb code.duckdb --out compared.html
     """
     with profiler.open(first) as run:
-        result = run.compare(second, kind=kind, family=family, top=top, out=out)
+        result = run.compare(second, kind=kind, family=family, top=top, importance=importance, out=out)
     if out is not None:
         console.print(f"{out}: open it in a browser")
         return

@@ -1,7 +1,9 @@
 """Coverage of a member's role: the share of its importance on which the role holds, on running text and on prompts.
 
 Why: a role is what a component does where it matters, so every position counts by |DLA|, the component's direct effect
-on the logit of the token that follows. The whole corpus and each domain come from the run (queries `mixture` and
+on the logit of the token that follows; where the run has total effects and the component acts through others alone, by
+|total effect| (profiler.behaviours.importance). The other importance stands beside it and decides nothing. On prompts
+it is |DLA| always. The whole corpus and each domain come from the run (queries `mixture` and
 `coverage_curve`, with their document-clustered intervals); on prompts and repeated random tokens the same definitions
 are applied to the clean prompts (`profiler.model.attention`), every position but the special ones.
 
@@ -21,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from profiler.behaviours.importance import OTHER, SIZE, Importance, importance_of
 from profiler.behaviours.library import MOST
 from profiler.circuits.circuit import Member
 from profiler.database import query
@@ -41,6 +44,9 @@ from profiler.text.token_classes import CLASS_ID
 
 TOP = 0.05
 TOP_NAME = "coverage of the top 5 %"
+BESIDE = "coverage by {}"
+"""Name of the coverage by the other importance, which describes."""
+ACTS = "SELECT acts FROM importance WHERE component = getvariable('component')"
 SHOWN = 0.01
 """Smallest share of a mixture that is kept as a row."""
 Tokens = Int[Tensor, "prompt offset"]
@@ -73,16 +79,19 @@ def corpus_question(subject: CheckSubject, member: Member) -> Question:
 
 def of_run(run: Path, question: Question) -> list[Finding]:
     """Coverage and mixture of one member over the corpus and each domain, from the rows that the run kept."""
-    rows = _mixture_rows(run, question)
+    acts = query.run(run, ACTS, component=question.subject)["acts"]
+    importance = importance_of(acts[0] if len(acts) else None)
+    rows = _mixture_rows(run, question, importance)
     if not question.role:
         return rows
     claim = claim_of(question.role, question.subject)
     if claim is None or claim.untestable:
         why = claim.untestable if claim else "its words make no claim that is known"
         return [*rows, question.refused("coverage", 0, why)]
-    return rows + (
-        _coverage_rows(run, question, claim.behaviour) if claim.behaviour else _claim_rows(run, question, claim)
-    )
+    if not claim.behaviour:
+        return rows + _claim_rows(run, question, claim)
+    rows += _coverage_rows(run, question, claim.behaviour, importance)
+    return rows + (_beside(run, question, claim.behaviour, OTHER[importance]) if acts.drop_nulls().len() else [])
 
 
 def _claim_rows(run: Path, question: Question, claim: Claim) -> list[Finding]:
@@ -104,9 +113,9 @@ def _claim_row(question: Question, facts: pl.DataFrame) -> Finding:
     return question.finding("coverage", Interval(share.value, share.lo, share.hi, n), Null(scrambled))
 
 
-def _mixture_rows(run: Path, question: Question) -> list[Finding]:
+def _mixture_rows(run: Path, question: Question, importance: Importance) -> list[Finding]:
     """A finding per slice (corpus, domain) and behaviour; their shares add up to 1 with what is below SHOWN."""
-    frame = query.run(run, "mixture", component=question.subject)
+    frame = query.run(run, "mixture", component=question.subject, importance=importance)
     shown = frame.filter(
         pl.col("slice").is_in(["all", "domain"]), (pl.col("share") >= SHOWN) | (pl.col("behaviour") == "unexplained")
     )
@@ -121,11 +130,12 @@ def _distribution(row: dict[str, Any]) -> str:
     return CORPUS if row["slice"] == "all" else f"domain: {row['value']}"
 
 
-def _coverage_rows(run: Path, question: Question, behaviour: str) -> list[Finding]:
+def _coverage_rows(run: Path, question: Question, behaviour: str, importance: Importance) -> list[Finding]:
     """Coverage of one behaviour; over the whole corpus also its null and the coverage of the top of importance."""
     try:
-        alone = query.run(run, "mixture", component=question.subject, behaviours=behaviour)
-        curve = query.run(run, "coverage_curve", component=question.subject, behaviour=behaviour)
+        asked = {"component": question.subject, "importance": importance}
+        alone = query.run(run, "mixture", behaviours=behaviour, **asked)
+        curve = query.run(run, "coverage_curve", behaviour=behaviour, **asked)
     except QueryError as error:
         return [question.refused("coverage", 0, f"the run cannot be asked for {behaviour!r}: {error}")]
     tops = {round(row["top"], 6): row for row in curve.iter_rows(named=True)}
@@ -137,6 +147,13 @@ def _coverage_rows(run: Path, question: Question, behaviour: str) -> list[Findin
     if TOP in tops:
         rows.append(_of_row(question, TOP_NAME, tops[TOP], ("coverage", "n"), _scrambled(tops[TOP])))
     return rows
+
+
+def _beside(run: Path, question: Question, behaviour: str, importance: Importance) -> list[Finding]:
+    """Coverage over the whole corpus by the importance that the role is not tested by."""
+    frame = query.run(run, "mixture", component=question.subject, behaviours=behaviour, importance=importance)
+    whole = _with_zeros(frame, behaviour).filter(slice="all")
+    return [_of_row(question, BESIDE.format(SIZE[importance]), row, ("share", "n_slice")) for row in whole.to_dicts()]
 
 
 def _with_zeros(alone: pl.DataFrame, behaviour: str) -> pl.DataFrame:

@@ -280,16 +280,18 @@ def _sign_fill(measure: str) -> Any:
 ATTENTION = ("previous_token", "first_token", "self", "induction", "duplicate", "top_weight")
 
 
-def attention(frame: pl.DataFrame) -> alt.LayerChart:
-    """Attention to each kind of source, over positions and weighted by |DLA|. `frame` is the query `head_attention`."""
+def attention(frame: pl.DataFrame, by: str = "|DLA|") -> alt.LayerChart:
+    """Attention to each kind of source, over positions and weighted by importance. `frame` is the query
+    `head_attention`, `by` what it weighs by."""
+    weighted = f"weighted by {by}"
     masses = frame.filter(pl.col("measure").is_in(ATTENTION))
     rows = pl.concat(
         [
             _attention_rows(masses, "every position", "mean"),
-            _attention_rows(masses, "weighted by |DLA|", "importance_weighted_mean"),
+            _attention_rows(masses, weighted, "importance_weighted_mean"),
         ]
     )
-    scale = alt.Scale(domain=["every position", "weighted by |DLA|"], range=["#8a8f98", theme.KIND_COLOURS["head"]])
+    scale = alt.Scale(domain=["every position", weighted], range=["#8a8f98", theme.KIND_COLOURS["head"]])
     base = alt.Chart(rows).encode(
         y=alt.Y("measure:N", scale=alt.Scale(domain=list(ATTENTION)), title=None, axis=alt.Axis(grid=False)),
         yOffset=alt.YOffset("weights:N", scale=alt.Scale(domain=scale.domain)),

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from profiler.behaviours.importance import SIZE, Importance, importance_of
 from profiler.model.components import LABELLED, OUTSIDE, ComponentId
 from profiler.pages import method, numbers
 from profiler.pages.charts import component as charts
@@ -35,8 +36,8 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
     if component.unit is None:
         return _embedding_or_bias_answer(read, component.label)
     sentences = [_label_sentence(read, component)]
-    sentences += [_importance_sentence(read, component.label), _presence_sentence(read, component.label)]
-    sentences += [_class_sentence(read, component.label)]
+    sentences += [_importance_sentence(read, component.label), _total_sentence(read, component.label)]
+    sentences += [_presence_sentence(read, component.label), _where_sentence(read, component.label)]
     sentences += [_high_sentence(read, component.label), _direction_sentence(read, component.label)]
     sentences += [_attention_sentence(read, component)]
     return tuple(sentence for sentence in sentences if sentence)
@@ -46,11 +47,24 @@ def _label_sentence(read: Reader, component: ComponentId) -> str:
     """What a head or neuron does; empty for other kinds."""
     if component.kind not in LABELLED:
         return ""
-    return headline.sentence(read("behaviours", component=component.label).frame, component.kind)
+    importance = chosen(read, component.label)
+    frame = read("behaviours", component=component.label, importance=importance).frame
+    said = headline.sentence(frame, component.kind, importance)
+    return f"{said} Counted by |total effect|, because it acts through others." if importance == "total" else said
+
+
+def rank(read: Reader, label: str) -> dict[str, Any]:
+    """The row of the query component_rank: both importances."""
+    return read("component_rank", component=label).frame.row(0, named=True)
+
+
+def chosen(read: Reader, label: str) -> Importance:
+    """The importance that a head or neuron is described by."""
+    return importance_of(rank(read, label)["acts"])
 
 
 def _importance_sentence(read: Reader, label: str) -> str:
-    row = read("component_rank", component=label).frame.row(0, named=True)
+    row = rank(read, label)
     if not row["n"]:
         return f"{label} is of an expert that was chosen at no position of this corpus."
     if not row["abs_dla"]:
@@ -63,6 +77,54 @@ def _importance_sentence(read: Reader, label: str) -> str:
         )
     units = method.units_of(method.run_row(read))
     return f"{label} accounts for {share} of all |DLA|: rank {row['rank']:,} of {row['n_components']:,} {units}."
+
+
+def _total_sentence(read: Reader, label: str) -> str:
+    """Its total effect beside its direct one, and whether the estimate can be believed; empty where none is known."""
+    row = rank(read, label)
+    if row["acts"] is None:
+        return ""
+    return (
+        f"{numbers.capitalised(ACTS[row['acts']])}: its mean |total effect| is"
+        f" {numbers.number(row['total_importance'])} logits (rank {row['total_rank']:,} of"
+        f" {row['n_total_ranked']:,}), its mean |DLA| at the same"
+        f" {numbers.count(row['n_total'])} positions {numbers.number(row['direct_importance'])}; {reliability(row)}."
+    )
+
+
+ACTS = {
+    "direct only": "it writes to the logits itself, and hardly acts through others",
+    "through others": "it hardly writes to the logits itself: it acts through later components",
+    "both": "it writes to the logits itself and acts through later components",
+    "they cancel": "it writes to the logits itself, and later components take most of it back",
+    "nothing": "it does nothing here, directly or through others",
+}
+
+
+def reliability(row: dict[str, Any]) -> str:
+    """Whether an estimate of a total effect agrees with ablations."""
+    method_words = f"estimated by the method {row['method']}"
+    if row["reliable"] is None:
+        return f"{method_words}, which no ablation was held against"
+    word = "reliable" if row["reliable"] else "unreliable"
+    return f"{method_words}: {word}, off by {numbers.percent(row['error'])} of ablations of its kind and layer"
+
+
+def _where_sentence(read: Reader, label: str) -> str:
+    """Where it matters: by class of the token, under the importance that it is described by."""
+    if chosen(read, label) == "direct":
+        return _class_sentence(read, label)
+    frame = read("importance_by_class", component=label).frame
+    clear = frame.filter(pl.col("total_share_lo") > pl.col("base_rate"), pl.col("n") >= FEWEST)
+    if clear.is_empty():
+        return "No token class has clearly more of its |total effect| than of all positions."
+    excess = pl.col("total_share_lo") - pl.col("base_rate")
+    top = clear.with_columns(excess=excess).sort(["excess", "class"], descending=[True, False]).row(0, named=True)
+    return (
+        f"Beyond its share of the text it matters most at {_class(top['class'])}:"
+        f" {numbers.share_with_interval(top, 'total_share')} of its |total effect|, {numbers.percent(top['base_rate'])}"
+        f" of positions; of its |DLA| {numbers.percent(top['direct_share'])}."
+    )
 
 
 def _presence_sentence(read: Reader, label: str) -> str:
@@ -168,16 +230,16 @@ def _attention_sentence(read: Reader, component: ComponentId) -> str:
     if rows.is_empty():
         return ""
     top = rows.sort(["mean", "measure"], descending=[True, False]).row(0, named=True)
-    weighted = top["importance_weighted_mean"]
+    weighted, by = top["importance_weighted_mean"], SIZE[chosen(read, component.label)]
     return (
         f"Of the measured sources it attends most to “{top['measure']}”: {numbers.share_with_interval(top, 'mean')} of"
-        f" its attention{'' if weighted is None else f', {numbers.percent(weighted)} weighted by |DLA|'}."
+        f" its attention{'' if weighted is None else f', {numbers.percent(weighted)} weighted by {by}'}."
     )
 
 
 def attention_result(read: Reader, label: str) -> Result:
     """The query head_attention, its columns of errors named after their means."""
-    result = read("head_attention", component=label)
+    result = read("head_attention", component=label, importance=chosen(read, label))
     frame = result.frame.rename({"se": "mean_se", "importance_weighted_se": "importance_weighted_mean_se"})
     return Result(result.source, frame)
 

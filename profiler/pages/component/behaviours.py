@@ -4,14 +4,18 @@ Every number comes from the queries behaviours, mixture, unexplained and rarity.
 it are the same claim scrambled, and the other components of the same kind and layer.
 """
 
+from typing import Any
+
 import altair as alt
 import polars as pl
 
+from profiler.behaviours.importance import OTHER, SIZE, Importance
 from profiler.model.components import LABELLED, ComponentId
 from profiler.pages import numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Section
 from profiler.pages.charts import theme
 from profiler.pages.charts.component import tips, value_axis
+from profiler.pages.component import answer
 from profiler.pages.reader import Reader, Result
 
 UNEXPLAINED = "unexplained"
@@ -49,8 +53,9 @@ def names_of(frame: pl.DataFrame) -> list[str]:
     return [*over_all.sort(["share", "behaviour"], descending=[True, False])["behaviour"].to_list(), UNEXPLAINED]
 
 
-def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
-    """One stacked bar per value of a slice. `frame` is the query `mixture`; `order` fixes the stacking."""
+def mixture(frame: pl.DataFrame, slice_: str, order: list[str], importance: Importance = "direct") -> alt.Chart:
+    """One stacked bar per value of a slice. `frame` is the query `mixture`; `order` fixes the stacking; `importance` is
+    what it counts by."""
     rows = frame.filter(pl.col("slice") == slice_).with_columns(
         rank=pl.col("behaviour").replace_strict({n: i for i, n in enumerate(order)})
     )
@@ -64,7 +69,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
             x=alt.X(
                 "share:Q",
                 stack="zero",
-                title="share of Σ|DLA|",
+                title=f"share of Σ{SIZE[importance]}",
                 axis=value_axis(share=True, tickCount=5),
                 scale=alt.Scale(domain=[0, 1], nice=False),
             ),
@@ -72,7 +77,18 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
                 "behaviour:N", scale=alt.Scale(domain=order, range=colours), sort=order, legend=alt.Legend(title=None)
             ),
             order=alt.Order("rank:Q"),
-            tooltip=tips("value", "share_n", "behaviour", "share", "share_lo", "share_hi", "scrambled", "n"),
+            tooltip=tips(
+                "value",
+                "share_n",
+                "behaviour",
+                "share",
+                "share_lo",
+                "share_hi",
+                "scrambled",
+                "direct_share",
+                "total_share",
+                "n",
+            ),
         )
         .properties(height=max(50, 26 * len(values)))
     )
@@ -84,28 +100,41 @@ def section(read: Reader, component: ComponentId) -> Section:
     seen."""
     if component.kind not in LABELLED:
         return Section("Behaviours", "", ())
-    result = read("mixture", component=component.label)
+    importance = answer.chosen(read, component.label)
+    result = read("mixture", component=component.label, importance=importance)
     if result.frame.is_empty():
         return Section("Behaviours", "", (Note("Behaviours", "It writes nothing at the recorded positions.", "full"),))
     order = names_of(result.frame)
-    blocks = [_stack(result, slice_, order) for slice_ in ("quantile", "domain")]
-    return Section("Behaviours", sentence(result.frame), (*blocks, _claims(read, component), *_rest(read, component)))
+    blocks = [_stack(result, slice_, order, importance) for slice_ in ("quantile", "domain")]
+    shown = (*blocks, _claims(read, component, importance), *_rest(read, component, importance))
+    return Section("Behaviours", sentence(result.frame, importance), shown)
 
 
-def sentence(frame: pl.DataFrame) -> str:
+def sentence(frame: pl.DataFrame, importance: Importance = "direct") -> str:
     """The mixture over all positions in words: the largest behaviour and the unexplained share."""
     rows = {row["behaviour"]: row for row in frame.filter(pl.col("slice") == "all").to_dicts()}
     left = numbers.share_with_interval(rows[UNEXPLAINED], "share")
     first = names_of(frame)[0]
     if first == UNEXPLAINED:
-        return f"No behaviour of the list holds where it writes: {left} of its |DLA| is unexplained."
-    return (
-        f"“{first}” accounts for {numbers.share_with_interval(rows[first], 'share')} of its |DLA|; {left} is"
-        " unexplained. Where several behaviours hold, the position counts for the behaviour of highest priority."
+        return f"No behaviour of the list holds where it matters: {left} of its {SIZE[importance]} is unexplained."
+    said = (
+        f"“{first}” accounts for {numbers.share_with_interval(rows[first], 'share')} of its {SIZE[importance]}; {left}"
+        " is unexplained. Where several behaviours hold, the position counts for the behaviour of highest priority."
     )
+    return f"{said}{_beside(rows[first], importance)}"
 
 
-def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
+def _beside(row: dict[str, Any], importance: Importance) -> str:
+    """A sentence on the behaviour's share of the other importance; empty without total effects."""
+    if row["total_share"] is None:
+        return ""
+    other = OTHER[importance]
+    share = row[f"{other}_share"]
+    of_other = f"“{row['behaviour']}” has {numbers.percent(share)}"
+    return f" Of its {SIZE[other]} at the positions where both are known, {of_other}."
+
+
+def _stack(result: Result, slice_: str, order: list[str], importance: Importance) -> Chart:
     texts = {
         "quantile": (
             "Mixture by activation",
@@ -124,16 +153,20 @@ def _stack(result: Result, slice_: str, order: list[str]) -> Chart:
     }
     title, caption = texts[slice_]
     return Chart(
-        title, f"Shares of Σ|DLA|; grey is unexplained. {caption}", mixture(result.frame, slice_, order), result.source
+        title,
+        f"Shares of Σ{SIZE[importance]}; grey is unexplained. {caption}",
+        mixture(result.frame, slice_, order, importance),
+        result.source,
     )
 
 
-def _claims(read: Reader, component: ComponentId) -> Block:
-    result = read("behaviours", component=component.label)
+def _claims(read: Reader, component: ComponentId, importance: Importance) -> Block:
+    result = read("behaviours", component=component.label, importance=importance)
     frame = result.frame.sort(["coverage", "behaviour"], descending=[True, False]).head(SHOWN)
     columns = (
         tables.words("behaviour", "Behaviour"),
-        tables.share("coverage", "Coverage", "share of Σ|DLA| where it holds, with the 95 % interval"),
+        tables.share("coverage", "Coverage", f"share of Σ{SIZE[importance]} where it holds, with the 95 % interval"),
+        *_both(frame),
         tables.share("base_rate", "Base rate", "share of positions where it holds"),
         tables.share("scrambled", "Scrambled", "coverage of the claim permuted among the positions of each domain"),
         tables.share("random", f"Other {component.kind}s", f"median coverage of the layer's other {component.kind}s"),
@@ -146,12 +179,24 @@ def _claims(read: Reader, component: ComponentId) -> Block:
     return tables.table("Claims and their baselines", caption, result, columns, frame, "full")
 
 
-def _rest(read: Reader, component: ComponentId) -> list[Block]:
-    left, rare = read("unexplained", component=component.label, top=6), read("rarity", component=component.label)
+def _both(frame: pl.DataFrame) -> tuple[tables.Column, ...]:
+    """Coverage under either importance, where total effects are known."""
+    if frame["total_coverage"].is_null().all():
+        return ()
+    return (
+        tables.share("direct_coverage", "Direct", "share of Σ|DLA|"),
+        tables.share("total_coverage", "Total", "share of Σ|total effect|, where it was measured"),
+        tables.words("agrees", "Estimate", "whether total effects agree with ablations"),
+    )
+
+
+def _rest(read: Reader, component: ComponentId, importance: Importance) -> list[Block]:
+    left = read("unexplained", component=component.label, top=6, importance=importance)
+    rare = read("rarity", component=component.label)
     shown = ",".join(map(str, left.frame["position_id"]))
     tokens = read("context_tokens", component=component.label, positions=shown).frame if shown else None
     frame = left.frame if tokens is None else tables.with_tokens(left.frame, tokens)
-    groups = [tables.group("No behaviour holds", "largest |DLA| first", frame, tables.reach_of(frame))]
+    groups = [tables.group("No behaviour holds", f"largest {SIZE[importance]} first", frame, tables.reach_of(frame))]
     never = rare.frame.filter(pl.col("n_held") == 0).head(SHOWN)
     columns = (
         tables.words("behaviour", "Not seen"),

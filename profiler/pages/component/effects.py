@@ -5,20 +5,14 @@ directly. Shown where `profiler effects` was run. Cost: four short queries.
 from typing import Any
 
 from profiler.model.components import ComponentId
-from profiler.pages import tables
+from profiler.pages import numbers, tables
 from profiler.pages.blocks import Block, Note, Section
+from profiler.pages.component import answer
 from profiler.pages.numbers import number, percent, share_with_interval
 from profiler.pages.reader import Reader
 
 TITLE = "Everything it does"
 WAYS = 12
-ACTS = {
-    "direct only": "writes to the logits itself, and hardly acts through others",
-    "through others": "hardly writes to the logits itself: it acts through later components",
-    "both": "writes to the logits itself and acts through later components",
-    "they cancel": "writes to the logits itself, and later components take most of it back",
-    "nothing": "does nothing here, directly or through others",
-}
 COLUMNS = (
     tables.words("through", "through", "the first component that reads what it wrote; logits is the direct effect"),
     tables.words("input", "input", "query, key or value of a head"),
@@ -35,7 +29,7 @@ def section(read: Reader, component: ComponentId) -> Section:
     if not rows:
         return Section(TITLE, "", ())
     blocks = (Note("Direct and total", _compared(rows[0]), "full"), *_ways(read, component), *_notes(read, component))
-    return Section(TITLE, f"It {ACTS[rows[0]['acts']]}.", blocks)
+    return Section(TITLE, f"{numbers.capitalised(answer.ACTS[rows[0]['acts']])}.", blocks)
 
 
 def _compared(row: dict[str, Any]) -> str:

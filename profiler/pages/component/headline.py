@@ -12,6 +12,7 @@ The rows come from the query `behaviours`.
 
 import polars as pl
 
+from profiler.behaviours.importance import SIZE, Importance
 from profiler.pages import numbers
 
 LEAST_EXCESS = 0.1
@@ -43,45 +44,51 @@ def labels(behaviours: pl.DataFrame) -> pl.DataFrame:
     return ordered.group_by("component", maintain_order=True).first()
 
 
-def sentence(behaviours: pl.DataFrame, kind: str) -> str:
-    """What a component does, of the rows of that component alone; empty where it writes nothing."""
+def sentence(behaviours: pl.DataFrame, kind: str, importance: Importance = "direct") -> str:
+    """What a component does, of the rows of that component alone; empty where it writes nothing.
+
+    Args:
+        importance: what the rows count by.
+    """
     rows = behaviours.filter(pl.col("coverage").is_not_null())
     if rows.is_empty():
         return ""
     found = labels(rows)
     if found.is_empty():
-        return _no_label(rows, kind)
+        return _no_label(rows, kind, importance)
     row = found.row(0, named=True)
     few = row["effective_documents"]
     documents = f"; its rows count as {numbers.number(few, 2)} documents" if few and few < FEW_DOCUMENTS else ""
-    return f"{_words(row['behaviour'])}: {_evidence(row, kind)}{documents}."
+    return f"{_words(row['behaviour'])}: {_evidence(row, kind, importance)}{documents}."
 
 
-def _no_label(rows: pl.DataFrame, kind: str) -> str:
+def _no_label(rows: pl.DataFrame, kind: str, importance: Importance) -> str:
     """That none holds, and what comes nearest."""
     told = with_excess(rows).filter(pl.col("excess") > 0).sort(["excess", "behaviour"], descending=[True, False])
     half = numbers.percent(LEAST_COVERAGE)
-    said = f"No label of the list holds: none covers {half} of its |DLA| beyond what the text and other {kind}s give."
+    said = (
+        f"No label of the list holds: none covers {half} of its {SIZE[importance]} beyond what the text and other"
+        f" {kind}s give."
+    )
     if told.is_empty():
         return said
     row = told.row(0, named=True)
-    return f"{said} Nearest is {_quoted(row['behaviour'])}: {_evidence(row, kind)}."
+    return f"{said} Nearest is {_quoted(row['behaviour'])}: {_evidence(row, kind, importance)}."
 
 
-def _evidence(row: dict[str, object], kind: str) -> str:
+def _evidence(row: dict[str, object], kind: str, importance: Importance) -> str:
     scrambled, others = (
         numbers.percent(value if isinstance(value, float) else None) for value in (row["scrambled"], row["random"])
     )
     return (
-        f"{numbers.share_with_interval(row, 'coverage')} of its |DLA| falls where that holds (scrambled {scrambled},"
-        f" other {kind}s of its layer {others})"
+        f"{numbers.share_with_interval(row, 'coverage')} of its {SIZE[importance]} falls where that holds"
+        f" (scrambled {scrambled}, other {kind}s of its layer {others})"
     )
 
 
 def _words(name: str) -> str:
     """A behaviour's name as the beginning of a sentence."""
-    words = name.replace("_", " ")
-    return words[:1].upper() + words[1:]
+    return numbers.capitalised(name.replace("_", " "))
 
 
 def _quoted(name: str) -> str:

@@ -30,16 +30,23 @@ class DenseRows:
     Attributes:
         keys, positions: int64 [slot]; free slots have position -1.
         activation, dla: float32 [slot, component]; NaN where the component is absent.
+        total: float32 [slot, component], total effects; NaN where a component has none. No column where they are not
+            recorded.
+        gate, value: float32 [slot, component], the factors of gated neurons; NaN of others. No column before the first
+            gated part.
         attention: float32 [slot, head, measure], heads of all layers; the last measure is dla_to_attended. NaN
             where attention weights cannot be read.
         outcome: float64 [slot, 4]: loss, rank, entropy, slope of the soft cap (NaN where the model has none).
     """
 
-    def __init__(self, k: int, n_components: int, n_heads: int, device: torch.device):
+    def __init__(self, k: int, n_components: int, n_heads: int, device: torch.device, *, has_totals: bool = False):
         self.keys = torch.full((k,), torch.iinfo(torch.int64).max)
         self.positions = torch.full((k,), -1)
         self.activation = torch.zeros(k, n_components, device=device)
         self.dla = torch.zeros(k, n_components, device=device)
+        self.total = torch.full((k, n_components if has_totals else 0), torch.nan, device=device)
+        self.gate = torch.full((k, 0), torch.nan, device=device)
+        self.value = torch.full((k, 0), torch.nan, device=device)
         self.attention = torch.full((k, n_heads, len(MEASURES) + 1), torch.nan, device=device)
         self.outcome = torch.zeros(k, 4, dtype=torch.float64, device=device)
 
@@ -61,6 +68,21 @@ class DenseRows:
         """Write one part's values of the planned positions that it has values of."""
         self.activation[plan.slots, part.components] = part.activation[plan.windows, plan.offsets].to(torch.float32)
         self.dla[plan.slots, part.components] = part.dla[plan.windows, plan.offsets].to(torch.float32)
+        if part.total is not None:
+            self.total[plan.slots, part.components] = part.total[plan.windows, plan.offsets].to(torch.float32)
+
+    def update_factors(self, plan: DensePlan, part: Part) -> None:
+        """Write one part's factors of the planned positions, where it is gated."""
+        if part.factors is None:
+            return
+        self.widen()
+        for table, factor in zip((self.gate, self.value), part.factors, strict=True):
+            table[plan.slots, part.components] = factor[plan.windows, plan.offsets].to(torch.float32)
+
+    def widen(self) -> None:
+        """Make room for the factors of gated neurons, where there is none yet."""
+        if self.gate.shape != self.dla.shape:
+            self.gate, self.value = (torch.full_like(self.dla, torch.nan) for _ in range(2))
 
     def leave_out(self, plan: DensePlan, components: slice) -> None:
         """Let components be absent from the planned positions; those where they are present are written after."""
@@ -77,6 +99,9 @@ class DenseRows:
 
     def merge(self, other: "DenseRows") -> None:
         """Take another part's rows where their keys are smaller."""
+        for mine, theirs in ((self, other), (other, self)):
+            if theirs.gate.shape[1]:
+                mine.widen()
         keys = torch.cat([self.keys, other.keys])
         chosen = torch.argsort(keys, stable=True)[: len(self.keys)]
         for name, mine in vars(self).items():

@@ -25,9 +25,11 @@ from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
 from profiler.recording.accumulators.fidelity import PUT, Fidelity
+from profiler.recording.accumulators.gates import QUADRANT_FIELDS, QUADRANTS, GateSums
 from profiler.recording.accumulators.smallest import Entries, Smallest
 from profiler.recording.accumulators.spectrum import Bins, SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
+from profiler.recording.accumulators.total_sums import TOTAL_FIELDS, TotalSums
 from profiler.recording.recorder import EXTREME_KINDS
 from profiler.recording.selection import Selection
 from profiler.recording.totals import DROP_NOTES, PassProgress, Totals
@@ -133,6 +135,11 @@ class Stored:
         self._samples(r.samples, r.marks, keys)
         self._extremes(r.extremes)
         self._dense(r.dense, keys)
+        r.totals.grow(len(r.cells.counts))
+        if self.config.effects == "total":
+            self._totals(r.totals)
+        r.gates.grow(len(r.cells.counts))
+        self._gates(r.gates)
         self._fidelity(r.fidelity)
 
     def _position_keys(self) -> pl.DataFrame:
@@ -192,6 +199,24 @@ class Stored:
         for target, name in zip(tokens.sums, ("sum_activation", "sum_dla", "sum_abs_dla"), strict=True):
             target[at] = _tensor(rows, name)
 
+    def _totals(self, totals: TotalSums) -> None:
+        rows = self._of_rows("FROM total_sums")
+        totals.counts[_at(rows, "group_id")] = _tensor(rows, "n")
+        at = _at(rows, "group_id", "component_id")
+        for target, name in zip(totals.sums, TOTAL_FIELDS, strict=True):
+            target[at] = _tensor(rows, name)
+
+    def _gates(self, gates: GateSums) -> None:
+        rows = self._of_rows("FROM gate_sums")
+        if not rows.height:
+            return
+        gates.widen(gates.n_components)
+        for quadrant, (gate, value) in enumerate(QUADRANTS):
+            own = rows.filter(pl.col("gate") == gate, pl.col("value") == value)
+            at = _at(own, "group_id", "component_id")
+            for field, name in enumerate(QUADRANT_FIELDS):
+                gates.sums[field, quadrant][at] = _tensor(own, name).double()
+
     def _samples(self, samples: Smallest, marks: Int[Tensor, " component"], keys: pl.DataFrame) -> None:
         rows = self._of_rows("FROM sample_rows").join(keys, on="position_id", maintain_order="left")
         component = _tensor(rows, "component_id").long()
@@ -221,6 +246,13 @@ class Stored:
         for target, name in ((dense.activation, "activation"), (dense.dla, "dla")):
             target[:n] = torch.nan  # where the component is absent
             target[slot, _tensor(rows, "component_id").long()] = _tensor(rows, name)
+        if rows["gate"].null_count() < rows.height:
+            dense.widen()
+        optional = {"total": dense.total, "gate": dense.gate, "value": dense.value}
+        for name, target in optional.items():
+            if target.shape[1]:
+                known = rows.with_columns(pl.col(name).fill_null(float("nan")))
+                target[slot, _tensor(rows, "component_id").long()] = _tensor(known, name)
         heads = self._of_rows("FROM head_attention_rows ORDER BY component_id, position_id")
         if not heads.height:  # attention weights of this model cannot be read
             return

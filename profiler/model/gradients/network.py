@@ -78,10 +78,15 @@ class EffectNetwork:
         left_out: units of routed experts, which are not.
     """
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, **watching: Any):
+        """Make the twin.
+
+        Args:
+            watching: options of `profiler.model.forward.watch`, where attention rows are to be read.
+        """
         self.model, self._now, self._holds_norms = model, _EditNow(), False
         self.module = twin_of(model.unwatched).requires_grad_(requires_grad=False)
-        self._forward = watch(self.module, model.weights.sources, model.weights.wiring)
+        self._forward = watch(self.module, model.weights.sources, model.weights.wiring, **watching)
         self.writers: dict[Block, Writer] = {b: w for b, w in model.weights.writers.items() if w.expert is None}
         self.left_out = sum(block.units for block in model.weights.writers if block not in self.writers)
         modules = dict(self.module.named_modules())
@@ -110,26 +115,29 @@ class EffectNetwork:
         targets: TokenIds,
         edit: Edit = unchanged,
         loss_at: Bool[Tensor, "window offset"] | None = None,
+        wanted: Wanted | None = None,
     ) -> WatchedPass:
         """One forward pass; with gradients where torch records them.
 
         Args:
             targets: the next token of each position.
             loss_at: positions whose loss is wanted.
+            wanted: what the capture is to hold, in the place of `loss_at`: no loss then.
         """
         tokens, targets = tokens.to(self.device), targets.to(self.device)
         nowhere = torch.zeros_like(tokens, dtype=torch.bool) if loss_at is None else loss_at.to(self.device)
         windows, offsets = nowhere.nonzero(as_tuple=True)
         self._now.edit, self._now.shape, self._now.values = edit, tuple(tokens.shape), {}
         try:
-            capture = self._forward(tokens, Wanted(logits=(windows, offsets)))
+            asked = Wanted(logits=(windows, offsets)) if wanted is None else wanted.to(self.device)
+            capture = self._forward(tokens, asked)
             values = self._now.values
         finally:
             self._now.edit, self._now.values = unchanged, {}
         stream, scale = final_norm(capture, self.model.weights)
         scale = scale.detach() if self._holds_norms else scale
         logit = centred_logit(stream, scale, self.model.weights, targets)
-        logits = capture.logits.to(torch.promote_types(capture.logits.dtype, torch.float32))
+        logits = capture.logits[: len(windows)].to(torch.promote_types(capture.logits.dtype, torch.float32))
         logits = self.model.weights.wiring.capped(logits)
         loss = nn.functional.cross_entropy(logits, targets[nowhere], reduction="none")
         return WatchedPass(logit, loss, values, capture)

@@ -1,0 +1,1 @@
+"""Gradients of what a model predicts by what its units did."""

@@ -135,6 +135,22 @@ def uniform(n_layers: int, n_heads: int, d_mlp: int) -> tuple[Block, ...]:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Values of a position that are in memory while a network runs; 0 of a model that is only read of in a run.
+
+    Attributes:
+        held: what all writers read, embeddings write and the final norm reads.
+        largest: what the writer that reads most reads.
+        formed: attention weights of a layer to each position, where the network forms them (one for each head); 0 where
+            a fused kernel does not.
+    """
+
+    held: int = 0
+    largest: int = 0
+    formed: int = 0
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The sizes and identity of a model: what a run needs to name its components and to be repeated."""
 
@@ -149,6 +165,7 @@ class ModelSpec:
     blocks: tuple[Block, ...]
     card: str | None = None
     notes: tuple[str, ...] = field(default=())
+    footprint: Footprint = Footprint()
 
     @property
     def n_heads(self) -> int:

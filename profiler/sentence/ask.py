@@ -10,8 +10,9 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection as Connection
 
+from profiler.config import ModelChoice
 from profiler.model.load import Model
-from profiler.model.of_run import Choice, load_for
+from profiler.model.of_run import load_for
 from profiler.pages import build as pages
 from profiler.pages.page import render
 from profiler.recording.recompute import refuse_other
@@ -63,7 +64,7 @@ def try_text(
     chosen = None if component is None else pages.find(connection, component)
     for change in changes:
         pages.find(connection, change.component.label)
-    choice = Choice(None if isinstance(model, Model) else model, trust_remote_code, allow_pickle, device)
+    choice = ModelChoice(None if isinstance(model, Model) else model, trust_remote_code, allow_pickle, device)
     loaded = model if isinstance(model, Model) else load_for(run, choice)
     refuse_other(connection, loaded)
     ids, n_left_out = reading.token_ids_of(loaded, text)

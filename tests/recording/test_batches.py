@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 import tiny
 import torch
-import zoo
 from live_bytes import LiveBytes
 from passes import settings
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -51,24 +50,33 @@ def test_the_memory_of_a_batch_is_at_least_what_a_window_needs(base_config):
 
 
 FAMILIES = {
-    "gpt2": "biases and positions",
+    "gpt1": "norms of the stream after each sum",
     "neox_parallel": "attention and MLP side by side",
     "gemma2": "norms after blocks, a soft cap",
     "qwen2_moe": "experts and a shared expert with a gate",
     "gpt_oss": "experts with biases, attention that is formed",
     "lfm2": "layers without heads",
 }
-FEW = {"qwen2_moe"}
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in FAMILIES]
-)
-def test_blocks_read_one_at_a_time_leave_what_blocks_held_do(family, corpus):
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+def test_blocks_read_one_at_a_time_leave_what_blocks_held_do(name, corpus):
     """The same windows at once: every table is the same to the bit, but for the sum of all DLA, whose order may be
     another."""
-    config = settings(Path(family), corpus, dtype="float32", batch_size=1, components=())
-    model = model_from(zoo.build(family, torch.float32).eval(), tiny.tokenizer(), config)
+    both_ways(tiny.network(name), corpus)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_they_do_in_other_families(family, corpus):
+    import zoo  # looks at all of transformers
+
+    both_ways(zoo.build(family, torch.float32).eval(), corpus)
+
+
+def both_ways(network: PreTrainedModel, corpus: Path) -> None:
+    config = settings(Path("network"), corpus, dtype="float32", batch_size=1, components=())
+    model = model_from(network, tiny.tokenizer(), config)
     sizes = BatchSizes.of(config, model.spec)
     single = config.model_copy(update={"batch_memory": sizes.fixed + 1})
     assert not BatchSizes.of(single, model.spec).holds(1)

@@ -58,3 +58,7 @@ class PredictionError(ProfilerError):
 
 class SiteError(ProfilerError):
     """A site cannot be written where it was asked for."""
+
+
+class DictionaryError(ProfilerError):
+    """A dictionary of features, directions or a subspace cannot be read, or does not fit the model."""

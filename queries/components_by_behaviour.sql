@@ -33,7 +33,7 @@ WITH asked AS (
         , any_value(group_id) AS group_id, any_value(domain) AS domain
         , sum(weight) AS weights, sum(weighted_importance(weight, dla)) AS importance
     FROM component_facts
-    JOIN asked ON asked.kind IN ('both', component_facts.kind)
+    JOIN asked ON asked.kind IN ('both', behaves_as(component_facts.kind))
     WHERE getvariable('kind') IN ('', component_facts.kind)
     GROUP BY component, doc_id
 )

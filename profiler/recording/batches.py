@@ -50,7 +50,9 @@ class BatchSizes:
         config, values, length = sized(config, spec), spec.footprint, spec.context_length
         own, work = DTYPES[config.dtype].itemsize, 8 if config.dtype == "float64" else NUMBER
         formed = ATTENTION_COPIES * values.formed * length * max(own, NUMBER)
-        made = (STREAM_COPIES * spec.d_model + UNIT_COPIES * values.largest) * work + formed
+        described = sum(facts.width for facts in spec.dictionaries) * own
+        largest = max([values.largest, *(facts.block.units for facts in spec.dictionaries)])
+        made = (STREAM_COPIES * spec.d_model + UNIT_COPIES * largest) * work + formed + described
         held, single = made + values.held * own, made + values.largest * own
         rows = min(config.dense_positions or 0, config.batch_size * length, config.tokens or config.batch_size * length)
         logits = LOGIT_COPIES * min(rows, logit_rows(spec.n_vocab, own)) * spec.n_vocab * work

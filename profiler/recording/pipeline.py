@@ -32,6 +32,8 @@ from profiler.database.faults import first_line
 from profiler.database.pass_commits import RunPart
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
+from profiler.model.described.attached import Described, Rebuild
+from profiler.model.described.splice import losses
 from profiler.model.direct import Closure, Part
 from profiler.model.forward import Capture, Read, Routed, Wanted
 from profiler.model.load import Model, load_model, with_reader_note
@@ -256,6 +258,8 @@ class Pass:
             self._add_held(capture, targets, plan, sums)
         else:
             self._add_block_by_block(batch, capture, targets, plan, sums)
+        if model.described is not None:
+            self._describe(model.described, batch, capture, shared)
         self.totals.add_carried(sums.carried, logits, batch.valid.to(logits.device))
         theirs, outcomes = capture.logits[:, 0], capture.logits[:, 1:]
         recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
@@ -299,6 +303,23 @@ class Pass:
         self.model.run(batch.tokens, Wanted(take=take))
         sums.add(attribution.constants(capture, routed))
 
+    def _describe(self, described: Described, batch: Batch, capture: Capture, shared: Shared) -> None:
+        """Feed the accumulators from the dictionaries' units, and measure how well they reconstruct."""
+        recorder, model = self.totals.recorder, self.model
+        targets, rebuilds = batch.targets.to(capture.residual.device), list[Rebuild]()
+        entering = recorder.fidelity.entering(batch)
+        for part, rebuild in described.parts(capture.sites, capture.scales, model.spec, targets):
+            if (own := recorder.chosen.part(part)) is not None:
+                recorder.add(shared, own)
+            if rebuild is not None:
+                recorder.add_rebuilt(len(rebuilds), shared, rebuild)
+                rebuilds.append(rebuild.at(entering))
+        recorder.fidelity.n += len(shared.ordinary)
+        if len(entering):
+            tokens, after, ordinary = (table[entering] for table in (batch.tokens, batch.targets, batch.ordinary))
+            lost = losses(model, tokens, after, ordinary, rebuilds)
+            recorder.fidelity.take(batch.keys[entering, 0], batch.ordinary[entering].sum(1), lost)
+
     def _checked(self, closure: Closure) -> Closure:
         """Refuse to go on where the parts do not add up.
 
@@ -335,7 +356,7 @@ class Pass:
 
     def _of_model(self) -> dict[str, Any]:
         """The tables that follow from the model alone."""
-        spec, config = self.model.spec, self.config
+        spec = self.model.spec
         vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
         return {
             "components": tables.components(spec, self.totals.recorder.chosen.ids),
@@ -344,10 +365,15 @@ class Pass:
             "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
             "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
             "bins": tables.bins(),
-            "logit_effects": tables.logit_effects(
-                self.model.weights, self.totals.recorder.chosen, self.totals.effect_scales, config.logit_effects
-            ),
+            "logit_effects": self._logit_effects(),
         }
+
+    def _logit_effects(self) -> Iterator[pl.DataFrame]:
+        """Table `logit_effects`, units of dictionaries last."""
+        chosen, scales, k = self.totals.recorder.chosen, self.totals.effect_scales, self.config.logit_effects
+        yield from tables.logit_effects(self.model.weights, chosen, scales, k)
+        if self.model.described is not None:
+            yield from tables.described_effects(self.model.described, chosen, scales, k)
 
 
 def let_go(_site: str, _read: Read) -> None:
@@ -374,13 +400,13 @@ class PartSums:
         chosen = self.recorder.chosen
         if (recorded := chosen.part(part)) is not None:
             self.recorder.add(self.shared, recorded)
-            if not chosen.everything:
+            if not chosen.all_of_the_model:
                 direct.add_up(self.own, recorded)
 
     @property
     def carried(self) -> PerPosition:
         """The sum of DLA of the recorded components."""
-        return self.total if self.recorder.chosen.everything else self.own
+        return self.total if self.recorder.chosen.all_of_the_model else self.own
 
 
 def _claimed(model: Model, config: RunConfig) -> Totals:

@@ -4,8 +4,7 @@ values.
 The windows that the shown positions refer to go through the model again: activation and DLA of one component at each
 token in sight, the probability of each token that came next, and for a head the attention row of each shown position.
 
-Cost: one forward pass per window, at most a few hundred of them; logits of the tokens in sight alone. Values of the
-component's own block are held, and of no other.
+Cost: one forward pass per window, at most a few hundred of them; logits of the tokens in sight alone.
 """
 
 from collections.abc import Iterator
@@ -21,8 +20,7 @@ from torch import Tensor
 from profiler.database import query
 from profiler.errors import ModelError, RunError
 from profiler.model.components import ComponentId
-from profiler.model.direct import Attribution
-from profiler.model.forward import Read, Wanted
+from profiler.model.forward import Wanted
 from profiler.model.load import Model
 
 BATCH = 8
@@ -116,20 +114,14 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     tokens, targets = _padded(rows, firsts)
     asked = (torch.tensor([number[w] for w in rows["window_id"]]), torch.tensor(rows["offset"].to_list()))
     sight = _in_sight(asked, lengths)
-    aims, block = targets.clamp_min(0).to(model.weights.unembed.device), model.spec.block_of(component)
-    site, held = model.weights.writers[block].site, dict[str, Read]()
+    aims = targets.clamp_min(0).to(model.weights.unembed.device)
 
     def chances(logits: Float[Tensor, "part vocab"], some: Int[Tensor, " part"]) -> Float[Tensor, " part"]:
         log_p = model.weights.wiring.capped(logits.double()).log_softmax(-1)
         return log_p.gather(-1, aims[sight][some][:, None])[:, 0].exp()
 
-    def hold(writer: str, read: Read) -> None:
-        if writer == site:
-            held[site] = read
-
-    capture = model.run(tokens, Wanted(logits=sight, attention=asked, summary=chances, take=hold))
-    parts = Attribution.of(capture, model.weights, model.spec, aims).at(site, held[site])
-    part = next(part for part in parts if _inside(model, component, part.components))
+    capture = model.run(tokens, Wanted(logits=sight, attention=asked, summary=chances))
+    part = next(p for p in model.parts_of(component, capture, aims) if _inside(model, component, p.components))
     column = model.spec.id_of(component) - part.components.start
     chance = torch.full(tokens.shape, torch.nan, dtype=torch.float64)
     chance[sight] = capture.logits.cpu()
@@ -137,7 +129,8 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     activation, dla = (
         _everywhere(values[..., column], part.present, tokens.shape) for values in (part.activation, part.dla)
     )
-    rows_of = _attention(capture.attention.get(block), component, asked, len(firsts))
+    attended = capture.attention.get(model.spec.block_of(component)) if component.kind == "head" else None
+    rows_of = _attention(attended, component, asked, len(firsts))
     for i, row in enumerate(firsts):
         cut = slice(0, lengths[i])
         own, probability = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))

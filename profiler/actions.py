@@ -20,7 +20,7 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.circuits import experiment, yaml_files
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.duration import stages
-from profiler.config import RunConfig
+from profiler.config import ModelChoice, RunConfig
 from profiler.effects.measure import STAGES as EFFECT_STAGES
 from profiler.effects.measure import measure as measure_effects
 from profiler.effects.settings import EffectSettings
@@ -33,7 +33,7 @@ from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import OF_DICTIONARIES, ModelSpec
 from profiler.model.load import BUNDLED, Model, load_model, with_reader_note
-from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos, with_dictionaries_of
+from profiler.model.of_run import config_for, load_for, refuse_other_bos, with_dictionaries_of
 from profiler.pages import build as pages
 from profiler.patching import own_metric
 from profiler.patching.metrics import Metric
@@ -122,7 +122,7 @@ def record(
     config, fewer_rows = within_budget(config, loaded.spec)
     config, smaller_batches = within_memory(config, loaded.spec)
     if announce is not None:
-        ahead = forecast(config, loaded.spec, trial(loaded, config, path.parent), in_use=resident())
+        ahead = forecast(config, loaded.spec, trial(loaded, config, path.parent), in_use=resident(config.device))
         n = len(Selection.of(loaded.spec, config).ids)
         announce(PassForecast(loaded.spec, config, ahead, n, (*fewer_rows, *smaller_batches)))
     return pipeline.record(
@@ -343,7 +343,7 @@ def model_of(
         if run.exists():
             refuse_other_bos(run, model)
         return model
-    choice = Choice(model, trust_remote_code, allow_pickle, device)
+    choice = ModelChoice(model, trust_remote_code, allow_pickle, device)
     return (
         load_for(run, choice, full_precision=True)
         if run.exists()
@@ -481,7 +481,7 @@ def context_tokens(
     """
     chosen = pages.find(connection, component)
     frame = pages.load("component").tokens(pages.Reader(connection), component)
-    choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
+    choice = model if isinstance(model, Model) else ModelChoice(model, trust_remote_code, allow_pickle, device)
     loaded = choice if isinstance(choice, Model) else load_for(run, choice)
     if chosen.kind in OF_DICTIONARIES and loaded.described is None:
         loaded = with_dictionaries_of(run, loaded)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +41,23 @@ class ModelSettings(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class ModelChoice:
+    """What a command was told of the model of a run.
+
+    Attributes:
+        model: bundled, a hub name or a directory; None takes the run's, if that is safe.
+        trust_remote_code: code that comes with the model may be run.
+        allow_pickle: weights that are not safetensors may be loaded; they can run code.
+        device: cpu, cuda, mps.
+    """
+
+    model: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    device: str = "cpu"
+
+
 class RunConfig(ModelSettings):
     """The settings of one pass. Attributes are those of the command line; see `profiler record --help`.
 
@@ -63,6 +81,7 @@ class RunConfig(ModelSettings):
     seed: int = Field(default=0, ge=0, lt=2**63)
     windows_per_document: int | None = Field(default=None, ge=1, description="random windows; None reads all")
     batch_size: int = Field(default=16, gt=0)
+    batch_memory: int | None = Field(default=None, gt=0, description="bytes of a batch; None: 2 GB, or a window's")
     shuffle_buffer: int = Field(default=10_000, ge=1)
     samples_per_stratum: int | None = Field(
         default=None, ge=1, le=MOST_ROWS, description="None follows the number of components"
@@ -87,6 +106,6 @@ class RunConfig(ModelSettings):
     memory_limit: int | None = Field(default=None, gt=0, description="bytes; None: what the machine has")
 
     def digest(self) -> str:
-        """Hash of the settings that change numbers; batch size and device only round differently and are left out."""
-        fields = self.model_dump(mode="json", exclude={"batch_size", "device", *FREE, *OF_FILES})
+        """Hash of the settings that change numbers; batches and device only round differently and are left out."""
+        fields = self.model_dump(mode="json", exclude={"batch_size", "batch_memory", "device", *FREE, *OF_FILES})
         return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -63,7 +63,7 @@ def test_any_document_is_windows_or_is_counted(texts, topic, own, tokenizer, tmp
     assert len(read) >= 1 and tokens <= LIMIT
     assert seen == 1 + len(texts) if tokens < LIMIT else seen <= 1 + len(texts)  # nothing is read beyond the limit
     for chunk in found:
-        for batch in chunk.batches(3, layout):
+        for batch in chunk.batches(lambda _: 3, layout):
             assert batch.valid.sum() == sum(w.n_positions for w in batch.windows)
 
 

@@ -118,7 +118,7 @@ def _pieces(run: Pass, tokens: int) -> Iterator[Chunk]:
 def _round(run: Pass, rival_passes: dict[str, Rival], piece: Chunk) -> dict[str, float]:
     """Seconds of each on the same windows; ours first in one half of the rounds would change nothing but the noise."""
     device = run.config.device
-    batches = [batch.tokens.to(device) for batch in piece.batches(run.config.batch_size, run.layout)]
+    batches = [batch.tokens.to(device) for batch in piece.batches(run.sizes.fitting, run.layout)]
     start, taken = clock(device), {}
     run.read(piece)
     taken["record"] = clock(device) - start

@@ -73,13 +73,20 @@ ContextLength = Annotated[
 WindowsPerDocument = Annotated[
     int | None, typer.Option(help="read this many random windows of each document instead of all")
 ]
-BatchSize = Annotated[int, typer.Option(help="windows per forward pass")]
+BatchSize = Annotated[int, typer.Option(help="most windows per forward pass")]
+BatchMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="most memory of a batch (500MB): as many windows as fit, and where none does, a block of the model at a"
+        " time in a second forward pass; default: 2GB, or what a window needs"
+    ),
+]
 DiskBudget = Annotated[
     str | None, typer.Option(help="largest size of the run file (500MB); fewer samples are kept to meet it")
 ]
 MemoryLimit = Annotated[
     str | None,
-    typer.Option(help="most memory of the pass (8GB); batches are made smaller to meet it; default: what is free"),
+    typer.Option(help="most memory of the pass (8GB); batches take less of it to meet it; default: what is free"),
 ]
 DensePositions = Annotated[
     int | None,

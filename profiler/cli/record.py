@@ -68,6 +68,7 @@ def record(
     context_length: options.ContextLength = None,
     windows_per_document: options.WindowsPerDocument = None,
     batch_size: options.BatchSize = 16,
+    batch_memory: options.BatchMemory = None,
     disk_budget: options.DiskBudget = None,
     memory_limit: options.MemoryLimit = None,
     dense_positions: options.DensePositions = None,
@@ -116,7 +117,7 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     """The configuration of `record`'s options, under the names of RunConfig and with counts read."""
     given = {RENAMED.get(name, name): value for name, value in given.items() if name not in NO_SETTINGS}
     given["tokens"] = options.number_or_all(given["tokens"])
-    for name in ("disk_budget", "memory_limit"):
+    for name in ("batch_memory", "disk_budget", "memory_limit"):
         given[name] = options.number(given[name]) if given[name] else None
     for name in ("components", "kinds"):
         given[name] = options.labels(given[name])
@@ -208,6 +209,7 @@ def _print_forecast(ahead: Any) -> None:
         f"forecast: about {forecast.bytes / 1e6:,.0f} MB, {forecast.seconds / 60:.1f} min and"
         f" {forecast.memory / 1e9:,.1f} GB of memory for {f'{config.tokens:,}' if config.tokens else 'all'} tokens"
     )
+    console.print(f"  {forecast.batch.sentence}")
     if ahead.spec.dictionaries:
         share = forecast.time["dictionaries"] / (forecast.seconds or 1.0)
         console.print(

@@ -14,7 +14,7 @@ it has without any unit (its bias): with them its units' attributions add up to 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -175,6 +175,27 @@ def uniform(n_layers: int, n_heads: int, d_mlp: int) -> tuple[Block, ...]:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Values of a position that are in memory while a network runs; 0 of a model that is only read of in a run.
+
+    Attributes:
+        held: what all writers read, embeddings write and the final norm reads.
+        largest: what the writer that reads most reads.
+        formed: attention weights of a layer to each position, where the network forms them (one for each head); 0 where
+            a fused kernel does not.
+    """
+
+    held: int = 0
+    largest: int = 0
+    formed: int = 0
+
+    def with_factors(self, gated: Collection[Block]) -> "Footprint":
+        """The same where gate and value of the neurons of some blocks are read too."""
+        units = [2 * block.units for block in gated]
+        return replace(self, held=self.held + sum(units), largest=self.largest + max(units, default=0))
+
+
+@dataclass(frozen=True)
 class DictionaryFacts:
     """A dictionary in a model: its units and what they are.
 
@@ -221,6 +242,7 @@ class ModelSpec:
     card: str | None = None
     notes: tuple[str, ...] = field(default=())
     dictionaries: tuple[DictionaryFacts, ...] = field(default=())
+    footprint: Footprint = Footprint()
 
     @property
     def n_heads(self) -> int:

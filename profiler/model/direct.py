@@ -37,7 +37,7 @@ from transformers.pytorch_utils import Conv1D
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
 from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
-from profiler.model.forward import Capture, Routed, Rows
+from profiler.model.forward import Capture, Factors, Read, Routed, Rows
 from profiler.model.wiring import Direction, Directions, Sink, TokenDirections, Toward, Wiring, scaled
 from profiler.model.writers import Sources, Writer, activations, down, down_biases
 
@@ -105,6 +105,14 @@ class Weights:
     def writers(self) -> dict[Block, Writer]:
         """The writer of each block."""
         return {writer.block: writer for writer in self.sources.writers}
+
+    @cached_property
+    def blocks_at(self) -> dict[str, list[Block]]:
+        """The blocks of each writer, by its path: one, but for a module of experts."""
+        blocks: dict[str, list[Block]] = {}
+        for block, writer in self.writers.items():
+            blocks.setdefault(writer.site, []).append(block)
+        return blocks
 
     @cached_property
     def own_norm(self) -> dict[Block, Sink]:
@@ -206,29 +214,91 @@ def centred_logit(
     return ((stream * direction).sum(-1) / scale[..., 0] + weights.token_bias[targets]).double()
 
 
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Direct logit attribution of a batch, one writer after the other, in any order.
+
+    Attributes:
+        scales: of each norm on the way its denominator, of each gate its sigmoid.
+        directions: of the batch's next tokens.
+    """
+
+    weights: Weights
+    spec: ModelSpec
+    targets: Int[Tensor, "window offset"]
+    scales: dict[str, Scale]
+    directions: TokenDirections
+
+    @classmethod
+    def of(
+        cls, capture: Capture, weights: Weights, spec: ModelSpec, targets: Int[Tensor, "window offset"]
+    ) -> "Attribution":
+        """Of the pass that left `capture`."""
+        directions = TokenDirections(weights.wiring, partial(at_unembed, weights), targets, capture.scales)
+        return cls(weights, spec, targets, capture.scales, directions)
+
+    def at(self, site: str, read: Read, factors: Factors | None = None) -> Iterator[Part]:
+        """The parts of a writer: one, or one for each of its experts.
+
+        Args:
+            site: the writer's path.
+            read: what it read.
+            factors: gate and value of its neurons, where they are gated.
+        """
+        weights, toward, blocks = self.weights, self.directions.at(site), self.weights.blocks_at[site]
+        components = [self.spec.slices[block] for block in blocks]
+        if isinstance(read, Routed):
+            sent = _sent(read, blocks[0], weights)
+            for block, rows, ids in zip(blocks, sent, components, strict=True):
+                yield _expert(read, rows, weights, block, toward, ids)
+        elif weights.writers[blocks[0]].width > 1:
+            norm = weights.own_norm.get(blocks[0])
+            denominator = None if norm is None else self.scales[norm.name]
+            yield _heads(read, weights, blocks[0], toward, components[0], denominator)
+        else:
+            yield replace(_neurons(read, weights.matrix(blocks[0]), toward, components[0]), factors=factors)
+
+    def constants(self, capture: Capture, routed: dict[str, Routed]) -> Part:
+        """Embeddings and biases.
+
+        Args:
+            capture: what embeddings wrote.
+            routed: of each module of experts what it was called with; what it read is not needed.
+        """
+        sources = self.weights.sources
+        embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", capture.embed, sources.embed)]
+        if capture.pos_embed is not None:
+            embeds.append(("pos_embed", capture.pos_embed, sources.pos_embeds[0]))
+        return _constants(embeds, self.weights, self.spec, self.targets, self.directions, routed)
+
+
+def logits_summary(
+    logits: Float[Tensor, "row vocab"], targets: Int[Tensor, " row"], wiring: Wiring
+) -> Float[Tensor, "row 5"]:
+    """The centred target logit of some rows before a soft cap; and the loss (nats), rank and entropy (nats) of the
+    model's own logits, which are capped, with the slope of the cap at the target's logit; float64."""
+    target = targets.to(logits.device)[:, None]
+    centred = logits.gather(-1, target)[:, 0].double() - logits.mean(-1, dtype=torch.float64)
+    rows = logits.float() if logits.dtype != torch.float64 else logits
+    rows = wiring.capped(rows)
+    log_p = rows.log_softmax(-1)
+    loss = -log_p.gather(-1, target)[:, 0]
+    rank = (rows > rows.gather(-1, target)).sum(-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    slope = wiring.cap_slope(rows.gather(-1, target)[:, 0])
+    return torch.stack([value.double() for value in (centred, loss, rank, entropy, slope)], -1)
+
+
 def by_part(
     capture: Capture, weights: Weights, spec: ModelSpec, targets: Int[Tensor, "window offset"]
 ) -> Iterator[Part]:
-    """Each block in turn, then embeddings and biases; one block is in memory at a time."""
-    scales, routed = capture.scales, capture.routed
-    directions = TokenDirections(weights.wiring, partial(at_unembed, weights), targets, scales)
-    for block, writer in weights.writers.items():
-        if writer.expert is not None:
-            if writer.expert == 0:  # the experts of a module come one after the other
-                chosen, toward = _sent(routed[writer.site], block, weights), directions.at(writer.site)
-            yield _expert(routed[writer.site], chosen[writer.expert], weights, block, toward, spec.slices[block])
-            continue
-        values, toward = capture.units[block], directions.at(writer.site)
-        if writer.width > 1:
-            denominator = scales[weights.own_norm[block].name] if block in weights.own_norm else None
-            yield _heads(values, weights, block, toward, spec.slices[block], denominator)
-        else:
-            part = _neurons(values, weights.matrix(block), toward, spec.slices[block])
-            yield replace(part, factors=capture.factors[block]) if block in capture.factors else part
-    embeds: list[tuple[ComponentKind, Residual, str]] = [("embed", capture.embed, weights.sources.embed)]
-    if capture.pos_embed is not None:
-        embeds.append(("pos_embed", capture.pos_embed, weights.sources.pos_embeds[0]))
-    yield _constants(embeds, weights, spec, targets, directions, routed)
+    """Each block in turn, then embeddings and biases, of a pass that holds what its writers read; the values of one
+    block are in memory at a time."""
+    attribution = Attribution.of(capture, weights, spec, targets)
+    for site, blocks in weights.blocks_at.items():
+        read = capture.routed[site] if site in capture.routed else capture.units[blocks[0]]
+        yield from attribution.at(site, read, capture.factors.get(blocks[0]))
+    yield attribution.constants(capture, capture.routed)
 
 
 def add_up(total: PerPosition, part: Part) -> None:
@@ -383,11 +453,10 @@ def attended_dla(
     return torch.einsum("qhd,hdm,qhm->qh", z.to(toward.dtype), w_o, toward)
 
 
-def logit_directions(weights: Weights, block: Block) -> Float[Tensor, "vocab model"]:
-    """The direction of every token's centred logit at a block's output, where all denominators and gates are 1."""
+def logit_directions(weights: Weights, block: Block, tokens: Int[Tensor, " token"]) -> Float[Tensor, "token model"]:
+    """The direction of tokens' centred logits at a block's output, where all denominators and gates are 1."""
     unit = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
     scales = dict.fromkeys((*weights.wiring.path_norms, *weights.wiring.gates), unit)
-    tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
     direction: Direction = Directions(weights.wiring, at_unembed(weights, tokens), scales).at(
         weights.writers[block].site
     )

@@ -3,12 +3,15 @@ asked for.
 
 The Hugging Face network itself with hooks that only look, running the attention it runs by default. PyTorch's fused
 kernel never forms a pattern; the few rows that the summaries need (positions of the uniform sample) are computed again
-beside it from the same queries and keys. The unembedding is applied to the rows asked for and to no others: with a
-large vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled positions alone.
+beside it from the same queries and keys. The unembedding is applied to the rows asked for and to no others, some at a
+time: with a large vocabulary it is a third of a forward pass, and a full-vocabulary quantity is kept of sampled
+positions alone.
+
+What writers read is held until the pass has ended (`Capture.units`), or is taken from each as soon as it has read it
+and then let go (`Wanted.take`), so that memory is that of one block and not of all.
 
 Cost: the bare forward pass less the unembedding; a row of attention costs heads * offsets * d_head multiplications,
-  less
-than a layer's MLP.
+less than a layer's MLP.
 """
 
 import sys
@@ -28,38 +31,22 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
 from profiler.dictionaries.dictionary import Place
 from profiler.model.components import Block
-from profiler.model.gates import Gates, factors, factors_left
+from profiler.model.gates import Gate, Gates, factors, factors_left
 from profiler.model.wiring import Wiring, call_name, site_of
-from profiler.model.writers import Sources
+from profiler.model.writers import Sources, Writer
 
 Rows = tuple[Int[Tensor, " row"], Int[Tensor, " row"]]
 AttendingRows = tuple[Int[Tensor, "attending"], Int[Tensor, "attending"]]
 """Window and offset of each position asked for."""
 
 NOWHERE: Rows = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+LOGIT_BYTES = 2**26
+"""Of the logits that are made at a time."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a forward pass is asked for, beside what heads and neurons wrote.
-
-    Attributes:
-        logits: positions whose logits are wanted.
-        attention: positions whose attention rows are wanted.
-        read: what is made of a layer's attention rows; the rows themselves are not kept.
-        check: whether rows computed beside the fused kernel are held against what it wrote.
-    """
-
-    logits: Rows = NOWHERE
-    attention: AttendingRows = NOWHERE
-    read: Callable[[Float[Tensor, "attending head key_offset"]], Any] = lambda rows: rows
-    check: bool = False
-
-    def to(self, device: torch.device) -> "Wanted":
-        """The same, with indices on a device."""
-        (windows, offsets), (from_windows, from_offsets) = self.logits, self.attention
-        attention = from_windows.to(device), from_offsets.to(device)
-        return replace(self, logits=(windows.to(device), offsets.to(device)), attention=attention)
+def logit_rows(n_vocab: int, itemsize: int) -> int:
+    """Rows whose logits are made at a time."""
+    return max(1, LOGIT_BYTES // (n_vocab * itemsize))
 
 
 @dataclass(frozen=True)
@@ -79,6 +66,46 @@ class Routed:
         """The same at some positions."""
         return Routed(rows(self.read), rows(self.experts), rows(self.weights))
 
+    @property
+    def choices(self) -> "Routed":
+        """The same without what was read."""
+        return replace(self, read=self.read[..., :0])
+
+
+Factors = tuple[Float[Tensor, "window offset unit"], Float[Tensor, "window offset unit"]]
+"""Gate (before its nonlinearity) and value of gated neurons."""
+Read = Float[Tensor, "window offset unit"] | HeadOutputs | Routed
+"""What a writer read: values of neurons or channels, what heads mixed, or what its experts were called with."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a forward pass is asked for, beside what heads and neurons wrote.
+
+    Attributes:
+        logits: positions whose logits are wanted.
+        attention: positions whose attention rows are wanted.
+        read: what is made of a layer's attention rows; the rows themselves are not kept.
+        check: whether rows computed beside the fused kernel are held against what it wrote.
+        summary: what is made of logits, some of the rows asked for at a time, given with the numbers of these rows; the
+            logits themselves are not kept.
+        take: is given the path of each writer, what it read, and gate and value of its neurons where they are gated, as
+            soon as it has read it; nothing of it is then held. None holds it until the pass has ended.
+    """
+
+    logits: Rows = NOWHERE
+    attention: AttendingRows = NOWHERE
+    read: Callable[[Float[Tensor, "attending head key_offset"]], Any] = lambda rows: rows
+    check: bool = False
+    summary: Callable[[Float[Tensor, "part vocab"], Int[Tensor, " part"]], Tensor] = lambda logits, _: logits
+    take: Callable[[str, Read, Factors | None], None] | None = None
+
+    def to(self, device: torch.device) -> "Wanted":
+        """The same, with indices on a device."""
+        (windows, offsets), (from_windows, from_offsets) = self.logits, self.attention
+        attention = from_windows.to(device), from_offsets.to(device)
+        return replace(self, logits=(windows.to(device), offsets.to(device)), attention=attention)
+
 
 @dataclass(frozen=True)
 class Capture:
@@ -87,17 +114,17 @@ class Capture:
     Attributes:
         units: of each block but those of experts, what its writer read: what each head read and mixed ([window, offset,
             head, d_head]), activations of neurons after the nonlinearity (gated MLPs: act(gate) * in) and channels of
-            mixers.
+            mixers. None of a block that was taken (`Wanted.take`).
         embed, pos_embed: what the embeddings wrote; pos_embed is None where positions are not added.
         residual: what the final norm reads.
         scales: of each norm on the way to the logits its denominator, and of each gate its sigmoid.
         attention: of each block of heads whose attention weights can be read, what was read off the rows asked for;
             empty where none was asked for.
-        logits: of the rows asked for, before a soft cap.
+        logits: what was made of the logits of the rows asked for, before a soft cap; else they themselves.
         mixing_gap: of each block that was checked, the largest difference between what its attention rows mix and what
             the fused kernel wrote, relative to the largest value.
-        routed: of each module of experts, by its path, what it was called with.
-        factors: of each gated block, gate (before its nonlinearity) and value of its neurons.
+        routed: of each module of experts, by its path, what it was called with; none that was taken.
+        factors: of each gated block, gate (before its nonlinearity) and value of its neurons; none that was taken.
         sites: what stands where dictionaries read and write.
     """
 
@@ -107,10 +134,10 @@ class Capture:
     residual: Residual
     scales: dict[str, Scale]
     attention: dict[Block, Any]
-    logits: Float[Tensor, "row vocab"]
+    logits: Float[Tensor, "row *value"]
     mixing_gap: dict[Block, float]
     routed: dict[str, Routed]
-    factors: dict[Block, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    factors: dict[Block, Factors] = field(default_factory=dict)
     sites: dict[Place, Tensor] = field(default_factory=dict)
 
 
@@ -191,19 +218,37 @@ for _name, _function, _mask in ((FUSED, _fused, sdpa_mask), (EAGER, _eager, eage
 
 @dataclass
 class UnderWay:
-    """What the pass under way is asked for, and what it has left so far."""
+    """What the pass under way is asked for, and what it has left so far.
+
+    Attributes:
+        given: what the matrices of gated MLPs gave, by their paths.
+    """
 
     wanted: Wanted = Wanted()
+    shape: tuple[int, ...] = (0, 0)
     left: dict[Any, Any] = field(default_factory=dict)
     attention: dict[Block, Any] = field(default_factory=dict)
     mixing_gap: dict[Block, float] = field(default_factory=dict)
-    factors: dict[str, Tensor] = field(default_factory=dict)
+    given: dict[str, Tensor] = field(default_factory=dict)
+    factors: dict[Block, Factors] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
 
-    def begin(self, wanted: Wanted) -> None:
+    def begin(self, wanted: Wanted, shape: tuple[int, ...]) -> None:
         """Forget what another pass left."""
-        self.wanted, self.left, self.attention, self.mixing_gap, self.calls = wanted, {}, {}, {}, Counter()
-        self.factors = {}
+        self.wanted, self.shape = wanted, shape
+        self.left, self.attention, self.mixing_gap, self.calls = {}, {}, {}, Counter()
+        self.given, self.factors = {}, {}
+
+    def leave(self, writer: Writer, read: Read, gate: Gate | None) -> None:
+        """Hand over what a writer read, or hold it; with gate and value of its neurons, where they are gated."""
+        pair = None if gate is None else factors(gate, self.given, self.shape)
+        if self.wanted.take is not None:
+            self.given = {}  # of this block alone
+            self.wanted.take(writer.site, read, pair)
+            return
+        self.left[writer.site] = read
+        if pair is not None:
+            self.factors[writer.block] = pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,17 +315,17 @@ def watch(
     else:
         for site, block in blocks.items():
             network.get_submodule(site).register_forward_hook(_weights_of(Watched(block, under_way)))
-    _hook_sites(network, sources, wiring, under_way)
-    for site, hook in factors_left(gates, lambda site, output: under_way.factors.update({site: output})).items():
+    _hook_sites(network, sources, wiring, under_way, gates)
+    for site, hook in factors_left(gates, lambda site, output: under_way.given.update({site: output})).items():
         network.get_submodule(site).register_forward_hook(hook)
 
     def forward(tokens: TokenIds, wanted: Wanted) -> Capture:
-        under_way.begin(wanted)
+        under_way.begin(wanted, tokens.shape)
         try:
             network(tokens, use_cache=False, **asking)
-            return _capture(under_way, tokens.shape, sources, wiring, gates)
+            return _capture(under_way, network, sources, wiring)
         finally:
-            under_way.begin(wanted)
+            under_way.begin(Wanted(), tokens.shape)
 
     return forward
 
@@ -298,31 +343,37 @@ def goes_through_register(network: PreTrainedModel, blocks: Iterable[str]) -> bo
     return all(hasattr(file, "eager_attention_forward") for file in files)
 
 
-def _capture(under_way: UnderWay, shape: torch.Size, sources: Sources, wiring: Wiring, gates: Gates) -> Capture:
-    left, units = under_way.left, {}
-    for writer in sources.writers:
-        if writer.expert is not None:
-            continue
-        value = left[writer.site].reshape(*shape, -1)  # OPT flattens windows before its MLP
-        units[writer.block] = value.unflatten(-1, (writer.block.units, writer.width)) if writer.width > 1 else value
+def _capture(under_way: UnderWay, network: PreTrainedModel, sources: Sources, wiring: Wiring) -> Capture:
+    left, shape = under_way.left, under_way.shape
     embed = left[sources.embed]
     pos = [left[site].expand_as(embed) for site in sources.pos_embeds]
     return Capture(
-        units=units,
+        units={w.block: left[w.site] for w in sources.writers if w.expert is None and w.site in left},
         embed=embed,
         pos_embed=torch.stack(pos).sum(0) if len(pos) > 1 else next(iter(pos), None),
         residual=left["residual"],
         scales={name: left[name].reshape(*shape, 1) for name in (*wiring.path_norms, *wiring.gates)},
         attention=under_way.attention,
-        logits=left["logits"][0] * wiring.logit_scale,
+        logits=_logits(network.get_output_embeddings(), left["unembedded"], wiring.logit_scale, under_way.wanted),
         mixing_gap=under_way.mixing_gap,
-        routed={
-            writer.site: Routed(*(table.reshape(*shape, -1) for table in left[writer.site]))
-            for writer in sources.writers
-            if writer.expert == 0
-        },
-        factors=factors(gates, under_way.factors, shape),
+        routed={w.site: left[w.site] for w in sources.writers if w.expert == 0 and w.site in left},
+        factors=under_way.factors,
     )
+
+
+def _logits(
+    head: nn.Module, read: Float[Tensor, "row model"], scale: float, wanted: Wanted
+) -> Float[Tensor, "row *value"]:
+    """What is made of the logits of the rows asked for, some rows at a time.
+
+    Args:
+        head: the unembedding; its hooks are for the network's own call, which is given no row.
+        scale: what its output is multiplied by.
+    """
+    numbers = torch.arange(len(read), device=read.device)
+    n = logit_rows(len(head.get_parameter("weight")), read.dtype.itemsize)
+    parts = [wanted.summary(head.forward(read[rows][None])[0] * scale, rows) for rows in numbers.split(n)]
+    return torch.cat(parts)
 
 
 def _weights_of(watched: Watched) -> Callable[..., None]:
@@ -337,13 +388,16 @@ def _weights_of(watched: Watched) -> Callable[..., None]:
     return hook
 
 
-def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, under_way: UnderWay) -> None:
+def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, under_way: UnderWay, gated: Gates) -> None:
     """Let writers, norms, embeddings and the unembedding leave what they read or write."""
     modules = dict(network.named_modules())
 
-    def reads(name: str) -> Callable[..., None]:
+    def reads(writer: Writer) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            under_way.left[name] = args[0]
+            value = args[0].reshape(*under_way.shape, -1)  # OPT flattens windows before its MLP
+            heads = writer.block.units, writer.width
+            read = value.unflatten(-1, heads) if writer.width > 1 else value
+            under_way.leave(writer, read, gated.get(writer.block))
 
         return hook
 
@@ -359,30 +413,31 @@ def _hook_sites(network: PreTrainedModel, sources: Sources, wiring: Wiring, unde
 
         return hook
 
-    def routes(name: str) -> Callable[..., None]:
+    def routes(writer: Writer) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            under_way.left[name] = routed((*args, *named.values()))
+            tables = routed((*args, *named.values()))
+            under_way.leave(writer, Routed(*(table.reshape(*under_way.shape, -1) for table in tables)), None)
 
         return hook
 
-    def only_rows(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def no_row(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         if wiring.final is None:
             under_way.left["residual"] = args[0]
-        return (args[0][under_way.wanted.logits][None],)
+        under_way.left["unembedded"] = args[0][under_way.wanted.logits]
+        return (args[0][:1, :0],)
 
     for writer in sources.writers:
         if writer.expert is None:
-            modules[writer.site].register_forward_pre_hook(reads(writer.site))
+            modules[writer.site].register_forward_pre_hook(reads(writer))
         elif writer.expert == 0:
-            modules[writer.site].register_forward_pre_hook(routes(writer.site), with_kwargs=True)
+            modules[writer.site].register_forward_pre_hook(routes(writer), with_kwargs=True)
     for name in wiring.gates:
         modules[name].register_forward_hook(gates(name))
     _hook_norms(modules, wiring, under_way)
     for name in (sources.embed, *sources.pos_embeds):
         modules[name].register_forward_hook(writes(name))
     head = network.get_output_embeddings()
-    head.register_forward_pre_hook(only_rows)
-    head.register_forward_hook(writes("logits"))
+    head.register_forward_pre_hook(no_row)
 
 
 def _hook_norms(modules: dict[str, nn.Module], wiring: Wiring, under_way: UnderWay) -> None:

@@ -23,7 +23,7 @@ NEAR = 1e-3
 
 
 @dataclass(frozen=True)
-class Factor:
+class Half:
     """One factor: columns of what a module gives.
 
     Attributes:
@@ -43,8 +43,8 @@ class Factor:
 class Gate:
     """The factors of a block's neurons; `gate` is that before its nonlinearity."""
 
-    gate: Factor
-    value: Factor
+    gate: Half
+    value: Half
 
 
 Gates = Mapping[Block, Gate]
@@ -78,9 +78,9 @@ def _candidates(writer: Writer, modules: dict[str, nn.Module]) -> Iterator[Gate]
     }
     for path, columns in wide.items():
         if columns == 2 * units:
-            yield from (Gate(Factor(path, first), Factor(path, 1 - first)) for first in (0, 1))
+            yield from (Gate(Half(path, first), Half(path, 1 - first)) for first in (0, 1))
     whole = [path for path, columns in wide.items() if columns == units]
-    yield from (Gate(Factor(a), Factor(b)) for a in whole for b in whole if a != b)
+    yield from (Gate(Half(a), Half(b)) for a in whole for b in whole if a != b)
 
 
 def _columns(module: nn.Module) -> int | None:
@@ -92,7 +92,7 @@ def _columns(module: nn.Module) -> int | None:
     return columns if isinstance(columns, int) else None
 
 
-def _is_value(factor: Factor, writer: Writer, modules: dict[str, nn.Module]) -> bool:
+def _is_value(factor: Half, writer: Writer, modules: dict[str, nn.Module]) -> bool:
     """Whether what the writer reads doubles where the factor is doubled."""
     module, mlp = modules[factor.site], modules[writer.reader]
     width = getattr(module, "in_features", getattr(module, "nx", None))
@@ -149,10 +149,10 @@ def factors_left(gates: Gates, leave: Callable[[str, Tensor], None]) -> dict[str
     return {site: hook_of(site) for site in sites}
 
 
-def factors(gates: Gates, left: Mapping[str, Tensor], shape: torch.Size) -> dict[Block, tuple[Tensor, Tensor]]:
-    """Gate and value of each gated block, [window, offset, unit], from what hooks left."""
-    return {block: (_factor(gate.gate, left, shape), _factor(gate.value, left, shape)) for block, gate in gates.items()}
+def factors(gate: Gate, left: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Gate and value of a block, [window, offset, unit], from what hooks left."""
+    return _factor(gate.gate, left, shape), _factor(gate.value, left, shape)
 
 
-def _factor(factor: Factor, left: Mapping[str, Tensor], shape: torch.Size) -> Float[Tensor, "window offset unit"]:
+def _factor(factor: Half, left: Mapping[str, Tensor], shape: tuple[int, ...]) -> Float[Tensor, "window offset unit"]:
     return factor.of(left[factor.site].reshape(*shape, -1))

@@ -5,7 +5,7 @@ of the Hugging Face model. What writes to its residual stream is found from the 
 and the pass runs through the plain network with hooks there (profiler.model.forward). TransformerLens reads the same
 model where it knows its family, when it is asked for (`Model.bridge`): its names are those of published dictionaries.
 
-Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers; weights are shared, not copied.
+Cost: weights are shared, not copied; memory of a batch is what `ModelSpec.footprint` says of each of its positions.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -28,14 +28,14 @@ from profiler.axes import TokenIds
 from profiler.config import ModelSettings
 from profiler.errors import ComponentError, ModelError
 from profiler.model import files, lora, validation
-from profiler.model.components import OF_DICTIONARIES, Block, ComponentId, ModelSpec
+from profiler.model.components import OF_DICTIONARIES, Block, ComponentId, Footprint, ModelSpec
 from profiler.model.described.attached import Described, attach, with_dictionaries
 from profiler.model.described.sites import Sites
 from profiler.model.direct import Part, Weights, by_part, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
 from profiler.model.gates import gates_of
 from profiler.model.weight_files import read_network, read_settings, read_tokenizer, refuse_not_finite
-from profiler.model.wiring import Wiring, is_experts
+from profiler.model.wiring import is_experts
 from profiler.model.writers import Sources
 from profiler.text.token_classes import encode, special_ids
 
@@ -128,7 +128,6 @@ def load_model(config: ModelSettings) -> Model:
     read_settings(name, place, **rights)  # before what is wrong with them shows in the tokenizer
     tokenizer = read_tokenizer(name, place, trust_remote_code=config.trust_remote_code)
     network, notes = read_network(name, place, DTYPES[config.dtype], **rights, **_placed(config))
-    _refuse_scattered(network, config)
     if config.base is not None:
         notes = (*notes, lora.merge(network, config.model, config.model))
         refuse_not_finite(config.model, network, DTYPES[config.dtype])
@@ -186,6 +185,7 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         spec = _spec(plain, sources, config, context, weights_hash, tokenizer)
         _refuse_tokenizer(tokenizer, spec)
         forward, watched, unread, watching = _watched(plain, weights, spec, windows, expected)
+        spec = replace(spec, footprint=spec.footprint.with_factors(watching["gates"]))
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
@@ -196,7 +196,9 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
 
 
 def _placed(config: ModelSettings) -> dict[str, Any]:
-    """How `from_pretrained` is told to read the weights straight onto a device.
+    """How `from_pretrained` is told to read the weights straight onto the device of the pass.
+
+    That device is named: accelerate's own choice spreads a model over all cards, and a pass runs on one device.
 
     Raises:
         ModelError: that needs accelerate, which is not installed.
@@ -207,23 +209,7 @@ def _placed(config: ModelSettings) -> dict[str, Any]:
         raise ModelError(
             "--device-map needs accelerate, which is not installed: pip install accelerate, or leave it out"
         )
-    return {"device_map": config.device_map}
-
-
-def _refuse_scattered(network: PreTrainedModel, config: ModelSettings) -> None:
-    """Refuse a model that accelerate put elsewhere than on the one device that the pass runs on.
-
-    Raises:
-        ModelError: it did.
-    """
-    devices = {str(device) for device in getattr(network, "hf_device_map", {}).values()}
-    elsewhere = devices & {"cpu", "disk"} - {config.device}
-    if config.device_map is not None and (len(devices) > 1 or elsewhere):
-        raise ModelError(
-            f"--device-map {config.device_map} puts {config.model!r} on {', '.join(sorted(devices))}, and a pass runs"
-            f" on one device, --device {config.device}: name the device that holds it, give a narrower --dtype, or"
-            " leave --device-map out"
-        )
+    return {"device_map": {"": config.device}}
 
 
 def _watched(
@@ -371,21 +357,15 @@ def _spec(
         tokenizer_hash=_tokenizer_hash(tokenizer),
         blocks=tuple(writer.block for writer in sources.writers),
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        footprint=_footprint(network, sources, d_model),
     )
 
 
-def logits_summary(
-    logits: Float[Tensor, "row vocab"], targets: Int[Tensor, " row"], wiring: Wiring
-) -> tuple[Float[Tensor, " row"], Float[Tensor, "row 4"]]:
-    """The centred target logit of the rows asked for before a soft cap, float64; and the loss (nats), rank and entropy
-    (nats) of the model's own logits, which are capped, with the slope of the cap at the target's logit."""
-    target = targets.to(logits.device)[:, None]
-    centred = logits.gather(-1, target)[:, 0].double() - logits.mean(-1, dtype=torch.float64)
-    rows = logits.float() if logits.dtype != torch.float64 else logits
-    rows = wiring.capped(rows)
-    log_p = rows.log_softmax(-1)
-    loss = -log_p.gather(-1, target)[:, 0]
-    rank = (rows > rows.gather(-1, target)).sum(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
-    slope = wiring.cap_slope(rows.gather(-1, target)[:, 0])
-    return centred, torch.stack([loss.double(), rank.double(), entropy.double(), slope.double()], -1)
+def _footprint(network: PreTrainedModel, sources: Sources, d_model: int) -> Footprint:
+    """Values of a position; a module of experts reads the residual stream, and runs one expert after the other."""
+    values = {w.site: d_model if w.expert is not None else w.block.units * w.width for w in sources.writers}
+    largest = max((writer.block.units * writer.width for writer in sources.writers), default=0)
+    fused = network.config._attn_implementation != "eager"
+    heads = 0 if fused else max((w.block.units for w in sources.writers if w.block.kind == "head"), default=0)
+    embeddings_and_final = 2 + len(sources.pos_embeds)
+    return Footprint(sum(values.values()) + embeddings_and_final * d_model, max(largest, d_model), heads)

@@ -4,20 +4,20 @@ alone.
 A run file is a stranger's: the name of the model that stands in it is a wish. It is followed without asking only where
 that can do no harm: the bundled model; a hub name, or a local directory that holds the very weights and tokenizer that
 the run was recorded from; safetensors, no code that comes with the model. Anything else is named by whoever gives the
-command (`Choice`). Settings that only change numbers (dtype, length of windows, BOS) are the run's.
+command (`ModelChoice`). Settings that only change numbers (dtype, length of windows, BOS) are the run's.
 
 Cost: that of loading a model.
 """
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from profiler.config import ModelSettings
+from profiler.config import ModelChoice, ModelSettings
 from profiler.database import query
 from profiler.errors import DictionaryError, ModelError
 from profiler.model import files
@@ -30,24 +30,7 @@ HALF = ("bfloat16", "float16")
 FACTS = "SELECT model, model_hash, tokenizer_hash, config FROM runs"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What a command was told of the model to load.
-
-    Attributes:
-        model: bundled, a hub name or a directory; None takes the run's, if that is safe.
-        trust_remote_code: code that comes with the model may be run.
-        allow_pickle: weights that are not safetensors may be loaded; they can run code.
-        device: cpu, cuda, mps.
-    """
-
-    model: str | None = None
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    device: str = "cpu"
-
-
-def load_for(run: Path, choice: Choice, *, full_precision: bool = False) -> Model:
+def load_for(run: Path, choice: ModelChoice, *, full_precision: bool = False) -> Model:
     """The model of a run, with the run's dtype, length of windows and BOS, checked to be the one it was recorded from.
 
     Args:
@@ -107,7 +90,7 @@ def refuse_other_bos(run: Path, model: Model) -> None:
         )
 
 
-def config_for(place: str, choice: Choice, **numbers: Any) -> ModelSettings:
+def config_for(place: str, choice: ModelChoice, **numbers: Any) -> ModelSettings:
     """Settings that load the model at `place` with the rights of `choice`; they name no corpus."""
     return ModelSettings(
         model=place,
@@ -118,7 +101,7 @@ def config_for(place: str, choice: Choice, **numbers: Any) -> ModelSettings:
     )
 
 
-def named(run: Path, known: str, choice: Choice) -> str:
+def named(run: Path, known: str, choice: ModelChoice) -> str:
     """What to load: what the caller names, or what the run names where that is safe.
 
     Raises:
@@ -163,7 +146,7 @@ def base_of(run: Path, config: str, place: str) -> dict[str, Any]:
         return {}
     if not isinstance(base, str) or not files.is_adapter(place):
         return {}
-    return {"base": named(run, base, Choice())}
+    return {"base": named(run, base, ModelChoice())}
 
 
 def _refuse_other(run: Path, row: dict[str, Any], model: Model) -> None:

@@ -6,13 +6,13 @@ a token (forward pass and attribution), the statistics of a value, a position wh
 effects of a neuron, writing a row, committing a byte. No constant of a machine stands here.
 
 A disk budget is met by lowering sampled rows: samples per stratum, then dense positions, then extremes; a memory limit
-by smaller batches. Statistics are never dropped. Bytes per row are those of finished runs (DuckDB compresses ids well
-and floats hardly).
+by less memory for a batch (profiler.recording.batches). Statistics are never dropped. Bytes per row are those of
+finished runs (DuckDB compresses ids well and floats hardly).
 """
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,19 +26,20 @@ from profiler.database import arrays, connections
 from profiler.database.pass_commits import flush
 from profiler.errors import RunError
 from profiler.model.components import Block, ModelSpec
-from profiler.model.direct import Part, by_part
-from profiler.model.forward import Wanted
-from profiler.model.gradients.in_pass import EffectPass, with_totals
-from profiler.model.load import DEFAULT_CONTEXT, DTYPES, Model, logits_summary
+from profiler.model.direct import by_part, logits_summary
+from profiler.model.forward import Capture, Wanted
+from profiler.model.gradients.in_pass import EffectPass, EffectTotals, with_totals
+from profiler.model.load import DEFAULT_CONTEXT, Model
 from profiler.recording import tables
 from profiler.recording.accumulators import state
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, Resolution
 from profiler.recording.accumulators.cells import Axes
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.accumulators.spectrum import LEAST_ROOM, ROOM, counting_type
+from profiler.recording.batches import NUMBER, BatchSizes
 from profiler.recording.memory import resident, usable
 from profiler.recording.recorder import Recorder, token_sum_rows
-from profiler.recording.selection import Selection, sized, windows_at_once
+from profiler.recording.selection import Selection, sized
 from profiler.recording.totals import LEAST_WRITING
 from profiler.statistics import normal_shares
 from profiler.text.corpus import is_stdlib
@@ -69,7 +70,7 @@ CLASSES_IN_USE, CLASSES_SEEN, CELLS_IN_USE = 12, 18, 0.8
 documents has."""
 DOCUMENT_TOKENS = 2_000  # of a document whose length is not known
 EXPECTED_DOMAINS = 3
-QUANTILE_ROWS, EFFECT_SIDES, EXTREME_KINDS = 11, 2, 4
+QUANTILE_ROWS, EXTREME_KINDS = 11, 4
 FIXED_BYTES = 8_600_000
 FILE_OVERHEAD = 1.12  # blocks that are free or not full, and what is derived from the rows
 UNKNOWN_TOKENS = 1_000_000
@@ -81,15 +82,11 @@ ROW_WORK = 2.0
 derived from it."""
 FIXED_ROWS = 5_000_000
 """Work that does not grow with the rows (views, behaviours, comments), as rows."""
-OUTCOME_COPIES, EFFECT_COPIES, STREAM_COPIES, UNIT_COPIES, GRAPH_COPIES = 4, 3, 8, 3, 6
-"""Tables alive at once: of logits, of a slab of logit effects, of the residual stream, of a block's values, and of what
-all blocks wrote where a backward pass follows."""
+EFFECT_COPIES = 4  # tables alive at once, of logit effects
 LIBRARIES_BYTES = 200_000_000
 """Memory of compiled code, of the texts of the vocabulary and of DuckDB, whatever the model: measured."""
 DUCKDB_SHARE = 2  # DuckDB may hold half as much as the accumulators while it writes (`Totals.write`)
-EFFECT_ROWS = 1024  # neurons of a slab of logit effects
-NUMBER = 4  # bytes of a float32
-LEAST_BATCH = 1
+LEAST_MEMORY = 2**20  # of a batch, beyond which it is not lowered
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,7 @@ class Rates:
 
     Attributes:
         token: forward pass and attribution of a token.
+        forward: the forward pass of a token alone.
         described: a token's encoders and decoders of dictionaries, and the attribution of their units.
         value: the statistics of a component's value at a token.
         outcome: a position whose logits are summarised.
@@ -107,12 +105,37 @@ class Rates:
     """
 
     token: float = 0.0
+    forward: float = 0.0
     value: float = 0.0
     outcome: float = 0.0
     effect: float = 0.0
     row: float = 0.0
     byte: float = 0.0
     described: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchForecast:
+    """A batch of the longest windows.
+
+    Attributes:
+        windows: how many.
+        width: tokens of each.
+        bytes: memory.
+        held: whether the values of all blocks are held; if not, they leave a second forward pass one block at a time.
+    """
+
+    windows: int
+    width: int
+    bytes: int
+    held: bool
+
+    @property
+    def sentence(self) -> str:
+        """It in words."""
+        windows = f"{self.windows:,} windows" if self.windows > 1 else "a window"
+        said = f"a batch is {windows} of {self.width:,} tokens and takes {self.bytes / 1e9:,.2f} GB of memory"
+        return said if self.held else f"{said}, a block at a time, in a second forward pass (see --batch-memory)"
 
 
 @dataclass(frozen=True)
@@ -124,6 +147,7 @@ class Forecast:
         time: seconds by stage.
         memory_parts: bytes of memory at the peak: what the process holds before, libraries, accumulators, and the
             larger of a batch and the writing.
+        batch: how the longest windows are read.
         token_memory: bytes of memory that sums per token take during the pass, exactly.
         lowered: what a disk budget or a memory limit lowered.
     """
@@ -131,6 +155,7 @@ class Forecast:
     parts: dict[str, int]
     time: dict[str, float]
     memory_parts: dict[str, int]
+    batch: BatchForecast
     token_memory: int = 0
     lowered: tuple[str, ...] = field(default=())
 
@@ -159,7 +184,7 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), in_use:
     """
     config, chosen = sized(config, spec), Selection.of(spec, config)
     rows = _rows(config, chosen)
-    held_state, batch = state_bytes(config, spec), _batch_bytes(config, spec)
+    held_state, batch = state_bytes(config, spec), _batch(config, spec)
     buffers = min(_file_bytes(config, spec), max(LEAST_WRITING, held_state // DUCKDB_SHARE))
     writing = max(_effect_bytes(config, spec), buffers)
     tokens, outcomes = config.tokens or UNKNOWN_TOKENS, _planned(config)
@@ -167,6 +192,7 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), in_use:
         {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
         {
             "reading": tokens * (rates.token + rates.value * len(chosen.ids)) + outcomes * rates.outcome,
+            "second forward pass": 0.0 if batch.held else tokens * rates.forward,
             "dictionaries": tokens * rates.described,
             "logit effects": _with_effects(chosen) * rates.effect if config.logit_effects else 0.0,
             "committing": held_state * rates.byte,
@@ -176,8 +202,9 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), in_use:
             "before": in_use,
             "libraries": LIBRARIES_BYTES,
             "accumulators": held_state,
-            "batch or writing": max(batch, writing),
+            "batch or writing": max(batch.bytes, writing),
         },
+        batch,
         token_memory=spec.n_vocab * len(token_sum_rows(chosen, config)) * 24,
     )
 
@@ -201,7 +228,7 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
         "extremes": extremes,
         "dense": n * dense,
         "head_attention": chosen.count("head") * dense,
-        "logit_effects": _with_effects(chosen) * EFFECT_SIDES * config.logit_effects,
+        "logit_effects": _with_effects(chosen) * len(tables.SIDES) * config.logit_effects,
         "positions": referred,
         "windows": min(tokens, referred * spec.context_length),
         "recorded": tokens * len(config.components),
@@ -264,26 +291,20 @@ def _bins_bytes(config: RunConfig) -> float:
     return (filled * (1 + 1 / (2 * ROOM)) + LEAST_ROOM) * cell
 
 
-def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
-    """Bytes of memory of a batch: what heads and neurons wrote in the model's dtype, the residual stream and one block
-    at a time in the statistics' dtype, and logits of the positions that are summarised."""
-    positions = min(windows_at_once(config, spec) * spec.context_length, config.tokens or UNKNOWN_TOKENS)
-    own, work = DTYPES[config.dtype].itemsize, 8 if config.dtype == "float64" else NUMBER
-    written = sum(spec.d_model if block.kind == "head" else block.units for block in spec.blocks) * own
-    largest = max((block.units for block in spec.slices), default=1)
-    of_position = written + STREAM_COPIES * spec.d_model * work + UNIT_COPIES * largest * work
-    if config.effects == "total":
-        of_position += GRAPH_COPIES * written
-    outcomes = min(positions, config.dense_positions or 0)
-    return positions * of_position + OUTCOME_COPIES * outcomes * spec.n_vocab * work
+def _batch(config: RunConfig, spec: ModelSpec) -> BatchForecast:
+    """A batch of the longest windows that there can be."""
+    sizes, width = BatchSizes.of(config, spec), min(spec.context_length, config.tokens or spec.context_length)
+    windows = min(sizes.fitting(width), max(1, (config.tokens or UNKNOWN_TOKENS) // width))
+    held = sizes.holds(windows * width)
+    return BatchForecast(windows, width, sizes.bytes_of(windows, width), held)
 
 
 def _effect_bytes(config: RunConfig, spec: ModelSpec) -> int:
     """Bytes of memory that the logit effects take while they are written."""
     if not config.logit_effects or not spec.d_mlp:
         return 0
-    rows = min(EFFECT_ROWS, spec.d_mlp)
-    return EFFECT_COPIES * spec.n_vocab * (rows + spec.d_model) * NUMBER
+    tokens = min(tables.EFFECT_TOKENS, spec.n_vocab)
+    return EFFECT_COPIES * tokens * (min(tables.EFFECT_ROWS, spec.d_mlp) + spec.d_model) * NUMBER
 
 
 def within_budget(config: RunConfig, spec: ModelSpec) -> tuple[RunConfig, tuple[str, ...]]:
@@ -321,22 +342,26 @@ def within_memory(
 ) -> tuple[RunConfig, tuple[str, ...]]:
     """The configuration with a batch that fits into memory, and what was lowered.
 
-    The limit is `--memory-limit`, or else what the system can give this process.
+    The limit is `--memory-limit`, or else what the system can give this process, on the device of the pass. The memory
+    of a batch is halved until all fits, or until a batch is a window whose blocks are read one at a time.
 
     Args:
         in_use: bytes that the process holds; None asks the system.
         free: bytes that it may hold in all where no limit is given; None asks the system.
 
     Raises:
-        RunError: the accumulators and the smallest batch do not fit.
+        RunError: a window does not fit into --batch-memory, or it and the accumulators not into memory.
     """
-    in_use = resident() if in_use is None else in_use
-    limit = config.memory_limit or (in_use + usable() if free is None else free)
+    in_use = resident(config.device) if in_use is None else in_use
+    limit = config.memory_limit or (in_use + usable(config.device) if free is None else free)
     config = sized(config, spec)
-    start = config
-    while forecast(config, spec, in_use=in_use).memory > limit and config.batch_size > LEAST_BATCH:
-        config = config.model_copy(update={"batch_size": config.batch_size // 2})
-    ahead = forecast(config, spec, in_use=in_use)
+    _refuse_small_batch(config, spec)
+    start = ahead = forecast(config, spec, in_use=in_use)
+    before = memory = BatchSizes.of(config, spec).budget
+    while ahead.memory > limit and memory > LEAST_MEMORY and _can_be_lowered(ahead):
+        memory //= 2
+        config = config.model_copy(update={"batch_memory": memory})
+        ahead = forecast(config, spec, in_use=in_use)
     exact = in_use + ahead.memory_parts["accumulators"]
     if (ahead.memory if config.memory_limit else exact) > limit:
         parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in ahead.memory_parts.items())
@@ -347,8 +372,28 @@ def within_memory(
             " --select, or lower --dense-positions, --samples, --extremes, --replicate-groups or --context-length, or"
             " give --token-sums none or a narrower --dtype"
         )
-    lowered = (f"batch_size {start.batch_size} -> {config.batch_size}",) if config is not start else ()
-    return config, lowered
+    return config, () if ahead is start else (f"batch_memory {before:,} -> {memory:,} bytes: {ahead.batch.sentence}",)
+
+
+def _can_be_lowered(ahead: Forecast) -> bool:
+    """Whether less memory for a batch is less memory for the pass."""
+    batch = ahead.batch
+    return batch.bytes == ahead.memory_parts["batch or writing"] and (batch.windows > 1 or batch.held)
+
+
+def _refuse_small_batch(config: RunConfig, spec: ModelSpec) -> None:
+    """Refuse a batch's memory that is asked for and that no window fits into, however it is read.
+
+    Raises:
+        RunError: naming the least.
+    """
+    ahead = _batch(config, spec)
+    if config.batch_memory is not None and ahead.bytes > config.batch_memory:
+        how = "" if ahead.held else ", read a block at a time"
+        raise RunError(
+            f"--batch-memory {_gigabytes(config.batch_memory)} is too small: a window of {ahead.width:,} tokens needs"
+            f" {_gigabytes(ahead.bytes)}{how}; raise it, or lower --context-length or --dense-positions"
+        )
 
 
 def _n_recorded(config: RunConfig, spec: ModelSpec) -> int:
@@ -375,11 +420,11 @@ def trial(
     read.batch(WARM_UP)
     fitting = int(WARM_UP * TRIAL_SECONDS / max(clock() - start, LEAST_SECONDS))
     size = min(TRIAL_TOKENS, max(WARM_UP, fitting))
-    token, value = map(min, zip(read.batch(size), read.batch(size), strict=True))
+    token, forward, value = map(min, zip(read.batch(size), read.batch(size), strict=True))
     with TemporaryDirectory(dir=folder) as name:
         row = ROW_WORK * _row_seconds(Path(name), clock)
         byte = _byte_seconds(Path(name), clock)
-    return Rates(token, value, read.outcome(), read.effect(), row, byte, read.described(size))
+    return Rates(token, forward, value, read.outcome(), read.effect(), row, byte, read.described(size))
 
 
 class _Trial:
@@ -404,30 +449,31 @@ class _Trial:
         self.part_of_vocabulary = self.vocabulary / spec.n_vocab
 
     @torch.no_grad()
-    def batch(self, tokens: int) -> tuple[float, float]:
-        """Seconds of a token and of a component's value at a token, of a batch of about that many tokens."""
+    def batch(self, tokens: int) -> tuple[float, float, float]:
+        """Seconds of a token, of its forward pass alone, and of a component's value at a token, of a batch of about
+        that many tokens."""
         width = min(tokens, self.model.spec.context_length)
         batch = make_batch([self._window(n, width) for n in range(tokens // width)], self.layout)
         shared = self.recorder.prepare(batch, self.recorder.dense.plan(batch), 1)
-        mine, parts = self.model.spec.slices[self.block], []
+        slices, parts = self.model.spec.slices, []
+        mine = slices[self.block]
         start = self.clock()
-        for part in self._parts(batch):
+        capture, totals = self._run(batch)
+        forward = self.clock()
+        targets = batch.targets.to(capture.residual.device)
+        for part in with_totals(by_part(capture, self.model.weights, self.model.spec, targets), totals, slices):
             parts += [part] if part.components == mine else []
         middle = self.clock()
         self.recorder.add(shared, replace(parts[0], components=self.spec.slices[self.block]))
         end = self.clock()
         n = batch.tokens.numel()
-        return (middle - start) / n, (end - middle) / (n * self.block.units)
+        return (middle - start) / n, (forward - start) / n, (end - middle) / (n * self.block.units)
 
-    def _parts(self, batch: Batch) -> Iterator[Part]:
-        """The parts of a batch, as a pass makes them."""
-        model, totals = self.model, None
+    def _run(self, batch: Batch) -> tuple[Capture, EffectTotals]:
+        """One pass over a batch, as a pass runs it."""
         if self.effects is None:
-            capture = model.run(batch.tokens, Wanted())
-        else:
-            capture, totals = self.effects.run(batch, Wanted())
-        parts = by_part(capture, model.weights, model.spec, batch.targets.to(capture.residual.device))
-        return parts if totals is None else with_totals(parts, totals, model.spec.slices)
+            return self.model.run(batch.tokens, Wanted()), {}
+        return self.effects.run(batch, Wanted())
 
     @torch.inference_mode()
     def described(self, tokens: int) -> float:
@@ -467,10 +513,10 @@ class _Trial:
         block = next((b for b in self.model.spec.blocks if b.kind == "neuron" and weights.has_fixed_way(b)), None)
         if block is None or not k:
             return 0.0
-        w_out = weights.matrix(block)[:EFFECT_ROWS]
+        w_out = weights.matrix(block)[: tables.EFFECT_ROWS]
         toward = weights.unembed[: self.vocabulary].to(w_out.dtype)
         start = self.clock()
-        for _ in tables.strongest(w_out @ toward.T, k):
+        for _ in tables.strongest([(torch.arange(len(toward), device=toward.device), w_out @ toward.T)], k):
             pass
         return (self.clock() - start) / len(w_out) / self.part_of_vocabulary
 

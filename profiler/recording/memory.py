@@ -1,4 +1,4 @@
-"""The resident size of this process, what the system can give it, and memory given back."""
+"""The memory that this process holds, on its device, what the system can give it, and memory given back."""
 
 import ctypes
 import resource
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pyarrow
+import torch
 
 CONTROL_GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -22,13 +23,19 @@ def peak_resident() -> int:
     return _kilobytes("/proc/self/status", "VmHWM:") * 1024 or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def resident() -> int:
-    """Resident size of this process in bytes; its largest where the system tells no other."""
+def resident(device: str = "cpu") -> int:
+    """Bytes that this process holds: on a card what torch has taken of it, else the resident size; its largest where
+    the system tells no other."""
+    if device.startswith("cuda"):
+        return torch.cuda.memory_reserved(device)
     return _kilobytes("/proc/self/status", "VmRSS:") * 1024 or peak_resident()
 
 
-def usable() -> int:
-    """Bytes that the system can still give: free memory, within the control group's limit; without end if unknown."""
+def usable(device: str = "cpu") -> int:
+    """Bytes that the system can still give: free memory of a card, else of the machine, within the control group's
+    limit; without end if unknown."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
     free = _kilobytes("/proc/meminfo", "MemAvailable:") * 1024 or sys.maxsize
     for limit, used in CONTROL_GROUPS:
         try:

@@ -2,7 +2,8 @@
 
     corpus -> windows -> model -> attribution -> recorder (accumulators) -> store
 
-One pass over the corpus, one forward pass per batch. The unit of work is a fixed, numbered chunk; a run is the fold of
+One pass over the corpus, one forward pass per batch (two where a window's values do not fit in a batch's memory:
+profiler.recording.batches). The unit of work is a fixed, numbered chunk; a run is the fold of
 its chunks (profiler.recording.totals), committed every now and then (profiler.database.pass_commits) and written to its
 file at the end. So a pass goes on after any stop, and chunks can be read anywhere, with the same result. Memory is that
 of the accumulators and of one batch, claimed at the start; it does not grow with the corpus. Commits are spaced so that
@@ -22,6 +23,7 @@ import duckdb
 import polars as pl
 import torch
 
+from profiler.axes import PerPosition, TokenIds
 from profiler.behaviours import additions
 from profiler.behaviours.expressions import own_classes
 from profiler.config import RunConfig
@@ -33,15 +35,17 @@ from profiler.model import direct
 from profiler.model.described.attached import Described, Rebuild
 from profiler.model.described.splice import losses
 from profiler.model.direct import Closure, Part
-from profiler.model.forward import Capture, Wanted
-from profiler.model.gradients.in_pass import EffectPass, with_totals
-from profiler.model.load import Model, load_model, logits_summary, with_reader_note
+from profiler.model.forward import Capture, Factors, Read, Routed, Wanted
+from profiler.model.gradients.in_pass import EffectPass, EffectTotals, with_totals
+from profiler.model.load import Model, load_model, with_reader_note
 from profiler.model.validation import ROUNDING
 from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
+from profiler.recording.accumulators.dense import DensePlan
+from profiler.recording.batches import BatchSizes
 from profiler.recording.memory import give_back
 from profiler.recording.recorder import Recorder, Shared
-from profiler.recording.selection import Selection, sized, windows_at_once
+from profiler.recording.selection import Selection, sized
 from profiler.recording.totals import PassProgress, Totals
 from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
 from profiler.text.context import Marks, past_of
@@ -156,6 +160,7 @@ class Pass:
         )
         self.marks = Marks.of(self.texts)
         self.identity = identity.of_config(config, model.spec)
+        self.sizes = BatchSizes.of(config, model.spec)
         self.totals = _claimed(model, config)
         self.effects = (
             EffectPass(model, is_frozen=config.effect_method == "frozen") if config.effects == "total" else None
@@ -226,7 +231,7 @@ class Pass:
         """
         give_back()
         closure = Closure()
-        for batch in chunk.batches(windows_at_once(self.config, self.model.spec), self.layout):
+        for batch in chunk.batches(self.sizes.fitting, self.layout):
             closure = closure.merge(self._read_batch(batch))
         for component, *values in self.totals.recorder.take_recorded():
             self.store.hold("recorded_rows", tables.recorded_rows(component, *values))
@@ -245,25 +250,22 @@ class Pass:
     def _read_batch(self, batch: Batch) -> Closure:
         recorder, model = self.totals.recorder, self.model
         plan = recorder.dense.plan(batch)
-        wanted = recorder.wanted(batch, plan)
-        capture, parts = self._run(batch, wanted)
+        wanted = recorder.wanted(batch, plan, model.weights.wiring)
+        held = self.sizes.holds(batch.tokens.numel())
+        capture, totals = self._run(batch, wanted if held else replace(wanted, take=let_go))
         targets = batch.targets.to(capture.residual.device)
         stream, scale = direct.final_norm(capture, model.weights)
         logits = direct.centred_logit(stream, scale, model.weights, targets)
         shared = recorder.prepare(batch, plan, len(self.totals.domains.names))
-        total, carried = torch.zeros_like(logits), torch.zeros_like(logits)
-        for part in parts:
-            direct.add_up(total, part)
-            if (own := recorder.chosen.part(part)) is not None:
-                recorder.add(shared, own)
-                if not recorder.chosen.all_of_the_model:
-                    direct.add_up(carried, own)
+        sums = PartSums(recorder, shared, torch.zeros_like(logits), torch.zeros_like(logits))
+        if held:
+            self._add_held(capture, targets, plan, sums, totals)
+        else:
+            self._add_block_by_block(batch, capture, targets, plan, sums)
         if model.described is not None:
             self._describe(model.described, batch, capture, shared)
-        everything = recorder.chosen.all_of_the_model
-        self.totals.add_carried(total if everything else carried, logits, batch.valid.to(total.device))
-        recorder.add_attention(plan, capture, model.weights)
-        theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.weights.wiring)
+        self.totals.add_carried(sums.carried, logits, batch.valid.to(logits.device))
+        theirs, outcomes = capture.logits[:, 0], capture.logits[:, 1:]
         recorder.add_outcomes(plan, outcomes[: len(plan.slots)])
         past = past_of(batch.tokens, self.marks, batch.windows, bos=self.layout.bos_id is not None)
         self.store.stage_positions(batch, logits.cpu().numpy(), past)
@@ -272,19 +274,46 @@ class Pass:
             theirs[len(plan.slots) :],
             batch.ends,
         )  # not at planned positions: which those are depends on what came before
-        return self._checked(direct.closure(total, logits, batch.valid.to(total.device), *ends))
+        return self._checked(direct.closure(sums.total, logits, batch.valid.to(logits.device), *ends))
 
-    def _run(self, batch: Batch, wanted: Wanted) -> tuple[Capture, Iterator[Part]]:
-        """One pass over a batch, and its parts: with total effects where they are recorded."""
-        model = self.model
+    def _add_held(
+        self, capture: Capture, targets: TokenIds, plan: DensePlan, sums: "PartSums", totals: EffectTotals
+    ) -> None:
+        """Feed the accumulators from a pass that holds what all writers read."""
+        recorder, weights, spec = self.totals.recorder, self.model.weights, self.model.spec
+        for part in with_totals(direct.by_part(capture, weights, spec, targets), totals, spec.slices):
+            sums.add(part)
+        for block in capture.attention:
+            recorder.add_attention(plan, block, capture.units[block], capture, weights)
+
+    def _add_block_by_block(
+        self, batch: Batch, capture: Capture, targets: TokenIds, plan: DensePlan, sums: "PartSums"
+    ) -> None:
+        """Feed the accumulators from a second forward pass, from each writer as soon as it has read its values.
+
+        Args:
+            capture: what the first pass left: denominators, embeddings and attention.
+        """
+        recorder, weights, routed = self.totals.recorder, self.model.weights, dict[str, Routed]()
+        attribution = direct.Attribution.of(capture, weights, self.model.spec, targets)
+
+        def take(site: str, read: Read, factors: Factors | None) -> None:
+            with torch.inference_mode(mode=False):  # what accumulators allocate here is written outside of the pass too
+                for part in attribution.at(site, read, factors):
+                    sums.add(part)
+                if isinstance(read, Routed):
+                    routed[site] = read.choices
+                elif (block := weights.blocks_at[site][0]) in capture.attention:
+                    recorder.add_attention(plan, block, read, capture, weights)
+
+        self.model.run(batch.tokens, Wanted(take=take))
+        sums.add(attribution.constants(capture, routed))
+
+    def _run(self, batch: Batch, wanted: Wanted) -> tuple[Capture, EffectTotals]:
+        """One pass over a batch, with the total effects of its units where they are recorded."""
         if self.effects is None:
-            capture = model.run(batch.tokens, wanted)
-            return capture, direct.by_part(
-                capture, model.weights, model.spec, batch.targets.to(model.weights.unembed.device)
-            )
-        capture, totals = self.effects.run(batch, wanted)
-        parts = direct.by_part(capture, model.weights, model.spec, batch.targets.to(capture.residual.device))
-        return capture, with_totals(parts, totals, model.spec.slices)
+            return self.model.run(batch.tokens, wanted), {}
+        return self.effects.run(batch, wanted)
 
     def _describe(self, described: Described, batch: Batch, capture: Capture, shared: Shared) -> None:
         """Feed the accumulators from the dictionaries' units, and measure how well they reconstruct."""
@@ -357,6 +386,39 @@ class Pass:
         yield from tables.logit_effects(self.model.weights, chosen, scales, k)
         if self.model.described is not None:
             yield from tables.described_effects(self.model.described, chosen, scales, k)
+
+
+def let_go(_site: str, _read: Read, _factors: Factors | None) -> None:
+    """What is done with what a writer read in a pass that is for denominators alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class PartSums:
+    """Where the parts of a batch go: the recorder, and float64 sums of DLA at each position.
+
+    Attributes:
+        total: of all components.
+        own: of those that are recorded, where not all are.
+    """
+
+    recorder: Recorder
+    shared: Shared
+    total: PerPosition
+    own: PerPosition
+
+    def add(self, part: Part) -> None:
+        """Take a part."""
+        direct.add_up(self.total, part)
+        chosen = self.recorder.chosen
+        if (recorded := chosen.part(part)) is not None:
+            self.recorder.add(self.shared, recorded)
+            if not chosen.all_of_the_model:
+                direct.add_up(self.own, recorded)
+
+    @property
+    def carried(self) -> PerPosition:
+        """The sum of DLA of the recorded components."""
+        return self.total if self.recorder.chosen.all_of_the_model else self.own
 
 
 def _claimed(model: Model, config: RunConfig) -> Totals:

@@ -114,17 +114,17 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     tokens, targets = _padded(rows, firsts)
     asked = (torch.tensor([number[w] for w in rows["window_id"]]), torch.tensor(rows["offset"].to_list()))
     sight = _in_sight(asked, lengths)
-    device = model.weights.unembed.device
-    capture = model.run(tokens, Wanted(logits=sight, attention=asked))
-    part = next(
-        p
-        for p in model.parts_of(component, capture, targets.clamp_min(0).to(device))
-        if _inside(model, component, p.components)
-    )
+    aims = targets.clamp_min(0).to(model.weights.unembed.device)
+
+    def chances(logits: Float[Tensor, "part vocab"], some: Int[Tensor, " part"]) -> Float[Tensor, " part"]:
+        log_p = model.weights.wiring.capped(logits.double()).log_softmax(-1)
+        return log_p.gather(-1, aims[sight][some][:, None])[:, 0].exp()
+
+    capture = model.run(tokens, Wanted(logits=sight, attention=asked, summary=chances))
+    part = next(p for p in model.parts_of(component, capture, aims) if _inside(model, component, p.components))
     column = model.spec.id_of(component) - part.components.start
     chance = torch.full(tokens.shape, torch.nan, dtype=torch.float64)
-    log_p = model.weights.wiring.capped(capture.logits.double()).log_softmax(-1).cpu()
-    chance[sight] = log_p.gather(-1, targets[sight].clamp_min(0)[:, None])[:, 0].exp()
+    chance[sight] = capture.logits.cpu()
     known = targets >= 0
     activation, dla = (
         _everywhere(values[..., column], part.present, tokens.shape) for values in (part.activation, part.dla)

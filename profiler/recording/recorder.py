@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from profiler.axes import HeadOutputs
 from profiler.config import RunConfig
 from profiler.model import attention
-from profiler.model.components import ModelSpec
+from profiler.model.components import Block, ModelSpec
 from profiler.model.described.attached import Rebuild
-from profiler.model.direct import Part, Weights, attended_dla
+from profiler.model.direct import Part, Weights, attended_dla, logits_summary
 from profiler.model.forward import Capture, Wanted
+from profiler.model.wiring import Wiring
 from profiler.recording.accumulators import compiled
 from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
@@ -266,21 +268,23 @@ class Recorder:
         columns = (groups, domains, batch.classes, batch.ordinary, batch.next_classes, buckets, batch.keys)
         return compiled.make_order(valid, *(table[batch.valid] for table in (*columns, batch.position_ids)))
 
-    def wanted(self, batch: Batch, plan: DensePlan) -> Wanted:
+    def wanted(self, batch: Batch, plan: DensePlan, wiring: Wiring) -> Wanted:
         """What the forward pass must capture: attention at the planned positions, and logits there and at window ends.
 
-        Attention is read layer by layer into its measures and the tokens attended to; logits at the last position of
-        each window are checked.
+        Attention is read layer by layer into its measures and the tokens attended to, logits are summarised
+        (`logits_summary`); those at the last position of each window are checked.
         """
         tokens, classes = (table[plan.windows].to(self.device) for table in (batch.tokens, batch.classes))
         offsets = plan.offsets.to(self.device)
         counted = attention.masks(tokens, classes, offsets)
         planned = (plan.windows, plan.offsets)
         logits = torch.cat([plan.windows, batch.ends[0]]), torch.cat([plan.offsets, batch.ends[1]])
+        targets = batch.targets[logits].to(self.device)
         return Wanted(
             logits,
             planned,
             lambda rows: (attention.summarise(rows, counted, offsets), attention.attended(rows, tokens)),
+            summary=lambda some, numbers: logits_summary(some, targets[numbers], wiring),
         )
 
     def add_outcomes(self, plan: DensePlan, outcomes: Float[Tensor, "query 4"]) -> None:
@@ -291,16 +295,21 @@ class Recorder:
         """What was recorded at every position since the last call, by component id: see `Recorded.take`."""
         return [(int(self.chosen.ids[row]), where, a, d) for row, where, a, d in self.recorded.take()]
 
-    def add_attention(self, plan: DensePlan, capture: Capture, weights: Weights) -> None:
-        """Take what was read off the heads' attention at the planned dense positions."""
+    def add_attention(self, plan: DensePlan, block: Block, z: HeadOutputs, capture: Capture, weights: Weights) -> None:
+        """Take what was read off the attention of a block of heads at the planned dense positions.
+
+        Args:
+            z: what its heads mixed.
+            capture: the pass that read its attention; a block whose attention it could not read is left out.
+        """
+        if block not in capture.attention or (heads := self.chosen.head_rows.get(block)) is None:
+            return
+        measures, target = capture.attention[block]
         windows, offsets = plan.windows.to(self.device), plan.offsets.to(self.device)
         scales = {name: value[windows, offsets] for name, value in capture.scales.items()}
-        for block, (measures, target) in capture.attention.items():
-            if (heads := self.chosen.head_rows.get(block)) is None:
-                continue
-            copied = attended_dla(capture.units[block][windows, offsets], block, weights, target, scales)
-            table = torch.cat([measures, copied[..., None].to(measures.dtype)], -1)
-            self.dense.update_attention(plan, heads, table[:, self.chosen.units(block)])
+        copied = attended_dla(z[windows, offsets], block, weights, target, scales)
+        table = torch.cat([measures, copied[..., None].to(measures.dtype)], -1)
+        self.dense.update_attention(plan, heads, table[:, self.chosen.units(block)])
 
     def _record(self, shared: Shared, components: slice, activation: Tensor, dla: Tensor) -> None:
         for component in self.recorded.components:

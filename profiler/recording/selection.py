@@ -19,7 +19,6 @@ from profiler.config import RunConfig
 from profiler.errors import ComponentError
 from profiler.model.components import Block, ModelSpec, parse_label
 from profiler.model.direct import Part
-from profiler.model.gradients.in_pass import TOKENS
 
 RANGE = re.compile(r"(\d+)(?:-(\d+))?$")
 RICH, DENSE, LEAST_DENSE, SAMPLES, FEW_SAMPLES = 10_000, 1024, 256, 4, 2
@@ -49,12 +48,6 @@ def sized(config: RunConfig, spec: ModelSpec) -> RunConfig:
     defaults = {"dense_positions": dense, "samples_per_stratum": SAMPLES if n <= RICH else FEW_SAMPLES}
     changes = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     return config.model_copy(update=changes) if changes else config
-
-
-def windows_at_once(config: RunConfig, spec: ModelSpec) -> int:
-    """Windows of a batch: fewer where a backward pass needs what the forward pass leaves."""
-    fitting = max(1, TOKENS // spec.context_length) if config.effects == "total" else config.batch_size
-    return min(config.batch_size, fitting)
 
 
 def _refuse_dictionaries_without_units(spec: ModelSpec, config: RunConfig, chosen: np.ndarray) -> None:

@@ -4,7 +4,7 @@ Every function yields polars frames with the columns of its table in schema.sql,
 cells that no position fell in. Cost: one pass over each accumulator; a block of components is in memory at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from profiler.config import QUANTILES
 from profiler.model.attention import MEASURES
-from profiler.model.components import OF_DICTIONARIES, ModelSpec
+from profiler.model.components import OF_DICTIONARIES, Block, ModelSpec
 from profiler.model.described.attached import Described, has_fixed_way
 from profiler.model.direct import Weights, at_unembed, logit_directions
 from profiler.model.wiring import Directions
@@ -33,6 +33,10 @@ from profiler.recording.selection import Selection
 from profiler.text.token_classes import CLASSES
 
 BLOCK = 512
+SIDES = {"boosted": 1, "suppressed": -1}
+"""Of logit effects, with their signs."""
+EFFECT_ROWS, EFFECT_TOKENS = 1024, 8192
+"""Neurons and tokens whose logit effects are made at a time."""
 DICTIONARIES: dict[str, Any] = {
     "dictionary_id": pl.Int32,
     **dict.fromkeys(("units", "kind", "form", "reads", "writes"), pl.String),
@@ -470,35 +474,59 @@ def recorded_rows(component: int, positions: list[Tensor], activation: list[Tens
     return rows.filter(pl.col("activation").is_not_nan())
 
 
+Effects = tuple[Float[Tensor, "neuron _"], Int[Tensor, "neuron _"]]
+"""Products of neurons with the directions of tokens, and the tokens; the strongest first."""
+
+
 def strongest(
-    products: Float[Tensor, "neuron vocab"], k: int
+    slabs: Iterable[tuple[Int[Tensor, " token"], Float[Tensor, "neuron token"]]], k: int
 ) -> Iterator[tuple[str, Int[Tensor, "neuron k"], Float[Tensor, "neuron k"]]]:
-    """Of each row, the k largest and the k smallest products: side, tokens, products."""
-    for side, sign in (("boosted", 1), ("suppressed", -1)):
-        values, tokens = (sign * products).topk(min(k, products.shape[1]), dim=1)
-        yield side, tokens, sign * values
+    """Of each row, the k largest and the k smallest products: side, tokens, products.
+
+    Args:
+        slabs: tokens, and the products of all rows with them; all tokens of the vocabulary in several slabs.
+    """
+    best: dict[str, Effects] = {}
+    for tokens, products in slabs:
+        for side, sign in SIDES.items():
+            values, at = (sign * products).topk(min(k, len(tokens)), dim=1)
+            found = values, tokens[at]
+            best[side] = _stronger(best[side], found, k) if side in best else found
+    for side, (values, tokens) in best.items():
+        yield side, tokens, SIDES[side] * values
+
+
+def _stronger(first: Effects, other: Effects, k: int) -> Effects:
+    """The k largest of both."""
+    values, tokens = (torch.cat(both, 1) for both in zip(first, other, strict=True))
+    values, at = values.topk(min(k, values.shape[1]), dim=1)
+    return values, tokens.gather(1, at)
 
 
 def logit_effects(weights: Weights, chosen: Selection, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
     """Table `logit_effects`, of neurons recorded: centred logit per unit of activation, the strongest k tokens a side.
 
-    Without neurons of blocks whose output reaches the logits through norms of the residual stream.
+    Without neurons of blocks whose output reaches the logits through norms of the residual stream. Some neurons and
+    some tokens are in memory at a time.
 
     Args:
         scales: of each block, the denominator that effects are stated at.
     """
-    toward: Tensor | None = None
     spec = chosen.spec
-    for block in (b for b in chosen.blocks if b.kind == "neuron"):
-        if not weights.has_fixed_way(block):
-            continue
-        if toward is None or block in weights.own_norm:
-            toward = logit_directions(weights, block)
+    for block in (b for b in chosen.blocks if b.kind == "neuron" and weights.has_fixed_way(b)):
         w_out = weights.matrix(block)
-        for rows in torch.from_numpy(chosen.units(block)).to(w_out.device).split(1024):
+        for rows in torch.from_numpy(chosen.units(block)).to(w_out.device).split(EFFECT_ROWS):
             ids = _numpy(rows).astype(np.int32) + spec.slices[block].start
-            sides = [_effect_rows(ids, *side) for side in strongest(w_out[rows] @ toward.T, k)]
+            sides = [_effect_rows(ids, *side) for side in strongest(_products(weights, block, w_out[rows]), k)]
             yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
+
+
+def _products(
+    weights: Weights, block: Block, w_out: Float[Tensor, "neuron model"]
+) -> Iterator[tuple[Int[Tensor, " token"], Float[Tensor, "neuron token"]]]:
+    """The products of some neurons of a block with the directions of all tokens, some tokens at a time."""
+    for tokens in torch.arange(len(weights.unembed), device=w_out.device).split(EFFECT_TOKENS):
+        yield tokens, w_out @ logit_directions(weights, block, tokens).T
 
 
 def described_effects(described: Described, chosen: Selection, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
@@ -517,7 +545,7 @@ def described_effects(described: Described, chosen: Selection, scales: list[floa
         toward = Directions(cut.wiring, at_unembed(weights, tokens), free).at(cut.source)
         for units in torch.from_numpy(chosen.units(each.block)).to(rows.device).split(1024):
             ids = _numpy(units).astype(np.int32) + spec.slices[each.block].start
-            sides = [_effect_rows(ids, *side) for side in strongest(rows[units] @ toward.T, k)]
+            sides = [_effect_rows(ids, *side) for side in strongest([(tokens, rows[units] @ toward.T)], k)]
             yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection as Connection
 
+from profiler.config import ModelChoice
 from profiler.model.components import OF_DICTIONARIES
 from profiler.model.load import Model
-from profiler.model.of_run import Choice, load_for, with_dictionaries_of
+from profiler.model.of_run import load_for, with_dictionaries_of
 from profiler.pages import build as pages
 from profiler.pages.page import render
 from profiler.recording.recompute import refuse_other
@@ -64,7 +65,7 @@ def try_text(
     chosen = None if component is None else pages.find(connection, component)
     for change in changes:
         pages.find(connection, change.component.label)
-    choice = Choice(None if isinstance(model, Model) else model, trust_remote_code, allow_pickle, device)
+    choice = ModelChoice(None if isinstance(model, Model) else model, trust_remote_code, allow_pickle, device)
     loaded = model if isinstance(model, Model) else load_for(run, choice)
     if chosen is not None and chosen.kind in OF_DICTIONARIES and loaded.described is None:
         loaded = with_dictionaries_of(run, loaded)

@@ -14,6 +14,7 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 from markupsafe import Markup
 
+from profiler.config import ModelChoice
 from profiler.database import query
 from profiler.errors import QueryError
 from profiler.pages import build, method, page, tables
@@ -31,16 +32,6 @@ Asked = Mapping[str, str]
 """What a page is asked, by the names of its form's fields."""
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model answers texts, as for `profiler.open(run).try_text`."""
-
-    model: str | None = None
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    device: str = "cpu"
-
-
 @dataclass
 class LiveSite:
     """The pages of a run that is open for reading. Threads may ask at once; pages are made one after another.
@@ -51,7 +42,7 @@ class LiveSite:
     """
 
     run: Run
-    choice: ModelChoice = ModelChoice()
+    choice: ModelChoice = field(default_factory=ModelChoice)
     _lock: RLock = field(default_factory=RLock, repr=False)
     _cards: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -99,10 +90,9 @@ class LiveSite:
     @cached_property
     def _loaded(self) -> object:
         """The model, loaded with the first text."""
-        from profiler.model.of_run import Choice, load_for
+        from profiler.model.of_run import load_for
 
-        own = self.choice
-        return load_for(self.run.path, Choice(own.model, own.trust_remote_code, own.allow_pickle, own.device))
+        return load_for(self.run.path, self.choice)
 
     # --- pages, as text ---
 

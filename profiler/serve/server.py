@@ -7,10 +7,11 @@ from pathlib import Path
 
 import uvicorn
 
+from profiler.config import ModelChoice
 from profiler.errors import ProfilerError
 from profiler.run import open as open_run
 from profiler.serve.app import app_of
-from profiler.serve.live import LiveSite, ModelChoice
+from profiler.serve.live import LiveSite
 
 LOOPBACK = "127.0.0.1"
 

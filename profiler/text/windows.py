@@ -3,7 +3,7 @@
 A window is a piece of one document and of no other, so no document's tokens attend to another's. Each token of a
 document stands in exactly one window; the last of a window still knows the token it must predict. Windows are padded on
 the right, where a causal model cannot look, so padding needs no attention mask. They come in chunks of a fixed size,
-sorted by length inside a chunk; the batch size only says how a chunk is cut.
+sorted by length inside a chunk; the size of batches only says how a chunk is cut.
 
 A chunk is the unit of work, and its bits do not depend on who computes it: it is cut inside a block of documents
 (profiler.text.documents), so whether other blocks were read, here or on another machine, changes nothing in it. Cost:
@@ -254,11 +254,18 @@ class Chunk:
     dropped: Counter[str]
     cursor: Cursor
 
-    def batches(self, batch_size: int, layout: Layout) -> Iterator[Batch]:
-        """The windows by length, longest first, in batches."""
+    def batches(self, fitting: Callable[[int], int], layout: Layout) -> Iterator[Batch]:
+        """The windows by length, longest first, in batches.
+
+        Args:
+            fitting: windows of a batch whose longest has so many tokens.
+        """
         ordered = sorted(self.windows, key=lambda w: (-len(w.token_ids), w.window_id))
-        for start in range(0, len(ordered), batch_size):
-            yield make_batch(ordered[start : start + batch_size], layout)
+        start = 0
+        while start < len(ordered):
+            end = start + fitting(len(ordered[start].token_ids))
+            yield make_batch(ordered[start:end], layout)
+            start = end
 
 
 def _chunk(number: int, last: TokenizedDocument, read: list[TokenizedDocument], windows: list[Window]) -> Chunk:

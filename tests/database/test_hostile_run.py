@@ -15,6 +15,7 @@ from profiler import cli
 from profiler.behaviours import additions as behaviour_additions
 from profiler.behaviours.compare import open_both
 from profiler.behaviours.expressions import check_condition
+from profiler.config import ModelChoice
 from profiler.database import connections, query
 from profiler.database.transaction import writing
 from profiler.errors import (
@@ -31,7 +32,7 @@ from profiler.generality import check, store
 from profiler.generality.distributions import corpus
 from profiler.generality.distributions.subject import Reread
 from profiler.generality.evidence.predictions import Prediction
-from profiler.model.of_run import Choice, load_for
+from profiler.model.of_run import load_for
 from profiler.pages import build, site
 from profiler.recording.merge import additions as merge_additions
 from profiler.recording.merge import merge
@@ -257,7 +258,7 @@ def test_settings_that_are_none_are_one_sentence(config, stranger):
         Stored(stranger)
     assert corpus.config_of(stranger, Reread()) == (None, 0)
     with pytest.raises(ModelError):
-        load_for(changed(stranger, "UPDATE runs SET model = 'none'"), Choice())
+        load_for(changed(stranger, "UPDATE runs SET model = 'none'"), ModelChoice())
 
 
 @pytest.mark.parametrize("number", [-1, 257, 2_000_000_000])
@@ -341,14 +342,14 @@ def test_no_command_loads_pickled_weights_that_a_run_asks_for(command, stranger,
 
 
 def test_a_runs_model_is_used_unasked_where_it_is_the_same(stranger, model_dirs, tmp_path):
-    assert load_for(stranger, Choice()).spec.n_layers == 2
+    assert load_for(stranger, ModelChoice()).spec.n_layers == 2
     other = tmp_path / "other"
     shutil.copytree(model_dirs["gpt2"], other)
     tiny.torch.manual_seed(3)
     tiny.ARCHITECTURES["gpt2"]().save_pretrained(other)
     with pytest.raises(ModelError, match="other weights"):
-        load_for(settings(stranger, model=str(other)), Choice())
-    assert load_for(stranger, Choice(str(model_dirs["gpt2"]))).spec.n_layers == 2
+        load_for(settings(stranger, model=str(other)), ModelChoice())
+    assert load_for(stranger, ModelChoice(str(model_dirs["gpt2"]))).spec.n_layers == 2
 
 
 @pytest.mark.parametrize(
@@ -356,11 +357,11 @@ def test_a_runs_model_is_used_unasked_where_it_is_the_same(stranger, model_dirs,
 )
 def test_a_name_that_is_no_place_here_and_no_hub_name_must_be_given(name, stranger):
     with pytest.raises(ModelError, match="--model"):
-        load_for(settings(stranger, model=name), Choice())
+        load_for(settings(stranger, model=name), ModelChoice())
 
 
 def test_rights_are_given_to_a_model_that_is_named(stranger):
-    for choice in (Choice(trust_remote_code=True), Choice(allow_pickle=True)):
+    for choice in (ModelChoice(trust_remote_code=True), ModelChoice(allow_pickle=True)):
         with pytest.raises(ModelError, match="give it with --model"):
             load_for(stranger, choice)
 

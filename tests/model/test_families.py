@@ -166,7 +166,7 @@ def test_logit_effects_are_what_a_neuron_adds_per_unit_of_activation(name):
     parts = by_part(capture, weights, model.spec, targets)
     for (number, block), part in zip(enumerate(weights.writers), parts, strict=False):
         if block.kind == "neuron" and weights.has_fixed_way(block):
-            effects = weights.matrix(block) @ logit_directions(weights, block)[targets[0]].T
+            effects = weights.matrix(block) @ logit_directions(weights, block, targets[0]).T
             at = scale * own[number][0] if number in own else scale
             torch.testing.assert_close(part.activation[0] * effects.T / at, part.dla[0], rtol=1e-9, atol=1e-12)
 

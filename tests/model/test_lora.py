@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 import profiler
-from profiler.config import RunConfig
+from profiler.config import ModelChoice, RunConfig
 from profiler.errors import ModelError
 from profiler.model.load import Model, load_model
-from profiler.model.of_run import Choice, load_for
+from profiler.model.of_run import load_for
 
 RANK, ALPHA = 3, 5.0
 SITES = {
@@ -109,7 +109,7 @@ def test_a_run_of_an_adapter_finds_its_base_again(tmp_path) -> None:
     corpus = tiny.write_corpus(tmp_path / "corpus.jsonl", n_documents=4)
     given = {"model": str(place), "base": str(base), "corpora": (str(corpus),), "tokens": 200, "context_length": 32}
     profiler.record(RunConfig(**given), out)
-    again = load_for(out, Choice())
+    again = load_for(out, ModelChoice())
     assert again.spec.weights_hash != load_model(RunConfig(model=str(base), corpora=("x",))).spec.weights_hash
     assert any("merged into its base" in note for note in again.spec.notes)
 

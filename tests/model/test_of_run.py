@@ -5,10 +5,10 @@ import tiny
 import torch
 
 from profiler import actions
-from profiler.config import ModelSettings, RunConfig
+from profiler.config import ModelChoice, ModelSettings, RunConfig
 from profiler.errors import ModelError
 from profiler.model.load import load_model
-from profiler.model.of_run import Choice, load_for
+from profiler.model.of_run import load_for
 from profiler.recording.pipeline import record
 
 
@@ -22,10 +22,10 @@ def test_a_run_in_half_precision_is_patched_in_float32_once_its_weights_are_know
     )
     path = tmp_path / "run.duckdb"
     record(config, path)
-    model = load_for(path, Choice(), full_precision=True)
+    model = load_for(path, ModelChoice(), full_precision=True)
     patched_in = torch.float32 if dtype == "bfloat16" else torch.float64
     assert {weight.dtype for weight in model.bridge.original_model.parameters()} == {patched_in}
-    as_recorded = load_for(path, Choice())
+    as_recorded = load_for(path, ModelChoice())
     assert model.spec.weights_hash == as_recorded.spec.weights_hash
     assert {weight.dtype for weight in as_recorded.bridge.original_model.parameters()} == {getattr(torch, dtype)}
 

@@ -11,9 +11,9 @@ import pytest
 import tiny
 import torch
 import zoo
+from live_bytes import LiveBytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -28,6 +28,8 @@ from transformers import (
     GPTNeoForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
 )
 
 from profiler.bundled.scores import load_scored_model
@@ -35,9 +37,11 @@ from profiler.cli import main
 from profiler.config import RunConfig
 from profiler.errors import ModelError
 from profiler.model.forward import Wanted
-from profiler.model.load import _refuse_scattered, _weights_hash, load_model
+from profiler.model.load import _weights_hash, load_model
 from profiler.model.weight_files import read_network, stored_dtypes, unknown_fields
-from profiler.recording.pipeline import record
+from profiler.recording.pipeline import Pass, record
+from profiler.recording.tables import logit_effects
+from profiler.recording.write import Rows
 
 Tensors = dict[str, Tensor]
 MASK = torch.ones(1, 1, 48, 48)
@@ -321,7 +325,7 @@ def test_embeddings_that_are_tied_in_the_settings_alone_are_noted(tmp_path):
 
 
 def test_weights_are_read_onto_the_device_by_accelerate_where_it_is_installed(tmp_path, monkeypatch):
-    """The same model, hash and logits; refused where accelerate is missing, and where it spreads the model."""
+    """The same model, hash and logits; refused where accelerate is missing."""
     folder = tiny.save("llama", tmp_path)
     plain = loaded(folder, dtype="bfloat16")
     monkeypatch.setattr("profiler.model.load.find_spec", lambda _: None)
@@ -331,47 +335,67 @@ def test_weights_are_read_onto_the_device_by_accelerate_where_it_is_installed(tm
     pytest.importorskip("accelerate")
     placed = loaded(folder, dtype="bfloat16", device_map="auto")
     assert placed.spec == plain.spec
+    assert placed.network.hf_device_map == {"": "cpu"}
     tokens = torch.arange(10)[None]
     rows = (torch.zeros(10, dtype=torch.int64), torch.arange(10))
     assert torch.equal(placed.run(tokens, Wanted(rows)).logits, plain.run(tokens, Wanted(rows)).logits)
-    for places in ({"model.layers.0": 0, "model.layers.1": 1}, {"": "disk"}):
-        placed.network.hf_device_map = places
-        with pytest.raises(ModelError, match="a pass runs on one device"):
-            _refuse_scattered(placed.network, RunConfig(model="m", corpora=("none",), device_map="auto"))
 
 
-class PeakBytes(TorchDispatchMode):
-    """The size of the largest tensor that an operation makes."""
+def test_weights_are_read_onto_the_device_of_the_pass_however_many_there_are(tmp_path, monkeypatch):
+    """Accelerate's own choice would spread the model over all cards; a device that is not there is one sentence."""
+    pytest.importorskip("accelerate")
+    folder, asked = tiny.save("llama", tmp_path), []
 
-    largest = 0
+    def from_pretrained(*arguments, own=AutoModelForCausalLM.from_pretrained, **options):
+        asked.append(options["device_map"])
+        return own(*arguments, **options | {"device_map": {"": "cpu"}})
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else (out,):
-            if torch.is_tensor(value) and value.dtype in (torch.float32, torch.float64):
-                self.largest = max(self.largest, value.nbytes)
-        return out
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    config = RunConfig(model=str(folder), corpora=("none",), device="cuda:1", device_map="auto")
+    with pytest.raises(ModelError, match="--device cuda:1 cannot be used here") as caught:
+        load_model(config)
+    assert asked == [{"": "cuda:1"}]
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    with pytest.raises(ModelError) as caught:
+        load_model(config)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_half_precision_models_weights_are_not_copied_into_float32(tmp_path):
-    """No operation of loading and of a pass makes a float32 tensor as large as all the weights together."""
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=6,
-        num_attention_heads=2,
-        max_position_embeddings=48,
-        **tiny.SIZES | {"vocab_size": 20_000},
-    )
+@pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
+def test_a_half_precision_models_weights_are_not_copied_into_float32(family, tmp_path):
+    """Neither loading nor a pass nor the effects of neurons hold float32 numbers for more than a part of the weights
+    at once: of all tensors together, not of each alone."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 16, "num_attention_heads": 2, "max_position_embeddings": 48}
+    makers = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(intermediate_size=256, **sizes, **tiny.SIZES)),
+        "qwen2_moe": lambda: Qwen2MoeForCausalLM(
+            Qwen2MoeConfig(
+                moe_intermediate_size=64, shared_expert_intermediate_size=64, num_experts=4, **sizes, **tiny.SIZES
+            )
+        ),
+    }
     torch.manual_seed(0)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path)
-    tiny.tokenizer().save_pretrained(tmp_path)
-    with PeakBytes() as seen:
-        model = loaded(tmp_path, dtype="bfloat16")
-        model.run(torch.arange(20)[None], Wanted())
+    makers[family]().bfloat16().save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    corpus = tiny.write_corpus(tmp_path / "corpus.jsonl", n_documents=8)
+    config = RunConfig(
+        model=str(tmp_path / "model"), corpora=(str(corpus),), dtype="bfloat16", batch_size=2, dense_positions=8
+    )
+    with LiveBytes({torch.float32, torch.float64}) as loading:
+        model = load_model(config)
+    run = Pass(model, config, Rows())
+    chunk = next(run.chunks())
+    run.read(chunk)  # what is cast once for all, and the accumulators' own memory, are there
+    with LiveBytes({torch.float32, torch.float64}) as reading:
+        run.read(chunk)
+        for _ in logit_effects(model.weights, run.recorder.chosen, run.totals.effect_scales, 5):
+            pass
     assert "bridge" not in vars(model), "TransformerLens' view is made only when it is asked for"
     weights = sum(value.numel() for value in model.network.parameters())
-    assert 0 < seen.largest < 4 * weights / 2
+    print(family, loading.peak / weights / 4, reading.peak / weights / 4)
+    assert 0 < loading.peak < 4 * weights / 4
+    assert 0 < reading.peak < 4 * weights / 4
     assert {value.dtype for value in model.network.parameters()} == {torch.bfloat16}
 
 
@@ -383,4 +407,7 @@ def test_weights_are_hashed_a_block_at_a_time(tmp_path, monkeypatch):
     for name, value in sorted(model.network.state_dict().items()):
         whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
     monkeypatch.setattr("profiler.model.load.HASHED_BYTES", 1000)
-    assert model.spec.weights_hash == whole.hexdigest() == _weights_hash(model.network)
+    with LiveBytes() as seen:
+        again = _weights_hash(model.network)
+    assert model.spec.weights_hash == whole.hexdigest() == again
+    assert seen.peak <= 1000

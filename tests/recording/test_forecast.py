@@ -73,8 +73,9 @@ def test_a_trial_times_every_kind_of_work(config, model, tmp_path):
     """With a second between looks at the clock, a rate is one over the amount of work that was timed."""
     rates = trial(model, config, tmp_path, CountingClock())
     neurons = max(block.units for block in model.spec.blocks)
-    tokens = round(1 / rates.token)
+    tokens = round(1 / rates.forward)
     assert tokens in (forecasts.WARM_UP, model.spec.context_length)
+    assert rates.token == pytest.approx(2 / tokens), "the forward pass, then attribution"
     assert rates.value == pytest.approx(1 / (tokens * neurons))
     assert rates.outcome == pytest.approx(1 / min(forecasts.TRIAL_OUTCOMES, model.spec.n_vocab))
     assert rates.effect == pytest.approx(1 / model.spec.d_mlp)
@@ -89,6 +90,7 @@ def test_the_forecast_of_time_is_rates_times_amounts(config, model):
     spec = model.spec
     one = {name: forecast(config, spec, Rates(**{name: 1.0})).time for name in vars(Rates())}
     assert one["token"]["reading"] == config.tokens
+    assert not any(one["forward"].values()), "all blocks are held: there is no second forward pass"
     assert one["value"]["reading"] == config.tokens * spec.n_components
     assert config.dense_positions <= one["outcome"]["reading"] <= config.tokens
     assert one["effect"]["logit effects"] == sum(b.units for b in spec.blocks if b.kind == "neuron")
@@ -152,10 +154,11 @@ def test_batches_are_made_smaller_to_fit_into_memory(config, model):
         forecast(wide.model_copy(update={"batch_size": n}), model.spec).memory for n in (wide.batch_size, 1)
     )
     limited = wide.model_copy(update={"memory_limit": (whole + least) // 2})
-    fitting, said = within_memory(limited, model.spec, in_use=0)
-    assert forecast(fitting, model.spec).memory <= limited.memory_limit
-    assert 1 < fitting.batch_size < wide.batch_size
-    assert said == (f"batch_size {wide.batch_size} -> {fitting.batch_size}",)
+    fitting, (said,) = within_memory(limited, model.spec, in_use=0)
+    ahead = forecast(fitting, model.spec)
+    assert ahead.memory <= limited.memory_limit
+    assert 1 < ahead.batch.windows < wide.batch_size == fitting.batch_size
+    assert f"-> {fitting.batch_memory:,} bytes: a batch is {ahead.batch.windows:,} windows" in said
     assert within_memory(wide, model.spec, in_use=0, free=whole) == (wide, ())
 
 

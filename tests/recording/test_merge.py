@@ -356,6 +356,18 @@ def test_a_file_that_is_no_run_is_refused(shards, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_run_of_an_earlier_version_is_refused_by_the_columns_that_it_lacks(shards, tmp_path):
+    """As runs were before the slope of a soft cap stood beside the logit."""
+    earlier = tmp_path / "earlier.duckdb"
+    shutil.copy(shards[1], earlier)
+    with duckdb.connect(str(earlier)) as connection:
+        connection.execute("ALTER TABLE position_rows DROP COLUMN cap_slope")
+    for runs in ([shards[0], earlier], [earlier, shards[0]]):
+        with pytest.raises(RunError, match=r"earlier\.duckdb was .* before runs held position_rows\.cap_slope: record"):
+            merge(runs, tmp_path / "merged.duckdb")
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier.duckdb"]
+
+
 def test_an_empty_shard_is_refused(config, model, tmp_path):
     with pytest.raises(CorpusError, match=r"in shard 9/9"):
         record(config.model_copy(update={"shard": "9/9"}), tmp_path / "run.duckdb", model=model)

@@ -16,9 +16,9 @@ from profiler.effects import methods
 from profiler.model.forward import Wanted
 from profiler.model.gradients import in_pass
 from profiler.model.gradients.network import EffectNetwork
+from profiler.recording.batches import TOKENS, BatchSizes
 from profiler.recording.merge.merge import merge
 from profiler.recording.pipeline import Pass, record
-from profiler.recording.selection import windows_at_once
 from profiler.recording.write import Rows
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
@@ -83,7 +83,7 @@ def test_the_sums_are_those_of_every_position(config, model, whole):
     expected: dict[tuple[int, int], np.ndarray] = {}
     net = EffectNetwork(model)
     for chunk in read.chunks():
-        for batch in chunk.batches(3, read.layout):
+        for batch in chunk.batches(lambda _width: 3, read.layout):
             of_batch = methods.effects(net, batch, "gradient", {"zero": methods.references(net, (batch,))["zero"]}, 1)
             for found in of_batch:
                 first = model.spec.slices[found.block].start
@@ -184,5 +184,8 @@ def test_queries_count_by_either_importance(whole):
 
 def test_a_batch_is_small_enough_for_its_backward_pass(config, model):
     large = config.model_copy(update={"batch_size": 10_000})
-    assert windows_at_once(large, model.spec) == in_pass.TOKENS // model.spec.context_length
-    assert windows_at_once(large.model_copy(update={"effects": "none"}), model.spec) == 10_000
+    width = model.spec.context_length
+    assert BatchSizes.of(large, model.spec).fitting(width) == TOKENS // width
+    assert BatchSizes.of(large.model_copy(update={"effects": "none"}), model.spec).fitting(width) > TOKENS // width
+    small = BatchSizes.of(large.model_copy(update={"batch_memory": 1000}), model.spec)
+    assert small.holds(width) and small.fitting(width) == 1

@@ -13,9 +13,10 @@ import pytest
 from starlette.testclient import TestClient
 
 import profiler
+from profiler.config import ModelChoice
 from profiler.errors import ProfilerError, RunError
 from profiler.serve.app import HEADERS, LARGEST_BODY, app_of
-from profiler.serve.live import LiveSite, ModelChoice
+from profiler.serve.live import LiveSite
 from profiler.serve.notes import Notes
 from profiler.serve.server import serve
 

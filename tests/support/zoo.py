@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 VOCAB, WIDTH, LAYERS, HEADS, KEY_HEADS, NEURONS, CONTEXT = 257, 32, 3, 4, 2, 48, 64
+NAMES = frozenset(dir(transformers))  # transformers makes its list anew at each look
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 NOISE = 0.05
 WINDOW = 16  # of sliding windows, shorter than the windows that tests run
@@ -31,7 +32,7 @@ def _llama_like(family: str, **changes: Any) -> Callable[[], PreTrainedModel]:
         "max_position_embeddings": CONTEXT,
         **IDS,
     }
-    text = "Text" if f"{family}TextConfig" in dir(transformers) else ""
+    text = "Text" if f"{family}TextConfig" in NAMES else ""
     return lambda: _made(f"{family}ForCausalLM", f"{family}{text}Config", fields | changes)
 
 

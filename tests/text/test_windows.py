@@ -80,7 +80,7 @@ def test_every_token_is_predicted_once(bos_id, lengths):
     documents, bos = corpus(lengths), bos_id is not None
     targets = Counter()
     for chunk in chunks(documents, layout(bos_id)):
-        for batch in chunk.batches(5, layout(bos_id)):
+        for batch in chunk.batches(lambda _: 5, layout(bos_id)):
             for i, w in enumerate(batch.windows):
                 for offset in batch.valid[i].nonzero()[:, 0].tolist():
                     targets[w.document.doc_id, w.start + offset + 1 - bos] += 1
@@ -160,7 +160,7 @@ def test_a_window_is_a_piece_of_one_document(bos_id, lengths):
 def test_position_ids_are_unique_and_say_where_they_are(bos_id, lengths, batch_size):
     ids = []
     for chunk in chunks(corpus(lengths), layout(bos_id)):
-        for batch in chunk.batches(batch_size, layout(bos_id)):
+        for batch in chunk.batches(lambda _: batch_size, layout(bos_id)):
             ids += batch.position_ids[batch.valid].tolist()
             for i, w in enumerate(batch.windows):
                 row = batch.position_ids[i][batch.valid[i]]
@@ -173,7 +173,7 @@ def test_position_ids_are_unique_and_say_where_they_are(bos_id, lengths, batch_s
 def contents(chunk, batch_size: int, a_layout: Layout) -> list:
     """Every position of a chunk with all that is known about it, sorted."""
     rows = []
-    for batch in chunk.batches(batch_size, a_layout):
+    for batch in chunk.batches(lambda _: batch_size, a_layout):
         at = batch.valid
         fields = (batch.position_ids, batch.keys, batch.tokens, batch.targets, batch.special, batch.classes)
         rows += zip(*(f[at].tolist() for f in fields), strict=True)
@@ -195,7 +195,7 @@ def test_last_partial_chunk_and_batch_are_kept(monkeypatch):
     documents = corpus([7] * 9)
     cut = list(chunks(documents, layout(0)))
     assert [len(c.windows) for c in cut] == [4, 4, 1]
-    assert [[len(b.windows) for b in c.batches(3, layout(0))] for c in cut] == [[3, 1], [3, 1], [1]]
+    assert [[len(b.windows) for b in c.batches(lambda _: 3, layout(0))] for c in cut] == [[3, 1], [3, 1], [1]]
     assert [d.doc_id for c in cut for d in c.documents] == list(range(9))
 
 
@@ -204,7 +204,7 @@ def test_documents_without_a_window_are_still_reported(monkeypatch):
     cut = list(chunks(corpus([0, 14, 0, 0]), layout(0)))
     assert [d.doc_id for c in cut for d in c.documents] == [0, 1, 2, 3]
     assert [len(c.windows) for c in cut] == [2, 0]
-    assert list(cut[-1].batches(4, layout(0))) == []
+    assert list(cut[-1].batches(lambda _: 4, layout(0))) == []
 
 
 def read(texts: list[str], limit: int | None = None, **options) -> tuple[list[TokenizedDocument], Counter]:

@@ -92,7 +92,7 @@ def activations() -> dict[str, Float[Tensor, "position width"]]:
     layout = Layout(CONTEXT, model.bos_id, torch.tensor(classes), SEED, config.replicate_groups)
     found: dict[str, list[Tensor]] = {site: [] for site in HOOKS}
     for chunk in corpus_chunks(config, model.tokenizer, layout, Domains(8), Reading(), Cursor()):
-        for batch in chunk.batches(config.batch_size, layout):
+        for batch in chunk.batches(lambda _width: config.batch_size, layout):
             model.run(batch.tokens, Wanted())
             left = sites.take()
             for site, place in places.items():

@@ -9,6 +9,7 @@ import typer
 from profiler.cli import options
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
+from profiler.config import ModelChoice
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +34,6 @@ def serve(
 
     Example: profiler serve run.duckdb --open
     """
-    from profiler.serve.live import ModelChoice
     from profiler.serve.server import serve as run_server
 
     def ready(address: str) -> None:

@@ -9,7 +9,7 @@ forward pass. Loss, the mean as a reference and integrated gradients are of `pro
 unembedding of every position, the mean is known when a pass has ended, and integrated gradients take a forward and a
 backward pass for every layer and point.
 
-Cost: memory of what the forward pass leaves for the backward one, so batches are small (TOKENS).
+Cost: memory of what the forward pass leaves for the backward one, so batches are small (profiler.recording.batches).
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,7 @@ from profiler.model.gradients.network import EffectNetwork
 from profiler.model.load import Model
 from profiler.text.windows import Batch
 
-TOKENS = 4096
-"""Most tokens of a batch, but for a single window."""
-Totals = dict[Block, Float[Tensor, "window offset unit"]]
+EffectTotals = dict[Block, Float[Tensor, "window offset unit"]]
 
 
 class EffectPass:
@@ -56,7 +54,7 @@ class EffectPass:
         with self._held():
             pass
 
-    def run(self, batch: Batch, wanted: Wanted) -> tuple[Capture, Totals]:
+    def run(self, batch: Batch, wanted: Wanted) -> tuple[Capture, EffectTotals]:
         """One pass: what `Model.run` leaves, and total effects of every unit that is not an expert's."""
         with self._held(), torch.enable_grad():
             passed = self.network.run(batch.tokens, batch.targets, wanted=wanted)
@@ -74,7 +72,7 @@ class EffectPass:
         return self.network.frozen() if self.is_frozen else nullcontext()
 
 
-def with_totals(parts: Iterator[Part], totals: Totals, slices: dict[Block, slice]) -> Iterator[Part]:
+def with_totals(parts: Iterator[Part], totals: EffectTotals, slices: dict[Block, slice]) -> Iterator[Part]:
     """The parts of a batch, each with its units' total effects; embeddings, biases and experts have none."""
     starts = {slices[block].start: total for block, total in totals.items()}
     return (replace(part, total=starts.get(part.components.start)) for part in parts)

@@ -16,7 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from profiler.config import RunConfig
-from profiler.database import faults, query
+from profiler.database import connections, faults, query
+from profiler.database.assets import package_file
 from profiler.errors import EngineError, RunError
 from profiler.model.attention import MEASURES
 from profiler.model.components import ModelSpec, blocks_from_facts, dictionaries_from_facts
@@ -37,6 +38,7 @@ from profiler.text.documents import Cursor, Passed
 from profiler.text.sampling_keys import GOLDEN, mix, signed, stable_hash
 from profiler.text.windows import POSITION_SHIFT
 
+COLUMNS = "SELECT table_name, column_name FROM system.main.duckdb_columns() WHERE NOT internal"
 OF_MODEL = ("components", "classes", "tokens", "vocabulary", "position_buckets", "bins", "logit_effects")
 
 
@@ -65,6 +67,12 @@ class Stored:
                 f"{path} is no finished run that can be merged: name a file that `profiler record` of this version"
                 " wrote"
             ) from None
+        if lacking := self._lacking():
+            self.connection.close()
+            raise RunError(
+                f"{path} was recorded before runs held {', '.join(lacking)}: record it again with this version, and"
+                " merge that"
+            )
         self.spec = _spec(self.row, self.config)
         self.chosen = Selection.of(self.spec, self.config)
 
@@ -87,6 +95,14 @@ class Stored:
             raise RunError(
                 f"{self.path} cannot be read ({reason}): take a copy that is whole, or record it again"
             ) from None
+
+    def _lacking(self) -> list[str]:
+        """Columns that a pass of this version writes and the file has not."""
+        with connections.scratch() as scratch:
+            scratch.execute(package_file("database/schema.sql").read_text(encoding="utf-8"))
+            known = scratch.execute(COLUMNS).fetchall()
+        present = {*self.rows(COLUMNS).rows()}
+        return [f"{table}.{column}" for table, column in known if (table, column) not in present]
 
     def of_model(self) -> dict[str, pl.DataFrame]:
         """The tables that follow from the model alone."""

@@ -18,7 +18,7 @@ from duckdb import DuckDBPyConnection as Connection
 from profiler.behaviours.expressions import FACTS, check_condition, wrapped
 from profiler.behaviours.library import USER_PRIORITY, Behaviour, library, of_property
 from profiler.behaviours.token_properties import PROPERTIES, Property
-from profiler.database import macros, upgrade
+from profiler.database import upgrade
 from profiler.database.assets import package_file
 from profiler.database.comments import comment_statements
 from profiler.errors import QueryError
@@ -132,10 +132,7 @@ def refresh(connection: Connection) -> None:
     These are uniform_marks, which behaviours hold at the uniform sample of those that are about positions alone, and
     layer_coverages, what behaviours cover of the components that others are compared with.
     """
-    is_of_earlier_version = upgrade.add_tables(connection)
-    macros.renew(connection)
-    if is_of_earlier_version:
-        upgrade.renew_views(connection)
+    upgrade.bring_up_to_date(connection)
     _create_missing(connection)
     rows = _stored(connection)
     shared = [row for row in rows if row[1] == "both" and of_position(connection, row[2])]

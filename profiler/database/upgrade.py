@@ -9,6 +9,7 @@ from functools import cache
 
 from duckdb import DuckDBPyConnection as Connection
 
+from profiler.database import macros
 from profiler.database.assets import package_file
 from profiler.database.comments import comment_statements
 
@@ -17,7 +18,7 @@ ADDED_TABLES = ("total_sums", "gate_sums")
 LEFT = ("runs", "documents")
 _TABLE = re.compile(r"^CREATE TABLE (\w+) \(.*?^\);", re.MULTILINE | re.DOTALL)
 _COLUMN = re.compile(r'^    ("?\w+"?) ([A-Z]\w*(?:\[\])?)', re.MULTILINE)
-_VIEW = re.compile(r"^CREATE VIEW .*?;$", re.MULTILINE | re.DOTALL)
+_CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) .*?;$", re.MULTILINE | re.DOTALL)
 
 
 @cache
@@ -34,7 +35,14 @@ def is_outdated(connection: Connection) -> bool:
         return not cursor.execute(text, [ADDED_TABLES[-1]]).fetchall()
 
 
-def add_tables(connection: Connection) -> bool:
+def bring_up_to_date(connection: Connection) -> None:
+    """Give a run this version's macros, and what it lacks where it is of an earlier one."""
+    if _add_tables(connection):
+        _renew_views(connection)
+    macros.renew(connection)
+
+
+def _add_tables(connection: Connection) -> bool:
     """Add the tables and columns that a run of an earlier version lacks; whether there were any."""
     text = "SELECT table_name, column_name FROM system.main.duckdb_columns() WHERE NOT internal"
     rows = connection.execute(text).fetchall()  # of this transaction, which no cursor sees
@@ -57,8 +65,9 @@ def add_tables(connection: Connection) -> bool:
     return True
 
 
-def renew_views(connection: Connection) -> None:
-    """Write this version's views of a pass into a run."""
-    views = package_file("database/views.sql").read_text(encoding="utf-8")
-    for statement in (*_VIEW.findall(views), *comment_statements(views)):
-        connection.execute(statement.replace("CREATE VIEW", "CREATE OR REPLACE VIEW"))
+def _renew_views(connection: Connection) -> None:
+    """Write this version's views of a pass into a run, with the macros that they call and those that read them."""
+    for file in ("database/macros.sql", "database/views.sql"):
+        text = package_file(file).read_text(encoding="utf-8")
+        for statement in (*_CREATED.findall(text), *comment_statements(text)):
+            connection.execute(re.sub(r"^CREATE (VIEW|MACRO)", r"CREATE OR REPLACE \1", statement))

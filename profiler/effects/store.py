@@ -14,7 +14,7 @@ import polars as pl
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.behaviours import views as behaviour_views
-from profiler.database import connections, faults, macros, upgrade
+from profiler.database import connections, faults, upgrade
 from profiler.database.assets import package_file
 from profiler.database.comments import comment_statements
 from profiler.database.transaction import writing
@@ -77,9 +77,7 @@ def write(path: Path, settings: EffectSettings, frames: dict[str, pl.DataFrame])
     )
     beside = {name: frame for name, frame in frames.items() if name in (ROWS, SUMS)}
     with writing(path) as connection:
-        if upgrade.add_tables(connection):
-            upgrade.renew_views(connection)
-        macros.renew(connection)
+        upgrade.bring_up_to_date(connection)
         connection.execute(text.replace("CREATE TABLE", "CREATE OR REPLACE TABLE"))
         for statement in comment_statements(sql_text()):
             connection.execute(statement)

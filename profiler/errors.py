@@ -58,3 +58,7 @@ class PredictionError(ProfilerError):
 
 class SiteError(ProfilerError):
     """A site cannot be written where it was asked for."""
+
+
+class ExportError(ProfilerError):
+    """An export cannot be made, or cannot be written where it was asked for."""

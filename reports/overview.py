@@ -8,6 +8,7 @@ from profiler.model.components import WORDS, units_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section
 from profiler.pages.charts import overview
+from profiler.pages.component import headline
 from profiler.pages.reader import Reader, Result
 
 QUESTION = "Which heads and neurons matter on this corpus, and for what?"
@@ -114,6 +115,7 @@ def _ranking(read: Reader) -> Section:
     result = everything(read)
     columns = (
         tables.words("component", "Component"),
+        tables.words("label", "What it does", "the label that its card begins with; – where none holds"),
         tables.share(
             "share_abs_dla", "of all |DLA|", "with the 95 % interval", full=result.frame["share_abs_dla"].max() or 1.0
         ),
@@ -125,7 +127,7 @@ def _ranking(read: Reader) -> Section:
             "top_class_base", "of positions", "that class's share of all positions: what the text alone would give"
         ),
     )
-    frame = result.frame.head(RANKED)
+    frame = headline.with_labels(result.frame.head(RANKED), lambda kind, n: read("behaviours", kind=kind, top=n).frame)
     shown = (
         f"the {SCATTERED:,} most important of {len(result.frame):,}"
         if len(result.frame) > SCATTERED

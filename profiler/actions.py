@@ -10,6 +10,7 @@ Importing this module loads torch; `profiler.run` imports it when one of these m
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -33,10 +34,10 @@ from profiler.generality import check as checks
 from profiler.generality.distributions import corpus as texts
 from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
-from profiler.model.components import ModelSpec
+from profiler.model.components import OF_DICTIONARIES, ModelSpec
 from profiler.model.direct import write_likeness
 from profiler.model.load import BUNDLED, Model, load_model, with_reader_note
-from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos
+from profiler.model.of_run import Choice, config_for, load_for, refuse_other_bos, with_dictionaries_of
 from profiler.pages import build as pages
 from profiler.patching import own_metric
 from profiler.patching.metrics import Metric
@@ -366,6 +367,7 @@ def check(
     pairs: int = 96,
     draws: int = 99,
     seed: int = 0,
+    budget: float | None = None,
     model: str | Model | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -385,6 +387,8 @@ def check(
         pairs: prompts of each distribution.
         draws: random circuits that it is compared with.
         seed: of every draw.
+        budget: seconds to keep to: what decides least is left out, and what was left out is reported and stands in the
+            result.
         model: as for `patch`.
         trust_remote_code: as for `patch`.
         allow_pickle: as for `patch`.
@@ -411,7 +415,7 @@ def check(
         checks.refuse_unasked(run, name, again, decides)  # before the model is loaded
         steps("loading the model")
         loaded = model_of(run, model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, device=device)
-        checked = checks.check(run, name, loaded, settings, steps, decides)
+        checked = checks.check(run, name, loaded, settings, steps, decides, budget)
     circuit, verdict = checked.subject.circuit, checked.verdict
     return CheckResult(run, circuit, verdict, checked.distributions, checked.findings, checked.overlap())
 
@@ -483,6 +487,8 @@ def context_tokens(
     frame = pages.load("component").tokens(pages.Reader(connection), component)
     choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
     loaded = choice if isinstance(choice, Model) else load_for(run, choice)
+    if chosen.kind in OF_DICTIONARIES and loaded.described is None:
+        loaded = with_dictionaries_of(run, loaded)
     return {"context_tokens": recompute.contexts(connection, loaded, chosen, frame)}
 
 
@@ -544,13 +550,18 @@ def recomputed(
     loaded = choice if isinstance(choice, Model) else load_for(run, choice)
     recompute.refuse_other(connection, loaded)
 
+    @cache
+    def with_dictionaries() -> Model:
+        return with_dictionaries_of(run, loaded) if loaded.described is None else loaded
+
     def fill(profile: Profile) -> Profile:
         positions = ",".join(str(number) for number in sorted({e.position_id for e in profile.examples}))
         if not positions:
             return profile
         chosen = pages.find(connection, profile.component)
         asked = query.run(connection, "context_tokens", component=profile.component, positions=positions)
-        frame = recompute.contexts(connection, loaded, chosen, asked)
+        used = with_dictionaries() if chosen.kind in OF_DICTIONARIES else loaded
+        frame = recompute.contexts(connection, used, chosen, asked)
         known = dict(zip(frame["position_id"], frame["activations"], strict=True))
         filled = (replace(e, activations=tuple(known[e.position_id])) for e in profile.examples)
         return replace(profile, examples=tuple(filled))

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 FREE = ("disk_budget", "memory_limit", "device_map", "trust_remote_code", "allow_pickle")
+OF_FILES = ("dictionaries",)
+"""Settings that name files, whose content counts and not their place."""
 """Settings that change no number; what a disk budget lowered is among the others."""
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 
@@ -33,6 +35,9 @@ class ModelSettings(BaseModel):
     prepend_bos: bool | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    dictionaries: tuple[str, ...] = Field(
+        default=(), description="dictionaries at sites of the model, as L2=FOLDER (profiler.dictionaries.read)"
+    )
 
 
 class RunConfig(ModelSettings):
@@ -50,10 +55,11 @@ class RunConfig(ModelSettings):
     domain_field: str | None = None
     components: tuple[str, ...] = ()
     layers: str | None = Field(default=None, description="layers to record, 0,4,10-20; None records all")
-    kinds: tuple[Literal["head", "neuron", "mixer", "per_layer"], ...] = Field(
+    kinds: tuple[Literal["head", "neuron", "mixer", "per_layer", "feature", "direction", "subspace"], ...] = Field(
         default=(), description="kinds of components to record; empty records all"
     )
     select: tuple[str, ...] = Field(default=(), description="labels of components to record; empty records all")
+    features: str | None = Field(default=None, description="features to record, 0-999 or 3,17; None records all")
     seed: int = Field(default=0, ge=0, lt=2**63)
     windows_per_document: int | None = Field(default=None, ge=1, description="random windows; None reads all")
     batch_size: int = Field(default=16, gt=0)
@@ -76,5 +82,5 @@ class RunConfig(ModelSettings):
 
     def digest(self) -> str:
         """Hash of the settings that change numbers; batch size and device only round differently and are left out."""
-        fields = self.model_dump(mode="json", exclude={"batch_size", "device", *FREE})
+        fields = self.model_dump(mode="json", exclude={"batch_size", "device", *FREE, *OF_FILES})
         return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -284,13 +284,15 @@ class ReadableRun:
         return self.query("predictions") if registered.fetchall() else pl.DataFrame()
 
     def summary(self) -> RunSummary:
-        """What is in the run: facts, corpus, sizes of tables, what was dropped, and what is unfinished."""
+        """What is in the run: facts, corpus, sizes of tables, what was dropped, dictionaries, what is unfinished."""
         from profiler.behaviours.additions import unfinished
 
         lacking = unfinished(self.path)
         sizes = pl.DataFrame() if lacking else self.query("table_sizes")  # it reads the tables that are lacking
         drops = self.query("drops").filter(pl.col("n") > 0)
-        return RunSummary(self.info, self.query("corpus"), sizes, drops, lacking)
+        has_dictionaries = self.info.get("dictionaries") not in (None, "[]")  # a run of before has no such column
+        dictionaries = self.query("dictionaries") if has_dictionaries else pl.DataFrame()
+        return RunSummary(self.info, self.query("corpus"), sizes, drops, lacking, dictionaries)
 
     def classes(self) -> pl.DataFrame:
         """A row per token class: the library's and your own."""
@@ -339,7 +341,7 @@ class ReadableRun:
         self,
         other: "ReadableRun | str | Path",
         *,
-        kind: Literal["head", "neuron"] = "head",
+        kind: Literal["head", "neuron", "feature", "direction", "subspace"] = "head",
         family: str = "auto",
         top: int = 100,
         out: str | Path | None = None,

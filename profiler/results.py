@@ -125,12 +125,12 @@ def quality(scores: pl.DataFrame, metric: str = "logit difference") -> str:
         f" ({metric})"
     ]
     if chance is not None:
-        as_close = round(chance["score"] * (1 + chance["n"])) - 1
+        as_good = round(chance["score"] * (1 + chance["n"])) - 1
         least = least_random_p(chance["n"])
         undecided = "" if least < LEVEL else f"; undecided, since {chance['n']} cannot give less than {least:.2g}"
         parts.append(
-            f"{as_close or 'none'} of {chance['n']} random circuits came as close to 100 % (p = {chance['score']:.2g}"
-            f"{undecided})"
+            f"{as_good or 'none'} of {chance['n']} random circuits are as close to 100 % and as necessary"
+            f" (p = {chance['score']:.2g}{undecided})"
         )
     if "incompleteness_greedy" in by_metric:
         parts.append(f"incomplete by up to {by_metric['incompleteness_greedy']['score']:.1%}")
@@ -302,6 +302,7 @@ class RunSummary:
         facts: the row of table `runs` by column name: model, corpus, speed, closure.
         corpus, sizes, drops: documents and tokens by domain; rows by table; what was dropped, cut or left out.
         unfinished: what the run lacks and how to make it; None where it is whole.
+        dictionaries: how well each reconstructs what the model writes; empty where there are none.
     """
 
     facts: Mapping[str, Any]
@@ -309,6 +310,7 @@ class RunSummary:
     sizes: pl.DataFrame
     drops: pl.DataFrame
     unfinished: str | None
+    dictionaries: pl.DataFrame
 
 
 @dataclass(frozen=True, eq=False)

@@ -546,6 +546,7 @@ class Run(ReadableRun):
         pairs: int = 96,
         draws: int = 99,
         seed: int = 0,
+        budget: float | None = None,
         model: Any = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -566,6 +567,7 @@ class Run(ReadableRun):
             pairs: prompts of each distribution.
             draws: random circuits that it is compared with.
             seed: of every draw.
+            budget: seconds to keep to, as for `patch`.
             model: as for `patch`.
             trust_remote_code: as for `patch`.
             allow_pickle: as for `patch`.
@@ -591,6 +593,7 @@ class Run(ReadableRun):
                 pairs=pairs,
                 draws=draws,
                 seed=seed,
+                budget=budget,
                 model=model,
                 trust_remote_code=trust_remote_code,
                 allow_pickle=allow_pickle,

@@ -26,6 +26,7 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -93,14 +94,28 @@ def sign_flip_p(
 ) -> Float[np.ndarray, "*target"]:
     """Two-sided p that the mean over pairs is 0, from flipping signs: all 2^n up to 12 pairs, else random flips.
 
-    For one target; of many, the p values of `flip_tests` hold together.
+    Values within ROUNDING of 0 are 0. For one target; of many, the p values of `flip_tests` hold together.
     """
-    n = values.shape[-1]
+    values, n = _beyond_rounding(values), values.shape[-1]
     signs = _all_flips(n) if n <= EXACT_PAIRS else _random_flips(n, draws, np.random.default_rng(seed), first=True)
     observed = np.abs(values.mean(-1))
     flipped = np.abs(values @ signs.T / n)
     rounding = RELATIVE_ROUNDING * np.abs(values).mean(-1)  # of the sums; the observed mean may be nothing but that
     return np.asarray((flipped >= (observed - rounding)[..., None]).mean(-1))
+
+
+def is_higher(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " pair"], alpha: float = LEVEL) -> bool:
+    """Whether a metric is higher in the first of two runs of the same pairs, beyond rounding and chance.
+
+    What two runs differ by is compared with the size of the metric itself, so its unit does not matter.
+    """
+    size, change = float(np.maximum(np.abs(first), np.abs(second)).mean()), first - second
+    return bool(size > 0 and change.mean() > 0 and sign_flip_p(change / size) < alpha)
+
+
+def _beyond_rounding(values: Float[np.ndarray, "*target pair"]) -> Float[np.ndarray, "*target pair"]:
+    """The values, those within ROUNDING of 0 made 0: rounding has a sign, which is no effect."""
+    return np.where(np.abs(values) > ROUNDING, values, 0.0)
 
 
 def least_flip_p(n: int, draws: int = DRAWS) -> float:
@@ -140,14 +155,15 @@ def flip_tests(values: Float[np.ndarray, "target pair"], seed: int = 0, alpha: f
 
     The signs of a pair flip for all targets together, so what targets have in common is in the null. The statistic is
     |sum| / sqrt(pairs x sum of squares), which rises with Student's |t|: targets of every scale count alike, and one
-    that is 0 everywhere never. While a p value is too near `alpha` to tell its side, more flips are drawn.
+    that is 0 everywhere never. Values within ROUNDING of 0 are 0: a head that does nothing changes the last bits of a
+    logit, always to the same side. While a p value is too near `alpha` to tell its side, more flips are drawn.
 
     Args:
-        values: effect of each target on each pair.
+        values: effect of each target on each pair, in logits or as a share.
         seed: of the random flips.
         alpha: the level at which it is decided.
     """
-    n = values.shape[-1]
+    values, n = _beyond_rounding(values), values.shape[-1]
     size = np.sqrt(n * np.square(values).sum(-1, keepdims=True))
     scaled = np.divide(values, size, out=np.zeros(values.shape), where=size > 0)
     observed = np.abs(scaled.sum(-1))
@@ -248,19 +264,29 @@ def tost_sign_p(first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " p
 
 
 def tost(
-    first: Float[np.ndarray, " unit"], second: Float[np.ndarray, " other"], margin: float
+    first: Float[np.ndarray, " unit"],
+    second: Float[np.ndarray, " other"],
+    margin: float,
+    again: Sequence[Float[np.ndarray, " redraw"]] = (),
 ) -> tuple[float, float, float, float]:
     """Difference of means (second minus first), its 95 % interval (Welch), and p of two one-sided tests at +- margin.
 
     Without scatter beyond ROUNDING the difference is exact, and p 0 or 1.
+
+    Args:
+        again: either mean with what its units are measured against drawn anew, where that was drawn too: its variance
+            joins that of the units.
     """
-    if max(np.ptp(first), np.ptp(second)) <= ROUNDING:
-        difference = float(second.mean() - first.mean())
+    difference = float(second.mean() - first.mean())
+    if max(np.ptp(values) for values in (first, second, *again)) <= ROUNDING:
         return difference, difference, difference, float(abs(difference) >= margin - ROUNDING)
-    interval = scipy.stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
-    above = scipy.stats.ttest_ind(second + margin, first, equal_var=False, alternative="greater").pvalue
-    below = scipy.stats.ttest_ind(second - margin, first, equal_var=False, alternative="less").pvalue
-    return float(second.mean() - first.mean()), float(interval.low), float(interval.high), float(max(above, below))
+    parts = [(values.var(ddof=1) / len(values), len(values) - 1) for values in (first, second)]
+    parts += [(drawn.var(ddof=1), len(drawn) - 1) for drawn in again]
+    variance = sum(part for part, _ in parts)
+    df, error = variance**2 / sum(part**2 / free for part, free in parts), math.sqrt(variance)
+    half = float(scipy.stats.t.ppf(1 - TAIL, df)) * error
+    p = max(scipy.stats.t.sf((difference + margin) / error, df), scipy.stats.t.cdf((difference - margin) / error, df))
+    return difference, difference - half, difference + half, float(p)
 
 
 def random_set_p(observed: float, drawn: Float[np.ndarray, " draw"]) -> float:
@@ -318,10 +344,16 @@ def _constant(values: Float[np.ndarray, " target"]) -> bool:
 
 def spearman(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
     """Spearman's rank correlation; NaN where either is constant."""
-    rank_x, rank_y = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
-    if rank_x.std() == 0 or rank_y.std() == 0:
-        return math.nan
-    return float(np.corrcoef(rank_x, rank_y)[1, 0])  # the entry that scipy.stats.spearmanr gives, bit by bit
+    return float(spearman_of_rows(x[None], y[None])[0])
+
+
+def spearman_of_rows(
+    x: Float[np.ndarray, "draw target"], y: Float[np.ndarray, "draw target"]
+) -> Float[np.ndarray, " draw"]:
+    """Spearman's rank correlation of each row of two tables; NaN where either row is constant."""
+    ranks = [scipy.stats.rankdata(values, axis=-1) for values in (x, y)]
+    a, b = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    return quotient((a * b).sum(-1), np.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
 
 
 def kendall(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> float:
@@ -336,7 +368,15 @@ def bootstrap_means(
     values: Float[np.ndarray, "*target unit"], seed: int = 0, draws: int = DRAWS
 ) -> Float[np.ndarray, "*target draw"]:
     """Means over units in each resample; all targets see the same resamples, and so do two calls with one seed."""
-    return np.asarray(values @ resampling_weights(values.shape[-1], np.random.default_rng(seed), draws).T)
+    return np.asarray(values @ _seeded_weights(values.shape[-1], seed, draws).T)
+
+
+@lru_cache(maxsize=4)
+def _seeded_weights(n: int, seed: int, draws: int) -> Float[np.ndarray, "draw unit"]:
+    """`resampling_weights` by a seed: a check asks for the same ones hundreds of times."""
+    weights = resampling_weights(n, np.random.default_rng(seed), draws)
+    weights.flags.writeable = False
+    return weights
 
 
 def resampling_weights(n: int, rng: np.random.Generator, draws: int = DRAWS) -> Float[np.ndarray, "draw unit"]:
@@ -390,9 +430,11 @@ def bootstrap_ratio_redrawn(
     Args:
         above, below: of each unit, with the references resampled, a row per redraw.
     """
-    weights = resampling_weights(above.shape[-1], np.random.default_rng(seed))
-    which = np.arange(DRAWS) % len(above)
-    return quotient(*(np.einsum("du,du->d", weights, part[which]) for part in (above, below)))
+    weights, drawn = _seeded_weights(above.shape[-1], seed, DRAWS), np.empty(DRAWS)
+    for number, parts in enumerate(zip(above, below, strict=True)):
+        own = slice(number, None, len(above))
+        drawn[own] = quotient(*(weights[own] @ part for part in parts))
+    return drawn
 
 
 # --- estimates with intervals ---

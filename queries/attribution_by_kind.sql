@@ -9,6 +9,7 @@
 --             chapter 4
 -- Caveat:     dla sums over the components of a kind, so they cancel; over all kinds it sums to the
 --             mean centred logit. abs_dla sums each component's mean |DLA| and does not cancel.
+--             Units of dictionaries are no part of the sum and left out (query dictionaries).
 WITH sizes AS (
     SELECT group_id, sum(n) AS group_n FROM group_counts WHERE axis = 'class' GROUP BY group_id
 )
@@ -18,7 +19,7 @@ WITH sizes AS (
     FROM cell_sums
     JOIN components USING (component_id)
     JOIN classes ON classes.class_id = cell_sums.value_id AND NOT classes.special
-    WHERE cell_sums.axis = 'class'
+    WHERE cell_sums.axis = 'class' AND NOT described(components.kind)
     GROUP BY components.kind, cell_sums.group_id
 )
 -- Both are a mean per position: sums over a group above its number of positions.

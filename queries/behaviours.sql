@@ -37,7 +37,9 @@ SET VARIABLE chosen = chosen_components(
 WITH asked AS (
     SELECT behaviour_id, behaviour, family, kinds.kind
     FROM behaviours
-    JOIN (VALUES ('head'), ('neuron')) AS kinds(kind) ON behaviours.kind IN ('both', kinds.kind)
+    JOIN (
+        VALUES ('head'), ('neuron'), ('feature'), ('direction'), ('subspace')
+    ) AS kinds(kind) ON behaviours.kind IN ('both', behaves_as(kinds.kind))
     WHERE getvariable('behaviour') IN ('', behaviour)
         AND family_asked(getvariable('family'), kinds.kind, family)
 )

@@ -14,7 +14,8 @@
 --             component only beside top_class_base, that class's share of all positions. Of an
 --             expert's neuron n counts the positions where its expert was chosen, and means are
 --             over these; its share_abs_dla, which rows are ordered by, is of all positions. kind
---             is head or neuron, both if empty; top 0 shows all.
+--             is head, neuron, feature ...; empty: the model's own; all: units of dictionaries too,
+--             whose shares are of the same sum, which they are no part of. top 0 shows all.
 SET VARIABLE kind = coalesce(getvariable('kind')::VARCHAR, '');
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 100);
 WITH sizes AS (
@@ -48,7 +49,12 @@ WITH sizes AS (
     GROUP BY component_id, presence, group_id
 )
 , everything AS (
-    SELECT group_id, sum(group_abs_dla) AS group_all FROM sums GROUP BY group_id
+    -- units of dictionaries describe again what is in it
+    SELECT sums.group_id
+        , sum_where(sums.group_abs_dla, NOT described(components.kind)) AS group_all
+    FROM sums
+    JOIN components USING (component_id)
+    GROUP BY sums.group_id
 )
 , whole AS (
     SELECT sums.component_id, present_totals.n, sum(sums.group_activation) AS sum_activation
@@ -170,6 +176,7 @@ JOIN (
 JOIN spread USING (component_id)
 LEFT JOIN errors USING (component_id)
 CROSS JOIN totals
-WHERE getvariable('kind') IN ('', components.kind)
+WHERE getvariable('kind') IN ('all', components.kind)
+    OR getvariable('kind') = '' AND NOT described(components.kind)
 ORDER BY whole.sum_abs_dla DESC, components.component_id
 LIMIT CASE WHEN getvariable('top') > 0 THEN getvariable('top') END;

@@ -11,12 +11,15 @@
 --             rank counts from 1; components that tie are ordered by layer. |DLA| sees only what is
 --             written directly to the next token's logit. Of an expert's neuron n counts the
 --             positions where its expert was chosen, and abs_dla is the mean over these; the share
---             is of all positions.
+--             is of all positions. A unit of a dictionary is ranked among these; its share is of
+--             what all heads and neurons write, which it describes again.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 WITH ranked AS (
     SELECT component, kind, layer, sum_abs_dla AS abs_dla_sum
-        , row_number() OVER (ORDER BY sum_abs_dla DESC, component_id) AS rank
-        , count(*) OVER () AS n_components
+        , row_number() OVER (
+            PARTITION BY described(kind) ORDER BY sum_abs_dla DESC, component_id
+        ) AS rank
+        , count(*) OVER (PARTITION BY described(kind)) AS n_components
     FROM importance
 )
 , own AS (

@@ -46,8 +46,9 @@ WITH asked AS (
 )
 , pool AS (
     SELECT components.component_id, components.component, components.kind FROM components
-    JOIN asked ON asked.kind IN ('both', components.kind)
-    WHERE components.kind IN ('head', 'neuron') AND getvariable('kind') IN ('', components.kind)
+    JOIN asked ON asked.kind IN ('both', behaves_as(components.kind))
+    WHERE components.kind IN ('head', 'neuron', 'feature', 'direction', 'subspace')
+        AND getvariable('kind') IN ('', components.kind)
 )
 , rows AS NOT MATERIALIZED (
     -- as view component_facts has them: heads on the uniform sample, neurons on their strata too
@@ -64,7 +65,7 @@ WITH asked AS (
     FROM rows
     JOIN pool USING (component_id)
     JOIN pooled_strata USING (component_id, bin)
-    WHERE rows.uniform OR pool.kind = 'neuron'
+    WHERE rows.uniform OR pool.kind <> 'head'
 )
 , at_position AS MATERIALIZED (
     SELECT position_id, holds, holds IS NULL AS is_untold FROM position_marks

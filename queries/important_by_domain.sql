@@ -31,6 +31,7 @@ WITH sizes AS (
         JOIN components USING (component_id)
         JOIN classes ON classes.class_id = cell_sums.value_id AND NOT classes.special
         WHERE cell_sums.axis = 'class' AND components.unit IS NOT NULL
+            AND NOT described(components.kind)
         UNION ALL
         SELECT components.component_id, components.presence, sizes.group_id, 0
         FROM components JOIN sizes ON components.presence > 0

@@ -53,7 +53,7 @@ WITH asked AS (
 , taking_part AS (
     -- a token or context behaviour must cover min_lift times more than its rate
     SELECT behaviour FROM marks GROUP BY behaviour, family, kind
-    HAVING getvariable('behaviours') <> '' OR family IN ('attention', 'user') OR kind = 'neuron'
+    HAVING getvariable('behaviours') <> '' OR family IN ('attention', 'user') OR kind <> 'head'
         AND sum(importance) FILTER (holds) / nullif((
             SELECT importance FROM total
         ) - sum_where(importance, holds IS NULL), 0)

@@ -38,7 +38,7 @@ WITH in_document AS MATERIALIZED (
         , coalesce(marks.weights_held, 0) AS weights_held
     FROM in_document
     JOIN behaviours ON behaviours.kind IN ('both', (
-        SELECT kind FROM components WHERE component = getvariable('component')
+        SELECT behaves_as(kind) FROM components WHERE component = getvariable('component')
     ))
     LEFT JOIN marks
         ON marks.behaviour_id = behaviours.behaviour_id AND marks.doc_id = in_document.doc_id

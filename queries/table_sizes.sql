@@ -10,6 +10,8 @@
 WITH segments AS (
     FROM storage_of('runs')
     UNION ALL FROM storage_of('components')
+    UNION ALL FROM storage_of('dictionaries')
+    UNION ALL FROM storage_of('spliced_windows')
     UNION ALL FROM storage_of('classes')
     UNION ALL FROM storage_of('tokens')
     UNION ALL FROM storage_of('vocabulary')

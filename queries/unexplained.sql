@@ -30,7 +30,7 @@ SET VARIABLE rest = (
             SELECT behaviour FROM asked
         )
             AND (getvariable('behaviours') <> '' OR family IN ('attention', 'user')
-                OR kind = 'neuron')
+                OR kind <> 'head')
     )
     , left_over AS (
         SELECT component_facts.position_id, component_facts.activation, component_facts.dla

@@ -100,7 +100,7 @@ def _drawing(read: Reader) -> Section:
         tables.words("schemes", "Corruption schemes", "those under which it has an effect of its own"),
         tables.share("frequency", "Chosen again", "share of resamples of the pairs in which it is chosen"),
         tables.share("removal_cost", "Removal costs"),
-        tables.value("p_adjusted", "p (Holm)", "against random members of inflated circuits"),
+        tables.value("p_adjusted", "p (family-wise)", "against random members of inflated circuits"),
         tables.value("p_least", "Least p", "that the null can give; where it is not below 0.05, p cannot decide"),
     )
     table = tables.table(

@@ -6,7 +6,7 @@ whole. Then the spectrum in its views, samples around the component's own quanti
 
 import polars as pl
 
-from profiler.model.components import ComponentId, unit_in_words
+from profiler.model.components import REMAINDERS, ComponentId, unit_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.pages.charts import component as charts
@@ -35,6 +35,8 @@ def build(read: Reader, component: ComponentId) -> Report:
 
 
 def _kind_words(component: ComponentId) -> str:
+    if component.kind in REMAINDERS.values():
+        return "What a dictionary leaves over"
     if component.unit is None:
         return "Embedding or bias"
     words = unit_in_words(component)
@@ -230,7 +232,7 @@ def _extreme(frame: pl.DataFrame, measure: str, side: str) -> pl.DataFrame:
 
 
 def _effects(read: Reader, component: ComponentId) -> Section:
-    if component.kind != "neuron":
+    if component.kind not in ("neuron", "feature", "direction"):
         return Section("Tokens boosted and suppressed", "", ())
     result = read("logit_effects", component=component.label)
     columns = (tables.token("token", "Token"), tables.value("effect", "Effect", signed=True))
@@ -271,6 +273,20 @@ ACTIVATIONS = {
         "The value after the nonlinearity. The DLA is this value times what the output weights do to the logit of the"
         " next token."
     ),
+    "feature": (
+        "What the dictionary's encoder makes of the site that it reads, 0 where the feature is not active. The DLA is"
+        " this value times what the feature's row of the decoder does to the logit of the next token: the direct effect"
+        " of that part of what is written, with everything after it left as it is. It describes again what heads and"
+        " neurons write, so it is no part of their sum."
+    ),
+    "direction": (
+        "The projection on the direction (of a combination of neurons, the sum that was written). The DLA is that of"
+        " the part of what stands there along the direction. It describes again what heads and neurons write."
+    ),
+    "subspace": (
+        "The size of the projection on the subspace. The DLA is that of the projection. It describes again what heads"
+        " and neurons write."
+    ),
     "mixer": (
         "What the channel hands to the mixer's output matrix. The DLA is this value times what the output weights do to"
         " the logit of the next token."
@@ -286,6 +302,12 @@ ACTIVATIONS = {
 def _component_method(component: ComponentId) -> tuple[tuple[str, str], ...]:
     if component.unit is not None:
         return (("Activation", ACTIVATIONS[component.kind]),)
+    if component.kind in REMAINDERS.values():
+        text = (
+            "A dictionary's reconstruction of a write is what its units add up to and its bias (what it has without any"
+            " unit); its error is the rest of the write. The activation is the norm of each, as it is written."
+        )
+        return (("Error and bias of a dictionary", text),)
     text = (
         "Embeddings (of tokens, of positions) and biases. With them the DLA of all components adds up to the centred"
         " target logit. The activation is the norm of what is written."

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from profiler.model.components import WORDS, units_in_words
+from profiler.model.components import OUTSIDE, WORDS, UnitKind, units_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section
 from profiler.pages.charts import overview
@@ -33,6 +33,7 @@ def build(read: Reader) -> Report:
             _layers(read),
             _domains(read),
             _embeddings_and_biases(read),
+            _dictionaries(read),
             _dead(read),
             _quality(read),
         ),
@@ -44,6 +45,49 @@ def build(read: Reader) -> Report:
 def everything(read: Reader) -> Result:
     """Every head and neuron, most important first."""
     return read("component_overview", kind="", top=0)
+
+
+def _dictionaries(read: Reader) -> Section:
+    """How well the run's dictionaries reconstruct what the model writes, and their most important units."""
+    if method.run_row(read).get("dictionaries") in (None, "[]"):
+        return Section("Dictionaries", "", ())
+    result = read("dictionaries")
+    columns = (
+        tables.words("units", "Units", "what the labels of its units begin with"),
+        tables.words("form", "Form"),
+        tables.words("writes", "Site", "what it reconstructs"),
+        tables.count("n_recorded", "Recorded", "units recorded"),
+        tables.count("dead", "Dead", "recorded features that were never above 0"),
+        tables.share("variance_explained", "Variance explained"),
+        tables.value("active_units", "Active units", "mean number at a position"),
+        tables.share("error_share", "Error", "its share of the |DLA| of units, bias and error"),
+        tables.value("loss_added", "Loss added, nats", "by the reconstruction in the place of what is written"),
+        tables.share("loss_recovered", "Loss recovered", "of what nothing in its place costs"),
+    )
+    caption = (
+        "Units describe again what heads and neurons write: they are in no sum of this page. Losses are of a random"
+        " sample of windows."
+    )
+    blocks = [tables.table("How well they reconstruct", caption, result, columns)]
+    for kind in OUTSIDE:
+        ranked = read("component_overview", kind=kind, top=RANKED)
+        if len(ranked.frame):
+            blocks.append(_units(kind, ranked))
+    return Section("Dictionaries", "", tuple(blocks))
+
+
+def _units(kind: UnitKind, ranked: Result) -> Block:
+    """The most important units of a kind."""
+    columns = (
+        tables.words("component", "Component"),
+        tables.share("share_abs_dla", "of |DLA|", "relative to all heads and neurons"),
+        tables.value("dla", "Mean DLA, logits", signed=True),
+        tables.value("activation", "Mean activation"),
+        tables.words("top_class", "Most important class", "the token class with the largest part of its |DLA|"),
+        tables.share("top_class_share", "of its |DLA|"),
+        tables.share("top_class_base", "of positions", "that class's share of all positions"),
+    )
+    return tables.table(f"Most important {WORDS[kind]}s", f"At most {RANKED}.", ranked, columns)
 
 
 def _answer(read: Reader) -> tuple[str, ...]:

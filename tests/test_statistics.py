@@ -67,9 +67,11 @@ def test_nothing_is_defined_twice_within_the_module() -> None:
     names = [node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(names) == len(set(names))
     text = ast.unparse(module)
-    once = ("multinomial(", "stats.bootstrap(", "nanquantile(", "rng.integers(", "ttest_ind(second, first", "t.ppf(")
+    once = ("multinomial(", "stats.bootstrap(", "nanquantile(", "rng.integers(", "t.cdf(", "t.ppf(")
     calls = {call: text.count(call) for call in once}
-    assert calls == dict.fromkeys(once, 1) | {"t.ppf(": 3}, "a mean's, a slope's and the jackknife's interval"
+    assert calls == dict.fromkeys(once, 1) | {"t.ppf(": 4}, (
+        "a difference's, a mean's, a slope's, the jackknife's interval"
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,22 @@ def test_an_interval_knows_what_its_units_were_measured_against(redraws: int, le
         low, high = statistics.percentile_interval(drawn)
         covered += low <= true <= high
     assert least <= covered / runs <= most
+
+
+@pytest.mark.parametrize(("redraws", "most"), [(25, 0.08), (0, 1.0)])
+def test_equality_knows_what_both_were_measured_against(redraws: int, most: float) -> None:
+    """Two distributions that differ by the margin itself are called equal in 5 %; without redraws thrice as often."""
+    rng, equal, runs, margin = np.random.default_rng(2), 0, 400, 0.2
+
+    def measured(true: float) -> tuple[np.ndarray, list[np.ndarray]]:
+        references, units = rng.normal(0.0, 0.35, 50), true + rng.normal(0.0, 0.1, 40)
+        means = [rng.choice(references, 50).mean() for _ in range(redraws)]
+        return units + references.mean(), [units.mean() + np.array(means)] if redraws else []
+
+    for _ in range(runs):
+        (first, again), (second, other) = measured(0.9), measured(0.7)
+        equal += statistics.tost(first, second, margin, (*again, *other))[3] < 0.05
+    assert (equal / runs <= most) and (redraws or equal / runs > 0.12)
 
 
 def test_one_redraw_is_the_bootstrap_of_a_ratio() -> None:

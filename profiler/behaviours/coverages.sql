@@ -1,6 +1,6 @@
 -- Fills layer_coverages: what each behaviour covers of the components that others of their kind and
--- layer are held against (query behaviours): every head, and 17 neurons a layer chosen by hash, so
--- the same ones every time.
+-- layer are held against (query behaviours): every head, and 17 neurons (features, directions) a
+-- layer chosen by hash, so the same ones every time.
 --
 -- Behaviours that have rows are left alone, but for a user's own: their condition may name a class
 -- that was added or taken out since. Sums are added in the order of positions: their last bit
@@ -14,7 +14,7 @@ SET VARIABLE compared = (
     SELECT list(component) FROM (
         SELECT component, kind
             , row_number() OVER (PARTITION BY kind, layer ORDER BY md5(component)) AS ordinal
-        FROM components WHERE kind IN ('head', 'neuron')
+        FROM components WHERE kind IN ('head', 'neuron', 'feature', 'direction', 'subspace')
     ) WHERE kind = 'head' OR ordinal <= 17
 );
 SET VARIABLE behaviour_ids = (
@@ -47,7 +47,7 @@ SELECT components.component_id, behaviours.behaviour_id
 FROM facts
 JOIN components USING (component)
 JOIN behaviours
-    ON behaviours.kind IN ('both', facts.kind)
+    ON behaviours.kind IN ('both', behaves_as(facts.kind))
         AND list_contains(getvariable('behaviour_ids'), behaviours.behaviour_id)
 LEFT JOIN marks
     ON marks.component = facts.component AND marks.behaviour_id = behaviours.behaviour_id

@@ -11,8 +11,8 @@
    the whole circuit, by more than `tolerance`, the node that makes up for most of it joins, if the circuit stays
    faithful. Faithfulness alone keeps one head of an OR and drops the backup of a head that it keeps.
 
-Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; in step 4 two for each
-of TRIED nodes that are no members, per node that joins.
+Cost: one forward pass of the batch per candidate, and half the square of the members in step 3; in step 4 one for each
+of TRIED nodes that are no members, where something is missing.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from profiler.circuits.scoring.evaluate import Evaluator, sizes
-from profiler.circuits.scoring.scores import gaps
+from profiler.circuits.scoring.scores import explainable, gaps
 from profiler.patching.redundancy.gates import THRESHOLD
-from profiler.statistics import LEVEL, ROUNDING, flip_tests, level
+from profiler.statistics import LEVEL, ROUNDING, FlipTests, fewest_pairs, flip_tests, level
 
 TOLERANCE = 0.1
 ALPHA = LEVEL
@@ -62,11 +62,15 @@ def ranking(effects: Effects) -> list[int]:
     return [int(node) for node in np.argsort(-level(effects.score), kind="stable")]
 
 
+def tests(effects: Effects) -> FlipTests:
+    """Whether each node recovers anything, then whether each loses anything: all of them together."""
+    return flip_tests(np.concatenate([effects.recovered, effects.lost]) / effects.whole.mean(), alpha=ALPHA)
+
+
 def candidates(effects: Effects, threshold: float = THRESHOLD) -> list[int]:
     """Nodes with an effect in some direction, best first; the first node alone where none has."""
-    tests = flip_tests(np.concatenate([effects.recovered, effects.lost]), alpha=ALPHA)
     shares = np.abs(np.concatenate([effects.recovered.mean(-1), effects.lost.mean(-1)]) / effects.whole.mean())
-    clear = (tests.clear(ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
+    clear = (tests(effects).clear(ALPHA) & (shares >= threshold)).reshape(2, -1).any(0)
     listed = ranking(effects)
     return [node for node in listed if clear[node]] or listed[:1]
 
@@ -76,9 +80,12 @@ def choose(
 ) -> Bool[np.ndarray, " node"]:
     """The circuit: grown from the ranking until faithful, then pruned, then completed.
 
-    Nodes that are no candidates are added, best first, only where all candidates together are not faithful.
+    Nodes that are no candidates are added, best first, only where all candidates together are not faithful. Where the
+    model shows no effect that a circuit could explain, the first candidate alone: there is nothing to be faithful to.
     """
     first = candidates(effects, threshold)
+    if len(effects.whole) >= fewest_pairs(ALPHA) and not explainable(evaluate):
+        return np.asarray(np.arange(len(evaluate.nodes)) == first[0])
     listed = [*first, *(node for node in ranking(effects) if node not in first)]
     pruned = prune(evaluate, grow(evaluate, listed, tolerance), tolerance)
     return complete(evaluate, pruned, listed, tolerance, threshold)
@@ -121,17 +128,18 @@ def complete(
     """
     while not keep.all():
         removed, gap = largest_gap(evaluate, keep)
+        if gap <= tolerance:
+            break
         outsiders = np.array([node for node in listed if not keep[node]][:TRIED])
         grown = np.repeat(keep[None], len(outsiders), 0)
         grown[np.arange(len(outsiders)), outsiders] = True
-        grown = grown[np.abs(1 - evaluate.faithfulness(grown)) <= tolerance + ROUNDING]
-        if gap <= tolerance or not len(grown):
-            break
         whole = evaluate.model.mean() - evaluate.empty.mean()
         left = evaluate(~removed[None])[0].mean()
-        filled = gap - np.abs(evaluate(grown & ~removed).mean(-1) - left) / abs(whole)
-        best = int(level(filled).argmax())
-        if filled[best] < threshold:
+        filled = level(gap - np.abs(evaluate(grown & ~removed).mean(-1) - left) / abs(whole))
+        order = [i for i in np.argsort(-filled, kind="stable") if filled[i] >= threshold]
+        faithful = (i for i in order if abs(1 - evaluate.faithfulness(grown[i][None])[0]) <= tolerance + ROUNDING)
+        best = next(faithful, None)
+        if best is None:
             break
         keep = grown[best]
     return keep

@@ -199,8 +199,7 @@ def judge(
         report(f"{setting.name}: random circuits")
         drawn = null.random_circuits(evaluate, keep, settings.draws, settings.seed)
         rows += random_rows(drawn)
-        if len(drawn.faithfulness):
-            random = pl.DataFrame({"draw": np.arange(len(drawn.faithfulness)), "faithfulness": drawn.faithfulness})
+        random = random_frame(drawn) if len(drawn.faithfulness) else random
         report(f"{setting.name}: minimality")
         each = [evaluate.mask([node_of(member)]) for member in circuit.members]
         minimal = scores.minimality(evaluate, keep, missing.sets, settings.draws, settings.seed, each)
@@ -222,11 +221,17 @@ def random_rows(drawn: null.RandomCircuits) -> list[dict[str, Any]]:
     rows = [
         score_row("random_p", drawn.p, n=len(faithful)),
         score_row("random_p_least", drawn.p_least, n=len(faithful)),
-        score_row("random_alternatives", float(drawn.alternatives)),
     ]
+    if drawn.alternatives is not None:
+        rows.append(score_row("random_alternatives", float(drawn.alternatives)))
     if len(faithful):
         rows.append(score_row("random_faithfulness", float(faithful.mean()), *_percentiles(faithful)))
     return rows
+
+
+def random_frame(drawn: null.RandomCircuits) -> pl.DataFrame:
+    """Table `circuit_random` of one set of pairs."""
+    return pl.DataFrame({"draw": np.arange(len(drawn.faithfulness)), "faithfulness": drawn.faithfulness})
 
 
 def minimality_rows(circuit: Circuit, minimal: scores.Minimality) -> pl.DataFrame:

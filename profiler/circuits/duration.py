@@ -92,7 +92,7 @@ def stages(settings: PatchSettings, *, given: bool) -> int:
 
 def unit_costs(main: PairRuns, settings: PatchSettings) -> UnitCosts:
     """Time a little of each kind of work."""
-    net, batch, clock = main.net, main.batch, _clock(main)
+    net, batch, clock = main.net, main.batch, clock_of(main.net.device)
     plan = _plans(main, settings)[1]
     middle = {(net.n_layers - 1) // 2, net.n_layers // 2}  # what comes after these is what comes after all on average
     some = tuple(target for target in plan.targets if target.layer in middle)[:: len(middle)]
@@ -100,10 +100,10 @@ def unit_costs(main: PairRuns, settings: PatchSettings) -> UnitCosts:
     keep = np.random.default_rng(settings.seed).random((SETS, len(evaluate.nodes))) < scores.DROPPED
     evaluate(np.ones_like(keep[:1]))  # what is prepared once
     costs = UnitCosts(
-        _seconds(clock, lambda: trace(net, batch.clean, batch.ends)),
-        _seconds(clock, lambda: sweep_tables.run_plan(main, replace(plan, targets=some))) / len(some),
-        _seconds(clock, lambda: gradient.gradients(net, batch.clean, batch)),
-        _seconds(clock, lambda: evaluate(keep)) / SETS,
+        seconds_of(clock, lambda: trace(net, batch.clean, batch.ends)),
+        seconds_of(clock, lambda: sweep_tables.run_plan(main, replace(plan, targets=some))) / len(some),
+        seconds_of(clock, lambda: gradient.gradients(net, batch.clean, batch)),
+        seconds_of(clock, lambda: evaluate(keep)) / SETS,
     )
     try:
         plain = net.plain
@@ -113,17 +113,19 @@ def unit_costs(main: PairRuns, settings: PatchSettings) -> UnitCosts:
     half = np.random.default_rng(settings.seed).random((1, len(by_edges.nodes))) < scores.DROPPED
     return replace(
         costs,
-        edges=_seconds(clock, lambda: by_edges(half)),
-        edge_slope=_seconds(clock, lambda: edges.edge_scores(plain, main.clean, main.corrupted, batch.clean, batch)),
+        edges=seconds_of(clock, lambda: by_edges(half)),
+        edge_slope=seconds_of(clock, lambda: edges.edge_scores(plain, main.clean, main.corrupted, batch.clean, batch)),
     )
 
 
-def _clock(main: PairRuns) -> Callable[[], float]:
-    alone = torch.device(main.net.device).type == "cpu" and torch.get_num_threads() == 1
+def clock_of(device: torch.device | str) -> Callable[[], float]:
+    """What seconds are measured by: those of the process where its one thread does all of the work."""
+    alone = torch.device(device).type == "cpu" and torch.get_num_threads() == 1
     return time.process_time if alone else time.perf_counter
 
 
-def _seconds(clock: Callable[[], float], work: Callable[[], object]) -> float:
+def seconds_of(clock: Callable[[], float], work: Callable[[], object]) -> float:
+    """How long something takes."""
     began = clock()
     work()
     return clock() - began

@@ -2,9 +2,9 @@
 
 Why: a check judges a circuit beside a hundred random ones, and random circuits are alike in their first layers: they
 have as many heads in each. Sets are kept apart only from where they differ: attention of a layer is computed once for
-all sets that agree on the layers before, its MLP once for all that agree on its heads too. Positions before the first
-at which the two runs differ are never run (their keys and values are the clean run's), the last layer only where the
-answer is read.
+all sets that agree on the layers before, and for none that drop all of its heads; its MLP once for all that agree on
+its heads too. Positions before the first at which the two runs differ are never run (their keys and values are those of
+the clean run), the last layer only where the answer is read.
 
 Equal to `profiler.circuits.edge_mask.with_nodes` up to rounding, which tests hold it to.
 Cost: about half of one forward pass per set for a hundred random circuits of a few heads.
@@ -25,6 +25,8 @@ from profiler.patching.sites import units_of
 Given = Callable[[str, int], Float[Tensor, "prompt_or_1 position *unit"]]
 Masks = dict[str, Bool[Tensor, "prompt position"]]
 Drop = Bool[Tensor, "set node"]
+Gone = Bool[Tensor, "row kept_or_1 unit"] | None
+"""Which units each group's prompts drop, at each position that is computed or at all alike; None where none can be."""
 Finer = Float[Tensor, "row kept model"]
 """A residual stream of more groups than the one it came from, or of fewer positions."""
 
@@ -129,9 +131,23 @@ class _Layer:
         n = len(groups.representative)
         finer, parent = groups.split(self.drop, self._columns("head"))
         local = None if self.ends is None else self.ends.repeat(n) - self.steps.first
-        heads = at(self.steps.heads(self.layer, stream), local)
-        heads = self._put("head", self._rows(heads, parent, n), finer)
+        gone = self._gone("head", finer)
+        heads = self._put("head", self._mixed(stream, gone, parent, n), gone)
         return self._rows(at(stream, local), parent, n), heads, finer
+
+    def _mixed(
+        self, stream: Stream, gone: Gone, parent: Int[Tensor, " group"], n: int
+    ) -> Float[Tensor, "row kept head d_head"]:
+        """What each head mixes in each group; anything in groups that drop all heads, for which nothing is run."""
+        live = torch.ones(len(parent), dtype=torch.bool)
+        if gone is not None:
+            live = ~gone.unflatten(0, (len(parent), -1)).flatten(1).all(1).cpu()
+        run = parent[live].unique()
+        if not len(run):
+            return self._rows(self._given("head"), torch.zeros_like(parent), 1)
+        local = None if self.ends is None else self.ends.repeat(len(run)) - self.steps.first
+        heads = at(self.steps.heads(self.layer, self._rows(stream, run, n)), local)
+        return self._rows(heads, torch.searchsorted(run, parent).where(live, 0), len(run))
 
     def mlp(self, before: Stream, heads: PerHead, groups: _Groups) -> tuple[Finer, _Groups]:
         """The residual stream after the layer."""
@@ -141,7 +157,7 @@ class _Layer:
         if dropped["neuron"] is None:
             return self._whole_mlp(before, heads, finer, parent, n), finer
         post = self.steps.neurons(self.layer, before, heads)
-        post = self._put("neuron", self._rows(post, parent, n), finer)
+        post = self._put("neuron", self._rows(post, parent, n), self._gone("neuron", finer))
         before, heads = self._rows(before, parent, n), self._rows(heads, parent, n)
         written = self._edit(finer) if dropped["mlp_out"] is not None else unchanged
         return self.steps.rest(self.layer, before, heads=heads, neurons=post, edit=written), finer
@@ -158,7 +174,7 @@ class _Layer:
         """Replace what dropped MLPs write."""
 
         def edit(site: str, _layer: int, value: Tensor, _offsets: Offsets) -> Tensor:
-            return self._put("mlp_out", value, groups) if site == "mlp_out" else value
+            return self._put(site, value, self._gone(site, groups)) if site == "mlp_out" else value
 
         return edit
 
@@ -172,20 +188,27 @@ class _Layer:
         rows: Tensor = value.unflatten(0, (n, -1))[parent.to(value.device)].flatten(0, 1)
         return rows
 
-    def _put(self, site: str, value: Tensor, groups: _Groups) -> Tensor:
+    def _put(self, site: str, value: Tensor, gone: Gone) -> Tensor:
         """Replace each group's dropped units by the given values."""
-        here = self.sites.get((site, self.layer))
-        if here is None:
+        if gone is None or not gone.any():
             return value
-        asked, drop = self.asked, self.drop[groups.representative.to(self.drop.device)]
-        masks = {name: self._here(mask) for name, mask in asked.masks.items()}
-        gone = lost(here, drop, masks, len(asked.tokens), units_of(asked.net, site, self.layer))
-        if not gone.any():
-            return value
-        given = self._here(asked.given(site, self.layer)).expand(len(asked.tokens), *value.shape[1:])
         wide = gone[..., None] if site == "head" else gone
-        shape = (len(drop), len(asked.tokens))
-        return torch.where(wide.unflatten(0, shape), given[None], value.unflatten(0, shape)).flatten(0, 1)
+        shape = (-1, len(self.asked.tokens))
+        return torch.where(wide.unflatten(0, shape), self._given(site), value.unflatten(0, shape)).flatten(0, 1)
+
+    def _gone(self, site: str, groups: _Groups) -> Gone:
+        """Which units each group's prompts drop; None where the site has no nodes in this layer."""
+        here, asked = self.sites.get((site, self.layer)), self.asked
+        if here is None:
+            return None
+        drop = self.drop[groups.representative.to(self.drop.device)]
+        masks = {name: self._here(mask) for name, mask in asked.masks.items()}
+        return lost(here, drop, masks, len(asked.tokens), units_of(asked.net, site, self.layer))
+
+    def _given(self, site: str) -> Float[Tensor, "prompt kept *unit"]:
+        """What dropped units write, at the positions that this layer computes."""
+        given = self._here(self.asked.given(site, self.layer))
+        return given.expand(len(self.asked.tokens), *given.shape[1:])
 
     def _here(self, value: Tensor) -> Tensor:
         """Of every prompt, the positions that this layer computes."""

@@ -132,11 +132,9 @@ def lost(
     is_node = torch.zeros(n_units, dtype=torch.bool, device=device)
     live = torch.zeros(len(drop), 1, 1, n_units, dtype=torch.bool, device=device)
     for part in dict.fromkeys(part for _, _, part in here):
+        units, columns = zip(*((unit, column) for some, column, of in here if of == part for unit in some), strict=True)
         alive = torch.zeros(len(drop), n_units, dtype=torch.bool, device=device)
-        for units, column, of in here:
-            if of == part:
-                alive[:, units] |= ~drop[:, column, None]
-                is_node[units] = True
+        alive[:, units], is_node[list(units)] = ~drop[:, columns], True
         alive = alive[:, None, None, :]
         live = live | (alive if part == "all" else alive & at[part][None, :, :, None])
     return (~live & is_node).expand(len(drop), n_prompts, -1, -1).flatten(0, 1)

@@ -40,6 +40,18 @@ DomainField = Annotated[str | None, typer.Option(help="field that names the docu
 Components = Annotated[str, typer.Option(help="heads and neurons to record at every position, as L2H3,L0N17")]
 Layers = Annotated[str | None, typer.Option(help="record these layers alone, as 10-20 or 0,4,10-20")]
 Kinds = Annotated[str, typer.Option(help="record these kinds of components alone, as head or head,neuron")]
+Dictionaries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dictionary",
+        metavar="LAYER[.SITE]=PATH",
+        help=(
+            "record the features of a dictionary (SAELens, Gemma Scope, circuit-tracer), a vector, a .txt file of"
+            " combinations of neurons or (subspace:PATH) a matrix, as L2=FOLDER or L2.resid_post=FILE; may be repeated"
+        ),
+    ),
+]
+Features = Annotated[str | None, typer.Option(help="of dictionaries, record these features alone, as 0-999 or 3,17")]
 Select = Annotated[
     Path | None,
     typer.Option(help="record the components that this file names alone, one label a line, as L2H3"),

@@ -22,6 +22,20 @@ from profiler.pages.method import sizes_of
 from profiler.results import RunSummary
 from profiler.text.shards import incomplete_run
 
+DICTIONARY_COLUMNS = (
+    "units",
+    "form",
+    "n_recorded",
+    "dead",
+    "variance_explained",
+    "active_units",
+    "error_share",
+    "loss",
+    "loss_added",
+    "loss_recovered",
+    "n_spliced",
+)
+"""What `profiler info` shows of query dictionaries."""
 Format = Literal["table", "csv", "json", "parquet"]
 
 
@@ -136,6 +150,8 @@ def info(
     if summary.unfinished:
         console.print(f"\nBehaviours are not in this run yet: {summary.unfinished}")
     _print_frame("Corpus", summary.corpus)
+    if len(summary.dictionaries):
+        _print_frame("Dictionaries", summary.dictionaries.select(DICTIONARY_COLUMNS))
     if not summary.unfinished:
         _print_frame("Tables", summary.sizes)
     _print_frame("Dropped, cut or left out", summary.drops)
@@ -144,6 +160,7 @@ def info(
 def _whole(summary: RunSummary) -> dict[str, Any]:
     """Everything that is shown."""
     frames = {"corpus": summary.corpus, "tables": summary.sizes, "dropped": summary.drops}
+    frames["dictionaries"] = summary.dictionaries
     rows = {name: frame.to_dicts() for name, frame in frames.items()}
     return {"run": dict(summary.facts), "unfinished": summary.unfinished or None} | rows
 

@@ -18,7 +18,13 @@ from profiler.cli.terminal.progress import token_bar
 from profiler.config import RunConfig
 from profiler.errors import Stopped
 
-RENAMED = {"corpus": "corpora", "samples": "samples_per_stratum", "bos": "prepend_bos", "class_": "classes"}
+RENAMED = {
+    "corpus": "corpora",
+    "samples": "samples_per_stratum",
+    "bos": "prepend_bos",
+    "class_": "classes",
+    "dictionary": "dictionaries",
+}
 NO_SETTINGS = (
     "out",
     "overwrite",
@@ -58,6 +64,8 @@ def record(
     layers: options.Layers = None,
     kinds: options.Kinds = "",
     select: options.Select = None,
+    dictionary: options.Dictionaries = None,
+    features: options.Features = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     device_map: options.DeviceMap = None,
@@ -128,7 +136,8 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     for name in ("components", "kinds"):
         given[name] = options.labels(given[name])
     given["select"] = options.labels_of_file(given["select"])
-    given["classes"] = tuple(given["classes"] or ())
+    for name in ("classes", "dictionaries"):
+        given[name] = tuple(given[name] or ())
     return RunConfig(**given)
 
 
@@ -217,6 +226,11 @@ def _print_forecast(ahead: Any) -> None:
         f"forecast: about {forecast.bytes / 1e6:,.0f} MB, {forecast.seconds / 60:.1f} min and"
         f" {forecast.memory / 1e9:,.1f} GB of memory for {f'{config.tokens:,}' if config.tokens else 'all'} tokens"
     )
+    if ahead.spec.dictionaries:
+        share = forecast.time["dictionaries"] / (forecast.seconds or 1.0)
+        console.print(
+            f"  of that time {share:.0%} is for the encoders and decoders of dictionaries, whichever units are kept"
+        )
     if config.token_sums == "all":
         asides.print(
             f"  sums per token of every component: {forecast.token_memory / 1e9:,.2f} GB of memory during the pass"

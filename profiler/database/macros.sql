@@ -89,6 +89,16 @@ CREATE MACRO family_asked(asked, kind, family) AS asked IN ('', family) OR asked
     AND (family = 'user'
         OR CASE kind WHEN 'head' THEN family = 'attention' ELSE family IN ('token', 'context') END);
 
+-- Whether a kind of component is of a dictionary: it describes again what others write, and is no
+-- part of the sum that is the logit.
+CREATE MACRO described(kind) AS kind IN (
+    'feature', 'direction', 'subspace', 'dictionary_error', 'dictionary_bias');
+
+-- The kind of component whose behaviours can be claimed of a kind: units of dictionaries have
+-- those of neurons.
+CREATE MACRO behaves_as(kind) AS
+    CASE WHEN kind IN ('feature', 'direction', 'subspace') THEN 'neuron' ELSE kind END;
+
 -- |DLA| of a kept row times the positions that it stands for.
 CREATE MACRO weighted_importance(weight, dla) AS weight * abs(dla)::DOUBLE;
 

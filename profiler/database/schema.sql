@@ -23,6 +23,8 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
         -- model has no MLP
     blocks VARCHAR, -- JSON: layer, kind, units and group of each block of units, in the order of
         -- component ids
+    dictionaries VARCHAR, -- JSON: block, form, sites, source and digest of each dictionary, in the
+        -- order of component ids
     d_model INTEGER, -- width of the residual stream
     n_vocab INTEGER, -- rows of the unembedding
     config VARCHAR, -- JSON: the settings of the pass (profiler.config.RunConfig)
@@ -54,20 +56,52 @@ CREATE TABLE runs ( -- one row: everything needed to repeat the run, and what wa
     peak_memory_bytes BIGINT, -- largest resident size of the process
     complete BOOLEAN -- true once the pass has ended and all was written
 );
-CREATE TABLE components ( -- every head, neuron, embedding and bias that is recorded
+CREATE TABLE components ( -- every head, neuron, embedding and bias that is recorded, and every unit
+    -- of a dictionary
     component_id INTEGER, -- dense, in the order of blocks: heads, then neurons of each layer, then
-        -- embeddings and biases
+        -- embeddings and biases, then units of dictionaries, their errors and biases
     component VARCHAR, -- label: L5H3, L5N1024, L5E3N17, embed, pos_embed, L5_attn_bias,
-        -- L5_mlp_bias, final_bias
+        -- L5_mlp_bias, final_bias, L5D12, L5.mlp_out:D12, L5Derror, L5Dbias
     kind VARCHAR, -- head, neuron, mixer (channel of a state-space or other mixer), per_layer (unit
         -- of a per-layer projection), or an embedding or bias: embed, pos_embed, attn_bias,
-        -- mlp_bias, mixer_bias, per_layer_bias, final_bias
+        -- mlp_bias, mixer_bias, per_layer_bias, final_bias; of a dictionary feature, direction or
+        -- subspace, and what its reconstruction leaves over (dictionary_error) or has without any
+        -- unit (dictionary_bias). Those of dictionaries describe again what others write: they are
+        -- not in the sum that is the logit
     layer INTEGER, -- layer, NULL where it has none
-    block_group VARCHAR, -- E3: neuron of expert 3, S0: of a shared expert; NULL elsewhere
-    unit INTEGER, -- number in its block, NULL for embeddings and biases
+    block_group VARCHAR, -- E3: neuron of expert 3, S0: of a shared expert, .mlp_out: of a
+        -- dictionary that shares its layer with another; NULL elsewhere
+    unit INTEGER, -- number in its block, NULL for embeddings, biases and errors
     presence INTEGER -- 0: it has a value at every position. Else the number of its expert among all
         -- experts, from 1: it is absent where the expert was not chosen, and everything about it is
         -- of the positions where it is present
+);
+CREATE TABLE dictionaries ( -- dictionaries whose units are recorded, and how well they reconstruct
+    dictionary_id INTEGER, -- dense, in the order of component ids
+    units VARCHAR, -- what the labels of its units begin with: L5D, L5.mlp_out:D
+    kind VARCHAR, -- of its units: feature, direction, subspace
+    form VARCHAR, -- what its file was read as
+    reads VARCHAR, -- site that its encoder reads
+    writes VARCHAR, -- site that its decoder writes
+    n_units INTEGER, -- units it has, recorded or not
+    names VARCHAR[], -- names that its file gives its units
+    source VARCHAR, -- file or folder it was read from
+    digest VARCHAR, -- hash of its site and its files
+    n BIGINT, -- ordinary positions that the sums are over; NULL where it reconstructs nothing
+    error_squares DOUBLE, -- sum of |written - reconstruction|^2
+    whole_squares DOUBLE, -- sum of |written|^2
+    whole_sums DOUBLE[], -- sum of what is written, by dimension
+    active_units DOUBLE -- sum over positions of the number of units that are not 0
+);
+CREATE TABLE spliced_windows ( -- the model's loss with a dictionary's reconstruction put in, at a
+    -- random sample of windows
+    dictionary_id INTEGER, -- dictionary
+    "key" BIGINT, -- sampling key of the window: the smallest are kept
+    n BIGINT, -- ordinary positions of the window
+    loss DOUBLE, -- summed over them, nats, of the model as it is
+    spliced DOUBLE, -- with the reconstruction in the place of what is written at ordinary
+        -- positions; NULL where nothing can be put in
+    ablated DOUBLE -- with 0 in its place
 );
 CREATE TABLE classes ( -- the partition of tokens by static class; each token has exactly one
     class_id INTEGER, -- dense
@@ -200,8 +234,8 @@ CREATE TABLE power_sums ( -- moments per component, class and domain, in sums th
     d_min DOUBLE, -- smallest DLA
     d_max DOUBLE -- largest DLA
 );
-CREATE TABLE component_importance ( -- importance of each head and neuron over all ordinary
-    -- positions
+CREATE TABLE component_importance ( -- importance of each head, neuron and unit of a dictionary
+    -- over all ordinary positions
     component_id INTEGER, -- component
     sum_abs_dla DOUBLE -- sum of |DLA|, logits
 );
@@ -296,9 +330,9 @@ CREATE TABLE head_attention_rows ( -- where each head attends from each dense po
     dla_to_attended FLOAT -- logit the head adds directly to the most attended token itself,
         -- centred: > 0 copies, < 0 suppresses
 );
-CREATE TABLE logit_effects ( -- tokens a neuron's write direction boosts and suppresses most, from
-    -- the weights
-    component_id INTEGER, -- neuron
+CREATE TABLE logit_effects ( -- tokens that the write direction of a neuron or of a dictionary's
+    -- unit boosts and suppresses most, from the weights
+    component_id INTEGER, -- neuron, feature or direction
     side VARCHAR, -- boosted or suppressed
     rank INTEGER, -- 1 is the strongest
     token_id INTEGER, -- token

@@ -613,10 +613,10 @@ JOIN errors
         AND errors.domain = central.domain;
 
 -- View: importance
--- One row per head and neuron: its importance over all ordinary positions.
+-- One row per head, neuron and unit of a dictionary: its importance over all ordinary positions.
 -- component_id: number
 -- component: label
--- kind: head or neuron
+-- kind: head, neuron, feature, direction ...
 -- layer: layer
 -- sum_abs_dla: sum of |DLA|, logits
 CREATE VIEW importance AS
@@ -875,10 +875,10 @@ CROSS JOIN (
 WHERE components.unit IS NOT NULL;
 
 -- View: neuron_facts
--- One row per neuron x kept position of its own: what is known of it there, as columns for
---   conditions.
+-- One row per neuron or unit of a dictionary x kept position of its own: what is known of it there,
+--   as columns for conditions.
 -- component: label
--- kind: neuron
+-- kind: neuron, feature, direction or subspace
 -- layer: layer
 -- weight: how many positions of the corpus the row stands for (pooled_rows)
 -- uniform: true where it is of the uniform sample, false where of the stratified samples alone
@@ -888,12 +888,13 @@ CREATE VIEW neuron_facts AS
 SELECT pooled_rows.component, pooled_rows.kind, pooled_rows.layer, pooled_rows.weight
     , pooled_rows.uniform, pooled_rows.activation, pooled_rows.dla, position_facts.*
 FROM pooled_rows JOIN position_facts ON position_facts.position_id = pooled_rows.position_id
-WHERE pooled_rows.kind = 'neuron';
+WHERE pooled_rows.kind IN ('neuron', 'feature', 'direction', 'subspace');
 
 -- View: component_facts
--- One row per head or neuron x kept position of its own: what mixtures and curves are built from.
+-- One row per head, neuron or unit of a dictionary x kept position of its own: what mixtures and
+--   curves are built from.
 -- component: label
--- kind: head or neuron
+-- kind: head, neuron, feature, direction or subspace
 -- position_id: position
 -- doc_id: document
 -- group_id: replicate group of the document
@@ -927,4 +928,5 @@ CROSS JOIN (
         / nullif((SELECT count(*) FROM uniform_marks), 0) AS weight
 ) AS size
 LEFT JOIN levels ON levels.component = pooled_rows.component
-WHERE pooled_rows.kind = 'neuron' OR pooled_rows.kind = 'head' AND pooled_rows.uniform;
+WHERE pooled_rows.kind IN ('neuron', 'feature', 'direction', 'subspace')
+    OR pooled_rows.kind = 'head' AND pooled_rows.uniform;

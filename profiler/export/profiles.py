@@ -19,8 +19,8 @@ CHUNK = 128
 """Components that are read together."""
 BEFORE, AFTER = 24, 8
 """Tokens of a context before and after the shown token."""
-KIND, GROUP = re.compile(r"[a-z][a-z_]{0,31}"), re.compile(r"([ES]\d{1,9})?")
-"""What the names of kinds and of groups of experts look like."""
+KIND, GROUP = re.compile(r"[a-z][a-z_]{0,31}"), re.compile(r"([ES]\d{1,9}|\.\w{1,32}:)?", re.ASCII)
+"""What the names of kinds, of groups of experts and of the places of dictionaries look like."""
 CHOSEN = "component_id IN (SELECT unnest(getvariable('ids')::INTEGER[]))"
 
 COMPONENTS = """SELECT component_id, component, kind, layer, block_group, unit
@@ -120,7 +120,8 @@ class Profile:
     """What the run holds of a component.
 
     Attributes:
-        component: label. `group` is E3 or S0 of an expert's neuron, else empty.
+        component: label. `group` is E3 or S0 of an expert's neuron, mlp_out where a layer's dictionaries share their
+            labels, else empty.
         n: ordinary positions at which it is present.
         density: share of these whose activation is above 0 (2^-16); None where the run has no spectrum of it.
         activation, activation_min, activation_max: mean and bounds; None where the run does not hold them.
@@ -232,7 +233,7 @@ class _Tables:
             component=row["component"],
             kind=row["kind"],
             layer=row["layer"],
-            group=row["block_group"] or "",
+            group=(row["block_group"] or "").strip(".:"),
             unit=row["unit"],
             n=moments.get("n") or 0,
             density=self.density.get(own, {}).get("density"),

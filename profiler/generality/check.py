@@ -88,6 +88,7 @@ def check(
     settings: CheckSettings,
     report: Report = print,
     metric: Metric | None = None,
+    budget: float | None = None,
 ) -> Checked:
     """Check a circuit, and write the outcome into the run.
 
@@ -96,15 +97,16 @@ def check(
         model: the run's.
         report: told what is being done; its first line is the forecast.
         metric: what judges; None takes the circuit's own, where that is built in.
+        budget: seconds to keep to, by leaving out what decides least; None leaves nothing out.
 
     Raises:
-        CircuitError: there is no such circuit, or the model lacks a member.
+        CircuitError: there is no such circuit, the model lacks a member, or the budget is too small for anything.
         RunError: the file is no run, or a run of another model.
         PairError, QueryError: a distribution of the user's own cannot be used.
     """
     began = time.perf_counter()
-    subject = subject_of(run, name, model, settings, report, metric)
-    report(duration.forecast(subject).sentence)
+    subject, lowered = _within(budget, name, subject_of(run, name, model, settings, report, metric), metric)
+    settings = subject.settings
     expected = role_catalogue.expect(run, subject.circuit, FRESH, settings.thresholds)
     for entry in expected.known:
         report(f"catalogue: {entry}")
@@ -114,6 +116,10 @@ def check(
     names = [distribution.name for distribution in subject.distributions.all]
     registered = store.keys_for(run, subject.circuit.name)
     judged = verdict.judge(result.findings, names, registered, settings.thresholds)
+    if lowered:
+        judged = replace(
+            judged, change=(*judged.change, f"Left out to keep to a budget of time: {', '.join(lowered)}.")
+        )
     store.write(
         run,
         subject.circuit.name,
@@ -129,6 +135,21 @@ def check(
     )
     store.resolve(run, role_catalogue.ORIGIN)
     return Checked(subject, judged, result.findings, details)
+
+
+def _within(
+    budget: float | None, name: str, subject: CheckSubject, metric: Metric | None
+) -> tuple[CheckSubject, tuple[str, ...]]:
+    """The check with as little left out as the budget asks for, its forecast reported; and what is left out."""
+    costs, settings, lowered = duration.unit_costs(subject), subject.settings, tuple[str, ...]()
+    if budget is not None:
+        settings, lowered = duration.within(budget, subject, costs)
+        subject.report(f"left out to keep to {budget / 60:.3g} min: {', '.join(lowered) or 'nothing'}")
+    if (settings.tokens, settings.pairs) != (subject.settings.tokens, subject.settings.pairs):
+        subject = subject_of(subject.run, name, subject.model, settings, subject.report, metric)
+    subject = replace(subject, settings=settings)
+    subject.report(duration.forecast(subject, costs).sentence)
+    return subject, lowered
 
 
 def subject_of(
@@ -204,11 +225,11 @@ def refuse_other_model(run: Path, model: Model) -> None:
 
 
 def run_stages(subject: CheckSubject) -> StageResult:
-    """Findings and rows of all stages, in order."""
+    """Findings and rows of all stages that are not left out, in order."""
     results = []
     for name, stage in STAGES:
         subject.report(name)
-        results.append(stage(subject))
+        results.append(StageResult() if name in subject.settings.left_out else stage(subject))
     return joined(results)
 
 

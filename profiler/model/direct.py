@@ -36,6 +36,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
+from profiler.errors import ComponentError
 from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
 from profiler.model.forward import Capture, Routed, Rows
 from profiler.model.wiring import Direction, Directions, Sink, TokenDirections, Toward, Wiring, scaled
@@ -164,9 +165,14 @@ def write_likeness(weights: Weights, spec: ModelSpec, component: ComponentId) ->
     norms); the cosine of two Gram matrices is the uncentred kernel alignment of Cristianini et al. 2001.
 
     Raises:
-        ComponentError: it is no unit of the model.
+        ComponentError: it is no unit of the model's own.
     """
     block = spec.block_of(component)
+    if block not in weights.writers:
+        raise ComponentError(
+            f"{component.label} is of a dictionary, and directions are compared of what the model's own units write:"
+            " name a head or a neuron"
+        )
     own = _written(weights, block)[component.unit]
     for other in (b for b in spec.blocks if b.kind == block.kind):
         rows = _written(weights, other)

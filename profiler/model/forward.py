@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from profiler.axes import HeadOutputs, Residual, Scale, TokenIds
+from profiler.dictionaries.dictionary import Place
 from profiler.model.components import Block
 from profiler.model.wiring import Wiring, call_name, site_of
 from profiler.model.writers import Sources
@@ -94,6 +95,7 @@ class Capture:
         mixing_gap: of each block that was checked, the largest difference between what its attention rows mix and what
             the fused kernel wrote, relative to the largest value.
         routed: of each module of experts, by its path, what it was called with.
+        sites: what stands where dictionaries read and write.
     """
 
     units: dict[Block, Float[Tensor, "window offset unit"] | HeadOutputs]
@@ -105,6 +107,7 @@ class Capture:
     logits: Float[Tensor, "row vocab"]
     mixing_gap: dict[Block, float]
     routed: dict[str, Routed]
+    sites: dict[Place, Tensor] = field(default_factory=dict)
 
 
 Forward = Callable[[TokenIds, Wanted], Capture]

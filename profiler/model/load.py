@@ -10,6 +10,7 @@ Cost: memory per batch is positions * layers * (d_model + d_mlp) numbers; weight
 
 import hashlib
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,12 @@ from transformers import PreTrainedModel
 
 from profiler.axes import TokenIds
 from profiler.config import ModelSettings
-from profiler.errors import ModelError
+from profiler.errors import ComponentError, ModelError
 from profiler.model import files, lora, validation
-from profiler.model.components import Block, ModelSpec
-from profiler.model.direct import Weights, weights_of
+from profiler.model.components import OF_DICTIONARIES, Block, ComponentId, ModelSpec
+from profiler.model.described.attached import Described, attach, with_dictionaries
+from profiler.model.described.sites import Sites
+from profiler.model.direct import Part, Weights, by_part, weights_of
 from profiler.model.forward import Capture, Forward, Wanted, watch
 from profiler.model.weight_files import read_network, read_settings, read_tokenizer, refuse_not_finite
 from profiler.model.wiring import Wiring, is_experts
@@ -54,6 +57,7 @@ class Model:
         network: the network that `forward` watches.
         unwatched: a network of the same tensors that nothing hooks.
         attention: which attention runs, by transformers' name for it: `sdpa` is PyTorch's fused kernel.
+        described: its dictionaries; None where there are none.
     """
 
     spec: ModelSpec
@@ -64,6 +68,7 @@ class Model:
     unwatched: PreTrainedModel = field(repr=False)
     forward: Forward
     attention: str
+    described: Described | None = None
 
     @cached_property
     def bridge(self) -> "TransformerBridge | None":
@@ -78,7 +83,31 @@ class Model:
     def run(self, tokens: TokenIds, wanted: Wanted) -> Capture:
         """One forward pass of ids padded on the right."""
         device = self.weights.unembed.device
-        return self.forward(tokens.to(device), wanted.to(device))
+        capture = self.forward(tokens.to(device), wanted.to(device))
+        return capture if self.described is None else replace(capture, sites=self.described.sites.take())
+
+    def parts_of(
+        self, component: ComponentId | None, capture: Capture, targets: Int[Tensor, "window offset"]
+    ) -> Iterator[Part]:
+        """The parts of a pass that a component is among: of the model itself, or of its dictionaries.
+
+        Args:
+            component: None stands for all of the model itself.
+            capture: what the pass left.
+            targets: each position's token, on the model's device.
+
+        Raises:
+            ComponentError: the component is of a dictionary, and the model was loaded without.
+        """
+        if component is None or component.kind not in OF_DICTIONARIES:
+            yield from by_part(capture, self.weights, self.spec, targets)
+            return
+        if self.described is None:
+            raise ComponentError(
+                f"{component.label} is of a dictionary, and the model was loaded without: load it with the settings"
+                " dictionaries=('L2=FOLDER',)"
+            )
+        yield from (part for part, _ in self.described.parts(capture.sites, capture.scales, self.spec, targets))
 
 
 def load_model(config: ModelSettings) -> Model:
@@ -100,7 +129,21 @@ def load_model(config: ModelSettings) -> Model:
     if config.base is not None:
         notes = (*notes, lora.merge(network, config.model, config.model))
         refuse_not_finite(config.model, network, DTYPES[config.dtype])
-    return model_from(network.eval(), tokenizer, config, notes)
+    model = model_from(network.eval(), tokenizer, config, notes)
+    return describe(model, config.dictionaries) if config.dictionaries else model
+
+
+def describe(model: Model, asked: Sequence[str]) -> Model:
+    """A model with dictionaries at its sites.
+
+    Args:
+        asked: as `--dictionary` takes them.
+
+    Raises:
+        DictionaryError: one cannot be read, or does not fit the model.
+    """
+    described = attach(asked, Sites(model.network, model.weights, lambda: twin_of(model.unwatched)))
+    return replace(model, spec=with_dictionaries(model.spec, described), described=described)
 
 
 def _refuse_no_adapter(config: ModelSettings) -> None:
@@ -139,14 +182,14 @@ def model_from(network: PreTrainedModel, tokenizer: Any, config: ModelSettings, 
         weights = weights_of(plain, wiring, sources, work)
         spec = _spec(plain, sources, config, context, weights_hash, tokenizer)
         _refuse_tokenizer(tokenizer, spec)
-        forward, unread = _watched(plain, weights, spec, windows, expected)
+        forward, watched, unread = _watched(plain, weights, spec, windows, expected)
     use_bos = config.prepend_bos if config.prepend_bos is not None else tokenizer.bos_token_id is not None
     if use_bos and tokenizer.bos_token_id is None:
         raise ModelError(f"the tokenizer of {config.model!r} has no BOS token: drop --bos")
     bos_id = tokenizer.bos_token_id if use_bos else None
     said = [validation.unread_note(unread, spec)] if unread else []
     spec = replace(spec, notes=(*notes, *said))
-    return Model(spec, tokenizer, bos_id, weights, plain, network, forward, attention)
+    return Model(spec, tokenizer, bos_id, weights, watched, network, forward, attention)
 
 
 def _placed(config: ModelSettings) -> dict[str, Any]:
@@ -182,8 +225,8 @@ def _refuse_scattered(network: PreTrainedModel, config: ModelSettings) -> None:
 
 def _watched(
     plain: PreTrainedModel, weights: Weights, spec: ModelSpec, windows: validation.Windows, expected: list[Tensor]
-) -> tuple[Forward, frozenset[Block]]:
-    """The watched forward pass, and blocks of heads whose attention weights it does not read.
+) -> tuple[Forward, PreTrainedModel, frozenset[Block]]:
+    """The watched forward pass, the network that it runs, and blocks of heads whose attention weights it does not read.
 
     Some models hand their attention weights over only when asked. That can make a model compute something else (Falcon
     then attends to what comes after); it then runs as it does by itself. Rows that are not what the model computes are
@@ -196,10 +239,11 @@ def _watched(
         with suppress(ModelError, TypeError):
             asking = watch(asked, weights.sources, weights.wiring, ask_for_weights=True)
             if not validation.check(asking, weights, spec, windows, expected):
-                return asking, frozenset()
+                return asking, asked, frozenset()
         forward = watch(bare, weights.sources, weights.wiring, without=unread)
         validation.check(forward, weights, spec, windows, expected)
-    return forward, unread
+        return forward, bare, unread
+    return forward, plain, unread
 
 
 def twin_of(network: PreTrainedModel) -> PreTrainedModel:

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from profiler.config import ModelSettings
 from profiler.database import query
-from profiler.errors import ModelError
+from profiler.errors import DictionaryError, ModelError
 from profiler.model import files
-from profiler.model.load import Model, load_model
+from profiler.model.load import Model, describe, load_model
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 NUMBERS = ("dtype", "context_length", "prepend_bos")
@@ -67,6 +67,29 @@ def load_for(run: Path, choice: Choice, *, full_precision: bool = False) -> Mode
         return model
     exact = load_model(config_for(place, choice, **numbers | {"dtype": "float32"}))
     return replace(exact, spec=replace(exact.spec, weights_hash=model.spec.weights_hash))
+
+
+def with_dictionaries_of(run: Path, model: Model) -> Model:
+    """A model with the dictionaries of a run, read where the run says that they lie; nothing of them can run.
+
+    Raises:
+        DictionaryError: one is not there, or holds something else than when the run was recorded.
+    """
+    row = query.run(run, "SELECT config, dictionaries FROM runs").row(0, named=True)
+    try:
+        asked = json.loads(row["config"])["dictionaries"]
+        digests = [facts["digest"] for facts in json.loads(row["dictionaries"])]
+        texts = tuple(text for text in asked if isinstance(text, str))
+    except (ValueError, TypeError, KeyError):
+        raise DictionaryError(f"{run} does not say which dictionaries it was recorded with: record it again") from None
+    if any("=\\\\" in text or "=//" in text for text in texts):
+        raise DictionaryError(f"{run} names dictionaries on another machine: copy them here and record it again")
+    described = describe(model, texts)
+    if [facts.digest for facts in described.spec.dictionaries] != digests:
+        raise DictionaryError(
+            f"a dictionary of {run} holds something else than when the run was recorded: put its files back"
+        )
+    return described
 
 
 def refuse_other_bos(run: Path, model: Model) -> None:

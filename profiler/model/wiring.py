@@ -261,6 +261,37 @@ class _Cuts:
     head: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream before or after a layer.
+
+    Attributes:
+        layer: the path of the layer's module.
+        after: whether after it.
+    """
+
+    layer: str
+    after: bool
+
+    @property
+    def name(self) -> str:
+        """What the cut is called in a wiring that was found with it."""
+        return f"{self.layer}{CALL}{'after' if self.after else 'before'}"
+
+    def cut(self, network: PreTrainedModel, cuts: _Cuts, d_model: int) -> Any:
+        """Hook the layer, so that the stream there is a leaf; the hook's handle."""
+        cut, module = _cut(self.name, cuts, d_model), network.get_submodule(self.layer)
+        if self.after:
+            return module.register_forward_hook(cut)
+
+        def before(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            if args:
+                return (cut(_module, (), args[0]), *args[1:]), named
+            return args, {**named, "hidden_states": cut(_module, (), named["hidden_states"])}
+
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
 def call_name(site: str, call: int) -> str:
     """The name of a norm's call in a pass, counted from 1."""
     return site if call == 1 else f"{site}{CALL}{call}"
@@ -271,17 +302,20 @@ def site_of(name: str) -> str:
     return name.partition(CALL)[0]
 
 
-def find(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch.dtype) -> Wiring:
+def find(
+    network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], dtype: torch.dtype, stream: "Stream | None" = None
+) -> Wiring:
     """The wiring of a decoder, from one traced pass over one window of a few tokens.
 
     Args:
         dtype: that of the norms' gains and of all directions.
+        stream: a point of the residual stream that is cut as well: what comes before it is then found no more.
 
     Raises:
         ModelError: something between a block and the logits is no addition, fixed multiplication or norm.
     """
     modules = dict(network.named_modules())
-    cuts, logits = _traced(network, tokens)
+    cuts, logits = _traced(network, tokens, stream)
     scale, cap = _after_unembed(network, cuts, logits)
     sink_of: dict[str, Sink] = {}
     waiting, order = [HEAD], list(cuts.leaves)
@@ -342,7 +376,9 @@ def _wire(source: str, sink: str, grad: Float[Tensor, "*position model"], gates:
     )
 
 
-def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[_Cuts, Tensor]:
+def _traced(
+    network: PreTrainedModel, tokens: Int[Tensor, "1 offset"], stream: Stream | None = None
+) -> tuple[_Cuts, Tensor]:
     """One pass with every candidate cut."""
     cuts = _Cuts({}, {}, set(), {}, Counter())
     head = network.get_output_embeddings()
@@ -362,6 +398,8 @@ def _traced(network: PreTrainedModel, tokens: Int[Tensor, "1 offset"]) -> tuple[
                 hook = _hold_gate(name, cuts)
             if hook is not None:
                 stack.callback(module.register_forward_hook(hook).remove)
+        if stream is not None:
+            stack.callback(stream.cut(network, cuts, d_model).remove)
         with torch.enable_grad():
             logits = network(tokens.to(head.weight.device), use_cache=False).logits
     return cuts, logits

@@ -108,7 +108,7 @@ def _checked(name: str, component: str | None) -> ModuleType:
 
 def default_path(run: Path, name: str, component: str | None = None) -> Path:
     """Beside the run: <run stem>-<report>[-<component>].html."""
-    parts = [run.stem, name, *([component.strip()] if component else [])]
+    parts = [run.stem, name, *([component.strip().replace(":", "-")] if component else [])]
     return run.with_name("-".join(parts) + ".html")
 
 
@@ -119,8 +119,8 @@ def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
         ComponentError: the run has no such component.
     """
     query.check_component(connection, label)
-    text = """SELECT kind, layer, unit
-        , CASE WHEN regexp_full_match(block_group, '[ES][0-9]+') THEN block_group ELSE '' END
+    text = r"""SELECT kind, layer, unit
+        , CASE WHEN regexp_full_match(block_group, '[ES][0-9]+|\.\w+:') THEN block_group ELSE '' END
         FROM components WHERE component = getvariable('component')"""
     frame = query.run(connection, text, component=label)
     return ComponentId(*frame.row(0))

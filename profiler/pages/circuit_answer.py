@@ -77,14 +77,15 @@ def incomplete(values: dict[str, dict[str, Any]]) -> str:
 
 
 def random(read: Reader, name: str, values: dict[str, dict[str, Any]]) -> str:
-    """How many random circuits come as close to all of the effect as the circuit; empty where none was drawn."""
+    """How many random circuits are as good as the circuit; empty where none was drawn."""
     drawn = read("circuit_random").frame.filter(pl.col("pair_set") == name)["faithfulness"]
     if "random_p" not in values or drawn.is_empty():
         return ""
-    close = int(((1 - drawn).abs() <= abs(1 - values["faithfulness"]["score"])).sum())
+    p = values["random_p"]["score"]
+    as_good = round(p * (1 + len(drawn))) - 1
     return (
-        f" {numbers.count(close) if close else 'None'} of {numbers.plural(len(drawn), 'random circuit')} of the same"
-        f" size came as close to 100 % (p = {numbers.number(values['random_p']['score'], 2)})."
+        f" {numbers.count(as_good) if as_good else 'None'} of {numbers.plural(len(drawn), 'random circuit')} of the"
+        f" same size {'are' if as_good > 1 else 'is'} as close to 100 % and as necessary (p = {numbers.number(p, 2)})."
     )
 
 

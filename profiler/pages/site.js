@@ -55,7 +55,7 @@
   const cellOf = (column, i) => {
     const cell = make("td", { className: formats[column] === "word" ? "" : "num" });
     const value = columns[column][i], most = data.full[column];
-    if (column === "component" && links[i]) cell.append(make("a", { href: `cards/${value}.html`, textContent: value }));
+    if (column === "component" && links[i]) cell.append(make("a", { href: `cards/${value.replace(":", "-")}.html`, textContent: value }));
     else cell.textContent = textOf(column, i);
     if (most && value !== null) {
       cell.setAttribute("style", `--bar:${((100 * value) / most).toFixed(1)}%`);

@@ -172,7 +172,8 @@ def share_rows(setting: PairRuns, measured: Sequence[PatchedPanel]) -> pl.DataFr
             for result in measured
         ]
     )
-    tests = statistics.flip_tests_within(changes, frame.select(FAMILY).rows())
+    tested = changes / (setting.whole.mean() or 1.0)
+    tests = statistics.flip_tests_within(tested, frame.select(FAMILY).rows())
     verdicts = [_verdict(*bounds) for bounds in zip(low, high, *narrow, strict=True)]
     return frame.with_columns(
         pl.Series("share", share.of_means),

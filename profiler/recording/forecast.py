@@ -94,6 +94,7 @@ class Rates:
 
     Attributes:
         token: forward pass and attribution of a token.
+        described: a token's encoders and decoders of dictionaries, and the attribution of their units.
         value: the statistics of a component's value at a token.
         outcome: a position whose logits are summarised.
         effect: the logit effects of a neuron.
@@ -107,6 +108,7 @@ class Rates:
     effect: float = 0.0
     row: float = 0.0
     byte: float = 0.0
+    described: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def forecast(config: RunConfig, spec: ModelSpec, rates: Rates = Rates(), in_use:
         {name: int(count * BYTES_PER_ROW[name]) for name, count in rows.items()},
         {
             "reading": tokens * (rates.token + rates.value * len(chosen.ids)) + outcomes * rates.outcome,
-            "logit effects": chosen.count("neuron") * rates.effect if config.logit_effects else 0.0,
+            "dictionaries": tokens * rates.described,
+            "logit effects": _with_effects(chosen) * rates.effect if config.logit_effects else 0.0,
             "committing": held_state * rates.byte,
             "writing": (FIXED_ROWS + sum(rows.values())) * rates.row,
         },
@@ -193,12 +196,17 @@ def _rows(config: RunConfig, chosen: Selection) -> dict[str, float]:
         "extremes": extremes,
         "dense": n * dense,
         "head_attention": chosen.count("head") * dense,
-        "logit_effects": chosen.count("neuron") * EFFECT_SIDES * config.logit_effects,
+        "logit_effects": _with_effects(chosen) * EFFECT_SIDES * config.logit_effects,
         "positions": referred,
         "windows": min(tokens, referred * spec.context_length),
         "recorded": tokens * len(config.components),
         "token_sums": min(tokens, spec.n_vocab) * len(token_sum_rows(chosen, config)),
     }
+
+
+def _with_effects(chosen: Selection) -> int:
+    """Recorded units that have logit effects."""
+    return sum(chosen.count(kind) for kind in ("neuron", "feature", "direction"))
 
 
 def _domains(config: RunConfig) -> int:
@@ -255,7 +263,7 @@ def _batch_bytes(config: RunConfig, spec: ModelSpec) -> int:
     positions = min(config.batch_size * spec.context_length, config.tokens or UNKNOWN_TOKENS)
     own, work = DTYPES[config.dtype].itemsize, 8 if config.dtype == "float64" else NUMBER
     written = sum(spec.d_model if block.kind == "head" else block.units for block in spec.blocks) * own
-    largest = max((block.units for block in spec.blocks), default=1)
+    largest = max((block.units for block in spec.slices), default=1)
     of_position = written + STREAM_COPIES * spec.d_model * work + UNIT_COPIES * largest * work
     outcomes = min(positions, config.dense_positions or 0)
     return positions * of_position + OUTCOME_COPIES * outcomes * spec.n_vocab * work
@@ -362,7 +370,7 @@ def trial(
     with TemporaryDirectory(dir=folder) as name:
         row = ROW_WORK * _row_seconds(Path(name), clock)
         byte = _byte_seconds(Path(name), clock)
-    return Rates(token, value, read.outcome(), read.effect(), row, byte)
+    return Rates(token, value, read.outcome(), read.effect(), row, byte, read.described(size))
 
 
 class _Trial:
@@ -373,8 +381,8 @@ class _Trial:
         spec = model.spec
         samples = sized(config, spec).samples_per_stratum
         self.block: Block = max(spec.blocks, key=lambda block: block.units)
-        self.spec = replace(spec, blocks=(self.block,))
-        everything = {"components": (), "layers": None, "kinds": (), "select": ()}
+        self.spec = replace(spec, blocks=(self.block,), dictionaries=())
+        everything = {"components": (), "layers": None, "kinds": (), "select": (), "features": None}
         sizes = {"token_sums": "none", "dense_positions": 0, "samples_per_stratum": samples}
         self.config = config.model_copy(update=everything | sizes)
         ordinary = torch.tensor([number for number, token_class in enumerate(CLASSES) if not token_class.special])
@@ -401,6 +409,20 @@ class _Trial:
         end = self.clock()
         n = batch.tokens.numel()
         return (middle - start) / n, (end - middle) / (n * self.block.units)
+
+    @torch.inference_mode()
+    def described(self, tokens: int) -> float:
+        """Seconds of a token's dictionaries: encoders, decoders and attribution of their units."""
+        if self.model.described is None:
+            return 0.0
+        width = min(tokens, self.model.spec.context_length)
+        batch = make_batch([self._window(n, width) for n in range(tokens // width)], self.layout)
+        capture = self.model.run(batch.tokens, Wanted())
+        start = self.clock()
+        targets = batch.targets.to(capture.residual.device)
+        for _ in self.model.described.parts(capture.sites, capture.scales, self.model.spec, targets):
+            pass
+        return (self.clock() - start) / batch.tokens.numel()
 
     def _window(self, number: int, width: int) -> Window:
         """A window of random tokens, in a document of its own."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from profiler.config import FREE, RunConfig
+from profiler.config import FREE, OF_FILES, RunConfig
 from profiler.model.components import ModelSpec
 from profiler.recording.selection import sized
 
@@ -20,7 +20,11 @@ def settings(config: RunConfig, spec: ModelSpec) -> RunConfig:
 
 def of_config(config: RunConfig, spec: ModelSpec) -> Identity:
     """The identity of a pass that is to be made."""
-    of_model = {"weights": spec.weights_hash, "tokenizer": spec.tokenizer_hash}
+    of_model = {
+        "weights": spec.weights_hash,
+        "tokenizer": spec.tokenizer_hash,
+        "dictionary files": [facts.digest for facts in spec.dictionaries],
+    }
     return _identity(settings(config, spec).model_dump(mode="json"), of_model, version("generality-profiler"))
 
 
@@ -30,13 +34,22 @@ def of_run(row: Mapping[str, Any]) -> Identity:
     Raises:
         ValueError, KeyError: the row holds no settings.
     """
-    of_model = {"weights": row["model_hash"], "tokenizer": row["tokenizer_hash"]}
+    of_model = {
+        "weights": row["model_hash"],
+        "tokenizer": row["tokenizer_hash"],
+        "dictionary files": [facts["digest"] for facts in json.loads(row["dictionaries"] or "[]")],
+    }
     given = RunConfig(**json.loads(row["config"])).model_dump(mode="json")
     return _identity(given, of_model, json.loads(row["versions"]).get("profiler"))
 
 
 def _identity(given: dict[str, Any], of_model: dict[str, Any], profiler: str | None) -> Identity:
-    return {name: value for name, value in given.items() if name not in FREE} | of_model | {"profiler": profiler}
+    # where dictionaries lie changes nothing: their digests are compared
+    return (
+        {name: value for name, value in given.items() if name not in (*FREE, *OF_FILES)}
+        | of_model
+        | {"profiler": profiler}
+    )
 
 
 def differences(first: Identity, other: Identity, leave_out: tuple[str, ...] = ()) -> list[str]:

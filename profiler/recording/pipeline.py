@@ -30,13 +30,16 @@ from profiler.database.faults import first_line
 from profiler.database.pass_commits import RunPart
 from profiler.errors import CorpusError, ModelError, RunError
 from profiler.model import direct
+from profiler.model.described.attached import Described, Rebuild
+from profiler.model.described.splice import losses
 from profiler.model.direct import Closure
+from profiler.model.forward import Capture
 from profiler.model.load import Model, load_model, logits_summary, with_reader_note
 from profiler.model.validation import ROUNDING
 from profiler.recording import identity, tables
 from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.memory import give_back
-from profiler.recording.recorder import Recorder
+from profiler.recording.recorder import Recorder, Shared
 from profiler.recording.selection import Selection, sized
 from profiler.recording.totals import PassProgress, Totals
 from profiler.recording.write import UNPRUNED_POSITIONS, Rows, Store, refuse_bad_place
@@ -249,9 +252,11 @@ class Pass:
             direct.add_up(total, part)
             if (own := recorder.chosen.part(part)) is not None:
                 recorder.add(shared, own)
-                if own is not part:
+                if not recorder.chosen.all_of_the_model:
                     direct.add_up(carried, own)
-        everything = recorder.chosen.everything
+        if model.described is not None:
+            self._describe(model.described, batch, capture, shared)
+        everything = recorder.chosen.all_of_the_model
         self.totals.add_carried(total if everything else carried, logits, batch.valid.to(total.device))
         recorder.add_attention(plan, capture, model.weights)
         theirs, outcomes = logits_summary(capture.logits, batch.targets[wanted.logits], model.weights.wiring)
@@ -264,6 +269,23 @@ class Pass:
             batch.ends,
         )  # not at planned positions: which those are depends on what came before
         return self._checked(direct.closure(total, logits, batch.valid.to(total.device), *ends))
+
+    def _describe(self, described: Described, batch: Batch, capture: Capture, shared: Shared) -> None:
+        """Feed the accumulators from the dictionaries' units, and measure how well they reconstruct."""
+        recorder, model = self.totals.recorder, self.model
+        targets, rebuilds = batch.targets.to(capture.residual.device), list[Rebuild]()
+        entering = recorder.fidelity.entering(batch)
+        for part, rebuild in described.parts(capture.sites, capture.scales, model.spec, targets):
+            if (own := recorder.chosen.part(part)) is not None:
+                recorder.add(shared, own)
+            if rebuild is not None:
+                recorder.add_rebuilt(len(rebuilds), shared, rebuild)
+                rebuilds.append(rebuild.at(entering))
+        recorder.fidelity.n += len(shared.ordinary)
+        if len(entering):
+            tokens, after, ordinary = (table[entering] for table in (batch.tokens, batch.targets, batch.ordinary))
+            lost = losses(model, tokens, after, ordinary, rebuilds)
+            recorder.fidelity.take(batch.keys[entering, 0], batch.ordinary[entering].sum(1), lost)
 
     def _checked(self, closure: Closure) -> Closure:
         """Refuse to go on where the parts do not add up.
@@ -301,7 +323,7 @@ class Pass:
 
     def _of_model(self) -> dict[str, Any]:
         """The tables that follow from the model alone."""
-        spec, config = self.model.spec, self.config
+        spec = self.model.spec
         vocabulary = pl.DataFrame({"token_id": range(len(self.texts)), "token": self.texts, "class_id": self.class_ids})
         return {
             "components": tables.components(spec, self.totals.recorder.chosen.ids),
@@ -310,10 +332,15 @@ class Pass:
             "vocabulary": pl.DataFrame({"tokens": [self.texts]}),
             "position_buckets": tables.position_buckets(self.totals.recorder.cells.axes.n_buckets),
             "bins": tables.bins(),
-            "logit_effects": tables.logit_effects(
-                self.model.weights, self.totals.recorder.chosen, self.totals.effect_scales, config.logit_effects
-            ),
+            "logit_effects": self._logit_effects(),
         }
+
+    def _logit_effects(self) -> Iterator[pl.DataFrame]:
+        """Table `logit_effects`, units of dictionaries last."""
+        chosen, scales, k = self.totals.recorder.chosen, self.totals.effect_scales, self.config.logit_effects
+        yield from tables.logit_effects(self.model.weights, chosen, scales, k)
+        if self.model.described is not None:
+            yield from tables.described_effects(self.model.described, chosen, scales, k)
 
 
 def _claimed(model: Model, config: RunConfig) -> Totals:

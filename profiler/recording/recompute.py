@@ -20,7 +20,6 @@ from torch import Tensor
 from profiler.database import query
 from profiler.errors import ModelError, RunError
 from profiler.model.components import ComponentId
-from profiler.model.direct import by_part
 from profiler.model.forward import Wanted
 from profiler.model.load import Model
 
@@ -119,7 +118,7 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     capture = model.run(tokens, Wanted(logits=sight, attention=asked))
     part = next(
         p
-        for p in by_part(capture, model.weights, model.spec, targets.clamp_min(0).to(device))
+        for p in model.parts_of(component, capture, targets.clamp_min(0).to(device))
         if _inside(model, component, p.components)
     )
     column = model.spec.id_of(component) - part.components.start
@@ -130,7 +129,8 @@ def _visit(model: Model, component: ComponentId, rows: pl.DataFrame) -> Iterator
     activation, dla = (
         _everywhere(values[..., column], part.present, tokens.shape) for values in (part.activation, part.dla)
     )
-    rows_of = _attention(capture.attention.get(model.spec.block_of(component)), component, asked, len(firsts))
+    attended = capture.attention.get(model.spec.block_of(component)) if component.kind == "head" else None
+    rows_of = _attention(attended, component, asked, len(firsts))
     for i, row in enumerate(firsts):
         cut = slice(0, lengths[i])
         own, probability = (torch.where(known[i], v[i], torch.nan)[cut] for v in (dla, chance))

@@ -16,12 +16,14 @@ from torch import Tensor
 from profiler.config import RunConfig
 from profiler.model import attention
 from profiler.model.components import ModelSpec
+from profiler.model.described.attached import Rebuild
 from profiler.model.direct import Part, Weights, attended_dla
 from profiler.model.forward import Capture, Wanted
 from profiler.recording.accumulators import compiled
 from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import N_CLASSES, Axes, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DensePlan, DenseRows
+from profiler.recording.accumulators.fidelity import Fidelity
 from profiler.recording.accumulators.smallest import Smallest
 from profiler.recording.accumulators.spectrum import SpectrumCounts, counting_type
 from profiler.recording.accumulators.token_sums import TokenSums
@@ -122,17 +124,18 @@ class Recorder:
     def __init__(self, spec: ModelSpec, config: RunConfig, context_length: int):
         self.config = config = sized(config, spec)
         self.chosen = chosen = Selection.of(spec, config)
+        widest = max((facts.width for facts in spec.dictionaries if facts.rebuilds), default=0)
         self.device, n = torch.device(config.device), len(chosen.ids)
         k_samples, k_dense = config.samples_per_stratum or 1, config.dense_positions or 0
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
         self.cells = CellSums(Axes.for_context(context_length), n, self.device, len(spec.presences))
         self.powers = PowerSums(n, self.device, self.dtype)
-        blocks = [*chosen.blocks.values(), chosen.embeddings_and_biases]
-        self.spectrum = SpectrumCounts(n, self.device, blocks, counting_type(config.tokens))
+        self.spectrum = SpectrumCounts(n, self.device, chosen.in_order, counting_type(config.tokens))
         self.marks = component_marks(config.seed, spec.n_components)[torch.from_numpy(chosen.ids)].to(self.device)
         self.samples = Smallest(n * SPECTRUM.n_bins, k_samples, torch.int64, self.dtype, self.device)
         self.extremes = Smallest(n * len(EXTREME_KINDS), config.extremes, self.dtype, self.dtype, self.device)
         self.dense = DenseRows(k_dense, n, chosen.count("head"), self.device)
+        self.fidelity = Fidelity(sum(facts.rebuilds for facts in spec.dictionaries), widest, self.device)
         self.seen = 0
         self.recorded = Recorded([*dict.fromkeys(map(chosen.row_of, config.components))])
         self.presences = {rows.start: p for block, rows in chosen.blocks.items() if (p := spec.presences.get(block))}
@@ -191,7 +194,7 @@ class Recorder:
             self.tokens.update(part.components, shared.tokens, activation[rows], dla[rows])
         if shared.order is None:
             self._add_tensors(shared, part, activation[shared.valid], dla[shared.valid])
-        elif len(shared.order.bounds):
+        elif len(shared.order.classes.rows):
             accumulators = (self.cells, self.powers, self.spectrum, self.samples, self.extremes)
             compiled.add(*accumulators, self.marks, shared.order, part.components, activation, dla)
 
@@ -215,9 +218,19 @@ class Recorder:
         self._sample(shared, part.components, activation, dla)
         self._keep_extremes(shared, part.components, activation, dla)
 
+    def add_rebuilt(self, number: int, shared: Shared, rebuild: Rebuild) -> None:
+        """Take how well a dictionary reconstructs the batch's ordinary positions.
+
+        Args:
+            number: the dictionary's among those that reconstruct.
+        """
+        rows = shared.valid[shared.ordinary]
+        tables = (rebuild.whole, rebuild.rebuilt, rebuild.values)
+        self.fidelity.update(number, *(table.flatten(0, 1)[rows] for table in tables))
+
     def accumulators(self) -> dict[str, Any]:
         """Everything that is added up over a run, by name: what a commit saves and a merge adds."""
-        names = ("cells", "powers", "spectrum", "samples", "extremes", "dense", "tokens")
+        names = ("cells", "powers", "spectrum", "samples", "extremes", "dense", "tokens", "fidelity")
         return {name: getattr(self, name) for name in names}
 
     def merge(self, other: "Recorder") -> None:

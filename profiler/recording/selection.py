@@ -25,8 +25,11 @@ RICH, DENSE, LEAST_DENSE, SAMPLES, FEW_SAMPLES = 10_000, 1024, 256, 4, 2
 """Up to RICH components a pass keeps DENSE positions and SAMPLES a stratum; beyond, fewer."""
 
 
-def layers_of(text: str) -> Iterator[range]:
+def ranges_of(text: str, what: str) -> Iterator[range]:
     """The ranges that a list such as 0,4,10-20 names, ends included.
+
+    Args:
+        what: is named, for the message.
 
     Raises:
         ComponentError: it is no such list.
@@ -34,7 +37,7 @@ def layers_of(text: str) -> Iterator[range]:
     for part in text.split(","):
         match = RANGE.match(part.strip())
         if match is None:
-            raise ComponentError(f"layers {text!r} cannot be read: write numbers and ranges from 0, as in 0,4,10-20")
+            raise ComponentError(f"{what} {text!r} cannot be read: write numbers and ranges from 0, as in 0,4,10-20")
         yield range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
@@ -45,6 +48,22 @@ def sized(config: RunConfig, spec: ModelSpec) -> RunConfig:
     defaults = {"dense_positions": dense, "samples_per_stratum": SAMPLES if n <= RICH else FEW_SAMPLES}
     changes = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     return config.model_copy(update=changes) if changes else config
+
+
+def _refuse_dictionaries_without_units(spec: ModelSpec, config: RunConfig, chosen: np.ndarray) -> None:
+    """Refuse dictionaries of which nothing would be recorded, and features that no dictionary has.
+
+    Raises:
+        ComponentError: there is such a dictionary, or such features.
+    """
+    for facts in spec.dictionaries:
+        if not chosen[spec.slices[facts.block]].any():
+            raise ComponentError(
+                f"nothing of the dictionary in layer {facts.block.layer} ({facts.source}) would be recorded, for"
+                " --layers, --kinds, --features or --select leave it out: name it there too, or do without it"
+            )
+    if config.features is not None and not any(facts.block.kind == "feature" for facts in spec.dictionaries):
+        raise ComponentError("--features chooses among a dictionary's features: give one with --dictionary L2=PATH")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +86,7 @@ class Selection:
         """
         chosen = np.ones(spec.n_components, dtype=bool)
         if config.layers is not None:
-            ranges = list(layers_of(config.layers))
+            ranges = list(ranges_of(config.layers, "layers"))
             for block, of_block in spec.slices.items():
                 chosen[of_block] &= any(block.layer in layers for layers in ranges)
             if beyond := [layers[-1] for layers in ranges if layers[-1] >= spec.n_layers]:
@@ -77,22 +96,36 @@ class Selection:
         if config.kinds:
             for block, of_block in spec.slices.items():
                 chosen[of_block] &= block.kind in config.kinds
+        if config.features is not None:
+            for block in (facts.block for facts in spec.dictionaries if facts.block.kind == "feature"):
+                asked = np.zeros(block.units, dtype=bool)
+                for units in ranges_of(config.features, "features"):
+                    asked[units.start : units.stop] = True
+                chosen[spec.slices[block]] &= asked
         if config.select:
             named = np.zeros(len(chosen), dtype=bool)
             named[[spec.id_of(parse_label(label)) for label in config.select]] = True
             named[spec.embeddings_and_biases] = True
+            named[spec.remainders] = True
             chosen &= named
         ids = chosen.nonzero()[0]
-        if spec.blocks and ids[0] >= spec.first_embedding_or_bias:
+        if spec.blocks and not any(chosen[of_block].any() for of_block in spec.slices.values()):
             raise ComponentError(
                 f"--layers, --kinds and --select together leave nothing to record of {spec.described()}: ask for more"
             )
+        _refuse_dictionaries_without_units(spec, config, chosen)
         return cls(spec, ids)
 
     @property
     def everything(self) -> bool:
         """Whether all components are recorded."""
         return len(self.ids) == self.spec.n_components
+
+    @property
+    def all_of_the_model(self) -> bool:
+        """Whether all components of the model itself are recorded, units of dictionaries apart."""
+        n: int = self.spec.embeddings_and_biases.stop
+        return int(np.searchsorted(self.ids, n)) == n
 
     def rows(self, components: slice) -> slice:
         """Rows of the components with these ids that are recorded."""
@@ -139,6 +172,17 @@ class Selection:
     def embeddings_and_biases(self) -> slice:
         """Rows of embeddings and biases."""
         return self.rows(self.spec.embeddings_and_biases)
+
+    @property
+    def remainders(self) -> slice:
+        """Rows of what dictionaries' units leave over."""
+        return self.rows(self.spec.remainders)
+
+    @property
+    def in_order(self) -> tuple[slice, ...]:
+        """Rows that are recorded together, ascending: of blocks, of embeddings and biases, of dictionaries."""
+        parts = (*self.blocks.values(), self.embeddings_and_biases, self.remainders)
+        return tuple(sorted((rows for rows in parts if rows.stop > rows.start), key=lambda rows: rows.start))
 
     @cached_property
     def presence_runs(self) -> tuple[tuple[int, slice], ...]:

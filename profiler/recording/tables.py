@@ -5,6 +5,7 @@ cells that no position fell in. Cost: one pass over each accumulator; a block of
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,10 +16,13 @@ from torch import Tensor
 from profiler.config import QUANTILES
 from profiler.model.attention import MEASURES
 from profiler.model.components import ModelSpec
-from profiler.model.direct import Weights, logit_directions
+from profiler.model.described.attached import Described, has_fixed_way
+from profiler.model.direct import Weights, at_unembed, logit_directions
+from profiler.model.wiring import Directions
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, quantile_bins, resolved_levels
 from profiler.recording.accumulators.cells import BUCKET_STARTS, EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
+from profiler.recording.accumulators.fidelity import PUT, Fidelity
 from profiler.recording.accumulators.smallest import Entries, Smallest
 from profiler.recording.accumulators.spectrum import SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
@@ -27,6 +31,17 @@ from profiler.recording.selection import Selection
 from profiler.text.token_classes import CLASSES
 
 BLOCK = 512
+DICTIONARIES: dict[str, Any] = {
+    "dictionary_id": pl.Int32,
+    **dict.fromkeys(("units", "kind", "form", "reads", "writes"), pl.String),
+    "n_units": pl.Int32,
+    "names": pl.List(pl.String),
+    **dict.fromkeys(("source", "digest"), pl.String),
+    "n": pl.Int64,
+    **dict.fromkeys(("error_squares", "whole_squares"), pl.Float64),
+    "whole_sums": pl.List(pl.Float64),
+    "active_units": pl.Float64,
+}
 
 
 def _blocks(n_components: int) -> Iterator[slice]:
@@ -60,6 +75,64 @@ def components(spec: ModelSpec, ids: np.ndarray | None = None) -> pl.DataFrame:
         infer_schema_length=None,
     )
     return frame if ids is None else frame.filter(pl.col("component_id").is_in(pl.Series(ids).implode()))
+
+
+def dictionaries(spec: ModelSpec, fidelity: Fidelity) -> pl.DataFrame:
+    """Table `dictionaries`."""
+    squares, sums = _numpy(fidelity.squares), _numpy(fidelity.sums)
+    numbers = _numbers(spec)
+    rows = []
+    for number, facts in enumerate(spec.dictionaries):
+        row: dict[str, Any] = {
+            "dictionary_id": number,
+            "units": facts.block.name,
+            "kind": facts.block.kind,
+            "form": facts.form,
+            "reads": facts.reads,
+            "writes": facts.writes,
+            "n_units": facts.block.units,
+            "names": list(facts.names),
+            "source": facts.source,
+            "digest": facts.digest,
+        }
+        if number in numbers:
+            of = numbers[number]
+            error, whole, active = squares[of].tolist()
+            row |= {"n": int(fidelity.n), "error_squares": error, "whole_squares": whole, "active_units": active}
+            row |= {"whole_sums": sums[of, : facts.width].tolist()}
+        rows.append(row)
+    return pl.DataFrame(rows, schema=DICTIONARIES)
+
+
+def spliced_windows(spec: ModelSpec, fidelity: Fidelity) -> pl.DataFrame:
+    """Table `spliced_windows`; dictionaries that reconstruct nothing have no row."""
+    taken = fidelity.sampled()
+    keys, counts, losses = (_numpy(table[taken]) for table in (fidelity.keys, fidelity.counts, fidelity.losses))
+    frames = [
+        pl.DataFrame(
+            {
+                "dictionary_id": np.full(len(keys), number, dtype=np.int32),
+                "key": keys,
+                "n": counts,
+                "loss": losses[:, 0],
+                "spliced": losses[:, 1 + len(PUT) * of],
+                "ablated": losses[:, 2 + len(PUT) * of],
+            }
+        )
+        for number, of in _numbers(spec).items()
+    ]
+    empty = {"dictionary_id": pl.Int32, "key": pl.Int64, "n": pl.Int64} | dict.fromkeys(
+        ("loss", "spliced", "ablated"), pl.Float64
+    )
+    return pl.concat([pl.DataFrame(schema=empty), *frames]).with_columns(
+        pl.col("loss", "spliced", "ablated").fill_nan(None)
+    )
+
+
+def _numbers(spec: ModelSpec) -> dict[int, int]:
+    """Of each dictionary that reconstructs, its number among these."""
+    rebuilding = [number for number, facts in enumerate(spec.dictionaries) if facts.rebuilds]
+    return {number: of for of, number in enumerate(rebuilding)}
 
 
 def classes() -> pl.DataFrame:
@@ -384,9 +457,29 @@ def logit_effects(weights: Weights, chosen: Selection, scales: list[float], k: i
             yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
 
 
+def described_effects(described: Described, chosen: Selection, scales: list[float], k: int) -> Iterator[pl.DataFrame]:
+    """The same of units of dictionaries, per unit of their value, where what they write passes the final norm alone.
+
+    Without subspaces, which have no one direction, and cross-layer units.
+    """
+    spec, weights = chosen.spec, described.sites.weights
+    for each in described.attached:
+        (cut, rows), *later = each.writes
+        if later or each.block.kind == "subspace" or each.block not in chosen.blocks or not has_fixed_way(cut):
+            continue
+        unit = torch.ones(1, 1, dtype=weights.dtype, device=weights.unembed.device)
+        free = dict.fromkeys((*cut.wiring.path_norms, *cut.wiring.gates), unit)
+        tokens = torch.arange(len(weights.unembed), device=weights.unembed.device)
+        toward = Directions(cut.wiring, at_unembed(weights, tokens), free).at(cut.source)
+        for units in torch.from_numpy(chosen.units(each.block)).to(rows.device).split(1024):
+            ids = _numpy(units).astype(np.int32) + spec.slices[each.block].start
+            sides = [_effect_rows(ids, *side) for side in strongest(rows[units] @ toward.T, k)]
+            yield at_scale(pl.concat(sides).sort("component_id", maintain_order=True), spec, scales)
+
+
 def at_scale(effects: pl.DataFrame, spec: ModelSpec, scales: list[float]) -> pl.DataFrame:
     """Rows of `logit_effects` with their products at each block's mean denominator."""
-    starts = np.array([spec.slices[block].start for block in spec.blocks])
+    starts = np.array([ids.start for ids in spec.slices.values()])
     of_row = np.array(scales)[np.searchsorted(starts, effects["component_id"].to_numpy(), side="right") - 1]
     return effects.with_columns(effect=(pl.col("product") / pl.Series(of_row)).cast(pl.Float32))
 

@@ -92,12 +92,13 @@ class Totals:
 
     @property
     def effect_scales(self) -> list[float]:
-        """Of each block, the denominator that its logit effects are stated at: the final norm's mean, times the mean of
-        the block's own norm where it has one."""
+        """Of each block, and then of each dictionary, the denominator that its logit effects are stated at: the final
+        norm's mean, times the mean of the block's own norm where it has one."""
         n = max(self.scales[1], 1)
         mean = self.scales[0] / n
         blocks = range(len(self.spec.blocks))
-        return [mean * self.block_scales[i] / n if i in self.block_scales else mean for i in blocks]
+        of_blocks = [mean * self.block_scales[i] / n if i in self.block_scales else mean for i in blocks]
+        return [*of_blocks, *[mean] * len(self.spec.dictionaries)]
 
     def add_scale(self, scale: Scale, of_blocks: dict[int, Scale], ordinary: torch.Tensor) -> None:
         """Sum up the denominators of the final norm and of blocks' own norms, for the means that logit effects are
@@ -252,6 +253,8 @@ class Totals:
             "token_counts": tables.token_counts(r.tokens),
             "token_sums": tables.token_sums(r.tokens, r.chosen),
             "drops": self._drops(),
+            "dictionaries": tables.dictionaries(self.spec, r.fidelity),
+            "spliced_windows": tables.spliced_windows(self.spec, r.fidelity),
         }
         if r.chosen.everything:
             return made
@@ -294,7 +297,8 @@ class Totals:
         special = sum(self._special_counts().values())
         everything = int(cells.counts[:, cells.axes.slices["class"]].sum())
         passed, stored = self.cursor.passed, settings(config, spec)
-        identity = f"{stored.digest()} {spec.weights_hash} {spec.tokenizer_hash} {passed.digest}"
+        files = "".join(f" {facts.digest}" for facts in spec.dictionaries)
+        identity = f"{stored.digest()} {spec.weights_hash} {spec.tokenizer_hash} {passed.digest}{files}"
         row = {
             "run_id": f"{stable_hash(identity) % 2**64:016x}",
             "created": self.created,
@@ -306,6 +310,7 @@ class Totals:
             "n_heads": spec.n_heads,
             "d_mlp": spec.d_mlp,
             "blocks": json.dumps(spec.blocks_as_facts()),
+            "dictionaries": json.dumps([asdict(facts) for facts in spec.dictionaries]),
             "d_model": spec.d_model,
             "n_vocab": spec.n_vocab,
             "config": stored.model_dump_json(),

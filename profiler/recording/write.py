@@ -83,7 +83,8 @@ COPY = {
 KEEP_REFERENCED = """
 CREATE TEMP TABLE kept AS
     SELECT position_id FROM sample_rows UNION SELECT position_id FROM extreme_rows
-    UNION SELECT position_id FROM dense_rows WHERE component_id = (SELECT max(component_id) FROM components)
+    UNION SELECT position_id FROM dense_rows
+        WHERE component_id = (SELECT component_id FROM components WHERE kind = 'final_bias')
     UNION SELECT position_id FROM recorded_rows;
 INSERT INTO position_rows
     SELECT staged.position_id, staged.window_id, staged.doc_id, staged.pos, staged."offset", staged.token_id,

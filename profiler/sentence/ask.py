@@ -10,8 +10,9 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection as Connection
 
+from profiler.model.components import OF_DICTIONARIES
 from profiler.model.load import Model
-from profiler.model.of_run import Choice, load_for
+from profiler.model.of_run import Choice, load_for, with_dictionaries_of
 from profiler.pages import build as pages
 from profiler.pages.page import render
 from profiler.recording.recompute import refuse_other
@@ -67,6 +68,8 @@ def try_text(
         pages.find(connection, change.component.label)
     choice = Choice(None if isinstance(model, Model) else model, trust_remote_code, allow_pickle, device)
     loaded = model if isinstance(model, Model) else load_for(run, choice)
+    if chosen is not None and chosen.kind in OF_DICTIONARIES and loaded.described is None:
+        loaded = with_dictionaries_of(run, loaded)
     refuse_other(connection, loaded)
     ids, n_left_out = reading.token_ids_of(loaded, text)
     last = None if after is None else reading.token_of(loaded, after)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from profiler.errors import CorpusError
 from profiler.model.components import ComponentId
-from profiler.model.direct import Part, by_part
+from profiler.model.direct import Part
 from profiler.model.forward import Wanted
 from profiler.model.load import Model
 from profiler.sentence.changes import Change, changed
@@ -99,14 +99,14 @@ def read(
     Raises:
         ComponentError: the model lacks a component, or it cannot be changed.
     """
-    block = None if component is None else model.spec.block_of(component)
+    block = None if component is None or component.kind != "head" else model.spec.block_of(component)
     every = (torch.zeros_like(token_ids), torch.arange(len(token_ids)))
     with changed(model, changes):
         capture = model.run(token_ids[None], Wanted(logits=every, attention=every))
     log_p = model.weights.wiring.capped(capture.logits.double()).log_softmax(-1).cpu()
     last = int(log_p[-1].argmax()) if after is None else after
     targets = torch.cat([token_ids[1:], torch.tensor([last])])
-    parts = by_part(capture, model.weights, model.spec, targets[None].to(model.weights.unembed.device))
+    parts = model.parts_of(component, capture, targets[None].to(model.weights.unembed.device))
     if component is None:
         shown = _largest(parts, len(token_ids), most)
     else:

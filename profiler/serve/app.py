@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from profiler.errors import ProfilerError
+from profiler.pages.site.cards import label_of
 from profiler.serve.live import LiveSite
 
 HOSTS = ("127.0.0.1", "localhost")
@@ -46,7 +47,7 @@ def app_of(site: LiveSite, word: str) -> ASGIApp:
         return Response(text, media_type=TYPES[name[name.rindex(".") :]])
 
     async def card(request: Request) -> Response:
-        label, bare = request.path_params["label"], "bare" in request.query_params
+        label, bare = label_of(request.path_params["label"]), "bare" in request.query_params
         return HTMLResponse(await run_in_threadpool(site.card, label, bare=bare))
 
     async def report(request: Request) -> Response:

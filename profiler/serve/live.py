@@ -20,7 +20,7 @@ from profiler.pages import build, method, page, tables
 from profiler.pages.blocks import Report, Section, Source, Table
 from profiler.pages.reader import Reader, Result
 from profiler.pages.shell import Shell
-from profiler.pages.site import pages
+from profiler.pages.site import cards, pages
 from profiler.pages.site.extract import Extract
 from profiler.run import Run
 from profiler.serve.notes import Notes, PageNote
@@ -91,7 +91,7 @@ class LiveSite:
     def _labels(self) -> dict[str, str]:
         """The way to the card of each component."""
         found = query.run(self.connection, "SELECT component FROM components ORDER BY component_id")
-        return {label: f"cards/{label}.html" for label in found["component"]}
+        return {label: f"cards/{cards.file_name(label)}.html" for label in found["component"]}
 
     @cached_property
     def _places(self) -> dict[str, str]:
@@ -145,11 +145,11 @@ class LiveSite:
         """
         with self._lock:
             component = build.find(self.connection, label)
-            notes = () if bare else self._notes_on(f"cards/{label}.html")
+            notes = () if bare else self._notes_on(f"cards/{cards.file_name(label)}.html")
             key = f"{label} {bare} {[note.id for note in notes]}"
             if key not in self._cards:
                 read = self._reader_of(label)
-                whole = self._shell(f"cards/{label}.html", "../", {"component": label}, notes)
+                whole = self._shell(f"cards/{cards.file_name(label)}.html", "../", {"component": label}, notes)
                 shell = Shell("../", served=True) if bare else whole
                 with page.unchecked():
                     self._cards[key] = page.render(build.load("component").build(read, component), shell)

@@ -21,7 +21,7 @@ from profiler.generality.evidence import verdict
 from profiler.generality.evidence.finding import joined
 from profiler.generality.faithfulness import prompts
 from profiler.model.load import Model
-from profiler.model.steps.as_network import network_of_direct_heads
+from profiler.model.steps.network import Network
 from profiler.patching import setting
 from profiler.patching.setting import PairRuns, PatchSettings
 from profiler.patching.sites import parse_target
@@ -37,13 +37,12 @@ class DecidedCircuit:
     scores: tuple[tuple[str, float], ...]
 
 
-def decide_circuit(model: Model, settings: PatchSettings, given: Circuit | None = None) -> DecidedCircuit:
+def decide_circuit(model: Model, net: Network, settings: PatchSettings, given: Circuit | None = None) -> DecidedCircuit:
     """The circuit that `profiler patch` finds on the pairs of the settings; the given one where there is one.
 
     Raises:
         PairError: the pairs cannot be used.
     """
-    net = network_of_direct_heads(model)
     pairs = setting.encoded(model, setting.draw(model, settings, settings.split, settings.seed))
     main = setting.prepare("discovery", net, pairs)
     evaluate = circuit_tables.evaluator(main, mlps=settings.mlps)
@@ -74,7 +73,7 @@ def _at_roles(main: PairRuns, labels: Sequence[str]) -> list[PatchedPanel]:
 
 
 def decide_word(
-    model: Model, circuit: Circuit, task: PatchSettings, settings: CheckSettings, run: Path
+    model: Model, net: Network, circuit: Circuit, task: PatchSettings, settings: CheckSettings, run: Path
 ) -> verdict.Verdict:
     """The verdict of `profiler check` on distributions of prompts.
 
@@ -86,7 +85,6 @@ def decide_word(
     Raises:
         PairError: a distribution cannot be used.
     """
-    net = network_of_direct_heads(model)
     text = RunText((), corpus.layout_of(model, None), (), 0, 0, "no corpus is read")
     distributions = build.build(model, net, run, task, text, settings, circuit.scope.outside)
     subject = CheckSubject(model, net, circuit, run, task, distributions, text, settings, lambda _: None)

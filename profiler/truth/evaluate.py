@@ -25,6 +25,7 @@ from profiler.errors import CircuitError, ProfilerError
 from profiler.generality.distributions.subject import CheckSettings
 from profiler.generality.evidence.verdict import Verdict
 from profiler.model.load import Model, load_model
+from profiler.model.steps.as_network import network_of_direct_heads
 from profiler.results import CheckResult, PatchResult
 from profiler.truth import answer_file, decide
 from profiler.truth.answer_file import Answer, Row
@@ -197,10 +198,11 @@ def _by_stages(built: HandBuilt, settings: TruthSettings, model: Model) -> _Deci
     """Only what decides members and word."""
     began = time.perf_counter()
     task = actions.patch_settings(str(built.pairs_file(DISCOVERY_PROMPTS)))
-    decided = decide.decide_circuit(model, task, _judged(built, settings, model))
+    net = network_of_direct_heads(model)
+    decided = decide.decide_circuit(model, net, task, _judged(built, settings, model))
     chosen_at = time.perf_counter()
     wider = CheckSettings(pairs=_check_pairs(settings), draws=settings.check_draws, distributions=tuple(_wider(built)))
-    said = decide.decide_word(model, decided.circuit, task, wider, built.folder / RUN_FILE)
+    said = decide.decide_word(model, net, decided.circuit, task, wider, built.folder / RUN_FILE)
     return _Decided(decided.circuit, decided.scores, said, (chosen_at - began, time.perf_counter() - chosen_at))
 
 

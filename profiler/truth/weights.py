@@ -90,17 +90,10 @@ class _Basis:
         start[:, 0] = 1.0
         self.directions: Float[Tensor, "feature width"] = torch.linalg.qr(start)[0][:, 1:].T.contiguous()
 
-    def __call__(self, vector: Vector) -> Float[Tensor, " width"]:
-        """The vector in the residual stream."""
-        total = torch.zeros(self.width, dtype=torch.float64)
-        for feature, value in vector.items():
-            total += value * self.directions[self.features[feature]]
-        return total
-
     def stack(self, vectors: Iterable[Vector]) -> Float[Tensor, "vector width"]:
-        """Several vectors; [0, width] for none."""
-        rows = [self(vector) for vector in vectors]
-        return torch.stack(rows) if rows else torch.zeros(0, self.width, dtype=torch.float64)
+        """Vectors in the residual stream; [0, width] for none."""
+        rows = [[vector.get(feature, 0.0) for feature in self.features] for vector in vectors]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.features)) @ self.directions
 
 
 def _generator(seed: int) -> torch.Generator:

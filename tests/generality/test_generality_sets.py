@@ -109,6 +109,25 @@ def test_attention_of_the_first_layer_is_computed_once(monkeypatch: pytest.Monke
     assert rows == [3, 3 * 3, 3 * 5]  # one set; two heads kept or none; and of the next layer the same
 
 
+def test_attention_of_a_layer_is_not_run_for_sets_that_drop_all_of_its_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of nothing, the heads of the first layer, and everything, the second layer's attention is run for the last."""
+    one = setting_of("neox_sequential", 3)
+    batch = batch_of(one.batch.pairs, dtype=torch.float64)
+    labels = nodes.node_labels(one.net, mlps=False)
+    asked = node_sets.NodeSetInputs(one.net, batch.clean, batch.ends, labels, lambda s, i: one.corrupted[s][i], {})
+    rows, steps = [], type(one.net.begin(batch.clean))
+    plain = steps.heads
+    monkeypatch.setattr(
+        steps, "heads", lambda self, i, x, *a, **k: rows.append((i, len(x))) or plain(self, i, x, *a, **k)
+    )
+    first = np.array([label.startswith("L0") for label in labels])
+    node_sets.logits(asked, np.stack([np.zeros_like(first), first, np.ones_like(first)]))
+    assert rows == [(layer, 3) for layer in range(one.net.n_layers)]
+    rows.clear()
+    node_sets.logits(asked, np.stack([np.zeros_like(first), first]))
+    assert rows == [(0, 3)]
+
+
 def text_of(form: str) -> tuple[Batch, ablated.PositionMeans, list[str]]:
     """Random tokens as a batch, its first offset special, and means over them."""
     net = patch_models.network(form)

@@ -21,10 +21,12 @@ from profiler.database import query
 from profiler.errors import CircuitError, ComponentError, QueryError
 from profiler.generality import check, duration
 from profiler.generality.coverage import everywhere
+from profiler.generality.coverage.at_positions import does_task
 from profiler.generality.distributions import build, circuit_of_run
 from profiler.generality.distributions import corpus as text
 from profiler.generality.distributions.subject import CheckSettings, CheckSubject, Reread
 from profiler.generality.evidence.distributions import CORPUS, REPEATS
+from profiler.generality.evidence.finding import StageResult
 from profiler.generality.faithfulness import means as ablated
 from profiler.generality.faithfulness import prompts, running_text
 from profiler.model.load import Model, load_model
@@ -232,25 +234,60 @@ def test_random_circuits_in_text_hold_the_circuit_itself(subject):
     assert one.p >= 0.1
 
 
+COSTS = duration.CheckCosts(1e-4, 1e-3, 1e-4, 3e-4, 1e-4, 1e-4, 0.2)
+
+
 def test_the_forecast_counts_every_stage(subject):
-    one = duration.forecast(subject)
-    assert set(one.tokens) == {"prompts", "running text", "replacement", "edits and swaps", "weights"}
-    assert min(one.tokens.values()) > 0 and one.rate > 0
-    more = duration.forecast(replace(subject, settings=replace(subject.settings, draws=subject.settings.draws + 7)))
+    one = duration.forecast(subject, COSTS)
+    assert set(one.parts) <= {name for name, _ in check.STAGES}
+    assert {name for name, part in one.parts.items() if not part} <= {"other tasks"}  # the circuit is of no task
+    settings = subject.settings
+    more = duration.forecast(subject, COSTS, replace(settings, draws=settings.draws + 7))
     changed = sum(
         len(pair.clean) - pair.first_difference
         for distribution in subject.distributions.prompts
-        if distribution.setting is not None
+        if distribution.setting is not None and does_task(distribution.setting)
         for pair in distribution.setting.batch.pairs[: prompts.NULL_PROMPTS]
     )
-    share = duration.SHARES["random circuits on prompts"]
-    assert more.tokens["prompts"] - one.tokens["prompts"] == pytest.approx(share * 2 * 7 * changed)
-    assert more.tokens["running text"] > one.tokens["running text"] and more.tokens["weights"] == one.tokens["weights"]
-    nobody = duration.forecast(with_members(subject, ["L1H0"]))
-    assert nobody.tokens["replacement"] == nobody.tokens["edits and swaps"] == 0
-    made = duration.CheckForecast({"text": 30_000.0, "edits": 90_000.0, "little": 1.0}, 1000.0, 60.0)
-    assert made.seconds == pytest.approx(180.001)
-    assert made.sentence == "forecast: about 3 min for 0.1 M tokens at 1,000 a second (text 25%, edits 75%)"
+    assert more.parts["prompts"] - one.parts["prompts"] == pytest.approx(COSTS.random * 7 * changed)
+    assert more.parts["running text"] > one.parts["running text"] and more.parts["weights"] == one.parts["weights"]
+    half = duration.forecast(subject, COSTS, replace(settings, tokens=subject.text.n_tokens // 2))
+    assert half.parts["running text"] < one.parts["running text"] and half.parts["prompts"] == one.parts["prompts"]
+    nobody = duration.forecast(with_members(subject, ["L1H0"]), COSTS)
+    assert nobody.parts["replacement by understanding"] == nobody.parts["edits and swaps"] == 0
+    made = duration.CheckForecast({"text": 45.0, "edits": 135.0, "little": 1.0})
+    assert made.sentence == "forecast: about 3 min (text 25%, edits 75%)"
+    assert duration.CheckForecast({"text": 12.0}).sentence == "forecast: about 12 s (text 100%)"
+
+
+def test_what_a_check_costs_is_measured_on_its_own_prompts_and_text(subject):
+    costs = vars(duration.unit_costs(subject))
+    assert min(costs[name] for name in ("token", "prompt", "text", "random_text", "queries")) > 0
+
+
+def test_a_budget_leaves_out_what_decides_least(subject):
+    """Stages that describe, then tokens, random circuits and prompts, then stages that test roles; each is named."""
+    subject = replace(subject, settings=replace(subject.settings, draws=99, pairs=96, tokens=None))
+    whole = duration.forecast(subject, COSTS).seconds
+    assert duration.within(whole, subject, COSTS) == (subject.settings, ())
+    first, said = duration.within(whole - 1e-9, subject, COSTS)
+    assert (first, said) == (replace(subject.settings, left_out=("weights",)), ("stage weights",))
+    roles = ("replacement by understanding", "edits and swaps")
+    lowest = {"tokens": 20_000, "draws": 39, "pairs": 48, "left_out": (*duration.DESCRIBE, *roles)}
+    least = duration.forecast(subject, COSTS, replace(subject.settings, **lowest)).seconds
+    settings, said = duration.within(least, subject, COSTS)
+    assert set(said) >= {"tokens all -> 20000", "draws 99 -> 39", "pairs 96 -> 48", "stage edits and swaps"}
+    assert duration.forecast(subject, COSTS, settings).seconds <= least
+    with pytest.raises(CircuitError, match="give that much"):
+        duration.within(least / 2, subject, COSTS)
+
+
+def test_a_stage_that_is_left_out_is_not_run(subject, monkeypatch):
+    ran = []
+    stages = tuple((name, lambda _, name=name: ran.append(name) or StageResult()) for name, _ in check.STAGES)
+    monkeypatch.setattr(check, "STAGES", stages)
+    check.run_stages(replace(subject, settings=replace(subject.settings, left_out=("weights", "other tasks"))))
+    assert ran == [name for name, _ in check.STAGES if name not in ("weights", "other tasks")]
 
 
 # --- coverage ---

@@ -90,8 +90,14 @@ def given(drawn: list[float], **scores: float) -> build.Reader:
 @pytest.mark.parametrize(
     ("drawn", "words"),
     [
-        ([0.0, 0.89, 1.11, 0.5], "None of 4 random circuits of the same size came as close to 100 % (p = 0.20)."),
-        ([0.0, 0.91, 1.1 - 1e-9, 0.5], "2 of 4 random circuits of the same size came as close to 100 % (p = 0.60)."),
+        (
+            [0.0, 0.89, 1.11, 0.5],
+            "None of 4 random circuits of the same size is as close to 100 % and as necessary (p = 0.20).",
+        ),
+        (
+            [0.0, 0.91, 1.1 - 1e-9, 0.5],
+            "2 of 4 random circuits of the same size are as close to 100 % and as necessary (p = 0.60).",
+        ),
     ],
 )
 def test_random_circuits_that_come_as_close_are_counted(drawn: list[float], words: str) -> None:
@@ -119,7 +125,7 @@ def test_the_terminal_counts_the_same_random_circuits() -> None:
         assert said.startswith("recovers 90.0% [88.0%, 92.0%] of the effect (logit difference); ") and said.endswith(
             "incomplete by up to 7.0%"
         )
-        assert f"; {words} random circuits came as close to 100 % (p = {p})" in said
+        assert f"; {words} random circuits are as close to 100 % and as necessary (p = {p})" in said
     assert "random" not in quality(pl.DataFrame(rows))
     assert "no effect" in quality(pl.DataFrame({"metric": ["metric_model"], "score": [0.1]}))
 

@@ -17,7 +17,7 @@ from profiler.model.load import load_model
 from profiler.recording.forecast import forecast, state_bytes
 from profiler.recording.merge.merge import merge
 from profiler.recording.pipeline import record
-from profiler.recording.selection import DENSE, FEW_SAMPLES, LEAST_DENSE, SAMPLES, Selection, layers_of, sized
+from profiler.recording.selection import DENSE, FEW_SAMPLES, LEAST_DENSE, SAMPLES, Selection, ranges_of, sized
 
 OF_COMPONENT = (
     "components cell_sums power_sums spectrum_counts density_counts quantiles sample_rows extreme_rows dense_rows"
@@ -123,9 +123,9 @@ def test_what_is_not_there_is_refused_before_the_pass(choice, said, config, mode
 
 
 def test_layers_are_numbers_and_ranges():
-    assert [n for layers in layers_of("0, 4,10-12") for n in layers] == [0, 4, 10, 11, 12]
+    assert [n for layers in ranges_of("0, 4,10-12", "layers") for n in layers] == [0, 4, 10, 11, 12]
     with pytest.raises(ComponentError, match="cannot be read"):
-        list(layers_of("1-"))
+        list(ranges_of("1-", "layers"))
 
 
 def spec_of(blocks: tuple[Block, ...], n_layers: int) -> ModelSpec:

@@ -357,6 +357,27 @@ def corpus(fake: fake_run.FakeRun, db: query.Connection) -> None:
 
 
 @check
+def dictionaries(fake: fake_run.FakeRun, db: query.Connection) -> None:
+    """Of the tables alone: what is recorded of a dictionary's units is held against a real pass elsewhere."""
+    windows, wanted = fake.tables["spliced_windows"].to_dicts(), []
+    for row in fake.tables["dictionaries"].to_dicts():
+        own = [w for w in windows if w["dictionary_id"] == row["dictionary_id"]]
+        n = sum(w["n"] for w in own)
+        facts = {name: row[name] for name in ("units", "kind", "form", "reads", "writes", "n_units", "source")}
+        facts |= {"n_recorded": 0, "n_windows": len(own) or None, "n_spliced": n or None}
+        if own:
+            centred = row["whole_squares"] - sum(total**2 for total in row["whole_sums"]) / row["n"]
+            loss, spliced, ablated = (sum(w[name] for w in own) / n for name in ("loss", "spliced", "ablated"))
+            facts |= {"variance_explained": 1 - row["error_squares"] / centred, "loss": loss, "loss_spliced": spliced}
+            facts |= {"active_units": row["active_units"] / row["n"], "loss_ablated": ablated}
+            facts |= {"loss_added": spliced - loss, "loss_recovered": (ablated - spliced) / (ablated - loss)}
+        wanted.append(facts)
+    found = query.run(db, "dictionaries")
+    names = [name for name in found.columns if name in wanted[0]]
+    brute.agree(found.select(names), [{name: facts.get(name) for name in names} for facts in wanted])
+
+
+@check
 def drops(fake: fake_run.FakeRun, db: query.Connection) -> None:
     brute.agree(query.run(db, "drops"), fake.tables["drops"].sort("reason").to_dicts())
 

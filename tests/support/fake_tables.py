@@ -321,6 +321,7 @@ def make_run_row(documents, positions, components, shape, dla) -> pl.DataFrame:
                 "n_layers": n_layers,
                 "n_heads": n_heads,
                 "d_mlp": d_mlp,
+                "dictionaries": "[]",
                 "blocks": json.dumps([asdict(block) for block in uniform(n_layers, n_heads, d_mlp)]),
                 "d_model": 8,
                 "n_vocab": len(VOCABULARY),
@@ -430,6 +431,18 @@ def make_losses(n_positions: int, scale: float) -> dict[str, pl.DataFrame]:
     }
 
 
+def make_dictionaries() -> dict[str, pl.DataFrame]:
+    """Two dictionaries of which no unit is recorded, the second of which reconstructs nothing; sampled windows."""
+    facts = {"dictionary_id": [0, 1], "units": ["L0D", "L1.resid_post:D"], "kind": ["feature", "direction"]}
+    facts |= {"form": ["SAELens standard", "vectors"], "reads": ["mlp_out", "resid_post"], "source": ["a", "b"]}
+    facts |= {"writes": ["mlp_out", "resid_post"], "n_units": [64, 1], "names": [[], ["probe"]], "digest": ["x", "y"]}
+    facts |= {"n": [10, None], "error_squares": [3.0, None], "whole_squares": [40.0, None]}
+    facts |= {"whole_sums": [[10.0, -5.0], None], "active_units": [25.0, None]}
+    windows = {"dictionary_id": [0, 0], "key": [-7, 5], "n": [4, 6], "loss": [8.0, 15.0]}
+    windows |= {"spliced": [9.0, 17.0], "ablated": [20.0, 36.0]}
+    return {"dictionaries": pl.DataFrame(facts), "spliced_windows": pl.DataFrame(windows)}
+
+
 def make_tables(
     rng, activation, dla, positions, components, documents, windows, shape, per_bin, n_extremes
 ) -> dict[str, pl.DataFrame]:
@@ -460,5 +473,6 @@ def make_tables(
         "head_attention_rows": make_head_attention(rng, positions, components),
         "logit_effects": make_logit_effects(rng, components),
         **make_token_sums(activation, dla, positions, components),
+        **make_dictionaries(),
         **make_losses(len(positions), np.abs(dla.sum(0)).max()),
     }

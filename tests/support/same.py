@@ -12,6 +12,8 @@ ROUNDED, FLOAT = ("sum_activation", "sum_dla", "sum_abs_dla"), 4 * 2.0**-24
 """Sums that a run keeps as FLOAT, and the bound on what rounding each of a few parts makes of them."""
 OF_ROUNDED = ("d_abs", "sum_abs_dla")
 """Sums in float64 that are made from these."""
+OF_DICTIONARIES = ("error_squares", "whole_squares", "active_units", "loss", "spliced", "ablated")
+"""Sums over positions of a dictionary's table and of its sampled windows."""
 SIZES = {
     "sum_activation": 1.0,
     "sum_dla": "sum_abs_dla",
@@ -63,8 +65,9 @@ def same(a: pl.DataFrame, b: pl.DataFrame, column: str, relative: float) -> bool
     if relative and a[column].dtype == pl.List(pl.Float64):  # sums of each block
         x, y = (table[column].explode().fill_null(0).to_numpy() for table in (a, b))
         return len(x) == len(y) and bool(np.allclose(x, y, rtol=relative, atol=0))
-    if not relative or a[column].dtype not in (pl.Float64, pl.Float32) or a[column].null_count():
+    if not relative or a[column].dtype not in (pl.Float64, pl.Float32) or not _nulls_are_same(a, b, column):
         return False
+    a, b = (table.filter(pl.col(column).is_not_null()) for table in (a, b))
     x, y = a[column].to_numpy().astype(np.float64), b[column].to_numpy().astype(np.float64)
     if column in ROUNDED and a[column].dtype == pl.Float32:  # each of the sums that were added was rounded
         size = a["sum_abs_dla"].to_numpy() if column != "sum_activation" else largest_of_component(a)
@@ -80,8 +83,12 @@ def same(a: pl.DataFrame, b: pl.DataFrame, column: str, relative: float) -> bool
         relative = max(relative, FLOAT)
     size = SIZES.get(column, column)
     bound = np.maximum(np.abs(x), 1.0) if size == 1.0 else size_of(a, size)
-    sizes = ("sum_abs_dla", "a_abs", "d_abs", "norm_scale_sum", "squared_logit_sum")
+    sizes = ("sum_abs_dla", "a_abs", "d_abs", "norm_scale_sum", "squared_logit_sum", *OF_DICTIONARIES)
     return column in {*SIZES, *sizes} and bool((np.abs(x - y) <= relative * bound).all())
+
+
+def _nulls_are_same(a: pl.DataFrame, b: pl.DataFrame, column: str) -> bool:
+    return (a.height == b.height) and a[column].is_null().equals(b[column].is_null())
 
 
 def largest_of_component(a: pl.DataFrame) -> np.ndarray:

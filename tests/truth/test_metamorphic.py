@@ -8,19 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from profiler import statistics
 from profiler.actions import patch_settings
-from profiler.circuits import circuit_tables
+from profiler.circuits import choose, circuit_tables
 from profiler.circuits.positions import position_role
 from profiler.config import ModelSettings
 from profiler.generality.distributions.subject import CheckSettings
 from profiler.model.load import load_model
-from profiler.model.steps.as_network import network_of
+from profiler.model.steps.as_network import network_of_direct_heads
 from profiler.patching import setting
 from profiler.truth import decide
 from profiler.truth.circuit import DISCOVERY_PROMPTS, ModelSize
@@ -30,8 +29,8 @@ from profiler.truth.sketch import HandModel, SketchHead
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # scipy warns of effects equal up to rounding
 BASE = ModelSize("base", 4, 2, 4, 8)
-MODELS = ("or", "induction", "half-elsewhere", "over-recovers")
-COSTLY = {"or", "half-elsewhere"}
+MODELS = ("or", "serial-backup", "induction", "half-elsewhere", "over-recovers")
+COSTLY = {"or", "half-elsewhere", "over-recovers"}
 """Monthly tests, for their cost."""
 PAIRS, DRAWS = 40, 20
 
@@ -59,16 +58,15 @@ def outcome(built: HandBuilt, names: dict[str, str], pairs: int = PAIRS, draws: 
     """The whole experiment on a model directory; `names` are those of labels."""
     model = load_model(ModelSettings(model=str(built.folder), dtype="float64"))
     task = patch_settings(str(built.pairs_file(DISCOVERY_PROMPTS)), seed=seed)
-    found = decide.decide_circuit(model, task)
+    net = network_of_direct_heads(model)
+    found = decide.decide_circuit(model, net, task)
     wider = [f"{p.name}={built.pairs_file(p.name)}" for p in built.prompts if p.name != DISCOVERY_PROMPTS]
     asked = CheckSettings(pairs=max(20, pairs // 2), draws=draws, seed=seed, distributions=tuple(wider))
-    said = decide.decide_word(model, found.circuit, task, asked, built.folder / "none.duckdb")
-    main = setting.prepare(
-        "discovery", network_of(model), setting.encoded(model, setting.draw(model, task, "train", 0))
-    )
+    said = decide.decide_word(model, net, found.circuit, task, asked, built.folder / "none.duckdb")
+    main = setting.prepare("discovery", net, setting.encoded(model, setting.draw(model, task, "train", 0)))
     nodes = circuit_tables.evaluator(main, mlps=False).nodes
     effects = circuit_tables.effects_of(main, (), nodes)
-    p = statistics.flip_tests(np.concatenate([effects.recovered, effects.lost])).adjusted.reshape(2, -1).min(0)
+    p = choose.tests(effects).adjusted.reshape(2, -1).min(0)
     scores = dict(found.scores)
     roles = {names.get(m.component, "other"): position_role(m.role) for m in found.circuit.members}
     return Outcome(

@@ -12,7 +12,7 @@ from profiler.config import ModelSettings
 from profiler.errors import CircuitError
 from profiler.generality.coverage.at_positions import importance
 from profiler.model.load import load_model
-from profiler.model.steps.as_network import longest, network_of
+from profiler.model.steps.as_network import longest, network_of, network_of_direct_heads
 from profiler.patching.setting import PatchSettings, draw, encoded, prepare
 from profiler.prompts.pairs import encode, read
 from profiler.truth.circuit import DISCOVERY_PROMPTS, SIZES, ModelSize
@@ -167,7 +167,7 @@ def test_a_head_weighs_what_it_loses_or_restores_alone(name, roles, tmp_path):
     built = build(hand_models([name])[0], tmp_path, TINY, pairs=8)
     model = load_model(ModelSettings(model=str(tmp_path), dtype="float64"))
     settings = PatchSettings(str(built.pairs_file(DISCOVERY_PROMPTS)))
-    circuit = decide_circuit(model, settings).circuit
+    circuit = decide_circuit(model, network_of_direct_heads(model), settings).circuit
     assert set(circuit.components) == set(built.truth.members)
     weighed = [member for member in circuit.members if member.role]
     assert [member.role for member in weighed] == (roles if name == "or" else ["at end attends to signal-s (100%)"])

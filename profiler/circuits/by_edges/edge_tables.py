@@ -21,12 +21,11 @@ from profiler.circuits.by_edges import choose, edge_sets, fractions
 from profiler.circuits.circuit import INPUT, OUTPUT, Circuit, Edge, Member
 from profiler.circuits.circuit_tables import Judged, faithfulness_rows, score_row
 from profiler.circuits.edge_mask import Graph, all_writes, graph_of, masked
-from profiler.circuits.scoring import scores
+from profiler.circuits.scoring import null, scores
 from profiler.errors import CircuitError, ModelError
 from profiler.model.steps.plain import PlainNetwork
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
-from profiler.statistics import least_random_p, percentile_interval, random_set_p
 
 LIMIT, LEAST_SHARE = 60, 0.01
 """Edges that are cut exactly, and the share of the effect from which one matters."""
@@ -165,15 +164,9 @@ def judge(setting: PairRuns, circuit: Circuit, draws: int, seed: int, *, full: b
     rows, six = faithfulness_rows(evaluate, keep), circuit_tables.six_values(setting, circuit)
     random = pl.DataFrame()
     if full and scores.explainable(evaluate):
-        values = evaluate.faithfulness(edge_sets.other_edges(keep, min(draws, MOST_DRAWS), seed))
-        distance = -abs(1 - float(evaluate.faithfulness(keep[None])[0]))
-        low, high = percentile_interval(values)
-        rows += [
-            score_row("random_p", random_set_p(distance, -np.abs(1 - values)), n=len(values)),
-            score_row("random_p_least", least_random_p(len(values)), n=len(values)),
-            score_row("random_faithfulness", float(values.mean()), float(low), float(high)),
-        ]
-        random = pl.DataFrame({"draw": np.arange(len(values)), "faithfulness": values}).with_columns(**six)
+        drawn = null.beside(evaluate, keep, edge_sets.other_edges(keep, min(draws, MOST_DRAWS), seed))
+        rows += circuit_tables.random_rows(drawn)
+        random = circuit_tables.random_frame(drawn).with_columns(**six)
     return Judged(pl.DataFrame(rows, infer_schema_length=None).with_columns(**six), random, pl.DataFrame())
 
 

@@ -133,17 +133,27 @@ class Evaluator:
     @property
     def model(self) -> Float[np.ndarray, " pair"]:
         """F(M)."""
-        return self.of(self.nodes)
+        return np.asarray(self._ends[0])
 
     @property
     def empty(self) -> Float[np.ndarray, " pair"]:
         """F of the empty circuit."""
-        return self.of(())
+        return np.asarray(self._ends[1])
+
+    @property
+    def _ends(self) -> Float[np.ndarray, "2 pair"]:
+        """F of all nodes and of none, run together."""
+        return self(np.repeat([[True], [False]], len(self.nodes), 1))
 
     def faithfulness(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:
         """Normalised faithfulness of sets, ratio of means: (F(C) - F(none)) / (F(M) - F(none))."""
         model, empty = self.model.mean(), self.empty.mean()
         return np.asarray((self(keep).mean(-1) - empty) / (model - empty))
+
+    def necessity(self, keep: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:
+        """What is lost when a set is removed, ratio of means: (F(M) - F(M - C)) / (F(M) - F(none))."""
+        model, empty = self.model.mean(), self.empty.mean()
+        return np.asarray((model - self(~keep).mean(-1)) / (model - empty))
 
     def drawn(self, pairs: Sequence[int] | np.ndarray) -> "Evaluator":
         """F on some of the pairs, with repeats; sets that were run for one draw are not run again for another."""

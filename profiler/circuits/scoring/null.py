@@ -1,15 +1,16 @@
 """What a circuit is compared with: random circuits of its size, and itself chosen from other pairs.
 
 * random: other circuits with as many nodes of each kind at the same positions, drawn uniformly, each once and never the
-  circuit itself, so that few are all there are (neurons that the circuit lists stay: no other neurons are nodes); the
-  statistic is closeness -|1 - f|, so that over-recovery does not win. p = (1 + random ones at least as close) / (1 +
-  draws), never below 1 / (1 + draws): with fewer than 20 alternatives it cannot be below 5 %.
+  circuit itself, so that few are all there are (neurons that the circuit lists stay: no other neurons are nodes). A
+  random circuit is as good where it is as near to the model and as necessary (`shortfall`): one of two heads that stand
+  in for each other is as faithful as both, and nothing is lost without it. p = (1 + random ones as good) / (1 + draws),
+  never below 1 / (1 + draws): with fewer than 20 alternatives it cannot be below 5 %. `patch` and `check` ask the same.
 * stability: the pairs are resampled and the circuit is chosen anew, by the same steps, and compared with C: Jaccard
   index, and how often each node is chosen. Two halves of the pairs are compared with each other in the same way. Of a
   circuit that was given nothing was chosen, so nothing is compared. Kendall's tau of the ranking needs no circuit.
 
-Cost: one forward pass of the batch per random circuit; of stability one for each set of nodes that no earlier search
-came by, few where the pairs agree.
+Cost: one forward pass of the batch per random circuit, and another for each that is as near to the model; of stability
+one for each set of nodes that no earlier search came by, few where the pairs agree.
 """
 
 import math
@@ -32,25 +33,50 @@ CHOSEN_AGAIN = 20
 
 @dataclass(frozen=True)
 class RandomCircuits:
-    """Faithfulness of random circuits, and p that one is at least as close to the model as the circuit.
+    """Faithfulness of random circuits, and p that one is as good as the circuit.
 
-    `alternatives` counts all other circuits of this shape; `p_least` is the smallest p that the draws can give.
+    `alternatives` counts all other circuits of this shape, None where it was not counted; `p_least` is the smallest p
+    that the draws can give.
     """
 
     faithfulness: Float[np.ndarray, " draw"]
     observed: float
     p: float
     p_least: float
-    alternatives: int
+    alternatives: int | None
 
 
 def random_circuits(evaluate: Evaluator, keep: Keep, draws: int = 199, seed: int = 0) -> RandomCircuits:
     """Compare with random circuits that have as many heads and as many MLPs."""
-    drawn, alternatives = other_circuits(keep, _parts(evaluate.nodes), draws, seed)
-    observed = float(evaluate.faithfulness(keep[None])[0])
-    values = evaluate.faithfulness(drawn) if len(drawn) else np.zeros(0)
-    p = statistics.random_set_p(-abs(1 - observed), -np.abs(1 - values))
-    return RandomCircuits(values, observed, p, statistics.least_random_p(len(values)), alternatives)
+    return beside(evaluate, keep, *other_circuits(keep, _parts(evaluate.nodes), draws, seed))
+
+
+def beside(
+    evaluate: Evaluator, keep: Keep, others: Bool[np.ndarray, "draw node"], alternatives: int | None = None
+) -> RandomCircuits:
+    """Compare a circuit with others; what is lost without them is asked only of those that are as near to the model."""
+    sets = np.concatenate([keep[None], others])
+    faithfulness, necessity = evaluate.faithfulness(sets), np.full(len(sets), np.nan)
+    near = np.abs(1 - faithfulness) <= abs(1 - faithfulness[0]) + statistics.ROUNDING
+    necessity[near] = evaluate.necessity(sets[near])
+    short = shortfall(faithfulness, necessity)
+    p, least = statistics.random_set_p(-short[0], -short[1:]), statistics.least_random_p(len(others))
+    return RandomCircuits(faithfulness[1:], float(faithfulness[0]), p, least, alternatives)
+
+
+def shortfall(
+    faithfulness: Float[np.ndarray, " circuit"], necessity: Float[np.ndarray, " circuit"]
+) -> Float[np.ndarray, " circuit"]:
+    """By how much each circuit falls short of the first, 0 the best: the larger of two.
+
+    Its distance from the model, |1 - f|, so that over-recovery does not win; and what its necessity is less than the
+    first one's, where to lose more than the whole effect is no better.
+
+    Args:
+        necessity: NaN where it was not measured, and does not count.
+    """
+    lost = np.minimum(necessity, 1.0)
+    return np.asarray(np.fmax(np.abs(1 - faithfulness), lost[0] - lost))
 
 
 def other_circuits(

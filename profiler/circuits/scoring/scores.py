@@ -95,8 +95,7 @@ def whole(evaluate: Evaluator) -> float:
 
 def explainable(evaluate: Evaluator, alpha: float = 0.05) -> bool:
     """Whether the model's metric is significantly above the empty circuit's; otherwise shares of w mean nothing."""
-    effect = evaluate.model - evaluate.empty
-    return bool(effect.mean() > 0 and statistics.sign_flip_p(effect) < alpha)
+    return statistics.is_higher(evaluate.model, evaluate.empty, alpha)
 
 
 def gaps(evaluate: Evaluator, keep: Keep, removed: Bool[np.ndarray, "set node"]) -> Float[np.ndarray, " set"]:

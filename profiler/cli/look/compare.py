@@ -21,7 +21,9 @@ def compare(
     *,
     first: options.RunFile,
     second: Annotated[Path, typer.Argument(help="another run, of the same tokenizer and shape of model")],
-    kind: Annotated[Literal["head", "neuron"], typer.Option(help="heads or neurons")] = "head",
+    kind: Annotated[
+        Literal["head", "neuron", "feature", "direction", "subspace"], typer.Option(help="what is compared")
+    ] = "head",
     family: Annotated[
         str, typer.Option(help="attention, effect, context, token, next, user; auto: by kind, with the user's own")
     ] = "auto",

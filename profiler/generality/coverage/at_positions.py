@@ -40,7 +40,7 @@ from profiler.patching.batch import PairBatch, trace
 from profiler.patching.setting import PairRuns
 from profiler.patching.sites import parse_target
 from profiler.patching.sweep import resample, sweep
-from profiler.statistics import ROUNDING, sign_flip_p
+from profiler.statistics import ROUNDING, is_higher
 
 NAMELESS = (ITSELF, BEFORE, FIRST)
 UNDONE = "coverage where the model does not do the task"
@@ -125,7 +125,7 @@ def importance(
 
 def does_task(setting: PairRuns, thresholds: Thresholds = DEFAULT) -> bool:
     """Whether the model's effect on these pairs is above 0 beyond doubt."""
-    return bool(setting.whole.mean() > 0 and sign_flip_p(setting.whole) < thresholds.alpha)
+    return is_higher(setting.metric_clean, setting.metric_corrupted, thresholds.alpha)
 
 
 def _lacking(batch: PairBatch, here: "Attended | None", role: PositionRole, thresholds: Thresholds) -> str:

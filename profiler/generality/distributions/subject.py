@@ -57,6 +57,7 @@ class CheckSettings:
         seed: of every draw.
         distributions: distributions of the user's own, NAME=FILE.jsonl or NAME=sql:CONDITION.
         reread: what may be read again besides the bundled corpus.
+        left_out: names of stages that are not run (`profiler.generality.check.STAGES`).
         thresholds: what decides the verdict and its findings.
     """
 
@@ -66,6 +67,7 @@ class CheckSettings:
     seed: int = 0
     distributions: tuple[str, ...] = ()
     reread: Reread = Reread()
+    left_out: tuple[str, ...] = ()
     thresholds: Thresholds = DEFAULT
 
 

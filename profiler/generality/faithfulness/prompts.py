@@ -5,9 +5,8 @@ C the circuit:
 
 * faithfulness (F(C) - F(none)) / (F(M) - F(none)): 1 is what the model does; above 1 is over-recovery, no success
   (Nainani et al. 2024). Null: other circuits with as many heads and MLPs in each layer, at the same positions; all of
-  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher. A random
-  circuit is as good where it is as near to 1 and as necessary: it falls short by max(|1 - f|, the circuit's necessity
-  less its own). With one of two heads that stand in for each other it is as faithful, and not necessary.
+  them where they are few. A circuit is better than these where it is nearer to 1, not where it is higher, and a random
+  one is as good where it is as near and as necessary (`circuits.scoring.null.shortfall`).
 * necessity (F(M) - F(M - C)) / (F(M) - F(none)): the drop when the circuit alone is removed. Null: the same, with at
   most the whole effect lost: to lose more than all is no better.
 * incompleteness |F(C - K) - F(M - K)| / (F(M) - F(none)): the largest over K each member, and all of them: what stands
@@ -34,10 +33,11 @@ from jaxtyping import Bool, Float, Int
 
 from profiler.circuits import circuit_tables, node_sets
 from profiler.circuits.by_edges import edge_sets
+from profiler.circuits.circuit import Circuit
 from profiler.circuits.nodes import check_roles, masks, members_nodes, node_labels, parse_node
 from profiler.circuits.scoring import scores
 from profiler.circuits.scoring.evaluate import Evaluator
-from profiler.circuits.scoring.null import other_circuits
+from profiler.circuits.scoring.null import other_circuits, shortfall
 from profiler.errors import CircuitError
 from profiler.generality.distributions.subject import CheckSubject, PromptDistribution
 from profiler.generality.evidence.distributions import DISCOVERY, CrossTask
@@ -128,14 +128,22 @@ def findings(subject: CheckSubject) -> StageResult:
     repairable = repaired_members(subject)
     for prompts in subject.distributions.prompts:
         subject.report(f"{prompts.distribution.name}: {prompts.distribution.n_prompts} prompts")
-        made, effect = distribution_findings(subject, prompts)
+        made, effect = of_distribution(subject, prompts, repairable)
         rows += made
         if effect is not None and own_question(subject, prompts):
             effects.append(effect)
-        if prompts.setting is not None and repairable:
-            before = clean_writes(prompts.setting)
-            rows += [_repair(subject, prompts, label, before) for label in repairable]
     return StageResult((*rows, *trend.findings(subject.circuit.name, effects, subject.settings.thresholds)))
+
+
+def of_distribution(
+    subject: CheckSubject, prompts: PromptDistribution, repairable: Sequence[str]
+) -> tuple[list[Finding], trend.PairEffects | None]:
+    """Everything of one distribution: `distribution_findings`, and self-repair of the members that it is asked of."""
+    made, effect = distribution_findings(subject, prompts)
+    if prompts.setting is not None and repairable:
+        before = clean_writes(prompts.setting)
+        made = [*made, *(_repair(subject, prompts, label, before) for label in repairable)]
+    return made, effect
 
 
 def own_question(subject: CheckSubject, prompts: PromptDistribution) -> bool:
@@ -165,6 +173,8 @@ def distribution_findings(
     effect = keeps.finding("model effect", ratio(whole, np.ones_like(whole), clusters))
     if not scores.explainable(evaluate):
         return [effect, *refusals(nothing_to_explain(effect, prompts.setting.metric.unit))], None
+    removed = _removed(evaluate, subject.circuit, keep)
+    evaluate(np.concatenate([[keep, ~keep], keep & ~removed, ~removed]))  # together: what sets share is run once
     recovered = evaluate(keep[None])[0] - evaluate.empty
     gone = evaluate.model - evaluate(~keep[None])[0]
     random = random_circuits(subject, prompts.setting, keep)
@@ -175,8 +185,8 @@ def distribution_findings(
     necessary = drops.finding(
         names[1], ratio(gone, whole, clusters, again=gone_again), null_of(random.necessity, random.necessity)
     )
-    gaps = completeness(subject, prompts, evaluate, keep, keeps)
-    return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, recovered, whole, clusters)
+    gaps = completeness(subject, prompts, evaluate, (keep, removed), keeps)
+    return [effect, faithful, necessary, *gaps], trend.PairEffects(distribution, recovered, whole, clusters, kept_again)
 
 
 Redrawn = tuple[Float[np.ndarray, "redraw pair"], Float[np.ndarray, "redraw pair"]] | None
@@ -195,15 +205,28 @@ def redrawn_parts(
     return (with_circuit - empty, model - empty), (model - without, model - empty)
 
 
+def _removed(evaluate: Evaluator, circuit: Circuit, keep: Keep) -> Bool[np.ndarray, "set node"]:
+    """Each member, and all of them: what is taken out of circuit and model to see whether anything stands in for it."""
+    members = np.stack([evaluate.mask([node]) for node in members_nodes(circuit)] or [keep])
+    return np.concatenate([members, keep[None]])
+
+
 def completeness(
-    subject: CheckSubject, prompts: PromptDistribution, evaluate: Evaluator, keep: Keep, question: Question
+    subject: CheckSubject,
+    prompts: PromptDistribution,
+    evaluate: Evaluator,
+    sets: tuple[Keep, Bool[np.ndarray, "set node"]],
+    question: Question,
 ) -> list[Finding]:
-    """The largest incompleteness, and on the discovery prompts the node that makes up for most of it."""
+    """The largest incompleteness, and on the discovery prompts the node that makes up for most of it.
+
+    Args:
+        sets: the circuit, and what is taken out of it and of the model.
+    """
+    keep, tried = sets
     setting: PairRuns = prompts.setting  # type: ignore[assignment]
     clusters, whole = clusters_of(setting), evaluate.model - evaluate.empty
-    members = np.stack([evaluate.mask([node]) for node in members_nodes(subject.circuit)] or [keep])
-    removed = np.concatenate([members, keep[None]])
-    removed = removed[level(scores.gaps(evaluate, keep, removed)).argmax()]
+    removed = tried[level(scores.gaps(evaluate, keep, tried)).argmax()]
     inside, left = evaluate(np.stack([keep & ~removed, ~removed]))
     sign = np.sign((left - inside).mean()) or 1.0
     made = [question.finding("incompleteness", ratio(sign * (left - inside), whole, clusters))]
@@ -343,7 +366,7 @@ def closeness_null(
         necessity: of the same; None where it was not measured.
     """
     distance = np.abs(1 - values)
-    short = distance if necessity is None else np.maximum(distance, necessity[0] - necessity)
+    short = shortfall(values, np.full(len(values), np.nan) if necessity is None else necessity)
     null = null_of(-short, values)
     if null.n is None:
         return null

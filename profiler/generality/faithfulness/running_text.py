@@ -223,15 +223,15 @@ def null_sample(subject: CheckSubject, runner: Runner) -> NullSample:
     for piece in pieces(subject.text, NULL_TOKENS_AT_ONCE, evenly | triggers):
         subject.report(f"random circuits in running text: {int(piece.indices[0]) * 100 // len(evenly)} %")
         indices.append(piece.indices)
-        rows.append(_null_columns(runner, piece, np.concatenate([subject.keep[None], drawn])))
+        rows.append(null_columns(runner, piece, np.concatenate([subject.keep[None], drawn])))
     where, columns = np.concatenate(indices), np.concatenate(rows, 1)
     return NullSample(where, evenly[where], columns[0], tuple(columns[1:]))
 
 
-def _null_columns(
+def null_columns(
     runner: Runner, piece: WindowPiece, keep: Bool[np.ndarray, "set node"]
 ) -> Float[np.ndarray, "set position 5"]:
-    """COLUMNS of each set at the positions of a piece."""
+    """COLUMNS of each set of nodes at the positions of a piece."""
     (model,) = runner.logits(piece, np.ones_like(keep[:1]))
     empty, kind = runner.empty(piece)
     own, nothing = own_of(model, piece.targets), empty.log_softmax(-1)[kind]

@@ -8,7 +8,8 @@
   distributions vary more than the prompts of one distribution do, so their scatter makes the error.
 
 Faithfulness is a ratio of sums; tests use its linear part per pair, u = f + (recovered - f whole) / mean whole, whose
-mean is f (delta method). Cost: none.
+mean is f (delta method). Where means stand outside the circuit, the prompts that these are means of were drawn too: the
+variance of f over redraws of them joins that of the pairs. Cost: none.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from jaxtyping import Float, Int
 from profiler.generality.evidence.distributions import Distribution
 from profiler.generality.evidence.finding import Finding, Interval, Null, Question
 from profiler.generality.evidence.thresholds import DEFAULT, Thresholds
-from profiler.statistics import slope_interval, tost
+from profiler.statistics import quotient, slope_interval, tost
 
 EVERY = "all distributions"
 FEWEST_FOR_GAP, FEWEST_FOR_SLOPE = 2, 3
@@ -29,20 +30,28 @@ FEWEST_FOR_GAP, FEWEST_FOR_SLOPE = 2, 3
 
 @dataclass(frozen=True, eq=False)
 class PairEffects:
-    """A circuit's effect and the model's on one distribution, per pair, in logits."""
+    """A circuit's effect and the model's on one distribution, per pair, in logits.
+
+    `again` are both with the references of means resampled, a row per redraw; None where there are none.
+    """
 
     distribution: Distribution
     recovered: Float[np.ndarray, " pair"]
     whole: Float[np.ndarray, " pair"]
     clusters: Int[np.ndarray, " pair"]
+    again: tuple[Float[np.ndarray, "redraw pair"], Float[np.ndarray, "redraw pair"]] | None = None
+
+    @property
+    def redrawn(self) -> tuple[Float[np.ndarray, " redraw"], ...]:
+        """The faithfulness with other references; empty where there are none."""
+        return () if self.again is None else (quotient(*(part.sum(-1) for part in self.again)),)
 
 
 def findings(circuit: str, effects: Sequence[PairEffects], thresholds: Thresholds = DEFAULT) -> tuple[Finding, ...]:
     """Gap and equivalence of each distribution but the first, and the slope over all; empty for fewer than two."""
     if len(effects) < FEWEST_FOR_GAP:
         return ()
-    first = linear(effects[0])
-    rows = [row for later in effects[1:] for row in _gap(circuit, first, later, thresholds)]
+    rows = [row for later in effects[1:] for row in _gap(circuit, effects[0], later, thresholds)]
     return (*rows, *_slope(circuit, effects, thresholds))
 
 
@@ -56,9 +65,9 @@ def linear(effects: PairEffects) -> Float[np.ndarray, " unit"]:
     return np.asarray(f + part * n_units / effects.whole.sum())
 
 
-def _gap(circuit: str, first: np.ndarray, later: PairEffects, thresholds: Thresholds) -> tuple[Finding, Finding]:
+def _gap(circuit: str, first: PairEffects, later: PairEffects, thresholds: Thresholds) -> tuple[Finding, Finding]:
     distribution, values = later.distribution, linear(later)
-    gap, lo, hi, p = tost(first, values, thresholds.margin)
+    gap, lo, hi, p = tost(linear(first), values, thresholds.margin, (*first.redrawn, *later.redrawn))
     shares = (*distribution.shares, "data discovery")
     question = Question(circuit, "", "trend", distribution.name, distribution.unit, shares=shares)
     measured = Interval(gap, lo, hi, len(values))

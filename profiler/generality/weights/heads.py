@@ -32,7 +32,16 @@ from profiler.model.load import Model
 from profiler.model.steps.as_network import plain_of
 from profiler.model.steps.plain import PlainNetwork
 from profiler.patching.sites import parse_target
-from profiler.statistics import DRAWS, level, percentile_interval, random_set_p, rank, resampled_units, spearman
+from profiler.statistics import (
+    DRAWS,
+    level,
+    percentile_interval,
+    random_set_p,
+    rank,
+    resampled_units,
+    spearman,
+    spearman_of_rows,
+)
 
 FIT_TOKENS = 4_000
 OF_MASS = {
@@ -138,8 +147,8 @@ class WeightsOfHeads:
         rho = spearman(y, x)
         if not np.isfinite(rho):
             return rho, rho, rho
-        rng = np.random.default_rng(0)
-        lo, hi = percentile_interval(np.array([spearman(y[at], x[at]) for at in resampled_units(len(x), DRAWS, rng)]))
+        at = np.stack(list(resampled_units(len(x), DRAWS, np.random.default_rng(0))))
+        lo, hi = percentile_interval(spearman_of_rows(y[at], x[at]))
         return rho, float(lo), float(hi)
 
 

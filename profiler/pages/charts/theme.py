@@ -54,6 +54,7 @@ BEHAVIOUR_COLOURS = {
 REST = "all other classes"
 REST_COLOUR = "#a9adb5"
 KIND_COLOURS = {"head": "#3b82c4", "neuron": "#e6a000", "mixer": "#1f7a55", "per_layer": "#b04a9a"}
+KIND_COLOURS |= {"feature": "#c0503a", "direction": "#6b5bd2", "subspace": "#7c6a2f"}
 SIZE_COLOUR = "#5f8db8"
 ACTIVATION_SIGN = {"positive": "#d95f02", "negative": "#3b82c4"}
 DLA_SIGN = {"positive": "#2e9a57", "negative": "#9a4fb0"}

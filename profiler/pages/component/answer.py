@@ -6,11 +6,12 @@ that class's share of the text; whether its highest activations are of that clas
 where it attends.
 """
 
+import re
 from typing import Any
 
 import polars as pl
 
-from profiler.model.components import ComponentId
+from profiler.model.components import LABELLED, OUTSIDE, ComponentId
 from profiler.pages import method, numbers
 from profiler.pages.charts import component as charts
 from profiler.pages.charts.spectrum import number_of
@@ -23,6 +24,8 @@ MOST = 0.1
 """Share of positions above which the last of the highest bins is left out."""
 FEWEST = 20
 """Positions of a token class that is named."""
+_REMAINDER = re.compile(r"D(error|bias)$")
+"""What the labels of a dictionary's error and bias end in."""
 MASSES = charts.ATTENTION[:5]
 """Measures of attention to a kind of source; the last measure is the largest single weight."""
 
@@ -41,7 +44,7 @@ def component_answer(read: Reader, component: ComponentId) -> tuple[str, ...]:
 
 def _label_sentence(read: Reader, component: ComponentId) -> str:
     """What a head or neuron does; empty for other kinds."""
-    if component.kind not in ("head", "neuron"):
+    if component.kind not in LABELLED:
         return ""
     return headline.sentence(read("behaviours", component=component.label).frame, component.kind)
 
@@ -52,7 +55,13 @@ def _importance_sentence(read: Reader, label: str) -> str:
         return f"{label} is of an expert that was chosen at no position of this corpus."
     if not row["abs_dla"]:
         return f"{label} writes nothing on this corpus: its |DLA| is 0 at all {numbers.count(row['n'])} positions."
-    share, units = numbers.share_with_interval(row, "share_abs_dla"), method.units_of(method.run_row(read))
+    share = numbers.share_with_interval(row, "share_abs_dla")
+    if row["kind"] in OUTSIDE:
+        return (
+            f"{label} describes again {share} as much |DLA| as all heads and neurons write: rank {row['rank']:,} of"
+            f" {row['n_components']:,} recorded units of dictionaries."
+        )
+    units = method.units_of(method.run_row(read))
     return f"{label} accounts for {share} of all |DLA|: rank {row['rank']:,} of {row['n_components']:,} {units}."
 
 
@@ -177,8 +186,9 @@ def _embedding_or_bias_answer(read: Reader, label: str) -> tuple[str, ...]:
     frame = read("by_class", component=label).frame
     n = int(frame["n"].sum())
     means = {name: number_of((frame[name] * frame["n"]).sum()) / max(1, n) for name in ("dla", "abs_dla")}
+    what = "is what a dictionary's units leave over" if _REMAINDER.search(label) else "is an embedding or a bias"
     first = (
-        f"{label} is an embedding or a bias: over {numbers.count(n)} positions its mean DLA is"
+        f"{label} {what}: over {numbers.count(n)} positions its mean DLA is"
         f" {numbers.signed(means['dla'])} logits and its mean |DLA| {numbers.number(means['abs_dla'])}."
     )
     sentences = (first, _class_sentence(read, label), _direction_sentence(read, label))

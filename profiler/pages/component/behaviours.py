@@ -7,7 +7,7 @@ it are the same claim scrambled, and the other components of the same kind and l
 import altair as alt
 import polars as pl
 
-from profiler.model.components import ComponentId
+from profiler.model.components import LABELLED, ComponentId
 from profiler.pages import numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Section
 from profiler.pages.charts import theme
@@ -82,7 +82,7 @@ def mixture(frame: pl.DataFrame, slice_: str, order: list[str]) -> alt.Chart:
 def section(read: Reader, component: ComponentId) -> Section:
     """What a head or neuron does: its mixture, the claims with their baselines, what is left, what could not be
     seen."""
-    if component.kind not in ("head", "neuron"):
+    if component.kind not in LABELLED:
         return Section("Behaviours", "", ())
     result = read("mixture", component=component.label)
     if result.frame.is_empty():

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from profiler.model.components import LABELLED
 from profiler.pages import numbers
 
 LEAST_EXCESS = 0.1
@@ -56,7 +57,7 @@ def with_labels(overview: pl.DataFrame, behaviours_of: Callable[[str, int], pl.D
     Args:
         behaviours_of: the query `behaviours` of a kind's most important components, by kind and how many.
     """
-    counts = [(kind, int((overview["kind"] == kind).sum())) for kind in ("head", "neuron")]
+    counts = [(kind, int((overview["kind"] == kind).sum())) for kind in LABELLED]
     rows = [row for kind, n in counts if n for row in labels(behaviours_of(kind, n)).to_dicts()]
     told = {"component": [row["component"] for row in rows], "label": [brief(row) for row in rows]}
     frame = pl.DataFrame(told, schema={"component": pl.String, "label": pl.String})

@@ -14,8 +14,18 @@ from profiler.pages.reader import Reader
 from profiler.pages.shell import Link, Shell
 from profiler.pages.site.extract import CHUNK, Extract
 
-FILE_NAME = re.compile(r"\w{1,64}", re.ASCII)
+FILE_NAME = re.compile(r"\w{1,64}|L\d{1,6}\.\w{1,64}-D\w{1,20}", re.ASCII)
 _state: list["_Maker"] = []  # of a worker process
+
+
+def file_name(label: str) -> str:
+    """The name of a card's file without its ending; no file system takes L2.mlp_out:D3 as it is."""
+    return label.replace(":", "-")
+
+
+def label_of(name: str) -> str:
+    """The label whose card has this file name; no label holds a hyphen."""
+    return name.replace("-", ":")
 
 
 class _Maker:
@@ -35,7 +45,7 @@ class _Maker:
             with page.unchecked():
                 shell = Shell(root="../", links=self.links)
                 text = page.render(self.module.build(self.read, component), shell).encode()
-            (self.folder / f"{label}.html").write_bytes(text)
+            (self.folder / f"{file_name(label)}.html").write_bytes(text)
             self.read.forget("component")
             yield len(text)
 
@@ -58,7 +68,7 @@ def make(
     Raises:
         SiteError: a label of the run would lead out of the folder.
     """
-    if strange := next((label for label in labels if not FILE_NAME.fullmatch(label)), None):
+    if strange := next((label for label in labels if not FILE_NAME.fullmatch(file_name(label))), None):
         raise SiteError(f"{run} has a component {strange!r}, which is neither a label nor a file name: no site is made")
     size = max(1, min(CHUNK, -(-len(labels) // max(1, workers))))
     chunks = [labels[start : start + size] for start in range(0, len(labels), size)]

@@ -161,14 +161,14 @@ def _keep(out: Path, folder: Path, mark: Manifest) -> dict[str, int]:
     reused = {}
     for card in sorted((out / "cards").glob("*.html")):
         shutil.copy2(card, folder / "cards" / card.name)
-        reused[card.stem] = card.stat().st_size
+        reused[cards.label_of(card.stem)] = card.stat().st_size
     return reused
 
 
 def _write_pages(
     run: Path, out: Path, folder: Path, read: Reader, contents: pages.Contents, frame: pl.DataFrame, have: set[str]
 ) -> None:
-    addresses = {label: f"cards/{label}.html" for label in have} | {
+    addresses = {label: f"cards/{cards.file_name(label)}.html" for label in have} | {
         name: file for name, (file, _) in contents.checks.items()
     }
 

@@ -176,7 +176,7 @@ def report_page(module: ModuleType, read: Reader, shell: Shell) -> str:
 
 def components_frame(read: Reader) -> pl.DataFrame:
     """The rows of the table of components, most important first: COLUMNS and the bounds of shares."""
-    overview = read("component_overview", kind="", top=0)
+    overview = read("component_overview", kind="all", top=0)
     renamed = overview.frame.rename(
         {f"share_abs_dla{end}": f"share{end}" for end in ("", "_lo", "_hi")} | {"activation_sd": "sd"}
     )
@@ -215,7 +215,7 @@ def components_page(read: Reader, frame: pl.DataFrame, shell: Shell, more_cards:
                 f" {numbers.count(linked)} {'has' if linked == 1 else 'have'} a card."
             ),
             how=more_cards,
-            settings="SET VARIABLE kind = '';\nSET VARIABLE top = 0;\n",
+            settings="SET VARIABLE kind = 'all';\nSET VARIABLE top = 0;\n",
             columns=COLUMNS,
             method=method.method(read),
         )

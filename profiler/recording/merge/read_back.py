@@ -19,11 +19,12 @@ from profiler.config import RunConfig
 from profiler.database import faults, query
 from profiler.errors import EngineError, RunError
 from profiler.model.attention import MEASURES
-from profiler.model.components import ModelSpec, blocks_from_facts
+from profiler.model.components import ModelSpec, blocks_from_facts, dictionaries_from_facts
 from profiler.model.direct import Closure
 from profiler.recording.accumulators.bins import SPECTRUM
 from profiler.recording.accumulators.cells import EXTREMA, POWERS, CellSums, PowerSums
 from profiler.recording.accumulators.dense import DenseRows
+from profiler.recording.accumulators.fidelity import PUT, Fidelity
 from profiler.recording.accumulators.smallest import Entries, Smallest
 from profiler.recording.accumulators.spectrum import Bins, SpectrumCounts
 from profiler.recording.accumulators.token_sums import TokenSums
@@ -51,7 +52,7 @@ class Stored:
         try:
             (self.row,) = self.rows("FROM runs").to_dicts()
             self.rows("SELECT place, text_hash FROM documents LIMIT 0")
-            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"], self.row["squared_logit_sum"]
+            self.row["corpus_digest"], self.row["norm_scale_n"], self.row["model_notes"], self.row["dictionaries"]
             self.config = RunConfig(**json.loads(self.row["config"]))
         except EngineError:
             self.connection.close()
@@ -132,6 +133,7 @@ class Stored:
         self._samples(r.samples, r.marks, keys)
         self._extremes(r.extremes)
         self._dense(r.dense, keys)
+        self._fidelity(r.fidelity)
 
     def _position_keys(self) -> pl.DataFrame:
         """The sampling key of every kept position (profiler.text.sampling_keys.position_keys)."""
@@ -225,6 +227,30 @@ class Stored:
         table = heads.select(pl.col(*MEASURES, "dla_to_attended").cast(pl.Float32)).to_numpy()
         dense.attention[:n] = torch.from_numpy(table.reshape(dense.attention.shape[1], n, -1).transpose(1, 0, 2).copy())
 
+    def _fidelity(self, fidelity: Fidelity) -> None:
+        rows = self.rows("FROM dictionaries WHERE n IS NOT NULL ORDER BY dictionary_id").to_dicts()
+        for number, row in enumerate(rows):
+            fidelity.n[0] = row["n"]
+            squares = [row["error_squares"], row["whole_squares"], row["active_units"]]
+            fidelity.squares[number] = torch.tensor(squares, dtype=torch.float64)
+            sums = torch.tensor(row["whole_sums"], dtype=torch.float64)
+            fidelity.sums[number, : len(sums)] = sums
+        tables = [
+            self.rows(f'FROM spliced_windows WHERE dictionary_id = {int(row["dictionary_id"])} ORDER BY "key"')
+            for row in rows
+        ]
+        if tables:
+            columns = ["loss", *(f"{name}_{i}" for i in range(len(tables)) for name in PUT)]
+            wide = pl.concat(
+                [
+                    tables[0].select("loss"),
+                    *(table.select(pl.col(*PUT).name.suffix(f"_{i}")) for i, table in enumerate(tables)),
+                ],
+                how="horizontal",
+            )
+            losses = torch.from_numpy(wide.select(columns).cast(pl.Float64).fill_null(torch.nan).to_numpy().copy())
+            fidelity.take(_tensor(tables[0], "key"), _tensor(tables[0], "n"), losses)
+
 
 def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
     assert config.context_length is not None  # a run keeps what the model gave (identity.settings)
@@ -240,6 +266,7 @@ def _spec(row: dict[str, Any], config: RunConfig) -> ModelSpec:
         blocks_from_facts(json.loads(row["blocks"])),
         row["model_card"],
         tuple(row["model_notes"] or ()),
+        dictionaries_from_facts(json.loads(row["dictionaries"] or "[]")),
     )
 
 

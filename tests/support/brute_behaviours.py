@@ -202,7 +202,6 @@ def components_by_behaviour(fake: FakeRun, db: query.Connection) -> None:
         ("previous_token", "head", 1),
         ("on_number", "", 1),
         ("repeated", "neuron", 3),
-        ("surprised", "", 1),
     ]:
         labels = [c for c in fake.components["component"] if re.fullmatch(r"L\d+[HN]\d+", c)]
         labels = [c for c in labels if kind in ("", "head" if "H" in c else "neuron")]

@@ -9,7 +9,8 @@ Importing this module loads torch; `profiler.run` imports it when one of these m
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,17 +22,20 @@ from profiler.circuits import experiment, yaml_files
 from profiler.circuits.circuit import Circuit
 from profiler.circuits.duration import stages
 from profiler.config import ModelChoice, RunConfig
+from profiler.database import query
 from profiler.effects.measure import STAGES as EFFECT_STAGES
 from profiler.effects.measure import measure as measure_effects
 from profiler.effects.settings import EffectSettings
 from profiler.effects.settings import refuse_bad as refuse_bad_effects
 from profiler.effects.store import write as store_effects
 from profiler.errors import PairError, ProfilerError
+from profiler.export.profiles import Profile
 from profiler.generality import check as checks
 from profiler.generality.distributions import corpus as texts
 from profiler.generality.distributions.subject import CheckSettings, Reread
 from profiler.generality.evidence.thresholds import DEFAULT
 from profiler.model.components import OF_DICTIONARIES, ModelSpec
+from profiler.model.direct import write_likeness
 from profiler.model.load import BUNDLED, Model, load_model, with_reader_note
 from profiler.model.of_run import config_for, load_for, refuse_other_bos, with_dictionaries_of
 from profiler.pages import build as pages
@@ -486,6 +490,83 @@ def context_tokens(
     if chosen.kind in OF_DICTIONARIES and loaded.described is None:
         loaded = with_dictionaries_of(run, loaded)
     return {"context_tokens": recompute.contexts(connection, loaded, chosen, frame)}
+
+
+def similar_writes(
+    run: Path,
+    connection: Connection,
+    component: str,
+    *,
+    top: int = 20,
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+) -> pl.DataFrame:
+    """Components of the same kind by how alike the directions are that they write in, most alike first.
+
+    Args:
+        connection: to the run, for reading.
+        top: how many; 0 gives all.
+
+    Returns:
+        component, direction (`profiler.model.direct.write_likeness`), and the median of its size over all.
+
+    Raises:
+        ComponentError: the run has no such component, or it is no unit.
+        ModelError: as for `patch`.
+    """
+    chosen = pages.find(connection, component)
+    choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
+    loaded = choice if isinstance(choice, Model) else load_for(run, choice)
+    recompute.refuse_other(connection, loaded)
+    alike = [pair for pair in write_likeness(loaded.weights, loaded.spec, chosen) if pair[0] != chosen]
+    frame = pl.DataFrame(
+        {"component": [unit.label for unit, _ in alike], "direction": [value for _, value in alike]},
+        schema={"component": pl.String, "direction": pl.Float64},
+    ).with_columns(direction_median=pl.col("direction").abs().median())
+    ordered = frame.sort(pl.col("direction").abs(), "component", descending=[True, False])
+    return ordered.head(top) if top else ordered
+
+
+def recomputed(
+    run: Path,
+    connection: Connection,
+    *,
+    model: str | Model | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+) -> Callable[[Profile], Profile]:
+    """What gives a profile the activation at every token of its examples, by running the model again.
+
+    Args:
+        connection: to the run, for reading.
+
+    Raises:
+        ModelError: as for `patch`.
+    """
+    choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
+    loaded = choice if isinstance(choice, Model) else load_for(run, choice)
+    recompute.refuse_other(connection, loaded)
+
+    @cache
+    def with_dictionaries() -> Model:
+        return with_dictionaries_of(run, loaded) if loaded.described is None else loaded
+
+    def fill(profile: Profile) -> Profile:
+        positions = ",".join(str(number) for number in sorted({e.position_id for e in profile.examples}))
+        if not positions:
+            return profile
+        chosen = pages.find(connection, profile.component)
+        asked = query.run(connection, "context_tokens", component=profile.component, positions=positions)
+        used = with_dictionaries() if chosen.kind in OF_DICTIONARIES else loaded
+        frame = recompute.contexts(connection, used, chosen, asked)
+        known = dict(zip(frame["position_id"], frame["activations"], strict=True))
+        filled = (replace(e, activations=tuple(known[e.position_id])) for e in profile.examples)
+        return replace(profile, examples=tuple(filled))
+
+    return fill
 
 
 def draw_pairs(

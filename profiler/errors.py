@@ -60,5 +60,9 @@ class SiteError(ProfilerError):
     """A site cannot be written where it was asked for."""
 
 
+class ExportError(ProfilerError):
+    """An export cannot be made, or cannot be written where it was asked for."""
+
+
 class DictionaryError(ProfilerError):
     """A dictionary of features, directions or a subspace cannot be read, or does not fit the model."""

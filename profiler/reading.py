@@ -117,6 +117,19 @@ class Component:
 
         return page.render(self._report())
 
+    def widget(self, height: int = 800) -> Any:
+        """Its card alive in a notebook, to hover, brush and sort: an anywidget, for Jupyter and marimo, offline.
+
+        Args:
+            height: of its frame, pixels.
+
+        Raises:
+            ProfilerError: anywidget is not installed (pip install 'generality-profiler[notebook]').
+        """
+        from profiler.pages import notebook
+
+        return notebook.widget(self._report(), height)
+
     def _report(self) -> Any:
         from profiler.pages import build as report
 
@@ -183,7 +196,21 @@ class ReadableRun:
         text = (
             f"{row['model']}: {row['n_positions']:,} positions of {row['n_documents']:,} documents, run {row['run_id']}"
         )
-        return f"<p>{visible(text)}</p>" + self.query("component_overview", top=10)._repr_html_()
+        return f"<p>{visible(text)}</p>" + self.labelled(top=10)._repr_html_()
+
+    def labelled(self, top: int = 20) -> pl.DataFrame:
+        """The most important components with what each does: component_overview and the label of its card.
+
+        `label` is null where no label of the list holds.
+
+        Args:
+            top: how many; 0 gives all.
+        """
+        from profiler.pages.component import headline
+
+        frame = self.query("component_overview", top=top)
+        labelled = headline.with_labels(frame, lambda kind, n: self.query("behaviours", kind=kind, top=n))
+        return labelled.select("component", "label", pl.exclude("component", "label"))
 
     def query(self, name: str, **parameters: object) -> pl.DataFrame:
         """Rows of a query of queries/ or of a .sql file.
@@ -340,6 +367,8 @@ class ReadableRun:
         from profiler.behaviours.compare import Comparison, notes, open_both
         from profiler.pages import build, comparison, page
 
+        if out is not None:
+            build.refuse(out)
         with ExitStack() as both:
             first = both.enter_context(self.released())
             second = both.enter_context(other.released()) if isinstance(other, ReadableRun) else Path(other)

@@ -5,7 +5,7 @@ No torch: a result can be made, shown and tested without a model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,18 @@ class CheckResult:
         """A sentence on the metric, where it is not the logit difference."""
         name = self.circuit.scope.metric
         return () if name == "logit_diff" else (f"Faithfulness and necessity on prompts are measured by {name}.",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict and every number behind it, of plain values: what `--json` prints."""
+        return {
+            "run": str(self.run),
+            "circuit": self.circuit.name,
+            "members": list(self.circuit.components),
+            "verdict": self.word,
+            "sentences": [*self.measured, *self.sentences],
+            "distributions": self.table.to_dicts(),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     @property
     def table(self) -> pl.DataFrame:

@@ -15,7 +15,7 @@ that imports `profiler.actions`, and with it torch, when it is called.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -25,6 +25,9 @@ from profiler.generality.evidence.predictions import Entry
 from profiler.generality.store import ScoredPrediction
 from profiler.reading import ReadableRun
 from profiler.results import CheckResult, EffectsResult, PatchResult, Report, ReportFile, TextResult, silent
+
+if TYPE_CHECKING:
+    from profiler.export.write import Exported
 
 PICTURE_SIZE = (1100, 1000)
 Theme = Literal["light", "dark"]
@@ -183,6 +186,8 @@ class Run(ReadableRun):
         """
         from profiler.pages import build, picture
 
+        path = Path(out or build.default_path(self.path, name, component))
+        build.refuse(path)
         given: Mapping[str, pl.DataFrame] = {}
         if attention and (name != "component" or component is None):
             raise ComponentError("--attention is for the card of one component: report RUN component --component L0H0")
@@ -199,7 +204,7 @@ class Run(ReadableRun):
                 device=device,
             )
         text = build.build_open(self.connection, name, component, given)
-        path = build.write(out or build.default_path(self.path, name, component), text)
+        build.write(path, text)
         taken = picture.take(path, Path(png), size, theme) if png is not None else None
         return ReportFile(path, len(text.encode()), taken)
 
@@ -231,6 +236,97 @@ class Run(ReadableRun):
         from profiler.pages import site as sites
 
         return sites.build(self.path, out, cards, components, workers or _cores(), report)
+
+    def similar_writes(
+        self,
+        component: str,
+        *,
+        top: int = 20,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+    ) -> pl.DataFrame:
+        """Components of the same kind that write in a direction like that of `component`, read off the weights.
+
+        Args:
+            component: label of a head or another unit.
+            top: how many; 0 gives all.
+            model: as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
+
+        Returns:
+            component; direction: cosine of the two directions, or of heads that of the matrices W_O' W_O, largest size
+            first; direction_median: of its size over all components of the kind.
+
+        Raises:
+            ComponentError: the run has no such component, or it is an embedding or a bias.
+            ModelError: as for `patch`.
+        """
+        from profiler import actions
+
+        return actions.similar_writes(
+            self.path,
+            self.connection,
+            component,
+            top=top,
+            model=model,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            device=device,
+        )
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        format: Literal["neuronpedia", "circuit-tracer", "parquet", "jsonl"],
+        components: Sequence[str] = (),
+        per_stratum: int = 5,
+        recompute: bool = False,
+        model: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        device: str = "cpu",
+        report: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> "Exported":
+        """Write components with their examples for other programs.
+
+        Args:
+            out: the folder; an earlier export is replaced, anything else refused.
+            format: what reads it.
+            components: labels; all of the run where none is given.
+            per_stratum: most random samples of each stratum that holds a quantile.
+            recompute: run the model for the activations of tokens that the run does not hold.
+            model: the model to run for `recompute`, as for `patch`.
+            trust_remote_code: as for `patch`.
+            allow_pickle: as for `patch`.
+            device: as for `patch`.
+            report: told after each component how many are done, of how many.
+
+        Raises:
+            ExportError: `out` is something else than an export or cannot be written, or the format is unknown.
+            ComponentError: the run lacks a component.
+            ModelError: as for `patch`.
+        """
+        from profiler.export import write
+
+        write.refuse(out, format)
+        fill = None
+        if recompute:
+            from profiler import actions
+
+            fill = actions.recomputed(
+                self.path,
+                self.connection,
+                model=model,
+                trust_remote_code=trust_remote_code,
+                allow_pickle=allow_pickle,
+                device=device,
+            )
+        return write.export(self.connection, out, format, components, per_stratum, fill, report)
 
     def try_text(
         self,

@@ -5,7 +5,8 @@
 -- Key:        component
 -- Parameters: behaviour (required), kind (default ''), least (default 20), top (default 20),
 --             importance (default 'direct')
--- Reads:      behaviour_marks, behaviours, component_facts, importance, jackknife_groups
+-- Reads:      behaviour_marks, behaviours, components, dense_rows, documents, importance,
+--             jackknife_groups, pooled_strata, position_marks, runs, sample_rows, uniform_marks
 -- Reference:  lift of a rule over its base rate: Brin, Motwani, Ullman and Tsur 1997; the base rate
 --             of each domain is held against the domain itself; delete-a-group jackknife over
 --             documents: Wolter, Introduction to Variance Estimation, chapter 4, interval on the
@@ -29,20 +30,68 @@ SET VARIABLE least = coalesce(getvariable('least')::BIGINT, 20);
 SET VARIABLE top = coalesce(getvariable('top')::BIGINT, 20);
 SET VARIABLE importance = coalesce(getvariable('importance')::VARCHAR, 'direct');
 SET VARIABLE importance = importance_asked(getvariable('importance'));
+SET VARIABLE asked = (
+    SELECT behaviour_id FROM behaviours WHERE behaviour = getvariable('behaviour')
+);
+-- most behaviours are about the position alone: those are asked once a position, not once a row
+SET VARIABLE of_position = (
+    SELECT count(*) > 0 FROM (
+        SELECT 1 FROM position_marks WHERE behaviour_id = getvariable('asked') LIMIT 1
+    )
+);
+-- a list, because a filter on a list goes below a view: what is about heads is asked of heads alone
+SET VARIABLE heads = (
+    SELECT list(components.component) FROM components
+    JOIN behaviours ON behaviours.kind = components.kind
+    WHERE components.kind = 'head' AND behaviours.behaviour_id = getvariable('asked')
+);
 WITH asked AS (
-    SELECT behaviour_id, kind, family IN ('attention', 'effect') AS is_act FROM behaviours
-    WHERE behaviour = getvariable('behaviour')
+    SELECT kind, family IN ('attention', 'effect') AS is_act FROM behaviours
+    WHERE behaviour_id = getvariable('asked')
+)
+, pool AS (
+    SELECT components.component_id, components.component, components.kind FROM components
+    JOIN asked ON asked.kind IN ('both', behaves_as(components.kind))
+    WHERE components.kind IN ('head', 'neuron', 'feature', 'direction', 'subspace')
+        AND getvariable('kind') IN ('', components.kind)
+)
+, rows AS NOT MATERIALIZED (
+    -- as view component_facts has them: heads on the uniform sample, neurons on their strata too
+    SELECT component_id, bin, position_id, dla, total, true AS uniform FROM dense_rows
+    UNION ALL
+    SELECT component_id, bin, position_id, dla, NULL, false
+    FROM sample_rows ANTI JOIN uniform_marks USING (position_id)
+)
+, weighted AS NOT MATERIALIZED (
+    SELECT rows.component_id, rows.position_id, rows.dla, rows.total
+        , CASE pool.kind WHEN 'head' THEN (SELECT n_positions FROM runs)
+                / nullif((SELECT count(*) FROM uniform_marks), 0)
+            ELSE pooled_strata.n / pooled_strata.kept END AS weight
+    FROM rows
+    JOIN pool USING (component_id)
+    JOIN pooled_strata USING (component_id, bin)
+    WHERE rows.uniform OR pool.kind <> 'head'
+)
+, counted AS NOT MATERIALIZED (
+    SELECT component_id, position_id, weight_of(getvariable('importance'), weight) AS weight
+        , importance_at(getvariable('importance'), weight, dla, total) AS importance
+    FROM weighted
+)
+, at_position AS MATERIALIZED (
+    SELECT position_id, holds, holds IS NULL AS is_untold FROM position_marks
+    WHERE getvariable('of_position') AND behaviour_id = getvariable('asked')
+        AND holds IS DISTINCT FROM false
 )
 , facts AS MATERIALIZED (
-    SELECT component, doc_id, any_value(component_facts.kind) AS kind
-        , any_value(group_id) AS group_id, any_value(domain) AS domain
-        , sum(weight_of(getvariable('importance'), weight)) AS weights
-        , sum(importance_at(getvariable('importance'), weight, dla, total)) AS importance
-    FROM component_facts
-    JOIN asked ON asked.kind IN ('both', behaves_as(component_facts.kind))
-    WHERE getvariable('kind') IN ('', component_facts.kind)
-        AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
-    GROUP BY component, doc_id
+    SELECT counted.component_id, counted.position_id >> 32 AS doc_id
+        , sum(weight) AS weights, sum(importance) AS importance
+        , count(*) FILTER (holds) AS n_held, sum_where(weight, holds) AS weights_held
+        , sum_where(importance, holds) AS importance_held
+        , sum_where(weight, is_untold) AS weights_untold
+        , sum_where(importance, is_untold) AS importance_untold
+    FROM counted LEFT JOIN at_position USING (position_id)
+    WHERE importance IS NOT NULL
+    GROUP BY counted.component_id, doc_id
 )
 , marks AS MATERIALIZED (
     SELECT component, doc_id
@@ -54,20 +103,24 @@ WITH asked AS (
         , sum_where(importance_at(getvariable('importance'), weight, dla, total)
             , holds IS NULL) AS importance_untold
     FROM behaviour_marks
-    WHERE behaviour_id IN (SELECT behaviour_id FROM asked)
+    WHERE NOT getvariable('of_position') AND behaviour_id = getvariable('asked')
+        AND (getvariable('heads') IS NULL OR list_contains(getvariable('heads'), component))
         AND importance_at(getvariable('importance'), weight, dla, total) IS NOT NULL
     GROUP BY component, doc_id
 )
 , by_document AS MATERIALIZED (
     -- rows where it cannot be told are taken out of numerator and denominator
-    SELECT facts.component, facts.kind, facts.group_id, facts.domain
-        , coalesce(marks.n_held, 0) AS n_held
-        , facts.weights - coalesce(marks.weights_untold, 0) AS weights
-        , coalesce(marks.weights_held, 0) AS weights_held
-        , facts.importance - coalesce(marks.importance_untold, 0) AS importance
-        , coalesce(marks.importance_held, 0) AS importance_held
+    SELECT pool.component, pool.kind, documents.group_id, documents.domain
+        , coalesce(marks.n_held, facts.n_held) AS n_held
+        , facts.weights - coalesce(marks.weights_untold, facts.weights_untold) AS weights
+        , coalesce(marks.weights_held, facts.weights_held) AS weights_held
+        , facts.importance - coalesce(marks.importance_untold
+            , facts.importance_untold) AS importance
+        , coalesce(marks.importance_held, facts.importance_held) AS importance_held
     FROM facts
-    LEFT JOIN marks ON marks.component = facts.component AND marks.doc_id = facts.doc_id
+    JOIN pool USING (component_id)
+    JOIN documents USING (doc_id)
+    LEFT JOIN marks ON marks.component = pool.component AND marks.doc_id = facts.doc_id
 )
 , sums AS (
     SELECT component AS key, group_id, importance_held AS above, importance AS below

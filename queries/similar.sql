@@ -16,7 +16,7 @@
 --             two distributions of activation, each divided by its root mean square, in steps of a
 --             quarter of an octave. measure is what rows are ordered by (the largest size of
 --             coactivation; a negative one fires where the other does not). Directions of writes
---             are in the weights, not in a run, and are not compared.
+--             are in the weights, not in a run: profiler find RUN --like L2H1 --by direction.
 SET VARIABLE component = required(getvariable('component'), 'component', 'L0H0');
 SET VARIABLE measure = coalesce(getvariable('measure')::VARCHAR, 'coactivation');
 SET VARIABLE measure = CASE

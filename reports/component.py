@@ -12,7 +12,7 @@ from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section, Spectrum
 from profiler.pages.charts import component as charts
 from profiler.pages.charts import spectrum
-from profiler.pages.component import answer, behaviours, breakdowns, effects, gates
+from profiler.pages.component import answer, behaviours, breakdowns, effects, gates, repeats
 from profiler.pages.reader import Reader, Result
 
 QUESTION = "What does this component do on the whole corpus, not only at its extremes?"
@@ -207,12 +207,7 @@ def _extremes(read: Reader, label: str, reach: tables.Reach, shown: int = 8) -> 
         ("dla", "bottom"): "Lowers the next token most",
     }
     groups = [
-        tables.group(
-            heading,
-            "by DLA" if measure == "dla" else "by activation",
-            _extreme(frame, measure, side).head(shown),
-            reach,
-        )
+        _extreme_group(heading, measure, _extreme(frame, measure, side), shown, reach)
         for (measure, side), heading in names.items()
     ]
     caption = (
@@ -222,6 +217,19 @@ def _extremes(read: Reader, label: str, reach: tables.Reach, shown: int = 8) -> 
         "Extremes of both signs", caption, result.source, groups, "The run stores no extremes of this component.", reach
     )
     return Section("Extremes", "", (block,))
+
+
+def _extreme_group(
+    heading: str, measure: str, rows: pl.DataFrame, shown: int, reach: tables.Reach
+) -> tables.ExampleGroup:
+    """The first `shown` of different text, and how many before the last of them say nearly the same."""
+    chosen = repeats.distinct(rows).head(shown)
+    passed = 0 if chosen.is_empty() else int((rows["rank"] <= chosen["rank"].max()).sum()) - len(chosen)
+    repeated = rows.height - passed - len(chosen) if len(chosen) < shown else 0
+    note = "by DLA" if measure == "dla" else "by activation"
+    if left_out := passed + repeated:
+        note += f"; {left_out} of nearly the same text left out"
+    return tables.group(heading, note, chosen, reach)
 
 
 def _extreme(frame: pl.DataFrame, measure: str, side: str) -> pl.DataFrame:

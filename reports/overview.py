@@ -8,7 +8,7 @@ from profiler.model.components import OUTSIDE, WORDS, UnitKind, units_in_words
 from profiler.pages import method, numbers, tables
 from profiler.pages.blocks import Block, Chart, Note, Report, Section
 from profiler.pages.charts import overview
-from profiler.pages.component import answer
+from profiler.pages.component import answer, headline
 from profiler.pages.reader import Reader, Result
 
 QUESTION = "Which heads and neurons matter on this corpus, and for what?"
@@ -175,6 +175,7 @@ def _ranking(read: Reader) -> Section:
     result = everything(read)
     columns = (
         tables.words("component", "Component"),
+        tables.words("label", "What it does", "the label that its card begins with; – where none holds"),
         tables.share(
             "share_abs_dla", "of all |DLA|", "with the 95 % interval", full=result.frame["share_abs_dla"].max() or 1.0
         ),
@@ -187,7 +188,7 @@ def _ranking(read: Reader) -> Section:
         ),
     )
     columns += _total_columns(result.frame)
-    frame = result.frame.head(RANKED)
+    frame = headline.with_labels(result.frame.head(RANKED), lambda kind, n: read("behaviours", kind=kind, top=n).frame)
     shown = (
         f"the {SCATTERED:,} most important of {len(result.frame):,}"
         if len(result.frame) > SCATTERED

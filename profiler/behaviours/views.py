@@ -1,6 +1,6 @@
 """The view `behaviour_rows` of a run, generated from its tables, and the tables filled for a new run.
 
-What is derived (DERIVED and the two views) is absent from a run until it is made, never empty: a query that needs it
+What is derived (DERIVED and the three views) is absent from a run until it is made, never empty: a query that needs it
 fails and says so, and gives no wrong answer.
 
 The view has a row per component, kept row and behaviour, and says whether the behaviour holds there. Its conditions are
@@ -75,6 +75,13 @@ MARKS = (
     )
     .replace("-- behaviour: name\n", "-- behaviour_id: number in table behaviours\n-- behaviour: name\n")
 )
+POSITIONS = """-- View: position_marks
+-- One row per kept ordinary position x behaviour that is about the position alone: whether it holds there, whatever the
+--   component.
+-- position_id: position
+-- behaviour_id: number in table behaviours
+-- holds: whether the behaviour holds there; NULL where it cannot be told
+"""
 UNIFORM = f"""SELECT {", ".join(f"{'marked' if name in OF_POSITION else 'uniform_rows'}.{name}" for name in COLUMNS)}
     , marked.mark
 FROM uniform_rows
@@ -142,8 +149,10 @@ def refresh(connection: Connection) -> None:
     connection.execute(view_text(rows))
     light = [row for row in rows if row[1] == "head" and of_attention(connection, row[2])]
     connection.execute(marks_text(rows, shared, light))
-    created = "CREATE VIEW behaviour_rows AS SELECT 1;\n" + MARKS + "CREATE VIEW behaviour_marks AS SELECT 1;"
-    for statement in comment_statements(HEADER + created):
+    connection.execute(positions_text(shared))
+    views = {"behaviour_rows": HEADER, "behaviour_marks": MARKS, "position_marks": POSITIONS}
+    described = "\n".join(f"{text}CREATE VIEW {name} AS SELECT 1;" for name, text in views.items())
+    for statement in comment_statements(described):
         connection.execute(statement)
     connection.execute(COVERAGES.read_text(encoding="utf-8"))
 
@@ -216,6 +225,16 @@ def view_text(rows: list[tuple[int, str, str]]) -> str:
     """The CREATE VIEW statement of behaviour_rows for behaviours given as (number, kind, condition)."""
     halves = "\nUNION ALL\n".join(_half(rows, kind) for kind in ("head", "neuron"))
     return f"CREATE OR REPLACE VIEW behaviour_rows AS\n{halves}"
+
+
+def positions_text(shared: list[tuple[int, str, str]]) -> str:
+    """The CREATE VIEW statement of position_marks for the behaviours that are about positions alone."""
+    cases = " ".join(f"WHEN {number} THEN {wrapped(condition)}" for number, _, condition in shared)
+    numbers = ", ".join(str(number) for number, _, _ in shared)
+    holds = f"CASE behaviours.behaviour_id {cases} END" if shared else "NULL::BOOLEAN"
+    return f"""CREATE OR REPLACE VIEW position_marks AS
+SELECT facts.position_id, behaviours.behaviour_id, {holds} AS holds
+FROM position_facts AS facts CROSS JOIN behaviours WHERE behaviours.behaviour_id IN ({numbers or "NULL"})"""
 
 
 def _half(rows: list[tuple[int, str, str]], kind: str) -> str:

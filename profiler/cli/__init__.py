@@ -13,7 +13,8 @@ from rich.text import Text
 import profiler
 from profiler.cli import behaviours, bench, label, merge, models, query, record, report, site
 from profiler.cli.circuits import check, circuits, patch, paths, predict, tasks
-from profiler.cli.look import compare, effects, find, serve, try_text
+from profiler.cli.look import compare, effects, export, find, serve, try_text
+from profiler.cli.terminal.commands import Commands
 from profiler.cli.terminal.console import console, errors, guard
 from profiler.database import faults
 from profiler.errors import ProfilerError
@@ -27,7 +28,7 @@ def _version(asked: bool) -> bool:  # noqa: FBT001, typer calls it so
     return asked
 
 
-app = typer.Typer(
+app = Commands(
     name="profiler",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -63,6 +64,7 @@ for commands in (
     predict,
     circuits,
     site,
+    export,
     serve,
 ):
     commands.register(app)

@@ -6,11 +6,12 @@ import typer
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import AsJson, Commands, say_next, write_json
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.output import text_table
 
-classes = typer.Typer(no_args_is_help=True)
-behaviours = typer.Typer(no_args_is_help=True)
+classes = Commands(no_args_is_help=True)
+behaviours = Commands(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="small letters, digits and _")]
 Described = Annotated[str, typer.Option(help="what it means, in words")]
 
@@ -38,11 +39,12 @@ def add_class(
     """
     with profiler.open(run) as opened:
         n = opened.add_class(name, condition, description)
+        first = opened.query("component_overview", top=1)["component"][0]
     note = (
         "" if n else " The condition is matched against single tokens; the tokenizer may split such texts into several."
     )
-    console.print(f"{name}: {n:,} tokens of the vocabulary.{note} Next:")
-    console.print(f"  profiler query {run} token_split --set component=L0H0 --set property={name}")
+    console.print(f"{name}: {n:,} tokens of the vocabulary.{note}")
+    say_next(("query", run, "token_split", "--set", f"component={first}", "--set", f"property={name}"))
 
 
 @classes.command("remove")
@@ -54,10 +56,11 @@ def remove_class(run: options.RunFile, name: Name) -> None:
 
 
 @classes.command("list")
-def list_classes(run: options.RunFile) -> None:
+def list_classes(run: options.RunFile, *, json_: AsJson = False) -> None:
     """List the token classes of a run, the library's and your own."""
     with profiler.open(run) as opened:
-        write(text_table(opened.classes()))
+        frame = opened.classes()
+    write_json(frame.to_dicts()) if json_ else write(text_table(frame))
 
 
 @behaviours.command("add")
@@ -74,7 +77,10 @@ def add_behaviour(
     """
     with profiler.open(run) as opened:
         opened.add_behaviour(name, condition, on, description)
-    console.print(f"{name} added. Next:\n  profiler query {run} behaviours --set behaviour={name} --set family=user")
+    console.print(f"{name} added")
+    kind = "neuron" if on == "neuron" else "head"
+    settings = (f"behaviour={name}", "family=user", f"kind={kind}")
+    say_next(("query", run, "behaviours", *(part for setting in settings for part in ("--set", setting))))
 
 
 @behaviours.command("remove")
@@ -94,7 +100,8 @@ def refresh_behaviours(run: options.RunFile) -> None:
 
 
 @behaviours.command("list")
-def list_behaviours(run: options.RunFile) -> None:
+def list_behaviours(run: options.RunFile, *, json_: AsJson = False) -> None:
     """List the behaviours of a run, the library's and your own."""
     with profiler.open(run) as opened:
-        write(text_table(opened.behaviours()))
+        frame = opened.behaviours()
+    write_json(frame.to_dicts()) if json_ else write(text_table(frame))

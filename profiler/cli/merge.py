@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from profiler.cli.terminal import losses
+from profiler.cli.terminal.commands import say_next
 from profiler.cli.terminal.console import console
 
 
@@ -44,4 +45,4 @@ def merge(
             console.print(f"  your own {what}, the same in all runs: {', '.join(item.name for item in own)}")
     for note in added.notes:
         console.print(f"  {note}")
-    console.print(f"\nNext:\n  profiler info {out}")
+    say_next(("info", out))

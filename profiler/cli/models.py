@@ -16,10 +16,11 @@ import typer
 from rich.markdown import Markdown
 from rich.table import Table
 
+from profiler.cli.terminal.commands import Commands
 from profiler.cli.terminal.console import Clean, console, errors, write
 from profiler.errors import ModelError
 
-app = typer.Typer(no_args_is_help=True, help="Score, train and describe models.")
+app = Commands(no_args_is_help=True, help="Score, train and describe models.")
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 

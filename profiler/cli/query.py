@@ -1,6 +1,5 @@
 """`profiler query` and `profiler info`: what is in a run."""
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.text import Text
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import AsJson, write_json
 from profiler.cli.terminal.console import console, readable, write
 from profiler.cli.terminal.output import to_bytes
 from profiler.database import query as queries
@@ -136,7 +136,7 @@ def _print_list() -> None:
 def info(
     *,
     run: options.RunFile,
-    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Show what is in a run: model, corpus, speed, closure, sizes, and what was dropped.
 
@@ -145,7 +145,7 @@ def info(
     with profiler.open(run) as opened:
         summary = opened.summary()
     if json_:
-        return write(_json(summary))
+        return write_json(_whole(summary))
     console.print(_facts(run, summary.facts), soft_wrap=False)
     if summary.unfinished:
         console.print(f"\nBehaviours are not in this run yet: {summary.unfinished}")
@@ -157,13 +157,12 @@ def info(
     _print_frame("Dropped, cut or left out", summary.drops)
 
 
-def _json(summary: RunSummary) -> str:
-    """Everything that is shown, as one JSON object."""
+def _whole(summary: RunSummary) -> dict[str, Any]:
+    """Everything that is shown."""
     frames = {"corpus": summary.corpus, "tables": summary.sizes, "dropped": summary.drops}
     frames["dictionaries"] = summary.dictionaries
     rows = {name: frame.to_dicts() for name, frame in frames.items()}
-    whole = {"run": dict(summary.facts), "unfinished": summary.unfinished or None} | rows
-    return json.dumps(whole, ensure_ascii=False, default=str) + "\n"
+    return {"run": dict(summary.facts), "unfinished": summary.unfinished or None} | rows
 
 
 def _print_frame(title: str, frame: pl.DataFrame) -> None:

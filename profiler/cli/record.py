@@ -11,7 +11,8 @@ import typer
 import profiler
 from profiler.cli import options
 from profiler.cli.terminal import losses
-from profiler.cli.terminal.console import console
+from profiler.cli.terminal.commands import Open, offer, say_next
+from profiler.cli.terminal.console import asides, console
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.progress import token_bar
 from profiler.config import RunConfig
@@ -34,6 +35,10 @@ NO_SETTINGS = (
     "address",
     "chunks_per_piece",
 )
+DEFAULT_TOKENS = "100k"
+"""Of `record`: minutes on a processor, and enough for the commonest behaviours."""
+LONGER = 10
+"""How many times as long the pass is that is offered next."""
 DEMO_RUN = Path("demo.duckdb")
 DEMO_TOKENS = 300_000
 DEMO_CONTEXT, DEMO_WINDOWS = 256, 4  # a few windows of many documents: intervals rest on documents
@@ -51,7 +56,7 @@ def record(
     base: options.Base = None,
     corpus: options.Corpora,
     out: options.Out,
-    tokens: options.Tokens = "1M",
+    tokens: options.Tokens = DEFAULT_TOKENS,
     text_field: options.TextField = "text",
     id_field: options.IdField = "id",
     domain_field: options.DomainField = None,
@@ -108,8 +113,20 @@ def record(
         address=address,
         chunks_per_piece=chunks_per_piece,
     )
-    console.print(
-        f"\nNext:\n  profiler info {out}\n  profiler query {out} component_overview\n  profiler report {out} overview"
+    _say_more(config, out)
+    say_next(("info", out), ("query", out, "component_overview"), ("report", out, "overview"))
+
+
+def _say_more(config: RunConfig, out: Path) -> None:
+    """Where the pass ended at --tokens, how a longer one is made and about how long it takes."""
+    with profiler.open(out) as run:
+        read, seconds = run.info["n_tokens"], run.info["seconds"]
+    if config.tokens is None or read < config.tokens:
+        return
+    longer = LONGER * config.tokens
+    asides.print(
+        f"The pass ended at --tokens. {longer:,} tokens, for narrower intervals, would take about"
+        f" {seconds / read * longer / 60:.0f} min: the same command with --tokens {longer} and another --out."
     )
 
 
@@ -132,6 +149,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="the run file to write")] = DEMO_RUN,
     tokens: Annotated[str, typer.Option(help="how many tokens of the bundled corpus to read")] = str(DEMO_TOKENS),
     overwrite: Annotated[bool, typer.Option(help="replace a run at --out (demo.duckdb is always replaced)")] = False,
+    open_: Open = False,
 ) -> None:
     """Record the bundled model over the bundled corpus, and make the overview page. No network is used.
 
@@ -148,10 +166,12 @@ def demo(
     with profiler.open(out) as run:
         page = run.report("overview").path
         best = run.query("component_overview", kind="head", top=1)["component"][0]
-    console.print(f"run     {out}\nreport  {page}\n\nNext:")
-    console.print(
-        f"  profiler report {out} component --component {best}\n  profiler query {out} quantile_samples --set"
-        f" component={best}\n  profiler info {out}"
+    console.print(f"run     {out}")
+    offer(page, opened=open_)
+    say_next(
+        ("report", out, "component", "--component", best),
+        ("query", out, "quantile_samples", "--set", f"component={best}"),
+        ("info", out),
     )
 
 
@@ -162,7 +182,7 @@ def run_pass(config: RunConfig, out: Path, **options_of_pass: Any) -> None:
         options_of_pass: as of `profiler.record`.
     """
     quiet()
-    loading, progress = console.status(f"loading {config.model}"), token_bar()
+    loading, progress = asides.status(f"loading {config.model}"), token_bar()
     task = progress.add_task("recording", total=config.tokens, rate="")
 
     def announce(ahead: Any) -> None:
@@ -198,14 +218,14 @@ def _print_forecast(ahead: Any) -> None:
     """The model, what the pass will take, and what a disk budget lowered."""
     spec, forecast, config = ahead.spec, ahead.forecast, ahead.config
     which = "" if ahead.n_recorded == spec.n_components else f", of which {ahead.n_recorded:,} are recorded"
-    console.print(f"{config.model}: {spec.described()}, {spec.n_components:,} components{which}")
-    console.print(
+    asides.print(f"{config.model}: {spec.described()}, {spec.n_components:,} components{which}")
+    asides.print(
         f"  kept of each component: its values at {config.dense_positions:,} positions,"
         f" {config.samples_per_stratum} samples a stratum"
     )
     for note in spec.notes:
-        console.print(f"  note: {note}", markup=False)
-    console.print(
+        asides.print(f"  note: {note}", markup=False)
+    asides.print(
         f"forecast: about {forecast.bytes / 1e6:,.0f} MB, {forecast.seconds / 60:.1f} min and"
         f" {forecast.memory / 1e9:,.1f} GB of memory for {f'{config.tokens:,}' if config.tokens else 'all'} tokens"
     )
@@ -216,11 +236,11 @@ def _print_forecast(ahead: Any) -> None:
             f"  of that time {share:.0%} is for the encoders and decoders of dictionaries, whichever units are kept"
         )
     if config.token_sums == "all":
-        console.print(
+        asides.print(
             f"  sums per token of every component: {forecast.token_memory / 1e9:,.2f} GB of memory during the pass"
         )
     for change in ahead.lowered:
-        console.print(f"  to stay within the budget of disk or memory: {change}")
+        asides.print(f"  to stay within the budget of disk or memory: {change}")
 
 
 @contextmanager

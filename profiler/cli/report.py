@@ -8,6 +8,7 @@ import typer
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import Open, offer
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.errors import ProfilerError
@@ -40,6 +41,7 @@ def report(
     ] = None,
     size: Annotated[str, typer.Option(help="width and height of the picture, pixels")] = "1100x1000",
     theme: Annotated[Theme, typer.Option(help="of the picture")] = "light",
+    open_: Open = False,
 ) -> None:
     """Build an HTML report: one file that needs no network.
 
@@ -61,7 +63,7 @@ def report(
             size=_shape(size),
             theme=theme,
         )
-    console.print(f"{made.path} ({made.bytes / 1e6:.1f} MB): open it in a browser")
+    offer(made.path, f" ({made.bytes / 1e6:.1f} MB)", opened=open_)
     if png:
         console.print(f"{png} ({png.stat().st_size / 1e3:.0f} kB)")
 

@@ -8,7 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 import profiler
 from profiler.cli import options
-from profiler.cli.terminal.console import console
+from profiler.cli.terminal.commands import Open, offer
+from profiler.cli.terminal.console import asides, console
 from profiler.errors import SiteError, Stopped
 from profiler.pages.numbers import plural
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def site(
+    *,
     run: options.RunFile,
     out: Annotated[Path, typer.Option(help="the folder to write; only an earlier site is replaced")],
     cards: Annotated[str, typer.Option(help="how many cards of the most important heads and neurons, or all")] = "100",
@@ -26,6 +28,7 @@ def site(
     workers: Annotated[
         int | None, typer.Option(help="processes that make cards; default: the number of cores", min=1)
     ] = None,
+    open_: Open = False,
 ) -> None:
     """Write a site of a run: overview, a table of all components, cards, circuits, queries. It needs no server.
 
@@ -40,7 +43,7 @@ def site(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=asides) as bar:
         task = bar.add_task("cards", total=None, size="")
 
         def show(now: Any) -> None:
@@ -59,6 +62,7 @@ def site(
         f"{done.out / 'index.html'}: {plural(done.made, 'card')} made, {done.reused:,} kept{each};"
         f" {done.bytes / 1e6:,.1f} MB in all; reports: {', '.join(done.reports)}"
     )
+    offer(done.out / "index.html", opened=open_)
 
 
 def _count(cards: str) -> int | None:

@@ -36,6 +36,7 @@ CLOSED: Settings = SHUT | {
     ),  # it joins a whole table once where two parts of a query want one component of it
 }
 OTHER = "ATTACH {} AS other (READ_ONLY)"
+BESIDE = "ATTACH {} AS run (READ_ONLY)"
 FUNCTIONS = "SELECT database_name, function_name, internal FROM system.main.duckdb_functions()"
 VIEWS = "SELECT database_name, view_name FROM system.main.duckdb_views() WHERE NOT internal"
 TRIGGERS = "SELECT database_name, trigger_name FROM system.main.duckdb_triggers()"
@@ -82,6 +83,23 @@ def comparing(first: Path, second: Path) -> Connection:
         connection.close()
         raise
     return _checked(connection, first, second)
+
+
+def beside(path: Path) -> Connection:
+    """A closed database in memory that can read a file as `run`, to hold what is taken out of it.
+
+    Raises:
+        RunError: the file replaces what a run rests on.
+        duckdb.Error: it cannot be opened.
+    """
+    connection = duckdb.connect()  # nothing of the file has run before it is closed, below
+    try:
+        connection.execute(BESIDE.replace("{}", paths.literal(paths.database_path(path))))
+        _set(connection, CLOSED)
+    except duckdb.Error:
+        connection.close()
+        raise
+    return _checked(connection, path)
 
 
 def begin(file: Path, folder: Path) -> Connection:

@@ -21,7 +21,7 @@ MADE_BY = {
 PREDICTED = "profiler predict register {run}"
 OF_PREDICTIONS = ("prediction_log", "prediction_head", "predictions")
 DERIVED_BY = "profiler behaviours refresh {run}"
-DERIVED = ("uniform_marks", "layer_coverages", "behaviour_rows", "behaviour_marks")
+DERIVED = ("uniform_marks", "layer_coverages", "behaviour_rows", "behaviour_marks", "position_marks")
 """Tables and views that are made once a run is whole (profiler.behaviours.views)."""
 _CREATED = re.compile(r"^CREATE (TABLE|VIEW) (\w+)", re.MULTILINE)
 

@@ -36,6 +36,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from profiler.axes import Activations, HeadOutputs, PerPosition, Residual, Scale, Valid
+from profiler.errors import ComponentError
 from profiler.model.components import BIAS_OF, Block, ComponentId, ComponentKind, ModelSpec
 from profiler.model.forward import Capture, Factors, Read, Routed, Rows
 from profiler.model.wiring import Direction, Directions, Sink, TokenDirections, Toward, Wiring, scaled
@@ -163,6 +164,47 @@ class Weights:
         sink = self.own_norm[block]
         assert sink.norm is not None
         return scaled(sink.norm.centred(written) * sink.norm.gain, self.wiring.readers[sink.name][0][1].multiplier)
+
+
+def write_likeness(weights: Weights, spec: ModelSpec, component: ComponentId) -> Iterator[tuple[ComponentId, float]]:
+    """How alike the directions are that units of a kind write in: (unit, likeness) of every unit of `component`'s kind.
+
+    Of units that write along a vector the cosine of the two, -1 to 1. Of heads, which write anywhere in the row space
+    of their W_O, the cosine of W_O' W_O as matrices, 0 (orthogonal) to 1: it does not change with the basis of the
+    head's values. 0 where a unit writes nothing. What is written is as it is added to the residual stream, but for a
+    gate and the denominator of a norm of the block's own. Cost: a product of d_model * (values of all units).
+
+    Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (composition as a ratio of Frobenius
+    norms); the cosine of two Gram matrices is the uncentred kernel alignment of Cristianini et al. 2001.
+
+    Raises:
+        ComponentError: it is no unit of the model's own.
+    """
+    block = spec.block_of(component)
+    if block not in weights.writers:
+        raise ComponentError(
+            f"{component.label} is of a dictionary, and directions are compared of what the model's own units write:"
+            " name a head or a neuron"
+        )
+    own = _written(weights, block)[component.unit]
+    for other in (b for b in spec.blocks if b.kind == block.kind):
+        rows = _written(weights, other)
+        shared = torch.einsum("vm,uwm->uvw", own, rows)
+        if own.shape[0] == 1 and rows.shape[1] == 1:
+            sizes = own.norm() * rows[:, 0].norm(dim=-1)
+            likeness = shared[:, 0, 0] / sizes
+        else:
+            own_size = (own @ own.T).norm()
+            likeness = shared.square().sum((1, 2)) / (own_size * (rows @ rows.mT).flatten(1).norm(dim=1))
+        for unit, value in enumerate(likeness.nan_to_num(0.0).tolist()):
+            yield ComponentId(other.kind, other.layer, unit, other.group), value
+
+
+def _written(weights: Weights, block: Block) -> Float[Tensor, "unit value model"]:
+    """What each value of each unit of a block adds to the residual stream per unit, float64."""
+    rows = weights.as_added(block, weights.matrix(block)).double()
+    by_unit: Tensor = rows.unflatten(0, (block.units, weights.writers[block].width))
+    return by_unit
 
 
 def weights_of(network: PreTrainedModel, wiring: Wiring, sources: Sources, dtype: torch.dtype) -> Weights:

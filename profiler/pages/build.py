@@ -22,6 +22,8 @@ from profiler.pages import page
 from profiler.pages.blocks import Chart, Examples, Note, Report, Section, Source, Table
 from profiler.pages.reader import Reader
 
+HEAD = 4096
+"""Bytes of a file in which its head says who made it."""
 __all__ = [
     "Chart",
     "Examples",
@@ -35,6 +37,7 @@ __all__ = [
     "find",
     "load",
     "names",
+    "refuse",
     "write",
 ]
 
@@ -121,6 +124,26 @@ def find(connection: duckdb.DuckDBPyConnection, label: str) -> ComponentId:
         FROM components WHERE component = getvariable('component')"""
     frame = query.run(connection, text, component=label)
     return ComponentId(*frame.row(0))
+
+
+def refuse(path: str | Path) -> None:
+    """Raise unless a page can be written to `path`: only an earlier page of the profiler's is replaced.
+
+    Raises:
+        ProfilerError: there is something else, or no folder for it.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            begun = file.read(HEAD)
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise ProfilerError(f"there is no folder {path.parent}: make it, or choose another --out") from None
+        return
+    except OSError as error:
+        raise ProfilerError(f"no page can be written to {path} ({error.strerror}): choose another --out") from None
+    if begun and f'name="generator" content="{page.MADE_BY}"'.encode() not in begun:
+        raise ProfilerError(f"{path} is there and is no page of the profiler: choose another --out, or remove it")
 
 
 def write(path: str | Path, text: str) -> Path:

@@ -1,17 +1,22 @@
 """A component as a notebook shows it: a piece of HTML without scripts, drawn once, in the ink of the notebook.
 
 The answer of the component's card, its density and DLA-weighted spectrum as SVG, and random examples around its
-quantiles. Jupyter and marimo ask an object for it by `_repr_html_`. Everything of the corpus is escaped as on the
+quantiles. Jupyter and marimo ask an object for it by `_repr_html_`. `widget` is the whole card instead, alive: the page
+itself in a frame, with its scripts, which need no network. Everything of the corpus is escaped as on the
 pages.
 
 Cost: the queries of a card, a second or two, and 0.2 s per chart; about 100 kB in the notebook's file.
 """
 
+import importlib
+from functools import cache
 from typing import Any
 
 import vl_convert
 from markupsafe import Markup
 
+from profiler.errors import ProfilerError
+from profiler.pages import page
 from profiler.pages.blocks import Chart, Examples, Report, Spectrum
 from profiler.pages.charts import theme
 from profiler.pages.visible_text import plain
@@ -91,3 +96,32 @@ def _examples(block: Examples) -> Markup:
 def table(chart: Any, frame_html: str) -> Markup:
     """A chart above the rows it draws."""
     return Markup('<div class="profiler-card">{}{}</div>').format(svg(chart), Markup(frame_html))
+
+
+def widget(report: Report, height: int) -> Any:
+    """A component's card as an anywidget: it hovers, brushes and sorts as the page does.
+
+    Cost: the page, 1 MB, goes to the browser with each widget, and into the notebook's file where its state is saved.
+
+    Args:
+        height: of the frame, pixels.
+
+    Raises:
+        ProfilerError: anywidget is not installed.
+    """
+    return _widgets()(page=page.render(report), title=report.title, height=height)
+
+
+@cache
+def _widgets() -> Any:
+    """The class of widgets, made when the first is asked for, because anywidget is an extra."""
+    try:
+        anywidget, traitlets = map(importlib.import_module, ("anywidget", "traitlets"))
+    except ImportError:
+        raise ProfilerError(
+            "a card that is alive needs anywidget: pip install 'generality-profiler[notebook]'; without it a component"
+            " shows its card drawn once"
+        ) from None
+    synced = {name: traitlets.Unicode().tag(sync=True) for name in ("page", "title")}
+    members = synced | {"height": traitlets.Int().tag(sync=True), "_esm": page.asset("widget.js")}
+    return type("CardWidget", (anywidget.AnyWidget,), members)

@@ -15,6 +15,7 @@ import re
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
+from math import isfinite
 from typing import Any
 
 import altair as alt
@@ -28,6 +29,10 @@ from profiler.pages.charts import theme
 from profiler.pages.shell import Shell
 
 DIGITS = 5
+NOISE = 1e-14
+"""Part of the largest of a column's numbers below which another is what is left of 0 by rounding."""
+MADE_BY = "generality profiler"
+"""What a page says of its making, by which an earlier page is known."""
 
 
 def render(report: Report, shell: Shell | None = None) -> str:
@@ -68,13 +73,28 @@ def _source_ids(report: Report) -> dict[Source, str]:
 def page_data(charts: dict[Chart | Spectrum, str]) -> dict[str, Any]:
     """What page.js draws from: specifications without their rows, and each set of rows once."""
     datasets: dict[str, dict[str, list[Any]]] = {}
-    specs = {}
+    specs, names = {}, dict[str, str]()
     for block, chart_id in charts.items():
         spec = block.chart.to_dict(validate=alt.utils.schemapi.DEBUG_MODE)
         rows = spec.pop("datasets", {})
-        datasets |= {name: columns(values) for name, values in rows.items()}
-        specs[chart_id] = {"spec": _for_page(spec), "datasets": _largest_first(rows)}
+        for name, values in rows.items():
+            datasets.setdefault(names.setdefault(name, f"d{len(names)}"), columns(values))
+        drawn = _for_page(_named(spec, names))
+        specs[chart_id] = {"spec": drawn, "datasets": [names[name] for name in _largest_first(rows)]}
     return {"charts": specs, "datasets": datasets, "config": theme.page_config()}
+
+
+def _named(spec: Any, names: dict[str, str]) -> Any:
+    """The specification with its sets of rows under their names on the page; altair's are hashes of what is not
+    shown, the last bits of numbers."""
+    if isinstance(spec, dict):
+        return {
+            key: {"name": names[value["name"]]}
+            if key == "data" and value.get("name") in names
+            else _named(value, names)
+            for key, value in spec.items()
+        }
+    return [_named(value, names) for value in spec] if isinstance(spec, list) else spec
 
 
 def _largest_first(rows: dict[str, list[Any]]) -> list[str]:
@@ -95,8 +115,13 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def short(values: list[Any]) -> list[Any]:
-    """The values with floats to five significant digits."""
-    return [float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for value in values]
+    """The values with floats to five significant digits; what is rounding of the largest is 0."""
+    least = NOISE * max((abs(value) for value in values if isinstance(value, float) and isfinite(value)), default=0.0)
+
+    def shown(value: float) -> float:
+        return 0.0 if abs(value) < least else float(f"{value:.{DIGITS}g}")
+
+    return [shown(value) if isinstance(value, float) else value for value in values]
 
 
 def unchecked() -> AbstractContextManager[None]:
@@ -142,5 +167,6 @@ def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=text.plain
     )
+    environment.globals["made_by"] = MADE_BY
     environment.filters |= {"slug": slug, "sign": sign, "kind": _kind}
     return environment

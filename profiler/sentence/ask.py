@@ -61,6 +61,8 @@ def try_text(
         CorpusError: the text holds no token, or `after` is no single token.
         ModelError: as for `patch`.
     """
+    if out is not None:
+        pages.refuse(out)
     changes = read_changes(remove, scale, set_to)  # before the model is loaded
     chosen = None if component is None else pages.find(connection, component)
     for change in changes:

@@ -1,11 +1,11 @@
 """The pages of an open run, each made when it is asked for and kept: reports, cards, texts, finds, comparisons, notes.
 
 Pages are those of a site (`profiler.pages.site`), with a bar of forms. The model is loaded with the first text. Cost:
-a card takes about a second the first time.
+a card takes half a second the first time.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import RLock
 from urllib.parse import urlencode
@@ -18,16 +18,21 @@ from profiler.config import ModelChoice
 from profiler.database import query
 from profiler.errors import QueryError
 from profiler.pages import build, method, page, tables
-from profiler.pages.blocks import Report, Section
+from profiler.pages.blocks import Report, Section, Source, Table
 from profiler.pages.reader import Reader, Result
 from profiler.pages.shell import Shell
 from profiler.pages.site import cards, pages
+from profiler.pages.site.extract import Extract
 from profiler.run import Run
 from profiler.serve.notes import Notes, PageNote
 
+TAKEN = 8
+"""Components whose rows are taken out of the run together: the next ones are likely to be asked for next."""
 MOST_CARDS = 500
 """Cards that are kept in memory."""
 OWN_PAGES = (("try.html", "Try a text"), ("find.html", "Find"), ("compare.html", "Compare"), ("notes.html", "Notes"))
+FROM_WEIGHTS = Source("", "")
+"""Of an answer that no query gives."""
 Asked = Mapping[str, str]
 """What a page is asked, by the names of its form's fields."""
 
@@ -59,6 +64,11 @@ class LiveSite:
     @cached_property
     def _read(self) -> Reader:
         return Reader(self.connection)
+
+    @cached_property
+    def _taken(self) -> tuple[Extract, Reader]:
+        extract = Extract(self.run.path)
+        return extract, Reader(extract.connection)
 
     @cached_property
     def _contents(self) -> pages.Contents:
@@ -128,7 +138,7 @@ class LiveSite:
             notes = () if bare else self._notes_on(f"cards/{cards.file_name(label)}.html")
             key = f"{label} {bare} {[note.id for note in notes]}"
             if key not in self._cards:
-                read = Reader(self.connection)
+                read = self._reader_of(label)
                 whole = self._shell(f"cards/{cards.file_name(label)}.html", "../", {"component": label}, notes)
                 shell = Shell("../", served=True) if bare else whole
                 with page.unchecked():
@@ -205,6 +215,17 @@ class LiveSite:
 
     # --- what they are made of ---
 
+    def _reader_of(self, label: str) -> Reader:
+        """A reader of what was taken out of the run for a component and those that follow it in the table."""
+        extract, read = self._taken
+        if label not in extract.labels:
+            order = query.run(self.connection, "SELECT component FROM importance ORDER BY sum_abs_dla DESC, component")
+            listed = order["component"].to_list()
+            first = listed.index(label) if label in listed else len(listed)
+            extract.hold([*listed[first : first + TAKEN]] or [label])
+        read.forget("component")
+        return read
+
     def _shell(
         self, current: str, root: str = "", asked: Asked | None = None, notes: tuple[PageNote, ...] = ()
     ) -> Shell:
@@ -235,10 +256,14 @@ class LiveSite:
         )
 
     def _found(self, asked: Asked) -> Report:
-        read = Reader(self.connection)
+        read, caption = Reader(self.connection), "As the query gives them."
         if like := asked.get("like"):
             by = asked.get("by") or "coactivation"
-            result = read("similar", component=like, measure=by)
+            if by == "direction":
+                result = Result(FROM_WEIGHTS, self.run.similar_writes(like, model=self._loaded))
+                caption = "Likeness of what they write, read off the weights; no query of the run gives it."
+            else:
+                result = read("similar", component=like, measure=by)
             said = f"Components of the kind of {like}, ordered by {by}."
         elif token := asked.get("token"):
             result = read("components_by_token", token=token)
@@ -248,7 +273,9 @@ class LiveSite:
             result, said = read("components_by_behaviour", behaviour=found.behaviour), found.described
         else:
             raise QueryError("say what to find: words, a component that others are to be like, or a token")
-        block = tables.table("Components", "As the query gives them.", result, _columns(result), width="full")
+        block = tables.table("Components", caption, result, _columns(result), width="full")
+        if isinstance(block, Table) and block.source == FROM_WEIGHTS:
+            block = replace(block, source=None)
         return self._report("Find", (said,), (Section("", "", (block,)),))
 
 

@@ -199,7 +199,11 @@ def behaviours(fake: FakeRun, db: query.Connection) -> None:
 
 @check
 def components_by_behaviour(fake: FakeRun, db: query.Connection) -> None:
-    for name, kind, least in [("previous_token", "head", 1), ("on_number", "", 1), ("repeated", "neuron", 3)]:
+    for name, kind, least in [
+        ("previous_token", "head", 1),
+        ("on_number", "", 1),
+        ("repeated", "neuron", 3),
+    ]:
         labels = [c for c in fake.components["component"] if re.fullmatch(r"L\d+[HN]\d+", c)]
         labels = [c for c in labels if kind in ("", "head" if "H" in c else "neuron")]
         wanted = []

@@ -7,6 +7,7 @@ import typer
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import AsJson, say_next, write_json
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.output import text_table
@@ -40,6 +41,7 @@ def check(
     device: options.Device = "cpu",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
+    json_: AsJson = False,
 ) -> None:
     """Check whether a circuit holds off the prompts it was found on: the verdict, and the distributions behind it.
 
@@ -64,10 +66,12 @@ def check(
             device=device,
             report=bar.show,
         )
+    if json_:
+        return write_json(done.as_dict())
     console.print(done.word, style="bold")
     console.print(done.verdict.sentence)
     for sentence in (*done.measured, *done.verdict.change):
         console.print(f"  {sentence}")
     console.print()
     console.print(text_table(done.table))
-    console.print(f"Next:\n  profiler report {run} generality\n  profiler query {run} ledger")
+    say_next(("report", run, "generality"), ("query", run, "ledger"))

@@ -7,12 +7,13 @@ import typer
 from rich.text import Text
 
 from profiler.cli import options
+from profiler.cli.terminal.commands import Commands, say_next
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.output import text_table
 from profiler.pages.numbers import plural
 
-circuits = typer.Typer(no_args_is_help=True)
+circuits = Commands(no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -38,9 +39,8 @@ def list_circuits() -> None:
         console.print(Text.assemble((circuit.name, "bold"), what))
         for number in published.numbers(circuit.name):
             console.print(f"    {number.value:g} {number.unit}  {number.what} ({number.source})")
-    console.print(
-        "\nNext:\n  profiler circuits show ioi-gpt2\n  profiler check run.duckdb ioi-gpt2    (a run of that model)"
-    )
+    console.print("\nOn a run of its model: profiler check RUN NAME")
+    say_next(("circuits", "show", published.names()[0]))
 
 
 @circuits.command()

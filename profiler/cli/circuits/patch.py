@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 import profiler
+from profiler.circuits import yaml_files
 from profiler.cli import options
+from profiler.cli.terminal.commands import refuse_other, say_next
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.progress import StepBar
@@ -66,8 +68,9 @@ def patch(
 
     Example: profiler patch run.duckdb ioi --scheme swapped --save ioi.yaml
     """
-    quiet()
     given = locals()
+    quiet()
+    refuse_other(save, yaml_files.read, "file of a circuit")
     settings, rights = ({name: given[name] for name in names} for names in (SETTINGS, RIGHTS))
     if bench:
         _bench(run, task, model, rights, settings)
@@ -90,9 +93,7 @@ def patch(
     console.print(str(done))
     if save is not None:
         console.print(f"circuit {save}")
-    console.print(
-        f"\nNext:\n  profiler report {run} circuit\n  profiler query {run} circuit_scores\n  profiler query {run} gates"
-    )
+    say_next(("report", run, "circuit"), ("query", run, "circuit_scores"), ("query", run, "gates"))
 
 
 def _bench(run: Path, task: str, model: str | None, rights: dict[str, Any], settings: dict[str, Any]) -> None:

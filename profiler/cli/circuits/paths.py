@@ -7,6 +7,7 @@ import typer
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import say_next
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.progress import StepBar
@@ -53,7 +54,7 @@ def paths(
         )
     for text in dict.fromkeys(frame["path"]):
         _print_path(text, frame.filter(path=text))
-    console.print(f"\nNext:\n  profiler query {run} paths")
+    say_next(("query", run, "paths"))
 
 
 def _print_path(text: str, rows: pl.DataFrame) -> None:

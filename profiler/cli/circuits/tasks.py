@@ -8,6 +8,7 @@ from rich.text import Text
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import refuse_other, say_next
 from profiler.cli.terminal.console import console
 
 SHOWN_ANSWERS = 4
@@ -33,10 +34,11 @@ def tasks(
     if name is None:
         _list_tasks()
         return
+    from profiler.prompts.pairs import jsonl
+
+    refuse_other(out, jsonl.read, "file of pairs")
     made = profiler.draw_pairs(name, scheme=scheme, split=split, pairs=n, seed=seed)
     if out is not None:
-        from profiler.prompts.pairs import jsonl
-
         jsonl.write(out, made)
         console.print(f"{out}: {len(made)} pairs")
         return
@@ -51,7 +53,8 @@ def _list_tasks() -> None:
     for task in TASKS:
         what = f"  {task.question}\n    corruption schemes: {', '.join(task.schemes)}"
         console.print(Text.assemble((task.name, "bold"), what))
-    console.print("\nNext:\n  profiler tasks ioi\n  profiler patch run.duckdb ioi")
+    console.print("\nOn a run: profiler patch RUN NAME")
+    say_next(("tasks", TASKS[0].name), ("tasks", TASKS[0].name, "--pairs", 100, "--out", f"{TASKS[0].name}.jsonl"))
 
 
 def _answers(answers: tuple[str | int, ...]) -> str:

@@ -7,6 +7,7 @@ import typer
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import Open, offer
 from profiler.cli.terminal.console import console, write
 from profiler.cli.terminal.output import text_table
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
+    *,
     first: options.RunFile,
     second: Annotated[Path, typer.Argument(help="another run, of the same tokenizer and shape of model")],
     kind: Annotated[
@@ -32,6 +34,7 @@ def compare(
     top: Annotated[int, typer.Option(help="the most important components of the first run; 0 takes all", min=0)] = 100,
     rows: Annotated[int, typer.Option(help="rows to print, smallest p first; 0 prints all", min=0)] = 30,
     out: Annotated[Path | None, typer.Option(help="write the comparison to this .html page instead")] = None,
+    open_: Open = False,
 ) -> None:
     """Find components that do something else in another run; q is the Benjamini-Hochberg adjusted p-value.
 
@@ -40,7 +43,7 @@ def compare(
     with profiler.open(first) as run:
         result = run.compare(second, kind=kind, family=family, top=top, importance=importance, out=out)
     if out is not None:
-        console.print(f"{out}: open it in a browser")
+        offer(out, opened=open_)
         return
     write(text_table(result.frame.head(rows) if rows else result.frame))
     for note in result.notes:

@@ -7,6 +7,7 @@ import typer
 
 import profiler
 from profiler.cli import options
+from profiler.cli.terminal.commands import say_next
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.progress import StepBar
@@ -71,7 +72,8 @@ def effects(
             report=bar.show,
         )
     console.print(str(done))
-    console.print(
-        f"\nNext:\n  profiler query {run} effects --set kind=head\n  profiler query {run} effect_reliability\n"
-        f"  profiler query {run} effect_routes"
+    say_next(
+        ("query", run, "effects", "--set", "kind=head"),
+        ("query", run, "effect_reliability"),
+        ("query", run, "effect_routes"),
     )

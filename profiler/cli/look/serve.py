@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from profiler.cli import options
+from profiler.cli.terminal.commands import Open
 from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.config import ModelChoice
@@ -21,7 +22,7 @@ def serve(
     *,
     run: Annotated[Path, typer.Argument(help="a run that `profiler record` wrote")],
     port: Annotated[int, typer.Option(help="where to listen; 0 takes any that is free", min=0, max=65535)] = 0,
-    open_: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+    open_: Open = False,
     model: options.ModelOfRun = None,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,

@@ -1,14 +1,14 @@
 """`profiler try`: what a component does on a text of one's own."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import profiler
 from profiler.cli import options
-from profiler.cli.terminal.console import console, write
+from profiler.cli.terminal.commands import AsJson, Open, offer, write_json
+from profiler.cli.terminal.console import console
 from profiler.cli.terminal.libraries import quiet
 from profiler.cli.terminal.output import text_table
 from profiler.results import TextResult
@@ -41,7 +41,8 @@ def try_text(
     ] = None,
     top: Annotated[int, typer.Option(help="next tokens, and components at each token", min=1)] = 5,
     out: Annotated[Path | None, typer.Option(help="write a page too")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    open_: Open = False,
+    json_: AsJson = False,
     model: options.ModelOfRun = None,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_pickle: options.AllowPickle = False,
@@ -68,20 +69,19 @@ def try_text(
             device=device,
         )
     if json_:
-        write(_json(result))
-        return
+        return write_json(_whole(result))
     for sentence in result.sentences:
         console.print(sentence)
     console.print()
     console.print(text_table(result.table))
     console.print(text_table(result.next_tokens.drop("token_id")))
     if out is not None:
-        console.print(f"{out}: open it in a browser")
+        offer(out, opened=open_)
 
 
-def _json(result: TextResult) -> str:
-    """The frames and sentences of a result as one JSON object."""
+def _whole(result: TextResult) -> dict[str, Any]:
+    """The frames and sentences of a result."""
     frames = {name: getattr(result, name) for name in ("tokens", "components", "next_tokens", "attention")}
     rows = {name: None if frame is None else frame.to_dicts() for name, frame in frames.items()}
     told = {"text": result.text, "component": result.component, "changes": result.changes}
-    return json.dumps(told | {"sentences": result.sentences} | rows, ensure_ascii=False) + "\n"
+    return told | {"sentences": result.sentences} | rows

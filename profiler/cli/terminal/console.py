@@ -74,6 +74,8 @@ def _cleaned(segment: Segment) -> Segment:
 
 
 console = Clean()
+asides = Clean()
+"""For what is no result: progress, notes, next steps; `-q` silences it."""
 errors = Clean(stderr=True)
 
 

@@ -4,7 +4,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from profiler.cli.terminal.console import console
+from profiler.cli.terminal.console import asides
 from profiler.results import Step
 
 WIDEST_TEXT = 60
@@ -22,7 +22,7 @@ class StepBar:
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=console)
+        self._progress = Progress(*columns, console=asides)
         self._task = self._progress.add_task("", total=1)
 
     def __enter__(self) -> "StepBar":
@@ -37,7 +37,7 @@ class StepBar:
     def show(self, step: Step) -> None:
         """Draw a step, or print a note."""
         if step.is_note:
-            console.print(step.text)
+            asides.print(step.text)
             return
         text = step.text if len(step.text) <= WIDEST_TEXT else step.text[: WIDEST_TEXT - 1] + "…"
         self._progress.update(self._task, description=text, completed=step.done, total=step.total)
@@ -54,4 +54,4 @@ def token_bar() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console)
+    return Progress(*columns, console=asides)

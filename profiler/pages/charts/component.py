@@ -77,9 +77,9 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
         .mark_rect(opacity=0.85)
         .encode(
             x=_activation_axis(bins, floor),
-            x2="hi:Q",
+            x2=alt.X2("hi:Q"),
             y=y,
-            y2="base:Q",
+            y2=alt.Y2("base:Q"),
             color=colour,
             tooltip=tips("lo", "hi", "n", "p", "density"),
         )
@@ -90,12 +90,14 @@ def density(frame: pl.DataFrame, levels: Sequence[float] = LEVELS) -> alt.LayerC
 
 def _quantile_layers(frame: pl.DataFrame, levels: Sequence[float], floor: float) -> list[alt.Chart]:
     """Dashed rules at the quantiles, their labels above the plot in two rows."""
-    marks = alt.Chart(spectrum.merged_marks(spectrum.quantile_marks(frame, levels), floor)).encode(x="activation:Q")
+    marks = alt.Chart(spectrum.merged_marks(spectrum.quantile_marks(frame, levels), floor)).encode(
+        x=alt.X("activation:Q")
+    )
     rules = marks.mark_rule(strokeDash=[3, 3], strokeWidth=0.8).encode(tooltip=tips("label", "activation"))
     near, far = (
         marks.transform_filter(alt.datum.row == row)
         .mark_text(baseline="bottom", dy=-3 - 12 * row)
-        .encode(text="label:N", y=alt.value(0))
+        .encode(text=alt.Text("label:N"), y=alt.YValue(0))  # type: ignore[no-untyped-call]
         for row in (0, 1)
     )
     return [rules, near, far]
@@ -123,9 +125,9 @@ def _stack(frame: pl.DataFrame, value: str, title: str, *, whole: bool = False) 
         .mark_rect(**GAP)
         .encode(
             x=_activation_axis(rows, spectrum.floor_of(frame)),
-            x2="hi:Q",
+            x2=alt.X2("hi:Q"),
             y=alt.Y("start:Q", title=title, axis=axis, scale=scale),
-            y2="end:Q",
+            y2=alt.Y2("end:Q"),
             color=_class_colour(order),
             tooltip=tips("class", "lo", "hi", "n", "class_share", value),
         )
@@ -173,15 +175,15 @@ def posterior(frame: pl.DataFrame, classes: int = 3) -> alt.LayerChart:
     band = base.mark_area(opacity=0.16, line={"strokeWidth": 0.6, "opacity": 0.5}).encode(
         x=x,
         y=alt.Y("class_share_lo:Q", axis=share, title="P(class | bin)"),
-        y2="class_share_hi:Q",
+        y2=alt.Y2("class_share_hi:Q"),
         color=_class_colour(order),
-        detail="side:N",
+        detail=alt.Detail("side:N"),
     )
     line = base.mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=14)).encode(
         x=x,
-        y="class_share:Q",
+        y=alt.Y("class_share:Q"),
         color=_class_colour(order),
-        detail="side:N",
+        detail=alt.Detail("side:N"),
         tooltip=tips("class", "lo", "hi", "n", "class_share", "class_share_lo", "class_share_hi"),
     )
     return layered(band, line, height=HEIGHT)
@@ -222,9 +224,9 @@ def mean_dla(frame: pl.DataFrame) -> alt.Chart:
         .mark_rect(**GAP)
         .encode(
             x=_activation_axis(bins, spectrum.floor_of(frame)),
-            x2="hi:Q",
+            x2=alt.X2("hi:Q"),
             y=alt.Y("zero:Q", title="mean DLA, logits", axis=value_axis()),
-            y2="dla:Q",
+            y2=alt.Y2("dla:Q"),
             color=_sign_fill("dla"),
             tooltip=tips("lo", "hi", "n", "dla"),
         )
@@ -260,7 +262,7 @@ def interval_bars(
         color=_class_fill(names) if by_class else _sign_fill(measure),
         tooltip=shown,
     )
-    rules = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=shown)
+    rules = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), tooltip=shown)
     return layered(bars, rules, height=max(60, 19 * len(names)))
 
 
@@ -272,9 +274,10 @@ def _class_fill(names: Sequence[str]) -> alt.Color:
 def _sign_fill(measure: str) -> Any:
     """By the sign of a DLA or an activation; what has no sign has a colour of its own."""
     if measure not in SIGNED:
-        return alt.value(theme.SIZE_COLOUR)
+        return alt.ColorValue(theme.SIZE_COLOUR)
     colours = theme.DLA_SIGN if measure == "dla" else theme.ACTIVATION_SIGN
-    return alt.condition(f"datum['{measure}'] < 0", alt.value(colours["negative"]), alt.value(colours["positive"]))
+    below = {"test": f"datum['{measure}'] < 0", "value": colours["negative"]}
+    return alt.ColorValue(value=colours["positive"], condition=below)
 
 
 ATTENTION = ("previous_token", "first_token", "self", "induction", "duplicate", "top_weight")
@@ -301,7 +304,7 @@ def attention(frame: pl.DataFrame, by: str = "|DLA|") -> alt.LayerChart:
         color=alt.Color("weights:N", scale=scale, legend=alt.Legend(title=None)),
         tooltip=tips("measure", "weights", "share", "low", "high"),
     )
-    return layered(bars, base.mark_rule().encode(x="low:Q", x2="high:Q"), height=36 * len(ATTENTION))
+    return layered(bars, base.mark_rule().encode(x=alt.X("low:Q"), x2=alt.X2("high:Q")), height=36 * len(ATTENTION))
 
 
 def _attention_rows(masses: pl.DataFrame, weights: str, mean: str) -> pl.DataFrame:

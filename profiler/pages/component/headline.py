@@ -10,9 +10,12 @@ most of everything.
 The rows come from the query `behaviours`.
 """
 
+from collections.abc import Callable
+
 import polars as pl
 
 from profiler.behaviours.importance import SIZE, Importance
+from profiler.model.components import LABELLED
 from profiler.pages import numbers
 
 LEAST_EXCESS = 0.1
@@ -42,6 +45,24 @@ def labels(behaviours: pl.DataFrame) -> pl.DataFrame:
     found = with_excess(behaviours).filter(pl.col("excess") >= LEAST_EXCESS, pl.col("coverage") >= LEAST_COVERAGE)
     ordered = found.sort(["component", "excess", "behaviour"], descending=[False, True, False])
     return ordered.group_by("component", maintain_order=True).first()
+
+
+def brief(row: dict[str, object]) -> str:
+    """A label in few words, for tables: what it is, its coverage and interval."""
+    return f"{_words(str(row['behaviour']))}: {numbers.share_with_interval(row, 'coverage')}"
+
+
+def with_labels(overview: pl.DataFrame, behaviours_of: Callable[[str, int], pl.DataFrame]) -> pl.DataFrame:
+    """The rows of component_overview with `label`, what each component's card begins with; null where no label holds.
+
+    Args:
+        behaviours_of: the query `behaviours` of a kind's most important components, by kind and how many.
+    """
+    counts = [(kind, int((overview["kind"] == kind).sum())) for kind in LABELLED]
+    rows = [row for kind, n in counts if n for row in labels(behaviours_of(kind, n)).to_dicts()]
+    told = {"component": [row["component"] for row in rows], "label": [brief(row) for row in rows]}
+    frame = pl.DataFrame(told, schema={"component": pl.String, "label": pl.String})
+    return overview.join(frame, on="component", how="left", maintain_order="left")
 
 
 def sentence(behaviours: pl.DataFrame, kind: str, importance: Importance = "direct") -> str:

@@ -10,23 +10,20 @@ anew.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
 
 from profiler.database import assets, query
-from profiler.database.lock import Lock
+from profiler.database.own_folder import OwnFolder
 from profiler.errors import SiteError
 from profiler.pages.reader import Reader
 from profiler.pages.shell import Shell
 from profiler.pages.site import cards, pages
 
 MARK = "site.json"
-LOCK, NEW, OLD = "lock", "new", "old"
-"""What may be in the folder in which a site is made."""
 MADE_BY = "generality profiler site"
 FORMAT = 1
 CODE = (".py", ".js", ".css", ".jinja")
@@ -89,90 +86,28 @@ def build(
         ComponentError: the run has no such component.
     """
     run, out = Path(run).resolve(), Path(out).absolute()
-    refuse(out)
+    own = own_folder(out)
+    own.refuse()
     with query.open_run(run) as connection:
         read = Reader(connection)
         for label in components:
             query.check_component(connection, label)
-        with _workplace(out) as folder:
-            done = _write(run, out, folder, read, pages.contents(connection), (most, components, workers), progress)
-            _swap(folder, out)
-    return done
+        with own.writing() as folder:
+            return _write(run, out, folder, read, pages.contents(connection), (most, components, workers), progress)
 
 
-def refuse(out: Path) -> None:
-    """Raise unless `out` is free, empty, or a site of the profiler's.
-
-    Raises:
-        SiteError: it is something else, or its folder is missing.
-    """
-    if not out.parent.is_dir():
-        raise SiteError(f"there is no folder {out.parent}: make it, or choose another --out")
-    if not out.exists() and not out.is_symlink():
-        return
-    if out.is_dir() and not out.is_symlink() and (not any(out.iterdir()) or manifest(out) is not None):
-        return
-    raise SiteError(f"{out} is there and is no site of the profiler (it has no {MARK} of one): choose another --out")
+def own_folder(out: Path) -> OwnFolder:
+    """The folder of a site."""
+    return OwnFolder(out, MARK, MADE_BY, "site", SiteError)
 
 
 def manifest(folder: Path) -> Manifest | None:
     """The manifest of a site; None where the folder is none."""
+    facts = own_folder(folder).facts()
     try:
-        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        return Manifest(**facts) if facts.get("made_by") == MADE_BY else None
-    except (OSError, ValueError, TypeError, AttributeError):
+        return None if facts is None else Manifest(**facts)
+    except TypeError:
         return None
-
-
-@contextmanager
-def _workplace(out: Path) -> Iterator[Path]:
-    """An empty folder to write into, in `<out>.partial`, which one process has at a time and which goes at the end;
-    what a process that was killed left there is put in order first: the old site back in its place, the rest away.
-
-    Raises:
-        SiteError: it cannot be written, or somebody else's files are in it.
-        RunError: another process writes the site.
-    """
-    folder = out.with_name(out.name + ".partial")
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = Lock(folder / LOCK, str(out))
-    except OSError as error:
-        raise SiteError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
-    try:
-        if theirs := sorted({path.name for path in folder.iterdir()} - {LOCK, NEW, OLD}):
-            raise SiteError(f"{folder} holds {theirs[0]}, which no site made: move it away, or choose another --out")
-        if (folder / OLD).exists() and not out.exists():
-            (folder / OLD).rename(out)
-        _clear(folder)
-        (folder / NEW).mkdir()
-        yield folder / NEW
-    finally:
-        _clear(folder)
-        with suppress(OSError):
-            (folder / LOCK).unlink()
-            folder.rmdir()
-        lock.release()
-
-
-def _clear(folder: Path) -> None:
-    for name in (NEW, OLD):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _swap(folder: Path, out: Path) -> None:
-    """Moves the finished folder to `out`; a site that was there goes first, and comes back if the move fails."""
-    refuse(out)  # another program may have put something there in the meantime
-    if not out.exists():
-        folder.rename(out)
-        return
-    old = folder.with_name(OLD)
-    out.rename(old)
-    try:
-        folder.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise
 
 
 def key_of(run: Path, run_id: str) -> str:

@@ -22,7 +22,7 @@ from profiler.recording import identity, tables
 from profiler.recording.merge.additions import Carried, carried
 from profiler.recording.merge.read_back import Stored
 from profiler.recording.totals import Totals
-from profiler.recording.write import Store
+from profiler.recording.write import Store, refuse_bad_place
 from profiler.text.documents import block_of
 from profiler.text.shards import Share
 
@@ -45,6 +45,7 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False, incomple
         RunError: fewer than two runs, one is no run, a shard is missing, or they do not belong together: the difference
             is named.
     """
+    refuse_bad_place(out, overwrite=overwrite)
     if not len(paths) > 1 or len({path.resolve() for path in paths}) < len(paths):
         raise RunError("a merge needs two runs or more, each once: name the files of the shards")
     runs: list[Stored] = []

@@ -517,7 +517,7 @@ def similar_writes(
         ModelError: as for `patch`.
     """
     chosen = pages.find(connection, component)
-    choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
+    choice = model if isinstance(model, Model) else ModelChoice(model, trust_remote_code, allow_pickle, device)
     loaded = choice if isinstance(choice, Model) else load_for(run, choice)
     recompute.refuse_other(connection, loaded)
     alike = [pair for pair in write_likeness(loaded.weights, loaded.spec, chosen) if pair[0] != chosen]
@@ -546,7 +546,7 @@ def recomputed(
     Raises:
         ModelError: as for `patch`.
     """
-    choice = model if isinstance(model, Model) else Choice(model, trust_remote_code, allow_pickle, device)
+    choice = model if isinstance(model, Model) else ModelChoice(model, trust_remote_code, allow_pickle, device)
     loaded = choice if isinstance(choice, Model) else load_for(run, choice)
     recompute.refuse_other(connection, loaded)
 

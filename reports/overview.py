@@ -188,7 +188,7 @@ def _ranking(read: Reader) -> Section:
         ),
     )
     columns += _total_columns(result.frame)
-    frame = headline.with_labels(result.frame.head(RANKED), lambda kind, n: read("behaviours", kind=kind, top=n).frame)
+    frame = _labelled(read, result.frame.head(RANKED))
     shown = (
         f"the {SCATTERED:,} most important of {len(result.frame):,}"
         if len(result.frame) > SCATTERED
@@ -230,6 +230,11 @@ def _ranking(read: Reader) -> Section:
     )
 
 
+def _labelled(read: Reader, ranking: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a ranking, each with the label of its component."""
+    return headline.with_labels(ranking, lambda kind, n: read("behaviours", kind=kind, top=n).frame)
+
+
 def _total_columns(frame: pl.DataFrame) -> tuple[tables.Column, ...]:
     """Total effects beside direct ones; nothing where none are known."""
     if frame["acts"].is_null().all():
@@ -247,17 +252,18 @@ def _by_total(read: Reader, columns: tuple[tables.Column, ...]) -> tuple[Block, 
     if everything(read).frame["acts"].is_null().all():
         return ()
     result = read("component_overview", kind="", top=RANKED, importance="total")
+    frame = _labelled(read, result.frame)
     caption = (
         "Ordered by mean |total effect|: what a component does to the next tokens through everything after it, an"
         " estimate. What one does through another is counted for both."
     )
     return (
         tables.table(
-            f"The {len(result.frame)} most important by all that they do",
+            f"The {len(frame)} most important by all that they do",
             caption,
             result,
             columns,
-            result.frame,
+            frame,
             "full",
         ),
     )

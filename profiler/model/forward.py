@@ -72,7 +72,7 @@ class Routed:
         return replace(self, read=self.read[..., :0])
 
 
-Factors = tuple[Float[Tensor, "window offset unit"], Float[Tensor, "window offset unit"]]
+Factors = tuple[Float[Tensor, "window offset gated"], Float[Tensor, "window offset gated"]]
 """Gate (before its nonlinearity) and value of gated neurons."""
 Read = Float[Tensor, "window offset unit"] | HeadOutputs | Routed
 """What a writer read: values of neurons or channels, what heads mixed, or what its experts were called with."""

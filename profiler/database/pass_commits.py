@@ -28,8 +28,8 @@ import polars as pl
 import pyarrow as pa
 
 from profiler.database import arrays
-from profiler.database.lock import Lock, holder, myself
 from profiler.errors import RunError
+from profiler.folders.lock import Lock, holder, myself
 
 MANIFEST, LOCK, TEMPORARY = "commit.json", "lock", "commit.json.new"
 FORMAT = 2

@@ -11,11 +11,11 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection as Connection
 
 from profiler.database import query
-from profiler.database.own_folder import OwnFolder
 from profiler.errors import ExportError
 from profiler.export import circuit_tracer, neuronpedia, tables, texts
 from profiler.export.counts import ExportCounts
 from profiler.export.profiles import Profile, choose, profiles
+from profiler.folders.own_folder import OwnFolder
 
 Writer = Callable[[Path, Iterable[Profile], str], ExportCounts]
 FORMATS: Mapping[str, tuple[Writer, str]] = {

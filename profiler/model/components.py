@@ -175,7 +175,7 @@ def uniform(n_layers: int, n_heads: int, d_mlp: int) -> tuple[Block, ...]:
 
 
 @dataclass(frozen=True)
-class Footprint:
+class PositionValues:
     """Values of a position that are in memory while a network runs; 0 of a model that is only read of in a run.
 
     Attributes:
@@ -189,7 +189,7 @@ class Footprint:
     largest: int = 0
     formed: int = 0
 
-    def with_factors(self, gated: Collection[Block]) -> "Footprint":
+    def with_factors(self, gated: Collection[Block]) -> "PositionValues":
         """The same where gate and value of the neurons of some blocks are read too."""
         units = [2 * block.units for block in gated]
         return replace(self, held=self.held + sum(units), largest=self.largest + max(units, default=0))
@@ -242,7 +242,7 @@ class ModelSpec:
     card: str | None = None
     notes: tuple[str, ...] = field(default=())
     dictionaries: tuple[DictionaryFacts, ...] = field(default=())
-    footprint: Footprint = Footprint()
+    footprint: PositionValues = PositionValues()
 
     @property
     def n_heads(self) -> int:

@@ -28,7 +28,7 @@ from profiler.axes import TokenIds
 from profiler.config import ModelSettings
 from profiler.errors import ComponentError, ModelError
 from profiler.model import files, lora, validation
-from profiler.model.components import OF_DICTIONARIES, Block, ComponentId, Footprint, ModelSpec
+from profiler.model.components import OF_DICTIONARIES, Block, ComponentId, ModelSpec, PositionValues
 from profiler.model.described.attached import Described, attach, with_dictionaries
 from profiler.model.described.sites import Sites
 from profiler.model.direct import Part, Weights, by_part, weights_of
@@ -361,11 +361,11 @@ def _spec(
     )
 
 
-def _footprint(network: PreTrainedModel, sources: Sources, d_model: int) -> Footprint:
+def _footprint(network: PreTrainedModel, sources: Sources, d_model: int) -> PositionValues:
     """Values of a position; a module of experts reads the residual stream, and runs one expert after the other."""
     values = {w.site: d_model if w.expert is not None else w.block.units * w.width for w in sources.writers}
     largest = max((writer.block.units * writer.width for writer in sources.writers), default=0)
     fused = network.config._attn_implementation != "eager"
     heads = 0 if fused else max((w.block.units for w in sources.writers if w.block.kind == "head"), default=0)
     embeddings_and_final = 2 + len(sources.pos_embeds)
-    return Footprint(sum(values.values()) + embeddings_and_final * d_model, max(largest, d_model), heads)
+    return PositionValues(sum(values.values()) + embeddings_and_final * d_model, max(largest, d_model), heads)

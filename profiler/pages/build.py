@@ -15,8 +15,8 @@ import duckdb
 import polars as pl
 
 from profiler.database import assets, query
-from profiler.database.lock import Lock
 from profiler.errors import ComponentError, ProfilerError
+from profiler.folders.lock import Lock
 from profiler.model.components import ComponentId
 from profiler.pages import page
 from profiler.pages.blocks import Chart, Examples, Note, Report, Section, Source, Table

@@ -15,8 +15,8 @@ import tiny
 from profiler.cli import app, main, options
 from profiler.cli.record import _left
 from profiler.config import RunConfig
-from profiler.database import lock
 from profiler.database.pass_commits import Partial, partial_path, read_manifest
+from profiler.folders import lock
 from profiler.recording import pipeline
 from profiler.recording.write import Store
 from profiler.text import documents
@@ -391,7 +391,7 @@ def test_what_another_process_writes_is_left_to_it(tmp_path):
     folder.mkdir()
     script = f"""
 import pathlib, sys
-from profiler.database.lock import Lock
+from profiler.folders.lock import Lock
 lock = Lock(pathlib.Path({str(folder / "lock")!r}), "run")
 print("locked", flush=True)
 sys.stdin.read()

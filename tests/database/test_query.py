@@ -183,7 +183,10 @@ def test_command_line_formats(fake: fake_run.FakeRun, tmp_path: Path) -> None:
     assert rows("query", fake.path, OVERVIEW, "--set", "top=4") == frame.to_dicts()
     code, _, out = call("query", fake.path, OVERVIEW, "--set", "top=4", "--format", "csv")
     assert code == 0
-    assert pl.read_csv(io.BytesIO(out)).equals(frame.with_columns(pl.col("layer", "n").cast(pl.Int64)))
+    unknown = [column.name for column in frame if column.is_null().all()]  # of no type in a CSV
+    read = pl.read_csv(io.BytesIO(out))
+    assert read.drop(unknown).equals(frame.drop(unknown).with_columns(pl.col("layer", "n").cast(pl.Int64)))
+    assert read.select(unknown).null_count().equals(frame.select(unknown).null_count())
     for ending, read in [("parquet", pl.read_parquet), ("csv", pl.read_csv), ("json", pl.read_json)]:
         path = tmp_path / f"out.{ending}"
         assert call("query", fake.path, OVERVIEW, "--set", "top=4", "--out", path)[0] == 0

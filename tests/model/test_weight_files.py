@@ -335,7 +335,7 @@ def test_weights_are_read_onto_the_device_by_accelerate_where_it_is_installed(tm
     pytest.importorskip("accelerate")
     placed = loaded(folder, dtype="bfloat16", device_map="auto")
     assert placed.spec == plain.spec
-    assert placed.network.hf_device_map == {"": "cpu"}
+    assert {str(weight.device) for weight in placed.network.parameters()} == {"cpu"}
     tokens = torch.arange(10)[None]
     rows = (torch.zeros(10, dtype=torch.int64), torch.arange(10))
     assert torch.equal(placed.run(tokens, Wanted(rows)).logits, plain.run(tokens, Wanted(rows)).logits)

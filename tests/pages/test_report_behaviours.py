@@ -85,5 +85,5 @@ def test_the_section_says_the_mixture_and_what_is_left(read):
 
 def test_all_unexplained_is_said(read):
     assert behaviours.section(read, ComponentId("neuron", 0, 4)).text.startswith(
-        "No behaviour of the list holds where it writes: 100"
+        "No behaviour of the list holds where it matters: 100"
     )

@@ -233,10 +233,19 @@ def test_the_page_goes_beside_the_run(fake):
 
 def test_the_page_replaces_an_old_one_and_leaves_nothing_else(fake, tmp_path):
     out = tmp_path / "page.html"
-    out.write_text("old")
+    assert run_command(fake.path, "component", "--component", "L0H1", "--out", out).exit_code == 0
+    old = out.read_text(encoding="utf-8")
     assert run_command(fake.path, "overview", "--out", out).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-    assert "old" not in out.read_text(encoding="utf-8")[:3]
+    assert out.read_text(encoding="utf-8") != old
+
+
+def test_what_is_no_page_of_ours_is_never_replaced(fake, tmp_path):
+    out = tmp_path / "page.html"
+    out.write_text("theirs")
+    result = run_command(fake.path, "overview", "--out", out)
+    assert isinstance(result.exception, ProfilerError) and "is no page of the profiler" in str(result.exception)
+    assert out.read_text() == "theirs"
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(fake, tmp_path):

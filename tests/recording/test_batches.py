@@ -132,8 +132,8 @@ def test_attribution_may_not_be_forgotten_of_a_second_pass(base_config, monkeypa
     left_out = next(iter(model.weights.blocks_at))
     monkeypatch.setattr(
         "profiler.model.direct.Attribution.at",
-        lambda self, site, read, own=profiler.model.direct.Attribution.at: (
-            iter(()) if site == left_out else own(self, site, read)
+        lambda self, site, read, factors, own=profiler.model.direct.Attribution.at: (
+            iter(()) if site == left_out else own(self, site, read, factors)
         ),
     )
     with pytest.raises(profiler.errors.ModelError, match="do not add up"):
@@ -208,7 +208,7 @@ def test_a_batch_takes_no_more_than_is_said(shape, dtype, way, tmp_path, monkeyp
 def test_logits_are_summarised_some_rows_at_a_time(base_config, monkeypatch):
     """However many rows at a time: the same loss, rank and entropy, and no table of all rows by all tokens."""
     model = load_model(base_config)
-    run = Pass(model, base_config, Rows())
+    run = Pass(model, base_config.model_copy(update={"dense_positions": 1000}), Rows())
     (chunk, *_) = run.chunks()
     batch = next(chunk.batches(lambda _: 8, run.layout))
     wanted = run.recorder.wanted(batch, run.recorder.dense.plan(batch), model.weights.wiring)

@@ -36,7 +36,7 @@ def whole(config, model, tmp_path_factory):
 def test_quadrants_and_factors_are_those_of_every_position(config, model, whole):
     read, expected, seen = Pass(model, config, Rows()), {}, {}
     for chunk in read.chunks():
-        for batch in chunk.batches(5, read.layout):
+        for batch in chunk.batches(lambda _width: 5, read.layout):
             capture = model.run(batch.tokens, Wanted())
             parts = {p.components.start: p.dla for p in by_part(capture, model.weights, model.spec, batch.targets)}
             for block, (gate, value) in capture.factors.items():

@@ -17,8 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from profiler.database import assets, query
-from profiler.database.own_folder import OwnFolder
 from profiler.errors import SiteError
+from profiler.folders.own_folder import OwnFolder
 from profiler.pages.reader import Reader
 from profiler.pages.shell import Shell
 from profiler.pages.site import cards, pages

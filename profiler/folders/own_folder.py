@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiler.database.lock import Lock
 from profiler.errors import ProfilerError
+from profiler.folders.lock import Lock
 
 LOCK, NEW, OLD = "lock", "new", "old"
 """What may be in the folder in which the new one is made."""

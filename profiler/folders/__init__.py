@@ -1,0 +1,1 @@
+"""Folders on disk that belong to one process at a time, and that appear whole."""

@@ -362,11 +362,13 @@ def test_weights_are_read_onto_the_device_of_the_pass_however_many_there_are(tmp
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", pytest.param("qwen2_moe", marks=pytest.mark.monthly)])
 def test_a_half_precision_models_weights_are_not_copied_into_float32(family, tmp_path):
     """Neither loading nor a pass nor the effects of neurons hold float32 numbers for more than a part of the weights
     at once: of all tensors together, not of each alone."""
     sizes = {"hidden_size": 64, "num_hidden_layers": 16, "num_attention_heads": 2, "max_position_embeddings": 48}
+    sizes["num_key_value_heads"] = 2
     makers = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(intermediate_size=256, **sizes, **tiny.SIZES)),
         "qwen2_moe": lambda: Qwen2MoeForCausalLM(

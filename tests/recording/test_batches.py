@@ -60,7 +60,9 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [name if name == "gpt2" else pytest.param(name, marks=pytest.mark.slow) for name in tiny.ARCHITECTURES]
+)
 def test_blocks_read_one_at_a_time_leave_what_blocks_held_do(name, corpus):
     """The same windows at once: every table is the same to the bit, but for the sum of all DLA, whose order may be
     another."""
@@ -68,7 +70,9 @@ def test_blocks_read_one_at_a_time_leave_what_blocks_held_do(name, corpus):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [family if family == "gemma2" else pytest.param(family, marks=pytest.mark.monthly) for family in FAMILIES]
+)
 def test_so_they_do_in_other_families(family, corpus):
     import zoo  # looks at all of transformers
 

@@ -34,7 +34,6 @@ from profiler.recording import tables
 from profiler.recording.accumulators import state
 from profiler.recording.accumulators.bins import DENSITY, SPECTRUM, Resolution
 from profiler.recording.accumulators.cells import Axes
-from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.accumulators.spectrum import LEAST_ROOM, ROOM, counting_type
 from profiler.recording.batches import NUMBER, BatchSizes
 from profiler.recording.memory import resident, usable
@@ -413,7 +412,6 @@ def trial(
         folder: where the run is written; None takes the system's folder for temporary files.
         clock: seconds.
     """
-    launch_threads()
     read = _Trial(model, config, clock)
     read.batch(WARM_UP)  # compiles, and fills caches
     start = clock()

@@ -40,7 +40,6 @@ from profiler.model.gradients.in_pass import EffectPass, EffectTotals, with_tota
 from profiler.model.load import Model, load_model, with_reader_note
 from profiler.model.validation import ROUNDING
 from profiler.recording import identity, tables
-from profiler.recording.accumulators.compiled import launch_threads
 from profiler.recording.accumulators.dense import DensePlan
 from profiler.recording.batches import BatchSizes
 from profiler.recording.memory import give_back
@@ -132,7 +131,6 @@ def record(
         if not (resume and path.exists()):  # nothing is read again for a finished run
             check_corpora(config)
         model = with_reader_note(load_model(config))
-    launch_threads()
     with Store(path, overwrite=overwrite, resume=resume) as store:
         run, pace = Pass(model, config, store, overwrite=overwrite), Pace(commit_seconds)
         if resume and (done := run.resume()):

@@ -104,7 +104,6 @@ class ReadPass(Pass):
 
 
 def read(model: Model, config: RunConfig) -> ReadPass:
-    compiled.launch_threads()  # as `record` does: more threads than cores wait for each other
     run = ReadPass(model, config, Rows())
     for chunk in run.chunks():
         run.read(chunk)
@@ -167,7 +166,6 @@ SHAPES = {"gpt2": wide_gpt2, "llama": wide_llama, "eager": wide_eager}
 
 def measured_batch(model: Model, config: RunConfig, monkeypatch) -> tuple[int, int]:
     """The bytes that a batch is said to take, and those that it takes at once: of torch and of the compiled loop."""
-    compiled.launch_threads()
     run = Pass(model, config, Rows())
     (chunk, *_) = run.chunks()
     first = next(chunk.batches(run.sizes.fitting, run.layout))

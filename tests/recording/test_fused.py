@@ -168,3 +168,21 @@ def test_moments_are_those_of_numpy_where_the_mean_is_far_from_zero(feed, within
         got = np.sqrt(m2 / n), m3 / n / (m2 / n) ** 1.5, m4 / n / (m2 / n) ** 2
         for ours, theirs in zip(got, (x.std(0), stats.skew(x), stats.kurtosis(x, fisher=False)), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=within)
+
+
+def refuse_first(blocks: np.ndarray) -> None:
+    if blocks[0] == 0:
+        raise KeyError("no 0")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_each_block_is_done_once_however_many_threads_there_are(threads):
+    starts, before, done = np.arange(0, 640, compiled.LANES), torch.get_num_threads(), []
+    torch.set_num_threads(threads)
+    try:
+        compiled._in_threads(starts, lambda blocks: done.extend(blocks.tolist()))
+        with pytest.raises(KeyError, match="no 0"):
+            compiled._in_threads(starts, refuse_first)
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(done) == starts.tolist()

@@ -19,7 +19,6 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import duckdb

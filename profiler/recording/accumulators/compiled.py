@@ -18,14 +18,14 @@ rows do not overlap, and makes vectors. The first call compiles (cached on disk)
 
 import inspect
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from profiler.recording.accumulators.bins import DENSITY, FLOAT32_BIAS, FLOAT32_MANTISSA, LOWEST_EXPONENT, SPECTRUM
@@ -198,23 +198,12 @@ def add(
     groups, axes, classes = map(_tokens, (order.groups, order.axes, order.classes))
     filled, rows = spectrum.block_of(components)
     needed = np.zeros(a.shape[1], dtype=np.int64)
-    _accumulate(
-        a,
-        d,
-        groups,
-        axes,
-        classes,
-        cells.sums.numpy(),
-        powers.sums.numpy(),
-        powers.extrema.numpy(),
-        _cells(filled, rows),
-        needed,
-        spectrum.density[components].numpy(),
-        first,
-        marks[components].numpy(),
-        _held(samples),
-        _held(extremes),
+    tables = (
+        *(a, d, groups, axes, classes, cells.sums.numpy(), powers.sums.numpy(), powers.extrema.numpy()),
+        *(_cells(filled, rows), needed, spectrum.density[components].numpy(), first, marks[components].numpy()),
+        *(_held(samples), _held(extremes)),
     )
+    _in_threads(np.arange(0, a.shape[1], LANES), lambda blocks: _accumulate(blocks, *tables))
     if needed.any():
         room = filled.lengths.clone()
         room[rows] = torch.maximum(room[rows], torch.from_numpy(needed))
@@ -222,19 +211,15 @@ def add(
         _add_left_out(a, d, classes, _cells(filled, rows), needed)
 
 
-def launch_threads(threads: int | None = None) -> None:
-    """Launch Numba's threads, as many as torch uses, and leave torch as many as it had.
-
-    Numba's OpenMP layer sets the number of threads of the whole process, torch's with it, to the number of cores when
-    it starts. In a process that has fewer cores to itself than that, all work of torch afterwards is several times
-    slower.
-
-    Args:
-        threads: of both; None takes torch's.
-    """
-    threads = threads or torch.get_num_threads()
-    numba.set_num_threads(min(threads, vars(numba.config)["NUMBA_NUM_THREADS"]))
-    torch.set_num_threads(threads)
+def _in_threads(starts: np.ndarray, work: Callable[[np.ndarray], None]) -> None:
+    """Do the work of blocks in as many threads as torch has; compiled work holds no lock of Python's."""
+    parts = np.array_split(starts, min(torch.get_num_threads(), len(starts)))
+    if len(parts) == 1:
+        work(starts)
+        return
+    with ThreadPoolExecutor(len(parts)) as threads:
+        for done in [threads.submit(work, part) for part in parts]:
+            done.result()
 
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -632,8 +617,9 @@ def _add_bins(
             sums[:] = 0.0
 
 
-@_compiled(parallel=True, cache=True, error_model="numpy")
+@_compiled(nogil=True, cache=True, error_model="numpy")
 def _accumulate(
+    blocks: np.ndarray,
     a: np.ndarray,
     d: np.ndarray,
     groups: Tokens,
@@ -650,13 +636,8 @@ def _accumulate(
     samples: Held,
     extremes: Held,
 ) -> None:
-    """The loops of the module docstring: blocks of LANES components, in parallel.
-
-    What this function itself would write into a table of a named tuple, Numba takes for unused and leaves out; those
-    that it calls may write there.
-    """
-    for block in prange((a.shape[1] + LANES - 1) // LANES):
-        c0 = block * LANES
+    """The loops of the module docstring, of the blocks of LANES components that begin at `blocks`."""
+    for c0 in blocks:
         w, k0 = min(LANES, a.shape[1] - c0), first + c0
         _add_runs(a, d, c0, w, groups, cell_sums, power_sums, extrema, k0, extremes)
         _add_axes(a, d, c0, w, axes, cell_sums, k0)

@@ -124,12 +124,13 @@ class Worker:
     """An actor that holds the model and turns groups of chunks into pieces."""
 
     def __init__(self, config: RunConfig, folder: str, threads: int):
+        import torch
+
         from profiler.model.load import load_model
-        from profiler.recording.accumulators.compiled import launch_threads
         from profiler.recording.write import Rows
 
         os.chdir(folder)
-        launch_threads(threads)
+        torch.set_num_threads(threads)
         self.run = Pass(load_model(config), config, Rows())
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -27,7 +27,9 @@ def coverage(path, label: str, behaviour: str, **parameters) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("truth", [0.25, 0.6, 0.92])
+@pytest.mark.parametrize(
+    "truth", [0.25, pytest.param(0.6, marks=pytest.mark.monthly), pytest.param(0.92, marks=pytest.mark.monthly)]
+)
 def test_intervals_cover_in_95_of_100_worlds_of_clustered_documents(tmp_path, truth):
     """1,000 heads, each with documents of its own: how often induction holds, and how much matters, differ by
     document."""

@@ -106,7 +106,7 @@ def test_cards_are_small_because_what_they_share_lies_beside_them(made):
         assert "vegaEmbed=" not in html and 'src="../assets/vega.js"' in html
 
 
-@pytest.mark.slow
+@pytest.mark.monthly
 def test_several_processes_write_the_same_as_one(fake, made, tmp_path):
     done = site.build(fake.path, tmp_path / "again", 3, ["L0N1"], workers=2)
     assert done.made == 4 and files(tmp_path / "again") == files(made) | {

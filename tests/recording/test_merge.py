@@ -228,6 +228,7 @@ def test_a_definition_that_cannot_be_used_is_refused(pair, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.monthly
 def test_the_id_of_a_merged_run_is_that_of_the_one_pass_and_no_other(model_dirs, tmp_path):
     """Also where the context length is the model's own, and where code and pickles were allowed; it holds the text."""
     corpus = tiny.write_corpus(tmp_path / "rows.jsonl", n_documents=20)
@@ -270,6 +271,7 @@ def test_a_missing_shard_is_named_and_refused_unless_asked_for(shards, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.monthly
 def test_shards_beyond_the_corpus_are_not_missing(config, model, whole, shards, tmp_path):
     """Eight blocks of documents in ten shards: the last two are empty, cannot be recorded, and nothing of the corpus is
     missing."""
@@ -294,6 +296,7 @@ def test_what_is_missing_of_a_corpus():
 
 
 @pytest.mark.slow
+@pytest.mark.monthly
 def test_runs_that_do_not_belong_together_are_refused(config, model, shards, model_dirs, corpus, tmp_path):
     small = {"tokens": 700}
     config = config.model_copy(update=small)

@@ -129,7 +129,7 @@ def test_a_model_that_cannot_be_patched_is_refused_in_its_row_and_the_rest_goes_
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
-@pytest.mark.parametrize("name", ["or", "over-recovers"])
+@pytest.mark.parametrize("name", ["or", pytest.param("over-recovers", marks=pytest.mark.monthly)])
 def test_what_decides_is_what_the_commands_say(name):
     """Members, roles and the word, by the stages that decide them and by patch and check as a user runs them."""
     stages, commands = (
@@ -152,7 +152,10 @@ def test_the_table_of_the_documentation_has_every_model_with_its_true_word():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
-@pytest.mark.parametrize("name", ["serial-backup", "polysemantic", "part-of-sum"])
+@pytest.mark.parametrize(
+    "name",
+    ["serial-backup", *(pytest.param(name, marks=pytest.mark.monthly) for name in ("polysemantic", "part-of-sum"))],
+)
 def test_the_table_of_the_documentation_is_what_the_command_prints(name):
     rows = {model: printed for model, _, printed in TABLED.findall(DOCS.read_text(encoding="utf-8"))}
     assert ask(TruthSettings(models=(name,))).verdicts["word"].to_list() == [rows[name]]
@@ -178,7 +181,7 @@ def test_a_true_circuit_can_be_given_with_its_roles():
     assert (row["roles_right"], row["roles_read"]) == (2, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.monthly
 @pytest.mark.filterwarnings("ignore")  # scipy warns of effects that are equal but for rounding
 def test_a_corpus_is_recorded_first_where_tokens_are_asked_for():
     row = ask(TruthSettings(models=("over-recovers",), tokens=500)).verdicts.row(0, named=True)

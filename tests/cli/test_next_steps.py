@@ -6,6 +6,7 @@ import shlex
 import webbrowser
 from pathlib import Path
 
+import chunked
 import patch_models
 import pytest
 from typer.testing import CliRunner
@@ -53,18 +54,19 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_every_next_line_works_when_it_is_pasted(folder, corpus_file, monkeypatch):
+    chunked.shrink(monkeypatch)  # so that little text has two shards
     model = str(patch_models.loaded("gpt2").spec.name)
     out, toy = folder / "a run.duckdb", folder / "my toy.jsonl"
     jsonl.write(toy, patch_models.pairs(24))
-    small = ("--dense-positions", 30, "--tokens", 900, "--context-length", 24)
-    said = [run("record", model, "--corpus", corpus_file, "--out", out, *small)]
+    small = ("--dense-positions", 30, "--context-length", 48)
+    said = [run("record", model, "--corpus", corpus_file, "--out", out, "--tokens", 900, *small)]
     for i in (1, 2):
         run("record", model, "--corpus", corpus_file, "--out", folder / f"{i}.duckdb", *small, "--shard", f"{i}/2")
     said += [run("merge", folder / "1.duckdb", folder / "2.duckdb", "--out", folder / "both of.duckdb")]
     quick = ("--neurons", 2, "--top", 2, "--draws", 5, "--no-by-role", "--model", model)
     said += [run("patch", out, toy, *quick), run("paths", out, toy, "L0H0:L1H1.q", "--model", model)]
     with profiler.open(out) as opened:
-        name = opened.query("experiments")["circuit"][0]
+        name = opened.query("SELECT circuit FROM circuits")["circuit"][0]
     tested = ("--pairs", 20, "--draws", 1, "--tokens", 400, "--reread", "--model", model)
     said += [run("check", out, name, *tested)]
     measured = ("--tokens", 300, "--integrated-tokens", 200, "--checked", 1, "--repair", 1, "--routes", 1)

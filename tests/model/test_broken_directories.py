@@ -254,6 +254,6 @@ def test_no_settings_give_a_traceback(tmp_path):
     all_load_or_are_refused(tmp_path, FAMILIES[:2], 12, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.monthly
 def test_no_settings_of_many_families_give_a_traceback(tmp_path):
     all_load_or_are_refused(tmp_path, tuple(zoo.FAMILIES), 12, 1)

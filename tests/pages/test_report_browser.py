@@ -202,7 +202,7 @@ def test_the_csv_button_saves_what_is_shown(chromium, folder):
     )
     chart, table, examples = (text.split("\r\n") for text in saved)
     assert chart[0].startswith("lo,hi,n,p") and len(chart) > 20
-    assert table[0] == "Behaviour,Coverage,Base rate,Scrambled,Other heads,n" and len(table) > 3
+    assert table[0] == "Behaviour,Coverage,Direct,Total,Estimate,Base rate,Scrambled,Other heads,n" and len(table) > 3
     assert examples[0] == "group,activation,dla,before,token,next_and_after,where" and len(examples) > 3
 
 

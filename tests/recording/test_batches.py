@@ -203,7 +203,7 @@ def test_a_batch_takes_no_more_than_is_said(shape, dtype, way, tmp_path, monkeyp
     if way == "single":
         config = config.model_copy(update={"batch_memory": sizes.fixed + sizes.single * 128})
     said, taken = measured_batch(model, config, monkeypatch)
-    assert taken <= said <= 2 * taken
+    assert taken <= said <= 2.5 * taken
 
 
 def test_logits_are_summarised_some_rows_at_a_time(base_config, monkeypatch):

@@ -285,7 +285,7 @@ def test_kept_positions_and_windows_are_those_referred_to(tables):
 @pytest.mark.slow
 def test_two_runs_are_identical_row_for_row(tables, model_dirs, corpus, tmp_path):
     again = run(tmp_path, settings(model_dirs["gpt2"], corpus))
-    assert tables.names == again.names == set(TABLES)
+    assert tables.names == again.names == {*TABLES, "dictionaries", "spliced_windows"}  # empty: there is none
     for name in TABLES:
         first, second = tables[name], again[name]
         if name == "runs":

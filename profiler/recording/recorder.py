@@ -158,7 +158,8 @@ class Recorder:
         self.cells.count(batch.groups, hot)
         self.totals.grow(len(self.cells.counts))
         self.gates.grow(len(self.cells.counts))
-        self.totals.count(batch.groups, self._ordinary(hot))
+        if self.config.effects == "total":
+            self.totals.count(batch.groups, self._ordinary(hot))
         known = batch.domains[:, None] * N_CLASSES + batch.classes
         valid = batch.valid.view(-1).nonzero()[:, 0]
         ordinary = batch.ordinary.view(-1)[valid].nonzero()[:, 0]

@@ -96,7 +96,7 @@ def test_resume_completes_it(underived, whole, small):
 @pytest.mark.slow
 def test_a_derived_step_that_fails_half_way_leaves_nothing_of_itself(small, whole, tmp_path, monkeypatch):
     """A true error of DuckDB after the first of the tables is filled; then the same again, and then the end."""
-    (tmp_path / "broken.sql").write_text("INSERT INTO layer_coverages VALUES (1, 1, 1.0); SELECT error('boom');")
+    (tmp_path / "broken.sql").write_text("INSERT INTO layer_coverages VALUES (1, 1, 1.0, NULL); SELECT error('boom');")
     path = tmp_path / "run.duckdb"
     with monkeypatch.context() as patched:
         patched.setattr(views, "COVERAGES", tmp_path / "broken.sql")

@@ -5,7 +5,7 @@ export default {
     const draw = () => (frame.srcdoc = model.get("page"));
     const size = () => (frame.style.height = `${model.get("height")}px`);
     frame.title = model.get("title");
-    frame.setAttribute("sandbox", "allow-scripts allow-downloads");
+    frame.setAttribute("sandbox", "allow-scripts allow-downloads allow-forms");
     frame.style.cssText = "width: 100%; border: 0; display: block";
     draw();
     size();

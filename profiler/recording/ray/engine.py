@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from profiler.config import RunConfig
 from profiler.database.pass_commits import RunPart
@@ -124,8 +125,6 @@ class Worker:
     """An actor that holds the model and turns groups of chunks into pieces."""
 
     def __init__(self, config: RunConfig, folder: str, threads: int):
-        import torch
-
         from profiler.model.load import load_model
         from profiler.recording.write import Rows
 

@@ -463,8 +463,8 @@ def _add_axes(a: np.ndarray, d: np.ndarray, c0: int, w: int, runs: Tokens, cell_
 
 @_compiled(error_model="numpy")
 def _make_room(table: Cells, c: Number, sums: np.ndarray) -> Number:
-    """Put a component's newly filled cells among its own, in order; 0, or how many cells it needs where there is no room
-    for them, and nothing is changed."""
+    """Put a component's newly filled cells among its own, in order; 0, or how many cells it needs where there is no
+    room for them, and nothing is changed."""
     start, length = table.starts[c], table.lengths[c]
     fresh = np.empty(N_CELLS, dtype=np.int16)
     new = 0
